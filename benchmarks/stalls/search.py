@@ -42,6 +42,8 @@ IDLE_STEP: Final = 1000
 """Idle connections that log in at once."""
 ROOM_FOR_OTHERS: Final = 1000
 """Connections, besides idle ones and members."""
+NOTHING: Final = "nothing, for the process that probes slept"
+"""It looks every few milliseconds at a worker that is late."""
 NEAR_S: Final = 0.5
 """A checkpoint so close to a stall is named with it: it is looked for once a second."""
 LARGE_BYTES: Final = 8192
@@ -166,7 +168,7 @@ class Findings:
             f"ran {stall.ran_ns / 1e6:.0f}, waited {stall.waited_ns / 1e6:.0f}, neither "
             f"{stall.blocked_ns / 1e6:.0f}; the probe waited {stall.probe_waited_ns / 1e6:.0f}"
             + "".join(f"; {cause}" for cause in causes)
-            + (f"; seen: {summary(stall.looks)}" if stall.looks and not stall.explained else "")
+            + ("" if stall.explained else f"; seen: {summary(stall.looks) or NOTHING}")
         )
 
 
