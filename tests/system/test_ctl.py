@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -194,9 +195,16 @@ def test_drain_ends_the_relay(tmp_path: Path) -> None:
     assert ended.stderr.startswith(f"relay: no relay runs with the data directory {relay.data}; ")
 
 
-def test_it_is_found_by_its_data_wherever_its_sockets_are(tmp_path: Path) -> None:
+@pytest.fixture
+def short_path() -> Iterator[Path]:
+    """A directory for sockets, whose paths are 107 bytes at most; pytest's may be longer."""
+    with tempfile.TemporaryDirectory(prefix="relay-ctl-") as directory:
+        yield Path(directory)
+
+
+def test_it_is_found_by_its_data_wherever_its_sockets_are(tmp_path: Path, short_path: Path) -> None:
     """And however it was started: by a flag, which no settings tell. Options go before or after."""
-    runtime, data = tmp_path / "sockets", tmp_path / "data"
+    runtime, data = short_path / "sockets", tmp_path / "data"
     with Relay(data, "--runtime", str(runtime)) as relay:
         for args in (("--data", data, "status"), ("status", "--data", data)):
             assert f"pid {relay.pid}" in run_relay("ctl", *args).stdout

@@ -126,6 +126,7 @@ def test_on_a_relay_that_runs(operator: Operator, relay: Relay, heading: str) ->
     with (
         BlockingClient(relay.address, name="alice") as alice,
         BlockingClient(relay.address, name="carol") as carol,
+        BlockingClient(relay.address, name="mallory"),
     ):
         carol.send("lobby", "kept")
         operator.run("relay backup create /backups/2026-11-26 --data /var/lib/relay")
