@@ -5,7 +5,7 @@
 PYTHON ?= python3
 ARGS   ?=
 # Tests spend more time waiting for processes than computing, so run more of them than there are cores.
-JOBS   ?= 5
+JOBS   ?= 6
 
 VENV := .venv
 # The compiled build has an environment of its own: nothing compiled lies beside the sources.

@@ -50,11 +50,12 @@ def _turn(file: Path) -> int:
     return len(LONGEST) + (file.parts[1] not in LONG)
 
 
-# A shell has the jobs in its background ignore these, and so would all that the tests start; what
-# people start does not.
+# A shell has the jobs in its background ignore these, nohup HUP, and so would all that the tests
+# start; what people start does not.
 for _number, _usual in (
     (signal.SIGINT, signal.default_int_handler),
     (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGHUP, signal.SIG_DFL),
 ):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, _usual)
