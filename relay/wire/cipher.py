@@ -21,6 +21,8 @@ from relay.wire.frames import FrameType
 from relay.wire.key_schedule import IV_BYTES, KEY_BYTES, next_traffic_secret, traffic_keys
 
 TYPE_BITS: Final = FrameType.RECORD << 24
+FRAME_OVERHEAD: Final = 20
+"""Of a record's frame, in bytes: its header, and the tag behind what is encrypted."""
 SEQUENCE_MAX: Final = 2**48 - 1
 """Far beyond every usage limit; reaching it is an error, never a wrap."""
 RECORDS_AT_FIRST: Final = 4
@@ -77,7 +79,7 @@ def new_aead(key: bytes) -> AESGCM:
 class Padded:
     """The content of an app record as it is sealed, for any number of connections: padded once."""
 
-    __slots__ = ("content", "frame_bytes", "head", "inner")
+    __slots__ = ("content", "head", "inner")
 
     def __init__(self, content: bytes) -> None:
         """Pad it.
@@ -85,15 +87,18 @@ class Padded:
         Raises:
             LocalProtocolError: it is larger than a record may be.
         """
-        size = len(content)
-        if size > limits.RECORD_CONTENT_BYTES_MAX:
-            raise LocalProtocolError(f"a record of {size} bytes")
-        padded = padded_size(size + 1)
         self.content = content
-        self.head = (TYPE_BITS | padded + 16).to_bytes(4, "big")
-        self.inner = content + _TAIL[RecordType.APP][: padded - size]
-        self.frame_bytes = padded + 20
-        """Of the whole frame."""
+        self.head, self.inner = _padded(RecordType.APP, content)
+
+
+def _padded(record_type: int, content: bytes) -> tuple[bytes, bytes]:
+    """Return the header of a record's frame, and what is encrypted behind it."""
+    size = len(content)
+    if size > limits.RECORD_CONTENT_BYTES_MAX:
+        raise LocalProtocolError(f"a record of {size} bytes")
+    padded = padded_size(size + 1)
+    head = (TYPE_BITS | padded + 16).to_bytes(4, "big")
+    return head, content + _TAIL[record_type][: padded - size]
 
 
 class _Direction:
@@ -156,7 +161,7 @@ class SendCipher(_Direction):
         self.records_max = record_limits.records_max
         self.bytes_max = record_limits.bytes_max
         self.until = now + record_limits.age_s_max
-        """When this key is too old. ``Connection.seal``, the hot path, compares these itself."""
+        """When this key is too old."""
 
     def update(self, now: float) -> None:
         """Go to the next generation of keys; its sequence starts at 0."""
@@ -170,36 +175,23 @@ class SendCipher(_Direction):
             LocalProtocolError: the content is larger than a record may be.
             ForkedConnection: this is a copy in a forked child, which would repeat nonces.
         """
-        if self._generation != fork.generation:
-            raise ForkedConnection
-        size = len(content)
-        if size > limits.RECORD_CONTENT_BYTES_MAX:
-            raise LocalProtocolError(f"a record of {size} bytes")
-        padded = padded_size(size + 1)
-        sequence = self.sequence
-        if sequence > SEQUENCE_MAX:
-            raise LocalProtocolError("the sequence of a key is used up")
-        self.sequence = sequence + 1
-        head = (TYPE_BITS | padded + 16).to_bytes(4, "big")
-        self.bytes_used += padded + 20
-        return head + (self._aead or self._new_aead(sequence)).encrypt(
-            (self._iv ^ sequence).to_bytes(12, "big"),
-            content + _TAIL[record_type][: padded - size],
-            head,
-        )
+        return self._sealed(*_padded(record_type, content))
 
     def seal_padded(self, padded: Padded) -> bytes:
         """Return a whole Record frame of app data, as ``seal``."""
+        return self._sealed(padded.head, padded.inner)
+
+    def _sealed(self, head: bytes, inner: bytes) -> bytes:
+        """The one place that uses up a nonce."""
         if self._generation != fork.generation:
             raise ForkedConnection
         sequence = self.sequence
         if sequence > SEQUENCE_MAX:
             raise LocalProtocolError("the sequence of a key is used up")
         self.sequence = sequence + 1
-        self.bytes_used += padded.frame_bytes
-        head = padded.head
+        self.bytes_used += len(inner) + FRAME_OVERHEAD
         return head + (self._aead or self._new_aead(sequence)).encrypt(
-            (self._iv ^ sequence).to_bytes(12, "big"), padded.inner, head
+            (self._iv ^ sequence).to_bytes(12, "big"), inner, head
         )
 
     def update_due(self, now: float) -> bool:

@@ -214,12 +214,7 @@ class Connection(Endpoint):
         if self.phase is not Phase.OPEN:
             raise LocalProtocolError(f"seal in phase {self.phase.name}")
         cipher = self._send
-        if (
-            self._out
-            or cipher.sequence >= cipher.records_max
-            or cipher.bytes_used >= cipher.bytes_max
-            or now >= cipher.until
-        ):
+        if self._out or cipher.update_due(now):
             self._put(RecordType.APP, content, now)
             return self.data_to_send()
         return cipher.seal(APP, content)
@@ -227,13 +222,7 @@ class Connection(Endpoint):
     def seal_padded(self, padded: Padded, now: float) -> bytes:
         """As ``seal``, of what others seal as well."""
         cipher = self._send
-        if (
-            self._out
-            or cipher.sequence >= cipher.records_max
-            or cipher.bytes_used >= cipher.bytes_max
-            or now >= cipher.until
-            or self.phase is not Phase.OPEN
-        ):
+        if self._out or cipher.update_due(now) or self.phase is not Phase.OPEN:
             return self.seal(padded.content, now)
         return cipher.seal_padded(padded)
 

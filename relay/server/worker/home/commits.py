@@ -84,9 +84,11 @@ class Commit:
     def answer(self, outcomes: list[Outcome]) -> None:
         """Tell those who submitted what became of it."""
         acks: dict[Port, list[list[int | bytes]]] = {}
+        # The last item, while more may be added to it: whose it is, and what it has.
         last: Port | None = None
         first_tag = first_seq = count = 0
         epoch = b""
+        item: list[int | bytes] = []
         for waiting, outcome in zip(self.group, outcomes, strict=True):
             port, tag = waiting.port, waiting.tag
             if type(outcome) is Stored or type(outcome) is Began:  # nearly all
@@ -99,16 +101,15 @@ class Commit:
                     and count < ITEMS_PER_MESSAGE
                 ):
                     count += 1
+                    item[3] = count
                     continue
-                if last is not None:
-                    acks.setdefault(last, []).append([first_tag, epoch, first_seq, count])
                 last, first_tag, epoch, first_seq, count = port, tag, outcome.epoch, seq, 1
+                item = [tag, epoch, seq, count]
+                acks.setdefault(port, []).append(item)
                 continue
             match outcome:
                 case Repeated():
-                    if last is not None:  # what was answered first is told first
-                        acks.setdefault(last, []).append([first_tag, epoch, first_seq, count])
-                        last = None
+                    last = None  # what comes is told behind it
                     acks.setdefault(port, []).append([tag, outcome.epoch, outcome.seq, 1])
                 case IdConflict(seq=seq):
                     port.send(Refused(tag, int(ErrorCode.ID_CONFLICT), seq, ""))
@@ -122,8 +123,6 @@ class Commit:
                     port.send(refused(tag, code, limits.RETRY_MS))
                 case LogRefused(reason=reason):
                     port.send(Refused(tag, int(ErrorCode.LIMIT), 0, reason))
-        if last is not None:
-            acks.setdefault(last, []).append([first_tag, epoch, first_seq, count])
         for port, listed in acks.items():
             for start in range(0, len(listed), ITEMS_PER_MESSAGE):
                 port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
