@@ -35,14 +35,23 @@ def read_bounded(path: Path | int, bytes_max: int) -> bytes:
 
 
 def make_directory(path: Path, mode: int = 0o700) -> None:
-    """Make a directory and those above it, unless it is there.
+    """Make a directory and those above it that are missing, all with this mode.
+
+    A server refuses a data directory that is open to others, and the user's own keys are below the
+    default one: whichever of them makes it.
 
     Raises:
         OSError: it cannot be made. Never FileExistsError, which would tell of the file to be made
             in it: something else in its place is a NotADirectoryError.
     """
     try:
-        path.mkdir(mode=mode, parents=True, exist_ok=True)
+        try:
+            path.mkdir(mode, exist_ok=True)
+        except FileNotFoundError:
+            if path.parent == path:
+                raise
+            make_directory(path.parent, mode)
+            path.mkdir(mode, exist_ok=True)
     except FileExistsError:
         raise NotADirectoryError(errno.ENOTDIR, f"{path} is not a directory", str(path)) from None
 

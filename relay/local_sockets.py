@@ -92,6 +92,7 @@ def make_private_directory(path: Path) -> None:
         OSError: it cannot be made; it is a link, no directory, or another user's; or it is open to
             others and not empty.
     """
+    make_directory(path.parent, 0o777)  # another user may have to pass, to whom the server changes
     make_directory(path)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():

@@ -8,12 +8,16 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
 import pytest
 
+from relay.chat.accounts.chain import Pin
+from relay.client.key_files import KeyFiles
 from relay.server.key_files import create_key_file
+from relay.settings import Settings
 from relay.store.directory import DataDirectory
 from tests.cli.test_serve import refused
 from tests.support.cluster import Relay, wait_until
@@ -37,6 +41,29 @@ def test_open_to_others(tmp_path: Path, what: str, mode: int) -> None:
     subprocess.run(command, shell=True, check=True)  # noqa: S602 - as a person pastes it
     assert path.stat().st_mode & 0o777 == 0o700
     DataDirectory(data)
+
+
+MAKES: Final[Mapping[str, Callable[[], object]]] = {
+    "key": lambda: KeyFiles().create("a" * 52, "alice"),
+    "pin": lambda: KeyFiles().pin("a" * 52, "alice", Pin(bytes(32), 1, bytes(32))),
+    "chain": lambda: KeyFiles().keep_chain("a" * 52, "alice", [b"link"]),
+}
+
+
+@pytest.mark.parametrize("what", MAKES)
+def test_whoever_was_a_client_first_can_serve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """A client's keys are below the default data directory, and may have come before the server."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("RELAY_KEYS")
+    before = os.umask(0o022)  # as most people have it
+    try:
+        MAKES[what]()
+    finally:
+        os.umask(before)
+    DataDirectory(Path(Settings().store.data))
 
 
 OPEN = """
