@@ -29,14 +29,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(relay.__file__).parent
-ROOTS = {"server/worker/delivery/stream.py", "server/worker/process/turn.py"}
+ARRIVAL = "server/worker/delivery/stream.py"
+ROOTS = {ARRIVAL, "server/worker/process/turn.py"}
 """What the loop calls for an operation: a client's bytes, and the turn. What a worker does from
-time to time has nothing to do with it.
+time to time has nothing to do with it, nor a turn that was due before the bytes arrived.
 """
 
 
 class Files:
-    """The files entered, in order."""
+    """The files entered, in order, from the arrival of an operation on."""
 
     def __init__(self) -> None:
         self.entered: dict[str, None] = {}
@@ -47,7 +48,7 @@ class Files:
             outer, caller = name, frame.f_back
             while caller is not None:
                 outer, caller = _name(caller) or outer, caller.f_back
-            if outer in ROOTS:
+            if outer == ARRIVAL or (outer in ROOTS and self.entered):
                 self.entered[name] = None
 
 

@@ -177,3 +177,23 @@ def test_a_slice_is_used_up_while_anybody_waits() -> None:
 def test_every_operation_but_a_send_has_its_price() -> None:
     """One that is forgotten would cost whoever floods as little as a send."""
     assert {kind for stage in OPERATIONS.values() for kind in stage} - {Send} == set(UNITS)
+
+
+def test_a_slice_that_no_turn_ended_is_over_when_nothing_came_for_long() -> None:
+    """What comes alone after a keepalive is handled at once."""
+    schedule, clock = _schedule()
+    assert schedule.has_time(clock[0])
+    clock[0] += SLICE_S
+    assert not schedule.has_time(clock[0])
+    clock[0] += SLICE_S
+    assert schedule.has_time(clock[0])
+    assert schedule.has_time(clock[0] + SLICE_S / 2)
+
+
+def test_a_slice_that_a_turn_will_end_lasts_until_then() -> None:
+    """However long one operation of a flood takes: each would begin another slice."""
+    schedule, clock = _schedule()
+    assert schedule.has_time(clock[0])
+    schedule._wakeup.request()
+    clock[0] += 10 * SLICE_S
+    assert not schedule.has_time(clock[0])

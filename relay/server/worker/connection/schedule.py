@@ -105,10 +105,16 @@ class Schedule:
         """Tell whether what has just been received may be handled at once."""
         if self._queue.waiting:
             return False
-        if self.until == 0.0:
+        if now < self.until:
+            return True
+        if self.until == 0.0 or (
+            # Nothing has come for as long as a slice, and nothing that came needed a turn (a
+            # keepalive, a handshake): no turn will end that slice.
+            now >= self.until + self.slice_s and not self._wakeup.scheduled
+        ):
             self.until = now + self.slice_s
             return True
-        return now < self.until
+        return False
 
     @property
     def share(self) -> int:
