@@ -11,8 +11,8 @@ import click
 from relay.chat.accounts import invitation, requests
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
-from relay.cli.json_lines import dump
 from relay.cli.options import LINES, Target, places, target_options, typed_path
+from relay.cli.printing import print_error_line, print_json, print_whole
 from relay.cli.who import Who, who_options
 from relay.client.account_calls import INVITATION_DAYS, new_token, take_back
 from relay.client.aio import Client
@@ -67,7 +67,10 @@ def invite(
     """
 
     def tell(invitation: str) -> None:
-        print(dump({"invitation": invitation}) if as_json else invitation)
+        if as_json:
+            print_json({"invitation": invitation})
+        else:
+            print_whole(invitation)
 
     if revoke is not None:
         return _revoke(target, who, data, revoke)
@@ -105,5 +108,5 @@ def _revoke(target: Target | None, who: Who, data: Path | None, typed: str) -> i
 
         if code := run_connected(target, who, use):
             return code
-    click.echo("taken back: nobody can use it any more", err=True)
+    print_error_line("taken back: nobody can use it any more")
     return Exit.OK

@@ -76,6 +76,18 @@ def notice_lines(text: str, width: int | None = None) -> list[Line]:
     return [Line(_NOTICE_INDENT if n else NOTICE, piece) for n, piece in enumerate(pieces)]
 
 
+def line_rows(text: str, width: int | None, indent: str) -> list[str]:
+    """Return a harmless line of our own as rows of a terminal; those after the first are indented.
+
+    Broken by the terminal itself, its second row would begin where a line does, with what it
+    quotes. ``width``: columns of the terminal; None: it is none, and the line stays whole.
+    """
+    if width is None or columns(text) <= width:
+        return [text]
+    pieces = _cut([text], max(width - len(indent), 1))
+    return [f"{indent}{piece}" if n else piece for n, piece in enumerate(pieces)]
+
+
 def notice_line(text: str, width: int) -> str:
     """Return a notice of our own as a single line; what is too long ends with an ellipsis."""
     room = max(width - len(NOTICE), 2)
