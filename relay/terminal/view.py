@@ -23,6 +23,8 @@ from relay.terminal.text import (
 
 NOTICE: Final = "-!- "
 _NOTICE_INDENT: Final = " " * len(NOTICE)
+_HEAD_INDENT: Final = "  ... "
+"""Before what is left of a head that is wider than the terminal."""
 _TEXT_COLUMNS_MIN: Final = 20
 """If less than this is left beside the sender, the text begins on a line of its own."""
 _TIME_MS_MAX: Final = 253_402_214_400_000
@@ -50,15 +52,16 @@ def message_lines(
         label: instead of the sender's name alone; harmless already.
     """
     head = f"{stamp} {label or harmless_name(sender)}| "
-    indent = " " * (len(head) - 2) + "| "
+    indent = " " * (columns(head) - 2) + "| "
     lines = harmless(text, allow="\n\t").split("\n")
     if width is None:
         return [Line(head if n == 0 else indent, line) for n, line in enumerate(lines)]
     shown: list[Line] = []
-    if width - len(head) < _TEXT_COLUMNS_MIN:
-        shown.append(Line(head.rstrip(), ""))
+    if width - columns(head) < _TEXT_COLUMNS_MIN:
+        # A label quotes what another person wrote: it must not begin a row.
+        shown += [Line(row, "") for row in line_rows(head.rstrip(), width, _HEAD_INDENT)]
         head = indent = "  | "
-    pieces = _cut(lines, max(width - len(head), 1))
+    pieces = _cut(lines, max(width - columns(head), 1))
     shown += [Line(head if n == 0 else indent, piece) for n, piece in enumerate(pieces)]
     return shown
 

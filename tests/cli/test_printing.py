@@ -54,8 +54,8 @@ def test_what_a_server_says_of_accounts_and_devices_is_harmless(
 ) -> None:
     """Every field that it may fill as it likes."""
     device._print(Devices(EVIL, b"a" * 32, (Device("k" * 52, EVIL, False),), 1), "")
-    account._print(EVIL, Preferences("all", "all", (0, 0, 0), (EVIL,)), as_json=False)
-    account._print(EVIL, Preferences("all", "all", (0, 0, 0), (EVIL,)), as_json=True)
+    account._print(EVIL, Preferences("all", "all", (EVIL,)), as_json=False)
+    account._print(EVIL, Preferences("all", "all", (EVIL,)), as_json=True)
     shown = User(EVIL, EVIL, False, 1 << 62, (Device(EVIL, EVIL, False),), 1, EVIL)
     user._block(shown)
     user._object(shown)
