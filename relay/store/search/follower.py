@@ -144,9 +144,7 @@ class Follower:
     @property
     def unfinished(self) -> bool:
         """True while there is more to do than what has come since the last slice."""
-        return (
-            self._unfinished or bool(self._again) or self._scrub or self._scanned is not None
-        )
+        return self._unfinished or bool(self._again) or self._scrub or self._scanned is not None
 
     def release_memory(self) -> None:
         """Keep the files open, for that is most of the work of a short slice, and no pages."""

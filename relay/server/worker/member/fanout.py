@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.feed import Feed, Feeds
 
-REST_LEAST: Final = 0.35
+REST_LEAST: Final = 0.65
 REST_MESSAGE: Final = 0.08
 REST_MOST: Final = 1.0
 """Rest of a log after a sweep, in times of the sweep: so much, so much more for each message that
