@@ -8,7 +8,7 @@ waits for one sweep at the most, not for the rest of one and the whole of the ne
 *Breathing*: after a sweep that took a time T, its logs rest before the next one: a multiple of T
 that grows with the messages that each record carried. The first message after a rest leaves at
 once. One busy room then never takes all of a worker, and its records fill before the loop is
-saturated. Where records carry few messages, rests save little, and are short.
+saturated. Where records carry few messages, rests save less, and are shorter.
 """
 
 from __future__ import annotations
