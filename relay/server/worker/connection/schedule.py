@@ -87,23 +87,24 @@ class Schedule:
         self.slice_s = SLICE_S
         self.until = 0.0
         """End of the slice that is being used; 0: none is. The turn sets it to 0."""
-        self._queue: FairQueue[Scheduled] = FairQueue(
+        self.queue: FairQueue[Scheduled] = FairQueue(
             quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX
         )
+        """Those that wait. Who only asks how many does so here: each message asks some times."""
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return self._queue.waiting
+        return self.queue.waiting
 
     @property
     def little_first(self) -> bool:
         """True if the next one asks for little."""
-        return self._queue.little_first
+        return self.queue.little_first
 
     def has_time(self, now: float) -> bool:
         """Tell whether what has just been received may be handled at once."""
-        if self._queue.waiting:
+        if self.queue.waiting:
             return False
         if now < self.until:
             return True
@@ -119,11 +120,11 @@ class Schedule:
     @property
     def share(self) -> int:
         """Units that a session may use now, about."""
-        return QUANTUM if self._queue.waiting else UNITS_PER_TURN
+        return QUANTUM if self.queue.waiting else UNITS_PER_TURN
 
     def charge(self, finish: float, units: int, *, drained: bool) -> float:
         """Return in which round a session finishes what it has just had: see ``FairQueue``."""
-        return self._queue.charge(finish, units, drained=drained)
+        return self.queue.charge(finish, units, drained=drained)
 
     def add(self, session: Scheduled, finish: float, units: int) -> None:
         """Queue a session that has more than its share, or came when there was no time.
@@ -133,12 +134,12 @@ class Schedule:
             finish: of its last turn.
             units: what it is likely to use: as much as the last time; 0: it has had nothing yet.
         """
-        self._queue.add(session, finish, units)
+        self.queue.add(session, finish, units)
         self._wakeup.request()
 
     def run_little(self, now: float) -> None:
         """Give those who ask for little their turns, for one slice."""
-        queue = self._queue
+        queue = self.queue
         until = now + self.slice_s
         while queue.little_first:
             queue.pop().take_turn(now)
@@ -148,7 +149,7 @@ class Schedule:
 
     def run(self, now: float, slice_s: float = SLICE_S) -> None:
         """Give sessions their turns, for so long."""
-        queue = self._queue
+        queue = self.queue
         until = now + slice_s
         while queue.waiting:
             queue.pop().take_turn(now)

@@ -159,7 +159,8 @@ class Turn:
 
     def _run(self, now: float) -> None:
         schedule = self._schedule
-        if schedule.waiting:
+        waiting = schedule.queue
+        if waiting.waiting:
             schedule.run_little(now)
         schedule.until = 0.0
         self._run_home(now)
@@ -167,11 +168,11 @@ class Turn:
         # for what comes from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
         home = self._home
-        crowd = self.crowded = schedule.waiting > 0 or home.rest
+        crowd = self.crowded = waiting.waiting > 0 or home.rest
         if crowd and now < self.pace.until:  # it rests
             crowd = False
             self._wake_at(self.pace.until)
-        if schedule.little_first or self._own_home.to_home.queue or home.more:
+        if self._own_home.to_home.queue or home.more or (waiting.waiting and waiting.little_first):
             self._wakeup.request()
         if self._forward.waiting:
             self._forward.release()
