@@ -84,17 +84,13 @@ class Newest:
         while not window.begun:
             if self._entries_left <= 0 or self._bytes_left <= 0:
                 return False
-            rows = reader.read_back(
-                log, window.after + 1, self._entries_left, BYTES_PER_PAGE
-            ).rows
+            rows = reader.read_back(log, window.after + 1, self._entries_left, BYTES_PER_PAGE).rows
             for seq, packed in reversed(self._paid(rows)):
                 if seq <= least or window.count >= window.most:
                     break
                 window.count += self._is_message(packed)
                 window.after = seq - 1
-            window.begun = (
-                not rows or window.count >= window.most or window.after <= least
-            )
+            window.begun = not rows or window.count >= window.most or window.after <= least
         return True
 
     def _count_new(self, reader: SqliteReader, log: str, window: _Window, end: int) -> bool:
@@ -125,9 +121,7 @@ class Newest:
     def _forward(
         self, reader: SqliteReader, log: str, after: int, upto: int
     ) -> list[tuple[int, bytes]]:
-        return self._paid(
-            reader.read(log, after, upto, BYTES_PER_PAGE, self._entries_left).rows
-        )
+        return self._paid(reader.read(log, after, upto, BYTES_PER_PAGE, self._entries_left).rows)
 
     def _paid(self, rows: list[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
         self._entries_left -= len(rows)
