@@ -53,7 +53,7 @@ async def test_too_many_ask_at_once(path: Path) -> None:
         why = await loop.run_in_executor(threads, asked, path)
         assert why == f"{CONNECTIONS_MAX} others ask at this moment: try again"
         free.set()
-        assert await asyncio.gather(*waiting) == ["done"] * CONNECTIONS_MAX
+        assert [str(answer) for answer in await asyncio.gather(*waiting)] == ["done"] * len(waiting)
     server.close()
 
 
