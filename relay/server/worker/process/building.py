@@ -212,6 +212,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         damage=damage,
         reader_of=needs.reader_of,
         reader_at=needs.reader_at,
+        first_invitation=needs.first_invitation,
         budgets=budgets,
         endings=Endings(counts, time.time_ns),
         searching=needs.searching,
