@@ -47,6 +47,10 @@ answers, and what comes of it meanwhile if those are late."""
 LEAD_MAX: Final = 512
 """What those who ask for little may use before the others are served again, in units: a slice and a
 half."""
+NEWCOMERS_MAX: Final = 24
+"""Of so many connections that are not logged in yet, each step waits for its turn, with those who
+ask for much: a handshake and a login, or an account, take a millisecond or two of the processor,
+and people who talk do not wait for hundreds of them."""
 RECORD_UNITS: Final = 2
 """Opening a record, whatever is in it."""
 ENVELOPES_PER_UNIT: Final = 8
@@ -78,11 +82,26 @@ class Scheduled(Protocol):
         """Go on with what was received. Raises nothing."""
 
 
+def _nobody() -> int:
+    """There are no newcomers."""
+    return 0
+
+
 class Schedule:
     """The sessions of a worker that wait for their turn."""
 
-    def __init__(self, clock: Callable[[], float], wakeup: Wakeup) -> None:
+    def __init__(
+        self, clock: Callable[[], float], wakeup: Wakeup, newcomers: Callable[[], int] = _nobody
+    ) -> None:
+        """Begin with nobody.
+
+        Args:
+            clock: monotonic seconds.
+            wakeup: asks for a turn.
+            newcomers: how many connections are not logged in.
+        """
         self._clock = clock
+        self.newcomers = newcomers
         self._wakeup = wakeup
         self.slice_s = SLICE_S
         self.until = 0.0
@@ -116,6 +135,10 @@ class Schedule:
             self.until = now + self.slice_s
             return True
         return False
+
+    def is_for_newcomers(self) -> bool:
+        """Tell whether there is time for who is not logged in, besides: see ``NEWCOMERS_MAX``."""
+        return self.newcomers() < NEWCOMERS_MAX
 
     @property
     def share(self) -> int:

@@ -111,6 +111,8 @@ class Turn:
         """True when this turn has served it."""
         self._crowd = 0
         """How many waited then."""
+        self._used_until_s = 0.0
+        """Of the processor's time, at the end of the last turn that has served it."""
         self.crowded = False
         """True while some wait who ask for much: see step 8."""
         self.longest_s = 0.0
@@ -136,8 +138,16 @@ class Turn:
         took_s = ended - began
         if self._served:
             self._served = False
-            cpu_s = self._cpu_clock() - cpu_began
-            self.pace.served(ended, took_s, cpu_s, self._crowd)
+            cpu_ended = self._cpu_clock()
+            used_s, self._used_until_s = cpu_ended - self._used_until_s, cpu_ended
+            self.pace.served(
+                ended,
+                took_s,
+                cpu_ended - cpu_began,
+                used_s,
+                self._crowd,
+                self._schedule.newcomers(),
+            )
             if self.pace.until > ended:
                 self._wake_at(self.pace.until)
             else:
