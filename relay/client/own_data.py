@@ -125,7 +125,7 @@ class OwnRooms:
 
         Args:
             name: whose.
-            server: its fingerprint.
+            server: its id.
         """
         shown = partial(account_calls.as_user, name)
         user: User = yield _of_account(requests.Show(), shown)

@@ -241,7 +241,7 @@ class AsyncAccounts(AsyncCalls):
 
     async def _device_chain(self, name: str, timeout_s: float | None) -> Chain:
         packed = await self._in_parts(lists.links(name), timeout_s)
-        server = self.server_fingerprint
+        server = self.server_id
         assert server is not None
         return account_calls.read_chain(packed, name, server_id_bytes(server))
 

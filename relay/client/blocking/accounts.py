@@ -242,7 +242,7 @@ class BlockingAccounts(BlockingCalls):
 
     def _device_chain(self, name: str, timeout_s: float | None) -> Chain:
         packed = self._in_parts(lists.links(name), timeout_s)
-        server = self.server_fingerprint
+        server = self.server_id
         assert server is not None
         return account_calls.read_chain(packed, name, server_id_bytes(server))
 
