@@ -519,6 +519,41 @@ async def test_a_stranger_at_a_private_room_on_every_path(cluster: Cluster) -> N
     assert isinstance(changes(bob)[-1], events.RoleSet)
 
 
+@pytest.mark.parametrize("kind", [Kind.PRIVATE, Kind.PUBLIC])
+async def test_no_refusal_tells_what_is_in_a_room(cluster: Cluster, kind: Kind) -> None:
+    """To who may not read it: whether an entry is there, is a message, is his, was erased."""
+    alice, bob = await begun(cluster, kind)
+    bob.send(LOG, 1)
+    await bob.acked(LOG, 1)
+    alice.send(LOG, 1, 2)
+    await alice.acked(LOG, 2)
+    entries = stored(cluster.workers[0])
+    own, epoch = next(e.seq for e in entries if e.sender == "bob"), entries[-1].epoch
+    await done(alice, requests.Redact(entries[-1].seq, ""))
+    await done(alice, requests.Ban("bob"))
+    await TestClient.login(cluster.home(LOG), "stranger")
+    names = ["bob", "stranger", "~guest-"] if kind is Kind.PRIVATE else ["bob"]
+    places = (own, own + 1, *range(1, len(entries) + 4), 10**6)
+    about = (EntryKind.MESSAGE, EntryKind.EDIT, EntryKind.REDACTION, EntryKind.REACTION)
+    for worker in (cluster.home(LOG), cluster.other(LOG)):
+        for name in names:
+            own_name = f"{name}{worker.index}" if name.endswith("-") else name
+            client = await TestClient.login(worker, own_name)
+            expected = ErrorCode.BANNED if name == "bob" else ErrorCode.MEMBERS_ONLY
+            for seq in places:
+                assert await refused(client, requests.Redact(seq, "")) == expected, seq
+                for one in about:
+                    client.received.clear()
+                    client.send_envelopes(Send(LOG, 1, int(one), "", b"x", epoch, seq))
+                    answer = await client.expect(Refused)
+                    assert (answer.code, answer.arg) == (expected, 0), (one, seq)
+    # Who may erase what they do not read is told what there is to erase.
+    opera = await operator(cluster)
+    assert await refused(opera, requests.Redact(10**6, "")) == ErrorCode.NO_SUCH_ENTRY
+    assert await refused(opera, requests.Redact(1, "")) == ErrorCode.NO_SUCH_ENTRY
+    await done(opera, requests.Redact(own, ""))
+
+
 async def test_a_request_that_waits_is_judged_when_it_is_answered(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
