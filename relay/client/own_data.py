@@ -131,7 +131,7 @@ class OwnRooms:
         user: User = yield _of_account(requests.Show(), shown)
         yield user
         links = yield from lists.links(name)
-        chain = account_calls.read_chain(links, name, server_id_bytes(server))
+        chain = account_calls.read_chain(links, name, server_id_bytes(server))[-1]
         labels = {one.key: one.label for one in user.devices}
         devices = account_calls.as_devices(chain, {})
         labelled = [one._replace(label=labels.get(one.key, "")) for one in devices.devices]
