@@ -156,6 +156,15 @@ def test_what_the_server_has_lost_is_given_back() -> None:
     assert not senders.warnings
 
 
+def test_nothing_is_given_back_to_a_list_that_was_forged() -> None:
+    senders = Senders()
+    senders.begin(SERVER, "alice", pin_of(ONE).root, {"alice": pin_of(THREE)}, list(THREE), [])
+    assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
+    senders.received(Chain(NUMBER, "alice", FORK, True), 0.0)
+    assert list(senders.requests(0.0)) == []
+    assert len(senders.warnings) == 1
+
+
 def test_unasked_answers_mean_nothing() -> None:
     senders = Reader().senders
     senders.received(Chain(NUMBER, "alice", ANEW, True), 0.0)
