@@ -131,14 +131,17 @@ def test_an_old_key_has_no_part_in_it_any_more() -> None:
     register = TicketRegister()
     first = register.begin()
     assert first is not None
-    number = register.allot(first)
+    number, used = register.allot(first), register.allot(first)
     assert number is not None
+    assert used is not None
+    assert register.spend(first, used)
     for _ in range(4):
         last = register.begin()
     assert last == 5
-    assert register.allot(first) in (1, None)
+    assert register.allot(first) in (2, None)
     assert not register.spend(first, number)
-    assert register.spend(last, number), "the part is clean"
+    assert register.spend(last, number)
+    assert register.spend(last, used), "the part is clean"
 
 
 def test_what_is_given_out_is_bounded() -> None:

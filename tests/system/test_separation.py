@@ -105,6 +105,21 @@ def uids_of(relay: Relay) -> dict[str, int]:
     }
 
 
+def groups_of(relay: Relay) -> dict[str, set[int]]:
+    """By process, all groups that it is in, real, effective, saved or supplementary."""
+    found = {}
+    for child in relay.children():
+        lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
+        name = " ".join(child.cmdline()).removeprefix("relay: ").partition(" (")[0].strip()
+        found[name] = {
+            int(group)
+            for line in lines
+            if line.startswith(("Gid:", "Groups:"))
+            for group in line.split()[1:]
+        }
+    return found
+
+
 def rotated_once(data: Path, settings: dict[str, object]) -> None:
     """Have all kinds of key files."""
     env = {"RELAY_SERVER__KEY_PASSPHRASE": str(settings["server.key_passphrase"])}
@@ -129,6 +144,8 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
             "supervisor": 0, "control": RELAY, "key agent": AGENT, "worker 0": RELAY,
             "worker 1": RELAY, "spare": RELAY,
         }  # fmt: skip
+        for name, ids in groups_of(relay).items():
+            assert ids == ({AGENT} if name == "key agent" else {RELAY}), (name, "root's group")
         found = tried(relay, home)
         key_is_closed(found)
         if sandbox:

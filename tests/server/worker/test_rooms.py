@@ -615,22 +615,38 @@ async def test_a_room_that_becomes_private_keeps_its_members(cluster: Cluster) -
 
 # --- writing --------------------------------------------------------------------------------------
 async def test_who_may_not_write(cluster: Cluster) -> None:
-    """Muted, announced, closed: reading goes on, and each has its own word."""
+    """Muted, announced, closed: reading goes on, and each has its own word.
+
+    Whatever it is that he would write: about his own message, or somebody else's.
+    """
     alice, bob = await begun(cluster)
+    for client in (alice, bob):
+        client.send(LOG, 1)
+        await client.acked(LOG, 1)
+    messages = [e for e in stored(cluster.workers[0]) if e.kind == EntryKind.MESSAGE]
+    other, own = messages
+    assert (other.sender, own.sender) == ("alice", "bob")
+    tries = [
+        (EntryKind.MESSAGE, 0), (EntryKind.MESSAGE, other.seq), (EntryKind.EDIT, own.seq),
+        (EntryKind.REACTION, own.seq), (EntryKind.REACTION, other.seq),
+        (EntryKind.REDACTION, own.seq),
+    ]  # fmt: skip
     for request, code, back in (
         (requests.Mute("bob"), ErrorCode.MUTED, requests.Unmute("bob")),
         (requests.SetKind(Kind.ANNOUNCE), ErrorCode.READ_ONLY, requests.SetKind(Kind.PUBLIC)),
         (requests.Close(), ErrorCode.READ_ONLY, requests.Reopen()),
     ):
         await done(alice, request)
-        bob.received.clear()
-        bob.send(LOG, 1)
-        assert (await bob.expect(Refused)).code == code
+        for kind, seq in tries:
+            bob.received.clear()
+            epoch = own.epoch if seq else b""
+            bob.send_envelopes(Send(LOG, 2, int(kind), "", b"x", epoch, seq))
+            assert (await bob.expect(Refused)).code == code, (kind, seq)
         await done(alice, back)
     bob.received.clear()
-    bob.send(LOG, 1)
-    assert (await bob.acked(LOG, 1)).seq == 8
-    await alice.ends_with(LOG, 8)
+    bob.send(LOG, 2)
+    assert (await bob.acked(LOG, 2)).seq == 10
+    await alice.ends_with(LOG, 10)
 
 
 async def test_the_time_of_a_ban_ends_by_an_entry(
