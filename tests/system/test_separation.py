@@ -167,6 +167,30 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
     assert {owners[name] for name in ("logs", "format", "lock")} == {RELAY}
 
 
+GIVE_UP = f"""
+import os
+from relay.server.privileges import Separation, User
+os.setgroups([0, 4])
+given = Separation(User("", {RELAY}, {RELAY}), User("", {AGENT}, {AGENT}))
+with given.lowered():
+    print(os.getgroups(), os.getegid(), os.geteuid())
+{{become}}
+print(os.getgroups(), os.getresgid(), os.getresuid())
+"""
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize(("who", "uid"), [("server", RELAY), ("agent", AGENT)])
+def test_no_group_of_root_is_kept(who: str, uid: int) -> None:
+    """Whoever starts it may be in more groups than one: ``adm`` reads logs, ``disk`` everything."""
+    program = GIVE_UP.format(become=f"given.become_{who}()")
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    all_three = (uid,) * 3
+    assert ended.stdout == f"[] {RELAY} {RELAY}\n[] {all_three} {all_three}\n"
+
+
 @ROOT_ONLY
 @pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
 def test_one_user_with_landlock(home: Path) -> None:
