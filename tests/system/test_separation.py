@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from relay.server import landlock
+from relay.errors import UsageError
+from relay.server import landlock, privileges
+from relay.settings import SAME_USER
 from relay.testing import RelayNotStarted
 from tests.support.cluster import Relay, run_relay, wait_until
 
@@ -54,8 +57,16 @@ def server(
     return Relay(data, workers=2, settings=settings, fault=fault, launcher=launcher, python=python)
 
 
+def passphrase_in(home: Path) -> Path:
+    """Neither beside the data nor on the way to it: a directory that is allowed but for it."""
+    directory = home / "etc"
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)
+    return directory / "passphrase"
+
+
 def settings_with(home: Path, **more: object) -> dict[str, object]:
-    secret = home / "passphrase"
+    secret = passphrase_in(home)
     if not secret.exists():
         secret.write_text("correct horse\n")
         secret.chmod(0o600)
@@ -93,7 +104,9 @@ def memory_is_closed(found: dict[str, str]) -> None:
 
 def key_is_closed(found: dict[str, str]) -> None:
     for name in SECRET:
-        all_refused(found, f"read {name}", f"write {name}", f"read the link of {name}")
+        all_refused(found, f"read {name}", f"write {name}", f"cut {name}")
+        assert "No such file" not in found[f"read {name}"]
+        all_refused(found, f"read the link of {name}")
 
 
 def uids_of(relay: Relay) -> dict[str, int]:
@@ -137,7 +150,7 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
     with server(data, settings):
         pass
     rotated_once(data, settings)
-    fault = f"taken-over={home / 'passphrase'}"
+    fault = f"taken-over={passphrase_in(home)}"
     with server(data, settings, fault=fault) as relay:
         wait_until(lambda: uids_of(relay).get("spare") == RELAY, "a spare that is not root")
         assert uids_of(relay) == {
@@ -179,6 +192,14 @@ print(os.getgroups(), os.getresgid(), os.getresuid())
 """
 
 
+def test_a_user_of_roots_group_is_as_good_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What root's group may write, a taken-over worker could."""
+    entry = pwd.struct_passwd(("ops", "x", RELAY, 0, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: entry)
+    with pytest.raises(UsageError, match="of root's group"):
+        privileges.resolve("ops", SAME_USER)
+
+
 @ROOT_ONLY
 @pytest.mark.parametrize(("who", "uid"), [("server", RELAY), ("agent", AGENT)])
 def test_no_group_of_root_is_kept(who: str, uid: int) -> None:
@@ -198,7 +219,7 @@ def test_one_user_with_landlock(home: Path) -> None:
     home.chmod(0o777)
     data = home / "data"
     settings = settings_with(home)
-    os.chown(home / "passphrase", RELAY, RELAY)
+    os.chown(passphrase_in(home), RELAY, RELAY)
     launcher = f"import os; os.setgroups([]); os.setgid({RELAY}); os.setuid({RELAY})"
     with server(data, settings, launcher=launcher):
         pass
@@ -206,7 +227,7 @@ def test_one_user_with_landlock(home: Path) -> None:
         shutil.copy2(data / name, data / "server.key.next")
     os.chown(data / "server.key.next", RELAY, RELAY)
     shutil.copy2(data / "server.key", data / "server.key.next")
-    fault = f"taken-over={home / 'passphrase'}"
+    fault = f"taken-over={passphrase_in(home)}"
     with server(data, settings, fault=fault, launcher=launcher) as relay:
         assert set(uids_of(relay).values()) == {RELAY}
         for pid in relay.pids_titled("relay: "):  # the kernel gives them to root: not dumpable
@@ -227,9 +248,9 @@ def test_without_the_sandbox_the_same_worker_reaches_it(home: Path) -> None:
     home.chmod(0o777)
     data = home / "data"
     settings = settings_with(home, **{"server.sandbox": False})
-    os.chown(home / "passphrase", RELAY, RELAY)
+    os.chown(passphrase_in(home), RELAY, RELAY)
     launcher = f"import os; os.setgroups([]); os.setgid({RELAY}); os.setuid({RELAY})"
-    fault = f"taken-over={home / 'passphrase'}"
+    fault = f"taken-over={passphrase_in(home)}"
     with server(data, settings, fault=fault, launcher=launcher) as relay:
         found = tried(relay, home)
         for name in (
@@ -255,6 +276,11 @@ def test_a_directory_of_an_older_owner_is_refused_with_what_mends_it(home: Path)
     with server(data, settings) as relay:
         sent = run_relay("tail", relay.address, "lobby", "-n", "1", "--no-follow")
         assert (data / "server.key").stat().st_uid == 0
+    log = next((data / "logs").iterdir())
+    os.chown(log, AGENT, AGENT)
+    with pytest.raises(RelayNotStarted, match=f"{log.name} belongs to uid 54322"):
+        server(data, settings).__enter__()
+    os.chown(log, RELAY, RELAY)
     os.chown(data / "server.key", RELAY, RELAY)
     with pytest.raises(RelayNotStarted, match=r"server\.key belongs to uid 54321"):
         server(data, settings).__enter__()
