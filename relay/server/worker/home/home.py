@@ -174,7 +174,7 @@ class Home:
             )
         for index, submissions in enumerate(self._submissions):
             if submissions.flows:
-                submissions.remove(
+                removed = submissions.remove(
                     lambda one: (
                         one.submission.kind != SYSTEM
                         and not is_copy(one.submission)
@@ -183,6 +183,8 @@ class Home:
                 )
                 if not submissions.flows:
                     self._waiting.pop(index, None)
+                # A room's change among them holds up all others of that room until it is answered.
+                refuse(removed, ErrorCode.KEY_REFUSED, "")
 
     def give_up_others(self) -> None:
         """Close the partitions that the table has given to another worker; forget their rest."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from relay.chat.entries import Extra, Kind, Submission
+from relay.chat.rooms.events import CONTENT_TYPE as ROOM_CONTROL
 from relay.store.log import Began, Outcome, Repeated, Stored
 
 if TYPE_CHECKING:
@@ -49,15 +50,18 @@ class Publishing:
             if type(outcome) is Stored:
                 submission = waiting.submission
                 log = submission.log
-                if submission.kind != SYSTEM:
-                    if submission.extra is None:
-                        self.accepted += 1
-                    else:
-                        self._stored_more(submission, submission.extra, outcome.seq)
-                    if log in interested:
-                        by_log.setdefault(log, []).append(outcome)
-                elif log in interested:
-                    self._publish_control(log, by_log.pop(log, None), outcome)
+                if submission.kind == SYSTEM:
+                    if submission.content_type == ROOM_CONTROL:
+                        if log in interested:
+                            self._publish_control(log, by_log.pop(log, None), outcome)
+                        continue
+                    # What an account logs changes nothing about who reads its inbox.
+                elif submission.extra is None:
+                    self.accepted += 1
+                else:
+                    self._stored_more(submission, submission.extra, outcome.seq)
+                if log in interested:
+                    by_log.setdefault(log, []).append(outcome)
             elif type(outcome) is Repeated:
                 self.repeated += 1
             elif type(outcome) is Began:

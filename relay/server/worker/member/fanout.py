@@ -13,6 +13,7 @@ saturated. Where records carry few messages, rests save less, and are shorter.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
@@ -39,6 +40,7 @@ write meanwhile, which is not their readers' fault, so this is far below ``OUTBO
 records that are so full already gain nothing by what joins them."""
 RUNNING_BYTES_MAX: Final = 4 * 1024 * 1024
 """Received and not distributed yet; beyond it the log does not rest."""
+log = logging.getLogger("relay.worker")
 
 
 class Fanout:
@@ -77,25 +79,12 @@ class Fanout:
                 continue
             del waiting[feed]
             done.append(feed)
-            if feed.events:
-                content = _whole(feed.events)
-                feed.events.clear()
-                self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, 0, content))
-            if size:
-                # H moves before the batches are offered: whoever falls behind while they
-                # are has the batch in its outbox, and its cursor is the prev of that.
-                batches = feed.running.close(feed.log, feed.epoch)
-                feed.epoch, feed.seq = feed.received
-                for batch in batches:
-                    self._offer(feed, batch)
-                    if batch.control:
-                        # In this very turn: nothing that follows reaches whom it shuts out.
-                        for subscriber, refused in feed.control(batch.content):
-                            subscriber.remove(feed.log, refused)
-            if feed.ahead:
-                ahead, feed.ahead = feed.ahead, []
-                for subscription in ahead:
-                    self._catchup.add(feed, subscription)
+            try:
+                self._distribute(feed)
+            except Exception:
+                # H has moved, so what is left of it would be missed in silence.
+                log.exception("fan_out_failed", extra={"log": feed.log})
+                feed.fail()
         late = self.late
         if sweeping:
             late.extend(done)
@@ -104,6 +93,27 @@ class Fanout:
             self.sweeping = list(dict.fromkeys(late + done)) if late else done
             late.clear()
             self._flusher.begin(now)
+
+    def _distribute(self, feed: Feed) -> None:
+        if feed.events:
+            content = _whole(feed.events)
+            feed.events.clear()
+            self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, 0, content))
+        if feed.running.size:
+            # H moves before the batches are offered: whoever falls behind while they
+            # are has the batch in its outbox, and its cursor is the prev of that.
+            batches = feed.running.close(feed.log, feed.epoch)
+            feed.epoch, feed.seq = feed.received
+            for batch in batches:
+                self._offer(feed, batch)
+                if batch.control:
+                    # In this very turn: nothing that follows reaches whom it shuts out.
+                    for subscriber, refused in feed.control(batch.content):
+                        subscriber.remove(feed.log, refused)
+        if feed.ahead:
+            ahead, feed.ahead = feed.ahead, []
+            for subscription in ahead:
+                self._catchup.add(feed, subscription)
 
     def flush(self) -> None:
         """Write a slice of a sweep; when all of it is written, its feeds rest."""

@@ -207,11 +207,21 @@ class Feed:
             self.repair_to = 0
         return bool(page.rows)
 
+    def fail(self) -> None:
+        """An error of ours has lost what its members were to get: they come again, and resume."""
+        for subscriber in list(self.subscriptions):
+            subscriber.close(CloseCode.INTERNAL)
+
     # --- who may read it ------------------------------------------------------------------------
     def control(self, packed: bytes) -> list[tuple[Subscriber, Refused]]:
         """Take a control entry that was distributed; return who may not follow the log any more."""
         entry = unpack_entry(packed)
-        event = room_events.unpack(entry.body)
+        try:
+            event = room_events.unpack(entry.body)
+        except EnvelopeError as error:
+            log.error("room_unreadable", extra={"log": self.log, "reason": str(error)})
+            self.room = UNREADABLE
+            return [(one, Refused(Reason.DAMAGED)) for one in self.subscriptions]
         self.room = room = rooms.applied(self.room, event, entry.sender, entry.seq)
         if isinstance(event, room_events.Kicked):
             kicked = Refused(Reason.KICKED_OUT, event.reason)

@@ -137,6 +137,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     partitions.on_refused = on_refused
     partitions.on_available = followers.available
+    partitions.on_removed = followers.committed
     partitions.prove = notes.prove
     steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
     rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
@@ -174,7 +175,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # connection
     admission = Admission(needs.connections_max, needs.limits)
-    schedule = Schedule(clock, wakeup, lambda: admission.guests)
+    schedule = Schedule(clock, wakeup, admission.newcomers)
     budgets = ConnectionBudgets(
         limits=needs.limits,
         accounts=Accounts(needs.limits, clock),
