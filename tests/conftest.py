@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import logging
 import os
@@ -42,6 +43,11 @@ Relay.forked = True
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long; otherwise the order stays as chance has it."""
     items.sort(key=lambda item: _turn(item.path.relative_to(FOLDER.parent)))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected is there to stay: no collection looks at it again."""
+    gc.freeze()
 
 
 def _turn(file: Path) -> int:
