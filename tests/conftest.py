@@ -26,8 +26,14 @@ LONGEST: Final = (
     "tests/torture/test_power_cut.py",
     "tests/torture/test_broken_variants.py",
     "tests/torture/test_failing_disk.py",
+    "tests/system/test_unopened_partition.py",
+    "tests/system/test_operations_commands.py",
+    "tests/server/worker/test_presence.py",
+    "tests/torture/test_saturated.py",
+    "tests/loadtest/test_programs.py",
 )
-"""Of these files, those that take longest: each is one process's work for a fifth of the time."""
+"""Those that take longest, of these folders and of others: each is one process's work for a tenth
+of the time and more."""
 FOLDER: Final = Path(__file__).parent
 _numbers = itertools.count()
 
