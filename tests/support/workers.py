@@ -59,7 +59,7 @@ from relay.wire.events import (
 )
 from relay.wire.packing import pack, unpack_server
 from relay.wire.tickets import ClientTicket, TicketKey
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import login
 from tests.support.logs import die
 from tests.support.pair import server_key
@@ -478,13 +478,16 @@ class TestClient(asyncio.Protocol):
         return self.connection.data_to_send()
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for something that depends on what is received."""
-        async with asyncio.timeout(30):
-            while not condition():
-                if self.lost and not condition():
-                    raise AssertionError(f"the connection was lost, no {what}: {self.closed}")
-                self._changed.clear()
-                await self._changed.wait()
+        """Wait for something that depends on what is received, as long as something comes."""
+        while not condition():
+            if self.lost and not condition():
+                raise AssertionError(f"the connection was lost, no {what}: {self.closed}")
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                raise AssertionError(f"nothing came for {DEADLINE_S} s, no {what}") from None
 
     async def expect(
         self,

@@ -19,6 +19,7 @@ from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
 from relay.server.worker.wakeup import Wakeup
 from relay.wire.events import ApplicationData
+from tests.support.cluster import DEADLINE_S
 from tests.support.pair import Pair, established
 
 CONTENT = bytes(range(256)) * 200
@@ -88,7 +89,7 @@ async def test_records_stay_in_order_when_the_kernel_takes_a_part(
     loop = asyncio.get_running_loop()
     client = pair.client.connection
     got: list[int] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         while len(got) < sent + 1:
             client.receive_data(await loop.sock_recv(theirs, 1 << 20), 0.0)
             for event in client.events():
@@ -165,7 +166,7 @@ class Member:
         """Return so many records that have come."""
         client, loop = self.pair.client.connection, asyncio.get_running_loop()
         got: list[bytes] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while len(got) < count:
                 client.receive_data(await loop.sock_recv(self.sock, 1 << 20), 0.0)
                 for event in client.events():
