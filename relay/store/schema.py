@@ -320,7 +320,7 @@ def advice(path: Path) -> str:
 
 
 _NO_MORE: Final = frozenset({errno.EDQUOT, errno.EFBIG})
-"""A quota, or a limit for files, which SQLite takes for a disk that fails; it knows ENOSPC alone."""
+"""A quota, or a limit for files: SQLite knows ENOSPC alone, and takes these for a bad disk."""
 
 
 def is_full(error: apsw.Error, connection: apsw.Connection | None = None) -> bool:
