@@ -208,6 +208,8 @@ class Feed:
     def control(self, packed: bytes) -> list[tuple[Subscriber, Refused]]:
         """Take a control entry that was distributed; return who may not follow the log any more."""
         entry = unpack_entry(packed)
+        if entry.content_type != room_events.CONTENT_TYPE:
+            return []  # of an account, in the inbox of whoever follows it: its owner alone
         event = room_events.unpack(entry.body)
         self.room = room = rooms.applied(self.room, event, entry.sender, entry.seq)
         if isinstance(event, room_events.Kicked):
