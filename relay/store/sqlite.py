@@ -26,6 +26,7 @@ from relay.store.lock import PartitionLock
 from relay.store.log import Outcome, ReadBudget, Removed
 from relay.store.opened import Opened, Write
 from relay.store.opening import Check, open_again, open_first
+from relay.store.place import Place
 from relay.store.rules import Rules
 from relay.store.schema import check_sqlite, closed_on_error, is_full, pragma, translated
 from relay.store.state import LOGS_MAX, LogEnd, More
@@ -110,6 +111,7 @@ class SqlitePartition:
         """How often the file has been opened: the lock's note has it, too."""
         self._one_user = threading.Lock()
         self._lock = PartitionLock(lock_path)
+        self._place = Place(path)
         try:
             self._open()
         except BaseException:
@@ -141,6 +143,7 @@ class SqlitePartition:
                 sync_directory(self.path.parent)
                 self._lock.note(self.path, begun.opening, "open")
             self._opened, self._opening, self._doubt = opened, begun.opening, None
+            self._place.opened()
         return self._opened
 
     def _open_to_commit(self) -> Opened:
@@ -223,6 +226,7 @@ class SqlitePartition:
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None
     ) -> list[Outcome]:
         opened = self._open_to_commit()
+        self._place.look(now_ms)
         try:
             if opened.expiry.due(now_ms):
                 opened.expire(now_ms)

@@ -166,6 +166,23 @@ def test_no_room_for_the_index_of_a_log_is_a_full_disk(small_disk: Path) -> None
     partition.close()
 
 
+def test_a_file_that_is_removed_takes_nothing_more(tmp_path: Path) -> None:
+    """Nobody would find it again. Put back, it goes on, in the same epoch."""
+    partition = open_partition(tmp_path)
+    epoch = append(partition, message(1))[0].epoch
+    aside = tmp_path / "aside"
+    partition.path.rename(aside)
+    for later_ms in (1000, 1001, 5000):
+        with pytest.raises(StoreUnavailable, match="put that very file back"):
+            append(partition, message(2), now_ms=NOW_MS + later_ms)
+    partition.path.write_bytes(b"")
+    with pytest.raises(StoreUnavailable, match="put that very file back"):
+        append(partition, message(2), now_ms=NOW_MS + 6000)
+    aside.rename(partition.path)
+    assert append(partition, message(2), now_ms=NOW_MS + 7000)[0][:2] == (epoch, 2)
+    partition.close()
+
+
 # --- the file and its directory -------------------------------------------------------------------
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
