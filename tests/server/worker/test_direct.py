@@ -352,8 +352,8 @@ async def test_whoever_follows_the_inbox_sees_what_becomes_of_the_account(
     await ask(bob, 8, requests.Unblock(ALICE))
     send_direct(alice, BOB, 1)
     await until(lambda: got(bob) == [(ALICE, "alice 1")], "the message")
-    changes = [entry.body for entry in bob.entries("@bob") if entry.kind == Kind.SYSTEM]
-    assert [type(events.unpack(body)) for body in changes][-2:] == [events.Blocked, events.Unblocked]
+    logged = [events.unpack(e.body) for e in bob.entries("@bob") if e.kind == Kind.SYSTEM]
+    assert [type(event) for event in logged[-2:]] == [events.Blocked, events.Unblocked]
     assert "turn_failed" not in caplog.text
 
 
