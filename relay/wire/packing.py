@@ -311,7 +311,7 @@ def unpack_client(content: bytes) -> list[ClientEnvelope]:
     Raises:
         EnvelopeError: anything that is not a sequence of legal envelopes of a client.
     """
-    return cast("list[ClientEnvelope]", _CLIENT.unpack(content))
+    return _CLIENT.unpack(content)
 
 
 def unpack_server(content: bytes) -> list[ServerEnvelope]:
@@ -320,4 +320,4 @@ def unpack_server(content: bytes) -> list[ServerEnvelope]:
     Raises:
         EnvelopeError: anything that is not a sequence of legal envelopes of a server.
     """
-    return cast("list[ServerEnvelope]", _SERVER.unpack(content))
+    return _SERVER.unpack(content)

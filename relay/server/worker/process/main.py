@@ -249,6 +249,7 @@ class _Worker:
             parts.routes.owns,
             self._stores.reader_at,
             self._stores.reader_of,
+            parts.services.first_invitation,
         )
         pause = CommitPause(parts.partitions, parts.wakeup.request, loop.call_later)
         self._admin = AdminSocket(
