@@ -24,6 +24,7 @@ from relay.chat.entries import Entry, Kind
 from relay.store.errors import StoreError
 from relay.store.schema import connect_reader, epoch_at, pragma, rows
 from relay.store.search import files
+from relay.store.search.words import apart
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
 LOGS_PER_STEP: Final = 256
@@ -379,10 +380,10 @@ def _continues(position: _Position, found: _Log) -> bool:
 
 
 def _text_of(entry: Entry) -> str:
-    """Return what people read in an entry; empty: nothing, it is of another content type."""
+    """Return the words that people read in an entry; empty: it is of another content type."""
     if entry.content_type.partition(";")[0].strip().lower() != "text/plain":
         return ""
-    return entry.body.decode("utf-8", "replace").replace("\0", " ")
+    return apart(entry.body.decode("utf-8", "replace").replace("\0", " "))
 
 
 def _json(connection: apsw.Connection, query: str, *bindings: str | int) -> list[Any]:

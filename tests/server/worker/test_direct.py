@@ -343,6 +343,20 @@ async def test_who_is_not_taken_learns_nothing_of_why(cluster: Cluster) -> None:
     await alice.acked("@alice", 1)
 
 
+async def test_whoever_follows_the_inbox_sees_what_becomes_of_the_account(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its changes are entries of the inbox, and no changes of a room: nothing is judged by them."""
+    alice, bob = await both(cluster)
+    await ask(bob, 7, requests.Block(ALICE, await root_of(alice)))
+    await ask(bob, 8, requests.Unblock(ALICE))
+    send_direct(alice, BOB, 1)
+    await until(lambda: got(bob) == [(ALICE, "alice 1")], "the message")
+    logged = [events.unpack(e.body) for e in bob.entries("@bob") if e.kind == Kind.SYSTEM]
+    assert [type(event) for event in logged[-2:]] == [events.Blocked, events.Unblocked]
+    assert "turn_failed" not in caplog.text
+
+
 async def test_what_was_accepted_before_a_block_is_acknowledged_after_it(cluster: Cluster) -> None:
     """The home decides repeats first: a resend is no message that somebody could refuse."""
     alice, bob = await both(cluster)
