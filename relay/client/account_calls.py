@@ -135,8 +135,8 @@ def checked_name(value: object) -> str:
     return name
 
 
-def read_chain(packed: list[bytes], name: str, server_id: bytes) -> Chain:
-    """Return the verified chain of some links.
+def read_chain(packed: list[bytes], name: str, server_id: bytes) -> list[Chain]:
+    """Return the verified chain of some links, after each of them.
 
     Raises:
         DeviceChainError: it is false, or somebody else's.
@@ -150,7 +150,7 @@ def read_chain(packed: list[bytes], name: str, server_id: bytes) -> Chain:
     last = chains[-1]
     if last.handle != name or last.server_id != server_id:
         raise DeviceChainError("the server gave somebody else's list of devices")
-    return last
+    return chains
 
 
 def as_devices(last: Chain, labels: dict[bytes, str]) -> Devices:

@@ -154,6 +154,18 @@ def test_asked_again_it_is_so_already(what: str) -> None:
     assert decide_request.about_account(account, request, context()).event is None
 
 
+def test_nobody_makes_themselves_an_operator() -> None:
+    """An invitation does, if it says so; not the wish for it."""
+    for registration, invited, wanted in (
+        ("open", False, True), ("open", True, True), ("invite", True, True),
+        ("invite", True, False),
+    ):  # fmt: skip
+        request = requests.Register(root(), TOKEN, invited, wanted, False)
+        event = decide_request.about_account(NOBODY, request, context(registration)).event
+        assert isinstance(event, events.Created)
+        assert event.operator is (invited and wanted), (registration, invited, wanted)
+
+
 def test_an_offer_becomes_a_device() -> None:
     offered = after(ALICE, requests.Extend(link(ALICE, Kind.ADD, B, A)))
     assert offered.refusal(B.public) is not None

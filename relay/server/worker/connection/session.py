@@ -287,6 +287,8 @@ class Session(Owner):
         """The client is this account, and this device, from now on."""
         self.enter(Stage.READY)
         self.channel.logged_in()
+        self.newcomer = False
+        self.reading.logged_in()
         self.actor = self.subscriptions.actor = actor
         self.key_id = key_id
         self.services.budgets.admission.log_in(self)

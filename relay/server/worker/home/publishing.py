@@ -36,8 +36,15 @@ class Publishing:
 
     def publish(self, group: list[Waiting], outcomes: list[Outcome]) -> None:
         """Publish what of a group is new, and count it."""
-        by_log: dict[str, list[Stored]] = {}
         interested = self.interest.logs
+        if len(outcomes) == 1:  # the lone message
+            only, sent = outcomes[0], group[0].submission
+            if type(only) is Stored and sent.kind != SYSTEM and sent.extra is None:
+                self.accepted += 1
+                if sent.log in interested:
+                    self.interest.publish_rows(sent.log, [only])
+                return
+        by_log: dict[str, list[Stored]] = {}
         for waiting, outcome in zip(group, outcomes, strict=True):
             if type(outcome) is Stored:
                 submission = waiting.submission

@@ -236,7 +236,8 @@ class Submissions:
     def _forget_all(self) -> None:
         self.flows.clear()
         self._new.clear()
-        self._quick.clear()
+        if self._quick.waiting:
+            self._quick.clear()
         self._slow_flows.clear()
         self.count = self.bytes = 0
 

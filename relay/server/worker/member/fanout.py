@@ -8,7 +8,7 @@ waits for one sweep at the most, not for the rest of one and the whole of the ne
 *Breathing*: after a sweep that took a time T, its logs rest before the next one: a multiple of T
 that grows with the messages that each record carried. The first message after a rest leaves at
 once. One busy room then never takes all of a worker, and its records fill before the loop is
-saturated. Where records carry few messages, rests save little, and are short.
+saturated. Where records carry few messages, rests save less, and are shorter.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.feed import Feed, Feeds
 
-REST_LEAST: Final = 0.35
+REST_LEAST: Final = 0.65
 REST_MESSAGE: Final = 0.08
 REST_MOST: Final = 1.0
 """Rest of a log after a sweep, in times of the sweep: so much, so much more for each message that
@@ -62,8 +62,10 @@ class Fanout:
         """
         waiting, sweeping = self._feeds.to_distribute, bool(self.sweeping)
         done: list[Feed] = []
-        # Those that bring little first: their members do not wait for all who get much.
-        for feed in sorted(waiting, key=_size) if len(waiting) > 1 else list(waiting):
+        feeds = list(waiting)
+        if len(feeds) > 1:
+            feeds.sort(key=_size)  # who gets little does not wait for all who get much
+        for feed in feeds:
             size = feed.running.size
             if feed.rest_until > now and size < RUNNING_BYTES_MAX:
                 continue
@@ -79,7 +81,7 @@ class Fanout:
                 content = _whole(feed.events)
                 feed.events.clear()
                 self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, 0, content))
-            if feed.running:
+            if size:
                 # H moves before the batches are offered: whoever falls behind while they
                 # are has the batch in its outbox, and its cursor is the prev of that.
                 batches = feed.running.close(feed.log, feed.epoch)
@@ -131,9 +133,13 @@ class Fanout:
 
     def _rest(self, now: float, took_s: float) -> None:
         feeds = self.sweeping
-        total = sum(len(feed.live) for feed in feeds)
         for feed in self.late:
             feed.swept_bytes = 0
+        if took_s * REST_MOST < REST_S_MIN:  # small rooms
+            for feed in feeds:
+                feed.swept = feed.seq
+            return
+        total = sum([len(feed.live) for feed in feeds])
         for feed in feeds:
             messages, feed.swept = feed.seq - feed.swept, feed.seq
             factor = min(REST_MOST, REST_LEAST + REST_MESSAGE * messages)

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 UNREADABLE: Final = Room(kind=Kind.PRIVATE)
 """In the place of a state that is damaged: who may read is not known, so nobody does."""
+_new: Final = tuple.__new__
+"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 log = logging.getLogger("relay.worker")
 
 
@@ -173,8 +175,9 @@ class Feed:
         if self.repair_to or batch.prev != self.received.seq:
             self.repair_to = max(self.repair_to, last)
             return False
-        self.running.add(batch.prev, batch.epoch, last, batch.count, batch.content, batch.control)
-        self.received = Head(batch.epoch, last)
+        epoch = batch.epoch
+        self.running.add(batch.prev, epoch, last, batch.count, batch.content, batch.control)
+        self.received = _new(Head, (epoch, last))
         return True
 
     def repair(self, reader: Reader, bytes_max: int) -> bool:

@@ -173,12 +173,13 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     home.direct = Direct(Permissions(queries.ask_then, accounts.logs.account, home.submit), copies)
 
     # connection
-    schedule = Schedule(clock, wakeup)
+    admission = Admission(needs.connections_max, needs.limits)
+    schedule = Schedule(clock, wakeup, lambda: admission.guests)
     budgets = ConnectionBudgets(
         limits=needs.limits,
         accounts=Accounts(needs.limits, clock),
         users=Users(needs.limits, clock),
-        admission=Admission(needs.connections_max, needs.limits),
+        admission=admission,
         received=ReceivedBytes(needs.limits.received_mib << 20),
         refusals=refusals,
         waste=Waste(clock, needs.loop.call_later, needs.limits, refusals),
@@ -248,6 +249,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         flusher=flusher,
         catchup=catchup,
     )
+    connections = Connections(services, needs.operations)
+    connections.rests_until = lambda: turn.pace.until
     return WorkerParts(
         wakeup=wakeup,
         links=links,
@@ -275,7 +278,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         dispatcher=dispatcher,
         turn=turn,
         services=services,
-        connections=Connections(services, needs.operations),
+        connections=connections,
         refusals=refusals,
         budgets=budgets,
     )
