@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from relay.chat import names
-from relay.chat.accounts import decide_request
+from relay.chat.accounts import decide_request, invitation
 from relay.chat.accounts.decide import Policy
 from relay.chat.accounts.refusal import Refused
 from relay.chat.partition import PARTITIONS, partition_of
@@ -123,6 +123,9 @@ class OfflineAccounts:
         if decided.event is not None:
             self._store(log, entry_of(log, version, decided.event, OPERATOR, b""))
             self._logs.forget()
+            if invitation.is_end(decided.event, context.now_ms):
+                with contextlib.suppress(StartError):
+                    registration.ended(self._path / registration.FIRST_INVITATION, log)
         return decided.data
 
     def _store(self, log: str, entry: Submission) -> None:

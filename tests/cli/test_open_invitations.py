@@ -58,6 +58,28 @@ def made_in_one_partition(data: Path) -> list[str]:
     return ids
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_the_first_one_is_taken_back(tmp_path: Path, runs: bool) -> None:
+    """By its ID; then nobody is told any more to become the operator by it."""
+    data = tmp_path / "data"
+    with Relay(data, settings={"accounts.registration": "kept"}) as relay:
+        (first,) = listed("ctl", "--data", data, "invitations")
+        if runs:
+            opera = json.loads(
+                printed("ctl", "--data", data, "user", "add", "opera", "--operator", "--json")
+            )
+            printed(
+                "register", relay.address, "--name", "opera", "--invitation", opera["invitation"]
+            )
+            printed("invite", relay.address, "--revoke", first)
+            assert listed("invite", relay.address, "--list") == []
+        else:
+            relay.stop()
+            printed("invite", "--revoke", first, "--data", data)
+            assert listed("invite", "--list", "--data", data) == []
+        assert not (data / "first-invitation").exists()
+
+
 def test_all_that_are_open(tmp_path: Path) -> None:
     """The same list in three ways: without those that were used, and those taken back."""
     data = tmp_path / "data"

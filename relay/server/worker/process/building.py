@@ -127,8 +127,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     )
     accounts.logs.inbox_entries_max = needs.limits.inbox_messages
     accounts.logs.on_long = notes.note_fold
-    if needs.on_invitation_used is not None:
-        accounts.on_bound = needs.on_invitation_used
+    if needs.on_invitation_end is not None:
+        accounts.on_invitation_end = needs.on_invitation_end
 
     def on_refused(index: int) -> None:
         followers.refuse_logs(index)

@@ -305,7 +305,7 @@ class _Worker:
             registration=cast("Registration", context.registration),
             guests=settings.accounts.guests,
             first_invitation=registration.first_invitation(context.invitation_path),
-            on_invitation_used=partial(registration.used, context.invitation_path),
+            on_invitation_end=partial(registration.ended, context.invitation_path),
             run_in_thread=self._stores.run_in_thread,
             durability=settings.store.durability,
             timing=Timing(
