@@ -76,6 +76,10 @@ REFUSED: dict[str, tuple[Account, requests.Request, Any, Reason]] = {
     "a look-alike": (
         NOBODY, register(root()), context(looks_alike=True), Reason.LOOKS_ALIKE,
     ),
+    "a look-alike by invitation": (
+        NOBODY, register(root(), TOKEN, invited=True), context("invite", looks_alike=True),
+        Reason.LOOKS_ALIKE,
+    ),
     "a link for another name": (
         NOBODY, register(root(name="bob")), context(), Reason.BAD_REQUEST,
     ),
