@@ -158,6 +158,14 @@ def test_asked_again_it_is_so_already(what: str) -> None:
     assert decide_request.about_account(account, request, context()).event is None
 
 
+def test_whose_invitation_has_expired_is_told_so() -> None:
+    """And nobody else: who has another one learns nothing of the right one."""
+    for token, text in ((TOKEN, "has expired"), (OTHER, "is kept"), (b"", "is kept")):
+        with pytest.raises(Refused, match=text) as caught:
+            decide_request.about_account(RESERVED, register(root(), token), context(now=NOW + 1))
+        assert caught.value.reason is Reason.INVITATION_NEEDED
+
+
 def test_nobody_makes_themselves_an_operator() -> None:
     """An invitation does, if it says so; not the wish for it."""
     for registration, invited, wanted in (
