@@ -76,6 +76,10 @@ REFUSED: dict[str, tuple[Account, requests.Request, Any, Reason]] = {
     "a look-alike": (
         NOBODY, register(root()), context(looks_alike=True), Reason.LOOKS_ALIKE,
     ),
+    "a look-alike by invitation": (
+        NOBODY, register(root(), TOKEN, invited=True), context("invite", looks_alike=True),
+        Reason.LOOKS_ALIKE,
+    ),
     "a link for another name": (
         NOBODY, register(root(name="bob")), context(), Reason.BAD_REQUEST,
     ),
@@ -152,6 +156,14 @@ def test_asked_again_it_is_so_already(what: str) -> None:
     """A home may die after the commit and before the answer."""
     account, request = AGAIN[what]
     assert decide_request.about_account(account, request, context()).event is None
+
+
+def test_whose_invitation_has_expired_is_told_so() -> None:
+    """And nobody else: who has another one learns nothing of the right one."""
+    for token, text in ((TOKEN, "has expired"), (OTHER, "is kept"), (b"", "is kept")):
+        with pytest.raises(Refused, match=text) as caught:
+            decide_request.about_account(RESERVED, register(root(), token), context(now=NOW + 1))
+        assert caught.value.reason is Reason.INVITATION_NEEDED
 
 
 def test_nobody_makes_themselves_an_operator() -> None:

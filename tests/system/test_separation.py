@@ -274,7 +274,8 @@ def test_a_directory_of_an_older_owner_is_refused_with_what_mends_it(home: Path)
     assert command.startswith("chown -R")
     subprocess.run(["/bin/sh", "-c", command.rstrip("}")], check=True)
     with server(data, settings) as relay:
-        sent = run_relay("tail", relay.address, "lobby", "-n", "1", "--no-follow")
+        read = run_relay("history", relay.address, "lobby", "-n", "1")
+        assert "by root" in read.stdout, read.stderr
         assert (data / "server.key").stat().st_uid == 0
     log = next((data / "logs").iterdir())
     os.chown(log, AGENT, AGENT)

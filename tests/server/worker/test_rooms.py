@@ -800,9 +800,19 @@ async def test_a_moderator_erases_what_those_below_have_written(cluster: Cluster
     bob.send_envelopes(Send(LOG, 2, edit, "text/plain", b"x", of_alice.epoch, of_alice.seq))
     assert await refused_send(bob, 2) == ErrorCode.NOT_ALLOWED
     assert await refused(bob, requests.Redact(of_alice.seq)) == ErrorCode.NOT_ALLOWED
+    dave = await TestClient.login(home, "dave")
+    dave.send(LOG, 1)
+    mine = await dave.acked(LOG, 1)
+    await done(alice, requests.SetRole("dave", Role.MODERATOR))
+    assert await refused(bob, requests.Redact(mine.seq)) == ErrorCode.NOT_ALLOWED
+    await done(alice, requests.Redact(mine.seq))
     erased = [e for e in stored(home) if e.kind == EntryKind.ERASED]
-    assert [(e.sender, e.body) for e in erased] == [("carol", b"")] * 4
-    assert bodies(home) == [of_alice.body, b"", b"", b"", b"", b"spam", b"spam", b"mine"]
+    assert [(e.sender, e.body) for e in erased] == [
+        *[("carol", b"")] * 4, ("dave", b""),
+    ]  # fmt: skip
+    assert bodies(home) == [
+        of_alice.body, b"", b"", b"", b"", b"spam", b"spam", b"mine", b"", b"",
+    ]  # fmt: skip
 
 
 async def test_who_may_erase_is_judged_in_the_order_of_the_log(cluster: Cluster) -> None:
