@@ -154,6 +154,18 @@ def test_asked_again_it_is_so_already(what: str) -> None:
     assert decide_request.about_account(account, request, context()).event is None
 
 
+def test_nobody_makes_themselves_an_operator() -> None:
+    """An invitation does, if it says so; not the wish for it."""
+    for registration, invited, wanted in (
+        ("open", False, True), ("open", True, True), ("invite", True, True),
+        ("invite", True, False),
+    ):  # fmt: skip
+        request = requests.Register(root(), TOKEN, invited, wanted, False)
+        event = decide_request.about_account(NOBODY, request, context(registration)).event
+        assert isinstance(event, events.Created)
+        assert event.operator is (invited and wanted), (registration, invited, wanted)
+
+
 def test_an_offer_becomes_a_device() -> None:
     offered = after(ALICE, requests.Extend(link(ALICE, Kind.ADD, B, A)))
     assert offered.refusal(B.public) is not None
@@ -406,3 +418,14 @@ class AccountMachine(RuleBasedStateMachine):
 
 AccountMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 test_any_mix_of_requests = AccountMachine.TestCase
+
+
+def test_an_invitation_is_open_until_it_is_used_or_ends() -> None:
+    hashed = bytes(32)
+    made = invitation.applied(invitation.Invitation(), events.Invited(hashed, 1000, False, "ann"))
+    assert not invitation.is_open(invitation.Invitation(), 0)
+    assert invitation.is_open(made, 999)
+    assert not invitation.is_open(made, 1000)
+    assert not invitation.is_open(invitation.applied(made, events.Bound("bob", bytes(32))), 999)
+    for_ever = made._replace(invited=events.Invited(hashed, 0, False, "ann"))
+    assert invitation.is_open(for_ever, 1 << 62)

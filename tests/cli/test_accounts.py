@@ -71,6 +71,10 @@ def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_pa
     assert "NOT_ALLOWED" in done("invite", address, keys=bob, status=1)
     output = done("register", address, "--name", "rob", "--invitation", token, status=1)
     assert "INVITATION_NEEDED" in output
+    later = token_in(done("invite", address))
+    for refused in ("bob", "b0b"):  # a mistyped name does not use it up
+        done("register", address, "--name", refused, "--invitation", later, status=1)
+    done("register", address, "--name", "ann", "--invitation", later, keys=tmp_path / "ann")
     assert "used, for the name 'bob'" in done("invite", address, "--revoke", token, status=1)
     token = token_in(done("invite", address))
     assert "NOT_ALLOWED" in done("invite", address, "--revoke", token, keys=bob, status=1)
