@@ -136,6 +136,8 @@ class Follower:
         self._entries_per_step = ENTRIES_PER_STEP_MIN
         self.entries = 0
         """How many entries were looked at, for statistics."""
+        self.slice_entries = 0
+        """Of those, in the last slice."""
 
     @property
     def behind(self) -> bool:
@@ -177,8 +179,10 @@ class Follower:
         now = time.monotonic()
         if now < self._resting_until:
             return
+        entries = self.entries
         try:
             self._run(now + seconds)
+            self.slice_entries = self.entries - entries
             return
         except files.Unusable as error:
             reason = str(error)

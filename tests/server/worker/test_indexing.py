@@ -8,9 +8,10 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import cast
 
+import psutil
 import pytest
 
-from relay.server.worker.process.indexing import GATHER_S, Indexing
+from relay.server.worker.process.indexing import GATHER_S, KEPT_ENTRIES, Indexing
 from relay.server.worker.process.main import TICK_S
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
@@ -39,13 +40,17 @@ class Followed:
     """The partition 0 of a data directory, with its index."""
 
     def __init__(self, path: Path) -> None:
-        directory = DataDirectory(path)
+        self.directory = directory = DataDirectory(path)
         self.loop = Loop()
         loop = cast("asyncio.AbstractEventLoop", self.loop)
         self.partition: SqlitePartition = open_partition(directory.partition_path(0).parent)
         self.indexing = Indexing(directory, loop, on=True)
         self.partition.touched = self.indexing.follow(0)
         self._counter = 0
+
+    def follow(self, index: int) -> None:
+        """Follow another partition: there is none, so nothing is done in its slice."""
+        self.indexing.follow(index)
 
     def tick(self, seconds: float) -> None:
         self.loop.now += seconds
@@ -61,6 +66,11 @@ class Followed:
             self.tick(GATHER_S)
         self.loop.now += GATHER_S
         self.loop.slices = 0
+
+
+def open_files() -> set[Path]:
+    """Return what this process has open."""
+    return {Path(one.path) for one in psutil.Process().open_files()}
 
 
 @pytest.fixture
@@ -97,3 +107,14 @@ def test_what_a_slice_was_too_short_for_does_not_wait(
     for _ in range(3):
         followed.tick(TICK_S)
     assert followed.loop.slices == 3, "each of them was over before it began"
+
+
+@pytest.mark.parametrize(("count", "kept"), [(KEPT_ENTRIES, True), (KEPT_ENTRIES - 1, False)])
+def test_files_stay_open_where_much_comes(followed: Followed, count: int, kept: bool) -> None:
+    index = followed.directory.search_path(0)
+    followed.say(count)
+    followed.tick(TICK_S)
+    assert index in open_files()
+    followed.follow(1)
+    followed.tick(TICK_S)
+    assert (index in open_files()) == kept

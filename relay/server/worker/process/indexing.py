@@ -28,6 +28,9 @@ the interpreter, and it does for each few rows, they wait for it."""
 GATHER_S: Final = 1.0
 """From a partition's slice to the next, once all of it is in the index: what comes meanwhile goes
 in as one. A message is found about a second after it was stored."""
+KEPT_ENTRIES: Final = 32
+"""Whoever had so many in its slice keeps its files open until the next, which costs 200 KiB: for
+fewer they can be opened again."""
 LOOK_S: Final = 300.0
 """How often all logs are looked at: what is removed of one in which nobody writes is noticed so."""
 log = logging.getLogger("relay.worker")
@@ -185,7 +188,10 @@ def _never() -> bool:
 
 def _run(before: Follower | None, follower: Follower, slice_s: float) -> None:
     if before is not None and before is not follower:
-        before.release_memory()
+        if before.slice_entries >= KEPT_ENTRIES:
+            before.release_memory()
+        else:
+            before.close()
     follower.run(slice_s)
 
 
