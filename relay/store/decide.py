@@ -354,8 +354,10 @@ class Decision:
 
 
 def note_controls(batch: list[Submission], outcomes: list[Outcome], changes: Changes) -> None:
-    """Note which of the entries that were decided on are of kind *system*."""
+    """Note which entries of a batch that was decided on are of kind *system*."""
     more = changes.more = changes.more or More()
     for submission, outcome in zip(batch, outcomes, strict=False):
-        if submission.kind == SYSTEM and type(outcome) is Stored:
+        if type(outcome) is Began:  # the message is none, and what was stored before it is one
+            more.controls.append((changes.logs[submission.log].id, outcome.first.seq))
+        elif submission.kind == SYSTEM and type(outcome) is Stored:
             more.controls.append((changes.logs[submission.log].id, outcome.seq))
