@@ -54,6 +54,9 @@ MARK: Final = int(Kind.MARK)
 ERASED: Final = int(Kind.ERASED)
 
 SYSTEM: Final = int(Kind.SYSTEM)
+TOO_MANY_EDITS: Final = LogRefused(
+    f"a message is edited {limits.EDITS_MAX} times at most", limits.EDITS_MAX
+)
 LOG_DAMAGED: Final = LogRefused("the log is damaged: restore it from a backup")
 _new: Final = tuple.__new__
 """Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
@@ -248,7 +251,11 @@ class Decision:
             found = self._view.targets.get(place)
             target = None if found is None else found.entry
             code = refusal(target, submission, extra, ruled=self._rules is not None)
-            return Forbidden(int(code)) if code else None
+            if code:
+                return Forbidden(int(code))
+            if submission.kind == EDIT:
+                count = self._view.edit_counts[submission.log, extra.about_seq]
+                return None if count < limits.EDITS_MAX else TOO_MANY_EDITS
         return None
 
     def _resolved(self, end: ProducerEnd, submission: Submission, extra: Extra) -> Submission:
@@ -289,8 +296,9 @@ class Decision:
                 submission.log, log.epoch, seq, seq - 1, log.time_ms, *submission[1:8],
                 *resolved[:3],
             )  # fmt: skip
-            edits = self._view.edits.setdefault((submission.log, resolved.about_seq), [])
-            edits.append(Target(row_id(log.id, seq), edit))
+            message = submission.log, resolved.about_seq
+            self._view.edits.setdefault(message, []).append(Target(row_id(log.id, seq), edit))
+            self._view.edit_counts[message] = self._view.edit_counts.get(message, 0) + 1
         elif kind == REDACTION:
             self._erase(log, submission.log, resolved, more)
 

@@ -23,9 +23,10 @@ from relay.store.decide import Decision, Pack, note_controls
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
-from relay.store.log import Outcome, ReadBudget, Removed
+from relay.store.log import Outcome, Removed
 from relay.store.opened import Opened, Write
 from relay.store.opening import Check, open_again, open_first
+from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules
 from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
 from relay.store.state import LOGS_MAX, LogEnd, More
