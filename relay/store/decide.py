@@ -58,6 +58,7 @@ TOO_MANY_EDITS: Final = LogRefused(
     f"a message is edited {limits.EDITS_MAX} times at most", limits.EDITS_MAX
 )
 LOG_DAMAGED: Final = LogRefused("the log is damaged: restore it from a backup")
+FULL: Final = LogRefused(f"the log holds {SEQ_MASK} messages and takes no more")
 _new: Final = tuple.__new__
 """Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 
@@ -156,6 +157,9 @@ class Decision:
             return self._append(end, submission, False)
         if isinstance(first, Denied):
             return first
+        refused = self._cannot_follow(log, submission)
+        if refused is not None:
+            return refused  # or the entry before it would be committed, and told to nobody
         author = ProducerEnd(log, 0, (), 0)
         began = self._append_control(rules, author, first)
         if type(began) is not Stored:
@@ -163,6 +167,17 @@ class Decision:
         self.changes.producers[first.log, first.producer] = author
         stored = self._append(end, submission, False)
         return Began(*stored, first=began) if type(stored) is Stored else stored
+
+    def _cannot_follow(self, log: LogEnd, submission: Submission) -> LogRefused | None:
+        """Return why a message cannot be appended behind another entry; None: it can."""
+        seq = log.seq + 2
+        if seq > SEQ_MASK:
+            return FULL
+        try:
+            self._pack(committed(submission, log.epoch, seq, seq - 1, self._now_ms))
+        except (ValueError, TypeError, OverflowError) as error:
+            return _unpackable(error)
+        return None
 
     def _append_control(self, rules: Rules, end: ProducerEnd, submission: Submission) -> Outcome:
         log = end.log
@@ -196,14 +211,14 @@ class Decision:
                 return LogRefused(f"its partition holds {self._logs_max} logs and takes no new one")
             epoch = self._random_bytes(limits.EPOCH_BYTES)
         if seq > SEQ_MASK:
-            return LogRefused(f"the log holds {SEQ_MASK} messages and takes no more")
+            return FULL
         time_ms = state.time_ms
         if self._now_ms > time_ms:  # time in a log never goes back
             time_ms = self._now_ms
         try:
             packed = self._pack(committed(submission, epoch, seq, prev, time_ms))
         except (ValueError, TypeError, OverflowError) as error:
-            return LogRefused(f"it cannot be packed ({type(error).__name__})")
+            return _unpackable(error)
         # Nothing has changed before this line, and nothing fails after it.
         if begins:
             self._begin_epoch(submission.log, state, epoch)
@@ -359,6 +374,10 @@ class Decision:
                 self._accepted[one.log, one.producer, one.counter] = outcome, one
         self._indexed = len(self._outcomes)
         return self._accepted[key]
+
+
+def _unpackable(error: Exception) -> LogRefused:
+    return LogRefused(f"it cannot be packed ({type(error).__name__})")
 
 
 def note_controls(batch: list[Submission], outcomes: list[Outcome], changes: Changes) -> None:
