@@ -23,10 +23,11 @@ from relay.store.decide import Decision, Pack, note_controls
 from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
-from relay.store.log import Outcome, ReadBudget, Removed
+from relay.store.log import Outcome, Removed
 from relay.store.opened import Opened, Write
 from relay.store.opening import Check, open_again, open_first
 from relay.store.place import Place
+from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules
 from relay.store.schema import check_sqlite, closed_on_error, is_full, pragma, translated
 from relay.store.state import LOGS_MAX, LogEnd, More
@@ -100,11 +101,13 @@ class SqlitePartition:
         self._doubt: str | None = None
         self._suspected: str | None = None
         """Why the file is to be opened again before the next commit; None: it is not."""
-        self._confirmed: list[tuple[str, int]] = []
-        """Direct messages that are pending no more, for the next commit."""
-        self._seen: list[tuple[int, str]] = []
-        self._folds: list[tuple[int, bytes, str]] = []
-        """When owners of inboxes were last here, likewise."""
+        self._confirmed: dict[tuple[str, int], None] = {}
+        """Direct messages that are pending no more, for the next commit that succeeds. As what
+        follows it may be given again and again until then: once each is enough."""
+        self._seen: dict[str, int] = {}
+        """When owners of inboxes were last here."""
+        self._folds: dict[str, tuple[int, bytes]] = {}
+        """What control entries up to a seq make, by log."""
         self._proof = False
         self._opened: Opened | None = None
         self._opening = 0
@@ -262,8 +265,8 @@ class SqlitePartition:
                 changes.more = changes.more or More()
                 changes.more.proof = self._proof
                 changes.more.confirmed += self._confirmed
-                changes.more.seen += self._seen
-                changes.more.folds += self._folds
+                changes.more.seen += [(time_ms, log) for log, time_ms in self._seen.items()]
+                changes.more.folds += [(*fold, log) for log, fold in self._folds.items()]
             opened.commit(changes, forced=controls and self._durability == "process")
         except apsw.Error as error:
             raise self._failed(error) from error
@@ -276,10 +279,11 @@ class SqlitePartition:
                 if end.id:
                     touched.add(end.id)
         if changes.more is not None:
-            del self._confirmed[: len(changes.more.confirmed)]
-            del self._seen[: len(changes.more.seen)]
-            del self._folds[: len(changes.more.folds)]
-            self._proof = self._proof and not changes.more.proof
+            # Nothing is given to a partition while a commit goes on.
+            self._confirmed.clear()
+            self._seen.clear()
+            self._folds.clear()
+            self._proof = False
         return outcomes
 
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
@@ -343,15 +347,15 @@ class SqlitePartition:
 
     def confirm(self, delivered: list[tuple[str, int]]) -> None:
         """See ``log.Partition``."""
-        self._confirmed += delivered
+        self._confirmed.update(dict.fromkeys(delivered))
 
     def note_seen(self, seen: list[tuple[str, int]]) -> None:
         """See ``log.Partition``."""
-        self._seen += [(time_ms, log) for log, time_ms in seen]
+        self._seen.update(seen)
 
     def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
         """See ``log.Partition``."""
-        self._folds += [(seq, packed, log) for log, seq, packed in folds]
+        self._folds.update({log: (seq, packed) for log, seq, packed in folds})
 
     def prove(self) -> None:
         """See ``log.Partition``."""

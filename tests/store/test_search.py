@@ -179,6 +179,21 @@ def test_an_edit_takes_the_place_of_what_was_said(indexed: Indexed) -> None:
     assert indexed.found("teapot") == [first.seq]
 
 
+def test_an_edit_does_not_have_those_before_read_again(indexed: Indexed) -> None:
+    """However many there are, one is read besides the message."""
+    first = indexed.append("a kettle")
+    for n in range(20):
+        indexed.append(f"mug {n}", kind=Kind.EDIT, about=first)
+    indexed.follow()
+    partition, read = indexed.follower._partition, []
+    assert partition is not None
+    partition.row_trace = lambda _, row: read.append(row) or row  # type: ignore[func-returns-value]
+    indexed.append("a mug", kind=Kind.EDIT, about=first)
+    assert indexed.found("mug") == [first.seq]
+    assert "a mug" in repr(read[-1])
+    assert not [row for row in read if "mug 19" in repr(row)]
+
+
 @pytest.mark.parametrize("followed", [True, False], ids=["at once", "later"])
 def test_what_was_erased_is_in_no_byte_of_the_index(indexed: Indexed, followed: bool) -> None:
     """In neither its file nor its WAL, neither the text nor its words, nor those of its edits."""

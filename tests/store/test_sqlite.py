@@ -27,7 +27,7 @@ from relay.store.log import LogRefused, Repeated, Stored, UnknownOutcome
 from relay.store.reader import SqliteReader
 from relay.store.schema import check_sqlite, pragma, translated
 from relay.store.sqlite import SqlitePartition
-from relay.store.state import LOGS_MAX, SEQ_MASK, Changes
+from relay.store.state import LOGS_MAX, SEQ_MASK, Changes, More
 from tests.store.conftest import Hooks
 from tests.support.logs import (
     BOB,
@@ -90,6 +90,36 @@ def test_a_commit_of_nothing_proves_that_it_can_be_written(
     with pytest.raises(StoreUnavailable):
         partition.append([], NOW_MS)
     partition.append([], NOW_MS)
+    partition.close()
+
+
+def test_what_is_noted_again_and_again_while_commits_fail_is_written_once(tmp_path: Path) -> None:
+    """The last of each. Whoever notes it does so each second until it is written."""
+    fails, written = [True], []
+
+    def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
+        if fails[0]:
+            raise apsw.FullError("no space")
+        written.append(changes.more)
+        apply.write(connection, changes, day)
+
+    partition = open_partition(tmp_path, write=write)
+    for n in range(50):
+        partition.confirm([("@ann", 1), ("@ann", 2)])
+        partition.note_seen([("@ann", n), ("@bob", n)])
+        partition.note_folds([("@ann", n, b"%d" % n)])
+        partition.prove()
+        with pytest.raises(StoreFull):
+            partition.append([], NOW_MS)
+    fails[0] = False
+    partition.append([], NOW_MS)
+    partition.append([], NOW_MS)
+    assert len(written) == 1, "what was written is not written again"
+    more = written[0]
+    assert isinstance(more, More)
+    assert more.confirmed == [("@ann", 1), ("@ann", 2)]
+    assert more.seen == [(49, "@ann"), (49, "@bob")]
+    assert more.folds == [(49, b"49", "@ann")]
     partition.close()
 
 

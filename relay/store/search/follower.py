@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from relay import limits
 from relay.chat.entries import Entry, Kind
 from relay.store.errors import StoreError
 from relay.store.schema import connect_reader, epoch_at, pragma, rows
@@ -73,7 +74,7 @@ SELECT json_group_array(log_id) FROM (SELECT log_id FROM position WHERE log_id>?
 """
 EDITS_OF: Final = """
 SELECT packed FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq
-WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC
+WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC LIMIT ?3
 """
 MESSAGE: Final = (
     "SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"
@@ -343,14 +344,21 @@ class Follower:
             message = self._entry(row, packed)
             if message is None or message.kind != Kind.MESSAGE:
                 return
-            current = message
-            for (edit,) in rows(partition, EDITS_OF, (row >> SEQ_BITS, row & SEQ_MASK)):
-                found = self._entry(row, edit)
-                if found is not None and found.kind == Kind.EDIT:
-                    current = found
-                    break
+            current = self._last_edit(partition, row) or message
             if text := _text_of(current):
                 texts[row] = text
+
+    def _last_edit(self, partition: apsw.Connection, row: int) -> Entry | None:
+        bounds = row >> SEQ_BITS, row & SEQ_MASK, limits.EDITS_SHOWN_MAX
+        cursor = partition.execute(EDITS_OF, bounds)
+        try:  # one by one: it is asked again with each edit, and mostly the first will do
+            for (packed,) in cursor:
+                found = self._entry(row, packed)
+                if found is not None and found.kind == Kind.EDIT:
+                    return found
+        finally:
+            cursor.close(True)
+        return None
 
     def _entry(self, row: int, packed: bytes) -> Entry | None:
         """Return an entry; None, and a line in the log: it is damaged, and is not found."""

@@ -38,7 +38,8 @@ from tests.support.workers import Cluster, TestClient, Worker
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
-    from relay.store.log import Outcome, Partition, ReadBudget
+    from relay.store.log import Outcome, Partition
+from relay.store.read_budget import ReadBudget
 
 ALICE, BOB, CAROL = "alice", "bob", "carol"
 

@@ -75,6 +75,10 @@ def _pays(session: Session, number: int, log: str, request: requests.Request) ->
     """Charge a change; False: it was refused."""
     if not pays(session, number, CHANGE_UNITS):
         return False
+    if isinstance(request, requests.Create) and not accepted(
+        session, number, session.sends.spend_room(log)
+    ):
+        return False
     size = len(requests.pack(request, 0))
     return accepted(session, number, session.sends.spend(log, size))
 

@@ -111,6 +111,16 @@ class Sends(Sender):
             self._refused_for_budget(refusal, now)
         return refusal
 
+    def spend_room(self, log: str) -> Refusal | None:
+        """Pay for a room that is created; return why it cannot be paid for now."""
+        if self._spending is None:
+            return None
+        now = self._clock()
+        refusal = self._spending.room(log, now)
+        if refusal is not None:
+            self._refused_for_budget(refusal, now)
+        return refusal
+
     def spend_work(self, units: int) -> Refusal | None:
         """Pay for a request; return why it cannot be paid for now."""
         if self._spending is None:

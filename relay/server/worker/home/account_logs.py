@@ -92,7 +92,8 @@ class AccountLogs:
     def remember(self, account: Account, seq: int) -> None:
         """Note the state of an account, as of its last commit, which has this seq."""
         handle = account.handle
-        if account.version - self._noted.get(handle, 0) >= FOLDED_MAX:
+        long = account.version - self._noted.get(handle, 0) >= FOLDED_MAX
+        if long and not account.removed:  # else retention looks for the entry that has removed it
             self._noted[handle] = account.version
             self.on_long(names.INBOX_PREFIX + handle, seq, snapshot.pack(account))
         remembered = self._accounts

@@ -25,11 +25,11 @@ from relay.store.log import (
     Forbidden,
     IdConflict,
     LogRefused,
-    ReadBudget,
     Repeated,
     Stored,
     UnknownOutcome,
 )
+from relay.store.read_budget import ReadBudget
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -130,8 +130,8 @@ class Commit:
                     port.send(Refused(tag, int(CODES[denied.reason]), 0, denied.text))
                 case Forbidden(code=code):
                     port.send(refused(tag, code, limits.RETRY_MS))
-                case LogRefused(reason=reason):
-                    port.send(Refused(tag, int(ErrorCode.LIMIT), 0, reason))
+                case LogRefused(reason=reason, limit=limit):
+                    port.send(Refused(tag, int(ErrorCode.LIMIT), limit, reason))
         for port, listed in acks.items():
             for start in range(0, len(listed), ITEMS_PER_MESSAGE):
                 port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))

@@ -116,7 +116,7 @@ class OwnPartitions:
         try:
             self.on_opened(partition)
         except StoreError:
-            partition.close()
+            self.close_partition(partition)  # as any other: nobody is at work in it then
             raise
         return partition
 
@@ -243,7 +243,7 @@ class OwnPartitions:
     def head(self, name: str) -> Head:
         """Return the head of a log of an own partition. Raises StoreError."""
         try:
-            return self.partition(partition_of(name)).head(name)
+            return self._quick(name).head(name)
         except (StoreFull, StoreUnavailable) as error:
             return self._reader_beside(name, error).head(name)
 
@@ -267,9 +267,20 @@ class OwnPartitions:
     def state(self, name: str) -> bytes:
         """Return the packed state of a log of an own partition. Raises StoreError."""
         try:
-            return self.partition(partition_of(name)).state(name)
+            return self._quick(name).state(name)
         except (StoreFull, StoreUnavailable) as error:
             return self._reader_beside(name, error).state(name)
+
+    def _quick(self, name: str) -> Partition | Reader:
+        """Return what tells of a log without a wait for the disk. Raises StoreError.
+
+        While a thread commits, the partition knows of nothing but the logs in use. What its file
+        has is as good: the log as it was before that commit, or after it.
+        """
+        index = partition_of(name)
+        partition = self.partition(index)
+        busy = index in self.committing or partition.held
+        return self._reader_of(name) if busy and not partition.in_use(name) else partition
 
     def _reader_beside(self, name: str, error: StoreFull | StoreUnavailable) -> Reader:
         """Return what reads a log whose partition cannot be written now, or raise the error.
@@ -302,8 +313,8 @@ class OwnPartitions:
         """Return the logs of a partition in whose state something has an end that is over."""
         partition = self.opened.get(index)
         busy = index in self.committing or index in self.refused
-        if partition is None or not self.owns(index) or busy:
-            return []
+        if partition is None or not self.owns(index) or busy or partition.held:
+            return []  # the next time: a thread may be at it for long
         try:
             return partition.due(now_ms)
         except StoreError as error:
