@@ -169,8 +169,9 @@ class Turn:
 
     def _run(self, now: float) -> None:
         schedule = self._schedule
+        resting = now < self.pace.until
         if schedule.waiting:
-            schedule.run_little(now)
+            schedule.run_little(now, resting=resting)
         schedule.until = 0.0
         self._run_home(now)
         # What asked for a turn up to here, the steps that follow do. Another one is needed only
@@ -178,10 +179,11 @@ class Turn:
         self._wakeup.begun()
         home = self._home
         crowd = self.crowded = schedule.waiting > 0 or home.rest
-        if crowd and now < self.pace.until:  # it rests
+        if crowd and resting:
             crowd = False
             self._wake_at(self.pace.until)
-        if schedule.little_first or self._own_home.to_home.queue or home.more:
+        little = schedule.has_little if resting else schedule.little_first
+        if little or self._own_home.to_home.queue or home.more:
             self._wakeup.request()
         if self._forward.waiting:
             self._forward.release()
