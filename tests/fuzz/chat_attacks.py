@@ -96,7 +96,7 @@ async def moderation(visitor: Visitor) -> None:
         topic = "t" * limits.ROOM_TOPIC_BYTES_MAX
         for _ in range(20):
             log = f"m{visitor.chance.getrandbits(80):x}"
-            for request in (
+            changes: tuple[requests.Request, ...] = (
                 requests.Create(),
                 *[requests.SetTopic(topic)] * 5,
                 requests.Invite("alice"),
@@ -104,7 +104,8 @@ async def moderation(visitor: Visitor) -> None:
                 requests.Unban("bob"),
                 requests.Close(),
                 requests.Delete(),
-            ):
+            )
+            for request in changes:
                 yield Room(1, log, requests.pack(request, requests.ANYTHING_SEEN))
 
     await visitor.send_envelopes(*asked())

@@ -90,8 +90,8 @@ class Reading:
 
     __slots__ = (
         "_clock", "_connection", "_finish", "_owner", "_paused", "_pending", "_received",
-        "_record_bytes", "_running", "_schedule", "_stream", "_units", "_waste", "_worked_s", "account",
-        "held", "holds", "wasted",
+        "_record_bytes", "_running", "_schedule", "_stream", "_units", "_waste", "_worked_s",
+        "account", "held", "holds", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -144,7 +144,7 @@ class Reading:
         self._finish = 0.0
         """See ``Schedule.charge``."""
         self._units = 0
-        """What ``work`` has used the last time, less what that time allowed: see ``LITTLE_PER_S``."""
+        """What ``work`` used the last time, less what was allowed since: see ``LITTLE_PER_S``."""
         self._worked_s = clock()
         """When that was."""
 
