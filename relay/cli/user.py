@@ -187,4 +187,5 @@ def _block(found: User) -> None:
         print(f"  device {device.key}")
     if found.expires_ms:
         until = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.expires_ms / 1000))
-        print(f"  the invitation to it expires {until}")
+        over = found.expires_ms <= time.time() * 1000
+        print(f"  the invitation to it {'has expired' if over else 'expires'} {until}")

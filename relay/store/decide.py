@@ -248,8 +248,16 @@ class Decision:
             found = self._view.targets.get(place)
             target = None if found is None else found.entry
             code = refusal(target, submission, extra, ruled=self._rules is not None)
-            return Forbidden(int(code)) if code else None
+            return self._not_about(end.log, submission, int(code)) if code else None
         return None
+
+    def _not_about(self, log: LogEnd, submission: Submission, code: int) -> Outcome:
+        """Return why something cannot be about an entry: if who sends it may know that."""
+        try:
+            hidden = None if self._rules is None else self._rules.hidden(log, submission)
+        except EnvelopeError:
+            return LOG_DAMAGED
+        return Forbidden(code) if hidden is None else hidden
 
     def _resolved(self, end: ProducerEnd, submission: Submission, extra: Extra) -> Submission:
         """Return what is packed: of a copy, with an id and with places of this log."""

@@ -110,6 +110,21 @@ def test_words_are_found_newest_first(indexed: Indexed) -> None:
     assert indexed.found("tea", "nowhere") == []
 
 
+def test_scripts_without_spaces_and_emoji_have_words(indexed: Indexed) -> None:
+    """A part of a sentence is found; characters that stand elsewhere in it are not."""
+    indexed.append("你好世界,今天天气很好")
+    indexed.append("コーヒーは四時です")
+    indexed.append("tea at four🫖🎉 ❤️")
+    indexed.append("שלום עולם, 한국어 메시지")
+    for typed, seq in (("天气", 1), ("世界 今天", 1), ("コーヒー", 2), ("四時", 2), ("🫖", 3)):
+        assert indexed.found(typed) == [seq], typed
+    for typed, seq in (("four", 3), ("🎉 tea", 3), ("❤️", 3), ("❤", 3), ("עולם", 4), ("한국어", 4)):
+        assert indexed.found(typed) == [seq], typed
+    for typed in ("气天", "世今", "時四", "🍵", "한국", "1f389"):
+        assert indexed.found(typed) == [], typed
+    assert indexed.found('"今天天气"') == [1]
+
+
 @pytest.mark.parametrize(
     "typed",
     ['"', '""', "OR", "tea OR", "NEAR(tea 5)", "tea*", "-tea", "body:tea", "te'a; DROP TABLE",
@@ -122,7 +137,7 @@ def test_whatever_is_typed_is_words(indexed: Indexed, typed: str) -> None:
     if match_of(typed):
         indexed.look(typed)
     else:
-        assert not any(char.isalnum() for char in typed)
+        assert not any(char.isalnum() or char == "🫖" for char in typed)
 
 
 @given(typed=st.text(max_size=64))

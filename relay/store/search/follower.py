@@ -24,6 +24,7 @@ from relay.chat.entries import Entry, Kind
 from relay.store.errors import StoreError
 from relay.store.schema import connect_reader, epoch_at, pragma, rows
 from relay.store.search import files
+from relay.store.search.words import apart
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
 LOGS_PER_STEP: Final = 256
@@ -129,6 +130,8 @@ class Follower:
         """Logs that one step was too short for."""
         self._scrub = True
         """Something was removed, and may still be in the index's WAL."""
+        self._unfinished = False
+        """The last slice was over before all logs that have changed were looked at."""
         self._resting_until = 0.0
         self._entries_per_step = ENTRIES_PER_STEP_MIN
         self.entries = 0
@@ -137,7 +140,19 @@ class Follower:
     @property
     def behind(self) -> bool:
         """True while there is something to do."""
-        return bool(self._touched or self._again or self._scrub) or self._scanned is not None
+        return bool(self._touched) or self.unfinished
+
+    @property
+    def unfinished(self) -> bool:
+        """True while there is more to do than what has come since the last slice."""
+        return self._unfinished or bool(self._again) or self._scrub or self._scanned is not None
+
+    def release_memory(self) -> None:
+        """Keep the files open, for that is most of the work of a short slice, and no pages."""
+        for connection in (self._index, self._partition):
+            if connection is not None:
+                with contextlib.suppress(apsw.Error):
+                    pragma(connection, "shrink_memory")
 
     def close(self) -> None:
         """Close both files."""
@@ -204,6 +219,7 @@ class Follower:
             while more and time.monotonic() < until:
                 more = self._step(index, partition)
             index.execute("COMMIT")
+            self._unfinished = more
         if self._scrub:
             with contextlib.suppress(apsw.BusyError):  # somebody searches: next time
                 index.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -364,10 +380,10 @@ def _continues(position: _Position, found: _Log) -> bool:
 
 
 def _text_of(entry: Entry) -> str:
-    """Return what people read in an entry; empty: nothing, it is of another content type."""
+    """Return the words that people read in an entry; empty: it is of another content type."""
     if entry.content_type.partition(";")[0].strip().lower() != "text/plain":
         return ""
-    return entry.body.decode("utf-8", "replace").replace("\0", " ")
+    return apart(entry.body.decode("utf-8", "replace").replace("\0", " "))
 
 
 def _json(connection: apsw.Connection, query: str, *bindings: str | int) -> list[Any]:

@@ -16,6 +16,7 @@ from relay.server.worker.process.acceptor import (
     EXHAUSTED_PAUSE_S,
     Acceptor,
 )
+from tests.support.cluster import DEADLINE_S
 
 
 class _Exhausted(socket.socket):
@@ -175,15 +176,15 @@ async def test_proxies_that_are_silent_make_room(monkeypatch: pytest.MonkeyPatch
         silent = [
             stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(3)
         ]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while acceptor.count < 3:
                 await asyncio.sleep(0)
         speaking = stack.enter_context(socket.create_connection(listener.getsockname()))
         speaking.sendall(b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00")  # LOCAL: no address
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             await met.wait()
         silent[0].setblocking(False)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             assert await loop.sock_recv(silent[0], 1) == b""
         acceptor.stop()
         await acceptor.adopted()

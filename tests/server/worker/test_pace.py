@@ -26,7 +26,7 @@ from tests.support.workers import Cluster, TestClient
 LOG = "lobby"
 UNKNOWN = msgpack.packb([99]) * 1023
 FLOODS = 2 * CROWD_LEAST
-RECORDS = 3
+RECORDS = 1
 
 
 def test_nobody_rests_while_the_processor_is_there() -> None:

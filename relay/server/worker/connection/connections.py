@@ -95,7 +95,10 @@ class Connections:
     def check_deadlines(self, now: float) -> None:
         """End connections whose time is up. Called about once a second."""
         for session in list(self.sessions):
-            check_deadlines(session, now)
+            try:
+                check_deadlines(session, now)
+            except Exception as error:  # noqa: BLE001 - the others are to be looked at all the same
+                session.failed(error)
 
     def _lost(self, session: Session) -> None:
         self.sessions.discard(session)

@@ -111,28 +111,29 @@ class Schedule:
         self.slice_s = SLICE_S
         self.until = 0.0
         """End of the slice that is being used; 0: none is. The turn sets it to 0."""
-        self._queue: FairQueue[Scheduled] = FairQueue(
+        self.queue: FairQueue[Scheduled] = FairQueue(
             quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX
         )
+        """Those that wait. Who only asks how many does so here: each message asks some times."""
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return self._queue.waiting
+        return self.queue.waiting
 
     @property
     def little_first(self) -> bool:
         """True if the next one asks for little."""
-        return self._queue.little_first
+        return self.queue.little_first
 
     @property
     def has_little(self) -> bool:
         """True if anybody waits who asks for little."""
-        return self._queue.has_little
+        return self.queue.has_little
 
     def has_time(self, now: float) -> bool:
         """Tell whether what has just been received may be handled at once."""
-        if self._queue.waiting:
+        if self.queue.waiting:
             return False
         if now < self.until:
             return True
@@ -152,11 +153,11 @@ class Schedule:
     @property
     def share(self) -> int:
         """Units that a session may use now, about."""
-        return QUANTUM if self._queue.waiting else UNITS_PER_TURN
+        return QUANTUM if self.queue.waiting else UNITS_PER_TURN
 
     def charge(self, finish: float, units: int, *, drained: bool) -> float:
         """Return in which round a session finishes what it has just had: see ``FairQueue``."""
-        return self._queue.charge(finish, units, drained=drained)
+        return self.queue.charge(finish, units, drained=drained)
 
     def add(self, session: Scheduled, finish: float, units: int) -> None:
         """Queue a session that has more than its share, or came when there was no time.
@@ -166,7 +167,7 @@ class Schedule:
             finish: of its last turn.
             units: what it is likely to use: as much as the last time; 0: it has had nothing yet.
         """
-        self._queue.add(session, finish, units)
+        self.queue.add(session, finish, units)
         self._wakeup.request()
 
     def run_little(self, now: float, *, resting: bool = False) -> None:
@@ -175,7 +176,7 @@ class Schedule:
         While the others rest, for lack of a processor, they have no part of it that could be kept
         for them: what those who ask for little are ahead of them does not matter then.
         """
-        queue = self._queue
+        queue = self.queue
         until = now + self.slice_s
         while queue.has_little if resting else queue.little_first:
             queue.pop_little().take_turn(now)
@@ -185,7 +186,7 @@ class Schedule:
 
     def run(self, now: float, slice_s: float = SLICE_S) -> None:
         """Give sessions their turns, for so long."""
-        queue = self._queue
+        queue = self.queue
         until = now + slice_s
         while queue.waiting:
             queue.pop().take_turn(now)

@@ -130,7 +130,9 @@ class Session(Owner):
         """admission.Guest: the next move is the peer's."""
         if self.ended:
             return self.stream.connected
-        waits_for_us = self.channel.unwrapping or self.reading.holds or not self.stream.connected
+        # One that rests for what it has wasted waits for itself.
+        holds = self.reading.holds & ~Hold.WASTE
+        waits_for_us = self.channel.unwrapping or holds or not self.stream.connected
         return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
 
     def enter(self, stage: Stage) -> None:

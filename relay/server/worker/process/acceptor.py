@@ -191,7 +191,8 @@ class Acceptor:
         for _ in range(ACCEPTS_PER_REST if short else ACCEPTS_PER_TURN):
             if self.count >= self._connections_max or self._gate.closed():
                 self._make_room()
-                self._pause(CLOSED_PAUSE_S, self._resume)
+                self._accepting(False)  # nobody leaves connections to this one meanwhile
+                self._pause(CLOSED_PAUSE_S, self.start)
                 return
             least = self._least_loaded()
             if least is not None and (self._full or surplus(self.count, least)):

@@ -127,8 +127,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     )
     accounts.logs.inbox_entries_max = needs.limits.inbox_messages
     accounts.logs.on_long = notes.note_fold
-    if needs.on_invitation_used is not None:
-        accounts.on_bound = needs.on_invitation_used
+    if needs.on_invitation_end is not None:
+        accounts.on_invitation_end = needs.on_invitation_end
 
     def on_refused(index: int) -> None:
         followers.refuse_logs(index)
@@ -137,6 +137,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     partitions.on_refused = on_refused
     partitions.on_available = followers.available
+    partitions.on_removed = followers.committed
     partitions.prove = notes.prove
     steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
     rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
@@ -174,7 +175,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # connection
     admission = Admission(needs.connections_max, needs.limits)
-    schedule = Schedule(clock, wakeup, lambda: admission.guests)
+    schedule = Schedule(clock, wakeup, admission.newcomers)
     budgets = ConnectionBudgets(
         limits=needs.limits,
         accounts=Accounts(needs.limits, clock),
@@ -213,6 +214,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         damage=damage,
         reader_of=needs.reader_of,
         reader_at=needs.reader_at,
+        first_invitation=needs.first_invitation,
         budgets=budgets,
         endings=Endings(counts, time.time_ns),
         searching=needs.searching,

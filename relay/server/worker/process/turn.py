@@ -169,8 +169,9 @@ class Turn:
 
     def _run(self, now: float) -> None:
         schedule = self._schedule
+        waiting = schedule.queue
         resting = now < self.pace.until
-        if schedule.waiting:
+        if waiting.waiting:
             schedule.run_little(now, resting=resting)
         schedule.until = 0.0
         self._run_home(now)
@@ -178,11 +179,11 @@ class Turn:
         # for what comes from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
         home = self._home
-        crowd = self.crowded = schedule.waiting > 0 or home.rest
+        crowd = self.crowded = waiting.waiting > 0 or home.rest
         if crowd and resting:
             crowd = False
             self._wake_at(self.pace.until)
-        little = schedule.has_little if resting else schedule.little_first
+        little = waiting.has_little if resting else waiting.little_first
         if little or self._own_home.to_home.queue or home.more:
             self._wakeup.request()
         if self._forward.waiting:
