@@ -52,6 +52,11 @@ class FairQueue(Generic[T]):
         """True if the next one asks for little."""
         return bool(self._little) and (self._lead < self.lead_max or not self._many)
 
+    @property
+    def has_little(self) -> bool:
+        """True if anybody waits who asks for little, whoever is the next one."""
+        return bool(self._little)
+
     def charge(self, finish: float, units: int, *, drained: bool) -> float:
         """Return in which round somebody finishes what it has just had.
 
@@ -85,6 +90,12 @@ class FairQueue(Generic[T]):
     def pop(self) -> T:
         """Remove the next one and return it. Raises IndexError: nobody waits."""
         who = heapq.heappop(self._little if self.little_first else self._many)[2]
+        self.waiting -= 1
+        return who
+
+    def pop_little(self) -> T:
+        """Likewise, of those who ask for little: the others rest."""
+        who = heapq.heappop(self._little)[2]
         self.waiting -= 1
         return who
 

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Final
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.schedule import (
     ENVELOPES_PER_UNIT,
+    LITTLE,
+    LITTLE_PER_S,
     RECORD_UNITS,
     UNITS,
+    UNITS_PER_TURN,
 )
 from relay.server.worker.connection.waste import CONTROL_UNITS
 from relay.wire.envelopes import Send
@@ -87,8 +90,8 @@ class Reading:
 
     __slots__ = (
         "_clock", "_connection", "_finish", "_owner", "_paused", "_pending", "_received",
-        "_record_bytes", "_running", "_schedule", "_stream", "_units", "_waste", "account", "held",
-        "holds", "wasted",
+        "_record_bytes", "_running", "_schedule", "_stream", "_units", "_waste", "_worked_s",
+        "account", "held", "holds", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -141,7 +144,9 @@ class Reading:
         self._finish = 0.0
         """See ``Schedule.charge``."""
         self._units = 0
-        """What ``work`` has used the last time."""
+        """What ``work`` used the last time, less what was allowed since: see ``LITTLE_PER_S``."""
+        self._worked_s = clock()
+        """When that was."""
 
     def received(self, data: bytes) -> None:
         """Take bytes from the peer; process them now if there is time, or else in turn."""
@@ -169,7 +174,11 @@ class Reading:
         if self._running or owner is None:
             return
         self._running = True
-        share = units = self._schedule.share
+        share = self._schedule.share
+        allowed = int((now - self._worked_s) * LITTLE_PER_S)
+        if not self._finish and share < UNITS_PER_TURN:
+            share = min(share + allowed, UNITS_PER_TURN)
+        units = share
         connection = self._connection
         control, drained, sending = owner.ended, False, False
         try:
@@ -208,7 +217,12 @@ class Reading:
             self._pending = _NONE  # the empty list of each connection would be a page in all
         used = share - units
         if used:  # or else it only looked whether there is anything
-            self._units = used
+            self._units = max(used - allowed, 1)
+            self._worked_s = now
+            if owner.newcomer:  # never counts as little
+                used = max(used, LITTLE + 1)
+            elif self._units <= LITTLE:
+                used = min(used, LITTLE)
         self._finish = self._schedule.charge(self._finish, used, drained=drained)
         if units <= 0 and not self.holds & Hold.TURN:
             self._wait_for_turn()

@@ -44,6 +44,11 @@ QUANTUM: Final = 32
 LITTLE: Final = 18
 """A message, a few in one record or at once, or a question: what somebody does who waits for the
 answers, and what comes of it meanwhile if those are late."""
+LITTLE_PER_S: Final = 250
+"""Besides, for the time since the last turn, in units: eighty messages, of which each is a record.
+However long somebody who writes now and then had to wait, for whatever reason, what came meanwhile
+does not make him one of those who ask for much, who wait for each other's turns: he would fall
+behind without end."""
 LEAD_MAX: Final = 512
 """What those who ask for little may use before the others are served again, in units: a slice and a
 half."""
@@ -121,6 +126,11 @@ class Schedule:
         """True if the next one asks for little."""
         return self.queue.little_first
 
+    @property
+    def has_little(self) -> bool:
+        """True if anybody waits who asks for little."""
+        return self.queue.has_little
+
     def has_time(self, now: float) -> bool:
         """Tell whether what has just been received may be handled at once."""
         if self.queue.waiting:
@@ -160,12 +170,16 @@ class Schedule:
         self.queue.add(session, finish, units)
         self._wakeup.request()
 
-    def run_little(self, now: float) -> None:
-        """Give those who ask for little their turns, for one slice."""
+    def run_little(self, now: float, *, resting: bool = False) -> None:
+        """Give those who ask for little their turns, for one slice.
+
+        While the others rest, for lack of a processor, they have no part of it that could be kept
+        for them: what those who ask for little are ahead of them does not matter then.
+        """
         queue = self.queue
         until = now + self.slice_s
-        while queue.little_first:
-            queue.pop().take_turn(now)
+        while queue.has_little if resting else queue.little_first:
+            queue.pop_little().take_turn(now)
             now = self._clock()
             if now >= until:
                 break

@@ -24,7 +24,7 @@ from relay.server.worker.process import proxy_header
 
 ACCEPTS_PER_TURN: Final = 16
 """Per readiness event, so that a burst neither starves the loop nor lands on one worker."""
-ACCEPTS_PER_REST: Final = 4
+ACCEPTS_PER_REST: Final = 12
 """While the worker is short of the processor, before each of the rests in which nobody comes in."""
 YIELD_S: Final = 0.002
 """How long a worker that has more than its share leaves new connections to the others."""

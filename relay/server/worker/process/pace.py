@@ -34,7 +34,7 @@ SEEN_S: Final = 0.006
 """Of the processor's time, between two decisions: a few turns."""
 WAITED_MOST: Final = 0.35
 """How long may be waited for it, as a part of that: nothing is ever alone on a machine."""
-REST_MOST_S: Final = 0.05
+REST_MOST_S: Final = 0.02
 """The longest rest: something other than the crowd has made the turn long."""
 CROWD_LEAST: Final = 24
 """So many connections that wait at once, or are not logged in, are a crowd: fewer are somebody's
@@ -99,7 +99,8 @@ class Pace:
         if self._cpu_s >= SEEN_S:
             if self._took_s > self._cpu_s * (1.0 + WAITED_MOST):
                 had = self._cpu_s / self._took_s
-                self.part = max(min(self.part * LESS, had), LEAST)
+                least = FIRST if newcomers >= CROWD_LEAST else LEAST
+                self.part = max(min(self.part * LESS, had), least)
                 self._starting = False
             else:
                 self.part = min(self.part + (self.part if self._starting else MORE), 1.0)

@@ -170,8 +170,9 @@ class Turn:
     def _run(self, now: float) -> None:
         schedule = self._schedule
         waiting = schedule.queue
+        resting = now < self.pace.until
         if waiting.waiting:
-            schedule.run_little(now)
+            schedule.run_little(now, resting=resting)
         schedule.until = 0.0
         self._run_home(now)
         # What asked for a turn up to here, the steps that follow do. Another one is needed only
@@ -179,10 +180,11 @@ class Turn:
         self._wakeup.begun()
         home = self._home
         crowd = self.crowded = waiting.waiting > 0 or home.rest
-        if crowd and now < self.pace.until:  # it rests
+        if crowd and resting:
             crowd = False
             self._wake_at(self.pace.until)
-        if self._own_home.to_home.queue or home.more or (waiting.waiting and waiting.little_first):
+        little = waiting.has_little if resting else waiting.little_first
+        if little or self._own_home.to_home.queue or home.more:
             self._wakeup.request()
         if self._forward.waiting:
             self._forward.release()
