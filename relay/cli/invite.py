@@ -10,11 +10,18 @@ import click
 
 from relay.chat.accounts import invitation, requests
 from relay.cli.connecting import run_connected
+from relay.cli.ctl_tables import invitation_lines
 from relay.cli.exits import Exit
 from relay.cli.json_lines import dump
 from relay.cli.options import LINES, Target, places, target_options, typed_path
 from relay.cli.who import Who, who_options
-from relay.client.account_calls import INVITATION_DAYS, new_token, take_back
+from relay.client.account_calls import (
+    INVITATION_DAYS,
+    OpenInvitation,
+    as_invitations,
+    new_token,
+    take_back,
+)
 from relay.client.aio import Client
 
 if TYPE_CHECKING:
@@ -47,7 +54,12 @@ def offline(data: Path) -> OfflineAccounts:
 @places(optional=[], unless="data")
 @DAYS
 @click.option("--operator", is_flag=True, help="Whoever uses it becomes an operator.")
-@click.option("--revoke", metavar="TEXT", help="Take this invitation back, instead; -: read it.")
+@click.option(
+    "--revoke",
+    metavar="TEXT",
+    help="Take this invitation back, instead: itself, or its ID of --list; -: read it.",
+)
+@click.option("--list", "listing", is_flag=True, help="List those that can be used still, instead.")
 @DATA
 @LINES
 @who_options(program=False)
@@ -60,6 +72,7 @@ def invite(
     days: float,
     operator: bool,
     revoke: str | None,
+    listing: bool,
 ) -> int:
     """Print a new invitation: whoever has it registers one name, once.
 
@@ -69,6 +82,10 @@ def invite(
     def tell(invitation: str) -> None:
         print(dump({"invitation": invitation}) if as_json else invitation)
 
+    if listing:
+        if revoke is not None:
+            raise click.UsageError("--list and --revoke exclude each other")
+        return _list(target, who, data, as_json)
     if revoke is not None:
         return _revoke(target, who, data, revoke)
     if data is not None:
@@ -82,6 +99,25 @@ def invite(
 
     async def use(client: Client) -> int:
         tell(await client.invite(days=days, operator=operator))
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+def _list(target: Target | None, who: Who, data: Path | None, as_json: bool) -> int:
+    def tell(found: list[OpenInvitation]) -> None:
+        items = [one._asdict() for one in found]
+        for line in map(dump, items) if as_json else invitation_lines(items) if items else ():
+            print(line)
+
+    if data is not None:
+        with offline(data) as accounts:
+            tell(as_invitations(accounts.invitations()))
+        return Exit.OK
+    assert target is not None
+
+    async def use(client: Client) -> int:
+        tell(await client.invitations())
         return Exit.OK
 
     return run_connected(target, who, use)

@@ -320,13 +320,6 @@ class Reader(Protocol):
             StoreError: the partition cannot be read.
         """
 
-    def count_controls(self, log: str, after: int, upto: int) -> int:
-        """Return how many of the entries of (after, upto] are of kind *system*.
-
-        Raises:
-            StoreError: the partition cannot be read.
-        """
-
     def seen(self, log: str) -> int:
         """Return when (ms) the owner of an inbox was last here; 0: it is not known.
 

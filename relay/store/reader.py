@@ -62,7 +62,6 @@ MARKS: Final = (  # '' is no mark, so only what is above it counts
     "SELECT about, epoch, seq FROM mark WHERE log_id=? AND about>? ORDER BY about LIMIT ?"
 )
 MARK: Final = "SELECT epoch, seq FROM mark WHERE log_id=? AND about=?"
-CONTROL_COUNT: Final = "SELECT count(*) FROM control WHERE log_id=? AND seq>? AND seq<=?"
 LAST_CONTROLS: Final = (
     "SELECT seq FROM control WHERE log_id=(SELECT id FROM log WHERE name=?) AND seq<=? "
     "ORDER BY seq DESC LIMIT ?"
@@ -194,11 +193,6 @@ class SqliteReader(ReaderFile):
         """See ``log.Reader``."""
         found = self._rows_of(log, MARK, about)
         return Cursor(*found[0]) if found else Cursor(NO_EPOCH, 0)
-
-    def count_controls(self, log: str, after: int, upto: int) -> int:
-        """See ``log.Reader``."""
-        found = self._rows_of(log, CONTROL_COUNT, after, upto)
-        return found[0][0] if found else 0
 
     # --- memberships ----------------------------------------------------------------------------
     def memberships(self, handle: str, root: bytes, after: str, count: int) -> list[str]:

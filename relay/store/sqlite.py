@@ -221,7 +221,9 @@ class SqlitePartition:
     def _append(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None
     ) -> list[Outcome]:
-        opened = self._open_to_commit()
+        opened = self._opened
+        if opened is None or self._suspected is not None:
+            opened = self._open_to_commit()
         try:
             if opened.expiry.due(now_ms):
                 opened.expire(now_ms)
@@ -242,7 +244,11 @@ class SqlitePartition:
             )
             outcomes = decision.decide(batch)
             changes = decision.changes
-            controls = SYSTEM in [one.kind for one in batch] or bool(changes.states)
+            controls = bool(changes.states)
+            for one in batch:
+                if one.kind == SYSTEM:
+                    controls = True
+                    break
             if controls:
                 note_controls(batch, outcomes, changes)
             if changes.more is not None and changes.more.erased:
@@ -261,7 +267,9 @@ class SqlitePartition:
             raise
         touched = self.touched
         if touched is not None and changes.entries:
-            touched.update([end.id for end in changes.logs.values() if end.id])
+            for end in changes.logs.values():
+                if end.id:
+                    touched.add(end.id)
         if changes.more is not None:
             del self._confirmed[: len(changes.more.confirmed)]
             del self._seen[: len(changes.more.seen)]

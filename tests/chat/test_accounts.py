@@ -430,3 +430,14 @@ class AccountMachine(RuleBasedStateMachine):
 
 AccountMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 test_any_mix_of_requests = AccountMachine.TestCase
+
+
+def test_an_invitation_is_open_until_it_is_used_or_ends() -> None:
+    hashed = bytes(32)
+    made = invitation.applied(invitation.Invitation(), events.Invited(hashed, 1000, False, "ann"))
+    assert not invitation.is_open(invitation.Invitation(), 0)
+    assert invitation.is_open(made, 999)
+    assert not invitation.is_open(made, 1000)
+    assert not invitation.is_open(invitation.applied(made, events.Bound("bob", bytes(32))), 999)
+    for_ever = made._replace(invited=events.Invited(hashed, 0, False, "ann"))
+    assert invitation.is_open(for_ever, 1 << 62)

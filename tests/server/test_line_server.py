@@ -1,100 +1,84 @@
-"""Who is answered by the sockets of ``relay ctl``, and how many at a time."""
+"""Who is told what on the sockets that ``relay ctl`` asks."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import shutil
-import sys
+import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from relay.cli.ctl_client import Server
+from relay.cli.exits import CommandError
 from relay.server.line_server import CONNECTIONS_MAX, LineServer, Question
 
-ASK = """
-import os, socket, sys
-os.setuid(int(sys.argv[2]))
-sock = socket.socket(socket.AF_UNIX)
-sock.connect(sys.argv[1])
-try:
-    sock.sendall(b'{"do": "tell"}\\n')
-    print(sock.makefile("rb").readline().decode(), end="")
-except ConnectionError:
-    pass
-"""
-
 
 @pytest.fixture
-def open_directory() -> Iterator[Path]:
-    """One that anybody may enter; pytest's own are root's."""
-    directory = Path(tempfile.mkdtemp(prefix="relay-lines-"))
-    directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+def path() -> Iterator[Path]:
+    """Of a socket: 107 bytes at most; pytest's own directory may have a longer path."""
+    with tempfile.TemporaryDirectory(prefix="relay-line-") as directory:
+        yield Path(directory) / "ctl.sock"
 
 
-@pytest.fixture
-async def path(open_directory: Path) -> AsyncIterator[Path]:
-    """A socket that stands open to everybody."""
+def asked(path: Path) -> str:
+    """Ask as ``relay ctl`` does; return why there is no answer."""
+    with pytest.raises(CommandError) as caught:
+        Server(path).ask("status")
+    return str(caught.value)
 
-    async def tell(_: Question) -> str:
-        return "the secret"
 
-    path = open_directory / "ctl.sock"
-    lines = LineServer({"tell": tell})
+async def test_too_many_ask_at_once(path: Path) -> None:
+    """That is told, and not that somebody may not ask."""
+    came = asyncio.Semaphore(0)
+    free = asyncio.Event()
+
+    async def wait(_: Question) -> str:
+        came.release()
+        await free.wait()
+        return "done"
+
+    lines = LineServer({"wait": wait, "status": wait})
+    loop = asyncio.get_running_loop()
     server = await asyncio.start_unix_server(lines.serve, path)
-    os.chmod(path, 0o666)  # noqa: PTH101, S103
-    yield path
+    with ThreadPoolExecutor(CONNECTIONS_MAX + 1) as threads:
+        waiting = [
+            loop.run_in_executor(threads, Server(path).ask, "wait") for _ in range(CONNECTIONS_MAX)
+        ]
+        for _ in waiting:
+            await came.acquire()
+        why = await loop.run_in_executor(threads, asked, path)
+        assert why == f"{CONNECTIONS_MAX} others ask at this moment: try again"
+        free.set()
+        assert [str(answer) for answer in await asyncio.gather(*waiting)] == ["done"] * len(waiting)
     server.close()
 
 
-async def answer(path: Path, uid: int) -> str:
-    asking = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", ASK, str(path), str(uid), stdout=asyncio.subprocess.PIPE
-    )
-    found, _ = await asking.communicate()
-    assert asking.returncode == 0
-    return found.decode()
+@pytest.fixture
+def ending(path: Path) -> Iterator[None]:
+    """Somebody who hears a question, and ends without an answer."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def end() -> None:
+        accepted, _ = listener.accept()
+        accepted.recv(1)  # what is left unread makes it a reset
+        accepted.close()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    yield
+    thread.join()
+    listener.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
-async def test_only_root_and_the_servers_own_user_are_answered(path: Path) -> None:
-    """Whatever the modes of the directories on the way are."""
-    assert "the secret" in await answer(path, 0)
-    assert await answer(path, 54_321) == ""
-    os.seteuid(54_321)  # the server's user
-    try:
-        own = asyncio.open_unix_connection(path)
-        reader, writer = await own
-        writer.write(b'{"do": "tell"}\n')
-        assert "the secret" in (await reader.readline()).decode()
-        writer.close()
-        os.seteuid(0)
-        asking = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", ASK, str(path), "0", stdout=asyncio.subprocess.PIPE
-        )
-        stranger = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", ASK, str(path), "54322", stdout=asyncio.subprocess.PIPE
-        )
-        os.seteuid(54_321)
-        assert b"the secret" in (await asking.communicate())[0], "root, of another's server"
-        assert (await stranger.communicate())[0] == b""
-    finally:
-        os.seteuid(0)
-
-
-async def test_so_many_are_answered_at_a_time(path: Path) -> None:
-    """Who says nothing holds a place for some seconds, and no more than all of them."""
-    silent = [await asyncio.open_unix_connection(path) for _ in range(CONNECTIONS_MAX)]
-    reader, writer = await asyncio.open_unix_connection(path)
-    assert await reader.read() == b""
-    writer.close()
-    first_reader, first = silent[0]
-    first.write(b'{"do": "tell"}\n')
-    assert json.loads(await first_reader.readline()) == {"ok": "the secret"}
-    for _, one in silent:
-        one.close()
+@pytest.mark.usefixtures("ending")
+def test_who_ends_without_an_answer(path: Path) -> None:
+    """Its control process was killed: nobody is told that only root may ask."""
+    why = asked(path)
+    assert "it ended without an answer" in why
+    assert "only root" not in why

@@ -31,7 +31,7 @@ from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
-from relay.server.worker.process import main
+from relay.server.worker.process import main, periodic
 from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.dependencies import WorkerDependencies
 from relay.server.worker.process.parts import WorkerParts
@@ -185,8 +185,8 @@ class Worker(main._Worker):
         self._acceptor.start()
         self._tick()
         self._tasks = [
-            asyncio.ensure_future(main._every(main.TICK_S, self._tick)),
-            asyncio.ensure_future(main._every(main.SWEEP_S, self._sweep)),
+            asyncio.ensure_future(periodic.every(main.TICK_S, self._tick)),
+            asyncio.ensure_future(periodic.every(main.SWEEP_S, self._sweep)),
         ]
 
     async def end(self) -> None:

@@ -9,7 +9,7 @@ from relay.chat.accounts import requests
 from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind
 from relay.client import account_calls, arguments, lists
-from relay.client.account_calls import INVITATION_DAYS, Change, Devices, User
+from relay.client.account_calls import INVITATION_DAYS, Change, Devices, OpenInvitation, User
 from relay.client.aio.calls import AsyncCalls
 from relay.client.chat_state import Read
 from relay.client.device_key import DeviceKey
@@ -154,13 +154,29 @@ class AsyncAccounts(AsyncCalls):
         await self._ask_account("", request, timeout)
         return text
 
+    async def invitations(self, *, timeout: float | None = None) -> list[OpenInvitation]:
+        """Return the invitations that can be used still; next to end, first. For operators.
+
+        That of a name that is kept is not among them: see ``user``.
+
+        Args:
+            timeout: seconds, for each of several questions; None: no limit.
+
+        Raises:
+            Refused: NotAllowed, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        found = await self._in_parts(lists.open_invitations(), timeout)
+        return account_calls.as_invitations(found)
+
     async def revoke_invitation(self, invitation: str, *, timeout: float | None = None) -> None:
         """Take an invitation back that nobody has used. For operators.
 
         That of a name that is kept ends when another is made: ``change_user(name, "add")``.
 
         Args:
-            invitation: its 52 characters.
+            invitation: its 52 characters, or the ``id`` that ``invitations`` has.
             timeout: seconds; None: no limit.
 
         Raises:

@@ -129,6 +129,8 @@ class Follower:
         """Logs that one step was too short for."""
         self._scrub = True
         """Something was removed, and may still be in the index's WAL."""
+        self._unfinished = False
+        """The last slice was over before all logs that have changed were looked at."""
         self._resting_until = 0.0
         self._entries_per_step = ENTRIES_PER_STEP_MIN
         self.entries = 0
@@ -137,7 +139,19 @@ class Follower:
     @property
     def behind(self) -> bool:
         """True while there is something to do."""
-        return bool(self._touched or self._again or self._scrub) or self._scanned is not None
+        return bool(self._touched) or self.unfinished
+
+    @property
+    def unfinished(self) -> bool:
+        """True while there is more to do than what has come since the last slice."""
+        return self._unfinished or bool(self._again) or self._scrub or self._scanned is not None
+
+    def release_memory(self) -> None:
+        """Keep the files open, for that is most of the work of a short slice, and no pages."""
+        for connection in (self._index, self._partition):
+            if connection is not None:
+                with contextlib.suppress(apsw.Error):
+                    pragma(connection, "shrink_memory")
 
     def close(self) -> None:
         """Close both files."""
@@ -204,6 +218,7 @@ class Follower:
             while more and time.monotonic() < until:
                 more = self._step(index, partition)
             index.execute("COMMIT")
+            self._unfinished = more
         if self._scrub:
             with contextlib.suppress(apsw.BusyError):  # somebody searches: next time
                 index.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)

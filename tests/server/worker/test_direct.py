@@ -513,3 +513,23 @@ async def test_last_seen_is_told_to_whom_it_may_be(cluster: Cluster) -> None:
     guest = await TestClient.login(cluster.workers[0], "~guest-2")
     guest.send_envelopes(Account(3, BOB, requests.pack(requests.LastSeen())))
     assert (await guest.expect(Error)).code == ErrorCode.NOT_ALLOWED
+
+
+async def test_what_an_account_logs_reaches_its_inbox_as_messages_do(cluster: Cluster) -> None:
+    """Each change is an entry of the inbox: nothing behind it is missed by whoever follows it."""
+    alice, bob = await both(cluster)
+    root = await root_of(alice)
+    asked: list[requests.Request] = [
+        requests.Prefer(0, 1),
+        requests.Block(ALICE, root),
+        requests.Unblock(ALICE),
+        requests.Prefer(0, 2),
+    ]
+    for number, request in enumerate(asked, 1):
+        bob.send_envelopes(Account(100 + number, "", requests.pack(request)))
+        send_direct(bob, BOB, number)
+        await bob.acked("@bob", number)
+    await bob.until(lambda: len(got(bob)) == len(asked), "one's own notes")
+    seqs = [entry.seq for entry in bob.entries("@bob")]
+    assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+    assert len(seqs) > len(asked)

@@ -276,3 +276,25 @@ async def test_short_answers_do_not_wait_for_all_long_ones() -> None:
         flusher.flush_answers(0.0)
         assert last.size
         assert sum(bool(outbox.size) for outbox in many) > 0
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+async def test_a_peer_that_is_gone_is_known_without_reading(family: socket.AddressFamily) -> None:
+    """Whatever kind of socket it is: while nothing is read, nobody else would tell."""
+    if family == socket.AF_UNIX:
+        ours, theirs = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            theirs = socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
+    ours.setblocking(False)
+    with ours, theirs:
+        _, _, stream = await _outbox(established(), ours)
+        stream.pause_reading()
+        theirs.sendall(b"not read")
+        assert not stream.peer_is_gone()
+        theirs.close()
+        async with asyncio.timeout(30):
+            while not stream.peer_is_gone():
+                await asyncio.sleep(0)
+        stream.abort()

@@ -41,11 +41,13 @@ _NONE: Final[list[ClientEnvelope]] = []
 class Owner:
     """Whose connection it is: a session. A base class, no Protocol: compiled, a call is direct."""
 
-    __slots__ = ("ended",)
+    __slots__ = ("ended", "newcomer")
 
     def __init__(self) -> None:
         self.ended = False
         """True once the connection is closing: no operation has an effect any more."""
+        self.newcomer = True
+        """Not logged in yet."""
 
     def handle_events(self, events: list[Event], now: float) -> None:
         """Take what has happened. May raise."""
@@ -149,7 +151,7 @@ class Reading:
             self._note_held()
             return  # whatever it waits for goes on with this
         now = self._clock()
-        if self._schedule.has_time(now):
+        if self._has_time(now):
             self.work(now)
         else:
             self._wait_for_turn()
@@ -204,13 +206,19 @@ class Reading:
             self._running = False
         if not self._pending:
             self._pending = _NONE  # the empty list of each connection would be a page in all
-        self._units = share - units
-        self._finish = self._schedule.charge(self._finish, self._units, drained=drained)
+        used = share - units
+        if used:  # or else it only looked whether there is anything
+            self._units = used
+        self._finish = self._schedule.charge(self._finish, used, drained=drained)
         if units <= 0 and not self.holds & Hold.TURN:
             self._wait_for_turn()
         if control:
             owner.write_pending()
         self._note_held()
+
+    def logged_in(self) -> None:
+        """What comes next is expected to be little: a login tells nothing about it."""
+        self._units = 1
 
     # --- reading or not -----------------------------------------------------------------------
     def hold(self, reason: int) -> None:
@@ -230,7 +238,7 @@ class Reading:
         self.holds &= ~reason
         if not self.holds:
             now = self._clock()
-            if self._schedule.has_time(now):
+            if self._has_time(now):
                 self._resume(now)
             else:
                 self._wait_for_turn()
@@ -252,10 +260,18 @@ class Reading:
             self._paused = True
             self._stream.pause_reading()
 
+    def _has_time(self, now: float) -> bool:
+        owner, schedule = self._owner, self._schedule
+        if owner is not None and owner.newcomer and not schedule.is_for_newcomers():
+            return False
+        return schedule.has_time(now)
+
     def _wait_for_turn(self) -> None:
         """Read nothing more until this connection's turn has come."""
         self.hold(Hold.TURN)
-        self._schedule.add(self, self._finish, self._units)
+        owner = self._owner
+        units = 0 if owner is not None and owner.newcomer else self._units
+        self._schedule.add(self, self._finish, units)
 
     # --- what brings nothing ------------------------------------------------------------------
     def waste(self, units: float) -> None:

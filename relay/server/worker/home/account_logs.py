@@ -107,6 +107,11 @@ class AccountLogs:
             if handles is not None:
                 handles.add(_skeleton(handle), handle)
 
+    @property
+    def first_invitation_log(self) -> str:
+        """That of the invitation that lies in the data directory; empty: there is none."""
+        return invitation.log_of(self._first) if self._first else ""
+
     def invitation(self, log: str) -> Invitation:
         """Return the invitation of a log; one of version 0 if there is none.
 
@@ -118,7 +123,7 @@ class AccountLogs:
             state = invitation.folded(cast("list[InvitationEvent]", happened))
         except EnvelopeError as error:
             raise StoreCorrupt(f"the log {log} is damaged: {error}") from None
-        if state.invited is None and self._first and log == invitation.log_of(self._first):
+        if state.invited is None and log == self.first_invitation_log:
             first = events.Invited(self._first, 0, True, "operator")
             return state._replace(invited=first)
         return state

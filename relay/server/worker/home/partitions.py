@@ -75,6 +75,8 @@ class OwnPartitions:
         """Closes a damaged one as it is; it may do so later, elsewhere."""
         self.on_available: Callable[[int], None] = _ignored
         """Told when one can be opened and written again."""
+        self.on_removed: Callable[[int], None] = _ignored
+        """Told when a step of a removal is over."""
         self.prove: Callable[[int], None] = _ignored
         """Has one tried again that is in trouble, by a commit."""
         self.on_opened: Callable[[Partition], None] = _nothing
@@ -232,8 +234,9 @@ class OwnPartitions:
         return partition
 
     def end_removal(self, index: int) -> None:
-        """What waited for it can be committed."""
+        """What waited for it can be committed, and followed."""
         self.committing.discard(index)
+        self.on_removed(index)
         self._wake()
 
     # --- what is in them ------------------------------------------------------------------------
