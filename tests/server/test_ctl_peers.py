@@ -1,4 +1,4 @@
-"""Who is answered by the sockets of ``relay ctl``, whoever the server is."""
+"""Who is answered by the sockets of ``relay ctl``."""
 
 from __future__ import annotations
 
