@@ -102,8 +102,7 @@ class SqlitePartition:
         self._suspected: str | None = None
         """Why the file is to be opened again before the next commit; None: it is not."""
         self._confirmed: dict[tuple[str, int], None] = {}
-        """Direct messages that are pending no more, for the next commit that succeeds. As what
-        follows it may be given again and again until then: once each is enough."""
+        """Direct messages that are pending no more, for the next commit that succeeds."""
         self._seen: dict[str, int] = {}
         """When owners of inboxes were last here."""
         self._folds: dict[str, tuple[int, bytes]] = {}
@@ -279,10 +278,8 @@ class SqlitePartition:
                 if end.id:
                     touched.add(end.id)
         if changes.more is not None:
-            # Nothing is given to a partition while a commit goes on.
-            self._confirmed.clear()
-            self._seen.clear()
-            self._folds.clear()
+            for noted in (self._confirmed, self._seen, self._folds):
+                noted.clear()  # nothing is given to a partition while a commit goes on
             self._proof = False
         return outcomes
 

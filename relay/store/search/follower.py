@@ -29,8 +29,7 @@ from relay.store.search.words import apart
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
 LOGS_PER_STEP: Final = 256
-ENTRIES_PER_STEP: Final = 256
-"""About 4 ms."""
+ENTRIES_PER_STEP: Final = 256  # about 4 ms
 ENTRIES_PER_STEP_MIN: Final = 16
 READ_CACHE_KIB: Final = 256
 """Of the partition's pages: they are read once, from front to end."""
@@ -60,8 +59,7 @@ FROM (SELECT entry.id AS id, packed FROM json_each(?1) AS wanted CROSS JOIN entr
 """
 POSITIONS: Final = """
 SELECT json_group_array(json_array(log_id, name, hex(epoch), seq, floor)) FROM position
-WHERE log_id IN (SELECT value FROM json_each(?))
-"""
+WHERE log_id IN (SELECT value FROM json_each(?))"""
 NOTE: Final = """
 INSERT OR REPLACE INTO position
 SELECT value->>0, value->>1, unhex(value->>2), value->>3, value->>4 FROM json_each(?)
@@ -76,9 +74,8 @@ EDITS_OF: Final = """
 SELECT packed FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq
 WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC LIMIT ?3
 """
-MESSAGE: Final = (
-    "SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"
-)
+MESSAGE: Final = """
+SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"""
 UnpackEntry = Callable[[bytes], Entry]
 log = logging.getLogger("relay.store")
 
@@ -349,10 +346,10 @@ class Follower:
                 texts[row] = text
 
     def _last_edit(self, partition: apsw.Connection, row: int) -> Entry | None:
-        bounds = row >> SEQ_BITS, row & SEQ_MASK, limits.EDITS_SHOWN_MAX
-        cursor = partition.execute(EDITS_OF, bounds)
-        try:  # one by one: it is asked again with each edit, and mostly the first will do
-            for (packed,) in cursor:
+        id, seq = row >> SEQ_BITS, row & SEQ_MASK
+        cursor = partition.execute(EDITS_OF, (id, seq, limits.EDITS_SHOWN_MAX))
+        try:
+            for (packed,) in cursor:  # one by one: mostly the first will do
                 found = self._entry(row, packed)
                 if found is not None and found.kind == Kind.EDIT:
                     return found
