@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from relay.client.account_calls import Change as Change
     from relay.client.account_calls import Device as Device
     from relay.client.account_calls import Devices as Devices
+    from relay.client.account_calls import OpenInvitation as OpenInvitation
     from relay.client.account_calls import Preferences as Preferences
     from relay.client.account_calls import User as User
     from relay.client.account_calls import Writers as Writers
@@ -143,7 +144,7 @@ _HOMES: Final = {
     "relay.chat.accounts.answers": ("Seen",),
     "relay.chat.entries": ("Cursor", "GapReason"),
     "relay.client.account_calls": (
-        "Change", "Device", "Devices", "Preferences", "User", "Writers",
+        "Change", "Device", "Devices", "OpenInvitation", "Preferences", "User", "Writers",
     ),
     "relay.client.address": ("Address", "parse_address"),
     "relay.client.aio": ("Client",),

@@ -10,7 +10,7 @@ claimed lengths); none of that passes here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, TypeAlias, TypedDict, cast
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, cast
 
 import msgpack
 
@@ -224,8 +224,8 @@ class Schema:
             max_bin_len=bytes_max,
         )
 
-    def unpack(self, content: bytes) -> list[object]:
-        """Return the messages of one content.
+    def unpack(self, content: bytes) -> list[Any]:
+        """Return the messages of one content, of the types that the shapes name.
 
         Raises:
             EnvelopeError: it is not a sequence of whole legal messages.

@@ -70,7 +70,8 @@ def load(
             try:
                 values[path] = declared[path].convert(given.value)
             except UsageError as error:
-                layer.mistake(f"{given.source}: {path}: {error}", given.line)
+                for text in str(error).split("\n"):
+                    layer.mistake(f"{given.source}: {path}: {text}", given.line)
                 values[path] = None  # its default is not asked for: it could be wrong as well
         problems += [text for _, text in sorted(layer.mistakes, key=lambda found: found[0])]
     for path, declaration in declared.items():
@@ -135,7 +136,8 @@ def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer
     if file is None:
         return layer
     try:
-        text = read_bounded(file, FILE_BYTES_MAX).decode().replace("\r\n", "\n")
+        # Some editors write a byte order mark, which TOML has not.
+        text = read_bounded(file, FILE_BYTES_MAX).decode("utf-8-sig").replace("\r\n", "\n")
         document = tomllib.loads(text)
     except OSError as error:
         layer.mistake(f"{file}: cannot be read: {error.strerror}")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -85,7 +86,8 @@ class Declaration(NamedTuple):
         """Return a value from any source as the setting's own type.
 
         Raises:
-            UsageError: it is wrong; the message names what was expected.
+            UsageError: it is wrong; the message names what was expected, in a line for each item
+                of a list that is wrong.
         """
         is_text = isinstance(value, str)
         if self._is_list and is_text:
@@ -99,11 +101,9 @@ class Declaration(NamedTuple):
         except (msgspec.ValidationError, UnicodeEncodeError):
             raise UsageError(f"expected {self.expected}, not {shown(value)}") from None
         if rule := self.rules.get("address"):
-            for text in converted if isinstance(converted, tuple) else (converted,):
-                _check_address(text, rule)
+            _check_each(partial(_check_address, rule=rule), converted)
         if "networks" in self.rules:
-            for text in typing.cast("tuple[str, ...]", converted):
-                _check_network(text)
+            _check_each(_check_network, converted)
         return converted
 
     @property
@@ -145,6 +145,17 @@ def shown(value: object) -> str:
     except ValueError:  # Python writes no number of more than 4,300 digits
         return "what is given"
     return given if len(given) <= SHOWN_CHARS_MAX else given[:SHOWN_CHARS_MAX] + "..."
+
+
+def _check_each(check: Callable[[str], None], value: object) -> None:
+    mistakes = []
+    for text in value if isinstance(value, tuple) else (value,):
+        try:
+            check(text)
+        except UsageError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise UsageError("\n".join(mistakes))
 
 
 def _check_address(text: str, rule: str) -> None:

@@ -16,21 +16,18 @@ class FrameSplitter:
     pieces is appended to, not copied with each.
     """
 
-    __slots__ = ("_buffer", "_header_bytes", "_start")
+    __slots__ = ("_buffer", "_header_bytes", "_start", "pending")
 
     def __init__(self, header_bytes: int) -> None:
         self._header_bytes = header_bytes
         self._buffer: bytes | bytearray = b""
         self._start = 0
+        self.pending = 0
+        """Bytes received that belong to no complete frame yet."""
 
     def frame_bytes(self, header: bytes | bytearray) -> int:
         """Return the size of a frame, its header included; raise for a header that is illegal."""
         raise NotImplementedError
-
-    @property
-    def pending(self) -> int:
-        """Bytes received that belong to no complete frame yet."""
-        return len(self._buffer) - self._start
 
     def head(self, count: int = 64) -> bytes:
         """Return the first of the pending bytes."""
@@ -38,34 +35,36 @@ class FrameSplitter:
 
     def feed_bytes(self, data: bytes) -> None:
         """Append received bytes."""
-        if self._start == len(self._buffer):
+        if not self.pending:
             self._buffer = data  # nothing was left over, nothing is copied
         elif isinstance(self._buffer, bytearray) and self._start == 0:
             self._buffer += data
         else:
             self._buffer = bytearray(self._buffer[self._start :]) + data
         self._start = 0
+        self.pending += len(data)
 
     def next_frame(self, skip: int = 0) -> bytes | None:
         """Return the next whole frame without its first ``skip`` bytes; None: there is none yet.
 
         Raises whatever ``frame_bytes`` raises.
         """
+        if self.pending < self._header_bytes:
+            return None
         buffer, start = self._buffer, self._start
-        body = start + self._header_bytes
-        if len(buffer) < body:
+        size = self.frame_bytes(buffer[start : start + self._header_bytes])
+        if self.pending < size:
             return None
-        end = start + self.frame_bytes(buffer[start:body])
-        if len(buffer) < end:
-            return None
+        end = start + size
+        self.pending -= size
         if isinstance(buffer, bytearray):
             frame = bytes(memoryview(buffer)[start + skip : end])
         elif start + skip == 0 and end == len(buffer):
             frame = buffer  # not copied; compiled, a slice of all of it would be
         else:
             frame = buffer[start + skip : end]
-        if end == len(buffer):
-            self._buffer, self._start = b"", 0
-        else:
+        if self.pending:
             self._start = end
+        else:
+            self._buffer, self._start = b"", 0
         return frame

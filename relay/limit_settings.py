@@ -108,8 +108,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Rooms that one connection may begin (send the first message of) each "
-            "minute. 0: no bound.",
+            description="Rooms that one connection may begin (create, or send the first message "
+            "of) each minute. 0: no bound.",
         ),
     ] = 60
     rooms_per_minute_per_source: Annotated[

@@ -95,6 +95,10 @@ SENDS_UNACKNOWLEDGED_BYTES_MAX: Final = 262_144
 REPEATS_BACK_MAX: Final = 65_536
 """A counter that was used so many messages ago is not looked for: 64 windows of unacknowledged
 sends. It bounds what an old id costs, by 17 levels of the skip list."""
+EDITS_MAX: Final = 200
+"""Of one message: a redaction reads and writes all of them in its commit, of at most 6 MiB then."""
+EDITS_SHOWN_MAX: Final = 64
+"""The last ones of a message, of which the newest that is not erased is what it reads now."""
 RETRY_MS: Final = 500
 """When a client that was refused with BUSY or UNAVAILABLE asks again."""
 ROSTER_NAMES_MAX: Final = 200

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import logging
 import os
@@ -25,8 +26,14 @@ LONGEST: Final = (
     "tests/torture/test_power_cut.py",
     "tests/torture/test_broken_variants.py",
     "tests/torture/test_failing_disk.py",
+    "tests/system/test_unopened_partition.py",
+    "tests/system/test_operations_commands.py",
+    "tests/server/worker/test_presence.py",
+    "tests/torture/test_saturated.py",
+    "tests/loadtest/test_programs.py",
 )
-"""Of these files, those that take longest: each is one process's work for a fifth of the time."""
+"""Those that take longest, of these folders and of others: each is one process's work for a tenth
+of the time and more."""
 FOLDER: Final = Path(__file__).parent
 _numbers = itertools.count()
 
@@ -42,6 +49,11 @@ Relay.forked = True
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long; otherwise the order stays as chance has it."""
     items.sort(key=lambda item: _turn(item.path.relative_to(FOLDER.parent)))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected is there to stay: no collection looks at it again."""
+    gc.freeze()
 
 
 def _turn(file: Path) -> int:

@@ -284,6 +284,29 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     ]
 
 
+def test_each_wrong_item_of_a_list_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "relay.toml"
+    file.write_text(
+        '[server]\nbind = ["here", "127.0.0.1:7475", "1.2.3.4:99999"]\n'
+        'proxies = ["10.0.0.0/99", "x"]\n'
+    )
+    with pytest.raises(ConfigurationError) as caught:
+        load({}, {}, file)
+    assert [re.sub(r"expected .*, not", "not", text) for text in caught.value.problems] == [
+        f'{file}:2: server.bind: not "here"',
+        f'{file}:2: server.bind: not "1.2.3.4:99999"',
+        f'{file}:3: server.proxies: not "10.0.0.0/99"',
+        f'{file}:3: server.proxies: not "x"',
+    ]
+
+
+def test_a_byte_order_mark(tmp_path: Path) -> None:
+    """An editor of Windows begins a file with one, and ends lines in two characters."""
+    file = tmp_path / "relay.toml"
+    file.write_bytes(b"\xef\xbb\xbf[server]\r\nworkers = 2\r\n")
+    assert load({}, {}, file).settings.server.workers == 2
+
+
 def test_the_template_has_every_setting_with_its_default(tmp_path: Path) -> None:
     """As it is, it changes nothing; with every "#" before a key removed, neither."""
     file = tmp_path / "relay.toml"

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+LONGER: Final = (1.0, 5.0, 25.0)
+"""Seconds of a search that must see something of everything: more on a machine that is busy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,8 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from relay.chat.entries import Kind, Submission
 from relay.store.checkpoint import WAL_PAGES_MAX, finish
 from relay.store.generation import Host
-from relay.store.log import ReadBudget, Repeated
+from relay.store.log import Repeated
+from relay.store.read_budget import ReadBudget
 from relay.store.sqlite import SqlitePartition
 from relay.store.unflushed import TAILS_MAX
 from relay.wire.packing import pack_entry, unpack_entry

@@ -9,12 +9,14 @@ from pathlib import Path
 import pytest
 
 from benchmarks.measure import machine
-from benchmarks.measure.scale import Scale
+from benchmarks.measure.scale import LONGER, Scale
 from benchmarks.servers.relay import MeasuredRelay
 from benchmarks.stalls.prober import STALL_S, Prober, Stall, probe
 from benchmarks.stalls.search import WORKERS, Findings, Load, find_stalls
 
 MS = 1_000_000
+STOPPED_S = 20 * STALL_S
+"""Far longer than a busy machine keeps anybody from a CPU."""
 SMALL = Load(
     members=20,
     rate=100.0,
@@ -31,7 +33,10 @@ def test_a_short_search(tmp_path: Path, scale: Scale) -> None:
     """Every probe of every worker is answered and counted, and the load goes on beside them."""
     if not scale.quick:
         pytest.skip("a search needs minutes: make bench-stalls")
-    findings = find_stalls(tmp_path / "data", 1.0, SMALL, collections=True)
+    for seconds in LONGER:
+        findings = find_stalls(tmp_path / f"{seconds}", seconds, SMALL, collections=True)
+        if all(findings.done.values()):
+            break
     assert [prober.unanswered for prober in findings.probers] == [0] * WORKERS
     assert all(prober.delays.count for prober in findings.probers)
     assert all(findings.done.values()), findings.done
@@ -52,17 +57,17 @@ def test_a_worker_that_stands_still_is_seen(tmp_path: Path) -> None:
 
         def stop_for_a_while() -> None:
             with server.stopped(0):
-                time.sleep(4 * STALL_S)
+                time.sleep(STOPPED_S)
 
         stopping = threading.Timer(0.2, stop_for_a_while)
         stopping.start()
-        probe(probers, 1.0, lambda: None)
+        probe(probers, 3 * STOPPED_S, lambda: None)
         stopping.join()
         for prober in probers:
             prober.client.close()
-    longest = max(probers[0].stalls, key=lambda stall: stall.delay_ns)
-    assert longest.blocked_ns > STALL_S * 1e9
-    assert not longest.explained
+    seen = [stall for stall in probers[0].stalls if stall.blocked_ns > STALL_S * 1e9]
+    assert seen
+    assert not all(stall.explained for stall in seen)
 
 
 @pytest.mark.parametrize(

@@ -69,7 +69,12 @@ def test_scrape(
         "connections": there,
         "workers_ms_per_s_without": round(median(one[0] for one in pairs) * 1000, 2),
         "workers_ms_per_s_scraped": round(median(one[1] for one in pairs) * 1000, 2),
-        "ratio": round(median(one[1] / one[0] for one in pairs), 3),
-        "ratio_all": [round(one[1] / one[0], 3) for one in pairs],
+        "ratio": round(median(_ratio(one) for one in pairs), 3),
+        "ratio_all": [round(_ratio(one), 3) for one in pairs],
         "control_ms_per_scrape": round(median(one[2] for one in pairs) * 1000, 2),
     }
+
+
+def _ratio(one: tuple[float, float, float]) -> float:
+    """Of the workers' time with scrapes to that without: in a short window there may be none."""
+    return one[1] / one[0] if one[0] else float("inf")

@@ -25,11 +25,16 @@ _GIVEN_NAMES: Final = frozenset({"ali"})
 _LOOK_ALIKES: Final = str.maketrans({"0": "o", "1": "l", "i": "l", "_": "", "-": ""})
 _LEET: Final = str.maketrans({"3": "e", "4": "a", "5": "s", "7": "t"})
 _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Blank or without a width of their own, and in no category of such: fillers, the empty braille
-# pattern, variation selectors.
-_UNSEEN: Final = frozenset(
-    map(chr, (0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0))
-) | frozenset(map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
+# Blank or without a width of their own, and in no category of such: fillers, the grapheme joiner,
+# the empty braille pattern, blank hieroglyphs (of Unicode 15), a note without a head, variation
+# selectors.
+_BLANKS: Final = (
+    0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, 0x13441, 0x13442, 0x16FE4,
+    0x1D159,
+)  # fmt: skip
+_UNSEEN: Final = frozenset(map(chr, _BLANKS)) | frozenset(
+    map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)))
+)
 _COMBINING_CATEGORIES: Final = frozenset({"Mn", "Me"})
 COMBINING_IN_A_ROW_MAX: Final = 4
 """Vietnamese, Hebrew and Thai need two or three on a letter; a pile of them covers other lines."""

@@ -138,7 +138,10 @@ def run_connected(
         if not granted:
             _forget_key(policy, address, person, error)
         had = not person.new and given_key is None and who.key is None
-        raise _explained(error, person.name, given=who.name is not None, had=had) from None
+        invited = client_options.get("invitation") is not None
+        raise _explained(
+            error, person.name, given=who.name is not None, had=had, invited=invited
+        ) from None
 
 
 NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
@@ -171,12 +174,17 @@ def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refu
 
 
 def _explained(
-    error: Refused | NoDeviceKey, name: str, *, given: bool, had: bool = False
+    error: Refused | NoDeviceKey,
+    name: str,
+    *,
+    given: bool,
+    had: bool = False,
+    invited: bool = False,
 ) -> Exception:
     """Return what a person can do about a refused login, or one without a key.
 
     ``given``: the name is the person's own choice, and none that stands for one left out. ``had``:
-    they have a key for it.
+    they have a key for it. ``invited``: they have given an invitation.
     """
     match error:
         case NoDeviceKey():
@@ -213,6 +221,8 @@ def _explained(
             return CommandError(
                 f"the name {name!r} looks like one that exists; choose another with --name"
             )
+        case InvitationNeeded() if invited:
+            return CommandError(f"{error}: ask whoever gave it to you for another one")
         case InvitationNeeded():
             return CommandError(
                 f"{error}: register with 'relay register --invitation TEXT'; whoever runs the"

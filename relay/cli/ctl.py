@@ -152,6 +152,19 @@ def users(found: _Found, as_json: bool, limit: int, after: str | None) -> int:
     return _list(answer, as_json, ctl_tables.user_lines, f"there are more: --after {last}")
 
 
+@ctl.command()
+@document_option
+@_limit
+@click.pass_obj
+def invitations(found: _Found, as_json: bool, limit: int) -> int:
+    """Invitations that can be used still, the next to end first.
+
+    "relay invite --revoke ID" takes one back.
+    """
+    answer = found().ask("invitations", limit=limit)
+    return _list(answer, as_json, ctl_tables.invitation_lines)
+
+
 ctl.add_command(ctl_accounts.user)
 ctl.add_command(ctl_accounts.room)
 

@@ -40,19 +40,27 @@ class Server:
             with socket.socket(socket.AF_UNIX) as sock:
                 sock.settimeout(ANSWER_S)
                 sock.connect(os.fspath(self.path))
-                sock.sendall(json.dumps(question).encode() + b"\n")
-                with sock.makefile("rb") as answers:
+                with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                    sock.sendall(json.dumps(question).encode() + b"\n")
+                line = b""
+                # One that has ended may have told why before.
+                with contextlib.suppress(ConnectionResetError), sock.makefile("rb") as answers:
                     line = answers.readline(ANSWER_BYTES_MAX)
         except TimeoutError:
             raise CommandError(f"{self.path}: no answer within {ANSWER_S:.0f} s") from None
         except (FileNotFoundError, ConnectionRefusedError, NotADirectoryError):
             raise CommandError(self._why_nobody_answers()) from None
         except OSError as error:
+            who = "; only root and the relay's user may ask"
             raise CommandError(
-                f"{self.path}: {error.strerror or error}; only root and the relay's user may ask"
+                f"{self.path}: {error.strerror or error}"
+                f"{who if isinstance(error, PermissionError) else ''}"
             ) from None
         if not line.endswith(b"\n"):
-            raise CommandError(f"{self.path}: no answer: only root and the relay's user may ask")
+            raise CommandError(
+                f"{self.path}: it ended without an answer, as the control process does when it is"
+                " replaced: try again; whether it was done is not known"
+            )
         answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             raise CommandError(str(answer["error"]))

@@ -104,6 +104,23 @@ def user_lines(items: list[Item]) -> list[str]:
     )  # fmt: skip
 
 
+def invitation_lines(items: list[Item]) -> list[str]:
+    """Return what ``relay ctl invitations`` and ``relay invite --list`` show."""
+    shown = [
+        {
+            **item,
+            "expires": _minute(item["expires_ms"]) if item["expires_ms"] else "never",
+            "role": "operator" if item["operator"] else "",
+        }
+        for item in items
+    ]
+    return table([("expires", "EXPIRES"), ("by", "BY"), ("role", "ROLE"), ("id", "ID")], shown)
+
+
+def _minute(time_ms: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_ms / 1000))
+
+
 def closed_lines(items: list[Item]) -> list[str]:
     """Return what ``relay ctl closed`` shows."""
     return table(

@@ -10,11 +10,18 @@ import click
 
 from relay.chat.accounts import invitation, requests
 from relay.cli.connecting import run_connected
+from relay.cli.ctl_tables import invitation_lines
 from relay.cli.exits import Exit
 from relay.cli.options import LINES, Target, places, target_options, typed_path
-from relay.cli.printing import print_error_line, print_json, print_whole
+from relay.cli.printing import print_error_line, print_json, print_line, print_whole
 from relay.cli.who import Who, who_options
-from relay.client.account_calls import INVITATION_DAYS, new_token, take_back
+from relay.client.account_calls import (
+    INVITATION_DAYS,
+    OpenInvitation,
+    as_invitations,
+    new_token,
+    take_back,
+)
 from relay.client.aio import Client
 
 if TYPE_CHECKING:
@@ -47,7 +54,12 @@ def offline(data: Path) -> OfflineAccounts:
 @places(optional=[], unless="data")
 @DAYS
 @click.option("--operator", is_flag=True, help="Whoever uses it becomes an operator.")
-@click.option("--revoke", metavar="TEXT", help="Take this invitation back, instead; -: read it.")
+@click.option(
+    "--revoke",
+    metavar="TEXT",
+    help="Take this invitation back, instead: itself, or its ID of --list; -: read it.",
+)
+@click.option("--list", "listing", is_flag=True, help="List those that can be used still, instead.")
 @DATA
 @LINES
 @who_options(program=False)
@@ -60,6 +72,7 @@ def invite(
     days: float,
     operator: bool,
     revoke: str | None,
+    listing: bool,
 ) -> int:
     """Print a new invitation: whoever has it registers one name, once.
 
@@ -72,6 +85,10 @@ def invite(
         else:
             print_whole(invitation)
 
+    if listing:
+        if revoke is not None:
+            raise click.UsageError("--list and --revoke exclude each other")
+        return _list(target, who, data, as_json)
     if revoke is not None:
         return _revoke(target, who, data, revoke)
     if data is not None:
@@ -85,6 +102,29 @@ def invite(
 
     async def use(client: Client) -> int:
         tell(await client.invite(days=days, operator=operator))
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+def _list(target: Target | None, who: Who, data: Path | None, as_json: bool) -> int:
+    def tell(found: list[OpenInvitation]) -> None:
+        items = [one._asdict() for one in found]
+        if as_json:
+            for item in items:
+                print_json(item)
+        elif items:
+            for line in invitation_lines(items):
+                print_line(line)
+
+    if data is not None:
+        with offline(data) as accounts:
+            tell(as_invitations(accounts.invitations()))
+        return Exit.OK
+    assert target is not None
+
+    async def use(client: Client) -> int:
+        tell(await client.invitations())
         return Exit.OK
 
     return run_connected(target, who, use)

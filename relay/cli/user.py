@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -189,4 +190,6 @@ def _block(found: User) -> None:
     for device in found.devices:
         print_whole(f"  device {device.key}")
     if found.expires_ms:
-        print_line(f"  the invitation to it expires {local_time(found.expires_ms)}")
+        over = found.expires_ms <= time.time() * 1000
+        until = f"{'has expired' if over else 'expires'} {local_time(found.expires_ms)}"
+        print_line(f"  the invitation to it {until}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
+from collections.abc import Iterable
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from relay import limits
@@ -21,6 +23,8 @@ from relay.wire.device_keys import verify
 
 INVITATION_DAYS: Final = 7.0
 INVITATION_DAYS_MAX: Final = 3650.0
+_ID: Final = re.compile(r"[0-9a-fA-F]{64}")
+"""Of an open invitation: its hash."""
 Change: TypeAlias = Literal[
     "add", "add-operator", "reset", "disable", "enable", "remove", "promote", "demote"
 ]
@@ -63,6 +67,19 @@ class User(NamedTuple):
     """How long its chain is."""
     waiting: str
     """The key of a device that was approved and has not finished; empty: none."""
+
+
+class OpenInvitation(NamedTuple):
+    """One that somebody can use still."""
+
+    id: str
+    """64 hexadecimal digits, by which it can be taken back. Nobody can register with them."""
+    expires_ms: int
+    """Since 1970; 0: never."""
+    operator: bool
+    """Whoever uses it becomes an operator."""
+    by: str
+    """Who has made it; "operator": whoever runs the server."""
 
 
 Writers: TypeAlias = Literal["all", "known", "rooms", "nobody"]
@@ -118,8 +135,8 @@ def checked_name(value: object) -> str:
     return name
 
 
-def read_chain(packed: list[bytes], name: str, server_id: bytes) -> Chain:
-    """Return the verified chain of some links.
+def read_chain(packed: list[bytes], name: str, server_id: bytes) -> list[Chain]:
+    """Return the verified chain of some links, after each of them.
 
     Raises:
         DeviceChainError: it is false, or somebody else's.
@@ -133,7 +150,7 @@ def read_chain(packed: list[bytes], name: str, server_id: bytes) -> Chain:
     last = chains[-1]
     if last.handle != name or last.server_id != server_id:
         raise DeviceChainError("the server gave somebody else's list of devices")
-    return last
+    return chains
 
 
 def as_devices(last: Chain, labels: dict[bytes, str]) -> Devices:
@@ -213,10 +230,24 @@ def new_token(days: float) -> tuple[str, bytes, int]:
     return invitation.token_text(token), invitation.hash_of(token), expires_ms
 
 
+def as_invitations(found: Iterable[answers.Invitation]) -> list[OpenInvitation]:
+    """Return what a program gets: those that end next come first."""
+    return [
+        OpenInvitation(one.token_hash.hex(), one.expires_ms, one.operator, one.by)
+        for one in sorted(found, key=lambda one: one.order)
+    ]
+
+
 def take_back(text: object) -> requests.Invite:
-    """Return the request that ends an invitation, by its text. Raises TypeError, ValueError."""
+    """Return the request that ends an invitation, by its text or its id.
+
+    Raises:
+        TypeError, ValueError: it is neither.
+    """
     if not isinstance(text, str):
         raise TypeError(f"invitation must be a str, not {type(text).__name__}")
+    if _ID.fullmatch(text.strip()):
+        return requests.Invite(bytes.fromhex(text), 1, False)
     try:
         token = invitation.token_of(text)
     except ValueError:

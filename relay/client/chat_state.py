@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 
 from relay import limits
 from relay.chat.accounts import requests as account_requests
+from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.requests import Request as AccountRequest
 from relay.chat.entries import Cursor
 from relay.chat.rooms import requests as room_requests
@@ -127,6 +128,15 @@ class ChatState:
         self.sends.handle_deadline(now)
         self.requests.handle_deadline(now)
         self.senders.overdue(now)
+        self._receiver.warn()
+
+    def hold_chain(self, packed: list[bytes], chains: list[Chain]) -> None:
+        """Hold a device chain that was asked for against what was seen of it before.
+
+        Raises:
+            DeviceChainError: one's own is another one.
+        """
+        self.senders.hold(packed, chains)
         self._receiver.warn()
 
     def answers(self) -> list[Outcome]:

@@ -161,7 +161,7 @@ class KeyFiles:
         """Return what is pinned of each name's chain at a server. The last line of a name counts.
 
         A last line without an end that is none is half of one, of a program that was killed while
-        it wrote, or that writes now: it counts for nothing, and ``pin`` takes it away.
+        it wrote, or that writes now: that counts for nothing, and ``pin`` takes it away.
 
         Raises:
             UsageError: the file cannot be read, or is damaged: whoever relied on it must know.

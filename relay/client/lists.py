@@ -63,6 +63,26 @@ def _names(after: str, data: bytes) -> list[str]:
     return some
 
 
+def open_invitations() -> Questions[list[answers.Invitation]]:
+    """Ask for the invitations that can be used still; what is damaged is left out."""
+    found: list[answers.Invitation] = []
+    for partition in range(PARTITIONS):
+        after, end = "", False
+        with contextlib.suppress(StoreDamaged):
+            while not end:
+                request = account_requests.ListInvitations(partition, after)
+                part = yield _of_accounts(request, partial(_invitations, after))
+                found += part.some
+                after, end = part.after, not part.after
+    return found
+
+
+def _invitations(after: str, data: bytes) -> answers.Invitations:
+    part = answers.unpack_invitations(data)
+    _check_ahead(after, part.after or None)
+    return part
+
+
 def links(name: str) -> Questions[list[bytes]]:
     """Ask for the links of somebody's chain of devices, and return as many as a chain can have."""
     found: list[bytes] = []

@@ -6,7 +6,7 @@ from relay.chat.about import REACTION_BYTES_MAX
 from relay.chat.entries import Cursor, Kind
 from relay.chat.names import INBOX_PREFIX
 from relay.client import arguments
-from relay.client.events import LogEntry
+from relay.client.events import Edit, LogEntry
 from relay.client.pending_sends import Offer
 
 
@@ -17,14 +17,14 @@ def message(
     data = arguments.body_bytes(body)
     if reply_to is None:
         return Offer(room, content_type, data)
-    about = reply_to.cursor if isinstance(reply_to, LogEntry) else arguments.place(reply_to)
+    about = _message_of(reply_to) if isinstance(reply_to, LogEntry) else arguments.place(reply_to)
     return Offer(room, content_type, data, int(Kind.MESSAGE), about)
 
 
 def edit(entry: LogEntry, body: str | bytes, content_type: str) -> Offer:
     """Another body for a message of one's own. Raises TypeError, ValueError."""
     data = arguments.body_bytes(body)
-    return Offer(_log_of(entry), content_type, data, int(Kind.EDIT), entry.cursor)
+    return Offer(_log_of(entry), content_type, data, int(Kind.EDIT), _message_of(entry))
 
 
 def redaction(entry: LogEntry, reason: str) -> Offer:
@@ -38,7 +38,7 @@ def reaction(entry: LogEntry, text: str) -> Offer:
     data = arguments.short_text("text", text, REACTION_BYTES_MAX, REACTION_BYTES_MAX, 1).encode()
     if min(data) < 0x20:
         raise ValueError("text has control characters: it is no reaction")
-    return Offer(_log_of(entry), "text/plain", data, int(Kind.REACTION), entry.cursor)
+    return Offer(_log_of(entry), "text/plain", data, int(Kind.REACTION), _message_of(entry))
 
 
 def read_mark(entry: LogEntry) -> Offer:
@@ -47,6 +47,11 @@ def read_mark(entry: LogEntry) -> Offer:
         raise TypeError(f"entry must be a Message, not {type(entry).__name__}")
     of = INBOX_PREFIX + entry.peer if entry.to else entry.room
     return Offer(arguments.ME, "", of.encode(), int(Kind.MARK), entry.cursor)
+
+
+def _message_of(entry: LogEntry) -> Cursor:
+    """Return the place of a message: of an edit, as a search returns it, that of what it edits."""
+    return entry.about if isinstance(entry, Edit) and entry.about else entry.cursor
 
 
 def _log_of(entry: LogEntry) -> str:

@@ -128,13 +128,13 @@ class OwnRooms:
 
         Args:
             name: whose.
-            server: its fingerprint.
+            server: its id.
         """
         shown = partial(account_calls.as_user, name)
         user: User = yield _of_account(requests.Show(), shown)
         yield user
         links = yield from lists.links(name)
-        chain = account_calls.read_chain(links, name, server_id_bytes(server))
+        chain = account_calls.read_chain(links, name, server_id_bytes(server))[-1]
         labels = {one.key: one.label for one in user.devices}
         devices = account_calls.as_devices(chain, {})
         labelled = [one._replace(label=labels.get(one.key, "")) for one in devices.devices]

@@ -85,9 +85,9 @@ class ListedRoom(NamedTuple):
     last_seq: int
     """The number of its last entry."""
     unread: int = 0
-    """Of a room in which one has a role: how many entries came after the place up to which one has
-    marked it as read (``mark_read``, of whichever device), or, with no such place, since one has
-    had that role. What one has sent counts as well, changes of the room do not."""
+    """Of a room in which one has a role: how many messages of others came after the place up to
+    which one has marked it as read (``mark_read``, of whichever device), or, with no such place,
+    since one has had that role. They are counted in the newest 1000 entries of the room."""
 
 
 def checked_kind(value: object) -> Kind:

@@ -16,6 +16,7 @@ from relay.chat import names
 from relay.chat.accounts import chain, links, requests
 from relay.chat.accounts.chain import Chain, Pin
 from relay.chat.accounts.links import LinkError, key_id
+from relay.client.errors import DeviceChainError
 from relay.client.events import DeviceWarning
 from relay.wire import envelopes as wire
 from relay.wire.device_keys import verify
@@ -46,6 +47,7 @@ class Senders:
         self._server_id = b""
         self._own_name = ""
         self._own_chain: list[bytes] = []
+        """As it was last seen; empty: not yet, or it is not kept."""
         self._pins: dict[str, Pin] = {}
         self._keys: dict[str, dict[bytes, str]] = {}
         """Of the sender that is asked about: key ids, and a room where each was seen."""
@@ -63,23 +65,38 @@ class Senders:
         return found
 
     def begin(
-        self, server_id: bytes, name: str, pins: dict[str, Pin], own_chain: list[bytes] | None
+        self,
+        server_id: bytes,
+        name: str,
+        root: bytes,
+        pins: dict[str, Pin],
+        kept: list[bytes] | None,
+        begun: list[bytes],
     ) -> None:
         """A connection is logged in.
 
         Args:
             server_id: of the server.
             name: one's own.
+            root: of one's account, as the server says.
             pins: what is pinned; kept up to date here.
-            own_chain: the links of one's own chain that are kept; None: none are.
+            kept: the links of one's own chain in a file; None: they are not kept.
+            begun: its root link, if this client has begun the account: what was kept before is of
+                one that was reset.
         """
         self._server_id = server_id
         self._own_name = name
         self._pins = pins
-        if own_chain is not None:
-            self._own_chain = own_chain
-            if len(own_chain) != 1:  # nobody can have lost what follows a lone root link
-                self._add(wire.Devices(NUMBER, name, 0))
+        if begun and name in pins and pins[name].root != root:
+            pins[name] = self.seen[name] = Pin(root, 0, root)
+        if kept is None:
+            return
+        if not self._own_chain:
+            self._own_chain = begun or kept
+            self.own_links = begun or None
+        # Nobody can have lost what follows a lone root link.
+        if len(self._own_chain) != 1 or (name in pins and pins[name].root != root):
+            self._add(wire.Devices(NUMBER, name, 0))
 
     def offline(self) -> None:
         """The connection is gone, and the questions with it: what is seen again is asked again."""
@@ -172,17 +189,70 @@ class Senders:
         if last.server_id != self._server_id or last.handle != name:
             self._warn(name, "the server gave somebody else's list of devices")
             return
-        pin = self._pins.get(name)
-        if pin is not None and not chain.extends(chains, pin):
-            self._warn(name, _changed(chains, pin))
+        wrong = self._compared(chains)
+        if wrong:
+            self._warn(name, wrong)
         for sender_key, room in self._keys.pop(name, {}).items():
             if sender_key not in _ids(last):
                 detail = "a message has a key that is not one of their devices"
                 self.warnings.append(DeviceWarning(room, name, detail))
-        if pin != last.pin:
-            self._pins[name] = self.seen[name] = last.pin
         if own and packed != self._own_chain:
             self._own_chain = self.own_links = list(packed)
+
+    def hold(self, packed: list[bytes], chains: list[Chain]) -> None:
+        """Hold a chain that was asked for, and verified, against what was seen of it before.
+
+        Raises:
+            DeviceChainError: it is one's own, and no extension of that: whoever signs a link of it
+                makes a fork of it, and what was removed may be a device again.
+        """
+        name = chains[-1].handle
+        for pin in self._own_pins(name, chains):
+            if not chain.extends(chains, pin):
+                raise DeviceChainError(_changed(chains, pin))
+        wrong = self._compared(chains)
+        if wrong:
+            self._warn(name, wrong)
+        if name == self._own_name and self._own_chain:
+            self._own_chain = self.own_links = list(packed)
+
+    def _own_pins(self, name: str, chains: list[Chain]) -> Iterator[Pin]:
+        """Yield what one's own chain must extend: what was seen of it, and the links that are kept.
+
+        Those may be of an account that was reset; then the pin tells.
+        """
+        if name != self._own_name:
+            return
+        if name in self._pins:
+            yield self._pins[name]
+        kept = self._own_chain
+        if kept and links.hash_of(kept[0]) == chains[0].root:
+            yield Pin(chains[0].root, len(kept) - 1, links.hash_of(kept[-1]))
+
+    def extended(self, packed: bytes) -> None:
+        """One's own chain has one more link, which this client has made."""
+        link = links.parse(packed)
+        if (
+            link.complete
+            and self._own_chain
+            and links.hash_of(self._own_chain[-1]) == link.body.previous
+        ):
+            self._own_chain = self.own_links = [*self._own_chain, packed]
+
+    def _compared(self, chains: list[Chain]) -> str:
+        """Return how a chain differs from what was seen before; empty: not. It is seen now.
+
+        One that only ends earlier is not: what it hides is known, and stays so.
+        """
+        last = chains[-1]
+        pin = self._pins.get(last.handle)
+        wrong = "" if pin is None or chain.extends(chains, pin) else _changed(chains, pin)
+        hides = (
+            wrong and pin is not None and chains[0].root == pin.root and len(chains) <= pin.number
+        )
+        if pin != last.pin and not hides:
+            self._pins[last.handle] = self.seen[last.handle] = last.pin
+        return wrong
 
     def _gives_back(self, packed: list[bytes]) -> bool:
         """Give a server that went back the links of one's own chain that it has lost."""

@@ -260,21 +260,16 @@ class Sends:
                 send.refused_at = now
             send.unclear |= envelope.code == ErrorCode.UNAVAILABLE
             if self._retries_over(send, now):
-                if send.unclear:
+                if send.maybe_stored or send.unclear:
                     envelope = envelope._replace(code=int(ErrorCode.UNAVAILABLE))
                 self._never(sends, send, envelope, now)
                 return
         self._go_back(sends, now, wait_s)
 
     def _retries_over(self, send: PendingSend, now: float) -> bool:
-        """True when the caller would rather hear BUSY than wait.
-
-        Never for what an earlier connection may have stored. Of what a home was away for nobody
-        knows either, but that the outcome tells.
-        """
+        """True when the caller would rather hear BUSY, or that it may be stored, than wait."""
         return (
             self._retry_timeout_s is not None
-            and not send.maybe_stored
             and send.refused_at is not None
             and now - send.refused_at >= self._retry_timeout_s
         )

@@ -356,12 +356,11 @@ class ClientState:
     def _know_senders(self, welcome: Welcome) -> None:
         known = self.login.credentials
         assert known is not None
-        own = known.chain if welcome.root else None
-        if own == []:
-            own = self.login.begun_chain(welcome.root)
-            self.chat.senders.own_links = own or None
-        server_id = server_id_bytes(known.server_id)
-        self.chat.senders.begin(server_id, welcome.name, known.pins, own)
+        kept = known.chain if welcome.root else None
+        self.chat.senders.begin(
+            server_id_bytes(known.server_id), welcome.name, welcome.root, known.pins, kept,
+            self.login.begun_chain(welcome.root),
+        )  # fmt: skip
 
     def _receive_login(
         self, connection: Connection, envelopes: list[ServerEnvelope], now: float

@@ -44,8 +44,11 @@ class LineServer:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end. Raises nothing for the peer's sake."""
         uid = credentials(writer.get_extra_info("socket")).uid
-        if uid not in (0, os.geteuid()) or self._open >= CONNECTIONS_MAX:
-            writer.transport.abort()
+        if uid not in (0, os.geteuid()):
+            self._refuse(writer, "only root and the relay's user may ask")
+            return
+        if self._open >= CONNECTIONS_MAX:
+            self._refuse(writer, f"{self._open} others ask at this moment: try again")
             return
         self._open += 1
         try:
@@ -60,6 +63,11 @@ class LineServer:
         finally:
             self._open -= 1
             writer.close()
+
+    def _refuse(self, writer: asyncio.StreamWriter, reason: str) -> None:
+        """Say why, and wait for nothing: a new connection's buffer has room for a line."""
+        writer.write(json.dumps({"error": reason}).encode() + b"\n")
+        writer.close()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 from relay.chat import names
-from relay.chat.accounts import decide_request
+from relay.chat.accounts import decide_request, invitation
 from relay.chat.accounts.decide import Policy
 from relay.chat.accounts.refusal import Refused
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.errors import StartError
 from relay.server import registration
 from relay.server.boot_id import boot_id
+from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.store.directory import DataDirectory
@@ -27,6 +29,7 @@ from relay.wire.packing import pack_entry, unpack_entry
 
 if TYPE_CHECKING:
     from relay.chat.accounts.account import Account
+    from relay.chat.accounts.answers import Invitation
     from relay.chat.accounts.requests import Request
     from relay.chat.entries import Submission
 
@@ -55,7 +58,10 @@ class OfflineAccounts:
         self._lock = self._directory.lock()
         self._policy = Policy(registration.chosen(self._path), _NO_SERVER)
         self._readers: dict[int, SqliteReader] = {}
-        self._logs = AccountLogs(self._reader_of, unpack_entry, b"")
+        first = b""
+        with contextlib.suppress(StartError):  # a file that is none any more invites nobody
+            first = registration.first_invitation(self._path / registration.FIRST_INVITATION)
+        self._logs = AccountLogs(self._reader_of, unpack_entry, first)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -70,6 +76,24 @@ class OfflineAccounts:
         for index in range(PARTITIONS):
             found += self._reader(index).names(names.INBOX_PREFIX)
         return sorted(name[len(names.INBOX_PREFIX) :] for name in found)
+
+    def invitations(self) -> list[Invitation]:
+        """Return those that can be used still.
+
+        Raises:
+            StoreError: a partition cannot be read.
+        """
+        found: list[Invitation] = []
+        now_ms = int(time.time() * 1000)
+        for index in range(PARTITIONS):
+            after, end = "", False
+            while not end:
+                part = open_invitations.part_of(
+                    index, after, self._reader(index), self._logs, now_ms
+                )
+                found += part.some
+                after, end = part.after, not part.after
+        return found
 
     def ask(self, log: str, request: Request) -> bytes:
         """Do what a request asks for, as the operator; return what it answers.
@@ -99,6 +123,9 @@ class OfflineAccounts:
         if decided.event is not None:
             self._store(log, entry_of(log, version, decided.event, OPERATOR, b""))
             self._logs.forget()
+            if invitation.is_end(decided.event, context.now_ms):
+                with contextlib.suppress(StartError):
+                    registration.ended(self._path / registration.FIRST_INVITATION, log)
         return decided.data
 
     def _store(self, log: str, entry: Submission) -> None:

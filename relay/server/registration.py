@@ -65,8 +65,8 @@ def first_invitation(path: Path) -> bytes:
         ) from None
 
 
-def used(path: Path, name: str) -> None:
-    """An invitation, with this log, was used up: if it is the first one, remove its file."""
+def ended(path: Path, name: str) -> None:
+    """An invitation, with this log, was used up or taken back: the first one loses its file."""
     first = first_invitation(path)
     if first and name == invitation.log_of(first):
         with contextlib.suppress(OSError):

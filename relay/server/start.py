@@ -52,10 +52,11 @@ FIXED: Final = (
 )  # fmt: skip
 """Settings that an upgrade cannot change: it takes over what they were for."""
 HANDOVER_LOCK_S: Final = 10.0
-FILES_RESERVED: Final = 216
+FILES_RESERVED: Final = 296
 """Of a worker, for what is neither a client, a listener nor a link to another worker: 10 for each
 of its 16 partitions at most (database, WAL, shared memory, for the writer and for the readers;
-lock), 24 for search indexes, and 32 for the loop, the key agent and the streams."""
+lock), 5 for the index of each, 24 for searches, and 32 for the loop, the key agent and the
+streams."""
 GUESTS_MIN: Final = 16
 """Slots of a worker for connections that are not logged in, however few descriptors there are."""
 CONNECTIONS_EXPECTED: Final = 1000

@@ -147,6 +147,14 @@ class Checkpointer:
                 return True
         return self._partition.wal_pages >= self._begin_at
 
+    def begins(self) -> None:
+        """``run`` is about to be called: nobody closes the partition from now on."""
+        self._partition.checkpointing = True
+
+    def ended(self) -> None:
+        """``run`` is over, or was never called."""
+        self._partition.checkpointing = False
+
     async def run(self) -> None:
         """Do one checkpoint. When it returns, what waited for ``held`` can be committed.
 

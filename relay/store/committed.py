@@ -33,7 +33,7 @@ class Committed:
         self._connection = connection
         self._unflushed = unflushed
         self.reads = 0
-        """How many times the file was asked, and what counts as much (``log.ReadBudget``)."""
+        """How many times the file was asked, and what counts as much (``ReadBudget``)."""
         self.logs_max = LOGS_REMEMBERED_MAX
         self.producers_max = PRODUCERS_REMEMBERED_MAX
         self._next_log_id = 0
@@ -107,6 +107,14 @@ class Committed:
         """Return the seqs of the edits of a message."""
         found = self._rows("SELECT seq FROM edit WHERE log_id=? AND target=?", (log_id, seq))
         return [edit for (edit,) in found]
+
+    def count_edits(self, log_id: int, seq: int, most: int) -> int:
+        """Return how many edits a message has; from ``most`` on they are not counted."""
+        found = self._rows(
+            "SELECT count(*) FROM (SELECT 1 FROM edit WHERE log_id=? AND target=? LIMIT ?)",
+            (log_id, seq, most),
+        )
+        return int(found[0][0])
 
     def pending(self) -> list[tuple[str, int]]:
         """See ``log.Partition``."""

@@ -54,7 +54,11 @@ MARK: Final = int(Kind.MARK)
 ERASED: Final = int(Kind.ERASED)
 
 SYSTEM: Final = int(Kind.SYSTEM)
+TOO_MANY_EDITS: Final = LogRefused(
+    f"a message is edited {limits.EDITS_MAX} times at most", limits.EDITS_MAX
+)
 LOG_DAMAGED: Final = LogRefused("the log is damaged: restore it from a backup")
+FULL: Final = LogRefused(f"the log holds {SEQ_MASK} messages and takes no more")
 _new: Final = tuple.__new__
 """Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 
@@ -153,6 +157,9 @@ class Decision:
             return self._append(end, submission, False)
         if isinstance(first, Denied):
             return first
+        refused = self._cannot_follow(log, submission)
+        if refused is not None:
+            return refused  # or the entry before it would be committed, and told to nobody
         author = ProducerEnd(log, 0, (), 0)
         began = self._append_control(rules, author, first)
         if type(began) is not Stored:
@@ -160,6 +167,17 @@ class Decision:
         self.changes.producers[first.log, first.producer] = author
         stored = self._append(end, submission, False)
         return Began(*stored, first=began) if type(stored) is Stored else stored
+
+    def _cannot_follow(self, log: LogEnd, submission: Submission) -> LogRefused | None:
+        """Return why a message cannot be appended behind another entry; None: it can."""
+        seq = log.seq + 2
+        if seq > SEQ_MASK:
+            return FULL
+        try:
+            self._pack(committed(submission, log.epoch, seq, seq - 1, self._now_ms))
+        except (ValueError, TypeError, OverflowError) as error:
+            return _unpackable(error)
+        return None
 
     def _append_control(self, rules: Rules, end: ProducerEnd, submission: Submission) -> Outcome:
         log = end.log
@@ -193,14 +211,14 @@ class Decision:
                 return LogRefused(f"its partition holds {self._logs_max} logs and takes no new one")
             epoch = self._random_bytes(limits.EPOCH_BYTES)
         if seq > SEQ_MASK:
-            return LogRefused(f"the log holds {SEQ_MASK} messages and takes no more")
+            return FULL
         time_ms = state.time_ms
         if self._now_ms > time_ms:  # time in a log never goes back
             time_ms = self._now_ms
         try:
             packed = self._pack(committed(submission, epoch, seq, prev, time_ms))
         except (ValueError, TypeError, OverflowError) as error:
-            return LogRefused(f"it cannot be packed ({type(error).__name__})")
+            return _unpackable(error)
         # Nothing has changed before this line, and nothing fails after it.
         if begins:
             self._begin_epoch(submission.log, state, epoch)
@@ -248,8 +266,20 @@ class Decision:
             found = self._view.targets.get(place)
             target = None if found is None else found.entry
             code = refusal(target, submission, extra, ruled=self._rules is not None)
-            return Forbidden(int(code)) if code else None
+            if code:
+                return self._not_about(end.log, submission, int(code))
+            if submission.kind == EDIT:
+                count = self._view.edit_counts[submission.log, extra.about_seq]
+                return None if count < limits.EDITS_MAX else TOO_MANY_EDITS
         return None
+
+    def _not_about(self, log: LogEnd, submission: Submission, code: int) -> Outcome:
+        """Return why something cannot be about an entry: if who sends it may know that."""
+        try:
+            hidden = None if self._rules is None else self._rules.hidden(log, submission)
+        except EnvelopeError:
+            return LOG_DAMAGED
+        return Forbidden(code) if hidden is None else hidden
 
     def _resolved(self, end: ProducerEnd, submission: Submission, extra: Extra) -> Submission:
         """Return what is packed: of a copy, with an id and with places of this log."""
@@ -289,8 +319,9 @@ class Decision:
                 submission.log, log.epoch, seq, seq - 1, log.time_ms, *submission[1:8],
                 *resolved[:3],
             )  # fmt: skip
-            edits = self._view.edits.setdefault((submission.log, resolved.about_seq), [])
-            edits.append(Target(row_id(log.id, seq), edit))
+            message = submission.log, resolved.about_seq
+            self._view.edits.setdefault(message, []).append(Target(row_id(log.id, seq), edit))
+            self._view.edit_counts[message] = self._view.edit_counts.get(message, 0) + 1
         elif kind == REDACTION:
             self._erase(log, submission.log, resolved, more)
 
@@ -353,9 +384,15 @@ class Decision:
         return self._accepted[key]
 
 
+def _unpackable(error: Exception) -> LogRefused:
+    return LogRefused(f"it cannot be packed ({type(error).__name__})")
+
+
 def note_controls(batch: list[Submission], outcomes: list[Outcome], changes: Changes) -> None:
-    """Note which of the entries that were decided on are of kind *system*."""
+    """Note which entries of a batch that was decided on are of kind *system*."""
     more = changes.more = changes.more or More()
     for submission, outcome in zip(batch, outcomes, strict=False):
-        if submission.kind == SYSTEM and type(outcome) is Stored:
+        if type(outcome) is Began:  # the message is none, and what was stored before it is one
+            more.controls.append((changes.logs[submission.log].id, outcome.first.seq))
+        elif submission.kind == SYSTEM and type(outcome) is Stored:
             more.controls.append((changes.logs[submission.log].id, outcome.seq))

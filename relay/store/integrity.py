@@ -18,6 +18,7 @@ from relay.chat.names import is_room
 from relay.chat.partition import partition_of
 from relay.chat.rooms import state as rooms
 from relay.errors import EnvelopeError
+from relay.store.creations import is_creation
 from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS, FORMAT_OF_TAILS
 from relay.store.generation import number, read_meta
 from relay.store.schema import (
@@ -198,7 +199,8 @@ def _check_entries(
 class _Controls:
     """Compares, log by log, the rows of ``control`` with the entries that they are of.
 
-    A file that was of format 2 may lack those of the first control entries of a room.
+    A file that was of format 2 may lack those of the first control entries of a room, and one that
+    an older Relay has written those of rooms that a message has begun (``creations``).
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
@@ -220,8 +222,8 @@ class _Controls:
         if not self._known:
             return
         is_control = entry is not None and entry.kind == Kind.SYSTEM
-        if is_control and seq not in self._left:
-            if not is_room(name) or 0 < self._first < seq:
+        if is_control and entry is not None and seq not in self._left:
+            if not is_room(name) or (0 < self._first < seq and not is_creation(entry)):
                 raise _Damaged(f"control entry {seq} of log {name} is not known as one")
         elif not is_control and seq in self._left:
             raise _Damaged(f"entry {seq} of log {name} is known as a control entry, and is none")

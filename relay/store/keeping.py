@@ -16,6 +16,7 @@ class Keep(NamedTuple):
 
     age_s: int = 0
     messages: int = 0
+    """Of kind *message* alone: edits, reactions and changes of a room do not count as one."""
     bytes: int = 0
 
 
@@ -34,6 +35,8 @@ class Excess(NamedTuple):
     """The last entry of it."""
     more: bool = False
     """There is more that is too old, which has to wait."""
+    counted: bool = True
+    """False: its messages are not all counted yet. Ask again."""
 
 
 class Measured(NamedTuple):
@@ -68,6 +71,7 @@ def upto(
     now_ms: int,
     grace_ms: int,
     time_of: Callable[[int], int],
+    older: Callable[[int], tuple[int, bool]],
     end_of_excess: Callable[[int], int],
 ) -> Excess:
     """Return what is to be removed. The last entry of a log always stays.
@@ -78,6 +82,8 @@ def upto(
         now_ms: the time.
         grace_ms: nothing younger than this is removed, for it may be on its way to readers.
         time_of: see ``end_of_old``.
+        older: messages to the last entry before the newest so many messages; False: they are not
+            all counted yet.
         end_of_excess: bytes to the last entry with which what is behind it takes more than so many.
     """
     most = min(log.head - 1, end_of_old(time_of, log, now_ms - grace_ms))
@@ -85,8 +91,10 @@ def upto(
     more = False
     if most <= found:
         return Excess(found)
-    if keep.messages:
-        found = max(found, log.head - keep.messages)
+    counted = True
+    if keep.messages and log.head - log.floor > keep.messages:
+        before, counted = older(keep.messages)
+        found = max(found, before)
     if keep.age_s:
         old = end_of_old(time_of, log, now_ms - keep.age_s * 1000)
         at_once = max(AT_ONCE, (log.head - log.floor) // TENTH)
@@ -94,4 +102,4 @@ def upto(
         found = max(found, min(old, log.floor + at_once))
     if keep.bytes:
         found = max(found, end_of_excess(keep.bytes))
-    return Excess(min(found, most), more)
+    return Excess(min(found, most), more, counted)

@@ -158,18 +158,36 @@ class PartitionLock:
             raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
 
     def refusal(self) -> str | None:
-        """Return why the file is refused; None: it is not."""
+        """Return why the file is refused; None: it is not.
+
+        Raises:
+            StoreUnavailable: the lock file cannot be read.
+        """
         note = self.read_note()
         if note is None or note.state != "refused":
             return None
-        return os.pread(self._fd, REASON_BYTES_MAX, NOTE_BYTES).decode(errors="replace").strip()
+        return self._read(REASON_BYTES_MAX, NOTE_BYTES).decode(errors="replace").strip()
 
     def read_note(self) -> Note | None:
-        """Return the note; None if there is none that can be read."""
-        return _parsed(os.pread(self._fd, NOTE_BYTES, 0))
+        """Return the note; None if there is none that makes sense.
+
+        Raises:
+            StoreUnavailable: the lock file cannot be read.
+        """
+        return _parsed(self._read(NOTE_BYTES, 0))
+
+    def _read(self, size: int, at: int) -> bytes:
+        try:
+            return os.pread(self._fd, size, at)
+        except OSError as error:
+            raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
 
     def doubt(self, file: Path) -> str | None:
-        """Return why ``file`` may not be what its last writer left; None: it is."""
+        """Return why ``file`` may not be what its last writer left; None: it is.
+
+        Raises:
+            StoreUnavailable: the lock file cannot be read.
+        """
         note = self.read_note()
         if note is None:
             return "no note of it in the lock file"

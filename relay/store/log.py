@@ -8,11 +8,12 @@ partition") and holds many logs. A *reader* may live in any process and sees wha
 
 from __future__ import annotations
 
-from math import inf
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from relay.chat.entries import Cursor, GapInfo, Head, Submission
 from relay.chat.rooms.refusal import Refused
+from relay.store.read_budget import ReadBudget
 
 
 class Stored(NamedTuple):
@@ -75,6 +76,8 @@ class LogRefused(NamedTuple):
 
     reason: str
     """For the operator's log and the sender: what is wrong with the log or the message."""
+    limit: int = 0
+    """That was reached; 0: none that a sender can be told."""
 
 
 Outcome = (
@@ -88,33 +91,6 @@ Outcome = (
     | Forbidden
     | LogRefused
 )
-
-
-class ReadBudget:
-    """How much one ``append`` may read to find out about its submissions, and what it has read.
-
-    New messages of producers and logs in use need no read, nor do repeats of what is in the same
-    batch. Other repeats, and whatever is not remembered, need some: each takes about 3 µs while the
-    file is in the kernel's cache. The last counter of a producer needs 1, a resend in order 2 each,
-    a counter picked anywhere in the last ``limits.REPEATS_BACK_MAX`` 60 on average and 120 at most.
-    Beginning a log counts as 24, for what it writes.
-    The caller charges what was ``spent`` to those who sent the submissions.
-    """
-
-    __slots__ = ("reads_max", "spent", "until_s")
-
-    def __init__(self, reads_max: int, until_s: float = inf) -> None:
-        """Allow some reads.
-
-        Args:
-            reads_max: no other submission is begun when so many reads are done; the one that passes
-                this bound is finished.
-            until_s: likewise when ``time.monotonic()`` is there; only reads are held against it.
-        """
-        self.reads_max = reads_max
-        self.until_s = until_s
-        self.spent: list[int] = []
-        """Reads done for each submission that has an outcome."""
 
 
 class Page(NamedTuple):
@@ -248,8 +224,16 @@ class Reader(Protocol):
             StoreError: the partition cannot be read.
         """
 
-    def read_edited(self, log: str, seqs: list[int]) -> list[list[bytes]]:
-        """Return each of these entries that there is, with its edits, the last one first, packed.
+    def read_edited(
+        self, log: str, seq: int, upto: int, shown: Callable[[bytes], bool]
+    ) -> list[bytes]:
+        """Return an entry and its last edit that is shown, packed; empty: there is no such entry.
+
+        Args:
+            log: where.
+            seq: of the entry.
+            upto: edits up to this one are looked at, and ``limits.EDITS_SHOWN_MAX`` at most.
+            shown: tells whether an edit is shown, and not erased.
 
         Raises:
             StoreError: the partition cannot be read.
@@ -315,13 +299,6 @@ class Reader(Protocol):
 
     def shares(self, handle: str, root: bytes, other: str, other_root: bytes) -> bool:
         """Tell whether there is a room in which both accounts are lasting members.
-
-        Raises:
-            StoreError: the partition cannot be read.
-        """
-
-    def count_controls(self, log: str, after: int, upto: int) -> int:
-        """Return how many of the entries of (after, upto] are of kind *system*.
 
         Raises:
             StoreError: the partition cannot be read.

@@ -21,6 +21,7 @@ import apsw
 from relay.chat.entries import Entry
 from relay.store import generation, pairing
 from relay.store.companions import wal_bytes
+from relay.store.creations import note_creations
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.generation import Begun, Durability, Host, read_meta
 from relay.store.integrity import CheckUnfinished, damage
@@ -159,6 +160,7 @@ def _begin(
     pragma(connection, "synchronous=FULL")
     connection.execute("BEGIN IMMEDIATE")
     create_tables(connection, check.unpack)
+    note_creations(connection, check.unpack)
     begun = generation.begin(
         connection,
         boot_id=host.boot_id,

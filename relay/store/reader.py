@@ -6,20 +6,22 @@ ever starting over (ecosystem: SQLite, "Avoiding Excessively Large WAL Files").
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import apsw
 
+from relay import limits
 from relay.chat.entries import NO_EPOCH, Cursor, Head
 from relay.chat.rooms.events import Role
 from relay.chunking import count_fitting
 from relay.store.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS
 from relay.store.log import Page, ResumePoint
 from relay.store.reader_file import ReaderFile
-from relay.store.resume import LogView, Segment, resume_point
+from relay.store.resume import LogView, resume_point
 from relay.store.schema import epoch_at, has_states, pragma, rows, translated
+from relay.store.segments import read_view, read_view_of
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
 STATES: Final = (
@@ -54,7 +56,7 @@ ENTRY: Final = (
 )
 EDITS: Final = (
     "SELECT packed FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq "
-    "WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC"
+    "WHERE edit.log_id=?1 AND target=?2 AND edit.seq<=?3 ORDER BY edit.seq DESC LIMIT ?4"
 )
 WRITTEN: Final = "SELECT 1 FROM direct WHERE log_id=? AND peer=? AND epoch=x'' AND origin=0 LIMIT 1"
 PLACE: Final = "SELECT epoch, origin FROM direct WHERE log_id=? AND peer=? AND seq=?"
@@ -62,7 +64,6 @@ MARKS: Final = (  # '' is no mark, so only what is above it counts
     "SELECT about, epoch, seq FROM mark WHERE log_id=? AND about>? ORDER BY about LIMIT ?"
 )
 MARK: Final = "SELECT epoch, seq FROM mark WHERE log_id=? AND about=?"
-CONTROL_COUNT: Final = "SELECT count(*) FROM control WHERE log_id=? AND seq>? AND seq<=?"
 LAST_CONTROLS: Final = (
     "SELECT seq FROM control WHERE log_id=(SELECT id FROM log WHERE name=?) AND seq<=? "
     "ORDER BY seq DESC LIMIT ?"
@@ -146,19 +147,23 @@ class SqliteReader(ReaderFile):
         page.rows.reverse()
         return page
 
-    def read_edited(self, log: str, seqs: list[int]) -> list[list[bytes]]:
+    def read_edited(
+        self, log: str, seq: int, upto: int, shown: Callable[[bytes], bool]
+    ) -> list[bytes]:
         """See ``log.Reader``."""
         try:
             connection = self._opened()
             log_id = self._log_id(connection, log)
             if connection is None or log_id is None:
                 return []
-            found = []
-            for seq in seqs:
-                some = rows(connection, ENTRY, (log_id, seq))
-                if some:
-                    some += rows(connection, EDITS, (log_id, seq))
-                    found.append([packed for (packed,) in some])
+            found = [packed for (packed,) in rows(connection, ENTRY, (log_id, seq))]
+            if found:
+                bounds = log_id, seq, upto, limits.EDITS_SHOWN_MAX
+                cursor = connection.execute(EDITS, bounds)
+                try:  # one by one: each may be long
+                    found += next(([packed] for (packed,) in cursor if shown(packed)), [])
+                finally:
+                    cursor.close(True)
         except apsw.Error as error:
             self.close()
             raise translated(error, self._path) from error
@@ -194,11 +199,6 @@ class SqliteReader(ReaderFile):
         """See ``log.Reader``."""
         found = self._rows_of(log, MARK, about)
         return Cursor(*found[0]) if found else Cursor(NO_EPOCH, 0)
-
-    def count_controls(self, log: str, after: int, upto: int) -> int:
-        """See ``log.Reader``."""
-        found = self._rows_of(log, CONTROL_COUNT, after, upto)
-        return found[0][0] if found else 0
 
     # --- memberships ----------------------------------------------------------------------------
     def memberships(self, handle: str, root: bytes, after: str, count: int) -> list[str]:
@@ -339,31 +339,23 @@ class SqliteReader(ReaderFile):
 
     def resume(self, log: str, cursor: Cursor, head: Head) -> ResumePoint:
         """See ``log.Reader``."""
-        return resume_point(self._view(log), cursor, head)
+        view = self._view(
+            log, lambda opened, log_id: read_view_of(opened, log_id, cursor, head.seq)
+        )
+        return resume_point(view, cursor, head)
 
-    def _view(self, log: str) -> LogView | None:
+    def _view(
+        self, log: str, read: Callable[[apsw.Connection, int], LogView] = read_view
+    ) -> LogView | None:
         try:
             connection = self._opened()
             log_id = self._log_id(connection, log)
             if connection is None or log_id is None:
                 return None
-            floor, last = rows(
-                connection,
-                "SELECT floor, (SELECT max(id) FROM entry WHERE id BETWEEN ? AND ?) "
-                "FROM log WHERE id=?",
-                (row_id(log_id, 1), row_id(log_id, SEQ_MASK), log_id),
-            )[0]
-            # Read after the end of the log, so what was committed between is left out below.
-            segments = rows(
-                connection,
-                "SELECT first_seq, epoch FROM epoch WHERE log_id=? ORDER BY first_seq",
-                (log_id,),
-            )
+            return read(connection, log_id)
         except apsw.Error as error:
             self.close()
             raise translated(error, self._path) from error
-        end = floor if last is None else max(floor, last & SEQ_MASK)
-        return LogView(floor, end, [Segment(*row) for row in segments if row[0] <= end])
 
     def floor(self, log: str) -> int:
         """See ``log.Reader``."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from relay import limits
 from relay.store import keeping
 from relay.store.keeping import Excess, Keep, Measured
+from relay.store.newest import Newest
 from relay.store.reader import SqliteReader
 from relay.store.resume import LogView
 
@@ -19,7 +21,13 @@ SEQS_PER_SUM: Final = 1024
 
 
 class RemovalReader(SqliteReader):
-    """See the module's docstring."""
+    """See the module's docstring. One for each look at some logs."""
+
+    def __init__(self, path: Path, newest: Newest) -> None:
+        """``newest``: what is known of the logs of all partitions, from one reader to the next."""
+        super().__init__(path)
+        self._newest = newest
+        newest.begin_step()
 
     def first_control(self, log: str) -> int:
         """Return the first entry of kind *system* that is kept; 2^63-1: there is none."""
@@ -47,6 +55,9 @@ class RemovalReader(SqliteReader):
             found = self._rows_of(log, TIME, seq)
             return found[0][0] if found else now_ms
 
+        def older(most: int) -> tuple[int, bool]:
+            return self._newest.older(self, log, view.floor, view.end, most)
+
         def end_of_excess(most: int) -> int:
             return self._end_of_excess(log, view, most)
 
@@ -56,6 +67,7 @@ class RemovalReader(SqliteReader):
             now_ms=now_ms,
             grace_ms=grace_ms,
             time_of=time_of,
+            older=older,
             end_of_excess=end_of_excess,
         )
 

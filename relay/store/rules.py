@@ -48,6 +48,13 @@ class Rules:
         """
         raise NotImplementedError
 
+    def hidden(self, log: LogEnd, submission: Submission) -> Denied | None:
+        """Return why who sends it is not told what is in the log, nor what is not; None: they are.
+
+        It was found that it cannot be about what it is about. ``log`` as for ``before``.
+        """
+        raise NotImplementedError
+
     def after(self, log: LogEnd, submission: Submission) -> Kept | Denied | None:
         """Return what a control entry, the next of the log, makes of its state; None: nothing."""
         raise NotImplementedError

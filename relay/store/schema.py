@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -318,9 +319,29 @@ def advice(path: Path) -> str:
     )
 
 
-def translated(error: apsw.Error, path: Path) -> StoreError:
-    """Return what an error of SQLite means for the store."""
+_NO_MORE: Final = frozenset({errno.EDQUOT, errno.EFBIG})
+"""A quota, or a limit for files: SQLite knows ENOSPC alone, and takes these for a bad disk."""
+
+
+def is_full(error: apsw.Error, connection: apsw.Connection | None = None) -> bool:
+    """Tell whether there is no space: nothing of what was to be written is there.
+
+    Args:
+        error: what failed.
+        connection: in which it failed; None: there is none any more.
+    """
     if isinstance(error, apsw.FullError):
+        return True
+    code = getattr(error, "extendedresult", 0)
+    if code == apsw.SQLITE_IOERR_SHMSIZE:  # the index of a write-ahead log could not be made
+        return True
+    full = connection is not None and connection.system_errno in _NO_MORE
+    return full and code == apsw.SQLITE_IOERR_WRITE
+
+
+def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreError:
+    """Return what an error of SQLite means for the store. ``full``: no space is known to be why."""
+    if full or is_full(error):
         return StoreFull(f"no space left for {path}: free some; what is stored can still be read")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return StoreCorrupt(f"{path} is damaged ({error}): {advice(path)}")

@@ -20,14 +20,16 @@ from relay.store import apply
 from relay.store.closing import close_cleanly
 from relay.store.companions import wal_bytes
 from relay.store.decide import Decision, Pack, note_controls
-from relay.store.errors import StoreError, StoreUnavailable
+from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
-from relay.store.log import Outcome, ReadBudget, Removed
+from relay.store.log import Outcome, Removed
 from relay.store.opened import Opened, Write
 from relay.store.opening import Check, open_again, open_first
+from relay.store.place import Place
+from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules
-from relay.store.schema import check_sqlite, closed_on_error, pragma, translated
+from relay.store.schema import check_sqlite, closed_on_error, is_full, pragma, translated
 from relay.store.state import LOGS_MAX, LogEnd, More
 from relay.store.view import UnpackEntry, load
 
@@ -99,17 +101,19 @@ class SqlitePartition:
         self._doubt: str | None = None
         self._suspected: str | None = None
         """Why the file is to be opened again before the next commit; None: it is not."""
-        self._confirmed: list[tuple[str, int]] = []
-        """Direct messages that are pending no more, for the next commit."""
-        self._seen: list[tuple[int, str]] = []
-        self._folds: list[tuple[int, bytes, str]] = []
-        """When owners of inboxes were last here, likewise."""
+        self._confirmed: dict[tuple[str, int], None] = {}
+        """Direct messages that are pending no more, for the next commit that succeeds."""
+        self._seen: dict[str, int] = {}
+        """When owners of inboxes were last here."""
+        self._folds: dict[str, tuple[int, bytes]] = {}
+        """What control entries up to a seq make, by log."""
         self._proof = False
         self._opened: Opened | None = None
         self._opening = 0
         """How often the file has been opened: the lock's note has it, too."""
         self._one_user = threading.Lock()
         self._lock = PartitionLock(lock_path)
+        self._place = Place(path)
         try:
             self._open()
         except BaseException:
@@ -141,6 +145,7 @@ class SqlitePartition:
                 sync_directory(self.path.parent)
                 self._lock.note(self.path, begun.opening, "open")
             self._opened, self._opening, self._doubt = opened, begun.opening, None
+            self._place.opened()
         return self._opened
 
     def _open_to_commit(self) -> Opened:
@@ -189,7 +194,8 @@ class SqlitePartition:
         Invariant "Disk errors".
         """
         opened = self._opened
-        if isinstance(error, apsw.FullError) and opened is not None:
+        full = is_full(error, None if opened is None else opened.connection)
+        if full and opened is not None:
             try:
                 if opened.connection.in_transaction:
                     opened.connection.execute("ROLLBACK")
@@ -203,7 +209,7 @@ class SqlitePartition:
                 # it continued what readers saw.
                 self._doubt = f"an error of the disk ({error})"
             self._drop()
-        return translated(error, self.path)
+        return translated(error, self.path, full=full)
 
     def _drop(self) -> None:
         opened, self._opened = self._opened, None
@@ -221,7 +227,10 @@ class SqlitePartition:
     def _append(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None
     ) -> list[Outcome]:
-        opened = self._open_to_commit()
+        opened = self._opened
+        if opened is None or self._suspected is not None:
+            opened = self._open_to_commit()
+        self._place.look(now_ms)
         try:
             if opened.expiry.due(now_ms):
                 opened.expire(now_ms)
@@ -242,7 +251,11 @@ class SqlitePartition:
             )
             outcomes = decision.decide(batch)
             changes = decision.changes
-            controls = SYSTEM in [one.kind for one in batch] or bool(changes.states)
+            controls = bool(changes.states)
+            for one in batch:
+                if one.kind == SYSTEM:
+                    controls = True
+                    break
             if controls:
                 note_controls(batch, outcomes, changes)
             if changes.more is not None and changes.more.erased:
@@ -251,8 +264,8 @@ class SqlitePartition:
                 changes.more = changes.more or More()
                 changes.more.proof = self._proof
                 changes.more.confirmed += self._confirmed
-                changes.more.seen += self._seen
-                changes.more.folds += self._folds
+                changes.more.seen += [(time_ms, log) for log, time_ms in self._seen.items()]
+                changes.more.folds += [(*fold, log) for log, fold in self._folds.items()]
             opened.commit(changes, forced=controls and self._durability == "process")
         except apsw.Error as error:
             raise self._failed(error) from error
@@ -261,12 +274,13 @@ class SqlitePartition:
             raise
         touched = self.touched
         if touched is not None and changes.entries:
-            touched.update([end.id for end in changes.logs.values() if end.id])
+            for end in changes.logs.values():
+                if end.id:
+                    touched.add(end.id)
         if changes.more is not None:
-            del self._confirmed[: len(changes.more.confirmed)]
-            del self._seen[: len(changes.more.seen)]
-            del self._folds[: len(changes.more.folds)]
-            self._proof = self._proof and not changes.more.proof
+            for noted in (self._confirmed, self._seen, self._folds):
+                noted.clear()  # nothing is given to a partition while a commit goes on
+            self._proof = False
         return outcomes
 
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
@@ -330,15 +344,15 @@ class SqlitePartition:
 
     def confirm(self, delivered: list[tuple[str, int]]) -> None:
         """See ``log.Partition``."""
-        self._confirmed += delivered
+        self._confirmed.update(dict.fromkeys(delivered))
 
     def note_seen(self, seen: list[tuple[str, int]]) -> None:
         """See ``log.Partition``."""
-        self._seen += [(time_ms, log) for log, time_ms in seen]
+        self._seen.update(seen)
 
     def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
         """See ``log.Partition``."""
-        self._folds += [(seq, packed, log) for log, seq, packed in folds]
+        self._folds.update({log: (seq, packed) for log, seq, packed in folds})
 
     def prove(self) -> None:
         """See ``log.Partition``."""
@@ -363,10 +377,10 @@ class SqlitePartition:
                 return
             try:
                 opened.flush()
-            except apsw.FullError as error:
-                self._failed(error)
             except apsw.Error as error:
-                raise self._failed(error) from error
+                failed = self._failed(error)
+                if not isinstance(failed, StoreFull):
+                    raise failed from error
 
     def checkpoint_begins(self) -> None:
         """Note that the file is about to change."""

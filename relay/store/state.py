@@ -177,8 +177,8 @@ class View:
     """What is committed, as far as one batch needs it. It is used up by the decision about it."""
 
     __slots__ = (
-        "copies", "edits", "ends", "generation", "logs", "next_log_id", "originals", "places",
-        "producers", "targets",
+        "copies", "edit_counts", "edits", "ends", "generation", "logs", "next_log_id", "originals",
+        "places", "producers", "targets",
     )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
@@ -204,6 +204,8 @@ class View:
         """Of copies that are about a message of the sender's: where its copy is here."""
         self.edits: dict[tuple[str, int], list[Target]] = {}
         """By (log, seq) of a message that is to be erased: its edits, before this batch."""
+        self.edit_counts: dict[tuple[str, int], int] = {}
+        """By (log, seq) of a message that is to be edited: how often it was, up to the bound."""
 
 
 @final

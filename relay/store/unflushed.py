@@ -92,14 +92,15 @@ class Unflushed:
 
     def plan(self, changes: Changes) -> None:
         """Choose what a commit writes of the producers of its entries, and note it in there."""
-        if len(changes.entries) == 1 and len(self._tails) >= self.tails_max:
-            log_id = changes.entries[0][0] >> SEQ_BITS
-            if log_id not in self._tails:  # quicker, and the same
-                for key, end in changes.producers.items():
-                    if end.counter != end.committed:
-                        row = log_id, key[1], end.counter, end.stack[-1]
-                        changes.flush.producers.append(row)
-                return
+        if len(changes.entries) == 1:  # the lone message
+            row = changes.entries[0][0]
+            one = TailGrowth(row >> SEQ_BITS, row & SEQ_MASK)
+            one.entries = 1
+            for key, end in changes.producers.items():
+                if end.counter != end.committed:
+                    one.producers.append((one.log_id, key[1], end.counter, end.stack[-1]))
+            self._plan(one, changes)
+            return
         spans: dict[int, TailGrowth] = {}
         for entry in changes.entries:
             log_id = entry[0] >> SEQ_BITS
@@ -138,7 +139,8 @@ class Unflushed:
 
     def apply(self, changes: Changes) -> None:
         """A commit that was planned here is done."""
-        self.flushed(changes.flush)
+        if changes.flush.logs:
+            self.flushed(changes.flush)
         for span in changes.tails_grown:
             tail = self._tails.get(span.log_id)
             if tail is None:

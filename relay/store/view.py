@@ -13,11 +13,12 @@ from typing import Final
 
 import apsw
 
+from relay import limits
 from relay.chat.dedup import Place, place
 from relay.chat.entries import Entry, Extra, Kind, Submission
 from relay.chat.repeats import Descent
 from relay.store.committed import Committed
-from relay.store.log import ReadBudget
+from relay.store.read_budget import ReadBudget
 from relay.store.state import (
     DAMAGED,
     NO_LOG,
@@ -37,7 +38,8 @@ NEW_LOG_READS: Final = 24
 their own."""
 UnpackEntry = Callable[[bytes], Entry]
 """packed ENTRY -> the entry."""
-EDIT_OR_REDACTION: Final = (int(Kind.EDIT), int(Kind.REDACTION))
+REDACTION: Final = int(Kind.REDACTION)
+EDIT_OR_REDACTION: Final = (int(Kind.EDIT), REDACTION)
 MARK: Final = int(Kind.MARK)
 
 
@@ -164,18 +166,29 @@ def _look_at(
     place: tuple[bytes, int],
     unpack_entry: UnpackEntry,
 ) -> None:
-    """Read the entry that a submission is about, and its edits if it may be erased."""
+    """Read the entry that a submission is about, and what it needs to know of its edits.
+
+    All of them only for a redaction. How many there are for another edit, but for one that the
+    sender's inbox has taken.
+    """
     epoch, seq = place
     where = submission.log, epoch, seq
     if log.id and 0 < seq <= log.seq and where not in view.targets:
         found = _target(committed, log, seq, unpack_entry)
         if found is not None and found.entry.epoch == epoch:
             view.targets[where] = found
-    if submission.kind not in EDIT_OR_REDACTION or where not in view.targets:
+    kind = submission.kind
+    if kind not in EDIT_OR_REDACTION or where not in view.targets:
         return
-    if (submission.log, seq) not in view.edits:
-        edits = [_target(committed, log, one, unpack_entry) for one in committed.edits(log.id, seq)]
-        view.edits[submission.log, seq] = [edit for edit in edits if edit is not None]
+    message = submission.log, seq
+    if kind == REDACTION:
+        if message not in view.edits:
+            found_edits = [
+                _target(committed, log, one, unpack_entry) for one in committed.edits(log.id, seq)
+            ]
+            view.edits[message] = [edit for edit in found_edits if edit is not None]
+    elif message not in view.edit_counts and not (submission.extra and submission.extra.origin_seq):
+        view.edit_counts[message] = committed.count_edits(log.id, seq, limits.EDITS_MAX)
 
 
 def _target(

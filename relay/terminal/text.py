@@ -26,9 +26,10 @@ CUT: Final = "[…]"
 TAB_COLUMNS: Final = 8
 
 _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-_BLANKS: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800")
-"""Letters and symbols by category that show as nothing: Hangul fillers, the empty braille cell."""
-_INVISIBLE_MARKS: Final = frozenset("\u034f\u17b4\u17b5")
+_BLANKS: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800\U00013441\U00013442\U0001d159")
+"""Letters and symbols by category that show as nothing: Hangul fillers, the empty braille cell,
+blank hieroglyphs, a note without a head."""
+_INVISIBLE_MARKS: Final = frozenset("\u034f\u17b4\u17b5\U00016fe4")
 _NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789@~")
 _NAME_REST: Final = (_NAME_FIRST - {"~"}) | frozenset("_-")
 _DOTTED_CIRCLE: Final = "\u25cc"

@@ -293,6 +293,11 @@ def is_control(packed: bytes) -> bool:
     )
 
 
+def is_message(packed: bytes) -> bool:
+    """Tell whether a packed ENTRY of our own store is a message."""
+    return unpack_entry(packed).kind == Kind.MESSAGE
+
+
 def unpack_entry(packed: bytes) -> EntryMessage:
     """Return a packed ENTRY of our own store."""
     fields = cast("list[object]", msgpack.unpackb(packed))
@@ -306,7 +311,7 @@ def unpack_client(content: bytes) -> list[ClientEnvelope]:
     Raises:
         EnvelopeError: anything that is not a sequence of legal envelopes of a client.
     """
-    return cast("list[ClientEnvelope]", _CLIENT.unpack(content))
+    return _CLIENT.unpack(content)
 
 
 def unpack_server(content: bytes) -> list[ServerEnvelope]:
@@ -315,4 +320,4 @@ def unpack_server(content: bytes) -> list[ServerEnvelope]:
     Raises:
         EnvelopeError: anything that is not a sequence of legal envelopes of a server.
     """
-    return cast("list[ServerEnvelope]", _SERVER.unpack(content))
+    return _SERVER.unpack(content)

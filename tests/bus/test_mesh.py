@@ -17,7 +17,7 @@ from relay.bus.link import Link
 from relay.bus.mesh import Mesh, Peer
 from relay.bus.messages import Announced, Batch, Evict, Heads, Introduction, Message, Subscribe
 from relay.bus.packing import pack
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 
 EPOCH = b"epoch..."
 
@@ -128,7 +128,7 @@ async def test_strangers_are_refused(tmp_path: Path, words: bytes) -> None:
         worker.peers = [Peer(1, 11, os.getpid())]
         reader, writer = await asyncio.open_unix_connection(str(Mesh.path(tmp_path / "bus", 0, 10)))
         writer.write(words + pack(Subscribe("lobby")))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             with suppress(ConnectionResetError):
                 assert await reader.read() == b""
         writer.close()
@@ -143,7 +143,7 @@ async def test_another_process_is_refused(tmp_path: Path) -> None:
         worker.peers = [Peer(1, 11, os.getpid() + 1)]
         reader, writer = await asyncio.open_unix_connection(str(Mesh.path(tmp_path / "bus", 0, 10)))
         writer.write(pack(Introduction(1, 11)))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             assert await reader.read() == b""
         writer.close()
         assert worker.links == {}

@@ -76,6 +76,10 @@ REFUSED: dict[str, tuple[Account, requests.Request, Any, Reason]] = {
     "a look-alike": (
         NOBODY, register(root()), context(looks_alike=True), Reason.LOOKS_ALIKE,
     ),
+    "a look-alike by invitation": (
+        NOBODY, register(root(), TOKEN, invited=True), context("invite", looks_alike=True),
+        Reason.LOOKS_ALIKE,
+    ),
     "a link for another name": (
         NOBODY, register(root(name="bob")), context(), Reason.BAD_REQUEST,
     ),
@@ -152,6 +156,26 @@ def test_asked_again_it_is_so_already(what: str) -> None:
     """A home may die after the commit and before the answer."""
     account, request = AGAIN[what]
     assert decide_request.about_account(account, request, context()).event is None
+
+
+def test_whose_invitation_has_expired_is_told_so() -> None:
+    """And nobody else: who has another one learns nothing of the right one."""
+    for token, text in ((TOKEN, "has expired"), (OTHER, "is kept"), (b"", "is kept")):
+        with pytest.raises(Refused, match=text) as caught:
+            decide_request.about_account(RESERVED, register(root(), token), context(now=NOW + 1))
+        assert caught.value.reason is Reason.INVITATION_NEEDED
+
+
+def test_nobody_makes_themselves_an_operator() -> None:
+    """An invitation does, if it says so; not the wish for it."""
+    for registration, invited, wanted in (
+        ("open", False, True), ("open", True, True), ("invite", True, True),
+        ("invite", True, False),
+    ):  # fmt: skip
+        request = requests.Register(root(), TOKEN, invited, wanted, False)
+        event = decide_request.about_account(NOBODY, request, context(registration)).event
+        assert isinstance(event, events.Created)
+        assert event.operator is (invited and wanted), (registration, invited, wanted)
 
 
 def test_an_offer_becomes_a_device() -> None:
@@ -406,3 +430,14 @@ class AccountMachine(RuleBasedStateMachine):
 
 AccountMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 test_any_mix_of_requests = AccountMachine.TestCase
+
+
+def test_an_invitation_is_open_until_it_is_used_or_ends() -> None:
+    hashed = bytes(32)
+    made = invitation.applied(invitation.Invitation(), events.Invited(hashed, 1000, False, "ann"))
+    assert not invitation.is_open(invitation.Invitation(), 0)
+    assert invitation.is_open(made, 999)
+    assert not invitation.is_open(made, 1000)
+    assert not invitation.is_open(invitation.applied(made, events.Bound("bob", bytes(32))), 999)
+    for_ever = made._replace(invited=events.Invited(hashed, 0, False, "ann"))
+    assert invitation.is_open(for_ever, 1 << 62)

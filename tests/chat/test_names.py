@@ -112,6 +112,7 @@ def test_displays(text: str) -> None:
         "a\u2066b", "a\u200bb", "a\u200db", "\ufeffa", "a\u00adb", "a\ue000", "a\U000e0041",
         "a\u2028b", "a\u2029b", "a\ud800", "a\u0378", "\u00a0x",
         "a\u3164", "\u115f", "\uffa0", "\u2800", "a\ufe0f", "a\U000e0100",
+        "al\u034fice", "al\U00016fe4ice", "a\U00013441", "a\U00013442", "a\U0001d159",
         "\u0301e", "\u20dd", "e" + "\u0301" * 5, "e" + "\u0301\u20dd" * 3, "x" + "\u0301" * 63,
     ],
 )  # fmt: skip

@@ -71,6 +71,10 @@ def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_pa
     assert "NOT_ALLOWED" in done("invite", address, keys=bob, status=1)
     output = done("register", address, "--name", "rob", "--invitation", token, status=1)
     assert "INVITATION_NEEDED" in output
+    later = token_in(done("invite", address))
+    for refused in ("bob", "b0b"):  # a mistyped name does not use it up
+        done("register", address, "--name", refused, "--invitation", later, status=1)
+    done("register", address, "--name", "ann", "--invitation", later, keys=tmp_path / "ann")
     assert "used, for the name 'bob'" in done("invite", address, "--revoke", token, status=1)
     token = token_in(done("invite", address))
     assert "NOT_ALLOWED" in done("invite", address, "--revoke", token, keys=bob, status=1)
@@ -85,7 +89,26 @@ def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_pa
     done("invite", "--data", relay.data, "--revoke", token)
     with Relay(relay.data, settings={"accounts.registration": "kept"}) as again:
         line = ["register", again.address, "--name", "rob", "--invitation", token]
-        assert "INVITATION_NEEDED" in done(*line, status=1)
+        output = done(*line, status=1)
+        assert "INVITATION_NEEDED" in output
+        assert "for another one" in output
+        assert "--invitation TEXT" not in output, "they have one"
+
+
+def test_invitations_that_expire(by_invitation: Relay, tmp_path: Path) -> None:
+    """By the clock: what was made for less than a second is over when it is used."""
+    relay, address = by_invitation, by_invitation.address
+    an_operator(relay)
+    soon = ("--days", "0.000001")
+    token = token_in(done("invite", address, *soon))
+    kept = token_in(done("user", "add", address, "kim", *soon))
+    for name, one, said in (("rob", token, "not any more"), ("kim", kept, "has expired")):
+        output = done("register", address, "--name", name, "--invitation", one, status=1)
+        assert said in output
+        assert "for another one" in output
+    assert "has expired" in done("user", "show", address, "kim")
+    again = token_in(done("user", "add", address, "kim"))
+    done("register", address, "--name", "kim", "--invitation", again, keys=tmp_path / "kim")
 
 
 def test_a_server_that_is_closed(tmp_path: Path) -> None:

@@ -222,10 +222,13 @@ def test_what_is_unread_is_told_and_marked(relay: Relay, room: str) -> None:
     done("room", "invite", address, second, "dora", "--name", "carl")
     for text in ("one", "two"):
         done("send", address, room, text, "--name", "carl")
+    for to in (room, "@carl", "@dora"):
+        done("send", address, to, "a script of dora's", "--name", "dora")
     assert unread() == {room: 2, second: 0}
     with Terminal("chat", address, f"{room}-3", "--name", "dora") as dora:
         dora.shows(f"unread: {room} (2)")
         dora.shows(f"invited to: {second};")
+        assert "since you were last here" not in dora.text
         dora.press("/quit\r")
         assert dora.ends() == 0
     with Terminal("chat", address, room, "--name", "dora") as dora:

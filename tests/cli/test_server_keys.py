@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -87,6 +88,23 @@ def test_a_script_may_name_the_fingerprint(relay: Relay, known: Path) -> None:
     assert "differ" in both.stderr
     assert script(relay, known, "--fingerprint", fingerprint(relay)).returncode == 0
     assert script(relay, known).returncode == 0
+
+
+def test_a_script_that_was_started_from_a_terminal_asks_nobody(
+    relay: Relay, known: Path, tmp_path: Path
+) -> None:
+    """Who works there sees neither what it reads nor what it says, and would answer blindly."""
+    command = shlex.join(
+        relay_command("send", place(relay), "keys", "x", "--known-servers", str(known))
+    )
+    said = tmp_path / "said"
+    with Terminal(
+        program=["sh", "-c", f"{command} </dev/null 2>{said}; echo status $?"]
+    ) as terminal:
+        terminal.shows("status 2")
+    assert "[no]" not in terminal.text
+    assert "there is no terminal to ask at" in said.read_text()
+    assert not known.exists()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--accept-new"]])

@@ -14,13 +14,17 @@ from relay import codec
 from relay.chat.entries import Cursor
 from relay.client.errors import ServerBrokeProtocol
 from relay.client.events import State
+from relay.client.lineage import Expected
 from relay.client.pending_sends import Offer
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Hello, Op, Welcome
+from relay.wire.identity import fingerprint
 from relay.wire.packing import SERVER_SHAPES, pack
 from tests.client.peer import Link
+from tests.support.pair import server_key
 
 EPOCH = b"e" * 8
+KEY = Expected(fingerprint(server_key().spki))
 ENTRY = ["room", EPOCH, 1, 0, 0, "al", b"", b"p" * 8, 1, 0, "", b"", "", EPOCH, 7]
 RIGHT: dict[int, list[object]] = {
     Op.WELCOME: ["alice", 0, 32_768, 1024, "", b"r" * 32],
@@ -104,9 +108,7 @@ def test_there_are_many() -> None:
 def test_every_malformed_envelope(welcome: str) -> None:
     """Also when a right WELCOME comes right behind it, in the same read."""
     for case, content in CASES.items():
-        link = Link(expected_key=None)
-        link.dial()
-        link.state.key.trust(link.state.key.undecided or "")
+        link = Link(expected_key=KEY)
         link.dial()
         hello = link.heard(Hello)
         right = pack(Welcome(hello.name, 0, 32_768, 1024, ""))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 from itertools import pairwise
 from pathlib import Path
 
@@ -84,6 +85,24 @@ def test_a_key_that_was_replaced_is_not_gone_back_to(caplog: pytest.LogCaptureFi
     link.lose()
     link.dial(server_key())
     assert isinstance(link.state.error, ServerKeyMismatch)
+
+
+def test_no_earlier_key_is_gone_back_to(caplog: pytest.LogCaptureFixture) -> None:
+    """Of a server on its third key: not the first, which is its id, and not the one between."""
+    third = generate_private_key(secrets.token_bytes, 2048)
+    keys, server_id = [server_key(), other_key(), third], hash_of(server_key())
+    link = Link(expected_key=Expected(OLD))
+    for key, following in pairwise(keys):
+        link.log_in(key=key, server_id=server_id)
+        announced(link, key, following)
+        link.lose()
+    link.log_in(key=third, server_id=server_id)
+    link.state.key.take_changes()
+    for earlier in keys[:2]:
+        caplog.clear()
+        announced(link, third, earlier)
+        assert "was replaced" in caplog.text
+        assert not link.state.key.take_changes()
 
 
 def test_until_it_is_met_the_old_key_is_as_good() -> None:

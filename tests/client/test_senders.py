@@ -7,6 +7,7 @@ import pytest
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import Pin
 from relay.chat.accounts.links import Kind
+from relay.client.errors import DeviceChainError
 from relay.client.senders import ANSWER_S, NUMBER, Senders
 from relay.wire.device_keys import PrivateDeviceKey, verify
 from relay.wire.envelopes import Account, Chain, Devices
@@ -45,7 +46,7 @@ class Reader:
     def __init__(self, pins: dict[str, Pin] | None = None, own: list[bytes] | None = None) -> None:
         self.pins = {} if pins is None else pins
         self.senders = Senders()
-        self.senders.begin(SERVER, "reader", self.pins, own)
+        self.senders.begin(SERVER, "reader", bytes(32), self.pins, own, [])
 
     def sees(
         self, device: PrivateDeviceKey, packed: list[bytes] | None, name: str = "alice"
@@ -141,7 +142,7 @@ def test_what_the_server_has_lost_is_given_back() -> None:
     """Restored from a backup: the account's own device has the links that are missing."""
     own = list(THREE)
     senders = Senders()
-    senders.begin(SERVER, "alice", {"alice": pin_of(THREE)}, own)
+    senders.begin(SERVER, "alice", pin_of(ONE).root, {"alice": pin_of(THREE)}, own, [])
     assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
     senders.received(Chain(NUMBER, "alice", ONE, True), 0.0)
     given = []
@@ -155,6 +156,15 @@ def test_what_the_server_has_lost_is_given_back() -> None:
     assert not senders.warnings
 
 
+def test_nothing_is_given_back_to_a_list_that_was_forged() -> None:
+    senders = Senders()
+    senders.begin(SERVER, "alice", pin_of(ONE).root, {"alice": pin_of(THREE)}, list(THREE), [])
+    assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
+    senders.received(Chain(NUMBER, "alice", FORK, True), 0.0)
+    assert list(senders.requests(0.0)) == []
+    assert len(senders.warnings) == 1
+
+
 def test_unasked_answers_mean_nothing() -> None:
     senders = Reader().senders
     senders.received(Chain(NUMBER, "alice", ANEW, True), 0.0)
@@ -162,3 +172,73 @@ def test_unasked_answers_mean_nothing() -> None:
     senders.refused("", 0.0)
     assert not senders.seen
     assert not senders.warnings
+
+
+def test_what_a_server_hides_stays_known() -> None:
+    """After the warning too: a fork from there is none of what was seen."""
+    reader = Reader({"alice": pin_of(THREE)})
+    assert "hides" in reader.sees(A, ONE)[0]
+    assert reader.pins["alice"] == pin_of(THREE)
+    assert "contradicts" in reader.sees(C, longer(FORK, Kind.ADD, D, C, D))[0]
+
+
+@pytest.mark.parametrize(
+    ("packed", "output"),
+    [(TWO, "hides"), (longer(TWO, Kind.ADD, C, A, C), "contradicts"), (ANEW, "begun anew")],
+)
+def test_no_link_is_signed_that_would_fork_ones_own_chain(packed: list[bytes], output: str) -> None:
+    """Who approves a device after a removal that the server hides would undo the removal."""
+    senders = Senders()
+    senders.begin(SERVER, "alice", pin_of(ONE).root, {"alice": pin_of(THREE)}, THREE, [])
+    with pytest.raises(DeviceChainError, match=output):
+        senders.hold(packed, chain.read(packed, verify))
+    senders.hold(THREE, chain.read(THREE, verify))
+    four = longer(THREE, Kind.ADD, C, B, C)
+    senders.hold(four, chain.read(four, verify))
+    assert senders.own_links == four
+    assert not senders.warnings
+
+
+def test_a_list_that_was_asked_for_is_held_against_what_was_seen() -> None:
+    reader = Reader()
+    for packed, warnings in ((TWO, 0), (THREE, 0), (TWO, 1), (ANEW, 2), (ANEW, 2)):
+        reader.senders.hold(packed, chain.read(packed, verify))
+        assert len(reader.senders.warnings) == warnings
+    assert reader.senders.seen == {"alice": pin_of(ANEW)}
+
+
+def test_ones_own_links_are_kept_as_they_are_made() -> None:
+    senders = Senders()
+    senders.begin(SERVER, "alice", pin_of(ONE).root, {}, list(TWO), [])
+    senders.extended(THREE[2])
+    assert senders.own_links == THREE
+    offer = longer(THREE, Kind.ADD, C, B, C)[-1][: -links.SIGNATURE_BYTES]
+    senders.extended(offer)
+    senders.extended(TWO[1])
+    assert senders.own_links == THREE
+
+
+def test_who_begins_an_account_anew_knows_its_chain() -> None:
+    """After an operator's reset: what is kept is of the account before."""
+    anew = pin_of(ANEW)
+    senders = Senders()
+    pins = {"alice": pin_of(TWO)}
+    senders.begin(SERVER, "alice", anew.root, pins, list(TWO), list(ANEW))
+    assert senders.take_seen() == ({"alice": anew}, ANEW)
+    assert list(senders.requests(0.0)) == []
+    senders.hold(ANEW, chain.read(ANEW, verify))
+    assert not senders.warnings
+    other = Senders()  # another device, which has not: it asks, and is warned
+    other.begin(SERVER, "alice", anew.root, {"alice": pin_of(ONE)}, list(ONE), [])
+    assert list(other.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
+
+
+def test_a_later_connection_forgets_no_link() -> None:
+    senders = Senders()
+    senders.begin(SERVER, "alice", pin_of(ONE).root, {}, [], list(ONE))
+    senders.hold(TWO, chain.read(TWO, verify))
+    senders.take_seen()
+    senders.offline()
+    senders.begin(SERVER, "alice", pin_of(ONE).root, {}, [], list(ONE))
+    assert senders.own_links is None
+    assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]

@@ -329,20 +329,33 @@ def test_the_retry_timeout_ends_as_busy() -> None:
     assert window.log.stored == [b"c"]
 
 
-def test_what_may_be_stored_is_tried_for_ever() -> None:
-    """BUSY does not mean that it was not stored on an earlier connection."""
-    window = Window(retry_timeout_s=0.0)
-    window.add("a")
-    window.transmitted()
-    window.log.offer(window.out[0])
-    window.sends.offline()
-    window.sends.online(1024)
-    window.transmitted()
-    window.refuse(1, ErrorCode.BUSY, 100)
-    assert window.results == {}
-    window.settle()
-    window.now += 1
-    assert window.results == {"a": Stored(EPOCH, 1)}
+@pytest.mark.parametrize("has_it", [True, False])
+@pytest.mark.parametrize("code", [ErrorCode.UNAVAILABLE, ErrorCode.BUSY])
+def test_what_an_earlier_connection_had_may_be_stored(code: ErrorCode, has_it: bool) -> None:
+    """BUSY does not mean that it was not stored there. Without a time it is tried for ever."""
+    for limit_s in (None, 1.0):
+        window = Window(retry_timeout_s=limit_s)
+        window.add("a", "b")
+        window.transmitted()
+        if has_it:
+            window.log.offer(window.out[0])
+        window.sends.offline()
+        window.sends.online(1024)
+        for _ in range(3):
+            for counter in window.transmitted():
+                window.refuse(counter, code, 600)
+            window.now += 0.61
+            window.sends.handle_deadline(window.now)
+        if limit_s is None:
+            assert window.results == {}
+        else:
+            assert {type(found) for found in window.results.values()} == {Unavailable}
+            window.results.clear()
+        window.add("c")
+        window.settle()
+        stored = [b"a"] if has_it else []
+        assert window.log.stored == (stored if limit_s else [b"a", b"b"]) + [b"c"]
+        assert {type(found) for found in window.results.values()} == {Stored}
 
 
 @pytest.mark.parametrize("has_it", [True, False])

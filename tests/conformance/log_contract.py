@@ -18,13 +18,13 @@ from relay.store.log import (
     IdConflict,
     Outcome,
     Partition,
-    ReadBudget,
     Reader,
     Repeated,
     ResumePoint,
     Stored,
     UnknownOutcome,
 )
+from relay.store.read_budget import ReadBudget
 from tests.support.logs import (
     BOB,
     NOW_MS,

@@ -19,10 +19,10 @@ from relay.wire.cipher import RecordType, padded_size
 from relay.wire.envelopes import ClientEnvelope, History, Join, Leave, Search, Send, Who
 from relay.wire.frames import FrameType, header
 from relay.wire.packing import pack
+from tests.fuzz import chat_attacks
+from tests.fuzz.chat_attacks import HONEST_ROOM
 from tests.fuzz.visitor import Visitor
 
-HONEST_ROOM: Final = "honest"
-"""Attackers may follow it, and not read; nobody but the honest pair sends into it."""
 SHARED: Final = [f"shared-{n}" for n in range(4)]
 BURST_BYTES: Final = 262_144
 
@@ -228,6 +228,13 @@ ATTACKS: Final = {
         Attack("rooms", Stage.LOGIN, _rooms, "a new room with each send"),
         Attack("requests", Stage.LOGIN, _requests, "1,000 requests a record, nothing read"),
         Attack("unread", Stage.LOGIN, _unread, "members that never read", again=False),
+        Attack("searches", Stage.LOGIN, chat_attacks.searches, "searches, and pages of history"),
+        Attack("directs", Stage.LOGIN, chat_attacks.directs, "direct messages to many"),
+        Attack("presence", Stage.LOGIN, chat_attacks.presence, "coming into the pair's room"),
+        Attack("reactions", Stage.HANDSHAKE, chat_attacks.reactions, "edits and reactions"),
+        Attack("moderation", Stage.LOGIN, chat_attacks.moderation, "rooms, begun and ended"),
+        Attack("lists", Stage.LOGIN, chat_attacks.lists, "asking for lists"),
+        Attack("resumes", Stage.HANDSHAKE, chat_attacks.resumes, "returns by ticket", again=False),
         Attack("control", Stage.LOGIN, _control, "pings and pongs"),
         Attack("silent", Stage.SOCKET, _silent, "silent sockets", again=False),
         Attack("half-records", Stage.HANDSHAKE, _half, "records without their end", again=False),

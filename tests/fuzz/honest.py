@@ -10,7 +10,7 @@ from typing import Final
 from relay.client.aio import Client
 from relay.client.errors import ClientError
 from relay.client.events import Gap, Message
-from tests.fuzz.attacks import HONEST_ROOM
+from tests.fuzz.chat_attacks import HONEST_ROOM
 
 INTERVAL_S: Final = 0.01
 """Between two messages; they take turns."""

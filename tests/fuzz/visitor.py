@@ -8,14 +8,20 @@ import random
 import secrets
 import socket
 import time
-from typing import Final
+from typing import Any, Final
 
 from relay import limits
 from relay.wire.cipher import RecordType
 from relay.wire.connection import Connection
-from relay.wire.envelopes import ClientEnvelope
-from relay.wire.events import ConnectionClosed, HandshakeCompleted, ServerKeyOffered
-from relay.wire.packing import pack
+from relay.wire.envelopes import Ack, ClientEnvelope
+from relay.wire.events import (
+    ApplicationData,
+    ConnectionClosed,
+    HandshakeCompleted,
+    ServerKeyOffered,
+)
+from relay.wire.packing import pack, unpack_server
+from relay.wire.tickets import ClientTicket
 from tests.support.devices import login
 
 READ_BYTES: Final = 262_144
@@ -30,22 +36,23 @@ class Visitor:
         self.chance = chance
         self.spki = b""
         """The server's key, once it was offered."""
+        self.source = (
+            f"127.{chance.randrange(1, 255)}.{chance.randrange(256)}.{chance.randrange(1, 255)}"
+        )
         self._port = port
         self._reading: asyncio.Task[None] | None = None
         self.counter = 0
         """The last counter that was sent into this visitor's own room."""
+        self.stored: Ack | None = None
+        """Where a message of this visitor is, for what is about one."""
         self.room = f"r{chance.getrandbits(60):x}"
 
     async def open(self) -> None:
-        """Connect from 127.x.y.z."""
-        chance = self.chance
-        source = (
-            f"127.{chance.randrange(1, 255)}.{chance.randrange(256)}.{chance.randrange(1, 255)}"
-        )
+        """Connect from 127.x.y.z, always the same."""
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
         try:
-            sock.bind((source, 0))
+            sock.bind((self.source, 0))
             async with asyncio.timeout(STEP_S):
                 await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self._port))
         except BaseException:
@@ -53,8 +60,8 @@ class Visitor:
             raise
         self._reader, self._writer = await asyncio.open_connection(sock=sock)
 
-    async def shake(self) -> None:
-        """Run the handshake."""
+    async def shake(self, ticket: ClientTicket | None = None) -> None:
+        """Run the handshake, by a ticket if there is one."""
         connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
         self.connection = connection
         async with asyncio.timeout(STEP_S):
@@ -67,7 +74,7 @@ class Visitor:
                     match event:
                         case ServerKeyOffered(spki=spki):
                             self.spki = spki
-                            connection.accept_server_key(time.monotonic())
+                            connection.accept_server_key(time.monotonic(), ticket)
                         case ConnectionClosed(detail=detail):
                             raise ConnectionResetError(detail)
                         case HandshakeCompleted():
@@ -90,6 +97,25 @@ class Visitor:
             if not await self._reader.read(READ_BYTES):
                 raise ConnectionResetError("no login")
         self.read_on()
+
+    async def listen(self, *wanted: type) -> list[Any]:
+        """Return the first event or envelope of each type, in the order in which they are wanted.
+
+        Not once what the server sends is dropped: see ``read_on``.
+        """
+        found: dict[type, Any] = {}
+        async with asyncio.timeout(STEP_S):
+            while not found.keys() >= set(wanted):
+                data = await self._reader.read(READ_BYTES)
+                if not data:
+                    raise ConnectionResetError("the server ended it")
+                self.connection.receive_data(data, time.monotonic())
+                for event in self.connection.events():
+                    found.setdefault(type(event), event)
+                    if isinstance(event, ApplicationData):
+                        for envelope in unpack_server(event.content):
+                            found.setdefault(type(envelope), envelope)
+        return [found[kind] for kind in wanted]
 
     def read_on(self) -> None:
         """Read, and drop, everything that comes from now on."""

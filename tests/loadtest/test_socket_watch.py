@@ -7,6 +7,7 @@ import pytest
 
 from loadtest.socket_watch import GOOD, Network, WatchedSocket, dial_watched
 from relay.client.address import Address
+from tests.support.cluster import DEADLINE_S
 
 
 @pytest.fixture
@@ -19,9 +20,9 @@ def connect(
     listener: socket.socket, network: Network = GOOD
 ) -> tuple[WatchedSocket, socket.socket]:
     address = Address("127.0.0.1", listener.getsockname()[1])
-    watched = dial_watched(address, 5.0, network)
+    watched = dial_watched(address, DEADLINE_S, network)
     peer, _ = listener.accept()
-    peer.settimeout(5.0)
+    peer.settimeout(DEADLINE_S)
     return watched, peer
 
 

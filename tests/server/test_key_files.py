@@ -15,6 +15,7 @@ import pytest
 
 from relay.errors import StartError
 from relay.server.key_files import KEY_FILE_BYTES_MAX, create_key_file, read_key_file
+from relay.server.lineage_file import read_lineage, write_lineage
 
 
 @pytest.fixture
@@ -75,6 +76,16 @@ def test_a_symbolic_link_is_judged_by_what_it_leads_to(path: Path) -> None:
     with pytest.raises(StartError, match="exists"):
         create_key_file(path, b"other")
     assert path.is_symlink()
+
+
+def test_who_a_server_is_is_read_like_a_key(tmp_path: Path) -> None:
+    """Whoever may write its id decides whose accounts it has."""
+    path = tmp_path / "server.id"
+    write_lineage(path, ["a" * 52])
+    assert read_lineage(path) == ["a" * 52]
+    path.chmod(0o666)
+    with pytest.raises(StartError, match="open to others"):
+        read_lineage(path)
 
 
 READ = """

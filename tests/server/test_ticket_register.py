@@ -105,18 +105,43 @@ def test_a_worker_that_is_stopped_with_a_lock_holds_nobody_up() -> None:
     assert register.begin() == 5
 
 
+def test_two_workers_do_not_take_the_same_numbers() -> None:
+    """Who takes some while another one does gets none: its clients do without tickets."""
+    register = TicketRegister()
+    generation = register.begin()
+    assert generation is not None
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        fcntl.lockf(register._lock_fd, fcntl.LOCK_EX, 1, generation % 4)
+        os.write(write_fd, b"!")
+        signal.pause()
+    assert os.read(read_fd, 1) == b"!"
+    try:
+        assert register.allot(generation) is None
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(read_fd)
+        os.close(write_fd)
+    assert register.allot(generation) == 0
+
+
 def test_an_old_key_has_no_part_in_it_any_more() -> None:
     register = TicketRegister()
     first = register.begin()
     assert first is not None
-    number = register.allot(first)
+    number, used = register.allot(first), register.allot(first)
     assert number is not None
+    assert used is not None
+    assert register.spend(first, used)
     for _ in range(4):
         last = register.begin()
     assert last == 5
-    assert register.allot(first) in (1, None)
+    assert register.allot(first) in (2, None)
     assert not register.spend(first, number)
-    assert register.spend(last, number), "the part is clean"
+    assert register.spend(last, number)
+    assert register.spend(last, used), "the part is clean"
 
 
 def test_what_is_given_out_is_bounded() -> None:

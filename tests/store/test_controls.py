@@ -11,12 +11,13 @@ from relay.chat.rooms import events
 from relay.chat.rooms.events import Kind, Role
 from relay.server.worker.home.room_rules import RoomRules
 from relay.store.integrity import damage
+from relay.store.log import Began
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import unpack_entry
 from tests.store.test_direct import control
 from tests.store.test_members import ANN, BOB, change
-from tests.support.logs import append, message, open_partition, unnoticed
+from tests.support.logs import NOW_MS, append, message, open_partition, unnoticed
 
 FALSE_CONTROL = b"\x03\xaarelay/room"
 """What a control entry has in it, as the body of a message."""
@@ -125,3 +126,60 @@ def test_a_file_of_format_2_is_brought_up_to_date(
     assert len(reader.controls("@alice")) == 2
     reader.close()
     assert look(path) is None
+
+
+def begun_again(partition: SqlitePartition, *statements: str) -> Path:
+    """Delete the lobby, begin a room of its name by a message, and close and change its file."""
+    append(partition, change(4, events.Deleted("over")))
+    (began,) = partition.append([message(3)], NOW_MS)
+    assert type(began) is Began
+    assert (began.first.seq, began.seq) == (7, 8)
+    return changed(partition, *statements)
+
+
+UNKNOWN_AS_IT_WAS = (
+    "DELETE FROM control WHERE seq=7 AND log_id=(SELECT id FROM log WHERE name='lobby')",
+    "DELETE FROM meta WHERE key='creations_noted'",
+)
+
+
+def test_a_room_that_a_message_begins_again(partition: SqlitePartition) -> None:
+    """The entry that begins it is a control as any other: for a check, and for who counts."""
+    path = begun_again(partition)
+    assert look(path) is None
+    reader = SqliteReader(path)
+    assert [unpack_entry(one).seq for one in reader.controls("lobby")] == [1, 2, 4, 6, 7]
+    reader.close()
+
+
+def test_a_room_that_a_message_began_again_in_an_older_relay(
+    partition: SqlitePartition, tmp_path: Path
+) -> None:
+    """It did not note that entry: its file is whole, and what it lacks is added."""
+    path = begun_again(partition, *UNKNOWN_AS_IT_WAS)
+    assert look(path) is None
+    open_partition(tmp_path).close()
+    reader = SqliteReader(path)
+    assert [unpack_entry(one).seq for one in reader.controls("lobby")] == [1, 2, 4, 6, 7]
+    reader.close()
+
+
+def test_a_message_at_the_beginning_of_an_epoch_is_no_room(
+    partition: SqlitePartition, tmp_path: Path
+) -> None:
+    """Whatever is in it; and one that cannot be read does not keep the file from being opened."""
+    partition.close()
+    (tmp_path / "00.lock").unlink()  # the next append begins an epoch
+    again = open_partition(tmp_path)
+    again._rules = RoomRules(anyone_creates=True)
+    append(again, message(3, FALSE_CONTROL))
+    path = changed(again, UNKNOWN_AS_IT_WAS[1])
+    open_partition(tmp_path).close()
+    assert look(path) is None
+    broken = "UPDATE entry SET packed=x'c1' || CAST('relay/room' AS BLOB) WHERE id & 0xFFFF=6"
+    connection = apsw.Connection(str(path))
+    connection.execute(broken)
+    connection.execute(UNKNOWN_AS_IT_WAS[1])
+    connection.close()
+    unnoticed(again)
+    open_partition(tmp_path).close()

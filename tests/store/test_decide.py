@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import apsw
+import pytest
 
 from relay.chat.entries import Submission, committed, unpacked
 from relay.chat.repeats import Stack
@@ -16,7 +17,7 @@ from relay.chat.rooms.state import Room
 from relay.server.worker.home.room_entries import entry_of
 from relay.server.worker.home.room_rules import RoomRules
 from relay.store import apply
-from relay.store.decide import Decision
+from relay.store.decide import Decision, Pack
 from relay.store.log import (
     Began,
     Denied,
@@ -30,7 +31,7 @@ from relay.store.log import (
 from relay.store.rules import Rules
 from relay.store.schema import rows
 from relay.store.sqlite import SqlitePartition
-from relay.store.state import NO_LOG, Changes, LogEnd, Original, ProducerEnd, View
+from relay.store.state import NO_LOG, SEQ_MASK, Changes, LogEnd, Original, ProducerEnd, View
 from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import ALICE, BOB, NOW_MS, append, message, messages, open_partition
 
@@ -54,15 +55,13 @@ def view(batch: list[Submission], log: LogEnd, known: dict[bytes, tuple[int, Sta
 
 
 def decide(
-    made: View, batch: list[Submission], rules: Rules | None = None
+    made: View, batch: list[Submission], rules: Rules | None = None, pack: Pack = pack_entry
 ) -> tuple[list[Outcome], Changes]:
     def random_bytes(count: int) -> bytes:
         assert count == len(NEW_EPOCH)
         return NEW_EPOCH
 
-    decision = Decision(
-        made, now_ms=NOW_MS, pack=pack_entry, random_bytes=random_bytes, rules=rules
-    )
+    decision = Decision(made, now_ms=NOW_MS, pack=pack, random_bytes=random_bytes, rules=rules)
     return decision.decide(batch), decision.changes
 
 
@@ -91,6 +90,32 @@ def test_a_first_message_begins_a_room() -> None:
     ((log_id, seq, guarded, due_ms, packed),) = changes.states.values()
     assert (log_id, seq, guarded, due_ms) == (5, 1, 0, 0)
     assert states.unpack(packed).created == 1
+
+
+@pytest.mark.parametrize("why", ["packing", "full"])
+def test_a_message_that_cannot_be_stored_begins_no_room(why: str) -> None:
+    """Its create entry would be committed, and told to nobody. The next one begins it."""
+    ended = states.applied(Room(), events.Created(Kind.PUBLIC, True, b"r" * 32), "alice", 1)
+    ended = states.applied(ended, events.Deleted(""), "alice", 2)
+    seq = SEQ_MASK - 1 if why == "full" else 7
+    log = LogEnd(3, EPOCH, 1, seq, NOW_MS, 2, guarded=True, packed_state=states.pack(ended))
+    batch = [message(1, b"cannot be packed"), message(1, b"can")]
+
+    def pack(fields: tuple[object, ...]) -> bytes:
+        if b"cannot be packed" in fields:
+            raise ValueError
+        return pack_entry(fields)
+
+    outcomes, changes = decide(view(batch, log, {}), batch, RULES, pack)
+    assert isinstance(outcomes[0], LogRefused)
+    if why == "full":
+        assert isinstance(outcomes[1], LogRefused)
+        assert (changes.entries, changes.states) == ([], {})
+        return
+    began = outcomes[1]
+    assert isinstance(began, Began)
+    assert (began.first.seq, began.seq) == (8, 9)
+    assert len(changes.entries) == 2
 
 
 def test_rights_are_judged_in_the_order_of_the_log() -> None:

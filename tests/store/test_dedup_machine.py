@@ -22,11 +22,11 @@ from relay.store.log import (
     IdConflict,
     LogRefused,
     Outcome,
-    ReadBudget,
     Repeated,
     Stored,
     UnknownOutcome,
 )
+from relay.store.read_budget import ReadBudget
 from relay.store.reader import SqliteReader
 from tests.support.logs import NOW_MS, die, entries, message, open_partition
 

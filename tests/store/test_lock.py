@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 from relay.store.errors import NotTheWriter, StoreUnavailable
+from relay.store.generation import Host
 from relay.store.lock import PartitionLock
+from relay.store.opening import Check, open_first
+from relay.wire.packing import unpack_entry
 
 HOLD = """
 import sys
@@ -90,3 +93,22 @@ def test_a_note_that_cannot_be_read_is_a_doubt(tmp_path: Path, garbage: bytes) -
     with PartitionLock(tmp_path / "00.lock") as lock:
         assert lock.doubt(file) is not None
         assert lock.read_note() is None
+
+
+def test_a_lock_file_that_cannot_be_read_is_an_error_of_the_store(tmp_path: Path) -> None:
+    """It costs one partition: the worker goes on with the others."""
+    lock = PartitionLock(tmp_path / "00.lock")
+    os.dup2(directory := os.open(tmp_path, os.O_RDONLY), lock._fd)  # reads of it fail
+    os.close(directory)
+    host = Host("boot", os.urandom)
+    path = tmp_path / "00.sqlite"
+    for look in (
+        lock.read_note,
+        lock.refusal,
+        lambda: lock.doubt(path),
+        lambda: open_first(path, lock, host, "process", Check(unpack_entry, 1.0)),
+        lambda: open_first(path, lock, host, "process", Check(unpack_entry, None)),
+    ):
+        with pytest.raises(StoreUnavailable):
+            look()
+    lock.close()

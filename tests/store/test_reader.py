@@ -176,3 +176,52 @@ def test_a_log_of_which_nothing_is_kept() -> None:
         10,
         GapInfo(cursor, Cursor(A, 10), GapReason.RETENTION),
     )
+
+
+# --- a room that has begun again and again --------------------------------------------------------
+def beginning_again(partition: SqlitePartition, every: int, epochs: int) -> list[Segment]:
+    """A log with a new epoch every so many entries."""
+    append(partition, *messages(1, every * epochs))
+    found = [Segment(1, partition.head("lobby").epoch)]
+    found += [Segment(1 + every * n, b"epoch%3d" % n) for n in range(1, epochs)]
+    connection = apsw.Connection(str(partition.path))
+    connection.executemany("INSERT INTO epoch VALUES (1, ?, ?, 1)", found[1:])
+    connection.close()
+    return found
+
+
+@pytest.mark.parametrize("floor", [0, 1, 5, 6, 14, 21])
+def test_where_a_reader_goes_on_of_few_segments(
+    partition: SqlitePartition, reader: SqliteReader, floor: int
+) -> None:
+    """What is read of the file comes to the same as all of it, wherever somebody is."""
+    segments = beginning_again(partition, 3, 7)
+    if floor:
+        partition.flush()
+        assert partition.remove("lobby", floor, 0).floor == floor
+    view = LogView(floor, 21, segments)
+    for epoch in (NO_EPOCH, X, *(segment.epoch for segment in segments)):
+        for seq in range(24):
+            for head_seq in range(1, 22):
+                cursor, head = Cursor(epoch, seq), Head(segments[-1].epoch, head_seq)
+                wanted = resume_point(view, cursor, head)
+                assert reader.resume("lobby", cursor, head) == wanted, (cursor, head)
+    assert reader.head("lobby") == Head(segments[-1].epoch, 21)
+
+
+def test_few_of_many_segments_are_read(partition: SqlitePartition, reader: SqliteReader) -> None:
+    segments = beginning_again(partition, 1, 400)
+    head = Head(segments[-1].epoch, 400)
+    assert reader.head("lobby") == head
+    read: list[tuple[object, ...]] = []
+    connection = reader._opened()
+    assert connection is not None
+    connection.row_trace = lambda _, row: read.append(row) or row  # type: ignore[func-returns-value]
+    for cursor in (Cursor(X, 200), Cursor(segments[9].epoch, 300), Cursor(NO_EPOCH, 0)):
+        read.clear()
+        reader.resume("lobby", cursor, head)
+        assert 0 < len(read) < 10
+    read.clear()
+    assert reader.head("lobby") == head
+    assert reader.floor("lobby") == 0
+    assert 0 < len(read) < 10

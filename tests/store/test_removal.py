@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import random
 from pathlib import Path
 
 import apsw
 import pytest
 
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason, Kind
-from relay.store import contents
+from relay.store import contents, newest
 from relay.store.checkpoint import Checkpointer, finish
 from relay.store.examine import examine
 from relay.store.generation import Host
 from relay.store.keeping import AT_ONCE, Excess, Keep, Measured, stricter, upto
 from relay.store.log import Forbidden, IdConflict, Repeated
+from relay.store.newest import Newest
 from relay.store.removal import ROWS_PER_STEP
 from relay.store.removal_reader import RemovalReader
 from relay.store.salvage import salvage
 from relay.store.schema import pragma
 from relay.store.sqlite import SqlitePartition
-from relay.wire.packing import unpack_entry
+from relay.wire.packing import is_message, unpack_entry
 from tests.store.test_direct import copy, offer, one
 from tests.support.logs import (
     BOB,
@@ -48,7 +51,7 @@ def removed(partition: SqlitePartition, last: int, log: str = LOG, controls: int
 
 @pytest.fixture
 def reader(tmp_path: Path) -> RemovalReader:
-    return RemovalReader(tmp_path / "00.sqlite")
+    return RemovalReader(tmp_path / "00.sqlite", Newest(is_message))
 
 
 def seqs(reader: RemovalReader, log: str = LOG, after: int = 0) -> list[int]:
@@ -213,7 +216,7 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
         monkey.undo()
         assert found == [("lobby", 300, 0), ("tea", 1, 0)]
         again = open_partition(new)
-        reader = RemovalReader(new / "00.sqlite")
+        reader = RemovalReader(new / "00.sqlite", Newest(is_message))
         assert seqs(reader) == list(range(201, 301))
         assert type(one(again, message(7))) is Repeated
         assert one(again, message(7, b"else")) == IdConflict(7)
@@ -234,6 +237,7 @@ def bound(keep: Keep, *, head: int = 1000, now_ms: int = 10**9) -> Excess:
         now_ms=now_ms,
         grace_ms=5000,
         time_of=lambda seq: 10**9 - (1000 - seq) * 1000,
+        older=lambda most: (max(0, head - most), True),
         end_of_excess=lambda most: max(0, head - most),
     )
 
@@ -252,14 +256,15 @@ def bound(keep: Keep, *, head: int = 1000, now_ms: int = 10**9) -> Excess:
     ],
 )
 def test_how_much_is_kept(keep: Keep, expected: int) -> None:
-    assert bound(keep) == (expected, expected == AT_ONCE)
+    assert bound(keep) == (expected, expected == AT_ONCE, True)
 
 
 def test_a_clock_that_jumps_removes_a_tenth_in_one_pass() -> None:
     year_ms = 365 * 86_400_000
-    assert bound(Keep(age_s=86_400), now_ms=10**9 + year_ms) == (AT_ONCE, True)
-    assert bound(Keep(age_s=86_400), head=100_000, now_ms=10**9 + year_ms) == (10_000, True)
-    assert bound(Keep(age_s=1), head=1, now_ms=10**9 + year_ms) == (0, False), "the last one stays"
+    assert bound(Keep(age_s=86_400), now_ms=10**9 + year_ms) == (AT_ONCE, True, True)
+    assert bound(Keep(age_s=86_400), head=100_000, now_ms=10**9 + year_ms) == (10_000, True, True)
+    last = bound(Keep(age_s=1), head=1, now_ms=10**9 + year_ms)
+    assert last == (0, False, True), "the last one stays"
 
 
 def test_the_stricter_of_two() -> None:
@@ -279,3 +284,39 @@ def test_what_a_log_is_measured_by(tmp_path: Path, reader: RemovalReader) -> Non
         1700, abs=2
     )
     assert reader.removable("elsewhere", Keep(messages=1), now_ms, 0).upto == 0
+
+
+def test_messages_are_counted_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is written and removed meanwhile, and however little is read at a time."""
+    monkeypatch.setattr(newest, "ENTRIES_LEAST", 60)
+    partition = open_partition(tmp_path)
+    chosen = random.Random(20)
+    counted, counters = Newest(is_message), itertools.count(2)
+    first = append(partition, offer(1, Kind.MESSAGE, b"first", log=LOG))[0]
+    for turn in range(400):
+        most = chosen.choice((1, 5, 5, 5, 8))
+        kind = Kind.MESSAGE if chosen.random() < (0.7, 0.05)[turn // 100 % 2] else Kind.REACTION
+        about = None if kind is Kind.MESSAGE else first
+        [written] = append(partition, offer(next(counters), kind, b"x", about, log=LOG))
+        if kind is Kind.MESSAGE:
+            first = written
+        monkeypatch.setattr(newest, "ENTRIES_PER_STEP", chosen.choice((1, 3, 1000)))
+        for _ in range(1000):
+            with contextlib.closing(RemovalReader(tmp_path / "00.sqlite", counted)) as reader:
+                excess = reader.removable(LOG, Keep(messages=most), NOW_MS + 10**6, 0)
+                kept = reader.read(LOG, reader.floor(LOG), 10**6, 10**9).rows
+            if excess.counted:
+                break
+        stay = [row for row in kept if row[0] > excess.upto]
+        many = len(kept) > max(60, most * newest.ENTRIES_PER_MESSAGE)
+        expected = min(most, sum(is_message(packed) for _, packed in kept))
+        found = sum(is_message(packed) for _, packed in stay)
+        assert found == expected or (found < expected and many), turn
+        assert len(stay) <= max(60, most * newest.ENTRIES_PER_MESSAGE)
+        last = chosen.choice((0, 0, 0, 0, excess.upto, excess.upto, kept[-1][0] - 3))
+        removed(partition, last)
+        if last >= first.seq:
+            first = append(partition, offer(next(counters), Kind.MESSAGE, b"x", log=LOG))[0]
+    partition.close()

@@ -110,6 +110,21 @@ def test_words_are_found_newest_first(indexed: Indexed) -> None:
     assert indexed.found("tea", "nowhere") == []
 
 
+def test_scripts_without_spaces_and_emoji_have_words(indexed: Indexed) -> None:
+    """A part of a sentence is found; characters that stand elsewhere in it are not."""
+    indexed.append("你好世界,今天天气很好")
+    indexed.append("コーヒーは四時です")
+    indexed.append("tea at four🫖🎉 ❤️")
+    indexed.append("שלום עולם, 한국어 메시지")
+    for typed, seq in (("天气", 1), ("世界 今天", 1), ("コーヒー", 2), ("四時", 2), ("🫖", 3)):
+        assert indexed.found(typed) == [seq], typed
+    for typed, seq in (("four", 3), ("🎉 tea", 3), ("❤️", 3), ("❤", 3), ("עולם", 4), ("한국어", 4)):
+        assert indexed.found(typed) == [seq], typed
+    for typed in ("气天", "世今", "時四", "🍵", "한국", "1f389"):
+        assert indexed.found(typed) == [], typed
+    assert indexed.found('"今天天气"') == [1]
+
+
 @pytest.mark.parametrize(
     "typed",
     ['"', '""', "OR", "tea OR", "NEAR(tea 5)", "tea*", "-tea", "body:tea", "te'a; DROP TABLE",
@@ -122,7 +137,7 @@ def test_whatever_is_typed_is_words(indexed: Indexed, typed: str) -> None:
     if match_of(typed):
         indexed.look(typed)
     else:
-        assert not any(char.isalnum() for char in typed)
+        assert not any(char.isalnum() or char == "🫖" for char in typed)
 
 
 @given(typed=st.text(max_size=64))
@@ -162,6 +177,21 @@ def test_an_edit_takes_the_place_of_what_was_said(indexed: Indexed) -> None:
     )  # of the edit alone: the one before counts
     assert indexed.found("mug") == []
     assert indexed.found("teapot") == [first.seq]
+
+
+def test_an_edit_does_not_have_those_before_read_again(indexed: Indexed) -> None:
+    """However many there are, one is read besides the message."""
+    first = indexed.append("a kettle")
+    for n in range(20):
+        indexed.append(f"mug {n}", kind=Kind.EDIT, about=first)
+    indexed.follow()
+    partition, read = indexed.follower._partition, []
+    assert partition is not None
+    partition.row_trace = lambda _, row: read.append(row) or row  # type: ignore[func-returns-value]
+    indexed.append("a mug", kind=Kind.EDIT, about=first)
+    assert indexed.found("mug") == [first.seq]
+    assert "a mug" in repr(read[-1])
+    assert not [row for row in read if "mug 19" in repr(row)]
 
 
 @pytest.mark.parametrize("followed", [True, False], ids=["at once", "later"])

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import resource
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,13 +27,14 @@ from relay.store.log import LogRefused, Repeated, Stored, UnknownOutcome
 from relay.store.reader import SqliteReader
 from relay.store.schema import check_sqlite, pragma, translated
 from relay.store.sqlite import SqlitePartition
-from relay.store.state import LOGS_MAX, SEQ_MASK, Changes
+from relay.store.state import LOGS_MAX, SEQ_MASK, Changes, More
 from tests.store.conftest import Hooks
 from tests.support.logs import (
     BOB,
     NOW_MS,
     PAGE_BYTES,
     append,
+    die,
     message,
     messages,
     open_partition,
@@ -90,6 +93,36 @@ def test_a_commit_of_nothing_proves_that_it_can_be_written(
     partition.close()
 
 
+def test_what_is_noted_again_and_again_while_commits_fail_is_written_once(tmp_path: Path) -> None:
+    """The last of each. Whoever notes it does so each second until it is written."""
+    fails, written = [True], []
+
+    def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
+        if fails[0]:
+            raise apsw.FullError("no space")
+        written.append(changes.more)
+        apply.write(connection, changes, day)
+
+    partition = open_partition(tmp_path, write=write)
+    for n in range(50):
+        partition.confirm([("@ann", 1), ("@ann", 2)])
+        partition.note_seen([("@ann", n), ("@bob", n)])
+        partition.note_folds([("@ann", n, b"%d" % n)])
+        partition.prove()
+        with pytest.raises(StoreFull):
+            partition.append([], NOW_MS)
+    fails[0] = False
+    partition.append([], NOW_MS)
+    partition.append([], NOW_MS)
+    assert len(written) == 1, "what was written is not written again"
+    more = written[0]
+    assert isinstance(more, More)
+    assert more.confirmed == [("@ann", 1), ("@ann", 2)]
+    assert more.seen == [(49, "@ann"), (49, "@bob")]
+    assert more.folds == [(49, b"49", "@ann")]
+    partition.close()
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 1 MiB."""
@@ -121,6 +154,62 @@ def test_a_disk_that_is_really_full(small_disk: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     assert append(partition, message(counter + 1, b"x" * 20_000))[0][:2] == (epoch, counter + 1)
     reader.close()
+    partition.close()
+
+
+def test_a_limit_for_files_is_a_full_disk(tmp_path: Path) -> None:
+    """As a quota: nothing of what was refused is there, and nothing else is in doubt."""
+    partition = open_partition(tmp_path)
+    epoch = append(partition, message(1))[0].epoch
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    counter = 1
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, hard))
+    try:
+        with contextlib.suppress(StoreFull):
+            while counter < 1000:
+                append(partition, message(counter + 1, b"x" * 20_000))
+                counter += 1
+        with pytest.raises(StoreFull):
+            append(partition, message(counter + 1, b"x" * 20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert 5 < counter < 1000
+    assert append(partition, message(counter + 1, b"x"))[0][:2] == (epoch, counter + 1)
+    partition.close()
+
+
+def test_no_room_for_the_index_of_a_log_is_a_full_disk(small_disk: Path) -> None:
+    """After a killed relay it has to be made anew."""
+    partition = open_partition(small_disk)
+    append(partition, message(1))
+    die(partition)
+    (small_disk / "00.sqlite-shm").unlink()
+    filler = small_disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(4096))
+    with pytest.raises(StoreFull):
+        open_partition(small_disk)
+    filler.unlink()
+    partition = open_partition(small_disk)
+    assert partition.head("lobby").seq == 1
+    partition.close()
+
+
+def test_a_file_that_is_removed_takes_nothing_more(tmp_path: Path) -> None:
+    """Nobody would find it again. Put back, it goes on, in the same epoch."""
+    partition = open_partition(tmp_path)
+    epoch = append(partition, message(1))[0].epoch
+    aside = tmp_path / "aside"
+    partition.path.rename(aside)
+    for later_ms in (1000, 1001, 5000):
+        with pytest.raises(StoreUnavailable, match="put that very file back"):
+            append(partition, message(2), now_ms=NOW_MS + later_ms)
+    partition.path.write_bytes(b"")
+    with pytest.raises(StoreUnavailable, match="put that very file back"):
+        append(partition, message(2), now_ms=NOW_MS + 6000)
+    aside.rename(partition.path)
+    assert append(partition, message(2), now_ms=NOW_MS + 7000)[0][:2] == (epoch, 2)
     partition.close()
 
 

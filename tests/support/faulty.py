@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from relay.chat.entries import Head, Submission
     from relay.server.context import WorkerContext
     from relay.server.worker.process.parts import WorkerParts
-    from relay.store.log import Outcome, Partition, ReadBudget
+    from relay.store.log import Outcome, Partition
+from relay.store.read_budget import ReadBudget
 
 TRIGGER = b"fault"
 """A message whose body has this makes the fault strike."""

@@ -39,6 +39,7 @@ def attack(context: WorkerContext, more: str) -> None:
     for path in secret:
         attempt(f"read {path.name}", lambda path=path: len(path.read_bytes()))  # type: ignore[misc]
         attempt(f"write {path.name}", lambda path=path: path.open("r+b").close())  # type: ignore[misc]
+        attempt(f"cut {path.name}", lambda path=path: os.truncate(path, path.stat().st_size))  # type: ignore[misc]
         moved = logs / f"moved {path.name}"
         attempt(f"link {path.name}", lambda path=path, to=moved: os.link(path, to))  # type: ignore[misc]
         attempt(f"read the link of {path.name}", lambda to=moved: len(to.read_bytes()))  # type: ignore[misc]

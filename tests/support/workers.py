@@ -31,7 +31,7 @@ from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
-from relay.server.worker.process import main
+from relay.server.worker.process import main, periodic
 from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.dependencies import WorkerDependencies
 from relay.server.worker.process.parts import WorkerParts
@@ -59,7 +59,7 @@ from relay.wire.events import (
 )
 from relay.wire.packing import pack, unpack_server
 from relay.wire.tickets import ClientTicket, TicketKey
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import login
 from tests.support.logs import die
 from tests.support.pair import server_key
@@ -185,8 +185,8 @@ class Worker(main._Worker):
         self._acceptor.start()
         self._tick()
         self._tasks = [
-            asyncio.ensure_future(main._every(main.TICK_S, self._tick)),
-            asyncio.ensure_future(main._every(main.SWEEP_S, self._sweep)),
+            asyncio.ensure_future(periodic.every(main.TICK_S, self._tick)),
+            asyncio.ensure_future(periodic.every(main.SWEEP_S, self._sweep)),
         ]
 
     async def end(self) -> None:
@@ -478,13 +478,16 @@ class TestClient(asyncio.Protocol):
         return self.connection.data_to_send()
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for something that depends on what is received."""
-        async with asyncio.timeout(30):
-            while not condition():
-                if self.lost and not condition():
-                    raise AssertionError(f"the connection was lost, no {what}: {self.closed}")
-                self._changed.clear()
-                await self._changed.wait()
+        """Wait for something that depends on what is received, as long as something comes."""
+        while not condition():
+            if self.lost and not condition():
+                raise AssertionError(f"the connection was lost, no {what}: {self.closed}")
+            self._changed.clear()
+            try:
+                async with asyncio.timeout(DEADLINE_S):
+                    await self._changed.wait()
+            except TimeoutError:
+                raise AssertionError(f"nothing came for {DEADLINE_S} s, no {what}") from None
 
     async def expect(
         self,

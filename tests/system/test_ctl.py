@@ -296,7 +296,7 @@ def test_garbage_costs_its_sender_alone(relay: Relay) -> None:
     path = find("", relay.data) / "ctl.sock"
     for garbage in (b"", b"\n", b"[]\n", b'{"do": 1}\n', b'{"do": "status"', b"\xff" * 100_000):
         with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(30)
+            sock.settimeout(DEADLINE_S)
             sock.connect(str(path))
             try:
                 sock.sendall(garbage)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from relay import BlockingClient, RelayError
+from relay.chat.accounts import requests as of_accounts
+from relay.chat.rooms import requests as of_rooms
 from relay.server.supervisor.runtime_directory import find
 from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
 from tests.system.test_ctl import asked, ctl
@@ -134,9 +136,42 @@ def test_rooms(relay: Relay) -> None:
 )
 def test_what_makes_no_sense(relay: Relay, question: dict[str, Any]) -> None:
     before = users(relay)
+    assert "error" in raw_answer(relay, question)
+    assert users(relay) == before
+
+
+def raw_answer(relay: Relay, question: dict[str, Any]) -> dict[str, Any]:
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(DEADLINE_S)
         sock.connect(str(find("", relay.data) / "ctl.sock"))
         sock.sendall(json.dumps(question).encode() + b"\n")
-        assert "error" in json.loads(sock.makefile("rb").readline())
-    assert users(relay) == before
+        answer: dict[str, Any] = json.loads(sock.makefile("rb").readline())
+    return answer
+
+
+OF_PEOPLE: list[of_accounts.Request] = [
+    of_accounts.Block("ann", bytes(32)), of_accounts.Prefer(2, 2), of_accounts.SetKeep(1, 1, 1),
+    of_accounts.NameDevice(bytes(32), "x"), of_accounts.Marks(""), of_accounts.Preferences(),
+    of_accounts.MayWrite(bytes(32)), of_accounts.Bind(bytes(32), "ann", bytes(32)),
+    of_accounts.Register(b"x", b"", True, True, False),
+]  # fmt: skip
+OF_MEMBERS: list[of_rooms.Request] = [
+    of_rooms.Create(), of_rooms.Enter(), of_rooms.Leave(), of_rooms.Depart(), of_rooms.List(0, ""),
+]  # fmt: skip
+
+
+def test_nobody_acts_in_a_persons_place(relay: Relay) -> None:
+    """Not the machine's operator either: what a person chooses is asked by their devices."""
+    with BlockingClient(relay.address, name="nina") as nina:
+        nina.send("ninas", "hello")
+        chosen = nina.preferences()
+        for request in OF_PEOPLE:
+            content = of_accounts.pack(request).hex()
+            answer = raw_answer(relay, {"do": "user", "name": "nina", "content": content})
+            assert answer == {"error": "no operator asks that"}, request
+        for change in OF_MEMBERS:
+            content = of_rooms.pack(change, of_rooms.ANYTHING_SEEN).hex()
+            answer = raw_answer(relay, {"do": "room", "name": "ninas", "content": content})
+            assert "for somebody with an account" in answer.get("error", ""), change
+        assert nina.preferences() == chosen
+        assert "relay" not in {one.name for one in nina.room_info("ninas").people}

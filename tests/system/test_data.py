@@ -202,6 +202,20 @@ def test_logs_of_others(tmp_path: Path, form: str, text: str) -> None:
     assert [line["time"][14:16] for line in lines] == ["01", "05"]
 
 
+def test_what_a_log_would_have_is_no_line_for_a_person(tmp_path: Path) -> None:
+    """A restored directory begins new epochs, whoever stores something in it first."""
+    data, file = tmp_path / "data", tmp_path / "lines"
+    with Relay(data):
+        pass
+    for lock in (data / "logs").glob("*.lock"):
+        lock.unlink()
+    file.write_text(json.dumps(GOOD) + "\n")
+    stored = ran("import", file, "--data", data)
+    assert (stored.stdout, stored.stderr) == ("1 messages stored\n", "")
+    added = run_relay("user", "add", "carol", "--data", data)
+    assert added.stderr == "carol is kept for whoever has this invitation:\n"
+
+
 GOOD: Final = {"room": "lobby", "time": "2026-01-01T00:00:00Z", "sender": "a", "body": "x"}
 
 

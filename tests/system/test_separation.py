@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from relay.server import landlock
+from relay.errors import UsageError
+from relay.server import landlock, privileges
+from relay.settings import SAME_USER
 from relay.testing import RelayNotStarted
 from tests.support.cluster import Relay, run_relay, wait_until
 
@@ -54,8 +57,16 @@ def server(
     return Relay(data, workers=2, settings=settings, fault=fault, launcher=launcher, python=python)
 
 
+def passphrase_in(home: Path) -> Path:
+    """Neither beside the data nor on the way to it: a directory that is allowed but for it."""
+    directory = home / "etc"
+    directory.mkdir(exist_ok=True)
+    directory.chmod(0o755)
+    return directory / "passphrase"
+
+
 def settings_with(home: Path, **more: object) -> dict[str, object]:
-    secret = home / "passphrase"
+    secret = passphrase_in(home)
     if not secret.exists():
         secret.write_text("correct horse\n")
         secret.chmod(0o600)
@@ -93,7 +104,9 @@ def memory_is_closed(found: dict[str, str]) -> None:
 
 def key_is_closed(found: dict[str, str]) -> None:
     for name in SECRET:
-        all_refused(found, f"read {name}", f"write {name}", f"read the link of {name}")
+        all_refused(found, f"read {name}", f"write {name}", f"cut {name}")
+        assert "No such file" not in found[f"read {name}"]
+        all_refused(found, f"read the link of {name}")
 
 
 def uids_of(relay: Relay) -> dict[str, int]:
@@ -103,6 +116,21 @@ def uids_of(relay: Relay) -> dict[str, int]:
         ]
         for child in [psutil.Process(relay.pid), *relay.children()]
     }
+
+
+def groups_of(relay: Relay) -> dict[str, set[int]]:
+    """By process, all groups that it is in, real, effective, saved or supplementary."""
+    found = {}
+    for child in relay.children():
+        lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
+        name = " ".join(child.cmdline()).removeprefix("relay: ").partition(" (")[0].strip()
+        found[name] = {
+            int(group)
+            for line in lines
+            if line.startswith(("Gid:", "Groups:"))
+            for group in line.split()[1:]
+        }
+    return found
 
 
 def rotated_once(data: Path, settings: dict[str, object]) -> None:
@@ -122,13 +150,15 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
     with server(data, settings):
         pass
     rotated_once(data, settings)
-    fault = f"taken-over={home / 'passphrase'}"
+    fault = f"taken-over={passphrase_in(home)}"
     with server(data, settings, fault=fault) as relay:
         wait_until(lambda: uids_of(relay).get("spare") == RELAY, "a spare that is not root")
         assert uids_of(relay) == {
             "supervisor": 0, "control": RELAY, "key agent": AGENT, "worker 0": RELAY,
             "worker 1": RELAY, "spare": RELAY,
         }  # fmt: skip
+        for name, ids in groups_of(relay).items():
+            assert ids == ({AGENT} if name == "key agent" else {RELAY}), (name, "root's group")
         found = tried(relay, home)
         key_is_closed(found)
         if sandbox:
@@ -150,6 +180,38 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
     assert {owners[name] for name in ("logs", "format", "lock")} == {RELAY}
 
 
+GIVE_UP = f"""
+import os
+from relay.server.privileges import Separation, User
+os.setgroups([0, 4])
+given = Separation(User("", {RELAY}, {RELAY}), User("", {AGENT}, {AGENT}))
+with given.lowered():
+    print(os.getgroups(), os.getegid(), os.geteuid())
+{{become}}
+print(os.getgroups(), os.getresgid(), os.getresuid())
+"""
+
+
+def test_a_user_of_roots_group_is_as_good_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What root's group may write, a taken-over worker could."""
+    entry = pwd.struct_passwd(("ops", "x", RELAY, 0, "", "/", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: entry)
+    with pytest.raises(UsageError, match="of root's group"):
+        privileges.resolve("ops", SAME_USER)
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize(("who", "uid"), [("server", RELAY), ("agent", AGENT)])
+def test_no_group_of_root_is_kept(who: str, uid: int) -> None:
+    """Whoever starts it may be in more groups than one: ``adm`` reads logs, ``disk`` everything."""
+    program = GIVE_UP.format(become=f"given.become_{who}()")
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    all_three = (uid,) * 3
+    assert ended.stdout == f"[] {RELAY} {RELAY}\n[] {all_three} {all_three}\n"
+
+
 @ROOT_ONLY
 @pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
 def test_one_user_with_landlock(home: Path) -> None:
@@ -157,7 +219,7 @@ def test_one_user_with_landlock(home: Path) -> None:
     home.chmod(0o777)
     data = home / "data"
     settings = settings_with(home)
-    os.chown(home / "passphrase", RELAY, RELAY)
+    os.chown(passphrase_in(home), RELAY, RELAY)
     launcher = f"import os; os.setgroups([]); os.setgid({RELAY}); os.setuid({RELAY})"
     with server(data, settings, launcher=launcher):
         pass
@@ -165,7 +227,7 @@ def test_one_user_with_landlock(home: Path) -> None:
         shutil.copy2(data / name, data / "server.key.next")
     os.chown(data / "server.key.next", RELAY, RELAY)
     shutil.copy2(data / "server.key", data / "server.key.next")
-    fault = f"taken-over={home / 'passphrase'}"
+    fault = f"taken-over={passphrase_in(home)}"
     with server(data, settings, fault=fault, launcher=launcher) as relay:
         assert set(uids_of(relay).values()) == {RELAY}
         for pid in relay.pids_titled("relay: "):  # the kernel gives them to root: not dumpable
@@ -186,9 +248,9 @@ def test_without_the_sandbox_the_same_worker_reaches_it(home: Path) -> None:
     home.chmod(0o777)
     data = home / "data"
     settings = settings_with(home, **{"server.sandbox": False})
-    os.chown(home / "passphrase", RELAY, RELAY)
+    os.chown(passphrase_in(home), RELAY, RELAY)
     launcher = f"import os; os.setgroups([]); os.setgid({RELAY}); os.setuid({RELAY})"
-    fault = f"taken-over={home / 'passphrase'}"
+    fault = f"taken-over={passphrase_in(home)}"
     with server(data, settings, fault=fault, launcher=launcher) as relay:
         found = tried(relay, home)
         for name in (
@@ -212,8 +274,14 @@ def test_a_directory_of_an_older_owner_is_refused_with_what_mends_it(home: Path)
     assert command.startswith("chown -R")
     subprocess.run(["/bin/sh", "-c", command.rstrip("}")], check=True)
     with server(data, settings) as relay:
-        sent = run_relay("tail", relay.address, "lobby", "-n", "1", "--no-follow")
+        read = run_relay("history", relay.address, "lobby", "-n", "1")
+        assert "by root" in read.stdout, read.stderr
         assert (data / "server.key").stat().st_uid == 0
+    log = next((data / "logs").iterdir())
+    os.chown(log, AGENT, AGENT)
+    with pytest.raises(RelayNotStarted, match=f"{log.name} belongs to uid 54322"):
+        server(data, settings).__enter__()
+    os.chown(log, RELAY, RELAY)
     os.chown(data / "server.key", RELAY, RELAY)
     with pytest.raises(RelayNotStarted, match=r"server\.key belongs to uid 54321"):
         server(data, settings).__enter__()

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from relay import BlockingClient, Client
+from relay.client.account_calls import Devices
 from relay.client.aio.thread import in_thread
+from relay.client.device_key import DeviceKey, public_text
 from relay.client.errors import ServerKeyMismatch
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
@@ -66,6 +68,15 @@ async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> N
         assert known.lineage().followed == {first: second}
         with BlockingClient(plain, name="bob", key_policy=policy_in(home)) as bob:
             bob.send("lobby", "after, too")
+            # Chains go by the server's id: its key may be another one by now.
+            spare = DeviceKey.generate()
+            bob.add_device(spare)
+            bob.remove_device(public_text(spare.public))
+            assert [one.removed for one in bob.devices().devices] == [False, True]
+            bob.block("alice")
+            assert any(isinstance(found, Devices) for found in bob.export())
+        await alice.approve_device(public_text(DeviceKey.generate().public))
+        assert len((await alice.devices("bob")).devices) == 2
         await alice.close()
         # Who is new meets the server with its second key, and keeps his own under its id.
         other = policy_in(tmp_path / "other")
@@ -215,6 +226,14 @@ def test_keys_are_changed_only_where_that_is_meant(tmp_path: Path) -> None:
     assert (data / "server.key.next").exists()
     for name in ("server.key", "server.key.next", "server.id"):
         assert (data / name).stat().st_mode & 0o777 == 0o600
+    key, mounted = data / "server.key", tmp_path / "mounted"
+    key.rename(mounted)
+    key.symlink_to(mounted)
+    linked = run_relay("key", "rotate", "--data", str(data), "--yes")
+    assert linked.returncode == 1
+    assert "symbolic link" in linked.stderr
+    assert key.is_symlink(), "what the user arranged stays"
+    assert (data / "server.key.next").exists()
 
 
 def test_an_encrypted_key(tmp_path: Path) -> None:

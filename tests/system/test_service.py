@@ -234,7 +234,7 @@ def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path) -> None:
                     assert (item["name"], item["peer"]) == (name, address)
                     second = BlockingClient(url, name="bob")
                     with pytest.raises(ClientError, match="OVERLOADED"):
-                        second.connect(timeout=2.0)
+                        second.connect(timeout=6.0)
             finally:
                 proxy.close()
             wait_until(lambda: not asked(relay, "connections")["items"], "all to be gone")
@@ -284,7 +284,7 @@ def test_who_should_say_for_whom_and_does_not_is_closed(
 
 def test_a_proxy_that_says_nothing_holds_no_stop(tmp_path: Path) -> None:
     path = tmp_path / "relay.sock"
-    settings = {"server.proxies": "unix", "server.graceful_timeout_s": 3}
+    settings = {"server.proxies": "unix", "server.graceful_timeout_s": 10}
     with (
         Relay(tmp_path / "data", "--bind", f"unix:{path}", settings=settings) as relay,
         socket.socket(socket.AF_UNIX) as peer,

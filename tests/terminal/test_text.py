@@ -40,6 +40,10 @@ HOSTILE = {
     "tags": ("x\U000e0041", "x\\u{e0041}"),
     "Hangul fillers": ("\u3164\u115f\u1160\uffa0", "\\u{3164}\\u{115f}\\u{1160}\\u{ffa0}"),
     "empty braille": ("\u2800", "\\u{2800}"),
+    "blanks of later scripts": (
+        "a\U00013441\U00013442\U0001d159\U00016fe4b",
+        "a\\u{13441}\\u{13442}\\u{1d159}\\u{16fe4}b",
+    ),
     "joiner outside of emoji": ("a\u200db", "a\\u{200d}b"),
     "selector outside of emoji": ("a\ufe0f\U000e0100", "a\\u{fe0f}\\u{e0100}"),
     "grapheme joiner": ("a\u034fb", "a\\u{34f}b"),

@@ -23,7 +23,7 @@ VICTIM_POLLS, VICTIM_POLL_S = 100, 0.05
 ALL_READERS_BEHIND = 400
 """Messages that all readers miss while they are stopped."""
 LOAD_S, LOAD_POLL_S = 10.0, 0.05
-"""How long messages are waited for at most: a broken relay may acknowledge none."""
+"""How long the next message is waited for at most: a broken relay may acknowledge none."""
 FREEZE_S = (0.1, 0.8)
 CLIENT_DEAD_S = (0.0, 2.0)
 SERVER_DEAD_S = (0.0, 1.0)
@@ -51,10 +51,13 @@ class Stage:
     async def load(self, count: int) -> None:
         """Let so many messages be acknowledged, however long it takes on this machine."""
         loop = asyncio.get_running_loop()
-        deadline, enough = loop.time() + LOAD_S, self.effort.acknowledged + count
-        while self.effort.acknowledged < enough and loop.time() < deadline:
+        deadline, before = loop.time() + LOAD_S, self.effort.acknowledged
+        enough = before + count
+        while before < enough and loop.time() < deadline:
             await asyncio.sleep(LOAD_POLL_S)
             self.follow()
+            if self.effort.acknowledged > before:
+                deadline, before = loop.time() + LOAD_S, self.effort.acknowledged
 
     def later(self, when: Callable[[], Awaitable[None]], heal: Callable[[], None]) -> None:
         """Undo something after what is awaited, however the run goes on."""

@@ -16,15 +16,12 @@ import psutil
 
 from tests.support import power
 from tests.support.cluster import Relay
+from tests.support.events import PROGRAM_ERRORS
 from tests.support.faulty import power_notes
 from tests.torture.checker import Fault, Finding
 from tests.torture.effort import Effort
 
 GONE_S: Final = 30.0
-BUGS: Final = frozenset(
-    {"turn_failed", "session_failed", "log_went_back", "periodic_task_failed", "catchup_failed"}
-)
-"""Events of the server's log that no torture excuses."""
 
 
 class Server:
@@ -150,4 +147,4 @@ def _is_bug(line: str) -> bool:
         event = json.loads(line)
     except ValueError:
         return True  # a traceback, or a message of the interpreter
-    return event.get("event") in BUGS or "exc_info" in event
+    return event.get("event") in PROGRAM_ERRORS or "exc_info" in event

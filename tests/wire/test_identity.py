@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Callable
 from functools import cache
 
 import pytest
@@ -271,18 +273,19 @@ def test_a_key_survives_its_file() -> None:
 @pytest.mark.parametrize(
     ("data", "why"),
     [
-        (b"", "not a PEM"),
-        (b"garbage", "not a PEM"),
-        (server_key().to_pem()[:300], "not a PEM"),
-        (pem(ed25519.Ed25519PrivateKey.generate()), "not an RSA key"),
-        (pem(rsa.generate_private_key(65537, 1024)), "2048 to 8192"),  # noqa: S505
-        (pem(rsa.generate_private_key(3, 2048)), "65537"),
-        (pem(ed25519.Ed25519PrivateKey.generate(), b"secret"), "encrypted"),
+        (lambda: b"", "not a PEM"),
+        (lambda: b"garbage", "not a PEM"),
+        (lambda: server_key().to_pem()[:300], "not a PEM"),
+        (lambda: pem(ed25519.Ed25519PrivateKey.generate()), "not an RSA key"),
+        (lambda: pem(rsa.generate_private_key(65537, 1024)), "2048 to 8192"),  # noqa: S505
+        (lambda: pem(rsa.generate_private_key(3, 2048)), "65537"),
+        (lambda: pem(ed25519.Ed25519PrivateKey.generate(), b"secret"), "encrypted"),
     ],
+    ids=itertools.count(),
 )
-def test_files_that_are_refused(data: bytes, why: str) -> None:
+def test_files_that_are_refused(data: Callable[[], bytes], why: str) -> None:
     with pytest.raises(IdentityError, match=why):
-        load_private_key(data, stream("x"))
+        load_private_key(data(), stream("x"))
 
 
 def test_keys_have_no_telling_repr() -> None:

@@ -36,7 +36,11 @@ class Reservation(NamedTuple):
 
     def admits(self, token_hash: bytes, now_ms: int) -> bool:
         """Tell whether this token may begin the account now."""
-        return hmac.compare_digest(token_hash, self.token_hash) and now_ms < self.expires_ms
+        return self.is_for(token_hash) and now_ms < self.expires_ms
+
+    def is_for(self, token_hash: bytes) -> bool:
+        """Tell whether this is the token, expired or not."""
+        return hmac.compare_digest(token_hash, self.token_hash)
 
 
 class Account(NamedTuple):

@@ -66,6 +66,63 @@ def packed_shown(account: Account) -> bytes:
     )
 
 
+class Invitation(NamedTuple):
+    """One that somebody can use still."""
+
+    token_hash: bytes
+    expires_ms: int
+    """Since 1970; 0: never."""
+    operator: bool
+    """Whoever uses it becomes an operator."""
+    by: str
+    """Who has made it."""
+
+    @property
+    def order(self) -> tuple[bool, int, bytes]:
+        """What lists go by: those that end next come first."""
+        return not self.expires_ms, self.expires_ms, self.token_hash
+
+
+class Invitations(NamedTuple):
+    """A part of those of a partition."""
+
+    some: tuple[Invitation, ...]
+    after: str
+    """Where the next part begins, in the order of their logs; empty: this is the last one."""
+
+
+def packed_invitations(part: Invitations) -> bytes:
+    """Return the packed answer to ``ListInvitations``."""
+    return codec.pack((part.some, part.after))
+
+
+INVITATIONS_MAX: Final = 16
+"""In one answer, and so many are looked at for it: each is a log of its own."""
+_INVITATIONS: Final = (
+    codec.list_of(
+        codec.tuple_of(
+            codec.binary(links.HASH_BYTES, links.HASH_BYTES),
+            U63,
+            codec.boolean,
+            codec.text(limits.NAME_CHARS_MAX),
+        ),
+        INVITATIONS_MAX,
+    ),
+    codec.text(1 + limits.NAME_CHARS_MAX),
+)
+
+
+def unpack_invitations(data: bytes) -> Invitations:
+    """Return the answer to ``ListInvitations``.
+
+    Raises:
+        EnvelopeError: it is none.
+    """
+    rows, after = codec.unpack_array(data, _INVITATIONS, array_max=INVITATIONS_MAX)
+    some = tuple(Invitation(*row) for row in cast("list[tuple[bytes, int, bool, str]]", rows))
+    return Invitations(some, cast("str", after))
+
+
 class Wanted(NamedTuple):
     """What a person has chosen."""
 

@@ -92,6 +92,8 @@ def register(
     reservation = account.reservation
     if reservation is not None:
         if not reservation.admits(request.token_hash, now_ms):
+            if reservation.is_for(request.token_hash):
+                raise Refused(Reason.INVITATION_NEEDED, "the invitation to this name has expired")
             raise Refused(Reason.INVITATION_NEEDED, "this name is kept for who has its invitation")
         return Created(request.link, reservation.operator, request.token_hash)
     if looks_alike:

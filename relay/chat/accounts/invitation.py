@@ -74,6 +74,20 @@ def applied(state: Invitation, event: InvitationEvent) -> Invitation:
     return Invitation(version, state.invited, event)
 
 
+def is_end(event: object, now_ms: int) -> bool:
+    """Tell whether nobody can use an invitation after this event of it."""
+    taken_back = isinstance(event, Invited) and 0 < event.expires_ms <= now_ms
+    return taken_back or isinstance(event, Bound)
+
+
+def is_open(state: Invitation, now_ms: int) -> bool:
+    """Tell whether somebody can use it still."""
+    invited = state.invited
+    if invited is None or state.bound is not None:
+        return False
+    return not invited.expires_ms or now_ms < invited.expires_ms
+
+
 def invite(
     state: Invitation, request: Invite, by: str, now_ms: int, *, closed: bool
 ) -> Invited | None:

@@ -66,6 +66,13 @@ class ListNames(NamedTuple):
     after: str
 
 
+class ListInvitations(NamedTuple):
+    """Tell which invitations of a partition are open, some at a time (``answers.Invitations``)."""
+
+    partition: int
+    after: str
+
+
 class Block(NamedTuple):
     """Take no more messages of somebody. ``root``: of the account that is meant."""
 
@@ -183,6 +190,7 @@ Request: TypeAlias = (
     | NameDevice
     | Show
     | ListNames
+    | ListInvitations
     | Block
     | Unblock
     | Prefer
@@ -227,6 +235,7 @@ SHAPES: Final[dict[int, Shape]] = {
     17: Shape(LastSeen, ()),
     18: Shape(SetKeep, (U63, U63, U63)),
     19: Shape(Keep, ()),
+    20: Shape(ListInvitations, (codec.uint(PARTITIONS - 1), codec.text(limits.NAME_CHARS_MAX + 1))),
     # Between workers alone; from clients they are envelopes of their own, before the login.
     24: Shape(Register, (_link, _hash_or_none, codec.boolean, codec.boolean, codec.boolean)),
     25: Shape(Enrol, (_key, codec.binary(0, links.SIGNATURE_BYTES))),
@@ -242,10 +251,10 @@ OF_DEVICES: Final = frozenset(
 )  # fmt: skip
 """What a device may ask about its own account."""
 OF_OPERATORS: Final = frozenset(
-    {Show, ListNames, Invite, Add, Reset, Disable, Enable, Remove, Promote}
+    {Show, ListNames, ListInvitations, Invite, Add, Reset, Disable, Enable, Remove, Promote}
 )
 """What an operator may ask about any account."""
-QUESTIONS: Final = frozenset({Show, ListNames, Preferences, Marks, LastSeen, Keep})
+QUESTIONS: Final = frozenset({Show, ListNames, ListInvitations, Preferences, Marks, LastSeen, Keep})
 """What changes nothing."""
 _NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)

@@ -35,7 +35,7 @@ from relay.chat.rooms.requests import (
     Unmute,
     named,
 )
-from relay.chat.rooms.rights import Actor, Right, rank, rank_of, refusal, role_of
+from relay.chat.rooms.rights import Actor, Right, rank, rank_of, refusal, role_of, told_refusal
 from relay.chat.rooms.state import MEMBERS_MAX, PEOPLE_MAX, Person, Room
 
 _NEEDS: Final[dict[type[Change], Right]] = {
@@ -98,7 +98,7 @@ def decide(room: Room, request: Change, context: Context) -> Event | None:
     return event
 
 
-def check_redact(room: Room, request: Redact, head: int) -> None:
+def check_redact(room: Room, actor: Actor, request: Redact, head: int) -> None:
     """Check what can be checked of a redaction before its turn in the log comes.
 
     Raises:
@@ -106,6 +106,9 @@ def check_redact(room: Room, request: Redact, head: int) -> None:
     """
     if room.deleted or not head:
         raise Refused(Reason.NO_SUCH_ROOM, "there is no such room")
+    refused = told_refusal(room, actor)
+    if refused is not None:
+        raise refused
     _check_text(request.reason)
     if not room.floor < request.seq <= head:
         raise Refused(Reason.NO_SUCH_ENTRY, "there is no such message")

@@ -109,6 +109,14 @@ def _until(person: Person) -> str:
     return f" until {end:%Y-%m-%d %H:%M:%S} UTC"
 
 
+def told_refusal(room: Room, actor: Actor) -> Refused | None:
+    """Return why somebody is told nothing of what a room holds, nor what not; None: they are told.
+
+    Who may erase what they may not read (an operator) is told what there is to erase.
+    """
+    return None if Right.MODERATE in rights(room, actor) else refusal(room, actor, Right.READ)
+
+
 def redaction_refusal(room: Room, actor: Actor, author: str, *, own: bool) -> Refused | None:
     """Return why somebody may not erase an entry of a room; None: they may.
 
@@ -118,6 +126,9 @@ def redaction_refusal(room: Room, actor: Actor, author: str, *, own: bool) -> Re
         author: who wrote it.
         own: it is the actor's own.
     """
+    hidden = told_refusal(room, actor)
+    if hidden is not None:
+        return hidden
     refused = refusal(room, actor, Right.MODERATE)
     if own:
         return None if refused is None else refusal(room, actor, Right.WRITE)

@@ -14,6 +14,9 @@ PEOPLE_PER_ANSWER: Final = 200
 """About 20 KB."""
 ROOMS_PER_ANSWER: Final = 25
 """About 20 KB, with the longest topics."""
+UNREAD_LOOKED_AT: Final = 1000
+"""Newest entries of a room in which unread messages are counted: about 3 ms. More than some
+hundreds is "many" to a person."""
 
 
 class Shown(NamedTuple):
@@ -51,7 +54,7 @@ class Own(NamedTuple):
     """With ``read_seq``: up to where it was read, as it is marked; 8 zeros and 0: it is not."""
     read_seq: int
     unread: int
-    """Entries after that, without those about the room itself."""
+    """Messages of others after that, of the newest UNREAD_LOOKED_AT entries."""
 
 
 def pack(room: Room, after: str) -> bytes:

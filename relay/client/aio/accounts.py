@@ -9,7 +9,7 @@ from relay.chat.accounts import requests
 from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind
 from relay.client import account_calls, arguments, lists
-from relay.client.account_calls import INVITATION_DAYS, Change, Devices, User
+from relay.client.account_calls import INVITATION_DAYS, Change, Devices, OpenInvitation, User
 from relay.client.aio.calls import AsyncCalls
 from relay.client.chat_state import Read
 from relay.client.device_key import DeviceKey
@@ -24,12 +24,15 @@ class AsyncAccounts(AsyncCalls):
     async def devices(self, name: str | None = None, *, timeout: float | None = None) -> Devices:
         """Return the devices of an account, proved by its signed chain.
 
+        It is held against what was seen of the chain before, and kept. Where it does not continue
+        that, there is a ``DeviceWarning`` among the events.
+
         Args:
             name: whose; None: one's own, with their labels.
             timeout: seconds; None: no limit.
 
         Raises:
-            DeviceChainError: the server gave a false list.
+            DeviceChainError: the server gave a false list, or an older one of one's own.
             Refused: NotRegistered, ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
@@ -49,7 +52,8 @@ class AsyncAccounts(AsyncCalls):
             timeout: seconds; None: no limit.
 
         Raises:
-            DeviceChainError: the list of devices is false, or full, or has the key already.
+            DeviceChainError: the list of devices is false, older than what was seen of it, or
+                full, or has the key already.
             UsageError: it is not a device key.
             Refused: Changed, if another device changes the list at the same time; ...
             TimedOut: no answer in time.
@@ -121,6 +125,7 @@ class AsyncAccounts(AsyncCalls):
         last = await self._device_chain(self.name, timeout)
         request = account_calls.paper_link(last, self.device_key, paper)
         await self._ask_account("", request, timeout)
+        self._chat.senders.extended(request.link)
 
     async def invite(
         self,
@@ -149,13 +154,29 @@ class AsyncAccounts(AsyncCalls):
         await self._ask_account("", request, timeout)
         return text
 
+    async def invitations(self, *, timeout: float | None = None) -> list[OpenInvitation]:
+        """Return the invitations that can be used still; next to end, first. For operators.
+
+        That of a name that is kept is not among them: see ``user``.
+
+        Args:
+            timeout: seconds, for each of several questions; None: no limit.
+
+        Raises:
+            Refused: NotAllowed, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        found = await self._in_parts(lists.open_invitations(), timeout)
+        return account_calls.as_invitations(found)
+
     async def revoke_invitation(self, invitation: str, *, timeout: float | None = None) -> None:
         """Take an invitation back that nobody has used. For operators.
 
         That of a name that is kept ends when another is made: ``change_user(name, "add")``.
 
         Args:
-            invitation: its 52 characters.
+            invitation: its 52 characters, or the ``id`` that ``invitations`` has.
             timeout: seconds; None: no limit.
 
         Raises:
@@ -231,6 +252,7 @@ class AsyncAccounts(AsyncCalls):
         last = await self._device_chain(self.name, timeout_s)
         request = account_calls.link(last, kind, subject, self.device_key)
         await self._ask_account("", request, timeout_s)
+        self._chat.senders.extended(request.link)
 
     async def _ask_account(
         self, name: str, request: requests.Request, timeout_s: float | None, read: Read = bytes
@@ -241,9 +263,11 @@ class AsyncAccounts(AsyncCalls):
 
     async def _device_chain(self, name: str, timeout_s: float | None) -> Chain:
         packed = await self._in_parts(lists.links(name), timeout_s)
-        server = self.server_fingerprint
+        server = self.server_id
         assert server is not None
-        return account_calls.read_chain(packed, name, server_id_bytes(server))
+        chains = account_calls.read_chain(packed, name, server_id_bytes(server))
+        self._chat.hold_chain(packed, chains)
+        return chains[-1]
 
     async def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
         """Ask one question after the other; ``timeout_s`` is for each."""

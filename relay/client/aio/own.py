@@ -44,7 +44,7 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
         """
         self._check_started()
         own = OwnRooms(rooms)
-        server = self.server_fingerprint
+        server = self.server_id
         assert server is not None
         steps = self._found(own, own.exported(self.name, server), timeout)
         async with contextlib.aclosing(steps):

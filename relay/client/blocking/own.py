@@ -45,7 +45,7 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
         """
         self._check_started()
         own = OwnRooms(rooms)
-        server = self.server_fingerprint
+        server = self.server_id
         assert server is not None
         steps = self._found(own, own.exported(self.name, server), timeout)
         with contextlib.closing(steps):

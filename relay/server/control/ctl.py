@@ -61,6 +61,7 @@ class Ctl:
             "kick": self._kick,
             "closed": self._closed,
             "users": self._users,
+            "invitations": self._invitations,
             "user": self._of_one_worker,
             "room": self._of_one_worker,
             "drain": self._drain,
@@ -189,10 +190,20 @@ class Ctl:
         return await self._listed(question, lambda item: item["time"])
 
     async def _users(self, question: Question) -> dict[str, Any]:
+        return await self._of_homes(question, lambda item: str(item["name"]))
+
+    async def _invitations(self, question: Question) -> dict[str, Any]:
+        return await self._of_homes(
+            question, lambda item: (not item["expires_ms"], item["expires_ms"], item["id"])
+        )
+
+    async def _of_homes(
+        self, question: Question, key: Callable[[dict[str, Any]], Any]
+    ) -> dict[str, Any]:
+        """Return what all workers list that they are the homes of, as one list, in order."""
         most = number_of(question, "limit", LIMIT, LIMIT_MAX)
         found, missing = await self._ask_all(question)
-        items = [item for _, part in found for item in part["items"]]
-        items.sort(key=lambda item: str(item["name"]))
+        items = sorted((item for _, part in found for item in part["items"]), key=key)
         return _listing(items, most, sum(part["total"] for _, part in found), missing)
 
     async def _rooms(self, question: Question) -> dict[str, Any]:

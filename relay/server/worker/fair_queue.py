@@ -44,16 +44,18 @@ class FairQueue(Generic[T]):
         """Units that each of those that wait would have had by now, if all were served at once."""
         self._lead = 0
         """Units of those who ask for little, less those of the others."""
-
-    @property
-    def waiting(self) -> int:
-        """How many wait."""
-        return len(self._many) + len(self._little)
+        self.waiting = 0
+        """How many wait. Kept, not counted: each message looks at it some times."""
 
     @property
     def little_first(self) -> bool:
         """True if the next one asks for little."""
         return bool(self._little) and (self._lead < self.lead_max or not self._many)
+
+    @property
+    def has_little(self) -> bool:
+        """True if anybody waits who asks for little, whoever is the next one."""
+        return bool(self._little)
 
     def charge(self, finish: float, units: int, *, drained: bool) -> float:
         """Return in which round somebody finishes what it has just had.
@@ -63,13 +65,13 @@ class FairQueue(Generic[T]):
             units: what it has had.
             drained: nothing that it asked for is left. Then it owes nothing.
         """
-        finish = max(finish, self._round) + units
-        self._round += units / (self.waiting + 1)
+        begun = self._round
+        self._round = begun + units / (self.waiting + 1)
         if not drained or units > self.little:
             self._lead = max(self._lead - units, 0)
         elif self._many:
             self._lead += units
-        return 0.0 if drained else finish
+        return 0.0 if drained else max(finish, begun) + units
 
     def add(self, who: T, finish: float, units: int) -> None:
         """Queue somebody who is not queued.
@@ -82,13 +84,23 @@ class FairQueue(Generic[T]):
         self._arrivals += 1
         little = not finish and 0 < units <= self.little
         finish = max(finish, self._round) + min(units or self.quantum, self.quantum)
+        self.waiting += 1
         heapq.heappush(self._little if little else self._many, (finish, self._arrivals, who))
 
     def pop(self) -> T:
         """Remove the next one and return it. Raises IndexError: nobody waits."""
-        return heapq.heappop(self._little if self.little_first else self._many)[2]
+        who = heapq.heappop(self._little if self.little_first else self._many)[2]
+        self.waiting -= 1
+        return who
+
+    def pop_little(self) -> T:
+        """Likewise, of those who ask for little: the others rest."""
+        who = heapq.heappop(self._little)[2]
+        self.waiting -= 1
+        return who
 
     def clear(self) -> None:
         """Forget all that wait."""
         self._many.clear()
         self._little.clear()
+        self.waiting = 0

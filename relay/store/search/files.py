@@ -15,7 +15,8 @@ import apsw
 from relay.store.companions import index_path, wal_path
 from relay.store.schema import pragma, rows, without_temporary_files
 
-FORMAT: Final = 1
+FORMAT: Final = 2
+"""Of 1 the words of texts without spaces were whole sentences."""
 APPLICATION_ID: Final = 0x524C5953  # "RLYS"
 CACHE_KIB: Final = 2048
 BUSY_MS: Final = 20
@@ -32,8 +33,8 @@ CREATE TABLE position (
 CREATE INDEX position_name ON position (name);
 -- Edits, by their row ids (as in a partition): the seq of the message that each is of.
 CREATE TABLE edit (id INTEGER PRIMARY KEY, target INTEGER NOT NULL);
--- The text of each message, as it is now, under the row id that the message has in its partition.
--- It is kept here as well, for what is to be removed of the index must be known word by word.
+-- The text of each message (words.apart), as it is now, under the row id that the message has in
+-- its partition. It is kept here too: what is to be removed of the index must be known by word.
 CREATE VIRTUAL TABLE text USING fts5 (
     body, columnsize = 0, tokenize = "unicode61 remove_diacritics 2"
 );

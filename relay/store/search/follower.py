@@ -20,15 +20,16 @@ from typing import Any, Final, NamedTuple
 
 import apsw
 
+from relay import limits
 from relay.chat.entries import Entry, Kind
 from relay.store.errors import StoreError
 from relay.store.schema import connect_reader, epoch_at, pragma, rows
 from relay.store.search import files
+from relay.store.search.words import apart
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
 LOGS_PER_STEP: Final = 256
-ENTRIES_PER_STEP: Final = 256
-"""About 4 ms."""
+ENTRIES_PER_STEP: Final = 256  # about 4 ms
 ENTRIES_PER_STEP_MIN: Final = 16
 READ_CACHE_KIB: Final = 256
 """Of the partition's pages: they are read once, from front to end."""
@@ -58,8 +59,7 @@ FROM (SELECT entry.id AS id, packed FROM json_each(?1) AS wanted CROSS JOIN entr
 """
 POSITIONS: Final = """
 SELECT json_group_array(json_array(log_id, name, hex(epoch), seq, floor)) FROM position
-WHERE log_id IN (SELECT value FROM json_each(?))
-"""
+WHERE log_id IN (SELECT value FROM json_each(?))"""
 NOTE: Final = """
 INSERT OR REPLACE INTO position
 SELECT value->>0, value->>1, unhex(value->>2), value->>3, value->>4 FROM json_each(?)
@@ -72,11 +72,10 @@ SELECT json_group_array(log_id) FROM (SELECT log_id FROM position WHERE log_id>?
 """
 EDITS_OF: Final = """
 SELECT packed FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq
-WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC
+WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC LIMIT ?3
 """
-MESSAGE: Final = (
-    "SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"
-)
+MESSAGE: Final = """
+SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"""
 UnpackEntry = Callable[[bytes], Entry]
 log = logging.getLogger("relay.store")
 
@@ -129,15 +128,31 @@ class Follower:
         """Logs that one step was too short for."""
         self._scrub = True
         """Something was removed, and may still be in the index's WAL."""
+        self._unfinished = False
+        """The last slice was over before all logs that have changed were looked at."""
         self._resting_until = 0.0
         self._entries_per_step = ENTRIES_PER_STEP_MIN
         self.entries = 0
         """How many entries were looked at, for statistics."""
+        self.slice_entries = 0
+        """Of those, in the last slice."""
 
     @property
     def behind(self) -> bool:
         """True while there is something to do."""
-        return bool(self._touched or self._again or self._scrub) or self._scanned is not None
+        return bool(self._touched) or self.unfinished
+
+    @property
+    def unfinished(self) -> bool:
+        """True while there is more to do than what has come since the last slice."""
+        return self._unfinished or bool(self._again) or self._scrub or self._scanned is not None
+
+    def release_memory(self) -> None:
+        """Keep the files open, for that is most of the work of a short slice, and no pages."""
+        for connection in (self._index, self._partition):
+            if connection is not None:
+                with contextlib.suppress(apsw.Error):
+                    pragma(connection, "shrink_memory")
 
     def close(self) -> None:
         """Close both files."""
@@ -162,8 +177,10 @@ class Follower:
         now = time.monotonic()
         if now < self._resting_until:
             return
+        entries = self.entries
         try:
             self._run(now + seconds)
+            self.slice_entries = self.entries - entries
             return
         except files.Unusable as error:
             reason = str(error)
@@ -204,6 +221,7 @@ class Follower:
             while more and time.monotonic() < until:
                 more = self._step(index, partition)
             index.execute("COMMIT")
+            self._unfinished = more
         if self._scrub:
             with contextlib.suppress(apsw.BusyError):  # somebody searches: next time
                 index.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -323,14 +341,21 @@ class Follower:
             message = self._entry(row, packed)
             if message is None or message.kind != Kind.MESSAGE:
                 return
-            current = message
-            for (edit,) in rows(partition, EDITS_OF, (row >> SEQ_BITS, row & SEQ_MASK)):
-                found = self._entry(row, edit)
-                if found is not None and found.kind == Kind.EDIT:
-                    current = found
-                    break
+            current = self._last_edit(partition, row) or message
             if text := _text_of(current):
                 texts[row] = text
+
+    def _last_edit(self, partition: apsw.Connection, row: int) -> Entry | None:
+        id, seq = row >> SEQ_BITS, row & SEQ_MASK
+        cursor = partition.execute(EDITS_OF, (id, seq, limits.EDITS_SHOWN_MAX))
+        try:
+            for (packed,) in cursor:  # one by one: mostly the first will do
+                found = self._entry(row, packed)
+                if found is not None and found.kind == Kind.EDIT:
+                    return found
+        finally:
+            cursor.close(True)
+        return None
 
     def _entry(self, row: int, packed: bytes) -> Entry | None:
         """Return an entry; None, and a line in the log: it is damaged, and is not found."""
@@ -364,10 +389,10 @@ def _continues(position: _Position, found: _Log) -> bool:
 
 
 def _text_of(entry: Entry) -> str:
-    """Return what people read in an entry; empty: nothing, it is of another content type."""
+    """Return the words that people read in an entry; empty: it is of another content type."""
     if entry.content_type.partition(";")[0].strip().lower() != "text/plain":
         return ""
-    return entry.body.decode("utf-8", "replace").replace("\0", " ")
+    return apart(entry.body.decode("utf-8", "replace").replace("\0", " "))
 
 
 def _json(connection: apsw.Connection, query: str, *bindings: str | int) -> list[Any]:

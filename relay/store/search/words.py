@@ -1,4 +1,4 @@
-"""What somebody types to search for, as a query of FTS5. Pure.
+"""What the words of a text are, and what somebody types to search for, as a query of FTS5. Pure.
 
 Words are quoted one by one, so nothing that is typed is an operator, and no query is malformed.
 Text between two quotation marks is a phrase: its words side by side. All must be in a message.
@@ -11,17 +11,34 @@ from typing import Final
 
 WORDS_MAX: Final = 16
 """Words and phrases of one query: each is another list to be read. More are not looked at."""
+_ALONE: Final = re.compile(
+    "[\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+    "\uff66-\uff9f\U00020000-\U0003ffff]"
+)
+"""Han and Kana, which are written without spaces: each is a word, and a run of them a phrase."""
+_SIGNS: Final = re.compile("[\u2190-\u2bff\U0001f000-\U0001faff]")
+"""Emoji and the like, which FTS5 takes for spaces."""
+_SIGN_MARK: Final = "\ue000"
+"""Nobody types it: a code point for private use, which FTS5 takes for a letter."""
 _PIECES: Final = re.compile(r'"([^"]*)"?|([^\s"]+)')
+
+
+def apart(text: str) -> str:
+    """Return a text in which whatever is a word is one to FTS5, with spaces around it."""
+    if text.isascii():
+        return text
+    text = _ALONE.sub(r" \g<0> ", text)
+    return _SIGNS.sub(lambda found: f" {_SIGN_MARK}{ord(found[0]):x} ", text)
 
 
 def match_of(typed: str) -> str:
     """Return the query for what was typed; empty: there is no word in it.
 
-    A piece without a letter or a digit has no word, and counts as not there.
+    A piece without a letter, a digit or an emoji has no word, and counts as not there.
     """
     found: list[str] = []
     for phrase, word in _PIECES.findall(typed.replace("\0", " ")):
-        piece = phrase or word
+        piece = apart(phrase or word)
         if any(char.isalnum() for char in piece):
             found.append(f'"{piece}"')
     return " ".join(found[:WORDS_MAX])

@@ -159,7 +159,7 @@ TIMED: dict[str, tuple[Any, ...]] = {
     "devices": (), "approve_device": (KEY,), "remove_device": (KEY,), "rename_device": (KEY, "x"),
     "add_device": (DeviceKey.generate(),), "add_recovery_key": (), "invite": (),
     "revoke_invitation": ("a" * 52,),
-    "user": ("somebody",), "users": (), "change_user": ("somebody", "disable"),
+    "user": ("somebody",), "users": (), "invitations": (), "change_user": ("somebody", "disable"),
     "rooms": (), "room_info": ("lobby",), "create_room": ("lobby",),
     "change_room": ("lobby", "enter"),
     "edit": (MESSAGE, "x"), "redact": (MESSAGE,), "react": (MESSAGE, "x"),

@@ -119,6 +119,21 @@ def test_edits_reactions_and_erasing(people: tuple[Face, Face], room: str) -> No
     assert left(bob, room) == [Erased, Erased, Erased, Redaction, Redaction]
 
 
+def test_an_edit_stands_for_its_message(people: tuple[Face, Face], room: str) -> None:
+    """As a search returns it: what is said about it is about what it edits."""
+    ann, bob = people
+    ann.join(room)
+    ann.send(room, "helo")
+    original = entry(ann, Message)
+    call(ann, "edit", original, "hello")
+    edit = entry(ann, Edit)
+    call(ann, "edit", edit, "hello again")
+    call(bob, "react", edit, "🎉")
+    call(bob, "send", room, "hi", reply_to=edit)
+    for kind in (Edit, Reaction, Message):
+        assert entry(ann, kind).about == original.cursor
+
+
 def rooms_of(face: Face) -> list[ListedRoom]:
     found = call(face, "rooms", mine=True)
     assert isinstance(found, list)

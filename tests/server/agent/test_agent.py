@@ -427,6 +427,24 @@ def test_another_user_is_refused(tmp_path: Path) -> None:
         process.terminate()
 
 
+async def test_an_agent_of_another_user_is_no_agent(tmp_path: Path) -> None:
+    """A worker takes no keys of tickets from, and gives no ciphertext to, just anybody."""
+    with agent_process(tmp_path) as process:
+        first_line(process)
+        path = tmp_path / "agent.sock"
+        ours = AgentClient(path)
+        await ours.connect()
+        ours.close()
+        stranger = AgentClient(path, os.geteuid() + 1)
+        given: list[TicketKey] = []
+        stranger.follow_ticket_keys(given.extend)
+        with pytest.raises(AgentUnavailable):
+            await stranger.connect(deadline_s=1.0)
+        assert not given
+        stranger.close()
+        process.terminate()
+
+
 def test_its_memory_is_closed() -> None:
     """No core file and no ptrace by processes of the same user."""
     script = (

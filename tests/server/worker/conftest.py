@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 import uvloop
 
+from tests.support.events import PROGRAM_ERRORS
 from tests.support.workers import Cluster
 
 
@@ -29,3 +32,24 @@ async def single(tmp_path: Path) -> AsyncIterator[Cluster]:
     """One worker."""
     async with Cluster(tmp_path, 1) as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def program_errors() -> Iterator[list[str]]:
+    """Errors of the program that a worker survived and logged: no test passes with one.
+
+    A test that causes some takes them from the list.
+    """
+    errors: list[str] = []
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.getMessage() in PROGRAM_ERRORS:
+                errors.append(self.format(record))
+
+    handler = Handler()
+    log = logging.getLogger("relay.worker")
+    log.addHandler(handler)
+    yield errors
+    log.removeHandler(handler)
+    assert not errors, "\n".join(errors)

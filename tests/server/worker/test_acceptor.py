@@ -11,7 +11,12 @@ from typing import NoReturn
 import pytest
 
 from relay.server.sources import Proxies
-from relay.server.worker.process.acceptor import EXHAUSTED_PAUSE_S, Acceptor
+from relay.server.worker.process.acceptor import (
+    ACCEPTS_PER_REST,
+    EXHAUSTED_PAUSE_S,
+    Acceptor,
+)
+from tests.support.cluster import DEADLINE_S
 
 
 class _Exhausted(socket.socket):
@@ -24,6 +29,9 @@ class _Exhausted(socket.socket):
 class _Nobody:
     def closed(self) -> bool:
         return False
+
+    def rest_s(self) -> float:
+        return 0.0
 
     def admit(self, peer: str, *, exhausted: bool = False) -> None:
         return None
@@ -102,6 +110,45 @@ async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_tol
         assert said == [True, False, True, False, False]
 
 
+async def test_few_come_in_between_two_rests() -> None:
+    """All of them, in the end: who has rested accepts before the next rest."""
+    loop = asyncio.get_running_loop()
+    seen: list[str] = []
+    done = asyncio.Event()
+    count = 3 * ACCEPTS_PER_REST
+
+    class Rests(_Nobody):
+        def rest_s(self) -> float:
+            seen.append("rest")
+            return 0.001
+
+        def admit(self, peer: str, *, exhausted: bool = False) -> None:
+            seen.append("admitted")
+            if seen.count("admitted") == count:
+                done.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        listener.setblocking(False)
+        for _ in range(count):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        acceptor = Acceptor(
+            loop,
+            (listener,),
+            Rests(),
+            proxies=Proxies(()),
+            full_at=count + 1,
+            connections_max=count + 1,
+            least_loaded=lambda: None,
+            accepting=lambda _: None,
+            counted=lambda _: None,
+        )
+        acceptor.start()
+        await done.wait()
+        acceptor.stop()
+    batches = "".join(one[0] for one in seen).split("r")
+    assert max(map(len, batches)) == ACCEPTS_PER_REST
+
+
 async def test_proxies_that_are_silent_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     """They are no guests yet, whose oldest silent one goes; others must not wait for them."""
     monkeypatch.setattr("relay.server.worker.process.acceptor.PROXY_HEADER_S", 600.0)
@@ -129,15 +176,15 @@ async def test_proxies_that_are_silent_make_room(monkeypatch: pytest.MonkeyPatch
         silent = [
             stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(3)
         ]
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while acceptor.count < 3:
                 await asyncio.sleep(0)
         speaking = stack.enter_context(socket.create_connection(listener.getsockname()))
         speaking.sendall(b"\r\n\r\n\0\r\nQUIT\n\x20\x00\x00\x00")  # LOCAL: no address
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             await met.wait()
         silent[0].setblocking(False)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             assert await loop.sock_recv(silent[0], 1) == b""
         acceptor.stop()
         await acceptor.adopted()

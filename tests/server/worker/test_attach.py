@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from relay.chat.entries import NO_EPOCH
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
-from relay.wire.envelopes import Members, Who
+from relay.wire.envelopes import Join, Joined, Members, Who
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
 
@@ -55,3 +56,20 @@ async def test_sends_under_way_keep_their_order(cluster: Cluster) -> None:
         await client.acked(ROOM, first + 19)
     await client.has(ROOM, 200)
     assert client.seqs(ROOM) == list(range(1, 201))
+
+
+async def test_who_joins_while_old_entries_are_removed_is_answered_after_that(
+    single: Cluster,
+) -> None:
+    """And not only with the next commit, which in a quiet partition may be tomorrow's."""
+    worker = single.workers[0]
+    partitions, index = worker.parts.partitions, partition_of("lobby")
+    alice = await TestClient.login(worker, "alice")
+    alice.send("lobby", 1)
+    await alice.acked("lobby", 1)
+    await until(lambda: partitions.begin_removal(index) is not None, "no commit under way")
+    alice.send_envelopes(Join(1, "lobby", NO_EPOCH, 0, 0))
+    followers = worker.parts.followers
+    await until(lambda: bool(followers.waiting.get(index)), "a worker that waits")
+    partitions.end_removal(index)
+    await alice.expect(Joined)

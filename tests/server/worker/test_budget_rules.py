@@ -231,6 +231,19 @@ def test_what_is_refused_costs_nothing() -> None:
     assert one.refusal("c", 10, 60.0) is None, "both are paid for by then"
 
 
+def test_a_room_that_is_created_again_is_paid_for() -> None:
+    """Each has an epoch of its own, for ever. What is sent to it then costs no room."""
+    given = limits(rooms_per_minute=2, rooms_per_minute_per_source=100)
+    accounts = Accounts(given, lambda: 0.0)
+    one = spending(accounts.open("192.0.2.7"), None, given, lambda _: True, Owning(0))
+    assert one is not None
+    assert [one.room("a", 0.0), one.refusal("a", 10, 0.0), one.room("a", 0.0)] == [None] * 3
+    refused = one.room("a", 0.0)
+    assert refused is not None
+    assert refused.budget is Budget.ROOMS
+    assert one.refusal("a", 10, 0.0) is None
+
+
 @pytest.mark.parametrize(
     ("given", "bounded"),
     [

@@ -422,6 +422,24 @@ async def test_an_account_owns_so_many_rooms(tmp_path: Path) -> None:
         await phone.acked("four", 1)
 
 
+async def test_a_room_is_not_created_again_and_again(tmp_path: Path) -> None:
+    """Each time is a room that is begun, whether there was one of its name or not."""
+    settings = msgspec.convert({"loopback_exempt": False, "rooms_per_minute": 2}, Limits)
+    async with Cluster(
+        tmp_path, 1, limits=settings, rights=True, needs=no_time_passes()
+    ) as cluster:
+        ann = await TestClient.login(cluster.workers[0], "ann")
+        again: list[requests.Request] = [requests.Create(), requests.Delete("")] * 2
+        for number, request in enumerate(again, 1):
+            ann.send_envelopes(Room(number, "one", requests.pack(request, 2**62)))
+            await ann.expect(Done)
+            ann.received.clear()
+        ann.send_envelopes(Room(5, "one", requests.pack(requests.Create(), 0)))
+        error = await ann.expect(Error, lambda e: e.request == 5)
+        assert (error.code, error.arg > 0) == (ErrorCode.BUSY, True)
+        assert count(cluster.workers[0], Budget.ROOMS) == 1
+
+
 async def test_registrations_of_one_source(tmp_path: Path) -> None:
     """Each is a commit: beyond the rate the client is told when to come again, and others are not
     held up.

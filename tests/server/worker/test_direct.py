@@ -38,7 +38,8 @@ from tests.support.workers import Cluster, TestClient, Worker
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
-    from relay.store.log import Outcome, Partition, ReadBudget
+    from relay.store.log import Outcome, Partition
+from relay.store.read_budget import ReadBudget
 
 ALICE, BOB, CAROL = "alice", "bob", "carol"
 
@@ -343,6 +344,20 @@ async def test_who_is_not_taken_learns_nothing_of_why(cluster: Cluster) -> None:
     await alice.acked("@alice", 1)
 
 
+async def test_whoever_follows_the_inbox_sees_what_becomes_of_the_account(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its changes are entries of the inbox, and no changes of a room: nothing is judged by them."""
+    alice, bob = await both(cluster)
+    await ask(bob, 7, requests.Block(ALICE, await root_of(alice)))
+    await ask(bob, 8, requests.Unblock(ALICE))
+    send_direct(alice, BOB, 1)
+    await until(lambda: got(bob) == [(ALICE, "alice 1")], "the message")
+    logged = [events.unpack(e.body) for e in bob.entries("@bob") if e.kind == Kind.SYSTEM]
+    assert [type(event) for event in logged[-2:]] == [events.Blocked, events.Unblocked]
+    assert "turn_failed" not in caplog.text
+
+
 async def test_what_was_accepted_before_a_block_is_acknowledged_after_it(cluster: Cluster) -> None:
     """The home decides repeats first: a resend is no message that somebody could refuse."""
     alice, bob = await both(cluster)
@@ -513,3 +528,23 @@ async def test_last_seen_is_told_to_whom_it_may_be(cluster: Cluster) -> None:
     guest = await TestClient.login(cluster.workers[0], "~guest-2")
     guest.send_envelopes(Account(3, BOB, requests.pack(requests.LastSeen())))
     assert (await guest.expect(Error)).code == ErrorCode.NOT_ALLOWED
+
+
+async def test_what_an_account_logs_reaches_its_inbox_as_messages_do(cluster: Cluster) -> None:
+    """Each change is an entry of the inbox: nothing behind it is missed by whoever follows it."""
+    alice, bob = await both(cluster)
+    root = await root_of(alice)
+    asked: list[requests.Request] = [
+        requests.Prefer(0, 1),
+        requests.Block(ALICE, root),
+        requests.Unblock(ALICE),
+        requests.Prefer(0, 2),
+    ]
+    for number, request in enumerate(asked, 1):
+        bob.send_envelopes(Account(100 + number, "", requests.pack(request)))
+        send_direct(bob, BOB, number)
+        await bob.acked("@bob", number)
+    await bob.until(lambda: len(got(bob)) == len(asked), "one's own notes")
+    seqs = [entry.seq for entry in bob.entries("@bob")]
+    assert seqs == list(range(seqs[0], seqs[0] + len(seqs)))
+    assert len(seqs) > len(asked)

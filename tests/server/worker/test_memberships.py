@@ -76,6 +76,34 @@ async def test_unread_is_what_follows_the_mark(cluster: Cluster) -> None:
     assert await mine(bob) == {LOG: (Role.MODERATOR, 0)}, "he marks what is not there"
 
 
+async def test_what_one_has_sent_oneself_is_never_unread(cluster: Cluster) -> None:
+    """From whichever device. Nor is what is no message: an edit, a reaction, an erased one."""
+    alice, bob = await begun(cluster)
+    await done(bob, requests.Enter())
+    script = await TestClient.login(cluster.other(LOG), "bob", secret=b"script" * 2 + b"....")
+    script.send(LOG, 1, 300)
+    await script.acked(LOG, 300)
+    assert await mine(bob) == {LOG: (Role.MEMBER, 0)}
+    alice.send(LOG, 1, 3)
+    first = await alice.acked(LOG, 1)
+    second = await alice.acked(LOG, 2)
+    for counter, kind, about in (
+        (4, EntryKind.EDIT, first.seq),
+        (5, EntryKind.REACTION, first.seq),
+        (6, EntryKind.REDACTION, second.seq),
+    ):
+        alice.send_envelopes(
+            Send(LOG, counter, int(kind), "text/plain", b"x", first.epoch, about)
+        )  # fmt: skip
+        await alice.acked(LOG, counter)
+    script.send(LOG, 301, 310)
+    await script.acked(LOG, 310)
+    assert await mine(bob) == {LOG: (Role.MEMBER, 2)}
+    script.send(LOG, 311, 310 + shown.UNREAD_LOOKED_AT)
+    await script.acked(LOG, 310 + shown.UNREAD_LOOKED_AT)
+    assert await mine(bob) == {LOG: (Role.MEMBER, 0)}, "it looks at the newest ones"
+
+
 async def test_a_room_that_was_deleted_and_begun_again(cluster: Cluster) -> None:
     alice, bob = await begun(cluster)
     await done(bob, requests.Enter())

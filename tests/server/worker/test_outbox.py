@@ -19,6 +19,7 @@ from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
 from relay.server.worker.wakeup import Wakeup
 from relay.wire.events import ApplicationData
+from tests.support.cluster import DEADLINE_S
 from tests.support.pair import Pair, established
 
 CONTENT = bytes(range(256)) * 200
@@ -88,7 +89,7 @@ async def test_records_stay_in_order_when_the_kernel_takes_a_part(
     loop = asyncio.get_running_loop()
     client = pair.client.connection
     got: list[int] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         while len(got) < sent + 1:
             client.receive_data(await loop.sock_recv(theirs, 1 << 20), 0.0)
             for event in client.events():
@@ -165,7 +166,7 @@ class Member:
         """Return so many records that have come."""
         client, loop = self.pair.client.connection, asyncio.get_running_loop()
         got: list[bytes] = []
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(DEADLINE_S):
             while len(got) < count:
                 client.receive_data(await loop.sock_recv(self.sock, 1 << 20), 0.0)
                 for event in client.events():
@@ -276,3 +277,25 @@ async def test_short_answers_do_not_wait_for_all_long_ones() -> None:
         flusher.flush_answers(0.0)
         assert last.size
         assert sum(bool(outbox.size) for outbox in many) > 0
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
+async def test_a_peer_that_is_gone_is_known_without_reading(family: socket.AddressFamily) -> None:
+    """Whatever kind of socket it is: while nothing is read, nobody else would tell."""
+    if family == socket.AF_UNIX:
+        ours, theirs = socket.socketpair()
+    else:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            theirs = socket.create_connection(listener.getsockname())
+            ours, _ = listener.accept()
+    ours.setblocking(False)
+    with ours, theirs:
+        _, _, stream = await _outbox(established(), ours)
+        stream.pause_reading()
+        theirs.sendall(b"not read")
+        assert not stream.peer_is_gone()
+        theirs.close()
+        async with asyncio.timeout(30):
+            while not stream.peer_is_gone():
+                await asyncio.sleep(0)
+        stream.abort()

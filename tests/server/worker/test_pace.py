@@ -8,29 +8,32 @@ from pathlib import Path
 import msgpack
 
 from relay.limit_settings import Limits
-from relay.server.worker.connection.schedule import SLICE_S
+from relay.server.worker.connection.connections import NEWCOMERS_REST_S
+from relay.server.worker.connection.schedule import NEWCOMERS_MAX, SLICE_S
 from relay.server.worker.process.pace import (
     CROWD_LEAST,
+    FIRST,
     LEAST,
+    MORE,
     REST_MOST_S,
     SEEN_S,
     SHORT_SLICE_S,
     Pace,
 )
-from relay.wire.envelopes import Ack, Error
+from relay.wire.envelopes import Ack, Error, Welcome
 from tests.support.workers import Cluster, TestClient
 
 LOG = "lobby"
 UNKNOWN = msgpack.packb([99]) * 1023
 FLOODS = 2 * CROWD_LEAST
-RECORDS = 10
+RECORDS = 1
 
 
 def test_nobody_rests_while_the_processor_is_there() -> None:
     """A turn that took about as long as it had the processor is no sign of anything."""
     pace = Pace()
     for _ in range(1000):
-        pace.served(5.0, SEEN_S * 1.2, SEEN_S, CROWD_LEAST)
+        pace.served(5.0, SEEN_S * 1.2, SEEN_S, SEEN_S, CROWD_LEAST)
     assert pace.part == 1.0
     assert pace.until == 0.0
     assert pace.slice_s == SLICE_S
@@ -41,7 +44,7 @@ def test_the_crowd_rests_when_the_processor_is_dear() -> None:
     pace = Pace()
     parts = []
     for _ in range(20):
-        pace.served(5.0, SEEN_S * 3, SEEN_S, CROWD_LEAST)
+        pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST)
         parts.append(pace.part)
     assert parts == sorted(parts, reverse=True)
     assert parts[-1] == LEAST
@@ -52,7 +55,7 @@ def test_the_crowd_rests_when_the_processor_is_dear() -> None:
 def test_a_long_turn_makes_no_long_rest() -> None:
     """Something else has made it long: the crowd is not to blame."""
     pace = Pace()
-    pace.served(5.0, 3.0, 1.0, CROWD_LEAST)
+    pace.served(5.0, 3.0, 1.0, 1.0, CROWD_LEAST)
     assert pace.until == 5.0 + REST_MOST_S
 
 
@@ -60,40 +63,71 @@ def test_the_crowd_has_all_of_it_again_in_the_end() -> None:
     """The others have gone: its part grows, and the rests with it become short, and none."""
     pace = Pace()
     for _ in range(20):
-        pace.served(5.0, SEEN_S * 3, SEEN_S, CROWD_LEAST)
+        pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST)
     rests = []
     while pace.part < 1.0:
-        pace.served(5.0, SEEN_S, SEEN_S, CROWD_LEAST)
+        pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, CROWD_LEAST)
         rests.append(pace.until - 5.0)
     assert rests == sorted(rests, reverse=True)
     until = pace.until
-    pace.served(9.0, SEEN_S, SEEN_S, CROWD_LEAST)
+    pace.served(9.0, SEEN_S, SEEN_S, SEEN_S, CROWD_LEAST)
     assert pace.until == until
 
 
 def test_nobody_rests_where_few_wait() -> None:
     """They are somebody's bulk load: short slices would be dearer, and gain little."""
     pace = Pace()
-    pace.served(5.0, SEEN_S * 3, SEEN_S, CROWD_LEAST)
+    pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST)
     until = pace.until
     assert until > 5.0
-    pace.served(6.0, SEEN_S * 3, SEEN_S, CROWD_LEAST - 1)
+    pace.served(6.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST - 1)
     assert pace.part == 1.0
     assert pace.slice_s == SLICE_S
     assert pace.until == until
 
 
+def test_what_the_worker_does_between_the_turns_of_the_crowd_counts() -> None:
+    """A request of the crowd is work for the home, too, and at other times."""
+    pace = Pace()
+    pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S * 1.5, CROWD_LEAST)
+    assert pace.until == 5.0 + SEEN_S * 1.5 * (1 / pace.part - 1)
+
+
+def test_the_crowd_has_no_more_than_there_was() -> None:
+    """Not half of all of it, when a fifth was there."""
+    pace = Pace()
+    pace.served(5.0, SEEN_S * 5, SEEN_S, SEEN_S, CROWD_LEAST)
+    assert pace.part == 0.2
+
+
+def test_newcomers_begin_with_a_part() -> None:
+    """It doubles while the processor is there, and grows slowly once it was missed."""
+    pace = Pace()
+    parts = []
+    for _ in range(3):
+        pace.served(5.0, SEEN_S, SEEN_S / 2, SEEN_S / 2, 0, CROWD_LEAST)
+        parts.append(pace.part)
+        pace.served(5.0, 0.0, SEEN_S / 2, SEEN_S / 2, 0, CROWD_LEAST)
+    assert parts == [FIRST, 2 * FIRST, 4 * FIRST]
+    pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S, 0, CROWD_LEAST)
+    missed = pace.part
+    pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, CROWD_LEAST)
+    assert pace.part == missed + MORE
+    pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, 0)
+    assert pace.part == 1.0
+
+
 class Dear:
-    """A processor that others have most of the time. ``held`` ends that."""
+    """A processor that others have most of the time. ``held`` ends that: then nothing is missed."""
 
     def __init__(self) -> None:
         self.held = True
         self._cpu = 0.0
-        self._at = time.monotonic()
+        self._at = time.thread_time()
 
     def cpu_clock(self) -> float:
-        now = time.monotonic()
-        self._cpu += (now - self._at) * (0.2 if self.held else 1.0)
+        now = time.thread_time()
+        self._cpu += (now - self._at) * (0.2 if self.held else 1000.0)
         self._at = now
         return self._cpu
 
@@ -121,5 +155,44 @@ async def test_who_asks_for_little_does_not_wait_for_the_rests(tmp_path: Path) -
         assert answered < FLOODS * RECORDS * 1023, "the honest one waited for all of it"
         assert [type(one) for one in honest.received].count(Ack) == counter
         dear.held = False
+        pace.part = 1.0
         for flood in floods:  # nobody is forgotten in a rest
             await flood.expect(Error, count=RECORDS * 1023)
+
+
+async def test_who_talks_does_not_wait_for_those_who_come(tmp_path: Path) -> None:
+    """Each step of many newcomers waits with those who ask for much, in their rests."""
+    async with Cluster(tmp_path, 1) as single:
+        worker = single.workers[0]
+        turn = worker.parts.turn
+        honest = await TestClient.login(worker, "honest")
+        newcomers = [await TestClient.connect(worker) for _ in range(NEWCOMERS_MAX)]
+        turn.pace.until = time.monotonic() + 600.0
+        for number, newcomer in enumerate(newcomers):
+            newcomer.hello(f"new{number}")
+        for counter in range(1, 6):
+            honest.send(LOG, counter)
+            await honest.acked(LOG, counter)
+        assert not any(newcomer.received for newcomer in newcomers)
+        turn.pace.until = 0.0
+        worker.parts.wakeup.request()
+        for newcomer in newcomers:
+            await newcomer.expect(Welcome)
+
+
+async def test_nobody_comes_in_while_the_crowd_rests(tmp_path: Path) -> None:
+    """To accept a connection is work as well. A few come in before each rest."""
+    async with Cluster(tmp_path, 1) as single:
+        connections = single.workers[0].parts.connections
+        pace = single.workers[0].parts.turn.pace
+        assert connections.rest_s() <= 0.0
+        pace.until = time.monotonic() + 600.0
+        assert connections.rest_s() > 0.0
+        pace.until = 0.0
+        for _ in range(NEWCOMERS_MAX - 1):
+            await TestClient.connect(single.workers[0])
+        pace.until = 0.0  # in case that the machine was busy
+        assert connections.rest_s() <= 0.0
+        await TestClient.connect(single.workers[0])
+        pace.until = 0.0
+        assert connections.rest_s() == NEWCOMERS_REST_S

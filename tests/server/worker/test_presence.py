@@ -18,13 +18,14 @@ import pytest
 from relay.chat.partition import partition_of
 from relay.server.worker.home.rosters import Rosters
 from relay.wire.envelopes import Leave, Members, Roster, Who
+from tests.support.cluster import DEADLINE_S
 from tests.support.workers import Cluster, TestClient
 
 WORKERS: Final = 3
 HOME: Final = 1
 """The slot whose workers die; nobody who watches is there."""
 ROOM: Final = next(name for n in range(99) if partition_of(name := f"room{n}") % WORKERS == HOME)
-SETTLED_S: Final = 20.0
+SETTLED_S: Final = DEADLINE_S
 
 
 class Watcher:

@@ -150,9 +150,7 @@ async def test_events_are_best_effort(cluster: Cluster, monkeypatch: pytest.Monk
     assert other.parts.repair.repaired == 0
 
 
-async def test_a_turn_that_fails_is_made_up_for(
-    single: Cluster,
-) -> None:
+async def test_a_turn_that_fails_is_made_up_for(single: Cluster, program_errors: list[str]) -> None:
     """A bug in one turn, then silence: what it had still to do is done all the same."""
     parts = single.workers[0].parts
     reader = await TestClient.login(single.workers[0], "reader")
@@ -170,3 +168,5 @@ async def test_a_turn_that_fails_is_made_up_for(
     writer.send(LOG, 1)
     await reader.has(LOG, 1)
     assert (await writer.acked(LOG, 1)).seq == 1
+    assert ["turn_failed" in error for error in program_errors] == [True, True]
+    program_errors.clear()

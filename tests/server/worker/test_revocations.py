@@ -9,8 +9,11 @@ from typing import Any, cast
 import pytest
 
 from relay.bus.messages import Revoked
+from relay.chat.partition import partition_of
+from relay.chat.rooms import requests
 from relay.server.worker.home.revocations import Revocations
-from relay.wire.envelopes import Refused
+from relay.wire.envelopes import Done, Error, Refused, Room
+from tests.support.cluster import until
 from tests.support.devices import device
 from tests.support.workers import Cluster, TestClient
 
@@ -86,3 +89,31 @@ async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) 
     await alice.acked(LOG, 1)
     await alice.has(LOG, 2)
     assert [(e.sender, e.counter) for e in alice.entries(LOG)] == [("bob", 1), ("alice", 1)]
+
+
+async def test_a_change_of_a_room_that_goes_with_its_device_holds_up_no_other(
+    single: Cluster,
+) -> None:
+    """Changes of a room are decided one after the other: each has an end."""
+    worker = single.workers[0]
+    alice, bob = [await TestClient.login(worker, name) for name in ("alice", "bob")]
+    bob.send(LOG, 1)
+    await bob.acked(LOG, 1)
+    alice.send(LOG, 1)
+    ack = await alice.acked(LOG, 1)
+    parts = worker.parts
+    index = partition_of(LOG)
+    await until(lambda: parts.partitions.begin_removal(index) is not None, "no commit under way")
+    ask_room(alice, 1, requests.Redact(ack.seq, ""))
+    await until(lambda: LOG in parts.rooms._by_log, "a change that waits for its commit")
+    parts.home.revoke("alice", [single.session("alice").key_id], lifted=False)
+    parts.partitions.end_removal(index)
+    ask_room(bob, 2, requests.SetTopic("tea"))
+    await bob.until(
+        lambda: any(isinstance(e, Done | Error) and e.request == 2 for e in bob.received),
+        "an answer to somebody else",
+    )
+
+
+def ask_room(client: TestClient, number: int, request: requests.Request) -> None:
+    client.send_envelopes(Room(number, LOG, requests.pack(request, requests.ANYTHING_SEEN)))

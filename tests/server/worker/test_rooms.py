@@ -519,6 +519,41 @@ async def test_a_stranger_at_a_private_room_on_every_path(cluster: Cluster) -> N
     assert isinstance(changes(bob)[-1], events.RoleSet)
 
 
+@pytest.mark.parametrize("kind", [Kind.PRIVATE, Kind.PUBLIC])
+async def test_no_refusal_tells_what_is_in_a_room(cluster: Cluster, kind: Kind) -> None:
+    """To who may not read it: whether an entry is there, is a message, is his, was erased."""
+    alice, bob = await begun(cluster, kind)
+    bob.send(LOG, 1)
+    await bob.acked(LOG, 1)
+    alice.send(LOG, 1, 2)
+    await alice.acked(LOG, 2)
+    entries = stored(cluster.workers[0])
+    own, epoch = next(e.seq for e in entries if e.sender == "bob"), entries[-1].epoch
+    await done(alice, requests.Redact(entries[-1].seq, ""))
+    await done(alice, requests.Ban("bob"))
+    await TestClient.login(cluster.home(LOG), "stranger")
+    names = ["bob", "stranger", "~guest-"] if kind is Kind.PRIVATE else ["bob"]
+    places = (own, own + 1, *range(1, len(entries) + 4), 10**6)
+    about = (EntryKind.MESSAGE, EntryKind.EDIT, EntryKind.REDACTION, EntryKind.REACTION)
+    for worker in (cluster.home(LOG), cluster.other(LOG)):
+        for name in names:
+            own_name = f"{name}{worker.index}" if name.endswith("-") else name
+            client = await TestClient.login(worker, own_name)
+            expected = ErrorCode.BANNED if name == "bob" else ErrorCode.MEMBERS_ONLY
+            for seq in places:
+                assert await refused(client, requests.Redact(seq, "")) == expected, seq
+                for one in about:
+                    client.received.clear()
+                    client.send_envelopes(Send(LOG, 1, int(one), "", b"x", epoch, seq))
+                    answer = await client.expect(Refused)
+                    assert (answer.code, answer.arg) == (expected, 0), (one, seq)
+    # Who may erase what they do not read is told what there is to erase.
+    opera = await operator(cluster)
+    assert await refused(opera, requests.Redact(10**6, "")) == ErrorCode.NO_SUCH_ENTRY
+    assert await refused(opera, requests.Redact(1, "")) == ErrorCode.NO_SUCH_ENTRY
+    await done(opera, requests.Redact(own, ""))
+
+
 async def test_a_request_that_waits_is_judged_when_it_is_answered(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -580,22 +615,38 @@ async def test_a_room_that_becomes_private_keeps_its_members(cluster: Cluster) -
 
 # --- writing --------------------------------------------------------------------------------------
 async def test_who_may_not_write(cluster: Cluster) -> None:
-    """Muted, announced, closed: reading goes on, and each has its own word."""
+    """Muted, announced, closed: reading goes on, and each has its own word.
+
+    Whatever it is that he would write: about his own message, or somebody else's.
+    """
     alice, bob = await begun(cluster)
+    for client in (alice, bob):
+        client.send(LOG, 1)
+        await client.acked(LOG, 1)
+    messages = [e for e in stored(cluster.workers[0]) if e.kind == EntryKind.MESSAGE]
+    other, own = messages
+    assert (other.sender, own.sender) == ("alice", "bob")
+    tries = [
+        (EntryKind.MESSAGE, 0), (EntryKind.MESSAGE, other.seq), (EntryKind.EDIT, own.seq),
+        (EntryKind.REACTION, own.seq), (EntryKind.REACTION, other.seq),
+        (EntryKind.REDACTION, own.seq),
+    ]  # fmt: skip
     for request, code, back in (
         (requests.Mute("bob"), ErrorCode.MUTED, requests.Unmute("bob")),
         (requests.SetKind(Kind.ANNOUNCE), ErrorCode.READ_ONLY, requests.SetKind(Kind.PUBLIC)),
         (requests.Close(), ErrorCode.READ_ONLY, requests.Reopen()),
     ):
         await done(alice, request)
-        bob.received.clear()
-        bob.send(LOG, 1)
-        assert (await bob.expect(Refused)).code == code
+        for kind, seq in tries:
+            bob.received.clear()
+            epoch = own.epoch if seq else b""
+            bob.send_envelopes(Send(LOG, 2, int(kind), "", b"x", epoch, seq))
+            assert (await bob.expect(Refused)).code == code, (kind, seq)
         await done(alice, back)
     bob.received.clear()
-    bob.send(LOG, 1)
-    assert (await bob.acked(LOG, 1)).seq == 8
-    await alice.ends_with(LOG, 8)
+    bob.send(LOG, 2)
+    assert (await bob.acked(LOG, 2)).seq == 10
+    await alice.ends_with(LOG, 10)
 
 
 async def test_the_time_of_a_ban_ends_by_an_entry(
@@ -749,9 +800,19 @@ async def test_a_moderator_erases_what_those_below_have_written(cluster: Cluster
     bob.send_envelopes(Send(LOG, 2, edit, "text/plain", b"x", of_alice.epoch, of_alice.seq))
     assert await refused_send(bob, 2) == ErrorCode.NOT_ALLOWED
     assert await refused(bob, requests.Redact(of_alice.seq)) == ErrorCode.NOT_ALLOWED
+    dave = await TestClient.login(home, "dave")
+    dave.send(LOG, 1)
+    mine = await dave.acked(LOG, 1)
+    await done(alice, requests.SetRole("dave", Role.MODERATOR))
+    assert await refused(bob, requests.Redact(mine.seq)) == ErrorCode.NOT_ALLOWED
+    await done(alice, requests.Redact(mine.seq))
     erased = [e for e in stored(home) if e.kind == EntryKind.ERASED]
-    assert [(e.sender, e.body) for e in erased] == [("carol", b"")] * 4
-    assert bodies(home) == [of_alice.body, b"", b"", b"", b"", b"spam", b"spam", b"mine"]
+    assert [(e.sender, e.body) for e in erased] == [
+        *[("carol", b"")] * 4, ("dave", b""),
+    ]  # fmt: skip
+    assert bodies(home) == [
+        of_alice.body, b"", b"", b"", b"", b"spam", b"spam", b"mine", b"", b"",
+    ]  # fmt: skip
 
 
 async def test_who_may_erase_is_judged_in_the_order_of_the_log(cluster: Cluster) -> None:

@@ -177,7 +177,9 @@ async def test_feeds_of_the_gone_are_dropped(cluster: Cluster) -> None:
     assert not any(logs for parts in both for logs in parts.rosters._of_port.values())
 
 
-async def test_stored_state_that_went_back_ends_the_members(cluster: Cluster) -> None:
+async def test_stored_state_that_went_back_ends_the_members(
+    cluster: Cluster, program_errors: list[str]
+) -> None:
     """A head below what was shown: the store was lost. Members come again, and learn of the gap."""
     other = cluster.other(LOG)
     client = await TestClient.login(other, "client")
@@ -187,6 +189,7 @@ async def test_stored_state_that_went_back_ends_the_members(cluster: Cluster) ->
     await client.has(LOG, 3)
     other.parts.feeds.on_head(LOG, client.entries(LOG)[-1].epoch, 1)
     await client.gone(other)
+    assert "log_went_back" in program_errors.pop()
     assert client.closed is not None
     assert client.closed.code == CloseCode.INTERNAL
     again = await TestClient.login(other, "again")

@@ -10,16 +10,14 @@ from relay.server.context import WorkerContext
 from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
+from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.process.stores import Stores
 from relay.settings import Settings, Store
 from relay.store.checkpoint import WAL_PAGES_MAX
+from relay.store.log import Partition
 
 
-async def test_a_checkpoint_that_has_not_begun_is_not_started_again(tmp_path: Path) -> None:
-    """Two looks at the stores before the loop ran the first task: one checkpoint, no error."""
-    problems: list[str] = []
-    loop = asyncio.get_running_loop()
-    loop.set_exception_handler(lambda _, context: problems.append(str(context)))
+def stores_of(tmp_path: Path) -> Stores:
     listeners: tuple[socket.socket, ...] = ()
     context = WorkerContext(
         index=0,
@@ -36,7 +34,15 @@ async def test_a_checkpoint_that_has_not_begun_is_not_started_again(tmp_path: Pa
         parent_fd=-1,
         ready_fd=-1,
     )
-    stores = Stores(context, loop)
+    return Stores(context, asyncio.get_running_loop())
+
+
+async def test_a_checkpoint_that_has_not_begun_is_not_started_again(tmp_path: Path) -> None:
+    """Two looks at the stores before the loop ran the first task: one checkpoint, no error."""
+    problems: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: problems.append(str(context)))
+    stores = stores_of(tmp_path)
     partition = stores.open_partition(0)
     partition.wal_pages = WAL_PAGES_MAX
     stores.tick()
@@ -47,3 +53,44 @@ async def test_a_checkpoint_that_has_not_begun_is_not_started_again(tmp_path: Pa
     stores.close()
     del stores
     assert not problems
+
+
+async def test_a_partition_is_not_closed_before_a_checkpoint_that_is_about_to_begin(
+    tmp_path: Path,
+) -> None:
+    """Its file would have a second writer then. A turn may come before the checkpoint's task."""
+    stores = stores_of(tmp_path)
+    partition = stores.open_partition(0)
+    own = [True]
+    closed: list[Partition] = []
+    partitions = OwnPartitions(
+        owns=lambda _: own[0],
+        open_partition=lambda _: partition,
+        reader_of=stores.reader_of,
+        wake=lambda: None,
+    )
+    partitions.close_partition = closed.append
+    partitions.partition(0)
+    partition.wal_pages = WAL_PAGES_MAX
+    stores.tick()
+    own[0] = False
+    assert partitions.close_others() == []
+    await stores.settle()
+    assert partitions.close_others() == [0]
+    assert closed == [partition]
+    partition.close()
+    stores.close()
+
+
+async def test_a_checkpoint_that_never_begins_keeps_nothing_open(tmp_path: Path) -> None:
+    stores = stores_of(tmp_path)
+    partition = stores.open_partition(0)
+    partition.wal_pages = WAL_PAGES_MAX
+    stores.tick()
+    assert partition.checkpointing
+    for task in stores._running.values():
+        task.cancel()
+    await stores.settle()
+    assert not partition.checkpointing
+    partition.close()
+    stores.close()

@@ -12,7 +12,7 @@ from relay.limits import OUTBOX_BYTES_MAX
 from relay.server.worker.delivery.outbox import FLUSHES_PER_CLOCK
 from relay.server.worker.process.turn import FAR
 from relay.wire.envelopes import EntryMessage, Send
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, PAUSE_S, until
 from tests.support.workers import Cluster, TestClient, Worker
 
 LOG = "lobby"
@@ -57,10 +57,10 @@ async def _committed(worker: Worker, sender: TestClient, counters: range, size: 
 
 async def _swept(worker: Worker) -> None:
     """Run turns until all is written."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         while _pending(worker):
             worker.parts.turn.run()
-            await asyncio.sleep(0)
+            await asyncio.sleep(PAUSE_S)  # it may be that the room rests, by a clock that leaps
 
 
 def _seqs(member: TestClient) -> list[int]:

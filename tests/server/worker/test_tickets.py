@@ -17,7 +17,7 @@ from relay.server.metrics import HandshakeKind
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Account, Done, Error, Hello, Send, Welcome
 from relay.wire.tickets import ClientTicket
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import device, hello, register
 from tests.support.workers import Cluster, TestClient, Worker
 
@@ -243,7 +243,7 @@ async def test_a_recorded_session_is_replayed(cluster: Cluster, resumed: bool) -
         reader, writer = await asyncio.open_connection("127.0.0.1", at.port)
         writer.write(client.written)
         with contextlib.suppress(ConnectionError):
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(DEADLINE_S):
                 while await reader.read(65_536):
                     pass
         writer.close()

@@ -18,7 +18,7 @@ from relay.chat.partition import partition_of
 from relay.server.worker.home.submissions import GROUP_MIN
 from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster, Send
 from relay.wire.packing import unpack_entry
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 from tests.support.workers import Cluster, TestClient, Worker
 
 LOG = "lobby"
@@ -45,7 +45,7 @@ def _turns(worker: Worker) -> Iterator[list[None]]:
 async def _at_rest(worker: Worker) -> None:
     """Wait until a worker has no turn due, for some iterations of the loop on end."""
     quiet = 0
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(DEADLINE_S):
         while quiet < QUIET_ITERATIONS:
             quiet = 0 if worker.parts.wakeup.scheduled else quiet + 1
             await asyncio.sleep(0)

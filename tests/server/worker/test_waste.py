@@ -377,3 +377,15 @@ async def test_a_client_that_sends_too_much_does_not_come_near(tmp_path: Path) -
         assert worker.parts.refusals.counts[Budget.SEND_BYTES] > 0
         assert worker.parts.refusals.counts[Budget.WASTE] == 0
         assert not later.due
+
+
+async def test_who_rests_before_the_login_makes_room_for_others(single: Cluster) -> None:
+    """It waits for nobody but itself."""
+    stranger = await TestClient.connect(single.workers[0])
+    [session] = single.workers[0].parts.connections.sessions
+    await until(lambda: session.silent, "the next move to be the stranger's")
+    for _ in range(1000):
+        stranger.connection.ping(b"", 0.0)
+    stranger._write()
+    await until(lambda: bool(session.reading.holds & Hold.WASTE), "a rest")
+    assert session.silent

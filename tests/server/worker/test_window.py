@@ -51,7 +51,7 @@ class Home:
         whose: list[Sender] = []
         for number in self.sent[:count]:
             whose.append(self._sends[number].sender)
-            forget([self._sends[number]])
+            forget(self._sends[number])
         self.answered += len(whose)
         self.window.release()
         return whose
@@ -59,7 +59,7 @@ class Home:
     def forget(self, sender: Sender) -> None:
         for send in self._sends.values():
             if send.sender is sender:
-                forget([send])
+                forget(send)
 
 
 def test_who_sends_alone_never_waits() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from relay.chat import names
-from relay.chat.entries import Kind, submission
+from relay.chat.entries import Kind, Submission
 from relay.codec import Unknown
 from relay.server.worker.connection.about import send_about, send_direct
 from relay.server.worker.connection.charges import charged
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.session import Operations, Session
 
 MESSAGE: Final = int(Kind.MESSAGE)
+_new: Final = tuple.__new__
+"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 
 
 def send(session: Session, send: Send) -> None:
@@ -58,9 +60,12 @@ def send(session: Session, send: Send) -> None:
         return
     actor = session.actor
     sends.submit(
-        submission(
-            log, actor.handle, session.key_id, session.producer, send.counter, MESSAGE,
-            send.content_type, send.body, actor.root, actor.operator, None,
+        _new(
+            Submission,
+            (
+                log, actor.handle, session.key_id, session.producer, send.counter, MESSAGE,
+                send.content_type, send.body, actor.root, actor.operator, None,
+            ),
         )
     )  # fmt: skip
 

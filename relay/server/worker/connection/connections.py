@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from relay.server.metrics import Budget
 from relay.server.worker.connection.deadlines import check_deadlines
+from relay.server.worker.connection.schedule import NEWCOMERS_MAX
 from relay.server.worker.connection.session import Session
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.delivery.stream import Stream
@@ -16,6 +17,10 @@ from relay.wire.codes import CloseCode
 if TYPE_CHECKING:
     from relay.server.worker.connection.services import ConnectionServices
     from relay.server.worker.connection.session import Operations
+
+NEWCOMERS_REST_S: Final = 0.002
+"""The least rest between accepts, while many are there who are not logged in: a thousand come in
+each second, which is more than the key agent can do."""
 
 
 class Connections:
@@ -31,11 +36,20 @@ class Connections:
         self._on_lost = self._lost
         self.on_lost: Callable[[], None] = _nothing
         """Called when a connection is gone; the acceptor's, once there is one."""
+        self.rests_until: Callable[[], float] = _never
+        """Until when those who ask for much rest, by the clock; the turn's, once there is one."""
 
     # --- acceptor.Gate ------------------------------------------------------------------------
     def closed(self) -> bool:
         """Tell whether nobody can come in now: see ``Admission.closed``."""
         return self._admission.closed()
+
+    def rest_s(self) -> float:
+        """Tell for how long nobody should come in: who is new waits with those who ask for much."""
+        rest_s = self.rests_until() - self._services.clock()
+        if self._admission.guests >= NEWCOMERS_MAX:
+            return max(rest_s, NEWCOMERS_REST_S)
+        return rest_s
 
     def admit(self, peer: str, *, exhausted: bool = False) -> Stream | None:
         """Return the protocol of a connection that was accepted from this address.
@@ -81,7 +95,10 @@ class Connections:
     def check_deadlines(self, now: float) -> None:
         """End connections whose time is up. Called about once a second."""
         for session in list(self.sessions):
-            check_deadlines(session, now)
+            try:
+                check_deadlines(session, now)
+            except Exception as error:  # noqa: BLE001 - the others are to be looked at all the same
+                session.failed(error)
 
     def _lost(self, session: Session) -> None:
         self.sessions.discard(session)
@@ -89,6 +106,11 @@ class Connections:
         budgets.admission.leave(session)
         budgets.accounts.close(session.account)
         self.on_lost()
+
+
+def _never() -> float:
+    """Nobody rests."""
+    return 0.0
 
 
 def _nothing() -> None:

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 from relay import codec
 from relay.chat import names
-from relay.chat.accounts import events, invitation, requests, snapshot
+from relay.chat.accounts import answers, events, invitation, requests, snapshot
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
 from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, pays
 from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.home import open_invitations
+from relay.server.worker.home.account_logs import AccountLogs
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Chain, Done
@@ -97,6 +99,9 @@ async def account(session: Session, account: Account) -> None:
     if isinstance(request, requests.ListNames):
         _list(session, number, request)
         return
+    if isinstance(request, requests.ListInvitations):
+        _list_invitations(session, number, request)
+        return
     if isinstance(request, requests.Marks):
         _marks(session, number, request.after)
         return
@@ -135,3 +140,21 @@ def _list(session: Session, number: int, request: requests.ListNames) -> None:
         refuse_unread(session, number, request.partition, error)
         return
     session.answer(pack(Done(number, codec.pack([name[len(prefix) :] for name in found]))))
+
+
+def _list_invitations(session: Session, number: int, request: requests.ListInvitations) -> None:
+    """Answer those of one partition that are open. Read here, as ``_list`` does."""
+    services = session.services
+    accounts = AccountLogs(services.reader_of, unpack_entry, services.first_invitation)
+    try:
+        part = open_invitations.part_of(
+            request.partition,
+            request.after,
+            services.reader_at(request.partition),
+            accounts,
+            services.wall_clock_ns() // 1_000_000,
+        )
+    except StoreError as error:
+        refuse_unread(session, number, request.partition, error)
+        return
+    session.answer(pack(Done(number, answers.packed_invitations(part))))

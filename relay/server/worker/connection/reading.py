@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Final
 from relay.server.worker.connection.holds import Hold
 from relay.server.worker.connection.schedule import (
     ENVELOPES_PER_UNIT,
+    LITTLE,
+    LITTLE_PER_S,
     RECORD_UNITS,
     UNITS,
+    UNITS_PER_TURN,
 )
 from relay.server.worker.connection.waste import CONTROL_UNITS
 from relay.wire.envelopes import Send
@@ -41,11 +44,13 @@ _NONE: Final[list[ClientEnvelope]] = []
 class Owner:
     """Whose connection it is: a session. A base class, no Protocol: compiled, a call is direct."""
 
-    __slots__ = ("ended",)
+    __slots__ = ("ended", "newcomer")
 
     def __init__(self) -> None:
         self.ended = False
         """True once the connection is closing: no operation has an effect any more."""
+        self.newcomer = True
+        """Not logged in yet."""
 
     def handle_events(self, events: list[Event], now: float) -> None:
         """Take what has happened. May raise."""
@@ -85,8 +90,8 @@ class Reading:
 
     __slots__ = (
         "_clock", "_connection", "_finish", "_owner", "_paused", "_pending", "_received",
-        "_record_bytes", "_running", "_schedule", "_stream", "_units", "_waste", "account", "held",
-        "holds", "wasted",
+        "_record_bytes", "_running", "_schedule", "_stream", "_units", "_waste", "_worked_s",
+        "account", "held", "holds", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -139,7 +144,9 @@ class Reading:
         self._finish = 0.0
         """See ``Schedule.charge``."""
         self._units = 0
-        """What ``work`` has used the last time."""
+        """What ``work`` used the last time, less what was allowed since: see ``LITTLE_PER_S``."""
+        self._worked_s = clock()
+        """When that was."""
 
     def received(self, data: bytes) -> None:
         """Take bytes from the peer; process them now if there is time, or else in turn."""
@@ -149,7 +156,7 @@ class Reading:
             self._note_held()
             return  # whatever it waits for goes on with this
         now = self._clock()
-        if self._schedule.has_time(now):
+        if self._has_time(now):
             self.work(now)
         else:
             self._wait_for_turn()
@@ -167,7 +174,11 @@ class Reading:
         if self._running or owner is None:
             return
         self._running = True
-        share = units = self._schedule.share
+        share = self._schedule.share
+        allowed = int((now - self._worked_s) * LITTLE_PER_S)
+        if not self._finish and share < UNITS_PER_TURN:
+            share = min(share + allowed, UNITS_PER_TURN)
+        units = share
         connection = self._connection
         control, drained, sending = owner.ended, False, False
         try:
@@ -204,13 +215,24 @@ class Reading:
             self._running = False
         if not self._pending:
             self._pending = _NONE  # the empty list of each connection would be a page in all
-        self._units = share - units
-        self._finish = self._schedule.charge(self._finish, self._units, drained=drained)
+        used = share - units
+        if used:  # or else it only looked whether there is anything
+            self._units = max(used - allowed, 1)
+            self._worked_s = now
+            if owner.newcomer:  # never counts as little
+                used = max(used, LITTLE + 1)
+            elif self._units <= LITTLE:
+                used = min(used, LITTLE)
+        self._finish = self._schedule.charge(self._finish, used, drained=drained)
         if units <= 0 and not self.holds & Hold.TURN:
             self._wait_for_turn()
         if control:
             owner.write_pending()
         self._note_held()
+
+    def logged_in(self) -> None:
+        """What comes next is expected to be little: a login tells nothing about it."""
+        self._units = 1
 
     # --- reading or not -----------------------------------------------------------------------
     def hold(self, reason: int) -> None:
@@ -230,7 +252,7 @@ class Reading:
         self.holds &= ~reason
         if not self.holds:
             now = self._clock()
-            if self._schedule.has_time(now):
+            if self._has_time(now):
                 self._resume(now)
             else:
                 self._wait_for_turn()
@@ -252,10 +274,18 @@ class Reading:
             self._paused = True
             self._stream.pause_reading()
 
+    def _has_time(self, now: float) -> bool:
+        owner, schedule = self._owner, self._schedule
+        if owner is not None and owner.newcomer and not schedule.is_for_newcomers():
+            return False
+        return schedule.has_time(now)
+
     def _wait_for_turn(self) -> None:
         """Read nothing more until this connection's turn has come."""
         self.hold(Hold.TURN)
-        self._schedule.add(self, self._finish, self._units)
+        owner = self._owner
+        units = 0 if owner is not None and owner.newcomer else self._units
+        self._schedule.add(self, self._finish, units)
 
     # --- what brings nothing ------------------------------------------------------------------
     def waste(self, units: float) -> None:

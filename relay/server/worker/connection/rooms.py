@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from relay import limits
 from relay.chat import names
 from relay.chat.accounts import links
+from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.chat.rooms import requests, shown
 from relay.chat.rooms import state as rooms
@@ -20,7 +21,7 @@ from relay.server.worker.connection.unread import refuse_unread
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
-from relay.wire.packing import pack
+from relay.wire.packing import pack, unpack_entry
 
 if TYPE_CHECKING:
     from relay.chat.entries import Head
@@ -74,6 +75,10 @@ def _pays(session: Session, number: int, log: str, request: requests.Request) ->
     """Charge a change; False: it was refused."""
     if not pays(session, number, CHANGE_UNITS):
         return False
+    if isinstance(request, requests.Create) and not accepted(
+        session, number, session.sends.spend_room(log)
+    ):
+        return False
     size = len(requests.pack(request, 0))
     return accepted(session, number, session.sends.spend(log, size))
 
@@ -81,7 +86,7 @@ def _pays(session: Session, number: int, log: str, request: requests.Request) ->
 async def _mine(session: Session, number: int, after: str) -> None:
     """Answer the rooms in which somebody has a role, whichever partitions they are in.
 
-    Nobody notes what anybody has not read: it is the end of the log less the place that was marked.
+    Nobody notes what anybody has not read: it is counted, from the place that was marked on.
     """
     await session.services.following.catchup.turn()
     actor, some, asked_after = session.actor, shown.ROOMS_PER_ANSWER, after
@@ -98,7 +103,7 @@ async def _mine(session: Session, number: int, after: str) -> None:
         for name in found[:some]:
             head = session.services.reader_of(name).head(name)  # first: rights are as of later
             packed = session.services.reader_of(name).state(name)
-            own += _own(session, name, rooms.unpack(packed), head)
+            own += await _own(session, name, rooms.unpack(packed), head)
             bytes_left -= len(packed)
             session.sends.owe_work(ROOM_UNITS)
             after = name
@@ -113,7 +118,7 @@ async def _mine(session: Session, number: int, after: str) -> None:
     session.answer(pack(Done(number, shown.pack_own(own, after, not found or after == found[-1]))))
 
 
-def _own(session: Session, name: str, room: rooms.Room, head: Head) -> list[shown.Own]:
+async def _own(session: Session, name: str, room: rooms.Room, head: Head) -> list[shown.Own]:
     """Return a room with what is unread in it; nothing if it is not for the asker any more."""
     reader, actor = session.services.reader_of(name), session.actor
     listed = shown.listed(name, room, head.seq, actor)
@@ -123,8 +128,27 @@ def _own(session: Session, name: str, room: rooms.Room, head: Head) -> list[show
     mark = session.services.reader_of(inbox).mark(inbox, name)
     floor = reader.resume(name, mark, head).after if mark.seq else 0
     read = min(shown.unread_after(room, actor.handle, floor), head.seq)
-    unread = head.seq - read - reader.count_controls(name, read, head.seq)
-    return [shown.Own(listed, mark.epoch, mark.seq, max(unread, 0))]
+    unread = await _unread(session, name, read, head.seq)
+    return [shown.Own(listed, mark.epoch, mark.seq, unread)]
+
+
+async def _unread(session: Session, name: str, after: int, upto: int) -> int:
+    """Count the messages of others, of the newest entries of a room, in turn with who reads pages.
+
+    Who a message is from, and that it is one, stands in the entry alone; so they are read.
+    """
+    own, count = session.actor.handle, 0
+    after = max(after, upto - shown.UNREAD_LOOKED_AT)
+    while after < upto:
+        page = session.services.reader_of(name).read(name, after, upto, limits.PAGE_BYTES_MAX)
+        entries = [unpack_entry(packed) for _, packed in page.rows]
+        count += sum(one.kind == Kind.MESSAGE and one.sender != own for one in entries)
+        if page.end:
+            break
+        after = entries[-1].seq
+        session.sends.owe_work(ROOM_UNITS)
+        await session.services.following.catchup.turn()
+    return count
 
 
 async def _list(session: Session, number: int, request: requests.List) -> None:

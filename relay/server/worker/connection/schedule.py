@@ -44,9 +44,18 @@ QUANTUM: Final = 32
 LITTLE: Final = 18
 """A message, a few in one record or at once, or a question: what somebody does who waits for the
 answers, and what comes of it meanwhile if those are late."""
+LITTLE_PER_S: Final = 250
+"""Besides, for the time since the last turn, in units: eighty messages, of which each is a record.
+However long somebody who writes now and then had to wait, for whatever reason, what came meanwhile
+does not make him one of those who ask for much, who wait for each other's turns: he would fall
+behind without end."""
 LEAD_MAX: Final = 512
 """What those who ask for little may use before the others are served again, in units: a slice and a
 half."""
+NEWCOMERS_MAX: Final = 24
+"""Of so many connections that are not logged in yet, each step waits for its turn, with those who
+ask for much: a handshake and a login, or an account, take a millisecond or two of the processor,
+and people who talk do not wait for hundreds of them."""
 RECORD_UNITS: Final = 2
 """Opening a record, whatever is in it."""
 ENVELOPES_PER_UNIT: Final = 8
@@ -78,32 +87,53 @@ class Scheduled(Protocol):
         """Go on with what was received. Raises nothing."""
 
 
+def _nobody() -> int:
+    """There are no newcomers."""
+    return 0
+
+
 class Schedule:
     """The sessions of a worker that wait for their turn."""
 
-    def __init__(self, clock: Callable[[], float], wakeup: Wakeup) -> None:
+    def __init__(
+        self, clock: Callable[[], float], wakeup: Wakeup, newcomers: Callable[[], int] = _nobody
+    ) -> None:
+        """Begin with nobody.
+
+        Args:
+            clock: monotonic seconds.
+            wakeup: asks for a turn.
+            newcomers: how many connections are not logged in.
+        """
         self._clock = clock
+        self.newcomers = newcomers
         self._wakeup = wakeup
         self.slice_s = SLICE_S
         self.until = 0.0
         """End of the slice that is being used; 0: none is. The turn sets it to 0."""
-        self._queue: FairQueue[Scheduled] = FairQueue(
+        self.queue: FairQueue[Scheduled] = FairQueue(
             quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX
         )
+        """Those that wait. Who only asks how many does so here: each message asks some times."""
 
     @property
     def waiting(self) -> int:
         """How many wait."""
-        return self._queue.waiting
+        return self.queue.waiting
 
     @property
     def little_first(self) -> bool:
         """True if the next one asks for little."""
-        return self._queue.little_first
+        return self.queue.little_first
+
+    @property
+    def has_little(self) -> bool:
+        """True if anybody waits who asks for little."""
+        return self.queue.has_little
 
     def has_time(self, now: float) -> bool:
         """Tell whether what has just been received may be handled at once."""
-        if self._queue.waiting:
+        if self.queue.waiting:
             return False
         if now < self.until:
             return True
@@ -116,14 +146,18 @@ class Schedule:
             return True
         return False
 
+    def is_for_newcomers(self) -> bool:
+        """Tell whether there is time for who is not logged in, besides: see ``NEWCOMERS_MAX``."""
+        return self.newcomers() < NEWCOMERS_MAX
+
     @property
     def share(self) -> int:
         """Units that a session may use now, about."""
-        return QUANTUM if self._queue.waiting else UNITS_PER_TURN
+        return QUANTUM if self.queue.waiting else UNITS_PER_TURN
 
     def charge(self, finish: float, units: int, *, drained: bool) -> float:
         """Return in which round a session finishes what it has just had: see ``FairQueue``."""
-        return self._queue.charge(finish, units, drained=drained)
+        return self.queue.charge(finish, units, drained=drained)
 
     def add(self, session: Scheduled, finish: float, units: int) -> None:
         """Queue a session that has more than its share, or came when there was no time.
@@ -133,22 +167,26 @@ class Schedule:
             finish: of its last turn.
             units: what it is likely to use: as much as the last time; 0: it has had nothing yet.
         """
-        self._queue.add(session, finish, units)
+        self.queue.add(session, finish, units)
         self._wakeup.request()
 
-    def run_little(self, now: float) -> None:
-        """Give those who ask for little their turns, for one slice."""
-        queue = self._queue
+    def run_little(self, now: float, *, resting: bool = False) -> None:
+        """Give those who ask for little their turns, for one slice.
+
+        While the others rest, for lack of a processor, they have no part of it that could be kept
+        for them: what those who ask for little are ahead of them does not matter then.
+        """
+        queue = self.queue
         until = now + self.slice_s
-        while queue.little_first:
-            queue.pop().take_turn(now)
+        while queue.has_little if resting else queue.little_first:
+            queue.pop_little().take_turn(now)
             now = self._clock()
             if now >= until:
                 break
 
     def run(self, now: float, slice_s: float = SLICE_S) -> None:
         """Give sessions their turns, for so long."""
-        queue = self._queue
+        queue = self.queue
         until = now + slice_s
         while queue.waiting:
             queue.pop().take_turn(now)

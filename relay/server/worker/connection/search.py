@@ -7,7 +7,7 @@ still has.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.chat import names
@@ -24,9 +24,6 @@ from relay.wire.packing import pack_found, unpack_entry
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
     from relay.wire.envelopes import Search
-
-EDITS_MAX: Final = 64
-"""Of one message that are looked at, should the last ones have been erased."""
 
 
 async def search(session: Session, search: Search) -> None:
@@ -66,15 +63,16 @@ async def search(session: Session, search: Search) -> None:
             raise StoreError("the index")
         next_seq, end = found.next, found.end
         floor = feed.room.floor
-        for packed in session.services.reader_of(log).read_edited(
-            log, [seq for seq in found.seqs if floor < seq <= feed.seq]
-        ):
-            row = _as_it_is_now(packed, peer)
+        reader, head = session.services.reader_of(log), feed.seq
+        for seq in found.seqs:
+            if not floor < seq <= head:
+                continue
+            row = _as_it_is_now(reader.read_edited(log, seq, head, _is_edit), peer)
             if row is None:
                 continue
             size += len(row)
             if size > limits.PAGE_BYTES_MAX and rows:
-                next_seq, end = unpack_entry(packed[0]).seq + 1, False  # begins the next page
+                next_seq, end = seq + 1, False  # begins the next page
                 break
             rows.append(row)
     except StoreError as error:
@@ -90,13 +88,16 @@ def _as_it_is_now(packed: list[bytes], peer: str) -> bytes | None:
     """Return what has the text of a message: itself, or its last edit; None: it is not shown.
 
     Args:
-        packed: the message, and its edits, the last one first.
+        packed: the message, and its last edit if it has one; empty: it is not there.
         peer: of whose messages alone; empty: of all.
     """
+    if not packed:
+        return None
     message = unpack_entry(packed[0])
     if message.kind != Kind.MESSAGE or (peer and peer not in (message.sender, message.to)):
         return None
-    for edit in packed[1 : 1 + EDITS_MAX]:
-        if unpack_entry(edit).kind == Kind.EDIT:
-            return edit
-    return packed[0]
+    return packed[-1]
+
+
+def _is_edit(packed: bytes) -> bool:
+    return unpack_entry(packed).kind == Kind.EDIT

@@ -21,7 +21,7 @@ from relay.server.worker.connection.waste import (
 from relay.server.worker.member.sender import OVERHEAD_BYTES, Sender
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Refused
-from relay.wire.packing import pack, pack_acks
+from relay.wire.packing import pack, pack_ack, pack_acks
 
 if TYPE_CHECKING:
     from relay.chat.entries import Submission
@@ -111,6 +111,16 @@ class Sends(Sender):
             self._refused_for_budget(refusal, now)
         return refusal
 
+    def spend_room(self, log: str) -> Refusal | None:
+        """Pay for a room that is created; return why it cannot be paid for now."""
+        if self._spending is None:
+            return None
+        now = self._clock()
+        refusal = self._spending.room(log, now)
+        if refusal is not None:
+            self._refused_for_budget(refusal, now)
+        return refusal
+
     def spend_work(self, units: int) -> Refusal | None:
         """Pay for a request; return why it cannot be paid for now."""
         if self._spending is None:
@@ -156,7 +166,8 @@ class Sends(Sender):
             run.append(submission)
             self._run_bytes += size + OVERHEAD_BYTES
             return
-        self.offer()
+        if run is not None:
+            self.offer()
         self._run = [submission]
         self._run_bytes = size + OVERHEAD_BYTES
 
@@ -210,20 +221,25 @@ class Sends(Sender):
         """Committed, now or before; what was before comes by itself."""
         log, answer_send, durability = sends[0].log, self._owner.answer_send, self._durability
         assert sends[-1].log == log, "an epoch is of one log"
-        counters: list[int] = []
-        size = 0
-        for submission in sends:
-            counters.append(submission.counter)
-            size += len(submission.body)
-        for start in range(0, len(counters), ACKS_PER_ANSWER):
-            some = counters[start : start + ACKS_PER_ANSWER]
-            answer_send(pack_acks(log, some, epoch, seq + start, durability))
+        if len(sends) == 1:  # the lone message
+            only = sends[0]
+            size = len(only.body)
+            answer_send(pack_ack(log, only.counter, epoch, seq, durability))
+        else:
+            counters: list[int] = []
+            size = 0
+            for submission in sends:
+                counters.append(submission.counter)
+                size += len(submission.body)
+            for start in range(0, len(counters), ACKS_PER_ANSWER):
+                some = counters[start : start + ACKS_PER_ANSWER]
+                answer_send(pack_acks(log, some, epoch, seq + start, durability))
         last = seq + len(sends) - 1
         if last > self._acked[1] and log == self._acked_log:
             self._acked = epoch, last
         else:
             self._note_acked(log, epoch, last)
-        self._answered(len(counters), size)
+        self._answered(len(sends), size)
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
         """Not stored."""

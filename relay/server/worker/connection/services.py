@@ -129,6 +129,8 @@ class ConnectionServices:
     """By the name of a log."""
     reader_at: Callable[[int], Reader]
     """By the number of a partition."""
+    first_invitation: bytes
+    """The hash of the one that lies in the data directory; empty: none."""
     budgets: ConnectionBudgets
     endings: Endings
     searching: Searching | None

@@ -130,7 +130,9 @@ class Session(Owner):
         """admission.Guest: the next move is the peer's."""
         if self.ended:
             return self.stream.connected
-        waits_for_us = self.channel.unwrapping or self.reading.holds or not self.stream.connected
+        # One that rests for what it has wasted waits for itself.
+        holds = self.reading.holds & ~Hold.WASTE
+        waits_for_us = self.channel.unwrapping or holds or not self.stream.connected
         return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
 
     def enter(self, stage: Stage) -> None:
@@ -287,6 +289,8 @@ class Session(Owner):
         """The client is this account, and this device, from now on."""
         self.enter(Stage.READY)
         self.channel.logged_in()
+        self.newcomer = False
+        self.reading.logged_in()
         self.actor = self.subscriptions.actor = actor
         self.key_id = key_id
         self.services.budgets.admission.log_in(self)

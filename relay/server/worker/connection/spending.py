@@ -1,8 +1,8 @@
 """What one connection may still send, begin and ask for. Decides alone.
 
 Bytes and rooms have a bucket of the connection, one of its account and one of its source; what
-requests cost has the latter two. A room is begun by the first message to a log that does not exist:
-whether it does is looked up once for each log that a connection sends to.
+requests cost has the latter two. A room is begun by a request, or by the first message to a log
+that does not exist: whether it does is looked up once for each log that a connection sends to.
 """
 
 from __future__ import annotations
@@ -106,6 +106,13 @@ class Spending:
         _take(sent, body_bytes + MESSAGE_BYTES, now)
         return None
 
+    def room(self, log: str, now: float) -> Refusal | None:
+        """Return why no room can be created now; None: it can, and is paid for.
+
+        Whether there was one of its name or not: each begins an epoch, which is kept for ever.
+        """
+        return self.empty(now) or self._begin(log, now)
+
     def empty(self, now: float) -> Refusal | None:
         """Return why no message can be taken now, whatever it is; None: one can."""
         sent = self._sent
@@ -131,15 +138,23 @@ class Spending:
         if refused is not None:
             return refused
         if not self._exists(log):
-            rooms = self._rooms(now)
-            refused = _empty(rooms, now) or self._too_many()
-            if refused is not None:
-                return refused
-            _take(rooms, 1, now)
+            return self._begin(log, now)
+        self._knows(log)
+        return None
+
+    def _begin(self, log: str, now: float) -> Refusal | None:
+        rooms = self._rooms(now)
+        refused = _empty(rooms, now) or self._too_many()
+        if refused is not None:
+            return refused
+        _take(rooms, 1, now)
+        self._knows(log)
+        return None
+
+    def _knows(self, log: str) -> None:
         if self._known is None or len(self._known) >= limits.LOGS_PER_CONNECTION_MAX:
             self._known = {}
         self._known[log] = None
-        return None
 
     def _too_many(self) -> Refusal | None:
         most = self._limits.rooms_per_user if self._user is not None else 0

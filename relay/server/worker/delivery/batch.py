@@ -75,7 +75,8 @@ class RunningBatch:
         """
         pieces, self._pieces, self.size = self._pieces, [], 0
         if len(pieces) == 1:  # the lone message
-            return [_join(log, epoch, pieces)]
+            prev, _, last, count, content, control = pieces[0]
+            return [Batch(log, epoch, prev, last, count, content, control)]
         batches: list[Batch] = []
         start = 0
         for end in range(1, len(pieces) + 1):

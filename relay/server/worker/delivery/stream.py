@@ -1,4 +1,4 @@
-"""The one owner of a client's TCP socket: reads, writes, options, and what the kernel knows of it.
+"""The one owner of a client's socket: reads, writes, options, and what the kernel knows of it.
 
 Everything above sees bytes in and bytes out. This class takes a socket with a descriptor for
 granted (``write``, ``connected``, ``peer_is_gone``): another transport for the same records, such
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 from typing import TYPE_CHECKING, Final, Protocol, cast
 
@@ -198,6 +199,10 @@ class Stream(asyncio.Protocol):
     def peer_is_gone(self) -> bool:
         """Tell what reading would, while reading is paused: has the peer closed or reset it?"""
         sock = self._transport.get_extra_info("socket")
+        if sock.family == socket.AF_UNIX:
+            poll = select.poll()
+            poll.register(sock.fileno(), select.POLLRDHUP)
+            return bool(poll.poll(0))
         state: int = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
         return state in (TCP_CLOSE, TCP_CLOSE_WAIT)
 

@@ -92,7 +92,8 @@ class AccountLogs:
     def remember(self, account: Account, seq: int) -> None:
         """Note the state of an account, as of its last commit, which has this seq."""
         handle = account.handle
-        if account.version - self._noted.get(handle, 0) >= FOLDED_MAX:
+        long = account.version - self._noted.get(handle, 0) >= FOLDED_MAX
+        if long and not account.removed:  # else retention looks for the entry that has removed it
             self._noted[handle] = account.version
             self.on_long(names.INBOX_PREFIX + handle, seq, snapshot.pack(account))
         remembered = self._accounts
@@ -107,6 +108,11 @@ class AccountLogs:
             if handles is not None:
                 handles.add(_skeleton(handle), handle)
 
+    @property
+    def first_invitation_log(self) -> str:
+        """That of the invitation that lies in the data directory; empty: there is none."""
+        return invitation.log_of(self._first) if self._first else ""
+
     def invitation(self, log: str) -> Invitation:
         """Return the invitation of a log; one of version 0 if there is none.
 
@@ -118,7 +124,7 @@ class AccountLogs:
             state = invitation.folded(cast("list[InvitationEvent]", happened))
         except EnvelopeError as error:
             raise StoreCorrupt(f"the log {log} is damaged: {error}") from None
-        if state.invited is None and self._first and log == invitation.log_of(self._first):
+        if state.invited is None and log == self.first_invitation_log:
             first = events.Invited(self._first, 0, True, "operator")
             return state._replace(invited=first)
         return state

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from relay.chat import names
 from relay.chat.accounts import account as accounts
-from relay.chat.accounts import decide, decide_request, events, links, preferences, requests
+from relay.chat.accounts import (
+    decide,
+    decide_request,
+    events,
+    invitation,
+    links,
+    preferences,
+    requests,
+)
 from relay.chat.accounts.refusal import Reason
 from relay.chat.accounts.refusal import Refused as AccountRefused
 from relay.errors import EnvelopeError
@@ -98,8 +106,8 @@ class AccountsHome(LogChanges[_Decided]):
         """Sends an envelope to all sessions of an account."""
         self.on_removed: Callable[[], None] = _nobody_asks
         """Called when an account was removed: its inbox and its roles are to go."""
-        self.on_bound: Callable[[str], None] = _nothing
-        """Called with the log of an invitation that has been used up."""
+        self.on_invitation_end: Callable[[str], None] = _nothing
+        """Called with the log of an invitation that was used up, or taken back."""
 
     def forget(self) -> None:
         """The table of who owns what has changed."""
@@ -208,8 +216,8 @@ class AccountsHome(LogChanges[_Decided]):
         assert asked is not None, "no account changes by itself"
         before, event, data = change.decided
         if before is None:
-            if isinstance(event, events.Bound):
-                self.on_bound(change.log)
+            if invitation.is_end(event, self._wall_clock_ns() // 1_000_000):
+                self.on_invitation_end(change.log)
             asked.answer(data)
             return
         happened = cast("AccountEvent", event)

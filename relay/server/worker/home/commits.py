@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind
+from relay.chat.partition import PARTITIONS
 from relay.server.worker.home.permissions import refused
 from relay.server.worker.room_codes import CODES
 from relay.store.errors import StoreError, StoreUnavailable
@@ -24,11 +25,11 @@ from relay.store.log import (
     Forbidden,
     IdConflict,
     LogRefused,
-    ReadBudget,
     Repeated,
     Stored,
     UnknownOutcome,
 )
+from relay.store.read_budget import ReadBudget
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ most, however many they are."""
 REST_AHEAD_NS: Final = 1_000_000_000
 """It begins to rest when it owes more than this: whoever does something a few times does not wait.
 """
+_new: Final = tuple.__new__
+"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 log = logging.getLogger("relay.worker")
 
 
@@ -83,6 +86,12 @@ class Commit:
 
     def answer(self, outcomes: list[Outcome]) -> None:
         """Tell those who submitted what became of it."""
+        if len(outcomes) == 1:  # the lone message
+            only = outcomes[0]
+            if type(only) is Stored or type(only) is Began:
+                waiting = self.group[0]
+                waiting.port.send(_new(Acks, ([[waiting.tag, only.epoch, only.seq, 1]],)))
+                return
         acks: dict[Port, list[list[int | bytes]]] = {}
         # The last item, while more may be added to it: whose it is, and what it has.
         last: Port | None = None
@@ -121,8 +130,8 @@ class Commit:
                     port.send(Refused(tag, int(CODES[denied.reason]), 0, denied.text))
                 case Forbidden(code=code):
                     port.send(refused(tag, code, limits.RETRY_MS))
-                case LogRefused(reason=reason):
-                    port.send(Refused(tag, int(ErrorCode.LIMIT), 0, reason))
+                case LogRefused(reason=reason, limit=limit):
+                    port.send(Refused(tag, int(ErrorCode.LIMIT), limit, reason))
         for port, listed in acks.items():
             for start in range(0, len(listed), ITEMS_PER_MESSAGE):
                 port.send(Acks(listed[start : start + ITEMS_PER_MESSAGE]))
@@ -173,6 +182,21 @@ class Commits:
         rested_at_ns = self._rested_at_ns.get(index)
         return rested_at_ns is not None and (rested_at_ns - self._clock_ns() > REST_AHEAD_NS)
 
+    def next_slow(self, waiting: Iterable[int], committing: Collection[int], first: int) -> int:
+        """Return which may begin a commit that waits for the disk, the next one in turn; -1: none.
+
+        Args:
+            waiting: partitions that have something to commit.
+            committing: those in which a commit runs.
+            first: where the turn is.
+        """
+        found, nearest = -1, PARTITIONS
+        for index in waiting:
+            distance = (index - first) % PARTITIONS
+            if distance < nearest and index not in committing and not self.rests(index):
+                found, nearest = index, distance
+        return found
+
     def begin(
         self, index: int, partition: Partition, group: list[Waiting], now_ms: int
     ) -> Commit | None:
@@ -180,11 +204,11 @@ class Commits:
 
         Raises nothing: whatever happens, its senders must be answered.
         """
-        began_ns = self._clock_ns()
         if not (self.power or self._waits_for_disk(partition, group)):
             commit = self._append(index, partition, group, now_ms)
-            self._observe_ns(self._clock_ns() - began_ns)
+            self._observe_ns(commit.took_ns)
             return commit
+        began_ns = self._clock_ns()
 
         def ended(future: asyncio.Future[Commit]) -> None:
             now_ns = self._clock_ns()

@@ -145,8 +145,9 @@ class Home:
             assert self.direct is not None
             self.direct.permissions.take(first)
             return
-        submissions = self._submissions[index]
-        size = sum([len(waiting.submission.body) for waiting in run])
+        submissions, size = self._submissions[index], len(submission.body)
+        if len(run) > 1:
+            size = sum([len(waiting.submission.body) for waiting in run])
         if submissions.bytes + size > self.queued_bytes_max:
             refuse(run, ErrorCode.BUSY, "the log's home cannot keep up")
             return
@@ -173,7 +174,7 @@ class Home:
             )
         for index, submissions in enumerate(self._submissions):
             if submissions.flows:
-                submissions.remove(
+                removed = submissions.remove(
                     lambda one: (
                         one.submission.kind != SYSTEM
                         and not is_copy(one.submission)
@@ -182,6 +183,8 @@ class Home:
                 )
                 if not submissions.flows:
                     self._waiting.pop(index, None)
+                # A room's change among them holds up all others of that room until it is answered.
+                refuse(removed, ErrorCode.KEY_REFUSED, "")
 
     def give_up_others(self) -> None:
         """Close the partitions that the table has given to another worker; forget their rest."""
@@ -221,7 +224,7 @@ class Home:
             if self._crowded():
                 self._commit_little()
                 self.rest = self._left()
-            if self._waiting and not self.rest:
+            if waiting and not self.rest:
                 self.commit_rest()
 
     def _crowded(self) -> bool:
@@ -237,13 +240,14 @@ class Home:
         if self._partitions.paused:
             self.held.update(self._waiting)
             return
-        self._begin_commits(self._cpu_clock() + slice_s)
+        self._begin_commits(slice_s)
         self.more = self._left()
 
     def _left(self) -> bool:
         """Tell whether some of what waits could be committed now."""
-        return any(
-            index not in self._committing and index not in self.held for index in self._waiting
+        waiting = self._waiting
+        return bool(waiting) and any(
+            index not in self._committing and index not in self.held for index in waiting
         )
 
     def _commit_little(self) -> None:
@@ -266,24 +270,18 @@ class Home:
             if self._cpu_clock() >= deadline:
                 break
 
-    def _begin_commits(self, deadline: float) -> None:
+    def _begin_commits(self, slice_s: float) -> None:
         """Commit what waits: of each partition what is quick, and what is slow of one in turn."""
         waiting = self._waiting
         group_max = max(GROUP_MIN, GROUP_MAX // len(waiting))
-        slow_index = min(
-            [
-                index
-                for index in waiting
-                if index not in self._committing and not self._commits.rests(index)
-            ],
-            key=lambda index: (index - self._slow_next) % PARTITIONS,
-            default=None,
-        )
+        slow_index = self._commits.next_slow(waiting, self._committing, self._slow_next)
+        # One partition needs no look at the processor's clock, which is a call of the kernel.
+        deadline = self._cpu_clock() + slice_s if len(waiting) > 1 else 0.0
         for index in list(waiting):
             slow = index == slow_index
             if self._begin(index, group_max, SLOW_PER_GROUP if slow else 0) and slow:
                 self._slow_next = index + 1
-            if len(waiting) > 1 and self._cpu_clock() >= deadline:
+            if deadline and len(waiting) > 1 and self._cpu_clock() >= deadline:
                 break
 
     @property

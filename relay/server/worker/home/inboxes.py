@@ -54,9 +54,13 @@ def _read(reader: RemovalReader, log: str) -> Inbox:
     keep, removed = (0, 0, 0), 0
     if after:
         try:
-            keep = snapshot.unpack(log[len(INBOX_PREFIX) :], noted).keep
+            account = snapshot.unpack(log[len(INBOX_PREFIX) :], noted)
         except EnvelopeError:
             after = 0  # all is in the entries
+        else:
+            keep = account.keep
+            if account.removed:  # noted by an older Relay, and not by which entry
+                after = 0
     for entry in map(unpack_entry, reader.controls(log, after)):
         if entry.content_type != events.CONTENT_TYPE:
             continue

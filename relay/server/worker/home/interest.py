@@ -71,7 +71,8 @@ class Interest:
     def publish_rows(self, log: str, rows: list[Stored]) -> None:
         """Send committed entries of one log to all workers that follow it."""
         if len(rows) == 1:  # the lone message
-            self.publish(_batch(log, rows))
+            epoch, seq, prev, packed = rows[0]
+            self.publish(_new(Batch, (log, prev, epoch, seq, 1, packed, False)))
         else:
             for batch in batches(log, rows):
                 self.publish(batch)

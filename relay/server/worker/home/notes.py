@@ -25,7 +25,7 @@ class CommitNotes:
         self._wall_clock_ns = wall_clock_ns
         self.noted: set[int] = set()
         """Partitions of which there are any."""
-        self._confirmed: dict[int, list[tuple[str, int]]] = {}
+        self._confirmed: dict[int, dict[tuple[str, int], None]] = {}
         """By partition: direct messages that are pending no more."""
         self._seen: dict[int, dict[str, int]] = {}
         """Likewise when (ms) the owners of inboxes were last here."""
@@ -36,7 +36,7 @@ class CommitNotes:
 
     def confirm(self, log: str, seq: int) -> None:
         """A direct message is in its recipient's log: it is pending no more."""
-        self._confirmed.setdefault(self._note(log), []).append((log, seq))
+        self._confirmed.setdefault(self._note(log), {})[log, seq] = None
 
     def note_seen(self, name: str) -> None:
         """Somebody has come or gone."""
@@ -57,7 +57,7 @@ class CommitNotes:
         """Give a partition what its next commit is to store besides."""
         self.noted.discard(index)
         if (confirmed := self._confirmed.pop(index, None)) is not None:
-            partition.confirm(confirmed)
+            partition.confirm(list(confirmed))
         if (seen := self._seen.pop(index, None)) is not None:
             partition.note_seen(list(seen.items()))
         if (folds := self._folds.pop(index, None)) is not None:

@@ -75,6 +75,8 @@ class OwnPartitions:
         """Closes a damaged one as it is; it may do so later, elsewhere."""
         self.on_available: Callable[[int], None] = _ignored
         """Told when one can be opened and written again."""
+        self.on_removed: Callable[[int], None] = _ignored
+        """Told when a step of a removal is over."""
         self.prove: Callable[[int], None] = _ignored
         """Has one tried again that is in trouble, by a commit."""
         self.on_opened: Callable[[Partition], None] = _nothing
@@ -114,7 +116,7 @@ class OwnPartitions:
         try:
             self.on_opened(partition)
         except StoreError:
-            partition.close()
+            self.close_partition(partition)  # as any other: nobody is at work in it then
             raise
         return partition
 
@@ -232,15 +234,16 @@ class OwnPartitions:
         return partition
 
     def end_removal(self, index: int) -> None:
-        """What waited for it can be committed."""
+        """What waited for it can be committed, and followed."""
         self.committing.discard(index)
+        self.on_removed(index)
         self._wake()
 
     # --- what is in them ------------------------------------------------------------------------
     def head(self, name: str) -> Head:
         """Return the head of a log of an own partition. Raises StoreError."""
         try:
-            return self.partition(partition_of(name)).head(name)
+            return self._quick(name).head(name)
         except (StoreFull, StoreUnavailable) as error:
             return self._reader_beside(name, error).head(name)
 
@@ -264,9 +267,20 @@ class OwnPartitions:
     def state(self, name: str) -> bytes:
         """Return the packed state of a log of an own partition. Raises StoreError."""
         try:
-            return self.partition(partition_of(name)).state(name)
+            return self._quick(name).state(name)
         except (StoreFull, StoreUnavailable) as error:
             return self._reader_beside(name, error).state(name)
+
+    def _quick(self, name: str) -> Partition | Reader:
+        """Return what tells of a log without a wait for the disk. Raises StoreError.
+
+        While a thread commits, the partition knows of nothing but the logs in use. What its file
+        has is as good: the log as it was before that commit, or after it.
+        """
+        index = partition_of(name)
+        partition = self.partition(index)
+        busy = index in self.committing or partition.held
+        return self._reader_of(name) if busy and not partition.in_use(name) else partition
 
     def _reader_beside(self, name: str, error: StoreFull | StoreUnavailable) -> Reader:
         """Return what reads a log whose partition cannot be written now, or raise the error.
@@ -299,8 +313,8 @@ class OwnPartitions:
         """Return the logs of a partition in whose state something has an end that is over."""
         partition = self.opened.get(index)
         busy = index in self.committing or index in self.refused
-        if partition is None or not self.owns(index) or busy:
-            return []
+        if partition is None or not self.owns(index) or busy or partition.held:
+            return []  # the next time: a thread may be at it for long
         try:
             return partition.due(now_ms)
         except StoreError as error:

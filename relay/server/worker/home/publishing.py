@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, final
 
 from relay.chat.entries import Extra, Kind, Submission
+from relay.chat.rooms.events import CONTENT_TYPE as ROOM_CONTROL
 from relay.store.log import Began, Outcome, Repeated, Stored
 
 if TYPE_CHECKING:
@@ -36,21 +37,31 @@ class Publishing:
 
     def publish(self, group: list[Waiting], outcomes: list[Outcome]) -> None:
         """Publish what of a group is new, and count it."""
-        by_log: dict[str, list[Stored]] = {}
         interested = self.interest.logs
+        if len(outcomes) == 1:  # the lone message
+            only, sent = outcomes[0], group[0].submission
+            if type(only) is Stored and sent.kind != SYSTEM and sent.extra is None:
+                self.accepted += 1
+                if sent.log in interested:
+                    self.interest.publish_rows(sent.log, [only])
+                return
+        by_log: dict[str, list[Stored]] = {}
         for waiting, outcome in zip(group, outcomes, strict=True):
             if type(outcome) is Stored:
                 submission = waiting.submission
                 log = submission.log
-                if submission.kind != SYSTEM:
-                    if submission.extra is None:
-                        self.accepted += 1
-                    else:
-                        self._stored_more(submission, submission.extra, outcome.seq)
-                    if log in interested:
-                        by_log.setdefault(log, []).append(outcome)
-                elif log in interested:
-                    self._publish_control(log, by_log.pop(log, None), outcome)
+                if submission.kind == SYSTEM:
+                    if submission.content_type == ROOM_CONTROL:
+                        if log in interested:
+                            self._publish_control(log, by_log.pop(log, None), outcome)
+                        continue
+                    # What an account logs changes nothing about who reads its inbox.
+                elif submission.extra is None:
+                    self.accepted += 1
+                else:
+                    self._stored_more(submission, submission.extra, outcome.seq)
+                if log in interested:
+                    by_log.setdefault(log, []).append(outcome)
             elif type(outcome) is Repeated:
                 self.repeated += 1
             elif type(outcome) is Began:

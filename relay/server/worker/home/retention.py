@@ -21,7 +21,7 @@ from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.home.inboxes import Inbox, Inboxes
 from relay.store.errors import StoreError
-from relay.store.keeping import FOREVER, Keep, stricter
+from relay.store.keeping import FOREVER, Excess, Keep, stricter
 
 if TYPE_CHECKING:
     from relay.server.worker.home.departures import Departures
@@ -72,6 +72,8 @@ class Looked(NamedTuple):
     """The handles of accounts among them that were removed."""
     after: str | None
     """The last of them; None: there are no more."""
+    counting: bool = False
+    """The messages of the one behind that are not all counted yet."""
 
 
 class Retention:
@@ -159,6 +161,8 @@ class Retention:
                         return
                 for handle in looked.removed:
                     await self._departures.end(handle)
+                if looked.counting:
+                    await asyncio.sleep(STEP_S)
 
     def _looking(self, index: int, prefix: str, after: str) -> Callable[[], Looked]:
         settings, now_ms = self._settings(), self._wall_clock_ns() // 1_000_000
@@ -181,6 +185,7 @@ class Retention:
                 logs = [(name, state) for name, state, _ in states]
             found: list[Wanted] = []
             removed: list[str] = []
+            before = after
             for name, state in logs:
                 room = _room(name, state)
                 if room is None:
@@ -199,11 +204,14 @@ class Retention:
                     keep = stricter(default, chosen) if less else chosen
                 if slowed.get(name, 0) > now_ns:
                     keep = keep._replace(age_s=0)
-                one, more = _wanted(reader, name, room, keep, now_ms, self.grace_ms)
-                if more:
+                one, excess = _wanted(reader, name, room, keep, now_ms, self.grace_ms)
+                if not excess.counted:
+                    return Looked(found, removed, before, counting=True)
+                if excess.more:
                     slowed[name] = now_ns + SLOWED_NS
                 if one is not None:
                     found.append(one)
+                before = name
             return Looked(found, removed, logs[-1][0] if logs else None)
 
         return look
@@ -244,19 +252,20 @@ def _room(name: str, state: bytes) -> Room | None:
 
 def _wanted(
     reader: RemovalReader, name: str, room: Room, keep: Keep, now_ms: int, grace_ms: int
-) -> tuple[Wanted | None, bool]:
-    """Return what is to be removed, None: nothing; and whether more of it is too old.
+) -> tuple[Wanted | None, Excess]:
+    """Return what is to be removed, None: nothing; and what it is by its bounds.
 
     What was before a room has ended goes whole.
     """
     if keep == FOREVER and not room.floor:
-        return None, False
+        return None, Excess(0)
     floor, controls_upto = reader.floor(name), 0
-    upto, more = reader.removable(name, keep, now_ms, grace_ms)
+    excess = reader.removable(name, keep, now_ms, grace_ms)
+    upto = excess.upto
     if room.floor:
         upto, controls_upto = max(upto, room.floor - room.deleted), room.floor - room.deleted
     has_controls = controls_upto and reader.first_control(name) <= controls_upto
-    return (Wanted(name, upto, controls_upto) if upto > floor or has_controls else None), more
+    return (Wanted(name, upto, controls_upto) if upto > floor or has_controls else None), excess
 
 
 def _all_of(reader: RemovalReader, name: str, inbox: Inbox) -> list[Wanted]:

@@ -13,7 +13,13 @@ from relay.chat.rooms import state as rooms
 from relay.chat.rooms.decide import may_begin
 from relay.chat.rooms.events import Kind
 from relay.chat.rooms.refusal import Reason, Refused
-from relay.chat.rooms.rights import Actor, Right, redaction_refusal, refusal
+from relay.chat.rooms.rights import (
+    Actor,
+    Right,
+    redaction_refusal,
+    refusal,
+    told_refusal,
+)
 from relay.chat.rooms.state import Room
 from relay.server.worker.home.room_entries import entry_of, place
 from relay.store.log import Denied
@@ -51,6 +57,14 @@ class RoomRules(Rules):
             refused = redaction_refusal(room, actor, target.sender, own=own)
         else:
             refused = refusal(room, actor, Right.WRITE)
+        return None if refused is None else Denied(refused)
+
+    def hidden(self, log: LogEnd, submission: Submission) -> Denied | None:
+        """See ``Rules``."""
+        if log.id == 0 or not names.is_room(submission.log):
+            return None
+        actor = Actor(submission.sender, submission.root, submission.operator)
+        refused = told_refusal(_room(log), actor)
         return None if refused is None else Denied(refused)
 
     def after(self, log: LogEnd, submission: Submission) -> Kept | Denied | None:

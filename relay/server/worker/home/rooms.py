@@ -85,7 +85,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             if isinstance(request, requests.List | requests.Mine):
                 raise RoomRefused(Reason.BAD_REQUEST)
             if isinstance(request, requests.Redact):
-                decide.check_redact(room, request, head)
+                decide.check_redact(room, actor, request, head)
                 target = Cursor(self._partitions.epoch_at(name, request.seq), request.seq)
                 self._commit(name, asked, request, redaction_of(ask, target, request.reason))
                 return

@@ -236,7 +236,8 @@ class Submissions:
     def _forget_all(self) -> None:
         self.flows.clear()
         self._new.clear()
-        self._quick.clear()
+        if self._quick.waiting:
+            self._quick.clear()
         self._slow_flows.clear()
         self.count = self.bytes = 0
 
@@ -266,13 +267,16 @@ class Submissions:
         if self._slow:
             self._slow.intersection_update(self.flows)
 
-    def remove(self, unwanted: Callable[[Waiting], bool]) -> None:
-        """Forget some."""
+    def remove(self, unwanted: Callable[[Waiting], bool]) -> list[Waiting]:
+        """Forget some, and return them: the caller answers whoever waits."""
+        removed: list[Waiting] = []
         self._new.extend(self._slow_flows.values())  # what made them slow may be gone
         self._slow_flows.clear()
         self.count = self.bytes = 0
         for producer, flow in list(self.flows.items()):
-            kept = [waiting for waiting in flow.waiting if not unwanted(waiting)]
+            kept: list[Waiting] = []
+            for waiting in flow.waiting:
+                (removed if unwanted(waiting) else kept).append(waiting)
             flow.waiting.clear()
             flow.waiting.extend(kept)
             if kept:
@@ -280,6 +284,7 @@ class Submissions:
                 self.bytes += sum([len(waiting.submission.body) for waiting in kept])
             else:
                 del self.flows[producer]
+        return removed
 
 
 def _is_quick(waiting: Waiting, in_use: Callable[[str], bool]) -> bool:

@@ -18,7 +18,7 @@ from relay.chat.entries import GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.server.worker.member.reply import Reply
-from relay.store.errors import StoreCorrupt, StoreError
+from relay.store.errors import StoreCorrupt
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Gap, Live
 from relay.wire.packing import pack, unpack_entry
@@ -112,8 +112,9 @@ class Catchup:
             # Whoever comes again would find the same.
             self._damage.report(partition_of(feed.log), error)
             subscription.subscriber.remove(feed.log, Refused(Reason.DAMAGED))
-        except StoreError:
-            # The reader's cursor is safe with the reader: it comes again, and resumes.
+        except Exception:
+            # The store cannot be read now, or a damaged entry cannot be unpacked. The reader's
+            # cursor is safe with the reader: it comes again, and resumes.
             log.exception("catchup_failed", extra={"log": feed.log})
             subscription.subscriber.close(CloseCode.INTERNAL)
 

@@ -8,11 +8,12 @@ waits for one sweep at the most, not for the rest of one and the whole of the ne
 *Breathing*: after a sweep that took a time T, its logs rest before the next one: a multiple of T
 that grows with the messages that each record carried. The first message after a rest leaves at
 once. One busy room then never takes all of a worker, and its records fill before the loop is
-saturated. Where records carry few messages, rests save little, and are short.
+saturated. Where records carry few messages, rests save less, and are shorter.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.feed import Feed, Feeds
 
-REST_LEAST: Final = 0.35
+REST_LEAST: Final = 0.65
 REST_MESSAGE: Final = 0.08
 REST_MOST: Final = 1.0
 """Rest of a log after a sweep, in times of the sweep: so much, so much more for each message that
@@ -39,6 +40,7 @@ write meanwhile, which is not their readers' fault, so this is far below ``OUTBO
 records that are so full already gain nothing by what joins them."""
 RUNNING_BYTES_MAX: Final = 4 * 1024 * 1024
 """Received and not distributed yet; beyond it the log does not rest."""
+log = logging.getLogger("relay.worker")
 
 
 class Fanout:
@@ -62,8 +64,10 @@ class Fanout:
         """
         waiting, sweeping = self._feeds.to_distribute, bool(self.sweeping)
         done: list[Feed] = []
-        # Those that bring little first: their members do not wait for all who get much.
-        for feed in sorted(waiting, key=_size) if len(waiting) > 1 else list(waiting):
+        feeds = list(waiting)
+        if len(feeds) > 1:
+            feeds.sort(key=_size)  # who gets little does not wait for all who get much
+        for feed in feeds:
             size = feed.running.size
             if feed.rest_until > now and size < RUNNING_BYTES_MAX:
                 continue
@@ -75,25 +79,12 @@ class Fanout:
                 continue
             del waiting[feed]
             done.append(feed)
-            if feed.events:
-                content = _whole(feed.events)
-                feed.events.clear()
-                self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, 0, content))
-            if feed.running:
-                # H moves before the batches are offered: whoever falls behind while they
-                # are has the batch in its outbox, and its cursor is the prev of that.
-                batches = feed.running.close(feed.log, feed.epoch)
-                feed.epoch, feed.seq = feed.received
-                for batch in batches:
-                    self._offer(feed, batch)
-                    if batch.control:
-                        # In this very turn: nothing that follows reaches whom it shuts out.
-                        for subscriber, refused in feed.control(batch.content):
-                            subscriber.remove(feed.log, refused)
-            if feed.ahead:
-                ahead, feed.ahead = feed.ahead, []
-                for subscription in ahead:
-                    self._catchup.add(feed, subscription)
+            try:
+                self._distribute(feed)
+            except Exception:
+                # H has moved, so what is left of it would be missed in silence.
+                log.exception("fan_out_failed", extra={"log": feed.log})
+                feed.fail()
         late = self.late
         if sweeping:
             late.extend(done)
@@ -102,6 +93,27 @@ class Fanout:
             self.sweeping = list(dict.fromkeys(late + done)) if late else done
             late.clear()
             self._flusher.begin(now)
+
+    def _distribute(self, feed: Feed) -> None:
+        if feed.events:
+            content = _whole(feed.events)
+            feed.events.clear()
+            self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, 0, content))
+        if feed.running.size:
+            # H moves before the batches are offered: whoever falls behind while they
+            # are has the batch in its outbox, and its cursor is the prev of that.
+            batches = feed.running.close(feed.log, feed.epoch)
+            feed.epoch, feed.seq = feed.received
+            for batch in batches:
+                self._offer(feed, batch)
+                if batch.control:
+                    # In this very turn: nothing that follows reaches whom it shuts out.
+                    for subscriber, refused in feed.control(batch.content):
+                        subscriber.remove(feed.log, refused)
+        if feed.ahead:
+            ahead, feed.ahead = feed.ahead, []
+            for subscription in ahead:
+                self._catchup.add(feed, subscription)
 
     def flush(self) -> None:
         """Write a slice of a sweep; when all of it is written, its feeds rest."""
@@ -131,9 +143,13 @@ class Fanout:
 
     def _rest(self, now: float, took_s: float) -> None:
         feeds = self.sweeping
-        total = sum(len(feed.live) for feed in feeds)
         for feed in self.late:
             feed.swept_bytes = 0
+        if took_s * REST_MOST < REST_S_MIN:  # small rooms
+            for feed in feeds:
+                feed.swept = feed.seq
+            return
+        total = sum([len(feed.live) for feed in feeds])
         for feed in feeds:
             messages, feed.swept = feed.seq - feed.swept, feed.seq
             factor = min(REST_MOST, REST_LEAST + REST_MESSAGE * messages)

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 UNREADABLE: Final = Room(kind=Kind.PRIVATE)
 """In the place of a state that is damaged: who may read is not known, so nobody does."""
+_new: Final = tuple.__new__
+"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 log = logging.getLogger("relay.worker")
 
 
@@ -173,8 +175,9 @@ class Feed:
         if self.repair_to or batch.prev != self.received.seq:
             self.repair_to = max(self.repair_to, last)
             return False
-        self.running.add(batch.prev, batch.epoch, last, batch.count, batch.content, batch.control)
-        self.received = Head(batch.epoch, last)
+        epoch = batch.epoch
+        self.running.add(batch.prev, epoch, last, batch.count, batch.content, batch.control)
+        self.received = _new(Head, (epoch, last))
         return True
 
     def repair(self, reader: Reader, bytes_max: int) -> bool:
@@ -204,11 +207,21 @@ class Feed:
             self.repair_to = 0
         return bool(page.rows)
 
+    def fail(self) -> None:
+        """An error of ours has lost what its members were to get: they come again, and resume."""
+        for subscriber in list(self.subscriptions):
+            subscriber.close(CloseCode.INTERNAL)
+
     # --- who may read it ------------------------------------------------------------------------
     def control(self, packed: bytes) -> list[tuple[Subscriber, Refused]]:
         """Take a control entry that was distributed; return who may not follow the log any more."""
         entry = unpack_entry(packed)
-        event = room_events.unpack(entry.body)
+        try:
+            event = room_events.unpack(entry.body)
+        except EnvelopeError as error:
+            log.error("room_unreadable", extra={"log": self.log, "reason": str(error)})
+            self.room = UNREADABLE
+            return [(one, Refused(Reason.DAMAGED)) for one in self.subscriptions]
         self.room = room = rooms.applied(self.room, event, entry.sender, entry.seq)
         if isinstance(event, room_events.Kicked):
             kicked = Refused(Reason.KICKED_OUT, event.reason)

@@ -118,7 +118,7 @@ class Forward:
     def attach(self, partition: int, port: Port) -> None:
         """A home is there (again): send everything unanswered, in order."""
         for tag, send in list(self._unanswered[partition].items()):
-            forget([send])
+            forget(send)
             if port is self._routes.own:
                 port.submit(tag, [send.submission])
             else:
@@ -166,9 +166,15 @@ class Forward:
             assert isinstance(epoch, bytes)
             assert isinstance(seq, int)
             assert isinstance(count, int)
+            sends = self._answered(tag, count)
+            if count == 1:  # the lone message
+                send = sends[0]
+                if send is not None:
+                    send.sender.acknowledged([send.submission], epoch, seq)
+                continue
             sender: Sender | None = None
             run: list[Submission] = []
-            for send in self._answered(tag, count):
+            for send in sends:
                 if sender is not None and (send is None or send.sender is not sender):
                     sender.acknowledged(run, epoch, seq - len(run))
                     sender = None
@@ -191,15 +197,14 @@ class Forward:
         partition = first % PARTITIONS
         unanswered = self._unanswered[partition]
         sends: list[Send | None] = []
-        found: list[Send] = []
         size = 0
         for tag in range(first, first + count * TAG_STEP, TAG_STEP):
             send = unanswered.pop(tag, None)
             sends.append(send)
             if send is not None:
-                found.append(send)
                 size += send.size
-        forget(found)
+                if send.flow is not None:
+                    forget(send)
         self._bytes[partition] -= size
         paused = self._paused[partition]
         if paused and self._bytes[partition] <= self.credit_bytes // 2:

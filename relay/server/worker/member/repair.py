@@ -70,6 +70,11 @@ class Repair:
                 feeds.to_repair[feed] = None
                 log.warning("repair_failed", extra={"log": feed.log, "reason": str(error)})
                 return False
+            except Exception:
+                log.exception("fan_out_failed", extra={"log": feed.log})
+                feed.repair_to = 0
+                feed.fail()
+                continue
             if feed.repair_to:
                 feeds.to_repair[feed] = None
             else:

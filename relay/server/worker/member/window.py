@@ -176,16 +176,15 @@ class Window:
             self.flows.pop(flow.sender, None)
 
 
-def forget(sends: list[Send]) -> None:
-    """Some are answered, or to be sent anew: they neither wait nor are on their way any more."""
-    for send in sends:
-        flow, send.flow = send.flow, None
-        if flow is None:
-            continue
-        if send.on_its_way:
-            send.on_its_way = False
-            flow.count -= 1
-            flow.in_flight -= send.size
-            flow.window.in_flight -= send.size
-        if not flow.in_flight and not flow.waiting:
-            flow.window.flows.pop(flow.sender, None)
+def forget(send: Send) -> None:
+    """It is answered, or to be sent anew: it neither waits nor is on its way any more."""
+    flow, send.flow = send.flow, None
+    if flow is None:
+        return
+    if send.on_its_way:
+        send.on_its_way = False
+        flow.count -= 1
+        flow.in_flight -= send.size
+        flow.window.in_flight -= send.size
+    if not flow.in_flight and not flow.waiting:
+        flow.window.flows.pop(flow.sender, None)

@@ -24,6 +24,8 @@ from relay.server.worker.process import proxy_header
 
 ACCEPTS_PER_TURN: Final = 16
 """Per readiness event, so that a burst neither starves the loop nor lands on one worker."""
+ACCEPTS_PER_REST: Final = 12
+"""While the worker is short of the processor, before each of the rests in which nobody comes in."""
 YIELD_S: Final = 0.002
 """How long a worker that has more than its share leaves new connections to the others."""
 SURPLUS_RATIO: Final = 0.05
@@ -43,6 +45,9 @@ class Gate(Protocol):
 
     def closed(self) -> bool:
         """Tell whether nobody may now."""
+
+    def rest_s(self) -> float:
+        """Tell for how long nobody should come in, for the sake of who is there already."""
 
     def admit(self, peer: str, *, exhausted: bool = False) -> asyncio.Protocol | None:
         """Return the protocol for a peer's address; None: it is closed without a word.
@@ -182,10 +187,12 @@ class Acceptor:
         self._loop.call_later(seconds, then)
 
     def _accept(self, listener: socket.socket) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
+        short = self._gate.rest_s() > 0.0
+        for _ in range(ACCEPTS_PER_REST if short else ACCEPTS_PER_TURN):
             if self.count >= self._connections_max or self._gate.closed():
                 self._make_room()
-                self._pause(CLOSED_PAUSE_S, self._resume)
+                self._accepting(False)  # nobody leaves connections to this one meanwhile
+                self._pause(CLOSED_PAUSE_S, self.start)
                 return
             least = self._least_loaded()
             if least is not None and (self._full or surplus(self.count, least)):
@@ -205,6 +212,9 @@ class Acceptor:
                 self._turn_one_away(listener)
                 return
             self._take(sock, address)
+        rest_s = self._gate.rest_s()
+        if rest_s > 0.0:
+            self._pause(rest_s, self._resume)
 
     def _make_room(self) -> None:
         """End the oldest connection of a proxy that has not named for whom.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from relay.chat.rooms import requests as of_rooms
 from relay.chat.rooms.rights import Actor
 from relay.errors import EnvelopeError
 from relay.server.line_server import Handler, NotAnswered, Question, number_of, text_of
+from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.store.errors import StoreCorrupt, StoreError
@@ -54,6 +56,7 @@ class Administration:
         owns: Callable[[int], bool],
         reader_at: Callable[[int], Reader],
         reader_of: Callable[[str], Reader],
+        first_invitation: bytes,
     ) -> None:
         """Begin.
 
@@ -63,17 +66,24 @@ class Administration:
             owns: whether this worker is the home of a partition.
             reader_at: the reader of a partition.
             reader_of: that of a log's.
+            first_invitation: the hash of the one that lies in the data directory; empty: none.
         """
         self._queries = queries
         self._online = online
         self._owns = owns
         self._reader_at = reader_at
         self._reader_of = reader_of
+        self._first_invitation = first_invitation
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
         """By what is asked."""
-        return {"users": self._users, "user": self._user, "room": self._room}
+        return {
+            "users": self._users,
+            "invitations": self._invitations,
+            "user": self._user,
+            "room": self._room,
+        }
 
     async def _users(self, question: Question) -> dict[str, Any]:
         """The accounts whose home this worker is, by name, from behind one on.
@@ -108,6 +118,41 @@ class Administration:
         except StoreError as error:
             raise NotAnswered(f"accounts cannot be read now: {error}") from None
         return {"items": found, "total": min(len(logs), most + 1)}
+
+    async def _invitations(self, question: Question) -> dict[str, Any]:
+        """The invitations whose home this worker is, and that can be used still.
+
+        Those that end next come first; the total is of all.
+        """
+        most = number_of(question, "limit", USERS, USERS_MAX)
+        accounts = self._accounts()
+        found: list[answers.Invitation] = []
+        try:
+            for index in filter(self._owns, range(PARTITIONS)):
+                after, end = "", False
+                while not end:
+                    try:
+                        part = open_invitations.part_of(
+                            index, after, self._reader_at(index), accounts, int(time.time() * 1000)
+                        )
+                    except StoreCorrupt:
+                        break  # as in the list of accounts
+                    found += part.some
+                    after, end = part.after, not part.after
+                    await asyncio.sleep(0)
+        except StoreError as error:
+            raise NotAnswered(f"invitations cannot be read now: {error}") from None
+        found.sort(key=lambda one: one.order)
+        items = [
+            {
+                "id": one.token_hash.hex(),
+                "expires_ms": one.expires_ms,
+                "operator": one.operator,
+                "by": one.by,
+            }
+            for one in found[:most]
+        ]
+        return {"items": items, "total": len(found)}
 
     async def _user(self, question: Question) -> str:
         """A request about an account; the answer is packed, as hexadecimal digits."""
@@ -144,7 +189,7 @@ class Administration:
 
     def _accounts(self) -> AccountLogs:
         """Read them as of now: what this remembers is not kept up to date."""
-        return AccountLogs(self._reader_of, unpack_entry, b"")
+        return AccountLogs(self._reader_of, unpack_entry, self._first_invitation)
 
     async def _ask(self, log: str, content: bytes, subject: bytes) -> str:
         reply = self._queries.ask(

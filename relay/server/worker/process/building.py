@@ -127,8 +127,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     )
     accounts.logs.inbox_entries_max = needs.limits.inbox_messages
     accounts.logs.on_long = notes.note_fold
-    if needs.on_invitation_used is not None:
-        accounts.on_bound = needs.on_invitation_used
+    if needs.on_invitation_end is not None:
+        accounts.on_invitation_end = needs.on_invitation_end
 
     def on_refused(index: int) -> None:
         followers.refuse_logs(index)
@@ -137,6 +137,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     partitions.on_refused = on_refused
     partitions.on_available = followers.available
+    partitions.on_removed = followers.committed
     partitions.prove = notes.prove
     steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
     rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
@@ -173,12 +174,13 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     home.direct = Direct(Permissions(queries.ask_then, accounts.logs.account, home.submit), copies)
 
     # connection
-    schedule = Schedule(clock, wakeup)
+    admission = Admission(needs.connections_max, needs.limits)
+    schedule = Schedule(clock, wakeup, admission.newcomers)
     budgets = ConnectionBudgets(
         limits=needs.limits,
         accounts=Accounts(needs.limits, clock),
         users=Users(needs.limits, clock),
-        admission=Admission(needs.connections_max, needs.limits),
+        admission=admission,
         received=ReceivedBytes(needs.limits.received_mib << 20),
         refusals=refusals,
         waste=Waste(clock, needs.loop.call_later, needs.limits, refusals),
@@ -212,6 +214,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         damage=damage,
         reader_of=needs.reader_of,
         reader_at=needs.reader_at,
+        first_invitation=needs.first_invitation,
         budgets=budgets,
         endings=Endings(counts, time.time_ns),
         searching=needs.searching,
@@ -247,6 +250,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         flusher=flusher,
         catchup=catchup,
     )
+    connections = Connections(services, needs.operations)
+    connections.rests_until = lambda: turn.pace.until
     return WorkerParts(
         wakeup=wakeup,
         links=links,
@@ -274,7 +279,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         dispatcher=dispatcher,
         turn=turn,
         services=services,
-        connections=Connections(services, needs.operations),
+        connections=connections,
         refusals=refusals,
         budgets=budgets,
     )

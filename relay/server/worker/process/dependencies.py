@@ -74,7 +74,7 @@ class WorkerDependencies:
     guests: bool = False
     first_invitation: bytes = b""
     """The hash of the invitation in the data directory that makes the first operator."""
-    on_invitation_used: Callable[[str], None] | None = None
+    on_invitation_end: Callable[[str], None] | None = None
     """Told the log of each invitation that is used up."""
     clock: Callable[[], float] = time.monotonic
     """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""

@@ -24,8 +24,13 @@ SLICE_S: Final = 0.025
 CROWDED_SLICE_S: Final = 0.010
 CROWDED_TICKS: Final = 5
 """Likewise while many wait for the worker, of so many ticks in one: each time that the thread needs
-the interpreter, and it does for each few rows, they wait for it. A shorter slice goes by with
-opening the files of the partition whose turn it is."""
+the interpreter, and it does for each few rows, they wait for it."""
+GATHER_S: Final = 1.0
+"""From a partition's slice to the next, once all of it is in the index: what comes meanwhile goes
+in as one. A message is found about a second after it was stored."""
+KEPT_ENTRIES: Final = 32
+"""Whoever had so many in its slice keeps its files open until the next, which costs 200 KiB: for
+fewer they can be opened again."""
 LOOK_S: Final = 300.0
 """How often all logs are looked at: what is removed of one in which nobody writes is noticed so."""
 log = logging.getLogger("relay.worker")
@@ -52,7 +57,9 @@ class Indexing:
         self._touched: dict[int, set[int]] = {}
         self._running: asyncio.Future[None] | None = None
         self._turn = 0
-        """The partition that was the last in turn: of its follower alone files are open."""
+        """The partition that was the last in turn."""
+        self._gathering: dict[int, float] = {}
+        """By partition: until when messages gather, unless there is more to be done."""
         self.short_of_disk: Callable[[], frozenset[int]] = frozenset
         """Partitions whose disk is nearly full: nothing is added to their index."""
         self.crowded: Callable[[], bool] = _never
@@ -96,6 +103,7 @@ class Indexing:
     def forget(self, index: int) -> None:
         """Another worker is the home of a partition now."""
         self._touched.pop(index, None)
+        self._gathering.pop(index, None)
         self._end(index)
 
     def _end(self, index: int) -> None:
@@ -130,8 +138,9 @@ class Indexing:
             for touched in self._touched.values():
                 touched.clear()
             return
-        if self._loop.time() >= self._looked + LOOK_S:
-            self._looked = self._loop.time()
+        now = self._loop.time()
+        if now >= self._looked + LOOK_S:
+            self._looked = now
             for one in self._followers.values():
                 one.look()
         self._ticks += 1
@@ -139,12 +148,18 @@ class Indexing:
         if crowded and self._ticks < CROWDED_TICKS:
             return
         short = self.short_of_disk()
-        due = [index for index, one in self._followers.items() if one.behind and index not in short]
+        due = [
+            index
+            for index, one in self._followers.items()
+            if index not in short
+            and (one.unfinished or (one.behind and now >= self._gathering.get(index, 0.0)))
+        ]
         if due:
             before = self._followers.get(self._turn)
             self._turn = min(due, key=lambda index: (index <= self._turn, index))
             follower = self._followers[self._turn]
             slice_s = CROWDED_SLICE_S if crowded else SLICE_S
+            self._gathering[self._turn] = now + GATHER_S
             self._ticks = 0
             self._running = self._run(lambda: _run(before, follower, slice_s))
 
@@ -173,7 +188,10 @@ def _never() -> bool:
 
 def _run(before: Follower | None, follower: Follower, slice_s: float) -> None:
     if before is not None and before is not follower:
-        before.close()
+        if before.slice_entries >= KEPT_ENTRIES:
+            before.release_memory()
+        else:
+            before.close()
     follower.run(slice_s)
 
 

@@ -7,7 +7,6 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final, cast
@@ -38,12 +37,15 @@ from relay.server.worker.process.inspection import Inspection
 from relay.server.worker.process.lag import Lag
 from relay.server.worker.process.ownership import Ownership
 from relay.server.worker.process.parts import WorkerParts
+from relay.server.worker.process.periodic import attempt, every
 from relay.server.worker.process.reconfigure import reconfigure
 from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stop import Stop
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
+from relay.store.newest import Newest
 from relay.store.removal_reader import RemovalReader
+from relay.wire.packing import is_message
 from relay.wire.tickets import TicketKeys
 from relay.wire.timing import Timing
 
@@ -115,9 +117,9 @@ class _Worker:
         self._acceptor.start()
         tasks = [
             asyncio.ensure_future(
-                _every(TICK_S, self._tick, late_ns=self._status.observer("loop_delay_ns"))
+                every(TICK_S, self._tick, late_ns=self._status.observer("loop_delay_ns"))
             ),
-            asyncio.ensure_future(_every(SWEEP_S, self._sweep)),
+            asyncio.ensure_future(every(SWEEP_S, self._sweep)),
             asyncio.ensure_future(self.retention.run()),
         ]
         self._tick()
@@ -197,11 +199,12 @@ class _Worker:
         context, status, parts = self._context, self._status, self._parts
         settings = context.live.current
         loop = asyncio.get_running_loop()
+        newest = Newest(is_message)
         self.retention = Retention(
             parts.partitions,
             parts.interest,
             run_in_thread=self._stores.run_in_thread,
-            new_reader=lambda index: RemovalReader(self._stores.path_of(index)),
+            new_reader=lambda index: RemovalReader(self._stores.path_of(index), newest),
             settings=lambda: context.live.current.retention,
             wall_clock_ns=time.time_ns,
             departures=Departures(self._stores.reader_at, parts.queries.ask),
@@ -246,6 +249,7 @@ class _Worker:
             parts.routes.owns,
             self._stores.reader_at,
             self._stores.reader_of,
+            parts.services.first_invitation,
         )
         pause = CommitPause(parts.partitions, parts.wakeup.request, loop.call_later)
         self._admin = AdminSocket(
@@ -301,7 +305,7 @@ class _Worker:
             registration=cast("Registration", context.registration),
             guests=settings.accounts.guests,
             first_invitation=registration.first_invitation(context.invitation_path),
-            on_invitation_used=partial(registration.used, context.invitation_path),
+            on_invitation_end=partial(registration.ended, context.invitation_path),
             run_in_thread=self._stores.run_in_thread,
             durability=settings.store.durability,
             timing=Timing(
@@ -344,27 +348,38 @@ class _Worker:
     def _sweep(self) -> None:
         parts = self._parts
         now = time.monotonic()
-        parts.connections.check_deadlines(now)
-        self._share_clients(now)
-        parts.services.announcement.sweep()
-        parts.stalled.sweep(now)
-        parts.refusals.sweep(now)
-        parts.budgets.accounts.sweep()
-        parts.budgets.users.sweep()
-        parts.home.short_of_disk = self._disk_reserve.check(self._ownership.own)
-        parts.interest.send_heads(parts.partitions.heads)
-        parts.rooms.sweep()
-        parts.partitions.settle()
+        for step in (
+            lambda: parts.connections.check_deadlines(now),
+            lambda: self._share_clients(now),
+            parts.services.announcement.sweep,
+            lambda: parts.stalled.sweep(now),
+            lambda: parts.refusals.sweep(now),
+            parts.budgets.accounts.sweep,
+            parts.budgets.users.sweep,
+            self._look_at_disk,
+            lambda: parts.interest.send_heads(parts.partitions.heads),
+            parts.rooms.sweep,
+            parts.partitions.settle,
+            self._give_up,
+            parts.home.settle,
+            self._admin.check,
+            lambda: self._collector.look(parts.connections.admitted),
+        ):
+            attempt(step)  # what fails in one keeps no other from its work
+        parts.wakeup.request()  # readers who waited because too many bytes were stuck may go on
+        set_title(self._context.index, len(parts.connections.sessions))
+
+    def _look_at_disk(self) -> None:
+        self._parts.home.short_of_disk = self._disk_reserve.check(self._ownership.own)
+
+    def _give_up(self) -> None:
+        """Answer those who have waited for long for a home that is away, or does not answer."""
+        parts = self._parts
         if away := parts.routes.away():
             parts.feeds.give_up(away, NO_HOME)
             parts.claims.give_up(away)
         parts.queries.give_up(away)
         parts.forward.give_up(away)
-        parts.home.settle()
-        self._admin.check()
-        self._collector.look(parts.connections.admitted)
-        parts.wakeup.request()  # readers who waited because too many bytes were stuck may go on
-        set_title(self._context.index, len(parts.connections.sessions))
 
     def _share_clients(self, now: float) -> None:
         if self._stop.requested.is_set():
@@ -374,17 +389,3 @@ class _Worker:
             if not began:
                 log.info("rebalancing", extra={"logged_in": own})
             self._parts.connections.send_away(count)
-
-
-async def _every(
-    seconds: float, action: Callable[[], None], late_ns: Callable[[int], None] = lambda _: None
-) -> None:
-    """Act, again and again. ``late_ns`` is told how much later than due each time was."""
-    while True:
-        try:
-            action()
-        except Exception:
-            log.exception("periodic_task_failed")
-        due_ns = time.monotonic_ns() + int(seconds * 1e9)
-        await asyncio.sleep(seconds)
-        late_ns(max(0, time.monotonic_ns() - due_ns))

@@ -20,12 +20,16 @@ from relay.server.worker.connection.schedule import SLICE_S
 SHORT_SLICE_S: Final = 0.0005
 """For what the crowd asks for in one turn, and for its commits, while the processor is contended: a
 turn that the kernel lets end in one go."""
-LEAST: Final = 0.25
-"""The crowd's part of the time, however dear the processor is."""
+LEAST: Final = 0.05
+"""The crowd's part of the time, however dear the processor is: less than the share of one process
+among a dozen."""
 MORE: Final = 0.01
 """By how much the part grows with each ``SEEN_S`` in which the processor was there."""
 LESS: Final = 0.5
-"""The factor by which it shrinks when it was not."""
+"""The factor by which it shrinks when it was not; and it is no more than what there was of it."""
+FIRST: Final = 0.25
+"""The part of newcomers who are suddenly there, all at once. It doubles with each look until
+something was missed, as a new connection's rate does (slow start)."""
 SEEN_S: Final = 0.006
 """Of the processor's time, between two decisions: a few turns."""
 WAITED_MOST: Final = 0.35
@@ -33,21 +37,25 @@ WAITED_MOST: Final = 0.35
 REST_MOST_S: Final = 0.02
 """The longest rest: something other than the crowd has made the turn long."""
 CROWD_LEAST: Final = 24
-"""So many connections that wait at once are a crowd: fewer are somebody's bulk load, and its
-throughput matters more."""
+"""So many connections that wait at once, or are not logged in, are a crowd: fewer are somebody's
+bulk load, and its throughput matters more."""
 
 
 @final
 class Pace:
     """See the module's docstring."""
 
-    __slots__ = ("_cpu_s", "_took_s", "part", "until")
+    __slots__ = ("_begun", "_cpu_s", "_starting", "_took_s", "part", "until")
 
     def __init__(self) -> None:
         self.part = 1.0
         """Of the time, that the crowd has."""
         self.until = 0.0
         """When its rest ends."""
+        self._begun = False
+        """There is a crowd."""
+        self._starting = False
+        """Of newcomers, and nothing was missed yet."""
         self._took_s = 0.0
         self._cpu_s = 0.0
 
@@ -56,26 +64,46 @@ class Pace:
         """For what the crowd asks for in one turn, and for its commits: each has so long."""
         return SLICE_S if self.part == 1.0 else SHORT_SLICE_S
 
-    def served(self, now: float, took_s: float, cpu_s: float, waiting: int) -> None:
+    def served(
+        self,
+        now: float,
+        took_s: float,
+        cpu_s: float,
+        used_s: float,
+        waiting: int,
+        newcomers: int = 0,
+    ) -> None:
         """A turn that has served the crowd is over.
 
         Args:
             now: monotonic seconds.
             took_s: how long it was.
             cpu_s: how long it had the processor.
+            used_s: how long the worker had it since the end of the turn before this one that has
+                served the crowd. What the crowd leads to is not all done in these turns.
             waiting: how many connections waited for it.
+            newcomers: how many were not logged in.
         """
-        if waiting < CROWD_LEAST:
+        if waiting + newcomers < CROWD_LEAST:
             self.part = 1.0
+            self._begun = False
             self._took_s = self._cpu_s = 0.0
             return
+        if not self._begun:
+            self._begun = True
+            self._starting = newcomers >= CROWD_LEAST
+            if self._starting:
+                self.part = FIRST
         self._took_s += took_s
         self._cpu_s += cpu_s
         if self._cpu_s >= SEEN_S:
             if self._took_s > self._cpu_s * (1.0 + WAITED_MOST):
-                self.part = max(self.part * LESS, LEAST)
+                had = self._cpu_s / self._took_s
+                least = FIRST if newcomers >= CROWD_LEAST else LEAST
+                self.part = max(min(self.part * LESS, had), least)
+                self._starting = False
             else:
-                self.part = min(self.part + MORE, 1.0)
+                self.part = min(self.part + (self.part if self._starting else MORE), 1.0)
             self._took_s = self._cpu_s = 0.0
         if self.part < 1.0:
-            self.until = now + min(cpu_s * (1.0 / self.part - 1.0), REST_MOST_S)
+            self.until = now + min(used_s * (1.0 / self.part - 1.0), REST_MOST_S)

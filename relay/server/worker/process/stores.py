@@ -119,6 +119,7 @@ class Stores:
         now = time.monotonic()
         for checkpointer in self._checkpointers.values():
             if checkpointer.due(now) and checkpointer not in self._running:
+                checkpointer.begins()  # now: a turn before the task begins may close partitions
                 task = self._loop.create_task(self._checkpoint(checkpointer))
                 self._running[checkpointer] = task
                 task.add_done_callback(partial(self._ended, checkpointer))
@@ -135,6 +136,7 @@ class Stores:
         self._observe_checkpoint_ns(time.monotonic_ns() - began_ns)
 
     def _ended(self, checkpointer: Checkpointer, _: asyncio.Task[None]) -> None:
+        checkpointer.ended()
         del self._running[checkpointer]
 
     async def settle(self) -> None:

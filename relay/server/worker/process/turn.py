@@ -111,6 +111,8 @@ class Turn:
         """True when this turn has served it."""
         self._crowd = 0
         """How many waited then."""
+        self._used_until_s = 0.0
+        """Of the processor's time, at the end of the last turn that has served it."""
         self.crowded = False
         """True while some wait who ask for much: see step 8."""
         self.longest_s = 0.0
@@ -136,8 +138,16 @@ class Turn:
         took_s = ended - began
         if self._served:
             self._served = False
-            cpu_s = self._cpu_clock() - cpu_began
-            self.pace.served(ended, took_s, cpu_s, self._crowd)
+            cpu_ended = self._cpu_clock()
+            used_s, self._used_until_s = cpu_ended - self._used_until_s, cpu_ended
+            self.pace.served(
+                ended,
+                took_s,
+                cpu_ended - cpu_began,
+                used_s,
+                self._crowd,
+                self._schedule.newcomers(),
+            )
             if self.pace.until > ended:
                 self._wake_at(self.pace.until)
             else:
@@ -159,19 +169,22 @@ class Turn:
 
     def _run(self, now: float) -> None:
         schedule = self._schedule
-        if schedule.waiting:
-            schedule.run_little(now)
+        waiting = schedule.queue
+        resting = now < self.pace.until
+        if waiting.waiting:
+            schedule.run_little(now, resting=resting)
         schedule.until = 0.0
         self._run_home(now)
         # What asked for a turn up to here, the steps that follow do. Another one is needed only
         # for what comes from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
         home = self._home
-        crowd = self.crowded = schedule.waiting > 0 or home.rest
-        if crowd and now < self.pace.until:  # it rests
+        crowd = self.crowded = waiting.waiting > 0 or home.rest
+        if crowd and resting:
             crowd = False
             self._wake_at(self.pace.until)
-        if schedule.little_first or self._own_home.to_home.queue or home.more:
+        little = waiting.has_little if resting else waiting.little_first
+        if little or self._own_home.to_home.queue or home.more:
             self._wakeup.request()
         if self._forward.waiting:
             self._forward.release()

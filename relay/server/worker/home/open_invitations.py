@@ -1,0 +1,40 @@
+"""Which invitations can be used still: read from their logs, some at a time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay.chat.accounts import invitation
+from relay.chat.accounts.answers import INVITATIONS_MAX, Invitation, Invitations
+from relay.chat.partition import partition_of
+
+if TYPE_CHECKING:
+    from relay.server.worker.home.account_logs import AccountLogs
+    from relay.store.log import Reader
+
+
+def part_of(
+    partition: int, after: str, reader: Reader, accounts: AccountLogs, now_ms: int
+) -> Invitations:
+    """Return those of a partition, behind a log.
+
+    Raises:
+        StoreError: the partition cannot be read.
+    """
+    # The last of so many is only asked for to tell whether there are more.
+    logs = reader.names(invitation.PREFIX, after, INVITATIONS_MAX)
+    more = len(logs) == INVITATIONS_MAX
+    if more:
+        logs.pop()
+    end = logs[-1] if more else ""
+    first = accounts.first_invitation_log
+    if not after and first and partition_of(first) == partition and first not in logs:
+        logs.append(first)  # it has no log before it is used
+    found = []
+    for log in logs:
+        state = accounts.invitation(log)
+        if invitation.is_open(state, now_ms):
+            invited = state.invited
+            assert invited is not None
+            found.append(Invitation(*invited))
+    return Invitations(tuple(found), end)

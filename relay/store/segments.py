@@ -1,0 +1,88 @@
+"""Reading of a log's epochs what it takes to find out where a reader goes on, and no more of them.
+
+A room may have begun again and again, each time with a new epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import apsw
+
+from relay.chat.entries import NO_EPOCH, Cursor
+from relay.store.resume import LogView, Segment
+from relay.store.schema import rows
+from relay.store.state import SEQ_MASK, row_id
+
+LOOKED_AT_MAX: Final = 1000
+"""Segments on each side of a cursor among which its epoch is looked for, should it not be where the
+cursor is. That is so of what a backup does not have, and of a cursor that was made up."""
+_BOUNDS: Final = (
+    "SELECT floor, (SELECT max(id) FROM entry WHERE id BETWEEN ? AND ?) FROM log WHERE id=?"
+)
+_UPTO: Final = (
+    "SELECT first_seq, epoch FROM epoch WHERE log_id=? AND first_seq<=? "
+    "ORDER BY first_seq DESC LIMIT ?"
+)
+_EPOCH_UPTO: Final = f"SELECT first_seq, epoch FROM ({_UPTO}) WHERE epoch=?"  # noqa: S608 - all of it is above
+_BEHIND: Final = (
+    "SELECT first_seq, epoch FROM epoch WHERE log_id=? AND first_seq>? AND first_seq<=? "
+    "ORDER BY first_seq LIMIT ?"
+)
+_EPOCH_BEHIND: Final = f"SELECT first_seq, epoch FROM ({_BEHIND}) WHERE epoch=?"  # noqa: S608 - likewise
+
+
+def read_view(connection: apsw.Connection, log_id: int) -> LogView:
+    """Return the bounds of a log, and of its segments the last one."""
+    first, last = row_id(log_id, 1), row_id(log_id, SEQ_MASK)
+    floor, top = rows(connection, _BOUNDS, (first, last, log_id))[0]
+    end = floor if top is None else max(floor, top & SEQ_MASK)
+    # Read after the end of the log: what was committed between is left out.
+    return LogView(floor, end, _upto(connection, log_id, end))
+
+
+def read_view_of(
+    connection: apsw.Connection, log_id: int, cursor: Cursor, head_seq: int
+) -> LogView:
+    """Return the bounds of a log, and the segments that ``resume_point`` looks at, in order.
+
+    They are the last one, that of the cursor with the next, those of the floor and of the head, and
+    the one before that.
+    """
+    view = read_view(connection, log_id)
+    floor, end, newest = view
+    known = cursor.epoch == NO_EPOCH or [cursor.epoch] == [segment.epoch for segment in newest]
+    if known and floor <= cursor.seq <= end:
+        return view  # nearly always: it goes on there, and no other segment counts
+    found = {
+        *newest,
+        *_upto(connection, log_id, floor),
+        *_upto(connection, log_id, min(head_seq, end), 2),
+    }
+    if not known:
+        mine = _of_epoch(connection, log_id, cursor, end)
+        if mine is not None:
+            found |= {mine, *_behind(connection, log_id, mine.first_seq, end, 1)}
+    return view._replace(segments=sorted(found))
+
+
+def _of_epoch(connection: apsw.Connection, log_id: int, cursor: Cursor, end: int) -> Segment | None:
+    seq = min(cursor.seq, end)
+    for query, *bounds in (
+        (_EPOCH_UPTO, seq, 1),
+        (_EPOCH_UPTO, seq, LOOKED_AT_MAX),
+        (_EPOCH_BEHIND, seq, end, LOOKED_AT_MAX),
+    ):
+        for row in rows(connection, query, (log_id, *bounds, cursor.epoch)):
+            return Segment(*row)
+    return None
+
+
+def _upto(connection: apsw.Connection, log_id: int, seq: int, count: int = 1) -> list[Segment]:
+    return [Segment(*row) for row in rows(connection, _UPTO, (log_id, seq, count))]
+
+
+def _behind(
+    connection: apsw.Connection, log_id: int, seq: int, end: int, count: int
+) -> list[Segment]:
+    return [Segment(*row) for row in rows(connection, _BEHIND, (log_id, seq, end, count))]

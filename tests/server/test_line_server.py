@@ -1,0 +1,84 @@
+"""Who is told what on the sockets that ``relay ctl`` asks."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import tempfile
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from relay.cli.ctl_client import Server
+from relay.cli.exits import CommandError
+from relay.server.line_server import CONNECTIONS_MAX, LineServer, Question
+
+
+@pytest.fixture
+def path() -> Iterator[Path]:
+    """Of a socket: 107 bytes at most; pytest's own directory may have a longer path."""
+    with tempfile.TemporaryDirectory(prefix="relay-line-") as directory:
+        yield Path(directory) / "ctl.sock"
+
+
+def asked(path: Path) -> str:
+    """Ask as ``relay ctl`` does; return why there is no answer."""
+    with pytest.raises(CommandError) as caught:
+        Server(path).ask("status")
+    return str(caught.value)
+
+
+async def test_too_many_ask_at_once(path: Path) -> None:
+    """That is told, and not that somebody may not ask."""
+    came = asyncio.Semaphore(0)
+    free = asyncio.Event()
+
+    async def wait(_: Question) -> str:
+        came.release()
+        await free.wait()
+        return "done"
+
+    lines = LineServer({"wait": wait, "status": wait})
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_unix_server(lines.serve, path)
+    with ThreadPoolExecutor(CONNECTIONS_MAX + 1) as threads:
+        waiting = [
+            loop.run_in_executor(threads, Server(path).ask, "wait") for _ in range(CONNECTIONS_MAX)
+        ]
+        for _ in waiting:
+            await came.acquire()
+        why = await loop.run_in_executor(threads, asked, path)
+        assert why == f"{CONNECTIONS_MAX} others ask at this moment: try again"
+        free.set()
+        assert [str(answer) for answer in await asyncio.gather(*waiting)] == ["done"] * len(waiting)
+    server.close()
+
+
+@pytest.fixture
+def ending(path: Path) -> Iterator[None]:
+    """Somebody who hears a question, and ends without an answer."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def end() -> None:
+        accepted, _ = listener.accept()
+        accepted.recv(1)  # what is left unread makes it a reset
+        accepted.close()
+
+    thread = threading.Thread(target=end)
+    thread.start()
+    yield
+    thread.join()
+    listener.close()
+
+
+@pytest.mark.usefixtures("ending")
+def test_who_ends_without_an_answer(path: Path) -> None:
+    """Its control process was killed: nobody is told that only root may ask."""
+    why = asked(path)
+    assert "it ended without an answer" in why
+    assert "only root" not in why

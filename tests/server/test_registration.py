@@ -1,0 +1,23 @@
+"""The invitation in the data directory that makes the first operator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from relay.chat.accounts import invitation
+from relay.server.registration import FIRST_INVITATION, ended, first_invitation, prepare
+from relay.settings import Accounts
+
+
+def test_it_goes_when_it_was_used_and_not_with_another_one(tmp_path: Path) -> None:
+    """Until there is an operator, nobody else could make one."""
+    record = prepare(tmp_path, Accounts())
+    path = tmp_path / FIRST_INVITATION
+    assert record.waits_for_operator
+    assert path.stat().st_mode & 0o777 == 0o600
+    ended(path, invitation.log_of(invitation.hash_of(b"another")))
+    assert record.waits_for_operator
+    ended(path, invitation.log_of(first_invitation(path)))
+    assert not record.waits_for_operator
+    ended(path, invitation.log_of(invitation.hash_of(b"another")))
+    assert not prepare(tmp_path, Accounts()).waits_for_operator, "and does not come back"

@@ -1,0 +1,120 @@
+"""When a worker has its search indexes follow what is committed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future
+from pathlib import Path
+from typing import cast
+
+import psutil
+import pytest
+
+from relay.server.worker.process.indexing import GATHER_S, KEPT_ENTRIES, Indexing
+from relay.server.worker.process.main import TICK_S
+from relay.store.directory import DataDirectory
+from relay.store.sqlite import SqlitePartition
+from tests.support.logs import append, messages, open_partition
+
+
+class Loop:
+    """What ``Indexing`` needs of a loop: a clock that stands, and work that is done at once."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.slices = 0
+
+    def time(self) -> float:
+        return self.now
+
+    def run_in_executor(self, _: Executor, work: Callable[[], None]) -> Future[None]:
+        self.slices += 1
+        done = Future[None]()
+        work()
+        done.set_result(None)
+        return done
+
+
+class Followed:
+    """The partition 0 of a data directory, with its index."""
+
+    def __init__(self, path: Path) -> None:
+        self.directory = directory = DataDirectory(path)
+        self.loop = Loop()
+        loop = cast("asyncio.AbstractEventLoop", self.loop)
+        self.partition: SqlitePartition = open_partition(directory.partition_path(0).parent)
+        self.indexing = Indexing(directory, loop, on=True)
+        self.partition.touched = self.indexing.follow(0)
+        self._counter = 0
+
+    def follow(self, index: int) -> None:
+        """Follow another partition: there is none, so nothing is done in its slice."""
+        self.indexing.follow(index)
+
+    def tick(self, seconds: float) -> None:
+        self.loop.now += seconds
+        self.indexing.tick()
+
+    def say(self, count: int) -> None:
+        append(self.partition, *messages(self._counter + 1, self._counter + count))
+        self._counter += count
+
+    def settle(self) -> None:
+        """All of it is in the index, and its last slice was long ago."""
+        while self.indexing.behind:
+            self.tick(GATHER_S)
+        self.loop.now += GATHER_S
+        self.loop.slices = 0
+
+
+def open_files() -> set[Path]:
+    """Return what this process has open."""
+    return {Path(one.path) for one in psutil.Process().open_files()}
+
+
+@pytest.fixture
+def followed(tmp_path: Path) -> Iterator[Followed]:
+    one = Followed(tmp_path / "data")
+    one.say(1)
+    one.settle()
+    yield one
+    one.indexing.close()
+    one.partition.close()
+
+
+def test_the_first_message_is_indexed_at_once_and_those_behind_it_together(
+    followed: Followed,
+) -> None:
+    followed.say(1)
+    followed.tick(TICK_S)
+    assert not followed.indexing.behind
+    entries = followed.indexing.entries
+    for _ in range(5):
+        followed.say(1)
+        followed.tick(TICK_S)
+    assert (followed.loop.slices, followed.indexing.entries) == (1, entries)
+    followed.tick(GATHER_S)
+    assert (followed.loop.slices, followed.indexing.entries) == (2, entries + 5)
+    assert not followed.indexing.behind
+
+
+def test_what_a_slice_was_too_short_for_does_not_wait(
+    followed: Followed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.server.worker.process.indexing.SLICE_S", 0.0)
+    followed.say(1)
+    for _ in range(3):
+        followed.tick(TICK_S)
+    assert followed.loop.slices == 3, "each of them was over before it began"
+
+
+@pytest.mark.parametrize(("count", "kept"), [(KEPT_ENTRIES, True), (KEPT_ENTRIES - 1, False)])
+def test_files_stay_open_where_much_comes(followed: Followed, count: int, kept: bool) -> None:
+    index = followed.directory.search_path(0)
+    followed.say(count)
+    followed.tick(TICK_S)
+    assert index in open_files()
+    followed.follow(1)
+    followed.tick(TICK_S)
+    assert (index in open_files()) == kept

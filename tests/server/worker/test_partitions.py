@@ -1,0 +1,110 @@
+"""The partitions of a worker, as its loop looks into them while threads are at work there."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import apsw
+import pytest
+
+from relay.chat.entries import NO_EPOCH, Head
+from relay.server.worker.home.partitions import OwnPartitions
+from relay.store import apply
+from relay.store.errors import StoreUnavailable
+from relay.store.log import Partition
+from relay.store.reader import SqliteReader
+from relay.store.sqlite import SqlitePartition
+from relay.store.state import Changes
+from tests.support.logs import NOW_MS, append, message, open_partition
+
+LOBBY, ELSEWHERE = "room-0", "room-12"
+GIVEN_UP_S = 30.0
+
+
+class SlowDisk:
+    """One partition, in which a commit takes until somebody lets it go on."""
+
+    def __init__(self, directory: Path) -> None:
+        self.begun, self.goes_on = threading.Event(), threading.Event()
+        self.slow = False
+        self.partition = open_partition(directory, durability="power", write=self._write)
+        self.reader = SqliteReader(self.partition.path)
+        self.own = OwnPartitions(
+            owns=lambda _: True,
+            open_partition=lambda _: self.partition,
+            reader_of=lambda _: self.reader,
+            wake=lambda: None,
+        )
+        # Whoever waits for the commit does so for ever: it is let go then, and the test sees that.
+        self._given_up = threading.Timer(GIVEN_UP_S, self.goes_on.set)
+        self._thread: threading.Thread | None = None
+
+    def _write(self, connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
+        if self.slow:
+            self.begun.set()
+            self.goes_on.wait()
+        apply.write(connection, changes, day)
+
+    def commits(self) -> None:
+        """A thread does, from now on."""
+        self.slow = True
+        self._thread = threading.Thread(
+            target=self.partition.append, args=([message(1, log="late")], NOW_MS)
+        )
+        self._thread.start()
+        self._given_up.start()
+        self.begun.wait()
+
+    def close(self) -> None:
+        self.goes_on.set()
+        self._given_up.cancel()
+        if self._thread is not None:
+            self._thread.join()
+        self.reader.close()
+        self.partition.close()
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SlowDisk]:
+    made = SlowDisk(tmp_path)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("busy", ["committing", "held"])
+def test_a_commit_in_a_thread_holds_up_no_look(disk: SlowDisk, busy: str) -> None:
+    """Neither at a log that is not remembered, nor at one that nobody has begun."""
+    own, index = disk.own, 0
+    (stored,) = append(disk.partition, message(1, log=LOBBY))
+    own.partition(index)
+    opened = disk.partition._opened
+    assert opened is not None
+    opened.committed._logs.clear()
+    disk.commits()
+    if busy == "committing":
+        own.committing.update(range(16))
+    else:  # a checkpoint writes what commits have left for later
+        disk.partition.held = True
+    assert own.head(LOBBY) == Head(stored.epoch, 1)
+    assert own.state(LOBBY) == b""
+    assert own.head(ELSEWHERE) == Head(NO_EPOCH, 0)
+    assert own.heads([LOBBY]) == [[LOBBY, stored.epoch, 1]]
+    assert own.due(index, NOW_MS) == []
+    assert not disk.goes_on.is_set(), "the loop has waited for the commit"
+
+
+def test_one_that_cannot_be_used_is_closed_as_any_other(disk: SlowDisk) -> None:
+    """Else whoever has it checkpointed would go on doing so."""
+    closed: list[Partition] = []
+
+    def fails(_: Partition) -> None:
+        raise StoreUnavailable("no")
+
+    disk.own.on_opened = fails
+    disk.own.close_partition = closed.append
+    with pytest.raises(StoreUnavailable):
+        disk.own.partition(0)
+    assert closed == [disk.partition]
+    assert isinstance(disk.partition, SqlitePartition)
