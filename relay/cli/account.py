@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, Final
 
 import click
@@ -12,15 +11,16 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.export import MORE_ROOMS, checked_rooms
 from relay.cli.groups import CommandGroup
-from relay.cli.json_lines import dump
 from relay.cli.options import LINES, Target, places, target_options
+from relay.cli.printing import print_json, print_line
 from relay.cli.room_options import AGE, MESSAGES, SIZE
 from relay.cli.who import Who, who_options
 from relay.client.account_calls import Preferences, Writers
 from relay.client.aio import Client
 from relay.terminal.notices import choices
-from relay.terminal.room_notices import keep_words
+from relay.terminal.room_notices import keep_words, local_time
 from relay.terminal.screens import stderr_notice
+from relay.terminal.text import harmless_name
 from relay.terminal.view import rfc3339
 
 _who = who_options(program=False)
@@ -49,16 +49,16 @@ def show(target: Target, who: Who, as_json: bool) -> int:
 
 def _print(name: str, found: Preferences, as_json: bool) -> None:
     if as_json:
-        print(dump({"name": name, **found._asdict()}))
+        print_json({"name": name, **found._asdict()})
         return
-    print(f"{name}: {choices(found)}")
+    print_line(f"{name}: {choices(found)}")
     if any(found.keep):
         age_s, messages, size = found.keep
         bounds = [f"{age_s} s"] * bool(age_s) + [f"{messages} messages"] * bool(messages)
         bounds += [f"{size} bytes"] * bool(size)
-        print(f"  the inbox keeps at most {', '.join(bounds)}")
+        print_line(f"  the inbox keeps at most {', '.join(bounds)}")
     for blocked in found.blocked:
-        print(f"  blocks {blocked}")
+        print_line(f"  blocks {harmless_name(blocked)}")
 
 
 @account.command("set")
@@ -155,12 +155,11 @@ def seen(target: Target, who: Who, user: str, as_json: bool) -> int:
             fields: dict[str, Any] = {"name": user, "online": found.online}
             if found.time_ms:
                 fields["time"] = rfc3339(found.time_ms)
-            print(dump(fields))
+            print_json(fields)
         elif found.online:
-            print(f"{user} is here")
+            print_line(f"{user} is here")
         elif found.time_ms:
-            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.time_ms / 1000))
-            print(f"{user} was last here {when}")
+            print_line(f"{user} was last here {local_time(found.time_ms)}")
         else:
             raise CommandError(f"when {user} was last here is not told")
         return Exit.OK

@@ -7,8 +7,8 @@ import click
 from relay.cli.aliases import Aliases
 from relay.cli.exits import Exit
 from relay.cli.groups import CommandGroup
-from relay.cli.json_lines import dump
 from relay.cli.options import LINES
+from relay.cli.printing import print_json, print_whole
 
 
 @click.group(cls=CommandGroup)
@@ -33,8 +33,10 @@ def add(name: str, address: str) -> int:
 def list_(as_json: bool) -> int:
     """List the aliases, one a line."""
     for name, address in sorted(Aliases.of_user().all().items()):
-        fields = {"name": name, "address": str(address)}
-        click.echo(dump(fields) if as_json else f"{name} {address}")
+        if as_json:
+            print_json({"name": name, "address": str(address)})
+        else:
+            print_whole(f"{name} {address}")
     return Exit.OK
 
 

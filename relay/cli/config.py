@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from relay import configuration
 from relay.cli.exits import Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.options import STANDARD, typed_path
+from relay.cli.printing import print_json, print_line, print_whole
 from relay.declarations import as_toml, declarations
 from relay.errors import UsageError
 
@@ -70,7 +70,8 @@ def init(file: Path | None) -> int:
     from relay.settings_file import template
 
     if file is None or file == STANDARD:
-        click.echo(template(), nl=False)
+        for line in template().splitlines():
+            print_whole(line)
         return Exit.OK
     try:
         new = file.open("x", encoding="utf-8")
@@ -93,7 +94,7 @@ def init(file: Path | None) -> int:
 def check(file: Path | None) -> int:
     """Tell everything that is wrong with the settings, each mistake in a line."""
     configuration.load({}, os.environ, file)
-    click.echo(VALID)
+    print_line(VALID)
     return Exit.OK
 
 
@@ -107,7 +108,7 @@ def show(file: Path | None, as_json: bool) -> int:
         entries = {
             path: {"value": value, "source": loaded.sources[path]} for path, value in _all(loaded)
         }
-        click.echo(json.dumps(entries))
+        print_json(entries)
     else:
         print_settings(loaded)
     return Exit.OK
@@ -116,7 +117,7 @@ def show(file: Path | None, as_json: bool) -> int:
 def print_settings(loaded: configuration.Loaded) -> None:
     """Print each setting as the file would have it, and its source as a comment."""
     for path, value in _all(loaded):
-        click.echo(f"{path} = {as_toml(value)}  # {loaded.sources[path]}")
+        print_whole(f"{path} = {as_toml(value)}  # {loaded.sources[path]}")
 
 
 def _all(loaded: configuration.Loaded) -> list[tuple[str, object]]:

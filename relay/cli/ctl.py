@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ from relay.cli.ctl_upgrade import upgrade
 from relay.cli.exits import Exit, report
 from relay.cli.groups import CommandGroup
 from relay.cli.options import config_option, data_option, document_option, typed_path
+from relay.cli.printing import print_json, print_line
 
 TOP_INTERVAL_S: Final = 2.0
 _limit = click.option(
@@ -310,10 +310,10 @@ def _show(
     answer: dict[str, Any], as_json: bool, lines: Callable[[dict[str, Any]], list[str]]
 ) -> None:
     if as_json:
-        click.echo(json.dumps(answer))
+        print_json(answer)
     else:
         for line in lines(answer):
-            click.echo(line)
+            print_line(line)
 
 
 def _complete(answer: dict[str, Any]) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any, Final, get_args
 
@@ -17,6 +16,7 @@ from relay.cli.exits import Exit
 from relay.cli.json_lines import room_object, user_object
 from relay.cli.names import checked_name, checked_room
 from relay.cli.options import document_option
+from relay.cli.printing import print_json, print_line
 from relay.cli.room import confirm_change as confirm_room_change
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.text_argument import TextCommand
@@ -168,7 +168,7 @@ def _ask(server: Server, do: str, name: str, content: bytes) -> bytes:
 
 def _print(document: dict[str, Any], lines: list[str], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps(document))
+        print_json(document)
     else:
         for line in lines:
-            click.echo(line)
+            print_line(line)

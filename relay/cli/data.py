@@ -21,6 +21,7 @@ from relay.cli.exits import CommandError, Exit, report
 from relay.cli.groups import CommandGroup
 from relay.cli.json_lines import dump, message_object
 from relay.cli.options import LINES, STANDARD, config_option, data_option, typed_path
+from relay.cli.printing import print_json, print_line, print_whole
 from relay.client.events import Message
 from relay.errors import UsageError
 from relay.wire.packing import unpack_entry
@@ -52,15 +53,15 @@ def check(data: str | None, config: Path | None, as_json: bool) -> int:
         for found in repairing.check(directory):
             bad += found.refused is not None
             if as_json:
-                click.echo(dump(_checked(found)))
+                print_json(_checked(found))
                 continue
             if found.refused is not None:
-                click.echo(f"{found.partition:02} refused: {found.refused}")
+                print_line(f"{found.partition:02} refused: {found.refused}")
                 continue
             assert found.examined is not None
             logs, entries, digest = found.examined.contents
             doubt = f"; new epochs: {found.examined.doubt}" if found.examined.doubt else ""
-            click.echo(
+            print_line(
                 f"{found.partition:02} good: {entries} entries in {logs} logs, digest "
                 f"{digest}{doubt}"
             )
@@ -95,24 +96,24 @@ def repair(data: str | None, config: Path | None) -> int:
     with repairing.stopped(data_directory(data, config)) as directory:
         for found in list(repairing.check(directory)):
             if repairing.readmit(directory, found):
-                click.echo(f"{found.partition:02} was refused, and is whole now")
+                print_line(f"{found.partition:02} was refused, and is whole now")
             if found.refused is None:
                 continue
             done += 1
             made = repairing.repair(directory, found, _json_line)
-            click.echo(f"{made.partition:02} repaired; it was refused: {made.refused}")
+            print_line(f"{made.partition:02} repaired; it was refused: {made.refused}")
             for log in made.logs:
                 name = log.name or "(a log without its beginning)"
                 lost = f", {log.aside} behind a hole are not" if log.aside else ""
-                click.echo(f"  {name}: {log.kept} entries kept{lost}")
+                print_line(f"  {name}: {log.kept} entries kept{lost}")
                 if log.aside and repairing.is_account(log.name):
                     report(
                         f"{name}: its last changes are lost: look at its devices "
                         "(relay user show), for one that was removed may be there again"
                     )
-            click.echo(f"  the old files, and what was not kept: {made.kept_in}")
+            print_whole(f"  the old files, and what was not kept: {made.kept_in}")
     if not done:
-        click.echo("nothing to repair")
+        print_line("nothing to repair")
     return Exit.OK
 
 
@@ -135,7 +136,7 @@ def export(room: str | None, backup: Path | None, data: str | None, config: Path
     if is_data_directory(source) and not is_backup(source):
         _refuse_unclean(source)
     for entry in exported(source, room):
-        print(dump(message_object(Message._make(entry))))
+        print_json(message_object(Message._make(entry)))
     return Exit.OK
 
 
@@ -187,7 +188,7 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
         lines = (exporting.Line._make(read) for read in _messages(source, file, form, room))
         done = exporting.put_in(directory, digest, lines)
     again = f"; {done.repeated} were there" if done.repeated else ""
-    click.echo(f"{done.stored} messages stored{again}")
+    print_line(f"{done.stored} messages stored{again}")
     return Exit.OK
 
 

@@ -14,10 +14,10 @@ import click
 from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
-from relay.cli.json_lines import dump
 from relay.cli.names import name_to_claim
 from relay.cli.options import LINES, Target, places, target_options
-from relay.cli.register import RECOVERY
+from relay.cli.printing import print_json, print_line, print_whole
+from relay.cli.register import print_recovery_key
 from relay.cli.text_argument import TextCommand
 from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.account_calls import Devices
@@ -30,6 +30,7 @@ from relay.client.refusals import KeyRefused, NotRegistered
 from relay.errors import UsageError
 from relay.terminal.qr_code import code_lines
 from relay.terminal.screens import stderr_notice
+from relay.terminal.text import harmless_name
 
 POLL_S: Final = 2.0
 KEY_CHARS_MIN: Final = 6
@@ -62,7 +63,7 @@ def list_(target: Target, who: Who, as_json: bool, user: str | None) -> int:
         found, own = await client.devices(user), client.device_key
         own_key = "" if own is None else public_text(own.public)
         if as_json:
-            print(dump(_object(found, own_key)))
+            print_json(_object(found, own_key))
         else:
             _print(found, own_key)
         return Exit.OK
@@ -76,11 +77,11 @@ def _object(found: Devices, own_key: str) -> dict[str, Any]:
 
 
 def _print(found: Devices, own_key: str) -> None:
-    print(f"{found.name}, account {public_text(found.account)}")
+    print_whole(f"{harmless_name(found.name)}, account {public_text(found.account)}")
     for one in found.devices:
         mark = "*" if one.key == own_key else " "
         state = "removed" if one.removed else one.label
-        print(f"{mark} {one.key} {state}".rstrip())
+        print_line(f"{mark} {one.key} {state}".rstrip())
 
 
 @device.command()
@@ -109,7 +110,7 @@ def request(target: Target, who: Who) -> int:
     async def use(client: Client) -> int:
         if key.path is not None and key.path != path:
             key.path.replace(path)
-        print(f"this is a device of {client.name} now; its key is {path}")
+        print_whole(f"this is a device of {client.name} now; its key is {path}")
         return Exit.OK
 
     told = False
@@ -153,8 +154,9 @@ def _show(address: Address, key: DeviceKey) -> None:
             coloured=not (dumb or os.environ.get("NO_COLOR")),
         )
         for line in code:
-            print(line)
-    print(hint, flush=True)
+            print(line)  # noqa: T201  # colours of our own
+    print_whole(hint)
+    sys.stdout.flush()
 
 
 @device.command()
@@ -176,7 +178,7 @@ def passphrase(target: Target, who: Who) -> int:
         err=True,
     )
     key.save(path, str(new) or None, replace=True)
-    print(f"{path} has {'a' if new else 'no'} passphrase now")
+    print_whole(f"{path} has {'a' if new else 'no'} passphrase now")
     return Exit.OK
 
 
@@ -198,7 +200,7 @@ def approve(target: Target, who: Who, device: str) -> int:
 
     async def use(client: Client) -> int:
         await client.approve_device(device)
-        print("approved; the new device finishes by itself")
+        print_line("approved; the new device finishes by itself")
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -233,9 +235,9 @@ def remove(target: Target, who: Who, device: str) -> int:
         except DeviceRevoked:
             if own is None or public_text(own.public) != key:
                 raise
-            print(f"removed: this device is none of {client.name}'s any more")
+            print_line(f"removed: this device is none of {client.name}'s any more")
         else:
-            print("removed")
+            print_line("removed")
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -249,7 +251,7 @@ def recovery_key(target: Target, who: Who) -> int:
     """Print a recovery key: a device on paper, for when all others are lost."""
 
     async def use(client: Client) -> int:
-        print(RECOVERY.format(key=await client.add_recovery_key()))
+        print_recovery_key(await client.add_recovery_key())
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -277,7 +279,7 @@ def restore(target: Target, who: Who) -> int:
         except BaseException:
             path.unlink()
             raise
-        print(f"this is a device of {client.name} now; its key is {path}")
+        print_whole(f"this is a device of {client.name} now; its key is {path}")
         return Exit.OK
 
     options = {"key": paper, "register": False}

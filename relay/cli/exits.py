@@ -144,7 +144,7 @@ def report_internal(error: BaseException) -> None:
 
 def _print(line: str) -> None:
     try:
-        print(line, file=sys.stderr, flush=True)
+        print(line, file=sys.stderr, flush=True)  # noqa: T201  # harmless already
     except OSError:
         _discard(sys.stderr)  # nobody can be told; the exit code still tells
 

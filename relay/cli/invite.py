@@ -12,8 +12,8 @@ from relay.chat.accounts import invitation, requests
 from relay.cli.connecting import run_connected
 from relay.cli.ctl_tables import invitation_lines
 from relay.cli.exits import Exit
-from relay.cli.json_lines import dump
 from relay.cli.options import LINES, Target, places, target_options, typed_path
+from relay.cli.printing import print_error_line, print_json, print_line, print_whole
 from relay.cli.who import Who, who_options
 from relay.client.account_calls import (
     INVITATION_DAYS,
@@ -80,7 +80,10 @@ def invite(
     """
 
     def tell(invitation: str) -> None:
-        print(dump({"invitation": invitation}) if as_json else invitation)
+        if as_json:
+            print_json({"invitation": invitation})
+        else:
+            print_whole(invitation)
 
     if listing:
         if revoke is not None:
@@ -107,8 +110,12 @@ def invite(
 def _list(target: Target | None, who: Who, data: Path | None, as_json: bool) -> int:
     def tell(found: list[OpenInvitation]) -> None:
         items = [one._asdict() for one in found]
-        for line in map(dump, items) if as_json else invitation_lines(items) if items else ():
-            print(line)
+        if as_json:
+            for item in items:
+                print_json(item)
+        elif items:
+            for line in invitation_lines(items):
+                print_line(line)
 
     if data is not None:
         with offline(data) as accounts:
@@ -141,5 +148,5 @@ def _revoke(target: Target | None, who: Who, data: Path | None, typed: str) -> i
 
         if code := run_connected(target, who, use):
             return code
-    click.echo("taken back: nobody can use it any more", err=True)
+    print_error_line("taken back: nobody can use it any more")
     return Exit.OK

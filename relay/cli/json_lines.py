@@ -96,7 +96,7 @@ def _cursor(cursor: Cursor) -> dict[str, Any]:
     return {"epoch": cursor.epoch.hex(), "seq": cursor.seq}
 
 
-def dump(fields: dict[str, Any]) -> str:
+def dump(fields: Any) -> str:  # noqa: ANN401  # whatever JSON can express
     """Return an object as one line. What a terminal obeys or hides is escaped, letters are not."""
     text = json.dumps(fields, ensure_ascii=False, separators=(", ", ": "))
     if text.isascii() and text.isprintable():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
@@ -15,6 +14,7 @@ from relay.cli.ctl_client import Server, directory_of, server_of, settings
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.options import config_option, data_option, document_option
+from relay.cli.printing import print_json, print_line, print_whole
 
 if TYPE_CHECKING:
     from relay.server.server_keys import ServerKeys
@@ -46,14 +46,14 @@ def show(data: str | None, config: Path | None, as_json: bool) -> int:
             "next_made": None if following is None else int(state.next_since),
             "earlier": state.earlier,
         }  # fmt: skip
-        print(json.dumps(document))
+        print_json(document)
         return Exit.OK
-    print(f"key        {state.fingerprint}")
-    print(f"server id  {state.server_id}")
+    print_whole(f"key        {state.fingerprint}")
+    print_whole(f"server id  {state.server_id}")
     if state.next_fingerprint is not None:
-        print(f"next key   {state.next_fingerprint}  (made {_ago(state.next_since)})")
+        print_whole(f"next key   {state.next_fingerprint}  (made {_ago(state.next_since)})")
     for fingerprint in state.earlier:
-        print(f"earlier    {fingerprint}")
+        print_whole(f"earlier    {fingerprint}")
     return Exit.OK
 
 
@@ -69,14 +69,14 @@ def new(data: str | None, config: Path | None, replace: bool) -> int:
     """
     keys, runtime = _found(data, config)
     fingerprint = keys.make_next(replace=replace)
-    print(f"next key   {fingerprint}")
+    print_whole(f"next key   {fingerprint}")
     try:
         runtime.ask("reload")
     except CommandError:
-        print("it is announced from the next start of the relay on")
+        print_line("it is announced from the next start of the relay on")
     else:
-        print("it is announced now; when your users have connected, stop the relay, run")
-        print("'relay key rotate', and start it again")
+        print_line("it is announced now; when your users have connected, stop the relay, run")
+        print_line("'relay key rotate', and start it again")
     return Exit.OK
 
 
@@ -111,9 +111,9 @@ def rotate(data: str | None, config: Path | None, yes: bool) -> int:
                 err=True,
             )
         keys.rotate()
-    print(f"key        {state.next_fingerprint}")
-    print(f"server id  {state.server_id}")
-    print("start the relay; new users get the address with the new fingerprint")
+    print_whole(f"key        {state.next_fingerprint}")
+    print_whole(f"server id  {state.server_id}")
+    print_line("start the relay; new users get the address with the new fingerprint")
     return Exit.OK
 
 

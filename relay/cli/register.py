@@ -14,6 +14,7 @@ from relay.cli.exits import Exit
 from relay.cli.names import name_to_claim
 from relay.cli.options import STANDARD, Target, places, target_options, typed_path
 from relay.cli.passphrase import PASSPHRASE_VARIABLE, passphrase_for_new_key
+from relay.cli.printing import print_line, print_whole
 from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey
@@ -65,11 +66,11 @@ def register(
 
     async def use(client: Client) -> int:
         where = "" if client.server_id is None else _path(client, key)
-        print(f"registered as {client.name}; the key of this device is {where}")
+        print_whole(f"registered as {client.name}; the key of this device is {where}")
         if recovery_key:
-            print(RECOVERY.format(key=await client.add_recovery_key()))
+            print_recovery_key(await client.add_recovery_key())
         elif who.claims and who.key is None and len((await client.devices()).devices) == 1:
-            print(ONLY_DEVICE)
+            print_line(ONLY_DEVICE)
         return Exit.OK
 
     more: dict[str, object] = {"register": True, "invitation": token}
@@ -85,10 +86,17 @@ def register(
 
 
 INVITATION_FILE_BYTES_MAX: Final = 4096
-RECOVERY = (
-    "Recovery key, to be written on paper and kept where your devices are not:\n\n    {key}\n\n"
-    "With 'relay device restore' it makes another device yours when all others are lost."
-)
+
+
+def print_recovery_key(key: str) -> None:
+    """Print a recovery key, and what it is for."""
+    print_line("Recovery key, to be written on paper and kept where your devices are not:")
+    print_whole("")
+    print_whole(f"    {key}")
+    print_whole("")
+    print_line(
+        "With 'relay device restore' it makes another device yours when all others are lost."
+    )
 
 
 def _token(text: str | None, file: Path | None) -> str | None:

@@ -12,9 +12,10 @@ from relay.cli.confirming import YES, confirm
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.groups import CommandGroup
-from relay.cli.json_lines import dump, room_object
+from relay.cli.json_lines import room_object
 from relay.cli.names import checked_room
 from relay.cli.options import LINES, Target, places, target_options
+from relay.cli.printing import print_error_line, print_json, print_line
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.text_argument import TextCommand
 from relay.cli.who import Who, who_options
@@ -70,7 +71,10 @@ def list_(target: Target, who: Who, as_json: bool, mine: bool) -> int:
 
     async def use(client: Client) -> int:
         for found in await client.rooms(mine=mine):
-            print(dump(found._asdict()) if as_json else list_line(found))
+            if as_json:
+                print_json(found._asdict())
+            else:
+                print_line(list_line(found))
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -84,9 +88,10 @@ def show(target: Target, who: Who, as_json: bool, room: str) -> int:
     async def use(client: Client) -> int:
         found = await client.room_info(name)
         if as_json:
-            print(dump(room_object(found)))
+            print_json(room_object(found))
         else:
-            print("\n  ".join(info_lines(found)))
+            for number, line in enumerate(info_lines(found)):
+                print_line(f"  {line}" if number else line)
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -139,10 +144,11 @@ def who_is_here(target: Target, who: Who, as_json: bool, room: str) -> int:
         others = [one for one in found.members if one.name != client.name or one.connections > 1]
         if as_json:
             for member in others:
-                print(dump(member._asdict()))
+                print_json(member._asdict())
         else:
             less = len(found.members) - len(others)
-            print(members_notice(found._replace(total=found.total - less, members=tuple(others))))
+            shown = found._replace(total=found.total - less, members=tuple(others))
+            print_line(members_notice(shown))
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -180,9 +186,9 @@ async def _last_message(client: Client, room: str) -> LogEntry | None:
 def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str) -> None:
     """Report what was done: to a program on stdout, as ``relay ctl room`` does."""
     if as_json:
-        print(dump({"room": room, "done": done, "arguments": arguments}))
+        print_json({"room": room, "done": done, "arguments": arguments})
     else:
-        click.echo(words, err=True)
+        print_error_line(words)
 
 
 def confirm_change(action: RoomAction, room: str, keep: tuple[int, int, int], *, yes: bool) -> None:

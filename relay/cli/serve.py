@@ -14,6 +14,7 @@ import click
 from relay import configuration
 from relay.cli.config import VALID, print_settings
 from relay.cli.options import typed_path
+from relay.cli.printing import print_line
 from relay.paths import followed
 
 log = logging.getLogger("relay.supervisor")
@@ -102,7 +103,7 @@ def serve(
         print_settings(loaded)
         return 0
     if check_config:
-        print(VALID)
+        print_line(VALID)
         return 0
     # After the flags are right: --help and a typo need none of the server.
     from relay.server.start import start

@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import IO
 
-from relay.cli.exits import CommandError, Exit
+from relay.cli.exits import CommandError, Exit, report
 from relay.client.address import Address, is_fingerprint, parse_address
 from relay.client.aio.thread import in_thread
 from relay.client.errors import ServerKeyMismatch, UnknownServerKey
@@ -32,8 +32,7 @@ def accept_unknown(
     where = f"{address.host}, port {address.port}"
     if accept_new:
         known.pin(address.host, address.port, error.fingerprint)
-        notice = f"relay: trusting the new server at {where}: {error.fingerprint} ({known.path})"
-        print(notice, file=sys.stderr)
+        report(f"trusting the new server at {where}: {error.fingerprint} ({known.path})")
         return
     question = (
         f"The server at {where} is not known yet.\n"
@@ -62,7 +61,7 @@ def accept_unknown(
             Exit.USAGE,
         )
     known.pin(address.host, address.port, error.fingerprint)
-    print(f"relay: remembered in {known.path}", file=sys.stderr)
+    report(f"remembered in {known.path}")
 
 
 class Verdict(Enum):

@@ -16,12 +16,15 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.invite import DATA, DAYS, offline
-from relay.cli.json_lines import dump, user_object
+from relay.cli.json_lines import user_object
 from relay.cli.options import LINES, Target, places, target_options
+from relay.cli.printing import print_error_line, print_json, print_line, print_whole
 from relay.cli.who import Who, who_options
 from relay.client import account_calls
 from relay.client.account_calls import INVITATION_DAYS, Change, User, checked_name
 from relay.client.aio import Client
+from relay.terminal.room_notices import local_time
+from relay.terminal.text import harmless_name
 
 if TYPE_CHECKING:
     from relay.server.offline import OfflineAccounts
@@ -164,28 +167,29 @@ def confirm_change(what: str, name: str, *, yes: bool) -> None:
 
 def _done(name: str, what: str, invitation: str | None, as_json: bool) -> None:
     if as_json:
-        print(dump({"name": name, "done": what, "invitation": invitation}))
+        print_json({"name": name, "done": what, "invitation": invitation})
         return
-    click.echo(f"{name} {DONE[what]}", err=True)
+    print_error_line(f"{name} {DONE[what]}")
     if invitation is not None:
-        print(invitation)
+        print_whole(invitation)
 
 
 def _object(found: User) -> None:
-    print(dump(user_object(found)))
+    print_json(user_object(found))
 
 
 def _line(found: User) -> None:
     role = " operator" if found.operator else ""
     count = len(found.devices)
-    print(f"{found.name} {found.state}{role}, {count} device{'' if count == 1 else 's'}")
+    devices = f"{count} device{'' if count == 1 else 's'}"
+    print_line(f"{harmless_name(found.name)} {found.state}{role}, {devices}")
 
 
 def _block(found: User) -> None:
     _line(found)
     for device in found.devices:
-        print(f"  device {device.key}")
+        print_whole(f"  device {device.key}")
     if found.expires_ms:
-        until = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.expires_ms / 1000))
         over = found.expires_ms <= time.time() * 1000
-        print(f"  the invitation to it {'has expired' if over else 'expires'} {until}")
+        until = f"{'has expired' if over else 'expires'} {local_time(found.expires_ms)}"
+        print_line(f"  the invitation to it {until}")

@@ -114,7 +114,10 @@ class ClientBase:
     @property
     def identity(self) -> Identity:
         """Who this instance is, with its counters as they stand: save it, and keep it secret."""
-        return Identity(self._given.secret, self._chat.sends.counters(), self._state.account or b"")
+        account = self._state.login.account
+        # Before the first login nothing was sent, so whose the counters are is still open.
+        counters = self._chat.sends.counters() if account else {}
+        return Identity(self._given.secret, counters, account)
 
     @property
     def unacknowledged(self) -> int:

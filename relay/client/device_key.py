@@ -169,9 +169,13 @@ def public_from_text(text: str) -> bytes:
 def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
     """Write a file that only this user can read: whole, on the disk, over another if ``replace``.
 
+    The one that is replaced is what a link leads to: the link stays, and no old key beside it.
+
     Raises:
         UsageError: it exists, or cannot be written.
     """
+    with contextlib.suppress(OSError, RuntimeError):  # a circle of links
+        path = path.resolve() if replace else path
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
     try:
         make_directory(path.parent)

@@ -40,10 +40,13 @@ on its own: the body of a message, the names of a roster."""
 MEMBER_BYTES: Final = 288
 """What a name takes, with its tuple and its place in a list, besides the display name."""
 STATES_MAX: Final = 32
-"""Changes of the client's own state, postponed sends, warnings about devices, invitations: beyond
-it the oldest goes. A program that only sends takes none, and its server may restart, or its disk be
-full, a thousand times."""
-_STATES: Final = (StateChanged, Postponed, DeviceWarning, Invited)
+"""Changes of the client's own state, postponed sends, invitations: beyond it the oldest goes. A
+program that only sends takes none, and its server may restart, or its disk be full, a thousand
+times."""
+_STATES: Final = (StateChanged, Postponed, Invited)
+WARNINGS_MAX: Final = 1024
+"""Warnings about devices: each once, and beyond it no more come in. None goes but to the program: a
+server that gives reason for others afterwards cannot take one away."""
 RESUME_AT: Final = 0.5
 """Reading goes on when both are below this part of their bound: not once per message."""
 
@@ -52,7 +55,8 @@ class EventQueue:
     """Queues of events and the cursors of what was taken from them."""
 
     __slots__ = (
-        "_bytes", "_count", "_events", "_separate", "_states", "changes", "full", "over", "taken",
+        "_bytes", "_count", "_events", "_separate", "_states", "_warnings",
+        "changes", "full", "over", "taken",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -64,6 +68,8 @@ class EventQueue:
         self._bytes = 0
         self._states = 0
         """How many of ``_STATES`` are in the queue."""
+        self._warnings: set[Event] = set()
+        """Those that are in the queue."""
         self.full = False
         """True from the bound until half of it is taken."""
         self.over = False
@@ -87,6 +93,10 @@ class EventQueue:
 
     def put(self, event: Event) -> None:
         """Append an event. The bounds are the caller's to respect, by ``full`` and ``over``."""
+        if type(event) is DeviceWarning:
+            if event in self._warnings or len(self._warnings) >= WARNINGS_MAX:
+                return
+            self._warnings.add(event)
         events = self._events
         if self._separate and type(event) is not Invited:  # not of what is followed
             events = self._separate.get(getattr(event, "room", ""), events)
@@ -126,6 +136,8 @@ class EventQueue:
             self._move(event.room, event.end)
         elif kind in _STATES:
             self._states -= 1
+        elif kind is DeviceWarning:
+            self._warnings.discard(event)
         if (
             self.full
             and self._bytes <= EVENTS_BYTES_MAX * RESUME_AT
@@ -143,11 +155,14 @@ class EventQueue:
         self._separate[room] = deque()
 
     def forget(self, room: str) -> Cursor | None:
-        """Forget a room and everything of it that was not taken; return the cursor it had."""
-        self._separate.pop(room, None)
+        """Forget a room and what of it was not taken, but warnings; return the cursor it had."""
+        own = self._separate.pop(room, ())
         self._events = deque(
-            e for e in self._events if getattr(e, "room", None) != room or type(e) is Invited
+            e
+            for e in self._events
+            if getattr(e, "room", None) != room or type(e) in (Invited, DeviceWarning)
         )
+        self._events += (event for event in own if type(event) is DeviceWarning)
         self._recount()
         self.changes.pop(room, None)
         return self.taken.pop(room, None)
@@ -166,6 +181,7 @@ class EventQueue:
         self._count = len(left)
         self._bytes = sum(map(_size, left))
         self._states = sum(type(event) in _STATES for event in left)
+        self._warnings = {event for event in left if type(event) is DeviceWarning}
         if not left:
             self.full = self.over = False
 
@@ -198,7 +214,7 @@ def _size(event: Event) -> int:
         return EVENT_OVERHEAD_BYTES + MEMBER_BYTES * names + displays
     if kind is Invited:
         return EVENT_OVERHEAD_BYTES
-    if kind in _STATES or kind is Unfollowed:
+    if kind in _STATES or kind is Unfollowed or kind is DeviceWarning:
         return EVENT_OVERHEAD_BYTES + 4 * len(event.detail)  # type: ignore[union-attr]
     return EVENT_OVERHEAD_BYTES
 

@@ -10,6 +10,7 @@ The server id is the fingerprint of the server's (first) key.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -20,13 +21,15 @@ from relay.chat import names
 from relay.chat.accounts import links
 from relay.chat.accounts.chain import Pin
 from relay.client.address import is_fingerprint
-from relay.client.device_key import DeviceKey, PassphraseNeeded
+from relay.client.device_key import DeviceKey, PassphraseNeeded, write_private
 from relay.client.file_lock import append_whole, locked
 from relay.errors import UsageError
 from relay.paths import from_variable, user_directory
 
 VARIABLE: Final = "RELAY_KEYS"
 PINS_BYTES_MAX: Final = 64 * 1024 * 1024
+LINE_BYTES_MAX: Final = 512
+"""More than a line of ``pins`` has."""
 LOCK_S: Final = 10.0
 AskPassphrase = Callable[[Path], str]
 """Called with the path of a key file that has a passphrase; returns it."""
@@ -150,17 +153,15 @@ class KeyFiles:
     def keep_chain(self, server_id: str, name: str, packed: Iterable[bytes]) -> None:
         """Keep the links of one's own chain, to give back what a server may lose."""
         path = self.directory / server_id / f"{name}.chain"
-        partial = path.with_suffix(f".{os.getpid()}.new")
-        try:
-            make_directory(path.parent)
-            partial.write_text("".join(f"{link.hex()}\n" for link in packed), "ascii")
-            partial.replace(path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                partial.unlink()
+        text = "".join(f"{link.hex()}\n" for link in packed)
+        with contextlib.suppress(UsageError):
+            write_private(path, text.encode("ascii"), replace=True)
 
     def pins(self, server_id: str) -> dict[str, Pin]:
         """Return what is pinned of each name's chain at a server. The last line of a name counts.
+
+        A last line without an end that is none is half of one, of a program that was killed while
+        it wrote, or that writes now: that counts for nothing, and ``pin`` takes it away.
 
         Raises:
             UsageError: the file cannot be read, or is damaged: whoever relied on it must know.
@@ -174,11 +175,12 @@ class KeyFiles:
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
         found: dict[str, Pin] = {}
-        for number, line in enumerate(data.decode("ascii", "replace").splitlines(), 1):
+        for number, line in enumerate(data.decode("ascii", "replace").splitlines(True), 1):
             try:
-                name, root, index, head = line.split(" ")
-                pin = Pin(bytes.fromhex(root), int(index), bytes.fromhex(head))
+                name, pin = _pin(line)
             except ValueError:
+                if not line.endswith("\n"):
+                    break
                 raise UsageError(
                     f"{path}, line {number}: not of the form 'NAME ROOT NUMBER HEAD'; correct or "
                     "remove the line"
@@ -197,11 +199,37 @@ class KeyFiles:
         line = f"{name} {pin.root.hex()} {pin.number} {pin.head.hex()}\n".encode()
         try:
             make_directory(path.parent)
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+            descriptor = os.open(path, flags, 0o600)
             with (
-                os.fdopen(descriptor, "ab", buffering=0) as file,
-                locked(descriptor, shared=False, timeout_s=LOCK_S),
+                os.fdopen(descriptor, "r+b", buffering=0) as file,
+                locked(descriptor, shared=False, timeout_s=LOCK_S) as held,
             ):
-                append_whole(file, line, synced=False)
+                append_whole(file, _mended(file, may_cut=held) + line, synced=False)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _pin(line: str) -> tuple[str, Pin]:
+    """Return what a line of a file of pins says. Raises ValueError."""
+    name, root, index, head = line.split(" ")
+    return name, Pin(bytes.fromhex(root), int(index), bytes.fromhex(head))
+
+
+def _mended(file: io.FileIO, *, may_cut: bool) -> bytes:
+    """Return what is missing at the end of a file of pins; half a line there is taken away.
+
+    ``may_cut``: nobody else writes now, so half a line is no line that is being written.
+    """
+    size = os.fstat(file.fileno()).st_size
+    file.seek(max(0, size - LINE_BYTES_MAX))
+    begun = file.read(LINE_BYTES_MAX).rpartition(b"\n")[2]
+    if not begun:
+        return b""
+    try:
+        _pin(begun.decode("ascii"))
+    except ValueError:
+        if may_cut:
+            os.ftruncate(file.fileno(), size - len(begun))
+            return b""
+    return b"\n"

@@ -11,6 +11,7 @@ from relay.chat.accounts.links import LinkError
 from relay.client.errors import ClientError, DeviceChainError, WrongAccount
 from relay.client.proof import Credentials, Key, server_id_bytes
 from relay.client.refusals import refused
+from relay.errors import RemoteProtocolError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Enrol, Error, Hello, Register, ServerEnvelope, Welcome
 from relay.wire.login import Operation, signed_bytes
@@ -48,6 +49,9 @@ class Login:
         self._registered = False
         self._register_next = False
         """True: nobody has the name, so claim it on the next connection."""
+        self.account = identity.account
+        """The root of the account, or zeros for a guest; empty before the first login. What is sent
+        again counts from there, so no other one will do."""
         self._link = b""
         """The root link, the same in each attempt."""
         self._enrol = enrol
@@ -137,18 +141,25 @@ class Login:
         return key.sign(signed_bytes(operation, binding, spki_hash, key.public, self._name))
 
     def receive(self, envelope: ServerEnvelope) -> bool:
-        """Take an envelope that comes before the end of the login. True: it is WELCOME."""
+        """Take an envelope that comes before the end of the login. True: it is WELCOME.
+
+        Raises:
+            RemoteProtocolError: it is for somebody else.
+        """
         kind = type(envelope)
         if kind is Welcome:
             assert isinstance(envelope, Welcome)
-            account = self._identity.account
-            if account and account != (envelope.root or bytes(32)):
+            if envelope.name != self._name:
+                raise RemoteProtocolError("WELCOME for a name that was not asked for")
+            account = envelope.root or bytes(32)
+            if (self.account or account) != account:
                 self.error = WrongAccount(
                     "this identity was saved by another account, or before the account was reset: "
                     "its messages would be stored twice; make a new one"
                 )
                 self.ends = True
                 return False
+            self.account = account
             return True
         if isinstance(envelope, Error) and self.error is None:
             self.error = refused(envelope.code, envelope.arg, envelope.text)

@@ -33,15 +33,16 @@ from relay.client.proof import server_id_bytes
 from relay.client.refusals import (
     AlreadyJoined,
     Banned,
+    Busy,
     KickedOut,
     MembersOnly,
-    Muted,
     NoSuchEntry,
     NoSuchRoom,
-    NotAllowed,
     NotAMember,
-    ReadOnly,
     Refused,
+    StoreDamaged,
+    Unavailable,
+    UnknownOutcome,
 )
 from relay.client.room_calls import ListedRoom, checked_room
 
@@ -73,7 +74,9 @@ Each: TypeAlias = Callable[[LogEntry], Generator[Step, Any, None]]
 _EXPORTED: Final = (Message, Edit, Redaction, Reaction, Erased)
 _ERASABLE: Final = (Message, Edit, Reaction)
 _UNREADABLE: Final = (MembersOnly, Banned, KickedOut, NotAMember, NoSuchRoom)
-_NOT_ERASABLE: Final = (*_UNREADABLE, NotAllowed, ReadOnly, Muted)
+_PASSING: Final = (Busy, Unavailable, StoreDamaged, UnknownOutcome)
+"""Refusals of what can be erased later. Any other is counted, whatever a room or the person at the
+other end has chosen: nobody can keep somebody from ending their account."""
 
 
 class Played:
@@ -157,7 +160,9 @@ class OwnRooms:
                     yield offers.redaction(entry, "")
                 except NoSuchEntry:
                     return  # with the message that it was about
-                except _NOT_ERASABLE:
+                except _PASSING:
+                    raise
+                except Refused:
                     count[1] += 1
                 else:
                     count[0] += 1

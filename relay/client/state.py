@@ -70,8 +70,6 @@ class ClientState:
             enrol=options.enrol,
         )
         """Who the client is."""
-        self.account: bytes | None = None
-        """The root of the account, or zeros for a guest; None before the first login."""
         self.key = ServerKey(options.expected_key)
         """What the server's key must be, and whether it is."""
         self._ending: ClientError | None = None
@@ -372,7 +370,6 @@ class ClientState:
             if self.login.receive(envelope):
                 assert isinstance(envelope, Welcome)
                 self._deadlines.logged_in()
-                self.account = envelope.root or bytes(32)
                 self._know_senders(envelope)
                 self.logins += 1
                 self.name = envelope.name

@@ -23,6 +23,8 @@ from relay.terminal.text import (
 
 NOTICE: Final = "-!- "
 _NOTICE_INDENT: Final = " " * len(NOTICE)
+_HEAD_INDENT: Final = "  ... "
+"""Before what is left of a head that is wider than the terminal."""
 _TEXT_COLUMNS_MIN: Final = 20
 """If less than this is left beside the sender, the text begins on a line of its own."""
 _TIME_MS_MAX: Final = 253_402_214_400_000
@@ -50,15 +52,16 @@ def message_lines(
         label: instead of the sender's name alone; harmless already.
     """
     head = f"{stamp} {label or harmless_name(sender)}| "
-    indent = " " * (len(head) - 2) + "| "
+    indent = " " * (columns(head) - 2) + "| "
     lines = harmless(text, allow="\n\t").split("\n")
     if width is None:
         return [Line(head if n == 0 else indent, line) for n, line in enumerate(lines)]
     shown: list[Line] = []
-    if width - len(head) < _TEXT_COLUMNS_MIN:
-        shown.append(Line(head.rstrip(), ""))
+    if width - columns(head) < _TEXT_COLUMNS_MIN:
+        # A label quotes what another person wrote: it must not begin a row.
+        shown += [Line(row, "") for row in line_rows(head.rstrip(), width, _HEAD_INDENT)]
         head = indent = "  | "
-    pieces = _cut(lines, max(width - len(head), 1))
+    pieces = _cut(lines, max(width - columns(head), 1))
     shown += [Line(head if n == 0 else indent, piece) for n, piece in enumerate(pieces)]
     return shown
 
@@ -74,6 +77,18 @@ def notice_lines(text: str, width: int | None = None) -> list[Line]:
         return [Line(NOTICE, text)]
     pieces = _cut([text], max(width - len(NOTICE), 1))
     return [Line(_NOTICE_INDENT if n else NOTICE, piece) for n, piece in enumerate(pieces)]
+
+
+def line_rows(text: str, width: int | None, indent: str) -> list[str]:
+    """Return a harmless line of our own as rows of a terminal; those after the first are indented.
+
+    Broken by the terminal itself, its second row would begin where a line does, with what it
+    quotes. ``width``: columns of the terminal; None: it is none, and the line stays whole.
+    """
+    if width is None or columns(text) <= width:
+        return [text]
+    pieces = _cut([text], max(width - len(indent), 1))
+    return [f"{indent}{piece}" if n else piece for n, piece in enumerate(pieces)]
 
 
 def notice_line(text: str, width: int) -> str:

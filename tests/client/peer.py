@@ -94,7 +94,11 @@ class Link:
         self.bytes_from_client_now = self.bytes_from_client - sent_before
 
     def log_in(
-        self, sends_max: int = 1024, key: PrivateKey | None = None, server_id: bytes = b""
+        self,
+        sends_max: int = 1024,
+        key: PrivateKey | None = None,
+        server_id: bytes = b"",
+        root: bytes = b"",
     ) -> None:
         """Dial, and welcome the client."""
         if self.state.connect_at is not None:
@@ -104,7 +108,7 @@ class Link:
             self.state.key.trust(self.state.key.undecided)
             self.dial(key, server_id)
         self.hello = self.heard(Hello)
-        self.send_envelopes(Welcome(self.hello.name, 0, 32_768, sends_max, "peer"))
+        self.send_envelopes(Welcome(self.hello.name, 0, 32_768, sends_max, "peer", root))
 
     def run(self) -> None:
         """Carry bytes both ways until nothing moves."""

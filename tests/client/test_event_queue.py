@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from relay.chat.entries import Cursor, GapReason
-from relay.client.event_queue import EVENTS_BYTES_MAX, EVENTS_MAX, STATES_MAX, EventQueue
-from relay.client.events import Gap, Live, Message, State, StateChanged
+from relay.client.event_queue import (
+    EVENTS_BYTES_MAX,
+    EVENTS_MAX,
+    STATES_MAX,
+    WARNINGS_MAX,
+    EventQueue,
+)
+from relay.client.events import (
+    DeviceWarning,
+    Event,
+    Gap,
+    Invited,
+    Live,
+    Message,
+    State,
+    StateChanged,
+)
 
 EPOCH = b"e" * 8
 
@@ -65,6 +80,44 @@ def test_states_that_nobody_takes_do_not_pile_up() -> None:
         assert isinstance(event, StateChanged)
         details.append(int(event.detail))
     assert details == list(range(20_000 - STATES_MAX, 20_000))
+
+
+def warnings_in(inbox: EventQueue) -> list[Event]:
+    found = []
+    while (event := inbox.take()) is not None:
+        found.append(event)
+    return [event for event in found if isinstance(event, DeviceWarning)]
+
+
+def test_nothing_that_comes_later_takes_a_warning_away() -> None:
+    """A false server that was found out may say whatever it likes: invitations, more warnings."""
+    inbox = EventQueue()
+    first = DeviceWarning("room", "alice", "begun anew")
+    inbox.follow("room", Cursor(EPOCH, 0))
+    inbox.put(first)
+    for number in range(2 * STATES_MAX):
+        inbox.put(Invited(f"room-{number}", "mallory"))
+        inbox.put(StateChanged(State.WAITING, str(number)))
+        inbox.put(first)
+    for number in range(2 * WARNINGS_MAX):
+        inbox.put(DeviceWarning("room", f"person-{number}", "x"))
+    inbox.forget("room")
+    assert not inbox.full
+    found = warnings_in(inbox)
+    assert found[0] == first
+    assert len(found) == len(set(found)) == WARNINGS_MAX
+    inbox.put(first)
+    assert warnings_in(inbox) == [first], "once it was taken, it may come again"
+
+
+def test_a_warning_of_a_room_with_a_queue_of_its_own_outlives_it() -> None:
+    """Whoever put us out of the room may be the one that it warns of."""
+    inbox = EventQueue()
+    inbox.separate("room")
+    inbox.put(DeviceWarning("room", "alice", "begun anew"))
+    inbox.put(message(1))
+    inbox.forget("room")
+    assert warnings_in(inbox) == [DeviceWarning("room", "alice", "begun anew")]
 
 
 def test_unfollow_drops_what_was_not_taken() -> None:

@@ -193,6 +193,37 @@ def test_pins(files: KeyFiles) -> None:
         files.pins(SERVER)
 
 
+@pytest.mark.parametrize("cut", [1, 2, 30, 100, 135])
+def test_half_a_line_of_pins_takes_no_other_with_it(files: KeyFiles, cut: int) -> None:
+    """A program that was killed while it wrote leaves one; a login reads what is whole."""
+    files.pin(SERVER, "alice", PIN)
+    files.pin(SERVER, "bobby", PIN)
+    path = files.directory / SERVER / "pins"
+    path.write_bytes(path.read_bytes()[:-cut])
+    left = {"alice": PIN, "bobby": PIN} if cut == 1 else {"alice": PIN}
+    assert files.pins(SERVER) == left
+    files.pin(SERVER, "carol", PIN)
+    assert files.pins(SERVER) == left | {"carol": PIN}
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links are of Unix")
+def test_a_linked_file_is_replaced_where_it_is(files: KeyFiles, tmp_path: Path) -> None:
+    """Or the plain key would stay behind, and what the user arranged would be gone."""
+    real, link = tmp_path / "real.key", tmp_path / "bot.key"
+    DeviceKey.generate().save(real)
+    link.symlink_to(real)
+    DeviceKey.load(link).save(link, "secret", replace=True)
+    assert link.is_symlink()
+    assert '"seed"' not in real.read_text()
+    files.keep_chain(SERVER, "alice", [b"one"])
+    chain = files.directory / SERVER / "alice.chain"
+    chain.replace(real)
+    chain.symlink_to(real)
+    files.keep_chain(SERVER, "alice", [b"one", b"two"])
+    assert chain.is_symlink()
+    assert files.chain(SERVER, "alice") == [b"one", b"two"]
+
+
 def test_ones_own_chain(files: KeyFiles) -> None:
     assert files.chain(SERVER, "alice") == []
     files.keep_chain(SERVER, "alice", [b"one", b"two"])

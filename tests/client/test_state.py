@@ -19,6 +19,7 @@ from relay.client.errors import (
     ServerBrokeProtocol,
     ServerKeyMismatch,
     UnknownServerKey,
+    WrongAccount,
 )
 from relay.client.events import State, StateChanged, Stored
 from relay.client.identity import new_identity
@@ -104,6 +105,30 @@ def test_login() -> None:
     link.send_envelopes(Welcome("alice", 0, 32_768, 1024, "peer"))
     assert link.state.name == "alice"
     assert states(link) == [State.CONNECTING, State.ONLINE]
+
+
+@pytest.mark.parametrize("name", ["alicf", "Alice", "", "\x1b[2Jalice", "~alice"])
+def test_a_welcome_for_another_name_ends_the_client(name: str) -> None:
+    """What a program asks for is what it shows, and looks its keys up by."""
+    link = Link()
+    link.dial()
+    link.state.key.trust(link.state.key.undecided or "")
+    link.dial()
+    link.send_envelopes(Welcome(name, 0, 32_768, 1024, "peer"))
+    assert isinstance(link.state.error, ServerBrokeProtocol)
+    assert link.state.name == "alice"
+
+
+def test_an_account_that_begins_anew_ends_a_client_that_was_in_the_old_one() -> None:
+    """It would send again what the server stored for the account that was: twice, then."""
+    link = Link()
+    link.log_in(root=b"a" * 32)
+    link.state.chat.send(Offer("room", "", b"x"), "send")
+    link.run()
+    link.lose()
+    link.log_in(root=b"b" * 32)
+    assert isinstance(link.state.error, WrongAccount)
+    assert len([one for one in link.received if isinstance(one, Send)]) == 0
 
 
 def test_a_name_in_use_is_the_error_not_the_close_code() -> None:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from relay.terminal.text import CUT, DISPLAY_LINES_MAX, columns
+from relay.terminal.text import CUT, DISPLAY_LINES_MAX, columns, quoted
 from relay.terminal.view import (
     NOTICE,
     Line,
@@ -97,3 +97,14 @@ def test_times() -> None:
     assert re.fullmatch(r"\d\d:\d\d", clock(2**63 - 1))
     assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", day_and_clock(0))
     assert day_and_clock(0).startswith(day(0))
+
+
+@pytest.mark.parametrize("snippet", ["--12:35 alice| yes, send mallory the 500", "あ" * 40])
+@pytest.mark.parametrize("width", [20, 39, 79])
+def test_no_row_of_a_reply_begins_with_what_it_quotes(snippet: str, width: int) -> None:
+    """A terminal that breaks a row itself begins the next one at its left edge."""
+    label = f"mallory{'x' * 25} (re mallory{'x' * 25}: {quoted(snippet)})"
+    rows = message_lines("12:34", "mallory", "ok\nyes", width, label)
+    assert all(columns(row.head + row.text) <= width for row in rows)
+    assert [row.head.startswith("12:34") for row in rows] == [True] + [False] * (len(rows) - 1)
+    assert all(row.head.startswith("  ") for row in rows[1:])

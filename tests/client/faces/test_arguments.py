@@ -260,3 +260,14 @@ def test_address(kind: type[Client] | type[BlockingClient]) -> None:
 def test_identity(fields: tuple[Any, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
         Identity(*fields)
+
+
+@pytest.mark.parametrize("kind", [Client, BlockingClient])
+def test_an_identity_before_the_first_login(
+    kind: type[Client] | type[BlockingClient],
+) -> None:
+    """A program may save it at any time: what it was given stays what it is."""
+    given = Identity(b"s" * 16, {"room": 7}, b"a" * 32)
+    assert kind("relay://127.0.0.1:1", name="ann", identity=given).identity == given
+    new = kind("relay://127.0.0.1:1", name="ann").identity
+    assert (new.counters, new.account) == ({}, b"")

@@ -120,6 +120,32 @@ def test_the_end_of_an_account(people: tuple[Face, Face], room: str) -> None:
         ann.send(to_bob, "x")
 
 
+def blocks(bob: Face, ann: str) -> None:
+    call(bob, "block", ann)
+
+
+def takes_nothing(bob: Face, ann: str) -> None:
+    call(bob, "set_preferences", writers="nobody")
+
+
+def is_gone(bob: Face, ann: str) -> None:
+    call(bob, "delete_account")
+
+
+@pytest.mark.parametrize("done", [blocks, takes_nothing, is_gone])
+def test_nobody_can_keep_an_account_from_ending(
+    people: tuple[Face, Face], room: str, done: Callable[[Face, str], None]
+) -> None:
+    """What those who were written to have done counts as refused, and the account ends."""
+    ann, bob = people
+    ann.join(room)
+    ann.send(room, "in a room")
+    ann.send(f"@{bob.client.name}", "in an inbox")
+    done(bob, ann.client.name)
+    found = call(ann, "delete_account", erase_messages=True, rooms=[room])
+    assert found == (1, 1)
+
+
 def test_a_guest_has_nothing(connect: Connect) -> None:
     guest = connect("~guest")
     with pytest.raises(NotAllowed):

@@ -1,0 +1,45 @@
+"""The one door to standard output and error for lines of commands: nothing passes it but text.
+
+A label, a name or a state comes from a server, which may send anything. So commands neither
+``print`` nor ``click.echo`` (ruff forbids both in here): a line for people is made harmless, and
+one of JSON escapes what a terminal obeys. Messages and notices have their own door, ``Screen``.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+from relay.cli.json_lines import dump
+from relay.terminal.screens import terminal_columns
+from relay.terminal.text import harmless
+from relay.terminal.view import line_rows
+
+INDENT: Final = "    "
+"""Of what a line goes on with at a terminal: no line of ours begins so."""
+
+
+def print_line(text: str = "") -> None:
+    """Print one line. At a terminal it is broken with an indent, so no part looks like a line."""
+    width = terminal_columns(sys.stdout.fileno()) if sys.stdout.isatty() else None
+    rows = line_rows(harmless(text), width, INDENT)
+    sys.stdout.write("".join(f"{row}\n" for row in rows))
+
+
+def print_whole(text: str) -> None:
+    """Print one line that people copy as a whole (a key, a path, TOML): it is never broken.
+
+    It must hold nothing that somebody else may write freely.
+    """
+    sys.stdout.write(f"{harmless(text)}\n")
+
+
+def print_json(fields: Any) -> None:  # noqa: ANN401  # whatever JSON can express
+    """Print a document as one line of JSON."""
+    sys.stdout.write(f"{dump(fields)}\n")
+
+
+def print_error_line(text: str) -> None:
+    """Print one line on standard error: what was done, where standard output is for programs."""
+    sys.stderr.write(f"{harmless(text)}\n")
+    sys.stderr.flush()
