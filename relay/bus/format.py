@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-BUS_FORMAT: Final = 3
+BUS_FORMAT: Final = 4
 """One more whenever a worker of the version before would not understand a message, what one carries
 packed, or what is meant by it (``tests/bus/test_format.py`` sees the first two)."""

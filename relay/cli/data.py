@@ -19,9 +19,9 @@ from relay.cli import foreign_lines
 from relay.cli.ctl_client import data_directory
 from relay.cli.exits import CommandError, Exit, report
 from relay.cli.groups import CommandGroup
-from relay.cli.json_lines import dump, message_object
+from relay.cli.json_lines import message_object
 from relay.cli.options import LINES, STANDARD, config_option, data_option, typed_path
-from relay.cli.printing import print_json, print_line, print_whole
+from relay.cli.printing import dump, print_json, print_line, print_whole
 from relay.client.events import Message
 from relay.errors import UsageError
 from relay.wire.packing import unpack_entry

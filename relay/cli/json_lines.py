@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 from typing import Any
 
 from relay.chat.entries import Cursor, GapReason, Kind
 from relay.client.account_calls import User
 from relay.client.events import Gap, LogEntry, RoomChanged
 from relay.client.room_calls import RoomInfo, RoomPerson
-from relay.terminal.text import is_unseen
 from relay.terminal.view import rfc3339
 
 
@@ -94,15 +92,3 @@ def gap_object(gap: Gap) -> dict[str, Any]:
 
 def _cursor(cursor: Cursor) -> dict[str, Any]:
     return {"epoch": cursor.epoch.hex(), "seq": cursor.seq}
-
-
-def dump(fields: Any) -> str:  # noqa: ANN401  # whatever JSON can express
-    """Return an object as one line. What a terminal obeys or hides is escaped, letters are not."""
-    text = json.dumps(fields, ensure_ascii=False, separators=(", ", ": "))
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(_escaped(char) if is_unseen(char) else char for char in text)
-
-
-def _escaped(char: str) -> str:
-    return json.dumps(char)[1:-1] if ord(char) > 0x7F else f"\\u{ord(char):04x}"

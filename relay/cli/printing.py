@@ -7,12 +7,12 @@ one of JSON escapes what a terminal obeys. Messages and notices have their own d
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any, Final
 
-from relay.cli.json_lines import dump
-from relay.terminal.screens import terminal_columns
-from relay.terminal.text import harmless
+from relay.terminal.size import terminal_columns
+from relay.terminal.text import harmless, is_unseen
 from relay.terminal.view import line_rows
 
 INDENT: Final = "    "
@@ -43,3 +43,15 @@ def print_error_line(text: str) -> None:
     """Print one line on standard error: what was done, where standard output is for programs."""
     sys.stderr.write(f"{harmless(text)}\n")
     sys.stderr.flush()
+
+
+def dump(fields: Any) -> str:  # noqa: ANN401  # whatever JSON can express
+    """Return an object as one line. What a terminal obeys or hides is escaped, letters are not."""
+    text = json.dumps(fields, ensure_ascii=False, separators=(", ", ": "))
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_escaped(char) if is_unseen(char) else char for char in text)
+
+
+def _escaped(char: str) -> str:
+    return json.dumps(char)[1:-1] if ord(char) > 0x7F else f"\\u{ord(char):04x}"

@@ -12,9 +12,10 @@ from relay import limits
 from relay.chat.entries import NO_EPOCH, Cursor
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
-from relay.cli.json_lines import change_object, dump, gap_object, message_object
+from relay.cli.json_lines import change_object, gap_object, message_object
 from relay.cli.names import checked_log
 from relay.cli.options import Target, places, target_options
+from relay.cli.printing import dump
 from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.arguments import ME

@@ -24,7 +24,7 @@ from relay.client.events import LogEntry
 from relay.errors import RelayError
 from relay.terminal.job_control import JobControl
 from relay.terminal.keys import chat_keys
-from relay.terminal.screens import COLUMNS_DEFAULT, terminal_columns
+from relay.terminal.size import COLUMNS_DEFAULT, terminal_columns
 from relay.terminal.view import (
     NOTICE,
     Line,

@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import Protocol
 
 from relay.client.events import LogEntry
 from relay.terminal.output import Output
+from relay.terminal.size import terminal_columns
 from relay.terminal.view import body_text, clock, message_lines, notice_lines
-
-COLUMNS_DEFAULT = 80
 
 
 class Screen(Protocol):
@@ -68,17 +66,3 @@ def stderr_notice(text: str) -> None:
     lines = notice_lines(text, terminal_columns(sys.stderr.fileno()))
     sys.stderr.write("".join(f"{line.head}{line.text}\n" for line in lines))
     sys.stderr.flush()
-
-
-def terminal_columns(fd: int) -> int | None:
-    """Return how many columns of a terminal a line may fill; None for what is none.
-
-    One less than there are: a terminal breaks the line by itself when the last one is filled.
-    """
-    if not os.isatty(fd):
-        return None
-    try:
-        columns = os.get_terminal_size(fd).columns
-    except OSError:
-        columns = 0
-    return (columns or COLUMNS_DEFAULT) - 1

@@ -156,19 +156,19 @@ def limit(files: int) -> str:
 
 
 def test_a_low_limit_on_open_files_is_reported_as_a_sum(tmp_path: Path) -> None:
-    with Relay(tmp_path / "data", launcher=limit(256)) as relay:
+    with Relay(tmp_path / "data", launcher=limit(400)) as relay:
         [warning] = relay.events("open_files_limit_low")
-        assert warning["has"] == 256
+        assert warning["has"] == 400
         needs, possible = warning["needs"], warning["connections_possible"]
         assert isinstance(needs, int)
         assert isinstance(possible, int)
-        assert needs > 256 > possible > 1
-        assert warning["reserved"] == 256 - possible
+        assert needs > 400 > possible > 1
+        assert warning["reserved"] == 400 - possible
         [starting] = relay.events("starting")
         assert starting["max_connections"] == possible
         assert starting["build"] == build()
     refused = refuse(limit(193), "--data", tmp_path / "data")
-    assert "relay: the limit on open files is 193: a worker needs 23" in refused
+    assert "relay: the limit on open files is 193: a worker needs 3" in refused
 
 
 def test_a_relative_path_in_a_directory_that_was_removed() -> None:

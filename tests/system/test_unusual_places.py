@@ -198,5 +198,5 @@ def test_a_machine_without_ipv6() -> None:
 
 def test_64_descriptors(tmp_path: Path) -> None:
     line = refuse(limit(64), "--data", tmp_path / "data", "--workers", "2", "--control", "off")
-    assert "relay: the limit on open files is 64: a worker needs 2" in line
+    assert "relay: the limit on open files is 64: a worker needs 3" in line
     assert "raise it (ulimit -Hn, LimitNOFILE)" in line

@@ -139,7 +139,9 @@ class Person:
             self._note(1, stored, target.seq, text, direct=direct)
         elif kind is Reaction:
             stored = await client.react(target, text)
-            self._note(4, stored, target.seq, text, direct=direct)
+            # An edit stands for its message: whose edit was erased, that is still there.
+            about = target.about.seq if isinstance(target, Edit) else target.seq
+            self._note(4, stored, about, text, direct=direct)
         else:
             stored = await client.redact(target, text)
             self._note(2, stored, target.seq, text, direct=direct)

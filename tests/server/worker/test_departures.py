@@ -177,14 +177,14 @@ async def test_an_inbox_of_its_own_measure(tmp_path: Path) -> None:
         assert isinstance(answer, Done)
         assert answers.unpack_keep(answer.content) == (0, 5, 0)
         await look_everywhere(cluster)
-        assert len(stored(cluster.home(INBOX), INBOX)) == 5
-        assert len(stored(cluster.home("@ann"), "@ann")) == 30
+        assert len(messages(cluster, INBOX)) == 5
+        assert len(messages(cluster, "@ann")) == 30
         assert isinstance(await about_account(bob, account_requests.SetKeep(0, 100, 0)), Done)
         for first in range(21, 61, 20):
             bob.send("@ann", first, first + 19)
             await bob.acked(INBOX, first + 19)
         await look_everywhere(cluster)
-        assert len(stored(cluster.home(INBOX), INBOX)) == 30
+        assert len(messages(cluster, INBOX)) == 30
 
 
 async def test_nobody_says_of_others_that_they_are_removed(cluster: Cluster) -> None:
