@@ -14,6 +14,7 @@ import errno
 import os
 import selectors
 import socket
+import sys
 import time
 from collections import deque
 from collections.abc import Iterable
@@ -25,6 +26,8 @@ ATTEMPT_DELAY_S: Final = 0.25
 """RFC 8305, section 5: the recommended Connection Attempt Delay."""
 ADDRESSES_MAX: Final = 32
 """Of one name; at the delay above, all of them get their turn within the deadline of a dial."""
+_ENDED: Final = frozenset({7, 8})
+"""The first byte of Linux's ``tcp_info``: TCP_CLOSE (reset), TCP_CLOSE_WAIT (the peer closed)."""
 
 _Info: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 """A row of ``getaddrinfo``."""
@@ -98,6 +101,19 @@ def disable_nagle(opened: socket.socket) -> None:
     """Let small records leave at once. Not every kind of socket has the option."""
     with contextlib.suppress(OSError):
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def has_ended(opened: socket.socket) -> bool:
+    """Tell whether the peer has closed or reset a connection, without reading what came before.
+
+    Reading would show it behind all that was sent. Only Linux can be asked; False elsewhere, and
+    for what is no TCP socket.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    with contextlib.suppress(OSError):
+        return opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _ENDED
+    return False
 
 
 def dial_tcp(address: Address, timeout_s: float) -> socket.socket:

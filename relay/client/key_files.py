@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,7 @@ from relay.paths import from_variable, user_directory
 
 VARIABLE: Final = "RELAY_KEYS"
 PINS_BYTES_MAX: Final = 64 * 1024 * 1024
+"""More is neither read nor made. At half of it, lines that do not count any more are removed."""
 LINE_BYTES_MAX: Final = 512
 """More than a line of ``pins`` has."""
 LOCK_S: Final = 10.0
@@ -168,46 +169,103 @@ class KeyFiles:
         """
         path = self.directory / server_id / "pins"
         try:
-            with path.open("rb") as file:
-                data = file.read(PINS_BYTES_MAX)
+            lines = _read_pins(path)
+            found = {
+                name: pin
+                for name, pin in lines
+                if len(pin.root) == len(pin.head) == links.HASH_BYTES
+            }
+            if path.stat().st_size > PINS_BYTES_MAX // 2 and len(lines) >= 2 * len(found):
+                _compact(path)
+            return found
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-        found: dict[str, Pin] = {}
-        for number, line in enumerate(data.decode("ascii", "replace").splitlines(True), 1):
-            try:
-                name, pin = _pin(line)
-            except ValueError:
-                if not line.endswith("\n"):
-                    break
-                raise UsageError(
-                    f"{path}, line {number}: not of the form 'NAME ROOT NUMBER HEAD'; correct or "
-                    "remove the line"
-                ) from None
-            if len(pin.root) == len(pin.head) == links.HASH_BYTES:
-                found[name] = pin
-        return found
 
     def pin(self, server_id: str, name: str, pin: Pin) -> None:
         """Add what was seen of a chain. One line is appended, under a lock: none is lost.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: it cannot be written, or the file is full.
         """
         path = self.directory / server_id / "pins"
-        line = f"{name} {pin.root.hex()} {pin.number} {pin.head.hex()}\n".encode()
+        line = _line(name, pin)
         try:
             make_directory(path.parent)
-            flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-            descriptor = os.open(path, flags, 0o600)
-            with (
-                os.fdopen(descriptor, "r+b", buffering=0) as file,
-                locked(descriptor, shared=False, timeout_s=LOCK_S) as held,
-            ):
-                append_whole(file, _mended(file, may_cut=held) + line, synced=False)
+            with _opened(path) as (file, held):
+                added = _mended(file, may_cut=held) + line
+                if os.fstat(file.fileno()).st_size + len(added) > PINS_BYTES_MAX:
+                    raise UsageError(f"cannot add to {path}: it is full")
+                append_whole(file, added, synced=False)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[tuple[io.FileIO, bool]]:
+    """Open a file of pins to append, under its lock; yield it, and whether the lock is held.
+
+    Who waited for the lock may have the file that ``_compact`` has replaced meanwhile.
+    """
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+    for last in (False, False, True):  # not for ever: not every file system has identities
+        descriptor = os.open(path, flags, 0o600)
+        with (
+            os.fdopen(descriptor, "r+b", buffering=0) as file,
+            locked(descriptor, shared=False, timeout_s=LOCK_S) as held,
+        ):
+            if last or not held or _is_at(path, descriptor):
+                yield file, held
+                return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
+
+
+def _read_pins(path: Path) -> list[tuple[str, Pin]]:
+    """Return what the lines of a file of pins say.
+
+    Raises:
+        OSError, UsageError: it cannot be read, or is damaged.
+    """
+    with path.open("rb") as file:
+        data = file.read(PINS_BYTES_MAX + 1)
+    if len(data) > PINS_BYTES_MAX:
+        raise UsageError(f"{path} is too long for a file of pins")
+    found = []
+    for number, line in enumerate(data.decode("ascii", "replace").splitlines(True), 1):
+        try:
+            found.append(_pin(line))
+        except ValueError:
+            if not line.endswith("\n"):
+                break
+            raise UsageError(
+                f"{path}, line {number}: not of the form 'NAME ROOT NUMBER HEAD'; correct or "
+                "remove the line"
+            ) from None
+    return found
+
+
+def _compact(path: Path) -> None:
+    """Keep the last line of each name alone: a new file takes the place of the old one.
+
+    Without the lock, or where it cannot be written, the file stays as it is.
+    """
+    with contextlib.suppress(OSError, UsageError), _opened(path) as (_, held):
+        if held:
+            # By the kind of hash, too: those that this version does not know are not its own.
+            last = {(name, len(pin.root), len(pin.head)): pin for name, pin in _read_pins(path)}
+            lines = b"".join(_line(name, pin) for (name, _, _), pin in last.items())
+            write_private(path, lines, replace=True)
+
+
+def _line(name: str, pin: Pin) -> bytes:
+    return f"{name} {pin.root.hex()} {pin.number} {pin.head.hex()}\n".encode()
 
 
 def _pin(line: str) -> tuple[str, Pin]:

@@ -27,7 +27,7 @@ from relay.paths import from_variable, user_directory
 KEY_TYPE: Final = "relay-key-v1"
 PATH_VARIABLE: Final = "RELAY_KNOWN_SERVERS"
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Forty thousand servers; more is not a file of ours."""
+"""Forty thousand servers; more is not a file of ours, and is neither read nor made."""
 READ_LOCK_S: Final = 1.0
 WRITE_LOCK_S: Final = 10.0
 """How long to wait for another program's lock, which is held for milliseconds. After that this goes
@@ -250,7 +250,9 @@ class KnownServers:
         try:
             place = self._place(path)
             if place is Place.NULL_DEVICE:
-                if missing("\n".join(self._kept)):
+                text = "\n".join(self._kept)
+                if missing(text):
+                    self._check_space(text, f"\n{line}")
                     self._kept.append(line)
                 return
             if place is Place.NOTHING:
@@ -265,7 +267,9 @@ class KnownServers:
                 text = self._text(file)
                 if missing(text):
                     newline = "" if not text or text.endswith("\n") else "\n"
-                    append_whole(file, f"{newline}{line}\n".encode(), synced=True)
+                    added = f"{newline}{line}\n"
+                    self._check_space(text, added)
+                    append_whole(file, added.encode(), synced=True)
         except (OSError, ValueError) as error:
             raise self._failed("write", error) from None
 
@@ -290,6 +294,13 @@ class KnownServers:
         if len(data) > FILE_BYTES_MAX:
             raise UsageError(f"{self.path} is too long for a file of pinned server keys")
         return data.decode()
+
+    def _check_space(self, text: str, added: str) -> None:
+        """A file over its bound could not be read any more, for any server."""
+        if len(text.encode()) + len(added.encode()) > FILE_BYTES_MAX:
+            raise UsageError(
+                f"cannot add to the pinned server keys: {self.path} is full; remove lines from it"
+            )
 
     def _failed(self, what: str, error: OSError | ValueError) -> UsageError:
         if isinstance(error, UnicodeDecodeError):

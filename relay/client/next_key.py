@@ -8,12 +8,19 @@ client sends a fresh secret under the server's key, and only who holds that can 
 from __future__ import annotations
 
 import hmac
+import logging
 from collections.abc import Callable
+from typing import Final
 
 from relay import limits
 from relay.secret import Secret
 from relay.wire.envelopes import Prove
 from relay.wire.identity import fingerprint_of, parse_spki
+
+log: Final = logging.getLogger(__name__)
+PROOFS_MAX: Final = 8
+"""Asked for on one connection. A server does not give more; and each that is given is a line in a
+file that all servers share."""
 
 
 class NextKeyProof:
@@ -27,6 +34,8 @@ class NextKeyProof:
         self._announced = b""
         self._later = b""
         """Announced while the proof of another one was asked for: looked at after that."""
+        self._asked = 0
+        """Proofs, on this connection."""
         self.proved: str | None = None
         """The fingerprint that was proved now; taken by the state."""
 
@@ -36,6 +45,7 @@ class NextKeyProof:
         ``known`` is the fingerprint of the key that it has announced and proved before.
         """
         self._spki, self._known, self._announced, self._later = spki, known, b"", b""
+        self._asked = 0
 
     def announced(self, spki_hash: bytes, *, asking: bool) -> bool:
         """Take an announcement. True: a proof is to be asked for, by ``prove``.
@@ -47,6 +57,11 @@ class NextKeyProof:
             return False
         if not self._spki or fingerprint_of(spki_hash) == self._known:
             return False
+        if self._asked >= PROOFS_MAX:
+            log.warning("the server announces one next key after the other: it is asked no more")
+            self._spki = b""
+            return False
+        self._asked += 1
         self._announced = spki_hash
         self._secret = Secret(self._random_bytes(limits.SESSION_SECRET_BYTES))
         return True

@@ -7,6 +7,7 @@ told; otherwise there is a warning. Every reader does this for itself, and trust
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Iterator
 from typing import Final
@@ -21,6 +22,7 @@ from relay.client.events import DeviceWarning
 from relay.wire import envelopes as wire
 from relay.wire.device_keys import verify
 
+log: Final = logging.getLogger(__name__)
 NUMBER: Final = limits.U32_MAX
 """The request number of everything asked here: one question at a time, and no other has it."""
 ANSWER_S: Final = 30.0
@@ -28,6 +30,12 @@ PAIRS_MAX: Final = 16_384
 """(sender, key id) that were looked at. Beyond it all are forgotten, and asked for again."""
 QUESTIONS_MAX: Final = 1024
 """Senders whose chain is still to be asked for."""
+PINS_MAX: Final = 65_536
+"""Names that something is pinned of, at one server: beyond it no more are added. None is forgotten,
+or whoever invents names could have others forgotten."""
+CHANGES_MAX: Final = 4096
+"""Pins that one connection can change in the file, where each is a line more. Of a change beyond it
+the next program that runs hears again."""
 
 
 class Senders:
@@ -49,6 +57,9 @@ class Senders:
         self._own_chain: list[bytes] = []
         """As it was last seen; empty: not yet, or it is not kept."""
         self._pins: dict[str, Pin] = {}
+        self._changes_left = CHANGES_MAX
+        self._full = False
+        """A bound of pins was met on this connection, and logged."""
         self._keys: dict[str, dict[bytes, str]] = {}
         """Of the sender that is asked about: key ids, and a room where each was seen."""
         self._work: deque[wire.Devices | wire.Account] = deque()
@@ -87,6 +98,8 @@ class Senders:
         self._server_id = server_id
         self._own_name = name
         self._pins = pins
+        self._changes_left = CHANGES_MAX
+        self._full = False
         if begun and name in pins and pins[name].root != root:
             pins[name] = self.seen[name] = Pin(root, 0, root)
         if kept is None:
@@ -251,8 +264,21 @@ class Senders:
             wrong and pin is not None and chains[0].root == pin.root and len(chains) <= pin.number
         )
         if pin != last.pin and not hides:
-            self._pins[last.handle] = self.seen[last.handle] = last.pin
+            self._keep(last.handle, last.pin)
         return wrong
+
+    def _keep(self, name: str, pin: Pin) -> None:
+        """Pin what was seen of a chain, in memory and in the file, within the bounds of both."""
+        new = name not in self._pins
+        fits = len(self._pins) < PINS_MAX if new else self._changes_left > 0
+        if fits:
+            self.seen[name] = pin
+            self._changes_left -= not new
+        elif not self._full:
+            self._full = True
+            log.warning("too many lists of devices were seen here: more are not remembered")
+        if fits or not new:
+            self._pins[name] = pin
 
     def _gives_back(self, packed: list[bytes]) -> bool:
         """Give a server that went back the links of one's own chain that it has lost."""

@@ -14,6 +14,7 @@ from relay.chat.accounts.chain import Pin
 from relay.client.credentials import KeyChoice
 from relay.client.device_key import DeviceKey, PassphraseNeeded, public_from_text, public_text
 from relay.client.errors import NoDeviceKey
+from relay.client.file_lock import locked
 from relay.client.key_files import KeyFiles
 from relay.errors import UsageError
 from tests.support.programs import run_program
@@ -207,6 +208,61 @@ def test_half_a_line_of_pins_takes_no_other_with_it(files: KeyFiles, cut: int) -
 
 
 @pytest.mark.skipif(os.name != "posix", reason="links are of Unix")
+def test_pins_never_become_more_than_can_be_read(
+    files: KeyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("relay.client.key_files.PINS_BYTES_MAX", 1000)
+    names = [f"name-{n}" for n in range(7)]
+    for name in names:
+        files.pin(SERVER, name, PIN)
+    with pytest.raises(UsageError, match="it is full"):
+        files.pin(SERVER, "another", PIN)
+    assert files.pins(SERVER) == dict.fromkeys(names, PIN)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only under a lock")
+def test_pins_that_do_not_count_any_more_are_removed(
+    files: KeyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At half of the bound; what this version does not understand is no line of its own."""
+    monkeypatch.setattr("relay.client.key_files.PINS_BYTES_MAX", 2000)
+    path = files.directory / SERVER / "pins"
+    later = PIN._replace(root=b"r" * 48, head=b"h" * 48)
+    for pin in (later, PIN, PIN._replace(number=4)):
+        files.pin(SERVER, "alice", pin)
+    files.pins(SERVER)
+    assert path.read_text().count("\n") == 3
+    for number in range(5, 9):
+        files.pin(SERVER, "alice", PIN._replace(number=number))
+    files.pin(SERVER, "bob", PIN)
+    expected = {"alice": PIN._replace(number=8), "bob": PIN}
+    for _ in range(2):
+        assert files.pins(SERVER) == expected
+        assert path.read_text().count("\n") == 3
+        assert later.root.hex() in path.read_text()
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only under a lock")
+def test_no_pin_is_lost_to_a_file_that_was_replaced(
+    files: KeyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It waited for the lock of the file that was there, and another program compacted it."""
+    files.pin(SERVER, "alice", PIN)
+    path = files.directory / SERVER / "pins"
+    replaced: list[Path] = []
+
+    def replace_first(descriptor: int, *, shared: bool, timeout_s: float) -> object:
+        if not replaced:
+            replaced.append(path.rename(path.with_name("old")))
+            path.write_bytes(replaced[0].read_bytes())
+        return locked(descriptor, shared=shared, timeout_s=timeout_s)
+
+    monkeypatch.setattr("relay.client.key_files.locked", replace_first)
+    files.pin(SERVER, "bob", PIN)
+    assert files.pins(SERVER) == {"alice": PIN, "bob": PIN}
+
+
 def test_a_linked_file_is_replaced_where_it_is(files: KeyFiles, tmp_path: Path) -> None:
     """Or the plain key would stay behind, and what the user arranged would be gone."""
     real, link = tmp_path / "real.key", tmp_path / "bot.key"

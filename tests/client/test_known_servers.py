@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from relay.client.known_servers import (
     match,
     parse,
 )
+from relay.client.lineage import KeyChange
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
 from tests.support.cluster import ROOT
@@ -292,6 +294,25 @@ def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
     done = run_program(program, path, "x", stdin="\n")
     assert "cannot write the pinned server keys" in done.stderr
     assert path.read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize("null", [False, True])
+def test_a_file_that_is_full_can_still_be_read(
+    tmp_path: Path, null: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever one server proves of its keys: the pins of all others stand in it, too."""
+    monkeypatch.setattr("relay.client.known_servers.FILE_BYTES_MAX", 1000)
+    known = KnownServers(Path(os.devnull) if null else tmp_path / "pins")
+    known.pin("other.example", 7475, KEY)
+    keys = [51 * character + "q" for character in "cdefghijklmnop"]
+    for old, new in pairwise(keys):
+        KeyPolicy(known).keep([KeyChange(old, new, followed=False)])
+    assert "is full" in caplog.text
+    assert known.find("other.example", 7475)
+    assert 0 < len(known.lineage().following) < len(keys) - 1
+    with pytest.raises(UsageError, match="is full"):
+        known.pin("third.example", 7475, KEY)
+    assert not known.find("third.example", 7475)
 
 
 def test_no_home_directory_is_one_line_and_only_when_needed(

@@ -205,6 +205,23 @@ def test_what_was_announced_on_another_connection_is_not_asked_about(
     assert not caplog.records
 
 
+def test_announcements_without_end_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """Each is a line in a file that all servers share; the next connection begins anew."""
+    third = generate_private_key(stream("a third key"), 2048)
+    link = Link(expected_key=Expected(OLD))
+    for _ in range(2):
+        link.log_in()
+        for _ in range(20):
+            announced(link, server_key(), other_key())
+            announced(link, server_key(), third)
+        assert 1 < len(link.state.key.take_changes()) <= 8
+        assert link.condition() is State.ONLINE
+        link.lose()
+    assert [r.message for r in caplog.records if "asked no more" in r.message] == 2 * [
+        "the server announces one next key after the other: it is asked no more"
+    ]
+
+
 def test_an_announcement_that_was_withdrawn_makes_room_for_the_next() -> None:
     link = Link(expected_key=Expected(OLD))
     link.log_in()

@@ -242,3 +242,39 @@ def test_a_later_connection_forgets_no_link() -> None:
     senders.begin(SERVER, "alice", pin_of(ONE).root, {}, [], list(ONE))
     assert senders.own_links is None
     assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
+
+
+def test_names_that_a_server_invents_are_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what was known stays known."""
+    monkeypatch.setattr("relay.client.senders.PINS_MAX", 6)
+    reader = Reader({"alice": pin_of(ONE)})
+    names = list(map("name-{}".format, range(9)))
+    for name in names:
+        assert reader.sees(A, [root(name=name)], name) == []
+    assert list(reader.senders.seen) == names[:5]
+    assert list(reader.pins) == ["alice", *names[:5]]
+    assert len(caplog.records) == 1
+    assert reader.sees(D, ANEW) != []
+    assert reader.senders.seen["alice"] == pin_of(ANEW)
+
+
+def test_what_a_server_changes_again_and_again_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """For the file; each change is loud, and counts while the program runs."""
+    monkeypatch.setattr("relay.client.senders.CHANGES_MAX", 3)
+    reader = Reader({"alice": pin_of(ONE)})
+    for _ in range(2):
+        reader.senders.begin(SERVER, "reader", bytes(32), reader.pins, None, [])
+        caplog.clear()
+        written = 0
+        for n in range(8):
+            packed, device = ((ANEW, D), (ONE, A))[n % 2]
+            reader.senders.known.clear()
+            assert reader.sees(device, packed) != []
+            assert reader.pins == {"alice": pin_of(packed)}
+            written += reader.senders.take_seen() is not None
+        assert written == 3
+        assert len(caplog.records) == 1

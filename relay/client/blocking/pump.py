@@ -16,7 +16,7 @@ from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
 from relay.client import arguments, fork
 from relay.client.address import Address
 from relay.client.base import no_answer
-from relay.client.dialling import dial_tcp, disable_nagle
+from relay.client.dialling import dial_tcp, disable_nagle, has_ended
 from relay.client.errors import ClientError, KeyFileError
 from relay.client.events import State, Stored
 from relay.client.lineage import ClaimedId
@@ -33,6 +33,9 @@ SHORTEST_WAIT_S: Final = 0.001
 LONGEST_WAIT_S: Final = 3600.0
 """Always a timeout: then Python waits by poll, and no flag of the descriptor that somebody else
 sets or clears (it is shared with whoever inherited it) turns a wait into an error."""
+PAUSED_WAIT_S: Final = 0.1
+"""While reading is paused: no system tells of a connection's end alone in a way that gevent knows,
+and another greenlet may make space meanwhile. So it is looked at now and then."""
 
 Dial: TypeAlias = Callable[[Address, float], socket.socket]
 """Opens a TCP connection within so many seconds, or raises OSError."""
@@ -222,10 +225,11 @@ class Pump:
     def _read(self, until: float | None) -> None:
         state, opened = self.state, self._socket
         assert opened is not None
-        if state.reading_paused:
-            return
         due = [at for at in (until, state.next_deadline()) if at is not None]
         timeout = max(min(due) - self.clock(), SHORTEST_WAIT_S) if due else LONGEST_WAIT_S
+        if state.reading_paused:
+            self._rest(opened, timeout)
+            return
         try:
             opened.settimeout(timeout)
             data = opened.recv(READ_BYTES)
@@ -238,6 +242,14 @@ class Pump:
                 state.receive_data(data, self.clock())
             else:
                 state.receive_eof(self.clock())
+
+    def _rest(self, opened: socket.socket, timeout_s: float) -> None:
+        """Wait without reading, for the events are not taken; see whether the connection ends."""
+        time.sleep(min(timeout_s, PAUSED_WAIT_S))
+        if has_ended(opened):
+            self._read_rest(opened)
+        else:
+            self.state.handle_deadline(self.clock())
 
     def sent(self) -> None:
         """Something was queued: it leaves now."""
