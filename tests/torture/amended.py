@@ -38,7 +38,7 @@ from tests.torture.moderated import stored
 
 ROOM = "lobby"
 PEOPLE = ("ann", "bob", "carol")
-KEPT = 60
+KEPT = 20
 """Messages that the room keeps."""
 RECENT = 30
 QUICK = "quick-retention"
