@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -71,7 +71,7 @@ def send(target: Target, room: str, text: str | None, who: Who, timeout_s: float
             if body is None:
                 if sys.stdin.isatty():
                     screen.notice("each line that you type is sent; Ctrl-D ends")
-                await send_lines(client, room, sys.stdin.fileno(), progress)
+                await send_lines(client, room, sys.stdin.fileno(), progress, tell)
             else:
                 progress.begin()
                 await client.send(room, body)
@@ -83,35 +83,69 @@ def send(target: Target, room: str, text: str | None, who: Who, timeout_s: float
     return run_connected(target, who, use, progress=progress)
 
 
-async def send_lines(client: Client, room: str, fd: int, progress: ProgressTimeout) -> None:
+async def send_lines(
+    client: Client, room: str, fd: int, progress: ProgressTimeout, end: asyncio.Task[None]
+) -> None:
     """Send every line of a file descriptor; return when all are stored.
 
-    Memory is bounded by the client's window and by one read of input.
+    A line that is refused ends it at once, as does the end of the client: the next line may come
+    much later. Memory is bounded by the client's window and by one read of input.
+
+    Args:
+        client: connected.
+        room: where to.
+        fd: what is read.
+        progress: told of each line.
+        end: done when the client has ended.
 
     Raises:
         CommandError: a line cannot be sent, or was refused. All lines before it are stored; after
             a refusal, lines after it that were under way may be stored, too.
+        ClientError: the client has ended, and no line was under way.
     """
     under_way: deque[tuple[int, asyncio.Future[Stored]]] = deque()
-    complaint = ""
-    async for line in read_lines(fd, limits.BODY_BYTES_MAX):
-        if problem := unfit(line.data, line.length):
-            complaint = f"line {line.number} {problem}; the lines before it are stored"
-            break
-        progress.begin()
-        stored = await client.post(room, line.data)
-        stored.add_done_callback(progress.done)
-        under_way.append((line.number, stored))
-        while under_way and under_way[0][1].done():
-            await _stored(*under_way.popleft())
+    failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def outcome(stored: asyncio.Future[Stored]) -> None:
+        progress.done()
+        if not failed.done() and not stored.cancelled() and stored.exception() is not None:
+            failed.set_result(None)
+
+    async def post_lines() -> str:
+        async for line in read_lines(fd, limits.BODY_BYTES_MAX):
+            if problem := unfit(line.data, line.length):
+                return f"line {line.number} {problem}; the lines before it are stored"
+            progress.begin()
+            stored = await client.post(room, line.data)
+            stored.add_done_callback(outcome)
+            under_way.append((line.number, stored))
+            while under_way and under_way[0][1].done():
+                await _stored(*under_way.popleft())
+        return ""
+
+    posting = asyncio.create_task(post_lines())
+    any_of: set[asyncio.Future[Any]] = {posting, failed, end}
+    try:
+        await asyncio.wait(any_of, return_when=asyncio.FIRST_COMPLETED)
+        complaint = posting.result() if posting.done() else None
+    finally:
+        posting.cancel()
+        await asyncio.gather(posting, return_exceptions=True)
     while under_way:
         await _stored(*under_way.popleft())
     if complaint:
         raise CommandError(complaint)
+    if complaint is None:
+        await end  # it raises why
+        raise ClientError("the connection was closed")
 
 
 async def _tell(client: Client, screen: PlainScreen) -> None:
-    """Report interruptions of the connection: otherwise a wait has no visible reason."""
+    """Report interruptions of the connection: otherwise a wait has no visible reason.
+
+    Raises:
+        ClientError: the client has ended.
+    """
     narrator = Narrator()
     async for event in client:
         if notice := narrator.notice_of(event):

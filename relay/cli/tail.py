@@ -11,7 +11,7 @@ import click
 from relay import limits
 from relay.chat.entries import NO_EPOCH, Cursor
 from relay.cli.connecting import run_connected
-from relay.cli.exits import Exit
+from relay.cli.exits import CommandError, Exit
 from relay.cli.json_lines import change_object, gap_object, message_object
 from relay.cli.names import checked_log
 from relay.cli.options import Target, places, target_options
@@ -19,7 +19,7 @@ from relay.cli.printing import dump
 from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.arguments import ME
-from relay.client.events import Control, Gap, LogEntry, Message, RoomChanged
+from relay.client.events import Control, Event, Gap, LogEntry, Message, RoomChanged, Unfollowed
 from relay.terminal.notices import Narrator
 from relay.terminal.output import Output
 from relay.terminal.recent import Recent
@@ -120,7 +120,7 @@ async def _show_json(client: Client, output: Output, changes: bool) -> None:
         elif isinstance(event, Gap):
             await output.write(dump(gap_object(event)) + "\n")
         elif notice := narrator.notice_of(event):
-            screen.notice(notice)
+            _tell(screen, event, notice)
 
 
 async def _show_text(client: Client, output: Output, changes: bool) -> None:
@@ -137,7 +137,18 @@ async def _show_text(client: Client, output: Output, changes: bool) -> None:
         elif isinstance(event, RoomChanged) and not changes:
             pass
         elif notice := narrator.notice_of(event):
-            screen.notice(notice)
+            _tell(screen, event, notice)
+
+
+def _tell(screen: PlainScreen, event: Event, notice: str) -> None:
+    """Print a notice.
+
+    Raises:
+        CommandError: it is that the room is not followed any more: nothing will come.
+    """
+    if isinstance(event, Unfollowed):
+        raise CommandError(notice)
+    screen.notice(notice)
 
 
 async def _until_reader_leaves(output: Output, show: asyncio.Task[None]) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Final, Self
 
 from relay.client.address import Address, parse_address
+from relay.testing import watcher
 
 START_TIMEOUT_S: Final = 60.0
 """A start takes about half a second; a busy machine may be a hundred times slower."""
@@ -97,6 +98,7 @@ class RelayServer:
         self._log = self._scratch / "relay.log"
         self._log.touch()
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
         self._announced = ""
         self._address: Address | None = None
 
@@ -119,6 +121,7 @@ class RelayServer:
             self._process = self._launch(command, self._environment, log)
         atexit.register(self.kill)
         try:
+            self._watcher = _watcher(self._process.pid, self._scratch)
             self._announced = self._await_announcement(self._process)
         except BaseException:
             self.kill()
@@ -197,6 +200,9 @@ class RelayServer:
         process.wait()
         assert process.stdout is not None
         process.stdout.close()
+        watching, self._watcher = self._watcher, None
+        if watching is not None:
+            watching.wait()  # it sees the end itself
 
     def close(self) -> None:
         """Stop it for good; the temporary directory is removed."""
@@ -330,6 +336,33 @@ class RelayServer:
     def _with_log(self, what: str) -> str:
         lines = self.log[-LOG_LINES_SHOWN:]
         return "\n  ".join([f"{what}; the end of its log:" if lines else what, *lines])
+
+
+def _watcher(pid: int, scratch: Path) -> subprocess.Popen[bytes] | None:
+    """Start what ends a relay when this process ends, in whatever way.
+
+    Returns:
+        None: the relay has ended already, or the kernel has no such descriptors (before Linux 5.3).
+    """
+    descriptors: list[int] = []
+    try:
+        descriptors.append(os.pidfd_open(os.getpid()))
+        descriptors.append(os.pidfd_open(pid))
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", watcher.__file__, *map(str, descriptors), str(scratch)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            pass_fds=descriptors,
+            cwd="/",
+            # What ends the program and all of its group must not end this.
+            start_new_session=True,
+        )
+    except OSError:
+        return None
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
 
 
 def _environment(settings: Mapping[str, object], more: Mapping[str, str]) -> dict[str, str]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,8 @@ import pytest
 
 from relay.cli.exits import guarded
 from relay.cli.main import relay as relay_group
-from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
+from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, start_client
+from tests.support.loaded import Forked
 from tests.support.tails import Tail
 
 LIMIT_S = 8.0
@@ -240,3 +243,52 @@ def test_a_server_that_stops_storing(tmp_path: Path, room: str) -> None:
         assert process.stderr.read().splitlines()[-1] == (
             f"relay: gave up after {LIMIT_S:g} s: the server has not stored everything"
         )
+
+
+@contextlib.contextmanager
+def sending(relay: Relay, room: str) -> Iterator[subprocess.Popen[str] | Forked]:
+    """Somebody's ``send`` in a room of somebody else's, whose first line is stored."""
+    for name in ("anna", "bert"):
+        assert run_relay("register", relay.address, "--name", name).returncode == 0
+    assert run_relay("send", relay.address, room, "mine", "--name", "anna").returncode == 0
+    process = start_client("send", relay.address, room, "--name", "bert", typed=True)
+    try:
+        assert process.stdin is not None
+        process.stdin.write("one\n")
+        process.stdin.flush()
+        with Tail(relay.address, room, "--since", "0") as tail:
+            tail.has(2)
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for stream in (process.stdin, process.stdout, process.stderr):
+            assert stream is not None
+            stream.close()
+
+
+def test_a_refusal_ends_it_without_another_line(relay: Relay, room: str) -> None:
+    """A program that writes a line now and then learns of it now, and not with the next one."""
+    with sending(relay, room) as process:
+        banned = run_relay("room", "ban", relay.address, room, "bert", "--name", "anna")
+        assert banned.returncode == 0, banned.stderr
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write("two\n")
+        process.stdin.flush()
+        assert process.wait(DEADLINE_S) == 1
+        told = process.stderr.read()
+        assert told.startswith("relay: line 2 was not stored: BANNED: ")
+        assert told.count("\n") == 1
+
+
+def test_the_end_of_the_session_ends_it_without_another_line(relay: Relay, room: str) -> None:
+    """Kicked for good by an operator, with nothing under way."""
+    with sending(relay, room) as process:
+        kicked = run_relay("ctl", "--data", relay.data, "kick", "--name", "bert")
+        assert kicked.returncode == 0, kicked.stderr
+        assert process.stderr is not None
+        assert process.wait(DEADLINE_S) == 1
+        told = process.stderr.read()
+        assert told.startswith("relay: KICKED: ")
+        assert told.count("\n") == 1

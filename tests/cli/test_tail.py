@@ -157,3 +157,21 @@ def test_since_no_place(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(lambda: relay_group.main(arguments, standalone_mode=False)) == 2
     told = capsys.readouterr().err
     assert "is neither a message number nor EPOCH:SEQ" in told.splitlines()[-1]
+
+
+@pytest.mark.parametrize("json", [["--json"], []])
+def test_being_put_out_of_the_room(relay: Relay, room: str, json: list[str]) -> None:
+    """Nothing will come any more: it ends, and one line tells why."""
+    for name in ("anna", "bert"):
+        assert run_relay("register", relay.address, "--name", name).returncode == 0
+    process = follow(relay, room, "--name", "bert", *json)
+    try:
+        banned = run_relay("room", "ban", relay.address, room, "bert", "--name", "anna")
+        assert banned.returncode == 0, banned.stderr
+        _, told = process.communicate(timeout=DEADLINE_S)
+    finally:
+        process.kill()
+        process.communicate()
+    assert process.returncode == 1
+    assert told.startswith(f"relay: no longer in {room}: ")
+    assert told.count("\n") == 1

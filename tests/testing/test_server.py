@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
@@ -12,7 +15,7 @@ import pytest
 
 from relay import BlockingClient, Client, Message
 from relay.testing import RelayNotStarted, RelayServer
-from tests.support.cluster import until, wait_until
+from tests.support.cluster import ROOT, until, wait_until
 from tests.support.programs import run_program
 
 
@@ -131,6 +134,41 @@ def test_an_end_of_the_program_without_with_leaves_nothing() -> None:
     pid, scratch = done.stdout.split()
     assert not psutil.pid_exists(int(pid))
     assert not Path(scratch).exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_kill_of_the_program_leaves_nothing(number: signal.Signals) -> None:
+    """Nothing in it runs any more; a fork of it that goes on keeps nothing alive.
+
+    The end of the thread that started the relay is not the end of the program.
+    """
+    program = (
+        "import os, signal, threading\n"
+        "from relay.testing import RelayServer\n"
+        "server = RelayServer(workers=2)\n"
+        "starting = threading.Thread(target=server.start)\n"
+        "starting.start()\n"
+        "starting.join()\n"
+        "fork = os.fork() or signal.pause()\n"
+        "print(fork, server.data.parent, *server.pids_titled(), flush=True)\n"
+        "signal.pause()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        fork, scratch, *pids = process.stdout.readline().split()
+        processes = [psutil.Process(int(pid)) for pid in pids]
+        try:
+            assert len(processes) == 5  # supervisor, control, key agent, two workers
+            process.send_signal(number)
+            assert process.wait() == -number
+            assert psutil.wait_procs(processes, timeout=60)[1] == []
+            wait_until(lambda: not Path(scratch).exists(), "the end of its files")
+        finally:
+            for one in (psutil.Process(int(fork)), *processes):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    one.kill()
 
 
 def test_a_package_named_relay_where_the_tests_run_is_not_taken(
