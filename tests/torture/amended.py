@@ -140,7 +140,8 @@ class Person:
         elif kind is Reaction:
             stored = await client.react(target, text)
             # An edit stands for its message: whose edit was erased, that is still there.
-            about = target.about.seq if isinstance(target, Edit) else target.seq
+            edited = target.about if isinstance(target, Edit) else None
+            about = target.seq if edited is None else edited.seq
             self._note(4, stored, about, text, direct=direct)
         else:
             stored = await client.redact(target, text)

@@ -27,7 +27,7 @@ MORE: Final = 0.01
 """By how much the part grows with each ``SEEN_S`` in which the processor was there."""
 LESS: Final = 0.5
 """The factor by which it shrinks when it was not; and it is no more than what there was of it."""
-FIRST: Final = 0.25
+FIRST: Final = 0.5
 """The part of newcomers who are suddenly there, all at once. It doubles with each look until
 something was missed, as a new connection's rate does (slow start)."""
 SEEN_S: Final = 0.006
