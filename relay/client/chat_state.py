@@ -307,6 +307,6 @@ class ChatState:
         """Take the envelopes of one record.
 
         Raises:
-            EnvelopeError: the content of an answer is illegal.
+            EnvelopeError: the content of an answer is illegal, or another kind was asked for.
         """
         self._receiver.receive(envelopes, now)

@@ -50,7 +50,7 @@ class Receiver:
         """Take the envelopes of one record.
 
         Raises:
-            EnvelopeError: the content of an answer is illegal.
+            EnvelopeError: the content of an answer is illegal, or another kind was asked for.
         """
         for envelope in envelopes:
             kind = type(envelope)
@@ -83,7 +83,7 @@ class Receiver:
                 self._HANDLERS[kind](self, envelope)
 
     def _joined(self, joined: wire.Joined) -> None:
-        request = self._requests.answered(joined.request)
+        request = self._requests.answered(joined)
         if request is None:
             return
         result = decoding.as_joined(request.room, joined)
@@ -100,7 +100,7 @@ class Receiver:
             self._senders.received(answer, now)
             self.warn()
             return
-        request = self._requests.answered(answer.request)
+        request = self._requests.answered(answer)
         if request is not None:
             self._requests.answer(request.token, (answer.links, answer.end))
 
@@ -108,11 +108,11 @@ class Receiver:
         if done.request == OWN_NUMBER:
             self._senders.done(now)
             return
-        request = self._requests.get(done.request)
+        request = self._requests.asked(done)
         if request is None:
             return
         answer = request.read(done.content)  # if that fails, the end of the client is the answer
-        self._requests.answered(done.request)
+        self._requests.forget(done.request)
         if request.envelope == self._proof.prove:
             proved, later = self._proof.answered(done.content), self._proof.take_later()
             if later:
@@ -139,7 +139,7 @@ class Receiver:
             self._queue.put(warning)
 
     def _left(self, left: wire.Left) -> None:
-        request = self._requests.answered(left.request)
+        request = self._requests.answered(left)
         if request is not None:
             self._requests.answer(request.token, None)
 
@@ -187,17 +187,17 @@ class Receiver:
             self._queue.put(decoding.as_roster(roster))
 
     def _members(self, members: wire.Members) -> None:
-        request = self._requests.answered(members.request)
+        request = self._requests.answered(members)
         if request is not None:
             self._requests.answer(request.token, decoding.as_members(request.room, members))
 
     def _page(self, page: wire.Page) -> None:
-        request = self._requests.answered(page.request)
+        request = self._requests.answered(page)
         if request is not None:
             self._requests.answer(request.token, decoding.as_page(page))
 
     def _found(self, found: wire.Found) -> None:
-        request = self._requests.answered(found.request)
+        request = self._requests.answered(found)
         if request is not None:
             self._requests.answer(request.token, decoding.as_search_page(found))
 

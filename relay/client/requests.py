@@ -8,10 +8,12 @@ word for a disk that somebody has to mend.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from relay import limits
 from relay.client.pending_sends import Outcome
+from relay.errors import EnvelopeError
+from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error
 
@@ -22,6 +24,21 @@ UNAVAILABLE_S_MAX: Final = 10.0
 another worker is there sooner. What the client asks by itself (to follow a room again), it asks
 until it is answered."""
 AGAIN: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
+Answer: TypeAlias = (
+    wire.Joined | wire.Left | wire.Members | wire.Page | wire.Found | wire.Chain | wire.Done
+)
+ANSWERS: Final[dict[type[ClientEnvelope], type[Answer]]] = {
+    wire.Join: wire.Joined,
+    wire.Leave: wire.Left,
+    wire.Who: wire.Members,
+    wire.History: wire.Page,
+    wire.Search: wire.Found,
+    wire.Devices: wire.Chain,
+    wire.Account: wire.Done,
+    wire.Room: wire.Done,
+    wire.Prove: wire.Done,
+}
+"""What answers a request, if it is not an ERROR."""
 
 
 class Request(NamedTuple):
@@ -42,12 +59,14 @@ class Requests:
     """Requests without an answer."""
 
     __slots__ = (
-        "_open", "_out", "_outcomes", "_unavailable_since", "_waiting", "next_number",
+        "_expected", "_open", "_out", "_outcomes", "_unavailable_since", "_waiting", "next_number",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.next_number = 1
         self._open: dict[int, Request] = {}
+        self._expected: dict[int, type[Answer]] = {}
+        """What answers each of them."""
         self._out: list[ClientEnvelope] = []
         self._waiting: dict[int, float] = {}
         """When requests are to be asked again, by their number."""
@@ -59,16 +78,39 @@ class Requests:
         """Queue a request under the next number."""
         number = self.next_number
         self.next_number = number % (limits.U32_MAX - 1) + 1  # the last one is ``senders.NUMBER``
+        envelope = request.envelope(number)
         self._open[number] = request
-        self._out.append(request.envelope(number))
+        self._expected[number] = ANSWERS[type(envelope)]
+        self._out.append(envelope)
 
     def get(self, number: int) -> Request | None:
-        """Return what an answer belongs to; None: nothing (any more)."""
+        """Return the request with a number; None: there is none (any more)."""
         return self._open.get(number)
 
-    def answered(self, number: int) -> Request | None:
-        """Return and forget what an answer belongs to; None: nothing (any more)."""
+    def asked(self, answer: Answer) -> Request | None:
+        """Return what an answer belongs to; None: nothing (any more).
+
+        Raises:
+            EnvelopeError: it is no answer to that. The request stays, to be told of the end.
+        """
+        expected = self._expected.get(answer.request)
+        if expected is not None and type(answer) is not expected:
+            raise EnvelopeError(f"{type(answer).__name__} for an answer, not {expected.__name__}")
+        return self._open.get(answer.request)
+
+    def answered(self, answer: Answer) -> Request | None:
+        """Return and forget what an answer belongs to; None: nothing (any more).
+
+        Raises:
+            EnvelopeError: see ``asked``.
+        """
+        self.asked(answer)
+        return self.forget(answer.request)
+
+    def forget(self, number: int) -> Request | None:
+        """Return and forget the request with a number; None: there is none (any more)."""
         self._unavailable_since.pop(number, None)
+        self._expected.pop(number, None)
         return self._open.pop(number, None)
 
     def refused(self, error: Error, now: float) -> Request | None:
@@ -77,7 +119,7 @@ class Requests:
             wait_s = min(max(error.arg / 1000, RETRY_S_MIN), RETRY_S_MAX)
             self._waiting.setdefault(error.request, now + wait_s)
             return None
-        return self.answered(error.request)
+        return self.forget(error.request)
 
     def _lasts(self, error: Error, now: float) -> bool:
         """Tell whether a caller has waited long enough for a store that is not there."""
@@ -126,13 +168,13 @@ class Requests:
             if request.token is None and room in (None, request.room)
         ]
         for number in gone:
-            self.answered(number)
+            self.forget(number)
 
     def drop(self, token: object) -> None:
         """Forget the request with this token, unless it has been answered."""
         for number, request in self._open.items():
             if request.token is token:
-                self.answered(number)
+                self.forget(number)
                 return
 
     def online(self, first: list[Request]) -> None:
@@ -168,10 +210,11 @@ class Requests:
     def done_by_loss(self) -> list[Request]:
         """Drop and return what the loss of the connection has done."""
         done = [number for number, request in self._open.items() if request.over_when_lost]
-        return [request for number in done if (request := self.answered(number)) is not None]
+        return [request for number in done if (request := self.forget(number)) is not None]
 
     def drop_all(self) -> Iterator[Request]:
         """Forget everything, yielding it."""
         self.offline()
+        self._expected.clear()
         open_now, self._open = self._open, {}
         yield from open_now.values()

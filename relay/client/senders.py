@@ -170,6 +170,8 @@ class Senders:
 
     def done(self, now: float) -> None:
         """A link was given back to the server."""
+        if not isinstance(self._asked, wire.Account):
+            return
         self._asked = self.deadline = None
         self._ask_next(now)
 

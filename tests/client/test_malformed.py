@@ -5,19 +5,41 @@ Every operation, every field, before the login and after it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import get_args
 
 import msgpack
 import pytest
 
 from relay import codec
+from relay.chat.accounts import requests as account_requests
 from relay.chat.entries import Cursor
+from relay.chat.rooms import requests as room_requests
+from relay.client.chat_state import ChatState
 from relay.client.errors import ServerBrokeProtocol
 from relay.client.events import State
 from relay.client.lineage import Expected
 from relay.client.pending_sends import Offer
+from relay.client.requests import ANSWERS
 from relay.wire.codes import CloseCode
-from relay.wire.envelopes import Hello, Op, Welcome
+from relay.wire.envelopes import (
+    Account,
+    ClientEnvelope,
+    Devices,
+    Enrol,
+    Hello,
+    History,
+    Join,
+    Joined,
+    Leave,
+    Op,
+    Prove,
+    Register,
+    Room,
+    Search,
+    Welcome,
+    Who,
+)
 from relay.wire.identity import fingerprint
 from relay.wire.packing import SERVER_SHAPES, pack
 from tests.client.peer import Link
@@ -122,3 +144,52 @@ def test_every_malformed_envelope(welcome: str) -> None:
             link.server.close(CloseCode.GOING_AWAY, link.now)
         link.run()
         broken(link, case, told=welcome != "after")
+
+
+QUESTIONS: dict[type, tuple[Callable[[ChatState], object], int]] = {
+    Join: (lambda chat: chat.join("other", None, 0, "asked"), Op.JOINED),
+    Leave: (lambda chat: chat.leave("room", "asked"), Op.LEFT),
+    Who: (lambda chat: chat.who("room", "asked"), Op.MEMBERS),
+    History: (lambda chat: chat.history("room", False, 0, 1, "asked"), Op.PAGE),
+    Search: (lambda chat: chat.search("room", "x", 0, 1, "asked"), Op.FOUND),
+    Devices: (lambda chat: chat.ask_devices("al", 0, "asked"), Op.CHAIN),
+    Account: (lambda chat: chat.ask_account("", account_requests.Keep(), "asked"), Op.DONE),
+    Room: (lambda chat: chat.ask_room("room", room_requests.Close(), 1, "asked"), Op.DONE),
+}
+
+
+def asked(question: type) -> tuple[Link, int]:
+    """A client that has asked this; the number of its request."""
+    link = Link(expected_key=KEY)
+    link.log_in()
+    link.state.chat.join("room", Cursor(EPOCH, 0), 0, "join")
+    link.run()
+    link.send_envelopes(Joined(link.heard(Join).request, "room", EPOCH, 0, EPOCH, 0))
+    assert link.results()
+    QUESTIONS[question][0](link.state.chat)
+    link.run()
+    return link, link.all_heard(question)[-1].request
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_the_answer_to_another_question(question: type) -> None:
+    """A legal one, but a page of history says nothing about who is there."""
+    expected = QUESTIONS[question][1]
+    for op in sorted({op for _, op in QUESTIONS.values()}):
+        link, number = asked(question)
+        link.send_raw(codec.pack([op, number, *RIGHT[op][1:]]))
+        if op == expected:
+            assert link.condition() is State.ONLINE
+            assert not isinstance(link.results()["asked"], ServerBrokeProtocol)
+            continue
+        if question is Leave:
+            link.results()  # the end of the connection has done what was asked
+        broken(link, f"{question} {op}", told=True)
+
+
+def test_each_request_has_an_answer() -> None:
+    """Two are of the login, which looks for their answers itself."""
+    numbered = {kind for kind in get_args(ClientEnvelope) if "request" in kind._fields}
+    numbered -= {Enrol, Register}
+    assert set(ANSWERS) == numbered
+    assert set(QUESTIONS) == numbered - {Prove}

@@ -174,6 +174,16 @@ def test_unasked_answers_mean_nothing() -> None:
     assert not senders.warnings
 
 
+def test_what_answers_another_question_is_no_answer() -> None:
+    """The look at somebody's devices is not over: in the end, silence is loud."""
+    senders = Reader().senders
+    senders.look("lobby", "alice", links.key_id(A.public), now=0.0)
+    assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
+    senders.done(0.0)
+    senders.overdue(ANSWER_S)
+    assert len(senders.warnings) == 1
+
+
 def test_what_a_server_hides_stays_known() -> None:
     """After the warning too: a fork from there is none of what was seen."""
     reader = Reader({"alice": pin_of(THREE)})
