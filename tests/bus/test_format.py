@@ -10,7 +10,12 @@ from relay.chat import entries
 from relay.chat.accounts import requests as account_requests
 from relay.chat.rooms import requests as room_requests
 
-FORMATS = {1: "815468b263854490", 2: "946526e0b670d44c", 3: "dc7bdd0e1f8b19f6", 4: "c68e5fbf40815d42"}
+FORMATS = {
+    1: "815468b263854490",
+    2: "946526e0b670d44c",
+    3: "dc7bdd0e1f8b19f6",
+    4: "c68e5fbf40815d42",
+}
 """By number, a digest of all that workers send each other."""
 
 

@@ -140,8 +140,9 @@ class Person:
         elif kind is Reaction:
             stored = await client.react(target, text)
             # An edit stands for its message: whose edit was erased, that is still there.
-            about = target.about.seq if isinstance(target, Edit) else target.seq
-            self._note(4, stored, about, text, direct=direct)
+            about = target.about if isinstance(target, Edit) else None
+            seq = target.seq if about is None else about.seq
+            self._note(4, stored, seq, text, direct=direct)
         else:
             stored = await client.redact(target, text)
             self._note(2, stored, target.seq, text, direct=direct)
