@@ -108,7 +108,7 @@ def test_newcomers_begin_with_a_part() -> None:
         pace.served(5.0, SEEN_S, SEEN_S / 2, SEEN_S / 2, 0, CROWD_LEAST)
         parts.append(pace.part)
         pace.served(5.0, 0.0, SEEN_S / 2, SEEN_S / 2, 0, CROWD_LEAST)
-    assert parts == [FIRST, 2 * FIRST, 4 * FIRST]
+    assert parts == [FIRST, min(2 * FIRST, 1.0), min(4 * FIRST, 1.0)]
     pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S, 0, CROWD_LEAST)
     missed = pace.part
     pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, CROWD_LEAST)
