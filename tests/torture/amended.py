@@ -209,13 +209,16 @@ class Late:
         self.findings += amendments.check_served("late", got, erased)
 
 
-async def run(directory: Path, fault: str = "", *, rounds: int = ROUNDS) -> Outcome:
+async def run(
+    directory: Path, fault: str = "", *, rounds: int = ROUNDS, kept: int = KEPT
+) -> Outcome:
     """Let people talk while workers die, and look at what is left.
 
     Args:
         directory: an empty one.
         fault: planted in the relay.
         rounds: a worker is killed in every third one.
+        kept: messages that the room keeps.
     """
     data, outcome, erased = directory / "data", Outcome(), set[bytes]()
     with Relay(data, workers=3, fault=",".join(filter(None, (QUICK, fault)))) as relay:
@@ -230,7 +233,7 @@ async def run(directory: Path, fault: str = "", *, rounds: int = ROUNDS) -> Outc
             for name in PEOPLE:
                 async with Client(relay.address, name=name):
                     pass  # nobody can write to a name that nobody has
-            await owner.change_room(ROOM, "keep", keep=(0, KEPT, 0))
+            await owner.change_room(ROOM, "keep", keep=(0, kept, 0))
             late = Late(relay, erased)
             tasks = [asyncio.ensure_future(person.run()) for person in people]
             tasks.append(asyncio.ensure_future(late.run()))
