@@ -18,10 +18,10 @@ from relay.cli.who import Who, who_options
 from relay.client.account_calls import Preferences, Writers
 from relay.client.aio import Client
 from relay.terminal.notices import choices
-from relay.terminal.room_notices import keep_words, local_time
+from relay.terminal.room_notices import keep_words
 from relay.terminal.screens import stderr_notice
 from relay.terminal.text import harmless_name
-from relay.terminal.view import rfc3339
+from relay.terminal.view import day_and_minute, rfc3339
 
 _who = who_options(program=False)
 _CHOICES: Final = click.Choice(["all", "rooms", "known", "nobody"])
@@ -159,7 +159,7 @@ def seen(target: Target, who: Who, user: str, as_json: bool) -> int:
         elif found.online:
             print_line(f"{user} is here")
         elif found.time_ms:
-            print_line(f"{user} was last here {local_time(found.time_ms)}")
+            print_line(f"{user} was last here {day_and_minute(found.time_ms)}")
         else:
             raise CommandError(f"when {user} was last here is not told")
         return Exit.OK

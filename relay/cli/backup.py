@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -17,6 +16,7 @@ from relay.cli.groups import CommandGroup
 from relay.cli.options import config_option, data_option, document_option, typed_path
 from relay.cli.printing import print_error_line, print_json, print_whole
 from relay.errors import StartError
+from relay.terminal.view import day_and_clock
 
 if TYPE_CHECKING:
     from relay.server.backups.manifest import Manifest
@@ -133,7 +133,7 @@ def _progress(done: int, of: int) -> None:
 
 
 def _tell(what: str, path: Path, found: Manifest, as_json: bool, **more: float) -> None:
-    made = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(found.made_ms / 1000))
+    made = day_and_clock(found.made_ms)
     if as_json:
         document = {
             "backup": str(path), "made_ms": found.made_ms, "relay": found.relay,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from relay.terminal.text import harmless
+from relay.terminal.view import day_and_minute
 
 Item = dict[str, Any]
 _DURATIONS: Final = (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
@@ -109,16 +110,12 @@ def invitation_lines(items: list[Item]) -> list[str]:
     shown = [
         {
             **item,
-            "expires": _minute(item["expires_ms"]) if item["expires_ms"] else "never",
+            "expires": day_and_minute(item["expires_ms"]) if item["expires_ms"] else "never",
             "role": "operator" if item["operator"] else "",
         }
         for item in items
     ]
     return table([("expires", "EXPIRES"), ("by", "BY"), ("role", "ROLE"), ("id", "ID")], shown)
-
-
-def _minute(time_ms: int) -> str:
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time_ms / 1000))
 
 
 def closed_lines(items: list[Item]) -> list[str]:

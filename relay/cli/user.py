@@ -23,8 +23,8 @@ from relay.cli.who import Who, who_options
 from relay.client import account_calls
 from relay.client.account_calls import INVITATION_DAYS, Change, User, checked_name
 from relay.client.aio import Client
-from relay.terminal.room_notices import local_time
 from relay.terminal.text import harmless_name
+from relay.terminal.view import day_and_minute
 
 if TYPE_CHECKING:
     from relay.server.offline import OfflineAccounts
@@ -191,5 +191,5 @@ def _block(found: User) -> None:
         print_whole(f"  device {device.key}")
     if found.expires_ms:
         over = found.expires_ms <= time.time() * 1000
-        until = f"{'has expired' if over else 'expires'} {local_time(found.expires_ms)}"
+        until = f"{'has expired' if over else 'expires'} {day_and_minute(found.expires_ms)}"
         print_line(f"  the invitation to it {until}")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from typing import Final
 
 from relay.client.events import RoomChanged
 from relay.client.room_calls import ListedRoom, RoomInfo, RoomPerson
 from relay.terminal.text import harmless_name, quoted
+from relay.terminal.view import day_and_minute
 
 SHOWN_MAX: Final = 10
 """Rooms that a notice names."""
@@ -25,7 +25,7 @@ def change_notice(event: RoomChanged) -> str:
     """Return what has happened."""
     who, person = harmless_name(event.sender), harmless_name(event.person)
     why = f": {quoted(event.text)}" if event.text else ""
-    until = f" until {local_time(event.until_ms)}" if event.until_ms else ""
+    until = f" until {day_and_minute(event.until_ms)}" if event.until_ms else ""
     kind = _KINDS.get(event.kind, harmless_name(event.kind))
     listed = "" if event.listed or event.kind == "" else ", not in lists"
     match event.change:
@@ -104,7 +104,7 @@ def person_line(person: RoomPerson) -> str:
     words: list[str] = [person.role] if person.role != "none" else []
     words += ["muted"] if person.muted else []
     words += ["banned"] if person.banned else []
-    until = f" until {local_time(person.until_ms)}" if person.until_ms else ""
+    until = f" until {day_and_minute(person.until_ms)}" if person.until_ms else ""
     return f"{harmless_name(person.name)}: {', '.join(words)}{until}"
 
 
@@ -151,11 +151,6 @@ def out_of(room: str) -> str:
 def _some(words: list[str]) -> str:
     more = f" and {len(words) - SHOWN_MAX} more" if len(words) > SHOWN_MAX else ""
     return ", ".join(words[:SHOWN_MAX]) + more
-
-
-def local_time(time_ms: int) -> str:
-    """Return a time as the clock on the wall shows it."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(min(time_ms, 253_402_214_400_000) / 1000))
 
 
 def _a_role(role: str) -> str:

@@ -132,6 +132,11 @@ def day(time_ms: int) -> str:
     return f"{_moment(time_ms).astimezone():%Y-%m-%d}"
 
 
+def day_and_minute(time_ms: int) -> str:
+    """Return ``YYYY-MM-DD HH:MM``, local time."""
+    return f"{_moment(time_ms).astimezone():%Y-%m-%d %H:%M}"
+
+
 def day_and_clock(time_ms: int) -> str:
     """Return ``YYYY-MM-DD HH:MM:SS``, local time."""
     return f"{_moment(time_ms).astimezone():%Y-%m-%d %H:%M:%S}"

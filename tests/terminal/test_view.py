@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import pytest
 
+from relay.cli.ctl_tables import invitation_lines
 from relay.terminal.text import CUT, DISPLAY_LINES_MAX, columns, quoted
 from relay.terminal.view import (
     NOTICE,
@@ -14,6 +16,7 @@ from relay.terminal.view import (
     clock,
     day,
     day_and_clock,
+    day_and_minute,
     message_lines,
     notice_lines,
     rfc3339,
@@ -108,3 +111,14 @@ def test_no_row_of_a_reply_begins_with_what_it_quotes(snippet: str, width: int) 
     assert all(columns(row.head + row.text) <= width for row in rows)
     assert [row.head.startswith("12:34") for row in rows] == [True] + [False] * (len(rows) - 1)
     assert all(row.head.startswith("  ") for row in rows[1:])
+
+
+@pytest.mark.parametrize("show", [clock, day, day_and_minute, day_and_clock, rfc3339])
+def test_a_time_beyond_the_calendar_is_its_end(show: Callable[[int], str]) -> None:
+    """A server may send any number: no command fails for it."""
+    assert show(2**63 - 1) == show(2**62)
+
+
+def test_an_invitation_that_ends_beyond_the_calendar_is_listed() -> None:
+    lines = invitation_lines([{"id": "0", "by": "ann", "operator": False, "expires_ms": 2**63 - 1}])
+    assert len(lines) == 2
