@@ -86,13 +86,8 @@ class OfflineAccounts:
         found: list[Invitation] = []
         now_ms = int(time.time() * 1000)
         for index in range(PARTITIONS):
-            after, end = "", False
-            while not end:
-                part = open_invitations.part_of(
-                    index, after, self._reader(index), self._logs, now_ms
-                )
-                found += part.some
-                after, end = part.after, not part.after
+            for some in open_invitations.parts_of(index, self._reader(index), self._logs, now_ms):
+                found += some
         return found
 
     def ask(self, log: str, request: Request) -> bytes:

@@ -68,10 +68,6 @@ class Admission:
         """How many there are."""
         return len(self._guests)
 
-    def newcomers(self) -> int:
-        """Return how many there are now, as a method for who asks again and again."""
-        return len(self._guests)
-
     @property
     def connections_max(self) -> int:
         """The slots of both kinds."""

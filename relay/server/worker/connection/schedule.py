@@ -87,26 +87,29 @@ class Scheduled(Protocol):
         """Go on with what was received. Raises nothing."""
 
 
-def _nobody() -> int:
-    """There are no newcomers."""
-    return 0
+class Newcomers(Protocol):
+    """Those who are not logged in: ``Admission``."""
+
+    @property
+    def guests(self) -> int:
+        """How many there are."""
 
 
 class Schedule:
     """The sessions of a worker that wait for their turn."""
 
     def __init__(
-        self, clock: Callable[[], float], wakeup: Wakeup, newcomers: Callable[[], int] = _nobody
+        self, clock: Callable[[], float], wakeup: Wakeup, newcomers: Newcomers | None = None
     ) -> None:
         """Begin with nobody.
 
         Args:
             clock: monotonic seconds.
             wakeup: asks for a turn.
-            newcomers: how many connections are not logged in.
+            newcomers: the connections that are not logged in; None: there are none.
         """
         self._clock = clock
-        self.newcomers = newcomers
+        self._newcomers = newcomers
         self._wakeup = wakeup
         self.slice_s = SLICE_S
         self.until = 0.0
@@ -145,6 +148,10 @@ class Schedule:
             self.until = now + self.slice_s
             return True
         return False
+
+    def newcomers(self) -> int:
+        """Return how many connections are not logged in."""
+        return 0 if self._newcomers is None else self._newcomers.guests
 
     def is_for_newcomers(self) -> bool:
         """Tell whether there is time for who is not logged in, besides: see ``NEWCOMERS_MAX``."""

@@ -103,30 +103,21 @@ class Sends(Sender):
 
     def spend(self, log: str, size: int) -> Refusal | None:
         """Pay for something that is stored in a log; return why it cannot be paid for now."""
-        if self._spending is None:
-            return None
-        now = self._clock()
-        refusal = self._spending.refusal(log, size, now)
-        if refusal is not None:
-            self._refused_for_budget(refusal, now)
-        return refusal
+        return self._paid(lambda spending, now: spending.refusal(log, size, now))
 
     def spend_room(self, log: str) -> Refusal | None:
         """Pay for a room that is created; return why it cannot be paid for now."""
-        if self._spending is None:
-            return None
-        now = self._clock()
-        refusal = self._spending.room(log, now)
-        if refusal is not None:
-            self._refused_for_budget(refusal, now)
-        return refusal
+        return self._paid(lambda spending, now: spending.room(log, now))
 
     def spend_work(self, units: int) -> Refusal | None:
         """Pay for a request; return why it cannot be paid for now."""
+        return self._paid(lambda spending, now: spending.work(units, now))
+
+    def _paid(self, pay: Callable[[Spending, float], Refusal | None]) -> Refusal | None:
         if self._spending is None:
             return None
         now = self._clock()
-        refusal = self._spending.work(units, now)
+        refusal = pay(self._spending, now)
         if refusal is not None:
             self._refused_for_budget(refusal, now)
         return refusal

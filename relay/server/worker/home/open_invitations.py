@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from relay.chat.accounts import invitation
@@ -11,6 +12,17 @@ from relay.chat.partition import partition_of
 if TYPE_CHECKING:
     from relay.server.worker.home.account_logs import AccountLogs
     from relay.store.log import Reader
+
+
+def parts_of(
+    partition: int, reader: Reader, accounts: AccountLogs, now_ms: int
+) -> Iterator[tuple[Invitation, ...]]:
+    """Yield those of a partition, some at a time. Raises StoreError."""
+    after, end = "", False
+    while not end:
+        part = part_of(partition, after, reader, accounts, now_ms)
+        yield part.some
+        after, end = part.after, not part.after
 
 
 def part_of(

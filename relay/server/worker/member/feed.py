@@ -207,10 +207,10 @@ class Feed:
             self.repair_to = 0
         return bool(page.rows)
 
-    def fail(self) -> None:
-        """An error of ours has lost what its members were to get: they come again, and resume."""
+    def fail(self, detail: str = "") -> None:
+        """What its members were to get is lost, or was: they come again, and resume."""
         for subscriber in list(self.subscriptions):
-            subscriber.close(CloseCode.INTERNAL)
+            subscriber.close(CloseCode.INTERNAL, detail)
 
     # --- who may read it ------------------------------------------------------------------------
     def control(self, packed: bytes) -> list[tuple[Subscriber, Refused]]:
@@ -334,8 +334,7 @@ class Feeds:
         feed.refused = None
         if not feed.on_head(epoch, seq, state):
             log.error("log_went_back", extra={"log": name})
-            for subscriber in list(feed.subscriptions):
-                subscriber.close(CloseCode.INTERNAL, detail="stored state was lost")
+            feed.fail("stored state was lost")
             return
         if feed.repair_to:
             self.to_repair[feed] = None

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from relay import limits
 from relay.chat.partition import partition_of
 from relay.store.errors import StoreCorrupt, StoreError
-from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
     from relay.server.worker.member.damage import DamageReports
@@ -60,8 +59,7 @@ class Repair:
                 if feed.torn:
                     feed.repair_to = 0
                     log.warning("feed_torn", extra={"log": feed.log})
-                    for subscriber in list(feed.subscriptions):
-                        subscriber.close(CloseCode.INTERNAL, "its log was removed meanwhile")
+                    feed.fail("its log was removed meanwhile")
                     continue
             except StoreCorrupt as error:
                 self._damage.report(partition_of(feed.log), error)  # its home ends the feed

@@ -129,17 +129,11 @@ class Administration:
         found: list[answers.Invitation] = []
         try:
             for index in filter(self._owns, range(PARTITIONS)):
-                after, end = "", False
-                while not end:
-                    try:
-                        part = open_invitations.part_of(
-                            index, after, self._reader_at(index), accounts, int(time.time() * 1000)
-                        )
-                    except StoreCorrupt:
-                        break  # as in the list of accounts
-                    found += part.some
-                    after, end = part.after, not part.after
-                    await asyncio.sleep(0)
+                reader, now_ms = self._reader_at(index), int(time.time() * 1000)
+                with contextlib.suppress(StoreCorrupt):  # as in the list of accounts
+                    for some in open_invitations.parts_of(index, reader, accounts, now_ms):
+                        found += some
+                        await asyncio.sleep(0)
         except StoreError as error:
             raise NotAnswered(f"invitations cannot be read now: {error}") from None
         found.sort(key=lambda one: one.order)

@@ -175,7 +175,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # connection
     admission = Admission(needs.connections_max, needs.limits)
-    schedule = Schedule(clock, wakeup, admission.newcomers)
+    schedule = Schedule(clock, wakeup, admission)
     budgets = ConnectionBudgets(
         limits=needs.limits,
         accounts=Accounts(needs.limits, clock),
