@@ -30,6 +30,7 @@ HELP: Final = (
     "/seen NAME       tell when NAME was last here, if NAME lets you know",
     "/writers [WHO]   show or choose who may write to you: all, rooms, known or nobody",
     "/seenby [WHO]    show or choose who is told when you were last here",
+    "/accept NAME     show how the devices of NAME have changed, and how to accept them",
     *room_commands.HELP,
     "/help            show this list",
     "/quit            leave once everything is stored (also Ctrl-D); Ctrl-C leaves immediately",
@@ -136,6 +137,15 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Accept:
+    """Show how somebody's devices contradict what was seen, or accept them."""
+
+    name: str
+    code: str
+    """Of the list that is accepted; empty: none yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """When was this person last here?"""
 
@@ -181,6 +191,7 @@ Command: TypeAlias = (
     | Tell
     | Query
     | About
+    | Accept
     | Block
     | Seen
     | Choose
@@ -228,6 +239,9 @@ def parse(line: str, room: str) -> Command:
             return Query("")
         case "query" | "seen" | "block" | "unblock":
             return _about_person(word, _name(rest))
+        case "accept":
+            name, _, code = rest.partition(" ")
+            return Accept(_name(name), code.strip()) if _name(name) else _no_name(word)
         case "writers" | "seenby":
             return _choice(word, rest)
         case "reply" | "edit" | "react" if not rest:
