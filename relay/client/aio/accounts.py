@@ -87,6 +87,8 @@ class AsyncAccounts(AsyncCalls):
             TimedOut: no answer in time; they are accepted all the same.
             ClientError: the client has ended.
         """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
         who, pin = account_calls.accepted(change)
         self._chat.senders.accept(who, pin)
         await self._device_chain(who, timeout)

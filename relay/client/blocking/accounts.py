@@ -86,6 +86,8 @@ class BlockingAccounts(BlockingCalls):
             TimedOut: no answer in time; they are accepted all the same.
             ClientError: the client has ended.
         """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
         who, pin = account_calls.accepted(change)
         self._chat.senders.accept(who, pin)
         self._device_chain(who, timeout)
