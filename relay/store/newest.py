@@ -2,6 +2,9 @@
 
 What an entry is stands in the entry alone, so entries are read to count messages: each once, for
 what was found is remembered, and some at a time, for it is done beside everything else.
+
+A message that is erased is none any more, and whether it had been counted is not known. So it is
+taken off, which keeps one more at worst, and the next time all is counted anew.
 """
 
 from __future__ import annotations
@@ -9,7 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from relay.chat.entries import Kind
+
 if TYPE_CHECKING:
+    from relay.chat.entries import Entry
     from relay.store.reader import SqliteReader
 
 ENTRIES_PER_STEP: Final = 2048
@@ -25,9 +31,9 @@ LOGS_MAX: Final = 65_536
 
 
 class _Window:
-    """Of one log: there are ``count`` messages in (after, upto]."""
+    """Of one log: there are ``count`` messages in (after, upto]; or more, after an erasure."""
 
-    __slots__ = ("after", "begun", "count", "most", "upto")
+    __slots__ = ("after", "begun", "count", "done", "erased", "most", "upto")
 
     def __init__(self, most: int, end: int) -> None:
         self.most = most
@@ -35,14 +41,23 @@ class _Window:
         self.count = 0
         self.begun = False
         """False: what is before ``after`` is still to be counted."""
+        self.done = False
+        """True: it was all counted once."""
+        self.erased = False
+        """True: something was erased since it was counted."""
+
+    def take_off(self) -> None:
+        """Something was erased that may have been counted."""
+        self.count -= 1
+        self.erased = True
 
 
 class Newest:
     """See the module's docstring. For one thread at a time."""
 
-    def __init__(self, is_message: Callable[[bytes], bool]) -> None:
-        """Begin with nothing counted. ``is_message``: tells it of a packed entry."""
-        self._is_message = is_message
+    def __init__(self, unpack: Callable[[bytes], Entry]) -> None:
+        """Begin with nothing counted. ``unpack``: returns a packed entry."""
+        self._unpack = unpack
         self._windows: dict[str, _Window] = {}
         self._entries_left = 0
         self._bytes_left = 0
@@ -68,16 +83,22 @@ class Newest:
         """
         least = max(floor, end - max(most * ENTRIES_PER_MESSAGE, ENTRIES_LEAST))
         window = self._windows.get(log)
-        if window is None or window.most != most or window.upto > end or window.after < floor:
+        if (
+            window is None
+            or window.most != most
+            or window.upto > end
+            or window.after < floor
+            or (window.erased and window.done)
+        ):
             if len(self._windows) >= LOGS_MAX:
                 self._windows.clear()
             window = self._windows[log] = _Window(most, end)
-        done = (
+        window.done = (
             self._count_back(reader, log, window, least)
             and self._count_new(reader, log, window, end)
             and self._move(reader, log, window, least)
         )
-        return (window.after if done else floor), done
+        return (window.after if window.done else floor), window.done
 
     def _count_back(self, reader: SqliteReader, log: str, window: _Window, least: int) -> bool:
         """Count from the end back, until there are enough."""
@@ -88,7 +109,7 @@ class Newest:
             for seq, packed in reversed(self._paid(rows)):
                 if seq <= least or window.count >= window.most:
                     break
-                window.count += self._is_message(packed)
+                window.count += self._unpack(packed).kind == Kind.MESSAGE
                 window.after = seq - 1
             window.begun = not rows or window.count >= window.most or window.after <= least
         return True
@@ -99,7 +120,11 @@ class Newest:
             if self._entries_left <= 0 or self._bytes_left <= 0:
                 return False
             rows = self._forward(reader, log, window.upto, end)
-            window.count += sum(self._is_message(packed) for _, packed in rows)
+            for _, packed in rows:
+                kind = self._unpack(packed).kind
+                window.count += kind == Kind.MESSAGE
+                if kind == Kind.REDACTION:
+                    window.take_off()
             window.upto = rows[-1][0] if rows else end
         return True
 
@@ -114,7 +139,10 @@ class Newest:
             for seq, packed in rows:
                 if window.count <= window.most and window.after >= least:
                     break
-                window.count -= self._is_message(packed)
+                entry = self._unpack(packed)
+                window.count -= entry.kind == Kind.MESSAGE
+                if entry.kind == Kind.ERASED and entry.about_seq > window.upto:
+                    window.take_off()  # just now
                 window.after = seq
         return True
 
