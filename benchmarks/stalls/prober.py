@@ -86,6 +86,7 @@ class _Sent(NamedTuple):
     """The times of both processes when it was sent."""
     others_waited_ns: int
     late_ns: int
+    """As of when it was due."""
 
 
 class Prober:
@@ -133,7 +134,7 @@ class Prober:
                 scheduled(self._pid),
                 scheduled(os.getpid()),
                 self.threads.waited_ns(),
-                self.late_ns,
+                self.late_ns - (time.monotonic_ns() - self.due_ns),
             )
         )
         self.client.send_content(pack(Send(self._log, self._counter, 0, "", BODY)))
