@@ -88,7 +88,7 @@ def test_every_format_is_kept() -> None:
 def test_data_of_a_later_relay_is_refused_and_left_alone(tmp_path: Path) -> None:
     """One partition is enough: what is in it cannot be told."""
     data = unpacked(FORMAT_VERSION, tmp_path)
-    file = sorted((data / "logs").glob("*.sqlite"))[0]
+    file = min((data / "logs").glob("*.sqlite"))
     connection = apsw.Connection(str(file))
     connection.execute(f"PRAGMA user_version={FORMAT_VERSION + 1}")
     connection.close()
