@@ -63,7 +63,7 @@ def rights(room: Room, actor: Actor) -> Right:
     if person is not None and person.banned:
         return found
     if room.deleted:
-        return Right.READ | Right.WRITE  # of the next room of that name, which is not there yet
+        return found  # whoever has not heard of it must not talk in another room of that name
     if room.kind is not Kind.PRIVATE or role is not Role.NONE:
         found |= Right.READ
         if actor.root:
@@ -82,6 +82,8 @@ def refusal(room: Room, actor: Actor, right: Right) -> Refused | None:
     """Return why somebody may not do something; None: they may."""
     if right in rights(room, actor):
         return None
+    if room.deleted:
+        return Refused(Reason.NO_SUCH_ROOM, "the room was deleted")
     person = room.people.get(actor.handle)
     if person is not None and person.banned and not actor.operator:
         return Refused(Reason.BANNED, f"banned from this room{_until(person)}")
