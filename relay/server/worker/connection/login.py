@@ -51,7 +51,7 @@ async def hello(session: Session, hello: Hello) -> None:
     assert claim.reply is not None, "nobody answers in the middle of whoever asks"
     grant = await claim.reply
     if grant.code == ErrorCode.UNAVAILABLE:
-        session.close(CloseCode.OVERLOADED, services.overloaded_retry_s, detail=grant.text)
+        session.close(CloseCode.LOGIN_UNAVAILABLE, services.overloaded_retry_s, detail=grant.text)
         return
     if grant.code:
         _refuse(session, name, grant.code, grant.text)

@@ -18,6 +18,7 @@ from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, ROOM_UNITS, accepted, pays
 from relay.server.worker.connection.devices import chain_of
 from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.store_codes import unavailable_text
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
@@ -112,7 +113,10 @@ async def _mine(session: Session, number: int, after: str) -> None:
     except StoreCorrupt:
         session.refuse(number, ErrorCode.DAMAGED)
         return
-    except (StoreError, EnvelopeError):
+    except StoreError as error:
+        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS, unavailable_text(error))
+        return
+    except EnvelopeError:
         session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
         return
     session.answer(pack(Done(number, shown.pack_own(own, after, not found or after == found[-1]))))
