@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 WINDOW_BYTES: Final = 256 * 1024
 """On its way, of all senders: about what one read of a link takes, and some commits' worth."""
 QUANTUM: Final = 32
-"""Sends of one sender at a time, while others wait: they are one message of the bus, and one run for
-the home."""
+"""Sends of one sender at a time, while others wait: one message of the bus, and a run for the home.
+"""
 QUANTUM_BYTES: Final = 16_384
 """Of one sender at a time, about: a sixteenth of the window."""
 LITTLE: Final = 8
