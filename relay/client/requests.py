@@ -17,7 +17,6 @@ from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error
 
 RETRY_S_MIN: Final = 0.05
-RETRY_S_MAX: Final = 60.0
 UNAVAILABLE_S_MAX: Final = 10.0
 """How long a caller's request is asked again after the first UNAVAILABLE: a home that moves to
 another worker is there sooner. What the client asks by itself (to follow a room again), it asks
@@ -100,7 +99,7 @@ class Requests:
     def refused(self, error: Error, now: float) -> Request | None:
         """Return the request that is refused for good; None when it is to be asked again."""
         if error.code in AGAIN and error.request in self._open and not self._lasts(error, now):
-            wait_s = min(max(error.arg / 1000, RETRY_S_MIN), RETRY_S_MAX)
+            wait_s = max(min(error.arg, limits.RETRY_MS_MAX) / 1000, RETRY_S_MIN)
             self._waiting.setdefault(error.request, now + wait_s)
             return None
         return self.forget(error.request)
