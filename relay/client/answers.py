@@ -6,6 +6,7 @@ another, or ask for the same page for ever.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Final, TypeAlias
 
 from relay.chat import names
@@ -63,7 +64,7 @@ def _check_page(asked: wire.History, page: wire.Page) -> None:
         seqs.insert(0, asked.seq)
     elif asked.seq:
         seqs.append(asked.seq)
-    if any(first >= second for first, second in zip(seqs, seqs[1:], strict=False)):
+    if any(first >= second for first, second in pairwise(seqs)):
         raise EnvelopeError("a page of entries that were not asked for, or in another order")
 
 

@@ -15,12 +15,12 @@ from relay import codec
 from relay.chat.accounts import requests as account_requests
 from relay.chat.entries import Cursor
 from relay.chat.rooms import requests as room_requests
+from relay.client.answers import ANSWERS
 from relay.client.chat_state import ChatState
 from relay.client.errors import ServerBrokeProtocol
 from relay.client.events import State
 from relay.client.lineage import Expected
 from relay.client.pending_sends import Offer
-from relay.client.answers import ANSWERS
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import (
     Account,
