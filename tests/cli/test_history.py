@@ -58,6 +58,7 @@ def test_the_newest_messages_oldest_first(relay: Relay, room: str) -> None:
     assert len(history(relay, room, "-n", "5000", name=ann)) == 30
     assert history(relay, "nothing-here", status=1, name=ann) == []
     with BlockingClient(relay.address, name=ann) as client:
+        client.join(room)
         last = client.history(room, count=1).entries[-1]
         assert isinstance(last, LogEntry)
         for emoji in ("+1", "-1"):
