@@ -129,6 +129,22 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         DeviceKey.load(tmp_path / "pipe")
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("name", ["pins", "alice.chain"])
+def test_a_pipe_where_something_is_kept_stays_one(files: KeyFiles, name: str) -> None:
+    """Nothing waits for it, and nothing takes its place."""
+    path = files.directory / SERVER / name
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with contextlib.suppress(UsageError):
+        assert files.chain(SERVER, "alice") == []
+        files.keep_chain(SERVER, "alice", [b"link"])
+        files.pin(SERVER, "bob", Pin(b"r" * 32, 0, b"r" * 32))
+    with contextlib.suppress(UsageError):
+        files.pins(SERVER)
+    assert path.is_fifo()
+
+
 def test_on_paper() -> None:
     key = DeviceKey.generate()
     text = key.paper()
