@@ -191,6 +191,7 @@ _HOMES: Final = {
     "relay.client.trust": ("KeyPolicy",),
     "relay.errors": ("RelayError", "UsageError"),
 }  # fmt: skip
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 

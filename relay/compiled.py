@@ -71,6 +71,7 @@ MODULES: Final = (
     "relay.server.worker.home.partitions",
     "relay.server.worker.home.publishing",
     "relay.server.worker.home.revocations",
+    "relay.server.worker.home.running",
     "relay.server.worker.home.submissions",
     "relay.store.apply",
     "relay.store.committed",

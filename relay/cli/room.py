@@ -259,7 +259,8 @@ def _changing(
                 )
             except ValueError as error:
                 raise click.UsageError(str(error)) from None
-            words = done.format(room=checked, person=person, role=role, kind=kind)
+            kept = keep_words((age, messages, size))
+            words = done.format(room=checked, person=person, role=role, kind=kind, keep=kept)
             given = [person, role, kind, text, seq if action == "redact" else ""]
             _tell(as_json, checked, action, [one for one in given if one], words)
             return Exit.OK
@@ -270,8 +271,8 @@ def _changing(
     _command(name, "ROOM", *arguments, also=(LINES, SEEN, *also))(function)
 
 
-_changing("topic", "topic", "Set what a room is about.", "{room} has this topic", "TEXT")
-_changing("title", "title", "Set how a room's name is shown.", "{room} has this title", "TEXT")
+_changing("topic", "topic", "Set what a room is about.", "the topic of {room} is set", "TEXT")
+_changing("title", "title", "Set how a room's name is shown.", "the title of {room} is set", "TEXT")
 _changing(
     "kind",
     "kind",
@@ -325,14 +326,14 @@ _changing(
     "keep",
     "Choose how long messages are kept; without bounds, as in the server's settings. Older ones are"
     " removed for ever.",
-    "{room} keeps its messages so",
+    "in {room} {keep}",
     also=(AGE, MESSAGES, SIZE, YES),
 )
 _changing(
     "redact",
     "redact",
     "Erase a message: your own, or as a moderator that of somebody else.",
-    "that message of {room} is erased",
+    "the message is erased from {room}",
     "SEQ",
     also=(REASON,),
 )

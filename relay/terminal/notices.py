@@ -118,6 +118,8 @@ def _range(first: int, last: int) -> str:
 
 def members_notice(members: Members) -> str:
     """Return the answer to "who is here?"."""
+    if not members.total:  # one's own connection was left out
+        return f"nobody else is in {harmless_name(members.room)}"
     names = [person(member.name, member.display) for member in members.members]
     more = members.total - len(names)
     count = "1 person" if members.total == 1 else f"{members.total} people"

@@ -156,19 +156,32 @@ async def _unread(session: Session, name: str, after: int, upto: int) -> int:
 
 
 async def _list(session: Session, number: int, request: requests.List) -> None:
-    """Answer rooms of one partition, in turn with those who read pages."""
-    await session.services.following.catchup.turn()
+    """Answer rooms of one partition, in turn with those who read pages.
+
+    An answer ends with a room that is in it: where to go on is a name as well, and whoever may not
+    see a room must not learn of it from there. So what is hidden is passed over until something is
+    to be told.
+    """
     assert request.partition < PARTITIONS
-    try:
-        reader = session.services.reader_at(request.partition)
-        found = reader.states(request.after, shown.ROOMS_PER_ANSWER, STATES_BYTES)
-    except StoreError as error:
-        refuse_unread(session, number, request.partition, error)
-        return
-    session.sends.owe_work(ROOM_UNITS * len(found))
-    listed = [
-        shown.listed(name, rooms.unpack(packed), seq, session.actor) for name, packed, seq in found
-    ]
-    after = found[-1][0] if found else request.after
-    visible = [one for one in listed if one is not None]
+    visible: list[shown.Listed] = []
+    found: list[tuple[str, bytes, int]] = []
+    looked = request.after
+    while not visible:
+        await session.services.following.catchup.turn()
+        try:
+            reader = session.services.reader_at(request.partition)
+            found = reader.states(looked, shown.ROOMS_PER_ANSWER, STATES_BYTES)
+        except StoreError as error:
+            refuse_unread(session, number, request.partition, error)
+            return
+        if not found:
+            break
+        session.sends.owe_work(ROOM_UNITS * len(found))
+        looked = found[-1][0]
+        listed = (
+            shown.listed(name, rooms.unpack(packed), seq, session.actor)
+            for name, packed, seq in found
+        )
+        visible = [one for one in listed if one is not None]
+    after = visible[-1].name if visible else request.after
     session.answer(pack(Done(number, shown.pack_list(visible, after, not found))))
