@@ -185,7 +185,7 @@ class Home:
         for index in self._partitions.close_others():
             self._notes.forget(index)
         if self.direct is not None:
-            # One that is still open may come back, and nothing would read anew what is pending in it.
+            # One that is still open may come back, and nothing reads its pending ones anew then.
             self.direct.copies.forget_others(
                 lambda index: self._owns(index) or index in self._opened
             )
