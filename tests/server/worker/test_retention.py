@@ -14,6 +14,7 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.settings import Retention as Settings
 from relay.store.checkpoint import Checkpointer
+from relay.store.keeping import Excess, Keep
 from relay.store.newest import Newest
 from relay.store.removal_reader import RemovalReader
 from relay.store.sqlite import SqlitePartition
@@ -231,3 +232,33 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
             task.cancel()
             read_on.set()
     assert "retention_failed" not in caplog.text
+
+
+async def test_a_log_that_cannot_be_handled_stands_in_no_others_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, program_errors: list[str]
+) -> None:
+    """It is said once."""
+    async with Cluster(tmp_path, 1, retention=Settings(messages=5)) as cluster:
+        home = cluster.workers[0]
+        alice = await TestClient.login(home, "alice")
+        index = partition_of(LOG)
+        bad = next(name for name in map("a{}".format, range(10**6)) if partition_of(name) == index)
+        for name in (bad, LOG):
+            alice.send(name, 1, 20)
+            await alice.acked(name, 20)
+        partition = home.parts.partitions.partition(index)
+        assert isinstance(partition, SqlitePartition)
+        path = partition.path
+
+        class Failing(RemovalReader):
+            def removable(self, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
+                if log == bad:
+                    raise ValueError(log)
+                return super().removable(log, keep, now_ms, grace_ms)
+
+        home.retention._new_reader = lambda _: Failing(path, Newest(unpack_entry))
+        await look(home)
+        await look(home)
+        assert len(stored(home)) == 5
+    assert caplog.text.count("ValueError: " + bad) == 1
+    program_errors.clear()

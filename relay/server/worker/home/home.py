@@ -185,7 +185,10 @@ class Home:
         for index in self._partitions.close_others():
             self._notes.forget(index)
         if self.direct is not None:
-            self.direct.copies.forget_others(self._owns)
+            # One that is still open may come back, and nothing reads its pending ones anew then.
+            self.direct.copies.forget_others(
+                lambda index: self._owns(index) or index in self._opened
+            )
             for index in range(PARTITIONS):
                 if not self._owns(index):
                     for port in self.direct.permissions.refuse(index):
