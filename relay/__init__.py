@@ -138,7 +138,7 @@ if TYPE_CHECKING:
     from relay.errors import RelayError as RelayError
     from relay.errors import UsageError as UsageError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOMES: Final = {
     "relay.chat.accounts.answers": ("Seen",),
