@@ -63,6 +63,8 @@ class KeyFiles:
         """
         self._directory = directory
         self.ask_passphrase = ask_passphrase
+        self.made: set[Path] = set()
+        """The files of keys that were made by this object."""
 
     @property
     def directory(self) -> Path:
@@ -119,6 +121,7 @@ class KeyFiles:
             if not path.exists():
                 raise
             return self.load(path)
+        self.made.add(path)
         return key
 
     def names(self, server_id: str) -> list[str]:

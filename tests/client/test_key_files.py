@@ -312,8 +312,9 @@ def _nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_nothing_is_claimed")
 def test_a_program_claims_no_name_by_itself(files: KeyFiles) -> None:
-    with pytest.raises(NoDeviceKey, match="relay register"):
-        KeyChoice("alice", None, None, None, files).at(SERVER)
+    missing = KeyChoice("alice", None, None, None, files).at(SERVER).missing
+    assert isinstance(missing, NoDeviceKey)
+    assert "relay register" in str(missing)
     assert files.names(SERVER) == [], "and no key was made"
     made = files.create(SERVER, "alice")
     found = KeyChoice("alice", None, None, None, files).at(SERVER)
@@ -331,6 +332,26 @@ def test_on_purpose_it_does(files: KeyFiles, monkeypatch: pytest.MonkeyPatch, ho
     found = choice.at(SERVER)
     assert found.register_first
     assert files.names(SERVER) == ["alice"], "on the disk before anybody hears of it"
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_key_that_nobody_has_accepted_is_removed(
+    files: KeyFiles, tmp_path: Path, own: bool
+) -> None:
+    """Unless another program has taken it from the file meanwhile, or it was there before."""
+    path = tmp_path / "bot.key" if own else files.path_of(SERVER, "bot")
+    key = path if own else None
+    first = KeyChoice("bot", key, True, None, files)
+    first.at(SERVER)
+    first.unused()
+    assert not path.exists()
+    first.at(SERVER)
+    os.utime(path, (1, 1))  # clocks of file systems are coarse
+    second = KeyChoice("bot", key, True, None, files)
+    second.at(SERVER)
+    for choice in (first, second):
+        choice.unused()
+    assert path.exists()
 
 
 @pytest.mark.usefixtures("_nothing_is_claimed")

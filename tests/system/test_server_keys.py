@@ -72,8 +72,8 @@ async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> N
             bob.send("lobby", "after, too")
             # A client that was written from the page alone registers under the server's id, too.
             page, key = ROOT / "examples" / "from_the_page.py", tmp_path / "page"
-            arguments = [str(page), relay.address, "stranger", "lobby", "from the page", str(key)]
-            done = await asyncio.create_subprocess_exec(sys.executable, *arguments)
+            said = relay.address, "stranger", "lobby", "from the page"
+            done = await asyncio.create_subprocess_exec(sys.executable, page, *said, key)
             assert await done.wait() == 0
             # Chains go by the server's id: its key may be another one by now.
             spare = DeviceKey.generate()

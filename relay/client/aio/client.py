@@ -117,7 +117,11 @@ class Client(AsyncOwn):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close(0.0 if kind is not None else CLOSE_S)
+        if kind is not None:
+            await self._close(0.0)
+            return
+        await self._close(CLOSE_S)
+        self._pump.untold.tell()
 
     async def connect(self, timeout: float = CONNECT_S) -> None:
         """Connect and log in.
@@ -163,9 +167,13 @@ class Client(AsyncOwn):
         Args:
             timeout: seconds. What is unacknowledged then fails with ClientClosed.
 
-        Never raises for the connection.
+        Never raises for the connection. Posts that have failed, and at whose outcome nobody has
+        looked, are a WARNING in the log; where an ``async with`` ends, the first failure is raised.
         """
-        timeout = arguments.seconds("timeout", timeout)
+        await self._close(arguments.seconds("timeout", timeout))
+        self._pump.untold.warn()
+
+    async def _close(self, timeout: float) -> None:
         state, pump = self._state, self._pump
         try:
             with contextlib.suppress(TimeoutError):

@@ -124,7 +124,11 @@ class BlockingClient(BlockingOwn):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close(0.0 if kind is not None else CLOSE_S)
+        if kind is not None:
+            self._close(0.0)
+            return
+        self._close(CLOSE_S)
+        self._pump.untold.tell()
 
     def connect(self, timeout: float = CONNECT_S) -> None:
         """Connect and log in.
@@ -167,9 +171,13 @@ class BlockingClient(BlockingOwn):
         Args:
             timeout: seconds. What is unacknowledged then fails with ClientClosed.
 
-        Never raises for the connection.
+        Never raises for the connection. Posts that have failed, and at whose outcome nobody has
+        looked, are a WARNING in the log; where a ``with`` ends, the first failure is raised.
         """
-        timeout = arguments.seconds("timeout", timeout)
+        self._close(arguments.seconds("timeout", timeout))
+        self._pump.untold.warn()
+
+    def _close(self, timeout: float) -> None:
         pump = self._pump
         state = self._state
         try:
