@@ -153,8 +153,8 @@ def _refuse_unclean(source: Path) -> None:
     with lock:
         if unclean := directory.unclean_partitions():
             raise CommandError(
-                f"{source}: no relay has closed the partitions {unclean} cleanly: start it once; of "
-                "what a backup was restored to, export the backup (--backup)"
+                f"{source}: no relay has closed the partitions {unclean} cleanly: start it once; "
+                "of what a backup was restored to, export the backup (--backup)"
             )
 
 

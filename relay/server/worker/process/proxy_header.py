@@ -19,8 +19,8 @@ _VERSION: Final = 2
 _LOCAL, _PROXY = 0, 1
 _TCP4, _TCP6 = 0x11, 0x21
 _ADDRESSLESS: Final = frozenset({0x00, 0x12, 0x22, 0x31, 0x32})
-"""Unspecified; UDP and Unix-domain sockets, which a receiver that has no use for them takes likewise
-(the specification, section 2.2): the connection is good, and counts as the proxy's own."""
+"""Unspecified; and UDP and Unix-domain sockets, which a receiver without a use for them is to take
+likewise (section 2.2): the connection is good, and counts as the proxy's own."""
 _V4_BYTES, _V6_BYTES = 4, 16
 _VERSION_1: Final = b"PROXY "
 
