@@ -89,7 +89,7 @@ def _granted(
     if banned:
         return found
     if deleted:
-        return Right.READ | Right.WRITE  # of the next room of that name, which is not there yet
+        return found  # whoever has not heard of it must not talk in another room of that name
     if not private or role is not Role.NONE:
         found |= Right.READ
         if account:
@@ -108,6 +108,8 @@ def refusal(room: Room, actor: Actor, right: Right) -> Refused | None:
     """Return why somebody may not do something; None: they may."""
     if right in rights(room, actor):
         return None
+    if room.deleted:
+        return Refused(Reason.NO_SUCH_ROOM, "the room was deleted")
     person = room.people.get(actor.handle)
     if person is not None and person.banned and not actor.operator:
         return Refused(Reason.BANNED, f"banned from this room{_until(person)}")

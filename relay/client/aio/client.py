@@ -28,7 +28,7 @@ from relay.client.aio.room import Room
 from relay.client.base import target
 from relay.client.credentials import KeyChoice
 from relay.client.device_key import DeviceKey
-from relay.client.errors import ConnectFailed
+from relay.client.errors import ClientClosed, ConnectFailed
 from relay.client.events import State
 from relay.client.identity import Identity
 from relay.client.options import CLOSE_S, CONNECT_S, make_options
@@ -155,7 +155,7 @@ class Client(AsyncOwn):
             await pump.abandon()
             raise
         if state.state is State.CLOSED:
-            raise state.error or ConnectFailed("the client was closed")
+            raise state.error or ClientClosed("the client was closed")
 
     async def close(self, timeout: float = CLOSE_S) -> None:
         """Wait for unacknowledged sends, and end the connection cleanly.

@@ -159,7 +159,7 @@ class BlockingClient(BlockingOwn):
         if state.state is not State.ONLINE:
             state.fail(state.last_problem or ConnectFailed(f"no answer from {self.address}"))
             pump.settle()
-            raise state.error or ConnectFailed("the client was closed")
+            raise state.error or ClientClosed("the client was closed")
 
     def close(self, timeout: float = CLOSE_S) -> None:
         """Wait for unacknowledged sends, and end the connection cleanly.

@@ -19,7 +19,7 @@ from relay.store.removal_reader import RemovalReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, History, Join, Live, Page
-from relay.wire.packing import is_message
+from relay.wire.packing import unpack_entry
 from tests.server.worker.test_rooms import LOG, done, operator, refused, stored
 from tests.support.cluster import until
 from tests.support.scanning import leftovers
@@ -159,6 +159,7 @@ async def test_a_deleted_room_leaves_no_word(tmp_path: Path) -> None:
         await Checkpointer(partition, asyncio.to_thread).run()
         assert not leftovers(tmp_path / "data", rb"secret topic|alice \d+")
         bob = await TestClient.login(cluster.other(LOG), "bob")
+        await done(bob, requests.Create())
         bob.send(LOG, 1)
         await bob.acked(LOG, 1)
         await look(home)
@@ -220,7 +221,7 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
                 connection.execute("SELECT wait()").fetchall()
                 return []
 
-        home.retention._new_reader = lambda _: Slow(path, Newest(is_message))
+        home.retention._new_reader = lambda _: Slow(path, Newest(unpack_entry))
         task = asyncio.create_task(home.retention.run())
         try:
             await until(reading.is_set, "a look")
