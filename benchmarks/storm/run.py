@@ -189,9 +189,14 @@ def spending(load: Load, connections: int, sources: int) -> dict[str, Any]:
         ):
             _until(lambda: attack.done)
             disk, stored, began = _disk(on.data), attack.done, time.monotonic()
+            used_s = attack.cpu_s
             during = on.delays(lambda: on.talk.for_seconds(load.seconds, load.rate))
             grown, stored = _disk(on.data) - disk, attack.done - stored
             elapsed_s = time.monotonic() - began
+            share = (attack.cpu_s - used_s) / elapsed_s
+        with Background(hostile.use, share) as as_much:
+            _until(lambda: as_much.done)
+            used = on.delays(lambda: on.talk.for_seconds(load.seconds, load.rate))
     limits = Limits()
     a_second = min(
         connections * min(limits.send_bytes_per_s, limits.send_bytes_per_s_per_user),
@@ -200,6 +205,9 @@ def spending(load: Load, connections: int, sources: int) -> dict[str, Any]:
     return {
         **beside,
         "storm": during,
+        "p99 beside who only uses as much CPU time as the spenders, ms": used["p99_us"] / 1000,
+        "storm, times that": round(during["p99_us"] / used["p99_us"], 1),
+        "CPU time of the spenders, of a core": round(share, 2),
         "stored": stored,
         "memory": memory.figures(),
         "memory documented, MB": round(
