@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from relay.client.closes import Kicked as Kicked
     from relay.client.closes import LimitExceeded as LimitExceeded
     from relay.client.closes import LoginTimeout as LoginTimeout
+    from relay.client.closes import LoginUnavailable as LoginUnavailable
     from relay.client.closes import NameRefused as NameRefused
     from relay.client.closes import Overloaded as Overloaded
     from relay.client.closes import ProtocolViolation as ProtocolViolation
@@ -156,8 +157,8 @@ _HOMES: Final = {
     "relay.client.device_key": ("DeviceKey",),
     "relay.client.closes": (
         "ClosedByServer", "ClosedNormally", "DeviceRevoked", "GoingAway", "Idle", "Kicked",
-        "LimitExceeded", "LoginTimeout", "NameRefused", "Overloaded", "ProtocolViolation",
-        "Replaced", "ServerFailed", "TooSlow",
+        "LimitExceeded", "LoginTimeout", "LoginUnavailable", "NameRefused", "Overloaded",
+        "ProtocolViolation", "Replaced", "ServerFailed", "TooSlow",
     ),
     "relay.client.errors": (
         "ClientClosed", "ClientError", "ClientForked", "ConnectFailed", "ConnectionLost",

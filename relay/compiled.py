@@ -77,6 +77,7 @@ MODULES: Final = (
     "relay.store.decide",
     "relay.store.log",
     "relay.store.opened",
+    "relay.store.place",
     "relay.store.read_budget",
     "relay.store.sqlite",
     "relay.store.state",

@@ -20,7 +20,7 @@ from relay.cli.who import Person, Who, person_at
 from relay.client.address import Address, fingerprint_mistake
 from relay.client.aio import Client
 from relay.client.backoff import Backoff
-from relay.client.closes import GoingAway, Overloaded, ServerFailed
+from relay.client.closes import GoingAway, LoginUnavailable, Overloaded, ServerFailed
 from relay.client.device_key import DeviceKey
 from relay.client.errors import (
     ClientError,
@@ -48,7 +48,9 @@ from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
 from relay.terminal.screens import stderr_notice
 
-_PASSING = (ConnectFailed, ConnectionLost, GoingAway, Overloaded, ServerFailed)
+_PASSING = (
+    ConnectFailed, ConnectionLost, GoingAway, LoginUnavailable, Overloaded, ServerFailed,
+)  # fmt: skip
 """Why there may be no connection now, and one later."""
 
 

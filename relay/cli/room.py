@@ -24,7 +24,9 @@ from relay.client.aio import Client
 from relay.client.events import LogEntry
 from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
 from relay.terminal.notices import members_notice
+from relay.terminal.room_list import listed_rooms
 from relay.terminal.room_notices import info_lines, keep_words, list_line
+from relay.terminal.screens import stderr_notice
 
 UNLISTED: Final = click.option(
     "--unlisted", is_flag=True, help="Who is no member does not find it in lists."
@@ -70,11 +72,14 @@ def list_(target: Target, who: Who, as_json: bool, mine: bool) -> int:
     """List the rooms that you may see, and what is unread in yours."""
 
     async def use(client: Client) -> int:
-        for found in await client.rooms(mine=mine):
+        rooms, missing = await listed_rooms(client, mine=mine)
+        for found in rooms:
             if as_json:
                 print_json(found._asdict())
             else:
                 print_line(list_line(found))
+        if missing:
+            stderr_notice(missing)
         return Exit.OK
 
     return run_connected(target, who, use)

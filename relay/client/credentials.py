@@ -109,10 +109,7 @@ class KeyChoice:
             path = Path(self._key)
             if path.exists() or not wanted:
                 return files.load(path), False
-            made = DeviceKey.generate()
-            made.name = self._name
-            made.save(path)
-            return made, True
+            return files.make(path, self._name), True
         found = files.find(server_id, self._name)
         if found is not None:
             return found, False

@@ -106,7 +106,10 @@ class KeyFiles:
         Raises:
             UsageError: it cannot be written.
         """
-        path = self.path_of(server_id, name)
+        return self.make(self.path_of(server_id, name), name, passphrase)
+
+    def make(self, path: Path, name: str, passphrase: str | None = None) -> DeviceKey:
+        """Make a key for a name in this file, as ``create`` does."""
         key = DeviceKey.generate()
         key.name = name
         try:

@@ -318,6 +318,7 @@ class SqlitePartition:
     def due(self, now_ms: int) -> list[str]:
         """See ``log.Partition``."""
         with self._one_user:
+            self._place.look(now_ms)
             try:
                 return self._open().committed.due(now_ms)
             except apsw.Error as error:

@@ -36,6 +36,7 @@ from relay.terminal.notices import Narrator, choices, members_notice, others_not
 from relay.terminal.pending import Pending
 from relay.terminal.presence import Presence
 from relay.terminal.room_commands import Change
+from relay.terminal.room_list import listed_rooms
 from relay.terminal.room_notices import (
     info_lines,
     is_member,
@@ -368,10 +369,12 @@ class Chat:
             self.screen.notice(line)
 
     async def _rooms(self) -> None:
-        rooms = await self.client.rooms()
+        rooms, missing = await listed_rooms(self.client)
         for room in rooms:
             self.screen.notice(list_line(room))
-        if not rooms:
+        if missing:
+            self.screen.notice(missing)
+        elif not rooms:
             self.screen.notice("there are no rooms yet")
 
     async def _change(self, change: Change) -> None:

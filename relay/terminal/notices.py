@@ -34,6 +34,7 @@ _WHY_AWAY: Final = {
     "TOO_SLOW": "this side read too slowly",
     "OVERLOADED": "the server has too many connections",
     "LOGIN_TIMEOUT": "the login took too long",
+    "LOGIN_UNAVAILABLE": "the server cannot look up your account now",
 }
 """The close codes after which the client comes back by itself. The protocol's own words for them
 speak to authors of clients ("connect again"), and a person would take them for an order."""

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -326,6 +328,21 @@ def test_a_key_file_of_the_programs_own(files: KeyFiles, tmp_path: Path) -> None
     assert again.key is not None
     assert again.key.public == made.key.public
     assert not again.may_register
+
+
+@pytest.mark.usefixtures("_nothing_is_claimed")
+def test_programs_that_make_a_file_at_once_have_one_key(files: KeyFiles, tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    def make(_: int) -> bytes:
+        choice = KeyChoice("bot", tmp_path / "bot.key", True, None, files)
+        together.wait()
+        key = choice.at(SERVER).key
+        assert key is not None
+        return key.public
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(make, range(8)))) == 1
 
 
 def test_a_guest_has_none(files: KeyFiles) -> None:

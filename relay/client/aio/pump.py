@@ -13,10 +13,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator
+from functools import partial
 from typing import Any, cast
 
 from relay.client.address import Address
 from relay.client.aio.dial import dial_tcp
+from relay.client.aio.keeping import Keeping
 from relay.client.aio.thread import in_thread
 from relay.client.aio.transport import ClientProtocol
 from relay.client.errors import ClientClosed, ClientError, KeyFileError
@@ -63,6 +65,7 @@ class Pump:
         """Connects, and connects again; None before ``start``."""
         self._work: asyncio.Task[None] | None = None
         """Does a proof of work; None: none is asked for."""
+        self._keeping = Keeping()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._settle_due = False
@@ -94,6 +97,7 @@ class Pump:
         if self._protocol is None or not self._protocol.connected:
             dialler.cancel()  # in the middle of a dial, of a pause, or of a question to a person
         await asyncio.wait({dialler})
+        await self._keeping.finish()
         if not dialler.cancelled():
             dialler.result()
 
@@ -115,6 +119,9 @@ class Pump:
         """This is a copy in a forked child: the socket and the tasks are the parent's."""
         protocol, self._protocol = self._protocol, None
         self._dialler = self._timer = self._work = None
+        self._keeping = Keeping()
+        self.state.seen()  # the parent keeps it
+        self.state.key.take_changes()
         if protocol is not None:
             protocol.forked()
         with contextlib.suppress(RuntimeError):  # the loop belongs to another thread
@@ -219,9 +226,9 @@ class Pump:
                 change.set_result(None)
         seen = state.seen()
         if seen is not None:
-            state.options.key_choice.keep(*seen)
+            self._keeping.add(partial(state.options.key_choice.keep, *seen))
         if state.key.changes:
-            self._policy.keep(state.key.take_changes())
+            self._keeping.add(partial(self._policy.keep, state.key.take_changes()))
         self._flush()
 
     def _give_space(self) -> None:

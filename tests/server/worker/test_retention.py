@@ -159,6 +159,7 @@ async def test_a_deleted_room_leaves_no_word(tmp_path: Path) -> None:
         await Checkpointer(partition, asyncio.to_thread).run()
         assert not leftovers(tmp_path / "data", rb"secret topic|alice \d+")
         bob = await TestClient.login(cluster.other(LOG), "bob")
+        await done(bob, requests.Create())
         bob.send(LOG, 1)
         await bob.acked(LOG, 1)
         await look(home)
