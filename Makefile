@@ -161,13 +161,13 @@ $(VPY):
 	  || { echo "Relay's setup needs pip; on Debian: apt install python3-pip" >&2; exit 1; }
 	$(PYTHON) -m venv --clear --without-pip $(VENV)
 
-$(VENV)/.run: $(VPY) requirements/run.txt pyproject.toml
+$(VENV)/.run: $(VPY) requirements/run.txt pyproject.toml relay/__init__.py
 	$(PIP) install -q --require-hashes -r requirements/run.txt
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $@
 
 # The tests' environment holds all that the server needs, at the same versions.
-$(VENV)/.dev: $(VPY) requirements/dev.txt requirements/run.txt pyproject.toml
+$(VENV)/.dev: $(VPY) requirements/dev.txt requirements/run.txt pyproject.toml relay/__init__.py
 	$(PIP) install -q --require-hashes -r requirements/dev.txt
 	$(PIP) install -q --no-deps --no-build-isolation -e .
 	@touch $(VENV)/.run $@

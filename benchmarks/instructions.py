@@ -5,6 +5,7 @@ changes can be seen; they say nothing of the kernel, of caches, or of waiting. A
 in this process, as in ``benchmarks.micro.test_message``: bytes of a sender in, one turn, bytes out.
 The clients read nothing meanwhile. callgrind makes a process fifty times slower, so clocks are
 late: a room with many members rests between its messages, and its deliveries are fewer.
+Several rooms take turns, as in the benchmark of small rooms; then the sender is in none of them.
 
 In a checkout without ``relay/`` (``make compiled-checkout``) it counts the compiled build.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import itertools
 import os
 import re
 import subprocess
@@ -40,12 +42,14 @@ def main() -> int:
     """Run this program again under valgrind, and print what it counted."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.instructions")
     parser.add_argument("--members", type=int, default=1, help="the sender is the first (1)")
+    parser.add_argument("--rooms", type=int, default=1, help="with so many members each (1)")
+    parser.add_argument("--per-record", type=int, default=1, help="messages in a record (1)")
     parser.add_argument("--messages", type=int, default=100, help="that are counted (100)")
     parser.add_argument("--functions", type=int, default=30, help="to name (30)")
     options = parser.parse_args()
     if OUT in os.environ:
         asyncio.set_event_loop(loop := uvloop.new_event_loop())
-        loop.run_until_complete(_count(options.members, options.messages))
+        loop.run_until_complete(_count(options))
         sys.stdout.flush()
         os._exit(0)  # what ends a cluster is of no interest, and slow here
     with tempfile.TemporaryDirectory() as directory:
@@ -61,14 +65,17 @@ def main() -> int:
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
     lines = re.findall(r"^ *([\d,]+) \(.*?\) +(\S.*)$", listed, re.MULTILINE)
-    counted = [(int(count.replace(",", "")) // options.messages, name) for count, name in lines]
+    messages = options.messages // options.per_record * options.per_record
+    counted = [(int(count.replace(",", "")) // messages, name) for count, name in lines]
     print(f"{build()}: {counted[0][0]:,} instructions for a message; with what they call:")
     for count, name in counted[1 : options.functions + 1]:
         print(f"{count:10,}  {name.rpartition(':')[2].partition(' [')[0]}")
     return 0
 
 
-async def _count(members: int, messages: int) -> None:
+async def _count(options: argparse.Namespace) -> None:
+    logs = [f"room{number}" for number in range(options.rooms)]
+    per_record: int = options.per_record
     with tempfile.TemporaryDirectory() as directory:
         cluster = Cluster(Path(directory), 1)
         await cluster.__aenter__()
@@ -76,23 +83,30 @@ async def _count(members: int, messages: int) -> None:
         for task in worker._tasks:
             task.cancel()  # nothing but messages from here on
         sender = await TestClient.login(worker, "sender")
-        if members:
-            await sender.join("lobby")
-        for number in range(1, members):
-            member = await TestClient.login(worker, f"member{number}")
-            await member.join("lobby")
+        for log in logs:
+            for number in range(options.members):
+                if number or len(logs) > 1:
+                    member = await TestClient.login(worker, f"{log}member{number}")
+                    await member.join(log)
+                else:
+                    await sender.join(log)
         stream = cluster.session("sender").stream
-        records = [
-            sender.sealed(pack(Send("lobby", counter, 0, "", bytes(200))))
-            for counter in range(1, WARMING + messages + 1)
-        ]
+        counters = dict.fromkeys(logs, 0)
+        warming = max(WARMING, 2 * len(logs)) // per_record
+        counted = options.messages // per_record
+        records: list[bytes] = []
+        for log in itertools.islice(itertools.cycle(logs), warming + counted):
+            first = counters[log] + 1
+            counters[log] += per_record
+            some = [Send(log, first + n, 0, "", bytes(200)) for n in range(per_record)]
+            records.append(sender.sealed(b"".join(map(pack, some))))
         gc.collect()
         gc.freeze()
-        _send(worker, stream, records[:WARMING])
+        _send(worker, stream, records[:warming])
         _instrument("on")
-        _send(worker, stream, records[WARMING:])
+        _send(worker, stream, records[warming:])
         _instrument("off")
-        assert worker.parts.home.publishing.accepted == WARMING + messages
+        assert worker.parts.home.publishing.accepted == (warming + counted) * per_record
 
 
 def _send(worker: Worker, stream: Stream, records: list[bytes]) -> None:

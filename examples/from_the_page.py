@@ -88,6 +88,7 @@ class Relay:
         ext = body[42 + len(spki) :]
         if len(ext) < 2 or len(ext) - 2 != int.from_bytes(ext[:2], "big"):
             raise SystemExit("the server broke the protocol")
+        claimed = server_id(ext[2:])
         found = base64.b32encode(H(spki)).decode().lower().rstrip("=")  # [3.2]
         if not hmac.compare_digest(found, fingerprint):
             raise SystemExit(f"another key than expected: {found}")
@@ -118,7 +119,9 @@ class Relay:
         if finished[4] != 0 or not hmac.compare_digest(expected, finished[1125:]):
             raise SystemExit("the server does not have the key that it showed")
         self.sock.sendall(framed(4, mac(L(hs, "c confirm", t3, 32), t3)))  # [3.5]
-        self.spki_hash = H(spki)
+        # What the server claims counts only now. Without a file of pins there is nothing to compare
+        # it with: a client that keeps anything for a server asks first (6.7).
+        self.spki_hash, self.server_id = H(spki), claimed or H(spki)
         self.login_binding = L(L(hs, "exporter", t3, 32), "client login", H(spki), 32)
         self.out, self.into = Direction(L(hs, "c ap", t3, 32)), Direction(L(hs, "s ap", t3, 32))
         # The server pings after 30 s of silence, so silence for 90 s means that it is gone; that is
@@ -211,10 +214,23 @@ def login(relay: Relay, name: str, key: Ed25519PrivateKey) -> None:
         said += relay.spki_hash + public + bytes([len(handle)]) + handle
         return key.sign(said)
 
-    root = b"relay/1 device link\0\1\1" + relay.spki_hash + bytes([len(handle)]) + handle
+    root = b"relay/1 device link\0\1\1" + relay.server_id + bytes([len(handle)]) + handle
     root += os.urandom(16) + bytes(2) + bytes(32) + b"\1" + public + b"\1" + public
     relay.send(REGISTER, 1, name, public, proof(2), root + key.sign(root), b"")
     relay.send(HELLO, name, os.urandom(16), "", "from_the_page", public, proof(1))
+
+
+def server_id(items: bytes) -> bytes:
+    """Return item 1 of ext; nothing if there is none. [3.1]"""
+    found = b""
+    while items:
+        head, value = items[:2], items[2:]
+        if len(head) < 2 or len(value) < head[1] or (head[0] == 1 and (found or head[1] != 32)):
+            raise SystemExit("the server broke the protocol")
+        if head[0] == 1:
+            found = value[:32]
+        items = value[head[1] :]
+    return found
 
 
 def framed(kind: int, body: bytes) -> bytes:
@@ -244,7 +260,7 @@ def main(address: str, name: str, room: str, text: str = "", key: str = "") -> N
             if text:
                 relay.send(SEND, room, 1, 0, "text/plain", text.encode())  # [6.3]
         elif op == ENTRY:
-            log, _, seq, _, time_ms, sender, _, _, _, kind, _, body = fields
+            log, _, seq, _, time_ms, sender, _, _, _, kind, _, body = fields[:12]  # more may follow
             if kind == MESSAGE:  # what else there is it need not show
                 clock = time.strftime("%H:%M", time.localtime(time_ms / 1000))
                 print(f"{clock} {log} {seq} {sender}| {harmless(body)}", flush=True)
@@ -254,7 +270,8 @@ def main(address: str, name: str, room: str, text: str = "", key: str = "") -> N
         elif op == ACK:
             stored = fields[3]
         elif op in (REFUSED, ERROR):
-            raise SystemExit(f"refused: error code {fields[-3]}, {harmless(fields[-1].encode())}")
+            code, text = (fields[2], fields[4]) if op == REFUSED else (fields[1], fields[3])
+            raise SystemExit(f"refused: error code {code}, {harmless(text.encode())}")
         if live and stored is not None and seen >= stored:
             relay.close()
             return

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from relay.client.address import Address as Address
     from relay.client.address import parse_address as parse_address
     from relay.client.aio import Client as Client
-    from relay.client.aio.pump import Post as Post
+    from relay.client.aio.posts import Post as Post
     from relay.client.aio.room import Room as Room
     from relay.client.blocking import BlockingClient as BlockingClient
-    from relay.client.blocking.pump import BlockingPost as BlockingPost
+    from relay.client.blocking.posts import BlockingPost as BlockingPost
     from relay.client.blocking.room import BlockingRoom as BlockingRoom
     from relay.client.closes import ClosedByServer as ClosedByServer
     from relay.client.closes import ClosedNormally as ClosedNormally
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from relay.client.closes import Kicked as Kicked
     from relay.client.closes import LimitExceeded as LimitExceeded
     from relay.client.closes import LoginTimeout as LoginTimeout
+    from relay.client.closes import LoginUnavailable as LoginUnavailable
     from relay.client.closes import NameRefused as NameRefused
     from relay.client.closes import Overloaded as Overloaded
     from relay.client.closes import ProtocolViolation as ProtocolViolation
@@ -140,7 +141,7 @@ if TYPE_CHECKING:
     from relay.errors import RelayError as RelayError
     from relay.errors import UsageError as UsageError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 _HOMES: Final = {
     "relay.chat.accounts.answers": ("Seen",),
@@ -151,16 +152,16 @@ _HOMES: Final = {
     ),
     "relay.client.address": ("Address", "parse_address"),
     "relay.client.aio": ("Client",),
-    "relay.client.aio.pump": ("Post",),
+    "relay.client.aio.posts": ("Post",),
     "relay.client.aio.room": ("Room",),
     "relay.client.blocking": ("BlockingClient",),
-    "relay.client.blocking.pump": ("BlockingPost",),
+    "relay.client.blocking.posts": ("BlockingPost",),
     "relay.client.blocking.room": ("BlockingRoom",),
     "relay.client.device_key": ("DeviceKey",),
     "relay.client.closes": (
         "ClosedByServer", "ClosedNormally", "DeviceRevoked", "GoingAway", "Idle", "Kicked",
-        "LimitExceeded", "LoginTimeout", "NameRefused", "Overloaded", "ProtocolViolation",
-        "Replaced", "ServerFailed", "TooSlow",
+        "LimitExceeded", "LoginTimeout", "LoginUnavailable", "NameRefused", "Overloaded",
+        "ProtocolViolation", "Replaced", "ServerFailed", "TooSlow",
     ),
     "relay.client.errors": (
         "ClientClosed", "ClientError", "ClientForked", "ConnectFailed", "ConnectionLost",
@@ -193,6 +194,7 @@ _HOMES: Final = {
     "relay.client.trust": ("KeyPolicy",),
     "relay.errors": ("RelayError", "UsageError"),
 }  # fmt: skip
+__all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 

@@ -101,6 +101,8 @@ EDITS_SHOWN_MAX: Final = 64
 """The last ones of a message, of which the newest that is not erased is what it reads now."""
 RETRY_MS: Final = 500
 """When a client that was refused with BUSY or UNAVAILABLE asks again."""
+RETRY_MS_MAX: Final = 60_000
+"""No server says more, and a client takes more for this: none can have it wait for weeks."""
 ROSTER_NAMES_MAX: Final = 200
 """Above so many members a room's join and leave events carry only the count."""
 

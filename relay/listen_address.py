@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,8 @@ AUTO: Final = "auto"
 """Stands for an address that nobody has to choose."""
 OFF: Final = "off"
 """Stands for no address, where there may be none."""
+UNIX_PATH_BYTES_MAX: Final = 107
+"""The kernel's limit for the path of a socket, its end not counted."""
 _PORT_DIGITS_MAX: Final = 5
 
 
@@ -32,6 +35,8 @@ def parse_listen_address(
         path = Path(text.removeprefix(UNIX))
         if not path.is_absolute() or "\0" in text:
             raise UsageError("expected a full path after unix:, as in unix:/run/relay/control")
+        if len(os.fsencode(path)) > UNIX_PATH_BYTES_MAX:
+            raise UsageError(f"expected a path of at most {UNIX_PATH_BYTES_MAX} bytes after unix:")
         return path
     host, colon, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):

@@ -274,7 +274,7 @@ class Store(Struct, frozen=True, kw_only=True):
             description="The data directory. It holds the messages and the server's key.",
             extra={"path": "required"},
         ),
-    ] = field(default_factory=lambda: str(user_directory("data", "give --data")))
+    ] = field(default_factory=lambda: str(user_directory("data", "give --data, or store.data")))
     durability: Annotated[
         Literal["process", "power"],
         Meta(

@@ -35,6 +35,7 @@ def template() -> str:
             takes += " Changes with a reload."
         for text in (why, takes):
             lines += [f"# {line}" for line in textwrap.wrap(text, _WIDTH, break_on_hyphens=False)]
-        value = EXAMPLES.get(setting.path, setting.default)
+        example = EXAMPLES.get(setting.path)  # the default may need a home directory: not asked for
+        value = setting.default if example is None else example
         lines += [f"#{setting.key} = {as_toml(value)}", ""]
     return "\n".join(lines)

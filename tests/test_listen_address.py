@@ -41,6 +41,7 @@ def test_parse(text: str, parsed: tuple[str, int]) -> None:
         "[::1]7",
         "unix:relative",
         "unix:",
+        "unix:/" + "x" * 107,
     ],
 )
 def test_malformed(text: str) -> None:
@@ -51,5 +52,6 @@ def test_malformed(text: str) -> None:
 
 def test_a_unix_socket_where_it_may_be_one() -> None:
     assert parse_listen_address("unix:/run/relay/web", unix=True) == Path("/run/relay/web")
+    assert parse_listen_address("unix:/" + "x" * 106, unix=True)
     with pytest.raises(UsageError, match="expected HOST:PORT"):
         parse_listen_address("unix:/run/relay/web")

@@ -15,6 +15,8 @@ from ctypes import c_uint64
 from multiprocessing.sharedctypes import RawValue
 from typing import Final, Self
 
+import psutil
+
 from benchmarks.load import payload, publishers
 from benchmarks.load.publishers import RelayPublisher
 from benchmarks.measure.machine import HOST
@@ -57,6 +59,12 @@ class Background:
         if not self._process.is_alive():
             raise RuntimeError(f"the load {self._process.name} has ended; its words are above")
         return self._done.value
+
+    @property
+    def cpu_s(self) -> float:
+        """What it has used of the processor's time."""
+        times = psutil.Process(self._process.pid).cpu_times()
+        return times.user + times.system
 
 
 def _main(work: Callable[..., None], done: c_uint64, args: tuple[object, ...]) -> None:

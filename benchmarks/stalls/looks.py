@@ -8,6 +8,7 @@ may itself wait for a CPU.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,6 +61,42 @@ def _doing(pid: int, tid: int) -> str:
             target = Path(f"/proc/{pid}/fd/{int(words[1], 16)}").readlink()
             return f"{call} {target.name}"
     return call
+
+
+class OtherThreads:
+    """How long the threads of a process, but for the main one, were ready and waited for a CPU.
+
+    One of them may have the interpreter meanwhile, and then the loop waits as well.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._files: dict[int, int] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See which threads there are."""
+        with contextlib.suppress(OSError):
+            for task in Path(f"/proc/{self._pid}/task").iterdir():
+                tid = int(task.name)
+                if tid != self._pid and tid not in self._files:
+                    with contextlib.suppress(OSError):
+                        self._files[tid] = os.open(task / "schedstat", os.O_RDONLY | os.O_CLOEXEC)
+
+    def waited_ns(self) -> int:
+        """Return the sum. A thread that has ended is forgotten."""
+        waited_ns = 0
+        for tid, fd in list(self._files.items()):
+            try:
+                waited_ns += int(os.pread(fd, 128, 0).split()[1])
+            except OSError:
+                os.close(self._files.pop(tid))
+        return waited_ns
+
+    def close(self) -> None:
+        """Close the files."""
+        while self._files:
+            os.close(self._files.popitem()[1])
 
 
 def summary(looks: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from benchmarks.measure.latency import Delays
-from benchmarks.stalls.looks import look
+from benchmarks.stalls.looks import OtherThreads, look
 from relay.wire.envelopes import Ack, Refused, Send
 from relay.wire.packing import pack
 from tests.support.processes import Scheduled, scheduled
@@ -26,6 +26,8 @@ STALL_S: Final = 0.050
 LOOK_S: Final = 0.015
 """After so long it is looked at what the worker does, until it answers: a quarter of a millisecond
 each time."""
+WAKE_NS: Final = 2_000_000
+"""The kernel wakes in whole milliseconds: so late is in time."""
 BODY: Final = bytes(64)
 DEADLINE_S: Final = 30.0
 
@@ -44,6 +46,11 @@ class Stall:
     """Of that delay: it was ready, and waited for a CPU."""
     probe_waited_ns: int
     """Of that delay: the process that probes waited for a CPU."""
+    others_waited_ns: int = 0
+    """Other threads of the worker were ready meanwhile, and waited for a CPU."""
+    probe_late_ns: int = 0
+    """By so much the process that probes was late with what it had to do meanwhile, whatever kept
+    it: it may have been the whole machine."""
     looks: tuple[str, ...] = ()
     """What the worker was seen to do meanwhile (``looks``)."""
     probes: int = 1
@@ -51,8 +58,13 @@ class Stall:
 
     @property
     def own_ns(self) -> int:
-        """What is left of the delay without the waiting for CPUs."""
-        return self.delay_ns - self.waited_ns - self.probe_waited_ns
+        """What is left of the delay without the waiting for CPUs.
+
+        While the loop sleeps in a futex, another thread has the interpreter, and may have no CPU.
+        """
+        probe_ns = max(self.probe_waited_ns, self.probe_late_ns)
+        others_ns = min(max(self.blocked_ns - probe_ns, 0), self.others_waited_ns)
+        return self.delay_ns - self.waited_ns - probe_ns - others_ns
 
     @property
     def explained(self) -> bool:
@@ -72,6 +84,9 @@ class _Sent(NamedTuple):
     worker: Scheduled
     probe: Scheduled
     """The times of both processes when it was sent."""
+    others_waited_ns: int
+    late_ns: int
+    """As of when it was due."""
 
 
 class Prober:
@@ -96,6 +111,9 @@ class Prober:
         """From when each was due."""
         self.stalls: list[Stall] = []
         self._looks: list[str] = []
+        self.threads = OtherThreads(pid)
+        self.late_ns = 0
+        """How late the process that probes has been with anything, all together."""
 
     def look(self, now_ns: int) -> None:
         """See what the worker does, if it is late with an answer."""
@@ -110,7 +128,15 @@ class Prober:
     def send(self) -> None:
         """Send the probe that is due."""
         self._counter += 1
-        self._sent.append(_Sent(self.due_ns, scheduled(self._pid), scheduled(os.getpid())))
+        self._sent.append(
+            _Sent(
+                self.due_ns,
+                scheduled(self._pid),
+                scheduled(os.getpid()),
+                self.threads.waited_ns(),
+                self.late_ns - (time.monotonic_ns() - self.due_ns),
+            )
+        )
         self.client.send_content(pack(Send(self._log, self._counter, 0, "", BODY)))
         self.due_ns += int(EVERY_S * 1e9)
 
@@ -136,6 +162,8 @@ class Prober:
             worker.ran_ns - sent.worker.ran_ns,
             worker.waited_ns - sent.worker.waited_ns,
             probe.waited_ns - sent.probe.waited_ns,
+            max(self.threads.waited_ns() - sent.others_waited_ns, 0),
+            self.late_ns - sent.late_ns,
             tuple(looks),
         )
         last = self.stalls[-1] if self.stalls else None
@@ -172,12 +200,18 @@ def probe(probers: list[Prober], seconds: float, meanwhile: Callable[[], None]) 
     while (now_ns := time.monotonic_ns()) < end_ns:
         if now_ns >= look_ns:
             meanwhile()
+            for prober in probers:
+                prober.threads.refresh()
             look_ns += 1_000_000_000
         for prober in probers:
             while prober.due_ns <= now_ns:
                 prober.send()
-        left_ns = min(prober.due_ns for prober in probers) - time.monotonic_ns()
-        for fileno, _ in epoll.poll(max(left_ns, 0) / 1e9):
+        due_ns = min(prober.due_ns for prober in probers)
+        ready = epoll.poll(max(due_ns - time.monotonic_ns(), 0) / 1e9)
+        late_ns = max(time.monotonic_ns() - due_ns - WAKE_NS, 0)
+        for prober in probers:
+            prober.late_ns += late_ns
+        for fileno, _ in ready:
             by_fileno[fileno].take()
         for prober in probers:
             prober.look(time.monotonic_ns())

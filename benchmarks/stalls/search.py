@@ -7,7 +7,9 @@ talk, somebody else exports what is theirs, for which all rooms are read; and re
 a minute what a room has beyond its newest messages. Each worker's loop is probed every 5 ms.
 
 The load has low priority, so that the server has the CPUs when it wants them. A delay is still
-compared with how long the worker was ready and waited for a CPU: that is the machine's doing.
+compared with how long the worker was ready and waited for a CPU: that is the machine's doing. So it
+is, as far as the loop sleeps, if another thread of the worker waited for one, which may have the
+interpreter, or if the process that probes was late itself.
 """
 
 from __future__ import annotations
@@ -166,7 +168,9 @@ class Findings:
         return (
             f"{verdict}: at {second:.2f} s, {stall.delay_ns / 1e6:.0f} ms ({stall.probes} probes): "
             f"ran {stall.ran_ns / 1e6:.0f}, waited {stall.waited_ns / 1e6:.0f}, neither "
-            f"{stall.blocked_ns / 1e6:.0f}; the probe waited {stall.probe_waited_ns / 1e6:.0f}"
+            f"{stall.blocked_ns / 1e6:.0f}; the probe waited {stall.probe_waited_ns / 1e6:.0f} and "
+            f"was late by {stall.probe_late_ns / 1e6:.0f}, other threads of the worker waited "
+            f"{stall.others_waited_ns / 1e6:.0f}"
             + "".join(f"; {cause}" for cause in causes)
             + ("" if stall.explained else f"; seen: {summary(stall.looks) or NOTHING}")
         )
@@ -251,6 +255,7 @@ def find_stalls(data: Path, seconds: float, load: Load, *, collections: bool = F
             client = server.client_on(worker, f"prober{worker}-")
             stack.callback(client.close)
             probers.append(Prober(client, log, server.pid_of(worker)))
+            stack.callback(probers[-1].threads.close)
         port, size = server.port, payload.SIZE_BYTES
         works = {
             "messages": Background(background.speak, port, hall, load.rate, size),

@@ -65,17 +65,32 @@ def test_a_worker_that_stands_still_is_seen(tmp_path: Path) -> None:
         stopping.join()
         for prober in probers:
             prober.client.close()
+            prober.threads.close()
     seen = [stall for stall in probers[0].stalls if stall.blocked_ns > STALL_S * 1e9]
     assert seen
     assert not all(stall.explained for stall in seen)
 
 
 @pytest.mark.parametrize(
-    ("waited_ms", "probe_waited_ms", "explained"), [(0, 0, False), (60, 0, True), (30, 30, True)]
+    ("ran_ms", "waited_ms", "probe_waited_ms", "others_ms", "late_ms", "explained"),
+    [
+        (20, 0, 0, 0, 0, False),
+        (20, 60, 0, 0, 0, True),
+        (20, 30, 30, 0, 0, True),
+        (20, 0, 0, 60, 0, True),
+        (20, 0, 10, 0, 60, True),
+        (20, 30, 0, 20, 10, True),
+        # It ran itself: who waited besides held nobody up.
+        (90, 0, 0, 60, 0, False),
+    ],
 )
-def test_what_explains_a_stall(waited_ms: int, probe_waited_ms: int, explained: bool) -> None:
+def test_what_explains_a_stall(
+    ran_ms: int, waited_ms: int, probe_waited_ms: int, others_ms: int, late_ms: int, explained: bool
+) -> None:
     """A stall is the relay's own when it is one without the times of waiting for a CPU."""
-    stall = Stall(0, 100 * MS, 20 * MS, waited_ms * MS, probe_waited_ms * MS)
+    stall = Stall(
+        0, 100 * MS, ran_ms * MS, waited_ms * MS, probe_waited_ms * MS, others_ms * MS, late_ms * MS
+    )
     assert stall.explained == explained
     findings = Findings(0, 1.0, 0.5, [], {}, [])
     assert ("ITS OWN" in findings.words(0, stall)) != explained

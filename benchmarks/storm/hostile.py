@@ -142,6 +142,16 @@ def burn(done: c_uint64) -> None:
         done.value += 1
 
 
+def use(done: c_uint64, share: float) -> None:
+    """Use such a part of a core and nothing else, as often as who spends looks what it may do."""
+    while True:
+        began = time.monotonic()
+        used_s = time.process_time() + share * LOOK_S
+        while time.process_time() < used_s:
+            done.value += 1
+        time.sleep(max(began + LOOK_S - time.monotonic(), 0))
+
+
 class _Spender:
     """One connection that spends all that it may."""
 

@@ -39,6 +39,7 @@ STRICT: Final[dict[str, object]] = {"limits.loopback_exempt": False}
 STORMS: Final = ("return", "resume", "few", "many", "spend-1", "spend-40", "spend-1000")
 DELAYS: Final = ("calm", "burned", "storm")
 DEADLINE_S: Final = 240.0
+IDLE_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +190,15 @@ def spending(load: Load, connections: int, sources: int) -> dict[str, Any]:
         ):
             _until(lambda: attack.done)
             disk, stored, began = _disk(on.data), attack.done, time.monotonic()
+            used_s = attack.cpu_s
             during = on.delays(lambda: on.talk.for_seconds(load.seconds, load.rate))
             grown, stored = _disk(on.data) - disk, attack.done - stored
             elapsed_s = time.monotonic() - began
+            share = (attack.cpu_s - used_s) / elapsed_s
+        _until(lambda: _idle(on.server))  # what is left of the storm to do is not the program's
+        with Background(hostile.use, share) as as_much:
+            _until(lambda: as_much.done)
+            used = on.delays(lambda: on.talk.for_seconds(load.seconds, load.rate))
     limits = Limits()
     a_second = min(
         connections * min(limits.send_bytes_per_s, limits.send_bytes_per_s_per_user),
@@ -200,6 +207,9 @@ def spending(load: Load, connections: int, sources: int) -> dict[str, Any]:
     return {
         **beside,
         "storm": during,
+        "p99 beside who only uses as much CPU time as the spenders, ms": used["p99_us"] / 1000,
+        "storm, times that": round(during["p99_us"] / used["p99_us"], 1),
+        "CPU time of the spenders, of a core": round(share, 2),
         "stored": stored,
         "memory": memory.figures(),
         "memory documented, MB": round(
@@ -221,6 +231,13 @@ def _until(condition: Callable[[], object]) -> None:
         if time.monotonic() > deadline:
             raise TimeoutError("the attack does not begin")
         time.sleep(0.02)
+
+
+def _idle(server: MeasuredRelay) -> bool:
+    """Tell whether a server does next to nothing, looking for half a second."""
+    before_s = server.processes()
+    time.sleep(IDLE_LOOK_S)
+    return server.processes() - before_s < IDLE_LOOK_S / 10
 
 
 def _disk(data: Path) -> int:

@@ -167,6 +167,7 @@ class Hall:
 @pytest.mark.parametrize(
     ("of_a_worker", "home", "again"),
     [
+        (30, "killed", "alone"),
         (100, "killed", "alone"),
         (100, "killed", "in a row"),
         (400, "killed", "alone"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from enum import IntEnum
 from typing import Final
 
@@ -58,19 +59,19 @@ def is_own(target: Entry, submission: Submission) -> bool:
     return target.producer == submission.producer  # a guest's name may have been another's before
 
 
-def well_formed(kind: int, body: bytes, about_seq: int) -> bool:
-    """Tell whether an entry of this kind can be what it claims to be."""
-    if kind == Kind.MESSAGE:
-        return True
-    if kind not in WHAT or not about_seq:
+def is_offered(kind: int) -> bool:
+    """Tell whether clients send entries of a kind: none that the server notes, none unknown."""
+    return kind in WHAT or kind == Kind.MARK
+
+
+def is_reaction(body: bytes) -> bool:
+    """Tell whether a body is one of a reaction: short text without control characters."""
+    if not 0 < len(body) <= REACTION_BYTES_MAX:
         return False
-    if kind != Kind.REACTION:
-        return True
     try:
-        text = body.decode()
+        return not any(unicodedata.category(char) == "Cc" for char in body.decode())
     except UnicodeDecodeError:
         return False
-    return 0 < len(body) <= REACTION_BYTES_MAX and min(text) >= " "
 
 
 def differs(stored: Entry | None, again: Submission) -> bool:

@@ -155,6 +155,7 @@ ends with it."""
 
 GIVEN_BY_LOG: Final = ("epoch", "seq", "prev", "time_ms")
 """The fields that a submission gets by being stored; they follow the log's name."""
+FIELDS: Final = len(Entry._fields)
 CONTENT_FIELDS: Final = 6
 NO_EXTRA: Final = ("", b"", 0)
 """The last fields of an entry, where they are not packed."""
@@ -188,9 +189,16 @@ def committed(
 
 
 def unpacked(fields: list[object]) -> Entry:
-    """Return the entry of the fields that were packed: the last ones may be missing."""
-    missing = len(Entry._fields) - len(fields)
-    return Entry._make((*fields, *NO_EXTRA[-missing:]) if missing else fields)
+    """Return the entry of the fields that were packed: the last ones may be missing.
+
+    They are added to the list. Raises TypeError: it has too few, or too many.
+    """
+    missing = FIELDS - len(fields)
+    if missing:
+        fields += NO_EXTRA[-missing:]
+        if len(fields) != FIELDS:
+            raise TypeError(f"an entry has {FIELDS} fields")
+    return tuple.__new__(Entry, fields)
 
 
 def packable(entry: Entry) -> tuple[object, ...]:

@@ -103,6 +103,21 @@ def is_inbox(name: str) -> bool:
     return name.startswith(INBOX_PREFIX) and is_handle(name[1:])
 
 
+def person_error(name: str) -> str:
+    """Tell why nobody who logs in can have a canonical name; empty: it can be had."""
+    bare = name.removeprefix(GUEST_PREFIX)
+    if not is_handle(name) and not is_guest(name):
+        return "a-z, 0-9, _ and -, 2 to 32 characters"
+    return "the name is reserved, or looks like one that is" if is_reserved(bare) else ""
+
+
+def display_error(text: str) -> str:
+    """Tell why a text is no display name; empty: it is one."""
+    if len(text) > limits.DISPLAY_NAME_CHARS_MAX:
+        return f"a display name has at most {limits.DISPLAY_NAME_CHARS_MAX} characters"
+    return "" if is_display(text) else "the display name has characters not allowed"
+
+
 def is_display(text: str) -> bool:
     """True for a display name that shows as it is, and only where it stands.
 

@@ -134,11 +134,11 @@ def _taken_or_not(name: str, help_: str, done: str, *, blocked: bool) -> None:
 
 _taken_or_not(
     "block",
-    "Take no more direct messages of USER. They are not told.",
-    "not taken any more",
+    "Block direct messages from USER. They are not told.",
+    "blocked",
     blocked=True,
 )
-_taken_or_not("unblock", "Take direct messages of USER again.", "taken again", blocked=False)
+_taken_or_not("unblock", "Accept direct messages from USER again.", "accepted again", blocked=False)
 
 
 @account.command()

@@ -116,8 +116,9 @@ class Aliases:
         """Let one program after the other read and write the file."""
         try:
             make_directory(self.path.parent)
+            flags = os.O_WRONLY | os.O_CREAT
             with (
-                self.path.with_suffix(".lock").open("ab") as lock,
+                os.fdopen(open_regular(self.path.with_suffix(".lock"), flags), "ab") as lock,
                 locked(lock.fileno(), shared=False, timeout_s=LOCK_S),
             ):
                 yield

@@ -9,11 +9,12 @@ import click
 
 from relay import limits
 from relay.cli.connecting import run_connected
-from relay.cli.exits import Exit
+from relay.cli.exits import CommandError, Exit
 from relay.cli.names import checked_room
 from relay.cli.options import Target, places, target_options
 from relay.cli.who import Who, who_options
 from relay.client.aio import Client
+from relay.client.refusals import MembersOnly
 from relay.terminal.chat import Chat
 from relay.terminal.lines import read_lines
 from relay.terminal.output import Output
@@ -50,7 +51,13 @@ def chat(target: Target, who: Who, room: str | None, last: int) -> int:
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
 
     async def use(client: Client) -> int:
-        well = await (_at_terminal if interactive else _through_pipes)(client, room, last)
+        try:
+            well = await (_at_terminal if interactive else _through_pipes)(client, room, last)
+        except MembersOnly:
+            raise CommandError(
+                f"the room {room} is private: somebody in it has to invite you. 'relay room list'"
+                " names the rooms that you may enter; 'relay chat ADDRESS ROOM' enters one"
+            ) from None
         return Exit.OK if well else Exit.FAILED
 
     try:

@@ -69,8 +69,9 @@ def init(file: Path | None) -> int:
     """
     from relay.settings_file import template
 
+    text = template()
     if file is None or file == STANDARD:
-        for line in template().splitlines():
+        for line in text.splitlines():
             print_whole(line)
         return Exit.OK
     try:
@@ -82,7 +83,7 @@ def init(file: Path | None) -> int:
         ) from None
     try:
         with new:
-            new.write(template())
+            new.write(text)
     except OSError as error:
         file.unlink()  # half of it would be taken for all
         raise UsageError(f"{file}: {error.strerror}") from None

@@ -16,11 +16,11 @@ from relay.cli.exits import CommandError, Exit, debugging, report_internal
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.cli.server_keys import accept_unknown, changed_key, is_new, remember
-from relay.cli.who import Person, Who, person_at
+from relay.cli.who import Who, person_at
 from relay.client.address import Address, fingerprint_mistake
 from relay.client.aio import Client
 from relay.client.backoff import Backoff
-from relay.client.closes import GoingAway, Overloaded, ServerFailed
+from relay.client.closes import GoingAway, LoginUnavailable, Overloaded, ServerFailed
 from relay.client.device_key import DeviceKey
 from relay.client.errors import (
     ClientError,
@@ -38,7 +38,6 @@ from relay.client.refusals import (
     InvitationNeeded,
     KeyRefused,
     LooksAlike,
-    NameInvalid,
     NameTaken,
     NotRegistered,
     Refused,
@@ -48,7 +47,9 @@ from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
 from relay.terminal.screens import stderr_notice
 
-_PASSING = (ConnectFailed, ConnectionLost, GoingAway, Overloaded, ServerFailed)
+_PASSING = (
+    ConnectFailed, ConnectionLost, GoingAway, LoginUnavailable, Overloaded, ServerFailed,
+)  # fmt: skip
 """Why there may be no connection now, and one later."""
 
 
@@ -87,14 +88,11 @@ def run_connected(
     new = is_new(address, known)
     given_key: DeviceKey | None = client_options.get("key")
     person = person_at(who, policy.keys, policy.server_id(address), given_key)
-    granted = False
-    """The login has succeeded: whatever is refused now is no reason to give up the key."""
     answer: Refused | None = None
     """What was asked is refused, and the session goes on: that is not about the login."""
 
     async def use_and_remember(client: Client) -> int:
-        nonlocal granted, answer
-        granted = True
+        nonlocal answer
         if new:
             await remember(address, known)
         if person.new and person.register and "register" not in client_options:
@@ -135,17 +133,11 @@ def run_connected(
     except Refused as error:
         if error is answer:
             raise
-        if not granted:
-            _forget_key(policy, address, person, error)
         had = not person.new and given_key is None and who.key is None
         invited = client_options.get("invitation") is not None
         raise _explained(
             error, person.name, given=who.name is not None, had=had, invited=invited
         ) from None
-
-
-NOT_GRANTED = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
-"""Why a name is not somebody's after they have asked for it."""
 
 
 def _perhaps_changed(policy: KeyPolicy, address: Address) -> str:
@@ -163,14 +155,6 @@ def _perhaps_changed(policy: KeyPolicy, address: Address) -> str:
         f" {', '.join(servers)}),\nadd this line to {policy.known.path} when its operator confirms"
         f" it:\n* {FOLLOWED_TYPE} {old} {fingerprint}"
     )
-
-
-def _forget_key(policy: KeyPolicy, address: Address, person: Person, error: Refused) -> None:
-    """Remove a key that was made for a name that the server then did not grant."""
-    server_id = policy.server_id(address)
-    if isinstance(error, NOT_GRANTED) and person.new and person.key is None and server_id:
-        with contextlib.suppress(OSError):
-            policy.keys.path_of(server_id, person.name).unlink(missing_ok=True)
 
 
 def _explained(

@@ -153,7 +153,8 @@ def _refuse_unclean(source: Path) -> None:
     with lock:
         if unclean := directory.unclean_partitions():
             raise CommandError(
-                f"{source}: the partitions {unclean} were not closed cleanly: start the relay once"
+                f"{source}: no relay has closed the partitions {unclean} cleanly: start it once; "
+                "of what a backup was restored to, export the backup (--backup)"
             )
 
 

@@ -76,7 +76,8 @@ def _told(error: BaseException) -> int:
     if isinstance(error, click.ClickException):
         if isinstance(error, click.UsageError) and error.ctx is not None:
             _print(error.ctx.get_usage())
-        report(error.format_message())
+        # One line: the library has each choice that there is on a line of its own, behind a tab.
+        report(error.format_message().replace("\n\t", " "))
         return error.exit_code
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return Exit.INTERRUPTED

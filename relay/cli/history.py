@@ -12,16 +12,17 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.json_lines import message_object
 from relay.cli.names import checked_log
-from relay.cli.options import Target, places, target_options
+from relay.cli.options import NUMBERS, Target, places, target_options
 from relay.cli.printing import dump
 from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.events import Control, Edit, HistoryPage, LogEntry, Message, SearchPage
 from relay.client.lists import is_last_page
+from relay.terminal.earlier import ENTRIES_PER_MESSAGE_MAX
 from relay.terminal.notices import not_indexed
 from relay.terminal.output import Output
-from relay.terminal.recent import Recent
+from relay.terminal.recent import Recent, numbered
 from relay.terminal.screens import PlainScreen, stderr_notice
 from relay.terminal.text import harmless_name
 from relay.terminal.view import day_and_clock
@@ -41,7 +42,7 @@ LAST: Final = 20
     default=LAST,
     show_default=True,
     metavar="N",
-    help="How many messages: the newest ones.",
+    help="How many messages: the newest ones, with the edits and reactions among them.",
 )
 @click.option(
     "--before",
@@ -56,6 +57,7 @@ LAST: Final = 20
     help='Only messages that have all of these words; "between quotation marks": as a phrase.'
     " Of an edited message the edit is printed.",
 )
+@NUMBERS
 @target_options
 def history(
     target: Target,
@@ -65,6 +67,7 @@ def history(
     count: int,
     before: int | None,
     words: str | None,
+    numbers: bool,
 ) -> int:
     """Print the newest messages of ROOM, the oldest of them first, and end.
 
@@ -79,16 +82,18 @@ def history(
     async def use(client: Client) -> int:
         joined = await client.join(ME if room.startswith("@") else room)
         shown: list[LogEntry] = []
-        async for some in _pages(client, room, words, before, count, joined.head.seq):
-            shown += some[: count - len(shown)]
-            if len(shown) == count:
+        missing, most = count, count * ENTRIES_PER_MESSAGE_MAX
+        async for one in _entries(client, room, words, before, count, joined.head.seq):
+            shown.append(one)
+            missing -= isinstance(one, Message) or words is not None
+            if not missing or len(shown) == most:
                 break
         shown.reverse()
         if as_json:
             for entry in shown:
                 await output.write(dump(message_object(entry)) + "\n")
         else:
-            await _print(client, output, shown, found=words is not None)
+            await _print(client, output, shown, found=words is not None, numbers=numbers)
         for sender, doubt in dict.fromkeys((one.sender, one.doubt) for one in shown if one.doubt):
             stderr_notice(f"WARNING about {harmless_name(sender)}: {doubt}")
         return Exit.OK if shown else Exit.FAILED
@@ -105,15 +110,15 @@ def _check_words(words: str) -> None:
         raise click.UsageError(f"--search takes 1 to {limits.SEARCH_BYTES_MAX} bytes of text")
 
 
-async def _pages(
+async def _entries(
     client: Client, room: str, words: str | None, before: int | None, count: int, head: int
-) -> AsyncIterator[list[LogEntry]]:
-    """Yield pages, each with the newest first; ``head``: of the room, when it was joined."""
+) -> AsyncIterator[LogEntry]:
+    """Yield entries, the newest first; ``head``: of the room, when it was joined."""
     end = False
     while not end:
         page: HistoryPage | SearchPage
         if words is None:
-            most = min(count, limits.PAGE_ENTRIES_MAX)
+            most = min(max(count, LAST), limits.PAGE_ENTRIES_MAX)
             page = await client.history(room, before=before, count=most)
         else:
             most = min(count, limits.SEARCH_COUNT_MAX)
@@ -123,17 +128,21 @@ async def _pages(
                 head = 0  # told once
         found = [one for one in page.entries if isinstance(one, LogEntry)]
         shown = [one for one in found if not isinstance(one, Control)]
-        yield shown[::-1] if words is None else shown
+        for one in shown[::-1] if words is None else shown:
+            yield one
         end, before = is_last_page(page, before), page.next
 
 
-async def _print(client: Client, output: Output, shown: list[LogEntry], *, found: bool) -> None:
+async def _print(
+    client: Client, output: Output, shown: list[LogEntry], *, found: bool, numbers: bool
+) -> None:
     """Show it as ``relay tail`` does; of what was found, an edit as a message."""
     screen = PlainScreen(output, day_and_clock)
     recent = Recent(client.name)
     for entry in shown:
         if isinstance(entry, Message) or (found and isinstance(entry, Edit)):
-            await screen.message(entry, recent.label(entry))
+            label = recent.label(entry)
+            await screen.message(entry, numbered(entry, label) if numbers else label)
         elif told := recent.notice_of(entry):
             screen.notice(told)
         recent.note(entry)

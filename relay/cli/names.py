@@ -20,6 +20,7 @@ from relay.chat.names import (
     is_reserved,
     normal,
 )
+from relay.cli.printing import print_error_line
 
 _SUFFIX_CHARS: Final = "abcdefghijkmnpqrstuvwxyz23456789"
 _SUFFIX_LENGTH: Final = 6
@@ -98,11 +99,12 @@ def name_to_claim() -> str:
         return name
     if not sys.stdin.isatty():
         raise click.UsageError(f"the login name {login!r} can be nobody's name: give --name")
-    return _typed_name()
+    return _typed_name(login)
 
 
 @functools.cache  # a command that connects a second time does not ask again
-def _typed_name() -> str:
+def _typed_name(login: str) -> str:
+    print_error_line(f"Nobody can have your login name, {login}, as a name here. Choose one.")
     return str(click.prompt("Name to register", value_proc=checked_name, err=True))
 
 

@@ -50,6 +50,9 @@ document_option = click.option(
 LINES: Final = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one object a line."
 )
+NUMBERS: Final = click.option(
+    "--numbers", is_flag=True, help="Show each message's number, as #N before the sender."
+)
 
 
 @dataclass(frozen=True, slots=True)

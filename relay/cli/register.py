@@ -9,7 +9,7 @@ from typing import Final
 import click
 
 from relay.bounded_files import read_bounded
-from relay.cli.connecting import NOT_GRANTED, ONLY_DEVICE, known_server_id, run_connected
+from relay.cli.connecting import ONLY_DEVICE, known_server_id, run_connected
 from relay.cli.exits import Exit
 from relay.cli.names import name_to_claim
 from relay.cli.options import STANDARD, Target, places, target_options, typed_path
@@ -19,6 +19,7 @@ from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey
 from relay.client.key_files import KeyFiles
+from relay.client.refusals import NOT_GRANTED
 from relay.errors import RelayError, UsageError
 
 

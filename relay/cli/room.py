@@ -24,7 +24,9 @@ from relay.client.aio import Client
 from relay.client.events import LogEntry
 from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
 from relay.terminal.notices import members_notice
+from relay.terminal.room_list import listed_rooms
 from relay.terminal.room_notices import info_lines, keep_words, list_line
+from relay.terminal.screens import stderr_notice
 
 UNLISTED: Final = click.option(
     "--unlisted", is_flag=True, help="Who is no member does not find it in lists."
@@ -70,11 +72,14 @@ def list_(target: Target, who: Who, as_json: bool, mine: bool) -> int:
     """List the rooms that you may see, and what is unread in yours."""
 
     async def use(client: Client) -> int:
-        for found in await client.rooms(mine=mine):
+        rooms, missing = await listed_rooms(client, mine=mine)
+        for found in rooms:
             if as_json:
                 print_json(found._asdict())
             else:
                 print_line(list_line(found))
+        if missing:
+            stderr_notice(missing)
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -254,7 +259,8 @@ def _changing(
                 )
             except ValueError as error:
                 raise click.UsageError(str(error)) from None
-            words = done.format(room=checked, person=person, role=role, kind=kind)
+            kept = keep_words((age, messages, size))
+            words = done.format(room=checked, person=person, role=role, kind=kind, keep=kept)
             given = [person, role, kind, text, seq if action == "redact" else ""]
             _tell(as_json, checked, action, [one for one in given if one], words)
             return Exit.OK
@@ -265,8 +271,8 @@ def _changing(
     _command(name, "ROOM", *arguments, also=(LINES, SEEN, *also))(function)
 
 
-_changing("topic", "topic", "Set what a room is about.", "{room} has this topic", "TEXT")
-_changing("title", "title", "Set how a room's name is shown.", "{room} has this title", "TEXT")
+_changing("topic", "topic", "Set what a room is about.", "the topic of {room} is set", "TEXT")
+_changing("title", "title", "Set how a room's name is shown.", "the title of {room} is set", "TEXT")
 _changing(
     "kind",
     "kind",
@@ -320,14 +326,14 @@ _changing(
     "keep",
     "Choose how long messages are kept; without bounds, as in the server's settings. Older ones are"
     " removed for ever.",
-    "{room} keeps its messages so",
+    "in {room} {keep}",
     also=(AGE, MESSAGES, SIZE, YES),
 )
 _changing(
     "redact",
     "redact",
     "Erase a message: your own, or as a moderator that of somebody else.",
-    "that message of {room} is erased",
+    "the message is erased from {room}",
     "SEQ",
     also=(REASON,),
 )

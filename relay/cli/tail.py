@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from functools import partial
 from typing import Final
 
 import click
@@ -14,7 +15,7 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.json_lines import change_object, gap_object, message_object
 from relay.cli.names import checked_log
-from relay.cli.options import Target, places, target_options
+from relay.cli.options import NUMBERS, Target, places, target_options
 from relay.cli.printing import dump
 from relay.cli.who import Who, who_options
 from relay.client.aio import Client
@@ -22,7 +23,7 @@ from relay.client.arguments import ME
 from relay.client.events import Control, Event, Gap, LogEntry, Message, RoomChanged, Unfollowed
 from relay.terminal.notices import Narrator
 from relay.terminal.output import Output
-from relay.terminal.recent import Recent
+from relay.terminal.recent import Recent, numbered
 from relay.terminal.screens import PlainScreen
 from relay.terminal.view import day_and_clock
 
@@ -73,6 +74,7 @@ def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -
     help="Print, too, what is changed in the room and who does it: on standard error, or with"
     " --json as an object.",
 )
+@NUMBERS
 @target_options
 def tail(
     target: Target,
@@ -82,6 +84,7 @@ def tail(
     changes: bool,
     since: Cursor | None,
     last: int | None,
+    numbers: bool,
 ) -> int:
     """Print the messages of ROOM until stopped; of @me, the direct messages to and from you.
 
@@ -94,7 +97,7 @@ def tail(
     if room.startswith("@") and room not in (ME, f"@{who.name}"):
         raise click.UsageError("only one's own inbox can be read: @me")
     output = Output.stdout()
-    show = _show_json if as_json else _show_text
+    show = _show_json if as_json else partial(_show_text, numbers=numbers)
 
     async def use(client: Client) -> int:
         if since is None:
@@ -123,12 +126,13 @@ async def _show_json(client: Client, output: Output, changes: bool) -> None:
             _tell(screen, event, notice)
 
 
-async def _show_text(client: Client, output: Output, changes: bool) -> None:
+async def _show_text(client: Client, output: Output, changes: bool, *, numbers: bool) -> None:
     screen, narrator = PlainScreen(output, day_and_clock), Narrator()
     recent = Recent(client.name)
     async for event in client:
         if isinstance(event, Message):
-            await screen.message(event, recent.label(event))
+            label = recent.label(event)
+            await screen.message(event, numbered(event, label) if numbers else label)
             recent.note(event)
         elif isinstance(event, LogEntry):
             if told := recent.notice_of(event):

@@ -19,6 +19,7 @@ from relay.client.proof import Key
 from relay.client.refusals import refused
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
+from relay.client.untold import Untold
 from relay.wire.codes import ErrorCode
 
 
@@ -27,6 +28,8 @@ class AnyPump(Protocol):
 
     failed_post: ClientError | None
     """The first failure of a send that nobody was told of."""
+    untold: Untold
+    """The failures of posts at which the program has not looked."""
 
     def settle(self) -> None:
         """Write what is due, and hand out answers."""
@@ -71,6 +74,7 @@ class ClientBase:
         if self.unacknowledged:
             raise TimedOut(f"{self.unacknowledged} sends without an outcome")
         failed, self._pump.failed_post = self._pump.failed_post, None
+        self._pump.untold.clear()
         if failed is not None:
             raise failed
 

@@ -52,6 +52,10 @@ class LoginTimeout(ClosedByServer):
     """The login came too late."""
 
 
+class LoginUnavailable(ClosedByServer):
+    """The server cannot look up the account now."""
+
+
 class ClosedNormally(ClosedByServer):
     """The server ended the connection in the ordinary way."""
 
@@ -87,6 +91,7 @@ CLOSES: Final[dict[CloseCode, type[ClosedByServer]]] = {
     CloseCode.TOO_SLOW: TooSlow,
     CloseCode.OVERLOADED: Overloaded,
     CloseCode.LOGIN_TIMEOUT: LoginTimeout,
+    CloseCode.LOGIN_UNAVAILABLE: LoginUnavailable,
     CloseCode.NORMAL: ClosedNormally,
     CloseCode.PROTOCOL: ProtocolViolation,
     CloseCode.REPLACED: Replaced,

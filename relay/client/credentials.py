@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 from pathlib import Path
@@ -61,6 +62,8 @@ class KeyChoice:
         self._key = key
         self._register = register
         self._files = files
+        self._made: tuple[Path, tuple[int, int] | None] | None = None
+        """The file of a key that was made here, and what it was then."""
         self._kept = False
         """True: pins are kept in the user's directory."""
         self._token = Secret(b"")
@@ -81,9 +84,9 @@ class KeyChoice:
         """Return what to prove at a server.
 
         Raises:
-            NoDeviceKey: there is no key, and the name is not to be claimed.
             UsageError: a key file cannot be used.
         """
+        self.unused()  # that of another id: this server has not heard of it
         name, files = self._name, self._files
         if names.is_guest(name) or not names.is_handle(name):
             return Credentials(server_id, None, False, False, b"", {}, None)
@@ -91,14 +94,41 @@ class KeyChoice:
         if register is None:
             register = os.environ.get(REGISTER_VARIABLE, "") == "1"
         wanted = register or bool(self._token)
-        key, new = self._found(server_id, wanted)
+        try:
+            key, new = self._found(server_id, wanted)
+        except NoDeviceKey as error:
+            return Credentials(server_id, None, False, False, b"", {}, None, error)
         self._kept = not isinstance(self._key, DeviceKey)
         pins = files.pins(server_id) if self._kept else {}
         chain = files.chain(server_id, name) if self._kept else None
-        if self._key is None:
+        path = self._path(server_id)
+        if wanted and path is not None:  # told to others that have made it, see ``unused``
+            with contextlib.suppress(OSError):
+                os.utime(path)
+        elif self._key is None:
             files.used(server_id, name)
+        if new and path is not None and path in files.made:
+            self._made = path, _version_of(path)
         first = wanted and (new or bool(self._token) or self._register is True)
         return Credentials(server_id, key, wanted, first, self._token, pins, chain)
+
+    def unused(self) -> None:
+        """Remove the file of a key that was made and that no server has accepted.
+
+        It was on the disk before a server could hear of the key: no accepted key is ever lost.
+        Another program that has taken the key from the file meanwhile has touched it: it stays.
+        """
+        made, self._made = self._made, None
+        if made is not None and made[1] is not None and _version_of(made[0]) == made[1]:
+            with contextlib.suppress(OSError):
+                made[0].unlink()
+                made[0].parent.rmdir()  # if it is empty: of a server that is none
+
+    def _path(self, server_id: str) -> Path | None:
+        """Return where the key is; None: in no file."""
+        if isinstance(self._key, DeviceKey):
+            return None
+        return self._files.path_of(server_id, self._name) if self._key is None else Path(self._key)
 
     def _found(self, server_id: str, wanted: bool) -> tuple[DeviceKey, bool]:
         """Return (the key, whether it was made now)."""
@@ -109,10 +139,7 @@ class KeyChoice:
             path = Path(self._key)
             if path.exists() or not wanted:
                 return files.load(path), False
-            made = DeviceKey.generate()
-            made.name = self._name
-            made.save(path)
-            return made, True
+            return files.make(path, self._name), True
         found = files.find(server_id, self._name)
         if found is not None:
             return found, False
@@ -140,3 +167,12 @@ class KeyChoice:
             log.warning("%s", error)
         if own_links is not None:
             self._files.keep_chain(server_id, self._name, own_links)
+
+
+def _version_of(path: Path) -> tuple[int, int] | None:
+    """Return what changes when somebody touches or replaces a file; None: it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns

@@ -176,6 +176,8 @@ def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
     """
     with contextlib.suppress(OSError, RuntimeError):  # a circle of links
         path = path.resolve() if replace else path
+    if replace and path.exists() and not path.is_file():
+        raise UsageError(f"{path} is a device, a pipe, a socket or a directory: not replaced")
     partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
     try:
         make_directory(path.parent)

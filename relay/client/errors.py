@@ -24,7 +24,7 @@ Those of close codes are in ``closes``, those of error codes in ``refusals``. Th
     ├── MessageTooLong             a body over the server's limit, a content type over 64 bytes
     ├── ClosedByServer             a close code: .code, .retry_after_s
     │   ├── GoingAway (1000)  ServerFailed (1001)  Idle (1002)  TooSlow (1003)
-    │   │   Overloaded (1004)  LoginTimeout (1005)                              may reconnect
+    │   │   Overloaded (1004)  LoginTimeout (1005)  LoginUnavailable (1006)     may reconnect
     │   └── ClosedNormally (2000)  ProtocolViolation (2001)  Replaced (2002)
     │       NameRefused (2003)  LimitExceeded (2004)  Kicked (2005)
     │       DeviceRevoked (2006)                                                final

@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from relay.bounded_files import make_directory
+from relay.bounded_files import make_directory, open_regular
 from relay.chat import names
 from relay.chat.accounts import links
-from relay.chat.accounts.chain import Pin
+from relay.chat.accounts.chain import LINKS_MAX, Pin
 from relay.client.address import is_fingerprint
 from relay.client.device_key import DeviceKey, PassphraseNeeded, write_private
 from relay.client.file_lock import append_whole, locked
@@ -31,6 +31,7 @@ PINS_BYTES_MAX: Final = 64 * 1024 * 1024
 """More is neither read nor made. At half of it, lines that do not count any more are removed."""
 LINE_BYTES_MAX: Final = 512
 """More than a line of ``pins`` has."""
+CHAIN_CHARS_MAX: Final = LINKS_MAX * (2 * links.LINK_BYTES_MAX + 1)
 LOCK_S: Final = 10.0
 AskPassphrase = Callable[[Path], str]
 """Called with the path of a key file that has a passphrase; returns it."""
@@ -62,6 +63,8 @@ class KeyFiles:
         """
         self._directory = directory
         self.ask_passphrase = ask_passphrase
+        self.made: set[Path] = set()
+        """The files of keys that were made by this object."""
 
     @property
     def directory(self) -> Path:
@@ -106,7 +109,10 @@ class KeyFiles:
         Raises:
             UsageError: it cannot be written.
         """
-        path = self.path_of(server_id, name)
+        return self.make(self.path_of(server_id, name), name, passphrase)
+
+    def make(self, path: Path, name: str, passphrase: str | None = None) -> DeviceKey:
+        """Make a key for a name in this file, as ``create`` does."""
         key = DeviceKey.generate()
         key.name = name
         try:
@@ -115,6 +121,7 @@ class KeyFiles:
             if not path.exists():
                 raise
             return self.load(path)
+        self.made.add(path)
         return key
 
     def names(self, server_id: str) -> list[str]:
@@ -146,8 +153,9 @@ class KeyFiles:
     def chain(self, server_id: str, name: str) -> list[bytes]:
         """Return the links of one's own chain, as they were last seen."""
         try:
-            text = (self.directory / server_id / f"{name}.chain").read_text("ascii")
-            return [bytes.fromhex(line) for line in text.split()]
+            path = self.directory / server_id / f"{name}.chain"
+            with os.fdopen(open_regular(path, os.O_RDONLY), "r", encoding="ascii") as file:
+                return [bytes.fromhex(line) for line in file.read(CHAIN_CHARS_MAX).split()]
         except (OSError, ValueError, UsageError):
             return []
 
@@ -210,7 +218,7 @@ def _opened(path: Path) -> Iterator[tuple[io.FileIO, bool]]:
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
     for last in (False, False, True):  # not for ever: not every file system has identities
-        descriptor = os.open(path, flags, 0o600)
+        descriptor = open_regular(path, flags, 0o600)
         with (
             os.fdopen(descriptor, "r+b", buffering=0) as file,
             locked(descriptor, shared=False, timeout_s=LOCK_S) as held,
@@ -233,7 +241,7 @@ def _read_pins(path: Path) -> list[tuple[str, Pin]]:
     Raises:
         OSError, UsageError: it cannot be read, or is damaged.
     """
-    with path.open("rb") as file:
+    with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
         data = file.read(PINS_BYTES_MAX + 1)
     if len(data) > PINS_BYTES_MAX:
         raise UsageError(f"{path} is too long for a file of pins")

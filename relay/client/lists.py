@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from relay.chat.accounts import answers
 from relay.chat.accounts import requests as account_requests
@@ -29,6 +29,8 @@ from relay.errors import EnvelopeError
 if TYPE_CHECKING:
     from relay.client.chat_state import ChatState, Read
 
+BEHIND_ALL: Final = "~"
+"""No name of a room begins with this, or with what comes after it."""
 Result = TypeVar("Result")
 Question: TypeAlias = Callable[["ChatState", object], None]
 """Asks something; the second argument is the token that gets what was read out of the answer."""
@@ -126,6 +128,10 @@ def rooms(*, mine: bool, whole: bool = False) -> Questions[list[ListedRoom]]:
         whole: raise StoreDamaged rather than leave out what is damaged at the server.
     """
     if mine:
+        if whole:
+            for partition in range(PARTITIONS):
+                request = room_requests.List(partition, BEHIND_ALL)
+                yield _of_rooms("", request, partial(_rooms, BEHIND_ALL))
         own = yield from _own_rooms()
         return list(own.values())
     found: list[shown.Listed] = []

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final
 from relay.chat import names
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.links import LinkError
-from relay.client.errors import ClientError, DeviceChainError, WrongAccount
+from relay.client.errors import ClientError, DeviceChainError, ServerKeyMismatch, WrongAccount
 from relay.client.proof import Credentials, Key, server_id_bytes
-from relay.client.refusals import refused
+from relay.client.refusals import NOT_GRANTED, refused
 from relay.errors import RemoteProtocolError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Enrol, Error, Hello, Register, ServerEnvelope, Welcome
@@ -44,6 +44,9 @@ class Login:
         self._display = display
         self._agent = agent
         self._random_bytes = random_bytes
+        self._begun = False
+        """True once anything of a login has left, on whichever connection."""
+        self._told_unused = False
         self.credentials: Credentials | None = None
         """None until the server is known."""
         self._registered = False
@@ -72,6 +75,7 @@ class Login:
             fingerprint: of the server's key.
         """
         self.error = None
+        self._begun = True
         known = self.credentials
         assert known is not None
         key, spki_hash = known.key, server_id_bytes(fingerprint)
@@ -178,6 +182,19 @@ class Login:
     def registered(self) -> bool:
         """True once the server has confirmed that the name belongs to the key."""
         return self._registered
+
+    def take_unused_key(self, error: ClientError | None) -> bool:
+        """Tell, once, that no server can have accepted a key that was made for this login.
+
+        Args:
+            error: why the client has ended.
+        """
+        not_granted = isinstance(error, NOT_GRANTED)
+        unheard = isinstance(error, ServerKeyMismatch) and not self._begun
+        if self._told_unused or self._registered or not (not_granted or unheard):
+            return False
+        self._told_unused = True
+        return True
 
     def tries_again(self) -> bool:
         """Tell whether the refusal is one that registering can mend; the next connection does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.chat.about import REACTION_BYTES_MAX
+from relay.chat.about import REACTION_BYTES_MAX, is_reaction
 from relay.chat.entries import Cursor, Kind
 from relay.chat.names import INBOX_PREFIX
 from relay.client import arguments
@@ -36,7 +36,7 @@ def redaction(entry: LogEntry, reason: str) -> Offer:
 def reaction(entry: LogEntry, text: str) -> Offer:
     """A reaction to a message. Raises TypeError, ValueError."""
     data = arguments.short_text("text", text, REACTION_BYTES_MAX, REACTION_BYTES_MAX, 1).encode()
-    if min(data) < 0x20:
+    if not is_reaction(data):
         raise ValueError("text has control characters: it is no reaction")
     return Offer(_log_of(entry), "text/plain", data, int(Kind.REACTION), _message_of(entry))
 

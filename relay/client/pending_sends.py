@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import deque
 from typing import Final, NamedTuple
 
+from relay import limits
 from relay.chat.entries import Cursor
 from relay.wire.codes import Survives
 
 NOTHING: Final = Cursor(b"", 0)
 """What a plain message is about."""
 RETRY_S_MIN: Final = 0.01
-RETRY_S_MAX: Final = 60.0
+RETRY_S_MAX: Final = limits.RETRY_MS_MAX / 1000
 """Bounds of the pause before a room's sends go again without progress, whatever the server asks."""
 ENVELOPE_OVERHEAD_BYTES: Final = 128
 """A SEND besides its body: what the byte bound counts for each message."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from relay.chat.accounts.chain import Pin
+from relay.client.errors import ClientError
 from relay.wire.identity import spki_hash_of
 
 
@@ -35,6 +36,8 @@ class Credentials(NamedTuple):
     pins: dict[str, Pin]
     chain: list[bytes] | None
     """Links of one's own chain that were seen before; None: they are not kept."""
+    missing: ClientError | None = None
+    """Why there is no key, where one is needed; told once the server has shown the right key."""
 
 
 class KeySource(Protocol):
@@ -48,9 +51,11 @@ class KeySource(Protocol):
         """Return what to prove at a server.
 
         Raises:
-            NoDeviceKey: there is no key, and the name is not to be claimed.
             UsageError: a key file cannot be used.
         """
+
+    def unused(self) -> None:
+        """Remove the file of a key that was made and that no server has accepted."""
 
     def keep(self, server_id: str, seen: dict[str, Pin], own_links: list[bytes] | None) -> None:
         """Keep what was seen of chains; ``own_links``: None if one's own is as it was."""

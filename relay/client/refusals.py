@@ -171,6 +171,8 @@ class KickedOut(Refused):
     """A moderator has put the account out of the room."""
 
 
+NOT_GRANTED: Final = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
+"""Why a name is not somebody's after they have asked for it."""
 UNCLEAR: Final = (UnknownOutcome, Unavailable, StoreDamaged)
 """Whoever has sent something, and is answered one of these, does not know whether it is stored."""
 REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {

@@ -8,37 +8,20 @@ word for a disk that somebody has to mend.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 from relay import limits
+from relay.client.answers import Answer, check_answer
 from relay.client.pending_sends import Outcome
-from relay.errors import EnvelopeError
-from relay.wire import envelopes as wire
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error
 
 RETRY_S_MIN: Final = 0.05
-RETRY_S_MAX: Final = 60.0
 UNAVAILABLE_S_MAX: Final = 10.0
 """How long a caller's request is asked again after the first UNAVAILABLE: a home that moves to
 another worker is there sooner. What the client asks by itself (to follow a room again), it asks
 until it is answered."""
 AGAIN: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
-Answer: TypeAlias = (
-    wire.Joined | wire.Left | wire.Members | wire.Page | wire.Found | wire.Chain | wire.Done
-)
-ANSWERS: Final[dict[type[ClientEnvelope], type[Answer]]] = {
-    wire.Join: wire.Joined,
-    wire.Leave: wire.Left,
-    wire.Who: wire.Members,
-    wire.History: wire.Page,
-    wire.Search: wire.Found,
-    wire.Devices: wire.Chain,
-    wire.Account: wire.Done,
-    wire.Room: wire.Done,
-    wire.Prove: wire.Done,
-}
-"""What answers a request, if it is not an ERROR."""
 
 
 class Request(NamedTuple):
@@ -59,14 +42,14 @@ class Requests:
     """Requests without an answer."""
 
     __slots__ = (
-        "_expected", "_open", "_out", "_outcomes", "_unavailable_since", "_waiting", "next_number",
+        "_asked", "_open", "_out", "_outcomes", "_unavailable_since", "_waiting", "next_number",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self.next_number = 1
         self._open: dict[int, Request] = {}
-        self._expected: dict[int, type[Answer]] = {}
-        """What answers each of them."""
+        self._asked: dict[int, ClientEnvelope] = {}
+        """How each of them was asked."""
         self._out: list[ClientEnvelope] = []
         self._waiting: dict[int, float] = {}
         """When requests are to be asked again, by their number."""
@@ -80,7 +63,7 @@ class Requests:
         self.next_number = number % (limits.U32_MAX - 1) + 1  # the last one is ``senders.NUMBER``
         envelope = request.envelope(number)
         self._open[number] = request
-        self._expected[number] = ANSWERS[type(envelope)]
+        self._asked[number] = envelope
         self._out.append(envelope)
 
     def get(self, number: int) -> Request | None:
@@ -93,9 +76,9 @@ class Requests:
         Raises:
             EnvelopeError: it is no answer to that. The request stays, to be told of the end.
         """
-        expected = self._expected.get(answer.request)
-        if expected is not None and type(answer) is not expected:
-            raise EnvelopeError(f"{type(answer).__name__} for an answer, not {expected.__name__}")
+        asked = self._asked.get(answer.request)
+        if asked is not None:
+            check_answer(asked, answer)
         return self._open.get(answer.request)
 
     def answered(self, answer: Answer) -> Request | None:
@@ -110,13 +93,13 @@ class Requests:
     def forget(self, number: int) -> Request | None:
         """Return and forget the request with a number; None: there is none (any more)."""
         self._unavailable_since.pop(number, None)
-        self._expected.pop(number, None)
+        self._asked.pop(number, None)
         return self._open.pop(number, None)
 
     def refused(self, error: Error, now: float) -> Request | None:
         """Return the request that is refused for good; None when it is to be asked again."""
         if error.code in AGAIN and error.request in self._open and not self._lasts(error, now):
-            wait_s = min(max(error.arg / 1000, RETRY_S_MIN), RETRY_S_MAX)
+            wait_s = max(min(error.arg, limits.RETRY_MS_MAX) / 1000, RETRY_S_MIN)
             self._waiting.setdefault(error.request, now + wait_s)
             return None
         return self.forget(error.request)
@@ -215,6 +198,6 @@ class Requests:
     def drop_all(self) -> Iterator[Request]:
         """Forget everything, yielding it."""
         self.offline()
-        self._expected.clear()
+        self._asked.clear()
         open_now, self._open = self._open, {}
         yield from open_now.values()

@@ -264,6 +264,9 @@ class ClientState:
             connection.abort("the server's key is another one")
         elif self.key.undecided is not None:
             connection.abort("the server's key is not known")
+        elif (known := self.login.credentials) is not None and known.missing is not None:
+            self._end_with(known.missing)
+            connection.abort("there is no key to log in with")
         else:
             connection.accept_server_key(now, self._tickets.take(offered.fingerprint, now))
 

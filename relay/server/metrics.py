@@ -31,6 +31,7 @@ class Kind(Enum):
 
 CLOSE_CODES: Final = (
     "going_away", "internal", "idle", "too_slow", "overloaded", "login_timeout",
+    "login_unavailable",
     "normal", "protocol", "replaced", "name_refused", "limit", "kicked", "revoked",
 )  # fmt: skip
 """Those of ``wire.codes``, which the supervisor does not load."""

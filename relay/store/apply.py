@@ -15,8 +15,10 @@ STATE: Final = "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)"
 PRODUCER: Final = "INSERT OR REPLACE INTO producer VALUES (?, ?, ?, ?, ?)"
 MARK: Final = (
     "INSERT INTO mark VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET epoch=excluded.epoch, "
-    "seq=excluded.seq WHERE excluded.epoch<>epoch OR excluded.seq>seq"
+    "seq=excluded.seq WHERE excluded.seq>seq"
 )
+"""The later place wins, also of two epochs: a log's seq goes on in the next one. So a device that
+comes back with a place of an older epoch sets nothing back."""
 SEEN: Final = (
     "INSERT INTO mark SELECT id, '', x'', ? FROM log WHERE name=? "
     "ON CONFLICT DO UPDATE SET seq=max(seq, excluded.seq)"

@@ -95,10 +95,10 @@ class Checkpointed(Protocol):
     def flush(self) -> None:
         """Commit what commits have left for later; meanwhile no other begins. Raises StoreError."""
 
-    def checkpoint_begins(self) -> None:
-        """The file is about to change."""
+    def checkpoint_begins(self) -> bool:
+        """The file is about to change. Return True if all of its pages are to be cleaned."""
 
-    def checkpoint_ended(self) -> None:
+    def checkpoint_ended(self, *, all_cleaned: bool = False) -> None:
         """The file does not change any more."""
 
     def checkpoint_failed(self, reason: str) -> None:
@@ -173,7 +173,7 @@ class Checkpointer:
                 partition.held = True
                 await self._run_in_thread(partition.flush)
                 partition.held = False
-            partition.checkpoint_begins()
+            all_pages = partition.checkpoint_begins()
             pages = self._pages  # filled before the next commit, which may start the WAL over
             await self._run_in_thread(lambda: copy_and_sync(path, pages))
             for _ in range(COPIES_MAX):
@@ -187,10 +187,16 @@ class Checkpointer:
                     partition.wal_pages = 0  # the next commit starts it over
                     partition.held = False
                     to_clean = pages.take()
-                    await self._run_in_thread(lambda: clean(path, to_clean))
+                    try:
+                        await self._run_in_thread(
+                            lambda: clean(path, None if all_pages else to_clean)
+                        )
+                    except BaseException:
+                        pages.found |= to_clean
+                        raise
             else:
                 problem = "somebody reads for long, such as a backup"
-            partition.checkpoint_ended()
+            partition.checkpoint_ended(all_cleaned=all_pages and progress.complete)
         except StoreError as error:
             problem, progress = str(error), NOTHING_COPIED
             if isinstance(error.__cause__, apsw.IOError):
@@ -281,8 +287,8 @@ def finish(path: Path, pages: WalPages | None = None, *, truncate: bool = False)
         return progress
 
 
-def clean(path: Path, pages: set[int]) -> None:
-    """Overwrite what pages that were copied still hold of others (``slack``).
+def clean(path: Path, pages: set[int] | None) -> None:
+    """Overwrite what pages that were copied still hold of others (``slack``); None: all pages.
 
     No other checkpoint of the file may run meanwhile.
 
@@ -290,7 +296,7 @@ def clean(path: Path, pages: set[int]) -> None:
         StoreError: the file cannot be read or written.
     """
     try:
-        if pages:
+        if pages is None or pages:
             overwrite(path, pages)
     except apsw.Error as error:
         raise translated(error, path) from error

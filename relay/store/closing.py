@@ -47,6 +47,6 @@ def close_cleanly(
         pages = WalPages()
         look(connection, path, pages)
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        clean(path, pages.found)
+        clean(path, None if lock.uncleaned else pages.found)
         state = "closed"
     lock.note(path, opening, state, durable=True)

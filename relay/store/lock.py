@@ -96,6 +96,11 @@ class PartitionLock:
         """
         self._path = path
         self._fd = _locked(path)
+        note = read_note(path)
+        self.uncleaned = note is not None and note.state == "changing"
+        """A writer died in the middle of a checkpoint, or before it had overwritten what the pages
+        still hold (``slack``): which these are, nobody knows any more. Until it is unset the note
+        goes on to say so."""
 
     def close(self) -> None:
         """Release the lock."""
@@ -122,6 +127,8 @@ class PartitionLock:
         """
         try:
             inode, changed_ns = _identity(file)
+            if state == "open" and self.uncleaned:
+                state = "changing"
             text = f"{inode} {changed_ns} {opening} {time.time_ns()} {state}"
             os.pwrite(self._fd, text.encode().ljust(NOTE_BYTES), 0)
             if durable:

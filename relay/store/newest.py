@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from relay.chat.entries import Kind
+
 if TYPE_CHECKING:
+    from relay.chat.entries import Entry
     from relay.store.reader import SqliteReader
 
 ENTRIES_PER_STEP: Final = 2048
@@ -21,29 +24,87 @@ ENTRIES_LEAST: Final = 1000
 """Edits, reactions and the like count as no messages. But of all entries so many are kept at most
 for each message, or this many: else a log with a bound could grow without one."""
 LOGS_MAX: Final = 65_536
-"""Beyond it all are forgotten, and counted anew."""
+REMEMBERED_BYTES_MAX: Final = 64 << 20
+"""Beyond either all are forgotten, and counted anew."""
+ROOM_BYTES: Final = 64
+
+
+class _Seqs:
+    """Some of the entries of a log: a bit for each from the first to the last of them."""
+
+    __slots__ = ("_bits", "_first", "count")
+
+    def __init__(self) -> None:
+        self._bits = bytearray()
+        self._first = 0
+        """The seq of the first bit, in eights."""
+        self.count = 0
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        return len(self._bits)
+
+    def add(self, seq: int) -> None:
+        """One that is not among them yet."""
+        bits = self._bits
+        if not bits:
+            self._first = seq >> 3
+        at = (seq >> 3) - self._first
+        if at < 0:
+            # They come from the last to the first at times: room for as many again.
+            more = min(self._first, max(-at, len(bits), ROOM_BYTES))
+            bits[:0] = bytes(more)
+            self._first -= more
+            at += more
+        elif at >= len(bits):
+            bits.extend(bytes(at + 1 - len(bits)))
+        bits[at] |= 1 << (seq & 7)
+        self.count += 1
+
+    def discard(self, seq: int) -> None:
+        """Leave one out, if it is among them."""
+        at, bit = (seq >> 3) - self._first, 1 << (seq & 7)
+        if 0 <= at < len(self._bits) and self._bits[at] & bit:
+            self._bits[at] ^= bit
+            self.count -= 1
+
+    def begins_behind(self, seq: int) -> None:
+        """Forget the room for those up to this, which are left out."""
+        unused = (seq >> 3) - self._first
+        if unused > ROOM_BYTES:
+            del self._bits[:unused]
+            self._first += unused
 
 
 class _Window:
-    """Of one log: there are ``count`` messages in (after, upto]."""
+    """Of one log: its ``messages`` in (after, upto]."""
 
-    __slots__ = ("after", "begun", "count", "most", "upto")
+    __slots__ = ("after", "begun", "messages", "most", "upto")
 
     def __init__(self, most: int, end: int) -> None:
         self.most = most
         self.after = self.upto = end
-        self.count = 0
+        self.messages = _Seqs()
+        """Which they are: one that was counted may be erased before it is left out."""
         self.begun = False
         """False: what is before ``after`` is still to be counted."""
+
+    @property
+    def count(self) -> int:
+        """How many messages."""
+        return self.messages.count
 
 
 class Newest:
     """See the module's docstring. For one thread at a time."""
 
-    def __init__(self, is_message: Callable[[bytes], bool]) -> None:
-        """Begin with nothing counted. ``is_message``: tells it of a packed entry."""
-        self._is_message = is_message
+    def __init__(self, unpack: Callable[[bytes], Entry]) -> None:
+        """Begin with nothing counted. ``unpack``: returns a packed entry, or raises."""
+        self._unpack = unpack
         self._windows: dict[str, _Window] = {}
+        self._bytes = 0
+        """Of all windows."""
         self._entries_left = 0
         self._bytes_left = 0
 
@@ -69,18 +130,47 @@ class Newest:
         least = max(floor, end - max(most * ENTRIES_PER_MESSAGE, ENTRIES_LEAST))
         window = self._windows.get(log)
         if window is None or window.most != most or window.upto > end or window.after < floor:
-            if len(self._windows) >= LOGS_MAX:
-                self._windows.clear()
+            self._forget(log, window)
             window = self._windows[log] = _Window(most, end)
-        done = (
-            self._count_back(reader, log, window, least)
-            and self._count_new(reader, log, window, end)
-            and self._move(reader, log, window, least)
-        )
+        before = window.messages.size
+        try:
+            done = (
+                self._count_new(reader, log, window, end)
+                and self._count_back(reader, log, window, least)
+                and self._move(window, least)
+            )
+        finally:
+            self._bytes += window.messages.size - before
         return (window.after if done else floor), done
 
+    def _forget(self, log: str, window: _Window | None) -> None:
+        """Make room for another window of a log."""
+        if len(self._windows) >= LOGS_MAX or self._bytes > REMEMBERED_BYTES_MAX:
+            self._windows.clear()
+            self._bytes = 0
+        elif window is not None:
+            del self._windows[log]
+            self._bytes -= window.messages.size
+
+    def _count_new(self, reader: SqliteReader, log: str, window: _Window, end: int) -> bool:
+        """Count what has come since, and no more what that has erased."""
+        while window.upto < end:
+            if self._entries_left <= 0 or self._bytes_left <= 0:
+                return False
+            rows = self._forward(reader, log, window.upto, end)
+            for seq, packed in rows:
+                kind, about_seq = self._look(packed)
+                if kind == Kind.MESSAGE:
+                    window.messages.add(seq)
+                elif kind == Kind.REDACTION:
+                    window.messages.discard(about_seq)
+            window.upto = rows[-1][0] if rows else end
+        return True
+
     def _count_back(self, reader: SqliteReader, log: str, window: _Window, least: int) -> bool:
-        """Count from the end back, until there are enough."""
+        """Count from the end back, until there are enough; and on, when some were erased."""
+        if window.count < window.most and window.after > least:
+            window.begun = False
         while not window.begun:
             if self._entries_left <= 0 or self._bytes_left <= 0:
                 return False
@@ -88,35 +178,35 @@ class Newest:
             for seq, packed in reversed(self._paid(rows)):
                 if seq <= least or window.count >= window.most:
                     break
-                window.count += self._is_message(packed)
+                if self._look(packed)[0] == Kind.MESSAGE:
+                    window.messages.add(seq)
                 window.after = seq - 1
             window.begun = not rows or window.count >= window.most or window.after <= least
         return True
 
-    def _count_new(self, reader: SqliteReader, log: str, window: _Window, end: int) -> bool:
-        """Count what has come since."""
-        while window.upto < end:
-            if self._entries_left <= 0 or self._bytes_left <= 0:
-                return False
-            rows = self._forward(reader, log, window.upto, end)
-            window.count += sum(self._is_message(packed) for _, packed in rows)
-            window.upto = rows[-1][0] if rows else end
-        return True
-
-    def _move(self, reader: SqliteReader, log: str, window: _Window, least: int) -> bool:
+    def _move(self, window: _Window, least: int) -> bool:
         """Leave out the oldest ones, until there are not too many."""
-        while window.count > window.most or window.after < least:
-            if self._entries_left <= 0 or self._bytes_left <= 0:
-                return False
-            rows = self._forward(reader, log, window.after, window.upto)
-            if not rows:
+        messages, seq = window.messages, window.after
+        while seq < window.upto and (window.count > window.most or seq < least):
+            if self._entries_left <= 0:
                 break
-            for seq, packed in rows:
-                if window.count <= window.most and window.after >= least:
-                    break
-                window.count -= self._is_message(packed)
-                window.after = seq
-        return True
+            self._entries_left -= 1
+            seq += 1
+            messages.discard(seq)
+        window.after = seq
+        messages.begins_behind(seq)
+        return window.count <= window.most and seq >= least
+
+    def _look(self, packed: bytes) -> tuple[int, int]:
+        """Return (kind, about_seq) of an entry; of one that cannot be read nothing.
+
+        Such a one is no message, and goes with those beside it.
+        """
+        try:
+            entry = self._unpack(packed)
+            return entry.kind, entry.about_seq
+        except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
+            return -1, 0
 
     def _forward(
         self, reader: SqliteReader, log: str, after: int, upto: int

@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Final
+from typing import Final, final
 
 from relay.store.errors import StoreUnavailable
 
 LOOK_MS: Final = 1000
 
 
+@final
 class Place:
     """See the module's docstring."""
+
+    __slots__ = ("_file", "_looked_ms", "_path")
 
     def __init__(self, path: Path) -> None:
         """Know nothing yet. ``path``: of the file."""

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import apsw
 
-from relay.store.errors import StoreCorrupt
+from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.format import FORMAT_VERSION
-from relay.store.lock import read_refusal
+from relay.store.lock import read_note, read_refusal
 from relay.store.schema import connect_reader, rows, translated
 
 IDS_REMEMBERED_MAX: Final = 8192
@@ -50,10 +50,11 @@ class ReaderFile:
         return found[0][0] if found else FORMAT_VERSION
 
     def _opened(self) -> apsw.Connection | None:
-        """Return the connection to the file that is there now; None while there is none.
+        """Return the connection to the file that is there now; None while none was ever made.
 
         Raises:
             StoreCorrupt: the file is refused.
+            StoreUnavailable: it is gone, or empty: an empty answer would be taken for an empty log.
         """
         if self._connection is None:
             reason = read_refusal(self._path.with_suffix(".lock"))
@@ -63,6 +64,7 @@ class ReaderFile:
             inode = os.stat(self._path).st_ino  # noqa: PTH116 - a third of the time, in every call
         except FileNotFoundError:
             self.close()
+            self._check_new("is missing")
             return None
         except OSError:
             inode = 0  # opening it reports what is wrong
@@ -70,8 +72,19 @@ class ReaderFile:
             self.close()
         if self._connection is None:
             self._connection = connect_reader(self._path)
+            if self._connection is None:
+                self._check_new("is empty")
+                return None
             self._inode = inode
         return self._connection
+
+    def _check_new(self, what: str) -> None:
+        """Check that there has been no file yet: its writer notes one in the lock file."""
+        if self._inode or read_note(self._path.with_suffix(".lock")) is not None:
+            raise StoreUnavailable(
+                f"{self._path} {what}, though it was in use: put that very file back, or stop the "
+                "relay and restore a backup"
+            )
 
     def _log_id(self, connection: apsw.Connection | None, log: str) -> int | None:
         log_id = self._ids.get(log)

@@ -129,8 +129,10 @@ def sync(path: Path) -> None:
         file.xClose()
 
 
-def overwrite(path: Path, pages: Iterable[int]) -> None:
+def overwrite(path: Path, pages: Iterable[int] | None) -> None:
     """Overwrite what is not used in pages, while nobody else writes the file: only checkpoints do.
+
+    None: in all of them, which reads the whole file.
 
     The file itself tells what that is: what was in a WAL may be older than it by now.
     By SQLite's own file: closing one of another kind would end the locks that this process has.
@@ -143,6 +145,8 @@ def overwrite(path: Path, pages: Iterable[int]) -> None:
     try:
         size = int.from_bytes(file.xRead(2, _PAGE_SIZE_AT), "big")
         page_bytes = ALL_OF_PAGE if size == 1 else size
+        if pages is None:
+            pages = range(1, file.xFileSize() // page_bytes + 1)
         for first, count in _neighbours(sorted(pages)):
             start = (first - 1) * page_bytes
             data = file.xRead(count * page_bytes, start)

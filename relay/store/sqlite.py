@@ -74,8 +74,7 @@ class SqlitePartition:
             write: puts changes into the open transaction.
             rules: who may append; None: everybody.
             index: the partition's number, for the check after doubt; None: not checked.
-            check_limit_s: how long a check of the whole file after doubt may take; None: as long
-                as it takes. What is not checked then is believed.
+            check_limit_s: for a check of all after doubt; None: no limit. The rest is believed.
 
         Raises:
             NotTheWriter: another process holds the lock.
@@ -123,15 +122,14 @@ class SqlitePartition:
     # --- opening and closing --------------------------------------------------------------------
     def _open(self) -> Opened:
         if self._opened is None:
-            erased = wal_bytes(self.path) > 0  # its last writer may have died before it forgot that
+            erased = self._lock.uncleaned or wal_bytes(self.path) > 0  # of its last writer
             if self._opening == 0:
                 connection, begun = open_first(
                     self.path, self._lock, self._host, self._durability, self._check
                 )
             else:
                 if self._doubt is not None and self.checkpointing:
-                    # It may be overwriting unused parts of pages (``checkpoint.clean``), and this
-                    # would write whole ones.
+                    # It may be overwriting parts of pages (``clean``): this writes whole ones.
                     raise StoreUnavailable(f"{self.path}: {self._doubt}; a checkpoint goes on")
                 connection, begun = open_again(
                     self.path, self._lock, self._host, self._durability, self._doubt, self._check
@@ -318,6 +316,7 @@ class SqlitePartition:
     def due(self, now_ms: int) -> list[str]:
         """See ``log.Partition``."""
         with self._one_user:
+            self._place.look(now_ms)
             try:
                 return self._open().committed.due(now_ms)
             except apsw.Error as error:
@@ -382,16 +381,19 @@ class SqlitePartition:
                 if not isinstance(failed, StoreFull):
                     raise failed from error
 
-    def checkpoint_begins(self) -> None:
-        """Note that the file is about to change."""
+    def checkpoint_begins(self) -> bool:
+        """Note that the file is about to change; see ``Checkpointed``."""
         self._lock.note(self.path, self._opening, "changing")
+        return self._lock.uncleaned
 
-    def checkpoint_ended(self) -> None:
+    def checkpoint_ended(self, *, all_cleaned: bool = False) -> None:
         """Note how the file is now."""
+        self._lock.uncleaned = self._lock.uncleaned and not all_cleaned
         self._lock.note(self.path, self._opening, "open")
 
     def checkpoint_failed(self, reason: str) -> None:
         """Have the file opened again before the next commit: invariant "Disk errors"."""
+        self._lock.uncleaned = True  # what was not cleaned may be forgotten until then
         self._suspected = f"an error of the disk ({reason})"
 
     def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:

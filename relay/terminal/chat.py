@@ -29,7 +29,8 @@ from relay.client.events import (
     Unfollowed,
 )
 from relay.client.refusals import AlreadyJoined, NotAMember, Refused
-from relay.terminal import commands
+from relay.terminal import commands, room_commands
+from relay.terminal.about import About
 from relay.terminal.accepting import accept
 from relay.terminal.earlier import Earlier
 from relay.terminal.invitations import Invitations
@@ -37,6 +38,7 @@ from relay.terminal.notices import Narrator, choices, members_notice, others_not
 from relay.terminal.pending import Pending
 from relay.terminal.presence import Presence
 from relay.terminal.room_commands import Change
+from relay.terminal.room_list import listed_rooms
 from relay.terminal.room_notices import (
     info_lines,
     is_member,
@@ -72,6 +74,7 @@ class Chat:
         self.reads = False
         """True when a person sees what is shown: their other devices are told what was read."""
         self._shown = Shown(screen, client.name, room)
+        self._about = About(client, self.sending, self._shown.recent, self._ask)
         self._earlier = Earlier(client, room, screen, self._shown)
         self._typed = ""
         """The command that is being done."""
@@ -260,7 +263,7 @@ class Chat:
                 self.target = f"@{name}" if name else self.room
                 self.screen.talk_to(self.target)
             case commands.About(what, text):
-                await self._about(what, text)
+                await self._about.do(what, text, self.target)
             case commands.Seen(name):
                 self._ask(partial(self._seen, name))
             case commands.Accept(name, code):
@@ -272,9 +275,11 @@ class Chat:
             case commands.Mistake(reason):
                 self.mistakes += 1
                 self.screen.notice(reason)
-            case commands.Help():
-                for line in commands.HELP:
+            case commands.Help(of_rooms):
+                for line in room_commands.HELP if of_rooms else commands.HELP:
                     self.screen.notice(line)
+            case commands.Numbers(count):
+                self._ask(partial(self._earlier.numbers, count))
             case commands.Room():
                 self._ask(self._room)
             case commands.Join(room) if room not in ("", self.room):
@@ -293,21 +298,6 @@ class Chat:
             case commands.Search(words):
                 self._ask(partial(self._earlier.find, words, self.target))
 
-    async def _about(self, what: str, text: str) -> None:
-        """Say something about the last message here."""
-        found = self._shown.recent.last(self.target, own=what in ("edit", "erase"))
-        if found is None:
-            whose = "of yours" if what in ("edit", "erase") else "of somebody else"
-            self.screen.notice(f"there is no message {whose} here; not sent")
-        elif what == "reply":
-            await self.sending.say(text, self.target, found)
-        elif what == "edit":
-            self._ask(partial(self.client.edit, found, text))
-        elif what == "erase":
-            self._ask(partial(self.client.redact, found))
-        else:
-            self._ask(partial(self.client.react, found, text))
-
     async def _accept(self, name: str, code: str) -> None:
         for line in await accept(self.client, name, code):
             self.screen.notice(line)
@@ -324,8 +314,8 @@ class Chat:
 
     async def _block(self, name: str, blocked: bool) -> None:
         await (self.client.block(name) if blocked else self.client.unblock(name))
-        what = "are not taken any more" if blocked else "are taken again"
-        self.screen.notice(f"direct messages of {name} {what}")
+        what = "blocked" if blocked else "accepted again"
+        self.screen.notice(f"direct messages from {name} are {what}")
 
     async def _choose(self, what: str, who: Writers | None) -> None:
         """Choose who may do something, if somebody is named; show what is chosen."""
@@ -375,10 +365,12 @@ class Chat:
             self.screen.notice(line)
 
     async def _rooms(self) -> None:
-        rooms = await self.client.rooms()
+        rooms, missing = await listed_rooms(self.client)
         for room in rooms:
             self.screen.notice(list_line(room))
-        if not rooms:
+        if missing:
+            self.screen.notice(missing)
+        elif not rooms:
             self.screen.notice("there are no rooms yet")
 
     async def _change(self, change: Change) -> None:

@@ -16,26 +16,27 @@ HISTORY_MAX: Final = 1000
 """What one request for a page may ask for."""
 
 HELP: Final = (
-    "/who, /names     list who is here",
+    "/who             list who is here",
     f"/history [N]     show N messages (default {HISTORY_DEFAULT}) before the oldest one shown",
-    "/search WORDS    show the newest messages here that have all WORDS; then /search: older ones",
-    "/join            follow the room again, after you were put out of it",
+    "/search WORDS    show the newest messages with WORDS; /search alone: older",
+    f"/numbers [N]     show the last N messages ({HISTORY_DEFAULT}) again, with their numbers",
     "/msg NAME TEXT   send TEXT to one person alone",
-    "/query [NAME]    talk to NAME from now on; without a name, to the room again",
-    "/reply TEXT      answer the last message of somebody else",
-    "/edit TEXT       put TEXT in the place of your last message",
-    "/erase           erase your last message",
-    "/react EMOJI     react to the last message of somebody else",
-    "/block NAME      take no direct messages of NAME any more; /unblock NAME: again",
+    "/query [NAME]    talk to NAME from now on; without NAME, to the room again",
+    "/reply TEXT      answer the last message of somebody else; /react EMOJI",
+    "/edit TEXT       put TEXT in the place of your last message; /erase it",
+    "                 (all four: in the room or with NAME, as the prompt shows)",
+    "/block NAME      block direct messages from NAME; /unblock NAME",
     "/seen NAME       tell when NAME was last here, if NAME lets you know",
-    "/writers [WHO]   show or choose who may write to you: all, rooms, known or nobody",
-    "/seenby [WHO]    show or choose who is told when you were last here",
-    "/accept NAME     show how the devices of NAME have changed, and how to accept them",
-    *room_commands.HELP,
-    "/help            show this list",
-    "/quit            leave once everything is stored (also Ctrl-D); Ctrl-C leaves immediately",
+    "/writers [WHO]   who may write to you: all, rooms, known or nobody; /seenby:",
+    "                 who is told when you were last here",
+    "/accept NAME     show how the devices of NAME changed, and how to accept them",
+    "/join            follow the room again, after you were put out of it",
+    "/room, /list     show the room and who is what in it; list the rooms",
+    "/help room       list the commands that change the room",
+    "/quit            leave when all is stored (also Ctrl-D); Ctrl-C: at once",
     "//TEXT           send /TEXT as a message",
 )
+"""Each fits into a line of 80 columns, and all of them on a screen of 24 lines, with the prompt."""
 
 _OTHER_WORDS: Final = {
     "exit": "quit",
@@ -163,8 +164,17 @@ class Choose:
 
 
 @dataclass(frozen=True, slots=True)
+class Numbers:
+    """Show so many messages again, with their numbers."""
+
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
 class Help:
-    """Show the commands."""
+    """Show the commands; or those that change the room."""
+
+    of_rooms: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +205,7 @@ Command: TypeAlias = (
     | Block
     | Seen
     | Choose
+    | Numbers
     | Help
     | Quit
     | Mistake
@@ -215,6 +226,8 @@ def parse(line: str, room: str) -> Command:
     word = word.lower()
     word = _OTHER_WORDS.get(word, word)
     match word:
+        case "help" if rest.removeprefix("/") in ("room", "rooms"):
+            return Help(of_rooms=True)
         case "who" | "names" | "room" | "list" | "help" | "quit" | "erase" if rest:
             return Mistake(f"/{word} takes no arguments; not sent")
         case "who" | "names":
@@ -229,8 +242,8 @@ def parse(line: str, room: str) -> Command:
             return Help()
         case "quit":
             return Quit()
-        case "history":
-            return _history(rest)
+        case "history" | "numbers":
+            return _history(word, rest)
         case "search":
             return _search(rest)
         case "msg":
@@ -302,9 +315,10 @@ def _search(rest: str) -> Command:
     return Search(rest)
 
 
-def _history(rest: str) -> Command:
+def _history(word: str, rest: str) -> Command:
+    make = History if word == "history" else Numbers
     if not rest:
-        return History(HISTORY_DEFAULT)
+        return make(HISTORY_DEFAULT)
     if rest.isascii() and rest.isdigit() and len(rest) <= 9 and 1 <= int(rest) <= HISTORY_MAX:
-        return History(int(rest))
-    return Mistake(f"/history takes a number from 1 to {HISTORY_MAX:,}; not sent")
+        return make(int(rest))
+    return Mistake(f"/{word} takes a number from 1 to {HISTORY_MAX:,}; not sent")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from relay import limits
 from relay.client.aio import Client
-from relay.client.events import Control, LogEntry, RoomChanged
+from relay.client.events import LogEntry, Message, RoomChanged
 from relay.client.lists import is_last_page
 from relay.terminal.notices import not_indexed, number_of_messages
 from relay.terminal.screens import Screen
@@ -14,11 +15,17 @@ from relay.terminal.shown import Shown
 
 _FOUND_MAX = 20
 """Messages that one /search shows."""
+_PAGE_MIN = 20
+"""Entries that are asked for at least: few of them may be messages."""
+
+
+ENTRIES_PER_MESSAGE_MAX: Final = 100
+"""So many edits, reactions and changes for each message that was asked for are shown at most."""
 
 
 def _messages(entries: Iterable[LogEntry | RoomChanged]) -> int:
-    """Return how many of them somebody has written."""
-    return sum(isinstance(one, LogEntry) and not isinstance(one, Control) for one in entries)
+    """Return how many of them are messages: not edits, reactions and changes of the room."""
+    return sum(isinstance(one, Message) for one in entries)
 
 
 class Search(NamedTuple):
@@ -51,11 +58,16 @@ class Earlier:
         before = (self.first_seq or None) if target == self._room else None
         entries: list[LogEntry | RoomChanged] = []
         end, missing = False, count
-        while missing > 0 and not end:
-            page = await self._client.history(target, before=before, count=missing)
+        while missing > 0 and not end and len(entries) < count * ENTRIES_PER_MESSAGE_MAX:
+            most = min(max(missing, _PAGE_MIN), limits.PAGE_ENTRIES_MAX)
+            page = await self._client.history(target, before=before, count=most)
             entries[:0] = page.entries
             missing = count - _messages(entries)
             end, before = is_last_page(page, before), page.next
+        while missing < 0:  # begin with the first message that was asked for
+            missing += isinstance(entries.pop(0), Message)
+        while missing == 0 and not end and not isinstance(entries[0], Message):
+            del entries[0]
         if not entries:
             self._screen.notice("there are no earlier messages")
             return
@@ -67,6 +79,19 @@ class Earlier:
         self._shown.forget_day()
         await self._shown.show_earlier(entries)
         self._screen.notice("end of earlier messages")
+        self._shown.forget_day()
+
+    async def numbers(self, count: int) -> None:
+        """Show the last messages of the room that were shown, once more, with their numbers."""
+        found = self._shown.recent.messages(self._room, count)
+        if not found:
+            self._screen.notice(f"no message of {self._room} was shown yet")
+            return
+        self._screen.notice(f"{number_of_messages(len(found))} with numbers:")
+        self._shown.forget_day()
+        for entry in found:
+            await self._shown.show_found(entry, number=True)
+        self._screen.notice("end of the messages with numbers")
         self._shown.forget_day()
 
     async def _tell_what_is_missing(self, target: str, indexed: int) -> None:

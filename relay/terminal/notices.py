@@ -34,6 +34,7 @@ _WHY_AWAY: Final = {
     "TOO_SLOW": "this side read too slowly",
     "OVERLOADED": "the server has too many connections",
     "LOGIN_TIMEOUT": "the login took too long",
+    "LOGIN_UNAVAILABLE": "the server cannot look up your account now",
 }
 """The close codes after which the client comes back by itself. The protocol's own words for them
 speak to authors of clients ("connect again"), and a person would take them for an order."""
@@ -117,6 +118,8 @@ def _range(first: int, last: int) -> str:
 
 def members_notice(members: Members) -> str:
     """Return the answer to "who is here?"."""
+    if not members.total:  # one's own connection was left out
+        return f"nobody else is in {harmless_name(members.room)}"
     names = [person(member.name, member.display) for member in members.members]
     more = members.total - len(names)
     count = "1 person" if members.total == 1 else f"{members.total} people"

@@ -6,6 +6,7 @@ told in a notice, and whom a message answers stands before its text, beside the 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from relay.chat.entries import Cursor
@@ -23,6 +24,9 @@ class Recent:
     def __init__(self, me: str) -> None:
         self._me = me
         self._entries: dict[tuple[str, Cursor], LogEntry] = {}
+        """In the order in which they were shown; earlier ones that were looked up come first."""
+        self._erased: dict[tuple[str, Cursor], None] = {}
+        """The redactions of which it was told: one erases a message and all of its edits."""
 
     def note(self, entry: LogEntry) -> None:
         """An entry is shown. Once it is redacted, nothing of its text is quoted any more."""
@@ -38,14 +42,43 @@ class Recent:
             entries[entry.room, entry.cursor] = entry
             if len(entries) > REMEMBERED_MAX:
                 del entries[next(iter(entries))]
+        elif isinstance(entry, Erased) and about is not None:
+            self._erased[entry.room, about] = None
+            if len(self._erased) > REMEMBERED_MAX:
+                del self._erased[next(iter(self._erased))]
 
-    def last(self, target: str, *, own: bool) -> LogEntry | None:
-        """Return the last message in a room, or with ``@name``, of one's own or of others."""
+    def places(self) -> set[tuple[str, Cursor]]:
+        """Return where the entries are that it remembers."""
+        return set(self._entries)
+
+    def put_first(self, entries: Iterable[LogEntry]) -> None:
+        """They were shown last, but are older than all others: none of them is the last one."""
+        places = [(entry.room, entry.cursor) for entry in entries]
+        first = {place: self._entries.pop(place) for place in places if place in self._entries}
+        self._entries = {**first, **self._entries}
+
+    def has(self, cursor: Cursor) -> bool:
+        """Tell whether the entry at this place was shown, in whichever log it is."""
+        return any(place == cursor for _, place in reversed(self._entries))
+
+    def last(self, target: str | None, *, own: bool) -> LogEntry | None:
+        """Return the last message in a room, or with ``@name``, of one's own or of others.
+
+        ``target``: None for the last one anywhere.
+        """
         for entry in reversed(self._entries.values()):
-            here = f"@{entry.peer}" if entry.to else entry.room
-            if isinstance(entry, Message) and here == target and (entry.sender == self._me) is own:
+            if (
+                isinstance(entry, Message)
+                and target in (None, conversation(entry))
+                and (entry.sender == self._me) is own
+            ):
                 return entry
         return None
+
+    def messages(self, room: str, count: int) -> Sequence[LogEntry]:
+        """Return the last messages of a room, the oldest of them first."""
+        found = [e for e in self._entries.values() if isinstance(e, Message) and e.room == room]
+        return found[-count:]
 
     def label(self, message: LogEntry) -> str:
         """Return who wrote a message, to whom, and what it answers: all before its text.
@@ -64,7 +97,7 @@ class Recent:
         answered = self._entries.get((message.room, about))
         if answered is None:
             return f"{who} (re an earlier message)"
-        return f"{who} (re {sender_of(answered)}: {_snippet(answered)})"
+        return f"{who} (re {sender_of(answered)}: {snippet(answered)})"
 
     def notice_of(self, entry: LogEntry) -> str | None:
         """Return the notice for what is no message; None: there is nothing to tell."""
@@ -72,7 +105,7 @@ class Recent:
         if entry.to:
             who += " (direct)"
         known = self._entries.get((entry.room, entry.about)) if entry.about else None
-        of = "an earlier message" if known is None else _snippet(known)
+        of = "an earlier message" if known is None else snippet(known)
         text = body_text(entry.content_type, entry.body)
         if isinstance(entry, Edit):
             return f"{who} edits {of}: now {quoted(text)}"
@@ -83,12 +116,25 @@ class Recent:
             return f"{who} has erased {when}" + (f": {quoted(text)}" if text else "")
         if isinstance(entry, Reaction):
             return f"{who} reacts {quoted(text)} to {of}"
+        if isinstance(entry, Erased) and (entry.room, entry.about) in self._erased:
+            return None
         if isinstance(entry, Erased):
             return f"a message of {who} of {clock(entry.time_ms)} has been erased"
         return None
 
 
-def _snippet(entry: LogEntry) -> str:
+def numbered(entry: LogEntry, label: str) -> str:
+    """Return a label with the number of its message, which no name can look like."""
+    return f"#{entry.seq} {label}"
+
+
+def conversation(entry: LogEntry) -> str:
+    """Return where a message belongs: its room, or ``@`` and the other person's name."""
+    return f"@{entry.peer}" if entry.to else entry.room
+
+
+def snippet(entry: LogEntry) -> str:
+    """Return the beginning of a message's text, in quotes."""
     text = " ".join(body_text(entry.content_type, entry.body).split())
     cut = text if len(text) <= SNIPPET_CHARS_MAX else f"{text[:SNIPPET_CHARS_MAX]}…"
     return quoted(cut)

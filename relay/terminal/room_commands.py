@@ -10,18 +10,19 @@ from relay.chat.names import normal
 from relay.client.room_calls import RoomAction, RoomKind, RoomRole
 
 HELP: Final = (
-    "/room         show the room: kind, topic, who has which role",
-    "/list         list the rooms that you may see",
     "/topic TEXT   say what the room is about",
-    "/invite NAME, /kick NAME [WHY], /ban NAME [TIME] [WHY], /unban NAME,",
-    "/mute NAME [TIME] [WHY], /unmute NAME   TIME is as 30s, 10m, 2h or 7d",
+    "/invite NAME, /kick NAME [WHY]   let somebody in, put somebody out",
+    "/ban NAME [TIME] [WHY], /unban NAME   keep somebody out",
+    "/mute NAME [TIME] [WHY], /unmute NAME   let somebody read and not write",
+    "              TIME is as 30s, 10m, 2h or 7d; without it, for good",
     "/op NAME, /deop NAME   make a moderator, or a member again; /owner NAME",
     "/private, /public, /announce, /close, /open   who may read and write",
     "/member, /nomember   be a lasting member, or none any more",
-    "/keep 30d 1000 1G ROOM   keep messages of so many days, so many, so many bytes; others are",
-    "              removed for good; ROOM is this room's name. /keep default: as the server does",
-    "/delete ROOM   delete this room for good, with all that was said; ROOM is its name",
-    "/redact N [WHY]   erase message N, of somebody else too if you moderate",
+    "/keep 30d 1000 1G ROOM   keep messages of 30 days, 1000 messages, 1 GiB;",
+    "              others are removed for good; ROOM is this room's name",
+    "/keep default   keep messages as the server's settings say",
+    "/redact N [WHY]   erase message N (/numbers), others' too if you moderate",
+    "/delete ROOM   delete this room for good, with all messages; ROOM: its name",
 )
 _TIME: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -49,6 +50,10 @@ _SIZE: Final = re.compile(r"([0-9]{1,9})([KMGT])")
 _SHIFTS: Final = {"K": 10, "M": 20, "G": 30, "T": 40}
 _KEEP_TAKES: Final = (
     "/keep takes a time (30d), a number or a size (100M), and the room's name; or default; not sent"
+)
+_TIMES: Final = (
+    "{time} is no time: /{word} takes 30s, 10m, 2h or 7d (or none, for good), then the"
+    " reason, which begins with no digit; not sent"
 )
 _WITH_REASON: Final = frozenset({"kick", "ban", "mute"})
 _WITH_TIME: Final = frozenset({"ban", "mute"})
@@ -143,6 +148,8 @@ def parse(word: str, rest: str, room: str) -> Change | str | None:
         found = seconds_of(time)
         if found is not None:
             seconds, rest = found, why.strip()
+        elif time[:1].isdigit():  # for ever, by a slip, would be the worst of all times
+            return _TIMES.format(time=time, word=word)
     if word not in _WITH_REASON and (wrong := _only(word, rest)):
         return wrong
     return Change(_PERSONS[word], person, rest, seconds)

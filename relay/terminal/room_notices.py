@@ -52,7 +52,7 @@ def change_notice(event: RoomChanged) -> str:
         case "free" if event.sender == BY_ITSELF:
             return f"the time is over: {person} is not banned or muted any more"
         case "free":
-            return f"{who} has ended the ban or mute of {person}"
+            return f"{who} has lifted the ban or mute on {person}"
         case "close":
             return f"{who} has closed the room: nobody writes any more"
         case "reopen":
@@ -75,7 +75,11 @@ def keep_words(keep: tuple[int, int, int]) -> str:
     words = [_span(age_s)] if age_s else []
     words += [f"{messages:,} messages"] if messages else []
     words += [f"{size / (1 << 20):.4g} MiB"] if size else []
-    return f"{' and at most '.join(words)} are kept" if words else "messages are kept as elsewhere"
+    return (
+        f"{' and at most '.join(words)} are kept"
+        if words
+        else "messages are kept as the server's settings say"
+    )
 
 
 def _span(seconds: int) -> str:

@@ -12,6 +12,7 @@ from relay.client.events import LogEntry, Stored
 from relay.client.refusals import UNCLEAR, Refused
 from relay.terminal.notices import number_of_messages
 from relay.terminal.pending import Pending
+from relay.terminal.recent import Recent
 from relay.terminal.screens import Screen
 
 _SHOWN_CHARS_MAX = 200
@@ -29,6 +30,8 @@ class Sending:
         self.failures = 0
         """Lines that could not be sent or stored."""
         self._unstored: set[asyncio.Future[Stored]] = set()
+        self._latest: asyncio.Future[Stored] | None = None
+        """Of what was sent last."""
 
     async def say(self, text: str, target: str, reply_to: LogEntry | None = None) -> None:
         """Send a line to a room, or to ``@`` and somebody's name; an empty one is none."""
@@ -50,6 +53,7 @@ class Sending:
             self.fail(f"not sent ({error}): {shortened(text)}")
             return
         self._unstored.add(stored)
+        self._latest = stored
         stored.add_done_callback(lambda future: self._settled(future, text, done))
 
     def _settled(self, stored: asyncio.Future[Stored], text: str, done: Callable[[], None]) -> None:
@@ -66,6 +70,15 @@ class Sending:
         """Tell that a line was not sent or stored, and count it."""
         self.failures += 1
         self._screen.notice(reason)
+
+    def all_shown(self, recent: Recent) -> bool:
+        """Tell whether everything that was sent has an outcome, and the last of it is shown."""
+        if self._unstored:
+            return False
+        latest = self._latest
+        if latest is None or latest.cancelled() or latest.exception():
+            return True
+        return not latest.result().seq or recent.has(latest.result().cursor)
 
     async def all_stored(self) -> None:
         """Wait until everything has an outcome, and tell the person if that takes long."""

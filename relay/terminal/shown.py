@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from relay.client.events import LogEntry, Message, RoomChanged
-from relay.terminal.recent import Recent
+from relay.terminal.recent import Recent, numbered
 from relay.terminal.room_notices import change_notice
 from relay.terminal.screens import Screen
 from relay.terminal.view import day
@@ -48,17 +48,22 @@ class Shown:
             self._screen.notice(today)
             self._day = today
 
-    async def show_found(self, entry: LogEntry) -> None:
+    async def show_found(self, entry: LogEntry, *, number: bool = False) -> None:
         """Show a message that was searched for: it is not what was just written."""
         self._show_day(entry)
-        await self._screen.message(entry, self.recent.label(entry))
+        label = self.recent.label(entry)
+        await self._screen.message(entry, numbered(entry, label) if number else label)
 
     async def show_earlier(self, entries: Iterable[LogEntry | RoomChanged]) -> None:
         """Show what was written earlier: nothing of it is unread."""
-        unread = dict(self.unread)
+        unread, known = dict(self.unread), self.recent.places()
+        earlier: list[LogEntry] = []
         for entry in entries:
             await self.show(entry)
+            if isinstance(entry, LogEntry) and (entry.room, entry.cursor) not in known:
+                earlier.append(entry)
         self.unread = unread
+        self.recent.put_first(earlier)
 
     def forget_day(self) -> None:
         """What comes next is of another time: name its day."""

@@ -7,6 +7,7 @@ further lines are indented, too.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
@@ -124,34 +125,35 @@ def sender_of(entry: LogEntry | RoomChanged) -> str:
     return f"{who} (unverified)" if entry.doubt else who
 
 
-def _moment(time_ms: int) -> datetime:
-    """Return a server's time; nonsense beyond the calendar becomes its end."""
-    return datetime.fromtimestamp(min(time_ms, _TIME_MS_MAX) / 1000, UTC)
+def _local(pattern: str, time_ms: int) -> str:
+    """Return a server's time where this runs. A ``datetime`` refuses some legal values of TZ."""
+    return time.strftime(pattern, time.localtime(min(time_ms, _TIME_MS_MAX) // 1000))
 
 
 def clock(time_ms: int) -> str:
     """Return ``HH:MM``, local time."""
-    return f"{_moment(time_ms).astimezone():%H:%M}"
+    return _local("%H:%M", time_ms)
 
 
 def day(time_ms: int) -> str:
     """Return ``YYYY-MM-DD``, local time."""
-    return f"{_moment(time_ms).astimezone():%Y-%m-%d}"
+    return _local("%Y-%m-%d", time_ms)
 
 
 def day_and_minute(time_ms: int) -> str:
     """Return ``YYYY-MM-DD HH:MM``, local time."""
-    return f"{_moment(time_ms).astimezone():%Y-%m-%d %H:%M}"
+    return _local("%Y-%m-%d %H:%M", time_ms)
 
 
 def day_and_clock(time_ms: int) -> str:
     """Return ``YYYY-MM-DD HH:MM:SS``, local time."""
-    return f"{_moment(time_ms).astimezone():%Y-%m-%d %H:%M:%S}"
+    return _local("%Y-%m-%d %H:%M:%S", time_ms)
 
 
 def rfc3339(time_ms: int) -> str:
     """Return ``YYYY-MM-DDTHH:MM:SS.mmmZ``."""
-    return _moment(time_ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    moment = datetime.fromtimestamp(min(time_ms, _TIME_MS_MAX) / 1000, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 assert columns(NOTICE) == len(NOTICE)

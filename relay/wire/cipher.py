@@ -177,8 +177,15 @@ class SendCipher(_Direction):
         """
         return self._sealed(*_padded(record_type, content))
 
-    def seal_padded(self, padded: Padded) -> bytes:
-        """Return a whole Record frame of app data, as ``seal``."""
+    def seal_padded(self, padded: Padded, now: float) -> bytes:
+        """Return a whole Record frame of app data, as ``seal``; empty: if ``update_due``.
+
+        What that asks stands here as well: this is the hot path of a delivery.
+        """
+        if self.sequence >= self.records_max or self.bytes_used >= self.bytes_max:
+            return b""
+        if now >= self.until:
+            return b""
         return self._sealed(padded.head, padded.inner)
 
     def _sealed(self, head: bytes, inner: bytes) -> bytes:

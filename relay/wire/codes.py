@@ -27,6 +27,10 @@ class CloseCode(IntEnum):
     TOO_SLOW = 1003, "nothing was read for too long; connect again and resume"
     OVERLOADED = 1004, "too many connections now, or too much held for one; connect again later"
     LOGIN_TIMEOUT = 1005, "no HELLO came in time"
+    LOGIN_UNAVAILABLE = (
+        1006,
+        "the account cannot be looked up now; come again later, and tell the operator if it lasts",
+    )
 
     NORMAL = 2000, "a clean end, as asked"
     PROTOCOL = 2001, "the peer broke the protocol"

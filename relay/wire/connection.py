@@ -221,10 +221,11 @@ class Connection(Endpoint):
 
     def seal_padded(self, padded: Padded, now: float) -> bytes:
         """As ``seal``, of what others seal as well."""
-        cipher = self._send
-        if self._out or cipher.update_due(now) or self.phase is not Phase.OPEN:
-            return self.seal(padded.content, now)
-        return cipher.seal_padded(padded)
+        if not self._out and self.phase is Phase.OPEN:
+            record = self._send.seal_padded(padded, now)
+            if record:
+                return record
+        return self.seal(padded.content, now)
 
     def ping(self, payload: bytes, now: float) -> None:
         """Ask the peer for a sign of life."""

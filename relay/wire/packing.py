@@ -293,11 +293,6 @@ def is_control(packed: bytes) -> bool:
     )
 
 
-def is_message(packed: bytes) -> bool:
-    """Tell whether a packed ENTRY of our own store is a message."""
-    return unpack_entry(packed).kind == Kind.MESSAGE
-
-
 def unpack_entry(packed: bytes) -> EntryMessage:
     """Return a packed ENTRY of our own store."""
     fields = cast("list[object]", msgpack.unpackb(packed))

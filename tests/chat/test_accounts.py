@@ -166,13 +166,21 @@ def test_whose_invitation_has_expired_is_told_so() -> None:
         assert caught.value.reason is Reason.INVITATION_NEEDED
 
 
+def test_an_invitation_that_is_none_is_said_to_be_none_on_an_open_server() -> None:
+    """It may have been to make an operator; without it one has an ordinary account for good."""
+    for registration in ("open", "invite", "closed"):
+        with pytest.raises(Refused, match="is not valid") as caught:
+            decide_request.about_account(NOBODY, register(root(), TOKEN), context(registration))
+        assert caught.value.reason is Reason.INVITATION_NEEDED
+
+
 def test_nobody_makes_themselves_an_operator() -> None:
     """An invitation does, if it says so; not the wish for it."""
     for registration, invited, wanted in (
         ("open", False, True), ("open", True, True), ("invite", True, True),
         ("invite", True, False),
     ):  # fmt: skip
-        request = requests.Register(root(), TOKEN, invited, wanted, False)
+        request = requests.Register(root(), TOKEN if invited else b"", invited, wanted, False)
         event = decide_request.about_account(NOBODY, request, context(registration)).event
         assert isinstance(event, events.Created)
         assert event.operator is (invited and wanted), (registration, invited, wanted)

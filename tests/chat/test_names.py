@@ -85,6 +85,24 @@ def test_other_handles_are_not_reserved(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("alice", ""), ("~bob", ""), ("a", "2 to 32"), ("Alice", "a-z"), ("@alice", "a-z"),
+        ("~a", "2 to 32"), ("root", "reserved"), ("r00t", "reserved"), ("~root", "reserved"),
+    ],
+)  # fmt: skip
+def test_why_a_name_cannot_be_had(name: str, why: str) -> None:
+    assert why in names.person_error(name)
+    assert bool(why) == bool(names.person_error(name))
+
+
+def test_why_a_display_name_cannot_be_had() -> None:
+    assert names.display_error("Alice") == names.display_error("x" * 64) == ""
+    assert "at most 64" in names.display_error("x" * 65)
+    assert "not allowed" in names.display_error("a\x1b")
+
+
+@pytest.mark.parametrize(
     ("one", "other"),
     [("a1ice", "alice"), ("ian", "lan"), ("b0b", "bob"), ("corn", "com"), ("bob_", "b-ob")],
 )

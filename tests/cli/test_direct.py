@@ -71,7 +71,7 @@ def test_in_a_chat(relay: Relay, room: str) -> None:
         f"{ann} -> you| psst",
         f"{ann} -> you| are you there?",
     ]
-    assert f"-!- direct messages of {ann} are not taken any more" in later.stderr
+    assert f"-!- direct messages from {ann} are blocked" in later.stderr
     refused = chat(relay, room, ann, f"/msg {bob} still there?\n")
     assert refused.returncode == 1
     assert "not stored (NOT_ACCEPTED" in refused.stderr

@@ -69,6 +69,7 @@ def test_what_needs_no_home_works_without_one(
         ("serve", "--data", tmp_path / "data", "--check-config"),
         ("serve", "--data", tmp_path / "data", "--print-config"),
         ("serve", "--help"),
+        ("config", "init", tmp_path / "relay.toml"),
     ):
         done = run(homeless, *command)
         assert done.returncode == 0, (command, done.stderr)
@@ -106,7 +107,7 @@ def test_what_needs_a_home_names_what_to_give(
 
 
 def _(remedy: str) -> str:
-    return "give --data" if remedy == "--data" else f"name a file with {remedy}"
+    return "give --data, or store.data" if remedy == "--data" else f"name a file with {remedy}"
 
 
 @pytest.mark.parametrize(

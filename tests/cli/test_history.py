@@ -11,6 +11,7 @@ import subprocess
 import apsw
 import pytest
 
+from relay import BlockingClient, LogEntry
 from relay.chat.partition import partition_of
 from relay.store.directory import DataDirectory
 from tests.support.cluster import Relay, relay_command, run_relay, wait_until
@@ -56,6 +57,14 @@ def test_the_newest_messages_oldest_first(relay: Relay, room: str) -> None:
     assert texts(older) == ["number 25", "number 26"]
     assert len(history(relay, room, "-n", "5000", name=ann)) == 30
     assert history(relay, "nothing-here", status=1, name=ann) == []
+    with BlockingClient(relay.address, name=ann) as client:
+        client.join(room)
+        last = client.history(room, count=1).entries[-1]
+        assert isinstance(last, LogEntry)
+        for emoji in ("+1", "-1"):
+            client.react(last, emoji)
+    [line] = history(relay, room, "-n", "1", "--numbers", name=ann)
+    assert line.endswith(f" #{last.seq} {ann}| number 29"), "and reactions are not counted"
 
 
 def test_searching(relay: Relay, room: str) -> None:

@@ -167,7 +167,7 @@ def test_two_people_at_terminals(people: Relay, room: str) -> None:
         bert.press("but\r")
         bert.shows("not stored (MUTED")
         anna.press("/unmute bert\r")
-        bert.shows("ended the ban or mute of bert")
+        bert.shows("lifted the ban or mute on bert")
         anna.press("/op bert\r")
         bert.shows("anna has made bert a moderator")
         anna.press("/room\r")

@@ -6,6 +6,8 @@ import contextlib
 import json
 import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -125,6 +127,22 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="not a regular file"):
         DeviceKey.load(tmp_path / "pipe")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+@pytest.mark.parametrize("name", ["pins", "alice.chain"])
+def test_a_pipe_where_something_is_kept_stays_one(files: KeyFiles, name: str) -> None:
+    """Nothing waits for it, and nothing takes its place."""
+    path = files.directory / SERVER / name
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path)
+    with contextlib.suppress(UsageError):
+        assert files.chain(SERVER, "alice") == []
+        files.keep_chain(SERVER, "alice", [b"link"])
+        files.pin(SERVER, "bob", Pin(b"r" * 32, 0, b"r" * 32))
+    with contextlib.suppress(UsageError):
+        files.pins(SERVER)
+    assert path.is_fifo()
 
 
 def test_on_paper() -> None:
@@ -294,8 +312,9 @@ def _nothing_is_claimed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_nothing_is_claimed")
 def test_a_program_claims_no_name_by_itself(files: KeyFiles) -> None:
-    with pytest.raises(NoDeviceKey, match="relay register"):
-        KeyChoice("alice", None, None, None, files).at(SERVER)
+    missing = KeyChoice("alice", None, None, None, files).at(SERVER).missing
+    assert isinstance(missing, NoDeviceKey)
+    assert "relay register" in str(missing)
     assert files.names(SERVER) == [], "and no key was made"
     made = files.create(SERVER, "alice")
     found = KeyChoice("alice", None, None, None, files).at(SERVER)
@@ -315,6 +334,26 @@ def test_on_purpose_it_does(files: KeyFiles, monkeypatch: pytest.MonkeyPatch, ho
     assert files.names(SERVER) == ["alice"], "on the disk before anybody hears of it"
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_key_that_nobody_has_accepted_is_removed(
+    files: KeyFiles, tmp_path: Path, own: bool
+) -> None:
+    """Unless another program has taken it from the file meanwhile, or it was there before."""
+    path = tmp_path / "bot.key" if own else files.path_of(SERVER, "bot")
+    key = path if own else None
+    first = KeyChoice("bot", key, True, None, files)
+    first.at(SERVER)
+    first.unused()
+    assert not path.exists()
+    first.at(SERVER)
+    os.utime(path, (1, 1))  # clocks of file systems are coarse
+    second = KeyChoice("bot", key, True, None, files)
+    second.at(SERVER)
+    for choice in (first, second):
+        choice.unused()
+    assert path.exists()
+
+
 @pytest.mark.usefixtures("_nothing_is_claimed")
 def test_a_key_file_of_the_programs_own(files: KeyFiles, tmp_path: Path) -> None:
     path = tmp_path / "bot.key"
@@ -326,6 +365,21 @@ def test_a_key_file_of_the_programs_own(files: KeyFiles, tmp_path: Path) -> None
     assert again.key is not None
     assert again.key.public == made.key.public
     assert not again.may_register
+
+
+@pytest.mark.usefixtures("_nothing_is_claimed")
+def test_programs_that_make_a_file_at_once_have_one_key(files: KeyFiles, tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    def make(_: int) -> bytes:
+        choice = KeyChoice("bot", tmp_path / "bot.key", True, None, files)
+        together.wait()
+        key = choice.at(SERVER).key
+        assert key is not None
+        return key.public
+
+    with ThreadPoolExecutor(8) as threads:
+        assert len(set(threads.map(make, range(8)))) == 1
 
 
 def test_a_guest_has_none(files: KeyFiles) -> None:

@@ -15,12 +15,12 @@ from relay import codec
 from relay.chat.accounts import requests as account_requests
 from relay.chat.entries import Cursor
 from relay.chat.rooms import requests as room_requests
+from relay.client.answers import ANSWERS
 from relay.client.chat_state import ChatState
 from relay.client.errors import ServerBrokeProtocol
 from relay.client.events import State
 from relay.client.lineage import Expected
 from relay.client.pending_sends import Offer
-from relay.client.requests import ANSWERS
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import (
     Account,
@@ -150,8 +150,8 @@ QUESTIONS: dict[type, tuple[Callable[[ChatState], object], int]] = {
     Join: (lambda chat: chat.join("other", None, 0, "asked"), Op.JOINED),
     Leave: (lambda chat: chat.leave("room", "asked"), Op.LEFT),
     Who: (lambda chat: chat.who("room", "asked"), Op.MEMBERS),
-    History: (lambda chat: chat.history("room", False, 0, 1, "asked"), Op.PAGE),
-    Search: (lambda chat: chat.search("room", "x", 0, 1, "asked"), Op.FOUND),
+    History: (lambda chat: chat.history("room", False, 9, 2, "asked"), Op.PAGE),
+    Search: (lambda chat: chat.search("room", "x", 0, 2, "asked"), Op.FOUND),
     Devices: (lambda chat: chat.ask_devices("al", 0, "asked"), Op.CHAIN),
     Account: (lambda chat: chat.ask_account("", account_requests.Keep(), "asked"), Op.DONE),
     Room: (lambda chat: chat.ask_room("room", room_requests.Close(), 1, "asked"), Op.DONE),
@@ -177,7 +177,8 @@ def test_the_answer_to_another_question(question: type) -> None:
     expected = QUESTIONS[question][1]
     for op in sorted({op for _, op in QUESTIONS.values()}):
         link, number = asked(question)
-        link.send_raw(codec.pack([op, number, *RIGHT[op][1:]]))
+        about = "other" if question is Join else RIGHT[op][1]
+        link.send_raw(codec.pack([op, number, about, *RIGHT[op][2:]]))
         if op == expected:
             assert link.condition() is State.ONLINE
             assert not isinstance(link.results()["asked"], ServerBrokeProtocol)
@@ -185,6 +186,52 @@ def test_the_answer_to_another_question(question: type) -> None:
         if question is Leave:
             link.results()  # the end of the connection has done what was asked
         broken(link, f"{question} {op}", told=True)
+
+
+OTHERS = ["other", *ENTRY[1:]]
+FURTHER = ["room", EPOCH, 9, *ENTRY[3:]]
+
+
+@pytest.mark.parametrize(
+    ("question", "answer"),
+    [
+        (Join, ["room", EPOCH, 0, EPOCH, 0]),
+        (Leave, ["other"]),
+        (Who, ["other", 0, 0, 1, [["al", "", 1]]]),
+        (History, ["other", 0, True, []]),
+        (History, ["room", 0, True, [[int(Op.ENTRY), *OTHERS]]]),
+        (History, ["room", 0, True, [[int(Op.ENTRY), *ENTRY]] * 2]),
+        (History, ["room", 0, True, [[int(Op.ENTRY), *FURTHER], [int(Op.ENTRY), *ENTRY]]]),
+        (History, ["room", 0, True, [[int(Op.ENTRY), *FURTHER]]]),
+        (Search, ["other", 0, True, 1, []]),
+        (Search, ["room", 0, True, 1, [[int(Op.ENTRY), *OTHERS]]]),
+        (Search, ["room", 0, True, 1, [[int(Op.ENTRY), *ENTRY]] * 3]),
+        (Devices, ["bo", [b"link"], True]),
+    ],
+)
+def test_an_answer_about_something_else(question: type, answer: list[object]) -> None:
+    """Another room, another person, entries of another room, more of them, in another order."""
+    link, number = asked(question)
+    link.send_raw(codec.pack([QUESTIONS[question][1], number, *answer]))
+    if question is Leave:
+        link.results()  # the end of the connection has done what was asked
+    broken(link, f"{question} {answer}", told=True)
+
+
+def test_a_page_of_ones_own_inbox() -> None:
+    """Of ``@bo`` it is, so its entries are of another log than the question."""
+    link = Link(expected_key=KEY)
+    link.log_in()
+    link.state.chat.join("@me", Cursor(EPOCH, 0), 0, "join")
+    link.run()
+    link.send_envelopes(Joined(link.heard(Join).request, "@alice", EPOCH, 0, EPOCH, 0))
+    for inbox, legal in ("@alice", True), ("room", False):
+        link.state.chat.history("@bo", False, 0, 1, "asked")
+        link.run()
+        number = link.heard(History).request
+        entry = [int(Op.ENTRY), inbox, *ENTRY[1:]]
+        link.send_raw(codec.pack([int(Op.PAGE), number, "@bo", 0, True, [entry]]))
+        assert (link.condition() is State.ONLINE) is legal
 
 
 def test_each_request_has_an_answer() -> None:

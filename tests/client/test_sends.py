@@ -143,6 +143,15 @@ def test_resent_after_a_lost_connection_in_order() -> None:
     assert window.sends.resent == 3
 
 
+def test_nobody_waits_for_weeks() -> None:
+    """As long as the protocol page has a server ask for, and no longer."""
+    window = Window()
+    window.add("a")
+    window.transmitted()
+    window.refuse(1, ErrorCode.BUSY, 2**32 - 1)
+    assert window.sends.next_deadline() == pytest.approx(window.now + limits.RETRY_MS_MAX / 1000)
+
+
 def test_busy_waits_for_its_time_and_for_the_others() -> None:
     """Nothing of the log leaves before everything under way is answered and the time is over."""
     window = Window()

@@ -79,7 +79,7 @@ def test_a_client_written_from_the_protocol_page(relay: Relay, tmp_path: Path) -
     script = ROOT / "examples" / "from_the_page.py"
     assert re.search(r"^\s*(from|import) relay", script.read_text(), re.MULTILINE) is None
     with BlockingClient(relay.address, name="erin") as client:
-        client.send("page", "from the library")
+        first = client.send("page", "from the library")
     key = tmp_path / "device"
     done = run(script, relay.address, "stranger", "page", "from the page \u2603", key)
     assert done.returncode == 0, done.stderr
@@ -88,7 +88,16 @@ def test_a_client_written_from_the_protocol_page(relay: Relay, tmp_path: Path) -
     with BlockingClient(relay.address, name="erin") as client:
         client.join("page", since=2)
         message = next(e for e in client.events(timeout=120) if isinstance(e, Message))
+        client.post("page", "an answer", reply_to=first.cursor)
+        client.react(message, "+1")
+        client.send("@stranger", "not shown in the room")
     assert (message.sender, message.text) == ("stranger", "from the page \u2603")
+    done = run(script, relay.address, "stranger", "page", "after others", key)
+    assert done.returncode == 0, done.stderr
+    lines = [line.split(" ", 1)[1] for line in done.stdout.splitlines()]
+    assert lines[2:] == ["page 4 erin| an answer", "page 6 stranger| after others"]
+    refused = run(script, relay.address, "root", "page", "", tmp_path / "root")
+    assert refused.stderr.startswith("refused: error code 3, "), "NAME_INVALID"
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
 """A process of hostile connections: ``python -m tests.fuzz.attacker ORDERS``.
 
-It prints "ready", attacks from the next line of its input on until that ends, and prints how often
-each attack was begun. It is stopped by closing its standard input, or by its own deadline.
+It prints "ready", attacks from the next line of its input on until that ends, prints "arrived" once
+each of its connections has begun to attack, and prints at last how often each attack was begun. It
+is stopped by closing its standard input, or by its own deadline.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import contextlib
 import random
 import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -36,8 +39,10 @@ class Orders(msgspec.Struct, frozen=True):
     seconds_max: float
 
 
-async def visit(attacks: list[Attack], visitor: Visitor, done: Counter[str]) -> None:
-    """One connection, from open to its end."""
+async def visit(
+    attacks: list[Attack], visitor: Visitor, done: Counter[str], arrived: Callable[[], None]
+) -> None:
+    """One connection, from open to its end; told when it begins to attack, or has failed to."""
     chance = visitor.chance
     attack = chance.choice(attacks)
     try:
@@ -46,6 +51,7 @@ async def visit(attacks: list[Attack], visitor: Visitor, done: Counter[str]) -> 
             await visitor.shake()
         if attack.stage >= Stage.LOGIN:
             await visitor.log_in()
+        arrived()
         alone = len(attacks) == 1
         fitting = [other for other in attacks if other.stage is attack.stage and other.again]
         for _ in range(1_000_000_000 if alone else chance.randrange(1, STEPS_MAX)):
@@ -58,18 +64,28 @@ async def visit(attacks: list[Attack], visitor: Visitor, done: Counter[str]) -> 
     except (OSError, TimeoutError):
         done[ENDED] += 1
     finally:
+        arrived()
         visitor.close()
 
 
-async def attack_until(orders: Orders, stop: asyncio.Event) -> Counter[str]:
-    """Attack with all connections until told to stop."""
+async def attack_until(
+    orders: Orders, stop: asyncio.Event, arrived: Callable[[], None]
+) -> Counter[str]:
+    """Attack with all connections until told to stop; tell once when all have arrived."""
     attacks = [ATTACKS[name] for name in orders.attacks]
     done: Counter[str] = Counter()
+    coming = set(range(orders.connections))
+
+    def came(number: int) -> None:
+        if number in coming:
+            coming.remove(number)
+            if not coming:
+                arrived()
 
     async def again_and_again(number: int) -> None:
         chance = random.Random(f"{orders.seed} {number}")
         while True:
-            await visit(attacks, Visitor(orders.port, chance), done)
+            await visit(attacks, Visitor(orders.port, chance), done, partial(came, number))
             await asyncio.sleep(PAUSE_S * (1 + chance.random()))
 
     tasks = [asyncio.create_task(again_and_again(n)) for n in range(orders.connections)]
@@ -78,6 +94,9 @@ async def attack_until(orders: Orders, stop: asyncio.Event) -> Counter[str]:
             await stop.wait()
             while not done.keys() - {ENDED}:  # a run without any attack would prove nothing
                 await asyncio.sleep(PAUSE_S)
+    if coming:
+        coming.clear()
+        arrived()
     for task in tasks:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
@@ -99,7 +118,7 @@ async def main() -> None:
         stop.set()
 
     waiting = loop.create_task(until_the_end())
-    done = await attack_until(orders, stop)
+    done = await attack_until(orders, stop, lambda: print("arrived", flush=True))
     print(msgspec.json.encode(done).decode(), flush=True)
     waiting.cancel()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 from typing import Final
 
 from relay.client.aio import Client
@@ -55,10 +56,14 @@ class HonestPair:
 
     async def talk(self, seconds: float) -> list[float]:
         """Send at a fixed rate for a while; return how long each message took, sorted."""
-        self._latencies = []
         until = time.monotonic() + seconds
+        return await self.talk_until(lambda due: due >= until)
+
+    async def talk_until(self, enough: Callable[[float], bool]) -> list[float]:
+        """Likewise, until told, of the moment when the next message is due, that it is enough."""
+        self._latencies = []
         due = time.monotonic()
-        while due < until and not self.faults:
+        while not self.faults and not enough(due):
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             client = self._clients[self._sent % 2]
             self._due.append(due)

@@ -33,9 +33,14 @@ class Row:
 
     plan: Plan
     calm: list[float] = field(default_factory=list)
-    """Seconds that each message took, sorted; likewise the two below."""
+    """Seconds that each message took, sorted; likewise those below."""
     burned: list[float] = field(default_factory=list)
+    arrival: list[float] = field(default_factory=list)
+    """While the attackers come: connect, register, log in, all at once."""
+    arrival_s: float = 0.0
+    """How long that was."""
     attacked: list[float] = field(default_factory=list)
+    """From then on."""
     turn_ms: float | None = None
     """The longest turn of a worker; None: none was long enough to be logged."""
     turn_cpu_ms: float | None = None
@@ -73,7 +78,8 @@ def quantile(sorted_s: list[float], of: float) -> float:
 
 
 TITLES: Final = (
-    "attack", "p50 ms", "p99 ms", "max ms", "beside burners p99", "times", "calm p99",
+    "attack", "arrival s", "p99 ms", "times", "attack p50", "p99 ms", "times", "max ms",
+    "beside burners p99", "calm p99",
     "longest turn ms", "of which CPU", "device gone ms", "user gone ms", "workers killed",
     "MiB grown", "steps",
 )  # fmt: skip
@@ -83,11 +89,14 @@ def cells(row: Row) -> list[str]:
     """Return a row of the table."""
     return [
         row.plan.name,
+        f"{row.arrival_s:.1f}",
+        part(row.arrival, 0.99),
+        times(row.arrival, row.burned),
         part(row.attacked, 0.5),
         part(row.attacked, 0.99),
+        times(row.attacked, row.burned),
         "cut off" if row.cut_off else part(row.attacked, 1.0),
         part(row.burned, 0.99),
-        times(row.attacked, row.burned),
         part(row.calm, 0.99),
         "-" if row.turn_ms is None else f"{row.turn_ms:.0f}",
         "-" if row.turn_cpu_ms is None else f"{row.turn_cpu_ms:.0f}",

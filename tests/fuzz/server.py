@@ -1,10 +1,12 @@
 """A whole server under attack, and an honest pair beside it: ``python -m tests.fuzz.server``.
 
 Each scenario is an attack of ``attacks`` alone, or ``mix``, all of them at random. First the pair
-talks alone, then beside processes that only burn the CPU time, then beside the attack. Printed: how
-long its messages took, and how long after that who is put out during the attack stays connected
-(``revoked``). Asserted: nothing of the pair is lost, doubled or reordered, neither of the
-two is cut off, and no worker is killed or replaced.
+talks alone, then beside processes that only burn the CPU time, then while all attackers arrive
+(they connect, and log in if the attack needs it), then beside the attack. Printed: how long its
+messages took in each of these, by how many times the slowest hundredth is that beside the burners,
+and how long after that who is put out during the attack stays connected (``revoked``). Asserted:
+nothing of the pair is lost, doubled or reordered, neither of the two is cut off, and no worker is
+killed or replaced.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ MIX: Final = "mix"
 WORKERS: Final = 2
 PROCESS_S: Final = 60.0
 """For an attacker to begin or to end."""
+ARRIVAL_MOST_S: Final = 15.0
+"""For all of them to come; what is later is a part of the attack."""
 ALONE_S: Final = 5.0
 """For each attack when it is asked which of a mix breaks the promise by itself."""
 DEATHS: Final = frozenset({"child_killed", "child_exited", "worker_fenced", "boot_failed"})
@@ -63,7 +67,13 @@ class Attackers:
     def __init__(self, plan: Plan, port: int) -> None:
         share = plan.connections // plan.processes
         orders = [
-            Orders(port, list(plan.attacks), share, plan.seed + number, plan.seconds + PROCESS_S)
+            Orders(
+                port,
+                list(plan.attacks),
+                share,
+                plan.seed + number,
+                plan.seconds + ARRIVAL_MOST_S + PROCESS_S,
+            )
             for number in range(plan.processes)
         ]
         self._processes = [
@@ -77,6 +87,7 @@ class Attackers:
             )
             for one in orders
         ]
+        self._arriving: asyncio.Task[None] | None = None
 
     def __enter__(self) -> Attackers:
         return self
@@ -101,6 +112,17 @@ class Attackers:
             assert process.stdin is not None
             process.stdin.write("\n")
             process.stdin.flush()
+        self._arriving = asyncio.create_task(self._arrive())
+
+    async def _arrive(self) -> None:
+        for process in self._processes:
+            assert process.stdout is not None
+            await asyncio.to_thread(process.stdout.readline)
+
+    @property
+    def arrived(self) -> bool:
+        """True once all have come, or failed to."""
+        return self._arriving is not None and self._arriving.done()
 
     async def end(self) -> dict[str, int]:
         """Stop them; return how often each attack was done."""
@@ -108,6 +130,8 @@ class Attackers:
         for process in self._processes:
             assert process.stdin is not None
             process.stdin.close()
+        if self._arriving is not None:
+            await asyncio.wait_for(self._arriving, PROCESS_S)
         for process in self._processes:
             assert process.stdout is not None
             text = await asyncio.wait_for(asyncio.to_thread(process.stdout.read), PROCESS_S)
@@ -193,6 +217,10 @@ async def attacked(plan: Plan, relay: Relay) -> Row:
         with Attackers(plan, relay.port) as attackers:
             await attackers.begin()
             watching = asyncio.create_task(highest(relay, peak))
+            began = time.monotonic()
+            latest = began + ARRIVAL_MOST_S
+            row.arrival = await pair.talk_until(lambda due: attackers.arrived or due >= latest)
+            row.arrival_s = time.monotonic() - began
             row.attacked = await pair.talk(plan.seconds)
             if out is not None:
                 await out.measure()

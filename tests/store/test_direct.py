@@ -237,14 +237,16 @@ def test_a_redaction_erases_a_message_and_its_edits(tmp_path: Path, together: bo
 
 def test_read_marks_go_forward(tmp_path: Path) -> None:
     partition = open_partition(tmp_path)
-    for counter, (seq, epoch) in enumerate([(5, EPOCH), (3, EPOCH), (2, b"epoch..B")], 1):
+    for counter, (seq, epoch) in enumerate(
+        [(5, EPOCH), (3, EPOCH), (7, b"epoch..B"), (6, EPOCH)], 1
+    ):
         extra = Extra(to="alice", about_epoch=epoch, about_seq=seq, verdict=0)
         mark = Submission(
             "@alice", "alice", b"key", ALICE, counter, int(Kind.MARK), "", b"lobby", extra=extra
         )
         append(partition, mark)
         reader = SqliteReader(tmp_path / "00.sqlite")
-        expected = (EPOCH, 5) if counter < 3 else (b"epoch..B", 2)
+        expected = (EPOCH, 5) if counter < 3 else (b"epoch..B", 7)
         assert reader.marks("@alice", "", 9) == [("lobby", *expected)]
 
 

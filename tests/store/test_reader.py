@@ -9,7 +9,7 @@ import apsw
 import pytest
 
 from relay.chat.entries import NO_EPOCH, Cursor, GapInfo, GapReason, Head
-from relay.store.errors import StoreError
+from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.reader import SqliteReader
 from relay.store.resume import LogView, Segment, resume_point
 from relay.store.sqlite import SqlitePartition
@@ -102,8 +102,30 @@ def test_a_replaced_file_is_read_anew(tmp_path: Path, reader: SqliteReader) -> N
     found = entries(reader.read("lobby", 0, 9, PAGE_BYTES))
     assert [entry.log for entry in found] == ["lobby"] * 7
     shutil.rmtree(tmp_path / "new")
-    (tmp_path / "00.sqlite").unlink()
-    assert reader.read("lobby", 0, 9, PAGE_BYTES) == ([], True)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_file_that_is_gone_is_no_empty_one(tmp_path: Path, *, known: bool) -> None:
+    """Whether this reader has had it open, or only its writer."""
+    partition = open_partition(tmp_path)
+    append(partition, *messages(1, 3))
+    reader = SqliteReader(partition.path)
+    if known:
+        assert len(reader.read("lobby", 0, 9, PAGE_BYTES).rows) == 3
+        (tmp_path / "00.lock").rename(tmp_path / "elsewhere.lock")
+    partition.path.rename(tmp_path / "elsewhere")
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match=r"is missing.*put that very file back"):
+            reader.read("lobby", 0, 9, PAGE_BYTES)
+    (tmp_path / "elsewhere").rename(partition.path)
+    assert len(reader.read("lobby", 0, 9, PAGE_BYTES).rows) == 3
+    partition.close()
+    for name in ("00.sqlite", "00.sqlite-wal", "00.sqlite-shm"):
+        (tmp_path / name).unlink(missing_ok=True)
+    partition.path.touch()
+    with pytest.raises(StoreUnavailable, match=r"is empty.*put that very file back"):
+        reader.head("lobby")
+    reader.close()
 
 
 def test_an_unreadable_path_says_so(tmp_path: Path) -> None:

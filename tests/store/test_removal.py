@@ -24,7 +24,7 @@ from relay.store.removal_reader import RemovalReader
 from relay.store.salvage import salvage
 from relay.store.schema import pragma
 from relay.store.sqlite import SqlitePartition
-from relay.wire.packing import is_message, unpack_entry
+from relay.wire.packing import unpack_entry
 from tests.store.test_direct import copy, offer, one
 from tests.support.logs import (
     BOB,
@@ -51,7 +51,7 @@ def removed(partition: SqlitePartition, last: int, log: str = LOG, controls: int
 
 @pytest.fixture
 def reader(tmp_path: Path) -> RemovalReader:
-    return RemovalReader(tmp_path / "00.sqlite", Newest(is_message))
+    return RemovalReader(tmp_path / "00.sqlite", Newest(unpack_entry))
 
 
 def seqs(reader: RemovalReader, log: str = LOG, after: int = 0) -> list[int]:
@@ -216,7 +216,7 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
         monkey.undo()
         assert found == [("lobby", 300, 0), ("tea", 1, 0)]
         again = open_partition(new)
-        reader = RemovalReader(new / "00.sqlite", Newest(is_message))
+        reader = RemovalReader(new / "00.sqlite", Newest(unpack_entry))
         assert seqs(reader) == list(range(201, 301))
         assert type(one(again, message(7))) is Repeated
         assert one(again, message(7, b"else")) == IdConflict(7)
@@ -286,6 +286,17 @@ def test_what_a_log_is_measured_by(tmp_path: Path, reader: RemovalReader) -> Non
     assert reader.removable("elsewhere", Keep(messages=1), now_ms, 0).upto == 0
 
 
+def test_erased_messages_make_room_for_older_ones(tmp_path: Path, reader: RemovalReader) -> None:
+    """Which were not removed yet when they were counted."""
+    partition = open_partition(tmp_path)
+    places = append(partition, *(offer(n, Kind.MESSAGE, b"x", log=LOG) for n in range(1, 21)))
+    assert reader.removable(LOG, Keep(messages=5), NOW_MS + 10**6, 0).upto == 15
+    append(partition, offer(21, Kind.REDACTION, b"", places[15], log=LOG))
+    append(partition, offer(22, Kind.REDACTION, b"", places[17], log=LOG))
+    assert reader.removable(LOG, Keep(messages=5), NOW_MS + 10**6, 0).upto == 13
+    partition.close()
+
+
 def test_messages_are_counted_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -293,8 +304,9 @@ def test_messages_are_counted_and_nothing_else(
     monkeypatch.setattr(newest, "ENTRIES_LEAST", 60)
     partition = open_partition(tmp_path)
     chosen = random.Random(20)
-    counted, counters = Newest(is_message), itertools.count(2)
+    counted, counters = Newest(unpack_entry), itertools.count(2)
     first = append(partition, offer(1, Kind.MESSAGE, b"first", log=LOG))[0]
+    living, floor = [first], 0
     for turn in range(400):
         most = chosen.choice((1, 5, 5, 5, 8))
         kind = Kind.MESSAGE if chosen.random() < (0.7, 0.05)[turn // 100 % 2] else Kind.REACTION
@@ -302,6 +314,11 @@ def test_messages_are_counted_and_nothing_else(
         [written] = append(partition, offer(next(counters), kind, b"x", about, log=LOG))
         if kind is Kind.MESSAGE:
             first = written
+            living.append(written)
+        living = [place for place in living if place.seq > floor]
+        while len(living) > 1 and chosen.random() < 0.3:
+            gone = living.pop(chosen.randrange(len(living) - 1))
+            append(partition, offer(next(counters), Kind.REDACTION, b"", gone, log=LOG))
         monkeypatch.setattr(newest, "ENTRIES_PER_STEP", chosen.choice((1, 3, 1000)))
         for _ in range(1000):
             with contextlib.closing(RemovalReader(tmp_path / "00.sqlite", counted)) as reader:
@@ -311,12 +328,14 @@ def test_messages_are_counted_and_nothing_else(
                 break
         stay = [row for row in kept if row[0] > excess.upto]
         many = len(kept) > max(60, most * newest.ENTRIES_PER_MESSAGE)
-        expected = min(most, sum(is_message(packed) for _, packed in kept))
-        found = sum(is_message(packed) for _, packed in stay)
+        expected = min(most, sum(unpack_entry(packed).kind == Kind.MESSAGE for _, packed in kept))
+        found = sum(unpack_entry(packed).kind == Kind.MESSAGE for _, packed in stay)
         assert found == expected or (found < expected and many), turn
         assert len(stay) <= max(60, most * newest.ENTRIES_PER_MESSAGE)
         last = chosen.choice((0, 0, 0, 0, excess.upto, excess.upto, kept[-1][0] - 3))
         removed(partition, last)
+        floor = max(floor, last)
         if last >= first.seq:
             first = append(partition, offer(next(counters), Kind.MESSAGE, b"x", log=LOG))[0]
+            living.append(first)
     partition.close()

@@ -16,7 +16,7 @@ from relay.store import checkpoint, slack
 from relay.store.checkpoint import Checkpointer
 from relay.store.schema import translated
 from relay.store.sqlite import SqlitePartition
-from tests.support.logs import BOB, append, message, open_partition
+from tests.support.logs import BOB, append, die, message, open_partition
 from tests.support.scanning import leftovers
 
 T = TypeVar("T")
@@ -76,6 +76,50 @@ async def test_nothing_is_left_of_what_was_redacted(tmp_path: Path) -> None:
     assert set().union(*found.values()) == kept
     partition.close()
     assert set().union(*leftovers(tmp_path, SECRET).values()) == kept
+
+
+@pytest.mark.parametrize("then", ["checkpoint", "close", "another kill", "an error alone"])
+async def test_what_a_killed_writer_did_not_overwrite_is_overwritten_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    """Killed between the copy of the WAL and that: which pages it is was in its memory alone."""
+    partition = open_partition(tmp_path)
+    erasing = await filled(partition, 60)
+    counters: dict[str, int] = {}
+    for one in erasing:
+        counters[one.log] = counters.get(one.log, 0) + 1
+        append(partition, one._replace(counter=counters[one.log]))
+    checkpointer = Checkpointer(partition, asyncio.to_thread)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "clean", killed)
+        with pytest.raises(Killed):
+            await checkpointer.run()
+    assert leftovers(tmp_path, SECRET), "nothing was left"
+    if then == "an error alone":
+        await checkpointer.run()
+        assert not leftovers(tmp_path, SECRET)
+        partition.close()
+        return
+    die(partition)
+    partition = open_partition(tmp_path)
+    assert partition.erased, "no checkpoint is due"
+    if then == "another kill":
+        die(partition)
+        partition = open_partition(tmp_path)
+    if then != "close":
+        await checkpointed(partition)
+        assert not leftovers(tmp_path, SECRET)
+        assert not partition.checkpoint_begins(), "all pages again"
+    partition.close()
+    assert not leftovers(tmp_path, SECRET)
+
+
+class Killed(Exception):
+    """Instead of a death."""
+
+
+def killed(*_: object) -> None:
+    raise Killed
 
 
 async def test_pages_keep_copies_if_nobody_overwrites_them(

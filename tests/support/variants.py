@@ -342,6 +342,20 @@ def tells_too_much(_: WorkerContext) -> None:
     SqliteReader.resume = resuming  # type: ignore[method-assign]
 
 
+def removes_too_much(_: WorkerContext) -> None:
+    """Retention keeps fewer messages than it should."""
+    from relay.store.keeping import Excess, Keep
+    from relay.store.removal_reader import RemovalReader
+
+    removable = RemovalReader.removable
+
+    def looking(self: RemovalReader, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
+        few = keep._replace(messages=min(keep.messages, 1))
+        return removable(self, log, few, now_ms, grace_ms)
+
+    RemovalReader.removable = looking  # type: ignore[method-assign]
+
+
 def erases_for_members_alone(_: WorkerContext) -> None:
     """A redaction is an entry, and whoever gets it hides what it is about: the store keeps that."""
     from relay.store.decide import Decision
@@ -478,6 +492,7 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "takes-copies-again": takes_copies_again,
     "removes-untold": removes_untold,
     "tells-too-much": tells_too_much,
+    "removes-too-much": removes_too_much,
     "erases-for-members-alone": erases_for_members_alone,
     "keeps-pages": keeps_pages,
     "anybody-edits": anybody_edits,

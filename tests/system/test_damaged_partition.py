@@ -128,6 +128,9 @@ def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
                 client.send(f"@{gone}", "are you there?")
             # A list has the others; what must be whole is refused.
             assert {room.name for room in client.rooms()} == {room_in(n) for n in WHOLE}
+            for mine in (True, False):
+                with pytest.raises(StoreDamaged):
+                    client.rooms(mine=mine, whole=True)
             with pytest.raises(StoreDamaged):
                 list(client.export())
             with pytest.raises(StoreDamaged):
@@ -137,6 +140,11 @@ def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
             BlockingClient(relay.address, name=gone) as client,
         ):
             client.send(room_in(6), "nobody knows my devices")
+
+        listed = run_relay("room", "list", relay.address, "--mine", "--name", there)
+        assert listed.returncode == 0
+        assert room_in(1) in listed.stdout
+        assert "rooms may be missing here" in listed.stderr
 
         watcher = Watcher(relay)
         code, ready = watcher.ask("/readyz")

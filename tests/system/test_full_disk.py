@@ -15,7 +15,7 @@ import pytest
 from relay import BlockingClient
 from relay.chat.partition import partition_of
 from relay.client.aio import Client
-from relay.client.aio.pump import Post
+from relay.client.aio.posts import Post
 from relay.client.events import Message, Postponed
 from relay.client.known_servers import KnownServers
 from relay.client.refusals import Unavailable

@@ -7,6 +7,7 @@ import stat
 import tarfile
 from pathlib import Path
 
+import apsw
 import pytest
 
 from relay.client.aio import Client
@@ -82,6 +83,20 @@ def test_every_format_is_kept() -> None:
     """Whoever makes another one keeps a directory of it."""
     kept = sorted(path.name for path in KEPT.glob("format-*"))
     assert kept == [f"format-{number}" for number in FORMATS_READ]
+
+
+def test_data_of_a_later_relay_is_refused_and_left_alone(tmp_path: Path) -> None:
+    """One partition is enough: what is in it cannot be told."""
+    data = unpacked(FORMAT_VERSION, tmp_path)
+    file = min((data / "logs").glob("*.sqlite"))
+    connection = apsw.Connection(str(file))
+    connection.execute(f"PRAGMA user_version={FORMAT_VERSION + 1}")
+    connection.close()
+    files = {path: path.read_bytes() for path in (data / "logs").glob("*.sqlite")}
+    refused = run_relay("serve", "--data", data, "--bind", "127.0.0.1:0")
+    assert refused.returncode == 1
+    assert f"has format {FORMAT_VERSION + 1}; this Relay reads formats 1 to" in refused.stderr
+    assert {path: path.read_bytes() for path in files} == files
 
 
 async def test_before_there_were_accounts(tmp_path: Path) -> None:

@@ -246,12 +246,48 @@ def test_a_log_without_entries_has_a_gap_to_nothing(raw: RawClient, room: str) -
 
 
 # --- sending --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("kind", [1, 3, 4, 255])
-def test_other_kinds_are_not_supported(raw: RawClient, room: str, kind: int) -> None:
-    raw.send_envelopes(wire.Send(room, 1, kind, "", b""))
+@pytest.mark.parametrize(
+    ("kind", "about", "body", "code"),
+    [
+        (3, 0, b"", ErrorCode.NOT_SUPPORTED),
+        (6, 1, b"", ErrorCode.NOT_SUPPORTED),
+        (255, 1, b"", ErrorCode.NOT_SUPPORTED),
+        (1, 0, b"x", ErrorCode.NO_SUCH_ENTRY),
+        (2, 0, b"", ErrorCode.NO_SUCH_ENTRY),
+        (4, 0, b"+1", ErrorCode.NO_SUCH_ENTRY),
+        (4, 1, b"", ErrorCode.BAD_REQUEST),
+        (4, 1, b"x" * 33, ErrorCode.BAD_REQUEST),
+        (4, 1, b"\xff", ErrorCode.BAD_REQUEST),
+        (4, 1, b"a\x1fb", ErrorCode.BAD_REQUEST),
+        (4, 1, b"\x7f", ErrorCode.BAD_REQUEST),
+        (4, 1, "\x9b31m".encode(), ErrorCode.BAD_REQUEST),
+        (5, 1, b"lobby", ErrorCode.BAD_REQUEST),
+    ],
+)
+def test_what_no_client_sends_and_what_its_kind_cannot_be(
+    raw: RawClient, room: str, kind: int, about: int, body: bytes, code: ErrorCode
+) -> None:
+    raw.send_envelopes(wire.Send(room, 1, kind, "", body, NO_EPOCH, about))
     refused = next_of(raw, wire.Refused)
-    assert (refused.code, refused.arg) == (ErrorCode.NOT_SUPPORTED, kind)
+    assert (refused.code, refused.arg) == (code, kind if code == ErrorCode.NOT_SUPPORTED else 0)
     assert fill(raw, room, 1), "its counter is free"
+
+
+@pytest.mark.parametrize(
+    ("to", "code"),
+    [
+        ("@Vic", ErrorCode.NAME_INVALID),
+        ("@v", ErrorCode.NAME_INVALID),
+        ("@~guest", ErrorCode.NOT_ALLOWED),
+        ("@nobody-here", ErrorCode.NOT_REGISTERED),
+    ],
+)
+def test_a_refused_direct_message_is_refused_in_the_senders_inbox(
+    raw: RawClient, to: str, code: ErrorCode
+) -> None:
+    raw.send_envelopes(wire.Send(to, 1, 0, "", b"x"))
+    refused = next_of(raw, wire.Refused)
+    assert (refused.log, refused.counter, refused.code) == (f"@{raw.name}", 1, code)
 
 
 def test_a_content_type_is_relayed_as_it_is(raw: RawClient, room: str) -> None:

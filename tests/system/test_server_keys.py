@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +20,7 @@ from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
 from relay.testing import RelayNotStarted
-from tests.support.cluster import Relay, run_relay, until, wait_until
+from tests.support.cluster import ROOT, Relay, run_relay, until, wait_until
 from tests.support.terminals import Terminal
 
 
@@ -68,6 +70,11 @@ async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> N
         assert known.lineage().followed == {first: second}
         with BlockingClient(plain, name="bob", key_policy=policy_in(home)) as bob:
             bob.send("lobby", "after, too")
+            # A client that was written from the page alone registers under the server's id, too.
+            page, key = ROOT / "examples" / "from_the_page.py", tmp_path / "page"
+            said = relay.address, "stranger", "lobby", "from the page"
+            done = await asyncio.create_subprocess_exec(sys.executable, page, *said, key)
+            assert await done.wait() == 0
             # Chains go by the server's id: its key may be another one by now.
             spare = DeviceKey.generate()
             bob.add_device(spare)

@@ -238,14 +238,16 @@ def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path) -> None:
             finally:
                 proxy.close()
             wait_until(lambda: not asked(relay, "connections")["items"], "all to be gone")
-        health = ProxyServer(path, header(address, command=0x20))
-        try:
-            with BlockingClient(f"{fingerprint}@127.0.0.1:{health.port}", name="carol") as carol:
-                carol.join("lobby")
-                (item,) = asked(relay, "connections")["items"]
-                assert item["peer"] == "unix"
-        finally:
-            health.close()
+        for nobody in (header(address, command=0x20), SIGNATURE + b"\x21\x00\x00\x00"):
+            proxy = ProxyServer(path, nobody)  # LOCAL, UNSPEC: the proxy itself
+            try:
+                with BlockingClient(f"{fingerprint}@127.0.0.1:{proxy.port}", name="carol") as carol:
+                    carol.join("lobby")
+                    (item,) = asked(relay, "connections")["items"]
+                    assert item["peer"] == "unix"
+            finally:
+                proxy.close()
+            wait_until(lambda: not asked(relay, "connections")["items"], "carol to be gone")
     assert not path.exists()
 
 
@@ -262,7 +264,7 @@ def behind_a_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[R
 @pytest.mark.parametrize(
     "first",
     [b"", b"GET / HTTP/1.1\r\n\r\n", SIGNATURE + b"\x31\x11\x00\x0c",
-     SIGNATURE + b"\x21\x11\xff\xff", SIGNATURE + b"\x21\x31\x00\x00",
+     SIGNATURE + b"\x21\x11\xff\xff", SIGNATURE + b"\x21\x41\x00\x00",
      SIGNATURE + b"\x21\x11\x00\x02xx"],
 )  # fmt: skip
 def test_who_should_say_for_whom_and_does_not_is_closed(
@@ -280,6 +282,8 @@ def test_who_should_say_for_whom_and_does_not_is_closed(
     with BlockingClient(relay.address, name="alice") as alice:  # not a proxy: as ever
         alice.send("lobby", "hello")
     wait_until(lambda: asked(relay, "status")["connections"] == 0, "all slots free")
+    if first:  # once a minute, and not of a connection that nothing came from
+        assert relay.events("proxy_header_refused")[0]["proxy"] == "unix"
 
 
 def test_a_proxy_that_says_nothing_holds_no_stop(tmp_path: Path) -> None:

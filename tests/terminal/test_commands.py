@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from relay.terminal import commands, room_commands
 from relay.terminal.commands import (
     About,
     Block,
@@ -13,6 +14,7 @@ from relay.terminal.commands import (
     History,
     Join,
     Mistake,
+    Numbers,
     Query,
     Quit,
     Room,
@@ -25,6 +27,8 @@ from relay.terminal.commands import (
     parse,
 )
 from relay.terminal.room_commands import Change
+from relay.terminal.text import columns
+from relay.terminal.view import NOTICE
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,10 @@ from relay.terminal.room_commands import Change
         ("/delete  Den", Change("delete")),
         ("/who ", Who()),
         ("/help", Help()),
+        ("/help room", Help(of_rooms=True)),
+        ("/numbers", Numbers(20)),
+        ("/numbers 3", Numbers(3)),
+        ("/mute bob 10m 3 times too loud", Change("mute", "bob", "3 times too loud", 600)),
         ("/quit", Quit()),
         ("/history", History(20)),
         ("/history 7", History(7)),
@@ -108,7 +116,8 @@ def test_lines(line: str, command: Command) -> None:
         "/keep 1d",
         "/keep 1d attic",
     ]
-    + ["/delete", "/delete attic", "/search " + "é" * 129]
+    + ["/mute bob 15min", "/ban bob 10 hours", "/ban bob 1h30m", "/ban bob 3", "/ban bob 7D"]
+    + ["/help me", "/numbers x", "/delete", "/delete attic", "/search " + "é" * 129]
     + [f"/redact {n}" for n in ("", "x", "0", "-1", "²", "9" * 5000)]
     + [f"/history {n}" for n in ("0", "-1", "1001", "²", "9" * 5000)],
 )
@@ -139,3 +148,10 @@ def test_what_people_type_elsewhere_says_what_to_do_here() -> None:
         assert "unknown" not in found.reason
     assert parse("/join", "den") == Join("")
     assert parse("/join den", "den") == Join("den")
+
+
+@pytest.mark.parametrize("lines", [commands.HELP, room_commands.HELP])
+def test_help_fits_a_screen(lines: tuple[str, ...]) -> None:
+    """Of 80 columns and 24 lines, of which the prompt and what was typed need some."""
+    assert len(lines) <= 20
+    assert max(columns(NOTICE + line) for line in lines) < 80

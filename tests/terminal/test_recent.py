@@ -52,6 +52,8 @@ def test_what_happened_to_a_message() -> None:
     erased = recent.notice_of(entry(Erased, 1, "bob", about=4))
     assert erased is not None
     assert erased.endswith("has been erased")
+    recent.note(entry(Erased, 1, "bob", about=4))
+    assert recent.notice_of(entry(Erased, 2, "bob", about=4)) is None, "its edit goes with it"
 
 
 def test_the_last_message_of_a_room_or_of_a_person() -> None:
@@ -62,6 +64,21 @@ def test_the_last_message_of_a_room_or_of_a_person() -> None:
     found = [recent.last(target, own=own) for target in ("lobby", "@bob") for own in (False, True)]
     assert [one.seq if one else 0 for one in found] == [1, 2, 3, 4]
     assert recent.last("@ann", own=True) is None
+    assert recent.last(None, own=True) is recent.last("@bob", own=True)
+
+
+def test_what_was_looked_up_is_not_the_last_message() -> None:
+    """It was shown later, and is older."""
+    recent = Recent("me")
+    now, earlier = entry(Message, 7, "me", "now"), entry(Message, 3, "me", "earlier")
+    for shown in (now, earlier):
+        recent.note(shown)
+    recent.put_first([earlier])
+    assert recent.last("lobby", own=True) is now
+    assert [one.seq for one in recent.messages("lobby", 9)] == [3, 7]
+    assert recent.messages("lobby", 1) == [now]
+    assert recent.has(earlier.cursor)
+    assert not recent.has(earlier.cursor._replace(seq=4))
 
 
 def test_whose_message_a_moderator_has_erased() -> None:

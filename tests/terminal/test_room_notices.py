@@ -12,7 +12,7 @@ from relay.terminal.room_notices import SHOWN_MAX, is_member, keep_words, waitin
 @pytest.mark.parametrize(
     ("keep", "words"),
     [
-        ((0, 0, 0), "messages are kept as elsewhere"),
+        ((0, 0, 0), "messages are kept as the server's settings say"),
         ((30, 0, 0), "30 seconds are kept"),
         ((5400, 0, 0), "90 minutes are kept"),
         ((7200, 0, 0), "2 hours are kept"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable
 
 import pytest
@@ -111,6 +112,22 @@ def test_no_row_of_a_reply_begins_with_what_it_quotes(snippet: str, width: int) 
     assert all(columns(row.head + row.text) <= width for row in rows)
     assert [row.head.startswith("12:34") for row in rows] == [True] + [False] * (len(rows) - 1)
     assert all(row.head.startswith("  ") for row in rows[1:])
+
+
+@pytest.mark.skipif(not hasattr(time, "tzset"), reason="Windows has one time zone")
+@pytest.mark.parametrize("zone", ["AAA-100", "AAA+100", "Nowhere/Bad", ":/dev/null", ""])
+def test_a_time_zone_of_any_kind(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """POSIX allows a week less an hour; a datetime, less than a day."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", zone)
+        time.tzset()
+        try:
+            shown, last = day_and_clock(10**12), day(2**62)
+        finally:
+            patched.undo()
+            time.tzset()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", shown)
+    assert len(last) >= 10
 
 
 @pytest.mark.parametrize("show", [clock, day, day_and_minute, day_and_clock, rfc3339])

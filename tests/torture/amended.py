@@ -276,7 +276,7 @@ async def run(
         *late.findings,
         *amendments.check_log(stored(data), outcome.floor, said),
         *itertools.chain(
-            *(amendments.check_reader("late", one, outcome.floor) for one in late.histories)
+            *(amendments.check_reader("late", one, outcome.floor, kept) for one in late.histories)
         ),
     ]
     inboxes = {name: stored(data, f"@{name}") for name in PEOPLE}

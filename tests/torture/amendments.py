@@ -6,7 +6,8 @@ Pure: from the logs at the end, what was acknowledged, and what readers got, to 
 - what was acknowledged is in the log, once, as it was said, unless it was erased or removed;
 - an edit is of its sender's own, and nothing is about what was erased before it;
 - what a redaction is about is erased, with its edits, and served to nobody who asks after that;
-- a reader gets every entry in its order, but for gaps of what retention has removed;
+- a reader gets every entry in its order, but for gaps of what retention has removed, and as many
+  as a room keeps are there;
 - both inboxes have a conversation in the same order, about the same messages, erased alike.
 """
 
@@ -25,7 +26,7 @@ class Finding(NamedTuple):
 
     fault: str
     """"lost", "doubled", "not-own", "about-erased", "not-erased", "served", "skipped", "gap",
-    "copy"."""
+    "removed", "copy"."""
     who: str
     seq: int
 
@@ -102,8 +103,16 @@ def _check_about(entry: EntryMessage, target: EntryMessage | None) -> Iterator[F
         yield Finding("not-own", entry.sender, entry.seq)
 
 
-def check_reader(who: str, history: Sequence[Got | Told], floor: int) -> Iterator[Finding]:
-    """Hold what a reader got, from the beginning of a log on, against its order and its floor."""
+def check_reader(
+    who: str, history: Sequence[Got | Told], floor: int, kept: int = 0
+) -> Iterator[Finding]:
+    """Hold what a reader got, from the beginning of a log up to its end, against its order, its
+    floor, and what the log is to keep.
+    """
+    gaps = [one.to for one in history if isinstance(one, Told)]
+    # With more of them, something was removed while it was read.
+    if len(gaps) == 1 and len(history) - 1 < kept:
+        yield Finding("removed", who, gaps[0])
     at = 0
     for one in history:
         if isinstance(one, Told):

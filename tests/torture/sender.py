@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
-from relay.client.blocking.pump import BlockingPost
+from relay.client.blocking.posts import BlockingPost
 from relay.client.errors import ClientError
 from relay.client.events import StateChanged, Stored
 from relay.client.refusals import Refused

@@ -53,6 +53,8 @@ def test_what_the_checker_finds_of_readers_and_conversations() -> None:
     got = [Got(6, 5, b"six"), Got(7, 6, b"")]
     assert list(check_reader("bob", [gap, *got], 5)) == []
     assert list(check_reader("bob", [gap, *got], 4)) == [Finding("gap", "bob", 5)]
+    assert list(check_reader("bob", [gap, *got], 5, kept=2)) == []
+    assert list(check_reader("bob", [gap, *got], 5, kept=3)) == [Finding("removed", "bob", 5)]
     assert list(check_reader("bob", got, 5)) == [Finding("skipped", "bob", 6)]
     assert list(check_served("bob", got, {b"six"})) == [Finding("served", "bob", 6)]
     ones = [
@@ -69,7 +71,7 @@ def test_what_the_checker_finds_of_readers_and_conversations() -> None:
     assert list(check_conversation("ann", ones, "bob", others[1:])) == [Finding("copy", "ann", 1)]
 
 
-ABOUT_REMOVAL = ("skipped", "gap", "served")
+ABOUT_REMOVAL = ("skipped", "gap", "removed", "served")
 
 
 # --- a whole relay -------------------------------------------------------------------------------
@@ -90,6 +92,7 @@ async def test_amendments_removal_and_kills(tmp_path: Path) -> None:
     [
         ("removes-untold", "skipped"),
         ("tells-too-much", "gap"),
+        ("removes-too-much", "removed"),
         ("erases-for-members-alone", "not-erased"),
         ("keeps-pages", "served"),
         ("anybody-edits", "not-own"),

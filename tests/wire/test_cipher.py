@@ -168,6 +168,9 @@ def test_the_sender_updates_after_so_many_records() -> None:
         assert not send.update_due(0.0)
         send.seal(RecordType.APP, b"")
     assert send.update_due(0.0)
+    assert send.seal_padded(Padded(b""), 0.0) == b""
+    send.update(5.0)
+    assert send.seal_padded(Padded(b""), 5.0)
     send.update(5.0)
     assert not send.update_due(5.0)
     assert send.sequence == 0
@@ -180,12 +183,15 @@ def test_the_sender_updates_after_so_many_bytes_of_frames() -> None:
         send.seal(RecordType.APP, b"")  # 4 + 64 + 16
     assert send.bytes_used == 252
     assert send.update_due(0.0)
+    assert send.seal_padded(Padded(b""), 0.0) == b""
 
 
 def test_the_sender_updates_after_an_hour() -> None:
     send, _ = ciphers()
     assert not send.update_due(3599.9)
+    assert send.seal_padded(Padded(b""), 3599.9)
     assert send.update_due(3600.0)
+    assert send.seal_padded(Padded(b""), 3600.0) == b""
     send.update(3600.0)
     assert not send.update_due(7199.9)
 
@@ -262,7 +268,7 @@ def test_what_is_padded_once_is_sealed_as_ever(contents: list[bytes]) -> None:
     for number, content in enumerate(contents):
         expected = usual.seal(RecordType.APP, content)
         if number % 2:
-            frame = send.seal_padded(Padded(content))
+            frame = send.seal_padded(Padded(content), 0.0)
         else:
             frame = send.seal(RecordType.APP, content)
         assert frame == expected
@@ -278,7 +284,8 @@ def test_what_is_padded_once_has_the_bounds_of_a_record() -> None:
     send, _ = ciphers()
     send.sequence = SEQUENCE_MAX + 1
     with pytest.raises(LocalProtocolError, match="used up"):
-        send.seal_padded(Padded(b""))
+        send.seal(RecordType.APP, b"")
+    assert send.seal_padded(Padded(b""), 0.0) == b"", "another key is due long before"
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60))

@@ -48,7 +48,7 @@ def test_open_connections(side: Side) -> None:
             lambda: connection.send(b"x", 0.0),
             lambda: connection.seal(b"x", 0.0),
             lambda: connection.seal_padded(Padded(b"x"), 0.0),
-            lambda: connection._send.seal_padded(Padded(b"x")),
+            lambda: connection._send.seal_padded(Padded(b"x"), 0.0),
             lambda: connection.ping(b"x", 0.0),
             lambda: connection.close(2000, 0.0),
             lambda: connection.receive_data(waiting, 0.0),

@@ -98,9 +98,10 @@ def register(
         return Created(request.link, reservation.operator, request.token_hash)
     if looks_alike:
         raise Refused(Reason.LOOKS_ALIKE, "this name looks like one that exists")
+    if request.token_hash and not request.invited:
+        # Said on an open server as well: it may have been to make an operator of the account.
+        raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid, or not any more")
     if not request.invited and policy.registration != "open":
-        if request.token_hash:
-            raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid, or not any more")
         if policy.registration == "closed":
             raise Refused(Reason.REGISTRATION_CLOSED, CLOSED)
         raise Refused(Reason.INVITATION_NEEDED, "this server is by invitation")

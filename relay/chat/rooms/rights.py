@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from datetime import UTC, datetime
 from enum import Flag, auto
 from typing import Final, NamedTuple
@@ -57,19 +58,44 @@ def role_of(room: Room, actor: Actor) -> Role:
 
 def rights(room: Room, actor: Actor) -> Right:
     """Return all that somebody may do in a room, as its state is."""
-    role = role_of(room, actor)
     person = room.people.get(actor.handle)
-    found = _OWNER if actor.operator else NOTHING  # but an operator reads and writes by no right
-    if person is not None and person.banned:
+    kind = room.kind
+    return _granted(
+        role_of(room, actor),
+        kind is Kind.PRIVATE,
+        kind is Kind.ANNOUNCE,
+        room.closed,
+        room.deleted,
+        person is not None and person.banned,
+        person is not None and person.muted,
+        bool(actor.root),
+        actor.operator,
+    )
+
+
+@functools.cache  # a flag's operators are calls of Python, and each member is asked for at once
+def _granted(
+    role: Role,
+    private: bool,
+    announce: bool,
+    closed: bool,
+    deleted: bool,
+    banned: bool,
+    muted: bool,
+    account: bool,
+    operator: bool,
+) -> Right:
+    found = _OWNER if operator else NOTHING  # but an operator reads and writes by no right
+    if banned:
         return found
-    if room.deleted:
-        return Right.READ | Right.WRITE  # of the next room of that name, which is not there yet
-    if room.kind is not Kind.PRIVATE or role is not Role.NONE:
+    if deleted:
+        return found  # whoever has not heard of it must not talk in another room of that name
+    if not private or role is not Role.NONE:
         found |= Right.READ
-        if actor.root:
+        if account:
             found |= Right.ENTER
-        writes = room.kind is not Kind.ANNOUNCE or role >= Role.MODERATOR
-        if writes and not room.closed and not (person is not None and person.muted):
+        writes = not announce or role >= Role.MODERATOR
+        if writes and not closed and not muted:
             found |= Right.WRITE
     if role is Role.OWNER:
         found |= _OWNER
@@ -82,6 +108,8 @@ def refusal(room: Room, actor: Actor, right: Right) -> Refused | None:
     """Return why somebody may not do something; None: they may."""
     if right in rights(room, actor):
         return None
+    if room.deleted:
+        return Refused(Reason.NO_SUCH_ROOM, "the room was deleted")
     person = room.people.get(actor.handle)
     if person is not None and person.banned and not actor.operator:
         return Refused(Reason.BANNED, f"banned from this room{_until(person)}")

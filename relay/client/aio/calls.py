@@ -12,7 +12,8 @@ from typing import Any, Self, cast
 
 from relay.chat.entries import Cursor
 from relay.client import arguments, offers
-from relay.client.aio.pump import Post, Pump, Sending
+from relay.client.aio.posts import Post, Sending
+from relay.client.aio.pump import Pump
 from relay.client.base import ClientBase, no_answer, not_acknowledged, not_sent
 from relay.client.errors import TimedOut
 from relay.client.events import (

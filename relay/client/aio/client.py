@@ -28,7 +28,7 @@ from relay.client.aio.room import Room
 from relay.client.base import target
 from relay.client.credentials import KeyChoice
 from relay.client.device_key import DeviceKey
-from relay.client.errors import ConnectFailed
+from relay.client.errors import ClientClosed, ConnectFailed
 from relay.client.events import State
 from relay.client.identity import Identity
 from relay.client.options import CLOSE_S, CONNECT_S, make_options
@@ -117,7 +117,11 @@ class Client(AsyncOwn):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self.close(0.0 if kind is not None else CLOSE_S)
+        if kind is not None:
+            await self._close(0.0)
+            return
+        await self._close(CLOSE_S)
+        self._pump.untold.tell()
 
     async def connect(self, timeout: float = CONNECT_S) -> None:
         """Connect and log in.
@@ -155,7 +159,7 @@ class Client(AsyncOwn):
             await pump.abandon()
             raise
         if state.state is State.CLOSED:
-            raise state.error or ConnectFailed("the client was closed")
+            raise state.error or ClientClosed("the client was closed")
 
     async def close(self, timeout: float = CLOSE_S) -> None:
         """Wait for unacknowledged sends, and end the connection cleanly.
@@ -163,9 +167,13 @@ class Client(AsyncOwn):
         Args:
             timeout: seconds. What is unacknowledged then fails with ClientClosed.
 
-        Never raises for the connection.
+        Never raises for the connection. Posts that have failed, and at whose outcome nobody has
+        looked, are a WARNING in the log; where an ``async with`` ends, the first failure is raised.
         """
-        timeout = arguments.seconds("timeout", timeout)
+        await self._close(arguments.seconds("timeout", timeout))
+        self._pump.untold.warn()
+
+    async def _close(self, timeout: float) -> None:
         state, pump = self._state, self._pump
         try:
             with contextlib.suppress(TimeoutError):

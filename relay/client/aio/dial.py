@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import threading
 from collections import deque
 
 from relay.client.address import Address
@@ -17,6 +18,8 @@ from relay.client.dialling import (
     open_socket,
     resolve,
 )
+from relay.client.dialling import dial_tcp as dial_blocking
+from relay.client.options import DIAL_S
 
 
 async def dial_tcp(address: Address) -> socket.socket:
@@ -25,6 +28,37 @@ async def dial_tcp(address: Address) -> socket.socket:
     Raises:
         OSError: no address could be reached (AllFailed), or the host has no address.
     """
+    try:
+        return await _race(address)
+    except NotImplementedError:  # a loop may have transports alone: Windows' own cannot add_reader
+        return await _beside(address)
+
+
+async def _beside(address: Address) -> socket.socket:
+    """Dial in a thread, as the blocking client does."""
+    ending = threading.Lock()
+    given_up = False
+    late: list[socket.socket] = []
+
+    def dial() -> socket.socket:
+        opened = dial_blocking(address, DIAL_S)
+        with ending:
+            if given_up:
+                opened.close()
+            late.append(opened)
+        return opened
+
+    try:
+        return await in_thread(dial)
+    except asyncio.CancelledError:
+        with ending:
+            given_up = True
+            for opened in late:
+                opened.close()
+        raise
+
+
+async def _race(address: Address) -> socket.socket:
     known = numeric(address)
     waiting = deque(await in_thread(lambda: resolve(address)) if known is None else known)
     alone = asyncio.get_running_loop().create_future()

@@ -12,41 +12,25 @@ import inspect
 import threading
 import time
 from collections import deque
-from collections.abc import Generator
+from functools import partial
 from typing import Any, cast
 
 from relay.client.address import Address
 from relay.client.aio.dial import dial_tcp
+from relay.client.aio.keeping import Keeping
+from relay.client.aio.posts import Post, Sending
 from relay.client.aio.thread import in_thread
 from relay.client.aio.transport import ClientProtocol
 from relay.client.errors import ClientClosed, ClientError, KeyFileError
-from relay.client.events import State, Stored
+from relay.client.events import State
 from relay.client.lineage import ClaimedId
 from relay.client.options import DIAL_S, WORK_ATTEMPTS
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
+from relay.client.untold import Untold
 from relay.errors import UsageError
 from relay.wire.messages import Work
-
-
-class Sending(asyncio.Future[Stored]):
-    """The outcome of a ``send``, to come. If nobody waits any more, ``flush`` reports a failure."""
-
-
-class Post(Sending):
-    """The outcome of a ``post``, to come: a future. ``flush`` reports a failure.
-
-    ``await`` it any number of times. A task that is cancelled meanwhile does not cancel it: the
-    message is on its way, and its outcome can still be asked for.
-    """
-
-    def __await__(self) -> Generator[Any, None, Stored]:
-        if self.done():
-            return self.result()
-        return (yield from asyncio.shield(self).__await__())
-
-    __iter__ = __await__
 
 
 class Pump:
@@ -63,6 +47,7 @@ class Pump:
         """Connects, and connects again; None before ``start``."""
         self._work: asyncio.Task[None] | None = None
         """Does a proof of work; None: none is asked for."""
+        self._keeping = Keeping()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._settle_due = False
@@ -74,6 +59,8 @@ class Pump:
         """Whoever waits for a change."""
         self.failed_post: ClientError | None = None
         """The first failure of a post that nobody was told of."""
+        self.untold = Untold()
+        """The failures of posts at which the program has not looked."""
 
     @property
     def started(self) -> bool:
@@ -94,6 +81,7 @@ class Pump:
         if self._protocol is None or not self._protocol.connected:
             dialler.cancel()  # in the middle of a dial, of a pause, or of a question to a person
         await asyncio.wait({dialler})
+        await self._keeping.finish()
         if not dialler.cancelled():
             dialler.result()
 
@@ -115,6 +103,9 @@ class Pump:
         """This is a copy in a forked child: the socket and the tasks are the parent's."""
         protocol, self._protocol = self._protocol, None
         self._dialler = self._timer = self._work = None
+        self._keeping = Keeping()
+        self.state.seen()  # the parent keeps it
+        self.state.key.take_changes()
         if protocol is not None:
             protocol.forked()
         with contextlib.suppress(RuntimeError):  # the loop belongs to another thread
@@ -200,11 +191,14 @@ class Pump:
                 type(answer) is Post or (type(answer) is Sending and answer.cancelled())
             ):
                 self.failed_post = self.failed_post or result
+                if type(answer) is Post and not answer.done():
+                    self.untold.add(answer, result)
             if answer.done():
                 continue
             if isinstance(result, ClientError):
                 answer.set_exception(result)
-                answer.exception()  # it may be dropped: no complaint about that
+                # It may be dropped: no complaint about that. Nobody has looked by this.
+                asyncio.Future.exception(answer)
             else:
                 answer.set_result(result)
         if state.work is not None and self._work is None:
@@ -217,11 +211,13 @@ class Pump:
         for change in self._changed:
             if not change.done():
                 change.set_result(None)
+        if state.login.take_unused_key(state.error):
+            self._keeping.add(state.options.key_choice.unused)
         seen = state.seen()
         if seen is not None:
-            state.options.key_choice.keep(*seen)
+            self._keeping.add(partial(state.options.key_choice.keep, *seen))
         if state.key.changes:
-            self._policy.keep(state.key.take_changes())
+            self._keeping.add(partial(self._policy.keep, state.key.take_changes()))
         self._flush()
 
     def _give_space(self) -> None:

@@ -9,7 +9,7 @@ from typing import Self
 
 from relay.chat.entries import Cursor
 from relay.client.aio.calls import AsyncCalls
-from relay.client.aio.pump import Post
+from relay.client.aio.posts import Post
 from relay.client.base import RoomBase, message_of
 from relay.client.errors import ClientError
 from relay.client.events import (

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
-from typing import cast
+from typing import Final, cast
 
 from relay import limits
 from relay.client import fork
+from relay.client.dialling import has_ended
 from relay.client.options import LINGER_S, READ_BYTES, REST_READS_MAX
 from relay.client.state import ClientState
+
+PAUSED_LOOK_S: Final = 1.0
+"""While reading is paused, no loop tells that the connection has ended: it is looked at."""
 
 
 class ClientProtocol(asyncio.Protocol):
@@ -26,6 +30,8 @@ class ClientProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         """None before the connection is made."""
         self._paused = False
+        self._look: asyncio.TimerHandle | None = None
+        """When it is seen whether a connection that is not read has ended."""
         self.crowded = False
         """True while more waits for the socket than it should."""
         self._ending = False
@@ -47,6 +53,8 @@ class ClientProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is closed, by whichever side."""
+        if self._look is not None:
+            self._look.cancel()
         if not self._ending:
             if exc is not None:
                 self._read_rest()
@@ -92,8 +100,29 @@ class ClientProtocol(asyncio.Protocol):
             self._paused = paused
             if paused:
                 transport.pause_reading()
+                self._look_later()
             else:
                 transport.resume_reading()
+                if self._look is not None:
+                    self._look.cancel()
+
+    def _look_later(self) -> None:
+        self._look = asyncio.get_running_loop().call_later(PAUSED_LOOK_S, self._look_at)
+
+    def _look_at(self) -> None:
+        """See whether the connection has ended, although nobody reads."""
+        transport = self._transport
+        assert transport is not None
+        if self._ending or not self._paused or transport.is_closing():
+            return
+        if not has_ended(transport.get_extra_info("socket")):
+            self._look_later()
+            return
+        self._ending = True
+        self._read_rest()
+        self._state.receive_eof(self._clock())
+        transport.abort()
+        self._after_input()
 
     def end(self) -> None:
         """Close once everything is written; do not wait for ever for that."""

@@ -11,7 +11,8 @@ from typing import Any, Final, Self, TypeVar
 from relay.chat.entries import Cursor
 from relay.client import arguments, offers
 from relay.client.base import ClientBase, no_answer, not_acknowledged, not_sent
-from relay.client.blocking.pump import BlockingPost, Pending, Pump
+from relay.client.blocking.posts import BlockingPost, Pending
+from relay.client.blocking.pump import Pump
 from relay.client.events import (
     Event,
     HistoryPage,

@@ -124,7 +124,11 @@ class BlockingClient(BlockingOwn):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.close(0.0 if kind is not None else CLOSE_S)
+        if kind is not None:
+            self._close(0.0)
+            return
+        self._close(CLOSE_S)
+        self._pump.untold.tell()
 
     def connect(self, timeout: float = CONNECT_S) -> None:
         """Connect and log in.
@@ -159,7 +163,7 @@ class BlockingClient(BlockingOwn):
         if state.state is not State.ONLINE:
             state.fail(state.last_problem or ConnectFailed(f"no answer from {self.address}"))
             pump.settle()
-            raise state.error or ConnectFailed("the client was closed")
+            raise state.error or ClientClosed("the client was closed")
 
     def close(self, timeout: float = CLOSE_S) -> None:
         """Wait for unacknowledged sends, and end the connection cleanly.
@@ -167,9 +171,13 @@ class BlockingClient(BlockingOwn):
         Args:
             timeout: seconds. What is unacknowledged then fails with ClientClosed.
 
-        Never raises for the connection.
+        Never raises for the connection. Posts that have failed, and at whose outcome nobody has
+        looked, are a WARNING in the log; where a ``with`` ends, the first failure is raised.
         """
-        timeout = arguments.seconds("timeout", timeout)
+        self._close(arguments.seconds("timeout", timeout))
+        self._pump.untold.warn()
+
+    def _close(self, timeout: float) -> None:
         pump = self._pump
         state = self._state
         try:

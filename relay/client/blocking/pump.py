@@ -11,23 +11,23 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, Final, Generic, TypeAlias, TypeVar, cast
+from typing import Any, Final, TypeAlias, cast
 
-from relay.client import arguments, fork
+from relay.client import fork
 from relay.client.address import Address
-from relay.client.base import no_answer
+from relay.client.blocking.posts import BlockingPost, Pending
 from relay.client.dialling import dial_tcp, disable_nagle, has_ended
 from relay.client.errors import ClientError, KeyFileError
-from relay.client.events import State, Stored
+from relay.client.events import State
 from relay.client.lineage import ClaimedId
 from relay.client.options import DIAL_S, READ_BYTES, REST_READS_MAX, WORK_ATTEMPTS
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
+from relay.client.untold import Untold
 from relay.errors import UsageError
 from relay.wire.messages import Work
 
-Result = TypeVar("Result")
 SHORTEST_WAIT_S: Final = 0.001
 """A socket with a timeout of 0 would not block at all."""
 LONGEST_WAIT_S: Final = 3600.0
@@ -39,60 +39,6 @@ and another greenlet may make space meanwhile. So it is looked at now and then."
 
 Dial: TypeAlias = Callable[[Address, float], socket.socket]
 """Opens a TCP connection within so many seconds, or raises OSError."""
-
-
-class Pending(Generic[Result]):
-    """The answer to a call, to come."""
-
-    __slots__ = ("_ended", "_error", "_pump", "_result", "reported")
-
-    def __init__(self, pump: Pump, *, reported: bool = False) -> None:
-        self._pump = pump
-        self._ended = False
-        self._result: Result | None = None
-        self._error: ClientError | None = None
-        self.reported = reported
-        """True: ``flush`` reports a failure."""
-
-    def end(self, result: Result | ClientError) -> None:
-        """The answer is here."""
-        if isinstance(result, ClientError):
-            self._error = result
-        else:
-            self._result = result
-        self._ended = True
-
-    def done(self) -> bool:
-        """Return whether the outcome is known."""
-        return self._ended
-
-    def result(self, timeout: float | None = None) -> Result:
-        """Return the outcome.
-
-        Args:
-            timeout: seconds to wait for it; None: no limit.
-
-        Raises:
-            TimedOut: it is not known in time. It may be asked for again.
-            ClientError: the call has failed.
-        """
-        error = self.exception(timeout)
-        if error is not None:
-            raise error
-        return cast(Result, self._result)
-
-    def exception(self, timeout: float | None = None) -> ClientError | None:
-        """Return the error of a call that has failed, or None. Waits and raises as ``result``."""
-        self._pump.wait(self.done, arguments.seconds_or_none("timeout", timeout))
-        if not self._ended:
-            raise no_answer(timeout)
-        return self._error
-
-
-class BlockingPost(Pending[Stored]):
-    """The outcome of a ``post``, to come. ``flush`` reports a failure."""
-
-    __slots__ = ()
 
 
 class Pump:
@@ -120,6 +66,8 @@ class Pump:
         """Posts that have not left."""
         self.failed_post: ClientError | None = None
         """The first failure of a send that nobody was told of."""
+        self.untold = Untold()
+        """The failures of posts at which the program has not looked."""
 
     @property
     def connected(self) -> bool:
@@ -263,6 +211,10 @@ class Pump:
             answer.end(result)
             if answer.reported and isinstance(result, ClientError):
                 self.failed_post = self.failed_post or result
+                if isinstance(answer, BlockingPost):
+                    self.untold.add(answer, result)
+        if self.state.login.take_unused_key(self.state.error):
+            self.state.options.key_choice.unused()
         seen = self.state.seen()
         if seen is not None:
             self.state.options.key_choice.keep(*seen)

@@ -11,7 +11,7 @@ from typing import Self
 from relay.chat.entries import Cursor
 from relay.client.base import RoomBase, message_of
 from relay.client.blocking.calls import BlockingCalls
-from relay.client.blocking.pump import BlockingPost
+from relay.client.blocking.posts import BlockingPost
 from relay.client.errors import ClientError
 from relay.client.events import (
     Event,

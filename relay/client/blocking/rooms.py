@@ -16,6 +16,7 @@ class BlockingRooms(BlockingAccounts):
         self,
         *,
         mine: bool = False,
+        whole: bool = False,
         timeout: float | None = None,
     ) -> list[ListedRoom]:
         """Return the rooms that one may see, in order of their names.
@@ -23,14 +24,16 @@ class BlockingRooms(BlockingAccounts):
         Args:
             mine: only those in which one has a role, or an invitation: with what is unread there.
                 It asks for some of them at a time, however many rooms the server has.
+            whole: raise StoreDamaged if some may be missing, for what the server has stored of them
+                is damaged. Without it they are left out.
             timeout: seconds, for each of several questions; None: no limit.
 
         Raises:
-            Refused: ...
+            Refused: StoreDamaged, ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        return self._in_parts(lists.rooms(mine=mine), timeout)
+        return self._in_parts(lists.rooms(mine=mine, whole=whole), timeout)
 
     def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:
         """Return the state of a room.

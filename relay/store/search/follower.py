@@ -25,7 +25,7 @@ from relay.chat.entries import Entry, Kind
 from relay.store.errors import StoreError
 from relay.store.schema import connect_reader, epoch_at, pragma, rows
 from relay.store.search import files
-from relay.store.search.words import apart
+from relay.store.search.words import text_of
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
 
 LOGS_PER_STEP: Final = 256
@@ -76,6 +76,9 @@ WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC LIMIT ?3
 """
 MESSAGE: Final = """
 SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"""
+MESSAGE_KIND: Final = int(Kind.MESSAGE)
+EDIT_KIND: Final = int(Kind.EDIT)
+REDACTION_KIND: Final = int(Kind.REDACTION)
 UnpackEntry = Callable[[bytes], Entry]
 log = logging.getLogger("relay.store")
 
@@ -295,25 +298,28 @@ class Follower:
         texts: dict[int, str] = {}
         edits: list[list[int]] = []
         changed: dict[int, None] = {}
+        last: dict[int, tuple[int, Entry | None]] = {}
+        """Of each log that was read: its last row, and the entry there."""
         at = 0
         for row, length in lengths:
             entry = self._entry(row, packed[at : at + length])
             at += length
-            id = row >> SEQ_BITS
+            last[row >> SEQ_BITS] = row, entry
             if entry is None:
-                epoch = epoch_at(partition, id, row & SEQ_MASK)
-                now[id] = now[id]._replace(epoch=epoch.hex(), seq=row & SEQ_MASK)
                 continue
-            now[id] = now[id]._replace(epoch=entry.epoch.hex(), seq=entry.seq)
-            match entry.kind:
-                case Kind.MESSAGE:
-                    if text := _text_of(entry):
-                        texts[row] = text
-                case Kind.EDIT:
-                    edits.append([row, entry.about_seq])
-                    changed[row_id(id, entry.about_seq)] = None
-                case Kind.REDACTION:
-                    changed[row_id(id, entry.about_seq)] = None
+            kind = entry.kind
+            if kind == MESSAGE_KIND:
+                if text := text_of(entry.content_type, entry.body):
+                    texts[row] = text
+            elif kind == EDIT_KIND:
+                edits.append([row, entry.about_seq])
+                changed[row_id(row >> SEQ_BITS, entry.about_seq)] = None
+            elif kind == REDACTION_KIND:
+                changed[row_id(row >> SEQ_BITS, entry.about_seq)] = None
+        for id, (row, entry) in last.items():
+            seq = row & SEQ_MASK
+            epoch = epoch_at(partition, id, seq) if entry is None else entry.epoch
+            now[id] = now[id]._replace(epoch=epoch.hex(), seq=seq)
         self.entries += len(lengths)
         if edits:
             index.execute(EDITS, (json.dumps(edits),))
@@ -324,8 +330,7 @@ class Follower:
         if now:
             index.execute(NOTE, (json.dumps(list(now.values())),))
         if len(lengths) >= count_max:
-            last = {id: upto for id, _, upto in reads}
-            self._again += [id for id in last if now[id].seq < last[id]]
+            self._again += [id for id, _, upto in reads if now[id].seq < upto]
 
     def _change(
         self, index: apsw.Connection, partition: apsw.Connection, row: int, texts: dict[int, str]
@@ -342,7 +347,7 @@ class Follower:
             if message is None or message.kind != Kind.MESSAGE:
                 return
             current = self._last_edit(partition, row) or message
-            if text := _text_of(current):
+            if text := text_of(current.content_type, current.body):
                 texts[row] = text
 
     def _last_edit(self, partition: apsw.Connection, row: int) -> Entry | None:
@@ -386,13 +391,6 @@ def _continues(position: _Position, found: _Log) -> bool:
     if position.name != found.name or position.seq > found.last:
         return False
     return position.seq == 0 or position.epoch.lower() == found.epoch.lower()
-
-
-def _text_of(entry: Entry) -> str:
-    """Return the words that people read in an entry; empty: it is of another content type."""
-    if entry.content_type.partition(";")[0].strip().lower() != "text/plain":
-        return ""
-    return apart(entry.body.decode("utf-8", "replace").replace("\0", " "))
 
 
 def _json(connection: apsw.Connection, query: str, *bindings: str | int) -> list[Any]:

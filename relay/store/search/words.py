@@ -6,11 +6,14 @@ Text between two quotation marks is a phrase: its words side by side. All must b
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import Final
 
 WORDS_MAX: Final = 16
 """Words and phrases of one query: each is another list to be read. More are not looked at."""
+CONTENT_TYPES: Final = 64
+"""Of so many it is remembered whether they are text."""
 _ALONE: Final = re.compile(
     "[\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\uff66-\uff9f\U00020000-\U0003ffff]"
@@ -21,6 +24,19 @@ _SIGNS: Final = re.compile("[\u2190-\u2bff\U0001f000-\U0001faff]")
 _SIGN_MARK: Final = "\ue000"
 """Nobody types it: a code point for private use, which FTS5 takes for a letter."""
 _PIECES: Final = re.compile(r'"([^"]*)"?|([^\s"]+)')
+
+
+@functools.lru_cache(CONTENT_TYPES)
+def is_text(content_type: str) -> bool:
+    """Tell whether what has this content type has words that people read."""
+    return content_type.partition(";")[0].strip().lower() == "text/plain"
+
+
+def text_of(content_type: str, body: bytes) -> str:
+    """Return the words that people read in a message; empty: it is of another content type."""
+    if not is_text(content_type):
+        return ""
+    return apart(body.decode("utf-8", "replace").replace("\0", " "))
 
 
 def apart(text: str) -> str:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from relay.client import event_queue
 from relay.client.aio import Client
 from relay.client.errors import ClientClosed, UnknownServerKey
 from relay.client.events import Message, State, StateChanged
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
+from relay.wire.envelopes import EntryMessage, Join, Joined
 from tests.client.faces.adapters import WAIT_S
 from tests.support.cluster import Relay, until
+from tests.support.fake_server import FakeConnection, FakeServer
 
 
 @pytest.fixture
@@ -45,6 +49,32 @@ async def test_many_tasks_share_the_window(client: Client) -> None:
     for task in range(50):
         own = [text for text in found if text.startswith(f"{task} ")]
         assert own == [f"{task} {n}" for n in range(20)]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux can be asked")
+async def test_a_client_that_does_not_read_sees_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only when its program takes events again."""
+    monkeypatch.setattr(event_queue, "EVENTS_MAX", 30)
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        join = connection.wait_for(Join)
+        entry = ("room", b"e" * 8, 1, 0, 0, "al", b"", b"p" * 8, 1, 0, "", b"", "", b"", 0)
+        entries = [EntryMessage(*entry)._replace(seq=n + 1, prev=n) for n in range(40)]
+        connection.send_envelopes(Joined(join.request, "room", b"e" * 8, 0, b"e" * 8, 0), *entries)
+        paused.wait(WAIT_S)
+
+    paused = threading.Event()
+    with FakeServer(script) as server:
+        client = Client(server.address, reconnect=False)
+        await client.connect()
+        await client.join("room")
+        await until(lambda: client._state.reading_paused, "it does not read")
+        paused.set()
+        await until(lambda: client.state is not State.ONLINE, "the end")
+        await client.close()
 
 
 async def test_a_cancelled_sender_gives_its_place_away(client: Client) -> None:

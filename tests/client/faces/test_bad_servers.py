@@ -18,7 +18,7 @@ from relay import limits
 from relay.client.address import Address
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
-from relay.client.blocking.pump import Pending
+from relay.client.blocking.posts import Pending
 from relay.client.closes import ProtocolViolation
 from relay.client.dialling import dial_tcp
 from relay.client.errors import (

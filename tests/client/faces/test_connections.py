@@ -18,14 +18,17 @@ from relay.client.closes import Replaced
 from relay.client.device_key import DeviceKey
 from relay.client.dialling import dial_tcp
 from relay.client.errors import (
+    ClientClosed,
     ClientError,
     ConnectFailed,
     ConnectionLost,
     HandshakeFailed,
+    NoDeviceKey,
     ServerKeyMismatch,
     UnknownServerKey,
 )
 from relay.client.events import Message, State, StateChanged
+from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
 from relay.client.refusals import KeyRefused, LooksAlike, NameInvalid, NameTaken
 from relay.client.trust import KeyPolicy
@@ -96,6 +99,36 @@ def test_a_changed_key_is_refused(face: Connect, relay: Relay, tmp_path: Path) -
         assert caught.value.fingerprint == address.fingerprint
         assert one.client.state is State.CLOSED
     assert known.path.read_bytes() == before
+
+
+def test_a_key_that_no_server_has_accepted_stays_nowhere(
+    face: Connect, relay: Relay, tmp_path: Path, room: str
+) -> None:
+    """Whatever the reason; and another key than expected is told before anything else."""
+    keys = KeyFiles(tmp_path / "keys")
+    policy = KeyPolicy(KnownServers(tmp_path / "pins"), keys=keys)
+    wrong = str(parse_address(relay.address)._replace(fingerprint="b" * 51 + "a"))
+    mine = room[-16:].strip("-")
+    face(relay.address, mine, key_policy=policy, register=True).connect()
+    for target, name, register, error in (
+        (wrong, "unheard", False, ServerKeyMismatch),
+        (wrong, "unheard", True, ServerKeyMismatch),
+        (relay.address, "unheard", False, NoDeviceKey),
+        (relay.address, mine.replace("-", ""), True, LooksAlike),
+        (relay.address, "admin", True, NameInvalid),
+    ):
+        one = face(target, name, key_policy=policy, register=register)
+        with pytest.raises(error):
+            one.connect()
+    assert [path.stem for path in keys.directory.glob("*/*.key")] == [mine]
+    assert keys.servers() == [parse_address(relay.address).fingerprint]
+
+
+def test_a_closed_client_stays_closed(connect: Connect) -> None:
+    one = connect("closed-a")
+    one.close()
+    with pytest.raises(ClientClosed):
+        one.connect()
 
 
 def test_names_that_are_refused(connect: Connect) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
 import struct
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from relay.client.address import parse_address
+from relay.client.aio import Client
 from relay.client.dialling import ADDRESSES_MAX, in_order
 from relay.client.errors import ConnectFailed
 from relay.client.events import State
@@ -103,6 +105,37 @@ def test_an_address_that_opens_and_does_not_serve(
     with Mute("127.0.0.6", relay.port, says):
         one.connect()
     assert one.client.state is State.ONLINE
+
+
+class TransportsOnly(asyncio.SelectorEventLoop):
+    """A loop without what only some have, as Windows' own."""
+
+    def add_reader(self, *arguments: object) -> None:
+        raise NotImplementedError
+
+    def sock_connect(self, *arguments: object) -> Any:  # noqa: ANN401
+        raise NotImplementedError
+
+
+def test_a_loop_without_readers(relay: Relay, addresses: list[str]) -> None:
+    """Addresses are tried as elsewhere; a cancellation leaves no socket."""
+    addresses += ["127.0.0.4", "127.0.0.2", "127.0.0.1"]
+
+    async def connect() -> None:
+        async with Client(at_host(relay)) as client:
+            assert client.state is State.ONLINE
+        addresses[:] = ["127.0.0.2"] * 2
+        connecting = asyncio.create_task(Client(at_host(relay)).connect())
+        await asyncio.sleep(0)
+        connecting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await connecting
+
+    with (
+        SilentHost("127.0.0.2", relay.port),
+        asyncio.Runner(loop_factory=TransportsOnly) as runner,
+    ):
+        runner.run(connect())
 
 
 def test_all_addresses_are_dead(face: Connect, relay: Relay, addresses: list[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.client.aio import Client
 from relay.client.errors import (
     HandshakeFailed,
     ServerIdentityError,
@@ -14,10 +15,11 @@ from relay.client.errors import (
     UnknownServerKey,
 )
 from relay.client.events import State, StateChanged
+from relay.client.file_lock import locked
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
-from relay.wire.envelopes import Done, NextKey, Prove
+from relay.wire.envelopes import Ack, Done, NextKey, Prove, Send
 from relay.wire.identity import PrivateKey, fingerprint, parse_spki
 from tests.client.faces.adapters import WAIT_S, Face
 from tests.support.fake_server import FakeConnection, FakeServer, spki_hash
@@ -191,3 +193,28 @@ def test_an_announcement_stays_with_the_files(face: Connect, policy: KeyPolicy) 
         assert policy.known.lineage().followed == {OLD: NEW}
         again.close()
     assert server.logins == 2
+
+
+async def test_a_loop_does_not_wait_for_a_lock(tmp_path: Path) -> None:
+    """Of another program, on the file where an asyncio client keeps what was proved."""
+    file = tmp_path / "known_servers"
+    file.touch()
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        sent = connection.wait_for(Send)
+        connection.send_envelopes(NextKey(spki_hash(other_key())))
+        asked = connection.wait_for(Prove)
+        ack = Ack("room", sent.counter, b"e" * 8, 1)
+        connection.send_envelopes(Done(asked.request, proved(asked)), ack)
+        connection.read_to_end()
+
+    with FakeServer(script) as running, file.open("rb") as other:
+        client = Client(running.address, key_policy=KeyPolicy(KnownServers(file)))
+        await client.connect()
+        with locked(other.fileno(), shared=False, timeout_s=0) as held:
+            assert held
+            await client.send("room", "x")
+            assert not file.read_bytes()
+        await client.close()
+    assert NEW in file.read_text()

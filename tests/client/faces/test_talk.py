@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from relay import BlockingClient, Client
 from relay.chat.entries import Cursor
 from relay.client import answer_watch, event_queue
 from relay.client.errors import ClientClosed, MessageTooLong
@@ -19,8 +20,16 @@ from relay.client.events import (
     StateChanged,
     Stored,
 )
-from relay.client.refusals import AlreadyJoined, IdConflict, NameInvalid, NotAMember, UnknownOutcome
+from relay.client.refusals import (
+    AlreadyJoined,
+    IdConflict,
+    NameInvalid,
+    NotAMember,
+    NotRegistered,
+    UnknownOutcome,
+)
 from tests.client.faces.adapters import WAIT_S, Face
+from tests.support.cluster import Relay
 
 Connect = Callable[..., Face]
 
@@ -240,3 +249,31 @@ def test_close_waits_for_what_is_unacknowledged(connect: Connect, room: str) -> 
         last = event
     assert last == StateChanged(State.CLOSED)
     alice.close()
+
+
+async def test_leaving_reports_a_failed_post_that_nobody_has_looked_at(
+    relay: Relay, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By an error where a "with" ends, by a warning of close; and not what the program knows."""
+    with pytest.raises(NotRegistered), BlockingClient(relay.address, name="left-b") as blocking:
+        blocking.post("@somebody", "refused")
+    with pytest.raises(NotRegistered):
+        async with Client(relay.address, name="left-b") as client:
+            await client.post("@somebody", "refused")
+    with BlockingClient(relay.address, name="left-b") as blocking:
+        known = blocking.post("@somebody", "refused")
+        with pytest.raises(NotRegistered):
+            known.result()
+    async with Client(relay.address, name="left-b") as client:
+        with pytest.raises(NotRegistered):
+            await (await client.post("@somebody", "refused"))
+        await client.post("@somebody", "refused")
+        with pytest.raises(NotRegistered):
+            await client.flush()
+    assert caplog.text == ""
+    blocking = BlockingClient(relay.address, name="left-b")
+    blocking.connect()
+    blocking.post("@somebody", "refused")
+    blocking.post("@somebody", "refused")
+    blocking.close()
+    assert "2 posted messages may not be stored; the first: NOT_REGISTERED" in caplog.text

@@ -103,7 +103,7 @@ def test_answers_have_the_order_of_what_is_answered() -> None:
 
 
 async def test_a_partition_rests_from_commits_that_waited() -> None:
-    """So long that they get a tenth of its time, and no other partition rests."""
+    """So long that they get a twentieth of its time, and no other partition rests."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
     await commit(made_, disk, Kind.SYSTEM, LONG_NS)
     assert made_.rests(3)

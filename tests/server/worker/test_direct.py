@@ -227,6 +227,29 @@ async def test_the_senders_home_dies_between_the_inboxes(
     await until(lambda: not _pending(partitions, "@alice"), "nothing is pending any more")
 
 
+async def test_what_is_pending_is_sent_on_if_its_partition_comes_back_open(
+    cluster: Cluster,
+) -> None:
+    """Two changes of the table, before what is at work in the partition has let it go."""
+    alice, _ = await both(cluster)
+    worker, index, table = cluster.home("@alice"), partition_of("@alice"), cluster.scoreboard
+    assert worker.parts.home.direct is not None
+    copies, partitions = worker.parts.home.direct.copies, worker.parts.partitions
+    lost = lost_on_the_way(worker)
+    send_direct(alice, BOB, 1, 40)
+    await alice.acked("@alice", 40)
+    await until(lambda: len(lost) == 32, "as many on their way as may be")
+    await until(lambda: partitions.begin_removal(index) is not None, "nobody at work in it")
+    owner = table.owner(index)
+    other = cluster.other("@alice").index
+    table.assign(index, other, table.owner(partition_of("@bob")).generation)
+    worker.parts.home.give_up_others()
+    table.assign(index, owner.worker, owner.generation)
+    worker.parts.home.give_up_others()
+    assert copies.count == 40
+    partitions.end_removal(index)
+
+
 async def test_a_confirmation_whose_commit_fails(cluster: Cluster) -> None:
     """Nothing else is written to the inbox any more: it is stored nevertheless."""
     alice, bob = await both(cluster)

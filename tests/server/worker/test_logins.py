@@ -11,6 +11,7 @@ import pytest
 from relay.chat.accounts import chain, invitation, requests
 from relay.chat.accounts.links import Kind
 from relay.chat.names import INBOX_PREFIX
+from relay.chat.partition import partition_of
 from relay.client.device_key import DeviceKey
 from relay.client.login import root_link
 from relay.server.worker.member.reply import Reply
@@ -182,6 +183,24 @@ async def test_registrations_race_for_one_name(cluster: Cluster) -> None:
     assert len(won) == 1
     winner = await login_as(cluster.workers[0], "alice", keys[won[0]])
     assert set((await chain_of(winner, "alice")).devices) == {keys[won[0]].public}
+
+
+async def test_registrations_race_for_names_that_look_alike(cluster: Cluster) -> None:
+    """Both are decided on before either is stored: one has its name."""
+    handles = ["paul", "pau1", "pa-ul", "paul_"]
+    partitions = cluster.home("@paul").parts.partitions
+    index = partition_of("@paul")
+    assert {partition_of(f"@{handle}") for handle in handles} == {index}
+    clients = [await TestClient.connect(cluster.workers[n % 2]) for n in range(len(handles))]
+    await until(lambda: partitions.begin_removal(index) is not None, "nobody at work in it")
+    for client, handle in zip(clients, handles, strict=True):
+        client.send_envelopes(register(client.connection, client.spki, handle))
+    home = cluster.home("@paul").parts.accounts
+    await until(lambda: sum(bool(answered(one, 1)) for one in clients) == 3, "three refusals")
+    assert len(home._by_log) == 1
+    partitions.end_removal(index)
+    await until(lambda: all(answered(one, 1) for one in clients), "all answers")
+    assert sum(isinstance(answered(one, 1)[0], Done) for one in clients) == 1
 
 
 @pytest.mark.parametrize("other", ["a1ice", "al-ice", "alice_", "allce"])

@@ -24,6 +24,7 @@ from tests.support.workers import Cluster, TestClient
 
 OTHER = "another"
 """A room of another partition."""
+HERE = partition_of(LOG)
 
 
 @pytest.fixture
@@ -139,6 +140,23 @@ async def test_an_invitation_waits_for_who_is_away(cluster: Cluster) -> None:
     assert rooms == []
     await done(bob, requests.Leave())
     assert await mine(bob) == {}
+
+
+async def test_where_a_list_goes_on_tells_nothing_of_a_hidden_room(cluster: Cluster) -> None:
+    """From wherever one asks; and what is behind the hidden ones is told."""
+    alice, carol = [await TestClient.login(cluster.home(LOG), who) for who in ("alice", "carol")]
+    hidden = [f"hidden-{n}" for n in range(16 * 99) if partition_of(f"hidden-{n}") == HERE]
+    hidden = hidden[: shown.ROOMS_PER_ANSWER + 3]
+    for name in hidden:
+        await done(alice, requests.Create(Kind.PRIVATE, listed=False), log=name)
+    last = next(f"visible-{n}" for n in range(999) if partition_of(f"visible-{n}") == HERE)
+    for after in ("", "hidden", hidden[0], hidden[-1], "hidden-5"):
+        answer = await done(carol, requests.List(HERE, after), log="")
+        assert shown.unpack_list(answer) == ([], after, True)
+    await done(alice, requests.Create(), log=last)
+    answer = await done(carol, requests.List(HERE, ""), log="")
+    rooms, after, end = shown.unpack_list(answer)
+    assert ([one.name for one in rooms], after, end) == ([last], last, False)
 
 
 async def test_many_rooms_come_in_parts(cluster: Cluster) -> None:

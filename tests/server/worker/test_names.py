@@ -126,7 +126,7 @@ async def _end_while_the_home_is_dead(cluster: Cluster) -> None:
     waiting.hello("~alice")
     await until(lambda: len(other.parts.claims._claims) == 2, "the claim to arrive")
     first.disconnect()
-    await _ended_with(waiting, CloseCode.OVERLOADED)
+    await _ended_with(waiting, CloseCode.LOGIN_UNAVAILABLE)
     await until(lambda: not other.parts.claims._claims, "the claims to be forgotten")
     await cluster.start(home.index)
     await cluster.linked()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from pathlib import Path
 
 import msgpack
+import pytest
 
 from relay.limit_settings import Limits
 from relay.server.worker.connection.connections import NEWCOMERS_REST_S
@@ -14,14 +16,18 @@ from relay.server.worker.process.pace import (
     CROWD_LEAST,
     FIRST,
     LEAST,
-    MORE,
+    LESS,
+    MORE_FOR_NEWCOMERS,
     REST_MOST_S,
     SEEN_S,
     SHORT_SLICE_S,
+    TIMER_S,
     Pace,
+    timer_s,
 )
 from relay.wire.envelopes import Ack, Error, Welcome
-from tests.support.workers import Cluster, TestClient
+from tests.support.pair import server_key
+from tests.support.workers import Cluster, LocalAgent, TestClient
 
 LOG = "lobby"
 UNKNOWN = msgpack.packb([99]) * 1023
@@ -66,7 +72,7 @@ def test_the_crowd_has_all_of_it_again_in_the_end() -> None:
         pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST)
     rests = []
     while pace.part < 1.0:
-        pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, CROWD_LEAST)
+        pace.served(5.0, SEEN_S, SEEN_S, SEEN_S * 20, CROWD_LEAST)
         rests.append(pace.until - 5.0)
     assert rests == sorted(rests, reverse=True)
     until = pace.until
@@ -109,12 +115,38 @@ def test_newcomers_begin_with_a_part() -> None:
         parts.append(pace.part)
         pace.served(5.0, 0.0, SEEN_S / 2, SEEN_S / 2, 0, CROWD_LEAST)
     assert parts == [FIRST, min(2 * FIRST, 1.0), min(4 * FIRST, 1.0)]
-    pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S, 0, CROWD_LEAST)
+    pace.served(5.0, SEEN_S * 5 / 4, SEEN_S * 5 / 8, SEEN_S, 0, CROWD_LEAST)
+    pace.served(5.0, SEEN_S * 3 / 4, SEEN_S * 5 / 8, SEEN_S, 0, CROWD_LEAST)
     missed = pace.part
+    assert missed == 5 / 8, "what there was of it, and not half as much"
     pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, CROWD_LEAST)
-    assert pace.part == missed + MORE
+    assert pace.part == missed + MORE_FOR_NEWCOMERS
+    pace.served(5.0, SEEN_S * 5, SEEN_S, SEEN_S, 0, CROWD_LEAST)
+    assert pace.part == FIRST
     pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, 0)
     assert pace.part == 1.0
+
+
+def test_rests_are_as_long_as_a_timer_can_do() -> None:
+    """Those that would be shorter are added up: none is lost."""
+    pace = Pace()
+    pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S, CROWD_LEAST)
+    assert pace.part == LESS
+    until, rests = pace.until, []
+    for turn in range(1, 9):
+        pace.served(5.0 + turn, TIMER_S / 4, TIMER_S / 4, TIMER_S / 4, CROWD_LEAST)
+        if pace.until != until:
+            until = pace.until
+            rests.append(until - 5.0 - turn)
+    assert len(rests) == 2
+    assert min(rests) > TIMER_S * 0.999
+
+
+def test_a_timer_is_never_at_once() -> None:
+    """Or else what waits for it would ask again and again, until it is due."""
+    for left_s in (-1.0, 0.0, TIMER_S / 10, TIMER_S / 2, TIMER_S, 1.0):
+        assert round(1000 * timer_s(left_s)) >= 1
+        assert left_s <= timer_s(left_s) <= max(left_s, 0.0) + TIMER_S
 
 
 class Dear:
@@ -178,6 +210,39 @@ async def test_who_talks_does_not_wait_for_those_who_come(tmp_path: Path) -> Non
         worker.parts.wakeup.request()
         for newcomer in newcomers:
             await newcomer.expect(Welcome)
+
+
+async def test_answers_of_the_key_agent_wait_for_their_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come many at a time, and each is half a millisecond's work."""
+    answers, all_asked, asked = asyncio.Event(), asyncio.Event(), 0
+
+    async def unwrap(_: LocalAgent, ciphertext: bytes, source: str) -> bytes:
+        nonlocal asked
+        asked += 1
+        if asked > NEWCOMERS_MAX:
+            all_asked.set()
+        await answers.wait()
+        return server_key().unwrap(ciphertext)
+
+    monkeypatch.setattr(LocalAgent, "unwrap", unwrap)
+    async with Cluster(tmp_path, 1) as single:
+        worker = single.workers[0]
+        answers.set()
+        honest = await TestClient.login(worker, "honest")
+        answers.clear()
+        coming = [asyncio.ensure_future(TestClient.connect(worker)) for _ in range(NEWCOMERS_MAX)]
+        await all_asked.wait()
+        worker.parts.turn.pace.until = time.monotonic() + 600.0
+        answers.set()
+        for counter in range(1, 6):
+            honest.send(LOG, counter)
+            await honest.acked(LOG, counter)
+        assert not any(one.done() for one in coming)
+        worker.parts.turn.pace.until = 0.0
+        worker.parts.wakeup.request()
+        await asyncio.gather(*coming)
 
 
 async def test_nobody_comes_in_while_the_crowd_rests(tmp_path: Path) -> None:

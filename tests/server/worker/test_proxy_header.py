@@ -28,6 +28,23 @@ def test_an_address() -> None:
     assert source(local, b"") is None
 
 
+@pytest.mark.parametrize("family", [0x00, 0x12, 0x22, 0x31, 0x32])
+def test_who_is_named_by_no_address_of_tcp_counts_as_the_proxy(family: int) -> None:
+    """Which the specification asks of who does not read such addresses (section 2.2)."""
+    assert source(V4[:13] + bytes([family]) + V4[14:FIXED_BYTES], b"whatever") is None
+
+
+@pytest.mark.parametrize("family", [0x01, 0x02, 0x10, 0x13, 0x20, 0x23, 0x30, 0x33, 0x41, 0xFF])
+def test_no_other_family_is_legal(family: int) -> None:
+    with pytest.raises(BadHeader):
+        source(V4[:13] + bytes([family]) + V4[14:FIXED_BYTES], V4[FIXED_BYTES:])
+
+
+def test_version_1_is_called_by_its_name() -> None:
+    with pytest.raises(BadHeader, match="version 1"):
+        rest_of(b"PROXY TCP4 192.0.2.7 127.0.0.1 40000 7475\r\n"[:FIXED_BYTES])
+
+
 @pytest.mark.parametrize("at", range(FIXED_BYTES - 2))
 def test_each_changed_byte_is_noticed(at: int) -> None:
     changed = bytearray(V4)

@@ -14,12 +14,13 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.settings import Retention as Settings
 from relay.store.checkpoint import Checkpointer
+from relay.store.keeping import Excess, Keep
 from relay.store.newest import Newest
 from relay.store.removal_reader import RemovalReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, History, Join, Live, Page
-from relay.wire.packing import is_message
+from relay.wire.packing import unpack_entry
 from tests.server.worker.test_rooms import LOG, done, operator, refused, stored
 from tests.support.cluster import until
 from tests.support.scanning import leftovers
@@ -159,6 +160,7 @@ async def test_a_deleted_room_leaves_no_word(tmp_path: Path) -> None:
         await Checkpointer(partition, asyncio.to_thread).run()
         assert not leftovers(tmp_path / "data", rb"secret topic|alice \d+")
         bob = await TestClient.login(cluster.other(LOG), "bob")
+        await done(bob, requests.Create())
         bob.send(LOG, 1)
         await bob.acked(LOG, 1)
         await look(home)
@@ -220,7 +222,7 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
                 connection.execute("SELECT wait()").fetchall()
                 return []
 
-        home.retention._new_reader = lambda _: Slow(path, Newest(is_message))
+        home.retention._new_reader = lambda _: Slow(path, Newest(unpack_entry))
         task = asyncio.create_task(home.retention.run())
         try:
             await until(reading.is_set, "a look")
@@ -230,3 +232,33 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
             task.cancel()
             read_on.set()
     assert "retention_failed" not in caplog.text
+
+
+async def test_a_log_that_cannot_be_handled_stands_in_no_others_way(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, program_errors: list[str]
+) -> None:
+    """It is said once."""
+    async with Cluster(tmp_path, 1, retention=Settings(messages=5)) as cluster:
+        home = cluster.workers[0]
+        alice = await TestClient.login(home, "alice")
+        index = partition_of(LOG)
+        bad = next(name for name in map("a{}".format, range(10**6)) if partition_of(name) == index)
+        for name in (bad, LOG):
+            alice.send(name, 1, 20)
+            await alice.acked(name, 20)
+        partition = home.parts.partitions.partition(index)
+        assert isinstance(partition, SqlitePartition)
+        path = partition.path
+
+        class Failing(RemovalReader):
+            def removable(self, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
+                if log == bad:
+                    raise ValueError(log)
+                return super().removable(log, keep, now_ms, grace_ms)
+
+        home.retention._new_reader = lambda _: Failing(path, Newest(unpack_entry))
+        await look(home)
+        await look(home)
+        assert len(stored(home)) == 5
+    assert caplog.text.count("ValueError: " + bad) == 1
+    program_errors.clear()

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from relay.bus.messages import Revoked
+from relay.bus.messages import Revoke, Revoked
+from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.server.worker.home.revocations import Revocations
+from relay.store.log import Outcome
+from relay.store.read_budget import ReadBudget
 from relay.wire.envelopes import Done, Error, Refused, Room
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import device
 from tests.support.workers import Cluster, TestClient
 
@@ -89,6 +94,73 @@ async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) 
     await alice.acked(LOG, 1)
     await alice.has(LOG, 2)
     assert [(e.sender, e.counter) for e in alice.entries(LOG)] == [("bob", 1), ("alice", 1)]
+
+
+@contextlib.asynccontextmanager
+async def committing(
+    tmp_path: Path, sender: str
+) -> AsyncIterator[tuple[Cluster, TestClient, threading.Event]]:
+    """A commit of two messages runs in a thread until it may go on, and gets to one of them."""
+    async with Cluster(tmp_path, 1, durability="power") as cluster:
+        parts, index = cluster.workers[0].parts, partition_of(LOG)
+        client = await TestClient.login(cluster.workers[0], sender)
+        client.send(LOG, 1)
+        await client.acked(LOG, 1)
+        await until(lambda: parts.partitions.begin_removal(index) is not None, "no commit")
+        client.send(LOG, 2)
+        client.send(LOG, 3)
+        await until(lambda: parts.home._submissions[index].count == 2, "both in the queue")
+        partition = parts.partitions.opened[index]
+        real, reached, may_go_on = partition.append, threading.Event(), threading.Event()
+
+        def append(
+            batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
+        ) -> list[Outcome]:
+            partition.append = real  # type: ignore[method-assign]
+            reached.set()
+            may_go_on.wait(DEADLINE_S)
+            return real(batch[:1], now_ms, budget)
+
+        partition.append = append  # type: ignore[method-assign]
+        parts.partitions.end_removal(index)
+        try:
+            await until(reached.is_set, "a commit in a thread")
+            yield cluster, client, may_go_on
+        finally:
+            may_go_on.set()
+
+
+async def test_it_is_confirmed_when_no_thread_stores_anything_of_them(tmp_path: Path) -> None:
+    """And what that did not get to is refused."""
+    async with committing(tmp_path, "bob") as (cluster, _, may_go_on):
+        worker, way = cluster.workers[0], Way()
+        revoke = Revoke(1, "bob", [cluster.session("bob").key_id], by_operator=False, lifted=False)
+        worker.parts.dispatcher.handlers[Revoke](cast("Any", way), revoke)
+        alice = await TestClient.login(worker, "alice")  # some turns
+        assert not way.sent, "confirmed, though a thread still stores something"
+        may_go_on.set()
+        await until(lambda: way.sent == [Revoked(1)], "the confirmation")
+        alice.send(LOG, 1)
+        await alice.acked(LOG, 1)
+        await alice.join(LOG, last=10)
+        await alice.has(LOG, 3)
+        stored = [(e.sender, e.counter) for e in alice.entries(LOG)]
+        assert stored == [("bob", 1), ("bob", 2), ("alice", 1)]
+        worker.parts.dispatcher.handlers[Revoke](cast("Any", way), revoke._replace(tag=2))
+        assert way.sent[1:] == [Revoked(2)], "at once: no commit runs"
+
+
+async def test_what_is_sent_anew_is_not_given_back_as_well(tmp_path: Path) -> None:
+    """By a commit in a thread that was under way when its worker said so."""
+    async with committing(tmp_path, "bob") as (cluster, client, may_go_on):
+        worker, index = cluster.workers[0], partition_of(LOG)
+        home = worker.parts.home
+        home.forget(worker.parts.own_home.to_member, index)
+        may_go_on.set()
+        await client.acked(LOG, 2)
+        assert index not in home._waiting
+        assert index not in worker.parts.partitions.committing
+        assert worker.parts.partitions.head(LOG).seq == 2
 
 
 async def test_a_change_of_a_room_that_goes_with_its_device_holds_up_no_other(

@@ -684,9 +684,18 @@ async def test_a_deleted_room_and_the_next_of_its_name(cluster: Cluster) -> None
         assert (await client.expect(Removed)).code == ErrorCode.NO_SUCH_ROOM
     assert await refused(alice, requests.Show()) == ErrorCode.NO_SUCH_ROOM
     assert LOG not in await listed(alice)
+    late = await TestClient.login(cluster.other(LOG), "late")
+    late.send_envelopes(Join(1, LOG, None, 0, 100), Join(2, LOG, old.epoch, old.seq, 0))
+    assert [await error_of(late, n) for n in (1, 2)] == [ErrorCode.NO_SUCH_ROOM] * 2
+    for client in (alice, bob, late):  # what was meant for the room must not begin a public one
+        client.send(LOG, 4 if client is alice else 1)
+        told = await client.expect(Refused)
+        assert told.code == ErrorCode.NO_SUCH_ROOM
+        client.received.remove(told)
+    await done(bob, requests.Create())
     waiting = await TestClient.login(cluster.other(LOG), "waiting")
     await waiting.join(LOG, last=100)
-    assert waiting.entries(LOG) == []
+    assert [type(events.unpack(e.body)) for e in waiting.entries(LOG)] == [events.Created]
     bob.send(LOG, 1)
     ack = await bob.acked(LOG, 1)
     assert ack.epoch != old.epoch

@@ -143,6 +143,21 @@ def test_those_who_ask_for_little_have_half_at_most() -> None:
     assert max(served) - min(served) <= 1
 
 
+def test_while_the_others_rest_those_who_ask_for_little_do_not_wait_for_them() -> None:
+    """However far they are ahead: the others have no part of a rest that could be kept for them."""
+    schedule, clock = _schedule()
+    Asking(schedule, clock, QUANTUM, 1000).arrive()
+    while schedule.little_first or not schedule.has_little:  # until they have had their half
+        one = Asking(schedule, clock, LITTLE, 1)
+        one.served, one._turns = 1, 2
+        one.arrive()
+        schedule.run_little(clock[0])
+    schedule.run_little(clock[0])
+    assert one.served == 1
+    schedule.run_little(clock[0], resting=True)
+    assert one.served == 2
+
+
 def test_nobody_passes_those_that_wait() -> None:
     """Once anybody waits, all wait: the order is by what they ask for."""
     schedule, clock = _schedule()

@@ -244,7 +244,7 @@ async def test_each_operation_before_a_login_is_answered(
     if kind is Hello:
         await client.ended()
         assert client.closed is not None
-        assert client.closed.code == CloseCode.OVERLOADED
+        assert client.closed.code == CloseCode.LOGIN_UNAVAILABLE
         assert may_reconnect(client.closed.code)
         assert client.closed.retry_after_s
     else:

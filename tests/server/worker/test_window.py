@@ -5,7 +5,14 @@ from __future__ import annotations
 from relay.bus.messages import TAG_STEP
 from relay.chat.entries import Submission
 from relay.server.worker.member.sender import Sender
-from relay.server.worker.member.window import LITTLE, QUANTUM, Send, Window, forget
+from relay.server.worker.member.window import (
+    LITTLE,
+    QUANTUM,
+    QUANTUM_BYTES,
+    Send,
+    Window,
+    forget,
+)
 from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 
@@ -22,7 +29,7 @@ class Home:
         self._sends: dict[int, Send] = {}
         self.answered = 0
 
-    def submit(self, sender: Sender, count: int, *, log: str = "known") -> None:
+    def submit(self, sender: Sender, count: int, *, log: str = "known", size: int = SIZE) -> None:
         """Send as many as one run."""
         first = len(self._sends)
         for number in range(first, first + count):
@@ -30,7 +37,7 @@ class Home:
                 log=log, sender="somebody", key_id=b"", producer=bytes(16), counter=number + 1,
                 kind=0, content_type="", body=b"x",
             )  # fmt: skip
-            self._sends[number] = Send(sender, submission, SIZE)
+            self._sends[number] = Send(sender, submission, size)
         sends = [self._sends[number] for number in range(first, first + count)]
         self.window.submit(first * TAG_STEP, sends)
 
@@ -140,7 +147,27 @@ def test_as_many_of_a_run_go_as_there_is_room_for() -> None:
     alone, other = Sender(), Sender()
     home.submit(alone, 15)
     home.submit(other, 10)
-    home.submit(other, 10)
+    home.submit(other, QUANTUM)
     assert home.runs == [list(range(15)), list(range(15, 20))]
     home.answer(20)
-    assert home.runs[2:] == [list(range(20, 28)), list(range(28, 35))]
+    end = 20 + QUANTUM
+    assert home.runs[2:] == [list(range(20, end))]
+    home.answer(QUANTUM)
+    assert home.runs[3:] == [list(range(end, end + 5))]
+
+
+def test_what_is_large_leaves_in_shorter_runs() -> None:
+    """Somebody's turn ends with so many bytes, but each has one send at least."""
+    home = Home()
+    alone, other = Sender(), Sender()
+    home.submit(alone, 20)
+    home.submit(other, 3, size=QUANTUM_BYTES)
+    home.submit(other, 4, size=QUANTUM_BYTES // 2 + 1)
+    home.answer(20)
+    assert home.runs[1:] == [[20]]
+    home.answer(1)
+    assert home.runs[2:] == [[21]]
+    home.answer(2)
+    assert home.runs[3:] == [[22]]
+    home.answer(1)
+    assert home.runs[4:] == [[23, 24]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.chat import names
-from relay.chat.about import well_formed
+from relay.chat.about import is_offered, is_reaction
 from relay.chat.entries import Extra, Kind, submission
 from relay.wire.codes import ErrorCode
 
@@ -16,33 +16,47 @@ if TYPE_CHECKING:
 
 def send_about(session: Session, send: Send) -> None:
     """Offer a reply, an edit, a redaction or a reaction to the home of its room."""
-    if not well_formed(send.kind, send.body, send.about_seq):
-        _refuse(session, send.log, send)
+    if _is_refused(session, send.log, send, well=send.kind != Kind.MARK):
         return
     extra = Extra(about_epoch=send.about_epoch, about_seq=send.about_seq)
     _submit(session, send.log, send, extra)
 
 
 def send_direct(session: Session, send: Send) -> None:
-    """Offer a message to somebody to the home of the sender's own inbox, which numbers it."""
+    """Offer a message to somebody to the home of the sender's own inbox, which numbers it.
+
+    Whatever name it was sent to, right or wrong, it is answered as of that inbox.
+    """
     own = names.INBOX_PREFIX + session.actor.handle
-    if not session.key_id:
+    to = send.log[len(names.INBOX_PREFIX) :]
+    if not session.key_id or names.is_guest(to):
         _refuse(session, own, send, ErrorCode.NOT_ALLOWED, "a guest has no inbox")
         return
-    to = send.log[len(names.INBOX_PREFIX) :]
-    if send.kind == Kind.MARK:
-        well = to == session.actor.handle and _is_mark(send)
-    else:
-        well = well_formed(send.kind, send.body, send.about_seq)
-    if not well:
-        _refuse(session, own, send)
+    if not names.is_handle(to):
+        _refuse(session, own, send, ErrorCode.NAME_INVALID, "invalid name")
+        return
+    well = send.kind != Kind.MARK or (to == session.actor.handle and _is_mark(send))
+    if _is_refused(session, own, send, well=well):
         return
     extra = Extra(to=to, about_epoch=send.about_epoch, about_seq=send.about_seq)
     _submit(session, own, send, extra)
 
 
+def _is_refused(session: Session, log: str, send: Send, *, well: bool) -> bool:
+    """Refuse what cannot be of its kind, whatever the log holds. ``well``: what else is known."""
+    if not is_offered(send.kind):
+        _refuse(session, log, send, ErrorCode.NOT_SUPPORTED, "kind", send.kind)
+    elif send.kind != Kind.MESSAGE and not send.about_seq:
+        _refuse(session, log, send, ErrorCode.NO_SUCH_ENTRY, "about no entry")
+    elif not well or (send.kind == Kind.REACTION and not is_reaction(send.body)):
+        _refuse(session, log, send, ErrorCode.BAD_REQUEST, "this kind cannot be so")
+    else:
+        return False
+    return True
+
+
 def _is_mark(send: Send) -> bool:
-    if not send.about_seq or send.content_type or not send.body.isascii():
+    if send.content_type or not send.body.isascii():
         return False
     log = send.body.decode()
     return names.is_room(log) or names.is_inbox(log)
@@ -59,11 +73,6 @@ def _submit(session: Session, log: str, send: Send, extra: Extra) -> None:
 
 
 def _refuse(
-    session: Session,
-    log: str,
-    send: Send,
-    code: ErrorCode = ErrorCode.NOT_SUPPORTED,
-    text: str = "kind",
+    session: Session, log: str, send: Send, code: ErrorCode, text: str, arg: int = 0
 ) -> None:
-    arg = send.kind if code == ErrorCode.NOT_SUPPORTED else 0
     session.sends.refuse(log, send.counter, code, arg, text)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 LINGER_S: Final = 2.0
 """How long the last bytes of a closed connection may take to leave."""
+KEYS_UNITS: Final = 48
+"""Of the schedule, for what an answer of the key agent leads to: about 0.3 ms."""
 NO_KEY_AGENT: Final = "the key agent is unavailable"
 
 
@@ -30,7 +32,7 @@ class Channel:
     """See the module's docstring."""
 
     __slots__ = (
-        "_deadline", "_owner", "_services", "_stream", "_unwrapping", "connection",
+        "_deadline", "_owner", "_secret", "_services", "_stream", "_unwrapping", "connection",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +53,8 @@ class Channel:
         self._owner: Owner | None = owner
         """None once the socket is closed."""
         self._unwrapping: Unwrapping | None = None
+        self._secret: bytes | None = None
+        """What the key agent has answered, while that waits for its turn."""
         self._deadline: float | None = None
         """When the login must be complete, or a closed connection's last bytes have left."""
         self.connection = Connection.server(
@@ -102,13 +106,36 @@ class Channel:
         self._unwrapping.start(agent, ciphertext, self._stream.peer, self._unwrapped)
 
     def _unwrapped(self, secret: bytes | None) -> None:
-        """Without the key agent the handshake ends; the client comes again."""
-        self._unwrapping = None
-        now = self._services.clock()
+        """Go on now, or in turn: answers come many at a time, and each leads to some work.
+
+        Without the key agent the handshake ends; the client comes again.
+        """
+        schedule = self._services.schedule
         if secret is None:
+            self._unwrapping = None
             self.connection.abort(NO_KEY_AGENT)
+            self.settle(self._services.clock())
+        elif schedule.is_for_newcomers():
+            self._go_on(secret, self._services.clock())
         else:
-            self.connection.provide_secret(secret, now)
+            self._secret = secret
+            schedule.add(self, 0.0, 0)
+
+    def take_turn(self, now: float) -> None:
+        """schedule.Scheduled: go on with what the key agent has answered. Raises nothing."""
+        secret, self._secret = self._secret, None
+        if secret is None:
+            return
+        self._services.schedule.charge(0.0, KEYS_UNITS, drained=True)
+        try:
+            self._go_on(secret, now)
+        except Exception as error:  # noqa: BLE001 - who else has a turn is not to blame
+            if self._owner is not None:
+                self._owner.failed(error)
+
+    def _go_on(self, secret: bytes, now: float) -> None:
+        self._unwrapping = None
+        self.connection.provide_secret(secret, now)
         self.settle(now)
         if self._owner is not None:
             self._owner.on_keys(now)
@@ -155,4 +182,5 @@ class Channel:
         if self._unwrapping is not None:
             self._unwrapping.cancel()
             self._unwrapping = None
+        self._secret = None
         self._owner = None

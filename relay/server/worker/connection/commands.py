@@ -48,7 +48,7 @@ def send(session: Session, send: Send) -> None:
     log, sends = send.log, session.sends
     if log != sends.room:
         if not names.is_room(log):  # the canonical form only: an id belongs to one spelling
-            if names.is_inbox(log):
+            if log.startswith(names.INBOX_PREFIX):
                 send_direct(session, send)
             else:
                 sends.refuse(log, send.counter, ErrorCode.NAME_INVALID)

@@ -18,7 +18,7 @@ def check_deadlines(session: Session, now: float) -> None:
         if session.channel.connection.finished:
             session.abort()  # it does not even take the last bytes
         elif session.stage is Stage.LOGIN:  # it is the name's home that is late
-            session.close(CloseCode.OVERLOADED, session.services.overloaded_retry_s)
+            session.close(CloseCode.LOGIN_UNAVAILABLE, session.services.overloaded_retry_s)
         else:
             session.close(CloseCode.LOGIN_TIMEOUT)
         return

@@ -29,15 +29,9 @@ async def hello(session: Session, hello: Hello) -> None:
     services = session.services
     name = names.normal(hello.name)
     guest = names.is_guest(name)
-    if not (guest or names.is_handle(name)) or names.is_reserved(
-        name.removeprefix(names.GUEST_PREFIX)
-    ):
-        _refuse(session, name, ErrorCode.NAME_INVALID, "a-z, 0-9, _ and -, 2 to 32 characters")
-        return
-    if not names.is_display(hello.display):
-        _refuse(
-            session, name, ErrorCode.NAME_INVALID, "the display name has characters not allowed"
-        )
+    wrong = names.person_error(name) or names.display_error(hello.display)
+    if wrong:
+        _refuse(session, name, ErrorCode.NAME_INVALID, wrong)
         return
     if guest:
         if not services.guests:
@@ -57,7 +51,7 @@ async def hello(session: Session, hello: Hello) -> None:
     assert claim.reply is not None, "nobody answers in the middle of whoever asks"
     grant = await claim.reply
     if grant.code == ErrorCode.UNAVAILABLE:
-        session.close(CloseCode.OVERLOADED, services.overloaded_retry_s, detail=grant.text)
+        session.close(CloseCode.LOGIN_UNAVAILABLE, services.overloaded_retry_s, detail=grant.text)
         return
     if grant.code:
         _refuse(session, name, grant.code, grant.text)

@@ -113,8 +113,11 @@ def _may_try(session: Session) -> bool:
 def _is_proved(
     session: Session, number: int, operation: Operation, key: bytes, name: str, signature: bytes
 ) -> bool:
-    if not names.is_handle(name) or names.is_reserved(name):
-        session.refuse(number, ErrorCode.NAME_INVALID, 0, "a-z, 0-9, _ and -, 2 to 32 characters")
+    wrong = names.person_error(name)
+    if names.is_guest(name):
+        wrong = "a guest's name is not registered"
+    if wrong:
+        session.refuse(number, ErrorCode.NAME_INVALID, 0, wrong)
         return False
     if not session.channel.proves(operation, key, name, signature):
         session.refuse(number, ErrorCode.KEY_REFUSED, 0, "the key or its signature is wrong")

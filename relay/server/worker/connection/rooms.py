@@ -18,6 +18,7 @@ from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, ROOM_UNITS, accepted, pays
 from relay.server.worker.connection.devices import chain_of
 from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.store_codes import unavailable_text
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
@@ -112,7 +113,10 @@ async def _mine(session: Session, number: int, after: str) -> None:
     except StoreCorrupt:
         session.refuse(number, ErrorCode.DAMAGED)
         return
-    except (StoreError, EnvelopeError):
+    except StoreError as error:
+        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS, unavailable_text(error))
+        return
+    except EnvelopeError:
         session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
         return
     session.answer(pack(Done(number, shown.pack_own(own, after, not found or after == found[-1]))))
@@ -152,19 +156,32 @@ async def _unread(session: Session, name: str, after: int, upto: int) -> int:
 
 
 async def _list(session: Session, number: int, request: requests.List) -> None:
-    """Answer rooms of one partition, in turn with those who read pages."""
-    await session.services.following.catchup.turn()
+    """Answer rooms of one partition, in turn with those who read pages.
+
+    An answer ends with a room that is in it: where to go on is a name as well, and whoever may not
+    see a room must not learn of it from there. So what is hidden is passed over until something is
+    to be told.
+    """
     assert request.partition < PARTITIONS
-    try:
-        reader = session.services.reader_at(request.partition)
-        found = reader.states(request.after, shown.ROOMS_PER_ANSWER, STATES_BYTES)
-    except StoreError as error:
-        refuse_unread(session, number, request.partition, error)
-        return
-    session.sends.owe_work(ROOM_UNITS * len(found))
-    listed = [
-        shown.listed(name, rooms.unpack(packed), seq, session.actor) for name, packed, seq in found
-    ]
-    after = found[-1][0] if found else request.after
-    visible = [one for one in listed if one is not None]
+    visible: list[shown.Listed] = []
+    found: list[tuple[str, bytes, int]] = []
+    looked = request.after
+    while not visible:
+        await session.services.following.catchup.turn()
+        try:
+            reader = session.services.reader_at(request.partition)
+            found = reader.states(looked, shown.ROOMS_PER_ANSWER, STATES_BYTES)
+        except StoreError as error:
+            refuse_unread(session, number, request.partition, error)
+            return
+        if not found:
+            break
+        session.sends.owe_work(ROOM_UNITS * len(found))
+        looked = found[-1][0]
+        listed = (
+            shown.listed(name, rooms.unpack(packed), seq, session.actor)
+            for name, packed, seq in found
+        )
+        visible = [one for one in listed if one is not None]
+    after = visible[-1].name if visible else request.after
     session.answer(pack(Done(number, shown.pack_list(visible, after, not found))))

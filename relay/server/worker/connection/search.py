@@ -64,6 +64,7 @@ async def search(session: Session, search: Search) -> None:
         next_seq, end = found.next, found.end
         floor = feed.room.floor
         reader, head = session.services.reader_of(log), feed.seq
+        reader.floor(log)  # where nothing is found nobody would see that the log cannot be read
         for seq in found.seqs:
             if not floor < seq <= head:
                 continue

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 LOGIN_S: Final = 20.0
 """From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
 OVERLOADED_RETRY_S: Final = 5
-"""When a client that was closed with OVERLOADED connects again, at the earliest."""
+"""When a client that was closed with OVERLOADED, or LOGIN_UNAVAILABLE, connects again, at the
+earliest."""
 
 
 class Searching(Protocol):

@@ -242,7 +242,7 @@ class Session(Owner):
         if number:
             self.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS, NO_ANSWER)
         else:
-            self.close(CloseCode.OVERLOADED, self.services.overloaded_retry_s, NO_ANSWER)
+            self.close(CloseCode.LOGIN_UNAVAILABLE, self.services.overloaded_retry_s, NO_ANSWER)
 
     def count_joins(self, change: int) -> None:
         """subscriptions.Follower: count them for the source."""

@@ -27,7 +27,6 @@ ENOUGH_S: Final = 0.05
 """Who is refused is told to come again when there is what comes in so long, not for the next byte:
 to refuse is work, too. With ten times as much, all of a source would come at once, and others would
 wait for all that they may send then."""
-WAIT_MS_MAX: Final = 60_000
 
 
 class Refusal(NamedTuple):
@@ -244,7 +243,7 @@ def _empty(rates: list[Rate], now: float) -> Refusal | None:
     for budget, bucket, text in rates:
         if bucket.wait_s(now):
             wait_s = bucket.wait_s(now, ENOUGH_S)
-            return Refusal(budget, min(int(wait_s * 1000) + 1, WAIT_MS_MAX), text)
+            return Refusal(budget, min(int(wait_s * 1000) + 1, limits.RETRY_MS_MAX), text)
     return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay import limits
+from relay.server.worker.store_codes import unavailable_text
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -15,4 +16,7 @@ if TYPE_CHECKING:
 def refuse_unread(session: Session, number: int, partition: int, error: StoreError) -> None:
     """Refuse it for now, or, if the partition's file is damaged, for good."""
     code = session.services.damage.report(partition, error)
-    session.refuse(number, code, 0 if code == ErrorCode.DAMAGED else limits.RETRY_MS)
+    if code == ErrorCode.DAMAGED:
+        session.refuse(number, code)
+    else:
+        session.refuse(number, code, limits.RETRY_MS, unavailable_text(error))

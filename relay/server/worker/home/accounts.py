@@ -59,6 +59,8 @@ CODES: Final = {
     Reason.LIMIT: ErrorCode.LIMIT,
     Reason.NOT_ACCEPTED: ErrorCode.NOT_ACCEPTED,
 }
+REGISTERING_MAX: Final = 1024
+"""Beyond it, names whose registration has ended are forgotten."""
 log = logging.getLogger("relay.worker")
 
 assert set(CODES) == set(Reason)
@@ -98,6 +100,8 @@ class AccountsHome(LogChanges[_Decided]):
         self._policy = policy
         self._revocations = revocations
         self._wall_clock_ns = wall_clock_ns
+        self._registering: dict[str, str] = {}
+        """By skeleton, the log of a name whose registration was under way last."""
         self.online: Callable[[str], bool] = _nobody
         """Whether somebody has a session now."""
         self.shares_room: Callable[[str, bytes, str, bytes], bool] = _no_room
@@ -128,6 +132,24 @@ class AccountsHome(LogChanges[_Decided]):
         return Verdict(0, "", account.root, account.operator)
 
     # --- requests -----------------------------------------------------------------------------
+    def _looks_alike(self, handle: str) -> bool:
+        """Tell whether another handle looks like this one, or will when it is stored.
+
+        Raises:
+            StoreError: the partition cannot be read.
+        """
+        under_way = self._registering.get(names.skeleton(handle))
+        is_other = under_way is not None and under_way != names.INBOX_PREFIX + handle
+        return (is_other and under_way in self._by_log) or self.logs.looks_alike(handle)
+
+    def _note_registering(self, log: str) -> None:
+        """A name is about to be registered: until that has ended none may look like it."""
+        if len(self._registering) >= REGISTERING_MAX:
+            self._registering = {
+                skeleton: one for skeleton, one in self._registering.items() if one in self._by_log
+            }
+        self._registering[names.skeleton(log[len(names.INBOX_PREFIX) :])] = log
+
     def _decide(self, asked: Asked) -> None:
         ask = asked.ask
         name = ask.log
@@ -137,9 +159,7 @@ class AccountsHome(LogChanges[_Decided]):
             if name.startswith(names.INBOX_PREFIX):
                 before = self.logs.account(sys.intern(name[len(names.INBOX_PREFIX) :]))
                 version = before.version
-                alike = isinstance(request, requests.Register) and self.logs.looks_alike(
-                    before.handle
-                )
+                alike = isinstance(request, requests.Register) and self._looks_alike(before.handle)
                 context = self._context(ask, alike)
                 if isinstance(request, requests.MayWrite | requests.SeenBy):
                     context = self._acquaintance(before, request.root, context)
@@ -167,6 +187,8 @@ class AccountsHome(LogChanges[_Decided]):
             self._repeated(asked, request, before, decided.data)
             return
         entry = entry_of(name, version, decided.event, ask.by or OPERATOR, ask.key_id)
+        if isinstance(request, requests.Register):
+            self._note_registering(name)
         self._commit(name, asked, _Decided(before, decided.event, decided.data), entry)
 
     def _context(self, ask: Ask, looks_alike: bool) -> decide_request.Context:

@@ -42,9 +42,9 @@ READS_MAX: Final = 256
 """Reads of one commit, about 1 ms: the rest of the group waits for the next."""
 READING_S_MAX: Final = 0.005
 SYSTEM: Final = int(Kind.SYSTEM)
-REST: Final = 9
+REST: Final = 19
 """For each commit that waited for the disk, a partition rests so many times as long from such ones.
-So whoever changes rooms, or begins them, without end, holds up others in a tenth of the time at
+So whoever changes rooms, or begins them, without end, holds up others in a twentieth of the time at
 most, however many they are."""
 REST_AHEAD_NS: Final = 1_000_000_000
 """It begins to rest when it owes more than this: whoever does something a few times does not wait.
@@ -216,7 +216,9 @@ class Commits:
             commit = future.result()
             if not self.power:
                 owed_ns = max(self._rested_at_ns.get(index, 0), now_ns)
-                self._rested_at_ns[index] = owed_ns + REST * commit.took_ns
+                # Of what others have waited, that is the part that the store took, and what it took
+                # until a thread ran, and the loop again.
+                self._rested_at_ns[index] = owed_ns + REST * (now_ns - began_ns)
             self._finished.append(commit)
             self._wakeup.request()
 

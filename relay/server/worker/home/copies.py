@@ -109,10 +109,10 @@ class Copies:
             flow.todo.extend(seqs)
             self._send_next(flow)
 
-    def forget_others(self, owns: Callable[[int], bool]) -> None:
-        """The table has changed: leave what others own to them."""
+    def forget_others(self, has: Callable[[int], bool]) -> None:
+        """Leave what others own to them: all but the partitions that this worker still has."""
         for inbox, peer in list(self._flows):
-            if not owns(partition_of(inbox)):
+            if not has(partition_of(inbox)):
                 del self._flows[inbox, peer]
 
     # --- answers --------------------------------------------------------------------------------

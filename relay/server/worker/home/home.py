@@ -12,15 +12,16 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from relay import limits
-from relay.chat.entries import UNDECIDED, Kind, Submission, is_copy
+from relay.chat.entries import UNDECIDED, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
 from relay.server.worker.home.revocations import RevokedDevices
+from relay.server.worker.home.running import RunningCommits
 from relay.server.worker.home.submissions import (
     CROWD,
     GROUP_MAX,
     GROUP_MIN,
+    QUEUED_BYTES_MAX,
     SLOW_PER_GROUP,
     Submissions,
     Waiting,
@@ -41,10 +42,6 @@ if TYPE_CHECKING:
     from relay.server.worker.refusals import Refusals
     from relay.store.log import Partition
 
-QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Submissions of a partition held for their commit; beyond it: BUSY. Credits of the workers that
-forward (``forward.CREDIT_BYTES``) keep it from being reached."""
-SYSTEM: Final = int(Kind.SYSTEM)
 COMMITS_S: Final = 0.002
 """Of the processor's time for the commits of one turn: no other partition's is begun after so long.
 Not of the clock's: else, on a machine with more to do than it can, a turn would do next to nothing,
@@ -111,6 +108,8 @@ class Home:
         self._slow_next = 0
         """The partition whose slow submissions are the next in turn."""
         self._revoked = RevokedDevices()
+        self.running = RunningCommits()
+        """Await them after ``revoke``: until then they may store some of it."""
         self.direct: Direct | None = None
         """What direct messages need besides; set before anything is submitted."""
 
@@ -121,6 +120,7 @@ class Home:
             self.direct.permissions.forget(
                 lambda one: one.port is port and partition_of(one.submission.log) == partition
             )
+        self.running.forget(partition, port)
         submissions = self._submissions[partition]
         if submissions.flows:
             submissions.remove(lambda waiting: waiting.port is port)
@@ -174,13 +174,7 @@ class Home:
             )
         for index, submissions in enumerate(self._submissions):
             if submissions.flows:
-                removed = submissions.remove(
-                    lambda one: (
-                        one.submission.kind != SYSTEM
-                        and not is_copy(one.submission)
-                        and (one.submission.sender, one.submission.key_id) in gone
-                    )
-                )
+                removed = submissions.remove(self._revoked.includes)
                 if not submissions.flows:
                     self._waiting.pop(index, None)
                 # A room's change among them holds up all others of that room until it is answered.
@@ -191,7 +185,10 @@ class Home:
         for index in self._partitions.close_others():
             self._notes.forget(index)
         if self.direct is not None:
-            self.direct.copies.forget_others(self._owns)
+            # One that is still open may come back, and nothing reads its pending ones anew then.
+            self.direct.copies.forget_others(
+                lambda index: self._owns(index) or index in self._opened
+            )
             for index in range(PARTITIONS):
                 if not self._owns(index):
                     for port in self.direct.permissions.refuse(index):
@@ -350,19 +347,24 @@ class Home:
         commit = self._commits.begin(index, partition, group, self._wall_clock_ns() // 1_000_000)
         if commit is not None:
             self._finish(commit)
+        else:
+            self.running.began(index)
 
     def _finish(self, commit: Commit) -> None:
         index, group, outcomes = commit.partition, commit.group, commit.outcomes
         self._committing.discard(index)
+        resending = self.running.ended(index)
         if isinstance(outcomes, StoreError):
             self._notes.not_stored(index)
             self._failed(index, group, outcomes)
         else:
             submissions = self._submissions[index]
             if len(outcomes) < len(group):
-                submissions.give_back(group[len(outcomes) :])
+                rest = [one for one in group[len(outcomes) :] if one.port not in resending]
+                if rest := self._revoked.kept(rest):
+                    submissions.give_back(rest)
+                    self._waiting[index] = None
                 del group[len(outcomes) :]
-                self._waiting[index] = None
             submissions.charge(group, commit.reads)
             if self._partitions.troubles:
                 self._partitions.written(index)
@@ -371,6 +373,8 @@ class Home:
             self.publishing.publish(group, outcomes)
         if self._followers.waiting:
             self._followers.committed(index)
+        if self.running.awaited:
+            self.running.answered(index)
 
     def _take_all(self, index: int) -> list[Waiting]:
         del self._waiting[index]
@@ -391,6 +395,3 @@ class Home:
         group = self._take_all(index)
         self._refusals.add(Budget.DISK_RESERVE, len(group))
         refuse(group, ErrorCode.UNAVAILABLE, "the disk is nearly full")
-
-
-assert limits.SENDS_UNACKNOWLEDGED_BYTES_MAX <= QUEUED_BYTES_MAX

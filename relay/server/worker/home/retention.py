@@ -20,7 +20,7 @@ from relay.chat.rooms import state as rooms
 from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.home.inboxes import Inbox, Inboxes
-from relay.store.errors import StoreError
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.keeping import FOREVER, Excess, Keep, stricter
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ class Retention:
         self._asked = asyncio.Event()
         self._slowed: dict[str, int] = {}
         """By log, until when (monotonic nanoseconds) nothing is removed of it for its age."""
+        self._failing: set[str] = set()
+        """Logs of which it was said that they cannot be handled."""
         self.grace_ms = GRACE_MS
         self.entries = 0
         self.bytes = 0
@@ -157,8 +159,13 @@ class Retention:
                 looked = await self._in_thread(self._looking(index, prefix, after))
                 after = looked.after
                 for one in looked.wanted:
-                    if not await self._remove(index, one):
-                        return
+                    try:
+                        if not await self._remove(index, one):
+                            return
+                    except StoreError:
+                        raise
+                    except Exception as error:  # noqa: BLE001 - of this log; logged there
+                        self._cannot(one.log, error)
                 for handle in looked.removed:
                     await self._departures.end(handle)
                 if looked.counting:
@@ -187,34 +194,55 @@ class Retention:
             removed: list[str] = []
             before = after
             for name, state in logs:
-                room = _room(name, state)
-                if room is None:
-                    continue
-                keep = default
-                chosen = Keep(*room.keep)
-                if prefix:
-                    inbox = self._inboxes.of(reader, name)
-                    if inbox.removed:
-                        removed.append(name.removeprefix(prefix))
-                        found += _all_of(reader, name, inbox)
-                        continue
-                    chosen = Keep(*inbox.keep)
-                if chosen != FOREVER:
-                    less = bool(prefix) or settings.rooms_choose == "less"
-                    keep = stricter(default, chosen) if less else chosen
-                if slowed.get(name, 0) > now_ns:
-                    keep = keep._replace(age_s=0)
-                one, excess = _wanted(reader, name, room, keep, now_ms, self.grace_ms)
-                if not excess.counted:
+                try:
+                    counted = look_at(reader, name, state, found, removed)
+                except Exception as error:
+                    if isinstance(error, StoreError) and not isinstance(error, StoreCorrupt):
+                        raise  # of the partition
+                    self._cannot(name, error)
+                    counted = True
+                if not counted:
                     return Looked(found, removed, before, counting=True)
+                before = name
+            return Looked(found, removed, logs[-1][0] if logs else None)
+
+        def look_at(
+            reader: RemovalReader, name: str, state: bytes, found: list[Wanted], removed: list[str]
+        ) -> bool:
+            room = _room(name, state)
+            if room is None:
+                return True
+            keep = default
+            chosen = Keep(*room.keep)
+            if prefix:
+                inbox = self._inboxes.of(reader, name)
+                if inbox.removed:
+                    removed.append(name.removeprefix(prefix))
+                    found += _all_of(reader, name, inbox)
+                    return True
+                chosen = Keep(*inbox.keep)
+            if chosen != FOREVER:
+                less = bool(prefix) or settings.rooms_choose == "less"
+                keep = stricter(default, chosen) if less else chosen
+            if slowed.get(name, 0) > now_ns:
+                keep = keep._replace(age_s=0)
+            one, excess = _wanted(reader, name, room, keep, now_ms, self.grace_ms)
+            if excess.counted:
                 if excess.more:
                     slowed[name] = now_ns + SLOWED_NS
                 if one is not None:
                     found.append(one)
-                before = name
-            return Looked(found, removed, logs[-1][0] if logs else None)
+            return excess.counted
 
         return look
+
+    def _cannot(self, name: str, error: Exception) -> None:
+        """Say once what stands in the way of a log; the others go on."""
+        if name not in self._failing:
+            if len(self._failing) >= SLOWED_MAX:
+                self._failing.clear()
+            self._failing.add(name)
+            log.error("retention_failed", extra={"log": name}, exc_info=error)
 
     async def _remove(self, index: int, wanted: Wanted) -> bool:
         """Remove it, step by step; return False if the partition is another worker's now."""

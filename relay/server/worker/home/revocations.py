@@ -6,10 +6,14 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, final
 
 from relay.bus.messages import ITEMS_PER_MESSAGE, Revoke, Revoked
+from relay.chat.entries import Kind, is_copy
+from relay.server.worker.home.submissions import Waiting, refuse
+from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
 
+SYSTEM: Final = int(Kind.SYSTEM)
 
 REVOKED_MAX: Final = 65_536
 """Devices remembered as revoked. Each was one until a moment ago: their sessions have ended, and a
@@ -36,6 +40,22 @@ class RevokedDevices:
         """They are devices again."""
         for key_id in key_ids:
             self.devices.pop((handle, key_id), None)
+
+    def includes(self, waiting: Waiting) -> bool:
+        """Tell whether one of them has sent this; not of changes and copies, decided before."""
+        submission = waiting.submission
+        return (
+            (submission.sender, submission.key_id) in self.devices
+            and submission.kind != SYSTEM
+            and not is_copy(submission)
+        )
+
+    def kept(self, group: list[Waiting]) -> list[Waiting]:
+        """Return what is to be stored all the same, and refuse what is not."""
+        if not self.devices:
+            return group
+        refuse([one for one in group if self.includes(one)], ErrorCode.KEY_REFUSED, "")
+        return [one for one in group if not self.includes(one)]
 
 
 class Revocations:

@@ -46,7 +46,7 @@ class RoomRules(Rules):
         room = _room(log)
         if target is not None and target.seq <= room.floor:
             return Denied(Refused(Reason.NO_SUCH_ENTRY))  # of an earlier room of this name
-        if log.id == 0 or room.deleted:
+        if log.id == 0:
             refused = may_begin(actor, anyone_creates=self.anyone_creates)
             if refused is not None:
                 return Denied(refused)

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.chat.entries import Submission
 
+QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
+"""Submissions of a partition held for their commit; beyond it: BUSY. Credits of the workers that
+forward (``forward.CREDIT_BYTES``) keep it from being reached."""
+assert limits.SENDS_UNACKNOWLEDGED_BYTES_MAX <= QUEUED_BYTES_MAX
 GROUP_MAX: Final = 512
 """Submissions in the commits of one turn: about 5 ms."""
 GROUP_MIN: Final = 256

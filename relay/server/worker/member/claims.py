@@ -22,7 +22,7 @@ _ENDS: Final = {
     int(ErrorCode.KEY_REFUSED): CloseCode.REVOKED,
     int(ErrorCode.NOT_REGISTERED): CloseCode.REVOKED,
     int(ErrorCode.DISABLED): CloseCode.KICKED,
-    int(ErrorCode.UNAVAILABLE): CloseCode.INTERNAL,
+    int(ErrorCode.UNAVAILABLE): CloseCode.LOGIN_UNAVAILABLE,
     int(ErrorCode.DAMAGED): CloseCode.INTERNAL,
 }
 """How a session ends whose login another home does not confirm."""

@@ -21,7 +21,7 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.worker.member.reply import ANSWER_S_MAX
 from relay.server.worker.member.routes import NO_ANSWER, NO_HOME
 from relay.server.worker.member.sender import OVERHEAD_BYTES
-from relay.server.worker.member.window import WINDOW_BYTES, Send, Window, forget
+from relay.server.worker.member.window import WINDOW_BYTES, Send, Window, forget, forget_run
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ class Forward:
         partition = first % PARTITIONS
         unanswered = self._unanswered[partition]
         sends: list[Send | None] = []
+        counted: list[Send] = []
         size = 0
         for tag in range(first, first + count * TAG_STEP, TAG_STEP):
             send = unanswered.pop(tag, None)
@@ -204,7 +205,9 @@ class Forward:
             if send is not None:
                 size += send.size
                 if send.flow is not None:
-                    forget(send)
+                    counted.append(send)
+        if counted:
+            forget_run(counted)
         self._bytes[partition] -= size
         paused = self._paused[partition]
         if paused and self._bytes[partition] <= self.credit_bytes // 2:

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
 
 WINDOW_BYTES: Final = 256 * 1024
 """On its way, of all senders: about what one read of a link takes, and some commits' worth."""
-QUANTUM: Final = 8
-"""Sends of one sender at a time, while others wait."""
+QUANTUM: Final = 32
+"""Sends of one sender at a time, while others wait: one message of the bus, and a run for the home.
+"""
+QUANTUM_BYTES: Final = 16_384
+"""Of one sender at a time, about: a sixteenth of the window."""
 LITTLE: Final = 8
 """Who has so many at most that are not answered goes first."""
 LEAD_MAX: Final = 512
@@ -152,9 +155,9 @@ class Window:
 
     def _serve(self, flow: Flow) -> None:
         waiting = flow.waiting
-        count = first = 0
+        count = first = size = 0
         run: list[Send] = []
-        while waiting and count < QUANTUM:
+        while waiting and count < QUANTUM and size < QUANTUM_BYTES:
             tag, send = waiting.popleft()
             if send.flow is not flow:
                 continue
@@ -167,6 +170,7 @@ class Window:
                 first = tag
             run.append(send)
             count += 1
+            size += send.size
         if run:
             self._go(flow, first, run)
         flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
@@ -176,15 +180,33 @@ class Window:
             self.flows.pop(flow.sender, None)
 
 
-def forget(send: Send) -> None:
-    """It is answered, or to be sent anew: it neither waits nor is on its way any more."""
-    flow, send.flow = send.flow, None
-    if flow is None:
-        return
-    if send.on_its_way:
-        send.on_its_way = False
-        flow.count -= 1
-        flow.in_flight -= send.size
-        flow.window.in_flight -= send.size
+def forget_run(sends: list[Send]) -> None:
+    """As ``forget``, of several: those of one flow that follow one another mostly go as one."""
+    flow: Flow | None = None
+    count = size = 0
+    for send in sends:
+        if send.flow is not flow:
+            if flow is not None:
+                _landed(flow, count, size)
+            flow, count, size = send.flow, 0, 0
+        send.flow = None
+        if send.on_its_way:
+            send.on_its_way = False
+            count += 1
+            size += send.size
+    if flow is not None:
+        _landed(flow, count, size)
+
+
+def _landed(flow: Flow, count: int, size: int) -> None:
+    """So many sends of a flow, of so many bytes, are not on their way any more."""
+    flow.count -= count
+    flow.in_flight -= size
+    flow.window.in_flight -= size
     if not flow.in_flight and not flow.waiting:
         flow.window.flows.pop(flow.sender, None)
+
+
+def forget(send: Send) -> None:
+    """It is answered, or to be sent anew: it neither waits nor is on its way any more."""
+    forget_run([send])

@@ -33,8 +33,8 @@ EXHAUSTED_PAUSE_S: Final = 0.1
 """Out of file descriptors: stop accepting for this long instead of spinning (as nginx does)."""
 PROXY_HEADER_S: Final = 5.0
 """A proxy sends its header at once."""
-SILENCE_TOLD_S: Final = 60.0
-"""Between two lines in the log about proxies whose connections were ended to make room."""
+PROXY_TOLD_S: Final = 60.0
+"""Between two lines of a kind in the log about proxies whose connections were ended."""
 CLOSED_PAUSE_S: Final = 0.05
 """Nobody can come in: look again after this long, if no connection has ended before."""
 log = logging.getLogger("relay.worker")
@@ -102,7 +102,8 @@ class Acceptor:
         self._adopting: set[asyncio.Task[None]] = set()
         self._unannounced: dict[socket.socket, str] = {}
         """Of proxies, by their address, that have not named yet for whom; the oldest first."""
-        self._silence_told_s = -math.inf
+        self._told_s: dict[str, float] = {}
+        """When a kind of line about proxies was logged last."""
         self.count = 0
         """Connections of this worker, from accept to the end."""
         self._reserve = _Reserve()
@@ -227,10 +228,16 @@ class Acceptor:
         proxy = self._unannounced.pop(sock)
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
-        now_s = self._loop.time()
-        if now_s >= self._silence_told_s + SILENCE_TOLD_S:
-            self._silence_told_s = now_s
+        if self._may_tell("silent"):
             log.warning("proxy_silent", extra={"proxy": proxy})
+
+    def _may_tell(self, kind: str) -> bool:
+        """Tell whether a line of this kind may be logged: once a minute."""
+        now_s = self._loop.time()
+        if now_s < self._told_s.get(kind, -math.inf) + PROXY_TOLD_S:
+            return False
+        self._told_s[kind] = now_s
+        return True
 
     def _take(
         self, sock: socket.socket, address: tuple[object, ...], *, exhausted: bool = False
@@ -272,7 +279,9 @@ class Acceptor:
                 rest = await self._read(sock, proxy_header.rest_of(fixed))
             peer = proxy_header.source(fixed, rest) or proxy
         except (proxy_header.BadHeader, OSError, TimeoutError) as error:
-            log.debug("proxy_header_refused", extra={"proxy": proxy, "reason": str(error)})
+            reason = str(error) or "it came too late"
+            if not isinstance(error, _NothingSaid) and self._may_tell("refused"):
+                log.warning("proxy_header_refused", extra={"proxy": proxy, "reason": reason})
             protocol = None
         else:
             protocol = None if self._stopped else self._gate.admit(peer, exhausted=exhausted)
@@ -289,7 +298,7 @@ class Acceptor:
         while len(data) < count:
             more = await self._loop.sock_recv(sock, count - len(data))
             if not more:
-                raise proxy_header.BadHeader("it ended")
+                raise proxy_header.BadHeader("it ended") if data else _NothingSaid
             data += more
         return data
 
@@ -299,6 +308,10 @@ class Acceptor:
         except OSError as error:
             sock.close()  # gone between accept and now
             protocol.connection_lost(error)
+
+
+class _NothingSaid(proxy_header.BadHeader):
+    """A connection without a byte: how a load balancer looks whether the port is open."""
 
 
 class _Reserve:

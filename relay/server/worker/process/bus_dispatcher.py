@@ -47,7 +47,7 @@ class BusDispatcher:
         """What both roles of a worker have to do before the account's home may answer "done"."""
         self._home.revoke(message.handle, message.keys, lifted=message.lifted)
         self._from_homes.revoke(message)
-        port.send(Revoked(message.tag))
+        self._home.running.after(lambda: port.send(Revoked(message.tag)))
 
     # --- LinkOwner ----------------------------------------------------------------------------
     def received(self, port: Port, message: Message) -> None:

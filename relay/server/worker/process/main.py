@@ -45,7 +45,7 @@ from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
 from relay.store.newest import Newest
 from relay.store.removal_reader import RemovalReader
-from relay.wire.packing import is_message
+from relay.wire.packing import unpack_entry
 from relay.wire.tickets import TicketKeys
 from relay.wire.timing import Timing
 
@@ -199,7 +199,7 @@ class _Worker:
         context, status, parts = self._context, self._status, self._parts
         settings = context.live.current
         loop = asyncio.get_running_loop()
-        newest = Newest(is_message)
+        newest = Newest(unpack_entry)
         self.retention = Retention(
             parts.partitions,
             parts.interest,

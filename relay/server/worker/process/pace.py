@@ -25,8 +25,12 @@ LEAST: Final = 0.05
 among a dozen."""
 MORE: Final = 0.01
 """By how much the part grows with each ``SEEN_S`` in which the processor was there."""
+MORE_FOR_NEWCOMERS: Final = 0.05
+"""Likewise, while newcomers are among them: they come once, and for as long as they rest too much
+the processor is idle."""
 LESS: Final = 0.5
-"""The factor by which it shrinks when it was not; and it is no more than what there was of it."""
+"""The factor by which it shrinks when it was not; and it is no more than what there was of it.
+With newcomers it is just that, and ``FIRST`` at least."""
 FIRST: Final = 0.5
 """The part of newcomers who are suddenly there, all at once. It doubles with each look until
 something was missed, as a new connection's rate does (slow start)."""
@@ -34,6 +38,8 @@ SEEN_S: Final = 0.006
 """Of the processor's time, between two decisions: a few turns."""
 WAITED_MOST: Final = 0.35
 """How long may be waited for it, as a part of that: nothing is ever alone on a machine."""
+TIMER_S: Final = 0.001
+"""What a timer of the loop can do. Shorter rests are added up."""
 REST_MOST_S: Final = 0.02
 """The longest rest: something other than the crowd has made the turn long."""
 CROWD_LEAST: Final = 24
@@ -45,7 +51,7 @@ bulk load, and its throughput matters more."""
 class Pace:
     """See the module's docstring."""
 
-    __slots__ = ("_begun", "_cpu_s", "_starting", "_took_s", "part", "until")
+    __slots__ = ("_begun", "_cpu_s", "_owed_s", "_starting", "_took_s", "part", "until")
 
     def __init__(self) -> None:
         self.part = 1.0
@@ -58,6 +64,8 @@ class Pace:
         """Of newcomers, and nothing was missed yet."""
         self._took_s = 0.0
         self._cpu_s = 0.0
+        self._owed_s = 0.0
+        """Rest that would have been too short."""
 
     @property
     def slice_s(self) -> float:
@@ -87,7 +95,7 @@ class Pace:
         if waiting + newcomers < CROWD_LEAST:
             self.part = 1.0
             self._begun = False
-            self._took_s = self._cpu_s = 0.0
+            self._took_s = self._cpu_s = self._owed_s = 0.0
             return
         if not self._begun:
             self._begun = True
@@ -99,11 +107,26 @@ class Pace:
         if self._cpu_s >= SEEN_S:
             if self._took_s > self._cpu_s * (1.0 + WAITED_MOST):
                 had = self._cpu_s / self._took_s
-                least = FIRST if newcomers >= CROWD_LEAST else LEAST
-                self.part = max(min(self.part * LESS, had), least)
+                if newcomers >= CROWD_LEAST:
+                    self.part = max(min(self.part, had), FIRST)
+                else:
+                    self.part = max(min(self.part * LESS, had), LEAST)
                 self._starting = False
             else:
-                self.part = min(self.part + (self.part if self._starting else MORE), 1.0)
+                more = MORE_FOR_NEWCOMERS if newcomers >= CROWD_LEAST else MORE
+                self.part = min(self.part + (self.part if self._starting else more), 1.0)
             self._took_s = self._cpu_s = 0.0
         if self.part < 1.0:
-            self.until = now + min(used_s * (1.0 / self.part - 1.0), REST_MOST_S)
+            self._owed_s += used_s * (1.0 / self.part - 1.0)
+            if self._owed_s >= TIMER_S:
+                self.until = now + min(self._owed_s, REST_MOST_S)
+                self._owed_s = 0.0
+
+
+def timer_s(left_s: float) -> float:
+    """Return for how long to wait for something that is due in so many seconds.
+
+    The loop rounds to whole ms. Rounded to none, it would come at once, and again and again until
+    it is due: a rest that takes the whole processor.
+    """
+    return max(left_s + TIMER_S / 2, TIMER_S)

@@ -18,7 +18,11 @@ _FIXED: Final = struct.Struct(">12sBBH")
 _VERSION: Final = 2
 _LOCAL, _PROXY = 0, 1
 _TCP4, _TCP6 = 0x11, 0x21
+_ADDRESSLESS: Final = frozenset({0x00, 0x12, 0x22, 0x31, 0x32})
+"""Unspecified; and UDP and Unix-domain sockets, which a receiver without a use for them is to take
+likewise (section 2.2): the connection is good, and counts as the proxy's own."""
 _V4_BYTES, _V6_BYTES = 4, 16
+_VERSION_1: Final = b"PROXY "
 
 
 class BadHeader(Exception):
@@ -32,6 +36,8 @@ def rest_of(fixed: bytes) -> int:
         BadHeader: it is none.
     """
     signature, version, _, rest = _FIXED.unpack(fixed)
+    if fixed.startswith(_VERSION_1):
+        raise BadHeader("a header of version 1, which is not read")
     if signature != SIGNATURE or version >> 4 != _VERSION or version & 0xF > _PROXY:
         raise BadHeader("no header of version 2")
     if rest > REST_BYTES_MAX:
@@ -40,7 +46,9 @@ def rest_of(fixed: bytes) -> int:
 
 
 def source(fixed: bytes, rest: bytes) -> str | None:
-    """Return the address of who has connected to the proxy; None: the proxy itself has.
+    """Return the address of who has connected to the proxy; None: it names none.
+
+    That is so when the proxy itself has connected, or knows no address of TCP over IPv4 or IPv6.
 
     Raises:
         BadHeader: it has none.
@@ -52,4 +60,6 @@ def source(fixed: bytes, rest: bytes) -> str | None:
         return socket.inet_ntop(socket.AF_INET, rest[:_V4_BYTES])
     if family == _TCP6 and len(rest) >= 2 * _V6_BYTES + 4:
         return socket.inet_ntop(socket.AF_INET6, rest[:_V6_BYTES])
-    raise BadHeader("no address of TCP over IPv4 or IPv6")
+    if family in _ADDRESSLESS:
+        return None
+    raise BadHeader("no address where one is announced, or of no known kind")

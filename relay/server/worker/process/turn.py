@@ -27,7 +27,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.server.worker.member import repair as repairing
-from relay.server.worker.process.pace import Pace
+from relay.server.worker.process.pace import Pace, timer_s
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.schedule import Schedule
@@ -265,7 +265,7 @@ class Turn:
     def _wake_at(self, when: float) -> None:
         if when < self._wakes_at:
             self._wakes_at = when
-            self._loop.call_later(max(0.0, when - self._clock()), self._woken)
+            self._loop.call_later(timer_s(when - self._clock()), self._woken)
 
     def _woken(self) -> None:
         self._wakes_at = FAR

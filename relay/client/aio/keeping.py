@@ -1,0 +1,58 @@
+"""What an asyncio client keeps in files, written beside the loop, in the order in which it came.
+
+Another program may hold the lock of such a file for long, and a disk may be slow. The process does
+not end before all of it is written: the thread is none that nobody waits for.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from relay.client.aio.thread import in_thread
+
+log: Final = logging.getLogger(__name__)
+
+
+class Keeping:
+    """What is still to be written, and the thread that does it while there is something."""
+
+    def __init__(self) -> None:
+        self._calls: deque[Callable[[], None]] = deque()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        """None: nothing is being written."""
+
+    def add(self, write: Callable[[], None]) -> None:
+        """Call ``write`` soon. What it raises is logged."""
+        with self._lock:
+            self._calls.append(write)
+            if self._thread is not None:
+                return
+            self._thread = threading.Thread(target=self._run, name="relay client")
+            thread = self._thread
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads, or the interpreter ends
+            self._run()
+
+    async def finish(self) -> None:
+        """Wait until all is written. May be cancelled."""
+        thread = self._thread
+        if thread is not None:
+            await in_thread(thread.join)
+
+    def _run(self) -> None:
+        while True:
+            with self._lock:
+                if not self._calls:
+                    self._thread = None
+                    return
+                write = self._calls.popleft()
+            try:
+                write()
+            except Exception as error:  # noqa: BLE001  # whatever it is, the rest is written
+                log.warning("%s", error)

@@ -1,0 +1,78 @@
+"""What may answer a request: of its kind, about what was asked, and no more of it.
+
+A server that answers with something else would have a program show one room's messages as those of
+another, or ask for the same page for ever.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Final, TypeAlias
+
+from relay.chat import names
+from relay.errors import EnvelopeError
+from relay.wire import envelopes as wire
+from relay.wire.envelopes import ClientEnvelope
+
+Answer: TypeAlias = (
+    wire.Joined | wire.Left | wire.Members | wire.Page | wire.Found | wire.Chain | wire.Done
+)
+ANSWERS: Final[dict[type[ClientEnvelope], type[Answer]]] = {
+    wire.Join: wire.Joined,
+    wire.Leave: wire.Left,
+    wire.Who: wire.Members,
+    wire.History: wire.Page,
+    wire.Search: wire.Found,
+    wire.Devices: wire.Chain,
+    wire.Account: wire.Done,
+    wire.Room: wire.Done,
+    wire.Prove: wire.Done,
+}
+"""What answers a request, if it is not an ERROR."""
+
+
+def check_answer(asked: ClientEnvelope, answer: Answer) -> None:
+    """Raise EnvelopeError for what is no answer to a question."""
+    expected = ANSWERS[type(asked)]
+    if type(answer) is not expected:
+        raise EnvelopeError(f"{type(answer).__name__} for an answer, not {expected.__name__}")
+    match asked, answer:
+        case wire.Devices(name=about), wire.Chain(name=found):
+            _same(about, found)
+        case wire.History(log=about), wire.Page(log=found):
+            _same(about, found)
+            _check_page(asked, answer)
+        case wire.Search(log=about), wire.Found(log=found):
+            _same(about, found)
+            _check_entries(about, asked.count, answer.entries)
+        case wire.Join() | wire.Leave() | wire.Who(), wire.Joined() | wire.Left() | wire.Members():
+            _same(asked.log, answer.log)
+        case _:
+            pass
+
+
+def _same(about: str, found: str) -> None:
+    if found != about:
+        raise EnvelopeError("an answer about another room or person")
+
+
+def _check_page(asked: wire.History, page: wire.Page) -> None:
+    """Entries are in ascending order, on the side of ``seq`` that was asked for."""
+    _check_entries(asked.log, asked.count, page.entries)
+    seqs = [entry.seq for entry in page.entries]
+    if asked.forward:
+        seqs.insert(0, asked.seq)
+    elif asked.seq:
+        seqs.append(asked.seq)
+    if any(first >= second for first, second in pairwise(seqs)):
+        raise EnvelopeError("a page of entries that were not asked for, or in another order")
+
+
+def _check_entries(log: str, most: int, entries: list[wire.EntryMessage]) -> None:
+    """Entries are of the log; of ``@bob`` they are of one's own inbox, whichever that is."""
+    if len(entries) > most:
+        raise EnvelopeError("more entries than were asked for")
+    inbox = names.is_inbox(log)
+    for entry in entries:
+        if not names.is_inbox(entry.log) if inbox else entry.log != log:
+            raise EnvelopeError("an entry of another room in an answer")

@@ -1,0 +1,85 @@
+"""The outcomes of calls and posts, to come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar, cast
+
+from relay.client import arguments
+from relay.client.base import no_answer
+from relay.client.errors import ClientError
+from relay.client.events import Stored
+
+Result = TypeVar("Result")
+
+
+class Waits(Protocol):
+    """What waits for an answer: a client's pump."""
+
+    def wait(self, met: Callable[[], bool], timeout_s: float | None) -> object:
+        """Wait until this is true, or so many seconds; None: no limit."""
+
+
+class Pending(Generic[Result]):
+    """The answer to a call, to come."""
+
+    __slots__ = ("_ended", "_error", "_pump", "_result", "reported")
+
+    def __init__(self, pump: Waits, *, reported: bool = False) -> None:
+        self._pump = pump
+        self._ended = False
+        self._result: Result | None = None
+        self._error: ClientError | None = None
+        self.reported = reported
+        """True: ``flush`` reports a failure."""
+
+    def end(self, result: Result | ClientError) -> None:
+        """The answer is here."""
+        if isinstance(result, ClientError):
+            self._error = result
+        else:
+            self._result = result
+        self._ended = True
+
+    def done(self) -> bool:
+        """Return whether the outcome is known."""
+        return self._ended
+
+    def result(self, timeout: float | None = None) -> Result:
+        """Return the outcome.
+
+        Args:
+            timeout: seconds to wait for it; None: no limit.
+
+        Raises:
+            TimedOut: it is not known in time. It may be asked for again.
+            ClientError: the call has failed.
+        """
+        error = self.exception(timeout)
+        if error is not None:
+            raise error
+        return cast(Result, self._result)
+
+    def exception(self, timeout: float | None = None) -> ClientError | None:
+        """Return the error of a call that has failed, or None. Waits and raises as ``result``."""
+        self._pump.wait(self.done, arguments.seconds_or_none("timeout", timeout))
+        if not self._ended:
+            raise no_answer(timeout)
+        return self._error
+
+
+class BlockingPost(Pending[Stored]):
+    """The outcome of a ``post``, to come. ``flush`` reports a failure."""
+
+    __slots__ = ("told",)
+
+    def __init__(self, pump: Waits, *, reported: bool = False) -> None:
+        super().__init__(pump, reported=reported)
+        self.told = False
+        """True once its program has looked at the outcome."""
+
+    def exception(self, timeout: float | None = None) -> ClientError | None:
+        """Return the error of a call that has failed, or None. Waits and raises as ``result``."""
+        error = super().exception(timeout)
+        self.told = True
+        return error

@@ -1,0 +1,97 @@
+"""What /reply, /react, /edit and /erase are about: the last message of where the prompt is.
+
+A message may have been shown after it that belongs elsewhere: one that was sent to a person alone
+with /msg, or that came from one. Then it is not clear which one is meant, and a guess would tell a
+room what was meant for one person, or erase what should stay. So the person is told, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+from relay.client.aio import Client
+from relay.client.events import LogEntry
+from relay.terminal.recent import Recent, snippet
+from relay.terminal.sending import Sending
+
+Ask = Callable[[Callable[[], Any]], None]
+
+
+class _Doubt(NamedTuple):
+    """What a person was told: the same again does it."""
+
+    what: str
+    text: str
+    message: LogEntry
+
+
+class About:
+    """The commands of one person about the last message."""
+
+    def __init__(self, client: Client, sending: Sending, recent: Recent, ask: Ask) -> None:
+        """``ask`` puts a question to the server without waiting for its answer."""
+        self._client = client
+        self._sending = sending
+        self._recent = recent
+        self._ask = ask
+        self._doubt: _Doubt | None = None
+
+    async def do(self, what: str, text: str, target: str) -> None:
+        """Say something about the last message of where the prompt is, unless that is in doubt.
+
+        Args:
+            what: "reply", "edit", "erase" or "react".
+            text: the answer, the new text, or the emoji.
+            target: where the prompt is: a room, or ``@`` and somebody's name.
+        """
+        own = what in ("edit", "erase")
+        doubt, self._doubt = self._doubt, None
+        found = self._recent.last(target, own=own)
+        last = self._recent.last(None, own=own)
+        if own and not self._sending.all_shown(self._recent):
+            self._sending.fail("your last message is not stored yet: wait for it; not sent")
+        elif last is not None and found is not last and (own or (last.to and target[0] != "@")):
+            # To others' messages in a room that comes between, whoever talks to one person does
+            # not answer by mistake: the prompt shows who it is.
+            if found is not None and doubt == (what, text, found):
+                await self._say(what, text, target, found)
+                return
+            self._sending.fail(_in_doubt(last, found, target, own=own))
+            if found is not None:
+                self._doubt = _Doubt(what, text, found)
+        elif found is None:
+            whose = "of yours" if own else "of somebody else"
+            self._sending.fail(f"there is no message {whose} here; not sent")
+        else:
+            await self._say(what, text, target, found)
+
+    async def _say(self, what: str, text: str, target: str, message: LogEntry) -> None:
+        question: Callable[[], Awaitable[object]]
+        match what:
+            case "reply":
+                await self._sending.say(text, target, message)
+                return
+            case "edit":
+                question = partial(self._client.edit, message, text)
+            case "erase":
+                question = partial(self._client.redact, message)
+            case _:
+                question = partial(self._client.react, message, text)
+        self._ask(question)
+
+
+def _in_doubt(last: LogEntry, found: LogEntry | None, target: str, *, own: bool) -> str:
+    """Return why nothing was done, and what to type."""
+    if not own:
+        what = f"the last message is from {last.peer}, to you alone"
+    else:
+        what = f"your last message went to {f'{last.peer} alone' if last.to else last.room}"
+    go = f"/query {last.peer}" if last.to else "/query"
+    told = f"not sent: {what} ({go} goes there)"
+    if found is None:
+        return told
+    where = f"to {target[1:]}" if target.startswith("@") else f"in {target}"
+    whose = "" if own else f" from {found.sender}"
+    return f"{told}; type the same again for {snippet(found)}{whose} {where}"

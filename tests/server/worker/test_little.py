@@ -1,0 +1,80 @@
+"""Who asks for little: by what came of him in the time since, and never who is not logged in."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from relay.server.worker.connection.schedule import LITTLE_PER_S, QUANTUM, Schedule
+from relay.wire.envelopes import Ack, Send
+from tests.support.standing_clock import StandingClock
+from tests.support.workers import Cluster, TestClient
+
+LOG = "lobby"
+BURST = QUANTUM + 8
+"""Messages at once: more than somebody may use who has not waited."""
+
+
+class Waits:
+    """One of the crowd, who always waits. A ``schedule.Scheduled``."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+        self.done = False
+        schedule.add(self, 0.0, 0)
+
+    def take_turn(self, now: float) -> None:
+        """Wait again, and have nothing."""
+        if not self.done:
+            self._schedule.add(self, 0.0, 0)
+
+
+async def test_what_came_while_somebody_waited_makes_him_none_of_the_crowd(tmp_path: Path) -> None:
+    """So much a second is little. As much at once is not, and waits with the crowd."""
+    clock = StandingClock()
+    async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
+        parts = single.workers[0].parts
+        late, much, other = [
+            await TestClient.login(single.workers[0], name) for name in ("late", "much", "other")
+        ]
+        for client in (late, much, other):
+            client.send(LOG, 1)
+            await client.acked(LOG, 1)
+        burst, again = (
+            [Send(LOG, first + n, 0, "", b"x") for n in range(BURST)] for first in (2, 3)
+        )
+        crowd = Waits(single.session("other").services.schedule)
+        parts.turn.pace.until = clock() + 600.0  # it rests
+        clock.forward(2 * BURST / LITTLE_PER_S)
+        late.send_envelopes(*burst)
+        await late.acked(LOG, 1 + BURST)
+        late.send(LOG, 2 + BURST)
+        await late.acked(LOG, 2 + BURST)
+        much.send(LOG, 2)  # it has had its time, too
+        await much.acked(LOG, 2)
+        much.send_envelopes(*again)
+        for counter in range(2, 7):
+            other.send(LOG, counter)
+            await other.acked(LOG, counter)
+        acked = [one.counter for one in much.received if isinstance(one, Ack)]
+        assert max(acked) < 2 + BURST
+        crowd.done = True
+        parts.turn.pace.until = 0.0
+        parts.wakeup.request()
+        await much.acked(LOG, 2 + BURST)
+
+
+async def test_the_steps_of_newcomers_are_no_lead_of_those_who_ask_for_little(
+    tmp_path: Path,
+) -> None:
+    """A handshake's frames are short; but they wait with the crowd, and are of its part."""
+    async with Cluster(tmp_path, 1) as single:
+        await TestClient.login(single.workers[0], "somebody")
+        schedule = single.session("somebody").services.schedule
+        schedule.queue.lead_max = 1
+        crowd = Waits(schedule)
+        await TestClient.connect(single.workers[0])
+        little = Waits(schedule)
+        little.done = True
+        schedule.add(little, 0.0, 1)
+        assert schedule.little_first
+        crowd.done = True

@@ -1,0 +1,96 @@
+"""/edit, /erase, /reply and /react say nothing about a message that may not be meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from relay.client.aio import Client
+from relay.client.events import Message
+from relay.terminal.about import About
+from relay.terminal.pending import Pending
+from relay.terminal.recent import Recent
+from relay.terminal.sending import Sending
+from relay.wire import envelopes as wire
+from tests.support.fake_server import FakeConnection, FakeServer
+from tests.terminal.test_chat import Notices
+from tests.terminal.test_recent import EPOCH, entry
+
+
+class Chat:
+    """What a chat has of this: what was shown, and what was asked of the server."""
+
+    def __init__(self, client: Client, recent: Recent) -> None:
+        self.screen = Notices()
+        self.asked: list[str] = []
+        self.sending = Sending(client, self.screen, Pending(self.screen.pending))
+        self.about = About(client, self.sending, recent, self.ask)
+
+    def ask(self, question: Callable[[], object]) -> None:
+        """Keep what it is."""
+        assert isinstance(question, partial)
+        self.asked.append(f"{question.func.__name__} {question.args[0].body.decode()}")
+
+    async def type(self, what: str, target: str, text: str = "x") -> str:
+        """Return what the person is told, or the server is asked."""
+        asked = len(self.asked)
+        await self.about.do(what, text, target)
+        return self.asked[-1] if len(self.asked) > asked else self.screen.told[-1]
+
+
+@pytest.mark.parametrize(
+    ("what", "done", "why"),
+    [
+        ("edit", "edit mine", "your last message went to bob alone"),
+        ("erase", "redact mine", "your last message went to bob alone"),
+        ("react", "react hers", "the last message is from bob, to you alone"),
+    ],
+)
+async def test_after_a_direct_message(what: str, done: str, why: str) -> None:
+    """In the room it is refused until it is typed again; where the person talks, it is done."""
+    recent = Recent("me")
+    for seq, sender, text, to in (
+        (1, "me", "mine", ""),
+        (2, "ann", "hers", ""),
+        (3, "me", "pin", "bob"),
+        (4, "bob", "his", "me"),
+    ):
+        recent.note(entry(Message, seq, sender, text, to=to))
+    chat = Chat(Client("127.0.0.1", name="~me"), recent)
+    told = await chat.type(what, "lobby")
+    assert told.startswith(f"not sent: {why} (/query bob goes there); type the same again for")
+    assert told.endswith(" in lobby")
+    assert (await chat.type(what, "lobby", "y")).startswith("not sent"), "not the same"
+    assert await chat.type(what, "lobby", "y") == done
+    assert (await chat.type(what, "lobby", "y")).startswith("not sent"), "once"
+    assert chat.sending.failures == 3
+    assert (await chat.type(what, "@bob")).split()[1] == ("his" if what == "react" else "pin")
+    assert (await chat.type(what, "@ann")).startswith("not sent" if what != "react" else "there is")
+    recent.note(entry(Message, 5, "me" if what != "react" else "ann", "new"))
+    assert (await chat.type(what, "lobby")).split()[1] == "new"
+    elsewhere = await chat.type(what, "@bob")
+    assert elsewhere == "react his" if what == "react" else elsewhere.startswith("not sent: your")
+
+
+async def test_what_was_just_sent_is_the_last_message() -> None:
+    """Until it is stored and shown, an edit would be about the one before it."""
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        sent = connection.wait_for(wire.Send)
+        connection.send_envelopes(wire.Ack("lobby", sent.counter, EPOCH, 2))
+        connection.read_to_end()
+
+    recent = Recent("~me")
+    recent.note(entry(Message, 1, "~me", "before"))
+    with FakeServer(script) as server:
+        async with Client(server.address, name="~me") as client:
+            chat = Chat(client, recent)
+            await chat.sending.say("now", "lobby")
+            assert "not stored yet" in await chat.type("edit", "lobby")
+            await chat.sending.all_stored()
+            assert "not stored yet" in await chat.type("edit", "lobby"), "nor shown"
+            recent.note(entry(Message, 2, "~me", "now"))
+            assert await chat.type("edit", "lobby") == "edit now"
