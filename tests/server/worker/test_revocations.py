@@ -15,7 +15,7 @@ from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.server.worker.home.revocations import Revocations
-from relay.store.log import Outcome
+from relay.store.log import Outcome, Partition
 from relay.store.read_budget import ReadBudget
 from relay.wire.envelopes import Done, Error, Refused, Room
 from tests.support.cluster import DEADLINE_S, until
@@ -110,24 +110,37 @@ async def committing(
         client.send(LOG, 2)
         client.send(LOG, 3)
         await until(lambda: parts.home._submissions[index].count == 2, "both in the queue")
-        partition = parts.partitions.opened[index]
-        real, reached, may_go_on = partition.append, threading.Event(), threading.Event()
-
-        def append(
-            batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
-        ) -> list[Outcome]:
-            partition.append = real  # type: ignore[method-assign]
-            reached.set()
-            may_go_on.wait(DEADLINE_S)
-            return real(batch[:1], now_ms, budget)
-
-        partition.append = append  # type: ignore[method-assign]
+        real = parts.partitions.opened[index]
+        held = HeldOnce(real)
+        parts.partitions.opened[index] = cast("Partition", held)
         parts.partitions.end_removal(index)
         try:
-            await until(reached.is_set, "a commit in a thread")
-            yield cluster, client, may_go_on
+            await until(held.reached.is_set, "a commit in a thread")
+            yield cluster, client, held.may_go_on
         finally:
-            may_go_on.set()
+            held.may_go_on.set()
+            parts.partitions.opened[index] = real
+
+
+class HeldOnce:
+    """A partition whose next commit waits until it may go on, and gets to its first entry alone."""
+
+    def __init__(self, partition: Partition) -> None:
+        self._partition = partition
+        self.reached = threading.Event()
+        self.may_go_on = threading.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._partition, name)
+
+    def append(
+        self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
+    ) -> list[Outcome]:
+        if self.reached.is_set():
+            return self._partition.append(batch, now_ms, budget)
+        self.reached.set()
+        self.may_go_on.wait(DEADLINE_S)
+        return self._partition.append(batch[:1], now_ms, budget)
 
 
 async def test_it_is_confirmed_when_no_thread_stores_anything_of_them(tmp_path: Path) -> None:
