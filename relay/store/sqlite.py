@@ -333,7 +333,7 @@ class SqlitePartition:
                     raise self._failed(error) from error
         return end
 
-    def pending(self) -> list[tuple[str, int]]:
+    def pending(self) -> list[tuple[str, int, str]]:
         """See ``log.Partition``."""
         with self._one_user:
             try:
@@ -377,8 +377,7 @@ class SqlitePartition:
             try:
                 opened.flush()
             except apsw.Error as error:
-                failed = self._failed(error)
-                if not isinstance(failed, StoreFull):
+                if not isinstance(failed := self._failed(error), StoreFull):
                     raise failed from error
 
     def checkpoint_begins(self) -> bool:
