@@ -136,7 +136,7 @@ def export(room: str | None, backup: Path | None, data: str | None, config: Path
     if is_data_directory(source) and not is_backup(source):
         _refuse_unclean(source)
     for entry in exported(source, room):
-        print_json(message_object(Message._make(entry)))
+        print_json(message_object(Message(*entry)))
     return Exit.OK
 
 
@@ -232,4 +232,4 @@ def _messages(
 
 
 def _json_line(packed: bytes) -> str:
-    return dump(message_object(Message._make(unpack_entry(packed))))
+    return dump(message_object(Message(*unpack_entry(packed))))

@@ -20,6 +20,24 @@ from relay.store.unflushed import Unflushed
 LOGS_REMEMBERED_MAX: Final = 8192
 PRODUCERS_REMEMBERED_MAX: Final = 8192
 """Each of the two about 2 MiB per partition."""
+PENDING_PEERS: Final = """
+WITH RECURSIVE
+inbox(log_id, first) AS (SELECT log_id, min(seq) FROM pending GROUP BY log_id),
+with_peer(log_id, first, peer) AS (
+    SELECT log_id, first, (SELECT min(peer) FROM direct WHERE direct.log_id=inbox.log_id) FROM inbox
+    UNION ALL
+    SELECT log_id, first, (
+        SELECT min(direct.peer) FROM direct
+        WHERE direct.log_id=with_peer.log_id AND direct.peer>with_peer.peer
+    ) FROM with_peer WHERE peer IS NOT NULL
+)
+SELECT direct.log_id, direct.seq, direct.peer FROM with_peer
+CROSS JOIN direct ON direct.log_id=with_peer.log_id AND direct.peer=with_peer.peer
+    AND direct.seq>=first
+CROSS JOIN pending ON pending.log_id=direct.log_id AND pending.seq=direct.seq
+"""
+"""To whom pending messages are. The table's key has the peer before the seq: one look for each peer
+of an inbox, and of the rows of that one those from the oldest pending message on."""
 
 
 class Committed:
@@ -116,11 +134,13 @@ class Committed:
         )
         return int(found[0][0])
 
-    def pending(self) -> list[tuple[str, int]]:
+    def pending(self) -> list[tuple[str, int, str]]:
         """See ``log.Partition``."""
-        return self._rows(
-            "SELECT name, seq FROM pending JOIN log ON log.id=log_id ORDER BY log_id, seq"
+        peers = {(log_id, seq): peer for log_id, seq, peer in self._rows(PENDING_PEERS)}
+        pending = self._rows(
+            "SELECT log_id, name, seq FROM pending JOIN log ON log.id=log_id ORDER BY log_id, seq"
         )
+        return [(name, seq, peers.get((log_id, seq), "")) for log_id, name, seq in pending]
 
     def links(self, row: int) -> tuple[int, int] | None:
         """Return (chain, jump) of an entry, or None if it is no longer kept."""

@@ -103,9 +103,19 @@ class PartitionLock:
         goes on to say so."""
 
     def close(self) -> None:
-        """Release the lock."""
+        """Release the lock. It is not taken again by this object."""
         fd, self._fd = self._fd, -1  # a late note must not reach what gets this number next
-        os.close(fd)
+        if fd >= 0:
+            os.close(fd)
+
+    def check_held(self) -> None:
+        """Ask this before the partition's file is opened: it may have another writer now.
+
+        Raises:
+            StoreUnavailable: the lock was released.
+        """
+        if self._fd < 0:
+            raise StoreUnavailable(f"{self._path}: the partition was closed")
 
     def __enter__(self) -> Self:
         return self
@@ -125,6 +135,7 @@ class PartitionLock:
         Raises:
             StoreUnavailable: the note cannot be written.
         """
+        self.check_held()
         try:
             inode, changed_ns = _identity(file)
             if state == "open" and self.uncleaned:
@@ -157,6 +168,7 @@ class PartitionLock:
         opening = before.opening if before is not None else 0
         note = f"0 0 {opening} {time.time_ns()} {state}".encode()  # no file is that one
         why = reason.encode(errors="backslashreplace")[:REASON_BYTES_MAX]
+        self.check_held()
         try:
             os.pwrite(self._fd, note.ljust(NOTE_BYTES) + why, 0)
             os.ftruncate(self._fd, NOTE_BYTES + len(why))
@@ -184,6 +196,7 @@ class PartitionLock:
         return _parsed(self._read(NOTE_BYTES, 0))
 
     def _read(self, size: int, at: int) -> bytes:
+        self.check_held()
         try:
             return os.pread(self._fd, size, at)
         except OSError as error:

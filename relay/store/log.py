@@ -157,10 +157,11 @@ class Partition(Protocol):
     def due(self, now_ms: int) -> list[str]:
         """Return the logs in whose state something has an end that is over."""
 
-    def pending(self) -> list[tuple[str, int]]:
-        """Return (log, seq) of the direct messages whose recipient's log has not confirmed them.
+    def pending(self) -> list[tuple[str, int, str]]:
+        """Return (log, seq, to whom) of the direct messages that no recipient's log has confirmed.
 
-        In the order of their logs. One is pending from its own commit to the commit after
+        In the order of their logs; no entry is read for it. To whom is empty should the table of
+        direct messages not have it. One is pending from its own commit to the commit after
         ``confirm``: what is confirmed just before a crash may be returned once more.
 
         Raises:

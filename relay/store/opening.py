@@ -119,8 +119,9 @@ def open_again(
         check: reads its entries.
 
     Raises:
-        StoreError: it cannot be opened.
+        StoreError: it cannot be opened; the partition was closed, say.
     """
+    lock.check_held()
     failed = doubt is not None
     doubt = doubt or lock.doubt(path)
     connection = connect_writer(path, create=True)

@@ -333,7 +333,7 @@ class SqlitePartition:
                     raise self._failed(error) from error
         return end
 
-    def pending(self) -> list[tuple[str, int]]:
+    def pending(self) -> list[tuple[str, int, str]]:
         """See ``log.Partition``."""
         with self._one_user:
             try:

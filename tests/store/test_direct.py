@@ -141,15 +141,15 @@ def test_what_was_accepted_is_pending_until_it_is_confirmed(tmp_path: Path) -> N
         offer(2, Kind.MESSAGE, b"a note", log="@alice", to="alice"),
         offer(3, Kind.MESSAGE, b"to carol", log="@alice", to="carol"),
     )
-    assert partition.pending() == [("@alice", 1), ("@alice", 3)]
+    assert partition.pending() == [("@alice", 1, "bob"), ("@alice", 3, "carol")]
     die(partition)
     partition = open_partition(tmp_path)
-    assert partition.pending() == [("@alice", 1), ("@alice", 3)]
+    assert partition.pending() == [("@alice", 1, "bob"), ("@alice", 3, "carol")]
     partition.confirm([("@alice", 1)])
     assert partition.append([], NOW_MS) == []
     die(partition)
     partition = open_partition(tmp_path)
-    assert partition.pending() == [("@alice", 3)]
+    assert partition.pending() == [("@alice", 3, "carol")]
     reader = SqliteReader(tmp_path / "00.sqlite")
     assert reader.has_written("@alice", "bob")
     assert not reader.has_written("@alice", "dora")

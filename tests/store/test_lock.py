@@ -15,6 +15,7 @@ from relay.store.generation import Host
 from relay.store.lock import PartitionLock
 from relay.store.opening import Check, open_first
 from relay.wire.packing import unpack_entry
+from tests.support.logs import NOW_MS, append, message, open_partition
 
 HOLD = """
 import sys
@@ -112,3 +113,26 @@ def test_a_lock_file_that_cannot_be_read_is_an_error_of_the_store(tmp_path: Path
         with pytest.raises(StoreUnavailable):
             look()
     lock.close()
+
+
+@pytest.mark.parametrize("suspected", [False, True])
+def test_a_partition_that_was_closed_is_not_opened_again(tmp_path: Path, suspected: bool) -> None:
+    """Whoever still has it: its file may have another writer, or be damaged."""
+    partition = open_partition(tmp_path)
+    append(partition, message(1))
+    partition.refuse("the test says so")
+    if suspected:  # the doubt is known then, without a look at the lock
+        partition.checkpoint_failed("no")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    for use in (
+        lambda: partition.append([message(2)], NOW_MS),
+        lambda: partition.remove("lobby", 1, 0),
+        partition.pending,
+        partition.checkpoint_begins,
+        lambda: partition.due(NOW_MS),
+    ):
+        with pytest.raises(StoreUnavailable, match="closed"):
+            use()
+    partition.refuse("again")
+    partition.close()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

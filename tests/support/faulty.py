@@ -116,7 +116,7 @@ class Wrapped:
     def due(self, now_ms: int) -> list[str]:
         return self._partition.due(now_ms)
 
-    def pending(self) -> list[tuple[str, int]]:
+    def pending(self) -> list[tuple[str, int, str]]:
         return self._partition.pending()
 
     def confirm(self, delivered: list[tuple[str, int]]) -> None:

@@ -273,8 +273,8 @@ def forgets_pending(_: WorkerContext) -> None:
     def accepting(self: Copies, inbox: str, peer: str, seq: int) -> None:
         self._later(0.7, lambda: accepted(self, inbox, peer, seq))
 
-    def resuming(self: Copies, pending: list[tuple[str, int]]) -> None:
-        for inbox, seq in pending:
+    def resuming(self: Copies, pending: list[tuple[str, int, str]]) -> None:
+        for inbox, seq, _ in pending:
             self._confirm(inbox, seq)
 
     Copies.accepted = accepting  # type: ignore[method-assign]

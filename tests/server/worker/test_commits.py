@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
-from relay.bus.messages import TAG_STEP, Acks
+from relay.bus.messages import TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
@@ -16,8 +16,11 @@ from relay.server.worker.home.commits import REST, REST_AHEAD_NS, Commit, Commit
 from relay.server.worker.home.submissions import Waiting
 from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
-from relay.store.log import Outcome, Repeated, Stored
+from relay.store.errors import StoreCorrupt
+from relay.store.log import Outcome, Partition, Repeated, Stored
+from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Room
+from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient
 
 ROOM = "lobby"
@@ -158,3 +161,49 @@ async def test_a_partition_that_rests_takes_what_is_quick_alone(tmp_path: Path) 
         assert not answers(), "it was committed while its partition was to rest"
         resting.clear()
         await alice.until(answers, "the answer")
+
+
+async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
+    single: Cluster,
+) -> None:
+    """By the commit of what is quick: what waits for the disk is answered as the rest is."""
+    worker = single.workers[0]
+    home, partitions, index = worker.parts.home, worker.parts.partitions, partition_of(ROOM)
+    alice = await TestClient.login(worker, "alice")
+    alice.send(ROOM, 1)
+    await alice.acked(ROOM, 1)
+    await until(lambda: not home.busy, "nothing at work in it")
+    new = next(name for n in range(1000) if partition_of(name := f"room-{n}") == index)
+    damaged = Damaged(partitions.opened[index])
+    partitions.opened[index] = cast(Any, damaged)
+    asker = LocalPort(0, 1, Wakeup(lambda _: None))
+    for tag, (room, counter) in enumerate([(ROOM, 2), (new, 1)]):
+        producer = bytes([tag]) * 16
+        submission = Submission(room, "ann", b"", producer, counter, 0, "", b"x")
+        home._submissions[index].put([Waiting(cast(Any, asker), tag, submission)], 1)
+    home._waiting[index] = None
+    ended: list[object] = []
+    partitions.refuse_partition = lambda partition, _: ended.append(partition)
+    home.commit()
+    assert damaged.appends == 1
+    assert ended == [damaged]
+    codes = [(one.tag, one.code) for one in asker.queue if isinstance(one, Refused)]
+    assert codes == [(0, ErrorCode.DAMAGED), (1, ErrorCode.DAMAGED)]
+    assert not home.busy
+    damaged.partition.close()
+
+
+class Damaged:
+    """A partition in whose file the first commit finds damage."""
+
+    def __init__(self, partition: Partition) -> None:
+        self.partition = partition
+        self.appends = 0
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # whatever a partition has
+        return getattr(self.partition, name)
+
+    def append(self, *_: object) -> list[Outcome]:
+        """Find it."""
+        self.appends += 1
+        raise StoreCorrupt("the test's disk")

@@ -290,7 +290,7 @@ class FailsOnce:
         return self._partition.append(batch, now_ms, budget)
 
 
-def _pending(partitions: OwnPartitions, log: str) -> list[tuple[str, int]]:
+def _pending(partitions: OwnPartitions, log: str) -> list[tuple[str, int, str]]:
     pending = partitions.partition(partition_of(log)).pending()
     return [one for one in pending if one[0] == log]
 

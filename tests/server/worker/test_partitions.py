@@ -95,16 +95,17 @@ def test_a_commit_in_a_thread_holds_up_no_look(disk: SlowDisk, busy: str) -> Non
     assert not disk.goes_on.is_set(), "the loop has waited for the commit"
 
 
-def test_one_that_cannot_be_used_is_closed_as_any_other(disk: SlowDisk) -> None:
-    """Else whoever has it checkpointed would go on doing so."""
+@pytest.mark.parametrize("error", [StoreUnavailable("no"), ValueError("no entry")])
+def test_one_that_cannot_be_used_is_closed_as_any_other(disk: SlowDisk, error: Exception) -> None:
+    """Else whoever has it checkpointed would go on doing so, and its lock would stay held."""
     closed: list[Partition] = []
 
     def fails(_: Partition) -> None:
-        raise StoreUnavailable("no")
+        raise error
 
     disk.own.on_opened = fails
     disk.own.close_partition = closed.append
-    with pytest.raises(StoreUnavailable):
+    with pytest.raises(type(error)):
         disk.own.partition(0)
     assert closed == [disk.partition]
     assert isinstance(disk.partition, SqlitePartition)

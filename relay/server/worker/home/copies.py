@@ -18,7 +18,7 @@ from relay.chat.entries import Extra, Submission
 from relay.chat.ids import copy_producer
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
-from relay.store.errors import StoreError
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 WINDOW: Final = 32
 """Copies of one sender and one recipient that are on their way and not confirmed."""
+RESUMED_PER_STEP: Final = 8
+"""Pairs of inboxes whose copies are begun in one turn of the loop, after a partition was opened:
+``WINDOW`` entries of each are read."""
 RETRY_S: Final = 0.5
 """Until what a home could not take just now is sent again."""
 log = logging.getLogger("relay.worker")
@@ -77,6 +80,8 @@ class Copies:
         self._confirm = confirm
         self._later = later
         self._flows: dict[tuple[str, str], _Flow] = {}
+        self._resumed: deque[_Flow] = deque()
+        """Those of opened partitions that nothing was sent of yet."""
 
     @property
     def count(self) -> int:
@@ -91,23 +96,43 @@ class Copies:
         flow.todo.append(seq)
         self._send_next(flow)
 
-    def resume(self, pending: list[tuple[str, int]]) -> None:
-        """A partition was opened: send what is pending in it.
+    def resume(self, pending: list[tuple[str, int, str]]) -> None:
+        """A partition was opened: send what is pending in it, some of it now and the rest later.
+
+        Args:
+            pending: see ``log.Partition``.
 
         Raises:
             StoreError: it cannot be read.
         """
-        flows: dict[tuple[str, str], list[int]] = {}
-        for inbox, seq in pending:
-            entry = self._read(inbox, seq)
-            if entry is not None:
-                flows.setdefault((inbox, entry.to), []).append(seq)
-            else:
-                self._confirm(inbox, seq)
-        for (inbox, peer), seqs in flows.items():
-            flow = self._flows[inbox, peer] = _Flow(inbox, peer)
-            flow.todo.extend(seqs)
-            self._send_next(flow)
+        flows: dict[tuple[str, str], _Flow] = {}
+        for inbox, seq, known in pending:
+            peer = known
+            if not peer:
+                entry = self._read(inbox, seq)
+                if entry is None:
+                    self._confirm(inbox, seq)
+                    continue
+                peer = entry.to
+            flow = flows.get((inbox, peer))
+            if flow is None:
+                flow = flows[inbox, peer] = _Flow(inbox, peer)
+            flow.todo.append(seq)
+        self._flows.update(flows)
+        if flows:
+            # Not before all of it is noted, and opening the partition is over.
+            if not self._resumed:
+                self._later(0.0, self._begin_some)
+            self._resumed.extend(flows.values())
+
+    def _begin_some(self) -> None:
+        """Send what a few of the resumed flows have; all others of the loop have their turn."""
+        some = [self._resumed.popleft() for _ in range(min(RESUMED_PER_STEP, len(self._resumed)))]
+        if self._resumed:
+            self._later(0.0, self._begin_some)
+        for flow in some:
+            if self._flows.get((flow.inbox, flow.peer)) is flow:
+                self._send_next(flow)
 
     def forget_others(self, has: Callable[[int], bool]) -> None:
         """Leave what others own to them: all but the partitions that this worker still has."""
@@ -219,4 +244,7 @@ class Copies:
 
     def _read(self, inbox: str, seq: int) -> Entry | None:
         page = self._reader_of(inbox).read(inbox, seq - 1, seq, limits.PAGE_BYTES_MAX, 1)
-        return self._unpack(page.rows[0][1]) if page.rows else None
+        try:
+            return self._unpack(page.rows[0][1]) if page.rows else None
+        except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
+            raise StoreCorrupt(f"entry {seq} of log {inbox} cannot be read") from None

@@ -308,10 +308,13 @@ class Home:
             self._waiting[index] = None  # the last in turn now
         if slow and group and not self._commits.power:
             self._commit(index, partition, group)  # does not wait for the disk with what is slow
-            group = slow
-        else:
-            group += slow
-        self._commit(index, partition, group)
+            if self._opened.get(index) is not partition or index in self._refused:
+                submissions.give_back(slow)  # it was found damaged, and a thread may be closing it
+                self._waiting[index] = None
+                self._ready(index)  # answers them
+                return True
+            group = []
+        self._commit(index, partition, group + slow)
         return True
 
     def _ready(self, index: int) -> Partition | None:

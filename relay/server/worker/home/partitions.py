@@ -115,7 +115,7 @@ class OwnPartitions:
         partition = self._open_partition(index)
         try:
             self.on_opened(partition)
-        except StoreError:
+        except BaseException:  # else its lock stays with an object that nobody has
             self.close_partition(partition)  # as any other: nobody is at work in it then
             raise
         return partition

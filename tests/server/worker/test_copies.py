@@ -1,0 +1,123 @@
+"""Copies of direct messages that were pending when their partition was opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from relay.chat.entries import Entry, Extra, Kind, Submission
+from relay.server.worker.home.copies import RESUMED_PER_STEP, Copies
+from relay.store.reader import SqliteReader
+from relay.wire.packing import unpack_entry
+from tests.support.logs import ALICE, append, open_partition
+
+INBOX = "@alice"
+PEERS = [f"peer-{number:02}" for number in range(RESUMED_PER_STEP * 2 + 1)]
+
+
+def to(peer: str, counter: int) -> Submission:
+    """A message of alice."""
+    return Submission(
+        INBOX, "alice", b"", ALICE, counter, int(Kind.MESSAGE), "text/plain", b"%d" % counter,
+        extra=Extra(verdict=0, to=peer),
+    )  # fmt: skip
+
+
+class Opened:
+    """A partition that was opened with two messages to each peer in it."""
+
+    def __init__(self, directory: Path) -> None:
+        self.partition = open_partition(directory)
+        append(self.partition, *[to(peer, n) for n, peer in enumerate(PEERS * 2, 1)])
+        self.reader = SqliteReader(self.partition.path)
+        self.sent: list[Submission] = []
+        self.confirmed: list[tuple[str, int]] = []
+        self.steps: list[Callable[[], None]] = []
+        self.read = 0
+        self.unreadable = 0
+        self.copies = Copies(
+            send=self.sent.append,
+            reader_of=lambda _: self.reader,
+            unpack=self._unpack,
+            confirm=lambda *place: self.confirmed.append(place),
+            later=lambda _, step: self.steps.append(step),
+        )
+
+    def _unpack(self, packed: bytes) -> Entry:
+        self.read += 1
+        entry = unpack_entry(packed)
+        if entry.seq == self.unreadable:
+            raise ValueError
+        return entry
+
+    def step(self) -> None:
+        """Let the loop do what it was asked for."""
+        steps, self.steps = self.steps, []
+        for step in steps:
+            step()
+
+    def sent_to(self, peer: str) -> list[int]:
+        """Which of the inbox."""
+        return [one.extra.origin_seq for one in self.sent if one.extra and one.extra.to == peer]
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Iterator[Opened]:
+    made = Opened(tmp_path)
+    yield made
+    made.reader.close()
+    made.partition.close()
+
+
+def test_no_entry_is_read_while_a_partition_is_opened(opened: Opened) -> None:
+    """However many are pending; and then those of a few pairs of inboxes in one turn."""
+    opened.copies.resume(opened.partition.pending())
+    assert (opened.read, opened.sent) == (0, [])
+    assert opened.copies.count == len(PEERS) * 2
+    for pairs in (RESUMED_PER_STEP, RESUMED_PER_STEP * 2, len(PEERS)):
+        opened.step()
+        assert len(opened.sent) == opened.read == pairs * 2
+    assert not opened.steps
+    for n, peer in enumerate(PEERS, 1):
+        assert opened.sent_to(peer) == [n, n + len(PEERS)]
+
+
+def test_what_is_new_follows_what_was_pending(opened: Opened) -> None:
+    """Though the turn of that has not come yet."""
+    opened.copies.resume(opened.partition.pending())
+    (new,) = append(opened.partition, to(PEERS[-1], len(PEERS) * 2 + 1))
+    opened.copies.accepted(INBOX, PEERS[-1], new.seq)
+    assert opened.sent_to(PEERS[-1]) == [len(PEERS), len(PEERS) * 2, new.seq]
+    while opened.steps:
+        opened.step()
+    assert len(opened.sent) == len(PEERS) * 2 + 1, "each once"
+
+
+def test_what_was_given_away_meanwhile_is_left_to_its_home(opened: Opened) -> None:
+    opened.copies.resume(opened.partition.pending())
+    opened.copies.forget_others(lambda _: False)
+    while opened.steps:
+        opened.step()
+    assert (opened.sent, opened.copies.count) == ([], 0)
+
+
+def test_an_entry_that_cannot_be_unpacked_holds_up_its_recipient_alone(opened: Opened) -> None:
+    opened.unreadable = 1
+    opened.copies.resume(opened.partition.pending())
+    for _ in range(3):
+        opened.step()
+    assert opened.sent_to(PEERS[0]) == []
+    assert len(opened.sent) == len(PEERS) * 2 - 2
+    opened.unreadable = 0
+    opened.step()
+    assert opened.sent_to(PEERS[0]) == [1, 1 + len(PEERS)]
+
+
+def test_a_peer_that_no_table_has_is_in_the_entry(opened: Opened) -> None:
+    """What is not held any more is pending no more."""
+    opened.copies.resume([(INBOX, 1, ""), (INBOX, 1000, "")])
+    opened.step()
+    assert opened.sent_to(PEERS[0]) == [1]
+    assert opened.confirmed == [(INBOX, 1000)]
