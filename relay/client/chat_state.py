@@ -46,7 +46,7 @@ class ChatState:
     def __init__(self, options: Options) -> None:
         self._inbox = arguments.own_inbox(options.name)
         self.next_key = NextKeyProof(options.random_bytes)
-        self.requests = Requests()
+        self.requests = Requests(options.retry_timeout_s)
         self.rooms = FollowedRooms(self.requests)
         self.queue = self.rooms.queue
         """Of events that the application has not taken."""
