@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from relay.chat.entries import GapReason as GapReason
     from relay.client.account_calls import Change as Change
     from relay.client.account_calls import Device as Device
+    from relay.client.account_calls import DeviceChange as DeviceChange
+    from relay.client.account_calls import DeviceList as DeviceList
     from relay.client.account_calls import Devices as Devices
     from relay.client.account_calls import OpenInvitation as OpenInvitation
     from relay.client.account_calls import Preferences as Preferences
@@ -145,7 +147,8 @@ _HOMES: Final = {
     "relay.chat.accounts.answers": ("Seen",),
     "relay.chat.entries": ("Cursor", "GapReason"),
     "relay.client.account_calls": (
-        "Change", "Device", "Devices", "OpenInvitation", "Preferences", "User", "Writers",
+        "Change", "Device", "DeviceChange", "DeviceList", "Devices", "OpenInvitation",
+        "Preferences", "User", "Writers",
     ),
     "relay.client.address": ("Address", "parse_address"),
     "relay.client.aio": ("Client",),

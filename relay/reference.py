@@ -35,8 +35,9 @@ GROUPS: Final[dict[str, Sequence[str]]] = {
         "ListedRoom", "RoomInfo", "RoomPerson", "RoomAction", "RoomKind", "RoomRole",
     ),
     "Accounts": (
-        "DeviceKey", "KeyFiles", "Device", "Devices", "User", "OpenInvitation", "Change",
-        "Preferences", "Writers", "Seen", "OwnData", "ReadUpTo", "Deleted",
+        "DeviceKey", "KeyFiles", "Device", "Devices", "DeviceChange", "DeviceList", "User",
+        "OpenInvitation", "Change", "Preferences", "Writers", "Seen",
+        "OwnData", "ReadUpTo", "Deleted",
     ),
 }  # fmt: skip
 """Everything but the errors, which follow."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import sys
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from relay.chat.names import INBOX_PREFIX
 from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
@@ -28,6 +30,7 @@ from relay.client.device_key import DeviceKey, public_text
 from relay.client.key_files import KeyFiles
 from relay.client.refusals import KeyRefused, NotRegistered
 from relay.errors import UsageError
+from relay.terminal.device_notices import change_lines, code_of
 from relay.terminal.qr_code import code_lines
 from relay.terminal.screens import stderr_notice
 from relay.terminal.text import harmless_name
@@ -82,6 +85,55 @@ def _print(found: Devices, own_key: str) -> None:
         mark = "*" if one.key == own_key else " "
         state = "removed" if one.removed else one.label
         print_line(f"{mark} {one.key} {state}".rstrip())
+
+
+@device.command()
+@places("USER", optional=[])
+@_who
+@click.option(
+    "--code", metavar="CODE", help="Accept the list that this code stands for; do not ask."
+)
+@target_options
+def accept(target: Target, who: Who, user: str, code: str | None) -> int:
+    """Accept the devices of USER that contradict what you have seen of them before.
+
+    It shows what has changed. Until you accept it, all that USER writes is marked as unverified.
+    Ask USER in another way first: the first line of 'relay device list', there and here, must be
+    the same.
+    """
+
+    async def use(client: Client) -> int:
+        change = await client.device_change(user.removeprefix(INBOX_PREFIX))
+        if change is None:
+            print_whole(f"{harmless_name(user)}: nothing contradicts what you have seen before")
+            return Exit.OK
+        for line in change_lines(change):
+            print_whole(line)
+        wanted = code_of(change)
+        typed = code
+        if typed is None:
+            if not sys.stdin.isatty():
+                print_whole(f"to accept it: --code {wanted}")
+                return Exit.FAILED
+            typed = await asyncio.to_thread(_ask_code, wanted)
+        if typed.strip().lower() != wanted:
+            raise CommandError("that is not the code of this list: nothing was accepted")
+        await client.accept_devices(change)
+        print_line("accepted")
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
+def _ask_code(wanted: str) -> str:
+    return str(
+        click.prompt(
+            f"If these are theirs, type {wanted} to accept them",
+            default="",
+            show_default=False,
+            err=True,
+        )
+    )
 
 
 @device.command()

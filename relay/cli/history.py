@@ -24,6 +24,7 @@ from relay.terminal.notices import looked_back_to, not_indexed
 from relay.terminal.output import Output
 from relay.terminal.recent import Recent, numbered
 from relay.terminal.screens import PlainScreen, stderr_notice
+from relay.terminal.text import harmless_name
 from relay.terminal.view import day_and_clock
 
 LAST: Final = 20
@@ -93,6 +94,8 @@ def history(
                 await output.write(dump(message_object(entry)) + "\n")
         else:
             await _print(client, output, shown, found=words is not None, numbers=numbers)
+        for sender, doubt in dict.fromkeys((one.sender, one.doubt) for one in shown if one.doubt):
+            stderr_notice(f"WARNING about {harmless_name(sender)}: {doubt}")
         return Exit.OK if shown else Exit.FAILED
 
     return run_connected(target, who, use)

@@ -34,6 +34,8 @@ def message_object(message: LogEntry) -> dict[str, Any]:
         fields["to"] = message.to
     if message.about is not None:
         fields["about"] = _cursor(message.about)
+    if message.doubt:
+        fields["unverified"] = message.doubt
     if message.content_type.startswith("text/"):
         try:
             return fields | {"body": message.body.decode()}
@@ -63,6 +65,8 @@ def change_object(event: RoomChanged) -> dict[str, Any]:
         change["keep"] = list(event.keep)
     if event.until_ms:
         change["until"] = rfc3339(event.until_ms)
+    if event.doubt:
+        fields["unverified"] = event.doubt
     return fields | {"change": change}
 
 

@@ -11,7 +11,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 from relay import limits
 from relay.chat import names
 from relay.chat.accounts import answers, chain, invitation, links, preferences, requests
-from relay.chat.accounts.chain import Chain
+from relay.chat.accounts.chain import Chain, Pin
 from relay.chat.accounts.links import Kind, LinkError
 from relay.client import arguments
 from relay.client.device_key import DeviceKey, public_from_text, public_text
@@ -123,6 +123,45 @@ def prefer(writers: str, seen_by: str) -> requests.Prefer:
 def set_keep(keep: tuple[int, int, int]) -> requests.SetKeep:
     """Return the request for a choice. Raises TypeError, ValueError."""
     return requests.SetKeep(*arguments.bounds("keep", keep))
+
+
+class DeviceList(NamedTuple):
+    """A list of devices, as it was seen at some time."""
+
+    account: bytes
+    """The hash of its first link: see ``Devices``."""
+    number: int
+    """How many times it had been changed."""
+    head: bytes
+    """The hash of its last link. Two lists with the same one are the same."""
+
+
+class DeviceChange(NamedTuple):
+    """How somebody's devices contradict what was seen before: for a person to decide about."""
+
+    name: str
+    detail: str
+    """What has happened, in words."""
+    before: DeviceList
+    now: DeviceList
+    devices: tuple[Device, ...]
+    """As they are now."""
+
+
+def device_change(found: tuple[str, Pin] | None, last: Chain) -> DeviceChange | None:
+    """Return what a person is asked about; None: nothing."""
+    if found is None:
+        return None
+    detail, pin = found
+    now = as_devices(last, {}).devices
+    return DeviceChange(last.handle, detail, DeviceList(*pin), DeviceList(*last.pin), now)
+
+
+def accepted(change: object) -> tuple[str, Pin]:
+    """Return whose chain is accepted, and what is pinned of it. Raises TypeError."""
+    if not isinstance(change, DeviceChange):
+        raise TypeError(f"change must be a DeviceChange, not {type(change).__name__}")
+    return change.name, Pin(*change.now)
 
 
 def checked_name(value: object) -> str:

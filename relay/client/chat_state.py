@@ -19,6 +19,7 @@ from relay.chat.entries import Cursor
 from relay.chat.rooms import requests as room_requests
 from relay.chat.rooms.requests import Request as RoomRequest
 from relay.client import arguments
+from relay.client.doubts import Doubts
 from relay.client.errors import ClientError
 from relay.client.events import Event
 from relay.client.followed_rooms import FollowedRooms
@@ -47,7 +48,8 @@ class ChatState:
         self._inbox = arguments.own_inbox(options.name)
         self.next_key = NextKeyProof(options.random_bytes)
         self.requests = Requests(options.retry_timeout_s)
-        self.rooms = FollowedRooms(self.requests)
+        doubts = Doubts()
+        self.rooms = FollowedRooms(self.requests, doubts)
         self.queue = self.rooms.queue
         """Of events that the application has not taken."""
         self.sends = Sends(
@@ -57,9 +59,9 @@ class ChatState:
             retry_timeout_s=options.retry_timeout_s,
             retry_spread=options.jitter,
         )
-        self.senders = Senders()
+        self.senders = Senders(doubts)
         self._receiver = Receiver(
-            self.rooms, self.requests, self.sends, self.senders, self.next_key
+            self.rooms, self.requests, self.sends, self.senders, doubts, self.next_key
         )
         self.ending: ClientError | None = None
         """Why this side is ending the client; None: it is not."""
@@ -82,6 +84,7 @@ class ChatState:
         self._online = False
         self.rooms.offline()
         self.senders.offline()
+        self._receiver.settled()
         self.sends.offline()
         self.requests.forget_own()
         self.requests.offline()
@@ -94,13 +97,15 @@ class ChatState:
             self.ending = error
         self.over = True
         self._online = False
+        self.senders.offline()
+        self._receiver.settled()
         self.sends.fail_all(error)
         for request in self.requests.drop_all():
             self.requests.answer(request.token, error)
 
     def outgoing(self, now: float) -> Iterator[bytes]:
         """Yield the packed envelopes that may leave now."""
-        if self.queue.full and (self.rooms.suspended or self.awaited):
+        if self.queue.full and (self.rooms.suspended or self.awaited or self.senders.holding):
             self.rooms.suspend()
         for envelope in self.requests.drain():
             yield packing.pack(envelope)
@@ -128,7 +133,7 @@ class ChatState:
         self.sends.handle_deadline(now)
         self.requests.handle_deadline(now)
         self.senders.overdue(now)
-        self._receiver.warn()
+        self._receiver.settled()
 
     def hold_chain(self, packed: list[bytes], chains: list[Chain]) -> None:
         """Hold a device chain that was asked for against what was seen of it before.
@@ -137,7 +142,7 @@ class ChatState:
             DeviceChainError: one's own is another one.
         """
         self.senders.hold(packed, chains)
-        self._receiver.warn()
+        self._receiver.settled()
 
     def answers(self) -> list[Outcome]:
         """Return what has ended since the last call."""

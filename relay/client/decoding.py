@@ -30,7 +30,7 @@ from relay.client.room_calls import KIND_NAMES, ROLE_NAMES
 from relay.errors import EnvelopeError
 from relay.wire import envelopes as wire
 
-assert tuple(LogEntry._fields[1:]) == tuple(wire.EntryMessage._fields[1:])
+assert tuple(LogEntry._fields[1:-1]) == tuple(wire.EntryMessage._fields[1:])
 SYSTEM: Final = int(Kind.SYSTEM)
 _KINDS: Final[dict[int, type[LogEntry]]] = {
     Kind.MESSAGE: Message,
@@ -48,8 +48,8 @@ def as_entry(entry: wire.EntryMessage) -> LogEntry | RoomChanged:
     """Return an entry as what it is to a program; of a later version's kind, as itself."""
     if entry.kind == SYSTEM and is_change(entry):
         return as_change(entry)
-    # The same fields in the same places: one call in C for each message.
-    return tuple.__new__(_KINDS.get(entry.kind, LogEntry), entry)
+    # The same fields in the same places: two calls in C for each message.
+    return tuple.__new__(_KINDS.get(entry.kind, LogEntry), (*entry, ""))
 
 
 def is_change(entry: wire.EntryMessage) -> bool:

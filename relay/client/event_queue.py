@@ -14,6 +14,7 @@ from collections import deque
 from typing import Final
 
 from relay.chat.entries import Cursor
+from relay.client.doubts import Doubts
 from relay.client.events import (
     DeviceWarning,
     Event,
@@ -55,11 +56,13 @@ class EventQueue:
     """Queues of events and the cursors of what was taken from them."""
 
     __slots__ = (
-        "_bytes", "_count", "_events", "_separate", "_states", "_warnings",
+        "_bytes", "_count", "_doubts", "_events", "_separate", "_states", "_warnings",
         "changes", "full", "over", "taken",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, doubts: Doubts | None = None) -> None:
+        self._doubts = doubts or Doubts()
+        """Marks what is taken, and has some of it wait."""
         self._events: deque[Event] = deque()
         self._separate: dict[str, deque[Event]] = {}
         """The events of rooms that have a queue of their own."""
@@ -84,7 +87,10 @@ class EventQueue:
 
     def has(self, room: str | None = None) -> bool:
         """True when ``take`` of the same room has something."""
-        return bool(self._events if room is None else self._separate.get(room))
+        events = self._events if room is None else self._separate.get(room)
+        if not events:
+            return False
+        return not (self._doubts.any and self._doubts.wait(events[0]))
 
     @property
     def size(self) -> int:
@@ -112,13 +118,16 @@ class EventQueue:
             self.over = self._bytes > OVER * EVENTS_BYTES_MAX or self._count > OVER * EVENTS_MAX
 
     def take(self, room: str | None = None) -> Event | None:
-        """Return the oldest event, or None. Moves the cursor of its room.
+        """Return the oldest event, or None if it has to wait. Moves the cursor of its room.
 
         Args:
             room: one with a queue of its own; None: the queue of all others.
         """
         events = self._events if room is None else self._separate.get(room)
         if not events:
+            return None
+        doubts = self._doubts
+        if doubts.any and doubts.wait(events[0]):
             return None
         event = events.popleft()
         self._count -= 1
@@ -144,7 +153,7 @@ class EventQueue:
             and self._count <= EVENTS_MAX * RESUME_AT
         ):
             self.full = self.over = False
-        return event
+        return doubts.marked(event) if doubts.any else event
 
     def follow(self, room: str, start: Cursor) -> None:
         """A room is followed from here on."""

@@ -50,6 +50,9 @@ class LogEntry(NamedTuple):
     about_epoch: bytes = b""
     about_seq: int = 0
     """See ``about``."""
+    doubt: str = ""
+    """Why it is doubtful that the sender has written this: no device of theirs is proved for it.
+    Empty: nothing speaks against it. See docs/client.md, "Names and device keys"."""
 
     @property
     def text(self) -> str:
@@ -158,6 +161,8 @@ class RoomChanged(NamedTuple):
     listed: bool = True
     keep: tuple[int, int, int] = (0, 0, 0)
     """How long messages are kept: seconds, messages, bytes; 0: as in the server's settings."""
+    doubt: str = ""
+    """Why it is doubtful that the sender has done this; see ``LogEntry.doubt``."""
 
     @property
     def cursor(self) -> Cursor:
@@ -264,7 +269,8 @@ class Postponed:
 class DeviceWarning:
     """A sender may not be who it was: its key is not proved by the devices that were seen before.
 
-    The server, or somebody who has taken it over, may be writing in its name.
+    The server, or somebody who has taken it over, may be writing in its name. What comes of it has
+    a ``doubt``, until ``accept_devices``.
     """
 
     room: str

@@ -12,7 +12,8 @@ from typing import Any, Final, cast
 
 from relay.chat.rooms.events import RELAY
 from relay.client import decoding
-from relay.client.events import Invited, Postponed, Unfollowed
+from relay.client.doubts import Doubts
+from relay.client.events import HistoryPage, Invited, Postponed, SearchPage, Unfollowed
 from relay.client.followed_rooms import FollowedRooms
 from relay.client.next_key import NextKeyProof
 from relay.client.refusals import describe_refusal, refused
@@ -36,6 +37,7 @@ class Receiver:
         requests: Requests,
         sends: Sends,
         senders: Senders,
+        doubts: Doubts,
         next_key: NextKeyProof,
     ) -> None:
         self._rooms = rooms
@@ -44,6 +46,9 @@ class Receiver:
         self._requests = requests
         self._sends = sends
         self._senders = senders
+        self._doubts = doubts
+        self._held: list[tuple[object, HistoryPage | SearchPage]] = []
+        """Answers that wait until the devices of those who wrote their entries were looked at."""
         self._proof = next_key
 
     def receive(self, envelopes: list[wire.ServerEnvelope], now: float) -> None:
@@ -61,10 +66,8 @@ class Receiver:
                 step = self._subscriptions.entry(entry)
                 if step is Step.DELIVER:
                     self._queue.put(decoding.as_entry(entry))
-                    if (entry.sender, entry.key_id) not in self._senders.known and (
-                        entry.sender != RELAY or entry.kind != decoding.SYSTEM
-                    ):
-                        self._senders.look(entry.log, entry.sender, entry.key_id, now)
+                    if (entry.sender, entry.key_id) not in self._senders.known:
+                        self._look(entry, now)
                 elif step is Step.REJOIN:
                     self._rooms.rejoin(entry.log)
             elif kind is wire.Ack:
@@ -79,6 +82,8 @@ class Receiver:
                 self._chain(cast(wire.Chain, envelope), now)
             elif kind is wire.Done:
                 self._done(cast(wire.Done, envelope), now)
+            elif kind is wire.Page or kind is wire.Found:
+                self._page(cast("wire.Page | wire.Found", envelope), now)
             elif kind is not Unknown and kind is not wire.Welcome:  # "a client ignores one"
                 self._HANDLERS[kind](self, envelope)
 
@@ -98,7 +103,7 @@ class Receiver:
     def _chain(self, answer: wire.Chain, now: float) -> None:
         if answer.request == OWN_NUMBER:
             self._senders.received(answer, now)
-            self.warn()
+            self.settled()
             return
         request = self._requests.answered(answer)
         if request is not None:
@@ -131,12 +136,30 @@ class Receiver:
         if self._proof.announced(spki_hash, asking=asking):
             self._requests.ask(Request("", self._proof.prove, None))
 
-    def warn(self) -> None:
-        """Log what is doubtful about a sender, and tell the application."""
+    def settled(self) -> None:
+        """Something may be known of senders: warn of it, and answer with what waited for it."""
         warnings, self._senders.warnings = self._senders.warnings, []
         for warning in warnings:
             log.warning("%s: %s", warning.name, warning.detail)
             self._queue.put(warning)
+        held, self._held = self._held, []
+        for token, page in held:
+            self._answer_page(token, page)
+
+    def _look(self, entry: wire.EntryMessage, now: float) -> None:
+        """Look at who wrote an entry, unless it is the server's own."""
+        if entry.sender != RELAY or entry.kind != decoding.SYSTEM:
+            self._senders.look(entry.log, entry.sender, entry.key_id, now)
+
+    def _answer_page(self, token: object, page: HistoryPage | SearchPage) -> None:
+        """Answer with a page, its entries marked; later, if some are to wait."""
+        if self._doubts.wait_any(page.entries):
+            self._held.append((token, page))
+            return
+        if self._doubts.any:
+            entries = tuple([self._doubts.marked(entry) for entry in page.entries])
+            page = page._replace(entries=entries)  # type: ignore[arg-type]
+        self._requests.answer(token, page)
 
     def _left(self, left: wire.Left) -> None:
         request = self._requests.answered(left)
@@ -146,7 +169,7 @@ class Receiver:
     def _error(self, error: wire.Error, now: float) -> None:
         if error.request == OWN_NUMBER:
             self._senders.refused(describe_refusal(error.code, error.text), now)
-            self.warn()
+            self.settled()
             return
         waits_anew, waiting = self._requests.waits_anew(error), self._requests.get(error.request)
         request = self._requests.refused(error, now)
@@ -191,15 +214,17 @@ class Receiver:
         if request is not None:
             self._requests.answer(request.token, decoding.as_members(request.room, members))
 
-    def _page(self, page: wire.Page) -> None:
+    def _page(self, page: wire.Page | wire.Found, now: float) -> None:
         request = self._requests.answered(page)
-        if request is not None:
-            self._requests.answer(request.token, decoding.as_page(page))
-
-    def _found(self, found: wire.Found) -> None:
-        request = self._requests.answered(found)
-        if request is not None:
-            self._requests.answer(request.token, decoding.as_search_page(found))
+        if request is None:
+            return
+        for entry in page.entries:
+            if (entry.sender, entry.key_id) not in self._senders.known:
+                self._look(entry, now)
+        if isinstance(page, wire.Page):
+            self._answer_page(request.token, decoding.as_page(page))
+        else:
+            self._answer_page(request.token, decoding.as_search_page(page))
 
     def _placed(self, place: wire.Live | wire.Behind) -> None:
         step = self._subscriptions.place(place)
@@ -222,8 +247,6 @@ class Receiver:
         wire.Left: _left,
         wire.Roster: _roster,
         wire.Members: _members,
-        wire.Page: _page,
-        wire.Found: _found,
         wire.Live: _placed,
         wire.Behind: _placed,
         wire.Gap: _gap,

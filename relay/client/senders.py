@@ -2,14 +2,16 @@
 
 A message names its sender and the id of a device key. The first time that a pair is seen, the
 sender's chain is asked for. If it is valid, continues what is pinned and has that key, nobody is
-told; otherwise there is a warning. Every reader does this for itself, and trusts no server in it.
+told. Otherwise there is a warning, the pin stays what it is, and all of that sender is marked
+(``doubts``) until a chain comes that continues it, or a person accepts the other one. Every reader
+does this for itself, and trusts no server in it.
 """
 
 from __future__ import annotations
 
-import logging
+import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from relay import limits
@@ -17,62 +19,75 @@ from relay.chat import names
 from relay.chat.accounts import chain, links, requests
 from relay.chat.accounts.chain import Chain, Pin
 from relay.chat.accounts.links import LinkError, key_id
+from relay.client.doubts import Doubts, Pair
 from relay.client.errors import DeviceChainError
 from relay.client.events import DeviceWarning
+from relay.client.pins import Pins, changed
 from relay.wire import envelopes as wire
 from relay.wire.device_keys import verify
 
-log: Final = logging.getLogger(__name__)
 NUMBER: Final = limits.U32_MAX
 """The request number of everything asked here: one question at a time, and no other has it."""
 ANSWER_S: Final = 30.0
 PAIRS_MAX: Final = 16_384
 """(sender, key id) that were looked at. Beyond it all are forgotten, and asked for again."""
-QUESTIONS_MAX: Final = 1024
-"""Senders whose chain is still to be asked for."""
-PINS_MAX: Final = 65_536
-"""Names that something is pinned of, at one server: beyond it no more are added. None is forgotten,
-or whoever invents names could have others forgotten."""
-CHANGES_MAX: Final = 4096
-"""Pins that one connection can change in the file, where each is a line more. Of a change beyond it
-the next program that runs hears again."""
+SENDERS_MAX: Final = 1024
+"""Senders with pairs that are not proved: their chain is still to be asked for, or is doubtful."""
+_NOT_THEIRS: Final = "a message has a key that is not one of their devices"
+_NO_KEY: Final = "no device is named, as if from before there were accounts"
+_LOST: Final = "the connection was lost before their devices could be looked at"
+
+
+class _Sender:
+    """Somebody with keys that are not proved."""
+
+    __slots__ = ("again", "doubt", "keys", "warned")
+
+    def __init__(self) -> None:
+        self.keys: dict[bytes, str] = {}
+        """Key ids that are not proved, and a room where each was seen."""
+        self.doubt = ""
+        """What is wrong with the whole of it; empty: nothing, or it is not known yet."""
+        self.again = 0.0
+        """A message from then on has the chain asked for again."""
+        self.warned: set[str] = set()
+        """Rooms in which the application was told of this doubt."""
 
 
 class Senders:
     """What this client knows of the devices of others, and of its own."""
 
-    def __init__(self) -> None:
-        self.known: set[tuple[str, bytes]] = set()
+    def __init__(self, doubts: Doubts | None = None) -> None:
+        doubts = doubts or Doubts()
+        self.known = doubts.proved
         """Pairs that need no look (any more): the hot path asks this alone."""
         self.warnings: list[DeviceWarning] = []
         """To be put into the queue of events, and forgotten."""
-        self.seen: dict[str, Pin] = {}
-        """Pins to be kept in a file, and forgotten."""
+        self.pins = Pins()
         self.own_links: list[bytes] | None = None
         """One's own chain to be kept in a file; None: as it was."""
         self.deadline: float | None = None
         """When an answer is overdue."""
+        self._doubts = doubts
         self._server_id = b""
         self._own_name = ""
         self._own_chain: list[bytes] = []
         """As it was last seen; empty: not yet, or it is not kept."""
-        self._pins: dict[str, Pin] = {}
-        self._changes_left = CHANGES_MAX
-        self._full = False
-        """A bound of pins was met on this connection, and logged."""
-        self._keys: dict[str, dict[bytes, str]] = {}
-        """Of the sender that is asked about: key ids, and a room where each was seen."""
+        self._keeps_own = False
+        self._senders: dict[str, _Sender] = {}
         self._work: deque[wire.Devices | wire.Account] = deque()
         self._asked: wire.Devices | wire.Account | None = None
         self._pages: list[bytes] = []
+        self._now = 0.0
+        """When something was last sent."""
         self._out: list[wire.Devices | wire.Account] = []
 
     def take_seen(self) -> tuple[dict[str, chain.Pin], list[bytes] | None] | None:
-        """Return ``seen`` and ``own_links``, and forget them; None: there is nothing."""
-        if not (self.seen or self.own_links):
+        """Return the pins and links to be kept in files, and forget them; None: there are none."""
+        if not (self.pins.seen or self.own_links):
             return None
-        found = self.seen, self.own_links
-        self.seen, self.own_links = {}, None
+        found = self.pins.seen, self.own_links
+        self.pins.seen, self.own_links = {}, None
         return found
 
     def begin(
@@ -84,7 +99,7 @@ class Senders:
         kept: list[bytes] | None,
         begun: list[bytes],
     ) -> None:
-        """A connection is logged in.
+        """A connection is logged in. Who is in doubt, or was asked about before, is asked about.
 
         Args:
             server_id: of the server.
@@ -97,53 +112,89 @@ class Senders:
         """
         self._server_id = server_id
         self._own_name = name
-        self._pins = pins
-        self._changes_left = CHANGES_MAX
-        self._full = False
+        self.pins.begin(pins)
         if begun and name in pins and pins[name].root != root:
-            pins[name] = self.seen[name] = Pin(root, 0, root)
+            self.pins.put(name, Pin(root, 0, root))
+        for doubtful in self._senders:
+            self._ask(doubtful)
         if kept is None:
             return
+        self._keeps_own = True
         if not self._own_chain:
             self._own_chain = begun or kept
             self.own_links = begun or None
         # Nobody can have lost what follows a lone root link.
         if len(self._own_chain) != 1 or (name in pins and pins[name].root != root):
-            self._add(wire.Devices(NUMBER, name, 0))
+            self._ask(name)
+
+    @property
+    def holding(self) -> bool:
+        """True while events wait for an answer: the socket is to be read, whoever takes them."""
+        return self._doubts.holding
 
     def offline(self) -> None:
-        """The connection is gone, and the questions with it: what is seen again is asked again."""
-        self._keys.clear()
+        """The connection is gone, and the questions with it: they are asked again on the next."""
         self._work.clear()
         self._out.clear()
         self._asked = None
         self.deadline = None
+        self._doubts.give_up(_LOST)
 
     # --- what is seen ---------------------------------------------------------------------------
     def look(self, room: str, sender: str, sender_key: bytes, now: float) -> None:
         """A message came whose (sender, key id) is not ``known``."""
+        pair = sender, sender_key
+        if not names.is_handle(sender):
+            self._prove(pair)  # a guest
+        elif not sender_key:
+            self._no_key(pair)
+        elif (one := self._sender(sender)) is not None:
+            new = sender_key not in one.keys
+            if new:
+                if not self._doubts.add(pair, one.doubt or None, held=sender in self.pins.known):
+                    return
+                one.keys[sender_key] = room
+            if one.doubt:
+                self._warn(sender, one, (room,))
+            if new or (one.again and now >= one.again):
+                one.again = 0.0
+                self._ask(sender)
+            self._ask_next(now)
+
+    def _sender(self, name: str) -> _Sender | None:
+        """Return what is noted of a sender; None: there are too many."""
+        one = self._senders.get(name)
+        if one is None:
+            if len(self._senders) >= SENDERS_MAX:
+                self._doubts.overflow |= name in self.pins.known
+                return None
+            one = self._senders[name] = _Sender()
+        return one
+
+    def _no_key(self, pair: Pair) -> None:
+        """Old messages have none. So could anything that is invented, of somebody who is known."""
+        if pair[0] in self.pins.known:
+            self._doubts.add(pair, _NO_KEY, held=False)
+        else:
+            self._prove(pair)
+
+    def _prove(self, pair: Pair) -> None:
         if len(self.known) >= PAIRS_MAX:
             self.known.clear()
-        self.known.add((sender, sender_key))
-        if not sender_key or not names.is_handle(sender):
-            return  # a guest, or from before there were accounts
-        if sender not in self._keys:
-            if len(self._keys) >= QUESTIONS_MAX:
-                self.known.discard((sender, sender_key))
-                return
-            self._keys[sender] = {}
-            self._add(wire.Devices(NUMBER, sender, 0))
-        self._keys[sender][sender_key] = room
-        self._ask_next(now)
+        self.known.add(pair)
 
     def requests(self, now: float) -> Iterator[wire.Devices | wire.Account]:
         """Yield what is to be sent now."""
+        self._now = now
         self._ask_next(now)
         out, self._out = self._out, []
         yield from out
 
-    def _add(self, request: wire.Devices | wire.Account) -> None:
-        self._work.append(request)
+    def _ask(self, name: str) -> None:
+        """Ask for a chain, unless that is about to happen."""
+        question = wire.Devices(NUMBER, name, 0)
+        if question not in self._work:
+            self._work.append(question)
 
     def _ask_next(self, now: float) -> None:
         if self._asked is None and self._work:
@@ -165,7 +216,7 @@ class Senders:
             self.deadline = now + ANSWER_S
             return
         self._asked = self.deadline = None
-        self._check(asked.name, self._pages)
+        self._check(asked.name, self._pages, now)
         self._ask_next(now)
 
     def done(self, now: float) -> None:
@@ -179,7 +230,7 @@ class Senders:
         """The server does not answer a question."""
         asked, self._asked, self.deadline = self._asked, None, None
         if isinstance(asked, wire.Devices):
-            self._warn(asked.name, f"the server does not give their devices ({text})")
+            self._suspect(asked.name, f"the server does not give their devices ({text})", now)
         self._ask_next(now)
 
     def overdue(self, now: float) -> None:
@@ -188,29 +239,30 @@ class Senders:
             self.refused("no answer", now)
 
     # --- checking -------------------------------------------------------------------------------
-    def _check(self, name: str, packed: list[bytes]) -> None:
+    def _check(self, name: str, packed: list[bytes], now: float) -> None:
         own = name == self._own_name
         if own and self._gives_back(packed):
             return
         try:
             chains = chain.read(packed, verify)
         except LinkError as error:
-            self._warn(name, f"the server gave a false list of their devices: {error}")
+            text = f"the server gave a false list of their devices: {error}"
+            self._suspect(name, text, now, all_keys=True)
             return
         if not chains:
-            self._warn(name, "the server answers that this account does not exist")
+            text = "the server answers that this account does not exist"
+            self._suspect(name, text, now, all_keys=True)
             return
         last = chains[-1]
         if last.server_id != self._server_id or last.handle != name:
-            self._warn(name, "the server gave somebody else's list of devices")
+            text = "the server gave somebody else's list of devices"
+            self._suspect(name, text, now, all_keys=True)
             return
-        wrong = self._compared(chains)
+        wrong = self.pins.compared(chains)
         if wrong:
-            self._warn(name, wrong)
-        for sender_key, room in self._keys.pop(name, {}).items():
-            if sender_key not in _ids(last):
-                detail = "a message has a key that is not one of their devices"
-                self.warnings.append(DeviceWarning(room, name, detail))
+            self._suspect(name, wrong, now, all_keys=True)
+            return
+        self._settle(last, now)
         if own and packed != self._own_chain:
             self._own_chain = self.own_links = list(packed)
 
@@ -224,11 +276,13 @@ class Senders:
         name = chains[-1].handle
         for pin in self._own_pins(name, chains):
             if not chain.extends(chains, pin):
-                raise DeviceChainError(_changed(chains, pin))
-        wrong = self._compared(chains)
+                raise DeviceChainError(changed(chains, pin))
+        wrong = self.pins.compared(chains)
         if wrong:
-            self._warn(name, wrong)
-        if name == self._own_name and self._own_chain:
+            self._suspect(name, wrong, self._now, all_keys=True)
+            return
+        self._settle(chains[-1], self._now)
+        if name == self._own_name and self._keeps_own:
             self._own_chain = self.own_links = list(packed)
 
     def _own_pins(self, name: str, chains: list[Chain]) -> Iterator[Pin]:
@@ -238,8 +292,8 @@ class Senders:
         """
         if name != self._own_name:
             return
-        if name in self._pins:
-            yield self._pins[name]
+        if name in self.pins.known:
+            yield self.pins.known[name]
         kept = self._own_chain
         if kept and links.hash_of(kept[0]) == chains[0].root:
             yield Pin(chains[0].root, len(kept) - 1, links.hash_of(kept[-1]))
@@ -254,33 +308,22 @@ class Senders:
         ):
             self._own_chain = self.own_links = [*self._own_chain, packed]
 
-    def _compared(self, chains: list[Chain]) -> str:
-        """Return how a chain differs from what was seen before; empty: not. It is seen now.
+    # --- what a person decides ------------------------------------------------------------------
+    def accept(self, name: str, pin: Pin) -> None:
+        """Pin a chain that contradicts what was seen: a person says that it is theirs.
 
-        One that only ends earlier is not: what it hides is known, and stays so.
+        Raises:
+            DeviceChainError: it is one's own, and not begun anew. One's own devices have made all
+                links of it, and give them back.
         """
-        last = chains[-1]
-        pin = self._pins.get(last.handle)
-        wrong = "" if pin is None or chain.extends(chains, pin) else _changed(chains, pin)
-        hides = (
-            wrong and pin is not None and chains[0].root == pin.root and len(chains) <= pin.number
-        )
-        if pin != last.pin and not hides:
-            self._keep(last.handle, last.pin)
-        return wrong
-
-    def _keep(self, name: str, pin: Pin) -> None:
-        """Pin what was seen of a chain, in memory and in the file, within the bounds of both."""
-        new = name not in self._pins
-        fits = len(self._pins) < PINS_MAX if new else self._changes_left > 0
-        if fits:
-            self.seen[name] = pin
-            self._changes_left -= not new
-        elif not self._full:
-            self._full = True
-            log.warning("too many lists of devices were seen here: more are not remembered")
-        if fits or not new:
-            self._pins[name] = pin
+        before = self.pins.known.get(name)
+        if name == self._own_name:
+            if before is not None and before.root == pin.root:
+                raise DeviceChainError(
+                    "this list of your own devices is forged, or out of date: it cannot be accepted"
+                )
+            self._own_chain = []
+        self.pins.put(name, pin)
 
     def _gives_back(self, packed: list[bytes]) -> bool:
         """Give a server that went back the links of one's own chain that it has lost."""
@@ -288,29 +331,64 @@ class Senders:
         if not packed or len(packed) >= len(kept) or kept[: len(packed)] != packed:
             return False
         for link in kept[len(packed) :]:
-            self._add(wire.Account(NUMBER, "", requests.pack(requests.Extend(link))))
-        self._keys.pop(self._own_name, None)
+            self._work.append(wire.Account(NUMBER, "", requests.pack(requests.Extend(link))))
+        with contextlib.suppress(LinkError):
+            self._settle(chain.read(kept, verify)[-1], self._now)
         return True
 
-    def _warn(self, name: str, detail: str) -> None:
-        rooms = set(self._keys.pop(name, {}).values()) or {""}
-        self.warnings += [DeviceWarning(room, name, detail) for room in sorted(rooms)]
+    def _settle(self, last: Chain, now: float) -> None:
+        """A chain is what it should be: so are the keys that it has, or ever had."""
+        one = self._senders.get(last.handle)
+        if one is None:
+            return
+        one.doubt = ""
+        ids, strange = _ids(last), set()
+        for sender_key, room in list(one.keys.items()):
+            pair = last.handle, sender_key
+            if sender_key in ids:
+                del one.keys[sender_key]
+                self._doubts.remove(pair)
+                self._prove(pair)
+            elif self._doubts.put(pair, _NOT_THEIRS):
+                strange.add(room)
+        one.warned.clear()
+        one.again = now + ANSWER_S
+        for room in sorted(strange):
+            self.warnings.append(DeviceWarning(room, last.handle, _NOT_THEIRS))
+        if not one.keys:
+            del self._senders[last.handle]
+            if not self._senders:
+                self._doubts.overflow = False
+
+    def _suspect(self, name: str, detail: str, now: float, *, all_keys: bool = False) -> None:
+        """Doubt all that is not proved of a sender; ``all_keys``: what was proved before, too."""
+        one = self._sender(name)
+        if one is None:
+            return
+        if one.doubt != detail:
+            one.doubt = detail
+            one.warned.clear()
+        one.again = now + ANSWER_S
+        for sender_key in one.keys:
+            self._doubts.put((name, sender_key), detail)
+        if all_keys:
+            for pair in [pair for pair in self.known if pair[0] == name]:
+                if self._doubts.add(pair, detail, held=False):
+                    one.keys[pair[1]] = ""
+                self.known.discard(pair)
+        self._warn(name, one, sorted(set(filter(None, one.keys.values())) or {""}))
+
+    def _warn(self, name: str, one: _Sender, rooms: Iterable[str]) -> None:
+        """Tell the application of a doubt, once in each room."""
+        for room in rooms:
+            if room not in one.warned:
+                one.warned.add(room)
+                self.warnings.append(DeviceWarning(room, name, one.doubt))
 
 
 def _ids(last: Chain) -> set[bytes]:
     """Return the key ids that ever were of this chain: old messages stay what they are."""
     return {key_id(key) for key in (*last.devices, *last.removed)}
-
-
-def _changed(chains: list[Chain], pin: Pin) -> str:
-    if chains[0].root != pin.root:
-        return (
-            "this account has begun anew, with other devices: an operator has reset it, or it is "
-            "somebody else. Ask them in another way before you trust it"
-        )
-    if chains[-1].number < pin.number:
-        return "the server has lost, or hides, changes of their devices that were seen before"
-    return "their list of devices contradicts what was seen before: somebody has forged it"
 
 
 assert links.HASH_BYTES == 32

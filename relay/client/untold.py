@@ -61,4 +61,6 @@ class Untold:
     def tell(self) -> None:
         """Raise the first failure, when a ``with`` has ended without an error."""
         if taken := self.take():
-            raise taken[0]
+            error, count = taken
+            error.add_note(f"{count} posted messages may not be stored")
+            raise error

@@ -377,8 +377,7 @@ class SqlitePartition:
             try:
                 opened.flush()
             except apsw.Error as error:
-                failed = self._failed(error)
-                if not isinstance(failed, StoreFull):
+                if not isinstance(failed := self._failed(error), StoreFull):
                     raise failed from error
 
     def checkpoint_begins(self) -> bool:

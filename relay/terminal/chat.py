@@ -31,6 +31,7 @@ from relay.client.events import (
 from relay.client.refusals import AlreadyJoined, NotAMember, Refused
 from relay.terminal import commands, room_commands
 from relay.terminal.about import About
+from relay.terminal.accepting import accept
 from relay.terminal.earlier import Earlier
 from relay.terminal.invitations import Invitations
 from relay.terminal.notices import Narrator, choices, members_notice, others_notice
@@ -265,6 +266,8 @@ class Chat:
                 await self._about.do(what, text, self.target)
             case commands.Seen(name):
                 self._ask(partial(self._seen, name))
+            case commands.Accept(name, code):
+                self._ask(partial(self._accept, name, code))
             case commands.Block(name, blocked):
                 self._ask(partial(self._block, name, blocked))
             case commands.Choose(what, chosen):
@@ -294,6 +297,10 @@ class Chat:
                 self._ask(partial(self._earlier.history, count, self.target))
             case commands.Search(words):
                 self._ask(partial(self._earlier.find, words, self.target))
+
+    async def _accept(self, name: str, code: str) -> None:
+        for line in await accept(self.client, name, code):
+            self.screen.notice(line)
 
     async def _seen(self, name: str) -> None:
         seen = await self.client.last_seen(name)

@@ -27,8 +27,9 @@ HELP: Final = (
     "                 (all four: in the room or with NAME, as the prompt shows)",
     "/block NAME      block direct messages from NAME; /unblock NAME",
     "/seen NAME       tell when NAME was last here, if NAME lets you know",
-    "/writers [WHO]   who may write to you: all, rooms, known or nobody",
-    "/seenby [WHO]    who is told when you were last here: as /writers",
+    "/writers [WHO]   who may write to you: all, rooms, known, nobody; /seenby:",
+    "                 who is told when you were last here",
+    "/accept NAME     show how NAME's devices changed, and how to accept them",
     "/join            follow the room again, after you were put out of it",
     "/room, /list     show the room and who is what in it; list the rooms",
     "/help room       list the commands that change the room",
@@ -137,6 +138,15 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Accept:
+    """Show how somebody's devices contradict what was seen, or accept them."""
+
+    name: str
+    code: str
+    """Of the list that is accepted; empty: none yet."""
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """When was this person last here?"""
 
@@ -191,6 +201,7 @@ Command: TypeAlias = (
     | Tell
     | Query
     | About
+    | Accept
     | Block
     | Seen
     | Choose
@@ -241,6 +252,9 @@ def parse(line: str, room: str) -> Command:
             return Query("")
         case "query" | "seen" | "block" | "unblock":
             return _about_person(word, _name(rest))
+        case "accept":
+            name, _, code = rest.partition(" ")
+            return Accept(_name(name), code.strip()) if _name(name) else _no_name(word)
         case "writers" | "seenby":
             return _choice(word, rest)
         case "reply" | "edit" | "react" if not rest:

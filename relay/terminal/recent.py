@@ -12,7 +12,7 @@ from typing import Final
 from relay.chat.entries import Cursor
 from relay.client.events import Edit, Erased, LogEntry, Message, Reaction, Redaction
 from relay.terminal.text import harmless_name, quoted
-from relay.terminal.view import body_text, clock
+from relay.terminal.view import body_text, clock, sender_of
 
 REMEMBERED_MAX: Final = 2000
 SNIPPET_CHARS_MAX: Final = 40
@@ -85,7 +85,7 @@ class Recent:
 
         Of an edit that stands for its message, as in what was searched for: that it is one.
         """
-        who = harmless_name(message.sender)
+        who = sender_of(message)
         if message.to:
             mine = message.sender == self._me
             who = f"you -> {harmless_name(message.to)}" if mine else f"{who} -> you"
@@ -97,11 +97,11 @@ class Recent:
         answered = self._entries.get((message.room, about))
         if answered is None:
             return f"{who} (re an earlier message)"
-        return f"{who} (re {harmless_name(answered.sender)}: {snippet(answered)})"
+        return f"{who} (re {sender_of(answered)}: {snippet(answered)})"
 
     def notice_of(self, entry: LogEntry) -> str | None:
         """Return the notice for what is no message; None: there is nothing to tell."""
-        who = harmless_name(entry.sender)
+        who = sender_of(entry)
         if entry.to:
             who += " (direct)"
         known = self._entries.get((entry.room, entry.about)) if entry.about else None

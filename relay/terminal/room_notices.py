@@ -7,7 +7,7 @@ from typing import Final
 from relay.client.events import RoomChanged
 from relay.client.room_calls import ListedRoom, RoomInfo, RoomPerson
 from relay.terminal.text import harmless_name, quoted
-from relay.terminal.view import day_and_minute
+from relay.terminal.view import day_and_minute, sender_of
 
 SHOWN_MAX: Final = 10
 """Rooms that a notice names."""
@@ -23,7 +23,7 @@ _KINDS: Final = {
 
 def change_notice(event: RoomChanged) -> str:
     """Return what has happened."""
-    who, person = harmless_name(event.sender), harmless_name(event.person)
+    who, person = sender_of(event), harmless_name(event.person)
     why = f": {quoted(event.text)}" if event.text else ""
     until = f" until {day_and_minute(event.until_ms)}" if event.until_ms else ""
     kind = _KINDS.get(event.kind, harmless_name(event.kind))

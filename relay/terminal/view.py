@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from itertools import islice
 from typing import Final, NamedTuple
 
+from relay.client.events import LogEntry, RoomChanged
 from relay.terminal.text import (
     CUT,
     DISPLAY_LINES_MAX,
@@ -116,6 +117,12 @@ def body_text(content_type: str, body: bytes) -> str:
     if not content_type.startswith("text/"):
         return f"[{content_type or 'no content type'}, {len(body)} bytes]"
     return body.decode("utf-8", "backslashreplace")
+
+
+def sender_of(entry: LogEntry | RoomChanged) -> str:
+    """Return who has written an entry, and that this is not proved, if so."""
+    who = harmless_name(entry.sender)
+    return f"{who} (unverified)" if entry.doubt else who
 
 
 def _local(pattern: str, time_ms: int) -> str:

@@ -209,14 +209,34 @@ def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
     assert "DISABLED" in done("send", address, "lobby", "x", keys=bob, status=1)
     done("user", "enable", address, "bob")
     done("send", address, "lobby", "x", keys=bob)
+    done("device", "list", address, "bob")
     token = token_in(done("user", "reset", address, "bob", "--yes"))
     output = done("send", address, "lobby", "x", keys=bob, status=1)
     assert "there is no account 'bob' any more at this server: an operator has reset" in output
     done("register", address, "--name", "bob", "--invitation", token, keys=bob)
     done("send", address, "lobby", "again", keys=bob)
+    _unverified_until_accepted(address)
     done("user", "rm", address, "bob", "--yes")
     assert "bob removed" in done("user", "list", address)
     assert "no such account" in done("user", "disable", address, "bob", status=1)
+
+
+def _unverified_until_accepted(address: str) -> None:
+    """Another account is behind the name, as an operator has it: a person who knew it decides."""
+    for _ in range(2):
+        output = done("history", address, "lobby", "-n", "1")
+        assert "bob (unverified)| again" in output
+        assert "WARNING" in output
+    assert '"unverified":' in done("history", address, "lobby", "-n", "1", "--json")
+    shown = done("device", "accept", address, "@bob", status=1)
+    assert "before: account" in shown
+    code = shown.split("--code ")[1].split()[0]
+    assert "nothing was accepted" in done(
+        "device", "accept", address, "bob", "--code", "x", status=1
+    )
+    assert "accepted" in done("device", "accept", address, "bob", "--code", code)
+    assert "bob| again" in done("history", address, "lobby", "-n", "1")
+    assert "nothing contradicts" in done("device", "accept", address, "bob")
 
 
 def test_what_operators_do_to_themselves(by_invitation: Relay, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import pytest
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import Pin
 from relay.chat.accounts.links import Kind
+from relay.client.doubts import Doubts
 from relay.client.errors import DeviceChainError
+from relay.client.events import Message
 from relay.client.senders import ANSWER_S, NUMBER, Senders
 from relay.wire.device_keys import PrivateDeviceKey, verify
 from relay.wire.envelopes import Account, Chain, Devices
@@ -40,13 +42,35 @@ def pin_of(packed: list[bytes]) -> Pin:
     return chain.read(packed, verify)[-1].pin
 
 
+def entry(name: str, key_id: bytes) -> Message:
+    return Message("lobby", b"epoch..8", 1, 0, 1, name, key_id, b"", 1, 0, "text/plain", b"hi")
+
+
 class Reader:
     """A client that reads, and what its server answers."""
 
     def __init__(self, pins: dict[str, Pin] | None = None, own: list[bytes] | None = None) -> None:
         self.pins = {} if pins is None else pins
-        self.senders = Senders()
+        self.doubts = Doubts()
+        self.senders = Senders(self.doubts)
         self.senders.begin(SERVER, "reader", bytes(32), self.pins, own, [])
+
+    def again(self) -> None:
+        """The connection is lost, and there is another one."""
+        self.senders.offline()
+        self.senders.begin(SERVER, "reader", bytes(32), self.pins, None, [])
+
+    def asked(self) -> list[str]:
+        return [one.name for one in self.senders.requests(0.0) if isinstance(one, Devices)]
+
+    def waits(self, device: PrivateDeviceKey) -> bool:
+        return self.doubts.wait(entry("alice", links.key_id(device.public)))
+
+    def doubt(self, device: PrivateDeviceKey, *, see: bool = False) -> str:
+        """Return what a message of a device of alice's is marked with."""
+        if see:
+            self.senders.look("lobby", "alice", links.key_id(device.public), now=0.0)
+        return self.doubts.marked(entry("alice", links.key_id(device.public))).doubt
 
     def sees(
         self, device: PrivateDeviceKey, packed: list[bytes] | None, name: str = "alice"
@@ -70,7 +94,7 @@ def test_a_first_contact_is_pinned() -> None:
     reader = Reader()
     assert reader.sees(A, TWO) == []
     assert reader.pins == {"alice": pin_of(TWO)}
-    assert reader.senders.seen == {"alice": pin_of(TWO)}
+    assert reader.senders.pins.seen == {"alice": pin_of(TWO)}
     assert reader.sees(A, None) == [], "and is not asked about again"
 
 
@@ -134,7 +158,7 @@ def test_a_long_chain_comes_in_pages() -> None:
     senders.received(Chain(NUMBER, "alice", THREE[:2], False), 0.0)
     assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 2)]
     senders.received(Chain(NUMBER, "alice", THREE[2:], True), 0.0)
-    assert senders.seen == {"alice": pin_of(THREE)}
+    assert senders.pins.seen == {"alice": pin_of(THREE)}
     assert not senders.warnings
 
 
@@ -170,7 +194,7 @@ def test_unasked_answers_mean_nothing() -> None:
     senders.received(Chain(NUMBER, "alice", ANEW, True), 0.0)
     senders.done(0.0)
     senders.refused("", 0.0)
-    assert not senders.seen
+    assert not senders.pins.seen
     assert not senders.warnings
 
 
@@ -214,7 +238,7 @@ def test_a_list_that_was_asked_for_is_held_against_what_was_seen() -> None:
     for packed, warnings in ((TWO, 0), (THREE, 0), (TWO, 1), (ANEW, 2), (ANEW, 2)):
         reader.senders.hold(packed, chain.read(packed, verify))
         assert len(reader.senders.warnings) == warnings
-    assert reader.senders.seen == {"alice": pin_of(ANEW)}
+    assert reader.senders.pins.seen == {"alice": pin_of(THREE)}, "what contradicts it is not pinned"
 
 
 def test_ones_own_links_are_kept_as_they_are_made() -> None:
@@ -258,33 +282,114 @@ def test_names_that_a_server_invents_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And what was known stays known."""
-    monkeypatch.setattr("relay.client.senders.PINS_MAX", 6)
+    monkeypatch.setattr("relay.client.pins.PINS_MAX", 6)
     reader = Reader({"alice": pin_of(ONE)})
     names = list(map("name-{}".format, range(9)))
     for name in names:
         assert reader.sees(A, [root(name=name)], name) == []
-    assert list(reader.senders.seen) == names[:5]
+    assert list(reader.senders.pins.seen) == names[:5]
     assert list(reader.pins) == ["alice", *names[:5]]
     assert len(caplog.records) == 1
-    assert reader.sees(D, ANEW) != []
-    assert reader.senders.seen["alice"] == pin_of(ANEW)
+    assert reader.sees(B, TWO) == []
+    assert reader.senders.pins.seen["alice"] == pin_of(TWO)
 
 
 def test_what_a_server_changes_again_and_again_is_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For the file; each change is loud, and counts while the program runs."""
-    monkeypatch.setattr("relay.client.senders.CHANGES_MAX", 3)
-    reader = Reader({"alice": pin_of(ONE)})
+    """For the file; each change counts while the program runs."""
+    monkeypatch.setattr("relay.client.pins.CHANGES_MAX", 3)
+    reader, packed = Reader({"alice": pin_of(ONE)}), ONE
     for _ in range(2):
         reader.senders.begin(SERVER, "reader", bytes(32), reader.pins, None, [])
         caplog.clear()
         written = 0
-        for n in range(8):
-            packed, device = ((ANEW, D), (ONE, A))[n % 2]
+        for _ in range(8):
+            subject = key(f"device {len(packed)}")
+            packed = longer(packed, Kind.ADD, subject, A, subject)
             reader.senders.known.clear()
-            assert reader.sees(device, packed) != []
+            assert reader.sees(A, packed) == []
             assert reader.pins == {"alice": pin_of(packed)}
             written += reader.senders.take_seen() is not None
         assert written == 3
         assert len(caplog.records) == 1
+
+
+def test_what_contradicts_is_not_pinned_and_stays_doubtful() -> None:
+    """On the next connection, too; until a chain comes that continues the known one."""
+    reader = Reader({"alice": pin_of(TWO)})
+    assert len(reader.sees(D, ANEW)) == 1
+    assert reader.pins == {"alice": pin_of(TWO)}
+    assert reader.doubt(D) == reader.doubt(A, see=True) != ""
+    assert reader.sees(D, ANEW) == [], "told once"
+    reader.again()
+    assert "alice" in reader.asked()
+    assert reader.doubt(D) != ""
+    reader.senders.received(Chain(NUMBER, "alice", THREE, True), 0.0)
+    assert reader.doubt(A) == ""
+    assert "not one of their devices" in reader.doubt(D)
+
+
+def test_all_of_a_sender_is_doubtful_also_what_was_proved_before() -> None:
+    reader = Reader()
+    assert reader.sees(A, TWO) == []
+    assert reader.doubt(A) == ""
+    assert "contradicts" in reader.sees(C, FORK)[0]
+    assert "contradicts" in reader.doubt(A)
+
+
+@pytest.mark.parametrize("packed", [FORK, ANEW, ONE], ids=["fork", "anew", "older"])
+def test_a_person_accepts_what_contradicts(packed: list[bytes]) -> None:
+    """Exactly that: what the server shows next has to continue it."""
+    reader = Reader({"alice": pin_of(TWO)})
+    device = {id(FORK): C, id(ANEW): D}.get(id(packed), A)
+    assert reader.sees(device, packed) != []
+    found = reader.senders.pins.contradiction(chain.read(packed, verify))
+    assert found is not None
+    assert found[1] == pin_of(TWO)
+    reader.senders.accept("alice", pin_of(packed))
+    reader.senders.hold(packed, chain.read(packed, verify))
+    assert reader.doubt(device) == ""
+    assert reader.senders.pins.seen == {"alice": pin_of(packed)}
+    if packed != ONE:
+        assert "anew" in reader.sees(B, TWO)[0] or packed == FORK
+
+
+def test_a_forged_list_of_ones_own_devices_cannot_be_accepted() -> None:
+    senders = Senders()
+    senders.begin(SERVER, "alice", pin_of(ONE).root, {"alice": pin_of(TWO)}, list(TWO), [])
+    with pytest.raises(DeviceChainError):
+        senders.accept("alice", pin_of(FORK))
+    senders.accept("alice", pin_of(ANEW))
+    senders.hold(ANEW, chain.read(ANEW, verify))
+    assert senders.own_links == ANEW
+
+
+def test_a_lost_connection_answers_no_question() -> None:
+    """A server that hangs up instead of an answer is asked on the next connection."""
+    reader = Reader({"alice": pin_of(TWO)})
+    reader.senders.look("lobby", "alice", links.key_id(D.public), now=0.0)
+    assert reader.asked() == ["alice"]
+    assert reader.waits(D)
+    reader.again()
+    assert not reader.waits(D)
+    assert "lost" in reader.doubt(D)
+    assert reader.asked() == ["alice"]
+
+
+def test_a_message_without_a_key_is_doubtful_once_its_sender_had_one() -> None:
+    reader = Reader({"alice": pin_of(TWO)})
+    reader.senders.look("lobby", "alice", b"", now=0.0)
+    assert reader.asked() == []
+    assert "no device" in reader.doubts.marked(entry("alice", b"")).doubt
+
+
+def test_senders_that_a_server_invents_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be looked at any more is doubtful."""
+    monkeypatch.setattr("relay.client.senders.SENDERS_MAX", 3)
+    names = list(map("name-{}".format, range(5)))
+    reader = Reader({name: pin_of(TWO) for name in names})
+    for name in names:
+        reader.senders.look("lobby", name, links.key_id(D.public), now=0.0)
+    assert reader.doubts.wait(entry(names[2], links.key_id(D.public)))
+    assert "too many" in reader.doubts.marked(entry(names[4], links.key_id(D.public))).doubt

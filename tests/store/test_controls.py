@@ -11,13 +11,12 @@ from relay.chat.rooms import events
 from relay.chat.rooms.events import Kind, Role
 from relay.server.worker.home.room_rules import RoomRules
 from relay.store.integrity import damage
-from relay.store.log import Began
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import unpack_entry
 from tests.store.test_direct import control
 from tests.store.test_members import ANN, BOB, change
-from tests.support.logs import NOW_MS, append, message, open_partition, unnoticed
+from tests.support.logs import append, message, open_partition, unnoticed
 
 FALSE_CONTROL = b"\x03\xaarelay/room"
 """What a control entry has in it, as the body of a message."""
@@ -129,11 +128,10 @@ def test_a_file_of_format_2_is_brought_up_to_date(
 
 
 def begun_again(partition: SqlitePartition, *statements: str) -> Path:
-    """Delete the lobby, begin a room of its name by a message, and close and change its file."""
+    """Delete the lobby, begin a room of its name, and close and change its file."""
     append(partition, change(4, events.Deleted("over")))
-    (began,) = partition.append([message(3)], NOW_MS)
-    assert type(began) is Began
-    assert (began.first.seq, began.seq) == (7, 8)
+    append(partition, change(6, events.Created(Kind.PUBLIC, True, ANN)))
+    append(partition, message(3))
     return changed(partition, *statements)
 
 
@@ -143,7 +141,7 @@ UNKNOWN_AS_IT_WAS = (
 )
 
 
-def test_a_room_that_a_message_begins_again(partition: SqlitePartition) -> None:
+def test_a_room_that_begins_again(partition: SqlitePartition) -> None:
     """The entry that begins it is a control as any other: for a check, and for who counts."""
     path = begun_again(partition)
     assert look(path) is None
@@ -152,7 +150,7 @@ def test_a_room_that_a_message_begins_again(partition: SqlitePartition) -> None:
     reader.close()
 
 
-def test_a_room_that_a_message_began_again_in_an_older_relay(
+def test_a_room_that_began_again_in_an_older_relay(
     partition: SqlitePartition, tmp_path: Path
 ) -> None:
     """It did not note that entry: its file is whole, and what it lacks is added."""

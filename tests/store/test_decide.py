@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import apsw
-import pytest
 
 from relay.chat.entries import Submission, committed, unpacked
 from relay.chat.repeats import Stack
@@ -31,7 +30,7 @@ from relay.store.log import (
 from relay.store.rules import Rules
 from relay.store.schema import rows
 from relay.store.sqlite import SqlitePartition
-from relay.store.state import NO_LOG, SEQ_MASK, Changes, LogEnd, Original, ProducerEnd, View
+from relay.store.state import NO_LOG, Changes, LogEnd, Original, ProducerEnd, View
 from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import ALICE, BOB, NOW_MS, append, message, messages, open_partition
 
@@ -92,13 +91,8 @@ def test_a_first_message_begins_a_room() -> None:
     assert states.unpack(packed).created == 1
 
 
-@pytest.mark.parametrize("why", ["packing", "full"])
-def test_a_message_that_cannot_be_stored_begins_no_room(why: str) -> None:
+def test_a_message_that_cannot_be_stored_begins_no_room() -> None:
     """Its create entry would be committed, and told to nobody. The next one begins it."""
-    ended = states.applied(Room(), events.Created(Kind.PUBLIC, True, b"r" * 32), "alice", 1)
-    ended = states.applied(ended, events.Deleted(""), "alice", 2)
-    seq = SEQ_MASK - 1 if why == "full" else 7
-    log = LogEnd(3, EPOCH, 1, seq, NOW_MS, 2, guarded=True, packed_state=states.pack(ended))
     batch = [message(1, b"cannot be packed"), message(1, b"can")]
 
     def pack(fields: tuple[object, ...]) -> bytes:
@@ -106,16 +100,22 @@ def test_a_message_that_cannot_be_stored_begins_no_room(why: str) -> None:
             raise ValueError
         return pack_entry(fields)
 
-    outcomes, changes = decide(view(batch, log, {}), batch, RULES, pack)
+    outcomes, changes = decide(view(batch, NO_LOG.copy(), {}), batch, RULES, pack)
     assert isinstance(outcomes[0], LogRefused)
-    if why == "full":
-        assert isinstance(outcomes[1], LogRefused)
-        assert (changes.entries, changes.states) == ([], {})
-        return
     began = outcomes[1]
     assert isinstance(began, Began)
-    assert (began.first.seq, began.seq) == (8, 9)
+    assert (began.first.seq, began.seq) == (1, 2)
     assert len(changes.entries) == 2
+
+
+def test_a_message_behind_the_end_of_a_room_is_refused() -> None:
+    """What was meant for the room that was begins no public one of its name."""
+    ended = states.applied(Room(), events.Created(Kind.PRIVATE, True, b"r" * 32), "alice", 1)
+    ended = states.applied(ended, events.Deleted(""), "alice", 2)
+    log = LogEnd(3, EPOCH, 1, 7, NOW_MS, 2, guarded=True, packed_state=states.pack(ended))
+    (outcome,), changes = decide(view([message(1)], log, {}), [message(1)], RULES)
+    assert isinstance(outcome, Denied)
+    assert (changes.entries, changes.states) == ([], {})
 
 
 def test_rights_are_judged_in_the_order_of_the_log() -> None:

@@ -157,3 +157,4 @@ def test_a_worker_that_comes_later_has_the_new_settings(relay: Relay, file: Path
             return watcher.total("relay_refused_total", "rooms") > 0
 
         wait_until(refused, "a room that is refused")
+        ann.close(timeout=0)  # it would be sent again in a minute

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
+from relay.chat.accounts import chain, links
 from relay.client.aio import Client
 from relay.client.events import LogEntry
 from relay.terminal.chat import Chat
 from relay.wire import envelopes as wire
 from tests.support.cluster import run_relay
 from tests.support.fake_server import WAIT_S, FakeConnection, FakeServer
+from tests.support.pair import server_key
+from tests.vectors.accounts import key, signed
 
 EPOCH = b"e" * 8
 FAR = 10**15
@@ -26,7 +31,8 @@ class Notices:
         self.came = asyncio.Event()
 
     async def message(self, message: LogEntry, label: str = "") -> None:
-        """None comes."""
+        """Keep who it is from."""
+        self.notice(label)
 
     def notice(self, text: str) -> None:
         """Keep it."""
@@ -114,3 +120,59 @@ async def test_a_search_without_end() -> None:
         async with Client(server.address, name="~alice") as client:
             await Chat(client, "lobby", screen).run(typed(), 0)
     assert any(f"before number {FAR - 400} " in one for one in screen.told)
+
+
+async def test_devices_that_contradict_are_accepted_by_a_person(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Shown first, then by the code of exactly that list; until then each message is marked."""
+    monkeypatch.setenv("RELAY_KEYS", str(tmp_path / "keys"))
+    server_id = hashlib.sha256(server_key().spki).digest()
+    phone, other = key("a"), key("b")
+    before, now = (
+        [signed(chain.root_body(server_id, "alice", b"n" * 16, one.public), one)]
+        for one in (phone, other)
+    )
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        join = connection.wait_for(wire.Join)
+        connection.send_envelopes(wire.Joined(join.request, "lobby", EPOCH, 0, EPOCH, 0))
+        for seq, (device, packed) in enumerate(((phone, before), (other, now), (other, now)), 1):
+            key_id = links.key_id(device.public)
+            connection.send_envelopes(
+                wire.EntryMessage(
+                    "lobby", EPOCH, seq, seq - 1, 1, "alice", key_id, b"p" * 16, seq, 0,
+                    "text/plain", b"hi",
+                )
+            )  # fmt: skip
+            if seq < 3:
+                asked = connection.wait_for(wire.Devices)
+                connection.send_envelopes(wire.Chain(asked.request, "alice", packed, True))
+        for _ in range(3):
+            asked = connection.wait_for(wire.Devices)
+            connection.send_envelopes(wire.Chain(asked.request, "alice", now, True))
+        connection.read_to_end()
+
+    async def until(text: str) -> str:
+        async with asyncio.timeout(WAIT_S):
+            while True:
+                for one in screen.told:
+                    if text in one:
+                        return one
+                screen.came.clear()
+                await screen.came.wait()
+
+    async def typed() -> AsyncIterator[str]:
+        await until("alice (unverified)")
+        yield "/accept @alice"
+        told = await until("/accept alice ")
+        yield f"/accept alice {told.rpartition(' ')[2]}"
+        await until("are accepted")
+
+    screen = Notices()
+    with FakeServer(script) as server:
+        async with Client(server.address, name="~reader") as client:
+            await Chat(client, "lobby", screen).run(typed(), 0)
+    assert screen.told.count("alice (unverified)") >= 2
+    assert any(one.startswith("before: account") for one in screen.told)

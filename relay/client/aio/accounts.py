@@ -9,7 +9,14 @@ from relay.chat.accounts import requests
 from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind
 from relay.client import account_calls, arguments, lists
-from relay.client.account_calls import INVITATION_DAYS, Change, Devices, OpenInvitation, User
+from relay.client.account_calls import (
+    INVITATION_DAYS,
+    Change,
+    DeviceChange,
+    Devices,
+    OpenInvitation,
+    User,
+)
 from relay.client.aio.calls import AsyncCalls
 from relay.client.chat_state import Read
 from relay.client.device_key import DeviceKey
@@ -43,6 +50,48 @@ class AsyncAccounts(AsyncCalls):
         if name is None:
             labels = await self._ask_account("", requests.Show(), timeout, account_calls.labels)
         return account_calls.as_devices(last, labels)
+
+    async def device_change(
+        self, name: str, *, timeout: float | None = None
+    ) -> DeviceChange | None:
+        """Return how somebody's devices contradict what was seen of them; None: they do not.
+
+        Until ``accept_devices`` all that comes of this sender has a ``doubt``.
+
+        Args:
+            name: whose.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            DeviceChainError: the server gave a false list, which nobody can accept.
+            Refused: NotRegistered, ...
+            TimedOut: no answer in time.
+            ClientError: the client has ended.
+        """
+        chains, _ = await self._links(account_calls.checked_name(name), timeout)
+        found = self._chat.senders.pins.contradiction(chains)
+        return account_calls.device_change(found, chains[-1])
+
+    async def accept_devices(self, change: DeviceChange, *, timeout: float | None = None) -> None:
+        """Accept devices that contradict what was seen: a person has made sure whose they are.
+
+        Exactly these: if the server shows others by now, those are doubtful again.
+
+        Args:
+            change: from ``device_change``.
+            timeout: seconds; None: no limit.
+
+        Raises:
+            DeviceChainError: they are one's own, and the account was not begun anew.
+            Refused: NotRegistered, ...
+            TimedOut: no answer in time; they are accepted all the same.
+            ClientError: the client has ended.
+        """
+        self._check_started()
+        timeout = arguments.seconds_or_none("timeout", timeout)
+        who, pin = account_calls.accepted(change)
+        self._chat.senders.accept(who, pin)
+        await self._device_chain(who, timeout)
 
     async def approve_device(self, key: str, *, timeout: float | None = None) -> None:
         """Approve a new device of one's own account; it finishes by itself (``relay device``).
@@ -262,12 +311,15 @@ class AsyncAccounts(AsyncCalls):
         )
 
     async def _device_chain(self, name: str, timeout_s: float | None) -> Chain:
+        chains, packed = await self._links(name, timeout_s)
+        self._chat.hold_chain(packed, chains)
+        return chains[-1]
+
+    async def _links(self, name: str, timeout_s: float | None) -> tuple[list[Chain], list[bytes]]:
         packed = await self._in_parts(lists.links(name), timeout_s)
         server = self.server_id
         assert server is not None
-        chains = account_calls.read_chain(packed, name, server_id_bytes(server))
-        self._chat.hold_chain(packed, chains)
-        return chains[-1]
+        return account_calls.read_chain(packed, name, server_id_bytes(server)), packed
 
     async def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
         """Ask one question after the other; ``timeout_s`` is for each."""

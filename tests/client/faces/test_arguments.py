@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from relay.chat.entries import Cursor
+from relay.client.account_calls import DeviceChange, DeviceList
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.device_key import DeviceKey, public_text
@@ -151,6 +152,8 @@ def test_administration(connect: Connect) -> None:
 
 MESSAGE = Message("lobby", b"epoch...", 1, 0, 0, "ann", b"", b"producer", 1, 0, "", b"")
 KEY = public_text(DeviceKey.generate().public)
+_LIST = DeviceList(b"r" * 32, 0, b"r" * 32)
+CHANGE = DeviceChange("somebody", "", _LIST, _LIST, ())
 TIMED: dict[str, tuple[Any, ...]] = {
     "connect": (), "close": (), "join": ("lobby",), "leave": ("lobby",), "who": ("lobby",),
     "history": ("lobby",), "send": ("lobby", "x"), "post": ("lobby", "x"), "flush": (),
@@ -166,6 +169,7 @@ TIMED: dict[str, tuple[Any, ...]] = {
     "mark_read": (MESSAGE,), "read_marks": (), "block": ("somebody",), "unblock": ("somebody",),
     "preferences": (), "set_preferences": (), "last_seen": ("somebody",),
     "export": (), "delete_account": (),
+    "device_change": ("somebody",), "accept_devices": (CHANGE,),
 }  # fmt: skip
 """Every method that waits, with what it needs besides."""
 

@@ -5,9 +5,12 @@ It holds the server's key, so nothing of the connection is wrong; what it cannot
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +19,7 @@ from relay.chat.accounts.links import Kind
 from relay.client.events import DeviceWarning, Message
 from relay.wire import envelopes as wire
 from relay.wire.device_keys import PrivateDeviceKey, verify
-from tests.client.faces.adapters import WAIT_S, Face
+from tests.client.faces.adapters import WAIT_S, AioFace, Face
 from tests.support.fake_server import FakeConnection, FakeServer
 from tests.support.pair import server_key
 from tests.vectors.accounts import key, signed
@@ -77,6 +80,41 @@ def script(
     return run
 
 
+def shows(
+    messages: list[PrivateDeviceKey], packed: list[bytes], *, answers: bool = True
+) -> Callable[[FakeConnection], None]:
+    """Messages of alice, each of a device, in the room and in its history; one chain all along."""
+
+    def run(connection: FakeConnection) -> None:
+        connection.log_in()
+        entries = [
+            wire.EntryMessage(
+                "lobby", EPOCH, seq, seq - 1, 1, "alice", links.key_id(device.public), b"p" * 16,
+                seq, 0, "text/plain", b"hi",
+            )
+            for seq, device in enumerate(messages, 1)
+        ]  # fmt: skip
+        with contextlib.suppress(OSError):
+            while connection.read():
+                heard, connection.heard = connection.heard, []
+                for asked in heard:
+                    if isinstance(asked, wire.Join):
+                        connection.send_envelopes(
+                            wire.Joined(asked.request, "lobby", EPOCH, 0, EPOCH, len(entries)),
+                            *entries,
+                        )
+                    elif isinstance(asked, wire.Devices) and answers:
+                        connection.send_envelopes(wire.Chain(asked.request, "alice", packed, True))
+                    elif isinstance(asked, wire.Devices):
+                        return
+                    elif isinstance(asked, wire.History):
+                        connection.send_envelopes(
+                            wire.Page(asked.request, "lobby", 1, True, entries)
+                        )
+
+    return run
+
+
 def warnings(face: Face, count: int) -> Iterator[str]:
     """Take events until so many warnings have come; the messages come in any case."""
     while count:
@@ -123,4 +161,89 @@ def test_a_new_device_that_is_proved_is_silent(face: Connect) -> None:
             while not isinstance(event := one.next(WAIT_S), Message):
                 assert event is not None
                 assert not isinstance(event, DeviceWarning)
+        one.close()
+
+
+def doubts(face: Face, count: int) -> list[str]:
+    """Return what so many messages that came are marked with."""
+    found: list[str] = []
+    while len(found) < count:
+        event = face.next(WAIT_S)
+        assert event is not None, "no message"
+        if isinstance(event, Message):
+            found.append(event.doubt)
+    return found
+
+
+def called(face: Face, name: str, *args: object) -> Any:  # noqa: ANN401
+    """Call a method of the client of either face."""
+    result = getattr(face.client, name)(*args)
+    return face._run(result) if isinstance(face, AioFace) else result
+
+
+@pytest.mark.parametrize(
+    ("device", "packed", "output"),
+    [
+        (THIEF, STOLEN, "contradicts"),
+        (THIEF, begun(THIEF), "begun anew"),
+        (PHONE, ONE, "lost, or hides"),
+    ],
+    ids=["forked", "anew", "rolled-back"],
+)
+def test_what_contradicts_is_marked_until_a_person_accepts_it(
+    face: Connect, device: PrivateDeviceKey, packed: list[bytes], output: str
+) -> None:
+    """Every message, in every program, the first one too; what is accepted is what was shown."""
+    false = shows([device, device], packed)
+    scripts = iter([shows([PHONE], TWO), false, false, false, shows([PHONE, LAPTOP], TWO)])
+    with FakeServer(lambda connection: next(scripts)(connection)) as server, ExitStack() as ends:
+
+        def program() -> Face:
+            one = face(server.address, "reader")
+            ends.callback(one.close)
+            one.connect()
+            one.join("lobby")
+            return one
+
+        one = program()
+        assert doubts(one, 1) == [""]
+        called(one, "devices", "alice")
+        one.close()
+        one = program()
+        assert all(output in doubt for doubt in doubts(one, 2))
+        one.close()
+        one = program()
+        page = one.history("lobby")
+        assert all(output in entry.doubt for entry in page.entries)
+        change = called(one, "device_change", "alice")
+        assert output in change.detail
+        known, shown = (chain.read(some, verify)[-1].pin for some in (TWO, packed))
+        assert (tuple(change.before), tuple(change.now)) == (tuple(known), tuple(shown))
+        called(one, "accept_devices", change)
+        assert called(one, "device_change", "alice") is None
+        assert doubts(one, 2) == ["", ""]
+        one.close()
+        one = program()
+        assert doubts(one, 2) == ["", ""]
+        one.close()
+        if output != "lost, or hides":
+            one = program()
+            assert all(doubts(one, 2)), "the other one is doubtful now"
+            one.close()
+
+
+def test_a_server_that_hangs_up_instead_of_an_answer_proves_nothing(face: Connect) -> None:
+    scripts = iter([shows([PHONE], TWO), shows([THIEF], TWO, answers=False), shows([], STOLEN)])
+    with FakeServer(lambda connection: next(scripts)(connection)) as server:
+        one = face(server.address, "reader")
+        one.connect()
+        one.join("lobby")
+        assert doubts(one, 1) == [""]
+        called(one, "devices", "alice")
+        one.close()
+        one = face(server.address, "reader")
+        one.connect()
+        one.join("lobby")
+        assert doubts(one, 1) != [""]
+        assert "contradicts" in next(warnings(one, 1))
         one.close()

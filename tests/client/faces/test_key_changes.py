@@ -187,6 +187,7 @@ def test_an_announcement_stays_with_the_files(face: Connect, policy: KeyPolicy) 
         one = face(running.address, "alice", key_policy=policy, reconnect=False)
         one.connect()
         ended(one)
+        one.close()  # it is written beside the loop
         again = face(running.address, "alice", key_policy=policy)
         again.connect()
         assert again.client.server_id == OLD
