@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Final
 
 import click
@@ -17,6 +18,7 @@ from relay.cli.room_options import AGE, MESSAGES, SIZE
 from relay.cli.who import Who, who_options
 from relay.client.account_calls import Preferences, Writers
 from relay.client.aio import Client
+from relay.client.refusals import NotAllowed
 from relay.terminal.notices import choices
 from relay.terminal.room_notices import keep_words
 from relay.terminal.screens import stderr_notice
@@ -200,6 +202,9 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
                     alone.append(room.name)
         if alone:
             stderr_notice(f"you are the only owner of {', '.join(alone)}: they will have none")
+        with contextlib.suppress(NotAllowed):  # who may ask is an operator
+            if (await client.user(client.name)).operator:
+                stderr_notice("you are an operator: if there is no other, nobody will be one")
         handles.append(client.name)
         return Exit.OK
 

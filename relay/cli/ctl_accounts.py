@@ -20,17 +20,21 @@ from relay.cli.printing import print_json, print_line
 from relay.cli.room import confirm_change as confirm_room_change
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.text_argument import TextCommand
-from relay.cli.user import DONE
+from relay.cli.user import DONE, known
 from relay.cli.user import confirm_change as confirm_account_change
 from relay.client import account_calls, room_calls
 from relay.client.account_calls import INVITATION_DAYS
 from relay.terminal.room_notices import info_lines
+from relay.terminal.screens import stderr_notice
 
 ACCOUNT_ACTIONS: Final = ("show", "add", "disable", "enable", "reset", "rm", "promote", "demote")
 ROOM_ACTIONS: Final = (
     "show",
     *(word for word in get_args(room_calls.RoomAction) if word not in ("enter", "leave")),
 )
+ENDS_OPERATOR: Final = ("demote", "disable", "reset", "rm")
+USERS: Final = 1000
+"""Accounts that are asked for at once."""
 _Found = Callable[[], Server]
 
 
@@ -64,9 +68,7 @@ def user(
     """
     handle = checked_name(name) or name
     if action == "show":
-        shown_user = account_calls.as_user(
-            handle, _ask(found(), "user", handle, of_accounts.pack(of_accounts.Show()))
-        )
+        shown_user = known(_user(found(), handle))
         document = user_object(shown_user)
         lines = [
             f"{handle} {shown_user.state}{' operator' if shown_user.operator else ''}",
@@ -75,13 +77,33 @@ def user(
         _print(document, lines, as_json)
         return Exit.OK
     confirm_account_change(action, handle, yes=yes)
+    was_operator = action in ENDS_OPERATOR and _user(found(), handle).operator
     what = {"rm": "remove", "add": "add-operator" if operator else "add"}.get(action, action)
     request, invitation = account_calls.change(what, days)
     _ask(found(), "user", handle, of_accounts.pack(request))
     document = {"name": handle, "done": action, "invitation": invitation}
     lines = [f"{handle} {DONE[action]}", *([] if invitation is None else [invitation])]
     _print(document, lines, as_json)
+    if was_operator and not _operator_is_left(found()):
+        stderr_notice("no operator is left: relay ctl user promote NAME makes one")
     return Exit.OK
+
+
+def _user(server: Server, name: str) -> account_calls.User:
+    content = _ask(server, "user", name, of_accounts.pack(of_accounts.Show()))
+    return account_calls.as_user(name, content)
+
+
+def _operator_is_left(server: Server) -> bool:
+    """Tell whether any account that can log in is an operator's."""
+    after = ""
+    while True:
+        answer = server.ask("users", limit=USERS, after=after)
+        if any(one["operator"] and one["state"] == "active" for one in answer["items"]):
+            return True
+        if not answer["items"] or not answer["more"]:
+            return bool(answer["missing"])  # who does not answer may have one
+        after = answer["items"][-1]["name"]
 
 
 @click.command(cls=TextCommand, example="topic ROOM -- TEXT", undone="nothing was changed")

@@ -18,9 +18,9 @@ from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.events import Control, Edit, HistoryPage, LogEntry, Message, SearchPage
-from relay.client.lists import is_last_page
+from relay.client.lists import EMPTY_PAGES_MAX, is_last_page
 from relay.terminal.earlier import ENTRIES_PER_MESSAGE_MAX
-from relay.terminal.notices import not_indexed
+from relay.terminal.notices import looked_back_to, not_indexed
 from relay.terminal.output import Output
 from relay.terminal.recent import Recent, numbered
 from relay.terminal.screens import PlainScreen, stderr_notice
@@ -114,14 +114,15 @@ async def _entries(
     client: Client, room: str, words: str | None, before: int | None, count: int, head: int
 ) -> AsyncIterator[LogEntry]:
     """Yield entries, the newest first; ``head``: of the room, when it was joined."""
-    end = False
+    end, empty = False, 0
     while not end:
         page: HistoryPage | SearchPage
         if words is None:
             most = min(max(count, LAST), limits.PAGE_ENTRIES_MAX)
+            most = limits.PAGE_ENTRIES_MAX if empty else most
             page = await client.history(room, before=before, count=most)
         else:
-            most = min(count, limits.SEARCH_COUNT_MAX)
+            most = limits.SEARCH_COUNT_MAX if empty else min(count, limits.SEARCH_COUNT_MAX)
             page = await client.search(room, words, before=before, count=most)
             if page.indexed < min(head, (before or head + 1) - 1):
                 stderr_notice(not_indexed(page.indexed))
@@ -131,6 +132,10 @@ async def _entries(
         for one in shown[::-1] if words is None else shown:
             yield one
         end, before = is_last_page(page, before), page.next
+        empty = 0 if shown else empty + 1
+        if empty == EMPTY_PAGES_MAX and not end:
+            stderr_notice(f"{looked_back_to(before)}; --before {before} goes on")
+            return
 
 
 async def _print(

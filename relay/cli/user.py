@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from relay.chat.accounts import requests
-from relay.chat.names import INBOX_PREFIX
+from relay.chat.names import INBOX_PREFIX, normal
 from relay.cli.confirming import YES, confirm
 from relay.cli.connecting import run_connected
-from relay.cli.exits import Exit
+from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.invite import DATA, DAYS, offline
 from relay.cli.json_lines import user_object
@@ -35,6 +35,12 @@ LOST: Final = {
     "reset": "All devices of {name} will be no devices of it any more",
 }
 """What cannot be taken back, by the command; somebody is asked first."""
+OWN: Final = {
+    "demote": "Your account {name} will be no operator's any more",
+    "disable": "Your account {name} will be disabled, and all its sessions end",
+}
+"""What an operator cannot take back where it is about themselves, at a server: another operator
+can, if there is one, or who runs the machine. Who does it to others stays an operator."""
 
 
 @click.group(cls=CommandGroup)
@@ -81,12 +87,12 @@ def show(target: Target | None, who: Who, data: Path | None, as_json: bool, user
     tell = _object if as_json else _block
     if data is not None:
         with offline(data) as accounts:
-            tell(_shown(accounts, checked_name(user)))
+            tell(known(_shown(accounts, checked_name(user))))
         return Exit.OK
     assert target is not None
 
     async def use(client: Client) -> int:
-        tell(await client.user(user))
+        tell(known(await client.user(user)))
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -112,6 +118,18 @@ def _changing(name: str, change: Change, help_text: str, *, invites: bool = Fals
             _done(user, name, invitation, as_json)
             return Exit.OK
         assert target is not None
+        if name in OWN and not yes:
+            own: list[str] = []
+
+            async def ask(client: Client) -> int:
+                own.append(client.name)
+                return Exit.OK
+
+            code = run_connected(target, who, ask)  # no connection stays while a person is asked
+            if code != Exit.OK:
+                return code
+            if normal(user) == normal(own[0]):
+                confirm(OWN[name].format(name=user), user, yes=yes)
 
         async def use(client: Client) -> int:
             _done(user, name, await client.change_user(user, what, days=days), as_json)
@@ -123,7 +141,7 @@ def _changing(name: str, change: Change, help_text: str, *, invites: bool = Fals
     made: Callable[..., Any] = function
     if invites:
         made = DAYS(made)
-    if name in LOST:
+    if name in LOST or name in OWN:
         made = YES(made)
     if change == "add":
         made = click.option("--operator", is_flag=True, help="The account is an operator's.")(made)
@@ -157,6 +175,13 @@ DONE: Final = {
 
 def _shown(accounts: OfflineAccounts, name: str) -> User:
     return account_calls.as_user(name, accounts.ask(INBOX_PREFIX + name, requests.Show()))
+
+
+def known(user: User) -> User:
+    """Return an account that there is, or was. Raises CommandError for any other."""
+    if user.state == "none":
+        raise CommandError(f"there is no account {harmless_name(user.name)!r}")
+    return user
 
 
 def confirm_change(what: str, name: str, *, yes: bool) -> None:

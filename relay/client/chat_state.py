@@ -47,7 +47,7 @@ class ChatState:
     def __init__(self, options: Options) -> None:
         self._inbox = arguments.own_inbox(options.name)
         self.next_key = NextKeyProof(options.random_bytes)
-        self.requests = Requests()
+        self.requests = Requests(options.retry_timeout_s)
         doubts = Doubts()
         self.rooms = FollowedRooms(self.requests, doubts)
         self.queue = self.rooms.queue

@@ -29,6 +29,11 @@ from relay.errors import EnvelopeError
 if TYPE_CHECKING:
     from relay.client.chat_state import ChatState, Read
 
+EMPTY_PAGES_MAX: Final = 200
+"""Pages of a history or a search, one after the other, that have nothing to be shown: so many are
+asked for at once. A page of a search looks at 65,536 entries, or at as many that have the words as
+were asked for, which may all be erased, or be with somebody else. A false server's lead on forever,
+each a little lower."""
 BEHIND_ALL: Final = "~"
 """No name of a room begins with this, or with what comes after it."""
 Result = TypeVar("Result")

@@ -115,7 +115,12 @@ class UnknownOutcome(Refused):
 
 
 class Busy(Refused):
-    """The server cannot keep up with the room."""
+    """The server cannot keep up with the room, or too much is asked for.
+
+    A request is asked again for 10 seconds, or for ``retry_timeout_s`` if that is more; this is
+    raised as soon as the server wants a longer wait. A send waits as long as it takes, or for
+    ``retry_timeout_s``.
+    """
 
     @property
     def retry_after_s(self) -> float:
@@ -126,8 +131,8 @@ class Busy(Refused):
 class Unavailable(Refused):
     """What the server has stored of the room or the account can be neither read nor written now.
 
-    A request is asked again for 10 seconds before this is raised. A send waits as long as it takes,
-    or for ``retry_timeout_s``; then it is not known whether it is stored.
+    A request is asked again as after ``Busy`` before this is raised. A send waits as long as it
+    takes, or for ``retry_timeout_s``; then it is not known whether it is stored.
     """
 
     @property

@@ -1,8 +1,8 @@
 """Requests by number: JOIN, LEAVE, WHO, HISTORY, SEARCH and their answers.
 
 All of them can be asked again without harm, so a lost connection, BUSY and UNAVAILABLE only delay
-them; the caller sees the final answer. UNAVAILABLE is that when it lasts: nobody waits without a
-word for a disk that somebody has to mend.
+them; the caller sees the final answer. BUSY and UNAVAILABLE are that when they last: nobody waits
+without a word for a disk that somebody has to mend, or for a server that has never time.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error
 
 RETRY_S_MIN: Final = 0.05
-UNAVAILABLE_S_MAX: Final = 10.0
-"""How long a caller's request is asked again after the first UNAVAILABLE: a home that moves to
-another worker is there sooner. What the client asks by itself (to follow a room again), it asks
-until it is answered."""
+RETRY_S: Final = 10.0
+"""How long a caller's request is asked again after the first BUSY or UNAVAILABLE, at least: a home
+that moves to another worker is there sooner, and so is the time of an account that asks for much.
+What the client asks by itself (to follow a room again), it asks until it is answered."""
 AGAIN: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 
 
@@ -42,10 +42,17 @@ class Requests:
     """Requests without an answer."""
 
     __slots__ = (
-        "_asked", "_open", "_out", "_outcomes", "_unavailable_since", "_waiting", "next_number",
+        "_asked", "_open", "_out", "_outcomes", "_refused_since", "_retry_s", "_waiting",
+        "next_number",
     )  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, retry_timeout_s: float | None = None) -> None:
+        """Begin without one.
+
+        Args:
+            retry_timeout_s: for how long a caller's request is asked again, if that is more than
+                ``RETRY_S``.
+        """
         self.next_number = 1
         self._open: dict[int, Request] = {}
         self._asked: dict[int, ClientEnvelope] = {}
@@ -53,8 +60,10 @@ class Requests:
         self._out: list[ClientEnvelope] = []
         self._waiting: dict[int, float] = {}
         """When requests are to be asked again, by their number."""
-        self._unavailable_since: dict[int, float] = {}
-        """By the number of a request that was answered with UNAVAILABLE."""
+        self._refused_since: dict[int, float] = {}
+        """By the number of a request: of a caller's since the first BUSY or UNAVAILABLE, of the
+        client's own since the first UNAVAILABLE."""
+        self._retry_s = max(RETRY_S, retry_timeout_s or 0.0)
         self._outcomes: list[Outcome] = []
 
     def ask(self, request: Request) -> None:
@@ -92,24 +101,26 @@ class Requests:
 
     def forget(self, number: int) -> Request | None:
         """Return and forget the request with a number; None: there is none (any more)."""
-        self._unavailable_since.pop(number, None)
+        self._refused_since.pop(number, None)
         self._asked.pop(number, None)
         return self._open.pop(number, None)
 
     def refused(self, error: Error, now: float) -> Request | None:
         """Return the request that is refused for good; None when it is to be asked again."""
-        if error.code in AGAIN and error.request in self._open and not self._lasts(error, now):
+        if error.code in AGAIN and error.request in self._open:
             wait_s = max(min(error.arg, limits.RETRY_MS_MAX) / 1000, RETRY_S_MIN)
-            self._waiting.setdefault(error.request, now + wait_s)
-            return None
+            if not self._lasts(error, now, now + wait_s):
+                self._waiting.setdefault(error.request, now + wait_s)
+                return None
         return self.forget(error.request)
 
-    def _lasts(self, error: Error, now: float) -> bool:
-        """Tell whether a caller has waited long enough for a store that is not there."""
-        if error.code != ErrorCode.UNAVAILABLE:
+    def _lasts(self, error: Error, now: float, again_at: float) -> bool:
+        """Tell whether a caller would wait too long if it were asked again then."""
+        of_caller = self._open[error.request].token is not None
+        if not of_caller and error.code != ErrorCode.UNAVAILABLE:
             return False
-        since = self._unavailable_since.setdefault(error.request, now)
-        return self._open[error.request].token is not None and now - since >= UNAVAILABLE_S_MAX
+        since = self._refused_since.setdefault(error.request, now)
+        return of_caller and again_at - since > self._retry_s
 
     def waits_anew(self, error: Error) -> bool:
         """True if what the client asks by itself waits for a store, which the caller may not know.
@@ -121,7 +132,7 @@ class Requests:
             error.code == ErrorCode.UNAVAILABLE
             and request is not None
             and request.token is None
-            and error.request not in self._unavailable_since
+            and error.request not in self._refused_since
         )
 
     def answer(self, token: object, result: object) -> None:
@@ -171,7 +182,7 @@ class Requests:
     def offline(self) -> None:
         """Nothing leaves and nothing comes until the next connection."""
         self._waiting.clear()
-        self._unavailable_since.clear()
+        self._refused_since.clear()
         self._out.clear()
 
     def drain(self) -> list[ClientEnvelope]:

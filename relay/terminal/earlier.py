@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from relay import limits
 from relay.client.aio import Client
 from relay.client.events import LogEntry, Message, RoomChanged
-from relay.client.lists import is_last_page
-from relay.terminal.notices import not_indexed, number_of_messages
+from relay.client.lists import EMPTY_PAGES_MAX, is_last_page
+from relay.terminal.notices import looked_back_to, not_indexed, number_of_messages
 from relay.terminal.screens import Screen
 from relay.terminal.shown import Shown
 
@@ -57,12 +57,14 @@ class Earlier:
         """
         before = (self.first_seq or None) if target == self._room else None
         entries: list[LogEntry | RoomChanged] = []
-        end, missing = False, count
-        while missing > 0 and not end and len(entries) < count * ENTRIES_PER_MESSAGE_MAX:
+        end, missing, empty = False, count, 0
+        most_entries = count * ENTRIES_PER_MESSAGE_MAX
+        while missing > 0 and not end and len(entries) < most_entries and empty < EMPTY_PAGES_MAX:
             most = min(max(missing, _PAGE_MIN), limits.PAGE_ENTRIES_MAX)
             page = await self._client.history(target, before=before, count=most)
             entries[:0] = page.entries
             missing = count - _messages(entries)
+            empty = 0 if page.entries else empty + 1
             end, before = is_last_page(page, before), page.next
         while missing < 0:  # begin with the first message that was asked for
             missing += isinstance(entries.pop(0), Message)
@@ -109,8 +111,8 @@ class Earlier:
             self._screen.notice(f"there are no older messages with: {search.words}")
             return
         found: list[LogEntry] = []
-        before, end = search.before, False
-        while not end and len(found) < _FOUND_MAX:
+        before, end, empty = search.before, False, 0
+        while not end and len(found) < _FOUND_MAX and empty < EMPTY_PAGES_MAX:
             count = _FOUND_MAX - len(found)
             page = await self._client.search(
                 search.target, search.words, before=before, count=count
@@ -118,8 +120,13 @@ class Earlier:
             if before is None:
                 await self._tell_what_is_missing(search.target, page.indexed)
             found += page.entries
+            empty = 0 if page.entries else empty + 1
             end, before = is_last_page(page, before), page.next
         self._search = search._replace(before=None if end else before)
+        if before and not end and empty == EMPTY_PAGES_MAX:
+            self._screen.notice(f"{looked_back_to(before)}; /search goes on")
+            if not found:
+                return
         if not found:
             older = "older " if search.before else ""
             self._screen.notice(f"there are no {older}messages with: {search.words}")

@@ -18,6 +18,7 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
+from relay.client.lists import EMPTY_PAGES_MAX
 from relay.terminal.room_notices import change_notice
 from relay.terminal.text import harmless_name, quoted
 
@@ -146,6 +147,13 @@ def person(name: str, display: str) -> str:
 def not_indexed(indexed: int) -> str:
     """Return what a search tells that has not looked at all messages."""
     return f"the search index is behind: messages after number {indexed} were not looked at"
+
+
+def looked_back_to(seq: int) -> str:
+    """Return what is told where a search was given up that found nothing for long."""
+    return (
+        f"nothing was found in {EMPTY_PAGES_MAX} pages: messages before number {seq} are not read"
+    )
 
 
 def choices(found: Preferences) -> str:

@@ -239,17 +239,28 @@ def _unverified_until_accepted(address: str) -> None:
     assert "nothing contradicts" in done("device", "accept", address, "bob")
 
 
-def test_what_operators_do_to_themselves(by_invitation: Relay) -> None:
+def test_what_operators_do_to_themselves(by_invitation: Relay, tmp_path: Path) -> None:
     """It succeeds, and a reset prints the way back in, though the session that asks ends by it."""
     address, more = by_invitation.address, ["--data", str(by_invitation.data)]
     an_operator(by_invitation)
     token = token_in(done("user", "reset", address, "opera", "--yes"))
     done("register", address, "--name", "opera", "--invitation", token)
-    assert "opera is no operator" in done("user", "demote", address, "opera")
+    for change in ("demote", "disable"):
+        assert "give --yes" in done("user", change, address, "Opera", status=2)
+    assert "opera active operator" in done("user", "show", address, "opera")
+    assert "opera is no operator" in done("user", "demote", address, "opera", "--yes")
     assert "NOT_ALLOWED" in done("user", "list", address, status=1)
     done("ctl", *more, "user", "promote", "opera")
-    assert "opera is disabled" in done("user", "disable", address, "opera")
+    assert "opera is disabled" in done("user", "disable", address, "opera", "--yes")
     done("ctl", *more, "user", "enable", "opera")
+    assert "no operator is left" in done("ctl", *more, "user", "disable", "opera")
+    done("ctl", *more, "user", "enable", "opera")
+    for asked in (("ctl", *more, "user", "show"), ("user", "show", address)):
+        assert "there is no account 'nobody'" in done(*asked, "nobody", status=1)
+    token, keys = token_in(done("user", "add", address, "carl", "--operator")), tmp_path / "carl"
+    done("register", address, "--name", "carl", "--invitation", token, keys=keys)
+    said = done("account", "delete", address, "--yes", keys=keys)
+    assert "you are an operator: if there is no other" in said
     assert "opera is removed" in done("user", "rm", address, "opera", "--yes")
 
 

@@ -26,7 +26,7 @@ from relay.client.events import (
     Unfollowed,
 )
 from relay.client.pending_sends import Offer
-from relay.client.refusals import AlreadyJoined, NameInvalid, NotAMember
+from relay.client.refusals import REFUSALS, AlreadyJoined, NameInvalid, NotAMember
 from relay.wire import envelopes as wire
 from relay.wire import packing
 from relay.wire.codes import ErrorCode
@@ -221,6 +221,28 @@ def test_a_request_that_is_unavailable_now_is_asked_again() -> None:
     assert link.received == []
     link.pass_time(0.2)
     assert link.heard(wire.Join) == join
+
+
+@pytest.mark.parametrize("code", [ErrorCode.BUSY, ErrorCode.UNAVAILABLE])
+@pytest.mark.parametrize(
+    ("options", "arg_ms", "asked"),
+    [({}, 4000, 3), ({}, 60_000, 1), ({"retry_timeout_s": 1}, 4000, 3),
+     ({"retry_timeout_s": 30}, 10_000, 4)],
+)  # fmt: skip
+def test_a_request_that_is_never_answered_is_over(
+    code: ErrorCode, options: dict[str, object], arg_ms: int, asked: int
+) -> None:
+    """As soon as it would wait for more than 10 seconds, or for the given time if that is more."""
+    link = Link(**options)
+    link.log_in()
+    link.state.chat.join("room", None, 0, "join")
+    link.run()
+    for time in range(asked):
+        if time:
+            link.pass_time(arg_ms / 1000)
+        assert link.results() == {}
+        link.send_envelopes(wire.Error(link.heard(wire.Join).request, int(code), arg_ms, "later"))
+    assert isinstance(link.results()["join"], REFUSALS[code])
 
 
 def test_a_store_that_cannot_be_written_is_told_once() -> None:

@@ -14,11 +14,13 @@ from relay.client.aio import Client
 from relay.client.events import LogEntry
 from relay.terminal.chat import Chat
 from relay.wire import envelopes as wire
+from tests.support.cluster import run_relay
 from tests.support.fake_server import WAIT_S, FakeConnection, FakeServer
 from tests.support.pair import server_key
 from tests.vectors.accounts import key, signed
 
 EPOCH = b"e" * 8
+FAR = 10**15
 
 
 class Notices:
@@ -67,6 +69,57 @@ async def test_a_false_list_of_devices_ends_no_chat() -> None:
         async with Client(server.address, name="~alice") as client:
             await Chat(client, "lobby", screen).run(typed(), 0)
     assert screen.told[-1].startswith("the server gave a false list of devices")
+
+
+def nothing_for_ever(connection: FakeConnection) -> None:
+    """Each page is a little below the one before, and has nothing."""
+    connection.log_in()
+    join = connection.wait_for(wire.Join)
+    connection.send_envelopes(
+        wire.Joined(join.request, join.log, EPOCH, FAR, EPOCH, FAR), wire.Live(join.log, EPOCH, FAR)
+    )
+    while True:
+        if not connection.read():
+            return
+        for asked in connection.heard:
+            if isinstance(asked, wire.Search):
+                lower = (asked.before or FAR) - 1
+                found = wire.Found(asked.request, asked.log, lower, False, FAR, [])
+                connection.send_envelopes(found)
+            elif isinstance(asked, wire.History):
+                lower = (asked.seq or FAR) - 1
+                page = wire.Page(asked.request, asked.log, lower, False, [])
+                connection.send_envelopes(page)
+        connection.heard.clear()
+
+
+@pytest.mark.parametrize("words", [["--search", "tea"], []])
+def test_pages_without_end(words: list[str]) -> None:
+    """A command that reads them ends, and tells how far it came."""
+    with FakeServer(nothing_for_ever) as server:
+        found = run_relay("history", server.address, "lobby", *words, "--name", "~alice")
+    assert found.returncode == 1
+    assert "nothing was found in 200 pages" in found.stderr
+    assert f"--before {FAR - 200} goes on" in found.stderr
+
+
+async def test_a_search_without_end() -> None:
+    """In a chat it is over, too, and can go on."""
+    screen = Notices()
+
+    async def typed() -> AsyncIterator[str]:
+        for line in ("/history 5", "/search tea", "/search"):
+            screen.told.clear()
+            yield line
+            async with asyncio.timeout(WAIT_S):
+                while not any("200 pages" in one or "no earlier" in one for one in screen.told):
+                    screen.came.clear()
+                    await screen.came.wait()
+
+    with FakeServer(nothing_for_ever) as server:
+        async with Client(server.address, name="~alice") as client:
+            await Chat(client, "lobby", screen).run(typed(), 0)
+    assert any(f"before number {FAR - 400} " in one for one in screen.told)
 
 
 async def test_devices_that_contradict_are_accepted_by_a_person(
