@@ -23,6 +23,7 @@ WITHOUT_JSON: Final = {
     "register": "as send; the key file is the result",
     "device request": "prints the line to be typed elsewhere",
     "device approve": "as send",
+    "device accept": "for people: they compare what it shows",
     "device rename": "as send",
     "device remove": "as send",
     "device passphrase": "for people",
