@@ -117,7 +117,7 @@ class UnknownOutcome(Refused):
 class Busy(Refused):
     """The server cannot keep up with the room, or too much is asked for.
 
-    A request is asked again for 10 seconds, or for ``retry_timeout_s`` if that is more; this is
+    A request is asked again for two minutes, or for ``retry_timeout_s`` if that is more; this is
     raised as soon as the server wants a longer wait. A send waits as long as it takes, or for
     ``retry_timeout_s``.
     """

@@ -17,11 +17,12 @@ from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error
 
 RETRY_S_MIN: Final = 0.05
-RETRY_S: Final = 10.0
+RETRY_S: Final[dict[int, float]] = {ErrorCode.BUSY: 120.0, ErrorCode.UNAVAILABLE: 10.0}
 """How long a caller's request is asked again after the first BUSY or UNAVAILABLE, at least: a home
-that moves to another worker is there sooner, and so is the time of an account that asks for much.
-What the client asks by itself (to follow a room again), it asks until it is answered."""
-AGAIN: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
+that moves to another worker is there sooner. A budget that is spent comes again by itself, with a
+minute of honest waiting (``limits.RETRY_MS_MAX``) for whoever asks for much at once. What the
+client asks by itself (to follow a room again), it asks until it is answered."""
+AGAIN: Final = frozenset(RETRY_S)
 
 
 class Request(NamedTuple):
@@ -63,7 +64,7 @@ class Requests:
         self._refused_since: dict[int, float] = {}
         """By the number of a request: of a caller's since the first BUSY or UNAVAILABLE, of the
         client's own since the first UNAVAILABLE."""
-        self._retry_s = max(RETRY_S, retry_timeout_s or 0.0)
+        self._retry_s = retry_timeout_s or 0.0
         self._outcomes: list[Outcome] = []
 
     def ask(self, request: Request) -> None:
@@ -120,7 +121,7 @@ class Requests:
         if not of_caller and error.code != ErrorCode.UNAVAILABLE:
             return False
         since = self._refused_since.setdefault(error.request, now)
-        return of_caller and again_at - since > self._retry_s
+        return of_caller and again_at - since > max(RETRY_S[error.code], self._retry_s)
 
     def waits_anew(self, error: Error) -> bool:
         """True if what the client asks by itself waits for a store, which the caller may not know.

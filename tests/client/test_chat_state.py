@@ -223,16 +223,22 @@ def test_a_request_that_is_unavailable_now_is_asked_again() -> None:
     assert link.heard(wire.Join) == join
 
 
-@pytest.mark.parametrize("code", [ErrorCode.BUSY, ErrorCode.UNAVAILABLE])
 @pytest.mark.parametrize(
-    ("options", "arg_ms", "asked"),
-    [({}, 4000, 3), ({}, 60_000, 1), ({"retry_timeout_s": 1}, 4000, 3),
-     ({"retry_timeout_s": 30}, 10_000, 4)],
-)  # fmt: skip
+    ("code", "options", "arg_ms", "asked"),
+    [
+        (ErrorCode.UNAVAILABLE, {}, 4000, 3),
+        (ErrorCode.UNAVAILABLE, {}, 60_000, 1),
+        (ErrorCode.UNAVAILABLE, {"retry_timeout_s": 1}, 4000, 3),
+        (ErrorCode.UNAVAILABLE, {"retry_timeout_s": 30}, 10_000, 4),
+        (ErrorCode.BUSY, {}, 60_000, 3),
+        (ErrorCode.BUSY, {"retry_timeout_s": 1}, 50_000, 3),
+        (ErrorCode.BUSY, {"retry_timeout_s": 200}, 50_000, 5),
+    ],
+)
 def test_a_request_that_is_never_answered_is_over(
     code: ErrorCode, options: dict[str, object], arg_ms: int, asked: int
 ) -> None:
-    """As soon as it would wait for more than 10 seconds, or for the given time if that is more."""
+    """As soon as it would wait for more than the time of its code, or than the given one."""
     link = Link(**options)
     link.log_in()
     link.state.chat.join("room", None, 0, "join")
