@@ -12,12 +12,12 @@ from typing import Any, Final, cast
 
 from relay.chat.rooms.events import RELAY
 from relay.client import decoding
+from relay.client.device_questions import NUMBER as OWN_NUMBER
 from relay.client.doubts import Doubts
 from relay.client.events import HistoryPage, Invited, Postponed, SearchPage, Unfollowed
 from relay.client.followed_rooms import FollowedRooms
 from relay.client.next_key import NextKeyProof
 from relay.client.refusals import describe_refusal, refused
-from relay.client.device_questions import NUMBER as OWN_NUMBER
 from relay.client.requests import AGAIN, Request, Requests
 from relay.client.senders import Senders
 from relay.client.sends import Sends
