@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +30,7 @@ from relay.client.aio import Client
 from relay.client.closes import DeviceRevoked
 from relay.client.device_key import DeviceKey, public_text
 from relay.client.key_files import KeyFiles
-from relay.client.refusals import KeyRefused, NotRegistered
+from relay.client.refusals import UNCLEAR, KeyRefused, NotRegistered, Refused
 from relay.errors import UsageError
 from relay.terminal.device_notices import change_lines, code_of
 from relay.terminal.qr_code import code_lines
@@ -326,16 +328,29 @@ def restore(target: Target, who: Who) -> int:
 
     async def use(client: Client) -> int:
         own = new_key(path, client.name)
-        try:
+        with removed_if_refused(path):
             await client.add_device(own)
-        except BaseException:
-            path.unlink()
-            raise
         print_whole(f"this is a device of {client.name} now; its key is {path}")
         return Exit.OK
 
     options = {"key": paper, "register": False}
     return run_connected(target, who._replace(key=None), use, client_options=options)
+
+
+@contextlib.contextmanager
+def removed_if_refused(path: Path) -> Iterator[None]:
+    """Remove the file of a new key when the server says that the key is none of the account's.
+
+    Of anything else, as a lost connection or Ctrl-C, it may have been accepted: it stays.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Refused) and not isinstance(error, UNCLEAR):
+            path.unlink()
+        else:
+            stderr_notice(f"this may be a device now, or not; its key is kept: {path}")
+        raise
 
 
 async def _whole(client: Client, text: str) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +15,8 @@ from relay.chat.accounts import invitation
 from relay.chat.accounts.chain import Pin
 from relay.client.device_key import DeviceKey
 from relay.client.errors import NoDeviceKey
-from relay.client.key_files import KeyFiles
+from relay.client.file_lock import locked
+from relay.client.key_files import LOCK_S, KeyFiles
 from relay.client.proof import Credentials
 from relay.errors import UsageError
 from relay.secret import Secret
@@ -99,22 +102,21 @@ class KeyChoice:
         if register is None:
             register = os.environ.get(REGISTER_VARIABLE, "") == "1"
         wanted = register or bool(self._token)
+        path = self._path(server_id)
         try:
             key, new = self._found(server_id, wanted)
+            while (
+                wanted and path is not None and not self._touched(path, new and path in files.made)
+            ):
+                key, new = self._found(server_id, wanted)  # whoever made it has removed it
         except NoDeviceKey as error:
             return Credentials(server_id, None, False, False, b"", {}, None, error)
         # A key of a file that the program has opened itself (it has a passphrase, or --key).
         self._kept = self._in_file
         pins = files.pins(server_id) if self._kept else {}
         chain = files.chain(server_id, name) if self._kept else None
-        path = self._path(server_id)
-        if wanted and path is not None:  # told to others that have made it, see ``unused``
-            with contextlib.suppress(OSError):
-                os.utime(path)
-        elif self._key is None:
+        if self._key is None and not wanted:
             files.used(server_id, name)
-        if new and path is not None and path in files.made:
-            self._made = path, _version_of(path)
         first = wanted and (new or bool(self._token) or self._register is True)
         return Credentials(server_id, key, wanted, first, self._token, pins, chain)
 
@@ -125,10 +127,32 @@ class KeyChoice:
         Another program that has taken the key from the file meanwhile has touched it: it stays.
         """
         made, self._made = self._made, None
-        if made is not None and made[1] is not None and _version_of(made[0]) == made[1]:
-            with contextlib.suppress(OSError):
-                made[0].unlink()
-                made[0].parent.rmdir()  # if it is empty: of a server that is none
+        if made is None:
+            return
+        path, version = made
+        with contextlib.suppress(OSError), _locked_beside(path):
+            if version is not None and _version_of(path) == version:
+                path.unlink()
+                path.parent.rmdir()  # if it is empty: of a server that is none
+
+    def _touched(self, path: Path, made: bool) -> bool:
+        """Tell whoever has made a file that its key is used: it stays, see ``unused``.
+
+        Returns:
+            False: the file is gone.
+        """
+        with _locked_beside(path):
+            try:
+                # Later than before, whatever the clock of the file system: the touch is seen.
+                now = max(time.time_ns(), path.stat().st_mtime_ns + 1)
+                os.utime(path, ns=(now, now))
+            except FileNotFoundError:
+                return False
+            except OSError:  # read only: whoever cannot touch it cannot remove it either
+                pass
+            if made:
+                self._made = path, _version_of(path)
+        return True
 
     def _path(self, server_id: str) -> Path | None:
         """Return where the key is; None: in no file."""
@@ -173,6 +197,24 @@ class KeyChoice:
             log.warning("%s", error)
         if own_links is not None:
             self._files.keep_chain(server_id, self._name, own_links)
+
+
+@contextlib.contextmanager
+def _locked_beside(path: Path) -> Iterator[None]:
+    """Keep the other programs that use a key file out, by a lock on its directory.
+
+    Where there is no such lock, as on Windows, nobody is kept out.
+    """
+    try:
+        descriptor = os.open(path.parent, os.O_RDONLY)
+    except OSError:
+        yield
+        return
+    try:
+        with locked(descriptor, shared=False, timeout_s=LOCK_S):
+            yield
+    finally:
+        os.close(descriptor)
 
 
 def _version_of(path: Path) -> tuple[int, int] | None:

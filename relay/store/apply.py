@@ -18,7 +18,8 @@ MARK: Final = (
     "seq=excluded.seq WHERE excluded.seq>seq"
 )
 """The later place wins, also of two epochs: a log's seq goes on in the next one. So a device that
-comes back with a place of an older epoch sets nothing back."""
+comes back with a place of an older epoch sets nothing back. Where a room has lost its end (a backup
+was restored), a mark from before stays ahead until the room has passed it."""
 SEEN: Final = (
     "INSERT INTO mark SELECT id, '', x'', ? FROM log WHERE name=? "
     "ON CONFLICT DO UPDATE SET seq=max(seq, excluded.seq)"

@@ -16,7 +16,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol, TypeVar
 
@@ -25,7 +26,7 @@ import apsw
 from relay.store import pairing
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.schema import connect_writer, pragma, rows, translated
-from relay.store.slack import WalPages, overwrite, sync
+from relay.store.slack import WalPages, overwrite, pages_of, sync
 
 PAGE_BYTES: Final = 4096
 WAL_PAGES_MAX: Final = 8 * 1024 * 1024 // PAGE_BYTES
@@ -41,6 +42,8 @@ backup: then commits are not held, for the WAL could not start over anyway. A pa
 read leaves what was committed in the last millisecond."""
 COPIES_MAX: Final = 3
 """How often it is tried: a reader that had lost the processor has read on."""
+PAGES_PER_CLEANING: Final = 4096
+"""Looked at in one go when all pages of a file are: 16 MiB, some 10 ms of a thread."""
 FORGET_S: Final = 30.0
 """How long what was erased stays in the WAL, and until the next try if that fails."""
 log = logging.getLogger("relay.store")
@@ -187,10 +190,10 @@ class Checkpointer:
                     partition.wal_pages = 0  # the next commit starts it over
                     partition.held = False
                     to_clean = pages.take()
+                    parts = all_pages_of(path) if all_pages else [to_clean]
                     try:
-                        await self._run_in_thread(
-                            lambda: clean(path, None if all_pages else to_clean)
-                        )
+                        for part in parts:  # a thread for each: commits need them meanwhile
+                            await self._run_in_thread(partial(clean, path, part))
                     except BaseException:
                         pages.found |= to_clean
                         raise
@@ -287,8 +290,22 @@ def finish(path: Path, pages: WalPages | None = None, *, truncate: bool = False)
         return progress
 
 
-def clean(path: Path, pages: set[int] | None) -> None:
-    """Overwrite what pages that were copied still hold of others (``slack``); None: all pages.
+def all_pages_of(path: Path) -> Iterator[range]:
+    """Yield the numbers of all pages of a file, some at a time: each is one piece of work.
+
+    Raises:
+        StoreError: the file cannot be read.
+    """
+    try:
+        count = pages_of(path)
+    except apsw.Error as error:
+        raise translated(error, path) from error
+    for first in range(1, count + 1, PAGES_PER_CLEANING):
+        yield range(first, min(first + PAGES_PER_CLEANING, count + 1))
+
+
+def clean(path: Path, pages: Collection[int]) -> None:
+    """Overwrite what pages that were copied still hold of others (``slack``).
 
     No other checkpoint of the file may run meanwhile.
 
@@ -296,7 +313,7 @@ def clean(path: Path, pages: set[int] | None) -> None:
         StoreError: the file cannot be read or written.
     """
     try:
-        if pages is None or pages:
+        if pages:
             overwrite(path, pages)
     except apsw.Error as error:
         raise translated(error, path) from error

@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 
 from relay.store import generation, pairing
-from relay.store.checkpoint import clean, look
+from relay.store.checkpoint import all_pages_of, clean, look
 from relay.store.lock import PartitionLock, State
 from relay.store.schema import pragma
 from relay.store.slack import WalPages
@@ -47,6 +47,7 @@ def close_cleanly(
         pages = WalPages()
         look(connection, path, pages)
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        clean(path, None if lock.uncleaned else pages.found)
+        for part in all_pages_of(path) if lock.uncleaned else [pages.found]:
+            clean(path, part)
         state = "closed"
     lock.note(path, opening, state, durable=True)

@@ -161,7 +161,7 @@ class PartitionLock:
         Raises:
             StoreUnavailable: the note cannot be written.
         """
-        self._note_doubt("open", "")
+        self._note_doubt("changing", "")  # who knows whether its last writer had cleaned it
 
     def _note_doubt(self, state: State, reason: str) -> None:
         before = self.read_note()

@@ -129,10 +129,23 @@ def sync(path: Path) -> None:
         file.xClose()
 
 
-def overwrite(path: Path, pages: Iterable[int] | None) -> None:
-    """Overwrite what is not used in pages, while nobody else writes the file: only checkpoints do.
+def pages_of(path: Path) -> int:
+    """Return how many pages a file has. Raises apsw.Error."""
+    flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
+    file = apsw.VFSFile("", str(followed(path)), [flags, 0])
+    try:
+        return file.xFileSize() // _page_bytes(file)
+    finally:
+        file.xClose()
 
-    None: in all of them, which reads the whole file.
+
+def _page_bytes(file: apsw.VFSFile) -> int:
+    size = int.from_bytes(file.xRead(2, _PAGE_SIZE_AT), "big")
+    return ALL_OF_PAGE if size == 1 else size
+
+
+def overwrite(path: Path, pages: Iterable[int]) -> None:
+    """Overwrite what is not used in pages, while nobody else writes the file: only checkpoints do.
 
     The file itself tells what that is: what was in a WAL may be older than it by now.
     By SQLite's own file: closing one of another kind would end the locks that this process has.
@@ -143,10 +156,7 @@ def overwrite(path: Path, pages: Iterable[int] | None) -> None:
     flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
     file = apsw.VFSFile("", str(followed(path)), [flags, 0])
     try:
-        size = int.from_bytes(file.xRead(2, _PAGE_SIZE_AT), "big")
-        page_bytes = ALL_OF_PAGE if size == 1 else size
-        if pages is None:
-            pages = range(1, file.xFileSize() // page_bytes + 1)
+        page_bytes = _page_bytes(file)
         for first, count in _neighbours(sorted(pages)):
             start = (first - 1) * page_bytes
             data = file.xRead(count * page_bytes, start)

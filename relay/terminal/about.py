@@ -52,6 +52,12 @@ class About:
         last = self._recent.last(None, own=own)
         if own and not self._sending.all_shown(self._recent):
             self._sending.fail("your last message is not stored yet: wait for it; not sent")
+        elif own and found is not None and self._sending.last_is_gone(self._recent):
+            if doubt == (what, text, found):
+                await self._say(what, text, target, found)
+                return
+            self._sending.fail(f"not sent: your last message is gone; {_again(found, target)}")
+            self._doubt = _Doubt(what, text, found)
         elif last is not None and found is not last and (own or (last.to and target[0] != "@")):
             # To others' messages in a room that comes between, whoever talks to one person does
             # not answer by mistake: the prompt shows who it is.
@@ -92,6 +98,9 @@ def _in_doubt(last: LogEntry, found: LogEntry | None, target: str, *, own: bool)
     told = f"not sent: {what} ({go} goes there)"
     if found is None:
         return told
+    return f"{told}; {_again(found, target, '' if own else f' from {found.sender}')}"
+
+
+def _again(found: LogEntry, target: str, whose: str = "") -> str:
     where = f"to {target[1:]}" if target.startswith("@") else f"in {target}"
-    whose = "" if own else f" from {found.sender}"
-    return f"{told}; type the same again for {snippet(found)}{whose} {where}"
+    return f"type the same again for {snippet(found)}{whose} {where}"

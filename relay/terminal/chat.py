@@ -18,6 +18,7 @@ from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.errors import ClientError, DeviceChainError, MessageTooLong
 from relay.client.events import (
+    Gap,
     Invited,
     Live,
     LogEntry,
@@ -136,6 +137,8 @@ class Chat:
                 continue
             if isinstance(event, StateChanged):
                 self._note_state(event)
+            if isinstance(event, Gap):
+                self._shown.recent.note_gap(event)
             if isinstance(event, Live) and event.room != self.room:
                 continue
             if isinstance(event, RosterChanged):

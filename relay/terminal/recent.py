@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from relay import limits
 from relay.chat.entries import Cursor
-from relay.client.events import Edit, Erased, LogEntry, Message, Reaction, Redaction
+from relay.client.events import Edit, Erased, Gap, LogEntry, Message, Reaction, Redaction
 from relay.terminal.text import harmless_name, quoted
 from relay.terminal.view import body_text, clock, sender_of
 
@@ -27,9 +28,31 @@ class Recent:
         """In the order in which they were shown; earlier ones that were looked up come first."""
         self._erased: dict[tuple[str, Cursor], None] = {}
         """The redactions of which it was told: one erases a message and all of its edits."""
+        self._passed: dict[bytes, int] = {}
+        """By epoch, which each log has for itself, the highest number up to which all was shown."""
 
     def note(self, entry: LogEntry) -> None:
         """An entry is shown. Once it is redacted, nothing of its text is quoted any more."""
+        self._note(entry)
+        self._forget()
+
+    def note_gap(self, gap: Gap) -> None:
+        """Whoever waits for an entry in a gap waits for nothing: it does not come any more."""
+        if gap.start.epoch != gap.end.epoch:
+            self._pass(Cursor(gap.start.epoch, limits.U63_MAX))
+        self._pass(gap.end)
+
+    def _pass(self, cursor: Cursor) -> None:
+        self._passed[cursor.epoch] = max(cursor.seq, self._passed.pop(cursor.epoch, 0))
+        if len(self._passed) > REMEMBERED_MAX:
+            del self._passed[next(iter(self._passed))]
+
+    def _forget(self) -> None:
+        while len(self._entries) > REMEMBERED_MAX:
+            del self._entries[next(iter(self._entries))]
+
+    def _note(self, entry: LogEntry) -> None:
+        self._pass(entry.cursor)
         entries = self._entries
         about = entry.about
         if isinstance(entry, Redaction) and about is not None:
@@ -40,8 +63,6 @@ class Recent:
                 del entries[place]
         elif isinstance(entry, Message | Edit | Reaction):
             entries[entry.room, entry.cursor] = entry
-            if len(entries) > REMEMBERED_MAX:
-                del entries[next(iter(entries))]
         elif isinstance(entry, Erased) and about is not None:
             self._erased[entry.room, about] = None
             if len(self._erased) > REMEMBERED_MAX:
@@ -51,14 +72,26 @@ class Recent:
         """Return where the entries are that it remembers."""
         return set(self._entries)
 
+    def note_earlier(self, entry: LogEntry) -> None:
+        """As ``note``, of one that ``put_first`` puts in its place: it drives out no later one."""
+        self._note(entry)
+
     def put_first(self, entries: Iterable[LogEntry]) -> None:
         """They were shown last, but are older than all others: none of them is the last one."""
         places = [(entry.room, entry.cursor) for entry in entries]
         first = {place: self._entries.pop(place) for place in places if place in self._entries}
         self._entries = {**first, **self._entries}
+        self._forget()
+
+    def passed(self, cursor: Cursor) -> bool:
+        """Tell whether what was shown is as far as this place, in whichever log it is.
+
+        What is there may have been erased meanwhile, or be in a gap.
+        """
+        return cursor.seq <= self._passed.get(cursor.epoch, 0)
 
     def has(self, cursor: Cursor) -> bool:
-        """Tell whether the entry at this place was shown, in whichever log it is."""
+        """Tell whether the entry at this place was shown and is remembered, as ``passed`` does."""
         return any(place == cursor for _, place in reversed(self._entries))
 
     def last(self, target: str | None, *, own: bool) -> LogEntry | None:
@@ -124,8 +157,12 @@ class Recent:
 
 
 def numbered(entry: LogEntry, label: str) -> str:
-    """Return a label with the number of its message, which no name can look like."""
-    return f"#{entry.seq} {label}"
+    """Return a label with the number of its message, which no name can look like.
+
+    Of an edit that stands for its message, that of the message: it is what can be erased.
+    """
+    about = entry.about if isinstance(entry, Edit) else None
+    return f"#{entry.seq if about is None else about.seq} {label}"
 
 
 def conversation(entry: LogEntry) -> str:

@@ -72,13 +72,25 @@ class Sending:
         self._screen.notice(reason)
 
     def all_shown(self, recent: Recent) -> bool:
-        """Tell whether everything that was sent has an outcome, and the last of it is shown."""
+        """Tell whether everything that was sent has an outcome, and the last of it was shown."""
         if self._unstored:
             return False
+        latest = self._last_stored()
+        return latest is None or not latest.seq or recent.passed(latest.cursor)
+
+    def last_is_gone(self, recent: Recent) -> bool:
+        """Tell whether what was sent last is stored, but no longer among what was shown.
+
+        It was erased, or is in a gap, or that was long ago.
+        """
+        latest = self._last_stored()
+        return latest is not None and not recent.has(latest.cursor)
+
+    def _last_stored(self) -> Stored | None:
         latest = self._latest
-        if latest is None or latest.cancelled() or latest.exception():
-            return True
-        return not latest.result().seq or recent.has(latest.result().cursor)
+        if latest is None or not latest.done() or latest.cancelled() or latest.exception():
+            return None
+        return latest.result()
 
     async def all_stored(self) -> None:
         """Wait until everything has an outcome, and tell the person if that takes long."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from relay.client.events import LogEntry, Message, RoomChanged
 from relay.terminal.recent import Recent, numbered
@@ -26,6 +26,9 @@ class Shown:
 
     async def show(self, entry: LogEntry | RoomChanged) -> None:
         """Show an entry of a room or of the inbox, as a message or as a notice."""
+        await self._show(entry, self.recent.note)
+
+    async def _show(self, entry: LogEntry | RoomChanged, note: Callable[[LogEntry], None]) -> None:
         if isinstance(entry, Message | RoomChanged):
             self._show_day(entry)
         if isinstance(entry, RoomChanged):
@@ -39,7 +42,7 @@ class Shown:
                 self.unread[f"@{entry.peer}"] = entry
         elif notice := self.recent.notice_of(entry):
             self._screen.notice(notice)
-        self.recent.note(entry)
+        note(entry)
 
     def _show_day(self, entry: LogEntry | RoomChanged) -> None:
         """Name the day of an entry, unless what was shown last is of the same."""
@@ -59,7 +62,7 @@ class Shown:
         unread, known = dict(self.unread), self.recent.places()
         earlier: list[LogEntry] = []
         for entry in entries:
-            await self.show(entry)
+            await self._show(entry, self.recent.note_earlier)
             if isinstance(entry, LogEntry) and (entry.room, entry.cursor) not in known:
                 earlier.append(entry)
         self.unread = unread

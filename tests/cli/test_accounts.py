@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import stat
@@ -11,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from relay.cli.device import removed_if_refused
+from relay.client.errors import ConnectFailed
+from relay.client.refusals import NotAMember, Unavailable
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, wait_until
 from tests.support.tails import Tail
 from tests.support.terminals import Terminal
@@ -490,3 +494,23 @@ def test_a_key_for_a_server_that_is_not_known(tmp_path: Path, command: tuple[str
     if command[0] == "device":
         done(*command, "127.0.0.1:1", "--name", "bob", "--key", key, status=2)
         assert not list(tmp_path.rglob("bob.key*"))
+
+
+@pytest.mark.parametrize(
+    ("error", "stays"),
+    [
+        (NotAMember(6), False),
+        (Unavailable(12), True),
+        (ConnectFailed("gone"), True),
+        (asyncio.CancelledError(), True),
+    ],
+)
+def test_a_key_that_may_have_been_accepted_is_kept(
+    tmp_path: Path, error: BaseException, stays: bool
+) -> None:
+    """``relay device restore``: nobody else has it, and the recovery key may be used up."""
+    path = tmp_path / "bob.key"
+    path.touch()
+    with pytest.raises(type(error)), removed_if_refused(path):
+        raise error
+    assert path.exists() is stays

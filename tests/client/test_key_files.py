@@ -354,6 +354,46 @@ def test_a_key_that_nobody_has_accepted_is_removed(
     assert path.exists()
 
 
+def test_a_key_is_removed_while_another_program_reads_it(files: KeyFiles) -> None:
+    """That one registers no key whose file is gone."""
+    first = KeyChoice("bot", None, True, None, files)
+    first.at(SERVER)
+
+    class Late(KeyFiles):
+        def load(self, path: Path) -> DeviceKey:
+            key = super().load(path)
+            first.unused()
+            return key
+
+    found = KeyChoice("bot", None, True, None, Late(files.directory)).at(SERVER)
+    kept = files.find(SERVER, "bot")
+    assert found.key is not None
+    assert kept is not None
+    assert kept.public == found.key.public
+
+
+@pytest.mark.skipif(os.name != "posix", reason="only under a lock")
+def test_a_key_is_taken_while_its_maker_waits_for_the_lock(
+    files: KeyFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the maker looks at before it has the lock, it does not know."""
+    first = KeyChoice("bot", None, True, None, files)
+    first.at(SERVER)
+    path = files.path_of(SERVER, "bot")
+    found: list[bytes] = []
+
+    def second_first(descriptor: int, *, shared: bool, timeout_s: float) -> object:
+        monkeypatch.undo()
+        key = KeyChoice("bot", None, True, None, KeyFiles(files.directory)).at(SERVER).key
+        assert key is not None
+        found.append(key.public)
+        return locked(descriptor, shared=shared, timeout_s=timeout_s)
+
+    monkeypatch.setattr("relay.client.credentials.locked", second_first)
+    first.unused()
+    assert [files.load(path).public] == found
+
+
 @pytest.mark.usefixtures("_nothing_is_claimed")
 def test_a_key_file_of_the_programs_own(files: KeyFiles, tmp_path: Path) -> None:
     path = tmp_path / "bot.key"

@@ -7,8 +7,9 @@ from functools import partial
 
 import pytest
 
+from relay.chat.entries import Cursor, GapReason
 from relay.client.aio import Client
-from relay.client.events import Message
+from relay.client.events import Erased, Gap, LogEntry, Message, Redaction
 from relay.terminal.about import About
 from relay.terminal.pending import Pending
 from relay.terminal.recent import Recent
@@ -94,3 +95,44 @@ async def test_what_was_just_sent_is_the_last_message() -> None:
             assert "not stored yet" in await chat.type("edit", "lobby"), "nor shown"
             recent.note(entry(Message, 2, "~me", "now"))
             assert await chat.type("edit", "lobby") == "edit now"
+            recent.note(entry(Redaction, 3, "ann", about=2))
+            gone = 'not sent: your last message is gone; type the same again for "before" in lobby'
+            assert await chat.type("erase", "lobby") == gone
+            assert await chat.type("erase", "lobby") == "redact before"
+            recent.note(entry(Redaction, 4, "~me", about=1))
+            for what in ("edit", "erase"):
+                assert (
+                    await chat.type(what, "lobby") == "there is no message of yours here; not sent"
+                )
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        Gap("lobby", Cursor(EPOCH, 1), Cursor(EPOCH, 2), GapReason.RETENTION),
+        Gap("lobby", Cursor(EPOCH, 1), Cursor(b"another.", 0), GapReason.EPOCH),
+        entry(Erased, 2, "~me", about=3),
+    ],
+    ids=["retention", "epoch", "erased"],
+)
+async def test_what_was_just_sent_is_never_shown(hidden: Gap | LogEntry) -> None:
+    """Nobody waits for it."""
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        sent = connection.wait_for(wire.Send)
+        connection.send_envelopes(wire.Ack("lobby", sent.counter, EPOCH, 2))
+        connection.read_to_end()
+
+    recent = Recent("~me")
+    with FakeServer(script) as server:
+        async with Client(server.address, name="~me") as client:
+            chat = Chat(client, recent)
+            await chat.sending.say("now", "lobby")
+            await chat.sending.all_stored()
+            assert "not stored yet" in await chat.type("edit", "lobby")
+            if isinstance(hidden, Gap):
+                recent.note_gap(hidden)
+            else:
+                recent.note(hidden)
+            assert "there is no message of yours here" in await chat.type("edit", "lobby")

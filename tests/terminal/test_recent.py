@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from relay.client.events import Edit, Erased, LogEntry, Message, Reaction, Redaction
-from relay.terminal.recent import REMEMBERED_MAX, Recent
+from relay.terminal.recent import REMEMBERED_MAX, Recent, numbered
+from relay.terminal.shown import Shown
+from tests.terminal.test_chat import Notices
 
 EPOCH = b"epoch..."
 
@@ -89,8 +91,25 @@ def test_whose_message_a_moderator_has_erased() -> None:
     assert told.startswith("ann has erased a message of bob of ")
 
 
+def test_the_number_of_an_edit_is_that_of_its_message() -> None:
+    """What ``relay history --search --numbers`` prints is what is to be erased."""
+    assert numbered(entry(Edit, 7, "bob", "x", about=3), "bob (edited)") == "#3 bob (edited)"
+    assert numbered(entry(Message, 7, "bob", "x", about=3), "bob") == "#7 bob", "an answer"
+
+
 def test_it_forgets_what_is_long_ago() -> None:
     recent = Recent("me")
     for seq in range(1, REMEMBERED_MAX + 100):
         recent.note(entry(Message, seq, "bob", "x"))
     assert len(recent._entries) == REMEMBERED_MAX
+
+
+async def test_what_is_looked_up_drives_out_nothing_later() -> None:
+    """Else what /edit is about would be a message of long ago."""
+    shown = Shown(Notices(), "me", "lobby")
+    now = entry(Message, 2 * REMEMBERED_MAX, "me", "now")
+    await shown.show(now)
+    count = REMEMBERED_MAX + 10
+    await shown.show_earlier(entry(Message, seq, "me", "x") for seq in range(1, count))
+    assert shown.recent.last("lobby", own=True) is now
+    assert len(shown.recent._entries) == REMEMBERED_MAX

@@ -117,6 +117,15 @@ async def test_a_partition_rests_from_commits_that_waited() -> None:
     assert not made_.rests(3)
 
 
+async def test_a_disk_that_stood_still_is_no_reason_to_rest_for_long() -> None:
+    """Who is banned, or has a device removed, must not wait for it once more, and 19 times."""
+    made_, disk = made(clock := Clock(), power=False), Disk(clock)
+    await commit(made_, disk, Kind.SYSTEM, 60_000 * MS)
+    assert made_.rests(3)
+    clock.now_ns += 2_000 * MS
+    assert not made_.rests(3)
+
+
 async def test_a_few_do_not_wait() -> None:
     """It begins to rest when it owes more than a second: what it owes adds up."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)

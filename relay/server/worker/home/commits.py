@@ -49,6 +49,9 @@ most, however many they are."""
 REST_AHEAD_NS: Final = 1_000_000_000
 """It begins to rest when it owes more than this: whoever does something a few times does not wait.
 """
+REST_FOR_NS_MAX: Final = 100_000_000
+"""Of one commit no more counts: a disk that stood still, or threads that had other work, must not
+keep bans and removed devices waiting for nineteen times as long again."""
 _new: Final = tuple.__new__
 """Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
 log = logging.getLogger("relay.worker")
@@ -218,7 +221,7 @@ class Commits:
                 owed_ns = max(self._rested_at_ns.get(index, 0), now_ns)
                 # Of what others have waited, that is the part that the store took, and what it took
                 # until a thread ran, and the loop again.
-                self._rested_at_ns[index] = owed_ns + REST * (now_ns - began_ns)
+                self._rested_at_ns[index] = owed_ns + REST * min(now_ns - began_ns, REST_FOR_NS_MAX)
             self._finished.append(commit)
             self._wakeup.request()
 

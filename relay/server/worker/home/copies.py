@@ -32,6 +32,8 @@ RESUMED_PER_STEP: Final = 8
 ``WINDOW`` entries of each are read."""
 RETRY_S: Final = 0.5
 """Until what a home could not take just now is sent again."""
+DAMAGED_RETRY_S: Final = 30.0
+"""An entry that cannot be read is not soon mended, and each try is an error in the log."""
 log = logging.getLogger("relay.worker")
 
 
@@ -196,7 +198,9 @@ class Copies:
                 log.error("inbox_unreadable", extra={"log": flow.inbox, "reason": str(error)})
                 if not flow.retrying:
                     flow.retrying = True
-                    self._later(RETRY_S, lambda: self._retry(flow))
+                    damaged = isinstance(error, StoreCorrupt)
+                    wait_s = DAMAGED_RETRY_S if damaged else RETRY_S
+                    self._later(wait_s, lambda: self._retry(flow))
                 return
             flow.todo.popleft()
             if copy is None:
