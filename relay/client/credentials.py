@@ -81,7 +81,12 @@ class KeyChoice:
     @property
     def needs_files(self) -> bool:
         """False when ``at`` reads no file, so that it need not be called beside a loop."""
-        return not (isinstance(self._key, DeviceKey) or names.is_guest(self._name))
+        return self._in_file and not names.is_guest(self._name)
+
+    @property
+    def _in_file(self) -> bool:
+        """False for a key in memory alone: it is gone with the program, and so is what it saw."""
+        return not isinstance(self._key, DeviceKey) or self._key.path is not None
 
     def at(self, server_id: str) -> Credentials:
         """Return what to prove at a server.
@@ -106,7 +111,8 @@ class KeyChoice:
                 key, new = self._found(server_id, wanted)  # whoever made it has removed it
         except NoDeviceKey as error:
             return Credentials(server_id, None, False, False, b"", {}, None, error)
-        self._kept = not isinstance(self._key, DeviceKey)
+        # A key of a file that the program has opened itself (it has a passphrase, or --key).
+        self._kept = self._in_file
         pins = files.pins(server_id) if self._kept else {}
         chain = files.chain(server_id, name) if self._kept else None
         if self._key is None and not wanted:

@@ -6,7 +6,7 @@ answer to a question about its sender's devices, and whoever gets it gets its ma
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Final, TypeAlias, TypeVar, cast
 
 from relay.client.events import LogEntry, RoomChanged
@@ -78,6 +78,13 @@ class Doubts:
         for pair in self._waiting:
             self._pairs[pair] = doubt
         self._waiting.clear()
+
+    def wait_again(self, doubt: str, senders: Container[str]) -> None:
+        """Somebody answers again: what was given up waits again, if it is of one of these."""
+        for pair, text in self._pairs.items():
+            if text == doubt and pair[0] in senders:
+                self._pairs[pair] = ""
+                self._waiting.add(pair)
 
     def wait(self, event: object) -> bool:
         """Tell whether an event is to wait."""

@@ -12,13 +12,13 @@ from typing import Any, Final, cast
 
 from relay.chat.rooms.events import RELAY
 from relay.client import decoding
+from relay.client.device_questions import NUMBER as OWN_NUMBER
 from relay.client.doubts import Doubts
 from relay.client.events import HistoryPage, Invited, Postponed, SearchPage, Unfollowed
 from relay.client.followed_rooms import FollowedRooms
 from relay.client.next_key import NextKeyProof
 from relay.client.refusals import describe_refusal, refused
-from relay.client.requests import Request, Requests
-from relay.client.senders import NUMBER as OWN_NUMBER
+from relay.client.requests import AGAIN, Request, Requests
 from relay.client.senders import Senders
 from relay.client.sends import Sends
 from relay.client.subscriptions import Step
@@ -65,9 +65,9 @@ class Receiver:
                 entry = cast(wire.EntryMessage, envelope)
                 step = self._subscriptions.entry(entry)
                 if step is Step.DELIVER:
-                    self._queue.put(decoding.as_entry(entry))
                     if (entry.sender, entry.key_id) not in self._senders.known:
-                        self._look(entry, now)
+                        self._look(entry, now)  # first: another thread takes it as soon as it can
+                    self._queue.put(decoding.as_entry(entry))
                 elif step is Step.REJOIN:
                     self._rooms.rejoin(entry.log)
             elif kind is wire.Ack:
@@ -86,6 +86,8 @@ class Receiver:
                 self._page(cast("wire.Page | wire.Found", envelope), now)
             elif kind is not Unknown and kind is not wire.Welcome:  # "a client ignores one"
                 self._HANDLERS[kind](self, envelope)
+        if self._senders.warnings:
+            self.settled()
 
     def _joined(self, joined: wire.Joined) -> None:
         request = self._requests.answered(joined)
@@ -168,6 +170,8 @@ class Receiver:
 
     def _error(self, error: wire.Error, now: float) -> None:
         if error.request == OWN_NUMBER:
+            if error.code in AGAIN and self._senders.put_off(error.arg, now):
+                return
             self._senders.refused(describe_refusal(error.code, error.text), now)
             self.settled()
             return

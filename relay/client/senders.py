@@ -9,16 +9,15 @@ does this for itself, and trusts no server in it.
 
 from __future__ import annotations
 
-import contextlib
-from collections import deque
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from relay import limits
 from relay.chat import names
 from relay.chat.accounts import chain, links, requests
 from relay.chat.accounts.chain import Chain, Pin
 from relay.chat.accounts.links import LinkError, key_id
+from relay.client.device_questions import ANSWER_S, NUMBER, DeviceQuestions
 from relay.client.doubts import Doubts, Pair
 from relay.client.errors import DeviceChainError
 from relay.client.events import DeviceWarning
@@ -26,9 +25,7 @@ from relay.client.pins import Pins, changed
 from relay.wire import envelopes as wire
 from relay.wire.device_keys import verify
 
-NUMBER: Final = limits.U32_MAX
-"""The request number of everything asked here: one question at a time, and no other has it."""
-ANSWER_S: Final = 30.0
+log: Final = logging.getLogger(__name__)
 PAIRS_MAX: Final = 16_384
 """(sender, key id) that were looked at. Beyond it all are forgotten, and asked for again."""
 SENDERS_MAX: Final = 1024
@@ -66,8 +63,6 @@ class Senders:
         self.pins = Pins()
         self.own_links: list[bytes] | None = None
         """One's own chain to be kept in a file; None: as it was."""
-        self.deadline: float | None = None
-        """When an answer is overdue."""
         self._doubts = doubts
         self._server_id = b""
         self._own_name = ""
@@ -75,12 +70,10 @@ class Senders:
         """As it was last seen; empty: not yet, or it is not kept."""
         self._keeps_own = False
         self._senders: dict[str, _Sender] = {}
-        self._work: deque[wire.Devices | wire.Account] = deque()
-        self._asked: wire.Devices | wire.Account | None = None
+        self._questions = DeviceQuestions()
         self._pages: list[bytes] = []
         self._now = 0.0
         """When something was last sent."""
-        self._out: list[wire.Devices | wire.Account] = []
 
     def take_seen(self) -> tuple[dict[str, chain.Pin], list[bytes] | None] | None:
         """Return the pins and links to be kept in files, and forget them; None: there are none."""
@@ -115,6 +108,7 @@ class Senders:
         self.pins.begin(pins)
         if begun and name in pins and pins[name].root != root:
             self.pins.put(name, Pin(root, 0, root))
+        self._doubts.wait_again(_LOST, pins)
         for doubtful in self._senders:
             self._ask(doubtful)
         if kept is None:
@@ -128,16 +122,18 @@ class Senders:
             self._ask(name)
 
     @property
+    def deadline(self) -> float | None:
+        """When an answer is overdue, or something is to be asked again."""
+        return self._questions.deadline
+
+    @property
     def holding(self) -> bool:
         """True while events wait for an answer: the socket is to be read, whoever takes them."""
         return self._doubts.holding
 
     def offline(self) -> None:
         """The connection is gone, and the questions with it: they are asked again on the next."""
-        self._work.clear()
-        self._out.clear()
-        self._asked = None
-        self.deadline = None
+        self._questions.clear()
         self._doubts.give_up(_LOST)
 
     # --- what is seen ---------------------------------------------------------------------------
@@ -187,55 +183,52 @@ class Senders:
         """Yield what is to be sent now."""
         self._now = now
         self._ask_next(now)
-        out, self._out = self._out, []
-        yield from out
+        yield from self._questions.drain()
 
     def _ask(self, name: str) -> None:
         """Ask for a chain, unless that is about to happen."""
-        question = wire.Devices(NUMBER, name, 0)
-        if question not in self._work:
-            self._work.append(question)
+        self._questions.add(wire.Devices(NUMBER, name, 0))
 
     def _ask_next(self, now: float) -> None:
-        if self._asked is None and self._work:
-            self._asked = self._work.popleft()
+        if self._questions.asked is None:
             self._pages = []
-            self._out.append(self._asked)
-            self.deadline = now + ANSWER_S
+            self._questions.next(now)
 
     # --- what is answered -----------------------------------------------------------------------
     def received(self, answer: wire.Chain, now: float) -> None:
         """Links of a chain came."""
-        asked = self._asked
+        asked = self._questions.asked
         if not isinstance(asked, wire.Devices) or answer.name != asked.name:
             return
         self._pages += answer.links
         if not answer.end and answer.links and len(self._pages) < chain.LINKS_MAX:
-            self._asked = wire.Devices(NUMBER, asked.name, len(self._pages))
-            self._out.append(self._asked)
-            self.deadline = now + ANSWER_S
+            self._questions.ask(wire.Devices(NUMBER, asked.name, len(self._pages)), now)
             return
-        self._asked = self.deadline = None
+        self._questions.over()
         self._check(asked.name, self._pages, now)
         self._ask_next(now)
 
     def done(self, now: float) -> None:
         """A link was given back to the server."""
-        if not isinstance(self._asked, wire.Account):
+        if not isinstance(self._questions.asked, wire.Account):
             return
-        self._asked = self.deadline = None
+        self._questions.over()
         self._ask_next(now)
 
     def refused(self, text: str, now: float) -> None:
         """The server does not answer a question."""
-        asked, self._asked, self.deadline = self._asked, None, None
+        asked = self._questions.over()
         if isinstance(asked, wire.Devices):
             self._suspect(asked.name, f"the server does not give their devices ({text})", now)
         self._ask_next(now)
 
+    def put_off(self, wait_ms: int, now: float) -> bool:
+        """The server has no time for a question: ask it again. False: that lasts too long."""
+        return self._questions.put_off(wait_ms, now)
+
     def overdue(self, now: float) -> None:
-        """See whether the server owes an answer for too long."""
-        if self.deadline is not None and now >= self.deadline:
+        """See whether the server owes an answer for too long, or is to be asked again."""
+        if self._questions.overdue(now):
             self.refused("no answer", now)
 
     # --- checking -------------------------------------------------------------------------------
@@ -330,10 +323,15 @@ class Senders:
         kept = self._own_chain
         if not packed or len(packed) >= len(kept) or kept[: len(packed)] != packed:
             return False
+        try:
+            whole = chain.read(kept, verify)[-1]
+        except LinkError as error:  # what the server has is believed then, if the pin says so too
+            log.warning("the links of one's own devices that were kept are damaged: %s", error)
+            self._own_chain = []
+            return False
         for link in kept[len(packed) :]:
-            self._work.append(wire.Account(NUMBER, "", requests.pack(requests.Extend(link))))
-        with contextlib.suppress(LinkError):
-            self._settle(chain.read(kept, verify)[-1], self._now)
+            self._questions.add(wire.Account(NUMBER, "", requests.pack(requests.Extend(link))))
+        self._settle(whole, self._now)
         return True
 
     def _settle(self, last: Chain, now: float) -> None:

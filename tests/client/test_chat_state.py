@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from relay.chat.accounts.chain import Pin
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason
 from relay.client import event_queue
+from relay.client.device_questions import ANSWER_S, NUMBER
 from relay.client.errors import MessageTooLong
 from relay.client.events import (
     Behind,
+    DeviceWarning,
     Event,
     Gap,
     HistoryPage,
@@ -484,3 +487,56 @@ def test_a_room_joined_while_suspended_is_left_again() -> None:
     )
     assert link.heard(wire.Leave).log == "room"
     assert not link.state.reading_paused
+
+
+# --- whose devices wrote it ---------------------------------------------------------------------
+def of_device(room: str, seq: int) -> wire.EntryMessage:
+    """An ENTRY that bob wrote on a device that nobody has looked at."""
+    return entry(seq)._replace(log=room, key_id=bytes(16))
+
+
+def warnings(link: Link) -> list[tuple[str, str]]:
+    return [(one.room, one.name) for one in link.taken() if isinstance(one, DeviceWarning)]
+
+
+def test_no_time_for_a_question_about_devices_is_no_warning_until_it_lasts() -> None:
+    link = joined()
+    link.send_envelopes(of_device("room", 11))
+    asked = [wire.Devices(NUMBER, "bob", 0)]
+    for code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE):
+        assert link.all_heard(wire.Devices) == asked
+        link.send_envelopes(wire.Error(NUMBER, code, 2000, "later"))
+        assert link.all_heard(wire.Devices) == []
+        assert warnings(link) == []
+        link.pass_time(2)
+    link.pass_time(ANSWER_S)
+    assert warnings(link) == [("room", "bob")]
+
+
+def test_a_doubt_is_told_with_the_first_entry_in_each_room() -> None:
+    """Not with what the server says next, which may be never."""
+    link = joined()
+    link.send_envelopes(of_device("room", 11))
+    link.send_envelopes(wire.Error(NUMBER, ErrorCode.NOT_ALLOWED, 0, "no"))
+    assert warnings(link) == [("room", "bob")]
+    link.state.chat.join("other", None, 0, "join")
+    link.run()
+    request = link.heard(wire.Join).request
+    link.send_envelopes(wire.Joined(request, "other", EPOCH, 10, EPOCH, 10))
+    link.send_envelopes(of_device("other", 11))
+    assert warnings(link) == [("other", "bob")]
+
+
+def test_an_entry_is_looked_at_before_anybody_can_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The application may be in another thread: it has no entry that ought to wait."""
+    link, taken = joined(), []
+    link.state.chat.senders.pins.known["bob"] = Pin(bytes(32), 0, bytes(32))
+    put = event_queue.EventQueue.put
+
+    def put_and_take(queue: event_queue.EventQueue, event: Event) -> None:
+        put(queue, event)
+        taken.append(queue.take())
+
+    monkeypatch.setattr(event_queue.EventQueue, "put", put_and_take)
+    link.send_envelopes(of_device("room", 11))
+    assert taken == [None]

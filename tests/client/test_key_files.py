@@ -408,6 +408,25 @@ def test_a_key_file_of_the_programs_own(files: KeyFiles, tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("_nothing_is_claimed")
+@pytest.mark.parametrize("in_file", [False, True])
+def test_what_was_seen_is_kept_with_a_key_that_was_opened_from_a_file(
+    files: KeyFiles, tmp_path: Path, in_file: bool
+) -> None:
+    """As with --key and with a passphrase, where the command opens the file itself."""
+    key = DeviceKey.generate()
+    if in_file:
+        key.save(tmp_path / "bot.key", "a passphrase")
+    pin = Pin(bytes(32), 0, bytes(32))
+    choice = KeyChoice("bot", key, False, None, files)
+    assert choice.needs_files == in_file
+    choice.at(SERVER)
+    choice.keep(SERVER, {"alice": pin}, [b"link"])
+    found = KeyChoice("bot", key, False, None, files).at(SERVER)
+    assert found.pins == ({"alice": pin} if in_file else {})
+    assert found.chain == ([b"link"] if in_file else None)
+
+
+@pytest.mark.usefixtures("_nothing_is_claimed")
 def test_programs_that_make_a_file_at_once_have_one_key(files: KeyFiles, tmp_path: Path) -> None:
     together = threading.Barrier(8)
 

@@ -7,10 +7,11 @@ import pytest
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import Pin
 from relay.chat.accounts.links import Kind
+from relay.client.device_questions import ANSWER_S, NUMBER
 from relay.client.doubts import Doubts
 from relay.client.errors import DeviceChainError
 from relay.client.events import Message
-from relay.client.senders import ANSWER_S, NUMBER, Senders
+from relay.client.senders import Senders
 from relay.wire.device_keys import PrivateDeviceKey, verify
 from relay.wire.envelopes import Account, Chain, Devices
 from tests.vectors.accounts import key, signed
@@ -371,10 +372,48 @@ def test_a_lost_connection_answers_no_question() -> None:
     reader.senders.look("lobby", "alice", links.key_id(D.public), now=0.0)
     assert reader.asked() == ["alice"]
     assert reader.waits(D)
-    reader.again()
+    reader.senders.offline()
     assert not reader.waits(D)
     assert "lost" in reader.doubt(D)
+    reader.again()
+    assert reader.waits(D), "what is not taken by then is not marked for ever"
     assert reader.asked() == ["alice"]
+
+
+def test_a_server_without_time_says_nothing_about_anybody() -> None:
+    """It is asked again when it says, and nothing else until then. If that lasts, it is loud."""
+    senders = Reader({"alice": pin_of(TWO)}).senders
+    for name in ("alice", "bob"):
+        senders.look("lobby", name, links.key_id(A.public), now=0.0)
+    question = Devices(NUMBER, "alice", 0)
+    now = 0.0
+    for wait_ms in (4000, 2**32 - 1):
+        assert list(senders.requests(now)) == [question]
+        assert senders.put_off(wait_ms, now)
+        assert list(senders.requests(now)) == []
+        assert senders.deadline is not None
+        assert now < senders.deadline <= now + ANSWER_S
+        now = senders.deadline
+        senders.overdue(now)
+        assert not senders.warnings
+    assert list(senders.requests(now)) == [question]
+    assert not senders.put_off(1000, now)
+    senders.refused("BUSY", now)
+    assert len(senders.warnings) == 1
+    assert list(senders.requests(now)) == [Devices(NUMBER, "bob", 0)]
+    assert senders.put_off(1000, now), "a time of its own"
+
+
+def test_a_damaged_file_of_ones_own_links_holds_nothing_up() -> None:
+    senders = Senders(doubts := Doubts())
+    damaged = [*ONE, TWO[1][:-1] + b"\0"]
+    senders.begin(SERVER, "alice", pin_of(ONE).root, {"alice": pin_of(ONE)}, damaged, [])
+    senders.look("lobby", "alice", links.key_id(A.public), now=0.0)
+    assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
+    senders.received(Chain(NUMBER, "alice", ONE, True), 0.0)
+    assert not doubts.holding
+    assert list(senders.requests(0.0)) == [], "nothing false is given to the server"
+    assert senders.own_links == ONE
 
 
 def test_a_message_without_a_key_is_doubtful_once_its_sender_had_one() -> None:

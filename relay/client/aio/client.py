@@ -76,7 +76,8 @@ class Client(AsyncOwn):
             window: unacknowledged sends at most; ``send`` and ``post`` wait for space.
             retry_timeout_s: for how many seconds a send that the server refuses with BUSY or
                 UNAVAILABLE is tried again before that is its outcome; None: for ever. Requests of
-                other kinds are tried again for 10 seconds, or for this if it is more.
+                other kinds are tried again for two minutes after BUSY, for 10 seconds after
+                UNAVAILABLE, or for this if it is more.
             agent: what this program calls itself.
 
         Raises:
