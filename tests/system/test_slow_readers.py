@@ -74,7 +74,14 @@ async def test_one_that_does_not_read_gets_everything_later(tmp_path: Path) -> N
             seen.extend(e.seq for e in await reading if isinstance(e, Message))
 
         seen: list[int] = []
-        await talk()  # what so many messages leave behind in caches is there from now on
+        # What so many messages, and a reader that falls behind, leave behind in caches, and what
+        # each thread that reads pages has of its own, is there from now on.
+        with _raw(relay, "first") as first:
+            first.join(ROOM)
+            await talk()
+            read: list[ServerEnvelope] = []
+            while not _caught_up(read, count + 1):
+                read += await asyncio.to_thread(first.read)
         stuck = stack.enter_context(_raw(relay, "stuck"))
         stuck.join(ROOM)
         before = _worker_bytes(relay)
