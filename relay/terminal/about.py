@@ -47,24 +47,14 @@ class About:
             target: where the prompt is: a room, or ``@`` and somebody's name.
         """
         own = what in ("edit", "erase")
-        doubt, self._doubt = self._doubt, None
+        told, self._doubt = self._doubt, None
         found = self._recent.last(target, own=own)
-        last = self._recent.last(None, own=own)
         if own and not self._sending.all_shown(self._recent):
             self._sending.fail("your last message is not stored yet: wait for it; not sent")
-        elif own and found is not None and self._sending.last_is_gone(self._recent):
-            if doubt == (what, text, found):
-                await self._say(what, text, target, found)
-                return
-            self._sending.fail(f"not sent: your last message is gone; {_again(found, target)}")
-            self._doubt = _Doubt(what, text, found)
-        elif last is not None and found is not last and (own or (last.to and target[0] != "@")):
-            # To others' messages in a room that comes between, whoever talks to one person does
-            # not answer by mistake: the prompt shows who it is.
-            if found is not None and doubt == (what, text, found):
-                await self._say(what, text, target, found)
-                return
-            self._sending.fail(_in_doubt(last, found, target, own=own))
+            return
+        doubt = self._doubt_about(found, target, own=own)
+        if doubt and (found is None or told != (what, text, found)):
+            self._sending.fail(doubt)
             if found is not None:
                 self._doubt = _Doubt(what, text, found)
         elif found is None:
@@ -72,6 +62,17 @@ class About:
             self._sending.fail(f"there is no message {whose} here; not sent")
         else:
             await self._say(what, text, target, found)
+
+    def _doubt_about(self, found: LogEntry | None, target: str, *, own: bool) -> str:
+        """Return why the last message of where the prompt is may not be meant; empty: it is."""
+        if own and found is not None and self._sending.last_is_gone(self._recent):
+            return f"not sent: your last message is gone; {_again(found, target)}"
+        last = self._recent.last(None, own=own)
+        # To others' messages in a room that comes between, whoever talks to one person does not
+        # answer by mistake: the prompt shows who it is.
+        if last is not None and found is not last and (own or (last.to and target[0] != "@")):
+            return _in_doubt(last, found, target, own=own)
+        return ""
 
     async def _say(self, what: str, text: str, target: str, message: LogEntry) -> None:
         question: Callable[[], Awaitable[object]]

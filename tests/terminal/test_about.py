@@ -75,18 +75,19 @@ async def test_after_a_direct_message(what: str, done: str, why: str) -> None:
     assert elsewhere == "react his" if what == "react" else elsewhere.startswith("not sent: your")
 
 
+def stored_as_2(connection: FakeConnection) -> None:
+    """A server that stores the first message that is sent."""
+    connection.log_in()
+    sent = connection.wait_for(wire.Send)
+    connection.send_envelopes(wire.Ack("lobby", sent.counter, EPOCH, 2))
+    connection.read_to_end()
+
+
 async def test_what_was_just_sent_is_the_last_message() -> None:
     """Until it is stored and shown, an edit would be about the one before it."""
-
-    def script(connection: FakeConnection) -> None:
-        connection.log_in()
-        sent = connection.wait_for(wire.Send)
-        connection.send_envelopes(wire.Ack("lobby", sent.counter, EPOCH, 2))
-        connection.read_to_end()
-
     recent = Recent("~me")
     recent.note(entry(Message, 1, "~me", "before"))
-    with FakeServer(script) as server:
+    with FakeServer(stored_as_2) as server:
         async with Client(server.address, name="~me") as client:
             chat = Chat(client, recent)
             await chat.sending.say("now", "lobby")
@@ -117,15 +118,8 @@ async def test_what_was_just_sent_is_the_last_message() -> None:
 )
 async def test_what_was_just_sent_is_never_shown(hidden: Gap | LogEntry) -> None:
     """Nobody waits for it."""
-
-    def script(connection: FakeConnection) -> None:
-        connection.log_in()
-        sent = connection.wait_for(wire.Send)
-        connection.send_envelopes(wire.Ack("lobby", sent.counter, EPOCH, 2))
-        connection.read_to_end()
-
     recent = Recent("~me")
-    with FakeServer(script) as server:
+    with FakeServer(stored_as_2) as server:
         async with Client(server.address, name="~me") as client:
             chat = Chat(client, recent)
             await chat.sending.say("now", "lobby")
