@@ -8,6 +8,7 @@ No reader ever looks at them (https://www.sqlite.org/fileformat2.html#b_tree_pag
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -117,45 +118,26 @@ def unused(page: bytes) -> list[Span]:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has what was written to a file. Raises apsw.Error.
-
-    By SQLite's own file: see ``overwrite``.
-    """
-    flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
-    file = apsw.VFSFile("", str(followed(path)), [flags, 0])
-    try:
+    """Wait until the disk has what was written to a file. Raises apsw.Error."""
+    with _opened(path) as file:
         file.xSync(apsw.SQLITE_SYNC_NORMAL)
-    finally:
-        file.xClose()
 
 
 def pages_of(path: Path) -> int:
     """Return how many pages a file has. Raises apsw.Error."""
-    flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
-    file = apsw.VFSFile("", str(followed(path)), [flags, 0])
-    try:
+    with _opened(path) as file:
         return file.xFileSize() // _page_bytes(file)
-    finally:
-        file.xClose()
-
-
-def _page_bytes(file: apsw.VFSFile) -> int:
-    size = int.from_bytes(file.xRead(2, _PAGE_SIZE_AT), "big")
-    return ALL_OF_PAGE if size == 1 else size
 
 
 def overwrite(path: Path, pages: Iterable[int]) -> None:
     """Overwrite what is not used in pages, while nobody else writes the file: only checkpoints do.
 
     The file itself tells what that is: what was in a WAL may be older than it by now.
-    By SQLite's own file: closing one of another kind would end the locks that this process has.
 
     Raises:
         apsw.Error: it cannot be read or written.
     """
-    flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
-    file = apsw.VFSFile("", str(followed(path)), [flags, 0])
-    try:
+    with _opened(path) as file:
         page_bytes = _page_bytes(file)
         for first, count in _neighbours(sorted(pages)):
             start = (first - 1) * page_bytes
@@ -163,8 +145,22 @@ def overwrite(path: Path, pages: Iterable[int]) -> None:
             for at in range(0, len(data) - page_bytes + 1, page_bytes):
                 for span in unused(data[at : at + page_bytes]):
                     file.xWrite(bytes(span.length), start + at + span.offset)
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[apsw.VFSFile]:
+    """Open a file as SQLite does: closing one of another kind would end this process's locks."""
+    flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
+    file = apsw.VFSFile("", str(followed(path)), [flags, 0])
+    try:
+        yield file
     finally:
         file.xClose()
+
+
+def _page_bytes(file: apsw.VFSFile) -> int:
+    size = int.from_bytes(file.xRead(2, _PAGE_SIZE_AT), "big")
+    return ALL_OF_PAGE if size == 1 else size
 
 
 def _neighbours(numbers: list[int]) -> Iterator[tuple[int, int]]:

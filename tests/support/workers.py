@@ -11,7 +11,7 @@ import hashlib
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Self, TypeVar, cast
@@ -21,6 +21,7 @@ import pytest
 from relay.bus.link import Link
 from relay.bus.messages import Batch, Event
 from relay.chat.ids import producer_of
+from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.limit_settings import Limits
 from relay.server.agent.protocol import Identity
@@ -348,6 +349,11 @@ class Cluster:
     def home(self, log: str) -> Worker:
         """The home of a log."""
         return self.workers[self.scoreboard.owner(partition_of(log)).worker]
+
+    def names_of(self, home: Worker) -> Iterator[str]:
+        """Yield names of people whose inboxes have this home."""
+        names = (f"ann{number}" for number in range(100))
+        return (name for name in names if self.home(INBOX_PREFIX + name) is home)
 
     def other(self, log: str) -> Worker:
         """A worker that is not the home of a log."""

@@ -6,6 +6,7 @@ Two things may be: nobody is there, which every worker knows; or the home is the
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final, NamedTuple
 
@@ -15,7 +16,6 @@ import pytest_asyncio
 from relay import limits
 from relay.bus.link import Link
 from relay.chat.accounts import requests as of_accounts
-from relay.chat.names import INBOX_PREFIX
 from relay.chat.rooms import requests as of_rooms
 from relay.codec import Unknown
 from relay.server.worker.connection.commands import OPERATIONS
@@ -97,9 +97,7 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Silent:
 async def town(cluster: Cluster) -> AsyncIterator[Town]:
     home, other = cluster.home(ROOM), cluster.other(ROOM)
     assert cluster.home(NEW) is home
-    handles = (f"ann{number}" for number in range(100))
-    of_home = (name for name in handles if cluster.home(INBOX_PREFIX + name) is home)
-    name, person, new = next(of_home), next(of_home), next(of_home)
+    name, person, new = itertools.islice(cluster.names_of(home), 3)
     (await TestClient.login(other, person)).disconnect()
     client = await TestClient.login(other, name)
     await client.join(ROOM)
@@ -258,8 +256,7 @@ async def test_a_message_whose_recipients_home_does_not_answer(
     town: Town, silent: Silent, how: str
 ) -> None:
     """Its sender's home waits for the other one's word, and so does what the sender sends next."""
-    handles = (f"bob{number}" for number in range(100))
-    here = next(n for n in handles if town.cluster.home(INBOX_PREFIX + n) is town.other)
+    here = next(town.cluster.names_of(town.other))
     client = await TestClient.login(town.other, here)
     within_s = await _lost(town, silent, how)
     client.send_envelopes(Send(f"@{town.person}", 1, 0, "", b"you there?"))
