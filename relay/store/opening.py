@@ -26,6 +26,7 @@ from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.generation import Begun, Durability, Host, read_meta
 from relay.store.integrity import CheckUnfinished, damage
 from relay.store.lock import PartitionLock
+from relay.store.made import all_made
 from relay.store.schema import (
     advice,
     closed_on_error,
@@ -34,6 +35,7 @@ from relay.store.schema import (
     not_a_file,
     pragma,
     rows,
+    taken_away,
     translated,
 )
 from relay.store.wal_index import WalIndex, read_wal_index
@@ -61,10 +63,13 @@ def open_first(
     Raises:
         StoreCorrupt: it is torn or damaged, or was found so before and not checked since; nothing
             was written.
+        StoreUnavailable: it is missing, and was there at the start.
         StoreError: it cannot be opened.
     """
-    if check.limit_s is not None and (refusal := lock.refusal()) is not None:
-        raise StoreCorrupt(refusal)
+    if check.limit_s is not None:
+        if (refusal := lock.refusal()) is not None:
+            raise StoreCorrupt(refusal)
+        _wait_for_missing(path, lock)
     _refuse_missing(path, lock)
     index = read_wal_index(path)  # before SQLite makes it anew
     connection = connect_writer(path, create=True)
@@ -122,6 +127,7 @@ def open_again(
         StoreError: it cannot be opened; the partition was closed, say.
     """
     lock.check_held()
+    _wait_for_missing(path, lock)
     failed = doubt is not None
     doubt = doubt or lock.doubt(path)
     connection = connect_writer(path, create=True)
@@ -181,19 +187,30 @@ def _begin(
     return begun
 
 
-def _refuse_missing(path: Path, lock: PartitionLock) -> None:
-    """SQLite would make a new file, and delete the WAL of the one that is gone."""
+def _missing(path: Path) -> str | None:
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise StoreCorrupt(not_a_file(path))
-        if status.st_size:
-            return
-        what = "is empty"
     except FileNotFoundError:
-        what = "is missing"
+        return "is missing"
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
+    return "is empty" if stat.S_ISREG(status.st_mode) and not status.st_size else None
+
+
+def _wait_for_missing(path: Path, lock: PartitionLock) -> None:
+    """A file that was there at the start can be put back: nothing is made in its place."""
+    what = _missing(path)
+    if what is not None and (all_made(path) or lock.read_note() is not None):
+        raise StoreUnavailable(taken_away(path, what))
+
+
+def _refuse_missing(path: Path, lock: PartitionLock) -> None:
+    """SQLite would make a new file, and delete the WAL of the one that is gone."""
+    what = _missing(path)
+    if what is None:
+        if not path.is_file():
+            raise StoreCorrupt(not_a_file(path))
+        return
     if wal_bytes(path):
         raise StoreCorrupt(f"{path} {what}, though its WAL is there: {advice(path)}")
     if lock.read_note() is not None:
