@@ -24,6 +24,7 @@ from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.state import Room
 from relay.store.apply import ENTRY, STATE, write_more
+from relay.store.carving import Row, carved
 from relay.store.derived import derive
 from relay.store.errors import StoreUnavailable
 from relay.store.schema import (
@@ -43,8 +44,8 @@ SYSTEM: Final = int(Kind.SYSTEM)
 ROW_MAX: Final = (1 << 63) - 1
 ROWS_PER_COMMIT: Final = 1000
 _ROWS: Final = "SELECT id, time_ms, chain, jump, packed FROM entry WHERE id>=? ORDER BY id"
+_GATHER: Final = "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?)"
 _DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.IOError)
-Row = tuple[int, int, int, int, bytes]
 Floor = tuple[str, int, int]
 """(name, floor, floor_ms) of a log."""
 NOTHING_REMOVED: Final = ("", 0, 0)
@@ -86,17 +87,11 @@ def salvage(
     try:
         target.execute("BEGIN")
         create_tables(target, unpack)
-        try:
-            source = _connect(path, with_wal)
-        except _DAMAGE:
-            found = []
-        else:
-            try:
-                found = _Salvage(target, partition, unpack, aside, _floors(source)).run(
-                    _readable(source)
-                )
-            finally:
-                source.close(True)
+        with _gathered(path, new.with_name(f"{new.name}.rows"), with_wal=with_wal) as (
+            rows,
+            floors,
+        ):
+            found = _Salvage(target, partition, unpack, aside, floors).run(rows)
         target.execute("COMMIT")
         target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         # One file, to be renamed: whoever opens it next uses a write-ahead log again.
@@ -110,6 +105,39 @@ def salvage(
     except OSError as error:
         raise StoreUnavailable(f"{new}: {error.strerror}") from error
     return found
+
+
+@contextlib.contextmanager
+def _gathered(
+    path: Path, new: Path, *, with_wal: bool
+) -> Iterator[tuple[Iterator[Row], dict[int, Floor]]]:
+    """Return all rows of entries that can be read, in order, and where logs begin.
+
+    What SQLite finds comes first: of a row that pages have in two versions, it knows the one.
+    """
+    beside = new.with_name(f"{new.name}.rows")
+    gathered = apsw.Connection(str(beside))
+    floors: dict[int, Floor] = {}
+    try:
+        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
+            pragma(gathered, setting)
+        gathered.execute(
+            "BEGIN; CREATE TABLE entry (id INTEGER PRIMARY KEY, time_ms, chain, jump, packed)"
+        )
+        with contextlib.suppress(*_DAMAGE):
+            source = _connect(path, with_wal)
+            try:
+                floors = _floors(source)
+                gathered.executemany(_GATHER, _readable(source))
+            finally:
+                source.close(True)
+        with contextlib.suppress(OSError):
+            gathered.executemany(_GATHER, carved(path, with_wal=with_wal))
+        gathered.execute("COMMIT")
+        yield gathered.execute(_ROWS, (0,)), floors
+    finally:
+        gathered.close(True)
+        beside.unlink(missing_ok=True)
 
 
 def _connect(path: Path, with_wal: bool) -> apsw.Connection:
