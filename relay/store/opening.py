@@ -263,7 +263,11 @@ def _torn(path: Path) -> StoreCorrupt:
 def _cut_off(
     connection: apsw.Connection, path: Path, index: WalIndex | None, host: Host
 ) -> str | None:
-    """Return why commits of a process that died may be missing at the end of the WAL."""
+    """Return why commits of a process that died may be missing at the end of the WAL.
+
+    Raises:
+        StoreCorrupt: they are there, and SQLite cannot read up to them.
+    """
     if not rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='meta'"):
         return None
     meta = read_meta(connection)
@@ -273,7 +277,15 @@ def _cut_off(
         return "the index of its WAL was lost after a crash"
     if index.frames:
         frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        if frames < index.frames or pairing.wal_salts(path) != index.salts:
+        if pairing.wal_salts(path) != index.salts:
+            return "its WAL was cut off or replaced after a crash"
+        if frames < index.frames:
+            page_bytes = pragma(connection, "page_size")
+            if pairing.frame_salts(path, index.frames, page_bytes) == index.salts:
+                raise StoreCorrupt(
+                    f"{path}: its WAL is damaged behind frame {frames} of {index.frames}: "
+                    f"{advice(path)}"
+                )
             return "its WAL was cut off or replaced after a crash"
     return None
 

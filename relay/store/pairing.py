@@ -32,6 +32,7 @@ from relay.store.generation import read_meta, write_meta
 KEY: Final = "wal"
 ID_BYTES: Final = 8
 _WAL_HEADER_BYTES: Final = 32
+_FRAME_HEADER_BYTES: Final = 24
 
 
 class Mark(NamedTuple):
@@ -138,3 +139,18 @@ def wal_salts(path: Path) -> bytes:
     except OSError:
         return b""
     return header[16:24]
+
+
+def frame_salts(path: Path, number: int, page_bytes: int) -> bytes:
+    """Return the salts of a frame of the WAL, the first being 1; nothing if it is not there.
+
+    They are the WAL's own unless the frame was left by one before it, or its bytes are lost.
+    """
+    at = _WAL_HEADER_BYTES + (number - 1) * (_FRAME_HEADER_BYTES + page_bytes)
+    try:
+        with wal_path(path).open("rb") as file:
+            file.seek(at)
+            frame = file.read(_FRAME_HEADER_BYTES + page_bytes)
+    except OSError:
+        return b""
+    return frame[8:16] if len(frame) == _FRAME_HEADER_BYTES + page_bytes else b""

@@ -19,6 +19,7 @@ import apsw
 
 from relay import limits
 from relay.chat.entries import Entry, Kind
+from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
@@ -69,6 +70,7 @@ def salvage(
     unpack: Callable[[bytes], Any],
     with_wal: bool,
     aside: Callable[[bytes], object],
+    links: bool = True,
 ) -> list[SalvagedLog]:
     """Write what can be read of a file into a new one.
 
@@ -79,6 +81,8 @@ def salvage(
         unpack: an entry as a tuple of the fields of ``Entry``; raises anything if it is none.
         with_wal: look at the file through its write-ahead log.
         aside: takes the packed entries that are not kept.
+        links: keep what rows tell of earlier entries of their producers. Without it an old counter
+            that is sent again is not found; the last one of each producer is.
 
     Raises:
         StoreError: the new file cannot be written.
@@ -91,7 +95,7 @@ def salvage(
             rows,
             floors,
         ):
-            found = _Salvage(target, partition, unpack, aside, floors).run(rows)
+            found = _Salvage(target, partition, unpack, aside, floors, links=links).run(rows)
         target.execute("COMMIT")
         target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         # One file, to be renamed: whoever opens it next uses a write-ahead log again.
@@ -128,7 +132,7 @@ def _gathered(
             source = _connect(path, with_wal)
             try:
                 floors = _floors(source)
-                gathered.executemany(_GATHER, _readable(source))
+                gathered.executemany(_GATHER, filter(_is_row, _readable(source)))
             finally:
                 source.close(True)
         with contextlib.suppress(OSError):
@@ -138,6 +142,12 @@ def _gathered(
     finally:
         gathered.close(True)
         beside.unlink(missing_ok=True)
+
+
+def _is_row(row: tuple[Any, ...]) -> bool:
+    """Tell whether a row has what its columns should: SQLite reads whatever a page says."""
+    *numbers, packed = row
+    return all(type(one) is int for one in numbers) and type(packed) is bytes
 
 
 def _connect(path: Path, with_wal: bool) -> apsw.Connection:
@@ -157,8 +167,11 @@ class _Salvage:
         unpack: Callable[[bytes], Any],
         aside: Callable[[bytes], object],
         floors: dict[int, Floor],
+        *,
+        links: bool,
     ) -> None:
         self._floors = floors
+        self._links = links
         self._floor = NOTHING_REMOVED
         self._target = target
         self._partition = partition
@@ -206,6 +219,7 @@ class _Salvage:
             if entry.epoch != epoch:
                 epoch = entry.epoch
                 self._target.execute("INSERT INTO epoch VALUES (?, ?, ?, 0)", (mine, kept, epoch))
+            chain, jump = self._linked(entry, chain, jump, producers.get(entry.producer))
             self._target.execute(ENTRY, (row_id(mine, kept), time_ms, chain, jump, packed))
             derive(self._more, mine, entry, chain, jump)
             if chain >= 0:
@@ -218,6 +232,21 @@ class _Salvage:
                 self._target.execute("BEGIN")
         self._end(name, kept, aside, producers, room)
         return [log for log in self._found if log.name or log.aside]
+
+    def _linked(
+        self, entry: Entry, chain: int, jump: int, last: tuple[int, int] | None
+    ) -> tuple[int, int]:
+        """Return the links of a row to earlier entries, if they can be right; else none.
+
+        ``last``: counter and seq of the producer's last entry that was kept.
+        """
+        if chain < 0 and entry.log.startswith(INBOX_PREFIX):
+            return chain, jump  # a copy: its place in the sender's inbox
+        if last is None:
+            right = 0 <= chain <= self._floor[1]
+        else:
+            right = chain == (last[1] if last[0] == entry.counter - 1 else 0)
+        return (chain, jump) if self._links and right and 0 <= jump < entry.seq else (0, 0)
 
     def _removed(self, row: Row, room: Room | None) -> Room | None:
         """Keep what is left of an entry that was removed; return the state of the room."""

@@ -12,7 +12,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from relay.chat.partition import PARTITIONS
+from relay.chat.partition import PARTITIONS, partition_of
 from relay.store.checkpoint import copy_pages, finish
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt, StoreUnavailable
@@ -21,6 +21,7 @@ from relay.store.lock import read_refusal
 from relay.store.made import note_made
 from relay.store.reader import SqliteReader
 from relay.store.recovery import recover
+from relay.store.salvage import SalvagedLog, salvage
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import (
@@ -322,6 +323,22 @@ def test_a_wal_that_lost_its_end_begins_new_epochs(
 
 # --- whole --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("end", ["closed", "killed"])
+def test_a_wal_that_is_damaged_before_its_end_is_refused(data: Path) -> None:
+    """SQLite reads it up to there, as if nobody had ever written what follows."""
+    partition = open_partition(data)
+    fill(partition, 1, 40)
+    die(partition)
+    wal = bytearray((data / WAL).read_bytes())
+    wal[len(wal) // 2] ^= 1
+    (data / WAL).write_bytes(wal)
+    assert_refused(data, "its WAL is damaged behind frame ")
+    found = salvage(
+        data / MAIN, data / "new", partition=partition_of("lobby"), unpack=unpack_entry,
+        with_wal=True, aside=lambda _: None,
+    )  # fmt: skip
+    assert found == [SalvagedLog("lobby", 40, 0)]
+
+
 def test_a_copy_of_a_stopped_directory_begins_new_epochs_and_a_moved_one_does_not(
     data: Path, tmp_path: Path, end: str
 ) -> None:

@@ -15,10 +15,11 @@ from relay.chat.rooms import events
 from relay.server.worker.home.room_rules import RoomRules
 from relay.store.carving import PAGE_BYTES, ROW_BYTES_MAX, carved
 from relay.store.checkpoint import copy_pages
+from relay.store.contents import checked_logs
 from relay.store.integrity import damage
 from relay.store.salvage import SalvagedLog, salvage
 from relay.wire.packing import unpack_entry
-from tests.support.logs import NOW_MS, append, die, message, open_partition
+from tests.support.logs import ALICE, BOB, NOW_MS, append, die, message, open_partition
 
 TOPIC = message(2, events.pack(events.TopicSet("tea")))._replace(
     kind=int(Kind.SYSTEM), content_type=events.CONTENT_TYPE
@@ -77,6 +78,31 @@ def test_a_damaged_state_is_found_and_made_anew(tmp_path: Path) -> None:
     made = apsw.Connection(str(new))
     assert made.execute(states).fetchall() == before
     made.close()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "chain=chain + 1000", "chain=-chain", "chain=0, jump=99", "jump=-1", "packed='text'",
+        "packed=2.5", "time_ms='noon'",
+    ],
+)  # fmt: skip
+def test_what_is_made_passes_the_check(tmp_path: Path, damaged: str) -> None:
+    """Whatever a row says of earlier ones, and whatever is in the place of what it should have."""
+    partition = open_partition(tmp_path)
+    append(partition, *(message(n, producer=who) for n in range(1, 9) for who in (ALICE, BOB)))
+    partition.close()
+    path, new = tmp_path / "00.sqlite", tmp_path / "new.sqlite"
+    connection = apsw.Connection(str(path))
+    connection.execute(f"UPDATE entry SET {damaged} WHERE id & 0xff = 7")  # noqa: S608
+    connection.close()
+    number = partition_of("lobby")
+    [found] = salvage(
+        path, new, partition=number, unpack=unpack_entry, with_wal=True, aside=lambda _: None
+    )
+    assert found.kept + found.aside == 16 - ("chain" not in damaged and "jump" not in damaged)
+    [log] = checked_logs(new, unpack=unpack_entry, partition=number)
+    assert log.entries == found.kept >= 6
 
 
 def pages_of_type(data: bytes, kind: int) -> list[int]:
