@@ -225,11 +225,9 @@ def _doubt(
     index: WalIndex | None,
 ) -> str | None:
     """Return why this may not be what the last writer left; raise StoreCorrupt if it is torn."""
-    return (
-        _refuse_torn(connection, path, index)
-        or lock.doubt(path)
-        or _cut_off(connection, path, index, host)
-    )
+    torn = _refuse_torn(connection, path, index)
+    cut_off = _cut_off(connection, path, index, host)  # whatever else is in doubt: it may refuse
+    return torn or lock.doubt(path) or cut_off
 
 
 def _refuse_torn(connection: apsw.Connection, path: Path, index: WalIndex | None) -> str | None:
@@ -280,8 +278,7 @@ def _cut_off(
         if pairing.wal_salts(path) != index.salts:
             return "its WAL was cut off or replaced after a crash"
         if frames < index.frames:
-            page_bytes = pragma(connection, "page_size")
-            if pairing.frame_salts(path, index.frames, page_bytes) == index.salts:
+            if pairing.frame_salts(path, index.frames) == index.salts:
                 raise StoreCorrupt(
                     f"{path}: its WAL is damaged behind frame {frames} of {index.frames}: "
                     f"{advice(path)}"

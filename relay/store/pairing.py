@@ -141,16 +141,17 @@ def wal_salts(path: Path) -> bytes:
     return header[16:24]
 
 
-def frame_salts(path: Path, number: int, page_bytes: int) -> bytes:
+def frame_salts(path: Path, number: int) -> bytes:
     """Return the salts of a frame of the WAL, the first being 1; nothing if it is not there.
 
     They are the WAL's own unless the frame was left by one before it, or its bytes are lost.
     """
-    at = _WAL_HEADER_BYTES + (number - 1) * (_FRAME_HEADER_BYTES + page_bytes)
     try:
         with wal_path(path).open("rb") as file:
-            file.seek(at)
-            frame = file.read(_FRAME_HEADER_BYTES + page_bytes)
+            header = file.read(_WAL_HEADER_BYTES)
+            frame_bytes = _FRAME_HEADER_BYTES + int.from_bytes(header[8:12], "big")
+            file.seek(_WAL_HEADER_BYTES + (number - 1) * frame_bytes)
+            frame = file.read(frame_bytes)
     except OSError:
         return b""
-    return frame[8:16] if len(frame) == _FRAME_HEADER_BYTES + page_bytes else b""
+    return frame[8:16] if len(frame) == frame_bytes else b""

@@ -132,7 +132,7 @@ def _gathered(
             source = _connect(path, with_wal)
             try:
                 floors = _floors(source)
-                gathered.executemany(_GATHER, filter(_is_row, _readable(source)))
+                gathered.executemany(_GATHER, (row for row in _readable(source) if _is_row(row)))
             finally:
                 source.close(True)
         with contextlib.suppress(OSError):

@@ -17,7 +17,7 @@ from relay.store.checkpoint import copy_pages, finish
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.integrity import CheckUnfinished, damage
-from relay.store.lock import read_refusal
+from relay.store.lock import PartitionLock, read_refusal
 from relay.store.made import note_made
 from relay.store.reader import SqliteReader
 from relay.store.recovery import recover
@@ -321,8 +321,6 @@ def test_a_wal_that_lost_its_end_begins_new_epochs(
     assert reopened(data) is False
 
 
-# --- whole --------------------------------------------------------------------------------------
-@pytest.mark.parametrize("end", ["closed", "killed"])
 def test_a_wal_that_is_damaged_before_its_end_is_refused(data: Path) -> None:
     """SQLite reads it up to there, as if nobody had ever written what follows."""
     partition = open_partition(data)
@@ -332,6 +330,9 @@ def test_a_wal_that_is_damaged_before_its_end_is_refused(data: Path) -> None:
     wal[len(wal) // 2] ^= 1
     (data / WAL).write_bytes(wal)
     assert_refused(data, "its WAL is damaged behind frame ")
+    with PartitionLock(data / LOCK) as lock:
+        lock.refuse("it was found so")
+    assert_refused(data, "its WAL is damaged behind frame ")
     found = salvage(
         data / MAIN, data / "new", partition=partition_of("lobby"), unpack=unpack_entry,
         with_wal=True, aside=lambda _: None,
@@ -339,6 +340,8 @@ def test_a_wal_that_is_damaged_before_its_end_is_refused(data: Path) -> None:
     assert found == [SalvagedLog("lobby", 40, 0)]
 
 
+# --- whole --------------------------------------------------------------------------------------
+@pytest.mark.parametrize("end", ["closed", "killed"])
 def test_a_copy_of_a_stopped_directory_begins_new_epochs_and_a_moved_one_does_not(
     data: Path, tmp_path: Path, end: str
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import apsw
 import pytest
@@ -156,7 +157,7 @@ def test_only_what_was_in_a_damaged_page_is_lost(tmp_path: Path, how: str, copie
     assert not lost
     assert sorted(one.name for one in tmp_path.glob("new*")) == ["new.sqlite"]
     made = apsw.Connection(str(new))
-    rows = made.execute("SELECT packed FROM entry ORDER BY id").fetchall()
+    rows: list[Any] = made.execute("SELECT packed FROM entry ORDER BY id").fetchall()
     assert [unpack_entry(packed).body for (packed,) in rows] == bodies
     made.close()
 
