@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from relay.chat.about import REACTION_BYTES_MAX, is_reaction
 from relay.chat.entries import Cursor, Kind
 from relay.chat.names import INBOX_PREFIX
+from relay.chat.relations import REACTION_BYTES_MAX, is_reaction
 from relay.client import arguments
 from relay.client.events import Edit, LogEntry
 from relay.client.pending_sends import Offer

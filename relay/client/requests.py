@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from relay import limits
-from relay.client.answers import Answer, check_answer
+from relay.client.answer_check import Answer, check_answer
 from relay.client.pending_sends import Outcome
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error

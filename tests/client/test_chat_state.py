@@ -7,7 +7,7 @@ import pytest
 from relay.chat.accounts.chain import Pin
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason
 from relay.client import event_queue
-from relay.client.device_questions import ANSWER_S, NUMBER
+from relay.client.device_queries import ANSWER_S, NUMBER
 from relay.client.errors import MessageTooLong
 from relay.client.events import (
     Behind,

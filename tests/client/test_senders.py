@@ -7,11 +7,11 @@ import pytest
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import Pin
 from relay.chat.accounts.links import Kind
-from relay.client.device_questions import ANSWER_S, NUMBER
-from relay.client.doubts import Doubts
+from relay.client.device_queries import ANSWER_S, NUMBER
 from relay.client.errors import DeviceChainError
 from relay.client.events import Message
 from relay.client.senders import Senders
+from relay.client.unverified import UnverifiedSenders
 from relay.wire.device_keys import PrivateDeviceKey, verify
 from relay.wire.envelopes import Account, Chain, Devices
 from tests.vectors.accounts import key, signed
@@ -52,8 +52,8 @@ class Reader:
 
     def __init__(self, pins: dict[str, Pin] | None = None, own: list[bytes] | None = None) -> None:
         self.pins = {} if pins is None else pins
-        self.doubts = Doubts()
-        self.senders = Senders(self.doubts)
+        self.unverified = UnverifiedSenders()
+        self.senders = Senders(self.unverified)
         self.senders.begin(SERVER, "reader", bytes(32), self.pins, own, [])
 
     def again(self) -> None:
@@ -65,13 +65,13 @@ class Reader:
         return [one.name for one in self.senders.requests(0.0) if isinstance(one, Devices)]
 
     def waits(self, device: PrivateDeviceKey) -> bool:
-        return self.doubts.wait(entry("alice", links.key_id(device.public)))
+        return self.unverified.must_wait(entry("alice", links.key_id(device.public)))
 
     def doubt(self, device: PrivateDeviceKey, *, see: bool = False) -> str:
         """Return what a message of a device of alice's is marked with."""
         if see:
             self.senders.look("lobby", "alice", links.key_id(device.public), now=0.0)
-        return self.doubts.marked(entry("alice", links.key_id(device.public))).doubt
+        return self.unverified.marked(entry("alice", links.key_id(device.public))).doubt
 
     def sees(
         self, device: PrivateDeviceKey, packed: list[bytes] | None, name: str = "alice"
@@ -405,13 +405,13 @@ def test_a_server_without_time_says_nothing_about_anybody() -> None:
 
 
 def test_a_damaged_file_of_ones_own_links_holds_nothing_up() -> None:
-    senders = Senders(doubts := Doubts())
+    senders = Senders(unverified := UnverifiedSenders())
     damaged = [*ONE, TWO[1][:-1] + b"\0"]
     senders.begin(SERVER, "alice", pin_of(ONE).root, {"alice": pin_of(ONE)}, damaged, [])
     senders.look("lobby", "alice", links.key_id(A.public), now=0.0)
     assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
     senders.received(Chain(NUMBER, "alice", ONE, True), 0.0)
-    assert not doubts.holding
+    assert not unverified.holding
     assert list(senders.requests(0.0)) == [], "nothing false is given to the server"
     assert senders.own_links == ONE
 
@@ -420,7 +420,7 @@ def test_a_message_without_a_key_is_doubtful_once_its_sender_had_one() -> None:
     reader = Reader({"alice": pin_of(TWO)})
     reader.senders.look("lobby", "alice", b"", now=0.0)
     assert reader.asked() == []
-    assert "no device" in reader.doubts.marked(entry("alice", b"")).doubt
+    assert "no device" in reader.unverified.marked(entry("alice", b"")).doubt
 
 
 def test_senders_that_a_server_invents_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,5 +430,5 @@ def test_senders_that_a_server_invents_are_bounded(monkeypatch: pytest.MonkeyPat
     reader = Reader({name: pin_of(TWO) for name in names})
     for name in names:
         reader.senders.look("lobby", name, links.key_id(D.public), now=0.0)
-    assert reader.doubts.wait(entry(names[2], links.key_id(D.public)))
-    assert "too many" in reader.doubts.marked(entry(names[4], links.key_id(D.public))).doubt
+    assert reader.unverified.must_wait(entry(names[2], links.key_id(D.public)))
+    assert "too many" in reader.unverified.marked(entry(names[4], links.key_id(D.public))).doubt

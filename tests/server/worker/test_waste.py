@@ -17,7 +17,7 @@ from relay.client.aio import Client
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
 from relay.server.worker.connection.accounts import Account
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.token_bucket import WASTE_BURST_S, WASTE_OWED_S
 from relay.server.worker.connection.waste import (
     CONTROL_UNITS,
@@ -202,7 +202,7 @@ def of(single: Cluster) -> tuple[Worker, Later]:
 
 
 def rests(single: Cluster, name: str) -> bool:
-    return bool(single.session(name).reading.holds & Hold.WASTE)
+    return bool(single.session(name).reading.pauses & Pause.WASTE)
 
 
 async def let_all_go_on(later: Later, done: Callable[[], object]) -> int:
@@ -387,5 +387,5 @@ async def test_who_rests_before_the_login_makes_room_for_others(single: Cluster)
     for _ in range(1000):
         stranger.connection.ping(b"", 0.0)
     stranger._write()
-    await until(lambda: bool(session.reading.holds & Hold.WASTE), "a rest")
+    await until(lambda: bool(session.reading.pauses & Pause.WASTE), "a rest")
     assert session.silent

@@ -19,7 +19,7 @@ from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed
 from relay.server.worker.connection.channel import NO_KEY_AGENT, Channel
 from relay.server.worker.connection.counts import count_failed_handshake, count_handshake
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
@@ -131,8 +131,8 @@ class Session(Owner):
         if self.ended:
             return self.stream.connected
         # One that rests for what it has wasted waits for itself.
-        holds = self.reading.holds & ~Hold.WASTE
-        waits_for_us = self.channel.unwrapping or holds or not self.stream.connected
+        pauses = self.reading.pauses & ~Pause.WASTE
+        waits_for_us = self.channel.unwrapping or pauses or not self.stream.connected
         return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
 
     def enter(self, stage: Stage) -> None:
@@ -225,7 +225,7 @@ class Session(Owner):
             if self.ended:
                 self.requests.cancel()
             else:
-                self.reading.hold(Hold.REQUEST)
+                self.reading.pause(Pause.REQUEST)
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
 
@@ -235,7 +235,7 @@ class Session(Owner):
 
     def request_ended(self) -> None:
         """reply.Asker: go on with what came behind the request."""
-        self.reading.release(Hold.REQUEST)
+        self.reading.resume(Pause.REQUEST)
 
     def unanswered(self, number: int) -> None:
         """reply.Asker: what was asked had no answer; it may be asked again."""
@@ -267,9 +267,9 @@ class Session(Owner):
 
     def _wait_for_reader(self) -> None:
         """Run nothing more until the client has read its answers."""
-        if not self.reading.holds & Hold.ANSWERS and not self.ended:
-            self.reading.hold(Hold.ANSWERS)
-            self.outbox.on_answers_read = partial(self.reading.release, Hold.ANSWERS)
+        if not self.reading.pauses & Pause.ANSWERS and not self.ended:
+            self.reading.pause(Pause.ANSWERS)
+            self.outbox.on_answers_read = partial(self.reading.resume, Pause.ANSWERS)
 
     def rebound(self) -> None:
         """Spend by the limits that hold now."""

@@ -16,7 +16,7 @@ from relay.chat.entries import UNDECIDED, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
 from relay.server.worker.home.revocations import RevokedDevices
-from relay.server.worker.home.running import RunningCommits
+from relay.server.worker.home.running_commits import RunningCommits
 from relay.server.worker.home.submissions import (
     CROWD,
     GROUP_MAX,

@@ -20,7 +20,7 @@ ANSWER_S: Final = 30.0
 Question: TypeAlias = Devices | Account
 
 
-class DeviceQuestions:
+class DeviceQueries:
     """The question that has no answer yet, and those that are asked after it."""
 
     __slots__ = ("_out", "_put_off_since", "_waits", "_work", "asked", "deadline")

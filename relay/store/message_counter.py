@@ -96,7 +96,7 @@ class _Window:
         return self.messages.count
 
 
-class Newest:
+class MessageCounter:
     """See the module's docstring. For one thread at a time."""
 
     def __init__(self, unpack: Callable[[bytes], Entry]) -> None:

@@ -17,7 +17,7 @@ from relay.client.aio.thread import in_thread
 log: Final = logging.getLogger(__name__)
 
 
-class Keeping:
+class BackgroundWriter:
     """What is still to be written, and the thread that does it while there is something."""
 
     def __init__(self) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay.chat import names
-from relay.chat.about import is_offered, is_reaction
 from relay.chat.entries import Extra, Kind, submission
+from relay.chat.relations import is_offered, is_reaction
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:

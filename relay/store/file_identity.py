@@ -16,7 +16,7 @@ LOOK_MS: Final = 1000
 
 
 @final
-class Place:
+class FileIdentity:
     """See the module's docstring."""
 
     __slots__ = ("_file", "_looked_ms", "_path")

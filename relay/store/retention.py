@@ -11,7 +11,7 @@ AT_ONCE: Final = 100
 must not empty it (invariant "A clock jump expires nothing")."""
 
 
-class Keep(NamedTuple):
+class RetentionLimits(NamedTuple):
     """Bounds of a log; 0: none."""
 
     age_s: int = 0
@@ -20,12 +20,12 @@ class Keep(NamedTuple):
     bytes: int = 0
 
 
-FOREVER: Final = Keep()
+FOREVER: Final = RetentionLimits()
 
 
-def stricter(one: Keep, other: Keep) -> Keep:
+def stricter(one: RetentionLimits, other: RetentionLimits) -> RetentionLimits:
     """Return the bounds that hold where both do."""
-    return Keep(*(min(a or b, b or a) for a, b in zip(one, other, strict=True)))
+    return RetentionLimits(*(min(a or b, b or a) for a, b in zip(one, other, strict=True)))
 
 
 class Excess(NamedTuple):
@@ -65,7 +65,7 @@ def end_of_old(time_of: Callable[[int], int], log: Measured, before_ms: int) -> 
 
 
 def upto(
-    keep: Keep,
+    keep: RetentionLimits,
     log: Measured,
     *,
     now_ms: int,

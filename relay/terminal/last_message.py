@@ -27,7 +27,7 @@ class _Doubt(NamedTuple):
     message: LogEntry
 
 
-class About:
+class LastMessageCommands:
     """The commands of one person about the last message."""
 
     def __init__(self, client: Client, sending: Sending, recent: Recent, ask: Ask) -> None:

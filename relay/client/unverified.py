@@ -19,7 +19,7 @@ TOO_MANY: Final = "too many senders wait for their devices to be looked at"
 Entry = TypeVar("Entry")
 
 
-class Doubts:
+class UnverifiedSenders:
     """The pairs that are proved, and those that are not."""
 
     __slots__ = ("_pairs", "_waiting", "overflow", "proved")
@@ -86,16 +86,16 @@ class Doubts:
                 self._pairs[pair] = ""
                 self._waiting.add(pair)
 
-    def wait(self, event: object) -> bool:
+    def must_wait(self, event: object) -> bool:
         """Tell whether an event is to wait."""
         return (
             isinstance(event, LogEntry | RoomChanged)
             and (event.sender, event.key_id) in self._waiting
         )
 
-    def wait_any(self, entries: Iterable[object]) -> bool:
+    def any_must_wait(self, entries: Iterable[object]) -> bool:
         """Tell whether one of them is to wait."""
-        return bool(self._waiting) and any(map(self.wait, entries))
+        return bool(self._waiting) and any(map(self.must_wait, entries))
 
     def marked(self, event: Entry) -> Entry:
         """Return an event with the doubt that there is about it."""
