@@ -1,7 +1,8 @@
-"""What is asked about device chains: one question at a time, and again if there is no time. No I/O.
+"""Queries about device chains: one at a time, repeated while the server is busy. No I/O.
 
-A server that answers BUSY or UNAVAILABLE says nothing about anybody's devices. So the question
-waits as long as the server says, and all behind it; only one that lasts is no answer.
+A server that answers BUSY or UNAVAILABLE says nothing about anybody's devices. So the query is
+repeated when the server says, for as long as any other request (``requests.lasts``), and those
+behind it wait.
 """
 
 from __future__ import annotations
@@ -10,30 +11,32 @@ from collections import deque
 from typing import Final, TypeAlias
 
 from relay import limits
-from relay.client.requests import RETRY_S_MIN
-from relay.wire.envelopes import Account, Devices
+from relay.client.requests import lasts, retry_at
+from relay.wire.envelopes import Account, Devices, Error
 
 NUMBER: Final = limits.U32_MAX
-"""The request number of everything asked here: one question at a time, and no other has it."""
+"""The request number of all of them: there is one at a time, and no other request has it."""
 ANSWER_S: Final = 30.0
-"""How long an answer may take, and how long a question is asked again."""
+"""How long an answer may take."""
 Question: TypeAlias = Devices | Account
 
 
 class DeviceQueries:
     """The question that has no answer yet, and those that are asked after it."""
 
-    __slots__ = ("_out", "_put_off_since", "_waits", "_work", "asked", "deadline")
+    __slots__ = ("_busy_since", "_out", "_retry_s", "_waits", "_work", "asked", "deadline")
 
-    def __init__(self) -> None:
+    def __init__(self, retry_timeout_s: float | None = None) -> None:
+        """Begin without one. ``retry_timeout_s``: see ``Requests``."""
+        self._retry_s = retry_timeout_s or 0.0
         self.asked: Question | None = None
         """The one that has no answer yet."""
         self.deadline: float | None = None
         """When its answer is overdue, or it is to be asked again."""
         self._work: deque[Question] = deque()
         self._out: list[Question] = []
-        self._put_off_since: float | None = None
-        """When the server first had no time for the one that is asked."""
+        self._busy_since: float | None = None
+        """When the server first refused the one that is asked with BUSY or UNAVAILABLE."""
         self._waits = False
         """True until that is asked again."""
 
@@ -56,20 +59,21 @@ class DeviceQueries:
     def over(self) -> Question | None:
         """Nothing is asked any more. Return what was."""
         asked, self.asked = self.asked, None
-        self.deadline = self._put_off_since = None
+        self.deadline = self._busy_since = None
         self._waits = False
         return asked
 
-    def put_off(self, wait_ms: int, now: float) -> bool:
-        """The server has no time for what is asked: ask it again. False: that lasts too long."""
+    def retry(self, error: Error, now: float) -> bool:
+        """BUSY or UNAVAILABLE: schedule another try. False: it has been refused for too long."""
         if self.asked is None:
             return False
-        if self._put_off_since is None:
-            self._put_off_since = now
-        if now - self._put_off_since >= ANSWER_S:
+        if self._busy_since is None:
+            self._busy_since = now
+        again_at = retry_at(error, now)
+        if lasts(error.code, self._busy_since, again_at, self._retry_s):
             return False
         self._waits = True
-        self.deadline = now + min(max(wait_ms / 1000, RETRY_S_MIN), ANSWER_S)
+        self.deadline = again_at
         return True
 
     def overdue(self, now: float) -> bool:

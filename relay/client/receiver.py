@@ -170,7 +170,7 @@ class Receiver:
 
     def _error(self, error: wire.Error, now: float) -> None:
         if error.request == OWN_NUMBER:
-            if error.code in AGAIN and self._senders.put_off(error.arg, now):
+            if error.code in AGAIN and self._senders.retry(error, now):
                 return
             self._senders.refused(describe_refusal(error.code, error.text), now)
             self.settled()

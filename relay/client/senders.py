@@ -54,7 +54,10 @@ class _Sender:
 class Senders:
     """What this client knows of the devices of others, and of its own."""
 
-    def __init__(self, unverified: UnverifiedSenders | None = None) -> None:
+    def __init__(
+        self, unverified: UnverifiedSenders | None = None, retry_timeout_s: float | None = None
+    ) -> None:
+        """Know nobody. ``retry_timeout_s``: see ``Requests``."""
         unverified = unverified or UnverifiedSenders()
         self.known = unverified.proved
         """Pairs that need no look (any more): the hot path asks this alone."""
@@ -70,7 +73,7 @@ class Senders:
         """As it was last seen; empty: not yet, or it is not kept."""
         self._keeps_own = False
         self._senders: dict[str, _Sender] = {}
-        self._queries = DeviceQueries()
+        self._queries = DeviceQueries(retry_timeout_s)
         self._pages: list[bytes] = []
         self._now = 0.0
         """When something was last sent."""
@@ -224,9 +227,9 @@ class Senders:
             self._suspect(asked.name, f"the server does not give their devices ({text})", now)
         self._ask_next(now)
 
-    def put_off(self, wait_ms: int, now: float) -> bool:
-        """The server has no time for a question: ask it again. False: that lasts too long."""
-        return self._queries.put_off(wait_ms, now)
+    def retry(self, error: wire.Error, now: float) -> bool:
+        """BUSY or UNAVAILABLE: ask again later. False: it has been refused for too long."""
+        return self._queries.retry(error, now)
 
     def overdue(self, now: float) -> None:
         """See whether the server owes an answer for too long, or is to be asked again."""

@@ -12,8 +12,10 @@ from relay.client.errors import DeviceChainError
 from relay.client.events import Message
 from relay.client.senders import Senders
 from relay.client.unverified import UnverifiedSenders
+from relay.limits import RETRY_MS_MAX
+from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import PrivateDeviceKey, verify
-from relay.wire.envelopes import Account, Chain, Devices
+from relay.wire.envelopes import Account, Chain, Devices, Error
 from tests.vectors.accounts import key, signed
 
 SERVER = bytes(range(32))
@@ -45,6 +47,10 @@ def pin_of(packed: list[bytes]) -> Pin:
 
 def entry(name: str, key_id: bytes) -> Message:
     return Message("lobby", b"epoch..8", 1, 0, 1, name, key_id, b"", 1, 0, "text/plain", b"hi")
+
+
+def busy(wait_ms: int) -> Error:
+    return Error(NUMBER, ErrorCode.BUSY, wait_ms, "later")
 
 
 class Reader:
@@ -385,23 +391,23 @@ def test_a_server_without_time_says_nothing_about_anybody() -> None:
     senders = Reader({"alice": pin_of(TWO)}).senders
     for name in ("alice", "bob"):
         senders.look("lobby", name, links.key_id(A.public), now=0.0)
-    question = Devices(NUMBER, "alice", 0)
+    query = Devices(NUMBER, "alice", 0)
     now = 0.0
     for wait_ms in (4000, 2**32 - 1):
-        assert list(senders.requests(now)) == [question]
-        assert senders.put_off(wait_ms, now)
+        assert list(senders.requests(now)) == [query]
+        assert senders.retry(busy(wait_ms), now)
         assert list(senders.requests(now)) == []
         assert senders.deadline is not None
-        assert now < senders.deadline <= now + ANSWER_S
+        assert now < senders.deadline <= now + RETRY_MS_MAX / 1000
         now = senders.deadline
         senders.overdue(now)
         assert not senders.warnings
-    assert list(senders.requests(now)) == [question]
-    assert not senders.put_off(1000, now)
+    assert list(senders.requests(now)) == [query]
+    assert not senders.retry(busy(RETRY_MS_MAX), now)
     senders.refused("BUSY", now)
     assert len(senders.warnings) == 1
     assert list(senders.requests(now)) == [Devices(NUMBER, "bob", 0)]
-    assert senders.put_off(1000, now), "a time of its own"
+    assert senders.retry(busy(RETRY_MS_MAX), now), "a time of its own"
 
 
 def test_a_damaged_file_of_ones_own_links_holds_nothing_up() -> None:
