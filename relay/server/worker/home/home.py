@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 from relay.chat.entries import UNDECIDED, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
+from relay.server.worker.home.commits import Commit, Commits, RunningCommits
 from relay.server.worker.home.revocations import RevokedDevices
-from relay.server.worker.home.running_commits import RunningCommits
 from relay.server.worker.home.submissions import (
     CROWD,
     GROUP_MAX,
@@ -33,7 +33,6 @@ from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.server.worker.home.commits import Commit, Commits
     from relay.server.worker.home.direct import Direct
     from relay.server.worker.home.followers import Followers
     from relay.server.worker.home.notes import CommitNotes

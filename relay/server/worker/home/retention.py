@@ -25,8 +25,8 @@ from relay.store.retention import FOREVER, Excess, RetentionLimits, stricter
 
 if TYPE_CHECKING:
     from relay.server.worker.home.departures import Departures
-    from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.partitions import OwnPartitions
+    from relay.server.worker.home.publishing import Interest
     from relay.settings import Retention as Settings
     from relay.store.log import Removed
     from relay.store.removal_reader import RemovalReader

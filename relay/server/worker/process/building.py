@@ -31,12 +31,11 @@ from relay.server.worker.home.copies import Copies
 from relay.server.worker.home.direct import Direct
 from relay.server.worker.home.followers import Followers
 from relay.server.worker.home.home import Home
-from relay.server.worker.home.interest import Interest
 from relay.server.worker.home.names import NameRegistry
 from relay.server.worker.home.notes import CommitNotes
 from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.home.permissions import Permissions
-from relay.server.worker.home.publishing import Publishing
+from relay.server.worker.home.publishing import Interest, Publishing
 from relay.server.worker.home.receive import FromMembers
 from relay.server.worker.home.revocations import Revocations
 from relay.server.worker.home.rooms import RoomsHome

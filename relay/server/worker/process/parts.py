@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from relay.server.worker.home.accounts import AccountsHome
     from relay.server.worker.home.followers import Followers
     from relay.server.worker.home.home import Home
-    from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.names import NameRegistry
     from relay.server.worker.home.partitions import OwnPartitions
+    from relay.server.worker.home.publishing import Interest
     from relay.server.worker.home.room_rules import RoomRules
     from relay.server.worker.home.rooms import RoomsHome
     from relay.server.worker.home.rosters import Rosters
