@@ -69,7 +69,7 @@ def test_a_clock_that_stands_still_gives_nothing() -> None:
 
 
 # --- who comes in -------------------------------------------------------------------------------
-class FakeGuest:
+class FakeConnection:
     def __init__(self, account: Account, *, silent: bool = True) -> None:
         self.account = account
         self.silent = silent
@@ -84,7 +84,7 @@ def account(name: str, *, exempt: bool = False) -> Account:
     return made
 
 
-def guests(admission: Admission, *entering: FakeGuest) -> None:
+def enter_all(admission: Admission, *entering: FakeConnection) -> None:
     for guest in entering:
         assert admission.admit(guest.account) == Verdict(True)
         admission.enter(guest)
@@ -92,54 +92,54 @@ def guests(admission: Admission, *entering: FakeGuest) -> None:
 
 def test_the_oldest_silent_one_makes_room() -> None:
     admission = Admission(100, limits(unauthenticated=16))
-    busy = FakeGuest(account("a"), silent=False)
-    old, *others = [FakeGuest(account(f"b{n}")) for n in range(15)]
-    guests(admission, busy, old, *others)
+    busy = FakeConnection(account("a"), silent=False)
+    old, *others = [FakeConnection(account(f"b{n}")) for n in range(15)]
+    enter_all(admission, busy, old, *others)
     assert not admission.closed()
     new = account("c")
     assert admission.admit(new) == Verdict(True, Budget.UNAUTHENTICATED, old)
-    assert admission.guests == 15, "it is counted no more"
-    assert old.account.guests == 0
+    assert admission.unauthenticated == 15, "it is counted no more"
+    assert old.account.unauthenticated == 0
     admission.leave(old)  # its socket is closed: nothing more happens
-    assert admission.guests == 15
+    assert admission.unauthenticated == 15
 
 
 def test_who_waits_for_the_server_keeps_the_slot() -> None:
     admission = Admission(100, limits(unauthenticated=16))
-    guests(admission, *(FakeGuest(account(f"a{n}"), silent=False) for n in range(16)))
+    enter_all(admission, *(FakeConnection(account(f"a{n}"), silent=False) for n in range(16)))
     assert admission.closed()
     assert admission.admit(account("b")) == Verdict(False, Budget.UNAUTHENTICATED)
 
 
 def test_a_source_pays_with_its_own() -> None:
     admission = Admission(100, limits(unauthenticated=16, unauthenticated_per_source=2))
-    oldest, source = FakeGuest(account("a")), account("b")
-    first, second = FakeGuest(source, silent=False), FakeGuest(source)
-    guests(admission, oldest, first, second)
+    oldest, source = FakeConnection(account("a")), account("b")
+    first, second = FakeConnection(source, silent=False), FakeConnection(source)
+    enter_all(admission, oldest, first, second)
     assert admission.admit(source) == Verdict(True, Budget.UNAUTHENTICATED_PER_SOURCE, second)
-    admission.enter(FakeGuest(source, silent=False))
+    admission.enter(FakeConnection(source, silent=False))
     assert admission.admit(source) == Verdict(False, Budget.UNAUTHENTICATED_PER_SOURCE)
     exempt = account("127.0.0.1", exempt=True)
-    guests(admission, *(FakeGuest(exempt) for _ in range(10)))
+    enter_all(admission, *(FakeConnection(exempt) for _ in range(10)))
 
 
 def test_members_have_slots_of_their_own() -> None:
     admission = Admission(2, limits(unauthenticated=16, connections_per_source=1))
     source, exempt = account("a"), account("127.0.0.1", exempt=True)
-    one, two = FakeGuest(source), FakeGuest(exempt)
-    guests(admission, one, two)
+    one, two = FakeConnection(source), FakeConnection(exempt)
+    enter_all(admission, one, two)
     assert admission.login_refusal(source) is None
     admission.log_in(one)
     assert admission.login_refusal(source) is Budget.CONNECTIONS_PER_SOURCE
     assert admission.login_refusal(exempt) is None
     admission.log_in(two)
-    assert admission.guests == 0
+    assert admission.unauthenticated == 0
     assert admission.login_refusal(account("b")) is Budget.CONNECTIONS
     admission.log_out(one)
-    assert (admission.members, admission.guests) == (1, 1)
+    assert (admission.authenticated, admission.unauthenticated) == (1, 1)
     assert admission.login_refusal(source) is None
     admission.leave(one)
-    assert (source.members, source.guests) == (0, 0)
+    assert (source.authenticated, source.unauthenticated) == (0, 0)
 
 
 # --- sources ------------------------------------------------------------------------------------

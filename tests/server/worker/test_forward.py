@@ -284,7 +284,7 @@ async def test_ends_in_the_middle_of_anything(single: Cluster) -> None:
     await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
     await until(lambda: not worker.parts.feeds.by_log, "all feeds gone")
     parts = worker.parts
-    assert parts.services.budgets.admission.members == 0
+    assert parts.services.budgets.admission.authenticated == 0
     assert not parts.claims._claims
     assert not parts.names._held
     await until(lambda: not parts.rosters._logs, "the roster to end")

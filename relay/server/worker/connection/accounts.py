@@ -30,8 +30,8 @@ class Account(Payer):
     """
 
     __slots__ = (
-        "_limits", "_rooms", "_sent", "_waste", "_work", "exempt", "guests", "joins", "loopback",
-        "members",
+        "_limits", "_rooms", "_sent", "_waste", "_work", "authenticated", "exempt", "joins",
+        "loopback", "unauthenticated",
     )  # fmt: skip
 
     def __init__(self, name: str, limits: Limits) -> None:
@@ -39,9 +39,9 @@ class Account(Payer):
         super().__init__(name)
         self.loopback = False
         """True for this machine itself."""
-        self.members = 0
+        self.authenticated = 0
         """Connections that are logged in."""
-        self.guests = 0
+        self.unauthenticated = 0
         """Connections that are not (yet, or any more)."""
         self.joins = 0
         """Logs that its connections follow, each counted for each connection."""
@@ -121,8 +121,8 @@ class Accounts:
     def close(self, account: Account) -> None:
         """A connection of this account is gone."""
         if account.connections == 1:
-            assert not account.members
-            assert not account.guests
+            assert not account.authenticated
+            assert not account.unauthenticated
             assert not account.joins
         self._ledger.close(account)
 

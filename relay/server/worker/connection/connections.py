@@ -47,7 +47,7 @@ class Connections:
     def rest_s(self) -> float:
         """Tell for how long nobody should come in: who is new waits with those who ask for much."""
         rest_s = self.rests_until() - self._services.clock()
-        if self._admission.guests >= NEWCOMERS_MAX:
+        if self._admission.unauthenticated >= NEWCOMERS_MAX:
             return max(rest_s, NEWCOMERS_REST_S)
         return rest_s
 

@@ -52,7 +52,7 @@ log = logging.getLogger("relay.worker")
 
 
 class Session(Owner):
-    """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
+    """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Connection``."""
 
     __slots__ = (
         "_connection", "_legal", "_on_lost", "_operations", "account", "actor", "attempts",
@@ -127,7 +127,7 @@ class Session(Owner):
 
     @property
     def silent(self) -> bool:
-        """admission.Guest: the next move is the peer's."""
+        """admission.Connection: the next move is the peer's."""
         if self.ended:
             return self.stream.connected
         # One that rests for what it has wasted waits for itself.

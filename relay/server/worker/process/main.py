@@ -384,7 +384,7 @@ class _Worker:
     def _share_clients(self, now: float) -> None:
         if self._stop.requested.is_set():
             return
-        began, own = self._balance.began, self._parts.budgets.admission.members
+        began, own = self._balance.began, self._parts.budgets.admission.authenticated
         if count := self._balance.due(own, self._status.logged_in(), now):
             if not began:
                 log.info("rebalancing", extra={"logged_in": own})

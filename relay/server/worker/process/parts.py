@@ -101,7 +101,7 @@ class WorkerParts:
         }
         return (
             {
-                "connections_logged_in": lambda: budgets.admission.members,
+                "connections_logged_in": lambda: budgets.admission.authenticated,
                 "readers_catching_up": lambda: catchup.waiting,
                 "sources": lambda: len(budgets.accounts),
                 "users": lambda: len(budgets.users),
