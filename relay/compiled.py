@@ -92,7 +92,7 @@ MODULES: Final = (
     # A handshake and a login, besides.
     "relay.chat.ids",
     "relay.server.agent.protocol",
-    "relay.server.worker.connection.accounts",
+    "relay.server.worker.connection.source_usage",
     "relay.server.worker.connection.ledger",
     "relay.server.worker.connection.admission",
     "relay.server.worker.connection.login",

@@ -518,7 +518,7 @@ async def test_joins_are_counted_by_source(tmp_path: Path) -> None:
         assert count(worker, Budget.JOINS_PER_SOURCE) == 1
         assert worker._status._row.get("joins") == 4
         clients[0].transport.abort()
-        await until(lambda: worker.parts.budgets.accounts.joins == 1, "its joins to end")
+        await until(lambda: worker.parts.budgets.sources.joins == 1, "its joins to end")
         for log in ("room-b", "room-c", "room-d"):
             await clients[1].join(log)
         other = await TestClient.login(worker, "other")
@@ -639,15 +639,15 @@ async def test_a_reserve_of_disk_is_kept(
 
 
 # --- all together -----------------------------------------------------------------------------
-async def test_accounts_are_forgotten(tmp_path: Path) -> None:
+async def test_sources_are_forgotten(tmp_path: Path) -> None:
     """A source that has spent nothing leaves nothing; a worker that was flooded is as before."""
     async with one_worker(tmp_path, rooms_per_minute_per_source=1000) as worker:
-        accounts = worker.parts.budgets.accounts
+        sources = worker.parts.budgets.sources
         visitors = [await Visitor.come(worker, f"127.0.2.{n}") for n in range(1, 31)]
-        await until(lambda: len(accounts) == 30, "all to be known")
+        await until(lambda: len(sources) == 30, "all to be known")
         for visitor in visitors:
             visitor.leave()
-        await until(lambda: len(accounts) == 0, "all to be forgotten")
+        await until(lambda: len(sources) == 0, "all to be forgotten")
         assert worker.parts.budgets.admission.unauthenticated == 0
         assert worker._acceptor.count == 0
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from relay.client.aio import Client
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.accounts import Account
 from relay.server.worker.connection.pauses import Pause
+from relay.server.worker.connection.source_usage import Source
 from relay.server.worker.connection.token_bucket import WASTE_BURST_S, WASTE_OWED_S
 from relay.server.worker.connection.waste import (
     CONTROL_UNITS,
@@ -65,8 +65,8 @@ class Later:
 class Somebody:
     """A ``Waster``."""
 
-    def __init__(self, account: Account) -> None:
-        self.account = account
+    def __init__(self, source: Source) -> None:
+        self.source = source
         self.wasted: Wasted | None = None
         self.rests = False
 
@@ -95,7 +95,7 @@ class Model:
         self.later = Later()
         self.refusals = Refusals()
         self.waste = Waste(lambda: self.now, self.later, self.limits, self.refusals)
-        self.source = Account("192.0.2.1", self.limits)
+        self.source = Source("192.0.2.1", self.limits)
 
     def rest(self) -> float:
         """Wait as long as the rest is that is due next."""
@@ -155,7 +155,7 @@ def test_a_source_rests_only_where_it_wastes() -> None:
     """Many connections have no more than a few, and a neighbour who wastes nothing is not held."""
     model = Model(10, per_source=20)
     many = [Somebody(model.source) for _ in range(10)]
-    neighbour, stranger = Somebody(model.source), Somebody(Account("192.0.2.9", model.limits))
+    neighbour, stranger = Somebody(model.source), Somebody(Source("192.0.2.9", model.limits))
     for _ in range(10):
         for one in many:
             if not one.rests:

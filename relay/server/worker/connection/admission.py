@@ -15,15 +15,15 @@ from relay.server.metrics import Budget
 
 if TYPE_CHECKING:
     from relay.limit_settings import Limits
-    from relay.server.worker.connection.accounts import Account
+    from relay.server.worker.connection.source_usage import Source
 
 
 class Connection(Protocol):
     """A session, as far as admission knows it."""
 
     @property
-    def account(self) -> Account:
-        """Its source's."""
+    def source(self) -> Source:
+        """Where it comes from."""
 
     @property
     def silent(self) -> bool:
@@ -80,12 +80,12 @@ class Admission:
             self._oldest_silent(self._unauthenticated) is None
         )
 
-    def admit(self, account: Account) -> Verdict:
+    def admit(self, source: Source) -> Verdict:
         """Decide about a new connection of a source; ``enter`` it if it is admitted."""
         limits = self._limits
-        per_source = 0 if account.exempt else limits.unauthenticated_per_source
-        if per_source and account.unauthenticated >= per_source:
-            own = (one for one in self._unauthenticated if one.account is account)
+        per_source = 0 if source.exempt else limits.unauthenticated_per_source
+        if per_source and source.unauthenticated >= per_source:
+            own = (one for one in self._unauthenticated if one.source is source)
             return self._in_place_of(own, Budget.UNAUTHENTICATED_PER_SOURCE)
         if len(self._unauthenticated) >= limits.unauthenticated:
             return self._in_place_of(self._unauthenticated, Budget.UNAUTHENTICATED)
@@ -94,20 +94,20 @@ class Admission:
     def enter(self, connection: Connection) -> None:
         """A connection begins; or one that was logged in ends, and is not closed yet."""
         self._unauthenticated[connection] = None
-        connection.account.unauthenticated += 1
+        connection.source.unauthenticated += 1
 
     def leave(self, connection: Connection) -> None:
         """One that is not logged in is gone, or is about to be. Idempotent."""
         if connection in self._unauthenticated:
             del self._unauthenticated[connection]
-            connection.account.unauthenticated -= 1
+            connection.source.unauthenticated -= 1
 
-    def login_refusal(self, account: Account) -> Budget | None:
+    def login_refusal(self, source: Source) -> Budget | None:
         """Return the budget that keeps a connection from logging in; None: it may."""
         if self.authenticated >= self._authenticated_max:
             return Budget.CONNECTIONS
-        per_source = 0 if account.exempt else self._limits.connections_per_source
-        if per_source and account.authenticated >= per_source:
+        per_source = 0 if source.exempt else self._limits.connections_per_source
+        if per_source and source.authenticated >= per_source:
             return Budget.CONNECTIONS_PER_SOURCE
         return None
 
@@ -115,12 +115,12 @@ class Admission:
         """A connection logs in."""
         self.leave(connection)
         self.authenticated += 1
-        connection.account.authenticated += 1
+        connection.source.authenticated += 1
 
     def log_out(self, connection: Connection) -> None:
         """One that is logged in ends; until it is closed it counts among the others."""
         self.authenticated -= 1
-        connection.account.authenticated -= 1
+        connection.source.authenticated -= 1
         self.enter(connection)
 
     def _in_place_of(self, candidates: Iterable[Connection], budget: Budget) -> Verdict:

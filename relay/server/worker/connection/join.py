@@ -89,11 +89,11 @@ async def join(session: Session, join: Join) -> None:
 
 
 def _too_many(session: Session) -> bool:
-    budgets, account = session.services.budgets, session.account
+    budgets, source = session.services.budgets, session.source
     most = budgets.limits.joins_per_source
-    if not most or account.exempt or account.joins < most:
+    if not most or source.exempt or source.joins < most:
         return False
-    budgets.refusals.count(Budget.JOINS_PER_SOURCE, account.source, session.services.clock())
+    budgets.refusals.count(Budget.JOINS_PER_SOURCE, source.name, session.services.clock())
     return True
 
 

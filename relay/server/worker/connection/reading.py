@@ -24,9 +24,9 @@ from relay.wire.events import ApplicationData, PongReceived
 from relay.wire.packing import unpack_client
 
 if TYPE_CHECKING:
-    from relay.server.worker.connection.accounts import Account
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
+    from relay.server.worker.connection.source_usage import Source
     from relay.server.worker.connection.waste import Waste, Wasted
     from relay.server.worker.delivery.stream import Stream
     from relay.wire.connection import Connection
@@ -91,7 +91,7 @@ class Reading:
     __slots__ = (
         "_clock", "_connection", "_finish", "_owner", "_paused", "_pending", "_received",
         "_record_bytes", "_running", "_schedule", "_stream", "_units", "_waste", "_worked_s",
-        "account", "held", "pauses", "wasted",
+        "held", "pauses", "source", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +103,7 @@ class Reading:
         schedule: Schedule,
         received: ReceivedBytes,
         waste: Waste,
-        account: Account,
+        source: Source,
         clock: Callable[[], float],
     ) -> None:
         """Begin with nothing.
@@ -115,7 +115,7 @@ class Reading:
             schedule: of the worker.
             received: likewise.
             waste: likewise.
-            account: of the peer's source.
+            source: of the peer.
             clock: monotonic seconds.
         """
         self._received = received
@@ -127,7 +127,7 @@ class Reading:
         self._stream = stream
         self._schedule = schedule
         self._waste = waste
-        self.account = account
+        self.source = source
         self.wasted: Wasted | None = None
         """See ``waste.Waster``."""
         self._clock = clock

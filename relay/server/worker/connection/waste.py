@@ -22,7 +22,7 @@ from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.limit_settings import Limits
-    from relay.server.worker.connection.accounts import Account
+    from relay.server.worker.connection.source_usage import Source
     from relay.server.worker.connection.token_bucket import TokenBucket
     from relay.server.worker.refusals import Refusals
 
@@ -71,7 +71,7 @@ class Wasted:
 class Waster(Protocol):
     """A connection's ``reading``."""
 
-    account: Account
+    source: Source
     wasted: Wasted | None
     """None: nothing of late. Changed by ``Waste`` alone."""
 
@@ -112,17 +112,17 @@ class Waste:
         wasted = who.wasted
         if wasted is None:
             wasted = who.wasted = Wasted(who, of_waste(self._limits.waste_per_s, now))
-        for bucket in (wasted.bucket, who.account.waste(now)):
+        for bucket in (wasted.bucket, who.source.waste(now)):
             if bucket is not None:
                 bucket.take(units, now)
         if not wasted.rests and self._rest(who, wasted, now):
-            self._refusals.count(Budget.WASTE, who.account.source, now)
+            self._refusals.count(Budget.WASTE, who.source.name, now)
             who.begin_rest()
 
     def _rest(self, who: Waster, wasted: Wasted, now: float) -> bool:
         """See that a rest ends, if one is due."""
         owed_s = 0.0
-        for bucket in (wasted.bucket, who.account.waste(now)):
+        for bucket in (wasted.bucket, who.source.waste(now)):
             if bucket is not None:
                 owed_s = max(owed_s, bucket.wait_s(now))
         wasted.rests = owed_s > 0.0

@@ -8,7 +8,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from relay.chat.accounts.decide import Policy
-from relay.server.worker.connection.accounts import Accounts
 from relay.server.worker.connection.admission import Admission
 from relay.server.worker.connection.announcement import Announcement
 from relay.server.worker.connection.connections import Connections
@@ -20,6 +19,7 @@ from relay.server.worker.connection.services import (
     ConnectionBudgets,
     ConnectionServices,
 )
+from relay.server.worker.connection.source_usage import Sources
 from relay.server.worker.connection.users import Users
 from relay.server.worker.connection.waste import Waste
 from relay.server.worker.delivery.outbox import Flusher
@@ -177,7 +177,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     schedule = Schedule(clock, wakeup, admission)
     budgets = ConnectionBudgets(
         limits=needs.limits,
-        accounts=Accounts(needs.limits, clock),
+        sources=Sources(needs.limits, clock),
         users=Users(needs.limits, clock),
         admission=admission,
         received=ReceivedBytes(needs.limits.received_mib << 20),

@@ -354,7 +354,7 @@ class _Worker:
             parts.services.announcement.sweep,
             lambda: parts.stalled.sweep(now),
             lambda: parts.refusals.sweep(now),
-            parts.budgets.accounts.sweep,
+            parts.budgets.sources.sweep,
             parts.budgets.users.sweep,
             self._look_at_disk,
             lambda: parts.interest.send_heads(parts.partitions.heads),

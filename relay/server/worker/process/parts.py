@@ -103,9 +103,9 @@ class WorkerParts:
             {
                 "connections_logged_in": lambda: budgets.admission.authenticated,
                 "readers_catching_up": lambda: catchup.waiting,
-                "sources": lambda: len(budgets.accounts),
+                "sources": lambda: len(budgets.sources),
                 "users": lambda: len(budgets.users),
-                "joins": lambda: budgets.accounts.joins,
+                "joins": lambda: budgets.sources.joins,
                 "received_bytes": lambda: budgets.received.total,
                 "stalled_bytes": lambda: stalled.bytes,
                 "partitions_unavailable": lambda: len(partitions.troubles),
