@@ -18,46 +18,46 @@ NUMBER: Final = limits.U32_MAX
 """The request number of all of them: there is one at a time, and no other request has it."""
 ANSWER_S: Final = 30.0
 """How long an answer may take."""
-Question: TypeAlias = Devices | Account
+Query: TypeAlias = Devices | Account
 
 
 class DeviceQueries:
-    """The question that has no answer yet, and those that are asked after it."""
+    """The query that is being answered, and the queue of those after it."""
 
     __slots__ = ("_busy_since", "_out", "_retry_s", "_waits", "_work", "asked", "deadline")
 
     def __init__(self, retry_timeout_s: float | None = None) -> None:
         """Begin without one. ``retry_timeout_s``: see ``Requests``."""
         self._retry_s = retry_timeout_s or 0.0
-        self.asked: Question | None = None
-        """The one that has no answer yet."""
+        self.asked: Query | None = None
+        """The one that has no answer yet; None: there is none."""
         self.deadline: float | None = None
-        """When its answer is overdue, or it is to be asked again."""
-        self._work: deque[Question] = deque()
-        self._out: list[Question] = []
+        """When its answer is overdue, or when to repeat it."""
+        self._work: deque[Query] = deque()
+        self._out: list[Query] = []
         self._busy_since: float | None = None
         """When the server first refused the one that is asked with BUSY or UNAVAILABLE."""
         self._waits = False
-        """True until that is asked again."""
+        """True while it waits to be repeated."""
 
-    def add(self, question: Question) -> None:
-        """Ask this after all others, unless that is about to happen."""
-        if question not in self._work:
-            self._work.append(question)
+    def add(self, query: Query) -> None:
+        """Queue a query, unless it is queued already."""
+        if query not in self._work:
+            self._work.append(query)
 
     def next(self, now: float) -> None:
-        """Ask the next one, unless another has no answer yet."""
+        """Send the next one, unless another has no answer yet."""
         if self.asked is None and self._work:
             self.ask(self._work.popleft(), now)
 
-    def ask(self, question: Question, now: float) -> None:
-        """Ask this now: it is the next one, or the next page of the one before."""
+    def ask(self, query: Query, now: float) -> None:
+        """Send this now: it is the next one, or the next page of the one before."""
         self.over()
-        self.asked = question
-        self._send(question, now)
+        self.asked = query
+        self._send(query, now)
 
-    def over(self) -> Question | None:
-        """Nothing is asked any more. Return what was."""
+    def over(self) -> Query | None:
+        """End the current query, and return it."""
         asked, self.asked = self.asked, None
         self.deadline = self._busy_since = None
         self._waits = False
@@ -77,7 +77,7 @@ class DeviceQueries:
         return True
 
     def overdue(self, now: float) -> bool:
-        """Ask again what has waited long enough. True: an answer is owed for too long."""
+        """Repeat the query if that is due. True: its answer is overdue."""
         if self.deadline is None or now < self.deadline:
             return False
         if not self._waits:
@@ -88,16 +88,16 @@ class DeviceQueries:
         return False
 
     def clear(self) -> None:
-        """The connection is gone, and the questions with it."""
+        """Forget all of them: the connection is gone."""
         self._work.clear()
         self._out.clear()
         self.over()
 
-    def drain(self) -> list[Question]:
-        """Return what is to be sent now."""
+    def drain(self) -> list[Query]:
+        """Return the queries to send now."""
         out, self._out = self._out, []
         return out
 
-    def _send(self, question: Question, now: float) -> None:
-        self._out.append(question)
+    def _send(self, query: Query, now: float) -> None:
+        self._out.append(query)
         self.deadline = now + ANSWER_S

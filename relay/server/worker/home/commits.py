@@ -264,43 +264,43 @@ class Commits:
 
 @final
 class RunningCommits:
-    """Commits that run in threads, at most one of a partition: what they have is in no queue.
+    """Commits that run in threads, at most one per partition. Their submissions are in no queue.
 
-    So whoever empties the queues has to think of them as well: of what they give back when they are
-    over, and of what they store until then.
+    So whoever empties the queues must also deal with these: with what they store until they end,
+    and with what they put back into a queue then.
     """
 
     __slots__ = ("_running", "awaited")
 
     def __init__(self) -> None:
         self._running: dict[int, list[Port]] = {}
-        """By partition: the workers that send anew what it has of them."""
+        """By partition: the workers that resend the submissions that it has of theirs."""
         self.awaited: list[tuple[set[int], Callable[[], None]]] = []
-        """Partitions whose commits are awaited, and by whom."""
+        """Who waits, and for the commits of which partitions."""
 
     def began(self, index: int) -> None:
-        """A commit did not end at once."""
+        """A commit goes on in a thread."""
         self._running[index] = []
 
     def forget(self, index: int, port: Port) -> None:
-        """A worker is about to send anew what it has submitted to a partition."""
+        """A worker is about to resend what it has submitted to a partition."""
         resending = self._running.get(index)
         if resending is not None:
             resending.append(port)
 
     def after(self, done: Callable[[], None]) -> None:
-        """Call something when all that run now are over and answered; at once if none does."""
+        """Call ``done`` when all that run now are over and answered; at once if none runs."""
         if self._running:
             self.awaited.append((set(self._running), done))
         else:
             done()
 
     def ended(self, index: int) -> list[Port]:
-        """One is over, if it ran; return the workers that have sent anew what it had of them."""
+        """A commit is over; return the workers that have resent their part, if it was running."""
         return self._running.pop(index, [])
 
     def answered(self, index: int) -> None:
-        """What it had is answered, or queued again. Called if any is ``awaited``."""
+        """Its submissions are answered, or queued again. Called if any is ``awaited``."""
         for partitions, _ in self.awaited:
             partitions.discard(index)
         over = [done for partitions, done in self.awaited if not partitions]
