@@ -76,7 +76,6 @@ MODULES: Final = (
     "relay.store.decide",
     "relay.store.log",
     "relay.store.opened",
-    "relay.store.file_identity",
     "relay.store.read_budget",
     "relay.store.sqlite",
     "relay.store.state",

@@ -21,11 +21,10 @@ from relay.store.closing import close_cleanly
 from relay.store.companions import wal_bytes
 from relay.store.decide import Decision, Pack, note_controls
 from relay.store.errors import StoreError, StoreFull, StoreUnavailable
-from relay.store.file_identity import FileIdentity
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
 from relay.store.log import Outcome, Removed
-from relay.store.opened import Opened, Write
+from relay.store.opened import FileIdentity, Opened, Write
 from relay.store.opening import Check, open_again, open_first
 from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules
@@ -228,7 +227,7 @@ class SqlitePartition:
         opened = self._opened
         if opened is None or self._suspected is not None:
             opened = self._open_to_commit()
-        self._identity.look(now_ms)
+        self._identity.check(now_ms)
         try:
             if opened.expiry.due(now_ms):
                 opened.expire(now_ms)
@@ -316,7 +315,7 @@ class SqlitePartition:
     def due(self, now_ms: int) -> list[str]:
         """See ``log.Partition``."""
         with self._one_user:
-            self._identity.look(now_ms)
+            self._identity.check(now_ms)
             try:
                 return self._open().committed.due(now_ms)
             except apsw.Error as error:
