@@ -138,7 +138,7 @@ class FileIdentity:
     So its writer checks now and then, and stops acknowledging.
     """
 
-    __slots__ = ("_file", "_checked_ms", "_path")
+    __slots__ = ("_checked_ms", "_file", "_path")
 
     def __init__(self, path: Path) -> None:
         """Begin with no file. ``path``: where it is."""
