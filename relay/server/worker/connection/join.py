@@ -11,7 +11,7 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Right, refusal
 from relay.server.metrics import Budget, Resume
 from relay.server.worker.connection.unread import refuse_unread
-from relay.server.worker.room_codes import CODES
+from relay.server.worker.error_codes import ROOM_CODES
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, Joined, Left
@@ -62,7 +62,7 @@ async def join(session: Session, join: Join) -> None:
             return
         refused = refusal(feed.room, session.actor, Right.READ)
         if refused is not None:
-            session.refuse(join.request, CODES[refused.reason], 0, refused.text)
+            session.refuse(join.request, ROOM_CODES[refused.reason], 0, refused.text)
             return
         counts = session.services.counts
         try:

@@ -15,8 +15,8 @@ from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS
+from relay.server.worker.error_codes import ROOM_CODES
 from relay.server.worker.home.permissions import refused
-from relay.server.worker.room_codes import CODES
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.log import (
     Began,
@@ -130,7 +130,7 @@ class Commit:
                 case UnknownOutcome():
                     port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
                 case Denied(refused=denied):
-                    port.send(Refused(tag, int(CODES[denied.reason]), 0, denied.text))
+                    port.send(Refused(tag, int(ROOM_CODES[denied.reason]), 0, denied.text))
                 case Forbidden(code=code):
                     port.send(refused(tag, code, limits.RETRY_MS))
                 case LogRefused(reason=reason, limit=limit):

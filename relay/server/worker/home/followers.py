@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 
 from relay.bus.messages import NotFollowed, NotHome, Subscribed
 from relay.chat.partition import partition_of
-from relay.server.worker.store_codes import unavailable_text
+from relay.server.worker.error_codes import unavailable_text
 from relay.store.errors import NotTheWriter, StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 

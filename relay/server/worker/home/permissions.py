@@ -20,8 +20,8 @@ from relay.chat.accounts.requests import MayWrite, pack
 from relay.chat.entries import UNDECIDED
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
+from relay.server.worker.error_codes import code_of
 from relay.server.worker.home.submissions import Waiting
-from relay.server.worker.store_codes import code_of
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.bus.messages import Damaged
 from relay.chat.partition import PARTITIONS
-from relay.server.worker.store_codes import code_of
+from relay.server.worker.error_codes import code_of
 from relay.store.errors import StoreCorrupt
 
 if TYPE_CHECKING:
