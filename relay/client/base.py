@@ -1,4 +1,4 @@
-"""What the clients of asyncio and of plain sockets have in common, and what one may look at."""
+"""What the asyncio and the blocking client share, and their public attributes."""
 
 from __future__ import annotations
 

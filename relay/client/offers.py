@@ -1,4 +1,4 @@
-"""What a program can append to a log, prepared without I/O, for both faces."""
+"""The entries that a program can append to a log, built without I/O, for both faces."""
 
 from __future__ import annotations
 

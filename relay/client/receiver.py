@@ -1,4 +1,4 @@
-"""What each envelope of the server does to a client that is logged in.
+"""Handles each envelope that the server sends after the login.
 
 Entries and notices become events in the queue, answers go to who asked, and what is missing in a
 room is fetched again.

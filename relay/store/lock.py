@@ -1,4 +1,4 @@
-"""The lock of a partition, and its holder's note of how it left the file.
+"""The lock of a partition, and the note in it of how its holder left the file.
 
 Invariants "One writer per partition" and "Epochs are segments".
 

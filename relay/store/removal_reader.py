@@ -1,4 +1,4 @@
-"""What is to be removed of a partition's logs, as far as reading can tell."""
+"""What retention would remove of a partition's logs, as far as reading can tell."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outcomes of sends and posts, to come: futures."""
+"""Futures for the outcomes of sends and posts."""
 
 from __future__ import annotations
 

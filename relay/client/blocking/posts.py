@@ -1,4 +1,4 @@
-"""The outcomes of calls and posts, to come."""
+"""Future-like objects for the outcomes of calls and posts."""
 
 from __future__ import annotations
 

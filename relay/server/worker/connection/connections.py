@@ -1,4 +1,4 @@
-"""All connections of a worker: who comes in, who goes, and what they hold."""
+"""All connections of a worker: accepting, closing, and what they hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the connections of each source have in use, on one worker. Pure: the clock is passed in.
+"""Usage and limits of each source on one worker. Pure: the clock is passed in.
 
 Connections of a source are spread over the workers, and each worker counts for itself: what all of
 them allow a source together is exact to a factor of their number.

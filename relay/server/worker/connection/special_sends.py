@@ -1,4 +1,4 @@
-"""SEND of what is not a plain message in a room: direct messages, and entries about others."""
+"""SEND of anything but a plain message in a room: direct messages, and entries about others."""
 
 from __future__ import annotations
 

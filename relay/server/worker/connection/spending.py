@@ -1,4 +1,4 @@
-"""What one connection may still send, begin and ask for. Decides alone.
+"""The remaining budget of one connection: for sends, new rooms and requests. No I/O.
 
 Bytes and rooms have a bucket of the connection, one of its account and one of its source; what
 requests cost has the latter two. A room is begun by a request, or by the first message to a log

@@ -1,4 +1,4 @@
-"""Asking the recipient's home before a direct message is accepted.
+"""Holds direct messages while the recipient's home is asked for permission.
 
 A message to ``@bob`` is stored in the inbox of its sender first, by the sender's home; that is its
 moment of acceptance (invariant "One moment of acceptance"). Before it, the

@@ -1,4 +1,4 @@
-"""What the rights in rooms are to the store: who may append, and what control entries mean."""
+"""The rights in rooms as rules for the store: who may append, and what control entries mean."""
 
 from __future__ import annotations
 

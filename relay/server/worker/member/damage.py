@@ -1,4 +1,4 @@
-"""A partition's file that is found damaged while it is read: its home is told, and refuses it."""
+"""Reports a partition's file that is found damaged while reading to its home, which refuses it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker consists of, as far as the process deals with it, and what is measured there."""
+"""The parts of a worker that the process deals with, and their metrics."""
 
 from __future__ import annotations
 
