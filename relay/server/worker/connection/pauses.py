@@ -1,4 +1,4 @@
-"""The reasons for which reading from a connection is paused."""
+"""Why a connection is not read from, and what of it waits."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from typing import Final
 
 
 class Pause:
-    """Reasons, as bits; plain integers, since each send checks them.
+    """Reasons, as bits. Plain integers, for each send looks at them.
 
-    While there is any of them, received bytes wait unprocessed, and the socket is not read (but see
+    Under any of them what was received waits, as bytes, and the socket is not read (but see
     ``Reading.pause``).
     """
 
     NONE: Final = 0
     WINDOW: Final = 1
-    """Its window of unacknowledged sends is full."""
+    """Too many of its sends are unanswered."""
     CREDIT: Final = 2
     """A home that it sends to cannot keep up."""
     REQUEST: Final = 4
     """An earlier operation waits for another worker; the order of operations is kept."""
     ANSWERS: Final = 8
-    """It does not read the answers to its requests."""
+    """It does not read the answers to what it asks."""
     TURN: Final = 16
     """It has had its share of this turn: see ``schedule``."""
     WASTE: Final = 32
-    """It has asked for too much that is useless: see ``waste``."""
+    """It has asked for too much that brings nothing: see ``waste``."""
