@@ -46,9 +46,9 @@ def entry(seq: int, prev: int | None = None, body: bytes = b"") -> wire.EntryMes
     )  # fmt: skip
 
 
-def joined(last: int = 0, head: int = 10, **options: object) -> Link:
+def joined(last: int = 0, head: int = 10, options: dict[str, object] | None = None) -> Link:
     """A client that has joined room; what it was told is taken."""
-    link = Link(**options)
+    link = Link(**(options or {}))
     link.log_in()
     link.state.chat.join("room", None, last, "join")
     link.run()
@@ -508,7 +508,7 @@ def test_a_query_about_devices_is_given_up_as_any_request_is(
     code: ErrorCode, options: dict[str, object], arg_ms: int, asked: int
 ) -> None:
     """A server without time says nothing about anybody; if that lasts, it is a warning."""
-    link = joined(**options)
+    link = joined(options=options)
     link.send_envelopes(of_device("room", 11))
     for time in range(asked):
         if time:

@@ -37,7 +37,7 @@ class Chat:
     async def type(self, what: str, target: str, text: str = "x") -> str:
         """Return what the person is told, or the server is asked."""
         asked = len(self.asked)
-        await self.about.do(what, text, target)
+        await self.commands.do(what, text, target)
         return self.asked[-1] if len(self.asked) > asked else self.screen.told[-1]
 
 
