@@ -16,7 +16,7 @@ FIGURES = {"send": "SEND enters", "login": "a login", "resume": "a resume"}
 """How the page names the number of files of each."""
 WORKER = "server/worker/"
 DRIFT = 2
-"""By so many files a run may differ: a busy machine has a session look at a clock once more."""
+"""A run may differ by this many files, by what else a busy worker does in the same turns."""
 RUNS = 5
 """What a worker does of its own accord may come first in a run: one that is undisturbed counts."""
 
