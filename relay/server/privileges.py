@@ -1,4 +1,4 @@
-"""Users that a relay's processes run as, if it is started as root: the supervisor stays root.
+"""The users that a relay's processes run as if it is started as root; the supervisor stays root.
 
 It does in the data and runtime directories what it has to as the user that they belong to
 (``lowered``): whoever has taken over a worker can put links there. Its children give root up for

@@ -1,12 +1,12 @@
-"""SEND of what is not a plain message in a room: direct messages, and entries about others."""
+"""SEND of anything but a plain message in a room: direct messages, and entries about others."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from relay.chat import names
-from relay.chat.about import is_offered, is_reaction
 from relay.chat.entries import Extra, Kind, submission
+from relay.chat.relations import is_offered, is_reaction
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
