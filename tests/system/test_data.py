@@ -225,7 +225,7 @@ GOOD: Final = {"room": "lobby", "time": "2026-01-01T00:00:00Z", "sender": "a", "
         ("nonsense\n", "line 1: not a message as JSON"),
         (
             '{"room": "Big Room", "time": "2026-01-01T00:00:00Z", "sender": "a", "body": ""}\n',
-            "no name of a room",
+            "is not a room",
         ),
         ('{"gap": 1}\n{"room": "lobby"}\n', "line 2: not a message"),
         ("[" * 100_000, "line 1: not a message as JSON"),
