@@ -97,7 +97,7 @@ def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
         text = text if message else f"* {sender} {text}"
         yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
     if number and day is None:
-        raise UsageError('no log of irssi: no line "--- Log opened"')
+        raise UsageError('not a log of irssi: no line "--- Log opened"')
 
 
 def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:

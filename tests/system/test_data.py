@@ -268,7 +268,7 @@ def test_a_log_of_something_else(empty: Path, tmp_path: Path, form: str) -> None
     file = tmp_path / "log"
     file.write_text("Nov 26 09:00:00 host sshd: something else\n")
     ended = ran("import", file, "--format", form, "--room", "old", "--data", empty, code=2)
-    assert ended.stderr.startswith(f"relay: {file}: no log of {form}: ")
+    assert ended.stderr.startswith(f"relay: {file}: not a log of {form}: ")
 
 
 def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
