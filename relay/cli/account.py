@@ -204,7 +204,7 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
             stderr_notice(f"you are the only owner of {', '.join(alone)}: they will have none")
         with contextlib.suppress(NotAllowed):  # who may ask is an operator
             if (await client.user(client.name)).operator:
-                stderr_notice("you are an operator: if there is no other, none will be left")
+                stderr_notice("you are an operator: if there is no other, nobody will be one")
         handles.append(client.name)
         return Exit.OK
 

@@ -220,7 +220,7 @@ def _show(address: Address, key: DeviceKey) -> None:
 def passphrase(target: Target, who: Who) -> int:
     """Give the key file of this device a passphrase, another one, or none: it asks for both."""
     if not sys.stdin.isatty():
-        raise click.UsageError("the passphrase is asked for at a terminal, and this is not one")
+        raise click.UsageError("the passphrase is asked for at a terminal, and this is none")
     path = who.key or _own_key(target, who)
     key = load_key(path)
     new = click.prompt(
@@ -349,7 +349,7 @@ def removed_if_refused(path: Path) -> Iterator[None]:
         if isinstance(error, Refused) and not isinstance(error, UNCLEAR):
             path.unlink()
         else:
-            stderr_notice(f"this may or may not be a device now; its key is kept: {path}")
+            stderr_notice(f"this may be a device now, or not; its key is kept: {path}")
         raise
 
 

@@ -98,7 +98,7 @@ def name_to_claim() -> str:
     if _free(name):
         return name
     if not sys.stdin.isatty():
-        raise click.UsageError(f"the login name {login!r} cannot be a name here: give --name")
+        raise click.UsageError(f"the login name {login!r} can be nobody's name: give --name")
     return _typed_name(login)
 
 

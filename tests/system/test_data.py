@@ -225,7 +225,7 @@ GOOD: Final = {"room": "lobby", "time": "2026-01-01T00:00:00Z", "sender": "a", "
         ("nonsense\n", "line 1: not a message as JSON"),
         (
             '{"room": "Big Room", "time": "2026-01-01T00:00:00Z", "sender": "a", "body": ""}\n',
-            "is not a room",
+            "no name of a room",
         ),
         ('{"gap": 1}\n{"room": "lobby"}\n', "line 2: not a message"),
         ("[" * 100_000, "line 1: not a message as JSON"),
@@ -268,7 +268,7 @@ def test_a_log_of_something_else(empty: Path, tmp_path: Path, form: str) -> None
     file = tmp_path / "log"
     file.write_text("Nov 26 09:00:00 host sshd: something else\n")
     ended = ran("import", file, "--format", form, "--room", "old", "--data", empty, code=2)
-    assert ended.stderr.startswith(f"relay: {file}: not a log of {form}: ")
+    assert ended.stderr.startswith(f"relay: {file}: no log of {form}: ")
 
 
 def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
