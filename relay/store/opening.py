@@ -41,6 +41,7 @@ from relay.store.schema import (
 from relay.store.wal_index import WalIndex, read_wal_index
 
 SYNCHRONOUS: Final[dict[Durability, str]] = {"process": "NORMAL", "power": "FULL"}
+WAL_DAMAGED: Final = "its WAL is damaged"
 log = logging.getLogger("relay.store")
 
 
@@ -225,6 +226,8 @@ def _doubt(
     index: WalIndex | None,
 ) -> str | None:
     """Return why this may not be what the last writer left; raise StoreCorrupt if it is torn."""
+    if wal_bytes(path) and WAL_DAMAGED in (refusal := lock.refusal() or ""):
+        raise StoreCorrupt(refusal)  # the index that told so was made anew since
     torn = _refuse_torn(connection, path, index)
     cut_off = _cut_off(connection, path, index, host)  # whatever else is in doubt: it may refuse
     return torn or lock.doubt(path) or cut_off
@@ -280,8 +283,7 @@ def _cut_off(
         if frames < index.frames:
             if pairing.frame_salts(path, index.frames) == index.salts:
                 raise StoreCorrupt(
-                    f"{path}: its WAL is damaged behind frame {frames} of {index.frames}: "
-                    f"{advice(path)}"
+                    f"{path}: {WAL_DAMAGED} behind frame {frames} of {index.frames}: {advice(path)}"
                 )
             return "its WAL was cut off or replaced after a crash"
     return None
