@@ -16,6 +16,7 @@ from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
 from relay.server.worker.connection.charges import CHANGE_UNITS, ROOM_UNITS, accepted, pays
 from relay.server.worker.connection.devices import chain_of
+from relay.server.worker.connection.former import former_author
 from relay.server.worker.connection.home_requests import asked, pass_on
 from relay.server.worker.connection.unread import refuse_unread
 from relay.server.worker.error_codes import unavailable_text
@@ -68,6 +69,12 @@ async def room(session: Session, room: Room) -> None:
             session.refuse(number, ErrorCode.NOT_REGISTERED, 0, f"nobody is called {handle}")
             return
         subject = links.parse(chain[0]).hash
+    elif isinstance(request, requests.Redact):
+        former = former_author(session, log, request.seq)
+        if former is None:
+            session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+            return
+        subject = former
     answer = await asked(session, log, session.actor, session.key_id, room.content, subject)
     pass_on(session, number, answer)
 
