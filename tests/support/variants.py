@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from relay.store.generation import Begun
     from relay.store.log import Denied, Outcome, ResumePoint, Stored
     from relay.store.reader import SqliteReader
+    from relay.store.rules import Kept
     from relay.store.state import Changes, LogEnd, ProducerEnd
 
 FAILING_COMMITS = 0.1
@@ -264,6 +265,39 @@ def nobody_is_put_out(_: WorkerContext) -> None:
     Feed.control = controlling  # type: ignore[method-assign, assignment]
 
 
+def lets_anybody_join(_: WorkerContext) -> None:
+    """Who may follow a room is asked where it changes, and not where somebody comes."""
+    from relay.server.worker.connection import join
+
+    def none(*_: object) -> None:
+        return None
+
+    join.refusal = none
+
+
+def forgets_rights_at_a_kill(context: WorkerContext) -> None:
+    """A home in the place of a killed one judges nobody until it has seen the room change."""
+    from relay.server.worker.home.room_rules import RoomRules
+
+    if context.generation <= context.live.current.server.workers:
+        return
+    before, after = RoomRules.before, RoomRules.after
+    changed: set[str] = set()
+
+    def judging(
+        self: RoomRules, log: LogEnd, submission: Submission, target: Entry | None
+    ) -> Denied | Submission | None:
+        known = log.id == 0 or submission.log in changed
+        return before(self, log, submission, target) if known else None
+
+    def changing(self: RoomRules, log: LogEnd, submission: Submission) -> Kept | Denied | None:
+        changed.add(submission.log)
+        return after(self, log, submission)
+
+    RoomRules.before = judging  # type: ignore[method-assign]
+    RoomRules.after = changing  # type: ignore[method-assign]
+
+
 def forgets_pending(_: WorkerContext) -> None:
     """Copies of direct messages leave a while after the acceptance, and a new home sends none."""
     from relay.server.worker.home.copies import Copies
@@ -488,6 +522,8 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "tickets-twice": tickets_twice,
     "hides-devices": hides_devices,
     "nobody-is-put-out": nobody_is_put_out,
+    "lets-anybody-join": lets_anybody_join,
+    "forgets-rights-at-a-kill": forgets_rights_at_a_kill,
     "forgets-pending": forgets_pending,
     "takes-copies-again": takes_copies_again,
     "removes-untold": removes_untold,

@@ -37,6 +37,8 @@ PRIVATE = ("alice", events.Created(events.Kind.PRIVATE, True, ALICE))
 INVITED = ("alice", events.Invited("bob", BOB))
 BANNED = ("alice", events.Banned("bob", BOB, 0, ""))
 MESSAGE = ("alice", None)
+STRANGER = "eve"
+"""Never invited."""
 
 
 def test_what_the_checker_finds() -> None:
@@ -63,14 +65,20 @@ async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("variant", "found"),
+    ("variant", "found", "kills_every"),
     [
-        ("rights-of-a-moment-ago", "wrote"),
-        ("nobody-is-put-out", "read"),
-        ("tickets-twice", "ticket"),
-        ("hides-devices", "chain"),
+        ("rights-of-a-moment-ago", ("wrote", ""), 0),
+        ("nobody-is-put-out", ("read", ""), 0),
+        ("lets-anybody-join", ("read", STRANGER), 0),
+        ("forgets-rights-at-a-kill", ("wrote", STRANGER), 3),
+        ("tickets-twice", ("ticket", ""), 0),
+        ("hides-devices", ("chain", ""), 0),
     ],
 )
-async def test_broken_relays_are_caught(tmp_path: Path, variant: str, found: str) -> None:
-    """Each bug that a reasonable implementation might have."""
-    assert found in {finding.fault for finding in (await moderated.run(tmp_path, variant)).findings}
+async def test_broken_relays_are_caught(
+    tmp_path: Path, variant: str, found: tuple[str, str], kills_every: int
+) -> None:
+    """Each bug that a reasonable implementation might have; and who was not stopped by it."""
+    outcome = await moderated.run(tmp_path, variant, kills_every=kills_every)
+    fault, who = found
+    assert [one for one in outcome.findings if one.fault == fault and who in ("", one.who)]
