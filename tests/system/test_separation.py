@@ -118,6 +118,16 @@ def uids_of(relay: Relay) -> dict[str, int]:
     }
 
 
+def gains_nothing(relay: Relay) -> set[str]:
+    """The processes that no set-user-id program helps."""
+    found = set()
+    for child in relay.children():
+        if "NoNewPrivs:\t1" in Path(f"/proc/{child.pid}/status").read_text():
+            title = " ".join(child.cmdline()).removeprefix("relay: ")
+            found.add(title.partition(" (")[0].strip())
+    return found
+
+
 def groups_of(relay: Relay) -> dict[str, set[int]]:
     """By process, all groups that it is in, real, effective, saved or supplementary."""
     found = {}
@@ -157,6 +167,7 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
             "supervisor": 0, "control": RELAY, "key agent": AGENT, "worker 0": RELAY,
             "worker 1": RELAY, "spare": RELAY,
         }  # fmt: skip
+        assert gains_nothing(relay) == set(uids_of(relay)) - {"supervisor"}
         for name, ids in groups_of(relay).items():
             assert ids == ({AGENT} if name == "key agent" else {RELAY}), (name, "root's group")
         found = tried(relay, home)
