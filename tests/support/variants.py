@@ -272,7 +272,7 @@ def lets_anybody_join(_: WorkerContext) -> None:
     def none(*_: object) -> None:
         return None
 
-    join.refusal = none
+    join.refusal = none  # type: ignore[assignment,attr-defined]
 
 
 def forgets_rights_at_a_kill(context: WorkerContext) -> None:
