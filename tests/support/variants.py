@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from relay.store.generation import Begun
     from relay.store.log import Denied, Outcome, ResumePoint, Stored
     from relay.store.reader import SqliteReader
-    from relay.store.rules import Kept
     from relay.store.state import Changes, LogEnd, ProducerEnd
 
 FAILING_COMMITS = 0.1
@@ -276,26 +275,19 @@ def lets_anybody_join(_: WorkerContext) -> None:
 
 
 def forgets_rights_at_a_kill(context: WorkerContext) -> None:
-    """A home in the place of a killed one judges nobody until it has seen the room change."""
+    """A home in the place of a killed one judges nobody who writes."""
     from relay.server.worker.home.room_rules import RoomRules
 
     if context.generation <= context.live.current.server.workers:
         return
-    before, after = RoomRules.before, RoomRules.after
-    changed: set[str] = set()
+    before = RoomRules.before
 
     def judging(
         self: RoomRules, log: LogEnd, submission: Submission, target: Entry | None
     ) -> Denied | Submission | None:
-        known = log.id == 0 or submission.log in changed
-        return before(self, log, submission, target) if known else None
-
-    def changing(self: RoomRules, log: LogEnd, submission: Submission) -> Kept | Denied | None:
-        changed.add(submission.log)
-        return after(self, log, submission)
+        return before(self, log, submission, target) if log.id == 0 else None
 
     RoomRules.before = judging  # type: ignore[method-assign]
-    RoomRules.after = changing  # type: ignore[method-assign]
 
 
 def forgets_pending(_: WorkerContext) -> None:

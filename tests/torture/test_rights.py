@@ -65,20 +65,26 @@ async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("variant", "found", "kills_every"),
+    ("variant", "found"),
     [
-        ("rights-of-a-moment-ago", ("wrote", ""), 0),
-        ("nobody-is-put-out", ("read", ""), 0),
-        ("lets-anybody-join", ("read", STRANGER), 0),
-        ("forgets-rights-at-a-kill", ("wrote", STRANGER), 3),
-        ("tickets-twice", ("ticket", ""), 0),
-        ("hides-devices", ("chain", ""), 0),
+        ("rights-of-a-moment-ago", "wrote"),
+        ("nobody-is-put-out", "read"),
+        ("tickets-twice", "ticket"),
+        ("hides-devices", "chain"),
     ],
 )
-async def test_broken_relays_are_caught(
-    tmp_path: Path, variant: str, found: tuple[str, str], kills_every: int
-) -> None:
-    """Each bug that a reasonable implementation might have; and who was not stopped by it."""
-    outcome = await moderated.run(tmp_path, variant, kills_every=kills_every)
-    fault, who = found
-    assert [one for one in outcome.findings if one.fault == fault and who in ("", one.who)]
+async def test_broken_relays_are_caught(tmp_path: Path, variant: str, found: str) -> None:
+    """Each bug that a reasonable implementation might have."""
+    assert found in {finding.fault for finding in (await moderated.run(tmp_path, variant)).findings}
+
+
+@pytest.mark.timeout(600)
+async def test_somebody_who_was_never_let_in_is_caught(tmp_path: Path) -> None:
+    """Who reads, for one bug, and writes, for another one that only a kill brings to light."""
+    variants = "lets-anybody-join,forgets-rights-at-a-kill"
+    outcome = await moderated.run(tmp_path, variants, turns=5, kills_every=5)
+    assert outcome.kills == 1
+    assert {(one.fault, one.who) for one in outcome.findings} >= {
+        ("read", STRANGER),
+        ("wrote", STRANGER),
+    }
