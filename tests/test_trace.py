@@ -36,7 +36,7 @@ def _file(name: str) -> str:
 
 
 def figures(operation: str) -> set[int]:
-    """How many files the page says that an operation enters: one number, or the least and the most."""
+    """How many files the page says that an operation enters: or from how many to how many."""
     found = re.search(rf"{FIGURES[operation]} (\d+)(?: to (\d+))?\b", PAGE.read_text())
     assert found is not None
     return {int(number) for number in found.groups() if number}
