@@ -77,7 +77,7 @@ def _split_port(text: str, place: str) -> tuple[str, int]:
     else:
         host, colon, port = place.partition(":")
         if ":" in port:
-            raise _wrong(text, "an IPv6 host stands in brackets")
+            raise _wrong(text, "an IPv6 host must be in brackets")
         if not _HOST.fullmatch(host):
             raise _wrong(text, "the host is missing or not a name or an address")
         if not colon:
