@@ -36,8 +36,8 @@ def _file(name: str) -> str:
 
 
 def figures(operation: str) -> set[int]:
-    """How many files the page says that an operation enters: one number, or either of two."""
-    found = re.search(rf"{FIGURES[operation]} (\d+)(?: or (\d+))?\b", PAGE.read_text())
+    """The number of files that the page gives for an operation, or the ends of a range."""
+    found = re.search(rf"{FIGURES[operation]} (\d+)(?: to (\d+))?\b", PAGE.read_text())
     assert found is not None
     return {int(number) for number in found.groups() if number}
 
