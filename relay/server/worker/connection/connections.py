@@ -7,7 +7,6 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from relay.server.metrics import Budget
-from relay.server.worker.connection.deadlines import check_deadlines
 from relay.server.worker.connection.schedule import NEWCOMERS_MAX
 from relay.server.worker.connection.session import Session
 from relay.server.worker.connection.stages import Stage
@@ -80,6 +79,7 @@ class Connections:
         stream.attach(session, session.outbox)
         budgets.admission.enter(session)
         self.sessions.add(session)
+        self._services.deadlines.watch(session)
         return stream
 
     # --- balance ------------------------------------------------------------------------------
@@ -94,14 +94,11 @@ class Connections:
     # --- from time to time --------------------------------------------------------------------
     def check_deadlines(self, now: float) -> None:
         """End connections whose time is up. Called about once a second."""
-        for session in list(self.sessions):
-            try:
-                check_deadlines(session, now)
-            except Exception as error:  # noqa: BLE001 - the others are to be looked at all the same
-                session.failed(error)
+        self._services.deadlines.check(now)
 
     def _lost(self, session: Session) -> None:
         self.sessions.discard(session)
+        self._services.deadlines.forget(session)
         budgets = self._services.budgets
         budgets.admission.leave(session)
         budgets.accounts.close(session.account)

@@ -80,6 +80,10 @@ class Owner:
         """Queue an answer to a send, unless the connection has ended."""
         raise NotImplementedError
 
+    def watch(self) -> None:
+        """Look at this connection each second for now: it rests, or has wasted something."""
+        raise NotImplementedError
+
     def shed(self) -> None:
         """End: of what was received and not processed, this connection holds most."""
         raise NotImplementedError
@@ -290,8 +294,10 @@ class Reading:
     # --- what brings nothing ------------------------------------------------------------------
     def waste(self, units: float) -> None:
         """Charge for something that brought nothing. It may have to rest."""
-        if units and self._owner is not None:
+        owner = self._owner
+        if units and owner is not None:
             self._waste.charge(self, units)
+            owner.watch()
 
     def begin_rest(self) -> None:
         """waste.Waster: read nothing more."""

@@ -226,12 +226,17 @@ class Session(Owner):
                 self.requests.cancel()
             else:
                 self.reading.hold(Hold.REQUEST)
+                self.watch()
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
 
     def offer_sends(self) -> None:
         """reading.Owner: let what was taken of sends go to their homes."""
         self.sends.offer()
+
+    def watch(self) -> None:
+        """reading.Owner: something of this connection may end before its next keepalive is due."""
+        self.services.deadlines.watch(self)
 
     def request_ended(self) -> None:
         """reply.Asker: go on with what came behind the request."""
@@ -365,6 +370,7 @@ class Session(Owner):
         if self.user is not None:
             services.budgets.users.close(self.user)
         self.enter(Stage.CLOSING)
+        self.watch()
         self.channel.ending()
         self.reading.drop_operations()
         self.subscriptions.leave_all()
