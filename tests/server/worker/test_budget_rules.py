@@ -187,6 +187,38 @@ def test_sources_that_have_spent_are_bounded() -> None:
     assert len(accounts) == IDLE_MAX
 
 
+def test_sources_are_forgotten_when_it_is_as_if_they_had_spent_nothing() -> None:
+    clock = [0.0]
+    accounts = Accounts(limits(rooms_per_minute_per_source=60), lambda: clock[0])
+    for count in (3, 200, 40):
+        source = accounts.open("192.0.2.1")
+        rooms = source.rooms(clock[0])
+        assert rooms is not None
+        rooms.take(count, clock[0])
+        accounts.close(source)
+        accounts.sweep()
+        assert len(accounts) == 1
+    clock[0] = 60.0
+    back = accounts.open("192.0.2.1")
+    assert back is source, "it has spent it, whoever comes from there"
+    clock[0] = 300.0
+    accounts.sweep()
+    assert len(accounts) == 1, "it has a connection"
+    accounts.close(back)
+    assert len(accounts) == 0
+    other = accounts.open("192.0.2.2")
+    rooms = other.rooms(clock[0])
+    assert rooms is not None
+    rooms.take(90, clock[0])
+    accounts.close(other)
+    clock[0] += 89
+    accounts.sweep()
+    assert len(accounts) == 1
+    clock[0] += 60
+    accounts.sweep()
+    assert len(accounts) == 0
+
+
 # --- spending -----------------------------------------------------------------------------------
 class Owning:
     """An account that owns so many rooms."""
