@@ -182,14 +182,14 @@ class _Worker:
         )
         lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
         self._agent.on_next_key = self._next_key
-        gauges, counters = parts.measured()
+        gauges, counters, labelled = parts.measured()
         lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
         indexing = self._stores.indexing
         indexing.short_of_disk = lambda: parts.home.short_of_disk
         indexing.crowded = lambda: parts.turn.crowded
         gauges |= {"search_behind": lambda: indexing.behind}
-        counters |= {("messages_indexed", ""): lambda: indexing.entries}
-        status.publish(gauges | lags, counters)
+        counters |= {"messages_indexed": lambda: indexing.entries}
+        status.publish(gauges | lags, counters, labelled)
         self._disk_reserve = DiskReserve(
             self._stores.path_of, settings.limits.disk_reserve_mib << 20
         )
