@@ -181,7 +181,10 @@ class Home:
                 refuse(removed, ErrorCode.KEY_REFUSED, "")
 
     def give_up_others(self) -> None:
-        """Close the partitions that the table has given to another worker; forget their rest."""
+        """Close the partitions that the table has given to another worker; forget their rest.
+
+        Called when it has, soon again while any of them is at work, and about once a second.
+        """
         for index in self._partitions.close_others():
             self._notes.forget(index)
         if self.direct is not None:
@@ -189,10 +192,11 @@ class Home:
             self.direct.copies.forget_others(
                 lambda index: self._owns(index) or index in self._opened
             )
-            for index in range(PARTITIONS):
-                if not self._owns(index):
-                    for port in self.direct.permissions.refuse(index):
-                        self._followers.refuse(port, index)
+            if self.direct.permissions.asked:
+                for index in range(PARTITIONS):
+                    if not self._owns(index):
+                        for port in self.direct.permissions.refuse(index):
+                            self._followers.refuse(port, index)
 
     def settle(self) -> None:
         """Store what was noted where no commit has come since. Called about once a second."""

@@ -74,6 +74,11 @@ class Permissions:
         self._flows: dict[bytes, deque[_Asked]] = {}
         """By producer, none of them empty."""
 
+    @property
+    def asked(self) -> bool:
+        """True while any submission waits for its verdict."""
+        return bool(self._flows)
+
     def take(self, waiting: Waiting) -> None:
         """Take a submission, and submit it again when its verdict is known and its turn has come.
 

@@ -332,7 +332,8 @@ class _Worker:
             self._stop.leave()
         self._acceptor.yields(on=self._status.yields)
         self._ownership.look()
-        parts.home.give_up_others()
+        if parts.partitions.closing:
+            parts.home.give_up_others()
         self._mesh.dial()
         if parts.routes.incomplete:
             parts.attachment.refresh()
@@ -356,6 +357,8 @@ class _Worker:
             lambda: parts.refusals.sweep(now),
             parts.budgets.accounts.sweep,
             parts.budgets.users.sweep,
+            parts.home.give_up_others,
+            self._mesh.check,
             self._look_at_disk,
             lambda: parts.interest.send_heads(parts.partitions.heads),
             parts.rooms.sweep,
