@@ -55,7 +55,7 @@ async def worker(tmp_path: Path) -> AsyncIterator[Worker]:
 async def test_the_quiet_are_left_alone_until_their_keepalive(worker: Worker) -> None:
     client = await TestClient.login(worker, "ann")
     connections, now = worker.parts.connections, time.monotonic()
-    watched = worker.parts.services.deadlines.watched
+    watched = worker.parts.connections.deadlines.watched
     connections.check_deadlines(now)
     assert not watched
     keepalive_s = worker.parts.services.timing.ping_after_s
@@ -74,7 +74,7 @@ async def test_who_does_not_log_in_is_watched(worker: Worker) -> None:
     await until(lambda: [one.stage for one in connections.sessions] == [Stage.HELLO], "its keys")
     for _ in range(2):
         connections.check_deadlines(time.monotonic())
-        assert worker.parts.services.deadlines.watched == connections.sessions
+        assert worker.parts.connections.deadlines.watched == connections.sessions
     connections.check_deadlines(time.monotonic() + worker.parts.services.login_s + 1)
     await client.until(lambda: client.closed, "the end")
     assert client.closed is not None
@@ -96,7 +96,7 @@ async def test_who_is_told_to_go_is_watched(worker: Worker) -> None:
 async def test_who_has_wasted_something_is_watched_until_it_is_forgotten(worker: Worker) -> None:
     await TestClient.login(worker, "ann")
     connections = worker.parts.connections
-    watched = worker.parts.services.deadlines.watched
+    watched = worker.parts.connections.deadlines.watched
     connections.check_deadlines(time.monotonic())
     (session,) = connections.sessions
     session.reading.waste(1)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.counts import Counts
-from relay.server.worker.connection.deadlines import Deadlines
 from relay.server.worker.connection.spending import Spender, Spending, spending
 from relay.store.errors import StoreError
 
@@ -140,7 +139,6 @@ class ConnectionServices:
     generation: int
     """Of the worker: begins the id of each connection."""
     counts: Counts = field(default_factory=Counts)
-    deadlines: Deadlines = field(default_factory=Deadlines)
 
     def spending(self, account: Account, user: User | None, spender: Spender) -> Spending | None:
         """Return what a connection may spend by the limits of now: see ``spending``."""

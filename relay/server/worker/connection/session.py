@@ -55,9 +55,9 @@ class Session(Owner):
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
 
     __slots__ = (
-        "_connection", "_legal", "_on_lost", "_operations", "account", "actor", "attempts",
-        "channel", "claim", "id", "key_id", "outbox", "peer", "producer", "proofs", "reading",
-        "requests", "sends", "services", "since_us", "stage", "stream", "subscriptions",
+        "_connection", "_legal", "_on_lost", "_on_watch", "_operations", "account", "actor",
+        "attempts", "channel", "claim", "id", "key_id", "outbox", "peer", "producer", "proofs",
+        "reading", "requests", "sends", "services", "since_us", "stage", "stream", "subscriptions",
         "turned_away", "user",
     )  # fmt: skip
 
@@ -70,6 +70,7 @@ class Session(Owner):
         account: Account,
         operations: Operations,
         on_lost: Callable[[Session], None],
+        on_watch: Callable[[Session], None],
         id_: str,
     ) -> None:
         """Begin, unconnected.
@@ -80,6 +81,7 @@ class Session(Owner):
             account: of the peer's source.
             operations: what may be asked in each stage, and what does it.
             on_lost: called when the socket is closed.
+            on_watch: called when something may end sooner than it seemed (``deadlines``).
             id_: names it in the log and for an operator.
         """
         super().__init__()
@@ -88,6 +90,7 @@ class Session(Owner):
         self.account = account
         self._operations = operations
         self._on_lost = on_lost
+        self._on_watch = on_watch
         self.id = id_
         self.peer = stream.peer
         self.since_us = int(services.clock() * 1_000_000)
@@ -236,7 +239,7 @@ class Session(Owner):
 
     def watch(self) -> None:
         """reading.Owner: something of this connection may end before its next keepalive is due."""
-        self.services.deadlines.watch(self)
+        self._on_watch(self)
 
     def request_ended(self) -> None:
         """reply.Asker: go on with what came behind the request."""

@@ -181,10 +181,7 @@ class Home:
                 refuse(removed, ErrorCode.KEY_REFUSED, "")
 
     def give_up_others(self) -> None:
-        """Close the partitions that the table has given to another worker; forget their rest.
-
-        Called when it has, soon again while any of them is at work, and about once a second.
-        """
+        """Close the partitions that the table has given to another worker; forget their rest."""
         for index in self._partitions.close_others():
             self._notes.forget(index)
         if self.direct is not None:
@@ -192,11 +189,10 @@ class Home:
             self.direct.copies.forget_others(
                 lambda index: self._owns(index) or index in self._opened
             )
-            if self.direct.permissions.asked:
-                for index in range(PARTITIONS):
-                    if not self._owns(index):
-                        for port in self.direct.permissions.refuse(index):
-                            self._followers.refuse(port, index)
+            for index in range(PARTITIONS):
+                if not self._owns(index):
+                    for port in self.direct.permissions.refuse(index):
+                        self._followers.refuse(port, index)
 
     def settle(self) -> None:
         """Store what was noted where no commit has come since. Called about once a second."""

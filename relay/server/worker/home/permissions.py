@@ -74,11 +74,6 @@ class Permissions:
         self._flows: dict[bytes, deque[_Asked]] = {}
         """By producer, none of them empty."""
 
-    @property
-    def asked(self) -> bool:
-        """True while any submission waits for its verdict."""
-        return bool(self._flows)
-
     def take(self, waiting: Waiting) -> None:
         """Take a submission, and submit it again when its verdict is known and its turn has come.
 
@@ -134,6 +129,8 @@ class Permissions:
 
     def refuse(self, partition: int) -> list[Port]:
         """This is not the home of a partition any more. Return who must be told."""
+        if not self._flows:
+            return []
         ports: dict[Port, None] = {}
         for flow in self._flows.values():
             for asked in flow:
