@@ -1,9 +1,9 @@
-"""Users that a relay's processes run as, if it is started as root: the supervisor stays root.
+"""The users that a relay's processes run as if it is started as root; the supervisor stays root.
 
-It does in the data and runtime directories what it has to as the user that they belong to
-(``lowered``): whoever has taken over a worker can put links there. Its children give root up for
-good (``become``): the key agent for a user of its own, once it has read the key; the others for the
-relay's.
+What it has to do in the data and runtime directories it does as the user that they belong to
+(``lowered``), since a compromised worker can put links there. Its children give root up for good:
+the key agent for a user of its own, once it has read the key (``become_agent``), the others for the
+relay's (``become_server``).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person wants: who may write to them, whom they block, who sees when they were here."""
+"""A user's preferences: who may write to them, who is blocked, who sees when they were here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client can do with all that is its person's own: take it away, or erase it."""
+"""Calls of a client about all of its user's own data: exporting and erasing it."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
             timeout: seconds, for each of many questions; None: no limit.
 
         Raises:
-            Refused: NotAllowed, for a guest; ...
+            Refused: NotAllowed, for a guest, and, at the end, for the only operator; ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """

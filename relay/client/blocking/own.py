@@ -1,5 +1,5 @@
 # Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
-"""What a client can do with all that is its person's own: take it away, or erase it."""
+"""Calls of a client about all of its user's own data: exporting and erasing it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
             timeout: seconds, for each of many questions; None: no limit.
 
         Raises:
-            Refused: NotAllowed, for a guest; ...
+            Refused: NotAllowed, for a guest, and, at the end, for the only operator; ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """

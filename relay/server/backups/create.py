@@ -47,7 +47,7 @@ class Running(Protocol):
     def pause(self) -> object:
         """Hold all commits, for some milliseconds. Raises RelayError: not now."""
 
-    def go_on(self, held: Any) -> bool:  # noqa: ANN401  # what ``pause`` returned
+    def resume(self, held: Any) -> bool:  # noqa: ANN401  # what ``pause`` returned
         """End that; return whether no commit was begun meanwhile. Raises RelayError."""
 
 
@@ -197,7 +197,7 @@ class _Moment:
         try:
             self._take(snapshots)
         finally:
-            quiet = running.go_on(held)
+            quiet = running.resume(held)
         self.held_ms = round((time.monotonic() - began) * 1000, 1)
         return quiet
 

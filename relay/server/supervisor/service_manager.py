@@ -1,4 +1,4 @@
-"""The service manager that started the server: what it is told, and the sockets that it gives.
+"""The service manager that started the server: notifications to it, and sockets from it.
 
 systemd's protocols, sd_notify(3) and sd_listen_fds(3). Without one of its variables nothing is told
 and nothing given.

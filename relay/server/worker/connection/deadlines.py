@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.due_times import DueTimes
 from relay.wire.codes import CloseCode
@@ -16,7 +16,7 @@ from relay.wire.codes import CloseCode
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
 
-WATCHED_HOLDS: Final = Hold.REQUEST | Hold.WASTE
+WATCHED_PAUSES: Final = Pause.REQUEST | Pause.WASTE
 """Whoever is under these may be gone, and nothing of it was read."""
 
 
@@ -61,12 +61,13 @@ def check_deadlines(session: Session, now: float) -> None:
         else:
             session.close(CloseCode.LOGIN_TIMEOUT)
         return
-    session.reading.sweep(now)
-    holds = session.reading.holds
-    if holds:  # its pongs may be among what is not read, and so is its end
-        if holds & WATCHED_HOLDS and session.stream.peer_is_gone():
+    if session.reading.wasted is not None:
+        session.services.budgets.waste.sweep(session.reading, now)
+    pauses = session.reading.pauses
+    if pauses:  # its pongs may be among what is not read, and so is its end
+        if pauses & WATCHED_PAUSES and session.stream.peer_is_gone():
             session.abort()
-        elif holds & Hold.REQUEST:
+        elif pauses & Pause.REQUEST:
             session.requests.look()
         return
     session.channel.check_peer(now)
@@ -78,6 +79,6 @@ def _quiet_until(session: Session) -> float | None:
     Whatever ends sooner from then on has it watched again: see ``Session.watch``.
     """
     reading = session.reading
-    if session.stage is not Stage.READY or reading.holds & WATCHED_HOLDS or reading.wasted:
+    if session.stage is not Stage.READY or reading.pauses & WATCHED_PAUSES or reading.wasted:
         return None
     return session.channel.connection.next_deadline()

@@ -1,4 +1,4 @@
-"""For a moment no commit of this worker is begun: so a backup has one moment in all partitions.
+"""Pauses the commits of this worker for a moment, so that a backup is of one moment.
 
 Whoever asks has so long and no longer: the pause ends by itself. Messages wait as they do for a
 checkpoint, and nothing else waits.
