@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relay.server.worker.connection.stages import Stage
@@ -17,6 +17,8 @@ from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
 
 
+@example([("put", 0, 1.0), ("put", 0, 5.0), ("take", 0, 2.0), ("take", 0, 6.0)])
+@example([("put", 0, 1.0), ("remove", 0, 0.0), ("put", 1, 1.0), ("take", 0, 1.0)])
 @given(
     st.lists(
         st.one_of(
