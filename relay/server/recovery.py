@@ -36,6 +36,7 @@ def recover(
         StartError: another process uses a partition, one has a format of a newer Relay, or all that
             exist are refused; the message names what to do.
     """
+    directory.begin_anew()
     unclean = directory.unclean_partitions()
     if not unclean:
         return

@@ -19,8 +19,9 @@ from relay.fsync import sync_directory
 from relay.paths import followed
 from relay.server.boot_id import boot_id
 from relay.store.companions import index_path, wal_path
+from relay.store.contents import checked_logs
 from relay.store.directory import DataDirectory
-from relay.store.errors import StoreError
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.examine import Examined, examine
 from relay.store.generation import Host
 from relay.store.lock import PartitionLock, read_refusal
@@ -144,9 +145,13 @@ def is_account(name: str) -> bool:
 def _best(
     real: Path, new: Path, index: int, rescued: Path, write_line: Callable[[bytes], str]
 ) -> list[SalvagedLog]:
-    """Salvage the file through its write-ahead log and without it; keep what has more."""
-    best: list[SalvagedLog] = []
-    for with_wal in (True, False):
+    """Salvage the file through its write-ahead log and without it; keep what has more.
+
+    Raises:
+        StoreError: none of it would pass the check of a start, or it cannot be written.
+    """
+    best: list[SalvagedLog] | None = None
+    for with_wal, links in ((True, True), (True, False), (False, True), (False, False)):
         attempt, lines = new.with_suffix(".attempt"), rescued.with_suffix(".attempt")
         try:
             with lines.open("w", encoding="utf-8") as file:
@@ -157,18 +162,30 @@ def _best(
                     unpack=unpack_entry,
                     with_wal=with_wal,
                     aside=partial(_aside, file, write_line),
+                    links=links,
                 )
-            if with_wal or _kept(found) > _kept(best):
+            if (best is None or _kept(found) > _kept(best)) and _is_whole(attempt, index):
                 attempt.replace(new)
                 lines.replace(rescued)
                 best = found
         finally:
             attempt.unlink(missing_ok=True)
             lines.unlink(missing_ok=True)
+    if best is None:
+        raise StoreCorrupt(f"nothing whole can be made of {real}: restore a backup")
     if not rescued.stat().st_size:
         rescued.unlink()
     new.chmod(0o600)
     return best
+
+
+def _is_whole(path: Path, index: int) -> bool:
+    """Tell whether a start would take what was made. Raises StoreError."""
+    try:
+        checked_logs(path, unpack=unpack_entry, partition=index)
+    except StoreCorrupt:
+        return False
+    return True
 
 
 def _kept(logs: list[SalvagedLog]) -> int:

@@ -19,6 +19,7 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.file_access import open_to_others
 from relay.fsync import sync_directory
+from relay.store import made
 from relay.store.companions import wal_bytes
 from relay.store.lock import closed_cleanly, read_note
 
@@ -156,6 +157,17 @@ class DataDirectory:
         assert 0 <= partition < PARTITIONS
         return self._logs / f"{partition:02}.lock"
 
+    def begin_anew(self) -> None:
+        """Have partitions made of which there is nothing. Called before anybody opens one.
+
+        Raises:
+            StartError: that cannot be noted.
+        """
+        try:
+            made.begin_anew(self._logs)
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+
     def unclean_partitions(self) -> list[int]:
         """Return the partitions that exist and are not just as their last writer closed them."""
         return [index for index in range(PARTITIONS) if self._is_unclean(index)]
@@ -257,7 +269,7 @@ def _make_private(path: Path) -> None:
         StartError: it belongs to another user, or others may enter it.
         OSError: it cannot be made.
     """
-    made = not path.exists()
+    new = not path.exists()
     path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
     status = path.stat()
     mode = stat.S_IMODE(status.st_mode)
@@ -270,7 +282,7 @@ def _make_private(path: Path) -> None:
         )
     if not open_to_others(status):
         return
-    if made:
+    if new:
         raise StartError(
             f"data directory: {path}: the file system does not keep it from others (mode "
             f"{mode:04o} although it was made as 0700): mount it with umask=0077, or name a "

@@ -200,3 +200,11 @@ def test_64_descriptors(tmp_path: Path) -> None:
     line = refuse(limit(64), "--data", tmp_path / "data", "--workers", "2", "--control", "off")
     assert "relay: the limit on open files is 64: a worker needs 3" in line
     assert "raise it (ulimit -Hn, LimitNOFILE)" in line
+
+
+def test_files_of_200_kb(tmp_path: Path) -> None:
+    """The limit on files is one on shared memory as well."""
+    small = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+    line = refuse(small, "--data", tmp_path / "data", "--control", "off")
+    assert "relay: shared memory of " in line
+    assert "File too large: raise the limit on the size of files (ulimit -f" in line

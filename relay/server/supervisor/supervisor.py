@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import random
-import select
 import signal
 import time
 from collections.abc import Mapping
@@ -138,15 +137,9 @@ class Supervisor:
 
     def _wait(self, until: float) -> None:
         """Sleep until a signal, a child's report, or the time."""
-        poll = select.poll()
-        poll.register(self._signals.fd, select.POLLIN)
-        poll.register(self._line.fd, select.POLLIN)
-        for fd in self._succession.descriptors:
-            poll.register(fd, select.POLLIN)
-        for running in self._processes.values():
-            if running.ready_fd >= 0:
-                poll.register(running.ready_fd, select.POLLIN)
-        poll.poll(max(0.0, until - time.monotonic()) * 1000 + 1)
+        fds = [self._signals.fd, self._line.fd, *self._succession.descriptors]
+        fds += [one.ready_fd for one in self._processes.values() if one.ready_fd >= 0]
+        process.wait_readable(fds, max(0.0, until - time.monotonic()))
         now = time.monotonic()
         if now > until + LATE_S:
             # The children may have been stopped with us: their silence proves nothing.
