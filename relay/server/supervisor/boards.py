@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from relay.server.anonymous_file import anonymous_file
 from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Scoreboard
 from relay.server.supervisor.handover import ROLLING_FORMAT
@@ -55,7 +56,7 @@ class Boards(dict[str, Scoreboard]):
                 return board
             os.close(fd)
             takeover.differ = ["workers"]
-        self.owners_fd = os.memfd_create("relay-scoreboard", os.MFD_CLOEXEC)
+        self.owners_fd = anonymous_file("relay-scoreboard")
         os.ftruncate(self.owners_fd, Scoreboard.bytes_of(rows, metrics))
         return Scoreboard(rows, metrics, self.owners_fd)
 
