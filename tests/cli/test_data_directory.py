@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from relay.server.key_files import create_key_file
 from relay.settings import Settings
 from relay.store.directory import DataDirectory
 from tests.cli.test_serve import refused
-from tests.support.cluster import Relay, wait_until
+from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.logs import BOB, append, die, message, open_partition
 from tests.support.pair import server_key
 
@@ -282,6 +283,27 @@ def test_a_partition_on_another_disk_by_a_link(tmp_path: Path) -> None:
     partition = open_partition(tmp_path)
     assert append(partition, message(1, producer=BOB))[0].epoch != epoch
     partition.close()
+
+
+def test_a_copy_of_a_directory_with_such_a_link_is_not_a_second_writer(tmp_path: Path) -> None:
+    """``cp -a`` copies the link: both lead to one file."""
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    with Relay(data) as relay:
+        assert run_relay("send", relay.address, "lobby", text="one").returncode == 0
+    elsewhere = tmp_path / "elsewhere"
+    (data / "logs").rename(elsewhere)
+    (data / "logs").mkdir(mode=0o700)
+    for file in elsewhere.glob("*.sqlite"):
+        (data / "logs" / file.name).symlink_to(file)
+    with Relay(data) as relay:
+        shutil.copytree(data, copy, symlinks=True, ignore=shutil.ignore_patterns("run"))
+        code, line = refused("--data", copy, *BIND)
+        assert code == 1
+        assert "00.sqlite is a link to" in line
+        assert "which another relay uses" in line
+        assert run_relay("send", relay.address, "lobby", text="two").returncode == 0
+    with Relay(copy) as relay:
+        assert run_relay("send", relay.address, "lobby", text="three").returncode == 0
 
 
 WITHOUT = """
