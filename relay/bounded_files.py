@@ -1,4 +1,4 @@
-"""Small files that a person names or arranges: what is there may be anything.
+"""Reads small files that a user names or provides, whatever they turn out to be.
 
 A device may have no end, and a pipe nobody at its other end.
 """

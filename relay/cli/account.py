@@ -12,10 +12,10 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.export import MORE_ROOMS, checked_rooms
 from relay.cli.groups import CommandGroup
+from relay.cli.login_options import Who, who_options
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_json, print_line
 from relay.cli.room_options import AGE, MESSAGES, SIZE
-from relay.cli.who import Who, who_options
 from relay.client.account_calls import Preferences, Writers
 from relay.client.aio import Client
 from relay.client.refusals import NotAllowed

@@ -13,10 +13,10 @@ from typing import Any, Final
 from relay import __version__
 from relay.chat.names import is_guest
 from relay.cli.exits import CommandError, Exit, debugging, report_internal
+from relay.cli.login_options import Who, person_at
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.cli.server_keys import accept_unknown, changed_key, is_new, remember
-from relay.cli.who import Who, person_at
 from relay.client.address import Address, fingerprint_mistake
 from relay.client.aio import Client
 from relay.client.backoff import Backoff

@@ -18,12 +18,12 @@ from relay.chat.names import INBOX_PREFIX
 from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
+from relay.cli.login_options import Who, load_key, new_key, who_options
 from relay.cli.names import name_to_claim
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_json, print_line, print_whole
 from relay.cli.register import print_recovery_key
 from relay.cli.text_argument import TextCommand
-from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.account_calls import Devices
 from relay.client.address import Address
 from relay.client.aio import Client

@@ -9,10 +9,10 @@ import click
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.json_lines import message_object
+from relay.cli.login_options import Who, who_options
 from relay.cli.names import checked_log
 from relay.cli.options import Target, places, target_options
 from relay.cli.printing import dump
-from relay.cli.who import Who, who_options
 from relay.client.account_calls import Devices, Preferences, User
 from relay.client.aio import Client
 from relay.client.device_key import public_text

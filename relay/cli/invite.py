@@ -12,9 +12,9 @@ from relay.chat.accounts import invitation, requests
 from relay.cli.connecting import run_connected
 from relay.cli.ctl_tables import invitation_lines
 from relay.cli.exits import Exit
+from relay.cli.login_options import Who, who_options
 from relay.cli.options import LINES, Target, places, target_options, typed_path
 from relay.cli.printing import print_error_line, print_json, print_line, print_whole
-from relay.cli.who import Who, who_options
 from relay.client.account_calls import (
     INVITATION_DAYS,
     OpenInvitation,

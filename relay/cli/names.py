@@ -1,4 +1,4 @@
-"""The name of a client whose user gave none: the login name, made legal."""
+"""The default name of a client: the login name, made legal."""
 
 from __future__ import annotations
 

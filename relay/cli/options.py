@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from relay.cli.places import split
+from relay.cli.destination import split
 from relay.client.address import Address
 from relay.errors import UsageError
 from relay.paths import expanded

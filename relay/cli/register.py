@@ -11,11 +11,11 @@ import click
 from relay.bounded_files import read_bounded
 from relay.cli.connecting import ONLY_DEVICE, known_server_id, run_connected
 from relay.cli.exits import Exit
+from relay.cli.login_options import Who, load_key, new_key, who_options
 from relay.cli.names import name_to_claim
 from relay.cli.options import STANDARD, Target, places, target_options, typed_path
 from relay.cli.passphrase import PASSPHRASE_VARIABLE, passphrase_for_new_key
 from relay.cli.printing import print_line, print_whole
-from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey
 from relay.client.key_files import KeyFiles

@@ -13,12 +13,12 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.json_lines import room_object
+from relay.cli.login_options import Who, who_options
 from relay.cli.names import checked_room
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_error_line, print_json, print_line
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.text_argument import TextCommand
-from relay.cli.who import Who, who_options
 from relay.client import arguments
 from relay.client.aio import Client
 from relay.client.events import LogEntry

@@ -12,11 +12,11 @@ import click
 from relay import limits
 from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
+from relay.cli.login_options import Who, who_options
 from relay.cli.names import checked_log
 from relay.cli.options import Target, places, target_options
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.cli.text_argument import TextCommand
-from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.errors import ClientError
 from relay.client.events import Stored

@@ -1,4 +1,4 @@
-"""What a person reads about a server's key, and the question on first contact."""
+"""Messages about a server's key, and the question on first contact."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The standard streams, whatever state the parent left them in.
+"""Repairs the standard streams, whatever state the parent left them in.
 
 They may be closed, or non-blocking: that flag belongs to the open file, which the parent and other
 processes share, so it is neither expected nor changed. Waiting is done here instead.

@@ -17,9 +17,9 @@ from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.invite import DATA, DAYS, offline
 from relay.cli.json_lines import user_object
+from relay.cli.login_options import Who, who_options
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_error_line, print_json, print_line, print_whole
-from relay.cli.who import Who, who_options
 from relay.client import account_calls
 from relay.client.account_calls import INVITATION_DAYS, Change, User, checked_name
 from relay.client.aio import Client

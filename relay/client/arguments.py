@@ -1,4 +1,4 @@
-"""Checks of what a program passes to a client: wrong use is told before anything is sent.
+"""Checks of the arguments of client calls: wrong use is reported before anything is sent.
 
 A wrong type is TypeError, a value outside its range ValueError; both name the argument, what it
 was, and what is allowed. Whether a *name* is legal is the protocol's business: NameInvalid.

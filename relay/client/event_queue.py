@@ -14,7 +14,6 @@ from collections import deque
 from typing import Final
 
 from relay.chat.entries import Cursor
-from relay.client.doubts import Doubts
 from relay.client.events import (
     DeviceWarning,
     Event,
@@ -27,6 +26,7 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
+from relay.client.unverified import UnverifiedSenders
 
 EVENTS_MAX: Final = 8192
 EVENTS_BYTES_MAX: Final = 8 * 1024 * 1024
@@ -56,12 +56,21 @@ class EventQueue:
     """Queues of events and the cursors of what was taken from them."""
 
     __slots__ = (
-        "_bytes", "_count", "_doubts", "_events", "_separate", "_states", "_warnings",
-        "changes", "full", "over", "taken",
+        "_bytes",
+        "_count",
+        "_events",
+        "_separate",
+        "_states",
+        "_unverified",
+        "_warnings",
+        "changes",
+        "full",
+        "over",
+        "taken",
     )  # fmt: skip
 
-    def __init__(self, doubts: Doubts | None = None) -> None:
-        self._doubts = doubts or Doubts()
+    def __init__(self, unverified: UnverifiedSenders | None = None) -> None:
+        self._unverified = unverified or UnverifiedSenders()
         """Marks what is taken, and has some of it wait."""
         self._events: deque[Event] = deque()
         self._separate: dict[str, deque[Event]] = {}
@@ -90,7 +99,7 @@ class EventQueue:
         events = self._events if room is None else self._separate.get(room)
         if not events:
             return False
-        return not (self._doubts.any and self._doubts.wait(events[0]))
+        return not (self._unverified.any and self._unverified.must_wait(events[0]))
 
     @property
     def size(self) -> int:
@@ -126,8 +135,8 @@ class EventQueue:
         events = self._events if room is None else self._separate.get(room)
         if not events:
             return None
-        doubts = self._doubts
-        if doubts.any and doubts.wait(events[0]):
+        unverified = self._unverified
+        if unverified.any and unverified.must_wait(events[0]):
             return None
         event = events.popleft()
         self._count -= 1
@@ -153,7 +162,7 @@ class EventQueue:
             and self._count <= EVENTS_MAX * RESUME_AT
         ):
             self.full = self.over = False
-        return doubts.marked(event) if doubts.any else event
+        return unverified.marked(event) if unverified.any else event
 
     def follow(self, room: str, start: Cursor) -> None:
         """A room is followed from here on."""

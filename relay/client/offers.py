@@ -1,10 +1,10 @@
-"""What a program can append to a log, prepared without I/O, for both faces."""
+"""The entries that a program can append to a log, built without I/O, for both faces."""
 
 from __future__ import annotations
 
-from relay.chat.about import REACTION_BYTES_MAX, is_reaction
 from relay.chat.entries import Cursor, Kind
 from relay.chat.names import INBOX_PREFIX
+from relay.chat.relations import REACTION_BYTES_MAX, is_reaction
 from relay.client import arguments
 from relay.client.events import Edit, LogEntry
 from relay.client.pending_sends import Offer

@@ -1,4 +1,4 @@
-"""What both faces take from their callers, and the times that both allow."""
+"""The options of both faces, and the timeouts of both."""
 
 from __future__ import annotations
 

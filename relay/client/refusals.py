@@ -1,4 +1,4 @@
-"""What a client raises for an error code: the server has refused a request or a send."""
+"""Exceptions for the error codes with which the server refuses a request or a send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client can ask about rooms, prepared and understood without I/O, for both faces."""
+"""Requests about rooms, and their results, without I/O, for both faces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a server's key is the right one: trust on first use, and never a silent change.
+"""Trust in a server's key: on first use, and never a silent change.
 
 In this order: the fingerprint in the address; the pin in the known-servers file; a person (or a
 program) who is asked. No answer is no. A key that the expected one has announced, and proved to

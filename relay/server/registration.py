@@ -1,4 +1,4 @@
-"""Who may register, as chosen at the first start and written down in the data directory.
+"""Who may register, as chosen at the first start and recorded in the data directory.
 
 Written down, so that a later start without the flag, or from behind a proxy, does not open what was
 closed. At the same moment the first invitation is made: whoever can read the data directory, and

@@ -1,4 +1,4 @@
-"""What a client's events mean to a person, in words. No I/O."""
+"""A client's events as sentences for a person. No I/O."""
 
 from __future__ import annotations
 

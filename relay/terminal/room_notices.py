@@ -1,4 +1,4 @@
-"""What rooms and their changes are to a person, in words. No I/O."""
+"""Rooms and their changes as sentences for a person. No I/O."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ from relay.wire.events import ConnectionClosed, Event, SecretWrapped, ServerKeyO
 from relay.wire.frames import FrameReader
 from relay.wire.handshake import ClientHandshake, Established, ServerHandshake
 from relay.wire.messages import Work
+from relay.wire.other_protocols import NOT_RELAY, described
 from relay.wire.phases import LEGAL, Phase, Side
 from relay.wire.resumption import Resumption
-from relay.wire.strangers import NOT_RELAY, described
 from relay.wire.tickets import ClientTicket
 from relay.wire.timing import Timing
 

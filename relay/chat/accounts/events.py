@@ -1,4 +1,4 @@
-"""What the logs of accounts and of invitations hold: one event is the body of one system entry."""
+"""The events in the logs of accounts and invitations: each is the body of one system entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a client asks about accounts: devices, invitations, users."""
+"""Calls of a client about accounts: devices, invitations, users."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an asyncio client asks of its server, and what it reads: the calls, without the connecting.
+"""The calls of an asyncio client to its server, and reading events; connecting is elsewhere.
 
 Every call takes ``timeout``, in seconds; None waits for as long as it takes, over lost connections.
 """

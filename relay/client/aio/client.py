@@ -123,7 +123,7 @@ class Client(AsyncOwn):
             await self._close(0.0)
             return
         await self._close(CLOSE_S)
-        self._pump.untold.tell()
+        self._pump.unreported.raise_first()
 
     async def connect(self, timeout: float = CONNECT_S) -> None:
         """Connect and log in.
@@ -173,7 +173,7 @@ class Client(AsyncOwn):
         looked, are a WARNING in the log; where an ``async with`` ends, the first failure is raised.
         """
         await self._close(arguments.seconds("timeout", timeout))
-        self._pump.untold.warn()
+        self._pump.unreported.warn()
 
     async def _close(self, timeout: float) -> None:
         state, pump = self._state, self._pump

@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any, cast
 
 from relay.client.address import Address
+from relay.client.aio.background_writer import BackgroundWriter
 from relay.client.aio.dial import dial_tcp
-from relay.client.aio.keeping import Keeping
 from relay.client.aio.posts import Post, Sending
 from relay.client.aio.thread import in_thread
 from relay.client.aio.transport import ClientProtocol
@@ -28,7 +28,7 @@ from relay.client.options import DIAL_S, WORK_ATTEMPTS
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
-from relay.client.untold import Untold
+from relay.client.unreported import UnreportedFailures
 from relay.errors import UsageError
 from relay.wire.messages import Work
 
@@ -47,7 +47,7 @@ class Pump:
         """Connects, and connects again; None before ``start``."""
         self._work: asyncio.Task[None] | None = None
         """Does a proof of work; None: none is asked for."""
-        self._keeping = Keeping()
+        self._writer = BackgroundWriter()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._settle_due = False
@@ -59,7 +59,7 @@ class Pump:
         """Whoever waits for a change."""
         self.failed_post: ClientError | None = None
         """The first failure of a post that nobody was told of."""
-        self.untold = Untold()
+        self.unreported = UnreportedFailures()
         """The failures of posts at which the program has not looked."""
 
     @property
@@ -81,7 +81,7 @@ class Pump:
         if self._protocol is None or not self._protocol.connected:
             dialler.cancel()  # in the middle of a dial, of a pause, or of a question to a person
         await asyncio.wait({dialler})
-        await self._keeping.finish()
+        await self._writer.finish()
         if not dialler.cancelled():
             dialler.result()
 
@@ -103,7 +103,7 @@ class Pump:
         """This is a copy in a forked child: the socket and the tasks are the parent's."""
         protocol, self._protocol = self._protocol, None
         self._dialler = self._timer = self._work = None
-        self._keeping = Keeping()
+        self._writer = BackgroundWriter()
         self.state.seen()  # the parent keeps it
         self.state.key.take_changes()
         if protocol is not None:
@@ -192,7 +192,7 @@ class Pump:
             ):
                 self.failed_post = self.failed_post or result
                 if type(answer) is Post and not answer.done():
-                    self.untold.add(answer, result)
+                    self.unreported.add(answer, result)
             if answer.done():
                 continue
             if isinstance(result, ClientError):
@@ -212,12 +212,12 @@ class Pump:
             if not change.done():
                 change.set_result(None)
         if state.login.take_unused_key(state.error):
-            self._keeping.add(state.options.key_choice.unused)
+            self._writer.add(state.options.key_choice.unused)
         seen = state.seen()
         if seen is not None:
-            self._keeping.add(partial(state.options.key_choice.keep, *seen))
+            self._writer.add(partial(state.options.key_choice.keep, *seen))
         if state.key.changes:
-            self._keeping.add(partial(self._policy.keep, state.key.take_changes()))
+            self._writer.add(partial(self._policy.keep, state.key.take_changes()))
         self._flush()
 
     def _give_space(self) -> None:

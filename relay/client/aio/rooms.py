@@ -1,4 +1,4 @@
-"""What a client asks about rooms: which there are, how they are, and changes of them."""
+"""Calls of a client about rooms: listing, inspecting and changing them."""
 
 from __future__ import annotations
 

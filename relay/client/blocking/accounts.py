@@ -1,5 +1,5 @@
 # Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
-"""What a client asks about accounts: devices, invitations, users."""
+"""Calls of a client about accounts: devices, invitations, users."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
-"""What a client can do with all that is its person's own: take it away, or erase it."""
+"""Calls of a client about all of its user's own data: exporting and erasing it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
-"""What a client asks about rooms: which there are, how they are, and changes of them."""
+"""Calls of a client about rooms: listing, inspecting and changing them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import pytest
 from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.worker.connection import commands
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import UNITS, UNITS_PER_TURN
 from relay.server.worker.connection.session import Session
 from relay.server.worker.connection.stages import Stage
@@ -126,12 +126,12 @@ async def _who_was_held_up_goes_on_in_turn(single: Cluster, visits: list[int]) -
         client.transport.write(client.sealed(UNKNOWN))
     await until(lambda: all(reading._pending for reading in readings), "all of it")
     for reading in readings:
-        reading.hold(Hold.REQUEST)
+        reading.pause(Pause.REQUEST)
     await until(lambda: not queued.waiting, "all to be held up")
     queued.slice_s = 0.0
     visits[:] = [0]
     for reading in readings:
-        reading.release(Hold.REQUEST)
+        reading.resume(Pause.REQUEST)
     assert 0 < sum(visits) <= UNITS_PER_TURN + max(UNITS.values())
     assert queued.waiting == len(readings)
     for client in clients:

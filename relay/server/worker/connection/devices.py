@@ -9,8 +9,8 @@ from relay.chat import names
 from relay.chat.accounts import answers, events, invitation, requests, snapshot
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
-from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, pays
+from relay.server.worker.connection.home_requests import asked, pass_on
 from relay.server.worker.connection.unread import refuse_unread
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_logs import AccountLogs

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
     ENVELOPES_PER_UNIT,
     LITTLE,
@@ -24,9 +24,9 @@ from relay.wire.events import ApplicationData, PongReceived
 from relay.wire.packing import unpack_client
 
 if TYPE_CHECKING:
-    from relay.server.worker.connection.accounts import Account
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
+    from relay.server.worker.connection.source_usage import Source
     from relay.server.worker.connection.waste import Waste, Wasted
     from relay.server.worker.delivery.stream import Stream
     from relay.wire.connection import Connection
@@ -91,7 +91,7 @@ class Reading:
     __slots__ = (
         "_clock", "_connection", "_finish", "_owner", "_paused", "_pending", "_received",
         "_record_bytes", "_running", "_schedule", "_stream", "_units", "_waste", "_worked_s",
-        "account", "held", "holds", "wasted",
+        "held", "pauses", "source", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +103,7 @@ class Reading:
         schedule: Schedule,
         received: ReceivedBytes,
         waste: Waste,
-        account: Account,
+        source: Source,
         clock: Callable[[], float],
     ) -> None:
         """Begin with nothing.
@@ -115,7 +115,7 @@ class Reading:
             schedule: of the worker.
             received: likewise.
             waste: likewise.
-            account: of the peer's source.
+            source: of the peer.
             clock: monotonic seconds.
         """
         self._received = received
@@ -127,11 +127,11 @@ class Reading:
         self._stream = stream
         self._schedule = schedule
         self._waste = waste
-        self.account = account
+        self.source = source
         self.wasted: Wasted | None = None
         """See ``waste.Waster``."""
         self._clock = clock
-        self.holds: int = Hold.NONE
+        self.pauses: int = Pause.NONE
         self._paused = False
         """True while the socket is not read."""
         self._pending: list[ClientEnvelope] = _NONE
@@ -151,8 +151,8 @@ class Reading:
     def received(self, data: bytes) -> None:
         """Take bytes from the peer; process them now if there is time, or else in turn."""
         self._connection.feed(data)
-        if self.holds:
-            self._pause()
+        if self.pauses:
+            self._pause_socket()
             self._note_held()
             return  # whatever it waits for goes on with this
         now = self._clock()
@@ -182,7 +182,7 @@ class Reading:
         connection = self._connection
         control, drained, sending = owner.ended, False, False
         try:
-            while units > 0 and not self.holds:
+            while units > 0 and not self.pauses:
                 if self._pending:
                     envelope = self._pending.pop()
                     units -= UNITS.get(type(envelope), 1)
@@ -224,7 +224,7 @@ class Reading:
             elif self._units <= LITTLE:
                 used = min(used, LITTLE)
         self._finish = self._schedule.charge(self._finish, used, drained=drained)
-        if units <= 0 and not self.holds & Hold.TURN:
+        if units <= 0 and not self.pauses & Pause.TURN:
             self._wait_for_turn()
         if control:
             owner.write_pending()
@@ -235,22 +235,22 @@ class Reading:
         self._units = 1
 
     # --- reading or not -----------------------------------------------------------------------
-    def hold(self, reason: int) -> None:
-        """Process nothing more, for one more reason (``Hold``).
+    def pause(self, reason: int) -> None:
+        """Process nothing more, for one more reason (``Pause``).
 
         Nor is the socket read, but for a request: its answer comes within microseconds as a rule,
         and the client waits for it. What comes meanwhile all the same ends the reading.
         """
-        self.holds |= reason
-        if reason != Hold.REQUEST:
-            self._pause()
+        self.pauses |= reason
+        if reason != Pause.REQUEST:
+            self._pause_socket()
 
-    def release(self, reason: int) -> None:
+    def resume(self, reason: int) -> None:
         """That reason is gone: if it was the last one, go on, now or in turn."""
-        if not self.holds & reason:
+        if not self.pauses & reason:
             return
-        self.holds &= ~reason
-        if not self.holds:
+        self.pauses &= ~reason
+        if not self.pauses:
             now = self._clock()
             if self._has_time(now):
                 self._resume(now)
@@ -259,17 +259,17 @@ class Reading:
 
     def take_turn(self, now: float) -> None:
         """schedule.Scheduled: go on with what was received."""
-        self.holds &= ~Hold.TURN
-        if not self.holds:
+        self.pauses &= ~Pause.TURN
+        if not self.pauses:
             self._resume(now)
 
     def _resume(self, now: float) -> None:
         self.work(now)
-        if self._paused and not self.holds:
+        if self._paused and not self.pauses:
             self._paused = False
             self._stream.resume_reading()
 
-    def _pause(self) -> None:
+    def _pause_socket(self) -> None:
         if not self._paused:
             self._paused = True
             self._stream.pause_reading()
@@ -282,7 +282,7 @@ class Reading:
 
     def _wait_for_turn(self) -> None:
         """Read nothing more until this connection's turn has come."""
-        self.hold(Hold.TURN)
+        self.pause(Pause.TURN)
         owner = self._owner
         units = 0 if owner is not None and owner.newcomer else self._units
         self._schedule.add(self, self._finish, units)
@@ -295,11 +295,11 @@ class Reading:
 
     def begin_rest(self) -> None:
         """waste.Waster: read nothing more."""
-        self.hold(Hold.WASTE)
+        self.pause(Pause.WASTE)
 
     def end_rest(self) -> None:
         """waste.Waster: go on, now or in turn."""
-        self.release(Hold.WASTE)
+        self.resume(Pause.WASTE)
 
     def sweep(self, now: float) -> None:
         """Called about once a second."""
@@ -316,9 +316,9 @@ class Reading:
 
         Nor may a violation end it with bytes unread: the kernel's reset would overtake our close.
         """
-        if self.holds & ~Hold.TURN:
-            queued = self.holds & Hold.TURN
-            self.holds = Hold.TURN
+        if self.pauses & ~Pause.TURN:
+            queued = self.pauses & Pause.TURN
+            self.pauses = Pause.TURN
             if not queued:
                 self._schedule.add(self, self._finish, self._units)
 

@@ -14,11 +14,11 @@ from relay.chat.rooms import requests, shown
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
-from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, ROOM_UNITS, accepted, pays
 from relay.server.worker.connection.devices import chain_of
+from relay.server.worker.connection.home_requests import asked, pass_on
 from relay.server.worker.connection.unread import refuse_unread
-from relay.server.worker.store_codes import unavailable_text
+from relay.server.worker.error_codes import unavailable_text
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
@@ -42,7 +42,7 @@ async def room(session: Session, room: Room) -> None:
         session.refuse(number, ErrorCode.BAD_REQUEST, 0, "an unknown request about a room")
         return
     if isinstance(request, requests.Depart):
-        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "only the server asks that")
+        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "only the server may request that")
         return
     if isinstance(request, requests.List):
         await _list(session, number, request)

@@ -91,7 +91,7 @@ class Newcomers(Protocol):
     """Those who are not logged in: ``Admission``."""
 
     @property
-    def guests(self) -> int:
+    def unauthenticated(self) -> int:
         """How many there are."""
 
 
@@ -151,7 +151,7 @@ class Schedule:
 
     def newcomers(self) -> int:
         """Return how many connections are not logged in."""
-        return 0 if self._newcomers is None else self._newcomers.guests
+        return 0 if self._newcomers is None else self._newcomers.unauthenticated
 
     def is_for_newcomers(self) -> bool:
         """Tell whether there is time for who is not logged in, besides: see ``NEWCOMERS_MAX``."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from relay import limits
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.waste import (
     BEHIND_UNITS,
     BUDGET_UNITS,
@@ -145,7 +145,7 @@ class Sends(Sender):
             or self.bytes >= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         ):
             self._held = True
-            self._reading.hold(Hold.WINDOW)
+            self._reading.pause(Pause.WINDOW)
         run = self._run
         if (
             run is not None
@@ -239,11 +239,11 @@ class Sends(Sender):
 
     def pause_reading(self) -> None:
         """A home cannot keep up."""
-        self._reading.hold(Hold.CREDIT)
+        self._reading.pause(Pause.CREDIT)
 
     def resume_reading(self) -> None:
         """It can again."""
-        self._reading.release(Hold.CREDIT)
+        self._reading.resume(Pause.CREDIT)
 
     def refuse(self, log: str, counter: int, code: int, arg: int = 0, text: str = "") -> None:
         """Answer that a message is not stored."""
@@ -278,4 +278,4 @@ class Sends(Sender):
             and self.bytes <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 2
         ):
             self._held = False
-            self._reading.release(Hold.WINDOW)
+            self._reading.resume(Pause.WINDOW)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 from relay.chat.entries import UNDECIDED, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
+from relay.server.worker.error_codes import code_of, unavailable_text
+from relay.server.worker.home.commits import Commit, Commits, RunningCommits
 from relay.server.worker.home.revocations import RevokedDevices
-from relay.server.worker.home.running import RunningCommits
 from relay.server.worker.home.submissions import (
     CROWD,
     GROUP_MAX,
@@ -27,13 +28,11 @@ from relay.server.worker.home.submissions import (
     Waiting,
     refuse,
 )
-from relay.server.worker.store_codes import code_of, unavailable_text
 from relay.store.errors import NotTheWriter, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.server.worker.home.commits import Commit, Commits
     from relay.server.worker.home.direct import Direct
     from relay.server.worker.home.followers import Followers
     from relay.server.worker.home.notes import CommitNotes

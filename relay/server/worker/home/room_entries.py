@@ -1,4 +1,4 @@
-"""The entry that a decision about a room, or a request about an entry of it, becomes."""
+"""The log entries for decisions about rooms, and for requests about their entries."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
-"""What the rights in rooms are to the store: who may append, and what control entries mean."""
+"""The rights in rooms as rules for the store: who may append, and what control entries mean."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from relay.chat import names
-from relay.chat.about import is_own
 from relay.chat.entries import Entry, Submission
 from relay.chat.entries import Kind as EntryKind
+from relay.chat.relations import is_own
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.decide import may_begin

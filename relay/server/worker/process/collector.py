@@ -1,4 +1,4 @@
-"""The garbage collector of a worker: what is there to stay is not looked at again and again.
+"""Tunes the garbage collector of a worker: long-lived objects are not scanned again and again.
 
 Nothing on the data path makes reference cycles, and ended sessions need no collector (with it off,
 a connection that came and went left less than 1 KiB, most of it its producer's row in a cache), so

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.home.home import Home
-    from relay.server.worker.home.interest import Interest
+    from relay.server.worker.home.publishing import Interest
     from relay.server.worker.home.rosters import Rosters
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.fanout import Fanout

@@ -1,4 +1,4 @@
-"""Asking the home of an account, of an invitation or of a room, and waiting for its answer."""
+"""Requests to the home of an account, an invitation or a room, and their answers."""
 
 from __future__ import annotations
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 
-class Hold:
+class Pause:
     """Reasons, as bits. Plain integers, for each send looks at them.
 
     Under any of them what was received waits, as bytes, and the socket is not read (but see
-    ``Reading.hold``).
+    ``Reading.pause``).
     """
 
     NONE: Final = 0

@@ -1,4 +1,4 @@
-"""Earlier messages: pages of the history (/history), and what has some words (/search)."""
+"""Earlier messages: pages of the history (/history), and search results (/search)."""
 
 from __future__ import annotations
 
