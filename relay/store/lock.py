@@ -117,9 +117,9 @@ class PartitionLock:
                 self._place_fd = _locked(place_lock_path(file))
         except NotTheWriter:
             self.close()
+            where = "" if file is None else followed(file)
             raise UsedElsewhere(
-                f"{file} is a link to {followed(file)}, which another relay uses: each needs files "
-                "of its own"
+                f"{file} is a link to {where}, which another relay uses: each needs files of its own"
             ) from None
         except BaseException:
             self.close()

@@ -127,7 +127,7 @@ def test_a_kernel_that_refuses_to_write_without_waiting(error: int) -> None:
         "    pass\n"
     )
     with ours, theirs:
-        subprocess.run([sys.executable, "-c", program], stdout=theirs, check=True)
+        subprocess.run([sys.executable, "-c", program], stdout=theirs.fileno(), check=True)
         assert ours.recv(4) == b"one\n"
 
 
