@@ -113,14 +113,8 @@ class PartitionLock:
         self._fd = _locked(path)
         self._place_fd = -1
         try:
-            if file is not None and file.is_symlink() and file.exists():
-                self._place_fd = _locked(place_lock_path(file))
-        except NotTheWriter:
-            self.close()
-            where = "" if file is None else followed(file)
-            raise UsedElsewhere(
-                f"{file} is a link to {where}, which another relay uses: each needs files of its own"
-            ) from None
+            if file is not None:
+                self._place_fd = _locked_place(file)
         except BaseException:
             self.close()
             raise
@@ -291,6 +285,21 @@ def _parsed(data: bytes) -> Note | None:
 def _identity(file: Path) -> tuple[int, int]:
     status = file.stat()
     return status.st_ino, status.st_ctime_ns
+
+
+def _locked_place(file: Path) -> int:
+    """Lock what a link leads to; -1: it is no link."""
+    try:
+        if not (file.is_symlink() and file.exists()):
+            return -1
+        return _locked(place_lock_path(file))
+    except NotTheWriter:
+        raise UsedElsewhere(
+            f"{file} is a link to {followed(file)}, which another relay uses: each needs a file of "
+            "its own"
+        ) from None
+    except OSError as error:
+        raise StoreUnavailable(f"{file}: {error.strerror}") from error
 
 
 def _locked(path: Path) -> int:
