@@ -17,11 +17,14 @@ import pytest
 
 from relay.chat.accounts.chain import Pin
 from relay.client.key_files import KeyFiles
+from relay.errors import StartError
 from relay.server.key_files import create_key_file
+from relay.server.recovery import recover
 from relay.settings import Settings
 from relay.store.directory import DataDirectory
+from relay.store.errors import UsedElsewhere
 from tests.cli.test_serve import refused
-from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.cluster import Relay, wait_until
 from tests.support.logs import BOB, append, die, message, open_partition
 from tests.support.pair import server_key
 
@@ -72,6 +75,7 @@ import os, sys
 from pathlib import Path
 from relay.server.supervisor.runtime_directory import prepare
 from relay.store.directory import DataDirectory
+from relay.store.errors import UsedElsewhere
 os.setgroups([int(group) for group in sys.argv[2:]])
 os.setgid(54321)
 os.setuid(54321)
@@ -287,23 +291,24 @@ def test_a_partition_on_another_disk_by_a_link(tmp_path: Path) -> None:
 
 def test_a_copy_of_a_directory_with_such_a_link_is_not_a_second_writer(tmp_path: Path) -> None:
     """``cp -a`` copies the link: both lead to one file."""
-    data, copy = tmp_path / "data", tmp_path / "copy"
-    with Relay(data) as relay:
-        assert run_relay("send", relay.address, "lobby", text="one").returncode == 0
-    elsewhere = tmp_path / "elsewhere"
-    (data / "logs").rename(elsewhere)
-    (data / "logs").mkdir(mode=0o700)
-    for file in elsewhere.glob("*.sqlite"):
-        (data / "logs" / file.name).symlink_to(file)
-    with Relay(data) as relay:
-        shutil.copytree(data, copy, symlinks=True, ignore=shutil.ignore_patterns("run"))
-        code, line = refused("--data", copy, *BIND)
-        assert code == 1
-        assert "00.sqlite is a link to" in line
-        assert "which another relay uses" in line
-        assert run_relay("send", relay.address, "lobby", text="two").returncode == 0
-    with Relay(copy) as relay:
-        assert run_relay("send", relay.address, "lobby", text="three").returncode == 0
+    logs, elsewhere = DataDirectory(tmp_path / "data").path / "logs", tmp_path / "elsewhere"
+    partition = open_partition(logs)
+    append(partition, message(1))
+    partition.close()
+    (logs / "00.sqlite").rename(elsewhere)
+    (logs / "00.sqlite").symlink_to(elsewhere)
+    partition = open_partition(logs)
+    append(partition, message(2))
+    shutil.copytree(logs.parent, tmp_path / "copy", symlinks=True)
+    with pytest.raises(UsedElsewhere, match=r"00\.sqlite is a link to .*, which another"):
+        open_partition(tmp_path / "copy" / "logs")
+    with pytest.raises(StartError, match="which another relay uses"):
+        recover(DataDirectory(tmp_path / "copy"), "boot 1", "process", lambda: None)
+    append(partition, message(3))
+    partition.close()
+    copy = open_partition(tmp_path / "copy" / "logs")
+    assert append(copy, message(1, producer=BOB))[0].seq == 4
+    copy.close()
 
 
 WITHOUT = """
