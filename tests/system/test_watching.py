@@ -144,8 +144,9 @@ def test_on_a_unix_socket(tmp_path: Path) -> None:
         wait_until(lambda: relay.events("listener_replaced") and path.exists(), "another one")
         assert path.stat().st_mode & 0o777 == 0o600
         assert Watcher(relay).ask("/readyz")[0] == 200
-        path.unlink()
-        path.write_text("somebody else's")
+        other = tmp_path / "other file"
+        other.write_text("somebody else's")
+        other.rename(path)
         wait_until(lambda: relay.events("listener_failed"), "that it cannot be had")
         assert relay.stop() == 0
     assert path.read_text() == "somebody else's"
