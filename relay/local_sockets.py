@@ -54,7 +54,7 @@ class NamedListener:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(os.fspath(self.path))
-            self.path.chmod(0o600)
+            close_to_others(self.path)
             self._inode = inode_of(self.path)
             listener.listen(self._backlog)
             listener.setblocking(False)
@@ -104,6 +104,19 @@ def make_private_directory(path: Path) -> None:
     elif open_to_others(status):
         reason = f"it is open to others (mode {stat.S_IMODE(status.st_mode):04o}) and not empty"
         raise PermissionError(errno.EPERM, reason, str(path))
+
+
+def close_to_others(path: Path) -> None:
+    """Give a socket that was just bound the mode 0600; where modes cannot be changed, see to it.
+
+    Raises:
+        OSError: it is open to others.
+    """
+    try:
+        path.chmod(0o600)
+    except OSError:  # the umask may have done enough
+        if path.lstat().st_mode & 0o077:
+            raise
 
 
 class SocketLike(Protocol):

@@ -266,6 +266,17 @@ def test_a_link_that_leads_back_to_itself(tmp_path: Path, name: str) -> None:
     assert path.is_symlink()
 
 
+@pytest.mark.parametrize("name", ["ctl.sock", "agent.0.sock", "bus"])
+def test_what_is_in_the_way_of_a_socket(tmp_path: Path, name: str) -> None:
+    with tempfile.TemporaryDirectory() as runtime:  # shorter than pytest's
+        path = Path(runtime, name)
+        path.touch() if name == "bus" else path.mkdir()
+        code, line = refused("--data", tmp_path / "data", "--runtime", runtime, *BIND)
+    assert code == 1
+    assert line.startswith(f"server.runtime {runtime}: " if name == "bus" else "server.runtime: ")
+    assert f"{path} is not a directory" in line or f"{path}: Is a directory" in line
+
+
 def test_a_partition_on_another_disk_by_a_link(tmp_path: Path) -> None:
     """SQLite keeps the WAL where the link leads to, and so must all that looks at the WAL."""
     elsewhere = tmp_path / "elsewhere"

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from relay.errors import StartError
 from relay.listen_address import AUTO, OFF, parse_listen_address
+from relay.local_sockets import close_to_others
 
 BACKLOG: Final = 4096
 """Connections that wait while workers are restarted. The kernel lowers it to net.core.somaxconn."""
@@ -107,7 +108,7 @@ def bind_unix(path: Path) -> socket.socket:
                 except ConnectionRefusedError:
                     path.unlink()
         sock.bind(os.fspath(path))  # the umask leaves it to our user
-        path.chmod(0o600)
+        close_to_others(path)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
