@@ -23,6 +23,7 @@ MODULES: Final = (
     # Bytes to envelopes and back: each way of each message, and of a login.
     "relay.chunking",
     "relay.codec",
+    "relay.field_checks",
     "relay.framing",
     "relay.chat.names",
     "relay.wire.cipher",

@@ -203,8 +203,12 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
         if alone:
             stderr_notice(f"you are the only owner of {', '.join(alone)}: they will have none")
         with contextlib.suppress(NotAllowed):  # who may ask is an operator
-            if (await client.user(client.name)).operator:
-                stderr_notice("you are an operator: if there is no other, nobody will be one")
+            if (await client.user(client.name)).operator and not await _has_another(client):
+                # The server would refuse it at the end, when messages may be erased.
+                raise CommandError(
+                    "you are the only operator: make another one first"
+                    " (relay user promote ADDRESS USER)"
+                )
         handles.append(client.name)
         return Exit.OK
 
@@ -224,3 +228,13 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
         return Exit.OK
 
     return run_connected(target, who, use)
+
+
+async def _has_another(client: Client) -> bool:
+    """Tell whether somebody else is an operator, who can log in."""
+    for name in await client.users():
+        if name != client.name:
+            found = await client.user(name)
+            if found.operator and found.state == "active":
+                return True
+    return False

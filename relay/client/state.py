@@ -1,6 +1,6 @@
 """A client without I/O: everything that it decides, over a ``wire.Connection``.
 
-A *pump* (``aio_pump``, ``blocking_pump``) owns a socket and a clock. It dials when ``state`` is
+A *pump* (``aio.pump``, ``blocking.pump``) owns a socket and a clock. It dials when ``state`` is
 CONNECTING, feeds ``receive_data``, writes ``data_to_send`` after every call (after ``chat.take``,
 when it makes ``chat.rooms.flush_due`` true), and keeps one timer for ``next_deadline``. How
 connections come and go is decided here: login, the server's key, back-off. What is sent over them

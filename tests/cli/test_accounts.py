@@ -252,20 +252,24 @@ def test_what_operators_do_to_themselves(by_invitation: Relay, tmp_path: Path) -
     for change in ("demote", "disable"):
         assert "give --yes" in done("user", change, address, "Opera", status=2)
     assert "opera active operator" in done("user", "show", address, "opera")
+    for change in ("demote", "disable", "rm"):
+        assert "the only operator" in done("user", change, address, "opera", "--yes", status=1)
+    assert "the only operator" in done("account", "delete", address, "--yes", status=1)
+    token, keys = token_in(done("user", "add", address, "carl", "--operator")), tmp_path / "carl"
+    done("register", address, "--name", "carl", "--invitation", token, keys=keys)
     assert "opera is no operator" in done("user", "demote", address, "opera", "--yes")
     assert "NOT_ALLOWED" in done("user", "list", address, status=1)
     done("ctl", *more, "user", "promote", "opera")
     assert "opera is disabled" in done("user", "disable", address, "opera", "--yes")
     done("ctl", *more, "user", "enable", "opera")
+    done("ctl", *more, "user", "disable", "carl")
     assert "no operator is left" in done("ctl", *more, "user", "disable", "opera")
-    done("ctl", *more, "user", "enable", "opera")
+    for name in ("opera", "carl"):
+        done("ctl", *more, "user", "enable", name)
     for asked in (("ctl", *more, "user", "show"), ("user", "show", address)):
         assert "there is no account 'nobody'" in done(*asked, "nobody", status=1)
-    token, keys = token_in(done("user", "add", address, "carl", "--operator")), tmp_path / "carl"
-    done("register", address, "--name", "carl", "--invitation", token, keys=keys)
-    said = done("account", "delete", address, "--yes", keys=keys)
-    assert "you are an operator: if there is no other" in said
-    assert "opera is removed" in done("user", "rm", address, "opera", "--yes")
+    assert "the account carl is deleted" in done("account", "delete", address, "--yes", keys=keys)
+    assert "the only operator" in done("user", "rm", address, "opera", "--yes", status=1)
 
 
 def test_a_guest(relay: Relay) -> None:

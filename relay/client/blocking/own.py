@@ -73,7 +73,7 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
             timeout: seconds, for each of many questions; None: no limit.
 
         Raises:
-            Refused: NotAllowed, for a guest; ...
+            Refused: NotAllowed, for a guest, and, at the end, for the only operator; ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """

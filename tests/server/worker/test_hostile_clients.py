@@ -31,6 +31,9 @@ UNBOUNDED = Limits(waste_per_s=0)
 """Nobody rests: how a flood takes its turn while it is served is what is tested here."""
 UNKNOWN = msgpack.packb([99]) * 1023
 """A record of operations that nobody knows: 1,023 in 2 KiB."""
+NESTED_COUNT = 390
+NESTED = msgpack.packb([99, *[[[[[[[[]]]]]]]] * 23]) * NESTED_COUNT
+"""As many empty arrays in arrays as a record takes: 10 ms of work in one go."""
 
 
 @asynccontextmanager
@@ -86,6 +89,33 @@ async def _garbage_takes_its_turn(single: Cluster, visits: list[int]) -> None:
     assert sum(visits) == 8 * 10 * 1023 * UNITS[Unknown], "all of it was counted"
     assert max(visits) <= UNITS_PER_TURN + max(UNITS.values())
     assert not worker.parts.services.schedule.waiting
+
+
+async def test_a_long_record_is_unpacked_a_part_at_a_time(tmp_path: Path) -> None:
+    """And is held until then, as what was received is; who sends it waits for its turns."""
+    async with Cluster(tmp_path, 1, limits=UNBOUNDED) as single:
+        flood = await TestClient.login(single.workers[0], "flood")
+        reading = single.session("flood").reading
+        flood.transport.write(flood.sealed(NESTED))
+        async with asyncio.timeout(DEADLINE_S):  # for some ms alone: look in each iteration
+            while reading._unpacking is None:
+                await asyncio.sleep(0)
+        assert 0 < len(reading._unpacking.messages) < NESTED_COUNT
+        assert reading.held > len(NESTED)
+        await flood.expect(Error, count=NESTED_COUNT)
+
+
+async def test_nothing_of_an_illegal_record_is_done(tmp_path: Path) -> None:
+    """However much of it was unpacked before what is illegal."""
+    async with Cluster(tmp_path, 1, limits=UNBOUNDED) as single:
+        flood = await TestClient.login(single.workers[0], "flood")
+        known = len(flood.received)
+        flood.transport.write(flood.sealed(NESTED[: -len(NESTED) // NESTED_COUNT] + b"\x80"))
+        await until(lambda: flood.lost, "the end")
+        assert flood.closed is not None
+        assert flood.closed.code == CloseCode.PROTOCOL
+        assert len(flood.received) == known
+        assert single.workers[0].parts.services.schedule.busy == 0
 
 
 async def test_many_small_records_take_their_turn(tmp_path: Path) -> None:

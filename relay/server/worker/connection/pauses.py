@@ -23,5 +23,7 @@ class Pause:
     """It does not read the answers to what it asks."""
     TURN: Final = 16
     """It has had its share of this turn: see ``schedule``."""
+    BUSY: Final = WINDOW | CREDIT | TURN
+    """It has asked for more than is done at once."""
     WASTE: Final = 32
     """It has asked for too much that brings nothing: see ``waste``."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 from relay import limits
 from relay.server.worker.connection.pauses import Pause
+from relay.server.worker.connection.schedule import UNITS_OF_WORK
 from relay.server.worker.connection.waste import (
     BEHIND_UNITS,
     BUDGET_UNITS,
@@ -124,6 +125,7 @@ class Sends(Sender):
 
     def owe_work(self, units: int) -> None:
         """Pay for what a request has turned out to cost besides."""
+        self._reading.owe(units * UNITS_OF_WORK)
         if self._spending is not None:
             self._spending.owe(units, self._clock())
 

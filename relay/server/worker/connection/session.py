@@ -56,8 +56,8 @@ class Session(Owner):
 
     __slots__ = (
         "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts", "channel",
-        "claim", "id", "key_id", "outbox", "peer", "producer", "proofs", "reading", "requests",
-        "sends", "services", "since_us", "source", "stage", "stream", "subscriptions",
+        "claim", "former", "id", "key_id", "outbox", "peer", "producer", "proofs", "reading",
+        "requests", "sends", "services", "since_us", "source", "stage", "stream", "subscriptions",
         "turned_away", "user",
     )  # fmt: skip
 
@@ -117,6 +117,8 @@ class Session(Owner):
         """Who logged in."""
         self.key_id = b""
         """Of the device that logged in; empty for a guest."""
+        self.former: dict[bytes, bytes] | None = None
+        """The keys of earlier accounts of this name (``former``); None: nobody has asked."""
         self.producer = b""
         self.user: User | None = None
         """What the account has in use, from the login to the end; None for a guest."""
