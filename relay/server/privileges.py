@@ -193,10 +193,10 @@ def _effective(user: User | None) -> Iterator[None]:
         yield
         return
     groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(user.gid)
-    os.seteuid(user.uid)
     try:
+        os.setgroups([])
+        os.setegid(user.gid)
+        os.seteuid(user.uid)
         yield
     finally:
         os.seteuid(0)

@@ -88,7 +88,7 @@ class Sockets:
         try:
             with as_owner_of(Path(path).parent):  # who has taken over a worker may put a link there
                 new = listener.bind_unix(Path(path))
-        except StartError as error:
+        except (StartError, OSError) as error:  # this root may not become that owner
             self._again_s = time.monotonic() + AGAIN_S
             log.warning("listener_failed", extra={"path": path, "reason": str(error)})
             return sock
