@@ -244,6 +244,29 @@ async def test_who_talks_does_not_wait_for_those_who_come(tmp_path: Path) -> Non
             await newcomer.expect(Welcome)
 
 
+async def test_who_leaves_before_his_turn_is_forgotten(tmp_path: Path) -> None:
+    """Who comes and goes without end would be served long after, beside those who stay."""
+    async with Cluster(tmp_path, 1) as single:
+        worker = single.workers[0]
+        connections, schedule = worker.parts.connections, worker.parts.services.schedule
+        newcomers = [await TestClient.connect(worker) for _ in range(NEWCOMERS_MAX)]
+        worker.parts.turn.pace.until = time.monotonic() + 600.0
+        for number, newcomer in enumerate(newcomers):
+            newcomer.hello(f"new{number}")
+        await until(lambda: schedule.waiting == NEWCOMERS_MAX, "all to wait")
+        newcomers[0].transport.abort()
+
+        def is_forgotten() -> bool:
+            connections.check_deadlines(time.monotonic())
+            return len(connections.sessions) < NEWCOMERS_MAX
+
+        await until(is_forgotten, "who left to be forgotten")
+        worker.parts.turn.pace.until = 0.0
+        worker.parts.wakeup.request()
+        for newcomer in newcomers[1:]:
+            await newcomer.expect(Welcome)
+
+
 async def test_answers_of_the_key_agent_wait_for_their_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

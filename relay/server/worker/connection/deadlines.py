@@ -25,7 +25,9 @@ def check_deadlines(session: Session, now: float) -> None:
     session.reading.sweep(now)
     pauses = session.reading.pauses
     if pauses:  # its pongs may be among what is not read, and so is its end
-        if pauses & (Pause.REQUEST | Pause.WASTE) and session.stream.peer_is_gone():
+        # Of who is logged in, what was sent before the end still counts.
+        waits = Pause.REQUEST | Pause.WASTE | (Pause.TURN if session.newcomer else Pause.NONE)
+        if pauses & waits and session.stream.peer_is_gone():
             session.abort()
         elif pauses & Pause.REQUEST:
             session.requests.look()
