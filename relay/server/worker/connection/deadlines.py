@@ -65,7 +65,9 @@ def check_deadlines(session: Session, now: float) -> None:
         session.services.budgets.waste.sweep(session.reading, now)
     pauses = session.reading.pauses
     if pauses:  # its pongs may be among what is not read, and so is its end
-        if pauses & WATCHED_PAUSES and session.stream.peer_is_gone():
+        # Of who is logged in, what was sent before the end still counts.
+        waits = WATCHED_PAUSES | (Pause.TURN if session.newcomer else Pause.NONE)
+        if pauses & waits and session.stream.peer_is_gone():
             session.abort()
         elif pauses & Pause.REQUEST:
             session.requests.look()

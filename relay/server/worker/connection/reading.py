@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
-    ALLOWED_MOST,
     LITTLE,
     LITTLE_PER_S,
     RECORD_UNITS,
@@ -154,7 +153,7 @@ class Reading:
         self._finish = 0.0
         """See ``Schedule.charge``."""
         self._units = 0
-        """What ``work`` used since nothing was left, less what was allowed: ``LITTLE_PER_S``."""
+        """What ``work`` used the last time, less what was allowed since: see ``LITTLE_PER_S``."""
         self._worked_s = clock()
         """When that was."""
         self._owed = 0
@@ -199,7 +198,7 @@ class Reading:
             return
         self._running = True
         share = self._schedule.share
-        allowed = min(int((now - self._worked_s) * LITTLE_PER_S), ALLOWED_MOST)
+        allowed = int((now - self._worked_s) * LITTLE_PER_S)
         if not self._finish and share < UNITS_PER_TURN:
             share = min(share + allowed, UNITS_PER_TURN)
         units = share
@@ -244,8 +243,7 @@ class Reading:
         used = share - units
         if used:  # or else it only looked whether there is anything
             used, self._owed = used + self._owed, 0
-            before = self._units if self._finish else 0
-            self._units = max(before + used - allowed, 1)
+            self._units = max(used - allowed, 1)
             self._worked_s = now
             if owner.newcomer:  # never counts as little
                 used = max(used, LITTLE + 1)
