@@ -95,18 +95,19 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
     """
     assert found.refused is not None
     index = found.partition
-    real = followed(directory.partition_path(index))
+    path = directory.partition_path(index)
+    real = followed(path)
     aside = directory.path / ASIDE / time.strftime(f"{index:02}-%Y%m%d-%H%M%S")
     new = real.with_name(f"{real.name}.repaired")
     try:
         aside.mkdir(mode=0o700, parents=True)
-        with PartitionLock(directory.lock_path(index)) as lock:
+        with PartitionLock(directory.lock_path(index), path) as lock:
             logs = _best(real, new, index, aside / RESCUED, write_line)
             # In this order, a file that is missing is refused by a start, for the lock file knows
             # it; and the new one is another one than the lock file knows: new epochs.
-            for path in (wal_path(real), index_path(real), real):
-                if path.exists():
-                    shutil.move(path, aside / path.name)
+            for one in (wal_path(real), index_path(real), real):
+                if one.exists():
+                    shutil.move(one, aside / one.name)
             new.rename(real)
             sync_directory(real.parent)
             lock.readmit()
@@ -130,7 +131,7 @@ def readmit(directory: DataDirectory, found: Found) -> bool:
     if found.refused is not None or read_refusal(path) is None:
         return False
     try:
-        with PartitionLock(path) as lock:
+        with PartitionLock(path, directory.partition_path(found.partition)) as lock:
             lock.readmit()
     except StoreError as error:
         raise StartError(str(error)) from None

@@ -168,6 +168,10 @@ class DataDirectory:
         except OSError as error:
             raise _unusable(self.path, error) from error
 
+    def linked_partitions(self) -> list[int]:
+        """Return the partitions whose file is a link, to which another directory may have one."""
+        return [index for index in range(PARTITIONS) if self.partition_path(index).is_symlink()]
+
     def unclean_partitions(self) -> list[int]:
         """Return the partitions that exist and are not just as their last writer closed them."""
         return [index for index in range(PARTITIONS) if self._is_unclean(index)]
@@ -201,18 +205,18 @@ class DataDirectory:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        except (BlockingIOError, PermissionError) as error:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):  # fcntl(2): locked
+                os.close(fd)
+                raise StartError(
+                    f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: put "
+                    "the directory on a file system with locks"
+                ) from error
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             raise StartError(
                 f"data directory {self.path} is in use by another relay (process {holder}): "
                 "stop it, or give this one another --data directory"
-            ) from error
-        except OSError as error:
-            os.close(fd)
-            raise StartError(
-                f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: put the "
-                "directory on a file system with locks"
             ) from error
         return DirectoryLock(fd)
 

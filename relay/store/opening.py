@@ -72,6 +72,7 @@ def open_first(
             raise StoreCorrupt(refusal)
         _wait_for_missing(path, lock)
     _refuse_missing(path, lock)
+    _tell_of_other_names(path)
     index = read_wal_index(path)  # before SQLite makes it anew
     connection = connect_writer(path, create=True)
     with closed_on_error(connection, path):
@@ -216,6 +217,14 @@ def _refuse_missing(path: Path, lock: PartitionLock) -> None:
         raise StoreCorrupt(f"{path} {what}, though its WAL is there: {advice(path)}")
     if lock.read_note() is not None:
         raise StoreCorrupt(f"{path} {what}, though its lock file knows it: {advice(path)}")
+
+
+def _tell_of_other_names(path: Path) -> None:
+    """By a hard link, as ``cp -l`` makes, another relay could write to the file past every lock."""
+    with contextlib.suppress(OSError):
+        links = path.stat().st_nlink
+        if links > 1:
+            log.warning("partition_has_other_names", extra={"path": str(path), "links": links})
 
 
 def _doubt(

@@ -362,6 +362,17 @@ def test_a_copy_of_a_stopped_directory_begins_new_epochs_and_a_moved_one_does_no
     assert reopened(tmp_path / "other machine") is True
 
 
+def test_a_hard_link_is_told_of(data: Path, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """``cp -l`` makes no copy."""
+    partition = open_partition(data)
+    fill(partition, 1, 3)
+    partition.close()
+    assert "partition_has_other_names" not in caplog.text
+    os.link(data / MAIN, copy / MAIN)
+    assert reopened(data) is False, "who knows what was done by the other name"
+    assert "partition_has_other_names" in caplog.text
+
+
 @pytest.mark.parametrize("how", ["backup", "VACUUM INTO"])
 def test_a_backup_by_sqlite_while_it_runs(data: Path, copy: Path, how: str) -> None:
     partition = open_partition(data)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from relay.errors import StartError
+from relay.server.anonymous_file import anonymous_file
 from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Scoreboard
 from relay.server.supervisor.handover import ROLLING_FORMAT
@@ -58,7 +59,7 @@ class Boards(dict[str, Scoreboard]):
             takeover.differ = ["workers"]
         size = Scoreboard.bytes_of(rows, metrics)
         try:
-            self.owners_fd = os.memfd_create("relay-scoreboard", os.MFD_CLOEXEC)
+            self.owners_fd = anonymous_file("relay-scoreboard")
             os.ftruncate(self.owners_fd, size)
         except OSError as error:
             raise StartError(

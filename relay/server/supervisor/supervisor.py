@@ -30,6 +30,7 @@ from relay.server.supervisor.plan import (
     plan,
     wake_at,
 )
+from relay.server.supervisor.renewal import Renewal
 from relay.server.supervisor.request_line import RequestLine
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
 from relay.server.supervisor.signals import RESIZE, STOP, UPGRADE, WITHOUT_EFFECT, SignalQueue
@@ -64,6 +65,7 @@ class Supervisor:
             partial(self._run, prepared=True),
             self._reset_in_child,
         )
+        self._renewal = Renewal(config.roles, self._state, self._spares)
         self._succession = Succession(config, self._state, self._boards, self._owners, self._spares)
         self._generation = self._succession.first_generation
         self._texts = self._succession.texts
@@ -119,8 +121,12 @@ class Supervisor:
                     return 0
                 self._do(action, now)
             self._lost_lines.report(now)
+            self._renewal.look(now)
             alive_at_s = self._config.manager.alive(now)
-            others_s = min(self._lost_lines.wake_at_s, alive_at_s, self._succession.wake_at_s)
+            others_s = min(
+                self._lost_lines.wake_at_s, alive_at_s, self._succession.wake_at_s,
+                self._renewal.wake_at_s,
+            )  # fmt: skip
             self._wait(min(wake_at(state, now), others_s))
             now = time.monotonic()
             for number in self._signals.take():
@@ -230,7 +236,7 @@ class Supervisor:
         logs.reset_in_child(lambda: row.add("log_lines_lost"))
         for other in self._config.roles:
             if other is not role:
-                for listener in other.listeners:
+                for listener in other.listeners():
                     listener.close()
         if not role.asks:
             self._line.close_far_end()
@@ -362,18 +368,8 @@ class Supervisor:
             raise
         manager.ready(SERVING)
         self._own_row.add("reloads", label="applied")
-        self._replace_outdated()
+        self._renewal.reloaded(time.monotonic())
         return applied
-
-    def _replace_outdated(self) -> None:
-        """Let processes end whose files have changed; others take their places."""
-        for role in self._config.roles:
-            if role.outdated():
-                for child in self._state.of(role.name):
-                    if child.phase is Phase.READY:
-                        child.sent = signal.SIGTERM
-                        log.info("child_replaced", extra=child.fields)
-                        os.kill(child.pid, signal.SIGTERM)
 
     def _read_heartbeats(self) -> None:
         for child in self._state.children:

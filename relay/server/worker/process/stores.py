@@ -63,10 +63,10 @@ class Stores:
 
     def open_partition(self, index: int) -> SqlitePartition:
         """Open a partition for writing. Raises StoreError."""
-        lock_path = self._directory.lock_path(index)
+        path, lock_path = self._directory.partition_path(index), self._directory.lock_path(index)
         try:
             partition = SqlitePartition(
-                self._directory.partition_path(index),
+                path,
                 lock_path,
                 host=self._host,
                 durability=self._durability,
@@ -76,7 +76,7 @@ class Stores:
             )
         except StoreCorrupt as error:
             # Whoever opens it next would not see all that is wrong with it.
-            with contextlib.suppress(StoreError), PartitionLock(lock_path) as lock:
+            with contextlib.suppress(StoreError), PartitionLock(lock_path, path) as lock:
                 lock.refuse(str(error))
             raise
         note_made(lock_path.parent)
