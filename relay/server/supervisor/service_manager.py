@@ -130,7 +130,7 @@ def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:
     """Return the listening sockets that were given to this process, and take them out.
 
     Raises:
-        StartError: one is no listening stream socket.
+        StartError: one is not a listening stream socket.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -147,7 +147,7 @@ def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:
         except OSError as error:
             raise StartError(f"the service manager's socket {fd}: {error.strerror}") from None
         if sock.type != socket.SOCK_STREAM or not listens:
-            raise StartError(f"the service manager's socket {fd} is no listening stream socket")
+            raise StartError(f"the service manager's socket {fd} is not a listening stream socket")
         sock.setblocking(False)
         if number < len(names) and names[number] == CONTROL_NAME and control is None:
             control = sock
