@@ -233,6 +233,7 @@ FOREIGN = frozenset({
 """Names between double backticks that are not the program's."""
 STRING = re.compile(r'"""(?:.|\n)*?"""')
 MODULE = re.compile(r"`([a-z_]+(?:/[a-z_]+)+)`")
+QUALIFIED = re.compile(r"`(?:[\w/]*[./])?([a-z_]+)\.([A-Z]\w*)`")
 
 
 def named(text: str) -> set[str]:
@@ -266,6 +267,20 @@ def test_a_module_that_a_page_names_exists(page: str) -> None:
         if not any(path.endswith((f"/{name}.py", f"/{name}")) for path in modules)
     ]
     assert names
+    assert not found
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "invariants.md"])
+def test_a_name_of_a_module_that_a_page_names_is_defined_there(page: str) -> None:
+    modules: dict[str, str] = {}
+    for file in (ROOT / "relay").rglob("*.py"):
+        modules[file.stem] = modules.get(file.stem, "") + file.read_text()
+    found = [
+        f"{module}.{name}"
+        for module, name in QUALIFIED.findall((ROOT / "docs" / page).read_text())
+        if module in modules
+        if not re.search(rf"^(?:class |def |async def )?{name}\b", modules[module], re.MULTILINE)
+    ]
     assert not found
 
 

@@ -128,7 +128,7 @@ def resolve(server: str, agent: str) -> Separation:
     main = _user("server.user", server)
     other = _user("server.agent_user", agent) if agent != SAME_USER else None
     if other is not None and other.uid == main.uid:
-        raise UsageError("server.user and server.agent_user are one user: that separates nothing")
+        raise UsageError("server.user and server.agent_user must be two different users")
     if os.geteuid() != 0:
         if main.uid == os.geteuid() and other is None:
             return Separation()  # it is so already

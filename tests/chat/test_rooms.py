@@ -134,7 +134,7 @@ def decided(
 
 def test_nobody_has_power_over_themselves_or_their_like() -> None:
     for name, actor, why in (("ann", ANN, "yourself"), ("bob", BOB, "yourself"),
-                             ("ann", BOB, "as much to say")):  # fmt: skip
+                             ("ann", BOB, "not below yours")):  # fmt: skip
         for request in (requests.Kick(name), requests.Ban(name), requests.Mute(name)):
             with pytest.raises(Refused, match=why):
                 decided(room(), request, actor, subject=ANN if name == "ann" else BOB)
@@ -262,6 +262,17 @@ def test_the_end_of_a_ban_is_an_entry() -> None:
     free = states.applied(one, events.Freed("eve"), events.RELAY, 11)
     assert rights(free, EVE) == MEMBER
     assert free.due_ms == 0
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_ban_ends_the_role_for_good(kind: Kind) -> None:
+    """Who is let in again is what anybody is: no moderator, and no member of a private room."""
+    before = room(kind)
+    banned = states.applied(before, events.Banned("bob", BOB.root, 5000, ""), "ann", 10)
+    assert rights(banned, BOB) == NOTHING
+    free = states.applied(banned, events.Freed("bob"), events.RELAY, 11)
+    assert rights(free, BOB) == rights(free, EVE)
+    assert states.role_changes(before, banned) == (("bob", BOB.root, 0),)
 
 
 def test_a_deleted_room_begins_anew() -> None:

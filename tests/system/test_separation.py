@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from signal import SIGKILL
 
 import psutil
 import pytest
@@ -118,6 +119,16 @@ def uids_of(relay: Relay) -> dict[str, int]:
     }
 
 
+def gains_nothing(relay: Relay) -> set[str]:
+    """The processes that no set-user-id program helps."""
+    found = set()
+    for child in relay.children():
+        if "NoNewPrivs:\t1" in Path(f"/proc/{child.pid}/status").read_text():
+            title = " ".join(child.cmdline()).removeprefix("relay: ")
+            found.add(title.partition(" (")[0].strip())
+    return found
+
+
 def groups_of(relay: Relay) -> dict[str, set[int]]:
     """By process, all groups that it is in, real, effective, saved or supplementary."""
     found = {}
@@ -157,6 +168,7 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
             "supervisor": 0, "control": RELAY, "key agent": AGENT, "worker 0": RELAY,
             "worker 1": RELAY, "spare": RELAY,
         }  # fmt: skip
+        assert gains_nothing(relay) == set(uids_of(relay)) - {"supervisor"}
         for name, ids in groups_of(relay).items():
             assert ids == ({AGENT} if name == "key agent" else {RELAY}), (name, "root's group")
         found = tried(relay, home)
@@ -181,7 +193,7 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
 
 
 GIVE_UP = f"""
-import os
+import ctypes, os
 from relay.server.privileges import Separation, User
 os.setgroups([0, 4])
 given = Separation(User("", {RELAY}, {RELAY}), User("", {AGENT}, {AGENT}))
@@ -189,6 +201,9 @@ with given.lowered():
     print(os.getgroups(), os.getegid(), os.geteuid())
 {{become}}
 print(os.getgroups(), os.getresgid(), os.getresuid())
+number = ctypes.c_int()
+ctypes.CDLL(None).prctl(2, ctypes.byref(number), 0, 0, 0)  # PR_GET_PDEATHSIG
+print(number.value)
 """
 
 
@@ -203,13 +218,16 @@ def test_a_user_of_roots_group_is_as_good_as_root(monkeypatch: pytest.MonkeyPatc
 @ROOT_ONLY
 @pytest.mark.parametrize(("who", "uid"), [("server", RELAY), ("agent", AGENT)])
 def test_no_group_of_root_is_kept(who: str, uid: int) -> None:
-    """Whoever starts it may be in more groups than one: ``adm`` reads logs, ``disk`` everything."""
+    """Whoever starts it may be in more groups than one: ``adm`` reads logs, ``disk`` everything.
+
+    And who has become somebody else still dies with the supervisor.
+    """
     program = GIVE_UP.format(become=f"given.become_{who}()")
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     all_three = (uid,) * 3
-    assert ended.stdout == f"[] {RELAY} {RELAY}\n[] {all_three} {all_three}\n"
+    assert ended.stdout == f"[] {RELAY} {RELAY}\n[] {all_three} {all_three}\n{SIGKILL:d}\n"
 
 
 @ROOT_ONLY
@@ -293,7 +311,7 @@ def test_a_directory_of_an_older_owner_is_refused_with_what_mends_it(home: Path)
         ({"server.agent_user": AGENT}, "server.user is not"),
         ({"server.user": "nobody-of-this-name"}, "there is no user"),
         ({"server.user": "root"}, "is root"),
-        ({"server.user": RELAY, "server.agent_user": RELAY}, "separates nothing"),
+        ({"server.user": RELAY, "server.agent_user": RELAY}, "must be two different users"),
         ({"server.user": 2**32 - 1}, "is at most 4294967294"),
         ({"server.user": RELAY, "server.agent_user": "9" * 5000}, "is at most 4294967294"),
     ],

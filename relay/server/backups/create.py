@@ -138,7 +138,7 @@ def _checked(copies: dict[int, Path]) -> list[LogContents]:
         for index, copy in copies.items():
             found += checked_logs(copy, unpack=unpack_entry, partition=index)
     except StoreError as error:
-        raise StartError(f"what was to be backed up is damaged: {error}") from None
+        raise StartError(f"the data to be backed up is damaged: {error}") from None
     return found
 
 

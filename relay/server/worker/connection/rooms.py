@@ -43,7 +43,7 @@ async def room(session: Session, room: Room) -> None:
         session.refuse(number, ErrorCode.BAD_REQUEST, 0, "an unknown request about a room")
         return
     if isinstance(request, requests.Depart):
-        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "only the server asks that")
+        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "only the server may request that")
         return
     if isinstance(request, requests.List):
         await _list(session, number, request)

@@ -209,7 +209,7 @@ class Sends(Sender):
         arg = refusal.most or refusal.wait_ms
         self._owner.answer_send(pack(Refused(log, counter, int(code), arg, refusal.text)))
 
-    # --- forward.Sender -----------------------------------------------------------------------
+    # --- sender.Sender ------------------------------------------------------------------------
     def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
         """Committed, now or before; what was before comes by itself."""
         log, answer_send, durability = sends[0].log, self._owner.answer_send, self._durability

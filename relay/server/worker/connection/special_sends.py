@@ -66,9 +66,9 @@ def _is_refused(session: Session, log: str, send: Send, *, well: bool) -> bool:
     if not is_offered(send.kind):
         _refuse(session, log, send, ErrorCode.NOT_SUPPORTED, "kind", send.kind)
     elif send.kind != Kind.MESSAGE and not send.about_seq:
-        _refuse(session, log, send, ErrorCode.NO_SUCH_ENTRY, "about no entry")
+        _refuse(session, log, send, ErrorCode.NO_SUCH_ENTRY, "no entry is named")
     elif not well or (send.kind == Kind.REACTION and not is_reaction(send.body)):
-        _refuse(session, log, send, ErrorCode.BAD_REQUEST, "this kind cannot be so")
+        _refuse(session, log, send, ErrorCode.BAD_REQUEST, "not valid for an entry of this kind")
     else:
         return False
     return True

@@ -156,7 +156,7 @@ class Administration:
         except EnvelopeError as error:
             raise NotAnswered(str(error)) from None
         if type(request) not in of_accounts.OF_OPERATORS:
-            raise NotAnswered("no operator asks that")
+            raise NotAnswered("operators cannot request that")
         return await self._ask(names.INBOX_PREFIX + handle, content, b"")
 
     async def _room(self, question: Question) -> str:

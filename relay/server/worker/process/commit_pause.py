@@ -56,7 +56,7 @@ class CommitPause:
             NotAnswered: it ended before that, or there is one.
         """
         if self._token:
-            raise NotAnswered("its commits wait for another backup")
+            raise NotAnswered("its commits are paused for another backup")
         token = self._token = secrets.token_hex(_TOKEN_BYTES)
         self._partitions.paused = True
         self._call_later(PAUSE_S, lambda: self._end(token))
