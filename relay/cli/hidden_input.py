@@ -1,6 +1,6 @@
 """Secrets that are typed at a terminal: they stay hidden, whatever signals come meanwhile.
 
-``getpass`` turns the echo off and knows no signals. After a Ctrl-Z and ``fg`` the shell has turned
+``getpass`` turns the echo off and knows no signals. After a Ctrl-Z and "fg" the shell has turned
 it on again, and the rest of a passphrase would show; a TERM would leave it off.
 """
 
