@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import get_args
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -146,6 +149,40 @@ def refused(
     with pytest.raises(Refused) as caught:
         decided(one, request, actor, subject=subject, **context)  # type: ignore[arg-type]
     return caught.value.reason
+
+
+NEEDS: list[tuple[requests.Change, Right]] = [
+    (requests.SetTopic("tea"), Right.TOPIC),
+    (requests.SetTitle("Tea"), Right.TOPIC),
+    (requests.SetKind(Kind.PRIVATE, listed=False), Right.MANAGE),
+    (requests.SetRole("eve", Role.MEMBER), Right.MANAGE),
+    (requests.Invite("eve"), Right.INVITE),
+    (requests.Kick("eve"), Right.MODERATE),
+    (requests.Ban("eve"), Right.MODERATE),
+    (requests.Unban("dan"), Right.MODERATE),
+    (requests.Mute("eve"), Right.MODERATE),
+    (requests.Unmute("eve"), Right.MODERATE),
+    (requests.Close(), Right.MANAGE),
+    (requests.Reopen(), Right.MANAGE),
+    (requests.SetKeep(1, 2, 3), Right.MANAGE),
+    (requests.Enter(), Right.ENTER),
+    (requests.Delete(), Right.MANAGE),
+]
+
+
+def test_each_request_needs_its_right() -> None:
+    """Whoever has not got it is refused, whatever else the request would come to."""
+    without = {requests.Create, requests.Leave, requests.Depart}
+    assert {type(one) for one, _ in NEEDS} | without == set(get_args(requests.Change))
+    for request, right in NEEDS:
+        subject = DAN if "dan" in request else EVE
+        for kind, actor in itertools.product(Kind, (ANN, BOB, CAT, DAN, EVE, GUEST, OPERATOR)):
+            for one in (room(kind), room(kind, closed=True)):
+                if right in rights(one, actor):
+                    continue
+                reason = refused(one, request, actor, subject)
+                assert reason in (Reason.NOT_ALLOWED, Reason.MEMBERS_ONLY, Reason.BANNED), request
+        decided(room(), request, OPERATOR if right is not Right.ENTER else EVE, subject=subject)
 
 
 def test_a_room_is_created_once() -> None:
