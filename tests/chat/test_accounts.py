@@ -227,6 +227,28 @@ def test_a_reset_begins_anew() -> None:
     assert again.root != TWO.root
 
 
+def test_what_a_reset_leaves_and_what_it_takes() -> None:
+    """Who was disabled is, and whom they have blocked; an operator is one by the token alone."""
+    other = bytes(32)
+    begun = register(root(A, nonce=b"o" * 16), TOKEN)
+    wishes = (requests.Block("eve", other), requests.Prefer(2, 2), requests.SetKeep(1, 2, 3))
+    again = after(TWO, *wishes, requests.Disable(), requests.Reset(TOKEN, NOW + 1), begun)
+    refusal = again.refusal(A.public)
+    assert refusal is not None
+    assert refusal.reason is Reason.DISABLED
+    assert again.blocked == {("eve", other)}
+    assert (again.writers, again.seen_by, again.keep) == (2, 2, (1, 2, 3))
+    ops = after(TWO, requests.Promote(True))
+    for operator in (False, True):
+        reset = applied(ops, events.Reserved(TOKEN, NOW + 1, operator))
+        assert not reset.operator
+        assert after(reset, begun).operator is operator
+    taken = applied(ops, events.Created(root(A, nonce=b"o" * 16), False, TOKEN))
+    assert not taken.operator
+    assert after(ops, requests.Reset(TOKEN, NOW + 1), begun).operator
+    assert not after(TWO, requests.Reset(TOKEN, NOW + 1), begun).operator
+
+
 def test_what_an_account_shows() -> None:
     named = after(TWO, requests.NameDevice(B.public, "phone"))
     shown = answers.unpack_shown(answers.packed_shown(named))
