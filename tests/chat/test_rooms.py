@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.chat.rooms import events, requests, shown
 from relay.chat.rooms import state as states
-from relay.chat.rooms.decide import Context, decide, ended
+from relay.chat.rooms.decide import Context, check_redact, decide, ended
 from relay.chat.rooms.events import Kind, Role
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.chat.rooms.rights import Actor, Right, refusal, rights
@@ -321,6 +321,11 @@ def test_a_deleted_room_begins_anew() -> None:
     assert rights(new, EVE) == OWNER
     assert rights(new, ANN) == MEMBER
     assert new.floor == 10
+    for seq in (1, 10, 21):  # of the room before, or not there yet
+        with pytest.raises(Refused) as caught:
+            check_redact(new, EVE, requests.Redact(seq), 20)
+        assert caught.value.reason is Reason.NO_SUCH_ENTRY
+    check_redact(new, EVE, requests.Redact(11), 20)
 
 
 @pytest.mark.parametrize("number", [0, 14, 255])
