@@ -185,6 +185,13 @@ def test_each_request_needs_its_right() -> None:
         decided(room(), request, OPERATOR if right is not Right.ENTER else EVE, subject=subject)
 
 
+def test_a_guest_creates_no_room_that_needs_an_owner() -> None:
+    for kind in (Kind.PRIVATE, Kind.ANNOUNCE):
+        assert refused(Room(), requests.Create(kind), GUEST, head=0) is Reason.NOT_ALLOWED
+    made = decided(Room(), requests.Create(Kind.PUBLIC), GUEST, head=0)
+    assert states.applied(Room(), made, "~bob", 1).people == {}
+
+
 def test_a_room_is_created_once() -> None:
     made = decided(Room(), requests.Create(Kind.PRIVATE, False), ANN, head=0)
     assert made == events.Created(Kind.PRIVATE, False, ANN.root)
