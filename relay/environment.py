@@ -1,4 +1,4 @@
-"""Which variables of the environment are meant for Relay, and which only look so. Pure functions.
+"""Which environment variables are meant for Relay, and which only look like it. Pure functions.
 
 A variable may well have our prefix for other reasons: the client has some of its own, and
 Kubernetes and Docker make up such names for every service that is called relay. Those never harm; a

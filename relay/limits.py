@@ -33,6 +33,9 @@ same by max_payload and its read buffer). A server's record is bounded by its by
 ENVELOPE_FIELDS_MAX: Final = 24
 """Known fields and the trailing ones of a later version."""
 ENVELOPE_DEPTH_MAX: Final = 8
+ENVELOPE_VALUES_MAX: Final = 1024
+"""Elements of all arrays of a client's envelope: it has nine at most, the others are for later
+versions. An envelope is unpacked in one go: 64 KiB of empty arrays would take some ms."""
 BODY_BYTES_MAX: Final = 32_768
 """Half a record, so that an entry with all its fields always fits in one (IRC 512, NATS 1 MiB)."""
 CONTENT_TYPE_BYTES_MAX: Final = 64

@@ -2,7 +2,8 @@
 
 The forms are ``docs/PAGE.md, "Heading"`` (in Markdown also a link with an anchor),
 ``docs/PAGE.md, section 1.2`` for a page that numbers its headings, and ``invariant "Name"`` for a
-rule of docs/invariants.md. A rule is never referred to by its number.
+rule of docs/invariants.md. A rule is never referred to by its number. In the program, a name
+between double backticks is one of the program's; in a page, `package/module` is a module.
 """
 
 from __future__ import annotations
@@ -222,3 +223,67 @@ def test_good_references_are_left_alone() -> None:
         ' docs/protocol.md, "Records", and docs/protocol.md, section 6.3.\nPAGE = "protocol.md"\n'
     )
     assert list(faults(ROOT / "relay" / "somewhere.py", text)) == []
+
+
+# --- names of the program ------------------------------------------------------------------------
+FOREIGN = frozenset({
+    "RELAY_SECTION__KEY", "a1ice", "alice", "bob", "bob_", "cp", "fsGroup", "hatch_build",
+    "no_args_is_help", "py", "run_in_terminal", "tar", "tcp_info",
+})  # fmt: skip
+"""Names between double backticks that are not the program's."""
+STRING = re.compile(r'"""(?:.|\n)*?"""')
+MODULE = re.compile(r"`([a-z_]+(?:/[a-z_]+)+)`")
+QUALIFIED = re.compile(r"`(?:[\w/]*[./])?([a-z_]+)\.([A-Z]\w*)`")
+
+
+def named(text: str) -> set[str]:
+    """The parts of all names between double backticks in docstrings and comments."""
+    prose = " ".join([*STRING.findall(text), *re.findall(r"#.*", text)])
+    names = re.findall(r"``([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\(\))?``", prose)
+    return {part for name in names for part in name.split(".")}
+
+
+def test_a_name_of_the_program_exists() -> None:
+    """A docstring outlives what it refers to, when that gets another name."""
+    texts = {file: file.read_text() for file in sorted((ROOT / "relay").rglob("*.py"))}
+    code = "\n".join(re.sub(r"#.*", "", STRING.sub("", text)) for text in texts.values())
+    known = {*re.findall(r"\w+", code), *FOREIGN}
+    known |= {part for file in texts for part in file.with_suffix("").relative_to(ROOT).parts}
+    found = {
+        f"{file.relative_to(ROOT)}: {name}"
+        for file, text in texts.items()
+        for name in named(text) - known
+    }
+    assert not found, "\n".join(["", *sorted(found)])
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "invariants.md"])
+def test_a_module_that_a_page_names_exists(page: str) -> None:
+    modules = [f"/{file.relative_to(ROOT)}" for file in (ROOT / "relay").rglob("*")]
+    names = MODULE.findall((ROOT / "docs" / page).read_text())
+    found = [
+        name
+        for name in names
+        if not any(path.endswith((f"/{name}.py", f"/{name}")) for path in modules)
+    ]
+    assert names
+    assert not found
+
+
+@pytest.mark.parametrize("page", ["architecture.md", "invariants.md"])
+def test_a_name_of_a_module_that_a_page_names_is_defined_there(page: str) -> None:
+    modules: dict[str, str] = {}
+    for file in (ROOT / "relay").rglob("*.py"):
+        modules[file.stem] = modules.get(file.stem, "") + file.read_text()
+    found = [
+        f"{module}.{name}"
+        for module, name in QUALIFIED.findall((ROOT / "docs" / page).read_text())
+        if module in modules
+        if not re.search(rf"^(?:class |def |async def )?{name}\b", modules[module], re.MULTILINE)
+    ]
+    assert not found
+
+
+def test_a_name_that_is_none_is_found() -> None:
+    text = 'def a():\n    """See ``nowhere.gone``."""  # or ``nothing``\n'
+    assert named(text) == {"nowhere", "gone", "nothing"}

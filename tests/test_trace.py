@@ -10,15 +10,20 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "docs" / "architecture.md"
 TITLES = {"send": "A message", "login": "A login", "resume": "A resume"}
+FIGURES = {"send": "SEND enters", "login": "a login", "resume": "a resume"}
+"""How the page names the number of files of each."""
 WORKER = "server/worker/"
+DRIFT = 2
+"""A run may differ by this many files, by what else a busy worker does in the same turns."""
 RUNS = 5
 """What a worker does of its own accord may come first in a run: one that is undisturbed counts."""
 
 
 def story(operation: str) -> list[str]:
     """The files that a story names, in order, each once."""
-    page = (ROOT / "docs" / "architecture.md").read_text()
+    page = PAGE.read_text()
     text = page[page.index(f"**{TITLES[operation]}.**") :].split("\n\n")[0]
     return [_file(name) for name in dict.fromkeys(re.findall(r"`(\w+(?:/\w+)+|wakeup)`", text))]
 
@@ -28,6 +33,13 @@ def _file(name: str) -> str:
         if (ROOT / "relay" / path).is_file():
             return path
     raise AssertionError(f"no file {name}")
+
+
+def figures(operation: str) -> set[int]:
+    """The number of files that the page gives for an operation, or the ends of a range."""
+    found = re.search(rf"{FIGURES[operation]} (\d+)(?: to (\d+))?\b", PAGE.read_text())
+    assert found is not None
+    return {int(number) for number in found.groups() if number}
 
 
 def faults(operation: str, entered: list[str]) -> list[str]:
@@ -53,7 +65,10 @@ def test_the_page_tells_the_way_of(operation: str) -> None:
             check=True,
             timeout=120,
         )
-        found = faults(operation, run.stdout.splitlines()[:-1])
+        files = run.stdout.splitlines()[:-1]
+        found = faults(operation, files)
+        if min(abs(len(files) - told) for told in figures(operation)) > DRIFT:
+            found.append(f"{len(files)} files, not {figures(operation)}")
         if not found:
             return
     raise AssertionError("\n".join(["", *found]))
@@ -65,3 +80,8 @@ def test_a_false_story_is_found() -> None:
     assert faults("send", files[:-1])
     assert faults("send", [files[1], files[0], *files[2:]])
     assert faults("send", [*files, f"{WORKER}home/rosters.py"])
+
+
+def test_the_table_of_a_message_adds_up() -> None:
+    table = PAGE.read_text().split("| step | files |")[1].split("\n\n")[0]
+    assert {sum(map(int, re.findall(r"\| (\d+) \|", table)))} == figures("send")

@@ -12,6 +12,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -183,6 +184,18 @@ async def _client(port: int) -> None:
         print("done", flush=True)
 
 
+def by_package(files: list[str]) -> dict[str, int]:
+    """How many of the files each package has; of the server, each of its own."""
+    return dict(sorted(Counter(map(_package, files)).items()))
+
+
+def _package(file: str) -> str:
+    _, *packages, _ = ("", *file.split("/"))
+    if not packages:
+        return "relay"
+    return packages[-1] if packages[0] == "server" else packages[0]
+
+
 def main() -> None:
     """See the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -196,7 +209,7 @@ def main() -> None:
         files = runner.run(passed(options.operation))
     for file in files:
         print(file)
-    print(f"{len(files)} files")
+    print(f"{len(files)} files: {by_package(files)}")
 
 
 if __name__ == "__main__":

@@ -192,7 +192,6 @@ class Returner:
                     said = login(connection, self._spki, self._name, self._secret)
                     if self._registered:
                         said = said[-1:]
-                    self._registered = True
                     content = b"".join(map(pack, [*said, join]))
                     connection.send(content, time.monotonic())
                 case _:
@@ -216,6 +215,7 @@ class Returner:
             self.next = seen.first + seen.messages
             self.checked += seen.messages
         if seen.epoch:
+            self._registered = True  # not before: the connection may be lost first
             self._epoch, self._seq = seen.epoch, seen.seq
         self.behind += seen.behind
         if seen.behind and not seen.live:

@@ -65,7 +65,7 @@ def describe() -> dict[str, str]:
         "python": platform.python_version(),
         "openssl": _openssl(),
         "sqlite": _sqlite(),
-        "commit": _commit(),
+        "commit": COMMIT,
     }
     facts |= {name: metadata.version(name) for name in MODULES}
     return facts
@@ -115,3 +115,7 @@ def _commit() -> str:
         check=False,
     )
     return done.stdout.strip() or "unknown"
+
+
+COMMIT: Final = _commit()
+"""Of when this was imported: what a run writes into the checkout does not make it another."""

@@ -40,6 +40,8 @@ STORMS: Final = ("return", "resume", "few", "many", "spend-1", "spend-40", "spen
 DELAYS: Final = ("calm", "burned", "storm")
 DEADLINE_S: Final = 240.0
 IDLE_LOOK_S: Final = 0.5
+ARRIVAL_S: Final = 0.005
+"""Between those who come for the first time, who register as well: that is no storm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,7 @@ def returning(load: Load, *, tickets: bool) -> dict[str, Any]:
             tickets=tickets, niceness=10,
         )  # fmt: skip
         with Crowd(plan) as crowd:
-            came = crowd.obey(Arrive())
+            came = crowd.obey(Arrive(every_s=ARRIVAL_S))
             assert not came.missing, came
             crowd.obey(Leave())
             beside = on.compare(load)

@@ -144,7 +144,8 @@ class Ask(NamedTuple):
     operator: bool = False
     """It is an operator's."""
     subject: bytes = b""
-    """The root of the account that the request names, if it does."""
+    """The root of the account that the request names, if it does. Of a redaction: of the account
+    that has written the entry, if it is an earlier one of the name that asks."""
     connection: str = ""
     """The id of the connection that asks, for the log; empty: none does."""
 

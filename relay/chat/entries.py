@@ -103,7 +103,7 @@ class Extra(NamedTuple):
     about_seq: int = 0
     verdict: int = UNDECIDED
     """Of a direct message: what the recipient's home answers: 0, or the ErrorCode that refuses
-    it, if it is new."""
+    it, if it is new. In a room ``relations.FORMER``: what it is about is not the sender's own."""
     origin_epoch: bytes = b""
     origin_seq: int = 0
     """Of the copy for the recipient: its place in the sender's inbox, which is its identity.

@@ -1,4 +1,4 @@
-"""What each field of the domain may hold: the checks that every wire and every table shares.
+"""The checks of the fields of the domain, shared by every wire and every table.
 
 An alias ``LogName`` is for annotations, its check ``LOG`` for the tables of messages. A NamedTuple
 whose fields are annotated with these aliases is a table by itself: ``checks_of`` reads it.

@@ -1,4 +1,4 @@
-"""Message ids: whose they are, and why nobody else can use them.
+"""Message ids: who owns them, and why nobody else can use them.
 
 The id of a message is a *producer* and a counter. Everybody who reads a room sees both; so a
 producer is not sent by a client but derived from what only it and the server know. What is seen

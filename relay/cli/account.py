@@ -12,10 +12,10 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.export import MORE_ROOMS, checked_rooms
 from relay.cli.groups import CommandGroup
+from relay.cli.login_options import Who, who_options
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_json, print_line
 from relay.cli.room_options import AGE, MESSAGES, SIZE
-from relay.cli.who import Who, who_options
 from relay.client.account_calls import Preferences, Writers
 from relay.client.aio import Client
 from relay.client.refusals import NotAllowed
@@ -163,7 +163,7 @@ def seen(target: Target, who: Who, user: str, as_json: bool) -> int:
         elif found.time_ms:
             print_line(f"{user} was last here {day_and_minute(found.time_ms)}")
         else:
-            raise CommandError(f"when {user} was last here is not told")
+            raise CommandError(f"you are not told when {user} was last here")
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -203,8 +203,12 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
         if alone:
             stderr_notice(f"you are the only owner of {', '.join(alone)}: they will have none")
         with contextlib.suppress(NotAllowed):  # who may ask is an operator
-            if (await client.user(client.name)).operator:
-                stderr_notice("you are an operator: if there is no other, nobody will be one")
+            if (await client.user(client.name)).operator and not await _has_another(client):
+                # The server would refuse it at the end, when messages may be erased.
+                raise CommandError(
+                    "you are the only operator: make another one first"
+                    " (relay user promote ADDRESS USER)"
+                )
         handles.append(client.name)
         return Exit.OK
 
@@ -218,9 +222,19 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
     async def use(client: Client) -> int:
         done = await client.delete_account(erase_messages=messages == "erase", rooms=more)
         if messages == "erase":
-            left = f"; {done.refused} could not be" if done.refused else ""
-            stderr_notice(f"{done.erased} messages are erased{left}")
+            left = f"; {done.refused} could not be erased" if done.refused else ""
+            stderr_notice(f"{done.erased} messages were erased{left}")
         stderr_notice(f"the account {name} is deleted")
         return Exit.OK
 
     return run_connected(target, who, use)
+
+
+async def _has_another(client: Client) -> bool:
+    """Tell whether somebody else is an operator, who can log in."""
+    for name in await client.users():
+        if name != client.name:
+            found = await client.user(name)
+            if found.operator and found.state == "active":
+                return True
+    return False

@@ -117,7 +117,7 @@ class Steered:
         held: list[object] = self._server.ask("pause-commits")["held"]
         return held
 
-    def go_on(self, held: Sequence[object]) -> bool:
+    def resume(self, held: Sequence[object]) -> bool:
         """See ``create.Running``."""
         parts = [list(part) for part in chunks(held, count_max=WORKERS_PER_QUESTION)]
         # All are asked, whatever the first ones answer: their pauses end.

@@ -10,9 +10,9 @@ import click
 from relay import limits
 from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
+from relay.cli.login_options import Who, who_options
 from relay.cli.names import checked_room
 from relay.cli.options import Target, places, target_options
-from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.refusals import MembersOnly
 from relay.terminal.chat import Chat

@@ -1,4 +1,4 @@
-"""What cannot be taken back is asked about: at a terminal; a script says ``--yes``."""
+"""Asks for confirmation of what cannot be undone: at a terminal; scripts pass ``--yes``."""
 
 from __future__ import annotations
 

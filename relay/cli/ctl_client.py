@@ -75,7 +75,7 @@ class Server:
             if not self.data.exists():
                 return f"no relay runs there: there is no directory {self.data}; {named}"
             if not is_data_directory(self.data):
-                return f"no relay runs there: {self.data} is no relay's data directory; {named}"
+                return f"no relay runs there: {self.data} is not a relay's data directory; {named}"
             if (pid := user_of(self.data)) is not None:
                 process = f"process {pid}" if pid else "in a container"
                 return (

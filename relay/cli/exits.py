@@ -79,6 +79,11 @@ def _told(error: BaseException) -> int:
         # One line: the library has each choice that there is on a line of its own, behind a tab.
         report(error.format_message().replace("\n\t", " "))
         return error.exit_code
+    if isinstance(error, click.Abort) and isinstance(error.__context__, EOFError):
+        if sys.stderr.isatty():
+            _print("")  # the cursor is behind the question
+        report("the input ended before an answer: nothing was done")
+        return Exit.FAILED
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return Exit.INTERRUPTED
     if isinstance(error, BrokenPipeError):

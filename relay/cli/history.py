@@ -11,15 +11,15 @@ from relay import limits
 from relay.cli.connecting import run_connected
 from relay.cli.exits import Exit
 from relay.cli.json_lines import message_object
+from relay.cli.login_options import Who, who_options
 from relay.cli.names import checked_log
 from relay.cli.options import NUMBERS, Target, places, target_options
 from relay.cli.printing import dump
-from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.events import Control, Edit, HistoryPage, LogEntry, Message, SearchPage
 from relay.client.lists import EMPTY_PAGES_MAX, is_last_page
-from relay.terminal.earlier import ENTRIES_PER_MESSAGE_MAX
+from relay.terminal.history import ENTRIES_PER_MESSAGE_MAX
 from relay.terminal.notices import looked_back_to, not_indexed
 from relay.terminal.output import Output
 from relay.terminal.recent import Recent, numbered

@@ -1,4 +1,4 @@
-"""When an interrupt (SIGINT, Ctrl-C) is an exception, and when it just ends the process.
+"""When an interrupt (SIGINT, Ctrl-C) raises an exception, and when it ends the process.
 
 To Python it always is an exception. While modules are loaded, and while the interpreter ends,
 nobody catches it: it is a traceback, or several "Exception ignored in". The process ends of the

@@ -1,4 +1,4 @@
-"""The one door to standard output and error for lines of commands: nothing passes it but text.
+"""The only way for commands to print lines: nothing but harmless text passes.
 
 A label, a name or a state comes from a server, which may send anything. So commands neither
 ``print`` nor ``click.echo`` (ruff forbids both in here): a line for people is made harmless, and

@@ -11,11 +11,11 @@ import click
 from relay.bounded_files import read_bounded
 from relay.cli.connecting import ONLY_DEVICE, known_server_id, run_connected
 from relay.cli.exits import Exit
+from relay.cli.login_options import Who, load_key, new_key, who_options
 from relay.cli.names import name_to_claim
 from relay.cli.options import STANDARD, Target, places, target_options, typed_path
 from relay.cli.passphrase import PASSPHRASE_VARIABLE, passphrase_for_new_key
 from relay.cli.printing import print_line, print_whole
-from relay.cli.who import Who, load_key, new_key, who_options
 from relay.client.aio import Client
 from relay.client.device_key import DeviceKey
 from relay.client.key_files import KeyFiles
@@ -27,13 +27,15 @@ from relay.errors import RelayError, UsageError
 @places(optional=[])
 @who_options(program=False)
 @click.option(
-    "--invitation", metavar="TEXT", help="The invitation that you were given; -: read it."
+    "--invitation",
+    metavar="TEXT",
+    help="The invitation that you were given; - reads it from stdin.",
 )
 @click.option(
     "--invitation-file",
     callback=typed_path,
     metavar="FILE",
-    help="A file with the invitation; -: read it.",
+    help="A file with the invitation; - reads it from stdin.",
 )
 @click.option(
     "--passphrase",
@@ -109,7 +111,7 @@ def _token(text: str | None, file: Path | None) -> str | None:
         try:
             return read_bounded(file, INVITATION_FILE_BYTES_MAX).decode("ascii").strip()
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
+            why = getattr(error, "strerror", None) or "it is not text"
             raise UsageError(f"cannot read the invitation: {file}: {why}") from None
     return text
 

@@ -14,10 +14,10 @@ from relay.chat.entries import NO_EPOCH, Cursor
 from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.json_lines import change_object, gap_object, message_object
+from relay.cli.login_options import Who, who_options
 from relay.cli.names import checked_log
 from relay.cli.options import NUMBERS, Target, places, target_options
 from relay.cli.printing import dump
-from relay.cli.who import Who, who_options
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.events import Control, Event, Gap, LogEntry, Message, RoomChanged, Unfollowed

@@ -1,4 +1,4 @@
-"""Commands whose last argument is a text of whatever kind, which may look like an option."""
+"""Commands whose last argument is any text, even one that looks like an option."""
 
 from __future__ import annotations
 

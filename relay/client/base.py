@@ -1,4 +1,4 @@
-"""What the clients of asyncio and of plain sockets have in common, and what one may look at."""
+"""What the asyncio and the blocking client share, and their public attributes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from relay.client.proof import Key
 from relay.client.refusals import refused
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
-from relay.client.untold import Untold
+from relay.client.unreported import UnreportedFailures
 from relay.wire.codes import ErrorCode
 
 
@@ -28,7 +28,7 @@ class AnyPump(Protocol):
 
     failed_post: ClientError | None
     """The first failure of a send that nobody was told of."""
-    untold: Untold
+    unreported: UnreportedFailures
     """The failures of posts at which the program has not looked."""
 
     def settle(self) -> None:
@@ -74,7 +74,7 @@ class ClientBase:
         if self.unacknowledged:
             raise TimedOut(f"{self.unacknowledged} sends without an outcome")
         failed, self._pump.failed_post = self._pump.failed_post, None
-        self._pump.untold.clear()
+        self._pump.unreported.clear()
         if failed is not None:
             raise failed
 
@@ -218,6 +218,6 @@ def target(
         raise TypeError(f"address must be a str or an Address, not {type(address).__name__}")
     if key_policy is not None and not isinstance(key_policy, KeyPolicy):
         raise TypeError(f"key_policy must be a KeyPolicy, not {type(key_policy).__name__}")
-    place = parse_address(address) if isinstance(address, str) else address
+    place = parse_address(str(address))  # of an Address, too: it takes whatever it is given
     policy = KeyPolicy() if key_policy is None else key_policy
     return place, policy, policy.expected(place)

@@ -19,7 +19,6 @@ from relay.chat.entries import Cursor
 from relay.chat.rooms import requests as room_requests
 from relay.chat.rooms.requests import Request as RoomRequest
 from relay.client import arguments
-from relay.client.doubts import Doubts
 from relay.client.errors import ClientError
 from relay.client.events import Event
 from relay.client.followed_rooms import FollowedRooms
@@ -32,6 +31,7 @@ from relay.client.requests import Request, Requests
 from relay.client.senders import Senders
 from relay.client.sends import Sends
 from relay.client.subscriptions import Start
+from relay.client.unverified import UnverifiedSenders
 from relay.wire import envelopes as wire
 from relay.wire import packing
 from relay.wire.codes import ErrorCode
@@ -48,8 +48,8 @@ class ChatState:
         self._inbox = arguments.own_inbox(options.name)
         self.next_key = NextKeyProof(options.random_bytes)
         self.requests = Requests(options.retry_timeout_s)
-        doubts = Doubts()
-        self.rooms = FollowedRooms(self.requests, doubts)
+        unverified = UnverifiedSenders()
+        self.rooms = FollowedRooms(self.requests, unverified)
         self.queue = self.rooms.queue
         """Of events that the application has not taken."""
         self.sends = Sends(
@@ -59,9 +59,9 @@ class ChatState:
             retry_timeout_s=options.retry_timeout_s,
             retry_spread=options.jitter,
         )
-        self.senders = Senders(doubts)
+        self.senders = Senders(unverified, options.retry_timeout_s)
         self._receiver = Receiver(
-            self.rooms, self.requests, self.sends, self.senders, doubts, self.next_key
+            self.rooms, self.requests, self.sends, self.senders, unverified, self.next_key
         )
         self.ending: ClientError | None = None
         """Why this side is ending the client; None: it is not."""

@@ -1,4 +1,4 @@
-"""What a client raises when a connection has ended: mostly for the close code of the server."""
+"""Exceptions for the end of a connection, mostly by the server's close code."""
 
 from __future__ import annotations
 

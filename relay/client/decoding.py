@@ -1,4 +1,4 @@
-"""What the server sends, as the events and results that programs get. Pure functions."""
+"""The server's envelopes as the events and results that programs get. Pure functions."""
 
 from __future__ import annotations
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from relay.client.doubts import Doubts
 from relay.client.event_queue import EventQueue
 from relay.client.requests import Request, Requests
 from relay.client.subscriptions import REJOINS_MAX, Subscription, Subscriptions
+from relay.client.unverified import UnverifiedSenders
 from relay.wire import envelopes as wire
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ log: Final = logging.getLogger(__name__)
 class FollowedRooms:
     """The rooms that a client follows, and the events of them that wait for the application."""
 
-    def __init__(self, requests: Requests, doubts: Doubts | None = None) -> None:
+    def __init__(self, requests: Requests, unverified: UnverifiedSenders | None = None) -> None:
         self._requests = requests
-        self.queue = EventQueue(doubts)
+        self.queue = EventQueue(unverified)
         self.subscriptions = Subscriptions()
         self.broken = ""
         """Why the connection must be given up; empty: it need not."""

@@ -1,4 +1,4 @@
-"""What becomes of clients in a forked child: they end, and the parent's connections stay whole.
+"""Clients in a forked child: they end, and the parent's connections are left alone.
 
 The child has copies of the keys and of the socket. It may not send (the same nonces would be used
 twice), not read (the bytes are the parent's), and send no close record. So each client ends there

@@ -1,8 +1,8 @@
-"""What a server answers in several parts: what is asked next, and when that is all.
+"""Paginated answers: which page to request next, and when to stop.
 
-Without I/O, for both faces: each function yields a question after the other, and is sent what was
-read out of its answer. A part that leads nowhere breaks the protocol, like one that cannot be read:
-a false server would keep its client asking for ever.
+Without I/O, for both faces: each function is a generator that yields one request after the other
+and is sent the decoded answer to each. A page that makes no progress is a protocol error, like one
+that cannot be decoded: otherwise a malicious server could keep its client asking for ever.
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ if TYPE_CHECKING:
     from relay.client.chat_state import ChatState, Read
 
 EMPTY_PAGES_MAX: Final = 200
-"""Pages of a history or a search, one after the other, that have nothing to be shown: so many are
-asked for at once. A page of a search looks at 65,536 entries, or at as many that have the words as
-were asked for, which may all be erased, or be with somebody else. A false server's lead on forever,
-each a little lower."""
+"""How many consecutive empty pages of a history or a search one call skips. A page of a search
+looks at 65,536 entries, or at as many matches as were asked for, which may all be erased or belong
+to another conversation. Those of a malicious server go on for ever, each a little lower."""
 BEHIND_ALL: Final = "~"
-"""No name of a room begins with this, or with what comes after it."""
+"""Sorts behind the name of every room."""
 Result = TypeVar("Result")
 Question: TypeAlias = Callable[["ChatState", object], None]
-"""Asks something; the second argument is the token that gets what was read out of the answer."""
+"""Sends a request; the second argument is the token that gets the decoded answer."""
 Questions: TypeAlias = Generator[Question, Any, Result]
 
 
@@ -51,7 +50,7 @@ def _of_rooms(room: str, request: room_requests.Request, read: Read) -> Question
 
 
 def account_names() -> Questions[list[str]]:
-    """Ask for the names of all accounts, and return them in order; what is damaged is left out."""
+    """Return the names of all accounts, sorted; damaged partitions are left out."""
     found: list[str] = []
     for partition in range(PARTITIONS):
         some = [""]
@@ -71,7 +70,7 @@ def _names(after: str, data: bytes) -> list[str]:
 
 
 def open_invitations() -> Questions[list[answers.Invitation]]:
-    """Ask for the invitations that can be used still; what is damaged is left out."""
+    """Return the invitations that can still be used; damaged partitions are left out."""
     found: list[answers.Invitation] = []
     for partition in range(PARTITIONS):
         after, end = "", False
@@ -91,7 +90,7 @@ def _invitations(after: str, data: bytes) -> answers.Invitations:
 
 
 def links(name: str) -> Questions[list[bytes]]:
-    """Ask for the links of somebody's chain of devices, and return as many as a chain can have."""
+    """Return the links of somebody's device chain, at most as many as a chain can have."""
     found: list[bytes] = []
     end = False
     while not end and len(found) < LINKS_MAX:
@@ -106,7 +105,7 @@ def _links(name: str, first: int) -> Question:
 
 
 def read_marks() -> Questions[dict[str, Cursor]]:
-    """Ask up to where one has read, and return it by room, and by ``@name``."""
+    """Return the read marks of one's account, by room and by ``@name``."""
     found: dict[str, Cursor] = {}
     after, end = "", False
     while not end:
@@ -125,11 +124,11 @@ def _marks(after: str, data: bytes) -> tuple[list[tuple[str, bytes, int]], bool]
 
 
 def rooms(*, mine: bool, whole: bool = False) -> Questions[list[ListedRoom]]:
-    """Ask which rooms one may see, and return them in the order of their names.
+    """Return the rooms that one may see, sorted by name.
 
     Args:
-        mine: only those in which one has a role: a question for some of them each, whatever other
-            rooms there are.
+        mine: only those in which one has a role. The number of requests depends on these alone,
+            however many other rooms there are.
         whole: raise StoreDamaged rather than leave out what is damaged at the server.
     """
     if mine:
@@ -177,7 +176,7 @@ def _rooms(after: str, data: bytes) -> tuple[list[shown.Listed], str, bool]:
 
 
 def room_state(name: str) -> Questions[RoomInfo]:
-    """Ask for the state of a room, and return it."""
+    """Return the state of a room."""
     parts: list[shown.Shown] = []
     after = ""
     while not parts or not parts[-1].end:
@@ -194,18 +193,18 @@ def _people(after: str, data: bytes) -> shown.Shown:
 
 
 def _check_ahead(after: str, last: str | None) -> None:
-    """Check that a part, which ends with ``last``, is behind the one before. None: it is the end.
+    """Check that a page, which ends with ``last``, makes progress. None: it is the last page.
 
     Raises:
-        EnvelopeError: it is not.
+        EnvelopeError: it does not.
     """
     if last is not None and last <= after:
-        raise EnvelopeError("a part of a list that leads nowhere")
+        raise EnvelopeError("a page of a list that makes no progress")
 
 
 def is_last_page(page: HistoryPage | SearchPage, before: int | None) -> bool:
-    """Tell whether no page follows this one, which was asked for below ``before`` (None: newest).
+    """Return True if no page follows this one, which was requested ``before`` (None: newest).
 
-    A false server, whose pages lead nowhere, must not keep us asking.
+    Pages of a malicious server that make no progress end the list as well.
     """
     return page.end or page.next <= 1 or (before is not None and page.next >= before)

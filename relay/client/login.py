@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 REGISTER: Final = 1
 """The request number of REGISTER: the first of a connection, and of no other request."""
 ENROL: Final = 2
-NONCE_BYTES: Final = 16
 
 
 class Login:
@@ -135,7 +134,7 @@ class Login:
 
     def _register(self, known: Credentials, key: Key, binding: bytes, spki_hash: bytes) -> Register:
         if not self._link:
-            nonce = self._random_bytes(NONCE_BYTES)
+            nonce = self._random_bytes(links.NONCE_BYTES)
             server_id = server_id_bytes(known.server_id)
             self._link = root_link(key, server_id, self._name, nonce)
         signature = self._sign(Operation.REGISTER, key, binding, spki_hash)

@@ -1,8 +1,8 @@
-"""The key that a server announces: asked to prove it, and believed only then.
+"""The server's announcement of its next key, which the client trusts only with a proof.
 
-The announcement alone could come from a taken-over part of the server that has not the key. So the
-client sends a fresh secret under the server's key, and only who holds that can answer
-(docs/protocol.md, "Changes of the server's key").
+The announcement alone could come from a compromised process of the server that does not have the
+key. So the client sends a fresh secret encrypted to the server's key, and only who holds that key
+can answer (docs/protocol.md, "Changes of the server's key").
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from relay.wire.identity import fingerprint_of, parse_spki
 
 log: Final = logging.getLogger(__name__)
 PROOFS_MAX: Final = 8
-"""Asked for on one connection. A server does not give more; and each that is given is a line in a
-file that all servers share."""
+"""Requested on one connection. Each proof becomes a line in a file that all servers share."""
 
 
 class NextKeyProof:
-    """What one connection proves about the key that will follow."""
+    """What was proved on one connection about the server's next key."""
 
     def __init__(self, random_bytes: Callable[[int], bytes]) -> None:
         self._random_bytes = random_bytes
@@ -33,11 +32,11 @@ class NextKeyProof:
         self._secret = Secret(b"")
         self._announced = b""
         self._later = b""
-        """Announced while the proof of another one was asked for: looked at after that."""
+        """Announced while a proof for another key was pending: handled after that."""
         self._asked = 0
-        """Proofs, on this connection."""
+        """Proofs requested on this connection."""
         self.proved: str | None = None
-        """The fingerprint that was proved now; taken by the state."""
+        """The fingerprint that was just proved; taken by the state."""
 
     def begin(self, spki: bytes, known: str | None) -> None:
         """A connection to the server with this key is logged in.
@@ -48,9 +47,9 @@ class NextKeyProof:
         self._asked = 0
 
     def announced(self, spki_hash: bytes, *, asking: bool) -> bool:
-        """Take an announcement. True: a proof is to be asked for, by ``prove``.
+        """Take an announcement. True: request a proof, by ``prove``.
 
-        ``asking``: a proof is being asked for; then ``take_later`` has this one after that.
+        ``asking``: another proof is pending; ``take_later`` returns this one afterwards.
         """
         if asking:
             self._later = spki_hash
@@ -58,7 +57,7 @@ class NextKeyProof:
         if not self._spki or fingerprint_of(spki_hash) == self._known:
             return False
         if self._asked >= PROOFS_MAX:
-            log.warning("the server announces one next key after the other: it is asked no more")
+            log.warning("the server announces next keys too often: they are ignored now")
             self._spki = b""
             return False
         self._asked += 1
@@ -67,7 +66,7 @@ class NextKeyProof:
         return True
 
     def take_later(self) -> bytes:
-        """Return what was announced while a proof was asked for, and forget it; empty: nothing."""
+        """Return and forget what was announced while a proof was pending; empty: nothing."""
         later, self._later = self._later, b""
         return later
 

@@ -1,4 +1,4 @@
-"""What one client has to send to one room, in order, and what each send ends with."""
+"""The sends of one client to one room that are not answered, in order."""
 
 from __future__ import annotations
 

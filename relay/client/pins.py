@@ -1,4 +1,4 @@
-"""What is pinned of device chains while a client is connected, within bounds. No I/O."""
+"""The pinned device chains while a client is connected, within bounds. No I/O."""
 
 from __future__ import annotations
 
@@ -10,41 +10,41 @@ from relay.chat.accounts.chain import Chain, Pin
 
 log: Final = logging.getLogger(__name__)
 PINS_MAX: Final = 65_536
-"""Names that something is pinned of, at one server: beyond it no more are added. None is forgotten,
-or whoever invents names could have others forgotten."""
+"""Pinned names at one server; beyond it none is added. None is evicted either, or whoever invents
+names could push out those of others."""
 CHANGES_MAX: Final = 4096
-"""Pins that one connection can change in the file, where each is a line more. What lies beyond it
-is forgotten with the program: the next one knows a shorter chain."""
+"""Pins that one connection can change in the file, where each change appends a line. Further
+changes last as long as the program: the next one knows a shorter chain."""
 
 
 class Pins:
-    """What was seen of the chains at a server: changed by what continues it, and by a person."""
+    """The pins of one server: moved by chains that continue them, or by a person's decision."""
 
     __slots__ = ("_changes_left", "_full", "known", "seen")
 
     def __init__(self) -> None:
         self.known: dict[str, Pin] = {}
         self.seen: dict[str, Pin] = {}
-        """Pins to be kept in a file, and forgotten."""
+        """Pins to be written to a file; cleared by whoever does."""
         self._changes_left = CHANGES_MAX
         self._full = False
-        """A bound was met on this connection, and logged."""
+        """A bound was reached on this connection, and logged."""
 
     def begin(self, known: dict[str, Pin]) -> None:
-        """A connection begins. ``known``: what is pinned; kept up to date here."""
+        """A connection begins. ``known``: the pins; kept up to date in place."""
         self.known = known
         self._changes_left = CHANGES_MAX
         self._full = False
 
     def contradiction(self, chains: list[Chain]) -> tuple[str, Pin] | None:
-        """Return how a verified chain contradicts what was seen before, and what that is."""
+        """Return how a verified chain contradicts its pin, and that pin; None: it does not."""
         pin = self.known.get(chains[-1].handle)
         if pin is None or chain.extends(chains, pin):
             return None
         return changed(chains, pin), pin
 
     def compared(self, chains: list[Chain]) -> str:
-        """Return how a chain contradicts what was seen before; empty: not, and it is seen now."""
+        """Return how a chain contradicts its pin; empty: it does not, and is pinned now."""
         found = self.contradiction(chains)
         if found is not None:
             return found[0]
@@ -54,11 +54,11 @@ class Pins:
         return ""
 
     def put(self, name: str, pin: Pin) -> None:
-        """Pin what somebody has decided, whatever was seen before."""
+        """Set a pin by a person's decision, whatever was pinned before."""
         self.known[name] = self.seen[name] = pin
 
     def _keep(self, name: str, pin: Pin) -> None:
-        """Pin what was seen of a chain, in memory and in the file, within the bounds of both."""
+        """Pin a chain, in memory and in the file, within the bounds of both."""
         new = name not in self.known
         fits = len(self.known) < PINS_MAX if new else self._changes_left > 0
         if fits:
@@ -72,7 +72,7 @@ class Pins:
 
 
 def changed(chains: list[Chain], pin: Pin) -> str:
-    """Return how a chain differs from what is pinned, and does not extend, in words."""
+    """Describe how a chain contradicts a pin."""
     if chains[0].root != pin.root:
         return (
             "this account has begun anew, with other devices: an operator has reset it, or it is "

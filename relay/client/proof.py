@@ -1,4 +1,4 @@
-"""What a client proves who it is by, as far as whoever needs no files knows it."""
+"""The credentials that a client logs in with, as far as code without files knows them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each envelope of the server does to a client that is logged in.
+"""Handles each envelope that the server sends after the login.
 
 Entries and notices become events in the queue, answers go to who asked, and what is missing in a
 room is fetched again.
@@ -12,8 +12,7 @@ from typing import Any, Final, cast
 
 from relay.chat.rooms.events import RELAY
 from relay.client import decoding
-from relay.client.device_questions import NUMBER as OWN_NUMBER
-from relay.client.doubts import Doubts
+from relay.client.device_queries import NUMBER as OWN_NUMBER
 from relay.client.events import HistoryPage, Invited, Postponed, SearchPage, Unfollowed
 from relay.client.followed_rooms import FollowedRooms
 from relay.client.next_key import NextKeyProof
@@ -22,6 +21,7 @@ from relay.client.requests import AGAIN, Request, Requests
 from relay.client.senders import Senders
 from relay.client.sends import Sends
 from relay.client.subscriptions import Step
+from relay.client.unverified import UnverifiedSenders
 from relay.codec import Unknown
 from relay.wire import envelopes as wire
 
@@ -37,7 +37,7 @@ class Receiver:
         requests: Requests,
         sends: Sends,
         senders: Senders,
-        doubts: Doubts,
+        unverified: UnverifiedSenders,
         next_key: NextKeyProof,
     ) -> None:
         self._rooms = rooms
@@ -46,7 +46,7 @@ class Receiver:
         self._requests = requests
         self._sends = sends
         self._senders = senders
-        self._doubts = doubts
+        self._unverified = unverified
         self._held: list[tuple[object, HistoryPage | SearchPage]] = []
         """Answers that wait until the devices of those who wrote their entries were looked at."""
         self._proof = next_key
@@ -155,11 +155,11 @@ class Receiver:
 
     def _answer_page(self, token: object, page: HistoryPage | SearchPage) -> None:
         """Answer with a page, its entries marked; later, if some are to wait."""
-        if self._doubts.wait_any(page.entries):
+        if self._unverified.any_must_wait(page.entries):
             self._held.append((token, page))
             return
-        if self._doubts.any:
-            entries = tuple([self._doubts.marked(entry) for entry in page.entries])
+        if self._unverified.any:
+            entries = tuple([self._unverified.marked(entry) for entry in page.entries])
             page = page._replace(entries=entries)  # type: ignore[arg-type]
         self._requests.answer(token, page)
 
@@ -170,7 +170,7 @@ class Receiver:
 
     def _error(self, error: wire.Error, now: float) -> None:
         if error.request == OWN_NUMBER:
-            if error.code in AGAIN and self._senders.put_off(error.arg, now):
+            if error.code in AGAIN and self._senders.retry(error, now):
                 return
             self._senders.refused(describe_refusal(error.code, error.text), now)
             self.settled()

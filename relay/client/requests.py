@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
 from relay import limits
-from relay.client.answers import Answer, check_answer
+from relay.client.answer_check import Answer, check_answer
 from relay.client.pending_sends import Outcome
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error
@@ -23,6 +23,23 @@ that moves to another worker is there sooner. A budget that is spent comes again
 minute of honest waiting (``limits.RETRY_MS_MAX``) for whoever asks for much at once. What the
 client asks by itself (to follow a room again), it asks until it is answered."""
 AGAIN: Final = frozenset(RETRY_S)
+
+
+def retry_at(error: Error, now: float) -> float:
+    """Return when to ask again what was refused with BUSY or UNAVAILABLE."""
+    return now + max(min(error.arg, limits.RETRY_MS_MAX) / 1000, RETRY_S_MIN)
+
+
+def lasts(code: int, since: float, again_at: float, retry_timeout_s: float) -> bool:
+    """Tell whether asking again then is too late to be worth it: the refusal is the answer.
+
+    Args:
+        code: BUSY or UNAVAILABLE.
+        since: when the server first refused it so.
+        again_at: see ``retry_at``.
+        retry_timeout_s: how long to ask again, if that is more than ``RETRY_S``.
+    """
+    return again_at - since > max(RETRY_S[code], retry_timeout_s)
 
 
 class Request(NamedTuple):
@@ -109,9 +126,9 @@ class Requests:
     def refused(self, error: Error, now: float) -> Request | None:
         """Return the request that is refused for good; None when it is to be asked again."""
         if error.code in AGAIN and error.request in self._open:
-            wait_s = max(min(error.arg, limits.RETRY_MS_MAX) / 1000, RETRY_S_MIN)
-            if not self._lasts(error, now, now + wait_s):
-                self._waiting.setdefault(error.request, now + wait_s)
+            again_at = retry_at(error, now)
+            if not self._lasts(error, now, again_at):
+                self._waiting.setdefault(error.request, again_at)
                 return None
         return self.forget(error.request)
 
@@ -121,7 +138,7 @@ class Requests:
         if not of_caller and error.code != ErrorCode.UNAVAILABLE:
             return False
         since = self._refused_since.setdefault(error.request, now)
-        return of_caller and again_at - since > max(RETRY_S[error.code], self._retry_s)
+        return of_caller and lasts(error.code, since, again_at, self._retry_s)
 
     def waits_anew(self, error: Error) -> bool:
         """True if what the client asks by itself waits for a store, which the caller may not know.

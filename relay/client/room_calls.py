@@ -1,4 +1,4 @@
-"""What a client can ask about rooms, prepared and understood without I/O, for both faces."""
+"""Requests about rooms, and their results, without I/O, for both faces."""
 
 from __future__ import annotations
 
@@ -152,7 +152,7 @@ def change(
         case "title":
             return requests.SetTitle(words)
         case "kind":
-            return requests.SetKind(checked_kind(kind), bool(listed))
+            return requests.SetKind(checked_kind(kind), arguments.flag("listed", listed))
         case "role":
             return requests.SetRole(who, checked_role(role))
         case "invite":

@@ -2,9 +2,9 @@
 
 A message names its sender and the id of a device key. The first time that a pair is seen, the
 sender's chain is asked for. If it is valid, continues what is pinned and has that key, nobody is
-told. Otherwise there is a warning, the pin stays what it is, and all of that sender is marked
-(``doubts``) until a chain comes that continues it, or a person accepts the other one. Every reader
-does this for itself, and trusts no server in it.
+told. Otherwise there is a warning, the pin stays what it is, and everything from that sender is
+marked (``unverified``) until a chain comes that continues it, or a person accepts the other one.
+Every reader does this for itself, and trusts no server in it.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from relay.chat import names
 from relay.chat.accounts import chain, links, requests
 from relay.chat.accounts.chain import Chain, Pin
 from relay.chat.accounts.links import LinkError, key_id
-from relay.client.device_questions import ANSWER_S, NUMBER, DeviceQuestions
-from relay.client.doubts import Doubts, Pair
+from relay.client.device_queries import ANSWER_S, NUMBER, DeviceQueries
 from relay.client.errors import DeviceChainError
 from relay.client.events import DeviceWarning
 from relay.client.pins import Pins, changed
+from relay.client.unverified import Pair, UnverifiedSenders
 from relay.wire import envelopes as wire
 from relay.wire.device_keys import verify
 
@@ -54,23 +54,26 @@ class _Sender:
 class Senders:
     """What this client knows of the devices of others, and of its own."""
 
-    def __init__(self, doubts: Doubts | None = None) -> None:
-        doubts = doubts or Doubts()
-        self.known = doubts.proved
+    def __init__(
+        self, unverified: UnverifiedSenders | None = None, retry_timeout_s: float | None = None
+    ) -> None:
+        """Know nobody. ``retry_timeout_s``: see ``Requests``."""
+        unverified = unverified or UnverifiedSenders()
+        self.known = unverified.proved
         """Pairs that need no look (any more): the hot path asks this alone."""
         self.warnings: list[DeviceWarning] = []
         """To be put into the queue of events, and forgotten."""
         self.pins = Pins()
         self.own_links: list[bytes] | None = None
         """One's own chain to be kept in a file; None: as it was."""
-        self._doubts = doubts
+        self._unverified = unverified
         self._server_id = b""
         self._own_name = ""
         self._own_chain: list[bytes] = []
         """As it was last seen; empty: not yet, or it is not kept."""
         self._keeps_own = False
         self._senders: dict[str, _Sender] = {}
-        self._questions = DeviceQuestions()
+        self._queries = DeviceQueries(retry_timeout_s)
         self._pages: list[bytes] = []
         self._now = 0.0
         """When something was last sent."""
@@ -108,7 +111,7 @@ class Senders:
         self.pins.begin(pins)
         if begun and name in pins and pins[name].root != root:
             self.pins.put(name, Pin(root, 0, root))
-        self._doubts.wait_again(_LOST, pins)
+        self._unverified.wait_again(_LOST, pins)
         for doubtful in self._senders:
             self._ask(doubtful)
         if kept is None:
@@ -124,17 +127,17 @@ class Senders:
     @property
     def deadline(self) -> float | None:
         """When an answer is overdue, or something is to be asked again."""
-        return self._questions.deadline
+        return self._queries.deadline
 
     @property
     def holding(self) -> bool:
         """True while events wait for an answer: the socket is to be read, whoever takes them."""
-        return self._doubts.holding
+        return self._unverified.holding
 
     def offline(self) -> None:
         """The connection is gone, and the questions with it: they are asked again on the next."""
-        self._questions.clear()
-        self._doubts.give_up(_LOST)
+        self._queries.clear()
+        self._unverified.give_up(_LOST)
 
     # --- what is seen ---------------------------------------------------------------------------
     def look(self, room: str, sender: str, sender_key: bytes, now: float) -> None:
@@ -147,7 +150,9 @@ class Senders:
         elif (one := self._sender(sender)) is not None:
             new = sender_key not in one.keys
             if new:
-                if not self._doubts.add(pair, one.doubt or None, held=sender in self.pins.known):
+                if not self._unverified.add(
+                    pair, one.doubt or None, held=sender in self.pins.known
+                ):
                     return
                 one.keys[sender_key] = room
             if one.doubt:
@@ -162,7 +167,7 @@ class Senders:
         one = self._senders.get(name)
         if one is None:
             if len(self._senders) >= SENDERS_MAX:
-                self._doubts.overflow |= name in self.pins.known
+                self._unverified.overflow |= name in self.pins.known
                 return None
             one = self._senders[name] = _Sender()
         return one
@@ -170,7 +175,7 @@ class Senders:
     def _no_key(self, pair: Pair) -> None:
         """Old messages have none. So could anything that is invented, of somebody who is known."""
         if pair[0] in self.pins.known:
-            self._doubts.add(pair, _NO_KEY, held=False)
+            self._unverified.add(pair, _NO_KEY, held=False)
         else:
             self._prove(pair)
 
@@ -183,52 +188,52 @@ class Senders:
         """Yield what is to be sent now."""
         self._now = now
         self._ask_next(now)
-        yield from self._questions.drain()
+        yield from self._queries.drain()
 
     def _ask(self, name: str) -> None:
         """Ask for a chain, unless that is about to happen."""
-        self._questions.add(wire.Devices(NUMBER, name, 0))
+        self._queries.add(wire.Devices(NUMBER, name, 0))
 
     def _ask_next(self, now: float) -> None:
-        if self._questions.asked is None:
+        if self._queries.asked is None:
             self._pages = []
-            self._questions.next(now)
+            self._queries.next(now)
 
     # --- what is answered -----------------------------------------------------------------------
     def received(self, answer: wire.Chain, now: float) -> None:
         """Links of a chain came."""
-        asked = self._questions.asked
+        asked = self._queries.asked
         if not isinstance(asked, wire.Devices) or answer.name != asked.name:
             return
         self._pages += answer.links
         if not answer.end and answer.links and len(self._pages) < chain.LINKS_MAX:
-            self._questions.ask(wire.Devices(NUMBER, asked.name, len(self._pages)), now)
+            self._queries.ask(wire.Devices(NUMBER, asked.name, len(self._pages)), now)
             return
-        self._questions.over()
+        self._queries.over()
         self._check(asked.name, self._pages, now)
         self._ask_next(now)
 
     def done(self, now: float) -> None:
         """A link was given back to the server."""
-        if not isinstance(self._questions.asked, wire.Account):
+        if not isinstance(self._queries.asked, wire.Account):
             return
-        self._questions.over()
+        self._queries.over()
         self._ask_next(now)
 
     def refused(self, text: str, now: float) -> None:
         """The server does not answer a question."""
-        asked = self._questions.over()
+        asked = self._queries.over()
         if isinstance(asked, wire.Devices):
             self._suspect(asked.name, f"the server does not give their devices ({text})", now)
         self._ask_next(now)
 
-    def put_off(self, wait_ms: int, now: float) -> bool:
-        """The server has no time for a question: ask it again. False: that lasts too long."""
-        return self._questions.put_off(wait_ms, now)
+    def retry(self, error: wire.Error, now: float) -> bool:
+        """BUSY or UNAVAILABLE: ask again later. False: it has been refused for too long."""
+        return self._queries.retry(error, now)
 
     def overdue(self, now: float) -> None:
         """See whether the server owes an answer for too long, or is to be asked again."""
-        if self._questions.overdue(now):
+        if self._queries.overdue(now):
             self.refused("no answer", now)
 
     # --- checking -------------------------------------------------------------------------------
@@ -330,7 +335,7 @@ class Senders:
             self._own_chain = []
             return False
         for link in kept[len(packed) :]:
-            self._questions.add(wire.Account(NUMBER, "", requests.pack(requests.Extend(link))))
+            self._queries.add(wire.Account(NUMBER, "", requests.pack(requests.Extend(link))))
         self._settle(whole, self._now)
         return True
 
@@ -345,9 +350,9 @@ class Senders:
             pair = last.handle, sender_key
             if sender_key in ids:
                 del one.keys[sender_key]
-                self._doubts.remove(pair)
+                self._unverified.remove(pair)
                 self._prove(pair)
-            elif self._doubts.put(pair, _NOT_THEIRS):
+            elif self._unverified.put(pair, _NOT_THEIRS):
                 strange.add(room)
         one.warned.clear()
         one.again = now + ANSWER_S
@@ -356,14 +361,14 @@ class Senders:
         if not one.keys:
             del self._senders[last.handle]
             if not self._senders:
-                self._doubts.overflow = False
+                self._unverified.overflow = False
 
     def _suspect(self, name: str, detail: str, now: float, *, all_keys: bool = False) -> None:
         """Doubt all that is not proved of a sender; ``all_keys``: what was proved before, too."""
         one = self._sender(name)
         if one is None:
             if all_keys:  # marked as what cannot be looked at
-                self._doubts.overflow = True
+                self._unverified.overflow = True
                 self.known.difference_update([pair for pair in self.known if pair[0] == name])
             return
         if one.doubt != detail:
@@ -371,10 +376,10 @@ class Senders:
             one.warned.clear()
         one.again = now + ANSWER_S
         for sender_key in one.keys:
-            self._doubts.put((name, sender_key), detail)
+            self._unverified.put((name, sender_key), detail)
         if all_keys:
             for pair in [pair for pair in self.known if pair[0] == name]:
-                if self._doubts.add(pair, detail, held=False):
+                if self._unverified.add(pair, detail, held=False):
                     one.keys[pair[1]] = ""
                 self.known.discard(pair)
         self._warn(name, one, sorted(set(filter(None, one.keys.values())) or {""}))

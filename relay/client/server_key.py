@@ -1,4 +1,4 @@
-"""Whether a server's key is the right one, and which one will follow: before anything is sent.
+"""Checks a server's key, and which one will follow, before anything is sent.
 
 An unknown key, and an id that a server claims and is not known to have, are *undecided*: the client
 stops, whoever runs it asks somebody or looks into files, and dials again.

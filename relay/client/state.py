@@ -1,6 +1,6 @@
 """A client without I/O: everything that it decides, over a ``wire.Connection``.
 
-A *pump* (``aio_pump``, ``blocking_pump``) owns a socket and a clock. It dials when ``state`` is
+A *pump* (``aio.pump``, ``blocking.pump``) owns a socket and a clock. It dials when ``state`` is
 CONNECTING, feeds ``receive_data``, writes ``data_to_send`` after every call (after ``chat.take``,
 when it makes ``chat.rooms.flush_due`` true), and keeps one timer for ``next_deadline``. How
 connections come and go is decided here: login, the server's key, back-off. What is sent over them
@@ -21,6 +21,7 @@ import logging
 from typing import Final
 
 from relay.chat.accounts.chain import Pin
+from relay.chat.names import normal
 from relay.client.backoff import Backoff
 from relay.client.chat_state import ChatState
 from relay.client.closes import error_of_end
@@ -84,8 +85,8 @@ class ClientState:
         """Why the last connection ended, or did not come about; None: nothing happened yet."""
         self.connect_at: float | None = None
         """WAITING: when to dial again."""
-        self.name = options.name
-        """As the server spells it, after the login."""
+        self.name = normal(options.name)
+        """As the server spells it."""
         self.logins = 0
         self.resumptions = 0
         """Handshakes that a ticket has shortened."""

@@ -1,4 +1,4 @@
-"""The lock of the data directory, for a supervisor that may have to wait for the one before."""
+"""The lock of the data directory, for a supervisor that may have to wait for its predecessor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting, in an upgrade, until the server before has given away what a process needs."""
+"""A gate at which a process waits, in an upgrade, for what its predecessor still holds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a process gets from whoever started it, set to what a server needs, whatever it was.
+"""Sets what a process inherits from whoever started it (limits, signals, files) to known values.
 
 A shell, nohup, cron or a container may hand over blocked or ignored signals, closed standard
 streams, an open umask and low limits.

@@ -1,4 +1,4 @@
-"""The fingerprints of a server's keys, one a line: the first is its id, the last its key now.
+"""The fingerprints of a server's keys, one per line: the first is its id, the last the current key.
 
 A server's id names it for ever: device chains, and what clients keep, go by it. The file lies in
 the data directory, whose accounts it belongs to. It is no secret, but whoever may write it decides

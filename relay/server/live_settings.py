@@ -1,4 +1,4 @@
-"""Settings that change while the server runs: the supervisor writes them, every process looks.
+"""Settings that change at run time: the supervisor writes them, every process polls.
 
 Shared memory, made before the first fork: a version, a length, and the settings as JSON. The
 version is odd while the rest is being written, so a reader that finds the same even version before

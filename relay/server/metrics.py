@@ -1,4 +1,4 @@
-"""What each process counts and measures: one table, from which all else follows.
+"""The table of all metrics, from which everything else about them follows.
 
 The scoreboard's layout (``relay.server.scoreboard``), what Prometheus reads
 (``relay.server.control.exposition``), docs/metrics.md, the dashboard and the alerts

@@ -1,4 +1,4 @@
-"""Accounts of a relay that does not run: the same decisions, made on its data directory."""
+"""Changes to accounts of a stopped relay: the same decisions, made on its data directory."""
 
 from __future__ import annotations
 

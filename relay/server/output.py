@@ -1,4 +1,4 @@
-"""Writing to a descriptor that somebody else gave us, without ever waiting for its reader.
+"""Writes to an inherited descriptor without ever blocking on its reader.
 
 stderr and stdout are shared with whoever started the server, often with a terminal: O_NONBLOCK on
 them would change *their* descriptor, for it belongs to the open file and not to the number. So each

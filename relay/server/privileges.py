@@ -1,9 +1,9 @@
-"""Users that a relay's processes run as, if it is started as root: the supervisor stays root.
+"""The users that a relay's processes run as if it is started as root; the supervisor stays root.
 
-It does in the data and runtime directories what it has to as the user that they belong to
-(``lowered``): whoever has taken over a worker can put links there. Its children give root up for
-good (``become``): the key agent for a user of its own, once it has read the key; the others for the
-relay's.
+What it has to do in the data and runtime directories it does as the user that they belong to
+(``lowered``), since a compromised worker can put links there. Its children give root up for good:
+the key agent for a user of its own, once it has read the key (``become_agent``), the others for the
+relay's (``become_server``).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def resolve(server: str, agent: str) -> Separation:
     main = _user("server.user", server)
     other = _user("server.agent_user", agent) if agent != SAME_USER else None
     if other is not None and other.uid == main.uid:
-        raise UsageError("server.user and server.agent_user are one user: that separates nothing")
+        raise UsageError("server.user and server.agent_user must be two different users")
     if os.geteuid() != 0:
         if main.uid == os.geteuid() and other is None:
             return Separation()  # it is so already

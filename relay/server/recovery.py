@@ -1,4 +1,4 @@
-"""Partitions that were not closed cleanly are examined before any worker exists, by a child.
+"""Examines partitions that were not closed cleanly, in a child, before any worker exists.
 
 The supervisor must not load SQLite, and a worker's loop must not stand still while a large file is
 read. A start after a clean stop forks nothing here. A damaged partition is refused by itself: its

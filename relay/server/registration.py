@@ -1,4 +1,4 @@
-"""Who may register, as chosen at the first start and written down in the data directory.
+"""Who may register, as chosen at the first start and recorded in the data directory.
 
 Written down, so that a later start without the flag, or from behind a proxy, does not open what was
 closed. At the same moment the first invitation is made: whoever can read the data directory, and
@@ -60,8 +60,8 @@ def first_invitation(path: Path) -> bytes:
         return invitation.hash_of(invitation.token_of(data.decode("ascii").strip()))
     except ValueError:
         raise StartError(
-            f"{path} is no invitation (any more): remove it, and make an operator with: relay user "
-            "add NAME --operator --data DIR"
+            f"{path} is not a valid invitation (any more): remove it, and make an operator with: "
+            "relay user add NAME --operator --data DIR"
         ) from None
 
 

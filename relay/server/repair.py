@@ -1,4 +1,4 @@
-"""The partitions of a relay that does not run: what a start would find, and mending them."""
+"""Checking and repairing the partitions of a stopped relay."""
 
 from __future__ import annotations
 

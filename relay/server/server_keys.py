@@ -1,4 +1,4 @@
-"""The key files of a data directory, for who looks after a server: look, make the next, change."""
+"""The key files of a data directory, for operators: show them, make the next key, switch to it."""
 
 from __future__ import annotations
 

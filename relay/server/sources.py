@@ -1,4 +1,4 @@
-"""What counts as one source of connections, for every budget and queue that is kept by source."""
+"""The source of a connection, as every budget and queue by source defines it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an operator changes while the server runs, as the supervisor does it."""
+"""An operator's changes at run time, as the supervisor carries them out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tickets were given out, and which were used: shared memory of all workers of a server.
+"""The register of tickets given out and used: shared memory of all workers of a server.
 
 One mapping, made before the first fork: for each ticket key in use a bitmap, a bit for each ticket
 of it. A ticket is used by setting its bit. Two workers may be offered one ticket in the same

@@ -26,7 +26,7 @@ import apsw
 from relay.store import pairing
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.schema import connect_writer, pragma, rows, translated
-from relay.store.slack import WalPages, overwrite, pages_of, sync
+from relay.store.scrub import WalPages, overwrite, pages_of, sync
 
 PAGE_BYTES: Final = 4096
 WAL_PAGES_MAX: Final = 8 * 1024 * 1024 // PAGE_BYTES
@@ -305,7 +305,7 @@ def all_pages_of(path: Path) -> Iterator[range]:
 
 
 def clean(path: Path, pages: Collection[int]) -> None:
-    """Overwrite what pages that were copied still hold of others (``slack``).
+    """Overwrite what pages that were copied still hold of others (``scrub``).
 
     No other checkpoint of the file may run meanwhile.
 

@@ -12,7 +12,7 @@ from relay.store import generation, pairing
 from relay.store.checkpoint import all_pages_of, clean, look
 from relay.store.lock import PartitionLock, State
 from relay.store.schema import pragma
-from relay.store.slack import WalPages
+from relay.store.scrub import WalPages
 
 
 def close_cleanly(

@@ -1,4 +1,4 @@
-"""What a partition's file holds, log by log, with a digest of each: two files can be compared.
+"""The contents of a partition by log, each with a digest, so that two files can be compared.
 
 An entry's packed bytes name its log, epoch, number, time, sender and content, and change only when
 its content is erased: the digest of a log is that of all of them in order. Equal digests: equal

@@ -1,4 +1,4 @@
-"""The entries with which rooms begin, in files of a Relay that did not note all as controls.
+"""The first entries of rooms, in files of versions that did not mark all of them as controls.
 
 When a message began a room (or began one of the same name again), its entry was not in the table
 ``control``: it counted as unread, outlived the room, and the check of the file found it unknown.

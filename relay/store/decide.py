@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Final
 
 from relay import limits
-from relay.chat.about import differs, refusal
 from relay.chat.dedup import Place, place
 from relay.chat.entries import Entry, Extra, Kind, Submission, committed, packable
 from relay.chat.names import INBOX_PREFIX
+from relay.chat.relations import differs, refusal
 from relay.chat.repeats import pushed
 from relay.errors import EnvelopeError
 from relay.store.derived import copy_links

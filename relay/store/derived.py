@@ -1,4 +1,4 @@
-"""What the tables beside ``entry`` hold of one entry: a file can be made anew of its entries.
+"""The rows beside ``entry`` that follow from an entry: tables can be rebuilt from entries.
 
 Deciding (``decide``) knows the same from the submission. A copy of a direct message has no links to
 earlier entries of its producer; its row has in their place where it comes from.

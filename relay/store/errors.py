@@ -1,4 +1,4 @@
-"""What can go wrong with stored logs."""
+"""Errors of the store."""
 
 from __future__ import annotations
 

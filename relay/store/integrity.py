@@ -1,4 +1,4 @@
-"""Whether a partition's file is whole: only after doubt, for it reads all of it.
+"""Whether a partition's file is intact: checked only on suspicion, since it reads all of it.
 
 SQLite's own check sees broken trees. It does not see pages of different moments that happen to fit:
 those leave holes in logs, or a producer's record that is older than its entries.

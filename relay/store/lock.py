@@ -1,4 +1,4 @@
-"""The lock of a partition, and its holder's note of how it left the file.
+"""The lock of a partition, and the note in it of how its holder left the file.
 
 Invariants "One writer per partition" and "Epochs are segments".
 
@@ -99,7 +99,7 @@ class PartitionLock:
         note = read_note(path)
         self.uncleaned = note is not None and note.state == "changing"
         """A writer died in the middle of a checkpoint, or before it had overwritten what the pages
-        still hold (``slack``): which these are, nobody knows any more. Until it is unset the note
+        still hold (``scrub``): which these are, nobody knows any more. Until it is unset the note
         goes on to say so."""
 
     def close(self) -> None:

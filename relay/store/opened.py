@@ -1,11 +1,13 @@
-"""A partition's file that is open for writing, and what is remembered of it.
+"""A partition's file that is open for writing, and what is kept in memory of it.
 
 Whatever fails here raises apsw.Error, and the caller rolls back or forgets all of this.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, final
 
 import apsw
@@ -13,6 +15,7 @@ import apsw
 from relay.chat.entries import Entry
 from relay.store import apply, removal
 from relay.store.committed import Committed
+from relay.store.errors import StoreUnavailable
 from relay.store.log import Removed
 from relay.store.producers import ProducerExpiry
 from relay.store.schema import pragma
@@ -22,6 +25,8 @@ from relay.store.unflushed import Unflushed
 Write = Callable[[apsw.Connection | apsw.Cursor, Changes, int], None]
 """As ``apply.write``."""
 _NOTHING: Final = Flush()
+CHECK_MS: Final = 1000
+"""How often the path of an open file is checked."""
 
 
 @final
@@ -123,3 +128,46 @@ class Opened:
     def write_rest(self) -> None:
         """As ``flush``, in the open transaction of one who forgets all of this then."""
         apply.write_flush(self.connection, self.unflushed.all(), self.expiry.day)
+
+
+@final
+class FileIdentity:
+    """Whether the file that is open is still the one at its path.
+
+    If somebody removes a file while it is open, everything written to it is lost without an error.
+    So its writer checks now and then, and stops acknowledging.
+    """
+
+    __slots__ = ("_checked_ms", "_file", "_path")
+
+    def __init__(self, path: Path) -> None:
+        """Begin with no file. ``path``: where it is."""
+        self._path = path
+        self._file: tuple[int, int] | None = None
+        self._checked_ms = 0
+
+    def opened(self) -> None:
+        """The file was opened just now."""
+        self._file, self._checked_ms = self._found(), 0
+
+    def check(self, now_ms: int) -> None:
+        """Check that the file is there, at most once a second.
+
+        Raises:
+            StoreUnavailable: it is not, or another one is.
+        """
+        if abs(now_ms - self._checked_ms) < CHECK_MS:
+            return
+        if self._found() != self._file:
+            raise StoreUnavailable(
+                f"{self._path} was moved, removed or replaced while it was in use: put that very "
+                "file back, or stop the relay and restore a backup"
+            )
+        self._checked_ms = now_ms
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            status = os.stat(self._path)  # noqa: PTH116 - as in ``reader``
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino

@@ -1,4 +1,4 @@
-"""How much a commit may read to find out about what is to be committed."""
+"""How much one commit may read to decide about its submissions."""
 
 from __future__ import annotations
 

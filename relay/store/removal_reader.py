@@ -1,4 +1,4 @@
-"""What is to be removed of a partition's logs, as far as reading can tell."""
+"""What retention would remove of a partition's logs, as far as reading can tell."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from relay import limits
-from relay.store import keeping
-from relay.store.keeping import Excess, Keep, Measured
-from relay.store.newest import Newest
+from relay.store import retention
+from relay.store.message_counter import MessageCounter
 from relay.store.reader import SqliteReader
 from relay.store.resume import LogView
+from relay.store.retention import Excess, Measured, RetentionLimits
 
 TIME: Final = "SELECT time_ms FROM entry WHERE id=? << 40 | ?"
 SIZE: Final = (
@@ -23,11 +23,11 @@ SEQS_PER_SUM: Final = 1024
 class RemovalReader(SqliteReader):
     """See the module's docstring. One for each look at some logs."""
 
-    def __init__(self, path: Path, newest: Newest) -> None:
-        """``newest``: what is known of the logs of all partitions, from one reader to the next."""
+    def __init__(self, path: Path, counter: MessageCounter) -> None:
+        """``counter``: shared by the readers of all partitions, one after the other."""
         super().__init__(path)
-        self._newest = newest
-        newest.begin_step()
+        self._counter = counter
+        counter.begin_step()
 
     def first_control(self, log: str) -> int:
         """Return the first entry of kind *system* that is kept; 2^63-1: there is none."""
@@ -41,8 +41,8 @@ class RemovalReader(SqliteReader):
         last: int | None = found[0][0] if found else None
         return last or 0
 
-    def removable(self, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
-        """Return what is to be removed of a log (``keeping.upto``). May take long.
+    def removable(self, log: str, keep: RetentionLimits, now_ms: int, grace_ms: int) -> Excess:
+        """Return what is to be removed of a log (``retention.upto``). May take long.
 
         Raises:
             StoreError: the partition cannot be read.
@@ -56,12 +56,12 @@ class RemovalReader(SqliteReader):
             return found[0][0] if found else now_ms
 
         def older(most: int) -> tuple[int, bool]:
-            return self._newest.older(self, log, view.floor, view.end, most)
+            return self._counter.older(self, log, view.floor, view.end, most)
 
         def end_of_excess(most: int) -> int:
             return self._end_of_excess(log, view, most)
 
-        return keeping.upto(
+        return retention.upto(
             keep,
             Measured(view.floor, view.end),
             now_ms=now_ms,

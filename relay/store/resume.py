@@ -1,4 +1,4 @@
-"""Decide where a reader continues, given what the store knows of the log.
+"""Decides where a reader continues, given what the store knows of the log.
 
 Invariant "Epochs are segments".
 """

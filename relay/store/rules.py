@@ -1,4 +1,4 @@
-"""Who may append, and what control entries mean: asked by a decision for each that needs it.
+"""The interface by which a decision asks who may append, and what control entries mean.
 
 The store keeps the state of a log as bytes, written in the same commit as the entry that has
 changed it. What is in them is the business of ``Rules``.

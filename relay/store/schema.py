@@ -143,7 +143,7 @@ def connect_writer(path: Path, *, create: bool) -> apsw.Connection:
                 "processes share): put the data directory on a local disk"
             )
         pragma(connection, "wal_autocheckpoint=0")
-        pragma(connection, "secure_delete=ON")  # see also ``slack``
+        pragma(connection, "secure_delete=ON")  # see also ``scrub``
     return connection
 
 

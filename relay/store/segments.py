@@ -1,4 +1,4 @@
-"""Reading of a log's epochs what it takes to find out where a reader goes on, and no more of them.
+"""Reads as much of a log's epochs as it takes to resume a reader.
 
 A room may have begun again and again, each time with a new epoch.
 """

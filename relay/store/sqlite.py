@@ -24,9 +24,8 @@ from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
 from relay.store.log import Outcome, Removed
-from relay.store.opened import Opened, Write
+from relay.store.opened import FileIdentity, Opened, Write
 from relay.store.opening import Check, open_again, open_first
-from relay.store.place import Place
 from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules
 from relay.store.schema import check_sqlite, closed_on_error, is_full, pragma, translated
@@ -112,7 +111,7 @@ class SqlitePartition:
         """How often the file has been opened: the lock's note has it, too."""
         self._one_user = threading.Lock()
         self._lock = PartitionLock(lock_path)
-        self._place = Place(path)
+        self._identity = FileIdentity(path)
         try:
             self._open()
         except BaseException:
@@ -143,7 +142,7 @@ class SqlitePartition:
                 sync_directory(self.path.parent)
                 self._lock.note(self.path, begun.opening, "open")
             self._opened, self._opening, self._doubt = opened, begun.opening, None
-            self._place.opened()
+            self._identity.opened()
         return self._opened
 
     def _open_to_commit(self) -> Opened:
@@ -228,7 +227,7 @@ class SqlitePartition:
         opened = self._opened
         if opened is None or self._suspected is not None:
             opened = self._open_to_commit()
-        self._place.look(now_ms)
+        self._identity.check(now_ms)
         try:
             if opened.expiry.due(now_ms):
                 opened.expire(now_ms)
@@ -316,7 +315,7 @@ class SqlitePartition:
     def due(self, now_ms: int) -> list[str]:
         """See ``log.Partition``."""
         with self._one_user:
-            self._place.look(now_ms)
+            self._identity.check(now_ms)
             try:
                 return self._open().committed.due(now_ms)
             except apsw.Error as error:

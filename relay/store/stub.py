@@ -1,4 +1,4 @@
-"""What is kept of an entry that was removed: a hash, by which a resend of it is known."""
+"""What remains of a removed entry: a hash, by which a resend of it is recognised."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ends of producers that the table ``producer`` does not have yet.
+"""Producers' last counters that are not in the table ``producer`` yet.
 
 A producer's row in each commit would be a second page there, and in each checkpoint. So a log has a
 *tail*: its entries from the seq on that the table ``unflushed`` names. Who sent them is known of

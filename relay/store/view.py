@@ -1,4 +1,4 @@
-"""Reading what a decision needs to know, as far as a budget allows.
+"""Reads what a decision needs, within a budget.
 
 In the usual case everything is remembered and nothing is read. What is read is counted and charged
 to the submission that it is read for: a new or forgotten log or producer costs a few reads, the

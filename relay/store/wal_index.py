@@ -1,4 +1,4 @@
-"""What SQLite's index of a WAL (``-shm``) tells of the WAL, read before SQLite makes it anew.
+"""Reads SQLite's index of a WAL (``-shm``) before SQLite rebuilds it.
 
 SQLite guards this file by POSIX locks, and a process loses all that it has on a file when it closes
 *any* descriptor of it (https://www.sqlite.org/howtocorrupt.html, 2.2). Without them the next

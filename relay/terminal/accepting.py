@@ -1,4 +1,4 @@
-"""``/accept``: a person looks at devices that contradict what was seen, and accepts them."""
+"""``/accept``: a person reviews and accepts devices that contradict what was seen before."""
 
 from __future__ import annotations
 

@@ -31,10 +31,10 @@ from relay.client.events import (
 )
 from relay.client.refusals import AlreadyJoined, NotAMember, Refused
 from relay.terminal import commands, room_commands
-from relay.terminal.about import About
 from relay.terminal.accepting import accept
-from relay.terminal.earlier import Earlier
+from relay.terminal.history import Earlier
 from relay.terminal.invitations import Invitations
+from relay.terminal.last_message import LastMessageCommands
 from relay.terminal.notices import Narrator, choices, members_notice, others_notice
 from relay.terminal.pending import Pending
 from relay.terminal.presence import Presence
@@ -75,7 +75,9 @@ class Chat:
         self.reads = False
         """True when a person sees what is shown: their other devices are told what was read."""
         self._shown = Shown(screen, client.name, room)
-        self._about = About(client, self.sending, self._shown.recent, self._ask)
+        self._last_message = LastMessageCommands(
+            client, self.sending, self._shown.recent, self._ask
+        )
         self._earlier = Earlier(client, room, screen, self._shown)
         self._typed = ""
         """The command that is being done."""
@@ -266,7 +268,7 @@ class Chat:
                 self.target = f"@{name}" if name else self.room
                 self.screen.talk_to(self.target)
             case commands.About(what, text):
-                await self._about.do(what, text, self.target)
+                await self._last_message.do(what, text, self.target)
             case commands.Seen(name):
                 self._ask(partial(self._seen, name))
             case commands.Accept(name, code):
@@ -313,7 +315,7 @@ class Chat:
         elif seen.time_ms:
             self.screen.notice(f"{name} was last here at {day_and_clock(seen.time_ms)}")
         else:
-            self.screen.notice(f"when {name} was last here is not told")
+            self.screen.notice(f"you are not told when {name} was last here")
 
     async def _block(self, name: str, blocked: bool) -> None:
         await (self.client.block(name) if blocked else self.client.unblock(name))

@@ -1,4 +1,4 @@
-"""How somebody's devices contradict what was seen of them, for a person who decides. No I/O."""
+"""Describes how somebody's devices contradict what was seen before, for a decision. No I/O."""
 
 from __future__ import annotations
 

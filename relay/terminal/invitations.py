@@ -1,4 +1,4 @@
-"""Of which invitations to rooms a person was told. No I/O."""
+"""The invitations to rooms of which a person has been notified. No I/O."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-Z at a raw terminal: hand it back to the shell, stop, and take it again.
+"""Ctrl-Z in raw mode: give the terminal back to the shell, stop, and resume.
 
 The terminal sends no signal while keys are read raw, so the key is ours to handle; ``kill -TSTP``
 comes the same way. After a ``kill -STOP`` there was no chance to hand anything back, and the shell

@@ -1,7 +1,7 @@
-"""What a person has typed and the server has not accepted yet, once that takes a while. No I/O.
+"""Marks typed lines that the server has not accepted yet, once that takes a while. No I/O.
 
-Almost always it is accepted before anybody could look. So nothing is marked for a moment: a mark
-that comes and goes with every line tells nothing.
+Nearly always they are accepted at once. So nothing is marked in the first moment: a mark that comes
+and goes with every line would tell nothing.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Final
 
 MARKED_AFTER_S: Final = 1.0
-"""So long a line may wait without a mark."""
+"""How long a line may wait without a mark."""
 
 
 class Pending:
-    """The lines that wait; tells which of them have waited for long, whenever that changes."""
+    """The lines that wait; reports which have waited for long whenever that changes."""
 
     def __init__(self, show: Callable[[list[str]], None], after_s: float = MARKED_AFTER_S) -> None:
         """``show`` gets what is to be marked, the oldest first, instead of what it got before."""
@@ -27,7 +27,7 @@ class Pending:
         self._last = 0
 
     def begin(self, text: str) -> Callable[[], None]:
-        """Something waits, and ``text`` tells what. Return what to call when it does no more."""
+        """Add a line that waits. Return the function to call when it does not any more."""
         self._last += 1
         number = self._last
         loop = asyncio.get_running_loop()

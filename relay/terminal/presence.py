@@ -1,4 +1,4 @@
-"""Who is in the room, as this chat believes: so that what is told of it is news, and true.
+"""Who is in the room, so that a chat reports only changes, and true ones.
 
 The server tells who comes and goes. When a room has another home there (a worker has died), it
 tells only that the roster is another one: then the chat asks, and compares.

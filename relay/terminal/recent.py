@@ -1,4 +1,4 @@
-"""The entries that a person has seen lately: what an edit, a reaction or a reply is about. No I/O.
+"""The entries shown lately, as targets of edits, reactions and replies. No I/O.
 
 What a sender could write by themselves is no proof of anything: so what happened to a message is
 told in a notice, and whom a message answers stands before its text, beside the sender.

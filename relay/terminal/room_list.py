@@ -1,4 +1,4 @@
-"""The rooms that a person may see, and whether that is all of them."""
+"""The rooms that a person may see, and whether the list is complete."""
 
 from __future__ import annotations
 

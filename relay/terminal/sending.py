@@ -1,4 +1,4 @@
-"""What a person sends, until it is stored; and what could not be."""
+"""Sends what a person types, and keeps what could not be stored."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person is shown of a room and of the inbox: messages, notices, and the days between."""
+"""Shows messages and notices of a room and the inbox, with the days between."""
 
 from __future__ import annotations
 

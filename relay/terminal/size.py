@@ -1,4 +1,4 @@
-"""How wide a terminal is."""
+"""The width of a terminal."""
 
 from __future__ import annotations
 

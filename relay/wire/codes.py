@@ -1,4 +1,4 @@
-"""The numbers that end a connection or refuse a request, each with its one-line explanation.
+"""The codes that end a connection or refuse a request, each with its one-line explanation.
 
 Close codes come in two ranges: 1000-1999 means "connect again", 2000-2999 is final. The tables of
 docs/protocol.md are made from this module (``python -m relay.wire.tables``).

@@ -13,9 +13,9 @@ from relay.wire.events import ConnectionClosed, Event, SecretWrapped, ServerKeyO
 from relay.wire.frames import FrameReader
 from relay.wire.handshake import ClientHandshake, Established, ServerHandshake
 from relay.wire.messages import Work
+from relay.wire.other_protocols import NOT_RELAY, described
 from relay.wire.phases import LEGAL, Phase, Side
 from relay.wire.resumption import Resumption
-from relay.wire.strangers import NOT_RELAY, described
 from relay.wire.tickets import ClientTicket
 from relay.wire.timing import Timing
 
@@ -197,7 +197,7 @@ class Endpoint:
         elif self._reader.pending:
             self._finish(None, remote=True, detail=NOT_RELAY, stranger=True)
         else:
-            detail = "it was closed at once: the server is stopping, or is no Relay server"
+            detail = "it was closed at once: the server is stopping, or is not a Relay server"
             self._finish(None, remote=True, detail=detail)
 
     def _illegal_hello(self) -> None:

@@ -1,4 +1,4 @@
-"""What a device signs to log in: bound to this connection, server, operation and name.
+"""The bytes that a device signs to log in: bound to this connection, server, operation and name.
 
 docs/protocol.md, "Login": a signature can be neither replayed on another connection, nor relayed to
 another server, nor taken for another operation, name or protocol.

@@ -203,6 +203,7 @@ _CLIENT: Final = codec.Schema(
     CLIENT_SHAPES,
     count_max=limits.ENVELOPES_PER_RECORD_MAX,
     array_max=limits.ENVELOPE_FIELDS_MAX,
+    values_max=limits.ENVELOPE_VALUES_MAX,
 )
 _SERVER: Final = codec.Schema(
     SERVER_SHAPES,
@@ -307,6 +308,20 @@ def unpack_client(content: bytes) -> list[ClientEnvelope]:
         EnvelopeError: anything that is not a sequence of legal envelopes of a client.
     """
     return _CLIENT.unpack(content)
+
+
+def unpack_lone(content: bytes) -> list[ClientEnvelope] | None:
+    """Return the envelope of a client's record, if it has one; None: several, see ``unpacking``.
+
+    Raises:
+        EnvelopeError: anything that is not a legal envelope of a client.
+    """
+    return _CLIENT.unpack_lone(content)
+
+
+def unpacking(content: bytes) -> codec.Unpacking:
+    """Return the envelopes of a client's record of several, to be unpacked a few at a time."""
+    return codec.Unpacking(_CLIENT, content)
 
 
 def unpack_server(content: bytes) -> list[ServerEnvelope]:

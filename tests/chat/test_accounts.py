@@ -169,7 +169,7 @@ def test_asked_again_it_is_so_already(what: str) -> None:
 
 def test_whose_invitation_has_expired_is_told_so() -> None:
     """And nobody else: who has another one learns nothing of the right one."""
-    for token, text in ((TOKEN, "has expired"), (OTHER, "is kept"), (b"", "is kept")):
+    for token, text in ((TOKEN, "has expired"), (OTHER, "made for it"), (b"", "made for it")):
         with pytest.raises(Refused, match=text) as caught:
             decide_request.about_account(RESERVED, register(root(), token), context(now=NOW + 1))
         assert caught.value.reason is Reason.INVITATION_NEEDED

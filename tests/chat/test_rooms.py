@@ -137,7 +137,7 @@ def decided(
 
 def test_nobody_has_power_over_themselves_or_their_like() -> None:
     for name, actor, why in (("ann", ANN, "yourself"), ("bob", BOB, "yourself"),
-                             ("ann", BOB, "as much to say")):  # fmt: skip
+                             ("ann", BOB, "not below yours")):  # fmt: skip
         for request in (requests.Kick(name), requests.Ban(name), requests.Mute(name)):
             with pytest.raises(Refused, match=why):
                 decided(room(), request, actor, subject=ANN if name == "ann" else BOB)

@@ -10,7 +10,7 @@ import pytest
 
 from relay import BlockingClient, Message, UsageError
 from relay.cli.aliases import Aliases
-from relay.cli.places import split
+from relay.cli.destination import split
 from tests.support.cluster import Relay, run_relay
 
 OTHER = "a" * 52

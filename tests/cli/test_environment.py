@@ -6,12 +6,15 @@ import fcntl
 import os
 import select
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from relay import bounded_files
+from relay.cli import streams
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, relay_command, run_relay
 from tests.support.tails import Tail
 
@@ -184,6 +187,41 @@ def test_input_from_a_nonblocking_pipe(relay: Relay, room: str, command: str) ->
             assert b"Resource temporarily" not in process.stderr.read()
             assert process.wait(DEADLINE_S) == 0
             assert tail.bodies == ["line 0", "line 1", "line 2"]
+
+
+def test_a_line_that_comes_late_from_a_nonblocking_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an invitation or a recovery key that a program writes, and the settings for "-"."""
+    reading, writing = nonblocking_pipe()
+
+    def late(_: int) -> None:
+        os.write(writing, b"late \xff\n")
+
+    monkeypatch.setattr(streams, "wait_until_readable", late)
+    with os.fdopen(reading, closefd=False) as given:
+        assert streams._patient_input(given).readline() == "late \\xff\n"
+
+    def late_again(fd: int) -> None:
+        late(fd)
+        os.close(writing)
+
+    monkeypatch.setattr(bounded_files, "_wait_until_readable", late_again)
+    assert bounded_files.read_bounded(reading, 100) == b"late \xff\n"
+
+
+@pytest.mark.parametrize("arguments", ["invite --revoke - --data /", "config check -"])
+def test_input_that_is_a_socket_and_no_text(arguments: str) -> None:
+    """As ssh may give one."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"\xff\n")
+        ours.shutdown(socket.SHUT_WR)
+        done = subprocess.run(
+            relay_command(*arguments.split()),
+            stdin=theirs.fileno(), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert "internal error" not in done.stderr
+    assert "invalid invitation" in done.stderr or "not UTF-8" in done.stderr
 
 
 def read_slowly(fd: int, chunk: int = 1000) -> bytes:

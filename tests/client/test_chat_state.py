@@ -7,7 +7,7 @@ import pytest
 from relay.chat.accounts.chain import Pin
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason
 from relay.client import event_queue
-from relay.client.device_questions import ANSWER_S, NUMBER
+from relay.client.device_queries import NUMBER
 from relay.client.errors import MessageTooLong
 from relay.client.events import (
     Behind,
@@ -46,9 +46,9 @@ def entry(seq: int, prev: int | None = None, body: bytes = b"") -> wire.EntryMes
     )  # fmt: skip
 
 
-def joined(last: int = 0, head: int = 10) -> Link:
+def joined(last: int = 0, head: int = 10, options: dict[str, object] | None = None) -> Link:
     """A client that has joined room; what it was told is taken."""
-    link = Link()
+    link = Link(**(options or {}))
     link.log_in()
     link.state.chat.join("room", None, last, "join")
     link.run()
@@ -226,7 +226,7 @@ def test_a_request_that_is_unavailable_now_is_asked_again() -> None:
     assert link.heard(wire.Join) == join
 
 
-@pytest.mark.parametrize(
+retried = pytest.mark.parametrize(
     ("code", "options", "arg_ms", "asked"),
     [
         (ErrorCode.UNAVAILABLE, {}, 4000, 3),
@@ -238,6 +238,10 @@ def test_a_request_that_is_unavailable_now_is_asked_again() -> None:
         (ErrorCode.BUSY, {"retry_timeout_s": 200}, 50_000, 5),
     ],
 )
+"""How often something is asked that is always refused so."""
+
+
+@retried
 def test_a_request_that_is_never_answered_is_over(
     code: ErrorCode, options: dict[str, object], arg_ms: int, asked: int
 ) -> None:
@@ -499,17 +503,19 @@ def warnings(link: Link) -> list[tuple[str, str]]:
     return [(one.room, one.name) for one in link.taken() if isinstance(one, DeviceWarning)]
 
 
-def test_no_time_for_a_question_about_devices_is_no_warning_until_it_lasts() -> None:
-    link = joined()
+@retried
+def test_a_query_about_devices_is_given_up_as_any_request_is(
+    code: ErrorCode, options: dict[str, object], arg_ms: int, asked: int
+) -> None:
+    """A server without time says nothing about anybody; if that lasts, it is a warning."""
+    link = joined(options=options)
     link.send_envelopes(of_device("room", 11))
-    asked = [wire.Devices(NUMBER, "bob", 0)]
-    for code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE):
-        assert link.all_heard(wire.Devices) == asked
-        link.send_envelopes(wire.Error(NUMBER, code, 2000, "later"))
-        assert link.all_heard(wire.Devices) == []
+    for time in range(asked):
+        if time:
+            link.pass_time(arg_ms / 1000)
         assert warnings(link) == []
-        link.pass_time(2)
-    link.pass_time(ANSWER_S)
+        assert link.heard(wire.Devices) == wire.Devices(NUMBER, "bob", 0)
+        link.send_envelopes(wire.Error(NUMBER, int(code), arg_ms, "later"))
     assert warnings(link) == [("room", "bob")]
 
 

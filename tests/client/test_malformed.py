@@ -15,7 +15,7 @@ from relay import codec
 from relay.chat.accounts import requests as account_requests
 from relay.chat.entries import Cursor
 from relay.chat.rooms import requests as room_requests
-from relay.client.answers import ANSWERS
+from relay.client.answer_check import ANSWERS
 from relay.client.chat_state import ChatState
 from relay.client.errors import ServerBrokeProtocol
 from relay.client.events import State

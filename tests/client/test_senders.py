@@ -7,13 +7,15 @@ import pytest
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import Pin
 from relay.chat.accounts.links import Kind
-from relay.client.device_questions import ANSWER_S, NUMBER
-from relay.client.doubts import Doubts
+from relay.client.device_queries import ANSWER_S, NUMBER
 from relay.client.errors import DeviceChainError
 from relay.client.events import Message
 from relay.client.senders import Senders
+from relay.client.unverified import UnverifiedSenders
+from relay.limits import RETRY_MS_MAX
+from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import PrivateDeviceKey, verify
-from relay.wire.envelopes import Account, Chain, Devices
+from relay.wire.envelopes import Account, Chain, Devices, Error
 from tests.vectors.accounts import key, signed
 
 SERVER = bytes(range(32))
@@ -47,13 +49,17 @@ def entry(name: str, key_id: bytes) -> Message:
     return Message("lobby", b"epoch..8", 1, 0, 1, name, key_id, b"", 1, 0, "text/plain", b"hi")
 
 
+def busy(wait_ms: int) -> Error:
+    return Error(NUMBER, ErrorCode.BUSY, wait_ms, "later")
+
+
 class Reader:
     """A client that reads, and what its server answers."""
 
     def __init__(self, pins: dict[str, Pin] | None = None, own: list[bytes] | None = None) -> None:
         self.pins = {} if pins is None else pins
-        self.doubts = Doubts()
-        self.senders = Senders(self.doubts)
+        self.unverified = UnverifiedSenders()
+        self.senders = Senders(self.unverified)
         self.senders.begin(SERVER, "reader", bytes(32), self.pins, own, [])
 
     def again(self) -> None:
@@ -65,13 +71,13 @@ class Reader:
         return [one.name for one in self.senders.requests(0.0) if isinstance(one, Devices)]
 
     def waits(self, device: PrivateDeviceKey) -> bool:
-        return self.doubts.wait(entry("alice", links.key_id(device.public)))
+        return self.unverified.must_wait(entry("alice", links.key_id(device.public)))
 
     def doubt(self, device: PrivateDeviceKey, *, see: bool = False) -> str:
         """Return what a message of a device of alice's is marked with."""
         if see:
             self.senders.look("lobby", "alice", links.key_id(device.public), now=0.0)
-        return self.doubts.marked(entry("alice", links.key_id(device.public))).doubt
+        return self.unverified.marked(entry("alice", links.key_id(device.public))).doubt
 
     def sees(
         self, device: PrivateDeviceKey, packed: list[bytes] | None, name: str = "alice"
@@ -385,33 +391,33 @@ def test_a_server_without_time_says_nothing_about_anybody() -> None:
     senders = Reader({"alice": pin_of(TWO)}).senders
     for name in ("alice", "bob"):
         senders.look("lobby", name, links.key_id(A.public), now=0.0)
-    question = Devices(NUMBER, "alice", 0)
+    query = Devices(NUMBER, "alice", 0)
     now = 0.0
     for wait_ms in (4000, 2**32 - 1):
-        assert list(senders.requests(now)) == [question]
-        assert senders.put_off(wait_ms, now)
+        assert list(senders.requests(now)) == [query]
+        assert senders.retry(busy(wait_ms), now)
         assert list(senders.requests(now)) == []
         assert senders.deadline is not None
-        assert now < senders.deadline <= now + ANSWER_S
+        assert now < senders.deadline <= now + RETRY_MS_MAX / 1000
         now = senders.deadline
         senders.overdue(now)
         assert not senders.warnings
-    assert list(senders.requests(now)) == [question]
-    assert not senders.put_off(1000, now)
+    assert list(senders.requests(now)) == [query]
+    assert not senders.retry(busy(RETRY_MS_MAX), now)
     senders.refused("BUSY", now)
     assert len(senders.warnings) == 1
     assert list(senders.requests(now)) == [Devices(NUMBER, "bob", 0)]
-    assert senders.put_off(1000, now), "a time of its own"
+    assert senders.retry(busy(RETRY_MS_MAX), now), "a time of its own"
 
 
 def test_a_damaged_file_of_ones_own_links_holds_nothing_up() -> None:
-    senders = Senders(doubts := Doubts())
+    senders = Senders(unverified := UnverifiedSenders())
     damaged = [*ONE, TWO[1][:-1] + b"\0"]
     senders.begin(SERVER, "alice", pin_of(ONE).root, {"alice": pin_of(ONE)}, damaged, [])
     senders.look("lobby", "alice", links.key_id(A.public), now=0.0)
     assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
     senders.received(Chain(NUMBER, "alice", ONE, True), 0.0)
-    assert not doubts.holding
+    assert not unverified.holding
     assert list(senders.requests(0.0)) == [], "nothing false is given to the server"
     assert senders.own_links == ONE
 
@@ -420,7 +426,7 @@ def test_a_message_without_a_key_is_doubtful_once_its_sender_had_one() -> None:
     reader = Reader({"alice": pin_of(TWO)})
     reader.senders.look("lobby", "alice", b"", now=0.0)
     assert reader.asked() == []
-    assert "no device" in reader.doubts.marked(entry("alice", b"")).doubt
+    assert "no device" in reader.unverified.marked(entry("alice", b"")).doubt
 
 
 def test_senders_that_a_server_invents_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -430,8 +436,8 @@ def test_senders_that_a_server_invents_are_bounded(monkeypatch: pytest.MonkeyPat
     reader = Reader({name: pin_of(TWO) for name in names})
     for name in names:
         reader.senders.look("lobby", name, links.key_id(D.public), now=0.0)
-    assert reader.doubts.wait(entry(names[2], links.key_id(D.public)))
-    assert "too many" in reader.doubts.marked(entry(names[4], links.key_id(D.public))).doubt
+    assert reader.unverified.must_wait(entry(names[2], links.key_id(D.public)))
+    assert "too many" in reader.unverified.marked(entry(names[4], links.key_id(D.public))).doubt
 
 
 def test_invented_senders_hide_no_forged_list(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -437,7 +437,7 @@ def test_a_fact_of_the_file_that_is_no_number(data: Path, key: str, noticed: boo
     if not noticed:
         unnoticed(partition)
     before = (data / MAIN).read_bytes()
-    with pytest.raises(StoreCorrupt, match=rf"its {key} is no number.*restore all of"):
+    with pytest.raises(StoreCorrupt, match=rf"its {key} is not a number.*restore all of"):
         open_partition(data)
     assert (data / MAIN).read_bytes() == before
 

@@ -15,7 +15,7 @@ import apsw
 import pytest
 
 from relay.chat.entries import Cursor, Kind, Submission
-from relay.store import generation, opening, slack
+from relay.store import generation, opening, scrub
 from relay.store.checkpoint import REST_PAGES_MAX, Checkpointer, copy_pages, finish
 from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability
@@ -237,7 +237,7 @@ async def test_commits_are_not_held_for_most_of_a_checkpoint(
     path = writer.partition.path
     unsynced: list[int] = []
     looked_at: list[int] = []
-    pages_of_wal = slack.pages_of_wal
+    pages_of_wal = scrub.pages_of_wal
 
     def looking(of: Path, frames: int, first: int = 0) -> set[int]:
         if writer.partition.held:
@@ -258,7 +258,7 @@ async def test_commits_are_not_held_for_most_of_a_checkpoint(
             disk.fails = healthy
             writer.write()
 
-    monkeypatch.setattr(slack, "pages_of_wal", looking)
+    monkeypatch.setattr(scrub, "pages_of_wal", looking)
     checkpointer = Checkpointer(writer.partition, watched)
     for completed in range(1, 4):
         while writer.partition.wal_pages < 10 * REST_PAGES_MAX:

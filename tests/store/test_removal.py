@@ -12,15 +12,15 @@ import apsw
 import pytest
 
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason, Kind
-from relay.store import contents, newest
+from relay.store import contents, message_counter
 from relay.store.checkpoint import Checkpointer, finish
 from relay.store.examine import examine
 from relay.store.generation import Host
-from relay.store.keeping import AT_ONCE, Excess, Keep, Measured, stricter, upto
 from relay.store.log import Forbidden, IdConflict, Repeated
-from relay.store.newest import Newest
+from relay.store.message_counter import MessageCounter
 from relay.store.removal import ROWS_PER_STEP
 from relay.store.removal_reader import RemovalReader
+from relay.store.retention import AT_ONCE, Excess, Measured, RetentionLimits, stricter, upto
 from relay.store.salvage import salvage
 from relay.store.schema import pragma
 from relay.store.sqlite import SqlitePartition
@@ -51,7 +51,7 @@ def removed(partition: SqlitePartition, last: int, log: str = LOG, controls: int
 
 @pytest.fixture
 def reader(tmp_path: Path) -> RemovalReader:
-    return RemovalReader(tmp_path / "00.sqlite", Newest(unpack_entry))
+    return RemovalReader(tmp_path / "00.sqlite", MessageCounter(unpack_entry))
 
 
 def seqs(reader: RemovalReader, log: str = LOG, after: int = 0) -> list[int]:
@@ -216,7 +216,7 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
         monkey.undo()
         assert found == [("lobby", 300, 0), ("tea", 1, 0)]
         again = open_partition(new)
-        reader = RemovalReader(new / "00.sqlite", Newest(unpack_entry))
+        reader = RemovalReader(new / "00.sqlite", MessageCounter(unpack_entry))
         assert seqs(reader) == list(range(201, 301))
         assert type(one(again, message(7))) is Repeated
         assert one(again, message(7, b"else")) == IdConflict(7)
@@ -229,7 +229,7 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
 
 
 # --- how much is kept -----------------------------------------------------------------------------
-def bound(keep: Keep, *, head: int = 1000, now_ms: int = 10**9) -> Excess:
+def bound(keep: RetentionLimits, *, head: int = 1000, now_ms: int = 10**9) -> Excess:
     """A log with an entry each second, of a byte each."""
     return upto(
         keep,
@@ -245,30 +245,37 @@ def bound(keep: Keep, *, head: int = 1000, now_ms: int = 10**9) -> Excess:
 @pytest.mark.parametrize(
     ("keep", "expected"),
     [
-        (Keep(), 0),
-        (Keep(messages=400), 600),
-        (Keep(messages=2000), 0),
-        (Keep(bytes=300), 700),
-        (Keep(messages=400, bytes=300), 700),
-        (Keep(messages=1), 994),  # those of the last five seconds are on their way to readers
-        (Keep(age_s=950), 49),
-        (Keep(age_s=500), AT_ONCE),  # a tenth in one pass
+        (RetentionLimits(), 0),
+        (RetentionLimits(messages=400), 600),
+        (RetentionLimits(messages=2000), 0),
+        (RetentionLimits(bytes=300), 700),
+        (RetentionLimits(messages=400, bytes=300), 700),
+        (
+            RetentionLimits(messages=1),
+            994,
+        ),  # those of the last five seconds are on their way to readers
+        (RetentionLimits(age_s=950), 49),
+        (RetentionLimits(age_s=500), AT_ONCE),  # a tenth in one pass
     ],
 )
-def test_how_much_is_kept(keep: Keep, expected: int) -> None:
+def test_how_much_is_kept(keep: RetentionLimits, expected: int) -> None:
     assert bound(keep) == (expected, expected == AT_ONCE, True)
 
 
 def test_a_clock_that_jumps_removes_a_tenth_in_one_pass() -> None:
     year_ms = 365 * 86_400_000
-    assert bound(Keep(age_s=86_400), now_ms=10**9 + year_ms) == (AT_ONCE, True, True)
-    assert bound(Keep(age_s=86_400), head=100_000, now_ms=10**9 + year_ms) == (10_000, True, True)
-    last = bound(Keep(age_s=1), head=1, now_ms=10**9 + year_ms)
+    assert bound(RetentionLimits(age_s=86_400), now_ms=10**9 + year_ms) == (AT_ONCE, True, True)
+    assert bound(RetentionLimits(age_s=86_400), head=100_000, now_ms=10**9 + year_ms) == (
+        10_000,
+        True,
+        True,
+    )
+    last = bound(RetentionLimits(age_s=1), head=1, now_ms=10**9 + year_ms)
     assert last == (0, False, True), "the last one stays"
 
 
 def test_the_stricter_of_two() -> None:
-    assert stricter(Keep(0, 5, 7), Keep(3, 4, 0)) == (3, 4, 7)
+    assert stricter(RetentionLimits(0, 5, 7), RetentionLimits(3, 4, 0)) == (3, 4, 7)
 
 
 def test_what_a_log_is_measured_by(tmp_path: Path, reader: RemovalReader) -> None:
@@ -277,23 +284,23 @@ def test_what_a_log_is_measured_by(tmp_path: Path, reader: RemovalReader) -> Non
     for n in range(1, 2001):
         partition.append([message(n, b"x" * 1000)], NOW_MS + n * 1000)
     now_ms = NOW_MS + 2_001_000
-    assert reader.removable(LOG, Keep(messages=500), now_ms, 0).upto == 1500
-    assert reader.removable(LOG, Keep(age_s=1950), now_ms, 0).upto == 50
+    assert reader.removable(LOG, RetentionLimits(messages=500), now_ms, 0).upto == 1500
+    assert reader.removable(LOG, RetentionLimits(age_s=1950), now_ms, 0).upto == 50
     size = len(reader.read_back(LOG, 2001, 1, PAGE_BYTES).rows[0][1])
-    assert reader.removable(LOG, Keep(bytes=size * 300 + 5), now_ms, 0).upto == pytest.approx(
-        1700, abs=2
-    )
-    assert reader.removable("elsewhere", Keep(messages=1), now_ms, 0).upto == 0
+    assert reader.removable(
+        LOG, RetentionLimits(bytes=size * 300 + 5), now_ms, 0
+    ).upto == pytest.approx(1700, abs=2)
+    assert reader.removable("elsewhere", RetentionLimits(messages=1), now_ms, 0).upto == 0
 
 
 def test_erased_messages_make_room_for_older_ones(tmp_path: Path, reader: RemovalReader) -> None:
     """Which were not removed yet when they were counted."""
     partition = open_partition(tmp_path)
     places = append(partition, *(offer(n, Kind.MESSAGE, b"x", log=LOG) for n in range(1, 21)))
-    assert reader.removable(LOG, Keep(messages=5), NOW_MS + 10**6, 0).upto == 15
+    assert reader.removable(LOG, RetentionLimits(messages=5), NOW_MS + 10**6, 0).upto == 15
     append(partition, offer(21, Kind.REDACTION, b"", places[15], log=LOG))
     append(partition, offer(22, Kind.REDACTION, b"", places[17], log=LOG))
-    assert reader.removable(LOG, Keep(messages=5), NOW_MS + 10**6, 0).upto == 13
+    assert reader.removable(LOG, RetentionLimits(messages=5), NOW_MS + 10**6, 0).upto == 13
     partition.close()
 
 
@@ -301,10 +308,10 @@ def test_messages_are_counted_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever is written and removed meanwhile, and however little is read at a time."""
-    monkeypatch.setattr(newest, "ENTRIES_LEAST", 60)
+    monkeypatch.setattr(message_counter, "ENTRIES_LEAST", 60)
     partition = open_partition(tmp_path)
     chosen = random.Random(20)
-    counted, counters = Newest(unpack_entry), itertools.count(2)
+    counted, counters = MessageCounter(unpack_entry), itertools.count(2)
     first = append(partition, offer(1, Kind.MESSAGE, b"first", log=LOG))[0]
     living, floor = [first], 0
     for turn in range(400):
@@ -319,19 +326,19 @@ def test_messages_are_counted_and_nothing_else(
         while len(living) > 1 and chosen.random() < 0.3:
             gone = living.pop(chosen.randrange(len(living) - 1))
             append(partition, offer(next(counters), Kind.REDACTION, b"", gone, log=LOG))
-        monkeypatch.setattr(newest, "ENTRIES_PER_STEP", chosen.choice((1, 3, 1000)))
+        monkeypatch.setattr(message_counter, "ENTRIES_PER_STEP", chosen.choice((1, 3, 1000)))
         for _ in range(1000):
             with contextlib.closing(RemovalReader(tmp_path / "00.sqlite", counted)) as reader:
-                excess = reader.removable(LOG, Keep(messages=most), NOW_MS + 10**6, 0)
+                excess = reader.removable(LOG, RetentionLimits(messages=most), NOW_MS + 10**6, 0)
                 kept = reader.read(LOG, reader.floor(LOG), 10**6, 10**9).rows
             if excess.counted:
                 break
         stay = [row for row in kept if row[0] > excess.upto]
-        many = len(kept) > max(60, most * newest.ENTRIES_PER_MESSAGE)
+        many = len(kept) > max(60, most * message_counter.ENTRIES_PER_MESSAGE)
         expected = min(most, sum(unpack_entry(packed).kind == Kind.MESSAGE for _, packed in kept))
         found = sum(unpack_entry(packed).kind == Kind.MESSAGE for _, packed in stay)
         assert found == expected or (found < expected and many), turn
-        assert len(stay) <= max(60, most * newest.ENTRIES_PER_MESSAGE)
+        assert len(stay) <= max(60, most * message_counter.ENTRIES_PER_MESSAGE)
         last = chosen.choice((0, 0, 0, 0, excess.upto, excess.upto, kept[-1][0] - 3))
         removed(partition, last)
         floor = max(floor, last)

@@ -370,12 +370,14 @@ def tells_too_much(_: WorkerContext) -> None:
 
 def removes_too_much(_: WorkerContext) -> None:
     """Retention keeps fewer messages than it should."""
-    from relay.store.keeping import Excess, Keep
     from relay.store.removal_reader import RemovalReader
+    from relay.store.retention import Excess, RetentionLimits
 
     removable = RemovalReader.removable
 
-    def looking(self: RemovalReader, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
+    def looking(
+        self: RemovalReader, log: str, keep: RetentionLimits, now_ms: int, grace_ms: int
+    ) -> Excess:
         few = keep._replace(messages=min(keep.messages, 1))
         return removable(self, log, few, now_ms, grace_ms)
 
@@ -410,24 +412,24 @@ def keeps_pages(_: WorkerContext) -> None:
 
 def anybody_edits(_: WorkerContext) -> None:
     """Whose a message is, is not looked at."""
-    from relay.chat import about
+    from relay.chat import relations
     from relay.store import decide
 
-    refusal = about.refusal
+    refusal = relations.refusal
 
-    def judging(*args: object, **more: object) -> about.Refusal:
+    def judging(*args: object, **more: object) -> relations.Refusal:
         found = refusal(*args, **more)  # type: ignore[arg-type]
-        return about.Refusal.NONE if found is about.Refusal.NOT_ALLOWED else found
+        return relations.Refusal.NONE if found is relations.Refusal.NOT_ALLOWED else found
 
     decide.refusal = judging  # type: ignore[attr-defined]
 
 
 def reacts_to_the_erased(_: WorkerContext) -> None:
     """What was erased can still be talked about."""
-    from relay.chat import about
+    from relay.chat import relations
     from relay.chat.entries import Kind
 
-    about.WHAT[Kind.REACTION] |= {Kind.ERASED}
+    relations.WHAT[Kind.REACTION] |= {Kind.ERASED}
 
 
 def copies_places(_: WorkerContext) -> None:

@@ -160,7 +160,7 @@ def test_a_pause_of_the_commits_ends_by_itself(tmp_path: Path) -> None:
             assert len(held) == 2
             alice.send(FIRST, "two")
             alice.send(SECOND, "two")
-            assert Steered(server).go_on(held) is False
+            assert Steered(server).resume(held) is False
             alice.send(FIRST, "three")
 
 
@@ -169,7 +169,7 @@ def test_a_pause_of_as_many_workers_as_there_can_be(tmp_path: Path) -> None:
     with Relay(tmp_path / "data") as relay:
         server: Server = locate(None, str(relay.data), None)
         held = [[number, 2**32, "f" * 16] for number in range(WORKERS_MAX)]
-        assert Steered(server).go_on(held) is False
+        assert Steered(server).resume(held) is False
         for wrong in (5, [5], [["x", 1, ""]], [[float("inf"), 1, ""]]):
             with pytest.raises(CommandError, match="held: expected what was answered"):
                 server.ask("go-on", held=wrong)
@@ -248,7 +248,7 @@ def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Pa
         renamed = {name if one == log else one: file for one, file in whole.items()}
         assert "a file that no backup has" in restored_with(files=renamed)
     for wrong in (-1, 10**18, 10**30, "now"):
-        assert "it is no backup's description" in restored_with(made_ms=wrong)
+        assert "it is not a backup's description" in restored_with(made_ms=wrong)
     assert "format 2" in restored_with(format=2)
     os.mkfifo(made / "pipe")
     (made / "endless").symlink_to("/dev/zero")

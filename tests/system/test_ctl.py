@@ -223,7 +223,7 @@ def test_it_is_found_by_its_data_wherever_its_sockets_are(tmp_path: Path, short_
     ("option", "why"),
     [
         ("--data={0}/none", "no relay runs there: there is no directory {0}/none; name its data"),
-        ("--data={0}", "no relay runs there: {0} is no relay's data directory; name its data"),
+        ("--data={0}", "no relay runs there: {0} is not a relay's data directory; name its data"),
         ("--socket={0}/none", "no relay answers at {0}/none; without --socket it is found by"),
     ],
 )
@@ -273,6 +273,11 @@ def test_top(relay: Relay) -> None:
             terminal.shows("square")
             terminal.press("q")
             assert terminal.ends() == 0
+        with Terminal("ctl", "--data", str(relay.data), "top", "--interval", "0.2") as terminal:
+            terminal.shows("BUSIEST ROOM")
+            terminal.process.terminate()
+            assert terminal.ends() == -signal.SIGTERM
+            assert "\x1b[?1049l" in terminal.text, "its own screen is left"
     finally:
         stop.set()
         thread.join()

@@ -311,7 +311,7 @@ def test_a_directory_of_an_older_owner_is_refused_with_what_mends_it(home: Path)
         ({"server.agent_user": AGENT}, "server.user is not"),
         ({"server.user": "nobody-of-this-name"}, "there is no user"),
         ({"server.user": "root"}, "is root"),
-        ({"server.user": RELAY, "server.agent_user": RELAY}, "separates nothing"),
+        ({"server.user": RELAY, "server.agent_user": RELAY}, "must be two different users"),
         ({"server.user": 2**32 - 1}, "is at most 4294967294"),
         ({"server.user": RELAY, "server.agent_user": "9" * 5000}, "is at most 4294967294"),
     ],

@@ -89,7 +89,7 @@ def test_a_socket_that_cannot_be_listened_on_ends_the_start(tmp_path: Path) -> N
         "os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')"
     )
     relay = Relay(tmp_path / "data", launcher=launcher)
-    with pytest.raises(Exception, match="socket 3 is no listening stream socket"):
+    with pytest.raises(Exception, match="socket 3 is not a listening stream socket"):
         relay.start()
     relay.close()
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from relay.chat.accounts.links import LINK_BYTES_MAX
 from relay.chat.entries import packable
-from relay.codec import Unknown
+from relay.codec import VALUES_PER_STEP, Unknown
 from relay.errors import EnvelopeError
 from relay.wire.envelopes import (
     Account,
@@ -63,6 +63,7 @@ from relay.wire.packing import (
     unpack_client,
     unpack_entry,
     unpack_server,
+    unpacking,
 )
 
 Unpack = Callable[[bytes], list[Any]]
@@ -363,6 +364,21 @@ def test_an_unknown_operation_is_bound_to_the_rules_for_all(unpack: Unpack) -> N
         refused(packb(11, *fields), unpack)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("op", [Op.WHO, 20])
+def test_values_of_an_envelope_of_a_client(op: int, count: int) -> None:
+    """Elements of all its arrays: 1024, not one more. Of a server's its bytes are the bound."""
+    known = [1, "lobby"] if op == Op.WHO else []
+    many = [[0] * 24] * 24, [[0] * 24] * 15  # 600 and 375 with their own elements
+    left = 1024 - 600 - 375 - (1 + len(known) + 4) - 24
+    assert len(unpack_client(packb(op, *known, *many, [0] * 24, [0] * left) * count)) == count
+    too_much = packb(op, *known, *many, [0] * 24, [0] * (left + 1))
+    refused(too_much * count, unpack_client)
+    refused(pack(Who(1, "lobby")) + too_much, unpack_client)
+    if op == 20:
+        assert unpack_server(too_much * count) == [Unknown(20)] * count
+
+
 @pytest.mark.parametrize("row", [["bob"], ["bob", "Bob", 1], ["bob", "Bob", None]])
 def test_a_row_of_a_roster_has_exactly_its_elements(row: list[object]) -> None:
     good = packb(Op.ROSTER, "lobby", 1, 2, 2, [["bob", "Bob"]], [])
@@ -395,6 +411,23 @@ def test_envelopes_in_one_record() -> None:
 def test_order_is_kept() -> None:
     envelopes = [Send("lobby", n, 0, "", bytes((n,))) for n in range(1, 50)]
     assert unpack_client(b"".join(map(pack, envelopes))) == envelopes
+
+
+def test_a_record_of_many_is_unpacked_in_steps() -> None:
+    """By what they hold, not by how many they are; and in the end there are all of them."""
+    small = [Who(n, "lobby") for n in range(1, 1001)]
+    nested_ones = packb(99, *[nested(7)] * 23) * 100
+    for content, values, expected in (
+        (b"".join(map(pack, small)), 3, small),
+        (nested_ones, 24 + 23 * 6, [Unknown(99)] * 100),
+    ):
+        parts = unpacking(content)
+        while not parts.done:
+            before = len(parts.messages)
+            used = parts.go_on()
+            assert used == values * (len(parts.messages) - before)
+            assert used < VALUES_PER_STEP + values
+        assert parts.messages == expected
 
 
 def test_one_bad_among_good_ends_all() -> None:

@@ -1,4 +1,4 @@
-"""What requests about accounts answer, packed."""
+"""The answers to requests about accounts, packed."""
 
 from __future__ import annotations
 

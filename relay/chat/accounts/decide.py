@@ -94,13 +94,13 @@ def register(
         if not reservation.admits(request.token_hash, now_ms):
             if reservation.is_for(request.token_hash):
                 raise Refused(Reason.INVITATION_NEEDED, "the invitation to this name has expired")
-            raise Refused(Reason.INVITATION_NEEDED, "this name is kept for who has its invitation")
+            raise Refused(Reason.INVITATION_NEEDED, "this name needs the invitation made for it")
         return Created(request.link, reservation.operator, request.token_hash)
     if looks_alike:
         raise Refused(Reason.LOOKS_ALIKE, "this name looks like one that exists")
     if request.token_hash and not request.invited:
         # Said on an open server as well: it may have been to make an operator of the account.
-        raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid, or not any more")
+        raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid, or no longer valid")
     if not request.invited and policy.registration != "open":
         if policy.registration == "closed":
             raise Refused(Reason.REGISTRATION_CLOSED, CLOSED)

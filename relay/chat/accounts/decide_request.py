@@ -1,4 +1,4 @@
-"""What becomes of a request about an account or an invitation: an event to be stored, an answer."""
+"""Decides about a request on an account or an invitation: an event to store, or an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the logs of accounts and of invitations hold: one event is the body of one system entry."""
+"""The events in the logs of accounts and invitations: each is the body of one system entry."""
 
 from __future__ import annotations
 
@@ -170,3 +170,12 @@ def unpack(body: bytes) -> Event:
         EnvelopeError: it is none.
     """
     return cast("Event", _SCHEMA.unpack(body)[0])
+
+
+_RESERVED: Final = pack(Reserved(bytes(links.HASH_BYTES), 0, False))[:-2][: -links.HASH_BYTES]
+"""How the body of each begins."""
+
+
+def may_be_reset(packed: bytes) -> bool:
+    """Tell whether an entry, as it is packed, may be a ``Reserved``: a look that costs little."""
+    return _RESERVED in packed

@@ -1,4 +1,4 @@
-"""What a person wants: who may write to them, whom they block, who sees when they were here."""
+"""A user's preferences: who may write to them, who is blocked, who sees when they were here."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def block(account: Account, handle: str, root: bytes) -> Blocked | None:
     if (handle, root) in account.blocked:
         return None
     if handle == account.handle:
-        raise Refused(Reason.BAD_REQUEST, "nobody can block themselves")
+        raise Refused(Reason.BAD_REQUEST, "you cannot block yourself")
     if len(account.blocked) >= BLOCKED_MAX or account.version >= CHANGES_MAX:
         raise Refused(Reason.LIMIT, f"at most {BLOCKED_MAX} people are blocked")
     return Blocked(handle, root)

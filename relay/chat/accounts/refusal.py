@@ -1,4 +1,4 @@
-"""Why something about an account is refused; each home and each tool reports it in its own way."""
+"""Why a request about an account is refused; each home and each tool reports it in its own way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be asked about an account or an invitation, and how it travels.
+"""The requests about an account or an invitation, and how they travel.
 
 Between client and server (the content of ACCOUNT), between workers, and from a tool that works on a
 data directory, it is the same: a msgpack array ``[number, field, ...]``. Who may ask what is

@@ -1,4 +1,4 @@
-"""The state of an account as bytes, so that not all of a long log has to be folded again."""
+"""The packed state of an account, so that a long log need not be folded again."""
 
 from __future__ import annotations
 

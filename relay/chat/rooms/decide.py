@@ -118,7 +118,7 @@ def may_begin(actor: Actor, *, anyone_creates: bool) -> Refused | None:
     """Return why somebody may not begin a room; None: they may."""
     if anyone_creates or actor.operator:
         return None
-    return Refused(Reason.NOT_ALLOWED, "only operators begin rooms on this server")
+    return Refused(Reason.NOT_ALLOWED, "only operators create rooms on this server")
 
 
 def _create(room: Room, request: Create, context: Context) -> Event | None:
@@ -171,7 +171,7 @@ def _about_room(room: Room, request: Change, context: Context) -> tuple[Event | 
             if role is Role.NONE:
                 return None, 0
             if role is Role.OWNER and room.owners == 1:
-                raise Refused(Reason.BAD_REQUEST, "the only owner: make somebody else one first")
+                raise Refused(Reason.BAD_REQUEST, "the last owner: make somebody else owner first")
             return events.Left(), 0
         case Depart():
             return None if role_of(room, actor) is Role.NONE else events.Left(), 0
@@ -190,7 +190,7 @@ def _about_person(room: Room, request: Change, handle: str, context: Context) ->
     role = person.role if person.root == subject else Role.NONE
     own = handle == actor.handle
     if rank(room, actor) <= rank_of(role) and not (own and isinstance(request, SetRole)):
-        same = "that is yourself" if own else "this person has as much to say here as you"
+        same = "that is yourself" if own else "this person's role is not below yours"
         raise Refused(Reason.NOT_ALLOWED, same)
     event = _person_event(room, request, person, role, context)
     if event is not None:
@@ -210,7 +210,7 @@ def _person_event(
                 raise Refused(Reason.BAD_REQUEST, "that role cannot be given to this person")
             _check_not_banned(person)
             if role is Role.OWNER and room.owners == 1 and not context.actor.operator:
-                raise Refused(Reason.BAD_REQUEST, "the only owner: make somebody else one first")
+                raise Refused(Reason.BAD_REQUEST, "the last owner: make somebody else owner first")
             if role is Role.NONE:
                 _check_space(room, member=True)
             return events.RoleSet(handle, subject, wanted)
@@ -263,7 +263,7 @@ def _until_ms(now_ms: int, seconds: int) -> int:
 
 def _check_seen(subject_seq: int, seen: int) -> None:
     if subject_seq > seen:
-        raise Refused(Reason.CHANGED, "somebody has changed that meanwhile: look again")
+        raise Refused(Reason.CHANGED, "somebody else has changed that meanwhile: look again")
 
 
 def _check_not_banned(person: Person) -> None:
@@ -273,9 +273,9 @@ def _check_not_banned(person: Person) -> None:
 
 def _check_space(room: Room, *, member: bool) -> None:
     if member and sum(one.role is not Role.NONE for one in room.people.values()) >= MEMBERS_MAX:
-        raise Refused(Reason.LIMIT, f"the room has {MEMBERS_MAX} members and takes no more")
+        raise Refused(Reason.LIMIT, f"the room has {MEMBERS_MAX} members, which is the limit")
     if sum(one.matters for one in room.people.values()) >= PEOPLE_MAX:
-        raise Refused(Reason.LIMIT, f"the room knows {PEOPLE_MAX} people and takes no more")
+        raise Refused(Reason.LIMIT, f"the room knows {PEOPLE_MAX} people, which is the limit")
 
 
 def _check_text(text: str) -> None:

@@ -1,4 +1,4 @@
-"""What may be asked about a room, and how it travels.
+"""The requests about a room, and how they travel.
 
 From clients (the content of ROOM) and between workers it is the same: a msgpack array ``[number,
 seen, field, ...]``. ``seen`` is the seq of the last control entry of the room that the asker has

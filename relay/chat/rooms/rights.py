@@ -164,7 +164,7 @@ def redaction_refusal(room: Room, actor: Actor, author: str, *, own: bool) -> Re
         return refused
     person = room.people.get(author)
     if person is not None and rank(room, actor) <= rank_of(person.role):
-        return Refused(Reason.NOT_ALLOWED, "this person has as much to say here as you")
+        return Refused(Reason.NOT_ALLOWED, "this person's role is not below yours")
     return None
 
 

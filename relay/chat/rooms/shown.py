@@ -1,4 +1,4 @@
-"""The answers to Show and List: what is told of a room."""
+"""The answers to Show and List: the public state of a room."""
 
 from __future__ import annotations
 

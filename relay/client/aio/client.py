@@ -123,7 +123,7 @@ class Client(AsyncOwn):
             await self._close(0.0)
             return
         await self._close(CLOSE_S)
-        self._pump.untold.tell()
+        self._pump.unreported.raise_first()
 
     async def connect(self, timeout: float = CONNECT_S) -> None:
         """Connect and log in.
@@ -137,11 +137,12 @@ class Client(AsyncOwn):
             NoDeviceKey: the name needs a key.
             UsageError: the key's file.
             ClientError: the login was refused, or the server does not speak the protocol.
+            RuntimeError: it was connected in another event loop.
         """
         timeout = arguments.seconds("timeout", timeout)
         state, pump = self._state, self._pump
-        self._started = True
         pump.start()
+        self._started = True
         until = pump.clock() + timeout
         try:
             while state.state not in (State.ONLINE, State.CLOSED):
@@ -173,10 +174,12 @@ class Client(AsyncOwn):
         looked, are a WARNING in the log; where an ``async with`` ends, the first failure is raised.
         """
         await self._close(arguments.seconds("timeout", timeout))
-        self._pump.untold.warn()
+        self._pump.unreported.warn()
 
     async def _close(self, timeout: float) -> None:
         state, pump = self._state, self._pump
+        if pump.close_elsewhere():
+            return
         try:
             with contextlib.suppress(TimeoutError):
                 if pump.started:

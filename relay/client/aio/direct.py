@@ -1,4 +1,4 @@
-"""What a client can do about entries, and about whom it hears: edits, marks, blocks."""
+"""Calls of a client about single entries and people: edits, reactions, marks, blocks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The outcomes of sends and posts, to come: futures."""
+"""Futures for the outcomes of sends and posts."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Post(Sending):
     message is on its way, and its outcome can still be asked for.
     """
 
-    told = False
+    retrieved = False
     """True once its program waits for the outcome, or has looked at it."""
 
     def __await__(self) -> Generator[Any, None, Stored]:
-        self.told = True
+        self.retrieved = True
         if self.done():
             return self.result()
         return (yield from asyncio.shield(self).__await__())
@@ -36,15 +36,15 @@ class Post(Sending):
         self, fn: Callable[[Self], object], /, *, context: Context | None = None
     ) -> None:
         """Call ``fn`` with this once the outcome is known, as futures do."""
-        self.told = True
+        self.retrieved = True
         super().add_done_callback(fn, context=context)
 
     def result(self) -> Stored:
         """Return the outcome, as futures do."""
-        self.told = self.told or self.done()
+        self.retrieved = self.retrieved or self.done()
         return super().result()
 
     def exception(self) -> BaseException | None:
         """Return the error or None, as futures do."""
-        self.told = self.told or self.done()
+        self.retrieved = self.retrieved or self.done()
         return super().exception()

@@ -130,7 +130,7 @@ class BlockingClient(BlockingOwn):
             self._close(0.0)
             return
         self._close(CLOSE_S)
-        self._pump.untold.tell()
+        self._pump.unreported.raise_first()
 
     def connect(self, timeout: float = CONNECT_S) -> None:
         """Connect and log in.
@@ -177,7 +177,7 @@ class BlockingClient(BlockingOwn):
         looked, are a WARNING in the log; where a ``with`` ends, the first failure is raised.
         """
         self._close(arguments.seconds("timeout", timeout))
-        self._pump.untold.warn()
+        self._pump.unreported.warn()
 
     def _close(self, timeout: float) -> None:
         pump = self._pump

@@ -1,5 +1,5 @@
 # Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
-"""What a client can do about entries, and about whom it hears: edits, marks, blocks."""
+"""Calls of a client about single entries and people: edits, reactions, marks, blocks."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
-"""What a client can do with all that is its person's own: take it away, or erase it."""
+"""Calls of a client about all of its user's own data: exporting and erasing it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, cast
 
-from relay.client import own_data
+from relay.client import arguments, own_data
 from relay.client.blocking.direct import BlockingDirect
 from relay.client.blocking.rooms import BlockingRooms
 from relay.client.closes import DeviceRevoked
@@ -45,9 +45,7 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
         """
         self._check_started()
         own = OwnRooms(rooms)
-        server = self.server_id
-        assert server is not None
-        steps = self._found(own, own.exported(self.name, server), timeout)
+        steps = self._found(own, own.exported(lambda: (self.name, self.server_id)), timeout)
         with contextlib.closing(steps):
             for found in steps:
                 yield cast("OwnData", found)
@@ -73,15 +71,15 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
             timeout: seconds, for each of many questions; None: no limit.
 
         Raises:
-            Refused: NotAllowed, for a guest; ...
+            Refused: NotAllowed, for a guest, and, at the end, for the only operator; ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
         self._check_started()
         done = Deleted(0, 0)
         own = OwnRooms(rooms)
-        if erase_messages:
-            for found in self._found(own, own.erased(self.name), timeout):
+        if arguments.flag("erase_messages", erase_messages):
+            for found in self._found(own, own.erased(lambda: self.name), timeout):
                 done = cast("Deleted", found)
         with contextlib.suppress(DeviceRevoked):  # the end of this session, before the answer
             self._ask(own_data.delete(), timeout)

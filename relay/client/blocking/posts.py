@@ -1,4 +1,4 @@
-"""The outcomes of calls and posts, to come."""
+"""Future-like objects for the outcomes of calls and posts."""
 
 from __future__ import annotations
 
@@ -71,15 +71,15 @@ class Pending(Generic[Result]):
 class BlockingPost(Pending[Stored]):
     """The outcome of a ``post``, to come. ``flush`` reports a failure."""
 
-    __slots__ = ("told",)
+    __slots__ = ("retrieved",)
 
     def __init__(self, pump: Waits, *, reported: bool = False) -> None:
         super().__init__(pump, reported=reported)
-        self.told = False
+        self.retrieved = False
         """True once its program has looked at the outcome."""
 
     def exception(self, timeout: float | None = None) -> ClientError | None:
         """Return the error of a call that has failed, or None. Waits and raises as ``result``."""
         error = super().exception(timeout)
-        self.told = True
+        self.retrieved = True
         return error

@@ -24,7 +24,7 @@ from relay.client.options import DIAL_S, READ_BYTES, REST_READS_MAX, WORK_ATTEMP
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
-from relay.client.untold import Untold
+from relay.client.unreported import UnreportedFailures
 from relay.errors import UsageError
 from relay.wire.messages import Work
 
@@ -66,7 +66,7 @@ class Pump:
         """Posts that have not left."""
         self.failed_post: ClientError | None = None
         """The first failure of a send that nobody was told of."""
-        self.untold = Untold()
+        self.unreported = UnreportedFailures()
         """The failures of posts at which the program has not looked."""
 
     @property
@@ -212,7 +212,7 @@ class Pump:
             if answer.reported and isinstance(result, ClientError):
                 self.failed_post = self.failed_post or result
                 if isinstance(answer, BlockingPost):
-                    self.untold.add(answer, result)
+                    self.unreported.add(answer, result)
         if self.state.login.take_unused_key(self.state.error):
             self.state.options.key_choice.unused()
         seen = self.state.seen()

@@ -1,4 +1,4 @@
-"""Who is served next, and who is turned away, when more handshakes arrive than RSA can do. Pure.
+"""A fair, bounded queue of handshakes for RSA. Pure.
 
 Fair by source: each source (an IPv4 address, an IPv6 /64) has a queue of its own, and they are
 served in turn. Over the limit the newest request of the longest queue goes, so a storm from one

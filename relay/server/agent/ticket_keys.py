@@ -1,4 +1,4 @@
-"""The keys that seal tickets: made here, pushed to the workers, in memory only."""
+"""The keys that seal tickets: generated here, pushed to the workers, in memory only."""
 
 from __future__ import annotations
 

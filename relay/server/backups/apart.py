@@ -1,7 +1,7 @@
-"""A backup and a data directory lie apart: neither is in the other, by whatever path.
+"""Refuses a backup inside a data directory, and a data directory inside a backup, by any path.
 
-A backup within its own data directory is lost with it, and is on the way of each copy of it. A data
-directory within a backup makes of it what was never made.
+A backup inside its own data directory would be lost with it, and be part of every copy of it. A
+data directory inside a backup would change what the backup holds.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ class Running(Protocol):
     def pause(self) -> object:
         """Hold all commits, for some milliseconds. Raises RelayError: not now."""
 
-    def go_on(self, held: Any) -> bool:  # noqa: ANN401  # what ``pause`` returned
+    def resume(self, held: Any) -> bool:  # noqa: ANN401  # what ``pause`` returned
         """End that; return whether no commit was begun meanwhile. Raises RelayError."""
 
 
@@ -138,7 +138,7 @@ def _checked(copies: dict[int, Path]) -> list[LogContents]:
         for index, copy in copies.items():
             found += checked_logs(copy, unpack=unpack_entry, partition=index)
     except StoreError as error:
-        raise StartError(f"what was to be backed up is damaged: {error}") from None
+        raise StartError(f"the data to be backed up is damaged: {error}") from None
     return found
 
 
@@ -197,7 +197,7 @@ class _Moment:
         try:
             self._take(snapshots)
         finally:
-            quiet = running.go_on(held)
+            quiet = running.resume(held)
         self.held_ms = round((time.monotonic() - began) * 1000, 1)
         return quiet
 

@@ -37,7 +37,7 @@ def verify(backup: Path) -> Manifest:
     except StoreError as error:
         raise StartError(f"backup {backup}: {error}") from None
     if total(held) != found.contents:
-        raise StartError(f"backup {backup}: its messages are not those that its description names")
+        raise StartError(f"backup {backup}: its messages do not match its manifest")
     return found
 
 

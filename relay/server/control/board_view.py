@@ -1,4 +1,4 @@
-"""What the control process sees of the others: their rows of the scoreboards, at one moment."""
+"""The control process's view of the scoreboards at one moment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One moment in all partitions: every worker holds its commits for a few milliseconds, or none.
+"""Pauses the commits of all workers for some milliseconds: a moment of one state, or none.
 
 ``relay backup create`` asks for it. The workers end the pause by themselves, whatever becomes of
 this process and of the one that asked.

@@ -1,4 +1,4 @@
-"""What ``relay ctl`` can ask: from the scoreboards, from the workers, of the supervisor."""
+"""The requests of ``relay ctl``: answered from the scoreboards, the workers and the supervisor."""
 
 from __future__ import annotations
 

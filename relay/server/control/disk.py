@@ -1,4 +1,4 @@
-"""What the data directory takes of the disk, and what is left: asked of the kernel, by name."""
+"""Disk usage of the data directory, and what is free: asked of the kernel."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Three questions, three answers: does it live, may clients be sent here, how far behind is it.
+"""Liveness, readiness and lag, as three questions with three answers.
 
 - ``/livez``: this process answers, so the supervisor lives (nobody outlives it). Whoever restarts
   what does not answer here restarts the right thing.

@@ -1,4 +1,4 @@
-"""What a process takes of the machine, as the kernel tells everybody."""
+"""Resource usage of a process, from the kernel."""
 
 from __future__ import annotations
 

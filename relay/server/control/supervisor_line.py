@@ -1,4 +1,4 @@
-"""What the control process asks of the supervisor: one question at a time, over a socket pair.
+"""The control process's requests to the supervisor: one at a time, over a socket pair.
 
 The pair is older than this process and outlives it, so an answer may be to a question of the one
 before: each carries its question's number.

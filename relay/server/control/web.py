@@ -1,4 +1,4 @@
-"""What the control process answers over HTTP. Loaded with the first connection."""
+"""The HTTP endpoints of the control process. Loaded with the first connection."""
 
 from __future__ import annotations
 

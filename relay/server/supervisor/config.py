@@ -1,4 +1,4 @@
-"""What a supervisor is given."""
+"""The configuration of a supervisor."""
 
 from __future__ import annotations
 

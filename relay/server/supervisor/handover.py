@@ -1,4 +1,4 @@
-"""What a supervisor gives to the one that takes over from it: the two may be of other versions.
+"""The data that a supervisor passes to its successor: the two may be of different versions.
 
 The next one is a child of the present one. They talk over a socket pair, a JSON object a message.
 First comes a ``Handover``; the descriptors in it are inherited. Then the next one reports that it

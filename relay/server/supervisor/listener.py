@@ -116,7 +116,7 @@ def _bind_unix(path: Path) -> socket.socket:
             reason = (
                 "another program listens there"
                 if path.is_socket()
-                else "there is a directory, or a file that is no socket; remove it, or choose"
+                else "there is a directory, or a file that is not a socket; remove it, or choose"
                 " another path"
             )
         raise StartError(f"cannot listen on unix:{path}: {reason or error}") from None

@@ -1,4 +1,4 @@
-"""How many lines of the log were lost, in all processes: told once a line can be written again."""
+"""Reports how many log lines were lost, in all processes, once lines can be written again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How this program is started once more, from what is on the disk by then."""
+"""The command that starts the version of this program that is on the disk by now."""
 
 from __future__ import annotations
 

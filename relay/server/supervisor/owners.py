@@ -1,4 +1,4 @@
-"""Which process owns which partition, and how the number of these processes changes."""
+"""Which process owns which partition, and how the number of owners changes."""
 
 from __future__ import annotations
 

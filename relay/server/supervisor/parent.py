@@ -1,4 +1,4 @@
-"""The process that was started first, after an upgrade: it stays as the parent of what serves.
+"""The first process after an upgrade: it stays as the parent of the serving supervisor.
 
 Whoever has started it (a shell, a container, a program like supervisord) knows no other process: it
 passes signals on, and ends with the exit code of the server, whichever version that is by then.

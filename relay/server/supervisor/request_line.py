@@ -1,4 +1,4 @@
-"""What the control process asks of the supervisor, over a socket pair, answered at once."""
+"""Requests of the control process to the supervisor, over a socket pair, answered at once."""
 
 from __future__ import annotations
 

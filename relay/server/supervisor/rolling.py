@@ -1,9 +1,10 @@
-"""An upgrade worker by worker, on either side: who decides about the workers that run.
+"""A rolling upgrade, on either side: which supervisor controls the workers that run.
 
-The next version is lent them: it starts its own beside them, on the same scoreboard, and has the
-others leave one after the other, as a rolling restart has. They stay children of the server before,
-which tells it of their ends. If it ends before all are its own, its workers end with it, and the
-server before decides again: of what is left of its own, and of the places of those that have gone.
+The old supervisor lends its workers to the next version, which starts its own beside them, on the
+same scoreboard, and stops the old ones one by one, as a rolling restart does. They stay children of
+the old supervisor, which reports when they exit. If the next version dies before all workers are
+its own, its workers die with it, and the old supervisor takes control again: of its workers that
+are left, and of the slots of those that are not.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import Upgrade
 
 SHOW_S: Final = 1.0
-"""So often the one that decides shows that it runs."""
+"""Interval at which the supervisor in control shows that it is alive."""
 
 
 class Lending:
-    """What this server does while the next one decides about its workers."""
+    """The old supervisor's side."""
 
     def __init__(
         self, state: State, owners: Owners, boards: Mapping[str, Scoreboard], upgrade: Upgrade
@@ -37,12 +38,12 @@ class Lending:
 
     @property
     def possible(self) -> bool:
-        """Whether it can begin: nobody is on the way in or out."""
+        """Whether it can begin: no worker is starting or stopping."""
         owners = self._state.owners
         return not any(child.phase is Phase.STARTING or child.leave_by_s for child in owners)
 
     def begin(self, now: float) -> None:
-        """Let the next server decide."""
+        """Give the next supervisor control."""
         state = self._state
         state.lent = True
         for child in state.owners:
@@ -51,7 +52,7 @@ class Lending:
         self._upgrade.lend([(child.index, child.pid, child.generation) for child in ready], now)
 
     def look(self) -> None:
-        """Send the signals that the next server wants to have sent."""
+        """Send the signals that the next supervisor has requested."""
         for pid, number in self._upgrade.take_kills():
             for child in self._state.owners:
                 if child.pid == pid:
@@ -60,12 +61,12 @@ class Lending:
 
     @property
     def finished(self) -> bool:
-        """Whether the next server has its own workers in all places, and this one none."""
+        """Whether all slots have workers of the next supervisor, and this one has none left."""
         return self._state.lent and self._upgrade.finished and not self.to_leave
 
     @property
     def to_leave(self) -> int:
-        """How many of this server's workers are there still, while the next one decides."""
+        """How many of this supervisor's workers are left, while the next one is in control."""
         return sum(bool(child.pid) for child in self._state.owners) if self._state.lent else 0
 
     def exited(self, child: Child, now: float) -> None:

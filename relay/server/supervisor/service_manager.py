@@ -1,4 +1,4 @@
-"""The service manager that started the server: what it is told, and the sockets that it gives.
+"""The service manager that started the server: notifications to it, and sockets from it.
 
 systemd's protocols, sd_notify(3) and sd_listen_fds(3). Without one of its variables nothing is told
 and nothing given.
@@ -98,7 +98,7 @@ def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:
     """Return the listening sockets that were given to this process, and take them out.
 
     Raises:
-        StartError: one is no listening stream socket.
+        StartError: one is not a listening stream socket.
     """
     pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
     names = environ.pop("LISTEN_FDNAMES", "").split(":")
@@ -115,7 +115,7 @@ def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:
         except OSError as error:
             raise StartError(f"the service manager's socket {fd}: {error.strerror}") from None
         if sock.type != socket.SOCK_STREAM or not listens:
-            raise StartError(f"the service manager's socket {fd} is no listening stream socket")
+            raise StartError(f"the service manager's socket {fd} is not a listening stream socket")
         sock.setblocking(False)
         if number < len(names) and names[number] == CONTROL_NAME and control is None:
             control = sock

@@ -1,4 +1,4 @@
-"""Which process gets which share of what is shared out. Pure."""
+"""Divides resources between processes. Pure."""
 
 from __future__ import annotations
 

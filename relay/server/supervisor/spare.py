@@ -1,4 +1,4 @@
-"""A process that has loaded a program and waits for a place: one that dies is replaced at once.
+"""A standby process that has loaded a program, and takes the slot of one that dies.
 
 Loading takes most of a worker's start. The spare owns nothing and answers nobody, and has no more
 rights than a worker.

@@ -1,4 +1,4 @@
-"""From one version of the server to the next: what the supervisor does of it, on either side."""
+"""The supervisor's part in an upgrade from one version to the next, on either side."""
 
 from __future__ import annotations
 

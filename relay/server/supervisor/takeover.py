@@ -1,4 +1,4 @@
-"""Taking over from the supervisor that runs, as the next one sees it.
+"""Taking over from a running supervisor: the successor's side.
 
 Until the one before has given everything away, each process of a role that ``waits`` stands at a
 gate: a pipe that becomes readable. A failure up to there ends this server alone, and what it prints

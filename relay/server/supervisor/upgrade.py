@@ -1,4 +1,4 @@
-"""Letting another version take over, as the supervisor that runs sees it.
+"""Letting another version take over: the running supervisor's side.
 
 The program on the disk is started as a child, with all sockets. It gets ready beside the server
 that runs, up to the partitions, which have one writer. If it does not get ready it is gone, the log

@@ -1,4 +1,4 @@
-"""Values in groups, most of which have one member: no dict is made for that one.
+"""A multimap whose groups mostly have one member: no dict is made for that one.
 
 A dict takes about 200 bytes, and a worker has one group for each connection in several places.
 """

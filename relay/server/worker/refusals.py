@@ -1,4 +1,4 @@
-"""What a worker's budgets have refused: counted by budget, logged at most once in a while."""
+"""Counts what the budgets of a worker have refused, and logs it at most once in a while."""
 
 from __future__ import annotations
 

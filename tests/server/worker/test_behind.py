@@ -9,7 +9,7 @@ import asyncio
 import pytest
 
 from relay import limits
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.delivery import stalled
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import (
@@ -172,14 +172,14 @@ async def test_operations_that_wait_are_held_as_bytes(single: Cluster) -> None:
     client = await TestClient.login(worker, "client")
     await client.join(LOG)
     session = single.session("client")
-    session.reading.hold(Hold.REQUEST)
+    session.reading.pause(Pause.REQUEST)
     for _ in range(10):
         client.send_envelopes(*[Who(n, LOG) for n in range(1, 1001)])
     session.stream.resume_reading()  # as if all of it had been in one read
     reader = session._connection._reader
     await until(lambda: reader.pending > 10 * 2000, "all records")
     assert not session.reading._pending
-    session.reading.release(Hold.REQUEST)
+    session.reading.resume(Pause.REQUEST)
     await client.expect(Members, count=10_000)
 
 

@@ -18,11 +18,11 @@ from relay.chat.rooms.rights import Actor
 from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.accounts import Account, Accounts
 from relay.server.worker.connection.admission import Admission, Verdict
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.ledger import IDLE_MAX
 from relay.server.worker.connection.received import ReceivedBytes
+from relay.server.worker.connection.source_usage import Source, Sources
 from relay.server.worker.connection.spending import Refusal, spending
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.connection.token_bucket import TokenBucket
@@ -79,122 +79,122 @@ def test_a_clock_that_stands_still_gives_nothing() -> None:
 
 
 # --- who comes in -------------------------------------------------------------------------------
-class FakeGuest:
-    def __init__(self, account: Account, *, silent: bool = True) -> None:
-        self.account = account
+class FakeConnection:
+    def __init__(self, source: Source, *, silent: bool = True) -> None:
+        self.source = source
         self.silent = silent
 
     def make_room(self) -> None:
         raise AssertionError("the rule only names who goes")
 
 
-def account(name: str, *, exempt: bool = False) -> Account:
-    made = Account(name, limits())
+def source_named(name: str, *, exempt: bool = False) -> Source:
+    made = Source(name, limits())
     made.loopback = made.exempt = exempt
     return made
 
 
-def guests(admission: Admission, *entering: FakeGuest) -> None:
-    for guest in entering:
-        assert admission.admit(guest.account) == Verdict(True)
-        admission.enter(guest)
+def enter_all(admission: Admission, *entering: FakeConnection) -> None:
+    for one in entering:
+        assert admission.admit(one.source) == Verdict(True)
+        admission.enter(one)
 
 
 def test_the_oldest_silent_one_makes_room() -> None:
     admission = Admission(100, limits(unauthenticated=16))
-    busy = FakeGuest(account("a"), silent=False)
-    old, *others = [FakeGuest(account(f"b{n}")) for n in range(15)]
-    guests(admission, busy, old, *others)
+    busy = FakeConnection(source_named("a"), silent=False)
+    old, *others = [FakeConnection(source_named(f"b{n}")) for n in range(15)]
+    enter_all(admission, busy, old, *others)
     assert not admission.closed()
-    new = account("c")
+    new = source_named("c")
     assert admission.admit(new) == Verdict(True, Budget.UNAUTHENTICATED, old)
-    assert admission.guests == 15, "it is counted no more"
-    assert old.account.guests == 0
+    assert admission.unauthenticated == 15, "it is counted no more"
+    assert old.source.unauthenticated == 0
     admission.leave(old)  # its socket is closed: nothing more happens
-    assert admission.guests == 15
+    assert admission.unauthenticated == 15
 
 
 def test_who_waits_for_the_server_keeps_the_slot() -> None:
     admission = Admission(100, limits(unauthenticated=16))
-    guests(admission, *(FakeGuest(account(f"a{n}"), silent=False) for n in range(16)))
+    enter_all(admission, *(FakeConnection(source_named(f"a{n}"), silent=False) for n in range(16)))
     assert admission.closed()
-    assert admission.admit(account("b")) == Verdict(False, Budget.UNAUTHENTICATED)
+    assert admission.admit(source_named("b")) == Verdict(False, Budget.UNAUTHENTICATED)
 
 
 def test_a_source_pays_with_its_own() -> None:
     admission = Admission(100, limits(unauthenticated=16, unauthenticated_per_source=2))
-    oldest, source = FakeGuest(account("a")), account("b")
-    first, second = FakeGuest(source, silent=False), FakeGuest(source)
-    guests(admission, oldest, first, second)
+    oldest, source = FakeConnection(source_named("a")), source_named("b")
+    first, second = FakeConnection(source, silent=False), FakeConnection(source)
+    enter_all(admission, oldest, first, second)
     assert admission.admit(source) == Verdict(True, Budget.UNAUTHENTICATED_PER_SOURCE, second)
-    admission.enter(FakeGuest(source, silent=False))
+    admission.enter(FakeConnection(source, silent=False))
     assert admission.admit(source) == Verdict(False, Budget.UNAUTHENTICATED_PER_SOURCE)
-    exempt = account("127.0.0.1", exempt=True)
-    guests(admission, *(FakeGuest(exempt) for _ in range(10)))
+    exempt = source_named("127.0.0.1", exempt=True)
+    enter_all(admission, *(FakeConnection(exempt) for _ in range(10)))
 
 
 def test_members_have_slots_of_their_own() -> None:
     admission = Admission(2, limits(unauthenticated=16, connections_per_source=1))
-    source, exempt = account("a"), account("127.0.0.1", exempt=True)
-    one, two = FakeGuest(source), FakeGuest(exempt)
-    guests(admission, one, two)
+    source, exempt = source_named("a"), source_named("127.0.0.1", exempt=True)
+    one, two = FakeConnection(source), FakeConnection(exempt)
+    enter_all(admission, one, two)
     assert admission.login_refusal(source) is None
     admission.log_in(one)
     assert admission.login_refusal(source) is Budget.CONNECTIONS_PER_SOURCE
     assert admission.login_refusal(exempt) is None
     admission.log_in(two)
-    assert admission.guests == 0
-    assert admission.login_refusal(account("b")) is Budget.CONNECTIONS
+    assert admission.unauthenticated == 0
+    assert admission.login_refusal(source_named("b")) is Budget.CONNECTIONS
     admission.log_out(one)
-    assert (admission.members, admission.guests) == (1, 1)
+    assert (admission.authenticated, admission.unauthenticated) == (1, 1)
     assert admission.login_refusal(source) is None
     admission.leave(one)
-    assert (source.members, source.guests) == (0, 0)
+    assert (source.authenticated, source.unauthenticated) == (0, 0)
 
 
 # --- sources ------------------------------------------------------------------------------------
 def test_a_source_is_remembered_while_it_has_spent() -> None:
     now = [0.0]
-    accounts = Accounts(
+    sources = Sources(
         limits(send_bytes_per_s_per_source=100, rooms_per_minute_per_source=6), lambda: now[0]
     )
-    first = accounts.open("192.0.2.7")
-    assert accounts.open("::ffff:192.0.2.7") is first
-    accounts.close(first)
+    first = sources.open("192.0.2.7")
+    assert sources.open("::ffff:192.0.2.7") is first
+    sources.close(first)
     sent = first.sent(0.0)
     assert sent is not None
     sent.take(1000, 0.0)
-    accounts.close(first)
-    accounts.sweep()
-    assert accounts.open("192.0.2.7") is first, "a new connection gives no new burst"
-    accounts.close(first)
+    sources.close(first)
+    sources.sweep()
+    assert sources.open("192.0.2.7") is first, "a new connection gives no new burst"
+    sources.close(first)
     now[0] = 10.0
-    accounts.sweep()
-    assert len(accounts) == 0
-    assert accounts.open("192.0.2.7") is not first
+    sources.sweep()
+    assert len(sources) == 0
+    assert sources.open("192.0.2.7") is not first
 
 
 def test_addresses_of_one_network_are_one_source() -> None:
-    accounts = Accounts(limits(), lambda: 0.0)
-    assert accounts.open("2001:db8::1") is accounts.open("2001:db8::2:3")
-    assert accounts.open("2001:db8::1") is not accounts.open("2001:db8:0:1::1")
+    sources = Sources(limits(), lambda: 0.0)
+    assert sources.open("2001:db8::1") is sources.open("2001:db8::2:3")
+    assert sources.open("2001:db8::1") is not sources.open("2001:db8:0:1::1")
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "127.3.2.1", "::1", "::ffff:127.0.0.1"])
 def test_loopback_is_exempt_if_so_set(peer: str) -> None:
-    assert Accounts(limits(loopback_exempt=True), lambda: 0.0).open(peer).exempt
-    assert not Accounts(limits(), lambda: 0.0).open(peer).exempt
+    assert Sources(limits(loopback_exempt=True), lambda: 0.0).open(peer).exempt
+    assert not Sources(limits(), lambda: 0.0).open(peer).exempt
 
 
 def test_sources_that_have_spent_are_bounded() -> None:
-    accounts = Accounts(limits(), lambda: 0.0)
+    sources = Sources(limits(), lambda: 0.0)
     for number in range(IDLE_MAX + 10):
-        one = accounts.open(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
+        one = sources.open(f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}")
         rooms = one.rooms(0.0)
         assert rooms is not None
         rooms.take(1, 0.0)
-        accounts.close(one)
-    assert len(accounts) == IDLE_MAX
+        sources.close(one)
+    assert len(sources) == IDLE_MAX
 
 
 # --- spending -----------------------------------------------------------------------------------
@@ -210,7 +210,7 @@ class Owning:
 
 def test_what_is_refused_costs_nothing() -> None:
     """Of four buckets the fullest one decides, and none is charged for what another refuses."""
-    accounts = Accounts(
+    sources = Sources(
         given := limits(
             send_bytes_per_s=1000,
             send_bytes_per_s_per_source=1_000_000,
@@ -219,7 +219,7 @@ def test_what_is_refused_costs_nothing() -> None:
         ),
         lambda: 0.0,
     )
-    source = accounts.open("192.0.2.7")
+    source = sources.open("192.0.2.7")
     looked: list[str] = []
 
     def exists(log: str) -> bool:
@@ -244,8 +244,8 @@ def test_what_is_refused_costs_nothing() -> None:
 def test_a_room_that_is_created_again_is_paid_for() -> None:
     """Each has an epoch of its own, for ever. What is sent to it then costs no room."""
     given = limits(rooms_per_minute=2, rooms_per_minute_per_source=100)
-    accounts = Accounts(given, lambda: 0.0)
-    one = spending(accounts.open("192.0.2.7"), None, given, lambda _: True, Owning(0))
+    sources = Sources(given, lambda: 0.0)
+    one = spending(sources.open("192.0.2.7"), None, given, lambda _: True, Owning(0))
     assert one is not None
     assert [one.room("a", 0.0), one.refusal("a", 10, 0.0), one.room("a", 0.0)] == [None] * 3
     refused = one.room("a", 0.0)
@@ -273,9 +273,9 @@ def test_a_room_that_is_created_again_is_paid_for() -> None:
 )
 def test_who_is_not_bounded_costs_nothing(given: dict[str, Any], bounded: bool) -> None:
     settings = limits(**given)
-    accounts = Accounts(settings, lambda: 0.0)
-    account = accounts.open("127.0.0.1")
-    found = spending(account, None, settings, lambda _: True, Owning(0))
+    sources = Sources(settings, lambda: 0.0)
+    source = sources.open("127.0.0.1")
+    found = spending(source, None, settings, lambda _: True, Owning(0))
     assert (found is not None) is bounded
 
 
@@ -286,16 +286,16 @@ def test_an_account_pays_for_all_its_connections() -> None:
         send_bytes_per_s_per_user=100, send_mib_per_day_per_user=0, rooms_per_minute_per_user=2,
         rooms_per_user=5, work_per_s_per_user=10,
     )  # fmt: skip
-    accounts, users = Accounts(given, lambda: now[0]), Users(given, lambda: now[0])
+    sources, users = Sources(given, lambda: now[0]), Users(given, lambda: now[0])
     owning = Owning(3)
     phone, desk = (
-        spending(accounts.open(peer), users.open("ann"), given, lambda _: False, owning)
+        spending(sources.open(peer), users.open("ann"), given, lambda _: False, owning)
         for peer in ("192.0.2.7", "192.0.2.8")
     )
     assert phone is not None
     assert desk is not None
     other = spending(
-        accounts.open("192.0.2.8"), users.open("bob"), given, lambda _: False, Owning(0)
+        sources.open("192.0.2.8"), users.open("bob"), given, lambda _: False, Owning(0)
     )
     assert other is not None
 
@@ -338,7 +338,7 @@ def test_a_day_has_its_own_bound() -> None:
     given = limits(send_bytes_per_s_per_user=0, send_mib_per_day_per_user=1)
     users = Users(given, lambda: 0.0)
     one = spending(
-        Accounts(given, lambda: 0.0).open("192.0.2.7"), users.open("ann"),
+        Sources(given, lambda: 0.0).open("192.0.2.7"), users.open("ann"),
         given, lambda _: True, Owning(0),
     )  # fmt: skip
     assert one is not None

@@ -159,12 +159,12 @@ async def test_many_sources_share_few_slots_before_login(
         for n in range(10):
             await talk(worker, f"alice{n}")
             assert held(visitors) >= 15 - n, "whoever came in took the place of one"
-        assert worker.parts.budgets.admission.members == 10
+        assert worker.parts.budgets.admission.authenticated == 10
         assert count(worker, Budget.UNAUTHENTICATED) >= 44
         for visitor in visitors:
             visitor.leave()
         await until(lambda: worker._acceptor.count == 10, "the visitors' end")
-        assert worker.parts.budgets.admission.guests == 0
+        assert worker.parts.budgets.admission.unauthenticated == 0
 
 
 async def test_who_never_says_hello_is_told_when_it_makes_room(tmp_path: Path) -> None:
@@ -230,9 +230,9 @@ async def test_a_full_worker_answers_overloaded(
         # The name was given back; and who comes again takes the place of its own ghost.
         again = await TestClient.login(worker, "idle7", secret=idle[7].secret, source="127.0.0.9")
         await idle[7].until(lambda: idle[7].closed, "the ghost's end")
-        assert worker.parts.budgets.admission.members == 20
+        assert worker.parts.budgets.admission.authenticated == 20
         again.transport.abort()
-        await until(lambda: worker.parts.budgets.admission.members == 19, "a free slot")
+        await until(lambda: worker.parts.budgets.admission.authenticated == 19, "a free slot")
         await talk(worker, "late0")
 
 
@@ -245,7 +245,7 @@ async def test_one_source_has_a_share_of_the_logins(tmp_path: Path) -> None:
         assert count(worker, Budget.CONNECTIONS_PER_SOURCE) == 1
         await talk(worker, "other")
         clients[0].transport.abort()
-        await until(lambda: worker.parts.budgets.admission.members == 3, "a slot to be free")
+        await until(lambda: worker.parts.budgets.admission.authenticated == 3, "a slot to be free")
         await TestClient.login(worker, "late", source="127.0.0.9")
 
 
@@ -518,7 +518,7 @@ async def test_joins_are_counted_by_source(tmp_path: Path) -> None:
         assert count(worker, Budget.JOINS_PER_SOURCE) == 1
         assert worker._status._row.get("joins") == 4
         clients[0].transport.abort()
-        await until(lambda: worker.parts.budgets.accounts.joins == 1, "its joins to end")
+        await until(lambda: worker.parts.budgets.sources.joins == 1, "its joins to end")
         for log in ("room-b", "room-c", "room-d"):
             await clients[1].join(log)
         other = await TestClient.login(worker, "other")
@@ -639,16 +639,16 @@ async def test_a_reserve_of_disk_is_kept(
 
 
 # --- all together -----------------------------------------------------------------------------
-async def test_accounts_are_forgotten(tmp_path: Path) -> None:
+async def test_sources_are_forgotten(tmp_path: Path) -> None:
     """A source that has spent nothing leaves nothing; a worker that was flooded is as before."""
     async with one_worker(tmp_path, rooms_per_minute_per_source=1000) as worker:
-        accounts = worker.parts.budgets.accounts
+        sources = worker.parts.budgets.sources
         visitors = [await Visitor.come(worker, f"127.0.2.{n}") for n in range(1, 31)]
-        await until(lambda: len(accounts) == 30, "all to be known")
+        await until(lambda: len(sources) == 30, "all to be known")
         for visitor in visitors:
             visitor.leave()
-        await until(lambda: len(accounts) == 0, "all to be forgotten")
-        assert worker.parts.budgets.admission.guests == 0
+        await until(lambda: len(sources) == 0, "all to be forgotten")
+        assert worker.parts.budgets.admission.unauthenticated == 0
         assert worker._acceptor.count == 0
 
 

@@ -62,12 +62,12 @@ async def test_sends_wait_while_the_home_is_dead_and_are_bounded(cluster: Cluste
     partition = partition_of(LOG)
     await until(lambda: other.parts.forward._bytes[partition] > 100_000, "the credit to be used")
     session = cluster.session("writer")
-    await until(lambda: session.reading.holds, "the client to be stopped")
+    await until(lambda: session.reading.pauses, "the client to be stopped")
     held = other.parts.forward._bytes[partition]
     assert held < 1_000_000, "beyond the credit only what one read brought"
     await cluster.start(home.index)
     await writer.acked(LOG, 600)
-    assert not session.reading.holds
+    assert not session.reading.pauses
     assert other.parts.forward._bytes[partition] == 0
 
 
@@ -83,15 +83,15 @@ async def test_small_sends_use_up_the_credit_too(cluster: Cluster) -> None:
     await cluster.kill(home.index)
     flooding.send_envelopes(*[Send(LOG, n, 0, "", b"") for n in range(2, 602)])
     session = cluster.session("flooding")
-    await until(lambda: session.reading.holds, "who floods to be stopped")
+    await until(lambda: session.reading.pauses, "who floods to be stopped")
     assert session.sends.count < 300
     writer.send(LOG, 2, 20)
     await until(lambda: cluster.session("writer").sends.count == 19, "what is little to be taken")
-    assert not cluster.session("writer").reading.holds
+    assert not cluster.session("writer").reading.pauses
     await cluster.start(home.index)
     await flooding.acked(LOG, 601)
     await writer.acked(LOG, 20)
-    assert not session.reading.holds
+    assert not session.reading.pauses
 
 
 async def test_a_home_that_is_away_for_long_is_busy(cluster: Cluster) -> None:
@@ -141,7 +141,7 @@ async def test_the_window_of_one_connection(cluster: Cluster) -> None:
         writer.send_envelopes(*content[start : start + 1000])
     await writer.acked(LOG, 5000)
     session = cluster.session("writer")
-    assert not session.reading.holds
+    assert not session.reading.pauses
     assert session.sends.count == session.sends.bytes == 0
 
 
@@ -284,7 +284,7 @@ async def test_ends_in_the_middle_of_anything(single: Cluster) -> None:
     await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
     await until(lambda: not worker.parts.feeds.by_log, "all feeds gone")
     parts = worker.parts
-    assert parts.services.budgets.admission.members == 0
+    assert parts.services.budgets.admission.authenticated == 0
     assert not parts.claims._claims
     assert not parts.names._held
     await until(lambda: not parts.rosters._logs, "the roster to end")

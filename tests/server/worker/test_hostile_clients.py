@@ -15,7 +15,7 @@ import pytest
 from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.worker.connection import commands
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import UNITS, UNITS_PER_TURN
 from relay.server.worker.connection.session import Session
 from relay.server.worker.connection.stages import Stage
@@ -31,6 +31,9 @@ UNBOUNDED = Limits(waste_per_s=0)
 """Nobody rests: how a flood takes its turn while it is served is what is tested here."""
 UNKNOWN = msgpack.packb([99]) * 1023
 """A record of operations that nobody knows: 1,023 in 2 KiB."""
+NESTED_COUNT = 390
+NESTED = msgpack.packb([99, *[[[[[[[[]]]]]]]] * 23]) * NESTED_COUNT
+"""As many empty arrays in arrays as a record takes: 10 ms of work in one go."""
 
 
 @asynccontextmanager
@@ -88,6 +91,33 @@ async def _garbage_takes_its_turn(single: Cluster, visits: list[int]) -> None:
     assert not worker.parts.services.schedule.waiting
 
 
+async def test_a_long_record_is_unpacked_a_part_at_a_time(tmp_path: Path) -> None:
+    """And is held until then, as what was received is; who sends it waits for its turns."""
+    async with Cluster(tmp_path, 1, limits=UNBOUNDED) as single:
+        flood = await TestClient.login(single.workers[0], "flood")
+        reading = single.session("flood").reading
+        flood.transport.write(flood.sealed(NESTED))
+        async with asyncio.timeout(DEADLINE_S):  # for some ms alone: look in each iteration
+            while reading._unpacking is None:
+                await asyncio.sleep(0)
+        assert 0 < len(reading._unpacking.messages) < NESTED_COUNT
+        assert reading.held > len(NESTED)
+        await flood.expect(Error, count=NESTED_COUNT)
+
+
+async def test_nothing_of_an_illegal_record_is_done(tmp_path: Path) -> None:
+    """However much of it was unpacked before what is illegal."""
+    async with Cluster(tmp_path, 1, limits=UNBOUNDED) as single:
+        flood = await TestClient.login(single.workers[0], "flood")
+        known = len(flood.received)
+        flood.transport.write(flood.sealed(NESTED[: -len(NESTED) // NESTED_COUNT] + b"\x80"))
+        await until(lambda: flood.lost, "the end")
+        assert flood.closed is not None
+        assert flood.closed.code == CloseCode.PROTOCOL
+        assert len(flood.received) == known
+        assert single.workers[0].parts.services.schedule.busy == 0
+
+
 async def test_many_small_records_take_their_turn(tmp_path: Path) -> None:
     """Records of nothing but pings are work, too: they are opened a share at a time."""
     async with Cluster(tmp_path, 1, limits=UNBOUNDED) as single:
@@ -126,12 +156,12 @@ async def _who_was_held_up_goes_on_in_turn(single: Cluster, visits: list[int]) -
         client.transport.write(client.sealed(UNKNOWN))
     await until(lambda: all(reading._pending for reading in readings), "all of it")
     for reading in readings:
-        reading.hold(Hold.REQUEST)
+        reading.pause(Pause.REQUEST)
     await until(lambda: not queued.waiting, "all to be held up")
     queued.slice_s = 0.0
     visits[:] = [0]
     for reading in readings:
-        reading.release(Hold.REQUEST)
+        reading.resume(Pause.REQUEST)
     assert 0 < sum(visits) <= UNITS_PER_TURN + max(UNITS.values())
     assert queued.waiting == len(readings)
     for client in clients:

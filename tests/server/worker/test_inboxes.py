@@ -13,7 +13,7 @@ from relay.chat.entries import Kind, Submission
 from relay.server.worker.home import account_logs
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.home.inboxes import Inbox, Inboxes
-from relay.store.newest import Newest
+from relay.store.message_counter import MessageCounter
 from relay.store.reader import SqliteReader
 from relay.store.removal_reader import RemovalReader
 from relay.wire.packing import unpack_entry
@@ -35,7 +35,7 @@ def test_an_account_is_removed_though_that_was_noted(tmp_path: Path) -> None:
     """A Relay that noted the account after its removal did not note by which entry."""
     partition = open_partition(tmp_path)
     append(partition, *(entry(n, event) for n, event in enumerate(HAPPENED, 1)))
-    reader = RemovalReader(partition.path, Newest(unpack_entry))
+    reader = RemovalReader(partition.path, MessageCounter(unpack_entry))
     assert Inboxes().of(reader, INBOX) == Inbox((0, 0, 0), 4)
     account = accounts.folded(Account("alice"), HAPPENED)
     assert account.removed

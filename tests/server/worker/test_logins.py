@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -367,6 +368,30 @@ async def test_only_operators_change_others(cluster: Cluster) -> None:
     assert isinstance(await ask(operator, 50, requests.Promote(True), "alice"), Done)
     assert isinstance(await ask(operator, 51, requests.Promote(False), "alice"), Done)
     await ended(alice, CloseCode.KICKED)
+
+
+async def test_the_only_operator_stays_one(cluster: Cluster) -> None:
+    """Until there is another one who can log in."""
+    opera = await an_operator(cluster)
+    await TestClient.login(cluster.workers[0], "alice")
+    numbers = itertools.count(100)
+
+    async def is_kept() -> None:
+        for end in (requests.Promote(False), requests.Disable(), requests.Remove()):
+            answer = await ask(opera, next(numbers), end, "opera")
+            assert isinstance(answer, Error), end
+            assert answer.code == ErrorCode.NOT_ALLOWED
+            assert "the only operator" in answer.text
+
+    await is_kept()
+    await ask(opera, next(numbers), requests.Add(bytes(32), 2**60, True), "walter")
+    await is_kept()  # who waits for an invitation is none yet
+    await ask(opera, next(numbers), requests.Promote(True), "alice")
+    await ask(opera, next(numbers), requests.Disable(), "alice")
+    await is_kept()  # nor is who cannot log in
+    await ask(opera, next(numbers), requests.Enable(), "alice")
+    assert isinstance(await ask(opera, next(numbers), requests.Promote(False), "opera"), Done)
+    await ended(opera, CloseCode.KICKED)
 
 
 async def test_who_is_no_operator_any_more_is_somebody_still(cluster: Cluster) -> None:

@@ -225,7 +225,7 @@ async def test_hello_refused(single: Cluster) -> None:
     client.send_envelopes(hello(client.connection, client.spki, "alice", client.secret))
     await _ended_with(client, CloseCode.PROTOCOL)
     await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
-    assert worker.parts.services.budgets.admission.members == 0
+    assert worker.parts.services.budgets.admission.authenticated == 0
     assert not worker.parts.claims._claims
 
 

@@ -25,7 +25,8 @@ from relay.server.worker.process.pace import (
     Pace,
     timer_s,
 )
-from relay.wire.envelopes import Ack, Error, Welcome
+from relay.wire.envelopes import Ack, Error, History, Page, Welcome
+from tests.support.cluster import until
 from tests.support.pair import server_key
 from tests.support.workers import Cluster, LocalAgent, TestClient
 
@@ -127,6 +128,14 @@ def test_newcomers_begin_with_a_part() -> None:
     assert pace.part == 1.0
 
 
+def test_newcomers_beside_another_crowd_are_a_part_of_it() -> None:
+    """Or else those who ask without end would have the newcomers' part."""
+    pace = Pace()
+    for _ in range(20):
+        pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST, CROWD_LEAST)
+    assert pace.part == LEAST
+
+
 def test_rests_are_as_long_as_a_timer_can_do() -> None:
     """Those that would be shorter are added up: none is lost."""
     pace = Pace()
@@ -190,6 +199,29 @@ async def test_who_asks_for_little_does_not_wait_for_the_rests(tmp_path: Path) -
         pace.part = 1.0
         for flood in floods:  # nobody is forgotten in a rest
             await flood.expect(Error, count=RECORDS * 1023)
+
+
+async def test_pages_of_the_crowd_wait_in_its_rests(tmp_path: Path) -> None:
+    """Who asks for one page gets it meanwhile; who asks for many counts as one of the crowd."""
+    async with Cluster(tmp_path, 1) as single:
+        worker = single.workers[0]
+        turn, schedule = worker.parts.turn, worker.parts.services.schedule
+        honest, greedy = [await TestClient.login(worker, name) for name in ("honest", "greedy")]
+        honest.send(LOG, 1)
+        await honest.acked(LOG, 1)
+        for client in (honest, greedy):
+            await client.join(LOG)
+        turn.pace.until = time.monotonic() + 600.0
+        greedy.send_envelopes(*[History(n, LOG, False, 0, 10) for n in range(1, 41)])
+        await until(lambda: worker.parts.catchup.crowd, "the request for a page")
+        honest.send_envelopes(History(1, LOG, False, 0, 10))
+        await honest.expect(Page)
+        assert not any(isinstance(one, Page) for one in greedy.received)
+        assert schedule.busy == 1
+        turn.pace.until = 0.0
+        worker.parts.wakeup.request()
+        await greedy.expect(Page, count=40)
+        await until(lambda: not schedule.busy, "all to be done")
 
 
 async def test_who_talks_does_not_wait_for_those_who_come(tmp_path: Path) -> None:

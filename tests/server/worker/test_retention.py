@@ -14,9 +14,9 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.settings import Retention as Settings
 from relay.store.checkpoint import Checkpointer
-from relay.store.keeping import Excess, Keep
-from relay.store.newest import Newest
+from relay.store.message_counter import MessageCounter
 from relay.store.removal_reader import RemovalReader
+from relay.store.retention import Excess, RetentionLimits
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, History, Join, Live, Page
@@ -222,7 +222,7 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
                 connection.execute("SELECT wait()").fetchall()
                 return []
 
-        home.retention._new_reader = lambda _: Slow(path, Newest(unpack_entry))
+        home.retention._new_reader = lambda _: Slow(path, MessageCounter(unpack_entry))
         task = asyncio.create_task(home.retention.run())
         try:
             await until(reading.is_set, "a look")
@@ -251,12 +251,14 @@ async def test_a_log_that_cannot_be_handled_stands_in_no_others_way(
         path = partition.path
 
         class Failing(RemovalReader):
-            def removable(self, log: str, keep: Keep, now_ms: int, grace_ms: int) -> Excess:
+            def removable(
+                self, log: str, keep: RetentionLimits, now_ms: int, grace_ms: int
+            ) -> Excess:
                 if log == bad:
                     raise ValueError(log)
                 return super().removable(log, keep, now_ms, grace_ms)
 
-        home.retention._new_reader = lambda _: Failing(path, Newest(unpack_entry))
+        home.retention._new_reader = lambda _: Failing(path, MessageCounter(unpack_entry))
         await look(home)
         await look(home)
         assert len(stored(home)) == 5

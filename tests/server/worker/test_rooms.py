@@ -14,16 +14,19 @@ import pytest
 from relay.bus import messages as bus
 from relay.bus.messages import Heads
 from relay.chat.accounts import invitation
+from relay.chat.accounts import requests as accounts
 from relay.chat.entries import NO_EPOCH
 from relay.chat.entries import Kind as EntryKind
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events, requests, shown
 from relay.chat.rooms.events import Kind, Role
+from relay.client.device_key import DeviceKey
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.member.reply import Reply
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import (
+    Account,
     Ack,
     Done,
     EntryMessage,
@@ -865,6 +868,54 @@ async def test_who_may_erase_is_judged_in_the_order_of_the_log(cluster: Cluster)
     assert await refused_send(bob, 3) == ErrorCode.BANNED
     assert await refused(bob, requests.Redact(of_carol.seq)) == ErrorCode.BANNED
     assert stored(home)[of_carol.seq - 1].body == of_carol.body
+
+
+async def begun_anew(cluster: Cluster, name: str) -> TestClient:
+    """Log in as who has a name after an operator's reset, with another device."""
+    token, opera = secrets.token_bytes(32), await operator(cluster)
+    reset = accounts.Reset(invitation.hash_of(token), 2**50)
+    opera.send_envelopes(Account(9, name, accounts.pack(reset)))
+    await opera.expect(Done, lambda e: e.request == 9)
+    client, key = await TestClient.connect(cluster.other(LOG)), DeviceKey.generate()
+    client.name, client.secret = name, secrets.token_bytes(16)
+    client.send_envelopes(
+        register(client.connection, client.spki, name, key, token),
+        hello(client.connection, client.spki, name, client.secret, key=key),
+    )
+    await client.expect(Welcome)
+    return client
+
+
+async def test_what_was_written_before_a_reset_is_another_accounts(cluster: Cluster) -> None:
+    """Whoever begins the name anew edits and erases none of it, in rooms and in the inbox."""
+    alice, _ = await begun(cluster)
+    before = await TestClient.login(cluster.other(LOG), "carol")
+    before.send(LOG, 1)
+    await before.acked(LOG, 1)
+    before.send_envelopes(Send("@bob", 1, 0, "text/plain", b"hush"))
+    direct = await before.acked("@carol", 1)
+    old = stored(cluster.home(LOG))[-1]
+    carol = await begun_anew(cluster, "carol")
+    edit = int(EntryKind.EDIT)
+    carol.send_envelopes(Send(LOG, 1, edit, "text/plain", b"x", old.epoch, old.seq))
+    assert await refused_send(carol, 1) == ErrorCode.NOT_ALLOWED
+    erase(carol, 1, old)
+    assert await refused_send(carol, 1) == ErrorCode.NOT_ALLOWED
+    assert await refused(carol, requests.Redact(old.seq)) == ErrorCode.NOT_ALLOWED
+    carol.send_envelopes(Send("@bob", 1, edit, "text/plain", b"x", direct.epoch, direct.seq))
+    of_inbox = await carol.expect(Refused, lambda e: e.log == "@carol")
+    assert of_inbox.code == ErrorCode.NOT_ALLOWED
+    carol.received.remove(of_inbox)
+    # What this account writes is its own; and it has the rights that it is given.
+    carol.send(LOG, 1)
+    await carol.acked(LOG, 1)
+    own = stored(cluster.home(LOG))[-1]
+    carol.send_envelopes(Send(LOG, 2, edit, "text/plain", b"mine", own.epoch, own.seq))
+    await carol.acked(LOG, 2)
+    await done(alice, requests.SetRole("carol", Role.MODERATOR))
+    erase(carol, 3, old)
+    await carol.acked(LOG, 3)
+    assert stored(cluster.home(LOG))[old.seq - 1].kind == EntryKind.ERASED
 
 
 async def test_an_operator_erases_by_number_what_they_may_not_read(cluster: Cluster) -> None:

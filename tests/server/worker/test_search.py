@@ -11,6 +11,7 @@ from relay.chat.entries import Kind
 from relay.chat.rooms import requests as rooms
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
+from relay.server.worker.connection.search import READ_PER_TURN
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.process import indexing, searches
 from relay.server.worker.process.main import TICK_S
@@ -152,6 +153,39 @@ async def test_only_what_one_may_read(tmp_path_factory: pytest.TempPathFactory) 
         held.resolve(answers[0])
         error = await bob.expect(Error, lambda error: error.request == 500)
         assert error.code == ErrorCode.NOT_A_MEMBER
+
+
+async def test_what_is_erased_while_a_page_is_read_is_not_found(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is read a few messages at a time, and told as all of them are at the end."""
+    count = 2 * READ_PER_TURN - 1
+    ann = await TestClient.login(cluster.home(ROOM), "ann")
+    ann.send_envelopes(*[Send(ROOM, n, 0, "text/plain", b"word") for n in range(1, count + 1)])
+    epoch = (await ann.acked(ROOM, count)).epoch
+    bob = await TestClient.login(cluster.other(ROOM), "bob")
+    await bob.join(ROOM)
+    await Asker(bob).indexed(count)
+    catchup = cluster.other(ROOM).parts.catchup
+    turns: list[Reply[None]] = []
+
+    def turn() -> Reply[None]:
+        turns.append(Reply())
+        return turns[-1]
+
+    monkeypatch.setattr(catchup, "turn", turn)
+    monkeypatch.setattr(catchup, "turn_of_crowd", turn)
+    bob.send_envelopes(Search(100_000, ROOM, "word", 0, 100))
+    await until(lambda: turns, "the request for a turn")
+    turns[0].resolve(None)
+    await until(lambda: len(turns) == 2, "the request for another one")
+    before = catchup.erasures
+    ann.send_envelopes(Send(ROOM, count + 1, int(Kind.REDACTION), "", b"", epoch, count))
+    await until(lambda: catchup.erasures > before, "the newest to be erased")
+    turns[1].resolve(None)
+    found = await bob.expect(Found, lambda one: one.request == 100_000)
+    assert [entry.seq for entry in found.entries] == list(range(count - 1, 0, -1))
+    assert len(turns) == 2
 
 
 async def test_ones_own_direct_messages_and_nobody_elses(cluster: Cluster) -> None:

@@ -193,7 +193,7 @@ async def test_each_operation_is_answered(town: Town, silent: Silent, how: str) 
             sent = isinstance(asked, Send)
             await until(
                 lambda: (
-                    other.parts.forward.unanswered if sent else session.reading.holds  # noqa: B023
+                    other.parts.forward.unanswered if sent else session.reading.pauses  # noqa: B023
                 ),
                 "it to wait",
             )
@@ -207,7 +207,7 @@ async def test_each_operation_is_answered(town: Town, silent: Silent, how: str) 
             continue
         assert isinstance(answer, Error | Refused), answer
         assert (answer.code, answer.arg) == (LATER, limits.RETRY_MS), (asked, answer)
-        assert not session.reading.holds
+        assert not session.reading.pauses
     assert not other.parts.queries._asked
     assert not other.parts.queries._pending
     assert not any(other.parts.forward._bytes)
@@ -236,7 +236,7 @@ async def test_each_operation_before_a_login_is_answered(
     client = await TestClient.connect(town.other)
     client.send_envelopes(BEFORE[kind](town, client))
     (session,) = [s for s in town.other.parts.connections.sessions if not s.welcomed]
-    await until(lambda: session.reading.holds, "it to wait")
+    await until(lambda: session.reading.pauses, "it to wait")
     await _seconds(town.other, within_s)
     town.other.sweeps = False  # no other deadline ends it
     if kind is Hello:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from relay.client.aio import Client
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.accounts import Account
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
+from relay.server.worker.connection.source_usage import Source
 from relay.server.worker.connection.token_bucket import WASTE_BURST_S, WASTE_OWED_S
 from relay.server.worker.connection.waste import (
     CONTROL_UNITS,
@@ -65,8 +65,8 @@ class Later:
 class Somebody:
     """A ``Waster``."""
 
-    def __init__(self, account: Account) -> None:
-        self.account = account
+    def __init__(self, source: Source) -> None:
+        self.source = source
         self.wasted: Wasted | None = None
         self.rests = False
 
@@ -95,7 +95,7 @@ class Model:
         self.later = Later()
         self.refusals = Refusals()
         self.waste = Waste(lambda: self.now, self.later, self.limits, self.refusals)
-        self.source = Account("192.0.2.1", self.limits)
+        self.source = Source("192.0.2.1", self.limits)
 
     def rest(self) -> float:
         """Wait as long as the rest is that is due next."""
@@ -155,7 +155,7 @@ def test_a_source_rests_only_where_it_wastes() -> None:
     """Many connections have no more than a few, and a neighbour who wastes nothing is not held."""
     model = Model(10, per_source=20)
     many = [Somebody(model.source) for _ in range(10)]
-    neighbour, stranger = Somebody(model.source), Somebody(Account("192.0.2.9", model.limits))
+    neighbour, stranger = Somebody(model.source), Somebody(Source("192.0.2.9", model.limits))
     for _ in range(10):
         for one in many:
             if not one.rests:
@@ -202,7 +202,7 @@ def of(single: Cluster) -> tuple[Worker, Later]:
 
 
 def rests(single: Cluster, name: str) -> bool:
-    return bool(single.session(name).reading.holds & Hold.WASTE)
+    return bool(single.session(name).reading.pauses & Pause.WASTE)
 
 
 async def let_all_go_on(later: Later, done: Callable[[], object]) -> int:
@@ -387,5 +387,5 @@ async def test_who_rests_before_the_login_makes_room_for_others(single: Cluster)
     for _ in range(1000):
         stranger.connection.ping(b"", 0.0)
     stranger._write()
-    await until(lambda: bool(session.reading.holds & Hold.WASTE), "a rest")
+    await until(lambda: bool(session.reading.pauses & Pause.WASTE), "a rest")
     assert session.silent

@@ -1,4 +1,4 @@
-"""The key that will follow the server's: which it is, and who is still to be told."""
+"""The announcement of the server's next key, and which clients still need it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What requests cost, in units of about 0.1 ms of a worker's time, and who pays for that."""
+"""The cost of requests, in units of about 0.1 ms of worker time, and charging it."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 from relay.chat import names
 from relay.chat.entries import Kind, Submission
 from relay.codec import Unknown
-from relay.server.worker.connection.about import send_about, send_direct
 from relay.server.worker.connection.charges import charged
 from relay.server.worker.connection.devices import account, devices
 from relay.server.worker.connection.history import history, who
@@ -17,6 +16,7 @@ from relay.server.worker.connection.next_key import prove
 from relay.server.worker.connection.registration import enrol, register
 from relay.server.worker.connection.rooms import room
 from relay.server.worker.connection.search import search
+from relay.server.worker.connection.special_sends import send_about, send_direct
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import (

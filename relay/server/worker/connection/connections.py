@@ -1,4 +1,4 @@
-"""All connections of a worker: who comes in, who goes, and what they hold."""
+"""All connections of a worker: accepting, closing, and what they hold."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Connections:
     def rest_s(self) -> float:
         """Tell for how long nobody should come in: who is new waits with those who ask for much."""
         rest_s = self.rests_until() - self._services.clock()
-        if self._admission.guests >= NEWCOMERS_MAX:
+        if self._admission.unauthenticated >= NEWCOMERS_MAX:
             return max(rest_s, NEWCOMERS_REST_S)
         return rest_s
 
@@ -58,25 +58,25 @@ class Connections:
         it is told so as soon as it can be.
         """
         budgets = self._services.budgets
-        account = budgets.accounts.open(peer)
-        if peer == account.source:
-            peer = account.source  # one string for all of them
-        verdict = budgets.admission.admit(account)
+        source = budgets.sources.open(peer)
+        if peer == source.name:
+            peer = source.name  # one string for all of them
+        verdict = budgets.admission.admit(source)
         if verdict.budget is not None:
-            whose = account if verdict.evicted is None else verdict.evicted.account
-            budgets.refusals.count(verdict.budget, whose.source, self._services.clock())
+            whose = source if verdict.evicted is None else verdict.evicted.source
+            budgets.refusals.count(verdict.budget, whose.name, self._services.clock())
         if verdict.evicted is not None:
             verdict.evicted.make_room()
         if not verdict.admitted:
-            budgets.accounts.close(account)
+            budgets.sources.close(source)
             return None
         stream = Stream(peer, self._services.stalled)
         self.admitted += 1
         id_ = f"{self._services.generation}-{self.admitted}"
-        session = Session(self._services, stream, account, self._operations, self._on_lost, id_)
+        session = Session(self._services, stream, source, self._operations, self._on_lost, id_)
         if exhausted:
             session.turned_away = True
-            budgets.refusals.count(Budget.DESCRIPTORS, account.source, self._services.clock())
+            budgets.refusals.count(Budget.DESCRIPTORS, source.name, self._services.clock())
         stream.attach(session, session.outbox)
         budgets.admission.enter(session)
         self.sessions.add(session)
@@ -104,7 +104,7 @@ class Connections:
         self.sessions.discard(session)
         budgets = self._services.budgets
         budgets.admission.leave(session)
-        budgets.accounts.close(session.account)
+        budgets.sources.close(session.source)
         self.on_lost()
 
 

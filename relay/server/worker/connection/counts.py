@@ -1,4 +1,4 @@
-"""What the connections of a worker count."""
+"""Counters of the connections of a worker."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import CloseCode
 
@@ -23,11 +23,11 @@ def check_deadlines(session: Session, now: float) -> None:
             session.close(CloseCode.LOGIN_TIMEOUT)
         return
     session.reading.sweep(now)
-    holds = session.reading.holds
-    if holds:  # its pongs may be among what is not read, and so is its end
-        if holds & (Hold.REQUEST | Hold.WASTE) and session.stream.peer_is_gone():
+    pauses = session.reading.pauses
+    if pauses:  # its pongs may be among what is not read, and so is its end
+        if pauses & (Pause.REQUEST | Pause.WASTE) and session.stream.peer_is_gone():
             session.abort()
-        elif holds & Hold.REQUEST:
+        elif pauses & Pause.REQUEST:
             session.requests.look()
         return
     session.channel.check_peer(now)

@@ -9,8 +9,9 @@ from relay.chat import names
 from relay.chat.accounts import answers, events, invitation, requests, snapshot
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
-from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, pays
+from relay.server.worker.connection.home_requests import asked, pass_on, turn_of
+from relay.server.worker.connection.last_operator import ends_operator, refused_as_last
 from relay.server.worker.connection.unread import refuse_unread
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_logs import AccountLogs
@@ -34,7 +35,7 @@ async def devices(session: Session, devices: Devices) -> None:
     if not names.is_handle(name):
         session.refuse(devices.request, ErrorCode.NAME_INVALID)
         return
-    await session.services.following.catchup.turn()
+    await turn_of(session)
     try:
         links = chain_of(session, name)
     except StoreError as error:
@@ -113,6 +114,9 @@ async def account(session: Session, account: Account) -> None:
         session.refuse(number, ErrorCode.NAME_INVALID)
         return
     if kind not in requests.QUESTIONS and not pays(session, number, CHANGE_UNITS):
+        return
+    ends_own = name == session.actor.handle and session.actor.operator and ends_operator(request)
+    if ends_own and await refused_as_last(session, number):
         return
     answer = await asked(session, log, session.actor, session.key_id, account.content)
     pass_on(session, number, answer)

@@ -1,4 +1,4 @@
-"""The last ends of connections of a worker, for who looks into what happened."""
+"""The last connections of a worker that ended, and why, for diagnosis."""
 
 from __future__ import annotations
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from relay import limits
 from relay.chat import names
 from relay.chat.partition import partition_of
+from relay.server.worker.connection.home_requests import turn_of
+from relay.server.worker.connection.schedule import ROWS_PER_UNIT
 from relay.server.worker.connection.unread import refuse_unread
 from relay.server.worker.member.routes import NO_HOME
 from relay.store.errors import StoreError
@@ -43,7 +45,7 @@ async def history(session: Session, history: History) -> None:
         session.refuse(history.request, ErrorCode.BAD_REQUEST)
         return
 
-    await session.services.following.catchup.turn()
+    await turn_of(session)
     if session.subscriptions.get(log) is not feed:
         session.refuse(history.request, ErrorCode.NOT_A_MEMBER)  # put out meanwhile
         return
@@ -68,6 +70,7 @@ async def history(session: Session, history: History) -> None:
     if rows:
         next_seq = rows[-1][0] if history.forward else rows[0][0]
     packed = [row[1] for row in rows]
+    session.reading.owe(len(page.rows) // ROWS_PER_UNIT)
     session.answer(pack_page(history.request, asked, next_seq, end, packed))
 
 

@@ -11,7 +11,7 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Right, refusal
 from relay.server.metrics import Budget, Resume
 from relay.server.worker.connection.unread import refuse_unread
-from relay.server.worker.room_codes import CODES
+from relay.server.worker.error_codes import ROOM_CODES
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, Joined, Left
@@ -62,7 +62,7 @@ async def join(session: Session, join: Join) -> None:
             return
         refused = refusal(feed.room, session.actor, Right.READ)
         if refused is not None:
-            session.refuse(join.request, CODES[refused.reason], 0, refused.text)
+            session.refuse(join.request, ROOM_CODES[refused.reason], 0, refused.text)
             return
         counts = session.services.counts
         try:
@@ -89,11 +89,11 @@ async def join(session: Session, join: Join) -> None:
 
 
 def _too_many(session: Session) -> bool:
-    budgets, account = session.services.budgets, session.account
+    budgets, source = session.services.budgets, session.source
     most = budgets.limits.joins_per_source
-    if not most or account.exempt or account.joins < most:
+    if not most or source.exempt or source.joins < most:
         return False
-    budgets.refusals.count(Budget.JOINS_PER_SOURCE, account.source, session.services.clock())
+    budgets.refusals.count(Budget.JOINS_PER_SOURCE, source.name, session.services.clock())
     return True
 
 

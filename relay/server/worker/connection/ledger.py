@@ -1,4 +1,4 @@
-"""Those who have connections, or have spent something of late, by name. Pure: the clock is passed.
+"""Users or sources by name, while they have connections or have spent something. No clock.
 
 What somebody has spent is kept until it is as if they had not: a new connection gives no new burst.
 """

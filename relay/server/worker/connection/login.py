@@ -58,11 +58,11 @@ async def hello(session: Session, hello: Hello) -> None:
         return
 
     budgets = services.budgets
-    budget = budgets.admission.login_refusal(session.account)
-    if budget is None and grant.root and not session.account.exempt and budgets.users.is_full(name):
+    budget = budgets.admission.login_refusal(session.source)
+    if budget is None and grant.root and not session.source.exempt and budgets.users.is_full(name):
         budget = Budget.CONNECTIONS_PER_USER
     if budget is not None:  # only now: the slot may have been that of an earlier connection of its
-        budgets.refusals.count(budget, session.account.source, services.clock())
+        budgets.refusals.count(budget, session.source.name, services.clock())
         session.close(CloseCode.OVERLOADED, services.overloaded_retry_s, detail=budget)
         return
 

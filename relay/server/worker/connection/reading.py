@@ -1,7 +1,8 @@
 """Reading one connection: what was received is processed in turn, and not while anything is held.
 
 Bytes wait as bytes. One record at a time is opened and unpacked, and its operations are run, up to
-this connection's share of a turn (``schedule``).
+this connection's share of a turn (``schedule``). A record of many operations is unpacked a part at
+a time as well, and nothing of it is run before all of it is known to be legal.
 """
 
 from __future__ import annotations
@@ -9,24 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
-    ENVELOPES_PER_UNIT,
+    ALLOWED_MOST,
     LITTLE,
     LITTLE_PER_S,
     RECORD_UNITS,
     UNITS,
     UNITS_PER_TURN,
+    VALUES_PER_UNIT,
 )
 from relay.server.worker.connection.waste import CONTROL_UNITS
 from relay.wire.envelopes import Send
 from relay.wire.events import ApplicationData, PongReceived
-from relay.wire.packing import unpack_client
+from relay.wire.packing import unpack_lone, unpacking
 
 if TYPE_CHECKING:
-    from relay.server.worker.connection.accounts import Account
+    from relay.codec import Unpacking
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
+    from relay.server.worker.connection.source_usage import Source
     from relay.server.worker.connection.waste import Waste, Wasted
     from relay.server.worker.delivery.stream import Stream
     from relay.wire.connection import Connection
@@ -35,8 +38,6 @@ if TYPE_CHECKING:
 
 ENVELOPE_BYTES: Final = 256
 """About what an unpacked envelope takes besides the bytes that it came from."""
-
-
 _NONE: Final[list[ClientEnvelope]] = []
 """No operations. Shared, and never added to."""
 
@@ -89,9 +90,9 @@ class Reading:
     """See the module's docstring. A ``schedule.Scheduled``, and a ``received.Holder``."""
 
     __slots__ = (
-        "_clock", "_connection", "_finish", "_owner", "_paused", "_pending", "_received",
-        "_record_bytes", "_running", "_schedule", "_stream", "_units", "_waste", "_worked_s",
-        "account", "held", "holds", "wasted",
+        "_busy", "_clock", "_connection", "_finish", "_owed", "_owner", "_paused", "_pending",
+        "_received", "_record_bytes", "_running", "_schedule", "_stream", "_units", "_unpacking",
+        "_waste", "_worked_s", "held", "pauses", "source", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -103,7 +104,7 @@ class Reading:
         schedule: Schedule,
         received: ReceivedBytes,
         waste: Waste,
-        account: Account,
+        source: Source,
         clock: Callable[[], float],
     ) -> None:
         """Begin with nothing.
@@ -115,7 +116,7 @@ class Reading:
             schedule: of the worker.
             received: likewise.
             waste: likewise.
-            account: of the peer's source.
+            source: of the peer.
             clock: monotonic seconds.
         """
         self._received = received
@@ -127,32 +128,38 @@ class Reading:
         self._stream = stream
         self._schedule = schedule
         self._waste = waste
-        self.account = account
+        self.source = source
         self.wasted: Wasted | None = None
         """See ``waste.Waster``."""
         self._clock = clock
-        self.holds: int = Hold.NONE
+        self.pauses: int = Pause.NONE
+        self._busy = False
+        """One of those that ``Schedule.busy`` counts."""
         self._paused = False
         """True while the socket is not read."""
         self._pending: list[ClientEnvelope] = _NONE
         """What is left of the operations of one record, the next one last. Records behind it stay
         bytes: operations take many times the room."""
+        self._unpacking: Unpacking | None = None
+        """Of the next record, if it has several operations and some are not unpacked yet."""
         self._record_bytes = 0
-        """Of that record."""
+        """Of either of them."""
         self._running = False
         """True while ``work`` runs."""
         self._finish = 0.0
         """See ``Schedule.charge``."""
         self._units = 0
-        """What ``work`` used the last time, less what was allowed since: see ``LITTLE_PER_S``."""
+        """What ``work`` used since nothing was left, less what was allowed: ``LITTLE_PER_S``."""
         self._worked_s = clock()
         """When that was."""
+        self._owed = 0
+        """Units that its requests have turned out to cost since: see ``owe``."""
 
     def received(self, data: bytes) -> None:
         """Take bytes from the peer; process them now if there is time, or else in turn."""
         self._connection.feed(data)
-        if self.holds:
-            self._pause()
+        if self.pauses:
+            self._pause_socket()
             self._note_held()
             return  # whatever it waits for goes on with this
         now = self._clock()
@@ -165,8 +172,20 @@ class Reading:
     def unpack(self, content: bytes) -> None:
         """Take the operations of a record. Raises RemoteProtocolError: it has none."""
         self._record_bytes = len(content)
-        self._pending = unpack_client(content)
-        self._pending.reverse()
+        lone = unpack_lone(content)
+        if lone is not None:
+            self._pending = lone
+        else:
+            self._unpacking = unpacking(content)
+
+    def _unpack_more(self, unpacking: Unpacking) -> int:
+        """Take some more of them; return what that has cost, in units."""
+        values = unpacking.go_on()
+        if unpacking.done:
+            self._unpacking = None
+            self._pending = unpacking.messages
+            self._pending.reverse()
+        return 1 + values // VALUES_PER_UNIT
 
     def work(self, now: float) -> None:
         """Process what was received, up to this connection's share. Raises nothing."""
@@ -175,14 +194,14 @@ class Reading:
             return
         self._running = True
         share = self._schedule.share
-        allowed = int((now - self._worked_s) * LITTLE_PER_S)
+        allowed = min(int((now - self._worked_s) * LITTLE_PER_S), ALLOWED_MOST)
         if not self._finish and share < UNITS_PER_TURN:
             share = min(share + allowed, UNITS_PER_TURN)
         units = share
         connection = self._connection
         control, drained, sending = owner.ended, False, False
         try:
-            while units > 0 and not self.holds:
+            while units > 0 and not self.pauses:
                 if self._pending:
                     envelope = self._pending.pop()
                     units -= UNITS.get(type(envelope), 1)
@@ -192,6 +211,8 @@ class Reading:
                         owner.offer_sends()  # the order of operations is kept
                         sending = False
                     owner.run(envelope)
+                elif self._unpacking is not None:
+                    units -= self._unpack_more(self._unpacking)
                 elif connection.receive_next(now):
                     events = connection.events()
                     if len(events) == 1 and type(events[0]) is ApplicationData:
@@ -203,7 +224,7 @@ class Reading:
                         owner.handle_events(events, now)
                         if not owner.ended and (not events or type(events[0]) is PongReceived):
                             self.waste(CONTROL_UNITS)
-                    units -= RECORD_UNITS + len(self._pending) // ENVELOPES_PER_UNIT
+                    units -= RECORD_UNITS
                 else:
                     drained = True
                     break
@@ -217,14 +238,16 @@ class Reading:
             self._pending = _NONE  # the empty list of each connection would be a page in all
         used = share - units
         if used:  # or else it only looked whether there is anything
-            self._units = max(used - allowed, 1)
+            used, self._owed = used + self._owed, 0
+            before = self._units if self._finish else 0
+            self._units = max(before + used - allowed, 1)
             self._worked_s = now
             if owner.newcomer:  # never counts as little
                 used = max(used, LITTLE + 1)
             elif self._units <= LITTLE:
                 used = min(used, LITTLE)
         self._finish = self._schedule.charge(self._finish, used, drained=drained)
-        if units <= 0 and not self.holds & Hold.TURN:
+        if units <= 0 and not self.pauses & Pause.TURN:
             self._wait_for_turn()
         if control:
             owner.write_pending()
@@ -234,23 +257,51 @@ class Reading:
         """What comes next is expected to be little: a login tells nothing about it."""
         self._units = 1
 
+    @property
+    def asks_much(self) -> bool:
+        """True if it is one of the crowd, by what it has had of late, and by what waits."""
+        more = self._unpacking is not None or (self._finish > 0.0 and self._connection.pending > 0)
+        return more or self._expected() + len(self._pending) > LITTLE
+
+    def owe(self, units: int) -> None:
+        """Charge what a request has turned out to cost: what is asked next is served by that."""
+        self._owed += units
+
+    def _expected(self) -> int:
+        """Return what it is likely to use: what it has had, less what was allowed since; or 0."""
+        if not self._units:
+            return 0
+        allowed = int((self._clock() - self._worked_s) * LITTLE_PER_S)
+        return max(self._units + self._owed - allowed, 1)
+
     # --- reading or not -----------------------------------------------------------------------
-    def hold(self, reason: int) -> None:
-        """Process nothing more, for one more reason (``Hold``).
+    def _set_pauses(self, pauses: int) -> None:
+        self.pauses = pauses
+        owner = self._owner
+        if owner is None:
+            return
+        busy = pauses & Pause.BUSY != 0 or (pauses & Pause.REQUEST != 0 and self.asks_much)
+        busy = busy and not owner.newcomer
+        if busy is not self._busy:
+            self._busy = busy
+            self._schedule.busy += 1 if busy else -1
+
+    def pause(self, reason: int) -> None:
+        """Process nothing more, for one more reason (``Pause``).
 
         Nor is the socket read, but for a request: its answer comes within microseconds as a rule,
         and the client waits for it. What comes meanwhile all the same ends the reading.
         """
-        self.holds |= reason
-        if reason != Hold.REQUEST:
-            self._pause()
+        self._set_pauses(self.pauses | reason)
+        if reason != Pause.REQUEST:
+            self._pause_socket()
 
-    def release(self, reason: int) -> None:
+    def resume(self, reason: int) -> None:
         """That reason is gone: if it was the last one, go on, now or in turn."""
-        if not self.holds & reason:
+        if not self.pauses & reason:
             return
-        self.holds &= ~reason
-        if not self.holds:
+        self._set_pauses(self.pauses & ~reason)
+        if not self.pauses:
             now = self._clock()
             if self._has_time(now):
                 self._resume(now)
@@ -259,17 +310,17 @@ class Reading:
 
     def take_turn(self, now: float) -> None:
         """schedule.Scheduled: go on with what was received."""
-        self.holds &= ~Hold.TURN
-        if not self.holds:
+        self._set_pauses(self.pauses & ~Pause.TURN)
+        if not self.pauses:
             self._resume(now)
 
     def _resume(self, now: float) -> None:
         self.work(now)
-        if self._paused and not self.holds:
+        if self._paused and not self.pauses:
             self._paused = False
             self._stream.resume_reading()
 
-    def _pause(self) -> None:
+    def _pause_socket(self) -> None:
         if not self._paused:
             self._paused = True
             self._stream.pause_reading()
@@ -282,9 +333,9 @@ class Reading:
 
     def _wait_for_turn(self) -> None:
         """Read nothing more until this connection's turn has come."""
-        self.hold(Hold.TURN)
+        self.pause(Pause.TURN)
         owner = self._owner
-        units = 0 if owner is not None and owner.newcomer else self._units
+        units = 0 if owner is not None and owner.newcomer else self._expected()
         self._schedule.add(self, self._finish, units)
 
     # --- what brings nothing ------------------------------------------------------------------
@@ -295,11 +346,11 @@ class Reading:
 
     def begin_rest(self) -> None:
         """waste.Waster: read nothing more."""
-        self.hold(Hold.WASTE)
+        self.pause(Pause.WASTE)
 
     def end_rest(self) -> None:
         """waste.Waster: go on, now or in turn."""
-        self.release(Hold.WASTE)
+        self.resume(Pause.WASTE)
 
     def sweep(self, now: float) -> None:
         """Called about once a second."""
@@ -310,20 +361,22 @@ class Reading:
     def drop_operations(self) -> None:
         """No operation has an effect any more."""
         self._pending = _NONE
+        self._unpacking = None
 
     def read_to_the_end(self) -> None:
         """Whatever kept this connection from being read is over: the peer's close must be read.
 
         Nor may a violation end it with bytes unread: the kernel's reset would overtake our close.
         """
-        if self.holds & ~Hold.TURN:
-            queued = self.holds & Hold.TURN
-            self.holds = Hold.TURN
+        if self.pauses & ~Pause.TURN:
+            queued = self.pauses & Pause.TURN
+            self._set_pauses(Pause.TURN)
             if not queued:
-                self._schedule.add(self, self._finish, self._units)
+                self._schedule.add(self, self._finish, self._expected())
 
     def end(self) -> None:
         """The socket is closed: nothing that was received counts any more."""
+        self._set_pauses(self.pauses & ~(Pause.BUSY | Pause.REQUEST))
         self._owner = None
         self._waste.forget(self)
         self._received.change(self, 0)
@@ -340,5 +393,7 @@ class Reading:
         held = self._connection.pending
         if self._pending:
             held += self._record_bytes + len(self._pending) * ENVELOPE_BYTES
+        elif self._unpacking is not None:
+            held += self._record_bytes + len(self._unpacking.messages) * ENVELOPE_BYTES
         if held != self.held:
             self._received.change(self, held)

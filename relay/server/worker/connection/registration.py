@@ -8,8 +8,8 @@ from relay.chat import names
 from relay.chat.accounts import invitation, requests
 from relay.chat.accounts.links import key_id
 from relay.chat.rooms.rights import Actor
-from relay.server.worker.connection.asking import asked, pass_on, refuse
 from relay.server.worker.connection.charges import CHANGE_UNITS
+from relay.server.worker.connection.home_requests import asked, pass_on, refuse
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Done
 from relay.wire.login import Operation

@@ -14,11 +14,12 @@ from relay.chat.rooms import requests, shown
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
-from relay.server.worker.connection.asking import asked, pass_on
 from relay.server.worker.connection.charges import CHANGE_UNITS, ROOM_UNITS, accepted, pays
 from relay.server.worker.connection.devices import chain_of
+from relay.server.worker.connection.former import former_author
+from relay.server.worker.connection.home_requests import asked, pass_on, turn_of
 from relay.server.worker.connection.unread import refuse_unread
-from relay.server.worker.store_codes import unavailable_text
+from relay.server.worker.error_codes import unavailable_text
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
@@ -42,7 +43,7 @@ async def room(session: Session, room: Room) -> None:
         session.refuse(number, ErrorCode.BAD_REQUEST, 0, "an unknown request about a room")
         return
     if isinstance(request, requests.Depart):
-        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "only the server asks that")
+        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "only the server may request that")
         return
     if isinstance(request, requests.List):
         await _list(session, number, request)
@@ -68,6 +69,12 @@ async def room(session: Session, room: Room) -> None:
             session.refuse(number, ErrorCode.NOT_REGISTERED, 0, f"nobody is called {handle}")
             return
         subject = links.parse(chain[0]).hash
+    elif isinstance(request, requests.Redact):
+        former = former_author(session, log, request.seq)
+        if former is None:
+            session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS)
+            return
+        subject = former
     answer = await asked(session, log, session.actor, session.key_id, room.content, subject)
     pass_on(session, number, answer)
 
@@ -89,7 +96,7 @@ async def _mine(session: Session, number: int, after: str) -> None:
 
     Nobody notes what anybody has not read: it is counted, from the place that was marked on.
     """
-    await session.services.following.catchup.turn()
+    await turn_of(session)
     actor, some, asked_after = session.actor, shown.ROOMS_PER_ANSWER, after
     try:
         if actor.root:
@@ -151,7 +158,7 @@ async def _unread(session: Session, name: str, after: int, upto: int) -> int:
             break
         after = entries[-1].seq
         session.sends.owe_work(ROOM_UNITS)
-        await session.services.following.catchup.turn()
+        await turn_of(session)
     return count
 
 
@@ -167,7 +174,7 @@ async def _list(session: Session, number: int, request: requests.List) -> None:
     found: list[tuple[str, bytes, int]] = []
     looked = request.after
     while not visible:
-        await session.services.following.catchup.turn()
+        await turn_of(session)
         try:
             reader = session.services.reader_at(request.partition)
             found = reader.states(looked, shown.ROOMS_PER_ANSWER, STATES_BYTES)

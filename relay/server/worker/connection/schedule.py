@@ -49,6 +49,9 @@ LITTLE_PER_S: Final = 250
 However long somebody who writes now and then had to wait, for whatever reason, what came meanwhile
 does not make him one of those who ask for much, who wait for each other's turns: he would fall
 behind without end."""
+ALLOWED_MOST: Final = 128
+"""And no more than that, in one turn. Hundreds who ask without end wait for seconds, each for his
+turn: with what they were allowed meanwhile they would all go first."""
 LEAD_MAX: Final = 512
 """What those who ask for little may use before the others are served again, in units: a slice and a
 half."""
@@ -58,8 +61,15 @@ ask for much: a handshake and a login, or an account, take a millisecond or two 
 and people who talk do not wait for hundreds of them."""
 RECORD_UNITS: Final = 2
 """Opening a record, whatever is in it."""
-ENVELOPES_PER_UNIT: Final = 8
-"""Unpacking that many envelopes of a record is as dear as a send."""
+VALUES_PER_UNIT: Final = 64
+"""Unpacking that many fields, or elements of arrays, of a record is as dear as a send: eight
+envelopes of eight."""
+ROWS_PER_UNIT: Final = 4
+"""Of a page of history: some 1.5 us each, and their bytes sealed and written."""
+FOUND_UNITS: Final = 8
+"""Of each message that a search has found: it is read, and its last edit."""
+UNITS_OF_WORK: Final = 16
+"""Of one of the units in which budgets count what requests cost (``charges``): 0.1 ms."""
 UNITS: Final[dict[type, int]] = {
     Hello: 48,
     Register: 128,
@@ -91,7 +101,7 @@ class Newcomers(Protocol):
     """Those who are not logged in: ``Admission``."""
 
     @property
-    def guests(self) -> int:
+    def unauthenticated(self) -> int:
         """How many there are."""
 
 
@@ -111,6 +121,9 @@ class Schedule:
         self._clock = clock
         self._newcomers = newcomers
         self._wakeup = wakeup
+        self.busy = 0
+        """How many sessions that are logged in have asked for more than is done at once: they wait
+        for their turn, for commits or for an answer. Kept by those."""
         self.slice_s = SLICE_S
         self.until = 0.0
         """End of the slice that is being used; 0: none is. The turn sets it to 0."""
@@ -151,7 +164,7 @@ class Schedule:
 
     def newcomers(self) -> int:
         """Return how many connections are not logged in."""
-        return 0 if self._newcomers is None else self._newcomers.guests
+        return 0 if self._newcomers is None else self._newcomers.unauthenticated
 
     def is_for_newcomers(self) -> bool:
         """Tell whether there is time for who is not logged in, besides: see ``NEWCOMERS_MAX``."""

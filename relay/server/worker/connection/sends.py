@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from relay import limits
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
+from relay.server.worker.connection.schedule import UNITS_OF_WORK
 from relay.server.worker.connection.waste import (
     BEHIND_UNITS,
     BUDGET_UNITS,
@@ -124,6 +125,7 @@ class Sends(Sender):
 
     def owe_work(self, units: int) -> None:
         """Pay for what a request has turned out to cost besides."""
+        self._reading.owe(units * UNITS_OF_WORK)
         if self._spending is not None:
             self._spending.owe(units, self._clock())
 
@@ -145,7 +147,7 @@ class Sends(Sender):
             or self.bytes >= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         ):
             self._held = True
-            self._reading.hold(Hold.WINDOW)
+            self._reading.pause(Pause.WINDOW)
         run = self._run
         if (
             run is not None
@@ -207,7 +209,7 @@ class Sends(Sender):
         arg = refusal.most or refusal.wait_ms
         self._owner.answer_send(pack(Refused(log, counter, int(code), arg, refusal.text)))
 
-    # --- forward.Sender -----------------------------------------------------------------------
+    # --- sender.Sender ------------------------------------------------------------------------
     def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
         """Committed, now or before; what was before comes by itself."""
         log, answer_send, durability = sends[0].log, self._owner.answer_send, self._durability
@@ -239,11 +241,11 @@ class Sends(Sender):
 
     def pause_reading(self) -> None:
         """A home cannot keep up."""
-        self._reading.hold(Hold.CREDIT)
+        self._reading.pause(Pause.CREDIT)
 
     def resume_reading(self) -> None:
         """It can again."""
-        self._reading.release(Hold.CREDIT)
+        self._reading.resume(Pause.CREDIT)
 
     def refuse(self, log: str, counter: int, code: int, arg: int = 0, text: str = "") -> None:
         """Answer that a message is not stored."""
@@ -278,4 +280,4 @@ class Sends(Sender):
             and self.bytes <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 2
         ):
             self._held = False
-            self._reading.release(Hold.WINDOW)
+            self._reading.resume(Pause.WINDOW)

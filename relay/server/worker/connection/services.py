@@ -14,12 +14,12 @@ from relay.store.errors import StoreError
 
 if TYPE_CHECKING:
     from relay.limit_settings import Limits
-    from relay.server.worker.connection.accounts import Account, Accounts
     from relay.server.worker.connection.admission import Admission
     from relay.server.worker.connection.announcement import Announcement
     from relay.server.worker.connection.endings import Endings
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
+    from relay.server.worker.connection.source_usage import Source, Sources
     from relay.server.worker.connection.users import User, Users
     from relay.server.worker.connection.waste import Waste
     from relay.server.worker.delivery.outbox import Flusher
@@ -69,7 +69,7 @@ class ConnectionBudgets:
     """What the connections of a worker may cost, together and by source."""
 
     limits: Limits
-    accounts: Accounts
+    sources: Sources
     users: Users
     admission: Admission
     received: ReceivedBytes
@@ -79,7 +79,7 @@ class ConnectionBudgets:
     def rebound(self, limits: Limits) -> None:
         """Keep to other limits from now on; sessions have to be told by themselves."""
         self.limits = limits
-        self.accounts.rebound(limits)
+        self.sources.rebound(limits)
         self.users.rebound(limits)
         self.admission.rebound(limits)
         self.waste.rebound(limits)
@@ -140,10 +140,10 @@ class ConnectionServices:
     """Of the worker: begins the id of each connection."""
     counts: Counts = field(default_factory=Counts)
 
-    def spending(self, account: Account, user: User | None, spender: Spender) -> Spending | None:
+    def spending(self, source: Source, user: User | None, spender: Spender) -> Spending | None:
         """Return what a connection may spend by the limits of now: see ``spending``."""
         bounds = self.budgets.limits
-        return spending(account, user, bounds, self.log_exists, spender)
+        return spending(source, user, bounds, self.log_exists, spender)
 
     def rooms_owned(self, handle: str, root: bytes) -> int:
         """Return how many rooms an account owns. What cannot be read counts as none."""

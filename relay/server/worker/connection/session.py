@@ -19,7 +19,7 @@ from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed
 from relay.server.worker.connection.channel import NO_KEY_AGENT, Channel
 from relay.server.worker.connection.counts import count_failed_handshake, count_handshake
-from relay.server.worker.connection.holds import Hold
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
@@ -39,8 +39,8 @@ from relay.wire.events import (
 from relay.wire.packing import pack
 
 if TYPE_CHECKING:
-    from relay.server.worker.connection.accounts import Account
     from relay.server.worker.connection.services import ConnectionServices
+    from relay.server.worker.connection.source_usage import Source
     from relay.server.worker.connection.users import User
     from relay.server.worker.delivery.stream import Stream
     from relay.server.worker.member.claims import NameClaim
@@ -52,12 +52,12 @@ log = logging.getLogger("relay.worker")
 
 
 class Session(Owner):
-    """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Guest``."""
+    """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Connection``."""
 
     __slots__ = (
-        "_connection", "_legal", "_on_lost", "_operations", "account", "actor", "attempts",
-        "channel", "claim", "id", "key_id", "outbox", "peer", "producer", "proofs", "reading",
-        "requests", "sends", "services", "since_us", "stage", "stream", "subscriptions",
+        "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts", "channel",
+        "claim", "former", "id", "key_id", "outbox", "peer", "producer", "proofs", "reading",
+        "requests", "sends", "services", "since_us", "source", "stage", "stream", "subscriptions",
         "turned_away", "user",
     )  # fmt: skip
 
@@ -67,7 +67,7 @@ class Session(Owner):
         self,
         services: ConnectionServices,
         stream: Stream,
-        account: Account,
+        source: Source,
         operations: Operations,
         on_lost: Callable[[Session], None],
         id_: str,
@@ -77,7 +77,7 @@ class Session(Owner):
         Args:
             services: of this worker.
             stream: not connected yet.
-            account: of the peer's source.
+            source: of the peer.
             operations: what may be asked in each stage, and what does it.
             on_lost: called when the socket is closed.
             id_: names it in the log and for an operator.
@@ -85,7 +85,7 @@ class Session(Owner):
         super().__init__()
         self.services = services
         self.stream = stream
-        self.account = account
+        self.source = source
         self._operations = operations
         self._on_lost = on_lost
         self.id = id_
@@ -102,7 +102,7 @@ class Session(Owner):
         """Of ``operations``, those of this stage."""
         self.reading = Reading(
             self, self._connection, stream, schedule=services.schedule, received=budgets.received,
-            waste=budgets.waste, account=account, clock=services.clock,
+            waste=budgets.waste, source=source, clock=services.clock,
         )  # fmt: skip
         self.requests = RequestRunner(self)
         self.claim: NameClaim | None = None
@@ -117,22 +117,24 @@ class Session(Owner):
         """Who logged in."""
         self.key_id = b""
         """Of the device that logged in; empty for a guest."""
+        self.former: dict[bytes, bytes] | None = None
+        """The keys of earlier accounts of this name (``former``); None: nobody has asked."""
         self.producer = b""
         self.user: User | None = None
         """What the account has in use, from the login to the end; None for a guest."""
         self.sends = Sends(
-            self, self.reading, services.forward, services.spending(account, None, self),
+            self, self.reading, services.forward, services.spending(source, None, self),
             budgets.refusals, services.clock, services.durability,
         )  # fmt: skip
 
     @property
     def silent(self) -> bool:
-        """admission.Guest: the next move is the peer's."""
+        """admission.Connection: the next move is the peer's."""
         if self.ended:
             return self.stream.connected
         # One that rests for what it has wasted waits for itself.
-        holds = self.reading.holds & ~Hold.WASTE
-        waits_for_us = self.channel.unwrapping or holds or not self.stream.connected
+        pauses = self.reading.pauses & ~Pause.WASTE
+        waits_for_us = self.channel.unwrapping or pauses or not self.stream.connected
         return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
 
     def enter(self, stage: Stage) -> None:
@@ -225,7 +227,7 @@ class Session(Owner):
             if self.ended:
                 self.requests.cancel()
             else:
-                self.reading.hold(Hold.REQUEST)
+                self.reading.pause(Pause.REQUEST)
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
 
@@ -235,7 +237,7 @@ class Session(Owner):
 
     def request_ended(self) -> None:
         """reply.Asker: go on with what came behind the request."""
-        self.reading.release(Hold.REQUEST)
+        self.reading.resume(Pause.REQUEST)
 
     def unanswered(self, number: int) -> None:
         """reply.Asker: what was asked had no answer; it may be asked again."""
@@ -246,12 +248,12 @@ class Session(Owner):
 
     def count_joins(self, change: int) -> None:
         """subscriptions.Follower: count them for the source."""
-        self.services.budgets.accounts.count_joins(self.account, change)
+        self.services.budgets.sources.count_joins(self.source, change)
 
     def shed(self) -> None:
         """reading.Owner: end, and come again: of what is not processed it has sent most."""
         now = self.services.clock()
-        self.services.budgets.refusals.count(Budget.RECEIVED, self.account.source, now)
+        self.services.budgets.refusals.count(Budget.RECEIVED, self.source.name, now)
         retry_s = self.services.overloaded_retry_s
         self._connection.shed(CloseCode.OVERLOADED, now, retry_s, "it held too much")
         self.channel.settle(now)
@@ -267,13 +269,13 @@ class Session(Owner):
 
     def _wait_for_reader(self) -> None:
         """Run nothing more until the client has read its answers."""
-        if not self.reading.holds & Hold.ANSWERS and not self.ended:
-            self.reading.hold(Hold.ANSWERS)
-            self.outbox.on_answers_read = partial(self.reading.release, Hold.ANSWERS)
+        if not self.reading.pauses & Pause.ANSWERS and not self.ended:
+            self.reading.pause(Pause.ANSWERS)
+            self.outbox.on_answers_read = partial(self.reading.resume, Pause.ANSWERS)
 
     def rebound(self) -> None:
         """Spend by the limits that hold now."""
-        self.sends.spend_by(self.services.spending(self.account, self.user, self))
+        self.sends.spend_by(self.services.spending(self.source, self.user, self))
 
     def rooms_owned(self) -> int:
         """spending.Spender: return how many rooms the account owns."""

@@ -1,4 +1,4 @@
-"""What one connection may still send, begin and ask for. Decides alone.
+"""The remaining budget of one connection: for sends, new rooms and requests. No I/O.
 
 Bytes and rooms have a bucket of the connection, one of its account and one of its source; what
 requests cost has the latter two. A room is begun by a request, or by the first message to a log
@@ -16,7 +16,7 @@ from relay.server.worker.connection.token_bucket import TokenBucket, of_bytes, o
 
 if TYPE_CHECKING:
     from relay.limit_settings import Limits
-    from relay.server.worker.connection.accounts import Account
+    from relay.server.worker.connection.source_usage import Source
     from relay.server.worker.connection.users import User
 
 MESSAGE_BYTES: Final = 200
@@ -62,19 +62,19 @@ class Spending:
     """
 
     __slots__ = (
-        "_account", "_exists", "_known", "_limits", "_own_rooms", "_sent", "_spender", "_user",
+        "_exists", "_known", "_limits", "_own_rooms", "_sent", "_source", "_spender", "_user",
     )  # fmt: skip
 
     def __init__(
         self,
-        account: Account,
+        source: Source,
         user: User | None,
         limits: Limits,
         exists: Callable[[str], bool],
         spender: Spender,
     ) -> None:
         """Begin. See ``spending``."""
-        self._account = account
+        self._source = source
         self._user = user
         self._limits = limits
         self._exists = exists
@@ -89,7 +89,7 @@ class Spending:
     @property
     def source(self) -> str:
         """Whose it is, for the log."""
-        return self._account.source
+        return self._source.name
 
     def refusal(self, log: str, body_bytes: int, now: float) -> Refusal | None:
         """Return why a message cannot be taken now; None: it can, and is paid for."""
@@ -166,7 +166,7 @@ class Spending:
         own = of_bytes(self._limits.send_bytes_per_s, now)
         sent = [
             (Budget.SEND_BYTES, own, "this connection sends"),
-            (Budget.SEND_BYTES_PER_SOURCE, self._account.sent(now), "this address sends"),
+            (Budget.SEND_BYTES_PER_SOURCE, self._source.sent(now), "this address sends"),
         ]
         if self._user is not None:
             sent += [
@@ -180,21 +180,21 @@ class Spending:
             self._own_rooms = of_rooms(self._limits.rooms_per_minute, now)
         rooms = [
             (Budget.ROOMS, self._own_rooms, "this connection begins"),
-            (Budget.ROOMS_PER_SOURCE, self._account.rooms(now), "this address begins"),
+            (Budget.ROOMS_PER_SOURCE, self._source.rooms(now), "this address begins"),
         ]
         if self._user is not None:
             rooms.append((Budget.ROOMS_PER_USER, self._user.rooms(now), "this account begins"))
         return _rates(rooms, "too many rooms")
 
     def _work(self, now: float) -> list[Rate]:
-        work = [(Budget.WORK_PER_SOURCE, self._account.work(now), "this address asks for")]
+        work = [(Budget.WORK_PER_SOURCE, self._source.work(now), "this address asks for")]
         if self._user is not None:
             work.append((Budget.WORK_PER_USER, self._user.work(now), "this account asks for"))
         return _rates(work, "too much")
 
 
 def spending(
-    account: Account,
+    source: Source,
     user: User | None,
     limits: Limits,
     exists: Callable[[str], bool],
@@ -203,13 +203,13 @@ def spending(
     """Return what a connection may spend; None: nothing of it is bounded.
 
     Args:
-        account: of its source.
+        source: of the connection.
         user: of its account; None: it has none (yet).
         limits: the settings.
         exists: tells whether a log has been begun.
         spender: tells how many rooms the account owns.
     """
-    if account.exempt:
+    if source.exempt:
         return None
     bounded = (
         limits.send_bytes_per_s
@@ -227,7 +227,7 @@ def spending(
             or limits.work_per_s_per_user
             or limits.rooms_per_user
         )
-    return Spending(account, user, limits, exists, spender) if bounded else None
+    return Spending(source, user, limits, exists, spender) if bounded else None
 
 
 def _rates(bounds: list[tuple[Budget, TokenBucket | None, str]], what: str) -> list[Rate]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from relay import limits
-from relay.server.worker.store_codes import unavailable_text
+from relay.server.worker.error_codes import unavailable_text
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:

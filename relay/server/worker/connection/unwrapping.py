@@ -1,4 +1,4 @@
-"""A handshake's one question to the key agent."""
+"""A handshake's request to the key agent."""
 
 from __future__ import annotations
 

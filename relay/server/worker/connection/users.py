@@ -1,4 +1,4 @@
-"""What the connections of each account have in use, on one worker, from wherever they come.
+"""Usage and limits of each user on one worker, over all their connections.
 
 Connections of an account are spread over the workers, and each worker counts for itself: what an
 account may use of all of them is exact to a factor of their number.

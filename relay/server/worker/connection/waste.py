@@ -1,13 +1,13 @@
-"""What brings nothing is charged to who asks for it; who has spent that is not read for a while.
+"""Rate limits for useless operations: whoever exceeds them is not read from for a while.
 
-An operation that is refused, or that nobody knows, a message that this very connection knows to be
-stored, a record that keeps nothing alive: each costs a worker about as much as what is of use, and
-some much more. So a connection has a bucket for that, and its source another one. When either is
-empty it *rests*: its socket is not read. That costs nothing, nothing is lost, and the peer has to
-wait by itself (its kernel takes no more). After the rest it goes on where it was.
+A refused or unknown operation, a message that this very connection knows to be stored, a needless
+ping: each costs a worker about as much as a useful operation, and some cost much more. So there is
+a token bucket for these per connection and another per source. When either is empty the connection
+*rests*: its socket is not read. That costs nothing, nothing is lost, and the peer is stopped by TCP
+flow control. After the rest it continues where it was.
 
-The burst is what a client may need who means no harm: all of a window that is refused, some hundred
-rooms that cannot be joined. Its refill is small: nobody needs that again and again.
+The burst is what an honest client may need: a whole window that is refused, some hundred rooms that
+cannot be joined. The refill is small, since no honest client needs that again and again.
 """
 
 from __future__ import annotations
@@ -22,33 +22,33 @@ from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.limit_settings import Limits
-    from relay.server.worker.connection.accounts import Account
+    from relay.server.worker.connection.source_usage import Source
     from relay.server.worker.connection.token_bucket import TokenBucket
     from relay.server.worker.refusals import Refusals
 
 REQUEST_UNITS: Final = 16
-"""Of a request that is refused. These prices are above what it costs the worker, in units of
+"""Price of a refused request. The prices here exceed the worker's actual cost, in units of
 ``schedule``."""
 UNKNOWN_UNITS: Final = 64
-"""Of an operation that nobody knows: a client of a later version learns from the first answer."""
+"""Of an unknown operation: a client of a later version learns from the first answer."""
 SEND_UNITS: Final = 4
-"""Of a message that is refused."""
+"""Of a refused message."""
 GAP_UNITS: Final = 1
-"""Of one that is refused because one before it is missing: so is all that is in the window."""
+"""Of one refused because an earlier one is missing: the rest of the window is refused, too."""
 BEHIND_UNITS: Final = 0.125
-"""Likewise, where that one has just been refused for a budget: nothing is looked at."""
+"""Likewise, if that one has just been refused for a budget: nothing has to be looked up."""
 BUDGET_UNITS: Final = 32
-"""Of anything that is refused for a budget: whoever waits as it was told has few of those."""
+"""Of anything refused for a budget: clients that wait as they are told have few of those."""
 REPEAT_UNITS: Final = 64
-"""Of a message that this connection knows to be stored, or that contradicts one that is: the store
-has to look it up. What is sent again after a reconnect is none."""
+"""Of a message that this connection knows to be stored, or that conflicts with a stored one: the
+store has to look it up. Resends after a reconnect do not count."""
 CONTROL_UNITS: Final = 16
-"""Of a record that is a ping or a pong, or changes the key: some in a minute are of use."""
+"""Of a ping, a pong or a key change: a few per minute are useful."""
 REST_S: Final = 1.0
-"""How long a rest goes on when nothing is owed any more: what comes in so long may be wasted then,
-so that there are not many of them."""
+"""How much longer a rest lasts once the buckets are no longer in debt, so that one long rest takes
+the place of many short ones."""
 OURS: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE, ErrorCode.DAMAGED})
-"""Why something was refused that is no fault of who asked."""
+"""Refusals that are not the client's fault."""
 
 
 Later: TypeAlias = Callable[[float, Callable[[], None]], object]
@@ -56,14 +56,14 @@ Later: TypeAlias = Callable[[float, Callable[[], None]], object]
 
 
 class Wasted:
-    """What one connection has wasted of late."""
+    """The state of one connection that has wasted something lately."""
 
     __slots__ = ("bucket", "rests", "who")
 
     def __init__(self, who: Waster, bucket: TokenBucket | None) -> None:
-        """Begin with nothing; without a bucket it is not bounded by itself."""
+        """Begin with nothing. Without a bucket only the source is limited."""
         self.who: Waster | None = who
-        """None once it has ended: the end of its rest keeps no connection."""
+        """None once the connection has ended: a pending rest must not keep it in memory."""
         self.bucket = bucket
         self.rests = False
 
@@ -71,9 +71,9 @@ class Wasted:
 class Waster(Protocol):
     """A connection's ``reading``."""
 
-    account: Account
+    source: Source
     wasted: Wasted | None
-    """None: nothing of late. Changed by ``Waste`` alone."""
+    """None: nothing lately. Changed by ``Waste`` alone."""
 
     def begin_rest(self) -> None:
         """Read nothing more."""
@@ -83,7 +83,7 @@ class Waster(Protocol):
 
 
 class Waste:
-    """Of all connections of a worker."""
+    """Charges all connections of a worker."""
 
     def __init__(
         self, clock: Callable[[], float], later: Later, limits: Limits, refusals: Refusals
@@ -103,26 +103,26 @@ class Waste:
         self._refusals = refusals
 
     def rebound(self, limits: Limits) -> None:
-        """Bound by other limits whoever begins to waste from now on."""
+        """Apply other limits to whoever begins to waste from now on."""
         self._limits = limits
 
     def charge(self, who: Waster, units: float) -> None:
-        """Note that what somebody has asked for was of no use; it may have to rest."""
+        """Charge a connection for something useless; it may have to rest."""
         now = self._clock()
         wasted = who.wasted
         if wasted is None:
             wasted = who.wasted = Wasted(who, of_waste(self._limits.waste_per_s, now))
-        for bucket in (wasted.bucket, who.account.waste(now)):
+        for bucket in (wasted.bucket, who.source.waste(now)):
             if bucket is not None:
                 bucket.take(units, now)
         if not wasted.rests and self._rest(who, wasted, now):
-            self._refusals.count(Budget.WASTE, who.account.source, now)
+            self._refusals.count(Budget.WASTE, who.source.name, now)
             who.begin_rest()
 
     def _rest(self, who: Waster, wasted: Wasted, now: float) -> bool:
-        """See that a rest ends, if one is due."""
+        """Return True if it must rest, and schedule the end of that."""
         owed_s = 0.0
-        for bucket in (wasted.bucket, who.account.waste(now)):
+        for bucket in (wasted.bucket, who.source.waste(now)):
             if bucket is not None:
                 owed_s = max(owed_s, bucket.wait_s(now))
         wasted.rests = owed_s > 0.0
@@ -132,12 +132,12 @@ class Waste:
 
     def _rested(self, wasted: Wasted) -> None:
         who = wasted.who
-        # What was asked for before the rest may have been answered in it, and have cost more.
+        # Earlier operations may have been answered during the rest, and have been charged.
         if who is not None and not self._rest(who, wasted, self._clock()):
             who.end_rest()
 
     def sweep(self, who: Waster, now: float) -> None:
-        """Forget what is as if nothing had ever been wasted. Called about once a second."""
+        """Drop the state once its bucket is full again. Called about once a second."""
         wasted = who.wasted
         if wasted is None or wasted.rests:
             return

@@ -1,4 +1,4 @@
-"""The entry that a decision about an account becomes."""
+"""The log entries for decisions about accounts."""
 
 from __future__ import annotations
 

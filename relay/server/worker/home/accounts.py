@@ -25,10 +25,10 @@ from relay.chat.accounts import (
 from relay.chat.accounts.refusal import Reason
 from relay.chat.accounts.refusal import Refused as AccountRefused
 from relay.errors import EnvelopeError
+from relay.server.worker.error_codes import code_of
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.log_changes import Asked, Change, LogChanges
 from relay.server.worker.home.names import Verdict
-from relay.server.worker.store_codes import code_of
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify

@@ -15,8 +15,8 @@ from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS
+from relay.server.worker.error_codes import ROOM_CODES
 from relay.server.worker.home.permissions import refused
-from relay.server.worker.room_codes import CODES
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.log import (
     Began,
@@ -46,7 +46,7 @@ REST: Final = 19
 """For each commit that waited for the disk, a partition rests so many times as long from such ones.
 So whoever changes rooms, or begins them, without end, holds up others in a twentieth of the time at
 most, however many they are."""
-REST_AHEAD_NS: Final = 1_000_000_000
+REST_AHEAD_NS: Final = 300_000_000
 """It begins to rest when it owes more than this: whoever does something a few times does not wait.
 """
 REST_FOR_NS_MAX: Final = 100_000_000
@@ -130,7 +130,7 @@ class Commit:
                 case UnknownOutcome():
                     port.send(Refused(tag, int(ErrorCode.UNKNOWN_OUTCOME), 0, ""))
                 case Denied(refused=denied):
-                    port.send(Refused(tag, int(CODES[denied.reason]), 0, denied.text))
+                    port.send(Refused(tag, int(ROOM_CODES[denied.reason]), 0, denied.text))
                 case Forbidden(code=code):
                     port.send(refused(tag, code, limits.RETRY_MS))
                 case LogRefused(reason=reason, limit=limit):
@@ -260,3 +260,50 @@ class Commits:
         """Return the commits that are over and were not returned before."""
         finished, self._finished = self._finished, []
         return finished
+
+
+@final
+class RunningCommits:
+    """Commits that run in threads, at most one per partition. Their submissions are in no queue.
+
+    So whoever empties the queues must also deal with these: with what they store until they end,
+    and with what they put back into a queue then.
+    """
+
+    __slots__ = ("_running", "awaited")
+
+    def __init__(self) -> None:
+        self._running: dict[int, list[Port]] = {}
+        """By partition: the workers that resend the submissions that it has of theirs."""
+        self.awaited: list[tuple[set[int], Callable[[], None]]] = []
+        """Who waits, and for the commits of which partitions."""
+
+    def began(self, index: int) -> None:
+        """A commit goes on in a thread."""
+        self._running[index] = []
+
+    def forget(self, index: int, port: Port) -> None:
+        """A worker is about to resend what it has submitted to a partition."""
+        resending = self._running.get(index)
+        if resending is not None:
+            resending.append(port)
+
+    def after(self, done: Callable[[], None]) -> None:
+        """Call ``done`` when all that run now are over and answered; at once if none runs."""
+        if self._running:
+            self.awaited.append((set(self._running), done))
+        else:
+            done()
+
+    def ended(self, index: int) -> list[Port]:
+        """A commit is over; return the workers that have resent their part, if it was running."""
+        return self._running.pop(index, [])
+
+    def answered(self, index: int) -> None:
+        """Its submissions are answered, or queued again. Called if any is ``awaited``."""
+        for partitions, _ in self.awaited:
+            partitions.discard(index)
+        over = [done for partitions, done in self.awaited if not partitions]
+        self.awaited = [one for one in self.awaited if one[0]]
+        for done in over:
+            done()

@@ -26,36 +26,36 @@ if TYPE_CHECKING:
     from relay.store.log import Reader
 
 WINDOW: Final = 32
-"""Copies of one sender and one recipient that are on their way and not confirmed."""
+"""Unconfirmed copies between one sender and one recipient."""
 RESUMED_PER_STEP: Final = 8
-"""Pairs of inboxes whose copies are begun in one turn of the loop, after a partition was opened:
-``WINDOW`` entries of each are read."""
+"""Flows that are resumed in one iteration of the loop after a partition was opened: ``WINDOW``
+entries of each are read."""
 RETRY_S: Final = 0.5
-"""Until what a home could not take just now is sent again."""
+"""Delay before a copy that a home could not take is sent again."""
 DAMAGED_RETRY_S: Final = 30.0
-"""An entry that cannot be read is not soon mended, and each try is an error in the log."""
+"""An entry that cannot be read is not repaired soon, and each try logs an error."""
 log = logging.getLogger("relay.worker")
 
 
 class _Flow:
-    """What one inbox has for another one."""
+    """The messages from one inbox to another."""
 
-    __slots__ = ("back", "flying", "inbox", "peer", "retrying", "todo")
+    __slots__ = ("in_flight", "inbox", "peer", "queued", "refused", "retrying")
 
     def __init__(self, inbox: str, peer: str) -> None:
         self.inbox = inbox
         self.peer = peer
-        self.todo: deque[int] = deque()
-        """Places in the inbox, in order; nothing is read of them before it is their turn."""
-        self.flying: dict[int, None] = {}
-        """Likewise, sent and not answered."""
-        self.back: list[int] = []
-        """Those of them that were refused: sent again, in order, when nothing is flying."""
+        self.queued: deque[int] = deque()
+        """Seqs in the inbox, in order; an entry is read when it is sent."""
+        self.in_flight: dict[int, None] = {}
+        """Seqs that were sent and are not answered."""
+        self.refused: list[int] = []
+        """Seqs to send again, in order, once nothing is in flight."""
         self.retrying = False
 
 
 class Copies:
-    """All of them whose sender's home is here."""
+    """The copies of all senders whose home is here."""
 
     def __init__(
         self,
@@ -83,19 +83,19 @@ class Copies:
         self._later = later
         self._flows: dict[tuple[str, str], _Flow] = {}
         self._resumed: deque[_Flow] = deque()
-        """Those of opened partitions that nothing was sent of yet."""
+        """Flows of opened partitions of which nothing was sent yet."""
 
     @property
     def count(self) -> int:
-        """How many are not confirmed."""
-        return sum(len(flow.todo) + len(flow.flying) for flow in self._flows.values())
+        """How many copies are not confirmed."""
+        return sum(len(flow.queued) + len(flow.in_flight) for flow in self._flows.values())
 
     def accepted(self, inbox: str, peer: str, seq: int) -> None:
         """A message to somebody was committed to its sender's inbox."""
         flow = self._flows.get((inbox, peer))
         if flow is None:
             flow = self._flows[inbox, peer] = _Flow(inbox, peer)
-        flow.todo.append(seq)
+        flow.queued.append(seq)
         self._send_next(flow)
 
     def resume(self, pending: list[tuple[str, int, str]]) -> None:
@@ -119,16 +119,16 @@ class Copies:
             flow = flows.get((inbox, peer))
             if flow is None:
                 flow = flows[inbox, peer] = _Flow(inbox, peer)
-            flow.todo.append(seq)
+            flow.queued.append(seq)
         self._flows.update(flows)
         if flows:
-            # Not before all of it is noted, and opening the partition is over.
+            # Only once all of them are noted and the partition is open.
             if not self._resumed:
                 self._later(0.0, self._begin_some)
             self._resumed.extend(flows.values())
 
     def _begin_some(self) -> None:
-        """Send what a few of the resumed flows have; all others of the loop have their turn."""
+        """Start a few of the resumed flows, and yield to the loop."""
         some = [self._resumed.popleft() for _ in range(min(RESUMED_PER_STEP, len(self._resumed)))]
         if self._resumed:
             self._later(0.0, self._begin_some)
@@ -137,7 +137,7 @@ class Copies:
                 self._send_next(flow)
 
     def forget_others(self, has: Callable[[int], bool]) -> None:
-        """Leave what others own to them: all but the partitions that this worker still has."""
+        """Drop the flows of partitions that this worker does not have any more."""
         for inbox, peer in list(self._flows):
             if not has(partition_of(inbox)):
                 del self._flows[inbox, peer]
@@ -160,7 +160,7 @@ class Copies:
             return
         extra = copy.extra
         assert extra is not None
-        flow.back.append(extra.origin_seq)
+        flow.refused.append(extra.origin_seq)
         if code != ErrorCode.EXPECTED and not flow.retrying:
             if code not in (ErrorCode.UNAVAILABLE, ErrorCode.BUSY, ErrorCode.DAMAGED):
                 log.error("direct_message_refused", extra={"log": copy.log, "code": code})
@@ -173,9 +173,9 @@ class Copies:
         assert extra is not None
         inbox = INBOX_PREFIX + copy.sender
         flow = self._flows.get((inbox, extra.to))
-        if flow is None or extra.origin_seq not in flow.flying:
+        if flow is None or extra.origin_seq not in flow.in_flight:
             return None  # of a partition that was given away meanwhile
-        del flow.flying[extra.origin_seq]
+        del flow.in_flight[extra.origin_seq]
         return flow
 
     def _retry(self, flow: _Flow) -> None:
@@ -185,13 +185,13 @@ class Copies:
 
     # --- sending --------------------------------------------------------------------------------
     def _send_next(self, flow: _Flow) -> None:
-        if flow.back:
-            if flow.flying or flow.retrying:
+        if flow.refused:
+            if flow.in_flight or flow.retrying:
                 return
-            flow.todo.extendleft(sorted(flow.back, reverse=True))
-            flow.back.clear()
-        while flow.todo and len(flow.flying) < WINDOW and not flow.back:
-            seq = flow.todo[0]
+            flow.queued.extendleft(sorted(flow.refused, reverse=True))
+            flow.refused.clear()
+        while flow.queued and len(flow.in_flight) < WINDOW and not flow.refused:
+            seq = flow.queued[0]
             try:
                 copy = self._copy(flow, seq)
             except StoreError as error:
@@ -202,13 +202,13 @@ class Copies:
                     wait_s = DAMAGED_RETRY_S if damaged else RETRY_S
                     self._later(wait_s, lambda: self._retry(flow))
                 return
-            flow.todo.popleft()
+            flow.queued.popleft()
             if copy is None:
                 self._confirm(flow.inbox, seq)  # it is not held any more
                 continue
-            flow.flying[seq] = None
+            flow.in_flight[seq] = None
             self._send(copy)
-        if not flow.todo and not flow.flying and not flow.back:
+        if not flow.queued and not flow.in_flight and not flow.refused:
             self._flows.pop((flow.inbox, flow.peer), None)
 
     def _copy(self, flow: _Flow, seq: int) -> Submission | None:
@@ -232,7 +232,7 @@ class Copies:
                 verdict=0,
                 origin_epoch=entry.epoch,
                 origin_seq=seq,
-                origin_after=next(reversed(flow.flying), 0),
+                origin_after=next(reversed(flow.in_flight), 0),
                 about_in=about_in,
             ),
         )

@@ -1,7 +1,7 @@
 """Ends the roles that removed accounts have in rooms.
 
-Retention finds such an account (it erases the inbox), again and again: so nothing is forgotten
-when a worker dies. A room's own home decides, as about any other change of it.
+Retention comes across such an account again and again, as it erases the inbox, so nothing is
+forgotten when a worker dies. Each room's home decides, as about any other change of the room.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ class Departures:
 
         Args:
             reader_at: the reader of a partition.
-            ask: asks the home of a room: its name, who asks, the device, the packed request. What
-                becomes of it is seen at the next look.
+            ask: sends a request to the home of a room: its name, the actor, the device, the
+                packed request. The outcome shows in the next pass.
         """
         self._reader_at = reader_at
         self._ask = ask
         self._done: set[str] = set()
-        """Handles that had no role any more when it was looked at last."""
+        """Handles that had no role left in the last pass."""
 
     async def end(self, handle: str) -> None:
-        """Have the roles of a handle, which nobody gets any more, ended soon.
+        """Request the end of all roles of a handle, which is never given out again.
 
         Raises:
             StoreError: a partition cannot be read.
@@ -54,14 +54,14 @@ class Departures:
         for index in range(PARTITIONS):
             try:
                 found = self._reader_at(index).memberships_of_all(handle, ROOMS_AT_A_TIME)
-            except StoreCorrupt:  # of those elsewhere it is no obstacle
+            except StoreCorrupt:  # the other partitions go on
                 asked += 1
                 continue
             content = requests.pack(requests.Depart(), requests.ANYTHING_SEEN)
             for room, root in found:
                 self._ask(room, Actor(handle, root), b"", content)
             asked += len(found)
-            await asyncio.sleep(0)  # others first: there may be many such accounts
+            await asyncio.sleep(0)  # yield: there may be many such accounts
         if not asked:
             if len(self._done) >= DONE_MAX:
                 self._done.clear()

@@ -1,4 +1,4 @@
-"""What a home has for direct messages: before they are accepted, and after."""
+"""A home's two parts for direct messages: before they are accepted, and after."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ class Direct(NamedTuple):
     """See the module's docstring."""
 
     permissions: Permissions
-    """Those whose recipient's home is asked."""
+    """Holds them while the recipient's home is asked."""
     copies: Copies
-    """Those that are accepted, and not in the recipient's log yet."""
+    """Delivers accepted ones to the recipient's log."""

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, final
 
 from relay.bus.messages import NotFollowed, NotHome, Subscribed
 from relay.chat.partition import partition_of
-from relay.server.worker.store_codes import unavailable_text
+from relay.server.worker.error_codes import unavailable_text
 from relay.store.errors import NotTheWriter, StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.bus.messages import Damaged, Subscribe
-    from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.partitions import OwnPartitions
+    from relay.server.worker.home.publishing import Interest
 
 
 @final

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 from relay.chat.entries import UNDECIDED, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
+from relay.server.worker.error_codes import code_of, unavailable_text
+from relay.server.worker.home.commits import Commit, Commits, RunningCommits
 from relay.server.worker.home.revocations import RevokedDevices
-from relay.server.worker.home.running import RunningCommits
 from relay.server.worker.home.submissions import (
     CROWD,
     GROUP_MAX,
@@ -27,13 +28,11 @@ from relay.server.worker.home.submissions import (
     Waiting,
     refuse,
 )
-from relay.server.worker.store_codes import code_of, unavailable_text
 from relay.store.errors import NotTheWriter, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.server.worker.home.commits import Commit, Commits
     from relay.server.worker.home.direct import Direct
     from relay.server.worker.home.followers import Followers
     from relay.server.worker.home.notes import CommitNotes
@@ -281,15 +280,17 @@ class Home:
                 break
 
     @property
+    def senders(self) -> int:
+        """Of how many something waits to be committed."""
+        return sum([len(self._submissions[index].flows) for index in self._waiting])
+
+    @property
     def busy(self) -> bool:
         """True while anything that was submitted is not committed and answered."""
         return bool(self._waiting or self._committing)
 
     def _begin(self, index: int, group_max: int, slow_max: int) -> bool:
-        """Begin a commit, and finish it if it is over at once; return True if it was begun.
-
-        See ``Submissions.take`` for what goes into it.
-        """
+        """Begin a commit, and finish it if it is over at once; return True if it was begun."""
         partition = self._ready(index)
         if partition is None:
             return False
@@ -327,7 +328,9 @@ class Home:
             refuse(self._take_all(index), ErrorCode.DAMAGED, "")
             return None
         if index in self.short_of_disk:
-            self._refuse_for_disk(index)
+            group = self._take_all(index)  # what is short of it is logged elsewhere
+            self._refusals.add(Budget.DISK_RESERVE, len(group))
+            refuse(group, ErrorCode.UNAVAILABLE, "the disk is nearly full")
             return None
         try:
             partition = self._opened.get(index) or self._partitions.partition(index)
@@ -391,9 +394,3 @@ class Home:
     def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:
         self._partitions.failed(index, error)
         refuse(group, code_of(error), unavailable_text(error))
-
-    def _refuse_for_disk(self, index: int) -> None:
-        """Keep the reserve of free disk; readers go on. What is short of it is logged elsewhere."""
-        group = self._take_all(index)
-        self._refusals.add(Budget.DISK_RESERVE, len(group))
-        refuse(group, ErrorCode.UNAVAILABLE, "the disk is nearly full")

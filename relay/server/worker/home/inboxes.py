@@ -1,4 +1,4 @@
-"""What the logs of accounts hold of how their inboxes are kept, read when it may have changed."""
+"""The retention that accounts have chosen for their inboxes, cached until their logs change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from relay.store.removal_reader import RemovalReader
 
 REMEMBERED_MAX: Final = 65_536
-"""About 200 bytes each. Beyond it each look at an inbox reads its control entries: 20 us."""
+"""About 200 bytes each. Reading an inbox that is not cached costs 20 us."""
 
 
 class Inbox(NamedTuple):
@@ -30,11 +30,11 @@ class Inboxes:
     """Of the partitions of this worker. Not for two threads at a time."""
 
     def __init__(self) -> None:
-        """Begin with nothing remembered."""
+        """Begin with an empty cache."""
         self._remembered: dict[str, tuple[int, Inbox]] = {}
 
     def of(self, reader: RemovalReader, log: str) -> Inbox:
-        """Return how an inbox is kept.
+        """Return the retention of an inbox.
 
         Raises:
             StoreError: it cannot be read.

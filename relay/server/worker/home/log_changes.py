@@ -1,4 +1,4 @@
-"""Changes that a home decides on itself, of accounts and of rooms: one of each log at a time.
+"""Changes to accounts and rooms that their home decides: one at a time for each log.
 
 While a change of a log is being committed, further requests about it wait; then they are decided
 on, in their order, by the state that it has left.

@@ -1,4 +1,4 @@
-"""What is stored with the next commit of a partition, and is not worth one of its own."""
+"""Changes that are not worth a commit of their own, and are stored with the next one."""
 
 from __future__ import annotations
 

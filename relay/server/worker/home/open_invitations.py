@@ -1,4 +1,4 @@
-"""Which invitations can be used still: read from their logs, some at a time."""
+"""The invitations that can still be used, read from their logs in steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking the recipient's home before a direct message is accepted.
+"""Holds direct messages while the recipient's home is asked for permission.
 
 A message to ``@bob`` is stored in the inbox of its sender first, by the sender's home; that is its
 moment of acceptance (invariant "One moment of acceptance"). Before it, the
@@ -20,8 +20,8 @@ from relay.chat.accounts.requests import MayWrite, pack
 from relay.chat.entries import UNDECIDED
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
+from relay.server.worker.error_codes import code_of
 from relay.server.worker.home.submissions import Waiting
-from relay.server.worker.store_codes import code_of
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 

@@ -1,26 +1,124 @@
-"""What a commit has stored: to the workers that follow its logs, and counted."""
+"""What is published of a log, and to whom: exactly the workers that have members of it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, final
 
+from relay import limits
+from relay.bus.link import Link, Port
+from relay.bus.messages import ITEMS_PER_MESSAGE, Batch, Erased, Event, Heads
 from relay.chat.entries import Extra, Kind, Submission
+from relay.chat.partition import partition_of
 from relay.chat.rooms.events import CONTENT_TYPE as ROOM_CONTROL
+from relay.chunking import chunks
 from relay.store.log import Began, Outcome, Repeated, Stored
 
 if TYPE_CHECKING:
-    from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.submissions import Waiting
 
 SYSTEM: Final = int(Kind.SYSTEM)
 REDACTION: Final = int(Kind.REDACTION)
 _new: Final = tuple.__new__
+"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
+HeadsOf = Callable[[list[str]], list[list[str | bytes | int]]]
+
+
+class Interest:
+    """Which workers follow which logs: a batch goes to exactly those (docs/architecture.md, "Two
+    roles of a worker").
+    """
+
+    def __init__(self) -> None:
+        self.logs: dict[str, dict[Port, None]] = {}
+        """Log to the workers that follow it."""
+        self._of_port: dict[Port, set[str]] = {}
+        self._published: dict[Port, dict[str, None]] = {}
+        """Per worker, the logs that it has been sent something of since heads were last sent."""
+
+    def add(self, log: str, port: Port) -> None:
+        """A worker follows a log from now on."""
+        self.logs.setdefault(log, {})[port] = None
+        self._of_port.setdefault(port, set()).add(log)
+
+    def remove(self, log: str, port: Port) -> None:
+        """A worker follows a log no more."""
+        ports = self.logs.get(log)
+        if ports is not None and port in ports:
+            del ports[port]
+            self._of_port[port].discard(log)
+            if not ports:
+                del self.logs[log]
+
+    def drop(self, port: Port) -> None:
+        """A worker is gone."""
+        for log in list(self._of_port.pop(port, ())):
+            ports = self.logs[log]
+            del ports[port]
+            if not ports:
+                del self.logs[log]
+        self._published.pop(port, None)
+
+    def forget(self, port: Port, partition: int) -> None:
+        """A worker follows nothing in a partition, until it sends again what."""
+        for log in list(self._of_port.get(port, ())):
+            if partition_of(log) == partition:
+                self.remove(log, port)
+
+    def forget_partition(self, partition: int) -> None:
+        """Nobody follows anything in a partition here any more: it has another home."""
+        for port in list(self._of_port):
+            self.forget(port, partition)
+
+    def erased(self, log: str) -> None:
+        """Tell all workers that follow a log that what they keep of its pages is not true."""
+        for port in self.logs.get(log, ()):
+            port.send(Erased(log))
+
+    def publish_rows(self, log: str, rows: list[Stored]) -> None:
+        """Send committed entries of one log to all workers that follow it."""
+        if len(rows) == 1:  # the lone message
+            epoch, seq, prev, packed = rows[0]
+            self.publish(_new(Batch, (log, prev, epoch, seq, 1, packed, False)))
+        else:
+            for batch in batches(log, rows):
+                self.publish(batch)
+
+    def publish_control(self, log: str, row: Stored) -> None:
+        """Send one control entry: who may read behind it may be others than before."""
+        epoch, seq, prev, packed = row
+        self.publish(Batch(log, prev, epoch, seq, 1, packed, True))
+
+    def publish(self, message: Batch | Event) -> None:
+        """Send to all workers that follow the log."""
+        for port in self.logs.get(message.log, ()):
+            port.publish(message)
+            if type(message) is Batch and isinstance(port, Link):
+                self._published.setdefault(port, {})[message.log] = None
+
+    def send_heads(self, heads_of: HeadsOf) -> None:
+        """Tell each worker the heads of what it was sent lately: no tail is lost in silence.
+
+        Called about once a second. A link with publishes still waiting is left for the next time:
+        heads are control and would overtake them.
+        """
+        for port, names in list(self._published.items()):
+            if isinstance(port, Link) and not port.idle:
+                continue
+            del self._published[port]
+            self.send(port, names, heads_of)
+
+    @staticmethod
+    def send(port: Port, names: Iterable[str], heads_of: HeadsOf) -> None:
+        """Tell one worker the heads of some logs."""
+        heads = heads_of(list(names))
+        for chunk in chunks(heads, count_max=ITEMS_PER_MESSAGE):
+            port.send(Heads(list(chunk)))
 
 
 @final
 class Publishing:
-    """See the module's docstring."""
+    """Publishes what commits have stored, and counts it."""
 
     def __init__(self, interest: Interest) -> None:
         """Begin with nothing stored.
@@ -88,6 +186,19 @@ class Publishing:
         self.accepted += 1
         if extra.to and extra.to != submission.sender:
             self.on_direct(submission.log, extra.to, seq)
+
+
+def batches(name: str, rows: list[Stored]) -> list[Batch]:
+    """Return committed rows of one log as bus batches of at most one record each."""
+    sizes = [len(row.packed) for row in rows]
+    pieces = chunks(rows, sizes=sizes, bytes_max=limits.RECORD_CONTENT_BYTES_MAX)
+    return [_batch(name, piece) for piece in pieces]
+
+
+def _batch(name: str, rows: Sequence[Stored]) -> Batch:
+    last = rows[-1]
+    content = last.packed if len(rows) == 1 else b"".join([row.packed for row in rows])
+    return _new(Batch, (name, rows[0].prev, last.epoch, last.seq, len(rows), content, False))
 
 
 def _nothing(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""What workers with members may ask of a home: each message to the one function that takes it.
+"""Dispatches messages from members to the parts of a home.
 
 A home takes nothing of a partition from a worker before ATTACH, nor after it answered NOT_HOME: see
 ``bus.messages.Attach``.

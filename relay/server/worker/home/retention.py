@@ -21,12 +21,12 @@ from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.home.inboxes import Inbox, Inboxes
 from relay.store.errors import StoreCorrupt, StoreError
-from relay.store.keeping import FOREVER, Excess, Keep, stricter
+from relay.store.retention import FOREVER, Excess, RetentionLimits, stricter
 
 if TYPE_CHECKING:
     from relay.server.worker.home.departures import Departures
-    from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.partitions import OwnPartitions
+    from relay.server.worker.home.publishing import Interest
     from relay.settings import Retention as Settings
     from relay.store.log import Removed
     from relay.store.removal_reader import RemovalReader
@@ -176,7 +176,7 @@ class Retention:
         slowed, now_ns = self._slowed, time.monotonic_ns()
         if len(slowed) > SLOWED_MAX:
             slowed.clear()
-        default = Keep(settings.age_days * 86_400, settings.messages, settings.mib << 20)
+        default = RetentionLimits(settings.age_days * 86_400, settings.messages, settings.mib << 20)
 
         def look() -> Looked:
             # A reader of this thread alone: whoever is cancelled meanwhile must not close it.
@@ -213,14 +213,14 @@ class Retention:
             if room is None:
                 return True
             keep = default
-            chosen = Keep(*room.keep)
+            chosen = RetentionLimits(*room.keep)
             if prefix:
                 inbox = self._inboxes.of(reader, name)
                 if inbox.removed:
                     removed.append(name.removeprefix(prefix))
                     found += _all_of(reader, name, inbox)
                     return True
-                chosen = Keep(*inbox.keep)
+                chosen = RetentionLimits(*inbox.keep)
             if chosen != FOREVER:
                 less = bool(prefix) or settings.rooms_choose == "less"
                 keep = stricter(default, chosen) if less else chosen
@@ -279,7 +279,7 @@ def _room(name: str, state: bytes) -> Room | None:
 
 
 def _wanted(
-    reader: RemovalReader, name: str, room: Room, keep: Keep, now_ms: int, grace_ms: int
+    reader: RemovalReader, name: str, room: Room, keep: RetentionLimits, now_ms: int, grace_ms: int
 ) -> tuple[Wanted | None, Excess]:
     """Return what is to be removed, None: nothing; and what it is by its bounds.
 

@@ -1,4 +1,4 @@
-"""Devices that are none any more: telling every worker, and knowing when all have acted on it."""
+"""Revoked devices: telling every worker, and knowing when all have acted on it."""
 
 from __future__ import annotations
 

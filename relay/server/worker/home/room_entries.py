@@ -1,4 +1,4 @@
-"""The entry that a decision about a room, or a request about an entry of it, becomes."""
+"""The log entries for decisions about rooms, and for requests about their entries."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from relay import limits
-from relay.chat.entries import Cursor, Extra, Kind, Submission
+from relay.chat.entries import UNDECIDED, Cursor, Extra, Kind, Submission
+from relay.chat.relations import FORMER
 from relay.chat.rooms import events
 from relay.chat.rooms.events import Event
 
@@ -40,7 +41,11 @@ def redaction_of(ask: Ask, target: Cursor, reason: str) -> Submission:
         body=reason.encode(),
         root=ask.root,
         operator=ask.operator,
-        extra=Extra(about_epoch=target.epoch, about_seq=target.seq),
+        extra=Extra(
+            about_epoch=target.epoch,
+            about_seq=target.seq,
+            verdict=FORMER if ask.subject else UNDECIDED,
+        ),
     )
 
 

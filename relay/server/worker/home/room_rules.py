@@ -1,13 +1,13 @@
-"""What the rights in rooms are to the store: who may append, and what control entries mean."""
+"""The rights in rooms as rules for the store: who may append, and what control entries mean."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from relay.chat import names
-from relay.chat.about import is_own
 from relay.chat.entries import Entry, Submission
 from relay.chat.entries import Kind as EntryKind
+from relay.chat.relations import is_former, is_own
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.decide import may_begin
@@ -54,7 +54,9 @@ class RoomRules(Rules):
             return entry_of(submission.log, room.version, created, actor.handle, submission.key_id)
         if target is not None and submission.kind == REDACTION:
             own = is_own(target, submission)
-            refused = redaction_refusal(room, actor, target.sender, own=own)
+            # Whoever had the name before has no role.
+            author = "" if is_former(submission) else target.sender
+            refused = redaction_refusal(room, actor, author, own=own)
         else:
             refused = refusal(room, actor, Right.WRITE)
         return None if refused is None else Denied(refused)

@@ -23,10 +23,9 @@ from relay.chat.rooms.refusal import Reason
 from relay.chat.rooms.refusal import Refused as RoomRefused
 from relay.chat.rooms.rights import Actor, Right, refusal
 from relay.errors import EnvelopeError
+from relay.server.worker.error_codes import ROOM_CODES, code_of
 from relay.server.worker.home.log_changes import Asked, Change, LogChanges
 from relay.server.worker.home.room_entries import entry_of, redaction_of
-from relay.server.worker.room_codes import CODES
-from relay.server.worker.store_codes import code_of
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 
 _OVERTAKEN: Final = frozenset({ErrorCode.CHANGED, ErrorCode.ID_CONFLICT})
 """Another entry has the place of the one that was decided on."""
-_JUDGED: Final = frozenset(CODES.values()) - _OVERTAKEN
+_JUDGED: Final = frozenset(ROOM_CODES.values()) - _OVERTAKEN
 """What the commit itself answers to a redaction."""
 log = logging.getLogger("relay.worker")
 
@@ -93,7 +92,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             context = Context(actor, seen, self._steady_ms(), head, ask.subject, anyone)
             event = decide.decide(room, request, context)
         except RoomRefused as refused:
-            asked.refuse(CODES[refused.reason], refused.text)
+            asked.refuse(ROOM_CODES[refused.reason], refused.text)
             return
         except EnvelopeError as error:
             asked.refuse(ErrorCode.BAD_REQUEST, str(error))

@@ -1,4 +1,4 @@
-"""The time of day, by a clock that nobody sets while the process runs."""
+"""A wall clock that is never set back or forward while the process runs."""
 
 from __future__ import annotations
 

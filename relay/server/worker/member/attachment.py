@@ -1,4 +1,4 @@
-"""Sending a home everything that this worker has in its partition, whenever the home changes."""
+"""Resends to a home everything that this worker has in its partition, when the home changes."""
 
 from __future__ import annotations
 

@@ -58,8 +58,12 @@ class Catchup:
         """Of which readers were told, by reason: joins count here, too."""
         self.queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
         """Who has something to read: subscriptions that are not live, and requests for a page."""
+        self.crowd: deque[Reply[None]] = deque()
+        """Requests for a page of those who ask for much: they wait for a turn of the crowd."""
         self._pages: OrderedDict[tuple[Feed, int], tuple[int, int, bytes]] = OrderedDict()
         """By feed: a page is true while this worker follows the log and hears what is erased."""
+        self.erasures = 0
+        """How often entries were erased, of any log: who has read some begins anew."""
         self.pages_read = 0
         self.caught_up = 0
 
@@ -71,7 +75,7 @@ class Catchup:
     @property
     def waiting(self) -> int:
         """How many readers are behind and not held up by their own socket."""
-        return len(self.queue)
+        return len(self.queue) + len(self.crowd)
 
     def add(self, feed: Feed, subscription: Subscription) -> None:
         """Queue a subscription that is not live. One that its socket holds up is added by it."""
@@ -87,8 +91,16 @@ class Catchup:
         self._wakeup.request()
         return reply
 
+    def turn_of_crowd(self) -> Reply[None]:
+        """Likewise, for somebody who asks for much."""
+        reply: Reply[None] = Reply()
+        self.crowd.append(reply)
+        self._wakeup.request()
+        return reply
+
     def forget(self, log: str | None = None) -> None:
         """Read pages anew: entries of a log were erased; None: of any, without notice."""
+        self.erasures += 1
         for key in [key for key in self._pages if log in (None, key[0].log)]:
             del self._pages[key]
 
@@ -101,6 +113,14 @@ class Catchup:
                 reader.resolve(None)
             else:
                 self._serve_subscription(*reader)
+            if self._clock() >= deadline:
+                return
+
+    def run_crowd(self, slice_s: float) -> None:
+        """Serve pages of those who ask for much, for so long."""
+        deadline = self._clock() + slice_s
+        while self.crowd and not self._stalled.crowded:
+            self.crowd.popleft().resolve(None)
             if self._clock() >= deadline:
                 return
 

@@ -1,4 +1,4 @@
-"""A partition's file that is found damaged while it is read: its home is told, and refuses it."""
+"""Reports a partition's file that is found damaged while reading to its home, which refuses it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.bus.messages import Damaged
 from relay.chat.partition import PARTITIONS
-from relay.server.worker.store_codes import code_of
+from relay.server.worker.error_codes import code_of
 from relay.store.errors import StoreCorrupt
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""What this worker tells the homes of logs: who follows them here, or that nobody does."""
+"""Reports to the homes of logs who follows them on this worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a home may send to a worker with members: each message to the one function that takes it."""
+"""Dispatches messages from homes to the parts of a worker with members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose send it is: what ``forward`` knows of it."""
+"""The sender of a message, as ``forward`` knows it."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.chat.names import is_inbox
 from relay.chat.rooms.rights import Actor
+from relay.server.worker.error_codes import ROOM_CODES
 from relay.server.worker.member.feed import Subscription
-from relay.server.worker.room_codes import CODES
 from relay.wire.envelopes import Behind, Removed
 from relay.wire.packing import pack
 
@@ -131,7 +131,7 @@ class Subscriptions:
     def remove(self, log: str, refused: Refused) -> None:
         """Follow a log no more, for it may not be read any more."""
         self.leave(log)
-        self.outbox.answer(pack(Removed(log, int(CODES[refused.reason]), refused.text)))
+        self.outbox.answer(pack(Removed(log, int(ROOM_CODES[refused.reason]), refused.text)))
 
     def close(self, code: int, detail: str = "") -> None:
         """End the connection."""

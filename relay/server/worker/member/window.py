@@ -1,4 +1,4 @@
-"""What is on its way to another worker, and who waits to send it more.
+"""The window of what is in flight to another worker, and the queue of those who wait for it.
 
 A link is a queue that nobody passes: what is in it is served in the order in which it was sent. So
 no more is put into it than keeps the home busy, and the rest waits here, by sender, and goes by the

@@ -1,4 +1,4 @@
-"""A worker's socket for the control process: named in the runtime directory, made anew if lost."""
+"""A worker's socket for the control process, in the runtime directory; replaced if removed."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What an operator of this machine does about accounts and rooms, while the relay runs.
+"""An operator's requests about accounts and rooms while the relay runs.
 
-It goes the way of a client's request, to the home of the account or room; it is asked by nobody's
-device, as what ``relay user --data`` does to a relay that does not run.
+They go to the home of the account or room, as a client's request does, but no device signs them,
+as with ``relay user --data`` on a stopped relay.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class Administration:
         except EnvelopeError as error:
             raise NotAnswered(str(error)) from None
         if type(request) not in of_accounts.OF_OPERATORS:
-            raise NotAnswered("no operator asks that")
+            raise NotAnswered("operators cannot request that")
         return await self._ask(names.INBOX_PREFIX + handle, content, b"")
 
     async def _room(self, question: Question) -> str:

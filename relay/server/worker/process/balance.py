@@ -1,4 +1,4 @@
-"""Which worker sends clients away because it has far more than the others.
+"""Decides when a worker with far more clients than the others sends some away.
 
 New connections go to the worker with the fewest (``acceptor``), but connections last for days.
 After a rolling restart one worker would have all of them, and workers that were added none.

@@ -8,7 +8,6 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from relay.chat.accounts.decide import Policy
-from relay.server.worker.connection.accounts import Accounts
 from relay.server.worker.connection.admission import Admission
 from relay.server.worker.connection.announcement import Announcement
 from relay.server.worker.connection.connections import Connections
@@ -20,6 +19,7 @@ from relay.server.worker.connection.services import (
     ConnectionBudgets,
     ConnectionServices,
 )
+from relay.server.worker.connection.source_usage import Sources
 from relay.server.worker.connection.users import Users
 from relay.server.worker.connection.waste import Waste
 from relay.server.worker.delivery.outbox import Flusher
@@ -31,12 +31,11 @@ from relay.server.worker.home.copies import Copies
 from relay.server.worker.home.direct import Direct
 from relay.server.worker.home.followers import Followers
 from relay.server.worker.home.home import Home
-from relay.server.worker.home.interest import Interest
 from relay.server.worker.home.names import NameRegistry
 from relay.server.worker.home.notes import CommitNotes
 from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.home.permissions import Permissions
-from relay.server.worker.home.publishing import Publishing
+from relay.server.worker.home.publishing import Interest, Publishing
 from relay.server.worker.home.receive import FromMembers
 from relay.server.worker.home.revocations import Revocations
 from relay.server.worker.home.rooms import RoomsHome
@@ -178,7 +177,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     schedule = Schedule(clock, wakeup, admission)
     budgets = ConnectionBudgets(
         limits=needs.limits,
-        accounts=Accounts(needs.limits, clock),
+        sources=Sources(needs.limits, clock),
         users=Users(needs.limits, clock),
         admission=admission,
         received=ReceivedBytes(needs.limits.received_mib << 20),

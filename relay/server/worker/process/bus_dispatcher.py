@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from relay.bus.link import Link, Port
     from relay.bus.messages import Message
     from relay.server.worker.home.home import Home
-    from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.partitions import OwnPartitions
+    from relay.server.worker.home.publishing import Interest
     from relay.server.worker.home.receive import FromMembers
     from relay.server.worker.member.attachment import Attachment
     from relay.server.worker.member.receive import FromHomes

@@ -1,4 +1,4 @@
-"""The garbage collector of a worker: what is there to stay is not looked at again and again.
+"""Tunes the garbage collector of a worker: long-lived objects are not scanned again and again.
 
 Nothing on the data path makes reference cycles, and ended sessions need no collector (with it off,
 a connection that came and went left less than 1 KiB, most of it its producer's row in a cache), so
@@ -12,9 +12,11 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-THRESHOLDS: Final = (50_000, 20, 100)
-"""Allocations between collections of the three generations. The default of 700 walks young objects
-all the time, and the old ones, every live session, for tens of milliseconds."""
+THRESHOLDS: Final = (5_000, 2, 10_000)
+"""Objects that have become more between collections of the first generation, and how many of one
+generation there are before one of the next. The first two are walked in less than a millisecond
+each, which matters where many operations wait; the third, every live session, in tens of them, and
+hardly ever. Python's own 700 and 10 have that walked again and again."""
 ADMITTED_BETWEEN: Final = 500
 """Connections whose objects may be walked: some milliseconds."""
 

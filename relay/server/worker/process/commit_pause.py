@@ -1,4 +1,4 @@
-"""For a moment no commit of this worker is begun: so a backup has one moment in all partitions.
+"""Pauses the commits of this worker for a moment, so that a backup is of one moment.
 
 Whoever asks has so long and no longer: the pause ends by itself. Messages wait as they do for a
 checkpoint, and nothing else waits.
@@ -56,7 +56,7 @@ class CommitPause:
             NotAnswered: it ended before that, or there is one.
         """
         if self._token:
-            raise NotAnswered("its commits wait for another backup")
+            raise NotAnswered("its commits are paused for another backup")
         token = self._token = secrets.token_hex(_TOKEN_BYTES)
         self._partitions.paused = True
         self._call_later(PAUSE_S, lambda: self._end(token))

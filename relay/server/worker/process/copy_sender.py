@@ -1,4 +1,4 @@
-"""Copies of direct messages take the way of any send to the home of their log."""
+"""Forwards copies of direct messages like any other send."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker's parts get from outside."""
+"""The external dependencies of a worker's parts."""
 
 from __future__ import annotations
 

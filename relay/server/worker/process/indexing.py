@@ -1,4 +1,4 @@
-"""Keeps the search indexes of the partitions that this worker is the home of, in a thread.
+"""Maintains the search indexes of the partitions that this worker owns, in a thread.
 
 A slice of time in each tick, for one partition after the other: however much there is to be read
 anew, a core has most of its time for messages.

@@ -1,4 +1,4 @@
-"""What an operator may ask of a worker, and do to a connection; in slices, never in a long turn."""
+"""Operator queries about a worker and its connections, in slices, never in one long turn."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far behind a worker is with what others wait for: measured by looking, off the data path."""
+"""Measures how far a worker is behind with work that others wait for, off the data path."""
 
 from __future__ import annotations
 

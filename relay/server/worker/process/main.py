@@ -43,7 +43,7 @@ from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stop import Stop
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
-from relay.store.newest import Newest
+from relay.store.message_counter import MessageCounter
 from relay.store.removal_reader import RemovalReader
 from relay.wire.packing import unpack_entry
 from relay.wire.tickets import TicketKeys
@@ -199,12 +199,12 @@ class _Worker:
         context, status, parts = self._context, self._status, self._parts
         settings = context.live.current
         loop = asyncio.get_running_loop()
-        newest = Newest(unpack_entry)
+        counter = MessageCounter(unpack_entry)
         self.retention = Retention(
             parts.partitions,
             parts.interest,
             run_in_thread=self._stores.run_in_thread,
-            new_reader=lambda index: RemovalReader(self._stores.path_of(index), newest),
+            new_reader=lambda index: RemovalReader(self._stores.path_of(index), counter),
             settings=lambda: context.live.current.retention,
             wall_clock_ns=time.time_ns,
             departures=Departures(self._stores.reader_at, parts.queries.ask),
@@ -354,7 +354,7 @@ class _Worker:
             parts.services.announcement.sweep,
             lambda: parts.stalled.sweep(now),
             lambda: parts.refusals.sweep(now),
-            parts.budgets.accounts.sweep,
+            parts.budgets.sources.sweep,
             parts.budgets.users.sweep,
             self._look_at_disk,
             lambda: parts.interest.send_heads(parts.partitions.heads),
@@ -384,7 +384,7 @@ class _Worker:
     def _share_clients(self, now: float) -> None:
         if self._stop.requested.is_set():
             return
-        began, own = self._balance.began, self._parts.budgets.admission.members
+        began, own = self._balance.began, self._parts.budgets.admission.authenticated
         if count := self._balance.due(own, self._status.logged_in(), now):
             if not began:
                 log.info("rebalancing", extra={"logged_in": own})

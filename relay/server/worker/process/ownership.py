@@ -1,4 +1,4 @@
-"""Which partitions are this worker's: following the table that the supervisor writes."""
+"""Follows the table of partitions that the supervisor writes: which ones are this worker's."""
 
 from __future__ import annotations
 

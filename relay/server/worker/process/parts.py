@@ -1,4 +1,4 @@
-"""What a worker consists of, as far as the process deals with it, and what is measured there."""
+"""The parts of a worker that the process deals with, and their metrics."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from relay.server.worker.home.accounts import AccountsHome
     from relay.server.worker.home.followers import Followers
     from relay.server.worker.home.home import Home
-    from relay.server.worker.home.interest import Interest
     from relay.server.worker.home.names import NameRegistry
     from relay.server.worker.home.partitions import OwnPartitions
+    from relay.server.worker.home.publishing import Interest
     from relay.server.worker.home.room_rules import RoomRules
     from relay.server.worker.home.rooms import RoomsHome
     from relay.server.worker.home.rosters import Rosters
@@ -101,11 +101,11 @@ class WorkerParts:
         }
         return (
             {
-                "connections_logged_in": lambda: budgets.admission.members,
+                "connections_logged_in": lambda: budgets.admission.authenticated,
                 "readers_catching_up": lambda: catchup.waiting,
-                "sources": lambda: len(budgets.accounts),
+                "sources": lambda: len(budgets.sources),
                 "users": lambda: len(budgets.users),
-                "joins": lambda: budgets.accounts.joins,
+                "joins": lambda: budgets.sources.joins,
                 "received_bytes": lambda: budgets.received.total,
                 "stalled_bytes": lambda: stalled.bytes,
                 "partitions_unavailable": lambda: len(partitions.troubles),

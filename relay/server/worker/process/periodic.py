@@ -1,4 +1,4 @@
-"""What a worker does from time to time, whatever becomes of it once."""
+"""Periodic tasks of a worker, which outlive an error in one run."""
 
 from __future__ import annotations
 

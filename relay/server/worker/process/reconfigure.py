@@ -1,4 +1,4 @@
-"""Other settings for a worker that runs: for what it does next, and for connections it has."""
+"""Applies changed settings to a running worker and its open connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SESSIONS_PER_SLICE: Final = 100
 
 
 async def reconfigure(parts: WorkerParts, disk_reserve: DiskReserve, settings: Settings) -> None:
-    """Apply what may change; connections in slices, between which the loop goes on."""
+    """Apply the settings that may change; to connections in slices, yielding to the loop."""
     logs.set_level(settings.log)
     parts.stalled.timeout_s = settings.server.slow_reader_timeout_s
     parts.rules.anyone_creates = settings.rooms.create == "anyone"

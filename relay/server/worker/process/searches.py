@@ -1,4 +1,4 @@
-"""Looks into the search indexes, in a thread: the loop does not wait, and who asks takes turns."""
+"""Searches the indexes in a thread, one search at a time, without blocking the loop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a worker is to end, and how soon: by signal, by the supervisor's word or its death."""
+"""When a worker has to stop, and how fast: by signal, the supervisor's request, or its death."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ps and htop show of a worker."""
+"""The process title of a worker, for ps and htop."""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ One turn, at the end of a loop iteration in which anything arrived:
 6. ``flush``         one record and one write per connection; answers first; in slices
 7. ``catchup``       pages for those who are behind, in what time is left
 8. the crowd         connections that wait and ask for much, in turn, for a slice of time; what the
-                     own home has left in step 2, because it was much, for another one; ``links``
+                     own home has left in step 2, because it was much, for another one; pages that
+                     they have asked for, for a third; ``links``
 
 So whoever asks for little waits for one slice of each at most, of what others ask for without end,
 and not for one in each step. What step 8 leads to is done in the turn that follows: at once, or,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.home.home import Home
-    from relay.server.worker.home.interest import Interest
+    from relay.server.worker.home.publishing import Interest
     from relay.server.worker.home.rosters import Rosters
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.fanout import Fanout
@@ -110,7 +111,7 @@ class Turn:
         self._served = False
         """True when this turn has served it."""
         self._crowd = 0
-        """How many waited then."""
+        """How many waited then, for their turn or for what they had asked for."""
         self._used_until_s = 0.0
         """Of the processor's time, at the end of the last turn that has served it."""
         self.crowded = False
@@ -179,7 +180,9 @@ class Turn:
         # for what comes from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
         home = self._home
-        crowd = self.crowded = waiting.waiting > 0 or home.rest
+        catchup = self._catchup
+        asked = bool(catchup.crowd) and not catchup.crowded
+        crowd = self.crowded = waiting.waiting > 0 or home.rest or asked
         if crowd and resting:
             crowd = False
             self._wake_at(self.pace.until)
@@ -190,7 +193,7 @@ class Turn:
             self._forward.release()
         self.flush_links()
         repairing_on = bool(self._feeds.to_repair) and self._repair.run()
-        flusher, catchup = self._flusher, self._catchup
+        flusher = self._flusher
         fanout = self._fanout
         if self._feeds.to_distribute or fanout.late:
             fanout.distribute(now)
@@ -207,7 +210,7 @@ class Turn:
             self._wakeup.request()
         if crowd:
             self._served = True
-            self._crowd = schedule.waiting
+            self._crowd = max(schedule.busy, home.senders if home.rest else 0)
             self._serve_crowd()
         if on:
             return
@@ -228,6 +231,8 @@ class Turn:
             schedule.until = 0.0
         if home.rest:
             home.commit_rest(slice_s)
+        if self._catchup.crowd:
+            self._catchup.run_crowd(slice_s)
         if self._forward.waiting:
             self._forward.release()
         self.flush_links()

@@ -12,7 +12,7 @@ import apsw
 import pytest
 
 from relay.chat.entries import Extra, Kind, Submission
-from relay.store import checkpoint, slack
+from relay.store import checkpoint, scrub
 from relay.store.checkpoint import Checkpointer
 from relay.store.schema import translated
 from relay.store.sqlite import SqlitePartition
@@ -134,19 +134,19 @@ async def test_pages_keep_copies_if_nobody_overwrites_them(
 def test_what_is_no_leaf_is_left_alone(tmp_path: Path) -> None:
     """Pages of other kinds, and those whose header does not fit what is behind it."""
     used = b"\x0d\0\0\0\x01\x01\xf8\0\x01\xf8".ljust(504, b"x") + b"contents"
-    assert slack.unused(used) == [(10, 494)]
+    assert scrub.unused(used) == [(10, 494)]
     clean = used[:10] + bytes(494) + used[504:]
     others = clean, b"\x05" + used[1:], used[:8] + b"\0\x20" + used[10:], bytes(512), b""
     for page in others:
-        assert slack.unused(page) == []
+        assert scrub.unused(page) == []
     path = tmp_path / "00.sqlite"
     header = (bytes(16) + (512).to_bytes(2, "big")).ljust(512, b"h")
     path.write_bytes(header + used + b"".join(others[1:]) + used + used[:100])
-    slack.overwrite(path, {1, 2, 3, 4, 5, 7, 99})  # the last ones are cut off, and not there
+    scrub.overwrite(path, {1, 2, 3, 4, 5, 7, 99})  # the last ones are cut off, and not there
     whole = header + clean + b"".join(others[1:])
     assert path.read_bytes() == whole + used + used[:100], "the sixth was not asked for"
     path.write_bytes(header + 300 * used)
-    slack.overwrite(path, {*range(2, 200), *range(201, 302)})
+    scrub.overwrite(path, {*range(2, 200), *range(201, 302)})
     assert path.read_bytes() == header + 198 * clean + used + 101 * clean
 
 
@@ -155,12 +155,12 @@ def test_pages_are_known_by_the_frames_of_the_wal(tmp_path: Path) -> None:
     header = (bytes(8) + (512).to_bytes(4, "big")).ljust(32, b"h")
     frames = [number.to_bytes(4, "big").ljust(24, b"f") + bytes(512) for number in (3, 7, 3, 9)]
     path.with_name("00.sqlite-wal").write_bytes(header + b"".join(frames))
-    assert slack.pages_of_wal(path, 3) == {3, 7}
-    assert slack.pages_of_wal(path, 6) == {3, 7, 9}, "cut off"
+    assert scrub.pages_of_wal(path, 3) == {3, 7}
+    assert scrub.pages_of_wal(path, 6) == {3, 7, 9}, "cut off"
     many = [number.to_bytes(4, "big").ljust(24, b"f") + bytes(512) for number in range(1, 201)]
     path.with_name("00.sqlite-wal").write_bytes(header + b"".join(many))
-    assert slack.pages_of_wal(path, 199) == set(range(1, 200))
-    assert slack.pages_of_wal(tmp_path / "none", 0) == set()
+    assert scrub.pages_of_wal(path, 199) == set(range(1, 200))
+    assert scrub.pages_of_wal(tmp_path / "none", 0) == set()
 
 
 async def test_pages_that_have_changed_since_a_checkpoint_failed_stay_whole(tmp_path: Path) -> None:

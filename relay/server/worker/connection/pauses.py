@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 
-class Hold:
+class Pause:
     """Reasons, as bits. Plain integers, for each send looks at them.
 
     Under any of them what was received waits, as bytes, and the socket is not read (but see
-    ``Reading.hold``).
+    ``Reading.pause``).
     """
 
     NONE: Final = 0
@@ -23,5 +23,7 @@ class Hold:
     """It does not read the answers to what it asks."""
     TURN: Final = 16
     """It has had its share of this turn: see ``schedule``."""
+    BUSY: Final = WINDOW | CREDIT | TURN
+    """It has asked for more than is done at once."""
     WASTE: Final = 32
     """It has asked for too much that brings nothing: see ``waste``."""

@@ -1,4 +1,4 @@
-"""What /reply, /react, /edit and /erase are about: the last message of where the prompt is.
+"""The target of /reply, /react, /edit and /erase: the last message in the current conversation.
 
 A message may have been shown after it that belongs elsewhere: one that was sent to a person alone
 with /msg, or that came from one. Then it is not clear which one is meant, and a guess would tell a
@@ -27,7 +27,7 @@ class _Doubt(NamedTuple):
     message: LogEntry
 
 
-class About:
+class LastMessageCommands:
     """The commands of one person about the last message."""
 
     def __init__(self, client: Client, sending: Sending, recent: Recent, ask: Ask) -> None:

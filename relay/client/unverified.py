@@ -1,7 +1,7 @@
-"""Which senders' keys are not proved, and what their events are marked with for that. No I/O.
+"""Senders whose device keys are not verified, and the warning that their events carry. No I/O.
 
-``senders`` finds out; the queue of events asks when an event is taken. So an event waits for the
-answer to a question about its sender's devices, and whoever gets it gets its mark with it.
+``senders`` verifies; the queue of events asks here when an event is taken. So an event waits while
+its sender's devices are being looked up, and carries the warning when the application gets it.
 """
 
 from __future__ import annotations
@@ -14,43 +14,43 @@ from relay.client.events import LogEntry, RoomChanged
 Pair: TypeAlias = tuple[str, bytes]
 """A sender, and the id of a device key."""
 DOUBTS_MAX: Final = 16_384
-"""Pairs that are not proved. What comes of others beyond it is marked, too."""
+"""Unverified pairs. Beyond it, everything that is not known to be verified is marked."""
 TOO_MANY: Final = "too many senders wait for their devices to be looked at"
 Entry = TypeVar("Entry")
 
 
-class Doubts:
-    """The pairs that are proved, and those that are not."""
+class UnverifiedSenders:
+    """The pairs that are verified, and those that are not."""
 
     __slots__ = ("_pairs", "_waiting", "overflow", "proved")
 
     def __init__(self) -> None:
         self.proved: set[Pair] = set()
-        """Those that are proved, or that nothing can be proved of."""
+        """Verified pairs, and those that have nothing to verify."""
         self._pairs: dict[Pair, str] = {}
-        """What speaks against others; empty: nothing yet, and their events do not wait."""
+        """The doubt about each of the others; empty: none yet."""
         self._waiting: set[Pair] = set()
-        """Those of them whose events wait."""
+        """Those of them whose events wait for an answer."""
         self.overflow = False
-        """True: there were too many to look at; what is not proved is marked."""
+        """True: there were too many to look up; whatever is not verified is marked."""
 
     @property
     def any(self) -> bool:
-        """True if there is anything to ask about an event."""
+        """True if events have to be checked here at all."""
         return bool(self._pairs) or self.overflow
 
     @property
     def holding(self) -> bool:
-        """True if events of somebody wait for what the server answers."""
+        """True if any events wait for an answer of the server."""
         return bool(self._waiting)
 
     def add(self, pair: Pair, doubt: str | None, *, held: bool) -> bool:
-        """Note a pair that is not proved. Return False if there are too many.
+        """Add an unverified pair. Return False if there are too many.
 
         Args:
             pair: which.
-            doubt: what speaks against it; None: nothing yet.
-            held: whether its events wait until there is an answer, if there is no doubt yet.
+            doubt: why it is doubtful; None: its devices have not been looked up yet.
+            held: without a doubt: whether its events wait for the lookup.
         """
         if pair not in self._pairs and len(self._pairs) >= DOUBTS_MAX:
             self.overflow = True
@@ -61,7 +61,7 @@ class Doubts:
         return True
 
     def put(self, pair: Pair, doubt: str) -> bool:
-        """Note what speaks against a pair that is noted. Return True if that is news."""
+        """Set the doubt about a pair that was added. Return True if it is a new one."""
         self._waiting.discard(pair)
         if self._pairs.get(pair) in (None, doubt):
             return False
@@ -69,36 +69,36 @@ class Doubts:
         return True
 
     def remove(self, pair: Pair) -> None:
-        """Nothing speaks against a pair any more."""
+        """Forget a pair: it is verified."""
         self._waiting.discard(pair)
         self._pairs.pop(pair, None)
 
     def give_up(self, doubt: str) -> None:
-        """Nobody answers for now: what waits is marked instead."""
+        """There is no answer for now: mark what waits instead."""
         for pair in self._waiting:
             self._pairs[pair] = doubt
         self._waiting.clear()
 
     def wait_again(self, doubt: str, senders: Container[str]) -> None:
-        """Somebody answers again: what was given up waits again, if it is of one of these."""
+        """Undo ``give_up`` for these senders: there is a server to ask again."""
         for pair, text in self._pairs.items():
             if text == doubt and pair[0] in senders:
                 self._pairs[pair] = ""
                 self._waiting.add(pair)
 
-    def wait(self, event: object) -> bool:
-        """Tell whether an event is to wait."""
+    def must_wait(self, event: object) -> bool:
+        """Return True if an event must wait for a lookup."""
         return (
             isinstance(event, LogEntry | RoomChanged)
             and (event.sender, event.key_id) in self._waiting
         )
 
-    def wait_any(self, entries: Iterable[object]) -> bool:
-        """Tell whether one of them is to wait."""
-        return bool(self._waiting) and any(map(self.wait, entries))
+    def any_must_wait(self, entries: Iterable[object]) -> bool:
+        """Return True if any of them must wait."""
+        return bool(self._waiting) and any(map(self.must_wait, entries))
 
     def marked(self, event: Entry) -> Entry:
-        """Return an event with the doubt that there is about it."""
+        """Return the event, with its ``doubt`` set if there is one."""
         if not isinstance(event, LogEntry | RoomChanged):
             return event
         pair = event.sender, event.key_id

@@ -29,6 +29,10 @@ class Refusal(IntEnum):
     NO_SUCH_ENTRY = 31
 
 
+FORMER: Final = int(Refusal.NOT_ALLOWED)
+"""The verdict about what an earlier account of the sender's name has written."""
+
+
 def refusal(target: Entry | None, submission: Submission, extra: Extra, *, ruled: bool) -> Refusal:
     """Return why an entry may not be about another one.
 
@@ -52,11 +56,16 @@ def refusal(target: Entry | None, submission: Submission, extra: Extra, *, ruled
 
 def is_own(target: Entry, submission: Submission) -> bool:
     """Tell whether who offers something has written an entry, with whichever device."""
-    if target.sender != submission.sender:
+    if target.sender != submission.sender or is_former(submission):
         return False
     if submission.key_id:
         return bool(target.key_id)  # else it is from before there were accounts, or a guest's
     return target.producer == submission.producer  # a guest's name may have been another's before
+
+
+def is_former(submission: Submission) -> bool:
+    """Tell whether what something is about was found to be an earlier account's of that name."""
+    return submission.extra is not None and submission.extra.verdict == FORMER
 
 
 def is_offered(kind: int) -> bool:

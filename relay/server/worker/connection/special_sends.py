@@ -1,12 +1,14 @@
-"""SEND of what is not a plain message in a room: direct messages, and entries about others."""
+"""SEND of anything but a plain message in a room: direct messages, and entries about others."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from relay import limits
 from relay.chat import names
-from relay.chat.about import is_offered, is_reaction
-from relay.chat.entries import Extra, Kind, submission
+from relay.chat.entries import UNDECIDED, Extra, Kind, submission
+from relay.chat.relations import FORMER, OWN, is_offered, is_reaction
+from relay.server.worker.connection.former import former_author
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -18,8 +20,10 @@ def send_about(session: Session, send: Send) -> None:
     """Offer a reply, an edit, a redaction or a reaction to the home of its room."""
     if _is_refused(session, send.log, send, well=send.kind != Kind.MARK):
         return
-    extra = Extra(about_epoch=send.about_epoch, about_seq=send.about_seq)
-    _submit(session, send.log, send, extra)
+    verdict = _verdict(session, send.log, send)
+    if verdict is not None:
+        extra = Extra(about_epoch=send.about_epoch, about_seq=send.about_seq, verdict=verdict)
+        _submit(session, send.log, send, extra)
 
 
 def send_direct(session: Session, send: Send) -> None:
@@ -38,8 +42,23 @@ def send_direct(session: Session, send: Send) -> None:
     well = send.kind != Kind.MARK or (to == session.actor.handle and _is_mark(send))
     if _is_refused(session, own, send, well=well):
         return
-    extra = Extra(to=to, about_epoch=send.about_epoch, about_seq=send.about_seq)
-    _submit(session, own, send, extra)
+    verdict = _verdict(session, own, send)
+    if verdict == FORMER:  # nobody erases what others wrote here: there is nothing to be judged
+        _refuse(session, own, send, ErrorCode.NOT_ALLOWED, "of an earlier account of your name")
+    elif verdict is not None:
+        extra = Extra(to=to, about_epoch=send.about_epoch, about_seq=send.about_seq)
+        _submit(session, own, send, extra)
+
+
+def _verdict(session: Session, log: str, send: Send) -> int | None:
+    """Return what can be told here of whose it is that something is about; None: it was refused."""
+    if send.kind not in OWN:
+        return UNDECIDED
+    former = former_author(session, log, send.about_seq)
+    if former is None:
+        _refuse(session, log, send, ErrorCode.UNAVAILABLE, "", limits.RETRY_MS)
+        return None
+    return FORMER if former else UNDECIDED
 
 
 def _is_refused(session: Session, log: str, send: Send, *, well: bool) -> bool:
@@ -47,9 +66,9 @@ def _is_refused(session: Session, log: str, send: Send, *, well: bool) -> bool:
     if not is_offered(send.kind):
         _refuse(session, log, send, ErrorCode.NOT_SUPPORTED, "kind", send.kind)
     elif send.kind != Kind.MESSAGE and not send.about_seq:
-        _refuse(session, log, send, ErrorCode.NO_SUCH_ENTRY, "about no entry")
+        _refuse(session, log, send, ErrorCode.NO_SUCH_ENTRY, "no entry is named")
     elif not well or (send.kind == Kind.REACTION and not is_reaction(send.body)):
-        _refuse(session, log, send, ErrorCode.BAD_REQUEST, "this kind cannot be so")
+        _refuse(session, log, send, ErrorCode.BAD_REQUEST, "not valid for an entry of this kind")
     else:
         return False
     return True

@@ -1,7 +1,7 @@
-"""What may answer a request: of its kind, about what was asked, and no more of it.
+"""Checks that an answer fits its request: its type, its room or person, and its bounds.
 
-A server that answers with something else would have a program show one room's messages as those of
-another, or ask for the same page for ever.
+Otherwise a malicious server could make a program show one room's messages as those of another, or
+ask for the same page for ever.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ANSWERS: Final[dict[type[ClientEnvelope], type[Answer]]] = {
     wire.Room: wire.Done,
     wire.Prove: wire.Done,
 }
-"""What answers a request, if it is not an ERROR."""
+"""The type of the answer to each request, unless it is an ERROR."""
 
 
 def check_answer(asked: ClientEnvelope, answer: Answer) -> None:
-    """Raise EnvelopeError for what is no answer to a question."""
+    """Raise EnvelopeError if this is no valid answer to that request."""
     expected = ANSWERS[type(asked)]
     if type(answer) is not expected:
         raise EnvelopeError(f"{type(answer).__name__} for an answer, not {expected.__name__}")

@@ -1,4 +1,4 @@
-"""Servers of other protocols, known by how they begin."""
+"""Recognises servers of other protocols by their first bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a log is kept, and up to which entry it is therefore to be removed."""
+"""Retention limits of a log, and up to which entry they have it removed. Pure."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Final, NamedTuple
 
 TENTH: Final = 10
 AT_ONCE: Final = 100
-"""Age alone removes a tenth of what a log holds in one pass, or so many entries: a clock that jumps
-must not empty it (invariant "A clock jump expires nothing")."""
+"""In one pass, age removes at most a tenth of a log, or this many entries: a clock that jumps must
+not empty it (invariant "A clock jump expires nothing")."""
 
 
-class Keep(NamedTuple):
+class RetentionLimits(NamedTuple):
     """Bounds of a log; 0: none."""
 
     age_s: int = 0
@@ -20,12 +20,12 @@ class Keep(NamedTuple):
     bytes: int = 0
 
 
-FOREVER: Final = Keep()
+FOREVER: Final = RetentionLimits()
 
 
-def stricter(one: Keep, other: Keep) -> Keep:
-    """Return the bounds that hold where both do."""
-    return Keep(*(min(a or b, b or a) for a, b in zip(one, other, strict=True)))
+def stricter(one: RetentionLimits, other: RetentionLimits) -> RetentionLimits:
+    """Return the limits that satisfy both."""
+    return RetentionLimits(*(min(a or b, b or a) for a, b in zip(one, other, strict=True)))
 
 
 class Excess(NamedTuple):
@@ -34,20 +34,20 @@ class Excess(NamedTuple):
     upto: int
     """The last entry of it."""
     more: bool = False
-    """There is more that is too old, which has to wait."""
+    """More is too old, and is left for the next pass."""
     counted: bool = True
     """False: its messages are not all counted yet. Ask again."""
 
 
 class Measured(NamedTuple):
-    """What is known of a log without reading it."""
+    """The extent of a log."""
 
     floor: int
     head: int
 
 
 def end_of_old(time_of: Callable[[int], int], log: Measured, before_ms: int) -> int:
-    """Return the last entry that is older than a time; times in a log never go back.
+    """Return the last entry that is older than a time, by bisection: times never go back in a log.
 
     Args:
         time_of: seq to the time of that entry, for those above the floor.
@@ -65,7 +65,7 @@ def end_of_old(time_of: Callable[[int], int], log: Measured, before_ms: int) -> 
 
 
 def upto(
-    keep: Keep,
+    keep: RetentionLimits,
     log: Measured,
     *,
     now_ms: int,
@@ -74,13 +74,13 @@ def upto(
     older: Callable[[int], tuple[int, bool]],
     end_of_excess: Callable[[int], int],
 ) -> Excess:
-    """Return what is to be removed. The last entry of a log always stays.
+    """Return what to remove. The last entry of a log always stays.
 
     Args:
         keep: the bounds.
         log: what it holds.
         now_ms: the time.
-        grace_ms: nothing younger than this is removed, for it may be on its way to readers.
+        grace_ms: nothing younger than this is removed: it may still be on its way to readers.
         time_of: see ``end_of_old``.
         older: messages to the last entry before the newest so many messages; False: they are not
             all counted yet.

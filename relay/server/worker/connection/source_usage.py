@@ -1,4 +1,4 @@
-"""What the connections of each source have in use, on one worker. Pure: the clock is passed in.
+"""Usage and limits of each source on one worker. Pure: the clock is passed in.
 
 Connections of a source are spread over the workers, and each worker counts for itself: what all of
 them allow a source together is exact to a factor of their number.
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
     from relay.limit_settings import Limits
 
 
-class Account(Payer):
+class Source(Payer):
     """One source: an IPv4 address, or the /64 of an IPv6 address.
 
     Its buckets are made when something is spent.
     """
 
     __slots__ = (
-        "_limits", "_rooms", "_sent", "_waste", "_work", "exempt", "guests", "joins", "loopback",
-        "members",
+        "_limits", "_rooms", "_sent", "_waste", "_work", "authenticated", "exempt", "joins",
+        "loopback", "unauthenticated",
     )  # fmt: skip
 
     def __init__(self, name: str, limits: Limits) -> None:
@@ -39,9 +39,9 @@ class Account(Payer):
         super().__init__(name)
         self.loopback = False
         """True for this machine itself."""
-        self.members = 0
+        self.authenticated = 0
         """Connections that are logged in."""
-        self.guests = 0
+        self.unauthenticated = 0
         """Connections that are not (yet, or any more)."""
         self.joins = 0
         """Logs that its connections follow, each counted for each connection."""
@@ -92,47 +92,47 @@ class Account(Payer):
         return self._sent, self._rooms, self._work, self._waste
 
 
-class Accounts:
-    """The accounts of all sources that have connections, or have spent something of late."""
+class Sources:
+    """All sources that have connections, or have spent something of late."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits = limits
-        self._ledger: Ledger[Account] = Ledger(self._made, clock)
+        self._ledger: Ledger[Source] = Ledger(self._made, clock)
         self.joins = 0
         """Of all sources."""
 
-    def open(self, peer: str) -> Account:
-        """Return the account of a new connection from an address. ``close`` it in the end."""
-        account = self._ledger.open(source_of(peer))
-        if account.connections == 1 and is_loopback(peer) and not account.loopback:
-            account.loopback = True
-            account.bound(self._limits)
-        return account
+    def open(self, peer: str) -> Source:
+        """Return the source of a new connection, by its address. ``close`` it in the end."""
+        source = self._ledger.open(source_of(peer))
+        if source.connections == 1 and is_loopback(peer) and not source.loopback:
+            source.loopback = True
+            source.bound(self._limits)
+        return source
 
     def rebound(self, limits: Limits) -> None:
         """Hold every source to other limits from now on; what they have spent is forgotten."""
         self._limits = limits
-        for account in self._ledger.payers():
-            account.bound(limits)
+        for source in self._ledger.payers():
+            source.bound(limits)
 
-    def _made(self, source: str) -> Account:
-        return Account(source, self._limits)
+    def _made(self, source: str) -> Source:
+        return Source(source, self._limits)
 
-    def close(self, account: Account) -> None:
-        """A connection of this account is gone."""
-        if account.connections == 1:
-            assert not account.members
-            assert not account.guests
-            assert not account.joins
-        self._ledger.close(account)
+    def close(self, source: Source) -> None:
+        """A connection from this source is gone."""
+        if source.connections == 1:
+            assert not source.authenticated
+            assert not source.unauthenticated
+            assert not source.joins
+        self._ledger.close(source)
 
     def sweep(self) -> None:
         """Forget whose buckets are full again. Called about once a second."""
         self._ledger.sweep()
 
-    def count_joins(self, account: Account, change: int) -> None:
-        """A connection of this account follows so many more logs."""
-        account.joins += change
+    def count_joins(self, source: Source, change: int) -> None:
+        """Connections from this source follow so many more logs."""
+        source.joins += change
         self.joins += change
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import pytest
 from relay.chat.entries import Cursor, GapReason
 from relay.client.aio import Client
 from relay.client.events import Erased, Gap, LogEntry, Message, Redaction
-from relay.terminal.about import About
+from relay.terminal.last_message import LastMessageCommands
 from relay.terminal.pending import Pending
 from relay.terminal.recent import Recent
 from relay.terminal.sending import Sending
@@ -27,7 +27,7 @@ class Chat:
         self.screen = Notices()
         self.asked: list[str] = []
         self.sending = Sending(client, self.screen, Pending(self.screen.pending))
-        self.about = About(client, self.sending, recent, self.ask)
+        self.commands = LastMessageCommands(client, self.sending, recent, self.ask)
 
     def ask(self, question: Callable[[], object]) -> None:
         """Keep what it is."""
@@ -37,7 +37,7 @@ class Chat:
     async def type(self, what: str, target: str, text: str = "x") -> str:
         """Return what the person is told, or the server is asked."""
         asked = len(self.asked)
-        await self.about.do(what, text, target)
+        await self.commands.do(what, text, target)
         return self.asked[-1] if len(self.asked) > asked else self.screen.told[-1]
 
 

@@ -1,13 +1,14 @@
-"""The error code of the protocol for each reason of a refusal in a room."""
+"""The error codes of the protocol for what the store and the rules of rooms refuse."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from relay.chat.rooms.refusal import Reason
+from relay.store.errors import StoreCorrupt, StoreError, StoreFull
 from relay.wire.codes import ErrorCode
 
-CODES: Final = {
+ROOM_CODES: Final = {
     Reason.BANNED: ErrorCode.BANNED,
     Reason.KICKED_OUT: ErrorCode.KICKED_OUT,
     Reason.MUTED: ErrorCode.MUTED,
@@ -23,4 +24,14 @@ CODES: Final = {
     Reason.DAMAGED: ErrorCode.DAMAGED,
 }
 
-assert set(CODES) == set(Reason)
+assert set(ROOM_CODES) == set(Reason)
+
+
+def code_of(error: StoreError) -> ErrorCode:
+    """Return what is answered: DAMAGED is final, UNAVAILABLE is tried again."""
+    return ErrorCode.DAMAGED if isinstance(error, StoreCorrupt) else ErrorCode.UNAVAILABLE
+
+
+def unavailable_text(error: StoreError) -> str:
+    """Return what clients are told of one that is tried again. The log has the rest of it."""
+    return "the disk is full" if isinstance(error, StoreFull) else "the store is unavailable"

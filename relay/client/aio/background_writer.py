@@ -1,7 +1,7 @@
-"""What an asyncio client keeps in files, written beside the loop, in the order in which it came.
+"""Writes an asyncio client's files in a background thread, in order.
 
-Another program may hold the lock of such a file for long, and a disk may be slow. The process does
-not end before all of it is written: the thread is none that nobody waits for.
+Another program may hold the lock of such a file for long, and a disk may be slow. The thread is no
+daemon: the process does not exit before everything is written.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from relay.client.aio.thread import in_thread
 log: Final = logging.getLogger(__name__)
 
 
-class Keeping:
-    """What is still to be written, and the thread that does it while there is something."""
+class BackgroundWriter:
+    """A queue of writes, and a thread that exists while the queue is not empty."""
 
     def __init__(self) -> None:
         self._calls: deque[Callable[[], None]] = deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        """None: nothing is being written."""
+        """None while nothing is being written."""
 
     def add(self, write: Callable[[], None]) -> None:
-        """Call ``write`` soon. What it raises is logged."""
+        """Call ``write`` in the thread, after those before it. What it raises is logged."""
         with self._lock:
             self._calls.append(write)
             if self._thread is not None:
@@ -40,7 +40,7 @@ class Keeping:
             self._run()
 
     async def finish(self) -> None:
-        """Wait until all is written. May be cancelled."""
+        """Wait until everything is written. May be cancelled."""
         thread = self._thread
         if thread is not None:
             await in_thread(thread.join)
@@ -54,5 +54,5 @@ class Keeping:
                 write = self._calls.popleft()
             try:
                 write()
-            except Exception as error:  # noqa: BLE001  # whatever it is, the rest is written
+            except Exception as error:  # noqa: BLE001  # the other writes must not be lost
                 log.warning("%s", error)

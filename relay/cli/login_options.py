@@ -1,4 +1,4 @@
-"""As whom a command logs in: the options about names and keys, and what stands for those left out.
+"""The options that choose a name and a key to log in with, and their defaults.
 
 A person at a terminal, without ``--name`` and ``--key``, is whoever he was last time at that
 server, and at the first time gets a key and claims his login name. Nothing else claims a name by

@@ -1,4 +1,4 @@
-"""Which relay and which room a command line means: [ADDRESS] [ROOM] [TEXT].
+"""Parses which relay and room a command line means: [ADDRESS] [ROOM] [TEXT].
 
 The address may be left out where RELAY_ADDRESS has one, and may be an alias. What is meant follows
 from how many arguments there are, and from what the first one looks like: no room's name has a dot,

@@ -1,9 +1,9 @@
-"""Bytes that pages of a file still hold of entries that were moved or erased.
+"""Overwrites what unused parts of a file's pages still hold of moved or erased entries.
 
-SQLite moves rows between pages as a tree grows, and leaves copies of them in the unused part of the
-pages that they came from; ``secure_delete`` overwrites most of them, but not all. So what a
-checkpoint has copied to the file is looked at, and unused parts that are not zero are overwritten.
-No reader ever looks at them (https://www.sqlite.org/fileformat2.html#b_tree_pages).
+SQLite moves rows between pages as a tree grows, and leaves copies in the unused part of the pages
+that they came from; ``secure_delete`` overwrites most of these, but not all. So each page that a
+checkpoint has copied to the file is examined, and unused bytes that are not zero are overwritten.
+SQLite never reads them (https://www.sqlite.org/fileformat2.html#b_tree_pages).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Span(NamedTuple):
 
 
 class WalPages:
-    """The pages of a file's WAL. What was looked at before is not read again, while commits wait.
+    """Collects which pages a file's WAL has, reading each frame's header once.
 
     They are kept, also when the WAL starts over, until they are taken.
     """
@@ -58,7 +58,7 @@ class WalPages:
         self._frames = 0
 
     def look(self, path: Path, frames: int) -> None:
-        """See which pages are in the first frames of the WAL. Raises OSError."""
+        """Add the pages in the first ``frames`` frames of the WAL. Raises OSError."""
         salts = wal_salts(path)
         if salts != self._salts or frames < self._frames:
             self._salts, self._frames = salts, 0
@@ -66,7 +66,7 @@ class WalPages:
         self._frames = frames
 
     def take(self) -> set[int]:
-        """Return all that were found, and forget them."""
+        """Return and forget all pages that were found."""
         found, self.found = self.found, set()
         return found
 
@@ -130,9 +130,9 @@ def pages_of(path: Path) -> int:
 
 
 def overwrite(path: Path, pages: Iterable[int]) -> None:
-    """Overwrite what is not used in pages, while nobody else writes the file: only checkpoints do.
+    """Overwrite the unused parts of pages. Nothing else may write the file: only checkpoints do.
 
-    The file itself tells what that is: what was in a WAL may be older than it by now.
+    Pages are read from the file itself: those of the WAL may be older by now.
 
     Raises:
         apsw.Error: it cannot be read or written.

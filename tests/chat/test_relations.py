@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.chat.about import Refusal, differs, is_own, refusal
 from relay.chat.entries import Entry, Extra, Kind, Submission
+from relay.chat.relations import Refusal, differs, is_own, refusal
 
 KEY, OTHER_KEY = b"k" * 16, b"o" * 16
 MINE, THEIRS = b"m" * 16, b"t" * 16

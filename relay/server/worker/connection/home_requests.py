@@ -1,4 +1,4 @@
-"""Asking the home of an account, of an invitation or of a room, and waiting for its answer."""
+"""Requests to the home of an account, an invitation or a room, and their answers."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from relay.wire.packing import pack
 if TYPE_CHECKING:
     from relay.chat.rooms.rights import Actor
     from relay.server.worker.connection.session import Session
+    from relay.server.worker.member.reply import Reply
 
 log = logging.getLogger("relay.worker")
 
@@ -36,6 +37,21 @@ async def asked(
     if reply is None:
         return Answered(0, int(ErrorCode.BUSY), "too much is asked at once", b"")
     return await reply
+
+
+def turn_of(session: Session, *, much: bool | None = None) -> Reply[None]:
+    """Return what a request awaits that reads a page: its turn among the readers of the worker.
+
+    Who asks for much waits with the crowd, and others do not wait for him.
+
+    Args:
+        session: whose request it is.
+        much: whether that was so when the request began; None: it begins now.
+    """
+    catchup = session.services.following.catchup
+    if session.reading.asks_much if much is None else much:
+        return catchup.turn_of_crowd()
+    return catchup.turn()
 
 
 def pass_on(session: Session, number: int, answer: Answered) -> None:

@@ -1,7 +1,7 @@
-"""Where the newest so many messages of a log begin.
+"""Finds where the newest N messages of a log begin, for retention by count.
 
-What an entry is stands in the entry alone, so entries are read to count messages: each once, for
-what was found is remembered, and some at a time, for it is done beside everything else.
+The kind of an entry is stored in the entry alone, so counting messages means reading entries. Each
+is read once, since counts are kept, and in small steps, since other work goes on beside it.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ BYTES_PER_STEP: Final = 4 << 20
 BYTES_PER_PAGE: Final = 256 * 1024
 ENTRIES_PER_MESSAGE: Final = 10
 ENTRIES_LEAST: Final = 1000
-"""Edits, reactions and the like count as no messages. But of all entries so many are kept at most
-for each message, or this many: else a log with a bound could grow without one."""
+"""Edits, reactions and the like are not counted. But a log keeps at most ``ENTRIES_PER_MESSAGE``
+entries of any kind for each message of its bound, and ``ENTRIES_LEAST`` at least: otherwise a log
+with a bound could grow without one."""
 LOGS_MAX: Final = 65_536
 REMEMBERED_BYTES_MAX: Final = 64 << 20
-"""Beyond either all are forgotten, and counted anew."""
+"""Beyond either bound all counts are dropped, and begin anew."""
 ROOM_BYTES: Final = 64
 
 
 class _Seqs:
-    """Some of the entries of a log: a bit for each from the first to the last of them."""
+    """A set of sequence numbers, as a bitmap from the first to the last of them."""
 
     __slots__ = ("_bits", "_first", "count")
 
     def __init__(self) -> None:
         self._bits = bytearray()
         self._first = 0
-        """The seq of the first bit, in eights."""
+        """The seq of the first bit, divided by eight."""
         self.count = 0
 
     @property
@@ -46,13 +47,13 @@ class _Seqs:
         return len(self._bits)
 
     def add(self, seq: int) -> None:
-        """One that is not among them yet."""
+        """Add one that is not in the set."""
         bits = self._bits
         if not bits:
             self._first = seq >> 3
         at = (seq >> 3) - self._first
         if at < 0:
-            # They come from the last to the first at times: room for as many again.
+            # They may come in descending order: double the room.
             more = min(self._first, max(-at, len(bits), ROOM_BYTES))
             bits[:0] = bytes(more)
             self._first -= more
@@ -63,14 +64,14 @@ class _Seqs:
         self.count += 1
 
     def discard(self, seq: int) -> None:
-        """Leave one out, if it is among them."""
+        """Remove one, if it is in the set."""
         at, bit = (seq >> 3) - self._first, 1 << (seq & 7)
         if 0 <= at < len(self._bits) and self._bits[at] & bit:
             self._bits[at] ^= bit
             self.count -= 1
 
     def begins_behind(self, seq: int) -> None:
-        """Forget the room for those up to this, which are left out."""
+        """Release the memory of those up to this seq, which are not in the set."""
         unused = (seq >> 3) - self._first
         if unused > ROOM_BYTES:
             del self._bits[:unused]
@@ -78,7 +79,7 @@ class _Seqs:
 
 
 class _Window:
-    """Of one log: its ``messages`` in (after, upto]."""
+    """The ``messages`` of one log in (after, upto]."""
 
     __slots__ = ("after", "begun", "messages", "most", "upto")
 
@@ -86,9 +87,9 @@ class _Window:
         self.most = most
         self.after = self.upto = end
         self.messages = _Seqs()
-        """Which they are: one that was counted may be erased before it is left out."""
+        """Which they are, since one that was counted may be erased later."""
         self.begun = False
-        """False: what is before ``after`` is still to be counted."""
+        """False while entries before ``after`` are still to be counted."""
 
     @property
     def count(self) -> int:
@@ -96,7 +97,7 @@ class _Window:
         return self.messages.count
 
 
-class Newest:
+class MessageCounter:
     """See the module's docstring. For one thread at a time."""
 
     def __init__(self, unpack: Callable[[bytes], Entry]) -> None:
@@ -115,7 +116,7 @@ class Newest:
     def older(
         self, reader: SqliteReader, log: str, floor: int, end: int, most: int
     ) -> tuple[int, bool]:
-        """Return the last entry before the newest ``most`` messages; False: not all are counted.
+        """Return the last entry before the newest ``most`` messages; False: counting goes on.
 
         Args:
             reader: of its partition.
@@ -153,7 +154,7 @@ class Newest:
             self._bytes -= window.messages.size
 
     def _count_new(self, reader: SqliteReader, log: str, window: _Window, end: int) -> bool:
-        """Count what has come since, and no more what that has erased."""
+        """Count what was appended since, and subtract what that has erased."""
         while window.upto < end:
             if self._entries_left <= 0 or self._bytes_left <= 0:
                 return False
@@ -168,7 +169,7 @@ class Newest:
         return True
 
     def _count_back(self, reader: SqliteReader, log: str, window: _Window, least: int) -> bool:
-        """Count from the end back, until there are enough; and on, when some were erased."""
+        """Count backwards until there are enough; continue when some were erased."""
         if window.count < window.most and window.after > least:
             window.begun = False
         while not window.begun:
@@ -185,7 +186,7 @@ class Newest:
         return True
 
     def _move(self, window: _Window, least: int) -> bool:
-        """Leave out the oldest ones, until there are not too many."""
+        """Drop the oldest ones until there are not too many."""
         messages, seq = window.messages, window.after
         while seq < window.upto and (window.count > window.most or seq < least):
             if self._entries_left <= 0:
@@ -198,10 +199,7 @@ class Newest:
         return window.count <= window.most and seq >= least
 
     def _look(self, packed: bytes) -> tuple[int, int]:
-        """Return (kind, about_seq) of an entry; of one that cannot be read nothing.
-
-        Such a one is no message, and goes with those beside it.
-        """
+        """Return (kind, about_seq) of an entry; one that cannot be read counts as no message."""
         try:
             entry = self._unpack(packed)
             return entry.kind, entry.about_seq
