@@ -268,6 +268,16 @@ def test_who_hears_what_others_do_with_their_account() -> None:
     assert not preferences.hears_of(REMOVED, ALICE.root, *by)
 
 
+def test_who_is_blocked_sees_nobody_come_and_go() -> None:
+    """Nor who got the blocked one's name back: only that account."""
+    seen = after(ALICE, requests.Prefer(0, 0), requests.Block("bob", bytes(32)))
+    assert not preferences.sees(seen, "bob", bytes(32), knows=True, shares_room=True)
+    assert preferences.sees(seen, "bob", b"x" * 32, knows=False, shares_room=False)
+    hidden = after(ALICE, requests.Prefer(0, 2))
+    assert not preferences.sees(hidden, "bob", bytes(32), knows=True, shares_room=True)
+    assert preferences.sees(hidden, "alice", ALICE.root, knows=False, shares_room=False)
+
+
 def test_what_an_account_shows() -> None:
     named = after(TWO, requests.NameDevice(B.public, "phone"))
     shown = answers.unpack_shown(answers.packed_shown(named))
