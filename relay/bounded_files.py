@@ -6,12 +6,15 @@ A device may have no end, and a pipe nobody at its other end.
 from __future__ import annotations
 
 import errno
+import io
 import os
+import select
 import stat
 from pathlib import Path
 from typing import Final
 
 DESCRIPTOR_MAX: Final = 2**31 - 1
+STDIN: Final = Path("/dev/stdin")
 NOT_REGULAR: Final = "it is a device, a pipe or a socket, not a regular file"
 
 
@@ -27,11 +30,32 @@ def read_bounded(path: Path | int, bytes_max: int) -> bytes:
     """
     if isinstance(path, int) and path > DESCRIPTOR_MAX:  # open would take it for a wrong type
         raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(path))
-    with open(path, "rb") as file:  # noqa: PTH123  # a descriptor, too
-        data = file.read(bytes_max + 1)
-    if len(data) > bytes_max:
-        raise OSError(errno.EFBIG, f"it is longer than {bytes_max} bytes", str(path))
-    return data
+    data = bytearray()
+    with _opened(path) as file:
+        while len(data) <= bytes_max:
+            piece = file.read(bytes_max + 1 - len(data))
+            if piece is None:  # a pipe that somebody has made non-blocking, and nothing in it yet
+                _wait_until_readable(file.fileno())
+            elif piece:
+                data += piece
+            else:
+                return bytes(data)
+    raise OSError(errno.EFBIG, f"it is longer than {bytes_max} bytes", str(path))
+
+
+def _opened(path: Path | int) -> io.FileIO:
+    try:
+        return io.FileIO(path, "rb")
+    except OSError as error:
+        if path != STDIN or error.errno != errno.ENXIO:
+            raise
+    return io.FileIO(os.dup(0), "rb")  # a socket, as ssh may give one, cannot be opened anew
+
+
+def _wait_until_readable(fd: int) -> None:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    poll.poll()
 
 
 def make_directory(path: Path, mode: int = 0o700) -> None:

@@ -29,6 +29,28 @@ def expanded(text: str) -> Path:
     return Path(path)
 
 
+def is_there(path: Path) -> bool:
+    """Tell whether there is something. ``Path.exists`` raises OSError for too long a path."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def given(path: str | os.PathLike[str]) -> Path:
+    """Return a path that a program gave, as ``expanded`` does that of a person.
+
+    Raises:
+        TypeError: it is none.
+        UsageError: it is empty, or there is no such home directory.
+    """
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"expected a path as a str, not {type(text).__name__}")
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        raise UsageError(f"the path {_cut(text)} is not UTF-8 text") from None
+    return expanded(text)
+
+
 def _cut(text: str) -> str:
     """Return a path for an error: quoted, and not long."""
     return repr(text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "...")

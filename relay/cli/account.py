@@ -163,7 +163,7 @@ def seen(target: Target, who: Who, user: str, as_json: bool) -> int:
         elif found.time_ms:
             print_line(f"{user} was last here {day_and_minute(found.time_ms)}")
         else:
-            raise CommandError(f"when {user} was last here is not told")
+            raise CommandError(f"you are not told when {user} was last here")
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -222,8 +222,8 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
     async def use(client: Client) -> int:
         done = await client.delete_account(erase_messages=messages == "erase", rooms=more)
         if messages == "erase":
-            left = f"; {done.refused} could not be" if done.refused else ""
-            stderr_notice(f"{done.erased} messages are erased{left}")
+            left = f"; {done.refused} could not be erased" if done.refused else ""
+            stderr_notice(f"{done.erased} messages were erased{left}")
         stderr_notice(f"the account {name} is deleted")
         return Exit.OK
 

@@ -12,6 +12,7 @@ import click
 from click.core import ParameterSource
 
 from relay import configuration
+from relay.bounded_files import STDIN
 from relay.cli.exits import Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.options import STANDARD, typed_path
@@ -25,7 +26,7 @@ VALID: Final = "The settings are valid."
 
 def _read_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
     path = typed_path(ctx, param, value)
-    return Path("/dev/stdin") if path == STANDARD else path
+    return STDIN if path == STANDARD else path
 
 
 def _file(command: _F) -> _F:

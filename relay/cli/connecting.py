@@ -151,9 +151,9 @@ def _perhaps_changed(policy: KeyPolicy, address: Address) -> str:
         return ""
     old = servers[0] if len(servers) == 1 else "OLD"
     return (
-        f"\nIf it is a server that you have been at, and has another key now (you have keys for"
-        f" {', '.join(servers)}),\nadd this line to {policy.known.path} when its operator confirms"
-        f" it:\n* {FOLLOWED_TYPE} {old} {fingerprint}"
+        f"\nIf this is a server that you have used before, and its key has changed (you have keys"
+        f" for {', '.join(servers)}),\nadd this line to {policy.known.path} once its operator"
+        f" confirms it:\n* {FOLLOWED_TYPE} {old} {fingerprint}"
     )
 
 
@@ -180,21 +180,21 @@ def _explained(
             )
         case KeyRefused():
             return CommandError(
-                f"this is no device of {name!r}: it was removed, or has not been approved. Add it"
-                " with 'relay device request', or choose another name with --name"
+                f"this is not a device of {name!r}: it was removed, or has not been approved. Add"
+                " it with 'relay device request', or choose another name with --name"
             )
         case NotRegistered():
             return CommandError(
-                f"there is no account {name!r} any more at this server: an operator has reset or"
-                " removed it; after a reset, 'relay register' begins it anew, with the invitation"
-                " that the operator has"
+                f"the account {name!r} no longer exists at this server: an operator has reset or"
+                " removed it; after a reset, register it again with 'relay register' and the"
+                " invitation that the operator has"
             )
         case NameTaken() if is_guest(name):
             return CommandError(f"another guest is called {name!r} now; choose another with --name")
         case NameTaken() if had:
             return CommandError(
-                f"the name {name!r} is not yours any more: the account was removed, by you or by an"
-                " operator, and its name is given to nobody again; choose another with --name"
+                f"the name {name!r} is no longer yours: the account was removed, by you or by an"
+                " operator, and its name is never given out again; choose another with --name"
             )
         case NameTaken():
             return CommandError(
@@ -223,8 +223,8 @@ def _explained(
 
 
 ONLY_DEVICE: Final = (
-    "this is your only device: who loses it loses the name, unless you have a recovery key; make"
-    " one with 'relay device recovery-key'"
+    "this is your only device: if you lose it you lose the name, unless you have a recovery key;"
+    " make one with 'relay device recovery-key'"
 )
 
 

@@ -16,7 +16,13 @@ from relay.cli.ctl_client import Server, Which
 from relay.cli.ctl_upgrade import upgrade
 from relay.cli.exits import Exit, report
 from relay.cli.groups import CommandGroup
-from relay.cli.options import config_option, data_option, document_option, typed_path
+from relay.cli.options import (
+    NumberRange,
+    config_option,
+    data_option,
+    document_option,
+    typed_path,
+)
 from relay.cli.printing import print_json, print_line
 
 TOP_INTERVAL_S: Final = 2.0
@@ -81,7 +87,7 @@ def status(found: _Found, as_json: bool) -> int:
 @click.option(
     "--interval",
     "interval_s",
-    type=click.FloatRange(0.2, 3600),
+    type=NumberRange(0.2, 3600),
     default=TOP_INTERVAL_S,
     show_default=True,
     metavar="SECONDS",
@@ -97,8 +103,7 @@ def top(found: _Found, as_json: bool, interval_s: float) -> int:
     if not as_json and _on_a_screen():
         from relay.cli.ctl_top import show
 
-        show(lambda: server.ask("top"), interval_s)
-        return Exit.OK
+        return show(lambda: server.ask("top"), interval_s)
     server.ask("top")  # what is counted from now on is the rate
     time.sleep(interval_s)
     answer = server.ask("top")
@@ -143,7 +148,7 @@ def closed(found: _Found, as_json: bool, limit: int) -> int:
 @ctl.command()
 @document_option
 @_limit
-@click.option("--after", metavar="NAME", help="Only those behind this name.")
+@click.option("--after", metavar="NAME", help="Only those after this name.")
 @click.pass_obj
 def users(found: _Found, as_json: bool, limit: int, after: str | None) -> int:
     """Accounts, by name: state, devices, and how many sessions each has now."""

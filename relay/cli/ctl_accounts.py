@@ -15,7 +15,7 @@ from relay.cli.ctl_client import Server
 from relay.cli.exits import Exit
 from relay.cli.json_lines import room_object, user_object
 from relay.cli.names import checked_name, checked_room
-from relay.cli.options import document_option
+from relay.cli.options import NumberRange, document_option
 from relay.cli.printing import print_json, print_line
 from relay.cli.room import confirm_change as confirm_room_change
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
@@ -45,7 +45,7 @@ _Found = Callable[[], Server]
 @click.option("--operator", is_flag=True, help="With add: the account is an operator's.")
 @click.option(
     "--days",
-    type=click.FloatRange(0.01, 3650),
+    type=NumberRange(0.01, 3650),
     default=INVITATION_DAYS,
     show_default=True,
     help="With add and reset: how long the invitation is valid.",
@@ -116,7 +116,11 @@ def _operator_is_left(server: Server) -> bool:
 @AGE
 @MESSAGES
 @SIZE
-@click.option("--unlisted", is_flag=True, help="With kind: who is no member does not find it.")
+@click.option(
+    "--unlisted",
+    is_flag=True,
+    help="With kind: keep it out of the lists of people who are not members.",
+)
 @YES
 @click.pass_obj
 def room(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from prompt_toolkit.layout import HSplit, Layout, Window
 from prompt_toolkit.layout.controls import FormattedTextControl
 
 from relay.cli.ctl_tables import Item, duration, top_lines
+from relay.cli.exits import Exit
 from relay.errors import RelayError
 from relay.terminal.text import harmless
 
@@ -22,11 +24,14 @@ LATE_S: Final = 2.0
 """An answer that takes longer is missed: what is shown is old then."""
 
 
-def show(ask: Callable[[], Item], interval_s: float) -> None:
+def show(ask: Callable[[], Item], interval_s: float) -> int:
     """Show answers, asked for anew every so many seconds, until q or Ctrl-C. Ctrl-Z suspends.
 
     While nobody answers the last picture stays, with the reason below it: a relay that is being
-    restarted or upgraded is what one watches.
+    restarted or upgraded is what one watches. After TERM the terminal is as it was before, too.
+
+    Returns:
+        The exit code.
 
     Raises:
         RelayError: nobody answered the first time.
@@ -80,11 +85,21 @@ def show(ask: Callable[[], Item], interval_s: float) -> None:
                 failure = harmless(str(error))
             application.invalidate()
 
+    ended = Exit.OK
+
+    def terminate() -> None:
+        nonlocal ended
+        ended = Exit.TERMINATED
+        if application.is_running and application.future and not application.future.done():
+            application.exit()
+
     def begin() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
         application.create_background_task(refresh())
 
     with contextlib.suppress(EOFError):  # the terminal is gone
         application.run(pre_run=begin)
+    return ended
 
 
 def _asked(ask: Callable[[], Item]) -> asyncio.Future[Item]:

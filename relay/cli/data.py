@@ -104,7 +104,7 @@ def repair(data: str | None, config: Path | None) -> int:
             print_line(f"{made.partition:02} repaired; it was refused: {made.refused}")
             for log in made.logs:
                 name = log.name or "(a log without its beginning)"
-                lost = f", {log.aside} behind a hole are not" if log.aside else ""
+                lost = f", {log.aside} after a gap are not" if log.aside else ""
                 print_line(f"  {name}: {log.kept} entries kept{lost}")
                 if log.aside and repairing.is_account(log.name):
                     report(
@@ -131,7 +131,7 @@ def export(room: str | None, backup: Path | None, data: str | None, config: Path
     from relay.store.directory import is_backup, is_data_directory
 
     if room is not None and not is_handle(room):
-        raise UsageError(f"{room!r} is no name of a room")
+        raise UsageError(f"invalid room name {room!r}")
     source = backup or data_directory(data, config)
     if is_data_directory(source) and not is_backup(source):
         _refuse_unclean(source)
@@ -161,9 +161,16 @@ def _refuse_unclean(source: Path) -> None:
 @data.command("import")
 @click.argument("file", metavar="FILE", callback=typed_path)
 @click.option(
-    "--format", "form", type=click.Choice(FORMATS), default="json", show_default=True, help="Of it."
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="json",
+    show_default=True,
+    help="Its format.",
 )
-@click.option("--room", metavar="ROOM", help="Where it goes; needed for the logs of others.")
+@click.option(
+    "--room", metavar="ROOM", help="The room to import into; needed for irssi and weechat."
+)
 @data_option
 @config_option
 def import_(file: Path, form: str, room: str | None, data: str | None, config: Path | None) -> int:
@@ -176,7 +183,7 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
     from relay.server import repair as repairing
 
     if room is not None and not is_handle(room):
-        raise UsageError(f"{room!r} is no name of a room")
+        raise UsageError(f"invalid room name {room!r}")
     if form != "json" and room is None:
         raise click.UsageError(f"--format {form} needs --room")
     with (

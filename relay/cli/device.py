@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
@@ -27,6 +26,7 @@ from relay.cli.text_argument import TextCommand
 from relay.client.account_calls import Devices
 from relay.client.address import Address
 from relay.client.aio import Client
+from relay.client.aio.thread import in_thread
 from relay.client.closes import DeviceRevoked
 from relay.client.device_key import DeviceKey, public_text
 from relay.client.key_files import KeyFiles
@@ -117,7 +117,7 @@ def accept(target: Target, who: Who, user: str, code: str | None) -> int:
             if not sys.stdin.isatty():
                 print_whole(f"to accept it: --code {wanted}")
                 return Exit.FAILED
-            typed = await asyncio.to_thread(_ask_code, wanted)
+            typed = await in_thread(lambda: _ask_code(wanted))  # Ctrl-C does not wait for it
         if typed.strip().lower() != wanted:
             raise CommandError("that is not the code of this list: nothing was accepted")
         await client.accept_devices(change)
@@ -164,7 +164,7 @@ def request(target: Target, who: Who) -> int:
     async def use(client: Client) -> int:
         if key.path is not None and key.path != path:
             key.path.replace(path)
-        print_whole(f"this is a device of {client.name} now; its key is {path}")
+        print_whole(f"this is now a device of {client.name}; its key is {path}")
         return Exit.OK
 
     told = False
@@ -220,7 +220,7 @@ def _show(address: Address, key: DeviceKey) -> None:
 def passphrase(target: Target, who: Who) -> int:
     """Give the key file of this device a passphrase, another one, or none: it asks for both."""
     if not sys.stdin.isatty():
-        raise click.UsageError("the passphrase is asked for at a terminal, and this is none")
+        raise click.UsageError("the passphrase must be typed at a terminal, and this is not one")
     path = who.key or _own_key(target, who)
     key = load_key(path)
     new = click.prompt(
@@ -289,7 +289,7 @@ def remove(target: Target, who: Who, device: str) -> int:
         except DeviceRevoked:
             if own is None or public_text(own.public) != key:
                 raise
-            print_line(f"removed: this device is none of {client.name}'s any more")
+            print_line(f"removed: this is no longer a device of {client.name}")
         else:
             print_line("removed")
         return Exit.OK
@@ -330,7 +330,7 @@ def restore(target: Target, who: Who) -> int:
         own = new_key(path, client.name)
         with removed_if_refused(path):
             await client.add_device(own)
-        print_whole(f"this is a device of {client.name} now; its key is {path}")
+        print_whole(f"this is now a device of {client.name}; its key is {path}")
         return Exit.OK
 
     options = {"key": paper, "register": False}

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Final, TextIO
 
@@ -71,6 +72,18 @@ def guarded(command: Callable[[], object]) -> int:
     return result if isinstance(result, int) else Exit.OK
 
 
+@contextlib.contextmanager
+def broken_pipes_passed() -> Iterator[None]:
+    """Within, have a broken pipe pass through click, which would end the process with status 1.
+
+    It looks at the number; ``guarded`` at the class.
+    """
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise BrokenPipeError from error
+
+
 def _told(error: BaseException) -> int:
     """Report what ended a command; return its exit code."""
     if isinstance(error, click.ClickException):
@@ -79,6 +92,11 @@ def _told(error: BaseException) -> int:
         # One line: the library has each choice that there is on a line of its own, behind a tab.
         report(error.format_message().replace("\n\t", " "))
         return error.exit_code
+    if isinstance(error, click.Abort) and isinstance(error.__context__, EOFError):
+        if sys.stderr.isatty():
+            _print("")  # the cursor is behind the question
+        report("the input ended before an answer: nothing was done")
+        return Exit.FAILED
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return Exit.INTERRUPTED
     if isinstance(error, BrokenPipeError):

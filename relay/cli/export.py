@@ -28,7 +28,7 @@ MORE_ROOMS = click.option(
     "rooms",
     multiple=True,
     metavar="ROOM",
-    help="One more room, which is in no list and in which you have no role. May be repeated.",
+    help="Another room: one that is not listed and in which you have no role. May be repeated.",
 )
 
 
@@ -56,7 +56,7 @@ def export(target: Target, who: Who, rooms: tuple[str, ...]) -> int:
             await output.write(dump(own_object(found)) + "\n")
         end = {"direct_messages": direct, "in_rooms": written}
         await output.write(dump({"end": end}) + "\n")
-        stderr_notice(f"{direct} direct messages, and {written} of yours in rooms")
+        stderr_notice(f"exported {direct} direct messages, and {written} of yours in rooms")
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -67,7 +67,7 @@ def checked_rooms(rooms: tuple[str, ...]) -> list[str]:
     names = [checked_log(room) for room in rooms]
     for name in names:
         if name.startswith("@"):
-            raise UsageError(f"{name!r} is no name of a room")
+            raise UsageError(f"invalid room name {name!r}")
     return names
 
 

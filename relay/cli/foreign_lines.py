@@ -97,7 +97,7 @@ def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
         text = text if message else f"* {sender} {text}"
         yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
     if number and day is None:
-        raise UsageError('no log of irssi: no line "--- Log opened"')
+        raise UsageError('not an irssi log: no line "--- Log opened"')
 
 
 def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
@@ -126,7 +126,7 @@ def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
         sender = sender.lstrip("@+%&~ ")
         yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
     if number and not seen:
-        raise UsageError("no log of weechat: no line has a date, a name and a text between tabs")
+        raise UsageError("not a weechat log: no line has a date, a name and a text between tabs")
 
 
 def _ms(moment: datetime) -> int:
@@ -148,7 +148,7 @@ def _date(text: str) -> datetime | None:
 
 def _checked(number: int, read: Read) -> Read:
     if not is_handle(read.room):
-        raise UsageError(f"line {number}: {read.room[:40]!r} is no name of a room; give --room")
+        raise UsageError(f"line {number}: invalid room name {read.room[:40]!r}; give --room")
     if not 0 <= read.time_ms <= limits.U63_MAX:
         raise UsageError(f"line {number}: a time before 1970")
     if len(read.body) > limits.BODY_BYTES_MAX:
@@ -156,5 +156,5 @@ def _checked(number: int, read: Read) -> Read:
             f"line {number}: {len(read.body)} bytes; a message has {limits.BODY_BYTES_MAX} at most"
         )
     if len(read.content_type.encode()) > limits.CONTENT_TYPE_BYTES_MAX:
-        raise UsageError(f"line {number}: too long a content type")
+        raise UsageError(f"line {number}: the content type is too long")
     return read

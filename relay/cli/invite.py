@@ -13,7 +13,7 @@ from relay.cli.connecting import run_connected
 from relay.cli.ctl_tables import invitation_lines
 from relay.cli.exits import Exit
 from relay.cli.login_options import Who, who_options
-from relay.cli.options import LINES, Target, places, target_options, typed_path
+from relay.cli.options import LINES, NumberRange, Target, places, target_options, typed_path
 from relay.cli.printing import print_error_line, print_json, print_line, print_whole
 from relay.client.account_calls import (
     INVITATION_DAYS,
@@ -35,7 +35,7 @@ DATA = click.option(
 )
 DAYS = click.option(
     "--days",
-    type=click.FloatRange(min=0, min_open=True, max=3650),
+    type=NumberRange(min=0, min_open=True, max=3650),
     default=INVITATION_DAYS,
     show_default=True,
     metavar="N",
@@ -57,9 +57,9 @@ def offline(data: Path) -> OfflineAccounts:
 @click.option(
     "--revoke",
     metavar="TEXT",
-    help="Take this invitation back, instead: itself, or its ID of --list; -: read it.",
+    help="Instead, revoke this invitation: its text, or its ID from --list; - reads it from stdin.",
 )
-@click.option("--list", "listing", is_flag=True, help="List those that can be used still, instead.")
+@click.option("--list", "listing", is_flag=True, help="Instead, list those that can still be used.")
 @DATA
 @LINES
 @who_options(program=False)
@@ -87,7 +87,7 @@ def invite(
 
     if listing:
         if revoke is not None:
-            raise click.UsageError("--list and --revoke exclude each other")
+            raise click.UsageError("--list and --revoke cannot be used together")
         return _list(target, who, data, as_json)
     if revoke is not None:
         return _revoke(target, who, data, revoke)
@@ -148,5 +148,5 @@ def _revoke(target: Target | None, who: Who, data: Path | None, typed: str) -> i
 
         if code := run_connected(target, who, use):
             return code
-    print_error_line("taken back: nobody can use it any more")
+    print_error_line("revoked: nobody can use it now")
     return Exit.OK

@@ -60,12 +60,13 @@ def show(data: str | None, config: Path | None, as_json: bool) -> int:
 @key.command()
 @data_option
 @config_option
-@click.option("--replace", is_flag=True, help="Make another one than the next key that there is.")
+@click.option("--replace", is_flag=True, help="Make a new one even if there is a next key already.")
 def new(data: str | None, config: Path | None, replace: bool) -> int:
     """Make the next key, and announce it: to all clients, from now on, while the relay runs.
 
     Clients keep the announcement, which the present key proves to them, and follow the change
-    without a question. Who does not connect between "new" and "rotate" will refuse the server.
+    without a question. A client that does not connect between "new" and "rotate" will refuse the
+    server.
     """
     keys, runtime = _found(data, config)
     fingerprint = keys.make_next(replace=replace)
@@ -102,14 +103,16 @@ def rotate(data: str | None, config: Path | None, yes: bool) -> int:
             if not sys.stdin.isatty():
                 raise CommandError(
                     f"the next key was made {_ago(state.next_since)}: clients that have not "
-                    "connected since will refuse the server; wait, or give --yes"
+                    "connected since will refuse the server; wait, or give --yes",
+                    Exit.USAGE,
                 )
-            click.confirm(
+            now = click.confirm(
                 f"The next key was made {_ago(state.next_since)}: clients that have not connected "
                 "since will refuse the server. Change now?",
-                abort=True,
                 err=True,
             )
+            if not now:
+                raise CommandError("nothing was changed")
         keys.rotate()
     print_whole(f"key        {state.next_fingerprint}")
     print_whole(f"server id  {state.server_id}")

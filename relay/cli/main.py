@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from importlib import import_module
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -28,13 +28,13 @@ COMMANDS: Final = {
     "chat": Entry("relay.cli.chat", "chat", "Chat in a room."),
     "send": Entry("relay.cli.send", "send", "Send a text or each line of the input to a room."),
     "tail": Entry("relay.cli.tail", "tail", "Follow a room and print its messages."),
-    "history": Entry("relay.cli.history", "history", "Print or search what a room has had."),
+    "history": Entry("relay.cli.history", "history", "Print or search the history of a room."),
     "register": Entry("relay.cli.register", "register", "Claim a name, with a key of this device."),
     "device": Entry("relay.cli.device", "device", "Add, list and remove devices of your account."),
     "account": Entry(
         "relay.cli.account", "account", "Choose who may write to you; delete an account."
     ),
-    "export": Entry("relay.cli.export", "export", "Take away all that is yours, as JSON lines."),
+    "export": Entry("relay.cli.export", "export", "Export all your data, as JSON lines."),
     "invite": Entry("relay.cli.invite", "invite", "Make an invitation (operators)."),
     "user": Entry("relay.cli.user", "user", "Manage accounts (operators)."),
     "room": Entry("relay.cli.room", "room", "List rooms, and choose who may do what in them."),
@@ -50,6 +50,16 @@ COMMANDS: Final = {
 
 class LazyGroup(CommandGroup):
     """A group that imports a command when it is used: quick, and whole where one cannot run."""
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:  # noqa: ANN401  # click's
+        """Parse, which may print a help."""
+        with exits.broken_pipes_passed():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        """Run the command that was given, if one was."""
+        with exits.broken_pipes_passed():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands, in the order of the table."""

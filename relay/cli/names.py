@@ -41,7 +41,7 @@ def checked_person(name: str | None, *, guests: bool) -> str | None:
     if is_guest(canonical := normal(name)) and not is_reserved(canonical[1:]):
         return canonical
     raise click.UsageError(
-        f"invalid name {name!r}: a guest's is '~' and then a name as others have, at most"
+        f"invalid name {name!r}: a guest's is '~' followed by an ordinary name, at most"
         f" {limits.NAME_CHARS_MAX} characters in all"
     )
 
@@ -98,13 +98,13 @@ def name_to_claim() -> str:
     if _free(name):
         return name
     if not sys.stdin.isatty():
-        raise click.UsageError(f"the login name {login!r} can be nobody's name: give --name")
+        raise click.UsageError(f"your login name, {login!r}, cannot be a name here: give --name")
     return _typed_name(login)
 
 
 @functools.cache  # a command that connects a second time does not ask again
 def _typed_name(login: str) -> str:
-    print_error_line(f"Nobody can have your login name, {login}, as a name here. Choose one.")
+    print_error_line(f"Your login name, {login}, cannot be a name here. Choose another.")
     return str(click.prompt("Name to register", value_proc=checked_name, err=True))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,22 @@ from relay.paths import expanded
 _F = TypeVar("_F", bound=Callable[..., Any])
 STANDARD: Final = Path("-")
 """In the place of a file that is only read, or only written: standard input, or output."""
+
+
+class NumberRange(click.FloatRange):
+    """A number within bounds. "nan" is a float to Python, and within all of them."""
+
+    def convert(
+        self,
+        value: Any,  # noqa: ANN401  # as click has it
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:  # noqa: ANN401
+        """Return it. Raises click.BadParameter."""
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", param, ctx)
+        return number
 
 
 def typed_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
@@ -81,7 +98,7 @@ def places(*required: str, optional: Sequence[str], unless: str = "") -> Callabl
             address: Address | None = None
             if unless and options.get(unless) is not None:
                 if len(typed) != len(required):
-                    raise click.UsageError(f"with --{unless} no ADDRESS is given")
+                    raise click.UsageError(f"--{unless} and ADDRESS cannot be used together")
                 values: Sequence[str | None] = typed
             else:
                 address, values = split(typed, required, optional)

@@ -64,8 +64,8 @@ def passphrase_for_new_key() -> str:
         return given
     if not sys.stdin.isatty():
         raise click.UsageError(
-            "--passphrase is asked for at a terminal, and this is none: use one, or name a file"
-            f" that has it with {PASSPHRASE_VARIABLE}"
+            "--passphrase needs a terminal to ask at, and there is none: use one, or name a file"
+            f" that has the passphrase with {PASSPHRASE_VARIABLE}"
         )
     prompt = "Passphrase for the new key"
     return str(click.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True))

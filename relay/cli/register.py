@@ -27,13 +27,15 @@ from relay.errors import RelayError, UsageError
 @places(optional=[])
 @who_options(program=False)
 @click.option(
-    "--invitation", metavar="TEXT", help="The invitation that you were given; -: read it."
+    "--invitation",
+    metavar="TEXT",
+    help="The invitation that you were given; - reads it from stdin.",
 )
 @click.option(
     "--invitation-file",
     callback=typed_path,
     metavar="FILE",
-    help="A file with the invitation; -: read it.",
+    help="A file with the invitation; - reads it from stdin.",
 )
 @click.option(
     "--passphrase",
@@ -109,7 +111,7 @@ def _token(text: str | None, file: Path | None) -> str | None:
         try:
             return read_bounded(file, INVITATION_FILE_BYTES_MAX).decode("ascii").strip()
         except (OSError, ValueError) as error:
-            why = getattr(error, "strerror", None) or "it is no text"
+            why = getattr(error, "strerror", None) or "it is not text"
             raise UsageError(f"cannot read the invitation: {file}: {why}") from None
     return text
 

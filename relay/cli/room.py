@@ -29,7 +29,7 @@ from relay.terminal.room_notices import info_lines, keep_words, list_line
 from relay.terminal.screens import stderr_notice
 
 UNLISTED: Final = click.option(
-    "--unlisted", is_flag=True, help="Who is no member does not find it in lists."
+    "--unlisted", is_flag=True, help="Keep it out of the lists of people who are not members."
 )
 REASON: Final = click.option("--reason", default="", metavar="TEXT", help="Everybody sees it.")
 SEEN: Final = click.option(
@@ -292,35 +292,43 @@ _changing(
 )
 _changing("invite", "invite", "Let somebody in.", "{person} is invited to {room}", "PERSON")
 _changing(
-    "kick", "kick", "Put somebody out.", "{person} is out of {room}", "PERSON", also=(REASON,)
+    "kick", "kick", "Put somebody out.", "{person} was put out of {room}", "PERSON", also=(REASON,)
 )
 _changing(
     "ban",
     "ban",
-    "Put somebody out and let them not come back.",
+    "Put somebody out and keep them out.",
     "{person} is banned from {room}",
     "PERSON",
     also=(REASON, FOR),
 )
-_changing("unban", "unban", "Take a ban back.", "{person} is not banned from {room}", "PERSON")
+_changing("unban", "unban", "Lift a ban.", "{person} is no longer banned from {room}", "PERSON")
 _changing(
     "mute",
     "mute",
-    "Let somebody read, and not write.",
+    "Stop somebody from writing; they can still read.",
     "{person} is muted in {room}",
     "PERSON",
     also=(REASON, FOR),
 )
-_changing("unmute", "unmute", "Take that back.", "{person} is not muted in {room}", "PERSON")
-_changing("close", "close", "Let nobody write any more.", "{room} is closed")
-_changing("open", "reopen", "Let people write again.", "{room} is open")
+_changing(
+    "unmute",
+    "unmute",
+    "Let somebody write again.",
+    "{person} is no longer muted in {room}",
+    "PERSON",
+)
+_changing("close", "close", "Close a room: nobody can write in it.", "{room} is closed")
+_changing("open", "reopen", "Open a closed room again.", "{room} is open")
 _changing(
     "enter",
     "enter",
     "Become a lasting member of a room, or accept an invitation to it.",
     "you are a member of {room}",
 )
-_changing("leave", "leave", "Be no member any more.", "you are no member of {room}")
+_changing(
+    "leave", "leave", "Stop being a member of a room.", "you are no longer a member of {room}"
+)
 _changing(
     "keep",
     "keep",

@@ -14,7 +14,7 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.login_options import Who, who_options
 from relay.cli.names import checked_log
-from relay.cli.options import Target, places, target_options
+from relay.cli.options import NumberRange, Target, places, target_options
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.cli.text_argument import TextCommand
 from relay.client.aio import Client
@@ -36,7 +36,7 @@ TIMEOUT_S_MAX: Final = 10_000_000
 @click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0, min_open=True, max=TIMEOUT_S_MAX),
+    type=NumberRange(min=0, min_open=True, max=TIMEOUT_S_MAX),
     metavar="SECONDS",
     help="Give up after this long without reaching the server or having anything stored.  [default:"
     " wait]",

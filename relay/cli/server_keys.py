@@ -181,7 +181,7 @@ def changed_key(address: Address, error: ServerKeyMismatch, known: KnownServers)
         remedy = (
             "if the operator confirms that the new key follows the old one, add this line to that"
             f" file:\n* {FOLLOWED_TYPE} {error.expected} {error.fingerprint}\n"
-            f"If the server is another one now, remove line {line} instead"
+            f"If it is a different server now, remove line {line} instead"
         )
     return CommandError(
         f"THE KEY OF THE SERVER AT {where} HAS CHANGED. Nothing was sent.\n"

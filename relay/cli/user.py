@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 LOST: Final = {
     "rm": "The account {name} will be removed; nobody gets its name again",
-    "reset": "All devices of {name} will be no devices of it any more",
+    "reset": "All devices of {name} will be removed from it",
 }
 """What cannot be taken back, by the command; somebody is asked first."""
 OWN: Final = {
-    "demote": "Your account {name} will be no operator's any more",
+    "demote": "Your account {name} will no longer be an operator's",
     "disable": "Your account {name} will be disabled, and all its sessions end",
 }
 """What an operator cannot take back where it is about themselves, at a server: another operator
@@ -154,7 +154,7 @@ _changing("enable", "enable", "Allow logins again.")
 _changing(
     "reset",
     "reset",
-    "End all devices of an account, and print an invitation that begins it anew: for who has lost"
+    "End all devices of an account, and print an invitation that starts it again: for who has lost"
     " them all. Everybody who knows the account is told.",
     invites=True,
 )
@@ -164,12 +164,12 @@ _changing("demote", "demote", "Make an operator's account an ordinary one.")
 
 DONE: Final = {
     "add": "is kept for whoever has this invitation:",
-    "reset": "has no device any more; this invitation begins it anew:",
+    "reset": "has no devices now; this invitation starts it again:",
     "disable": "is disabled",
     "enable": "is enabled",
     "rm": "is removed",
     "promote": "is an operator",
-    "demote": "is no operator",
+    "demote": "is not an operator",
 }
 
 

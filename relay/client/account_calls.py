@@ -290,7 +290,7 @@ def take_back(text: object) -> requests.Invite:
     try:
         token = invitation.token_of(text)
     except ValueError:
-        raise ValueError("invitation is none: they have 52 characters of a-z and 2-7") from None
+        raise ValueError("invalid invitation: it must have 52 characters of a-z and 2-7") from None
     return requests.Invite(invitation.hash_of(token), 1, False)
 
 

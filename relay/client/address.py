@@ -12,6 +12,8 @@ SCHEME: Final = "relay://"
 PORT_DEFAULT: Final = 7475
 FORM: Final = "relay://[FINGERPRINT@]HOST[:PORT]"
 FINGERPRINT_CHARS: Final = 52
+LABEL_CHARS_MAX: Final = 63
+"""Of a part of a host's name between dots. No resolver takes more, and none that is empty."""
 _ALPHABET: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _FINGERPRINT: Final = re.compile(r"[a-z2-7]{51}[aq]")
 """SHA-256 in lowercase base32 without padding: 52 characters; the last one carries a single bit."""
@@ -77,8 +79,9 @@ def _split_port(text: str, place: str) -> tuple[str, int]:
     else:
         host, colon, port = place.partition(":")
         if ":" in port:
-            raise _wrong(text, "an IPv6 host stands in brackets")
-        if not _HOST.fullmatch(host):
+            raise _wrong(text, "an IPv6 host must be in brackets")
+        labels = host.removesuffix(".").split(".")
+        if not _HOST.fullmatch(host) or not all(0 < len(one) <= LABEL_CHARS_MAX for one in labels):
             raise _wrong(text, "the host is missing or not a name or an address")
         if not colon:
             port = str(PORT_DEFAULT)

@@ -90,6 +90,18 @@ def body_bytes(value: object) -> bytes:
     )
 
 
+def flag(name: str, value: object) -> bool:
+    """Return a bool, and nothing that merely counts as one: "no" would be True."""
+    if not isinstance(value, bool):
+        raise _wrong_type(name, value, "a bool")
+    return value
+
+
+def flag_or_none(name: str, value: object) -> bool | None:
+    """Return a bool; None stands for a default."""
+    return None if value is None else flag(name, value)
+
+
 def integer(name: str, value: object, minimum: int, maximum: int) -> int:
     """Return an int of a range. A bool is none."""
     if isinstance(value, bool) or not isinstance(value, int):
@@ -167,16 +179,16 @@ def join_start(last: object, since: object, cursor: object) -> tuple[Cursor | No
         raise ValueError("only one of last, since and cursor can be given")
     if since is not None:
         return Cursor(NO_EPOCH, integer("since", since, 0, limits.U63_MAX)), 0
-    return (None, count) if cursor is None else (place(cursor), 0)
+    return (None, count) if cursor is None else (place("cursor", cursor), 0)
 
 
-def place(cursor: object) -> Cursor:
+def place(name: str, cursor: object) -> Cursor:
     """Return a cursor."""
     if not isinstance(cursor, tuple) or len(cursor) != 2 or not isinstance(cursor[0], bytes):
-        raise _wrong_type("cursor", cursor, "a Cursor(epoch: bytes, seq: int)")
+        raise _wrong_type(name, cursor, "a Cursor(epoch: bytes, seq: int)")
     if len(cursor[0]) != limits.EPOCH_BYTES:
-        raise ValueError(f"cursor.epoch has {len(cursor[0])} bytes; it must have 8")
-    return Cursor(cursor[0], integer("cursor.seq", cursor[1], 0, limits.U63_MAX))
+        raise ValueError(f"{name}.epoch has {len(cursor[0])} bytes; it must have 8")
+    return Cursor(cursor[0], integer(f"{name}.seq", cursor[1], 0, limits.U63_MAX))
 
 
 def page_start(before: object, after: object, count: object) -> tuple[bool, int, int]:

@@ -218,6 +218,6 @@ def target(
         raise TypeError(f"address must be a str or an Address, not {type(address).__name__}")
     if key_policy is not None and not isinstance(key_policy, KeyPolicy):
         raise TypeError(f"key_policy must be a KeyPolicy, not {type(key_policy).__name__}")
-    place = parse_address(address) if isinstance(address, str) else address
+    place = parse_address(str(address))  # of an Address, too: it takes whatever it is given
     policy = KeyPolicy() if key_policy is None else key_policy
     return place, policy, policy.expected(place)

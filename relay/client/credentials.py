@@ -13,12 +13,14 @@ from typing import Final
 from relay.chat import names
 from relay.chat.accounts import invitation
 from relay.chat.accounts.chain import Pin
+from relay.client import arguments
 from relay.client.device_key import DeviceKey
 from relay.client.errors import NoDeviceKey
 from relay.client.file_lock import locked
 from relay.client.key_files import LOCK_S, KeyFiles
 from relay.client.proof import Credentials
 from relay.errors import UsageError
+from relay.paths import given, is_there
 from relay.secret import Secret
 
 REGISTER_VARIABLE: Final = "RELAY_REGISTER"
@@ -53,7 +55,7 @@ class KeyChoice:
 
         Raises:
             TypeError, ValueError: a key that is none of these, or without a name.
-            UsageError: the invitation.
+            UsageError: the invitation, or a path that cannot be expanded.
         """
         if key is not None and not isinstance(key, DeviceKey | str | os.PathLike):
             raise TypeError(f"key must be a DeviceKey or a path, not {type(key).__name__}")
@@ -62,8 +64,8 @@ class KeyChoice:
         if invitation_text is not None and not isinstance(invitation_text, str):
             raise TypeError(f"invitation must be a str, not {type(invitation_text).__name__}")
         self._name = names.normal(name)
-        self._key = key
-        self._register = register
+        self._key = key if key is None or isinstance(key, DeviceKey) else given(key)
+        self._register = arguments.flag_or_none("register", register)
         self._files = files
         self._made: tuple[Path, tuple[int, int] | None] | None = None
         """The file of a key that was made here, and what it was then."""
@@ -158,7 +160,7 @@ class KeyChoice:
         """Return where the key is; None: in no file."""
         if isinstance(self._key, DeviceKey):
             return None
-        return self._files.path_of(server_id, self._name) if self._key is None else Path(self._key)
+        return self._files.path_of(server_id, self._name) if self._key is None else self._key
 
     def _found(self, server_id: str, wanted: bool) -> tuple[DeviceKey, bool]:
         """Return (the key, whether it was made now)."""
@@ -166,10 +168,9 @@ class KeyChoice:
         if isinstance(self._key, DeviceKey):
             return self._key, False
         if self._key is not None:
-            path = Path(self._key)
-            if path.exists() or not wanted:
-                return files.load(path), False
-            return files.make(path, self._name), True
+            if is_there(self._key) or not wanted:
+                return files.load(self._key), False
+            return files.make(self._key, self._name), True
         found = files.find(server_id, self._name)
         if found is not None:
             return found, False

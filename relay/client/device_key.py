@@ -14,8 +14,10 @@ from typing import Final, Self
 from relay.bounded_files import make_directory, open_regular
 from relay.chat.accounts.links import key_id
 from relay.chat.names import is_handle
+from relay.client import arguments
 from relay.errors import UsageError
 from relay.file_access import open_to_others
+from relay.paths import given
 from relay.wire.device_keys import DeviceKeyError, PrivateDeviceKey, check_public_key
 from relay.wire.sealed_seed import (
     NONCE_BYTES,
@@ -79,7 +81,7 @@ class DeviceKey:
             UsageError: there is no such file, others may read it, it is no key file, or the
                 passphrase is wrong.
         """
-        where = Path(path)
+        where = given(path)
         data = _read(where)
         return cls(_seed(where, data, passphrase), where, _name(data))
 
@@ -100,7 +102,7 @@ class DeviceKey:
         Raises:
             UsageError: it exists, or cannot be written.
         """
-        where = Path(path)
+        where = given(path)
         content: dict[str, object] = {"format": FORMAT, "public": public_text(self.public)}
         if self.name is not None:
             content["name"] = self.name
@@ -132,6 +134,7 @@ class DeviceKey:
         Raises:
             UsageError: it is none.
         """
+        arguments.text("text", text)
         try:
             seed = base64.b32decode("".join(text.split()).replace("-", "").upper() + "====")
         except ValueError:
@@ -259,7 +262,7 @@ def _seed(path: Path, data: bytes, passphrase: str | None) -> bytes:
             seed = unseal(kept, passphrase)
     except WrongPassphrase as error:
         raise UsageError(f"key file {path}: {error}") from None
-    except (ValueError, KeyError, TypeError, RecursionError):
+    except (ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         raise UsageError(f"{path} is not a device key file") from None
     if len(seed) != 32:
         raise UsageError(f"{path} is not a device key file")

@@ -11,6 +11,7 @@ delivered again.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import Final
 
 from relay.chat.entries import Cursor
@@ -41,15 +42,41 @@ on its own: the body of a message, the names of a roster."""
 MEMBER_BYTES: Final = 288
 """What a name takes, with its tuple and its place in a list, besides the display name."""
 STATES_MAX: Final = 32
-"""Changes of the client's own state, postponed sends, invitations: beyond it the oldest goes. A
-program that only sends takes none, and its server may restart, or its disk be full, a thousand
-times."""
+"""Changes of the client's own state, postponed sends, invitations, in one queue: beyond it the
+oldest goes. A program that only sends takes none, and its server may restart, or its disk be full,
+a thousand times."""
 _STATES: Final = (StateChanged, Postponed, Invited)
 WARNINGS_MAX: Final = 1024
 """Warnings about devices: each once, and beyond it no more come in. None goes but to the program: a
 server that gives reason for others afterwards cannot take one away."""
 RESUME_AT: Final = 0.5
 """Reading goes on when both are below this part of their bound: not once per message."""
+
+
+class _Events(deque[Event]):
+    """One queue."""
+
+    __slots__ = ("states",)
+
+    def __init__(self, events: Iterable[Event] = ()) -> None:
+        super().__init__(events)
+        self.states = sum(type(event) in _STATES for event in self)
+        """How many of ``_STATES`` are in it."""
+
+    def drop_oldest_state(self) -> Event:
+        """Remove the oldest of them, and return it.
+
+        It is looked for from the end: whoever sends many finds them there, one after the other, so
+        that none of them costs a walk through all that the program has not taken.
+        """
+        left = self.states
+        for back, event in enumerate(reversed(self), 1):
+            left -= type(event) in _STATES
+            if not left:
+                del self[-back]
+                self.states -= 1
+                return event
+        raise AssertionError("there is one")
 
 
 class EventQueue:
@@ -60,7 +87,6 @@ class EventQueue:
         "_count",
         "_events",
         "_separate",
-        "_states",
         "_unverified",
         "_warnings",
         "changes",
@@ -72,14 +98,12 @@ class EventQueue:
     def __init__(self, unverified: UnverifiedSenders | None = None) -> None:
         self._unverified = unverified or UnverifiedSenders()
         """Marks what is taken, and has some of it wait."""
-        self._events: deque[Event] = deque()
-        self._separate: dict[str, deque[Event]] = {}
+        self._events = _Events()
+        self._separate: dict[str, _Events] = {}
         """The events of rooms that have a queue of their own."""
         self._count = 0
         """Of the events in all queues."""
         self._bytes = 0
-        self._states = 0
-        """How many of ``_STATES`` are in the queue."""
         self._warnings: set[Event] = set()
         """Those that are in the queue."""
         self.full = False
@@ -119,9 +143,10 @@ class EventQueue:
         self._count += 1
         self._bytes += _size(event)
         if type(event) in _STATES:
-            self._states += 1
-            if self._states > STATES_MAX:
-                self._drop_oldest_state()
+            events.states += 1
+            if events.states > STATES_MAX:
+                self._bytes -= _size(events.drop_oldest_state())
+                self._count -= 1
         if self._bytes > EVENTS_BYTES_MAX or self._count > EVENTS_MAX:
             self.full = True
             self.over = self._bytes > OVER * EVENTS_BYTES_MAX or self._count > OVER * EVENTS_MAX
@@ -153,7 +178,7 @@ class EventQueue:
             assert isinstance(event, Gap)
             self._move(event.room, event.end)
         elif kind in _STATES:
-            self._states -= 1
+            events.states -= 1
         elif kind is DeviceWarning:
             self._warnings.discard(event)
         if (
@@ -170,17 +195,18 @@ class EventQueue:
 
     def separate(self, room: str) -> None:
         """Give a room a queue of its own, until ``forget``."""
-        self._separate[room] = deque()
+        self._separate[room] = _Events()
 
     def forget(self, room: str) -> Cursor | None:
         """Forget a room and what of it was not taken, but warnings; return the cursor it had."""
         own = self._separate.pop(room, ())
-        self._events = deque(
+        left = [
             e
             for e in self._events
             if getattr(e, "room", None) != room or type(e) in (Invited, DeviceWarning)
-        )
-        self._events += (event for event in own if type(event) is DeviceWarning)
+        ]
+        left += (event for event in own if type(event) is DeviceWarning)
+        self._events = _Events(left)
         self._recount()
         self.changes.pop(room, None)
         return self.taken.pop(room, None)
@@ -189,29 +215,19 @@ class EventQueue:
         """Forget every event."""
         for events in self._all():
             events.clear()
+            events.states = 0
         self._recount()
 
-    def _all(self) -> list[deque[Event]]:
+    def _all(self) -> list[_Events]:
         return [self._events, *self._separate.values()]
 
     def _recount(self) -> None:
         left = [event for events in self._all() for event in events]
         self._count = len(left)
         self._bytes = sum(map(_size, left))
-        self._states = sum(type(event) in _STATES for event in left)
         self._warnings = {event for event in left if type(event) is DeviceWarning}
         if not left:
             self.full = self.over = False
-
-    def _drop_oldest_state(self) -> None:
-        for events in self._all():
-            oldest = next((event for event in events if type(event) in _STATES), None)
-            if oldest is not None:
-                events.remove(oldest)
-                self._count -= 1
-                self._bytes -= _size(oldest)
-                self._states -= 1
-                return
 
     def _move(self, room: str, cursor: Cursor) -> None:
         if room in self.taken:

@@ -24,7 +24,7 @@ from relay.client.address import is_fingerprint
 from relay.client.device_key import DeviceKey, PassphraseNeeded, write_private
 from relay.client.file_lock import append_whole, locked
 from relay.errors import UsageError
-from relay.paths import from_variable, user_directory
+from relay.paths import from_variable, given, is_there, user_directory
 
 VARIABLE: Final = "RELAY_KEYS"
 PINS_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -53,15 +53,20 @@ class KeyFiles:
     """Keys and pins in one directory."""
 
     def __init__(
-        self, directory: Path | None = None, ask_passphrase: AskPassphrase | None = None
+        self,
+        directory: str | os.PathLike[str] | None = None,
+        ask_passphrase: AskPassphrase | None = None,
     ) -> None:
         """Use a directory, by default the user's own. It need not exist yet.
 
         Args:
             directory: None: the user's own.
             ask_passphrase: for key files that have one; None: such a file is an error.
+
+        Raises:
+            UsageError: the path is empty, or cannot be expanded.
         """
-        self._directory = directory
+        self._directory = None if directory is None else given(directory)
         self.ask_passphrase = ask_passphrase
         self.made: set[Path] = set()
         """The files of keys that were made by this object."""
@@ -86,7 +91,7 @@ class KeyFiles:
             UsageError: it cannot be used.
         """
         path = self.path_of(server_id, name)
-        return self.load(path) if path.exists() else None
+        return self.load(path) if is_there(path) else None
 
     def load(self, path: Path) -> DeviceKey:
         """Return the key of a file; its passphrase is asked for if it has one.
@@ -118,7 +123,7 @@ class KeyFiles:
         try:
             key.save(path, passphrase)
         except UsageError:
-            if not path.exists():
+            if not is_there(path):
                 raise
             return self.load(path)
         self.made.add(path)

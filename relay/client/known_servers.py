@@ -22,7 +22,7 @@ from relay.client.address import is_fingerprint
 from relay.client.file_lock import append_whole, locked
 from relay.client.lineage import FOLLOWED_TYPE, NEXT_KEY_TYPE, Expected, Lineage, lineage
 from relay.errors import UsageError
-from relay.paths import from_variable, user_directory
+from relay.paths import from_variable, given, user_directory
 
 KEY_TYPE: Final = "relay-key-v1"
 PATH_VARIABLE: Final = "RELAY_KNOWN_SERVERS"
@@ -82,6 +82,7 @@ def parse(text: str, path: Path) -> list[Pin]:
             and len(words) >= 3
             and port.isascii()
             and port.isdigit()
+            and len(port) <= 5
             and is_fingerprint(words[2])
         )
         if not legal:
@@ -132,9 +133,13 @@ class KnownServers:
     lost. With the null device a pin lives as long as this object. Other special files are refused.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        """Use a file, by default the user's own. It need not exist yet."""
-        self._path = path
+    def __init__(self, path: str | os.PathLike[str] | None = None) -> None:
+        """Use a file, by default the user's own. It need not exist yet.
+
+        Raises:
+            UsageError: the path is empty, or cannot be expanded.
+        """
+        self._path = None if path is None else given(path)
         self._kept: list[str] = []
         """Lines that the null device does not keep."""
 

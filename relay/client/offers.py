@@ -17,7 +17,10 @@ def message(
     data = arguments.body_bytes(body)
     if reply_to is None:
         return Offer(room, content_type, data)
-    about = _message_of(reply_to) if isinstance(reply_to, LogEntry) else arguments.place(reply_to)
+    if isinstance(reply_to, LogEntry):
+        about = _message_of(reply_to)
+    else:
+        about = arguments.place("reply_to", reply_to)
     return Offer(room, content_type, data, int(Kind.MESSAGE), about)
 
 
@@ -37,14 +40,14 @@ def reaction(entry: LogEntry, text: str) -> Offer:
     """A reaction to a message. Raises TypeError, ValueError."""
     data = arguments.short_text("text", text, REACTION_BYTES_MAX, REACTION_BYTES_MAX, 1).encode()
     if not is_reaction(data):
-        raise ValueError("text has control characters: it is no reaction")
+        raise ValueError("text has control characters: it is not a reaction")
     return Offer(_log_of(entry), "text/plain", data, int(Kind.REACTION), _message_of(entry))
 
 
 def read_mark(entry: LogEntry) -> Offer:
     """Up to where one has read a room, or the messages with somebody."""
     if not isinstance(entry, LogEntry):
-        raise TypeError(f"entry must be a Message, not {type(entry).__name__}")
+        raise TypeError(f"message must be a Message, not {type(entry).__name__}")
     of = INBOX_PREFIX + entry.peer if entry.to else entry.room
     return Offer(arguments.ME, "", of.encode(), int(Kind.MARK), entry.cursor)
 

@@ -83,13 +83,13 @@ def make_options(
     own_name = f"{GUEST_PREFIX}guest-{random_bytes(4).hex()}" if name is None else name
     return Options(
         name=own_name,
-        enrol=bool(enrol),
+        enrol=arguments.flag("enrol", enrol),
         key_choice=key_choice(own_name),
         identity=new_identity(random_bytes) if identity is None else identity,
         display=arguments.short_text("display", display, chars, 4 * chars),
         agent=arguments.short_text("agent", agent, limits.AGENT_CHARS_MAX, limits.AGENT_CHARS_MAX),
         expected_key=expected_key,
-        reconnect=bool(reconnect),
+        reconnect=arguments.flag("reconnect", reconnect),
         window=arguments.integer("window", window, 1, limits.U32_MAX),
         retry_timeout_s=arguments.seconds_or_none("retry_timeout_s", retry_timeout_s),
         random_bytes=random_bytes,

@@ -123,15 +123,17 @@ class OwnRooms:
             return False
         return True
 
-    def exported(self, name: str, server: str) -> Generator[Step, Any, None]:
+    def exported(self, who: Callable[[], tuple[str, str | None]]) -> Generator[Step, Any, None]:
         """Find all that is somebody's: the account first, messages last.
 
         Args:
-            name: whose.
-            server: its id.
+            who: returns whose, and the id of the server. It is called when the server has answered:
+                a client that is still connecting knows neither.
         """
-        shown = partial(account_calls.as_user, name)
-        user: User = yield _of_account(requests.Show(), shown)
+        user: User = yield _of_account(requests.Show(), partial(account_calls.as_user, ""))
+        name, server = who()
+        assert server is not None
+        user = user._replace(name=name)
         yield user
         links = yield from lists.links(name)
         chain = account_calls.read_chain(links, name, server_id_bytes(server))[-1]
@@ -150,12 +152,16 @@ class OwnRooms:
         for room in self._names(rooms):
             yield from self._read(room, partial(_found_of, name))
 
-    def erased(self, name: str) -> Generator[Step, Any, None]:
-        """Erase what somebody wrote, in rooms and in direct messages; find a ``Deleted``."""
+    def erased(self, who: Callable[[], str]) -> Generator[Step, Any, None]:
+        """Erase what somebody wrote, in rooms and in direct messages; find a ``Deleted``.
+
+        Args:
+            who: returns whose name, once the server has answered.
+        """
         count = [0, 0]
 
         def erase(entry: LogEntry) -> Generator[Step, Any, None]:
-            if isinstance(entry, _ERASABLE) and entry.sender == name:
+            if isinstance(entry, _ERASABLE) and entry.sender == who():
                 try:
                     yield offers.redaction(entry, "")
                 except NoSuchEntry:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from relay.client.errors import ClientError
+from relay.quotation import escaped, in_quotes
 from relay.wire.codes import ErrorCode
 
 
@@ -227,13 +228,13 @@ _WITH_REASON: Final = (ErrorCode.KICKED_OUT, ErrorCode.BANNED)
 def describe_refusal(code: int, text: str = "") -> str:
     """Return what a refusal means: in the server's words (made harmless), which are more exact."""
     # The server's words may reach a terminal or a log: what is not printable is escaped.
-    harmless = "".join(c if c.isprintable() else f"\\u{{{ord(c):x}}}" for c in text)
+    harmless = "".join(c if c.isprintable() else escaped(c) for c in text)
     known = _ERROR_CODES.get(code)
     if known is None:
         return f"error code {code}: {harmless}" if harmless else f"error code {code}"
     says_more = harmless not in known.explanation and known.explanation not in harmless
     if known in _WITH_REASON and says_more:
-        return f"{known.name}: {known.explanation} ({harmless})"
+        return f"{known.name}: {known.explanation}: {in_quotes(harmless)}"
     return f"{known.name}: {harmless or known.explanation}"
 
 

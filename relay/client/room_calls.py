@@ -152,7 +152,7 @@ def change(
         case "title":
             return requests.SetTitle(words)
         case "kind":
-            return requests.SetKind(checked_kind(kind), bool(listed))
+            return requests.SetKind(checked_kind(kind), arguments.flag("listed", listed))
         case "role":
             return requests.SetRole(who, checked_role(role))
         case "invite":

@@ -367,6 +367,9 @@ class Senders:
         """Doubt all that is not proved of a sender; ``all_keys``: what was proved before, too."""
         one = self._sender(name)
         if one is None:
+            if all_keys:  # marked as what cannot be looked at
+                self._unverified.overflow = True
+                self.known.difference_update([pair for pair in self.known if pair[0] == name])
             return
         if one.doubt != detail:
             one.doubt = detail

@@ -21,6 +21,7 @@ import logging
 from typing import Final
 
 from relay.chat.accounts.chain import Pin
+from relay.chat.names import normal
 from relay.client.backoff import Backoff
 from relay.client.chat_state import ChatState
 from relay.client.closes import error_of_end
@@ -84,8 +85,8 @@ class ClientState:
         """Why the last connection ended, or did not come about; None: nothing happened yet."""
         self.connect_at: float | None = None
         """WAITING: when to dial again."""
-        self.name = options.name
-        """As the server spells it, after the login."""
+        self.name = normal(options.name)
+        """As the server spells it."""
         self.logins = 0
         self.resumptions = 0
         """Handshakes that a ticket has shortened."""

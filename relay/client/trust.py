@@ -40,7 +40,15 @@ class KeyPolicy:
             known: the file of known servers.
             ask: whom to ask about an unknown key.
             keys: the device keys, and what is pinned of other people's.
+
+        Raises:
+            TypeError: an argument.
         """
+        for name, value, kind in (("known", known, KnownServers), ("keys", keys, KeyFiles)):
+            if value is not None and not isinstance(value, kind):
+                raise TypeError(f"{name} must be a {kind.__name__}, not {type(value).__name__}")
+        if ask is not None and not callable(ask):
+            raise TypeError(f"ask must be a function, not {type(ask).__name__}")
         self.known = KnownServers() if known is None else known
         self.ask = ask
         self.keys = KeyFiles() if keys is None else keys

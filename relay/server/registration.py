@@ -60,8 +60,8 @@ def first_invitation(path: Path) -> bytes:
         return invitation.hash_of(invitation.token_of(data.decode("ascii").strip()))
     except ValueError:
         raise StartError(
-            f"{path} is no invitation (any more): remove it, and make an operator with: relay user "
-            "add NAME --operator --data DIR"
+            f"{path} is not a valid invitation (any more): remove it, and make an operator with: "
+            "relay user add NAME --operator --data DIR"
         ) from None
 
 

@@ -174,8 +174,7 @@ def _start(
         steering = Steering(wanted, live, load, lambda wanted: _resolve(wanted, *paths))
         given = Given(
             live=live,
-            listeners=listeners,
-            control=control,
+            sockets=sockets,
             data=directory.path,
             runtime=runtime.path,
             boot_id=boot_id,
@@ -308,7 +307,7 @@ def _absolute(setting: str, text: str) -> Path:
         return Path(text).expanduser().absolute()
     except FileNotFoundError:
         raise StartError(
-            f"{setting} {text}: the current directory does not exist any more; give a full path"
+            f"{setting} {text}: the current directory no longer exists; give a full path"
         ) from None
     except RuntimeError:
         raise StartError(f"{setting} {text}: no home directory is known for ~") from None

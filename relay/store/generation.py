@@ -109,7 +109,7 @@ def number(meta: dict[str, object], key: str) -> int:
     try:
         return int(str(meta.get(key, 0)))
     except ValueError:
-        raise apsw.CorruptError(f"its {key} is no number") from None
+        raise apsw.CorruptError(f"its {key} is not a number") from None
 
 
 def write_meta(connection: apsw.Connection, **values: int | str) -> None:

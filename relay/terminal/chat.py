@@ -315,7 +315,7 @@ class Chat:
         elif seen.time_ms:
             self.screen.notice(f"{name} was last here at {day_and_clock(seen.time_ms)}")
         else:
-            self.screen.notice(f"when {name} was last here is not told")
+            self.screen.notice(f"you are not told when {name} was last here")
 
     async def _block(self, name: str, blocked: bool) -> None:
         await (self.client.block(name) if blocked else self.client.unblock(name))

@@ -87,7 +87,7 @@ class Earlier:
         """Show the last messages of the room that were shown, once more, with their numbers."""
         found = self._shown.recent.messages(self._room, count)
         if not found:
-            self._screen.notice(f"no message of {self._room} was shown yet")
+            self._screen.notice(f"no messages of {self._room} have been shown yet")
             return
         self._screen.notice(f"{number_of_messages(len(found))} with numbers:")
         self._shown.forget_day()

@@ -71,7 +71,7 @@ class Narrator:
         if isinstance(event, DeviceWarning):
             return (
                 f"WARNING about {harmless_name(event.name)}: {event.detail}. Do not trust what is"
-                " written in this name until you have asked in another way"
+                " written under this name until you have asked them in another way"
             )
         if isinstance(event, Unfollowed):
             return f"no longer in {harmless_name(event.room)}: {event.detail}"

@@ -14,8 +14,8 @@ import stat
 import sys
 from typing import Final
 
+from relay.quotation import escaped
 from relay.terminal.readiness import name_of
-from relay.terminal.text import escaped
 
 PIPE_BYTES: Final = 4096
 """PIPE_BUF of Linux: a pipe that is ready takes so much at once (POSIX promises 512)."""

@@ -13,11 +13,11 @@ HELP: Final = (
     "/topic TEXT   say what the room is about",
     "/invite NAME, /kick NAME [WHY]   let somebody in, put somebody out",
     "/ban NAME [TIME] [WHY], /unban NAME   keep somebody out",
-    "/mute NAME [TIME] [WHY], /unmute NAME   let somebody read and not write",
-    "              TIME is as 30s, 10m, 2h or 7d; without it, for good",
+    "/mute NAME [TIME] [WHY], /unmute NAME   stop somebody from writing",
+    "              TIME is like 30s, 10m, 2h or 7d; without it, for good",
     "/op NAME, /deop NAME   make a moderator, or a member again; /owner NAME",
     "/private, /public, /announce, /close, /open   who may read and write",
-    "/member, /nomember   be a lasting member, or none any more",
+    "/member, /nomember   become a lasting member, or stop being one",
     "/keep 30d 1000 1G ROOM   keep messages of 30 days, 1000 messages, 1 GiB;",
     "              others are removed for good; ROOM is this room's name",
     "/keep default   keep messages as the server's settings say",
@@ -52,8 +52,8 @@ _KEEP_TAKES: Final = (
     "/keep takes a time (30d), a number or a size (100M), and the room's name; or default; not sent"
 )
 _TIMES: Final = (
-    "{time} is no time: /{word} takes 30s, 10m, 2h or 7d (or none, for good), then the"
-    " reason, which begins with no digit; not sent"
+    "invalid time {time}: /{word} takes 30s, 10m, 2h or 7d (or none, for good), then a reason that"
+    " does not begin with a digit; not sent"
 )
 _WITH_REASON: Final = frozenset({"kick", "ban", "mute"})
 _WITH_TIME: Final = frozenset({"ban", "mute"})

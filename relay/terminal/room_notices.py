@@ -50,17 +50,17 @@ def change_notice(event: RoomChanged) -> str:
         case "mute":
             return f"{who} has muted {person}{until}{why}"
         case "free" if event.sender == BY_ITSELF:
-            return f"the time is over: {person} is not banned or muted any more"
+            return f"time is up: {person} is no longer banned or muted"
         case "free":
             return f"{who} has lifted the ban or mute on {person}"
         case "close":
-            return f"{who} has closed the room: nobody writes any more"
+            return f"{who} has closed the room: nobody can write"
         case "reopen":
             return f"{who} has opened the room again"
         case "enter":
             return f"{who} is a member now"
         case "leave":
-            return f"{who} is no member any more"
+            return f"{who} is no longer a member"
         case "keep":
             return f"{who} has set that {keep_words(event.keep)}"
         case "delete":

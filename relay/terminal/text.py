@@ -11,12 +11,13 @@ exact text.
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator
 from enum import Enum
 from functools import lru_cache
 from typing import Final
+
+from relay.quotation import escaped, in_quotes
 
 MARKS_MAX: Final = 8
 """Combining marks on one character; more only pile up over other lines ("zalgo")."""
@@ -34,16 +35,6 @@ _NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789@~")
 _NAME_REST: Final = (_NAME_FIRST - {"~"}) | frozenset("_-")
 _DOTTED_CIRCLE: Final = "\u25cc"
 """What Unicode puts under a mark that has no character of its own to sit on."""
-# Unicode's quotation marks, and the letters and primes that look like them. A single apostrophe is
-# part of many names; only two of them in a row, or with blanks between, look like a double quote.
-_SINGLE: Final = (
-    "'`\u00b4\u02b9-\u02bd\u02c8\u02ca\u02cb\u2018-\u201b\u2032\u2035\u275b\u275c\uff07"
-)
-_SEEMS_DOUBLE_QUOTE: Final = re.compile(
-    '["\u00ab\u00bb\u02ba\u02dd\u02ee\u02f5\u02f6\u05f2\u05f4\u201c-\u201f\u2033\u2034\u2036'
-    "\u2037\u2039\u203a\u2057\u275d\u275e\u2760\u276e\u276f\u2e42\u3003\u300a-\u300f\u301d-\u301f\uff02"
-    f"\U0001f676-\U0001f678]|[{_SINGLE}]\\s*[{_SINGLE}]+"
-)
 _ZWJ: Final = "\u200d"
 _EMOJI_STYLE: Final = "\ufe0f"
 _KEYCAP: Final = "\u20e3"
@@ -68,11 +59,6 @@ def _sort(char: str) -> _Sort:
 def is_unseen(char: str) -> bool:
     """True for a character that a terminal obeys, or shows as nothing."""
     return _sort(char) is _Sort.UNSEEN
-
-
-def escaped(char: str) -> str:
-    """Return the visible escape of one character."""
-    return f"\\u{{{ord(char):x}}}"
 
 
 def harmless(text: str, allow: str = "") -> str:
@@ -146,8 +132,7 @@ def quoted(text: str) -> str:
     It can neither end the quotation nor seem to: inside, whatever looks like a double quote is an
     escape. So a display name such as ``x" left, "root`` cannot continue our sentence.
     """
-    inner = _SEEMS_DOUBLE_QUOTE.sub(lambda found: "".join(map(escaped, found[0])), harmless(text))
-    return f'"{inner}"'
+    return in_quotes(harmless(text))
 
 
 def columns(text: str) -> int:

@@ -197,7 +197,7 @@ class Endpoint:
         elif self._reader.pending:
             self._finish(None, remote=True, detail=NOT_RELAY, stranger=True)
         else:
-            detail = "it was closed at once: the server is stopping, or is no Relay server"
+            detail = "it was closed at once: the server is stopping, or is not a Relay server"
             self._finish(None, remote=True, detail=detail)
 
     def _illegal_hello(self) -> None:

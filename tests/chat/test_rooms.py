@@ -264,6 +264,17 @@ def test_the_end_of_a_ban_is_an_entry() -> None:
     assert free.due_ms == 0
 
 
+@pytest.mark.parametrize("kind", Kind)
+def test_a_ban_ends_the_role_for_good(kind: Kind) -> None:
+    """Who is let in again is what anybody is: no moderator, and no member of a private room."""
+    before = room(kind)
+    banned = states.applied(before, events.Banned("bob", BOB.root, 5000, ""), "ann", 10)
+    assert rights(banned, BOB) == NOTHING
+    free = states.applied(banned, events.Freed("bob"), events.RELAY, 11)
+    assert rights(free, BOB) == rights(free, EVE)
+    assert states.role_changes(before, banned) == (("bob", BOB.root, 0),)
+
+
 def test_a_deleted_room_begins_anew() -> None:
     gone = states.applied(room(Kind.PRIVATE), events.Deleted(""), "ann", 10)
     assert refused(gone, requests.SetTopic("tea"), ANN) is Reason.NO_SUCH_ROOM

@@ -82,8 +82,8 @@ def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_pa
     assert "used, for the name 'bob'" in done("invite", address, "--revoke", token, status=1)
     token = token_in(done("invite", address))
     assert "NOT_ALLOWED" in done("invite", address, "--revoke", token, keys=bob, status=1)
-    assert "taken back" in done("invite", address, "--revoke", token.upper())
-    assert "taken back" in done("invite", address, "--revoke", token), "again"
+    assert "revoked" in done("invite", address, "--revoke", token.upper())
+    assert "revoked" in done("invite", address, "--revoke", token), "again"
     output = done("register", address, "--name", "rob", "--invitation", token, status=1)
     assert "INVITATION_NEEDED" in output
     assert "52 characters" in done("invite", address, "--revoke", token[:-1], status=2)
@@ -106,7 +106,7 @@ def test_invitations_that_expire(by_invitation: Relay, tmp_path: Path) -> None:
     soon = ("--days", "0.000001")
     token = token_in(done("invite", address, *soon))
     kept = token_in(done("user", "add", address, "kim", *soon))
-    for name, one, said in (("rob", token, "not any more"), ("kim", kept, "has expired")):
+    for name, one, said in (("rob", token, "no longer valid"), ("kim", kept, "has expired")):
         output = done("register", address, "--name", name, "--invitation", one, status=1)
         assert said in output
         assert "for another one" in output
@@ -158,7 +158,7 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
         assert request.stdout is not None
         key = request.stdout.readline().split()[-1]
         assert "approved" in done("device", "approve", address, key, keys=bob)
-        assert f"is a device of {name} now" in request.stdout.read()
+        assert f"is now a device of {name}" in request.stdout.read()
         assert request.wait(DEADLINE_S) == 0
     done("device", "rename", address, key, "phone", keys=bob)
     with subprocess.Popen(
@@ -173,9 +173,9 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
         assert tail.wait(DEADLINE_S) == 1
         assert tail.stderr is not None
         told = tail.stderr.read()
-        assert "REVOKED" in told or "this is no device of" in told
+        assert "REVOKED" in told or "this is not a device of" in told
     output = done("send", address, "lobby", "stolen", keys=phone, status=1)
-    assert f"this is no device of '{name}': it was removed" in output
+    assert f"this is not a device of '{name}': it was removed" in output
     assert f"  {key} removed\n" in done("device", "list", address, keys=bob)
     with subprocess.Popen(  # found again: a removed key never comes back, so it has another one
         relay_command("device", "request", address, "--name", name),
@@ -186,9 +186,9 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
         assert request.stdout is not None
         assert (another := request.stdout.readline().split()[-1]) != key
         assert "approved" in done("device", "approve", address, another, keys=bob)
-        assert f"is a device of {name} now" in request.stdout.read()
+        assert f"is now a device of {name}" in request.stdout.read()
     done("send", address, "lobby", "found", keys=phone)
-    assert f"is a device of {name} now" in done(
+    assert f"is now a device of {name}" in done(
         "device", "request", address, "--name", name, keys=phone
     )
 
@@ -216,7 +216,7 @@ def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
     done("device", "list", address, "bob")
     token = token_in(done("user", "reset", address, "bob", "--yes"))
     output = done("send", address, "lobby", "x", keys=bob, status=1)
-    assert "there is no account 'bob' any more at this server: an operator has reset" in output
+    assert "the account 'bob' no longer exists at this server: an operator has reset" in output
     done("register", address, "--name", "bob", "--invitation", token, keys=bob)
     done("send", address, "lobby", "again", keys=bob)
     _unverified_until_accepted(address)
@@ -257,7 +257,7 @@ def test_what_operators_do_to_themselves(by_invitation: Relay, tmp_path: Path) -
     assert "the only operator" in done("account", "delete", address, "--yes", status=1)
     token, keys = token_in(done("user", "add", address, "carl", "--operator")), tmp_path / "carl"
     done("register", address, "--name", "carl", "--invitation", token, keys=keys)
-    assert "opera is no operator" in done("user", "demote", address, "opera", "--yes")
+    assert "opera is not an operator" in done("user", "demote", address, "opera", "--yes")
     assert "NOT_ALLOWED" in done("user", "list", address, status=1)
     done("ctl", *more, "user", "promote", "opera")
     assert "opera is disabled" in done("user", "disable", address, "opera", "--yes")
@@ -356,7 +356,7 @@ def test_a_passphrase_needs_a_terminal(relay: Relay, tmp_path: Path) -> None:
     key = tmp_path / "key"
     found = run_relay("register", relay.address, "--name", "pia", "--key", str(key), "--passphrase")
     assert (found.returncode, found.stdout) == (2, "")
-    assert "asked for at a terminal" in found.stderr.splitlines()[-1]
+    assert "needs a terminal to ask at" in found.stderr.splitlines()[-1]
     assert "Warning" not in found.stderr
     assert not key.exists()
 
@@ -444,7 +444,7 @@ def test_a_device_that_removes_itself(relay: Relay) -> None:
         "device", "remove", relay.address, short, "--name", "hans", status=1
     )
     output = done("device", "remove", relay.address, mine.group(1)[:6], "--name", "hans")
-    assert "this device is none of hans's any more" in output
+    assert "this is no longer a device of hans" in output
 
 
 @pytest.mark.parametrize(

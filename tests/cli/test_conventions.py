@@ -133,13 +133,14 @@ def typed(name: str, relay: Relay) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay with an operator, anna, with a room of hers and a message in it, and with bob."""
+    """A relay with operators, anna and carl, with a room of hers and a message in it, and bob."""
     with Relay(tmp_path_factory.mktemp("lasting") / "data", workers=2) as running:
-        for name in ("anna", "bob"):
+        for name in ("anna", "bob", "carl"):
             ended = run_relay("send", running.address, "lobby", f"by {name}", "--name", name)
             assert ended.returncode == 0, ended.stderr
-        ended = run_relay("ctl", "--data", running.data, "user", "promote", "anna")
-        assert ended.returncode == 0, ended.stderr
+        for name in ("anna", "carl"):  # the only one is not asked: it cannot be done
+            ended = run_relay("ctl", "--data", running.data, "user", "promote", name)
+            assert ended.returncode == 0, ended.stderr
         yield running
 
 

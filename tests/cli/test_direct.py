@@ -91,4 +91,4 @@ def test_a_chat_chooses_who_may_write_and_who_is_told(relay: Relay, room: str) -
     ]
     other = chat(relay, room, ann, f"/msg {bob} hi\n/seen {bob}\n")
     assert "not stored (NOT_ACCEPTED" in other.stderr
-    assert f"-!- when {bob} was last here is not told" in other.stderr
+    assert f"-!- you are not told when {bob} was last here" in other.stderr

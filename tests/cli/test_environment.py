@@ -6,12 +6,16 @@ import fcntl
 import os
 import select
 import shlex
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from relay import bounded_files
+from relay.cli import streams
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, relay_command, run_relay
 from tests.support.tails import Tail
 
@@ -186,6 +190,41 @@ def test_input_from_a_nonblocking_pipe(relay: Relay, room: str, command: str) ->
             assert tail.bodies == ["line 0", "line 1", "line 2"]
 
 
+def test_a_line_that_comes_late_from_a_nonblocking_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an invitation or a recovery key that a program writes, and the settings for "-"."""
+    reading, writing = nonblocking_pipe()
+
+    def late(_: int) -> None:
+        os.write(writing, b"late \xff\n")
+
+    monkeypatch.setattr(streams, "wait_until_readable", late)
+    with os.fdopen(reading, closefd=False) as given:
+        assert streams._patient_input(given).readline() == "late \\xff\n"
+
+    def late_again(fd: int) -> None:
+        late(fd)
+        os.close(writing)
+
+    monkeypatch.setattr(bounded_files, "_wait_until_readable", late_again)
+    assert bounded_files.read_bounded(reading, 100) == b"late \xff\n"
+
+
+@pytest.mark.parametrize("arguments", ["invite --revoke - --data /", "config check -"])
+def test_input_that_is_a_socket_and_no_text(arguments: str) -> None:
+    """As ssh may give one."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.sendall(b"\xff\n")
+        ours.shutdown(socket.SHUT_WR)
+        done = subprocess.run(
+            relay_command(*arguments.split()),
+            stdin=theirs.fileno(), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert "internal error" not in done.stderr
+    assert "invalid invitation" in done.stderr or "not UTF-8" in done.stderr
+
+
 def read_slowly(fd: int, chunk: int = 1000) -> bytes:
     """Everything that comes from a non-blocking pipe, a little at a time."""
     data = b""
@@ -257,6 +296,20 @@ def test_an_output_that_takes_nothing(arguments: str, output: str, reason: str) 
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, f"relay: standard output: {reason}\n")
+
+
+@pytest.mark.parametrize("arguments", ["--help", "config init", "tail {address} {room} -n 1"])
+def test_a_reader_that_has_gone_away(relay: Relay, room: str, arguments: str) -> None:
+    """It ends of the signal, as programs do: in a pipeline, and for a shell with pipefail."""
+    assert run_relay("send", relay.address, room, "x").returncode == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    given = arguments.format(address=relay.address, room=room).split()
+    done = subprocess.run(
+        relay_command(*given), stdout=writing, stderr=subprocess.PIPE, timeout=120, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import signal
+import sys
 
 import click
 import pytest
@@ -119,6 +121,10 @@ def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
         ["tail", "127.0.0.1", "lobby", "--since", "-1"],
         ["tail", "127.0.0.1", "lobby", "--since", "1", "-n", "1"],
         ["ctl", "user"],
+        ["ctl", "top", "--interval", "nan"],
+        ["send", "127.0.0.1", "lobby", "x", "--timeout", "nan"],
+        ["invite", "127.0.0.1", "--days", "nan"],
+        ["ctl", "user", "add", "bob", "--days", "nan"],
     ],
 )
 def test_wrong_use(arguments: list[str]) -> None:
@@ -220,6 +226,19 @@ def test_interrupted(error: BaseException, capsys: pytest.CaptureFixture[str]) -
 
     assert guarded(fail) == 130
     assert capsys.readouterr().err == ""
+
+
+def test_the_end_of_the_input_is_no_interrupt(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-D at a question: a script that goes on after a failure goes on."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+
+    def fail() -> None:
+        click.prompt("Type it", err=True)
+
+    assert guarded(fail) == 1
+    assert "the input ended before an answer" in capsys.readouterr().err
 
 
 def test_what_an_error_quotes_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:

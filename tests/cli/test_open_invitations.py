@@ -113,4 +113,4 @@ def test_all_that_are_open(tmp_path: Path) -> None:
         assert "NOT_ALLOWED" in asked.stderr
         both = run_relay("invite", relay.address, "--list", "--revoke", made[0])
         assert both.returncode == 2
-        assert "exclude each other" in both.stderr
+        assert "cannot be used together" in both.stderr

@@ -109,8 +109,8 @@ def test_an_account_ends(
     done("account", "delete", address, "--name", bob, status=2)
     output = done("account", "delete", address, "--yes", "--messages", messages, "--name", bob)
     assert f"the account {bob} is deleted" in output
-    assert ("2 messages are erased" in output) == (messages == "erase")
-    assert "is not yours any more" in done("send", address, room, "x", "--name", bob, status=1)
+    assert ("2 messages were erased" in output) == (messages == "erase")
+    assert "is no longer yours" in done("send", address, room, "x", "--name", bob, status=1)
     env = {"RELAY_KEYS": str(tmp_path / "others")}
     again = run_relay("register", address, "--name", bob, env=env)
     assert again.returncode == 1

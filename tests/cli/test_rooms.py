@@ -113,12 +113,12 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
 @pytest.mark.parametrize(
     ("args", "problem"),
     [
-        (["ban", "ROOM", "bert", "--for", "soon"], "is no time; write 30s, 10m, 2h or 7d"),
+        (["ban", "ROOM", "bert", "--for", "soon"], "invalid time 'soon': use 30s, 10m, 2h or 7d"),
         (["kind", "ROOM", "secret"], "is not one of public, private, announce"),
         (["role", "ROOM", "bert", "king"], "is not one of none, member, moderator, owner"),
         (["redact", "ROOM", "first"], "is not the number of a message"),
         (["redact", "ROOM", "9" * 5000], "is not the number of a message"),
-        (["keep", "ROOM", "--size", "much"], "is no size; write 500K, 100M or 2G"),
+        (["keep", "ROOM", "--size", "much"], "invalid size 'much': use 500K, 100M or 2G"),
         (["topic", "ROOM", "x" * 401], "allowed are at most 400"),
         (["create", "ROOM", "--topic", "x" * 401], "allowed are at most 400"),
         (["create", "ROOM", "--topic", "tea \udcff"], "it is not text"),
@@ -303,7 +303,7 @@ def test_old_changes_that_are_shown_change_nothing(relay: Relay, room: str) -> N
     with Terminal("chat", address, room, "--name", "fred", "--last", "2") as fred:
         fred.shows("one")
         fred.press("/history 1\r")
-        fred.shows("fred is no member any more")
+        fred.shows("fred is no longer a member")
         done("send", address, room, "two", "--name", "erna")
         fred.shows("two")
         fred.press("/quit\r")

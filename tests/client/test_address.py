@@ -21,6 +21,7 @@ KEY = "a" * 51 + "q"
         ("relay://[fe80::1%eth0]", Address("fe80::1%eth0", 7475, None)),
         ("relay://Example.ORG/", Address("example.org", 7475, None)),
         ("  relay://a-b_c.d \n", Address("a-b_c.d", 7475, None)),
+        (f"relay://{'a' * 63}.b.", Address(f"{'a' * 63}.b.", 7475, None)),
     ],
 )
 def test_legal(text: str, address: Address) -> None:
@@ -53,6 +54,9 @@ def test_legal(text: str, address: Address) -> None:
         ("relay://[::1%]", "IPv6"),
         ("relay://ho st", "host"),
         ("relay://host/path", "host"),
+        ("relay://a..b", "host"),
+        ("relay://.b", "host"),
+        (f"relay://{'a' * 64}.b", "host"),
         ("relay://short@host", "fingerprint has 5 characters instead of 52"),
         (f"relay://{KEY.upper()}@host", "fingerprint must be in lower case"),
         (f"relay://{'a' * 52}b@host", "fingerprint has 53 characters instead of 52"),

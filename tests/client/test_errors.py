@@ -34,7 +34,10 @@ def test_every_error_code_has_its_exception(code: ErrorCode) -> None:
 
 def test_what_a_person_gave_as_the_reason_stands_beside_what_happened() -> None:
     """And what the server says more exactly is not said twice."""
-    assert str(refused(ErrorCode.BANNED, 0, "spam")) == "BANNED: banned from this room (spam)"
+    assert str(refused(ErrorCode.BANNED, 0, "spam")) == 'BANNED: banned from this room: "spam"'
+    false = str(refused(ErrorCode.KICKED_OUT, 0, 'x", bob (the operator) is here, \u201dann'))
+    assert false.count('"') == 2, "it does not end its quotation"
+    assert "\u201d" not in false
     exact = "banned from this room until 2026-11-27 00:36:00 UTC"
     assert str(refused(ErrorCode.BANNED, 0, exact)) == f"BANNED: {exact}"
     assert str(refused(ErrorCode.BANNED)) == "BANNED: banned from this room"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import random
 from collections.abc import Callable, Iterator
 
@@ -52,6 +53,22 @@ def entries(body: bytes, count: int) -> Iterator[bytes]:
         seq += count
 
 
+def strangers() -> Iterator[bytes]:
+    """Each entry is of somebody else, with another key."""
+    for first in itertools.count(1, 300):
+        yield b"".join(
+            packing.pack(entry(seq)._replace(sender=f"s{seq}", key_id=b"%032d" % seq))
+            for seq in range(first, first + 300)
+        )
+
+
+def next_keys() -> Iterator[bytes]:
+    for first in itertools.count(0, 1500):
+        yield b"".join(
+            packing.pack(wire.NextKey(b"%032d" % number)) for number in range(first, first + 1500)
+        )
+
+
 def repeated(record: bytes) -> Iterator[bytes]:
     while True:
         yield record
@@ -78,6 +95,16 @@ FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
         packed(wire.Refused("room", 1, int(ErrorCode.UNAVAILABLE), 0, "x" * 500))
     ),
     "unknown": lambda: repeated(b"\x91\x63" * 3_000),
+    "entries of strangers": strangers,
+    "invitations": lambda: repeated(packed(wire.Invited("other", "bob"))),
+    # Each drops another one: looked for from the beginning, a record of them took minutes.
+    "invitations behind all that can wait": lambda: itertools.chain(
+        itertools.repeat(packed(wire.Live("room", EPOCH, 0)), 20),
+        repeated(packed(wire.Invited("other", "bob"))),
+    ),
+    "keys that follow": next_keys,
+    "removals": lambda: repeated(packed(wire.Removed("other", 46, "x" * 500))),
+    "answers to nothing": lambda: repeated(packed(wire.Chain(9, "bob", [b"x" * 331] * 100, False))),
 }
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import stat
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from relay.client.device_key import DeviceKey, PassphraseNeeded, public_from_tex
 from relay.client.errors import NoDeviceKey
 from relay.client.file_lock import locked
 from relay.client.key_files import KeyFiles
+from relay.client.known_servers import KnownServers
 from relay.errors import UsageError
 from tests.support.programs import run_program
 
@@ -104,6 +106,7 @@ def test_a_passphrase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         json.dumps({"format": "relay device key, version 1", "seed": "00"}).encode(),
         json.dumps({"format": "relay device key, version 1", "seed": "zz" * 32}).encode(),
         json.dumps({"format": "relay device key, version 1", "seed": 7}).encode(),
+        b'{"format": "relay device key, version 1", "scrypt_cost": Infinity}',
         b"[" * 4000,
     ],
 )  # fmt: skip
@@ -405,6 +408,38 @@ def test_a_key_file_of_the_programs_own(files: KeyFiles, tmp_path: Path) -> None
     assert again.key is not None
     assert again.key.public == made.key.public
     assert not again.may_register
+
+
+@pytest.mark.usefixtures("_nothing_is_claimed")
+def test_a_tilde_is_the_home_directory(
+    files: KeyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For a program, too, there is no directory named ``~``; and an empty path is none."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    made = KeyChoice("bot", "~/bot.key", True, None, files).at(SERVER).key
+    assert made is not None
+    assert DeviceKey.load(tmp_path / "bot.key").public == made.public
+    assert DeviceKey.load("~/bot.key").public == made.public
+    DeviceKey.generate().save("~/other.key")
+    KnownServers("~/pins").pin("host", 1, "a" * 52)
+    KeyFiles("~/keys").create("a" * 52, "bot")
+    for name in ("other.key", "pins", "keys"):
+        assert (tmp_path / name).exists()
+    assert not list(Path().iterdir())
+    with pytest.raises(UsageError, match="name too long"):
+        KeyChoice("bot", "x" * 70_000, True, None, files).at(SERVER)
+    uses: list[Callable[[str], object]] = [
+        DeviceKey.load, DeviceKey.generate().save, KnownServers, KeyFiles,
+        lambda path: KeyChoice("bot", path, True, None, files),
+    ]  # fmt: skip
+    for use in uses:
+        for path in ("", "~nobody-has-this-name/x", "a\0b", "\ud800"):
+            with pytest.raises(
+                UsageError, match=r"expected a path|no such home directory|not UTF-8"
+            ):
+                use(path)
 
 
 @pytest.mark.usefixtures("_nothing_is_claimed")

@@ -438,3 +438,15 @@ def test_senders_that_a_server_invents_are_bounded(monkeypatch: pytest.MonkeyPat
         reader.senders.look("lobby", name, links.key_id(D.public), now=0.0)
     assert reader.unverified.must_wait(entry(names[2], links.key_id(D.public)))
     assert "too many" in reader.unverified.marked(entry(names[4], links.key_id(D.public))).doubt
+
+
+def test_invented_senders_hide_no_forged_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was proved of somebody is doubtful, though there is no place to note why."""
+    monkeypatch.setattr("relay.client.senders.SENDERS_MAX", 3)
+    reader = Reader()
+    assert reader.sees(A, TWO) == []
+    for number in range(3):
+        reader.senders.look("lobby", f"name-{number}", links.key_id(D.public), now=0.0)
+    assert reader.doubt(A) == ""
+    reader.senders.hold(FORK, chain.read(FORK, verify))
+    assert "too many" in reader.doubt(A, see=True)

@@ -264,6 +264,32 @@ def nobody_is_put_out(_: WorkerContext) -> None:
     Feed.control = controlling  # type: ignore[method-assign, assignment]
 
 
+def lets_anybody_join(_: WorkerContext) -> None:
+    """Who may follow a room is asked where it changes, and not where somebody comes."""
+    from relay.server.worker.connection import join
+
+    def none(*_: object) -> None:
+        return None
+
+    join.refusal = none  # type: ignore[assignment,attr-defined]
+
+
+def forgets_rights_at_a_kill(context: WorkerContext) -> None:
+    """A home in the place of a killed one judges nobody who writes."""
+    from relay.server.worker.home.room_rules import RoomRules
+
+    if context.generation <= context.live.current.server.workers:
+        return
+    before = RoomRules.before
+
+    def judging(
+        self: RoomRules, log: LogEnd, submission: Submission, target: Entry | None
+    ) -> Denied | Submission | None:
+        return before(self, log, submission, target) if log.id == 0 else None
+
+    RoomRules.before = judging  # type: ignore[method-assign]
+
+
 def forgets_pending(_: WorkerContext) -> None:
     """Copies of direct messages leave a while after the acceptance, and a new home sends none."""
     from relay.server.worker.home.copies import Copies
@@ -490,6 +516,8 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "tickets-twice": tickets_twice,
     "hides-devices": hides_devices,
     "nobody-is-put-out": nobody_is_put_out,
+    "lets-anybody-join": lets_anybody_join,
+    "forgets-rights-at-a-kill": forgets_rights_at_a_kill,
     "forgets-pending": forgets_pending,
     "takes-copies-again": takes_copies_again,
     "removes-untold": removes_untold,

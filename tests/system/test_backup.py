@@ -248,7 +248,7 @@ def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Pa
         renamed = {name if one == log else one: file for one, file in whole.items()}
         assert "a file that no backup has" in restored_with(files=renamed)
     for wrong in (-1, 10**18, 10**30, "now"):
-        assert "it is no backup's description" in restored_with(made_ms=wrong)
+        assert "it is not a backup's description" in restored_with(made_ms=wrong)
     assert "format 2" in restored_with(format=2)
     os.mkfifo(made / "pipe")
     (made / "endless").symlink_to("/dev/zero")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -214,6 +215,14 @@ def test_it_is_found_by_its_data_wherever_its_sockets_are(tmp_path: Path, short_
             CommandError, match=rf"runs \(process {relay.pid}\), but nobody answers"
         ):
             Server(tmp_path / "none", data).ask("status")
+        copy = tmp_path / "copy"
+        shutil.copytree(data, copy, symlinks=True)
+        ended = run_relay("ctl", "--data", copy, "drain")
+        assert (ended.returncode, ended.stderr.partition(";")[0]) == (
+            1, f"relay: no relay runs with the data directory {copy}",
+        )  # fmt: skip
+        (data / "lock").unlink()  # it is found all the same
+        assert f"pid {relay.pid}" in run_relay("ctl", "--data", data, "status").stdout
     assert not (data / "runtime").is_symlink()
     with Relay(data) as relay:
         assert f"pid {relay.pid}" in run_relay("ctl", "--data", data, "status").stdout
@@ -223,7 +232,7 @@ def test_it_is_found_by_its_data_wherever_its_sockets_are(tmp_path: Path, short_
     ("option", "why"),
     [
         ("--data={0}/none", "no relay runs there: there is no directory {0}/none; name its data"),
-        ("--data={0}", "no relay runs there: {0} is no relay's data directory; name its data"),
+        ("--data={0}", "no relay runs there: {0} is not a relay's data directory; name its data"),
         ("--socket={0}/none", "no relay answers at {0}/none; without --socket it is found by"),
     ],
 )
@@ -273,6 +282,11 @@ def test_top(relay: Relay) -> None:
             terminal.shows("square")
             terminal.press("q")
             assert terminal.ends() == 0
+        with Terminal("ctl", "--data", str(relay.data), "top", "--interval", "0.2") as terminal:
+            terminal.shows("BUSIEST ROOM")
+            terminal.process.terminate()
+            assert terminal.ends() == -signal.SIGTERM
+            assert "\x1b[?1049l" in terminal.text, "its own screen is left"
     finally:
         stop.set()
         thread.join()

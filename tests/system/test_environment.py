@@ -173,7 +173,7 @@ def test_a_low_limit_on_open_files_is_reported_as_a_sum(tmp_path: Path) -> None:
 
 def test_a_relative_path_in_a_directory_that_was_removed() -> None:
     line = refuse(REMOVED_DIRECTORY, "--data", "here")
-    reason = "the current directory does not exist any more; give a full path"
+    reason = "the current directory no longer exists; give a full path"
     assert line == f"relay: store.data here: {reason}\n"
 
 

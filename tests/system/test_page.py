@@ -10,6 +10,7 @@ import msgpack
 import pytest
 
 from relay.chat.entries import NO_EPOCH, GapReason
+from relay.chat.rooms import requests as room_requests
 from relay.wire import envelopes as wire
 from relay.wire import packing
 from relay.wire.codes import CloseCode, ErrorCode
@@ -78,6 +79,9 @@ def test_an_unknown_operation_is_answered(raw: RawClient, room: str, op: int) ->
         (Op.LEAVE, 0, "lobby"),
         (Op.WHO, 0, "lobby"),
         (Op.HISTORY, 0, "lobby", False, 0, 1),
+        (Op.HELLO, "again", b"s" * 16, "", "", b"", b""),
+        (Op.REGISTER, 1, "again", b"k" * 32, b"s" * 64, b"l", b""),
+        (Op.ENROL, 1, "again", b"k" * 32, b"s" * 64, b""),
         (2**32,),
         (-1,),
         (11, *range(24)),
@@ -155,6 +159,10 @@ def test_invalid_names_of_logs(raw: RawClient, log: str) -> None:
     assert refusal(raw) == (3, ErrorCode.NOT_A_MEMBER, 0)
     raw.send_envelopes(wire.History(4, log, False, 0, 1))
     assert refusal(raw) == (4, ErrorCode.NOT_A_MEMBER, 0)
+    raw.send_envelopes(wire.Search(5, log, "word", 0, 1))
+    assert refusal(raw) == (5, ErrorCode.NOT_A_MEMBER, 0)
+    raw.send_envelopes(wire.Room(6, log, room_requests.pack(room_requests.Show(""), 0)))
+    assert refusal(raw) == (6, ErrorCode.NAME_INVALID, 0)
     raw.send_envelopes(wire.Send(log, 1, 0, "", b""))
     assert next_of(raw, wire.Refused).code == ErrorCode.NAME_INVALID
 

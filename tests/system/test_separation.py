@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from signal import SIGKILL
 
 import psutil
 import pytest
@@ -118,6 +119,16 @@ def uids_of(relay: Relay) -> dict[str, int]:
     }
 
 
+def gains_nothing(relay: Relay) -> set[str]:
+    """The processes that no set-user-id program helps."""
+    found = set()
+    for child in relay.children():
+        if "NoNewPrivs:\t1" in Path(f"/proc/{child.pid}/status").read_text():
+            title = " ".join(child.cmdline()).removeprefix("relay: ")
+            found.add(title.partition(" (")[0].strip())
+    return found
+
+
 def groups_of(relay: Relay) -> dict[str, set[int]]:
     """By process, all groups that it is in, real, effective, saved or supplementary."""
     found = {}
@@ -157,6 +168,7 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
             "supervisor": 0, "control": RELAY, "key agent": AGENT, "worker 0": RELAY,
             "worker 1": RELAY, "spare": RELAY,
         }  # fmt: skip
+        assert gains_nothing(relay) == set(uids_of(relay)) - {"supervisor"}
         for name, ids in groups_of(relay).items():
             assert ids == ({AGENT} if name == "key agent" else {RELAY}), (name, "root's group")
         found = tried(relay, home)
@@ -171,8 +183,14 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
         agent = relay.agent()
         assert agent is not None
         os.kill(agent, 9)
-        wait_until(lambda: relay.agent() not in (None, agent), "another key agent")
+        wait_until(lambda: len(relay.events("agent_ready")) >= 2, "another key agent")
         sent = run_relay("send", relay.address, "lobby", "by the next agent")
+        assert sent.returncode == 0, sent.stderr
+        # Its socket is in a directory of the relay's user: it cannot make it again itself.
+        next((data / "run").glob("agent.*.sock")).unlink()
+        wait_until(lambda: len(relay.events("agent_ready")) >= 3, "one with a socket")
+        relay.kill_worker()
+        sent = run_relay("send", relay.address, "lobby", "by a worker that had to find it")
         assert sent.returncode == 0, sent.stderr
         assert relay.stop() == 0
     owners = {path.name: path.stat().st_uid for path in data.iterdir()}
@@ -181,7 +199,7 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
 
 
 GIVE_UP = f"""
-import os
+import ctypes, os
 from relay.server.privileges import Separation, User
 os.setgroups([0, 4])
 given = Separation(User("", {RELAY}, {RELAY}), User("", {AGENT}, {AGENT}))
@@ -189,6 +207,9 @@ with given.lowered():
     print(os.getgroups(), os.getegid(), os.geteuid())
 {{become}}
 print(os.getgroups(), os.getresgid(), os.getresuid())
+number = ctypes.c_int()
+ctypes.CDLL(None).prctl(2, ctypes.byref(number), 0, 0, 0)  # PR_GET_PDEATHSIG
+print(number.value)
 """
 
 
@@ -200,16 +221,37 @@ def test_a_user_of_roots_group_is_as_good_as_root(monkeypatch: pytest.MonkeyPatc
         privileges.resolve("ops", SAME_USER)
 
 
+WITHOUT = """
+import ctypes
+for capability in {numbers}:
+    assert ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) == 0  # PR_CAPBSET_DROP
+"""
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize(
+    ("numbers", "names"), [([5], "CAP_KILL"), ([6, 7], "CAP_SETGID, CAP_SETUID")]
+)
+def test_a_root_that_may_not_do_what_is_needed(home: Path, numbers: list[int], names: str) -> None:
+    """It would find out when a worker hangs, which it could not end."""
+    launcher = WITHOUT.format(numbers=numbers)
+    with pytest.raises(RelayNotStarted, match=f"this root has no {names}: grant it"):
+        server(home / "data", {"server.user": RELAY}, launcher=launcher).__enter__()
+
+
 @ROOT_ONLY
 @pytest.mark.parametrize(("who", "uid"), [("server", RELAY), ("agent", AGENT)])
 def test_no_group_of_root_is_kept(who: str, uid: int) -> None:
-    """Whoever starts it may be in more groups than one: ``adm`` reads logs, ``disk`` everything."""
+    """Whoever starts it may be in more groups than one: ``adm`` reads logs, ``disk`` everything.
+
+    And who has become somebody else still dies with the supervisor.
+    """
     program = GIVE_UP.format(become=f"given.become_{who}()")
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     all_three = (uid,) * 3
-    assert ended.stdout == f"[] {RELAY} {RELAY}\n[] {all_three} {all_three}\n"
+    assert ended.stdout == f"[] {RELAY} {RELAY}\n[] {all_three} {all_three}\n{SIGKILL:d}\n"
 
 
 @ROOT_ONLY

@@ -223,13 +223,14 @@ def test_keys_are_changed_only_where_that_is_meant(tmp_path: Path) -> None:
         assert "in use" in running.stderr
         wait_until(lambda: relay.events("child_replaced"), "the agent to be replaced")
     early = run_relay("key", "rotate", "--data", str(data))
-    assert early.returncode == 1
+    assert early.returncode == 2
     assert "or give --yes" in early.stderr
     assert len(early.stderr.splitlines()) == 1
     with Terminal("key", "rotate", "--data", str(data)) as terminal:
         terminal.shows("Change now?")
         terminal.press("n\r")
-        assert terminal.ends() != 0
+        assert terminal.ends() == 1, "a no is not an interrupt"
+        assert "nothing was changed" in terminal.text
     assert (data / "server.key.next").exists()
     for name in ("server.key", "server.key.next", "server.id"):
         assert (data / name).stat().st_mode & 0o777 == 0o600

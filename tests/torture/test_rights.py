@@ -37,6 +37,8 @@ PRIVATE = ("alice", events.Created(events.Kind.PRIVATE, True, ALICE))
 INVITED = ("alice", events.Invited("bob", BOB))
 BANNED = ("alice", events.Banned("bob", BOB, 0, ""))
 MESSAGE = ("alice", None)
+STRANGER = "eve"
+"""Never invited."""
 
 
 def test_what_the_checker_finds() -> None:
@@ -74,3 +76,15 @@ async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
 async def test_broken_relays_are_caught(tmp_path: Path, variant: str, found: str) -> None:
     """Each bug that a reasonable implementation might have."""
     assert found in {finding.fault for finding in (await moderated.run(tmp_path, variant)).findings}
+
+
+@pytest.mark.timeout(600)
+async def test_somebody_who_was_never_let_in_is_caught(tmp_path: Path) -> None:
+    """Who reads, for one bug, and writes, for another one that only a kill brings to light."""
+    variants = "lets-anybody-join,forgets-rights-at-a-kill"
+    outcome = await moderated.run(tmp_path, variants, turns=5, kills_every=5)
+    assert outcome.kills == 1
+    assert {(one.fault, one.who) for one in outcome.findings} >= {
+        ("read", STRANGER),
+        ("wrote", STRANGER),
+    }

@@ -80,6 +80,11 @@ class Account(NamedTuple):
             return Refused(Reason.DISABLED, "an operator has disabled this account")
         return None
 
+    def may_ask(self, key_id: bytes) -> bool:
+        """Tell whether this is the id of a device key that may log in."""
+        devices = () if self.chain is None or self.disabled else self.chain.devices
+        return any(links.key_id(key) == key_id for key in devices)
+
     @property
     def root(self) -> bytes:
         """Of its chain; it must have one."""

@@ -100,7 +100,7 @@ def register(
         raise Refused(Reason.LOOKS_ALIKE, "this name looks like one that exists")
     if request.token_hash and not request.invited:
         # Said on an open server as well: it may have been to make an operator of the account.
-        raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid, or not any more")
+        raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid, or no longer valid")
     if not request.invited and policy.registration != "open":
         if policy.registration == "closed":
             raise Refused(Reason.REGISTRATION_CLOSED, CLOSED)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from typing import Any, Self, cast
+from typing import Any, Self, TypeAlias, cast
 
 from relay.chat.entries import Cursor
 from relay.client import arguments, offers
@@ -27,11 +27,17 @@ from relay.client.events import (
 )
 from relay.client.pending_sends import Offer
 
+Answer: TypeAlias = "asyncio.Future[Any]"
+
 
 class AsyncCalls(ClientBase):
     """The calls of ``aio.Client``."""
 
     _pump: Pump
+
+    def _check_started(self) -> None:
+        super()._check_started()
+        self._pump.check_loop()
 
     # --- reading ---------------------------------------------------------------------------------
     def __aiter__(self) -> Self:
@@ -86,11 +92,9 @@ class AsyncCalls(ClientBase):
         timeout = arguments.seconds("timeout", timeout)
         await asyncio.sleep(0)
         if timeout and not self._pump.closed:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._pump.change()
-            except TimeoutError:
-                pass
 
     async def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
         self._check_started()
@@ -321,10 +325,10 @@ class AsyncCalls(ClientBase):
         timeout = arguments.seconds_or_none("timeout", timeout)
         offer = offers.message(room, body, content_type, reply_to)
         size = len(offer.body)
-        if self._pump.crowded or not self._chat.sends.has_space(size):
+        if self._pump.space.crowded or not self._chat.sends.has_space(size):
             try:
                 async with asyncio.timeout(timeout):
-                    await self._pump.wait_for_space(size)
+                    await self._pump.space.wait(size)
             except TimeoutError:
                 raise not_sent(timeout) from None
         answer = Post(loop=asyncio.get_running_loop())
@@ -358,8 +362,8 @@ class AsyncCalls(ClientBase):
         size = len(offer.body)
         try:
             async with asyncio.timeout(timeout_s):
-                if self._pump.crowded or not self._chat.sends.has_space(size):
-                    await self._pump.wait_for_space(size)
+                if self._pump.space.crowded or not self._chat.sends.has_space(size):
+                    await self._pump.space.wait(size)
                 answer = Sending(loop=asyncio.get_running_loop())
                 self._submit(offer, answer)
                 return await answer
@@ -373,9 +377,7 @@ class AsyncCalls(ClientBase):
             self._pump.sent()
 
     # --- answers ---------------------------------------------------------------------------------
-    async def _answered(
-        self, answer: asyncio.Future[Any], timeout_s: float | None, what: str
-    ) -> object:
+    async def _answered(self, answer: Answer, timeout_s: float | None, what: str) -> object:
         self._pump.sent()
         try:
             async with asyncio.timeout(timeout_s):
@@ -383,9 +385,7 @@ class AsyncCalls(ClientBase):
         except TimeoutError:
             raise no_answer(timeout_s, what) from None
 
-    async def _asked(
-        self, answer: asyncio.Future[Any], timeout_s: float | None, what: str
-    ) -> object:
+    async def _asked(self, answer: Answer, timeout_s: float | None, what: str) -> object:
         """Wait for the answer to a question; forget it when nobody waits any more."""
         try:
             return await self._answered(answer, timeout_s, what)
@@ -394,6 +394,6 @@ class AsyncCalls(ClientBase):
             raise
 
     @staticmethod
-    def _awaited() -> asyncio.Future[Any]:
+    def _awaited() -> Answer:
         """What will be the answer to a request."""
         return asyncio.get_running_loop().create_future()

@@ -137,11 +137,12 @@ class Client(AsyncOwn):
             NoDeviceKey: the name needs a key.
             UsageError: the key's file.
             ClientError: the login was refused, or the server does not speak the protocol.
+            RuntimeError: it was connected in another event loop.
         """
         timeout = arguments.seconds("timeout", timeout)
         state, pump = self._state, self._pump
-        self._started = True
         pump.start()
+        self._started = True
         until = pump.clock() + timeout
         try:
             while state.state not in (State.ONLINE, State.CLOSED):
@@ -177,6 +178,8 @@ class Client(AsyncOwn):
 
     async def _close(self, timeout: float) -> None:
         state, pump = self._state, self._pump
+        if pump.close_elsewhere():
+            return
         try:
             with contextlib.suppress(TimeoutError):
                 if pump.started:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
 from typing import Any, cast
 
-from relay.client import own_data
+from relay.client import arguments, own_data
 from relay.client.aio.direct import AsyncDirect
 from relay.client.aio.rooms import AsyncRooms
 from relay.client.closes import DeviceRevoked
@@ -44,9 +44,7 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
         """
         self._check_started()
         own = OwnRooms(rooms)
-        server = self.server_id
-        assert server is not None
-        steps = self._found(own, own.exported(self.name, server), timeout)
+        steps = self._found(own, own.exported(lambda: (self.name, self.server_id)), timeout)
         async with contextlib.aclosing(steps):
             async for found in steps:
                 yield cast("OwnData", found)
@@ -79,8 +77,8 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
         self._check_started()
         done = Deleted(0, 0)
         own = OwnRooms(rooms)
-        if erase_messages:
-            async for found in self._found(own, own.erased(self.name), timeout):
+        if arguments.flag("erase_messages", erase_messages):
+            async for found in self._found(own, own.erased(lambda: self.name), timeout):
                 done = cast("Deleted", found)
         with contextlib.suppress(DeviceRevoked):  # the end of this session, before the answer
             await self._ask(own_data.delete(), timeout)

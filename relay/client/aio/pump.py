@@ -11,13 +11,13 @@ import contextlib
 import inspect
 import threading
 import time
-from collections import deque
 from functools import partial
 from typing import Any, cast
 
 from relay.client.address import Address
 from relay.client.aio.background_writer import BackgroundWriter
 from relay.client.aio.dial import dial_tcp
+from relay.client.aio.line import Line
 from relay.client.aio.posts import Post, Sending
 from relay.client.aio.thread import in_thread
 from relay.client.aio.transport import ClientProtocol
@@ -45,6 +45,8 @@ class Pump:
         """The protocol of the socket; None between connections."""
         self._dialler: asyncio.Task[None] | None = None
         """Connects, and connects again; None before ``start``."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """In which ``start`` was called: nobody wakes a call in another one."""
         self._work: asyncio.Task[None] | None = None
         """Does a proof of work; None: none is asked for."""
         self._writer = BackgroundWriter()
@@ -53,8 +55,8 @@ class Pump:
         self._settle_due = False
         self._readers: dict[str | None, asyncio.Future[None]] = {}
         """Whoever waits for an event, by the room with a queue of its own; None: for any other."""
-        self._space: deque[tuple[int, asyncio.Future[None]]] = deque()
-        """Senders that wait for the window, with the size of their message."""
+        self.space = Line(state)
+        """Senders that wait for the window."""
         self._changed: set[asyncio.Future[None]] = set()
         """Whoever waits for a change."""
         self.failed_post: ClientError | None = None
@@ -68,9 +70,33 @@ class Pump:
         return self._dialler is not None
 
     def start(self) -> None:
-        """Begin to dial."""
+        """Begin to dial. Raises RuntimeError: it was called in another event loop before."""
+        self.check_loop()
         if self._dialler is None:
+            self._loop = asyncio.get_running_loop()
             self._dialler = asyncio.create_task(self._dial(), name="relay client")
+
+    def check_loop(self) -> None:
+        """Raise RuntimeError in another event loop than that of ``start``."""
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this client was connected in another event loop: use it there")
+
+    def close_elsewhere(self) -> bool:
+        """Close in another event loop than that of ``start``, if this is one, and return True.
+
+        Raises:
+            RuntimeError: its own one runs, in another thread.
+        """
+        loop = self._loop
+        if loop is None or asyncio.get_running_loop() is loop:
+            return False
+        if loop.is_running():
+            self.check_loop()
+        self.state.fail(ClientClosed("the client was closed"))
+        if self._protocol is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and all that it had
+                self._protocol.end_now()
+        return True
 
     async def stop(self) -> None:
         """Wait for the end, after the state was told to end. Raises what was unforeseen."""
@@ -87,22 +113,26 @@ class Pump:
 
     async def abandon(self) -> None:
         """End at once, as after a cancellation: what does not leave without waiting is lost."""
-        state = self.state
-        state.close(self.clock())
-        self._flush()
-        state.fail(ClientClosed("the client was closed"))
-        self.settle()
-        if self._protocol is not None:
-            self._protocol.end_now()
+        self._end_now(ClientClosed("the client was closed"))
         dialler = self._dialler
         if dialler is not None:
             dialler.cancel()
             await asyncio.wait({dialler})  # a turn of the loop or two: nothing is waited for
 
+    def _end_now(self, error: ClientClosed) -> None:
+        """End, with a close record if it leaves without waiting."""
+        state = self.state
+        state.close(self.clock())
+        self._flush()
+        state.fail(error)
+        self.settle()
+        if self._protocol is not None:
+            self._protocol.end_now()
+
     def forked(self) -> None:
         """This is a copy in a forked child: the socket and the tasks are the parent's."""
         protocol, self._protocol = self._protocol, None
-        self._dialler = self._timer = self._work = None
+        self._dialler = self._timer = self._work = self._loop = None
         self._writer = BackgroundWriter()
         self.state.seen()  # the parent keeps it
         self.state.key.take_changes()
@@ -131,29 +161,10 @@ class Pump:
         finally:
             del self._readers[room]
 
-    async def wait_for_space(self, size: int) -> None:
-        """Wait in line until the window takes a message of this size."""
-        while not self.closed:
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._space.append((size, turn))
-            try:
-                await turn
-            except BaseException:
-                self._give_space()  # it may have been this one's turn
-                raise
-            if self.state.chat.sends.has_space(size):
-                return
-
     def sent(self) -> None:
         """Something was queued: it leaves at the end of this turn. Let the next in line on."""
-        if self._space:
-            self._give_space()
+        self.space.advance()
         self._settle_soon()
-
-    @property
-    def crowded(self) -> bool:
-        """True while senders wait in line."""
-        return len(self._space) > 0
 
     def _settle_soon(self) -> None:
         """Settle once at the end of this loop turn, whatever is asked in it.
@@ -203,8 +214,7 @@ class Pump:
                 answer.set_result(result)
         if state.work is not None and self._work is None:
             self._work = asyncio.create_task(self._do(state.work), name="relay client")
-        if self._space:
-            self._give_space()
+        self.space.advance()
         for room, reader in self._readers.items():
             if not reader.done() and state.chat.has_event(room):
                 reader.set_result(None)
@@ -219,18 +229,6 @@ class Pump:
         if state.key.changes:
             self._writer.add(partial(self._policy.keep, state.key.take_changes()))
         self._flush()
-
-    def _give_space(self) -> None:
-        """Wake the first sender in line, if there is space. It wakes the next one in turn."""
-        while self._space:
-            size, turn = self._space[0]
-            if not turn.done() and not self.closed and not self.state.chat.sends.has_space(size):
-                return
-            self._space.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                if not self.closed:
-                    return
 
     def _arm(self) -> None:
         """Have one timer, due not later than the state's deadline."""
@@ -267,10 +265,21 @@ class Pump:
         except Exception as error:
             state.fail(ClientError(str(error)))
             raise
+        except asyncio.CancelledError:
+            self._cancelled()
+            raise
         finally:
             if self._timer is not None:
                 self._timer.cancel()
             self.settle()
+
+    def _cancelled(self) -> None:
+        """The dialler was cancelled: by this client, or by somebody who cancels all tasks.
+
+        Such as the end of ``asyncio.run``. Nobody would ever wake those who wait for the server.
+        """
+        if not self.closed:
+            self._end_now(ClientClosed("the client was closed: its task was cancelled"))
 
     async def _run_connection(self) -> None:
         """Open one connection and stay with it to its end."""
@@ -283,6 +292,9 @@ class Pump:
             self.settle()
             if connected:
                 await protocol.gone
+        except asyncio.CancelledError:
+            self._cancelled()  # while there is a protocol to end
+            raise
         finally:
             self._protocol = None
             if self._work is not None:
@@ -330,10 +342,11 @@ class Pump:
         yes = self._policy.question(self._address, fingerprint)
         if inspect.isawaitable(yes):
             yes = await yes
+        if not isinstance(yes, bool):  # "no", as somebody typed it, would be yes
+            raise TypeError(f"a key policy answers with a bool, not {type(yes).__name__}")
+        accepted = yes
         # It may wait for another program's lock, and for the disk.
-        refusal = await in_thread(
-            lambda: self._policy.answer(self._address, fingerprint, bool(yes))
-        )
+        refusal = await in_thread(lambda: self._policy.answer(self._address, fingerprint, accepted))
         if self.closed:
             return
         if refusal is None:
@@ -371,12 +384,10 @@ class Pump:
 
     async def _sleep(self, delay_s: float) -> None:
         """Wait, but not beyond the client's end."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, delay_s)):
                 while not self.closed:
                     await self.change()
-        except TimeoutError:
-            pass
 
     @property
     def closed(self) -> bool:

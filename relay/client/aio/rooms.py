@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relay.chat.rooms import requests
-from relay.client import lists, room_calls
+from relay.client import arguments, lists, room_calls
 from relay.client.aio.accounts import AsyncAccounts
 from relay.client.room_calls import ListedRoom, RoomAction, RoomInfo, RoomKind, RoomRole
 
@@ -32,7 +32,10 @@ class AsyncRooms(AsyncAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        return await self._in_parts(lists.rooms(mine=mine, whole=whole), timeout)
+        questions = lists.rooms(
+            mine=arguments.flag("mine", mine), whole=arguments.flag("whole", whole)
+        )
+        return await self._in_parts(questions, timeout)
 
     async def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:
         """Return the state of a room.
@@ -72,7 +75,7 @@ class AsyncRooms(AsyncAccounts):
             ClientError: the client has ended.
         """
         name = room_calls.checked_room(room)
-        request = requests.Create(room_calls.checked_kind(kind), bool(listed))
+        request = requests.Create(room_calls.checked_kind(kind), arguments.flag("listed", listed))
         await self._ask_room(name, request, requests.ANYTHING_SEEN, timeout)
 
     async def change_room(

@@ -198,7 +198,7 @@ class BlockingAccounts(BlockingCalls):
             ClientError: the client has ended.
         """
         text, token_hash, expires_ms = account_calls.new_token(days)
-        request = requests.Invite(token_hash, expires_ms, bool(operator))
+        request = requests.Invite(token_hash, expires_ms, arguments.flag("operator", operator))
         self._ask_account("", request, timeout)
         return text
 

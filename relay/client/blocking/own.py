@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Generator, Iterable, Iterator
 from typing import Any, cast
 
-from relay.client import own_data
+from relay.client import arguments, own_data
 from relay.client.blocking.direct import BlockingDirect
 from relay.client.blocking.rooms import BlockingRooms
 from relay.client.closes import DeviceRevoked
@@ -45,9 +45,7 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
         """
         self._check_started()
         own = OwnRooms(rooms)
-        server = self.server_id
-        assert server is not None
-        steps = self._found(own, own.exported(self.name, server), timeout)
+        steps = self._found(own, own.exported(lambda: (self.name, self.server_id)), timeout)
         with contextlib.closing(steps):
             for found in steps:
                 yield cast("OwnData", found)
@@ -80,8 +78,8 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
         self._check_started()
         done = Deleted(0, 0)
         own = OwnRooms(rooms)
-        if erase_messages:
-            for found in self._found(own, own.erased(self.name), timeout):
+        if arguments.flag("erase_messages", erase_messages):
+            for found in self._found(own, own.erased(lambda: self.name), timeout):
                 done = cast("Deleted", found)
         with contextlib.suppress(DeviceRevoked):  # the end of this session, before the answer
             self._ask(own_data.delete(), timeout)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from relay.chat.rooms import requests
-from relay.client import lists, room_calls
+from relay.client import arguments, lists, room_calls
 from relay.client.blocking.accounts import BlockingAccounts
 from relay.client.room_calls import ListedRoom, RoomAction, RoomInfo, RoomKind, RoomRole
 
@@ -33,7 +33,10 @@ class BlockingRooms(BlockingAccounts):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        return self._in_parts(lists.rooms(mine=mine, whole=whole), timeout)
+        questions = lists.rooms(
+            mine=arguments.flag("mine", mine), whole=arguments.flag("whole", whole)
+        )
+        return self._in_parts(questions, timeout)
 
     def room_info(self, room: str, *, timeout: float | None = None) -> RoomInfo:
         """Return the state of a room.
@@ -73,7 +76,7 @@ class BlockingRooms(BlockingAccounts):
             ClientError: the client has ended.
         """
         name = room_calls.checked_room(room)
-        request = requests.Create(room_calls.checked_kind(kind), bool(listed))
+        request = requests.Create(room_calls.checked_kind(kind), arguments.flag("listed", listed))
         self._ask_room(name, request, requests.ANYTHING_SEEN, timeout)
 
     def change_room(

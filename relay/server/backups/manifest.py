@@ -96,7 +96,7 @@ def read(directory: Path) -> Manifest:
     try:
         found = msgspec.json.decode(data, type=Manifest)
     except msgspec.DecodeError as error:
-        raise StartError(f"{path}: it is no backup's description ({error})") from None
+        raise StartError(f"{path}: it is not a backup's description ({error})") from None
     if found.format != FORMAT or found.partitions != PARTITIONS:
         raise StartError(
             f"{path}: format {found.format} with {found.partitions} partitions; this Relay reads "

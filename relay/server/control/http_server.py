@@ -86,7 +86,7 @@ class HttpServer:
                     if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                         status = error.error_status_hint
                         await _send(
-                            connection, writer, _text(status, "no HTTP request"), head=False
+                            connection, writer, _text(status, "not an HTTP request"), head=False
                         )
                     return
                 if request is None:

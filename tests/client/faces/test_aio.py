@@ -162,6 +162,36 @@ async def test_leaving_without_a_connection_needs_no_server(tmp_path: Path) -> N
         await client.close()
 
 
+async def test_whoever_cancels_all_tasks_ends_the_client(relay: Relay) -> None:
+    """As the end of ``asyncio.run`` does: nobody waits for what cannot come any more."""
+    async with Client(relay.address) as client:
+        reader = asyncio.create_task(_drain(client))
+        await asyncio.sleep(0)
+        for task in asyncio.all_tasks() - {asyncio.current_task(), reader}:
+            task.cancel()
+        async with asyncio.timeout(WAIT_S):
+            await reader
+            with pytest.raises(ClientClosed):
+                await client.send("lobby", "x")
+
+
+def test_another_loop(relay: Relay) -> None:
+    """A call in a loop that is not the client's is told so, where it used to wait without end."""
+    client = Client(relay.address)
+    asyncio.run(client.connect())
+    for call in (lambda: client.send("lobby", "x"), lambda: anext(client), client.connect):
+        with pytest.raises(RuntimeError, match="another event loop"):
+            asyncio.run(call())
+    asyncio.run(client.close())
+    left = Client(relay.address)
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(left.connect())
+    with pytest.raises(RuntimeError, match="another event loop"):
+        asyncio.run(left.flush())
+    loop.run_until_complete(left.close())
+    loop.close()
+
+
 async def _drain(client: Client) -> None:
     async for _event in client:
         pass

@@ -10,13 +10,16 @@ import pytest
 
 from relay.chat.entries import Cursor
 from relay.client.account_calls import DeviceChange, DeviceList
+from relay.client.address import Address
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
 from relay.client.device_key import DeviceKey, public_text
-from relay.client.errors import MessageTooLong, NotConnected
+from relay.client.errors import ConnectFailed, MessageTooLong, NotConnected
 from relay.client.events import Message, State
 from relay.client.identity import Identity
 from relay.client.refusals import NameInvalid
+from relay.client.trust import KeyPolicy
+from relay.errors import UsageError
 from tests.client.faces.adapters import Face
 
 Connect = Callable[..., Face]
@@ -63,6 +66,12 @@ BAD_CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str
       for cursor, error in [(7, TypeError), ("x", TypeError), (Cursor(b"short", 1), ValueError),
                             (Cursor(EPOCH, -1), ValueError), (("e" * 8, 1), TypeError),
                             (Cursor(EPOCH, "1"), TypeError)]),  # type: ignore[arg-type]
+    *((method, ("bad", "x"), {"reply_to": cursor}, error, "reply_to")
+      for method in ("send", "post")
+      for cursor, error in [("x", TypeError), (7, TypeError), (Cursor(b"short", 1), ValueError)]),
+    *((method, (entry, *rest), {}, TypeError, "message must be a Message")
+      for method, rest in [("edit", ("x",)), ("redact", ()), ("react", ("x",)), ("mark_read", ())]
+      for entry in (None, "x", Cursor(EPOCH, 1))),
     ("join", ("bad",), {"since": 0, "cursor": Cursor(EPOCH, 1)}, ValueError, "only one"),
     ("join", ("bad",), {"last": 1, "since": 0}, ValueError, "only one"),
     *(("history", ("ok-room",), {name: value}, error, name)
@@ -101,6 +110,7 @@ BAD_CHANGES: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] 
     (("role", "bob"), {"role": None}, TypeError, "role"),
     (("role", "bob"), {"role": "invited"}, ValueError, "role"),
     (("kind",), {"kind": ["public"]}, TypeError, "kind"),
+    (("kind",), {"kind": "private", "listed": "no"}, TypeError, "listed"),
     (("redact",), {"seq": "1"}, TypeError, "seq"),
 ]  # fmt: skip
 BAD_ADMINISTRATION: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
@@ -130,6 +140,11 @@ BAD_ADMINISTRATION: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Except
       for kind, error in [(None, TypeError), (["public"], TypeError), ("open", ValueError)]),
     *(("change_room", ("bad", *args), options, error, text)
       for args, options, error, text in BAD_CHANGES),
+    *((method, args, {name: value}, TypeError, f"{name} must be a bool")
+      for method, args, name in [
+          ("invite", (), "operator"), ("create_room", ("bad",), "listed"), ("rooms", (), "mine"),
+          ("rooms", (), "whole"), ("delete_account", (), "erase_messages")]
+      for value in ("no", 0, 1, None)),
     *((method, (), {"rooms": rooms}, TypeError, "rooms|room")
       for method in ("export", "delete_account")
       for rooms in (None, 7, "lobby", [7])),
@@ -212,6 +227,20 @@ def test_before_connect(face: Connect) -> None:
     one.close()
 
 
+def test_after_a_connect_that_failed(face: Connect) -> None:
+    """Each call tells why; none waits, and none is surprised that the server is not known."""
+    one = face("relay://127.0.0.1:1", "arguments-e")
+    with pytest.raises(ConnectFailed):
+        one.connect()
+    for method, args in TIMED.items():
+        if method in ("connect", "close", "pump", "flush"):
+            continue
+        with pytest.raises(ConnectFailed, match="cannot connect"):  # noqa: PT012
+            while True:  # events that tell of it come first
+                call(one, method, *args)
+    one.close()
+
+
 @pytest.mark.parametrize("kind", [Client, BlockingClient])
 @pytest.mark.parametrize(
     ("options", "error"),
@@ -232,6 +261,9 @@ def test_before_connect(face: Connect) -> None:
         ({"retry_timeout_s": "1"}, TypeError),
         ({"identity": "me"}, TypeError),
         ({"key_policy": "none"}, TypeError),
+        ({"reconnect": "no"}, TypeError),
+        ({"enrol": 1}, TypeError),
+        ({"register": "no"}, TypeError),
     ],
 )
 def test_constructor(
@@ -245,6 +277,20 @@ def test_constructor(
 def test_address(kind: type[Client] | type[BlockingClient]) -> None:
     with pytest.raises(TypeError, match="address must be"):
         kind(7)  # type: ignore[arg-type]
+    for address in (Address("127.0.0.1", 99_999), Address("a b"), Address("h", "x")):  # type: ignore[arg-type]
+        with pytest.raises(UsageError, match="not an address of a relay"):
+            kind(address)
+    assert kind(Address("::1", 7475)).address == Address("::1", 7475)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"known": "file"}, {"ask": "no"}, {"keys": "directory"}],
+    ids=lambda o: next(iter(o)),
+)
+def test_key_policy(options: dict[str, Any]) -> None:
+    with pytest.raises(TypeError, match=f"{next(iter(options))} must be"):
+        KeyPolicy(**options)
 
 
 @pytest.mark.parametrize(

@@ -183,7 +183,7 @@ def test_no_relay_server(face: Connect, data: bytes, protocol: str | None) -> No
 
 def test_a_server_that_closes_without_a_word(face: Connect) -> None:
     """It may be a relay that is full: tried again within the deadline; then raised."""
-    with banner(b"") as address, pytest.raises(ClientError, match="is no Relay server"):
+    with banner(b"") as address, pytest.raises(ClientError, match="is not a Relay server"):
         face(address, "alice").connect(1.5)
 
 

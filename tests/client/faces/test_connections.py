@@ -85,6 +85,19 @@ def test_no_is_no(face: Connect, relay: Relay, tmp_path: Path) -> None:
     assert not known.path.exists()
 
 
+@pytest.mark.parametrize("answer", ["no", 1, None])
+def test_an_answer_that_is_none(
+    face: Connect, relay: Relay, tmp_path: Path, answer: object
+) -> None:
+    """A typed "no" is a text that is not empty: it must not count as yes."""
+    known = KnownServers(tmp_path / "pins")
+    policy = KeyPolicy(known, lambda *_: answer)  # type: ignore[arg-type]
+    one = face(bare(relay), "no-a", key_policy=policy)
+    with pytest.raises(TypeError, match="answers with a bool"):
+        one.connect()
+    assert not known.path.exists()
+
+
 def test_a_changed_key_is_refused(face: Connect, relay: Relay, tmp_path: Path) -> None:
     """By the pin and by the address; nobody is asked; the file stays as it is."""
     known = KnownServers(tmp_path / "pins")

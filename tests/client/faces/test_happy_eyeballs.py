@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from relay.client.address import parse_address
+from relay.client.address import Address, parse_address
 from relay.client.aio import Client
-from relay.client.dialling import ADDRESSES_MAX, in_order
+from relay.client.dialling import ADDRESSES_MAX, in_order, resolve
 from relay.client.errors import ConnectFailed
 from relay.client.events import State
+from relay.errors import UsageError
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay
 from tests.support.silent import SilentHost
@@ -156,10 +157,12 @@ def test_one_deadline_for_all(face: Connect, relay: Relay, addresses: list[str])
 
 
 def test_no_such_host(face: Connect) -> None:
-    """Also a name that cannot be one."""
+    """A name that cannot be one is a mistake at once, not something that may come to be there."""
     for host in ("a" * 70 + ".example", "x..example"):
-        with pytest.raises(ConnectFailed, match=r"not a legal host name|not known"):
-            face(f"relay://{'a' * 52}@{host}:1", "eyeballs-e").connect()
+        with pytest.raises(UsageError, match="the host is missing or not a name"):
+            face(f"relay://{'a' * 52}@{host}:1", "eyeballs-e")
+        with pytest.raises(OSError, match=r"not a legal host name|not known"):
+            resolve(Address(host))
 
 
 def test_families_alternate() -> None:

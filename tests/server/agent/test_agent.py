@@ -400,6 +400,13 @@ def test_the_agent_says_why_it_cannot(tmp_path: Path) -> None:
         assert process.wait(30) == 3
 
 
+def test_nothing_that_it_runs_has_more_rights_than_it(tmp_path: Path) -> None:
+    with agent_process(tmp_path) as process:
+        first_line(process)
+        assert "NoNewPrivs:\t1" in Path(f"/proc/{process.pid}/status").read_text()
+        process.terminate()
+
+
 def test_a_reason_that_names_a_path_that_is_no_text(tmp_path: Path) -> None:
     directory = tmp_path / os.fsdecode(b"\xff")
     directory.mkdir()

@@ -62,7 +62,7 @@ async def exchange(address: Address, request: bytes) -> bytes:
         ("POST /hello HTTP/1.1", b"405 Method Not Allowed", b"GET and HEAD only\n"),
         ("GET /other HTTP/1.1", b"404 Not Found", b"there is /hello, /broken\n"),
         ("GET /broken HTTP/1.1", b"500 Internal Server Error", b"internal error\n"),
-        ("what is this", b"400 Bad Request", b"no HTTP request\n"),
+        ("what is this", b"400 Bad Request", b"not an HTTP request\n"),
     ],
 )
 async def test_answers(request_line: str, status: bytes, body: bytes) -> None:

@@ -6,16 +6,22 @@ import itertools
 import json
 import os
 import resource
+import signal
 import socket
+import subprocess
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from relay.errors import StartError
 from relay.server.supervisor.handover import FORMAT, VARIABLE, Handover, heard
 from relay.server.supervisor.process import Exit
+from relay.server.supervisor.rolling import Lending
 from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import LEADS_S, Program, Upgrade
+from tests.server.supervisor.test_plan import state_of
 
 DESCRIPTORS = 5
 """That a next version takes of the supervisor: two pairs, and a copy of stderr."""
@@ -75,6 +81,26 @@ def test_one_that_decides_and_hangs_is_killed() -> None:
         "upgrading": False, "failed": f"it did not show for {LEADS_S:.0f} s that it runs",
     }  # fmt: skip
     assert not upgrade.lent
+
+
+def test_the_next_version_has_signals_sent_to_workers_that_still_run_alone() -> None:
+    """The number of one that has ended is anybody's by now: a child of another kind has it here."""
+    child = ["/bin/sleep", "600"]
+    worker, other = subprocess.Popen(child), subprocess.Popen(child)
+    try:
+        state = state_of()
+        state.children[0].role = replace(state.roles[0], owns_partitions=True)
+        state.started(state.children[0], worker.pid, 1, 0.0)
+        upgrade = Upgrade(Program([], {}, _hand_over))
+        upgrade._kills = [(other.pid, signal.SIGKILL), (worker.pid, signal.SIGTERM)]
+        Lending(state, cast("Any", None), {}, upgrade).look()
+        assert worker.wait(30) == -signal.SIGTERM
+        assert other.poll() is None
+        assert state.children[0].sent == signal.SIGTERM
+    finally:
+        for process in (worker, other):
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize(

@@ -90,7 +90,7 @@ def test_an_address_twice(tmp_path: Path, first: str) -> None:
 def test_a_path_that_is_no_socket(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(StartError, match="a file that is no socket"):
+        with pytest.raises(StartError, match="a file that is not a socket"):
             bind_all((f"unix:{path}",))
     assert (tmp_path / "file").exists()
 

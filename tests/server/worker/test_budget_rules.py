@@ -4,24 +4,34 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from relay.chat.accounts import requests as account_requests
+from relay.chat.rooms import requests as room_requests
+from relay.chat.rooms.rights import Actor
+from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
 from relay.server.worker.connection.admission import Admission, Verdict
+from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.ledger import IDLE_MAX
 from relay.server.worker.connection.received import ReceivedBytes
 from relay.server.worker.connection.source_usage import Source, Sources
-from relay.server.worker.connection.spending import spending
+from relay.server.worker.connection.spending import Refusal, spending
+from relay.server.worker.connection.stages import Stage
 from relay.server.worker.connection.token_bucket import TokenBucket
 from relay.server.worker.connection.users import Users
 from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
 from relay.server.worker.refusals import LOG_EVERY_S, Refusals
+from relay.wire import envelopes as wire
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Send
 
 MIB = 1 << 20
 
@@ -185,6 +195,38 @@ def test_sources_that_have_spent_are_bounded() -> None:
         rooms.take(1, 0.0)
         sources.close(one)
     assert len(sources) == IDLE_MAX
+
+
+def test_sources_are_forgotten_when_it_is_as_if_they_had_spent_nothing() -> None:
+    clock = [0.0]
+    sources = Sources(limits(rooms_per_minute_per_source=60), lambda: clock[0])
+    for count in (3, 200, 40):
+        source = sources.open("192.0.2.1")
+        rooms = source.rooms(clock[0])
+        assert rooms is not None
+        rooms.take(count, clock[0])
+        sources.close(source)
+        sources.sweep()
+        assert len(sources) == 1
+    clock[0] = 60.0
+    back = sources.open("192.0.2.1")
+    assert back is source, "it has spent it, whoever comes from there"
+    clock[0] = 300.0
+    sources.sweep()
+    assert len(sources) == 1, "it has a connection"
+    sources.close(back)
+    assert len(sources) == 0
+    other = sources.open("192.0.2.2")
+    rooms = other.rooms(clock[0])
+    assert rooms is not None
+    rooms.take(90, clock[0])
+    sources.close(other)
+    clock[0] += 89
+    sources.sweep()
+    assert len(sources) == 1
+    clock[0] += 60
+    sources.sweep()
+    assert len(sources) == 0
 
 
 # --- spending -----------------------------------------------------------------------------------
@@ -429,3 +471,57 @@ def test_a_partition_counts_by_the_disk_that_it_really_is_on(tmp_path: Path) -> 
     free = measure(tmp_path / "1").free_bytes > measure(tmp_path / "1").total_bytes // 20
     assert reserve.check([0, 1]) == (frozenset() if free else {1})
     assert DiskReserve(lambda _: tmp_path / "1", 0).check([1]) == frozenset()
+
+
+# --- what costs -----------------------------------------------------------------------------------
+class Broke:
+    """A connection that can pay for nothing but the first requests."""
+
+    actor = Actor("alice", bytes(32))
+    key_id = bytes(16)
+
+    def __init__(self, paid: int = 0) -> None:
+        self.sends = self
+        self.refused: list[int] = []
+        self._paid = paid
+
+    def spend_work(self, units: int) -> Refusal | None:
+        assert units > 0
+        self._paid -= 1
+        return Refusal(Budget.WORK_PER_USER, 1, "too much") if self._paid < 0 else None
+
+    def refuse(self, number: int, code: int, arg: int = 0, text: str = "") -> None:
+        self.refused.append(code)
+
+
+FREE = frozenset({Send, Unknown})
+"""What costs bytes or is counted as waste, and no work."""
+
+
+PRICED = sorted(set(OPERATIONS[Stage.READY]) - FREE, key=lambda kind: kind.__name__)
+
+
+@pytest.mark.parametrize("kind", PRICED, ids=lambda kind: kind.__name__)
+def test_every_request_has_a_price(kind: type) -> None:
+    """And nothing of it is done for who cannot pay."""
+    broke = Broke()
+    asked = SimpleNamespace(request=7)
+    assert OPERATIONS[Stage.READY][kind](cast("Any", broke), asked) is None
+    assert broke.refused == [ErrorCode.BUSY]
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        wire.Account(7, "", account_requests.pack(account_requests.Prefer(1, 1))),
+        wire.Room(7, "lobby", room_requests.pack(room_requests.SetTopic("tea"), 0)),
+    ],
+    ids=["account", "room"],
+)
+def test_what_is_committed_costs_more(asked: Any) -> None:  # noqa: ANN401
+    broke = Broke(paid=1)
+    coroutine = OPERATIONS[Stage.READY][type(asked)](cast("Any", broke), asked)
+    assert coroutine is not None
+    with pytest.raises(StopIteration):
+        coroutine.send(None)
+    assert broke.refused == [ErrorCode.BUSY]

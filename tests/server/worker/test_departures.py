@@ -109,6 +109,8 @@ async def test_a_person_removes_their_account(cluster: Cluster, tmp_path: Path) 
     assert isinstance(await about_account(bob, wish), Done)
     phone = await TestClient.login(cluster.home(INBOX), "bob")
     await removed(bob)
+    looks = cluster.home(INBOX).retention._asked
+    assert looks.is_set(), "at once, not at the next look of every minute"
     await phone.until(lambda: phone.closed is not None, "the end of the other session")
     await look_everywhere(cluster)
     for log in (LOG, "bobs"):

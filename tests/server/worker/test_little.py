@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relay.server.worker.connection.schedule import (
-    ALLOWED_MOST,
-    LITTLE_PER_S,
-    QUANTUM,
-    Schedule,
-)
+from relay.server.worker.connection.schedule import LITTLE_PER_S, QUANTUM, Schedule
 from relay.wire.envelopes import Ack, History, Page, Send
 from tests.support.standing_clock import StandingClock
 from tests.support.workers import Cluster, TestClient
@@ -66,32 +61,6 @@ async def test_what_came_while_somebody_waited_makes_him_none_of_the_crowd(tmp_p
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
         await much.acked(LOG, 2 + BURST)
-
-
-async def test_a_long_wait_allows_no_more_than_some(tmp_path: Path) -> None:
-    """Of hundreds who ask without end each waits for seconds: they would all go first then."""
-    clock = StandingClock()
-    async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
-        parts = single.workers[0].parts
-        greedy, other = [
-            await TestClient.login(single.workers[0], name) for name in ("greedy", "other")
-        ]
-        greedy.send(LOG, 1)
-        await greedy.acked(LOG, 1)
-        crowd = Waits(single.session("other").services.schedule)
-        parts.turn.pace.until = clock() + 7200.0  # it rests
-        clock.forward(3600.0)
-        count = ALLOWED_MOST + 2 * QUANTUM
-        greedy.send_envelopes(*[Send(LOG, 1 + n, 0, "", b"x") for n in range(1, count + 1)])
-        for counter in range(1, 6):
-            other.send(LOG, counter)
-            await other.acked(LOG, counter)
-        left = len(single.session("greedy").reading._pending)
-        assert count - ALLOWED_MOST - QUANTUM <= left < count
-        crowd.done = True
-        parts.turn.pace.until = 0.0
-        parts.wakeup.request()
-        await greedy.acked(LOG, 1 + count)
 
 
 async def test_what_a_page_has_cost_counts_for_a_while(tmp_path: Path) -> None:

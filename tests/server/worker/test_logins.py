@@ -110,6 +110,8 @@ async def test_a_signature_of_another_connection(cluster: Cluster) -> None:
         await refused(thief, ErrorCode.KEY_REFUSED, overheard)
         await ended(thief, CloseCode.NAME_REFUSED)
     assert alice.closed is None
+    server_end = cluster.session("alice").channel
+    assert server_end.connection.login_binding is None, "nothing more is proved on this connection"
 
 
 async def test_a_signature_for_another_server(cluster: Cluster) -> None:
@@ -390,6 +392,65 @@ async def test_the_only_operator_stays_one(cluster: Cluster) -> None:
     await ask(opera, next(numbers), requests.Enable(), "alice")
     assert isinstance(await ask(opera, next(numbers), requests.Promote(False), "opera"), Done)
     await ended(opera, CloseCode.KICKED)
+
+
+async def test_who_is_no_operator_any_more_is_somebody_still(cluster: Cluster) -> None:
+    """Sessions with an operator's rights end; the next one writes as before, on any worker.
+
+    Asked again, for the first answer may have been lost, all workers take their messages.
+    """
+    operator = await an_operator(cluster)
+    alice = await TestClient.login(cluster.other("@alice"), "alice")
+    assert isinstance(await ask(operator, 50, requests.Promote(True), "alice"), Done)
+    alice.disconnect()
+    await alice.gone(cluster.other("@alice"))
+    for number, again in enumerate((False, True)):
+        alice = await TestClient.login(cluster.other("@alice"), "alice")
+        assert cluster.session("alice").actor.operator == (not again)
+        if again:
+            for worker in cluster.workers.values():
+                worker.parts.home.revoke("alice", [device("alice").key_id], lifted=False)
+        assert isinstance(await ask(operator, 51 + number, requests.Promote(False), "alice"), Done)
+        if not again:
+            await ended(alice, CloseCode.KICKED)
+            alice = await TestClient.login(cluster.other("@alice"), "alice")
+        for log in (LOG, "lounge"):
+            alice.send(log, 1)
+            await alice.acked(log, 1)
+        alice.disconnect()
+        await alice.gone(cluster.other("@alice"))
+
+
+async def test_an_operator_whose_end_nobody_was_told_of(cluster: Cluster) -> None:
+    """The account's home dies when that is stored: what is claimed anew has rights as of now."""
+    operator = await an_operator(cluster)
+    home, other = workers(cluster, "alice")
+    await TestClient.login(other, "alice")
+    assert isinstance(await ask(operator, 50, requests.Promote(True), "alice"), Done)
+    one = await TestClient.login(other, "alice")
+    bob = await TestClient.login(other, "bob")
+    home.parts.accounts._end_sessions = lambda *_: None  # type: ignore[method-assign]
+    operator.send_envelopes(Account(51, "alice", requests.pack(requests.Promote(False))))
+    await until(lambda: not home.parts.accounts.logs.account("alice").operator, "the commit")
+    assert one.closed is None
+    await cluster.kill(home.index)
+    await cluster.start(home.index)
+    await ended(one, CloseCode.KICKED)
+    assert bob.closed is None
+
+
+async def test_disabling_is_told_again_when_it_is_asked_again(cluster: Cluster) -> None:
+    """Whoever asked first may not have got to telling the workers: "done" is true all the same."""
+    operator = await an_operator(cluster)
+    bob = await TestClient.login(cluster.other("@bob"), "bob")
+    home = cluster.home("@bob").parts.accounts
+    tell = home._tell
+    home._tell = lambda *_, done, **_more: done()  # type: ignore[method-assign]
+    assert isinstance(await ask(operator, 9, requests.Disable(), "bob"), Done)
+    assert bob.closed is None
+    home._tell = tell  # type: ignore[method-assign]
+    assert isinstance(await ask(operator, 10, requests.Disable(), "bob"), Done)
+    await ended(bob, CloseCode.KICKED)
 
 
 async def test_the_home_dies_between_a_removal_and_its_answer(cluster: Cluster) -> None:

@@ -16,9 +16,10 @@ from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
 from relay.server.worker.home.names import NameRegistry, Verdict
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Error, Welcome, Who
+from relay.wire.envelopes import Error, Hello, Welcome, Who
+from relay.wire.login import Operation
 from tests.support.cluster import until
-from tests.support.devices import hello
+from tests.support.devices import device, hello, sign
 from tests.support.workers import Cluster, TestClient, Worker
 
 
@@ -289,3 +290,12 @@ async def test_a_ghost_that_speaks_while_the_home_is_away_is_one_afterwards(
     for client in clients[:3]:
         await _ended_with(client, CloseCode.REPLACED)
     await clients[3].join("lobby")
+
+
+async def test_a_guest_has_no_device(cluster: Cluster) -> None:
+    """Whatever it proves: nothing that it asks or writes is of a device of anybody's."""
+    guest, key = await TestClient.connect(cluster.workers[0]), device("alice")
+    signature = sign(Operation.LOGIN, guest.connection, guest.spki, "~ann", key)
+    guest.send_envelopes(Hello("~ann", bytes(16), "", "", key.public, signature))
+    assert (await guest.expect(Welcome)).root == b""
+    assert cluster.session("~ann").key_id == b""

@@ -13,6 +13,7 @@ from relay.limit_settings import Limits
 from relay.server.worker.connection.connections import NEWCOMERS_REST_S
 from relay.server.worker.connection.schedule import NEWCOMERS_MAX, SLICE_S
 from relay.server.worker.process.pace import (
+    BESIDE,
     CROWD_LEAST,
     FIRST,
     LEAST,
@@ -128,12 +129,12 @@ def test_newcomers_begin_with_a_part() -> None:
     assert pace.part == 1.0
 
 
-def test_newcomers_beside_another_crowd_are_a_part_of_it() -> None:
-    """Or else those who ask without end would have the newcomers' part."""
+def test_newcomers_beside_another_crowd_share_a_part_with_it() -> None:
+    """Or else those who ask without end would have all that newcomers have when they are alone."""
     pace = Pace()
     for _ in range(20):
-        pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST, CROWD_LEAST)
-    assert pace.part == LEAST
+        pace.served(5.0, SEEN_S * 6, SEEN_S, SEEN_S, CROWD_LEAST, CROWD_LEAST)
+    assert pace.part == BESIDE < FIRST
 
 
 def test_rests_are_as_long_as_a_timer_can_do() -> None:
@@ -241,6 +242,29 @@ async def test_who_talks_does_not_wait_for_those_who_come(tmp_path: Path) -> Non
         turn.pace.until = 0.0
         worker.parts.wakeup.request()
         for newcomer in newcomers:
+            await newcomer.expect(Welcome)
+
+
+async def test_who_leaves_before_his_turn_is_forgotten(tmp_path: Path) -> None:
+    """Who comes and goes without end would be served long after, beside those who stay."""
+    async with Cluster(tmp_path, 1) as single:
+        worker = single.workers[0]
+        connections, schedule = worker.parts.connections, worker.parts.services.schedule
+        newcomers = [await TestClient.connect(worker) for _ in range(NEWCOMERS_MAX)]
+        worker.parts.turn.pace.until = time.monotonic() + 600.0
+        for number, newcomer in enumerate(newcomers):
+            newcomer.hello(f"new{number}")
+        await until(lambda: schedule.waiting == NEWCOMERS_MAX, "all to wait")
+        newcomers[0].transport.abort()
+
+        def is_forgotten() -> bool:
+            connections.check_deadlines(time.monotonic())
+            return len(connections.sessions) < NEWCOMERS_MAX
+
+        await until(is_forgotten, "who left to be forgotten")
+        worker.parts.turn.pace.until = 0.0
+        worker.parts.wakeup.request()
+        for newcomer in newcomers[1:]:
             await newcomer.expect(Welcome)
 
 

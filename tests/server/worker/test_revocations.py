@@ -10,14 +10,21 @@ from typing import Any, cast
 
 import pytest
 
-from relay.bus.messages import Revoke, Revoked
+from relay.bus.messages import Claimed, Revoke, Revoked
+from relay.chat.accounts import requests as account_requests
+from relay.chat.accounts.links import Kind
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
+from relay.chat.rooms import state as rooms_state
+from relay.client.device_key import DeviceKey
 from relay.server.worker.home.revocations import Revocations
+from relay.server.worker.member.claims import Claims, Grant
 from relay.store.log import Outcome, Partition
 from relay.store.read_budget import ReadBudget
-from relay.wire.envelopes import Done, Error, Refused, Room
+from relay.wire.codes import CloseCode, ErrorCode
+from relay.wire.envelopes import Account, Done, Error, Refused, Room
+from tests.server.worker.test_logins import add_device, chain_of, login_as
 from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import device
 from tests.support.workers import Cluster, TestClient
@@ -202,3 +209,104 @@ async def test_a_change_of_a_room_that_goes_with_its_device_holds_up_no_other(
 
 def ask_room(client: TestClient, number: int, request: requests.Request) -> None:
     client.send_envelopes(Room(number, LOG, requests.pack(request, requests.ANYTHING_SEEN)))
+
+
+async def hold(cluster: Cluster, log: str) -> None:
+    partitions = cluster.workers[0].parts.partitions
+    await until(lambda: partitions.begin_removal(partition_of(log)) is not None, "no commit")
+
+
+def let_go(cluster: Cluster, log: str) -> None:
+    partitions = cluster.workers[0].parts.partitions
+    if partition_of(log) in partitions.committing:
+        partitions.end_removal(partition_of(log))
+
+
+async def test_changes_of_a_room_that_a_removed_device_has_asked_for_are_dropped(
+    tmp_path: Path,
+) -> None:
+    """One that is being stored, one that waits for that, and one that comes after the device went.
+
+    Whoever has stolen an owner's device would delete the room with the last of its breath.
+    """
+    async with Cluster(tmp_path, 1, rights=True) as single:
+        worker = single.workers[0]
+        alice = [await TestClient.login(worker, "alice") for _ in range(3)]
+        await asked(alice[0], 10, requests.Create(), Done)
+        await hold(single, LOG)
+        rooms, home = worker.parts.rooms, worker.parts.home
+        ask_room(alice[0], 11, requests.SetTopic("mine"))
+        await until(lambda: LOG in rooms._by_log, "a change that is being stored")
+        ask_room(alice[1], 11, requests.Delete())
+        await until(lambda: rooms._by_log[LOG].waiting, "a change that waits for it")
+        home.revoke("alice", [device("alice").key_id], lifted=False)
+        let_go(single, LOG)
+        for client in alice[:2]:
+            await answered(client, 11, Error)
+        await asked(alice[2], 11, requests.Delete(), Error)
+        home.revoke("alice", [device("alice").key_id], lifted=True)
+        await asked(alice[2], 12, requests.SetTopic("ours"), Done)
+        room = rooms_state.unpack(worker.parts.partitions.state(LOG))
+        assert (room.topic, room.deleted, room.version) == ("ours", False, 2)
+
+
+async def test_what_a_removed_device_has_asked_for_its_account_is_dropped(single: Cluster) -> None:
+    """It waits while the removal of the device is stored; asked in time, it comes too late."""
+    worker = single.workers[0]
+    first = await TestClient.login(worker, "alice")
+    phone = DeviceKey.generate()
+    await add_device(first, "alice", phone, 5)
+    thief = await login_as(worker, "alice", phone)
+    chain = await chain_of(first, "alice")
+    body = chain.next_body(Kind.REMOVE, phone.public, device("alice").public)
+    link = body.packed() + device("alice").sign(body.packed())
+    await hold(single, "@alice")
+    accounts = worker.parts.accounts
+    first.send_envelopes(Account(6, "", account_requests.pack(account_requests.Extend(link))))
+    await until(lambda: "@alice" in accounts._by_log, "the removal of the device")
+    thief.send_envelopes(Account(6, "", account_requests.pack(account_requests.Remove())))
+    await until(lambda: accounts._by_log["@alice"].waiting, "the removal of the account")
+    let_go(single, "@alice")
+    await answered(first, 6, Done)
+    await thief.ended()
+    after = accounts.logs.account("alice")
+    assert not after.removed
+    assert after.version == 3
+
+
+def test_a_login_that_waits_for_its_answer_ends_with_its_device() -> None:
+    """And an answer that comes all the same lets nobody in."""
+    claims = Claims(cast("Any", Nowhere()))
+    key = device("bob").public
+    claim = claims.claim("bob", bytes(16), 1, key, cast("Any", None))
+    other = claims.claim("bob", bytes(15) + b"o", 1, DeviceKey.generate().public, cast("Any", None))
+    assert claim.reply is not None
+    granted: list[Grant] = []
+    claim.reply.then(granted.append)
+    claims.revoke("bob", [device("bob").key_id], CloseCode.REVOKED)
+    assert [grant.code for grant in granted] == [ErrorCode.KEY_REFUSED]
+    claims.on_claimed(cast("Any", None), Claimed(claim.tag, True, False, 0, "", b"", False))
+    assert not claim.granted
+    assert other.reply is not None, "another device of the account"
+
+
+class Nowhere:
+    """No home is there."""
+
+    def port_of(self, log: str) -> None:
+        return None
+
+
+async def asked(
+    client: TestClient, number: int, request: requests.Request, kind: type[Done | Error]
+) -> None:
+    ask_room(client, number, request)
+    await answered(client, number, kind)
+
+
+async def answered(client: TestClient, number: int, kind: type[Done | Error]) -> None:
+    def answers() -> list[Done | Error]:
+        return [e for e in client.received if isinstance(e, Done | Error) and e.request == number]
+
+    await client.until(answers, "an answer")
+    assert isinstance(answers()[0], kind), answers()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from relay.bus import messages as bus
 from relay.bus.messages import Heads
 from relay.chat.accounts import invitation
 from relay.chat.accounts import requests as accounts
@@ -578,6 +579,22 @@ async def test_a_request_that_waits_is_judged_when_it_is_answered(
     await bob.expect(Removed)
     turns[0].resolve(None)
     assert await error_of(bob, 11) == ErrorCode.NOT_A_MEMBER
+    await done(alice, requests.Invite("bob"))
+    monkeypatch.undo()
+    await bob.join(LOG)
+    listed: list[Reply[bus.Members | None]] = []
+
+    def asking(log: str) -> Reply[bus.Members | None]:
+        listed.append(Reply())
+        return listed[-1]
+
+    monkeypatch.setattr(worker.parts.queries, "who", asking)
+    bob.send_envelopes(Who(12, LOG))
+    await until(lambda: listed, "the request for the members")
+    await done(alice, requests.Kick("bob"))
+    await bob.expect(Removed, count=2)
+    listed[0].resolve(bus.Members(1, 1, 1, 1, [["alice", "", 1]]))
+    assert await error_of(bob, 12) == ErrorCode.NOT_A_MEMBER
     assert not any(isinstance(e, Page | Members) for e in bob.received)
 
 

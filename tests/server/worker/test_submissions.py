@@ -5,14 +5,17 @@ from __future__ import annotations
 from relay.chat.accounts.events import CONTENT_TYPE as ACCOUNT
 from relay.chat.entries import Kind, Submission
 from relay.server.worker.home.submissions import (
+    LITTLE,
     LITTLE_PER_GROUP,
     SLOW_PER_GROUP,
     Submissions,
     Waiting,
 )
+from relay.server.worker.member.window import QUANTUM
 from relay.server.worker.process.own_home import OwnHome
 from relay.server.worker.wakeup import Wakeup
 
+FIFTY_A_SECOND = 50
 PORT = OwnHome(0, 1, Wakeup(lambda _: None)).to_member
 
 
@@ -190,6 +193,18 @@ def test_little_has_a_commit_of_its_own() -> None:
         submissions.take_little(_in_use)
         submissions.take(_in_use, 64, SLOW_PER_GROUP)
     assert (submissions.count, submissions.bytes) == (0, 0)
+
+
+def test_who_had_to_wait_for_half_a_second_has_little_still() -> None:
+    """With all that he wrote meanwhile; what comes of a flood in one piece is more than that."""
+    assert LITTLE < QUANTUM
+    submissions = Submissions()
+    for producer in range(200):
+        _put(submissions, producer, "known", QUANTUM)
+    _put(submissions, 1000, "known", FIFTY_A_SECOND // 2 - 1)
+    group = submissions.take_little(_in_use)
+    assert [int.from_bytes(w.submission.producer) for w in group] == [1000] * len(group)
+    assert len(group) == FIFTY_A_SECOND // 2 - 1
 
 
 def test_who_was_forgotten_waits_for_nothing() -> None:

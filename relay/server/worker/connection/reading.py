@@ -8,11 +8,10 @@ a time as well, and nothing of it is run before all of it is known to be legal.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
-    ALLOWED_MOST,
     LITTLE,
     LITTLE_PER_S,
     RECORD_UNITS,
@@ -45,9 +44,10 @@ _NONE: Final[list[ClientEnvelope]] = []
 class Owner:
     """Whose connection it is: a session. A base class, no Protocol: compiled, a call is direct."""
 
-    __slots__ = ("ended", "newcomer")
+    __slots__ = ("_on_watch", "ended", "newcomer")
 
-    def __init__(self) -> None:
+    def __init__(self, on_watch: Callable[[Any], None]) -> None:
+        self._on_watch = on_watch
         self.ended = False
         """True once the connection is closing: no operation has an effect any more."""
         self.newcomer = True
@@ -80,6 +80,10 @@ class Owner:
     def answer_send(self, envelope: bytes) -> None:
         """Queue an answer to a send, unless the connection has ended."""
         raise NotImplementedError
+
+    def watch(self) -> None:
+        """Look at this connection each second for now: it rests, or has wasted something."""
+        self._on_watch(self)
 
     def shed(self) -> None:
         """End: of what was received and not processed, this connection holds most."""
@@ -149,7 +153,7 @@ class Reading:
         self._finish = 0.0
         """See ``Schedule.charge``."""
         self._units = 0
-        """What ``work`` used since nothing was left, less what was allowed: ``LITTLE_PER_S``."""
+        """What ``work`` used the last time, less what was allowed since: see ``LITTLE_PER_S``."""
         self._worked_s = clock()
         """When that was."""
         self._owed = 0
@@ -194,7 +198,7 @@ class Reading:
             return
         self._running = True
         share = self._schedule.share
-        allowed = min(int((now - self._worked_s) * LITTLE_PER_S), ALLOWED_MOST)
+        allowed = int((now - self._worked_s) * LITTLE_PER_S)
         if not self._finish and share < UNITS_PER_TURN:
             share = min(share + allowed, UNITS_PER_TURN)
         units = share
@@ -239,8 +243,7 @@ class Reading:
         used = share - units
         if used:  # or else it only looked whether there is anything
             used, self._owed = used + self._owed, 0
-            before = self._units if self._finish else 0
-            self._units = max(before + used - allowed, 1)
+            self._units = max(used - allowed, 1)
             self._worked_s = now
             if owner.newcomer:  # never counts as little
                 used = max(used, LITTLE + 1)
@@ -341,8 +344,9 @@ class Reading:
     # --- what brings nothing ------------------------------------------------------------------
     def waste(self, units: float) -> None:
         """Charge for something that brought nothing. It may have to rest."""
-        if units and self._owner is not None:
+        if units and (owner := self._owner) is not None:
             self._waste.charge(self, units)
+            owner.watch()
 
     def begin_rest(self) -> None:
         """waste.Waster: read nothing more."""
@@ -351,11 +355,6 @@ class Reading:
     def end_rest(self) -> None:
         """waste.Waster: go on, now or in turn."""
         self.resume(Pause.WASTE)
-
-    def sweep(self, now: float) -> None:
-        """Called about once a second."""
-        if self.wasted is not None:
-            self._waste.sweep(self, now)
 
     # --- the end ------------------------------------------------------------------------------
     def drop_operations(self) -> None:

@@ -49,9 +49,6 @@ LITTLE_PER_S: Final = 250
 However long somebody who writes now and then had to wait, for whatever reason, what came meanwhile
 does not make him one of those who ask for much, who wait for each other's turns: he would fall
 behind without end."""
-ALLOWED_MOST: Final = 128
-"""And no more than that, in one turn. Hundreds who ask without end wait for seconds, each for his
-turn: with what they were allowed meanwhile they would all go first."""
 LEAD_MAX: Final = 512
 """What those who ask for little may use before the others are served again, in units: a slice and a
 half."""
@@ -190,14 +187,14 @@ class Schedule:
         self.queue.add(session, finish, units)
         self._wakeup.request()
 
-    def run_little(self, now: float, *, resting: bool = False) -> None:
-        """Give those who ask for little their turns, for one slice.
+    def run_little(self, now: float, slice_s: float = SLICE_S, *, resting: bool = False) -> None:
+        """Give those who ask for little their turns, for so long.
 
         While the others rest, for lack of a processor, they have no part of it that could be kept
         for them: what those who ask for little are ahead of them does not matter then.
         """
         queue = self.queue
-        until = now + self.slice_s
+        until = now + slice_s
         while queue.has_little if resting else queue.little_first:
             queue.pop_little().take_turn(now)
             now = self._clock()

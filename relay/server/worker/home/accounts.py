@@ -186,6 +186,9 @@ class AccountsHome(LogChanges[_Decided]):
         if decided.event is None:
             self._repeated(asked, request, before, decided.data)
             return
+        if before is not None and not _may_still_ask(before, request, ask):
+            asked.refuse(ErrorCode.KEY_REFUSED, "this key is not a device of the account any more")
+            return
         entry = entry_of(name, version, decided.event, ask.by or OPERATOR, ask.key_id)
         if isinstance(request, requests.Register):
             self._note_registering(name)
@@ -223,6 +226,10 @@ class AccountsHome(LogChanges[_Decided]):
         match request:
             case requests.Disable():
                 ended = None
+            case requests.Promote(operator=False):
+                assert account is not None
+                self._lift(account.handle, _keys(account, None), lambda: asked.answer(data))
+                return
             case requests.Extend(link=link):
                 body = links.parse(link).body
                 ended = [body.subject] if body.kind is links.Kind.REMOVE else []
@@ -261,6 +268,11 @@ class AccountsHome(LogChanges[_Decided]):
             return
         ended = decide.ended_keys(before, happened)
         keys, own = _keys(before, ended), asked.ask.by == before.handle
+        if isinstance(event, events.Promoted) and keys:
+            if own:
+                asked.answer(data)
+            self._end_sessions(before, keys, (lambda: None) if own else lambda: asked.answer(data))
+            return
         if own and ended is None:
             # First: the session that asks ends, too, and a reset answers with the way back in.
             asked.answer(data)
@@ -304,6 +316,28 @@ class AccountsHome(LogChanges[_Decided]):
             done=done,
         )
 
+    def _end_sessions(self, account: Account, keys: list[bytes], done: Callable[[], None]) -> None:
+        """End the sessions of devices that stay devices: the next ones have other rights.
+
+        First what was under way with the old ones is dropped everywhere.
+        """
+        handle = account.handle
+        self._tell(account, keys, by_operator=True, done=lambda: self._lift(handle, keys, done))
+
+    def _lift(self, handle: str, keys: list[bytes], done: Callable[[], None]) -> None:
+        """Have all workers store again what these devices send; but for those that are none now."""
+        try:
+            account = self.logs.account(handle)
+        except StoreError as error:
+            log.error("account_unreadable", extra={"handle": handle, "reason": str(error)})
+            done()
+            return
+        good = [key for key in keys if account.refusal(key) is None]
+        if good:
+            self._tell(account, good, lifted=True, done=done)
+        else:
+            done()
+
     def drop(self, port: Port) -> None:
         """A worker is gone: nobody waits for its answers, and what it held is gone."""
         self._revocations.drop(port)
@@ -316,6 +350,16 @@ def _keys(account: Account | None, ended: list[bytes] | None) -> list[bytes]:
     if account is None or account.chain is None:
         return []
     return list(account.chain.devices)
+
+
+def _may_still_ask(account: Account, request: Request, ask: Ask) -> bool:
+    """Tell whether a device that has asked for a change of its own account is one still.
+
+    It was when it asked; what was decided on meanwhile may have removed it.
+    """
+    new = isinstance(request, requests.Register | requests.Enrol)  # by a key that is to be one
+    own = bool(ask.key_id) and ask.by == account.handle
+    return new or not own or account.may_ask(ask.key_id)
 
 
 def _nobody(_: str) -> bool:

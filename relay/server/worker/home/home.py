@@ -155,8 +155,10 @@ class Home:
 
     def submit_own(self, port: Port, tag: int, submission: Submission) -> None:
         """Take an entry that this worker itself has decided on, about a log of its own."""
-        index = partition_of(submission.log)
-        self._submissions[index].put([Waiting(port, tag, submission)], len(submission.body))
+        index, run = partition_of(submission.log), [Waiting(port, tag, submission)]
+        if not self._revoked.kept(run):  # whoever has asked for it was revoked since
+            return
+        self._submissions[index].put(run, len(submission.body))
         self._waiting[index] = None
         self._wake()
 
@@ -166,11 +168,8 @@ class Home:
             self._revoked.lift(handle, key_ids)
             return
         self._revoked.add(handle, key_ids)
-        gone = {(handle, key_id) for key_id in key_ids}
         if self.direct is not None:
-            self.direct.permissions.forget(
-                lambda one: (one.submission.sender, one.submission.key_id) in gone
-            )
+            self.direct.permissions.forget(self._revoked.includes)
         for index, submissions in enumerate(self._submissions):
             if submissions.flows:
                 removed = submissions.remove(self._revoked.includes)

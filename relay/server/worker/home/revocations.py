@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from relay.bus.messages import ITEMS_PER_MESSAGE, Revoke, Revoked
 from relay.chat.entries import Kind, is_copy
+from relay.chat.names import INBOX_PREFIX
 from relay.server.worker.home.submissions import Waiting, refuse
 from relay.wire.codes import ErrorCode
 
@@ -42,13 +43,15 @@ class RevokedDevices:
             self.devices.pop((handle, key_id), None)
 
     def includes(self, waiting: Waiting) -> bool:
-        """Tell whether one of them has sent this; not of changes and copies, decided before."""
+        """Tell whether one of them has sent this, or asked for it.
+
+        Not of copies, which were accepted before; nor of changes of their own account: its list of
+        devices decides about those, in the order of its log.
+        """
         submission = waiting.submission
-        return (
-            (submission.sender, submission.key_id) in self.devices
-            and submission.kind != SYSTEM
-            and not is_copy(submission)
-        )
+        if (submission.sender, submission.key_id) not in self.devices or is_copy(submission):
+            return False
+        return submission.kind != SYSTEM or submission.log != INBOX_PREFIX + submission.sender
 
     def kept(self, group: list[Waiting]) -> list[Waiting]:
         """Return what is to be stored all the same, and refuse what is not."""

@@ -48,8 +48,11 @@ CROWD: Final = 64
 those who send little have a commit of their own."""
 QUANTUM_MIN: Final = 4
 """Of one producer in one commit, however many others wait."""
-LITTLE: Final = 8
-"""Who has so many at most goes first."""
+LITTLE: Final = 24
+"""Who has so many at most goes first: half a second of fifty messages a second. With eight, whoever
+wrote that much and had to wait for 160 ms, for whatever reason, waited with the crowd from then on,
+through its rests. Less than what comes in one piece of who sends without end (``window.QUANTUM``).
+"""
 LITTLE_PER_GROUP: Final = 32
 """Submissions in the commit of those, and by how much they may be ahead of the others: half of the
 least group."""

@@ -55,7 +55,8 @@ class NameClaim:
     """One session's claim of a name, from HELLO to the session's end."""
 
     __slots__ = (
-        "granted", "key", "key_id", "name", "reply", "secret", "session", "since_us", "tag",
+        "granted", "key", "key_id", "name", "operator", "reply", "secret", "session", "since_us",
+        "tag",
     )  # fmt: skip
 
     def __init__(
@@ -75,6 +76,8 @@ class NameClaim:
         self.key_id = key_id(key) if key else b""
         self.session = session
         self.granted = False
+        self.operator = False
+        """With an operator's rights."""
         self.reply: Reply[Grant] | None = Reply()
         """Whether the name is granted; None: it is, and has been answered."""
 
@@ -162,8 +165,11 @@ class Claims:
                 claim.session.end_with(_ENDS.get(message.code, CloseCode.REPLACED))
             else:
                 _answer(claim, Grant(message.code, message.text))
-        elif not claim.granted:
-            claim.granted = True
+        elif claim.granted:
+            if claim.operator and not message.operator:  # its home died before it told anybody
+                claim.session.end_with(CloseCode.KICKED)  # which releases it
+        else:
+            claim.granted, claim.operator = True, message.operator
             _answer(claim, Grant(0, "", message.root, message.operator))
 
     def on_evict(self, _: Port, message: Evict) -> None:

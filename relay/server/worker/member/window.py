@@ -26,8 +26,8 @@ QUANTUM: Final = 32
 """
 QUANTUM_BYTES: Final = 16_384
 """Of one sender at a time, about: a sixteenth of the window."""
-LITTLE: Final = 8
-"""Who has so many at most that are not answered goes first."""
+LITTLE: Final = 24
+"""Who has so many at most that are not answered goes first: see ``home.submissions``."""
 LEAD_MAX: Final = 512
 """By how much those may be ahead of the others, in sends."""
 

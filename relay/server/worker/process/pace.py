@@ -31,9 +31,12 @@ as they rest too much the processor is idle."""
 LESS: Final = 0.5
 """The factor by which it shrinks when it was not; and it is no more than what there was of it.
 With newcomers it is just that, and ``FIRST`` at least."""
-FIRST: Final = 0.25
+FIRST: Final = 0.5
 """The part of newcomers who are suddenly there, all at once. It doubles with each look until
 something was missed, as a new connection's rate does (slow start)."""
+BESIDE: Final = 0.2
+"""The least part of newcomers and another crowd together: a login must not take until its deadline.
+"""
 SEEN_S: Final = 0.006
 """Of the processor's time, between two decisions: a few turns."""
 WAITED_MOST: Final = 0.35
@@ -111,7 +114,8 @@ class Pace:
                 if arrival:
                     self.part = max(min(self.part, had), FIRST)
                 else:
-                    self.part = max(min(self.part * LESS, had), LEAST)
+                    least = BESIDE if newcomers >= CROWD_LEAST else LEAST
+                    self.part = max(min(self.part * LESS, had), least)
                 self._starting = False
             else:
                 more = MORE_FOR_NEWCOMERS if arrival else MORE

@@ -173,7 +173,7 @@ class Turn:
         waiting = schedule.queue
         resting = now < self.pace.until
         if waiting.waiting:
-            schedule.run_little(now, resting=resting)
+            schedule.run_little(now, self.pace.slice_s, resting=resting)
         schedule.until = 0.0
         self._run_home(now)
         # What asked for a turn up to here, the steps that follow do. Another one is needed only
