@@ -80,6 +80,15 @@ class Watcher:
         await self.client.join(ROOM)
         self._ask()
 
+    async def hears_of(self, name: str) -> None:
+        """Wait until it was told that somebody has come."""
+        async with asyncio.timeout(SETTLED_S):
+            self.take()
+            while name not in self.named:
+                self.client._changed.clear()
+                await self.client._changed.wait()
+                self.take()
+
 
 class Town:
     """Watchers, and people who come and go."""
@@ -104,6 +113,11 @@ class Town:
             await self.comes(f"person{number}", number % WORKERS)
         for watcher in self.watchers:
             await watcher.begin()
+        await self.settled()
+        # An answer to WHO overtakes what was published before it: that has come when this has.
+        await self.comes("person9", HOME)
+        for watcher in self.watchers:
+            await watcher.hears_of("person9")
         await self.settled()
         self.moved.clear()
         for watcher in self.watchers:
