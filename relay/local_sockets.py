@@ -54,8 +54,8 @@ class NamedListener:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
             listener.bind(os.fspath(self.path))
-            self.path.chmod(0o600)
-            self._inode = _inode(self.path)
+            close_to_others(self.path)
+            self._inode = inode_of(self.path)
             listener.listen(self._backlog)
             listener.setblocking(False)
         except OSError:
@@ -73,7 +73,7 @@ class NamedListener:
         return self._is_gone() and time.monotonic() >= self._again_s
 
     def _is_gone(self) -> bool:
-        return self._inode is not None and _inode(self.path) != self._inode
+        return self._inode is not None and inode_of(self.path) != self._inode
 
     def remove(self) -> None:
         """Remove the name, if it still is this socket's."""
@@ -106,6 +106,19 @@ def make_private_directory(path: Path) -> None:
         raise PermissionError(errno.EPERM, reason, str(path))
 
 
+def close_to_others(path: Path) -> None:
+    """Give a socket that was just bound the mode 0600; where modes cannot be changed, see to it.
+
+    Raises:
+        OSError: it is open to others.
+    """
+    try:
+        path.chmod(0o600)
+    except OSError:  # the umask may have done enough
+        if path.lstat().st_mode & 0o077:
+            raise
+
+
 class SocketLike(Protocol):
     """A socket, or an event loop's stand-in for one."""
 
@@ -134,9 +147,20 @@ def credentials(sock: SocketLike) -> Credentials:
     return Credentials(pid, uid)
 
 
-def _inode(path: Path) -> tuple[int, int] | None:
+def inode_of(path: Path) -> tuple[int, int] | None:
+    """Return what is at a path now, by the numbers that tell files apart; None: nothing."""
     try:
         status = path.lstat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
+
+
+def is_gone(path: Path) -> bool:
+    """Tell whether there is no socket at a path. What cannot be looked at is taken for one."""
+    try:
+        return not stat.S_ISSOCK(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False

@@ -102,7 +102,8 @@ class Mesh:
         if before is not None:
             before.close()
 
-    def _listen_again_if_missing(self) -> None:
+    def check(self) -> None:
+        """Listen again if others cannot dial this worker any more. Called about once a second."""
         if self._listener.missing and (self._listening is None or self._listening.done()):
             self._listening = asyncio.ensure_future(self._listen_again())
 
@@ -128,11 +129,7 @@ class Mesh:
             link.abort()
 
     def dial(self) -> None:
-        """Dial the older workers that no link is up to. Called every fraction of a second.
-
-        Also looks whether others can still dial this worker.
-        """
-        self._listen_again_if_missing()
+        """Dial the older workers that no link is up to. Called every fraction of a second."""
         for peer in self._peers():
             if peer.generation >= self._generation:
                 continue

@@ -15,7 +15,7 @@ from relay.cli.exits import CommandError
 from relay.server.context import CTL_SOCKET
 from relay.server.supervisor.runtime_directory import find
 from relay.settings import Settings
-from relay.store.directory import is_data_directory, user_of
+from relay.store.directory import LOCK_FILE, is_data_directory, user_of
 
 ANSWER_S: Final = 30.0
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
@@ -97,7 +97,17 @@ def settings(data: str | None, config: Path | None) -> Settings:
 def server_of(found: Settings) -> Server:
     """Return the relay that runs with these settings, if it does."""
     data = directory_of(found)
-    return Server(find(found.server.runtime, data) / CTL_SOCKET, data)
+    # What is noted there may have been copied with the data of a relay that runs: not that one.
+    runtime = data / "run" if _is_unused(data) else find(found.server.runtime, data)
+    return Server(runtime / CTL_SOCKET, data)
+
+
+def _is_unused(data: Path) -> bool:
+    """Tell whether no relay has a data directory; False where that cannot be seen."""
+    try:
+        return (data / LOCK_FILE).exists() and user_of(data) is None
+    except OSError:
+        return False
 
 
 def directory_of(found: Settings) -> Path:

@@ -17,6 +17,7 @@ from relay.chat.names import INBOX_PREFIX
 from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
+from relay.cli.hidden_input import ask_hidden
 from relay.cli.login_options import Who, load_key, new_key, who_options
 from relay.cli.names import name_to_claim
 from relay.cli.options import LINES, Target, places, target_options
@@ -223,15 +224,8 @@ def passphrase(target: Target, who: Who) -> int:
         raise click.UsageError("the passphrase must be typed at a terminal, and this is not one")
     path = who.key or _own_key(target, who)
     key = load_key(path)
-    new = click.prompt(
-        "New passphrase (empty: none)",
-        default="",
-        show_default=False,
-        hide_input=True,
-        confirmation_prompt=True,
-        err=True,
-    )
-    key.save(path, str(new) or None, replace=True)
+    new = ask_hidden("New passphrase (empty: none)", twice=True, default="")
+    key.save(path, new or None, replace=True)
     print_whole(f"{path} has {'a' if new else 'no'} passphrase now")
     return Exit.OK
 
@@ -323,7 +317,8 @@ def restore(target: Target, who: Who) -> int:
     path = who.key or kept
     if path.exists():
         raise UsageError(f"there is a key already: {path}")
-    typed = click.prompt("Recovery key", hide_input=sys.stdin.isatty(), err=True)
+    question = "Recovery key"
+    typed = ask_hidden(question) if sys.stdin.isatty() else click.prompt(question, err=True)
     paper = DeviceKey.from_paper(str(typed))
 
     async def use(client: Client) -> int:

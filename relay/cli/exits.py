@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 from typing import Final, TextIO
 
@@ -69,6 +70,18 @@ def guarded(command: Callable[[], object]) -> int:
         for stream in (sys.stdout, sys.stderr):
             _settle(stream)
     return result if isinstance(result, int) else Exit.OK
+
+
+@contextlib.contextmanager
+def broken_pipes_passed() -> Iterator[None]:
+    """Within, have a broken pipe pass through click, which would end the process with status 1.
+
+    It looks at the number; ``guarded`` at the class.
+    """
+    try:
+        yield
+    except BrokenPipeError as error:
+        raise BrokenPipeError from error
 
 
 def _told(error: BaseException) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from importlib import import_module
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -50,6 +50,16 @@ COMMANDS: Final = {
 
 class LazyGroup(CommandGroup):
     """A group that imports a command when it is used: quick, and whole where one cannot run."""
+
+    def make_context(self, *args: Any, **more: Any) -> click.Context:  # noqa: ANN401  # click's
+        """Parse, which may print a help."""
+        with exits.broken_pipes_passed():
+            return super().make_context(*args, **more)
+
+    def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
+        """Run the command that was given, if one was."""
+        with exits.broken_pipes_passed():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the commands, in the order of the table."""

@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from relay.bounded_files import read_bounded
+from relay.cli.hidden_input import ask_hidden
 from relay.cli.server_keys import CONSOLE_IN, open_console
 from relay.errors import UsageError
 from relay.paths import expanded
@@ -49,7 +50,7 @@ def _somebody_is_there() -> bool:
 
 @functools.cache  # a command that connects a second time does not ask again
 def _typed(path: Path) -> str:
-    return str(click.prompt(f"Passphrase of {path}", hide_input=True, err=True))
+    return ask_hidden(f"Passphrase of {path}")
 
 
 def passphrase_for_new_key() -> str:
@@ -67,8 +68,7 @@ def passphrase_for_new_key() -> str:
             "--passphrase needs a terminal to ask at, and there is none: use one, or name a file"
             f" that has the passphrase with {PASSPHRASE_VARIABLE}"
         )
-    prompt = "Passphrase for the new key"
-    return str(click.prompt(prompt, hide_input=True, confirmation_prompt=True, err=True))
+    return ask_hidden("Passphrase for the new key", twice=True)
 
 
 def _given() -> str | None:

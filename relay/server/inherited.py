@@ -6,6 +6,7 @@ streams, an open umask and low limits.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import signal
@@ -30,12 +31,18 @@ OPEN_FILES_MAX: Final = 1 << 20
 """Where there is no limit: Linux's default of fs.nr_open."""
 
 
+OPEN_FILES_USUAL: Final = 1024
+"""Where nobody tells: Linux's default."""
+
+
 def reset() -> None:
     """Do all of it. Before anything is opened: a file must not get the number of a stream."""
     open_missing_streams()
     reset_signals()
     os.umask(0o077)  # SQLite's files hold messages: an old directory may be open to others
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file holds keys and messages
+    # A core file holds keys and messages. Where this is refused, ``prctl`` forbids it.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def open_missing_streams() -> None:
@@ -70,7 +77,10 @@ def reset_signals() -> None:
 
 def raise_open_files_limit() -> int:
     """Raise the soft limit on open files to the hard one, where permitted; return what it is."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    except OSError:
+        return OPEN_FILES_USUAL
     if hard == resource.RLIM_INFINITY:
         hard = OPEN_FILES_MAX
     if soft != resource.RLIM_INFINITY and soft < hard:

@@ -56,6 +56,7 @@ class OfflineAccounts:
         """
         self._directory = DataDirectory.existing(self._path)
         self._lock = self._directory.lock()
+        self._directory.begin_anew()
         self._policy = Policy(registration.chosen(self._path), _NO_SERVER)
         self._readers: dict[int, SqliteReader] = {}
         first = b""

@@ -26,7 +26,10 @@ from typing import Final
 
 _RWF_NOWAIT: Final = 8
 """From linux/fs.h; ``os`` has the name only on some builds."""
-_UNSUPPORTED: Final = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE)
+_UNSUPPORTED: Final = (
+    errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE,
+    errno.EPERM,  # what a container's filter says of a system call that it does not know
+)  # fmt: skip
 
 
 class Output:

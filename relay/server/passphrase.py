@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError, UsageError
+from relay.server.anonymous_file import anonymous_file
 from relay.server.key_files import read_key_file
 
 BYTES_MAX: Final = 4096
@@ -81,7 +82,10 @@ def _kept(number: str) -> int:
         raise StartError(f"{SETTING}: descriptor {given}: {error.strerror}") from None
     except OverflowError:
         raise StartError(f"{SETTING}: descriptor {number}: there is none") from None
-    fd = os.memfd_create("relay-passphrase", os.MFD_CLOEXEC)
+    try:
+        fd = anonymous_file("relay-passphrase", secret=True)
+    except OSError as error:
+        raise StartError(f"{SETTING}: it cannot be kept in memory: {error.strerror}") from None
     os.write(fd, data)
     return fd
 

@@ -50,4 +50,4 @@ def _prctl(option: int, value: int) -> None:
     unsigned = ctypes.c_ulong
     if libc.prctl(option, unsigned(value), unsigned(0), unsigned(0), unsigned(0)) != 0:
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
+        raise OSError(number, f"prctl({option}) is refused: {os.strerror(number)}")

@@ -22,6 +22,9 @@ from relay.server import prctl
 from relay.server.key_files import KEY_FILES
 from relay.settings import SAME_USER
 
+_CAPABILITIES: Final = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
+"""What of root's power is needed: to become other users, and to end their processes."""
+_STATUS: Final = Path("/proc/self/status")
 UID_MAX: Final = 2**32 - 2
 """The number after it stands for nobody."""
 
@@ -76,6 +79,7 @@ class Separation:
         user = self.server
         if user is None:
             return
+        _check_capabilities()
         self._check_program()
         try:
             if not data.exists():
@@ -139,6 +143,20 @@ def resolve(server: str, agent: str) -> Separation:
     return Separation(main, other)
 
 
+def _check_capabilities() -> None:
+    """Raise StartError if this root may not do what a root needs, as in some containers."""
+    try:
+        status = _STATUS.read_text(encoding="ascii", errors="replace")
+        has = int(status.partition("\nCapEff:")[2].split(maxsplit=1)[0], 16)
+    except (OSError, ValueError, IndexError):
+        return  # it will be seen
+    if missing := [name for name, bit in _CAPABILITIES.items() if not has >> bit & 1]:
+        raise StartError(
+            f"server.user: this root has no {', '.join(missing)}: grant it (in a container: "
+            "--cap-add), or start the relay as its user and leave server.user out"
+        )
+
+
 @contextlib.contextmanager
 def as_owner_of(path: Path) -> Iterator[None]:
     """As root, have the rights of a directory's owner inside; as anybody else, one's own."""
@@ -175,10 +193,10 @@ def _effective(user: User | None) -> Iterator[None]:
         yield
         return
     groups = os.getgroups()
-    os.setgroups([])
-    os.setegid(user.gid)
-    os.seteuid(user.uid)
     try:
+        os.setgroups([])
+        os.setegid(user.gid)
+        os.seteuid(user.uid)
         yield
     finally:
         os.seteuid(0)

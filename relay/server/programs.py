@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.chat.partition import PARTITIONS
+from relay.local_sockets import is_gone
 from relay.paths import followed
 from relay.server import landlock, logs
 from relay.server.context import (
@@ -33,9 +34,10 @@ from relay.server.prctl import forbid_inspection, no_new_privileges
 from relay.server.privileges import Separation
 from relay.server.registration import RegistrationRecord
 from relay.server.supervisor.roles import Launch, Role, Step
+from relay.server.supervisor.sockets import Sockets
 from relay.server.ticket_register import TicketRegister
 from relay.settings import WORKERS_MAX
-from relay.store.companions import index_path, wal_path
+from relay.store.companions import index_path, place_lock_path, wal_path
 from relay.store.directory import FORMAT_FILE, DataDirectory
 
 AGENT_BOOT_TIMEOUT_S: Final = 120.0
@@ -52,9 +54,8 @@ class Given:
     """What the start has prepared for all processes."""
 
     live: LiveSettings
-    listeners: tuple[socket.socket, ...]
-    control: socket.socket | None
-    """Where metrics are read; None: nowhere."""
+    sockets: Sockets
+    """On which it listens. One that is replaced is another one for the processes that come next."""
     data: Path
     runtime: Path
     boot_id: str
@@ -71,12 +72,14 @@ def roles(given: Given) -> tuple[Role, ...]:
     """Return the table of processes that a server consists of."""
     tickets = TicketRegister()
     agent = given.separation.agent
+    sockets = given.sockets
+    agent_path = agent_socket(given.runtime, given.first_generation)
 
     def run_agent(launch: Launch) -> int:
         return _agent_main(
             AgentContext(
                 live=given.live,
-                socket_path=agent_socket(given.runtime, given.first_generation),
+                socket_path=agent_path,
                 key_path=given.data / KEY_FILE,
                 scoreboard=launch.scoreboard,
                 tickets=tickets,
@@ -102,7 +105,7 @@ def roles(given: Given) -> tuple[Role, ...]:
                 index=launch.index,
                 generation=launch.generation,
                 live=given.live,
-                listeners=given.listeners,
+                listeners=given.sockets.clients,
                 scoreboard=launch.scoreboard,
                 tickets=tickets,
                 runtime=given.runtime,
@@ -127,7 +130,7 @@ def roles(given: Given) -> tuple[Role, ...]:
                 live=given.live,
                 boards=launch.boards,
                 scoreboard=launch.scoreboard,
-                listener=given.control,
+                listener=given.sockets.control,
                 supervisor=socket.socket(fileno=launch.line_fd),
                 data=given.data,
                 runtime=given.runtime,
@@ -145,7 +148,8 @@ def roles(given: Given) -> tuple[Role, ...]:
             run=run_control,
             boot_timeout_s=CONTROL_BOOT_TIMEOUT_S,
             boot_failure_code=1,
-            listeners=() if given.control is None else (given.control,),
+            listeners=lambda: () if sockets.control is None else (sockets.control,),
+            renewed=sockets.renew_control,
             asks=True,
             waits=Step.GONE,  # the one before has the socket of ``relay ctl`` until then
         ),
@@ -157,6 +161,8 @@ def roles(given: Given) -> tuple[Role, ...]:
             boot_failure_code=1,
             metrics=AGENT_METRICS,
             outdated=_Changed(given.data / NEXT_KEY_FILE),
+            # One of another user than the directory's cannot make its socket again.
+            renewed=None if agent is None else lambda: is_gone(agent_path),
         ),
         Role(
             name=WORKER,
@@ -167,7 +173,8 @@ def roles(given: Given) -> tuple[Role, ...]:
             count=given.live.current.server.workers,
             indexed=True,
             needs=(AGENT,),
-            listeners=given.listeners,
+            listeners=lambda: sockets.clients,
+            renewed=sockets.renew_clients,
             owns_partitions=True,
             waits=Step.GAVE_AWAY,
             count_max=WORKERS_MAX,
@@ -202,7 +209,11 @@ def _needed(given: Given, forbidden: list[Path]) -> list[Path]:
         given.data / FORMAT_FILE,
         given.record.invitation_path,
         # They may be links to anywhere.
-        *(of(path) for path in partitions for of in (followed, wal_path, index_path)),
+        *(
+            of(path)
+            for path in partitions
+            for of in (followed, wal_path, index_path, place_lock_path)
+        ),
         *map(Path, sys.path),  # code may be in an archive
         *landlock.beside(forbidden, given.data),
     ]

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 from relay.errors import StartError
 from relay.server.supervisor import process
 from relay.store.directory import DataDirectory
-from relay.store.errors import StoreError
+from relay.store.errors import NotTheWriter, StoreError
+from relay.store.lock import lock_when_free
 
 if TYPE_CHECKING:
     from relay.store.generation import Durability
@@ -36,6 +37,8 @@ def recover(
         StartError: another process uses a partition, one has a format of a newer Relay, or all that
             exist are refused; the message names what to do.
     """
+    _refuse_shared(directory)
+    directory.begin_anew()
     unclean = directory.unclean_partitions()
     if not unclean:
         return
@@ -64,6 +67,17 @@ def recover(
     for index, _, reason in refused:
         log.error("partition_refused", extra={"partition": int(index), "reason": reason})
     log.info("recovery_ended", extra={"partitions": unclean})
+
+
+def _refuse_shared(directory: DataDirectory) -> None:
+    """Raise StartError if what a partition is a link to is another relay's, as after ``cp -a``."""
+    for index in directory.linked_partitions():
+        try:
+            lock_when_free(directory.lock_path(index), directory.partition_path(index)).close()
+        except NotTheWriter as error:
+            raise StartError(str(error)) from None
+        except StoreError:
+            continue  # the worker that opens it tells
 
 
 def _main(directory: DataDirectory, boot_id: str, durability: Durability, report_fd: int) -> int:

@@ -19,8 +19,9 @@ from relay.fsync import sync_directory
 from relay.paths import followed
 from relay.server.boot_id import boot_id
 from relay.store.companions import index_path, wal_path
+from relay.store.contents import checked_logs
 from relay.store.directory import DataDirectory
-from relay.store.errors import StoreError
+from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.examine import Examined, examine
 from relay.store.generation import Host
 from relay.store.lock import PartitionLock, read_refusal
@@ -94,18 +95,19 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
     """
     assert found.refused is not None
     index = found.partition
-    real = followed(directory.partition_path(index))
+    path = directory.partition_path(index)
+    real = followed(path)
     aside = directory.path / ASIDE / time.strftime(f"{index:02}-%Y%m%d-%H%M%S")
     new = real.with_name(f"{real.name}.repaired")
     try:
         aside.mkdir(mode=0o700, parents=True)
-        with PartitionLock(directory.lock_path(index)) as lock:
+        with PartitionLock(directory.lock_path(index), path) as lock:
             logs = _best(real, new, index, aside / RESCUED, write_line)
             # In this order, a file that is missing is refused by a start, for the lock file knows
             # it; and the new one is another one than the lock file knows: new epochs.
-            for path in (wal_path(real), index_path(real), real):
-                if path.exists():
-                    shutil.move(path, aside / path.name)
+            for one in (wal_path(real), index_path(real), real):
+                if one.exists():
+                    shutil.move(one, aside / one.name)
             new.rename(real)
             sync_directory(real.parent)
             lock.readmit()
@@ -129,7 +131,7 @@ def readmit(directory: DataDirectory, found: Found) -> bool:
     if found.refused is not None or read_refusal(path) is None:
         return False
     try:
-        with PartitionLock(path) as lock:
+        with PartitionLock(path, directory.partition_path(found.partition)) as lock:
             lock.readmit()
     except StoreError as error:
         raise StartError(str(error)) from None
@@ -144,9 +146,13 @@ def is_account(name: str) -> bool:
 def _best(
     real: Path, new: Path, index: int, rescued: Path, write_line: Callable[[bytes], str]
 ) -> list[SalvagedLog]:
-    """Salvage the file through its write-ahead log and without it; keep what has more."""
-    best: list[SalvagedLog] = []
-    for with_wal in (True, False):
+    """Salvage the file through its write-ahead log and without it; keep what has more.
+
+    Raises:
+        StoreError: none of it would pass the check of a start, or it cannot be written.
+    """
+    best: list[SalvagedLog] | None = None
+    for with_wal, links in ((True, True), (True, False), (False, True), (False, False)):
         attempt, lines = new.with_suffix(".attempt"), rescued.with_suffix(".attempt")
         try:
             with lines.open("w", encoding="utf-8") as file:
@@ -157,18 +163,30 @@ def _best(
                     unpack=unpack_entry,
                     with_wal=with_wal,
                     aside=partial(_aside, file, write_line),
+                    links=links,
                 )
-            if with_wal or _kept(found) > _kept(best):
+            if (best is None or _kept(found) > _kept(best)) and _is_whole(attempt, index):
                 attempt.replace(new)
                 lines.replace(rescued)
                 best = found
         finally:
             attempt.unlink(missing_ok=True)
             lines.unlink(missing_ok=True)
+    if best is None:
+        raise StoreCorrupt(f"nothing whole can be made of {real}: restore a backup")
     if not rescued.stat().st_size:
         rescued.unlink()
     new.chmod(0o600)
     return best
+
+
+def _is_whole(path: Path, index: int) -> bool:
+    """Tell whether a start would take what was made. Raises StoreError."""
+    try:
+        checked_logs(path, unpack=unpack_entry, partition=index)
+    except StoreCorrupt:
+        return False
+    return True
 
 
 def _kept(logs: list[SalvagedLog]) -> int:

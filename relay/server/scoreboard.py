@@ -80,6 +80,14 @@ class Row:
         """Write a cell. Only its one writer may."""
         self._cells[self._start + self._offset(name, label)] = value
 
+    def cell(self, name: str, label: str = "") -> int:
+        """Return where a metric is, for ``put``."""
+        return self._start + self._offset(name, label)
+
+    def put(self, cell: int, value: int) -> None:
+        """Write a ``cell``: as ``set``, for what is written again and again."""
+        self._cells[cell] = value
+
     def add(self, name: str, count: int = 1, label: str = "") -> None:
         """Add to a counter. Only its one writer may: this is a read and a write."""
         self._cells[self._start + self._offset(name, label)] += count

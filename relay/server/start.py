@@ -174,8 +174,7 @@ def _start(
         steering = Steering(wanted, live, load, lambda wanted: _resolve(wanted, *paths))
         given = Given(
             live=live,
-            listeners=listeners,
-            control=control,
+            sockets=sockets,
             data=directory.path,
             runtime=runtime.path,
             boot_id=boot_id,

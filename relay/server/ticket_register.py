@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from relay.limits import TICKET_KEYS_MAX as KEYS_MAX
+from relay.server.anonymous_file import anonymous_file
 
 BITMAP_BYTES: Final = 1 << 20
 """Of each key: 8.4 million tickets, 388 logins a second for the six hours of a key. When they are
@@ -39,7 +40,7 @@ class TicketRegister:
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _HEADER_BYTES + KEYS_MAX * BITMAP_BYTES)
         self._cells = memoryview(self._memory)[:_HEADER_BYTES].cast("Q")
-        self._lock_fd = os.memfd_create("relay-tickets", os.MFD_CLOEXEC)
+        self._lock_fd = anonymous_file("relay-tickets")
         """Empty: only its locks count."""
         self._close = weakref.finalize(self, os.close, self._lock_fd)
         self._block: tuple[int, int, int] = (0, 0, 0)

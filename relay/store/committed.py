@@ -20,6 +20,9 @@ from relay.store.unflushed import Unflushed
 LOGS_REMEMBERED_MAX: Final = 8192
 PRODUCERS_REMEMBERED_MAX: Final = 8192
 """Each of the two about 2 MiB per partition."""
+UNKNOWN: Final = -1
+NEVER: Final = 1 << 62
+"""Times in ms."""
 PENDING_PEERS: Final = """
 WITH RECURSIVE
 inbox(log_id, first) AS (SELECT log_id, min(seq) FROM pending GROUP BY log_id),
@@ -55,6 +58,8 @@ class Committed:
         self.logs_max = LOGS_REMEMBERED_MAX
         self.producers_max = PRODUCERS_REMEMBERED_MAX
         self._next_log_id = 0
+        self._due_ms = UNKNOWN
+        """When the next end in a state is due, or before that."""
         self._logs: dict[str, LogEnd] = {}
         self._producers: dict[ProducerKey, tuple[int, Stack]] = {}
         self._copies: dict[ProducerKey, int] = {}
@@ -161,6 +166,12 @@ class Committed:
 
     def due(self, now_ms: int) -> list[str]:
         """Return the logs in whose state something has an end that is over."""
+        if self._due_ms == UNKNOWN:
+            [(first_ms,)] = self._rows("SELECT min(due_ms) FROM state WHERE due_ms > 0")
+            self._due_ms = NEVER if first_ms is None else first_ms
+        if now_ms < self._due_ms:
+            return []
+        self._due_ms = UNKNOWN  # what is done about these changes it
         return [
             name
             for (name,) in self._rows(
@@ -188,6 +199,9 @@ class Committed:
         """Remember how a batch, which is committed now, has left its logs and producers."""
         if changes.new_logs:
             self._next_log_id = changes.new_logs[-1][0] + 1
+        for _, _, _, due_ms, _ in changes.states.values():
+            if due_ms and self._due_ms != UNKNOWN:
+                self._due_ms = min(self._due_ms, due_ms)
         for name, log in changes.logs.items():
             if log.id:
                 self._remember_log(name, log)

@@ -1,4 +1,4 @@
-"""The files that SQLite keeps beside a partition's file: its WAL, and the index of the WAL.
+"""The files beside a partition's file: SQLite's WAL and the index of that, and a lock.
 
 Nothing here needs SQLite. If the partition's file is a symbolic link, they are where it leads.
 """
@@ -18,6 +18,11 @@ def wal_path(path: Path) -> Path:
 def index_path(path: Path) -> Path:
     """Return the path of a file's WAL index."""
     return _beside(path, "-shm")
+
+
+def place_lock_path(path: Path) -> Path:
+    """Return the path of the lock that is taken besides where ``path`` is a link (``lock``)."""
+    return _beside(path, "-lock")
 
 
 def wal_bytes(path: Path) -> int:

@@ -19,6 +19,7 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.file_access import open_to_others
 from relay.fsync import sync_directory
+from relay.store import made
 from relay.store.companions import wal_bytes
 from relay.store.lock import closed_cleanly, read_note
 
@@ -156,6 +157,21 @@ class DataDirectory:
         assert 0 <= partition < PARTITIONS
         return self._logs / f"{partition:02}.lock"
 
+    def begin_anew(self) -> None:
+        """Have partitions made of which there is nothing. Called before anybody opens one.
+
+        Raises:
+            StartError: that cannot be noted.
+        """
+        try:
+            made.begin_anew(self._logs)
+        except OSError as error:
+            raise _unusable(self.path, error) from error
+
+    def linked_partitions(self) -> list[int]:
+        """Return the partitions whose file is a link, to which another directory may have one."""
+        return [index for index in range(PARTITIONS) if self.partition_path(index).is_symlink()]
+
     def unclean_partitions(self) -> list[int]:
         """Return the partitions that exist and are not just as their last writer closed them."""
         return [index for index in range(PARTITIONS) if self._is_unclean(index)]
@@ -189,18 +205,18 @@ class DataDirectory:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        except (BlockingIOError, PermissionError) as error:
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):  # fcntl(2): locked
+                os.close(fd)
+                raise StartError(
+                    f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: put "
+                    "the directory on a file system with locks"
+                ) from error
             holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             raise StartError(
                 f"data directory {self.path} is in use by another relay (process {holder}): "
                 "stop it, or give this one another --data directory"
-            ) from error
-        except OSError as error:
-            os.close(fd)
-            raise StartError(
-                f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: put the "
-                "directory on a file system with locks"
             ) from error
         return DirectoryLock(fd)
 
@@ -257,7 +273,7 @@ def _make_private(path: Path) -> None:
         StartError: it belongs to another user, or others may enter it.
         OSError: it cannot be made.
     """
-    made = not path.exists()
+    new = not path.exists()
     path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
     status = path.stat()
     mode = stat.S_IMODE(status.st_mode)
@@ -270,7 +286,7 @@ def _make_private(path: Path) -> None:
         )
     if not open_to_others(status):
         return
-    if made:
+    if new:
         raise StartError(
             f"data directory: {path}: the file system does not keep it from others (mode "
             f"{mode:04o} although it was made as 0700): mount it with umask=0077, or name a "

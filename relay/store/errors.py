@@ -27,3 +27,7 @@ class StoreOfAnotherVersion(StoreError):
 
 class NotTheWriter(StoreError):
     """Another process holds this partition's lock (invariant "One writer per partition")."""
+
+
+class UsedElsewhere(NotTheWriter):
+    """The partition is a link to a file that another relay uses by another way."""

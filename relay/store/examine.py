@@ -40,7 +40,7 @@ def examine(
         StoreCorrupt: it is torn, or no partition at all.
         StoreError: it cannot be opened.
     """
-    with PartitionLock(lock_path) as lock:
+    with PartitionLock(lock_path, path) as lock:
         index = recovery.saved_index(path)
         try:
             return _examine(path, lock, host, unpack, partition)

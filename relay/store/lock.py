@@ -13,6 +13,9 @@ checkpoint changes the file, the lock file's own change time stands in for it: t
 of its writing. A harmless change (chmod, a new hard link, another file system) looks like a copy,
 too. The answer to doubt is a check of the whole file and a new epoch, which costs no reader an
 entry.
+
+A partition's file may be a link, and a copy of the data directory leads to the same file. So there
+is another lock where a link leads to.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ import time
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self, get_args
 
-from relay.store.errors import NotTheWriter, StoreUnavailable
+from relay.paths import followed
+from relay.store.companions import place_lock_path
+from relay.store.errors import NotTheWriter, StoreUnavailable, UsedElsewhere
 
 NOTE_BYTES: Final = 128
 REASON_BYTES_MAX: Final = 1024
@@ -34,6 +39,11 @@ CLOCK_NS_MAX: Final = 2_000_000_000
 """How far the time in a note and the lock file's change time may differ: the first is read just
 before the kernel sets the second."""
 FILE_MODE: Final = 0o600
+LOCK_S: Final = 20.0
+"""How long to wait for a worker of the last run, which the kernel is ending."""
+ELSEWHERE_S: Final = 1.0
+"""How long, where only what a link leads to is locked: a worker lets go of both in one moment."""
+RETRY_S: Final = 0.02
 
 State = Literal["open", "changing", "closed", "refused"]
 """In use, in use while a checkpoint writes to the file, closed cleanly (all is in the file), or
@@ -87,15 +97,27 @@ def closed_cleanly(path: Path, file: Path) -> bool:
 class PartitionLock:
     """An flock that is held, with the note in its file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, file: Path | None = None) -> None:
         """Take the lock.
+
+        Args:
+            path: the lock file.
+            file: the partition's. None: there is none, or it is no link.
 
         Raises:
             NotTheWriter: another process holds it.
+            UsedElsewhere: only what the file is a link to is another's.
             StoreUnavailable: the lock file cannot be opened.
         """
         self._path = path
         self._fd = _locked(path)
+        self._place_fd = -1
+        try:
+            if file is not None:
+                self._place_fd = _locked_place(file)
+        except BaseException:
+            self.close()
+            raise
         note = read_note(path)
         self.uncleaned = note is not None and note.state == "changing"
         """A writer died in the middle of a checkpoint, or before it had overwritten what the pages
@@ -104,9 +126,11 @@ class PartitionLock:
 
     def close(self) -> None:
         """Release the lock. It is not taken again by this object."""
-        fd, self._fd = self._fd, -1  # a late note must not reach what gets this number next
-        if fd >= 0:
-            os.close(fd)
+        # A late note must not reach what gets this number next.
+        held, self._fd, self._place_fd = (self._fd, self._place_fd), -1, -1
+        for fd in held:
+            if fd >= 0:
+                os.close(fd)
 
     def check_held(self) -> None:
         """Ask this before the partition's file is opened: it may have another writer now.
@@ -228,6 +252,24 @@ class PartitionLock:
         return None
 
 
+def lock_when_free(path: Path, file: Path) -> PartitionLock:
+    """Take the lock of a partition, of which a process may hold it that is ending just now.
+
+    Raises:
+        NotTheWriter: it was not free in time.
+        StoreUnavailable: a lock file cannot be opened.
+    """
+    began_s = time.monotonic()
+    while True:
+        try:
+            return PartitionLock(path, file)
+        except NotTheWriter as error:
+            patience_s = ELSEWHERE_S if isinstance(error, UsedElsewhere) else LOCK_S
+            if time.monotonic() - began_s > patience_s:
+                raise
+            time.sleep(RETRY_S)
+
+
 def _parsed(data: bytes) -> Note | None:
     fields = data.split()
     try:
@@ -243,6 +285,21 @@ def _parsed(data: bytes) -> Note | None:
 def _identity(file: Path) -> tuple[int, int]:
     status = file.stat()
     return status.st_ino, status.st_ctime_ns
+
+
+def _locked_place(file: Path) -> int:
+    """Lock what a link leads to; -1: it is no link."""
+    try:
+        if not (file.is_symlink() and file.exists()):
+            return -1
+        return _locked(place_lock_path(file))
+    except NotTheWriter:
+        raise UsedElsewhere(
+            f"{file} is a link to {followed(file)}, which another relay uses: each needs a file of "
+            "its own"
+        ) from None
+    except OSError as error:
+        raise StoreUnavailable(f"{file}: {error.strerror}") from error
 
 
 def _locked(path: Path) -> int:

@@ -26,6 +26,7 @@ from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.generation import Begun, Durability, Host, read_meta
 from relay.store.integrity import CheckUnfinished, damage
 from relay.store.lock import PartitionLock
+from relay.store.made import all_made
 from relay.store.schema import (
     advice,
     closed_on_error,
@@ -34,11 +35,13 @@ from relay.store.schema import (
     not_a_file,
     pragma,
     rows,
+    taken_away,
     translated,
 )
 from relay.store.wal_index import WalIndex, read_wal_index
 
 SYNCHRONOUS: Final[dict[Durability, str]] = {"process": "NORMAL", "power": "FULL"}
+WAL_DAMAGED: Final = "its WAL is damaged"
 log = logging.getLogger("relay.store")
 
 
@@ -61,11 +64,15 @@ def open_first(
     Raises:
         StoreCorrupt: it is torn or damaged, or was found so before and not checked since; nothing
             was written.
+        StoreUnavailable: it is missing, and was there at the start.
         StoreError: it cannot be opened.
     """
-    if check.limit_s is not None and (refusal := lock.refusal()) is not None:
-        raise StoreCorrupt(refusal)
+    if check.limit_s is not None:
+        if (refusal := lock.refusal()) is not None:
+            raise StoreCorrupt(refusal)
+        _wait_for_missing(path, lock)
     _refuse_missing(path, lock)
+    _tell_of_other_names(path)
     index = read_wal_index(path)  # before SQLite makes it anew
     connection = connect_writer(path, create=True)
     with closed_on_error(connection, path):
@@ -122,6 +129,7 @@ def open_again(
         StoreError: it cannot be opened; the partition was closed, say.
     """
     lock.check_held()
+    _wait_for_missing(path, lock)
     failed = doubt is not None
     doubt = doubt or lock.doubt(path)
     connection = connect_writer(path, create=True)
@@ -181,23 +189,42 @@ def _begin(
     return begun
 
 
-def _refuse_missing(path: Path, lock: PartitionLock) -> None:
-    """SQLite would make a new file, and delete the WAL of the one that is gone."""
+def _missing(path: Path) -> str | None:
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise StoreCorrupt(not_a_file(path))
-        if status.st_size:
-            return
-        what = "is empty"
     except FileNotFoundError:
-        what = "is missing"
+        return "is missing"
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
+    return "is empty" if stat.S_ISREG(status.st_mode) and not status.st_size else None
+
+
+def _wait_for_missing(path: Path, lock: PartitionLock) -> None:
+    """A file that was there at the start can be put back: nothing is made in its place."""
+    what = _missing(path)
+    if what is not None and (all_made(path) or lock.read_note() is not None):
+        raise StoreUnavailable(taken_away(path, what))
+
+
+def _refuse_missing(path: Path, lock: PartitionLock) -> None:
+    """SQLite would make a new file, and delete the WAL of the one that is gone."""
+    what = _missing(path)
+    if what is None:
+        if not path.is_file():
+            raise StoreCorrupt(not_a_file(path))
+        return
     if wal_bytes(path):
         raise StoreCorrupt(f"{path} {what}, though its WAL is there: {advice(path)}")
     if lock.read_note() is not None:
         raise StoreCorrupt(f"{path} {what}, though its lock file knows it: {advice(path)}")
+
+
+def _tell_of_other_names(path: Path) -> None:
+    """By a hard link, as ``cp -l`` makes, another relay could write to the file past every lock."""
+    with contextlib.suppress(OSError):
+        links = path.stat().st_nlink
+        if links > 1:
+            log.warning("partition_has_other_names", extra={"path": str(path), "links": links})
 
 
 def _doubt(
@@ -208,11 +235,11 @@ def _doubt(
     index: WalIndex | None,
 ) -> str | None:
     """Return why this may not be what the last writer left; raise StoreCorrupt if it is torn."""
-    return (
-        _refuse_torn(connection, path, index)
-        or lock.doubt(path)
-        or _cut_off(connection, path, index, host)
-    )
+    if wal_bytes(path) and WAL_DAMAGED in (refusal := lock.refusal() or ""):
+        raise StoreCorrupt(refusal)  # the index that told so was made anew since
+    torn = _refuse_torn(connection, path, index)
+    cut_off = _cut_off(connection, path, index, host)  # whatever else is in doubt: it may refuse
+    return torn or lock.doubt(path) or cut_off
 
 
 def _refuse_torn(connection: apsw.Connection, path: Path, index: WalIndex | None) -> str | None:
@@ -246,7 +273,11 @@ def _torn(path: Path) -> StoreCorrupt:
 def _cut_off(
     connection: apsw.Connection, path: Path, index: WalIndex | None, host: Host
 ) -> str | None:
-    """Return why commits of a process that died may be missing at the end of the WAL."""
+    """Return why commits of a process that died may be missing at the end of the WAL.
+
+    Raises:
+        StoreCorrupt: they are there, and SQLite cannot read up to them.
+    """
     if not rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='meta'"):
         return None
     meta = read_meta(connection)
@@ -256,7 +287,13 @@ def _cut_off(
         return "the index of its WAL was lost after a crash"
     if index.frames:
         frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-        if frames < index.frames or pairing.wal_salts(path) != index.salts:
+        if pairing.wal_salts(path) != index.salts:
+            return "its WAL was cut off or replaced after a crash"
+        if frames < index.frames:
+            if pairing.frame_salts(path, index.frames) == index.salts:
+                raise StoreCorrupt(
+                    f"{path}: {WAL_DAMAGED} behind frame {frames} of {index.frames}: {advice(path)}"
+                )
             return "its WAL was cut off or replaced after a crash"
     return None
 

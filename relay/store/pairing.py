@@ -32,6 +32,7 @@ from relay.store.generation import read_meta, write_meta
 KEY: Final = "wal"
 ID_BYTES: Final = 8
 _WAL_HEADER_BYTES: Final = 32
+_FRAME_HEADER_BYTES: Final = 24
 
 
 class Mark(NamedTuple):
@@ -138,3 +139,19 @@ def wal_salts(path: Path) -> bytes:
     except OSError:
         return b""
     return header[16:24]
+
+
+def frame_salts(path: Path, number: int) -> bytes:
+    """Return the salts of a frame of the WAL, the first being 1; nothing if it is not there.
+
+    They are the WAL's own unless the frame was left by one before it, or its bytes are lost.
+    """
+    try:
+        with wal_path(path).open("rb") as file:
+            header = file.read(_WAL_HEADER_BYTES)
+            frame_bytes = _FRAME_HEADER_BYTES + int.from_bytes(header[8:12], "big")
+            file.seek(_WAL_HEADER_BYTES + (number - 1) * frame_bytes)
+            frame = file.read(frame_bytes)
+    except OSError:
+        return b""
+    return frame[8:16] if len(frame) == frame_bytes else b""

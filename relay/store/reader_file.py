@@ -11,7 +11,8 @@ import apsw
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.format import FORMAT_VERSION
 from relay.store.lock import read_note, read_refusal
-from relay.store.schema import connect_reader, rows, translated
+from relay.store.made import all_made
+from relay.store.schema import connect_reader, rows, taken_away, translated
 
 IDS_REMEMBERED_MAX: Final = 8192
 
@@ -80,11 +81,9 @@ class ReaderFile:
 
     def _check_new(self, what: str) -> None:
         """Check that there has been no file yet: its writer notes one in the lock file."""
-        if self._inode or read_note(self._path.with_suffix(".lock")) is not None:
-            raise StoreUnavailable(
-                f"{self._path} {what}, though it was in use: put that very file back, or stop the "
-                "relay and restore a backup"
-            )
+        path = self._path
+        if self._inode or all_made(path) or read_note(path.with_suffix(".lock")) is not None:
+            raise StoreUnavailable(taken_away(path, what))
 
     def _log_id(self, connection: apsw.Connection | None, log: str) -> int | None:
         log_id = self._ids.get(log)

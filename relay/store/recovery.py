@@ -9,24 +9,19 @@ from __future__ import annotations
 import contextlib
 import logging
 import secrets
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 from relay.store.companions import index_path
 from relay.store.decide import Pack
 from relay.store.directory import DataDirectory
 from relay.store.errors import NotTheWriter, StoreCorrupt, StoreError, StoreOfAnotherVersion
 from relay.store.generation import Durability, Host
-from relay.store.lock import PartitionLock
+from relay.store.lock import lock_when_free
 from relay.store.opening import needs_check
 from relay.store.sqlite import SqlitePartition
 from relay.store.view import UnpackEntry
 
-LOCK_S: Final = 20.0
-"""How long to wait for a worker of the last run, which the kernel is ending."""
-RETRY_S: Final = 0.02
 log = logging.getLogger("relay.store")
 
 
@@ -69,7 +64,7 @@ def recover(
             raise
         except StoreCorrupt as error:
             refused[index] = str(error)
-            with contextlib.suppress(StoreError), _locked(lock_path) as lock:
+            with contextlib.suppress(StoreError), lock_when_free(lock_path, path) as lock:
                 lock.refuse(str(error))
         except StoreError as error:
             log.info("partition_not_recovered", extra={"partition": index, "reason": str(error)})
@@ -77,23 +72,12 @@ def recover(
 
 
 def _in_doubt(path: Path, lock_path: Path, host: Host) -> bool:
-    with _locked(lock_path) as lock:
+    with lock_when_free(lock_path, path) as lock:
         index = saved_index(path)
         try:
             return needs_check(path, lock, host)
         finally:
             put_back(path, index)
-
-
-def _locked(path: Path) -> PartitionLock:
-    deadline = time.monotonic() + LOCK_S
-    while True:
-        try:
-            return PartitionLock(path)
-        except NotTheWriter:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(RETRY_S)
 
 
 @contextlib.contextmanager

@@ -19,11 +19,13 @@ import apsw
 
 from relay import limits
 from relay.chat.entries import Entry, Kind
+from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.state import Room
 from relay.store.apply import ENTRY, STATE, write_more
+from relay.store.carving import Row, carved
 from relay.store.derived import derive
 from relay.store.errors import StoreUnavailable
 from relay.store.schema import (
@@ -43,8 +45,8 @@ SYSTEM: Final = int(Kind.SYSTEM)
 ROW_MAX: Final = (1 << 63) - 1
 ROWS_PER_COMMIT: Final = 1000
 _ROWS: Final = "SELECT id, time_ms, chain, jump, packed FROM entry WHERE id>=? ORDER BY id"
+_GATHER: Final = "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?)"
 _DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.IOError)
-Row = tuple[int, int, int, int, bytes]
 Floor = tuple[str, int, int]
 """(name, floor, floor_ms) of a log."""
 NOTHING_REMOVED: Final = ("", 0, 0)
@@ -68,6 +70,7 @@ def salvage(
     unpack: Callable[[bytes], Any],
     with_wal: bool,
     aside: Callable[[bytes], object],
+    links: bool = True,
 ) -> list[SalvagedLog]:
     """Write what can be read of a file into a new one.
 
@@ -78,6 +81,8 @@ def salvage(
         unpack: an entry as a tuple of the fields of ``Entry``; raises anything if it is none.
         with_wal: look at the file through its write-ahead log.
         aside: takes the packed entries that are not kept.
+        links: keep what rows tell of earlier entries of their producers. Without it an old counter
+            that is sent again is not found; the last one of each producer is.
 
     Raises:
         StoreError: the new file cannot be written.
@@ -86,17 +91,11 @@ def salvage(
     try:
         target.execute("BEGIN")
         create_tables(target, unpack)
-        try:
-            source = _connect(path, with_wal)
-        except _DAMAGE:
-            found = []
-        else:
-            try:
-                found = _Salvage(target, partition, unpack, aside, _floors(source)).run(
-                    _readable(source)
-                )
-            finally:
-                source.close(True)
+        with _gathered(path, new.with_name(f"{new.name}.rows"), with_wal=with_wal) as (
+            rows,
+            floors,
+        ):
+            found = _Salvage(target, partition, unpack, aside, floors, links=links).run(rows)
         target.execute("COMMIT")
         target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         # One file, to be renamed: whoever opens it next uses a write-ahead log again.
@@ -110,6 +109,45 @@ def salvage(
     except OSError as error:
         raise StoreUnavailable(f"{new}: {error.strerror}") from error
     return found
+
+
+@contextlib.contextmanager
+def _gathered(
+    path: Path, new: Path, *, with_wal: bool
+) -> Iterator[tuple[Iterator[Row], dict[int, Floor]]]:
+    """Return all rows of entries that can be read, in order, and where logs begin.
+
+    What SQLite finds comes first: of a row that pages have in two versions, it knows the one.
+    """
+    beside = new.with_name(f"{new.name}.rows")
+    gathered = apsw.Connection(str(beside))
+    floors: dict[int, Floor] = {}
+    try:
+        for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
+            pragma(gathered, setting)
+        gathered.execute(
+            "BEGIN; CREATE TABLE entry (id INTEGER PRIMARY KEY, time_ms, chain, jump, packed)"
+        )
+        with contextlib.suppress(*_DAMAGE):
+            source = _connect(path, with_wal)
+            try:
+                floors = _floors(source)
+                gathered.executemany(_GATHER, (row for row in _readable(source) if _is_row(row)))
+            finally:
+                source.close(True)
+        with contextlib.suppress(OSError):
+            gathered.executemany(_GATHER, carved(path, with_wal=with_wal))
+        gathered.execute("COMMIT")
+        yield gathered.execute(_ROWS, (0,)), floors
+    finally:
+        gathered.close(True)
+        beside.unlink(missing_ok=True)
+
+
+def _is_row(row: tuple[Any, ...]) -> bool:
+    """Tell whether a row has what its columns should: SQLite reads whatever a page says."""
+    *numbers, packed = row
+    return all(type(one) is int for one in numbers) and type(packed) is bytes
 
 
 def _connect(path: Path, with_wal: bool) -> apsw.Connection:
@@ -129,8 +167,11 @@ class _Salvage:
         unpack: Callable[[bytes], Any],
         aside: Callable[[bytes], object],
         floors: dict[int, Floor],
+        *,
+        links: bool,
     ) -> None:
         self._floors = floors
+        self._links = links
         self._floor = NOTHING_REMOVED
         self._target = target
         self._partition = partition
@@ -178,6 +219,7 @@ class _Salvage:
             if entry.epoch != epoch:
                 epoch = entry.epoch
                 self._target.execute("INSERT INTO epoch VALUES (?, ?, ?, 0)", (mine, kept, epoch))
+            chain, jump = self._linked(entry, chain, jump, producers.get(entry.producer))
             self._target.execute(ENTRY, (row_id(mine, kept), time_ms, chain, jump, packed))
             derive(self._more, mine, entry, chain, jump)
             if chain >= 0:
@@ -190,6 +232,21 @@ class _Salvage:
                 self._target.execute("BEGIN")
         self._end(name, kept, aside, producers, room)
         return [log for log in self._found if log.name or log.aside]
+
+    def _linked(
+        self, entry: Entry, chain: int, jump: int, last: tuple[int, int] | None
+    ) -> tuple[int, int]:
+        """Return the links of a row to earlier entries, if they can be right; else none.
+
+        ``last``: counter and seq of the producer's last entry that was kept.
+        """
+        if chain < 0 and entry.log.startswith(INBOX_PREFIX):
+            return chain, jump  # a copy: its place in the sender's inbox
+        if last is None:
+            right = 0 <= chain <= self._floor[1]
+        else:
+            right = chain == (last[1] if last[0] == entry.counter - 1 else 0)
+        return (chain, jump) if self._links and right and 0 <= jump < entry.seq else (0, 0)
 
     def _removed(self, row: Row, room: Room | None) -> Room | None:
         """Keep what is left of an entry that was removed; return the state of the room."""

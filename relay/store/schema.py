@@ -310,6 +310,14 @@ def not_a_file(path: Path) -> str:
     return f"{path} is not a regular file: stop the relay and move it away"
 
 
+def taken_away(path: Path, what: str) -> str:
+    """What is told of a file that was in use and is not there; ``what``: of it is the case."""
+    return (
+        f"{path} {what}, though it was in use: put that very file back, or stop the relay and "
+        "restore a backup"
+    )
+
+
 def advice(path: Path) -> str:
     """What a person can do about a file that is refused."""
     return (

@@ -110,7 +110,7 @@ class SqlitePartition:
         self._opening = 0
         """How often the file has been opened: the lock's note has it, too."""
         self._one_user = threading.Lock()
-        self._lock = PartitionLock(lock_path)
+        self._lock = PartitionLock(lock_path, path)
         self._identity = FileIdentity(path)
         try:
             self._open()

@@ -225,7 +225,7 @@ async def test_a_name_that_was_removed_is_made_again(tmp_path: Path, gone: str) 
             directory.symlink_to(tmp_path / "elsewhere")
         if gone in ("taken", "link"):
             for _ in range(3):
-                old.mesh.dial()
+                old.mesh.check()
                 assert old.mesh._listening is not None
                 await old.mesh._listening
             assert not any((tmp_path / "elsewhere").glob("*"))
@@ -233,6 +233,7 @@ async def test_a_name_that_was_removed_is_made_again(tmp_path: Path, gone: str) 
 
         def met() -> bool:
             for worker in workers:
+                worker.mesh.check()
                 worker.mesh.dial()
             return all(len(worker.links) == 1 for worker in workers)
 

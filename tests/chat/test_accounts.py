@@ -18,6 +18,7 @@ from relay.chat.accounts import (
     events,
     invitation,
     links,
+    preferences,
     requests,
     snapshot,
 )
@@ -40,8 +41,13 @@ def context(registration: Any = "open", *, looks_alike: bool = False, now: int =
     return decide_request.Context(policy, verify, now, looks_alike, "alice")
 
 
-def root(owner: PrivateDeviceKey = A, name: str = "alice", nonce: bytes = b"n" * 16) -> bytes:
-    return signed(chain.root_body(SERVER, name, nonce, owner.public), owner)
+def root(
+    owner: PrivateDeviceKey = A,
+    name: str = "alice",
+    nonce: bytes = b"n" * 16,
+    server: bytes = SERVER,
+) -> bytes:
+    return signed(chain.root_body(server, name, nonce, owner.public), owner)
 
 
 def register(link: bytes, token: bytes = b"", *, invited: bool = False) -> requests.Register:
@@ -82,6 +88,9 @@ REFUSED: dict[str, tuple[Account, requests.Request, Any, Reason]] = {
     ),
     "a link for another name": (
         NOBODY, register(root(name="bob")), context(), Reason.BAD_REQUEST,
+    ),
+    "a link for another server": (
+        NOBODY, register(root(server=b"x" * 32)), context(), Reason.BAD_REQUEST,
     ),
     "a link that is none": (NOBODY, register(b"link"), context(), Reason.BAD_REQUEST),
     "somebody else's name": (ALICE, register(root(B)), context(), Reason.NAME_TAKEN),
@@ -225,6 +234,48 @@ def test_a_reset_begins_anew() -> None:
     assert again.refusal(A.public) is None
     assert again.refusal(B.public) is not None
     assert again.root != TWO.root
+
+
+def test_what_a_reset_leaves_and_what_it_takes() -> None:
+    """Who was disabled is, and whom they have blocked; an operator is one by the token alone."""
+    other = bytes(32)
+    begun = register(root(A, nonce=b"o" * 16), TOKEN)
+    wishes = (requests.Block("eve", other), requests.Prefer(2, 2), requests.SetKeep(1, 2, 3))
+    again = after(TWO, *wishes, requests.Disable(), requests.Reset(TOKEN, NOW + 1), begun)
+    refusal = again.refusal(A.public)
+    assert refusal is not None
+    assert refusal.reason is Reason.DISABLED
+    assert again.blocked == {("eve", other)}
+    assert (again.writers, again.seen_by, again.keep) == (2, 2, (1, 2, 3))
+    ops = after(TWO, requests.Promote(True))
+    for operator in (False, True):
+        reset = applied(ops, events.Reserved(TOKEN, NOW + 1, operator))
+        assert not reset.operator
+        assert after(reset, begun).operator is operator
+    taken = applied(ops, events.Created(root(A, nonce=b"o" * 16), False, TOKEN))
+    assert not taken.operator
+    assert after(ops, requests.Reset(TOKEN, NOW + 1), begun).operator
+    assert not after(TWO, requests.Reset(TOKEN, NOW + 1), begun).operator
+
+
+def test_who_hears_what_others_do_with_their_account() -> None:
+    """Not who got the name by a reset, nor of somebody whom the person has blocked."""
+    by = "bob", bytes(32)
+    assert preferences.hears_of(ALICE, ALICE.root, *by)
+    assert not preferences.hears_of(ALICE, b"x" * 32, *by)
+    assert not preferences.hears_of(after(ALICE, requests.Block(*by)), ALICE.root, *by)
+    assert preferences.hears_of(after(ALICE, requests.Block("bob", b"x" * 32)), ALICE.root, *by)
+    assert not preferences.hears_of(REMOVED, ALICE.root, *by)
+
+
+def test_who_is_blocked_sees_nobody_come_and_go() -> None:
+    """Nor who got the blocked one's name back: only that account."""
+    seen = after(ALICE, requests.Prefer(0, 0), requests.Block("bob", bytes(32)))
+    assert not preferences.sees(seen, "bob", bytes(32), knows=True, shares_room=True)
+    assert preferences.sees(seen, "bob", b"x" * 32, knows=False, shares_room=False)
+    hidden = after(ALICE, requests.Prefer(0, 2))
+    assert not preferences.sees(hidden, "bob", bytes(32), knows=True, shares_room=True)
+    assert preferences.sees(hidden, "alice", ALICE.root, knows=False, shares_room=False)
 
 
 def test_what_an_account_shows() -> None:

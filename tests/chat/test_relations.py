@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.chat.entries import Entry, Extra, Kind, Submission
-from relay.chat.relations import Refusal, is_own, refusal
+from relay.chat.relations import Refusal, differs, is_own, refusal
 
 KEY, OTHER_KEY = b"k" * 16, b"o" * 16
 MINE, THEIRS = b"m" * 16, b"t" * 16
@@ -57,3 +57,12 @@ def test_nobody_erases_what_the_other_one_wrote() -> None:
     assert refusal(from_bob, redaction, Extra("bob"), ruled=True) is Refusal.NOT_ALLOWED
     assert refusal(entry("bob"), redaction, Extra(), ruled=True) is Refusal.NONE
     assert refusal(entry("bob"), redaction, Extra(), ruled=False) is Refusal.NOT_ALLOWED
+
+
+def test_a_message_that_was_erased_is_the_same_as_its_resend() -> None:
+    """Whoever sends it again has it acknowledged, and it does not come back under another id."""
+    same = offered(Kind.MESSAGE)._replace(body=b"x")
+    assert not differs(entry(), same)
+    assert differs(entry(), same._replace(body=b"y"))
+    assert not differs(entry()._replace(kind=Kind.ERASED, body=b""), same)
+    assert not differs(None, same)

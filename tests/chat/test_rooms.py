@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import get_args
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -9,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from relay.chat.rooms import events, requests, shown
 from relay.chat.rooms import state as states
-from relay.chat.rooms.decide import Context, decide, ended
+from relay.chat.rooms.decide import Context, check_redact, decide, ended
 from relay.chat.rooms.events import Kind, Role
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.chat.rooms.rights import Actor, Right, refusal, rights
@@ -148,6 +151,47 @@ def refused(
     return caught.value.reason
 
 
+NEEDS: list[tuple[requests.Change, Right]] = [
+    (requests.SetTopic("tea"), Right.TOPIC),
+    (requests.SetTitle("Tea"), Right.TOPIC),
+    (requests.SetKind(Kind.PRIVATE, listed=False), Right.MANAGE),
+    (requests.SetRole("eve", Role.MEMBER), Right.MANAGE),
+    (requests.Invite("eve"), Right.INVITE),
+    (requests.Kick("eve"), Right.MODERATE),
+    (requests.Ban("eve"), Right.MODERATE),
+    (requests.Unban("dan"), Right.MODERATE),
+    (requests.Mute("eve"), Right.MODERATE),
+    (requests.Unmute("eve"), Right.MODERATE),
+    (requests.Close(), Right.MANAGE),
+    (requests.Reopen(), Right.MANAGE),
+    (requests.SetKeep(1, 2, 3), Right.MANAGE),
+    (requests.Enter(), Right.ENTER),
+    (requests.Delete(), Right.MANAGE),
+]
+
+
+def test_each_request_needs_its_right() -> None:
+    """Whoever has not got it is refused, whatever else the request would come to."""
+    without = {requests.Create, requests.Leave, requests.Depart}
+    assert {type(one) for one, _ in NEEDS} | without == set(get_args(requests.Change))
+    for request, right in NEEDS:
+        subject = DAN if "dan" in request else EVE
+        for kind, actor in itertools.product(Kind, (ANN, BOB, CAT, DAN, EVE, GUEST, OPERATOR)):
+            for one in (room(kind), room(kind, closed=True)):
+                if right in rights(one, actor):
+                    continue
+                reason = refused(one, request, actor, subject)
+                assert reason in (Reason.NOT_ALLOWED, Reason.MEMBERS_ONLY, Reason.BANNED), request
+        decided(room(), request, OPERATOR if right is not Right.ENTER else EVE, subject=subject)
+
+
+def test_a_guest_creates_no_room_that_needs_an_owner() -> None:
+    for kind in (Kind.PRIVATE, Kind.ANNOUNCE):
+        assert refused(Room(), requests.Create(kind), GUEST, head=0) is Reason.NOT_ALLOWED
+    made = decided(Room(), requests.Create(Kind.PUBLIC), GUEST, head=0)
+    assert states.applied(Room(), made, "~bob", 1).people == {}
+
+
 def test_a_room_is_created_once() -> None:
     made = decided(Room(), requests.Create(Kind.PRIVATE, False), ANN, head=0)
     assert made == events.Created(Kind.PRIVATE, False, ANN.root)
@@ -284,6 +328,11 @@ def test_a_deleted_room_begins_anew() -> None:
     assert rights(new, EVE) == OWNER
     assert rights(new, ANN) == MEMBER
     assert new.floor == 10
+    for seq in (1, 10, 21):  # of the room before, or not there yet
+        with pytest.raises(Refused) as caught:
+            check_redact(new, EVE, requests.Redact(seq), 20)
+        assert caught.value.reason is Reason.NO_SUCH_ENTRY
+    check_redact(new, EVE, requests.Redact(11), 20)
 
 
 @pytest.mark.parametrize("number", [0, 14, 255])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,9 +17,12 @@ import pytest
 
 from relay.chat.accounts.chain import Pin
 from relay.client.key_files import KeyFiles
+from relay.errors import StartError
 from relay.server.key_files import create_key_file
+from relay.server.recovery import recover
 from relay.settings import Settings
 from relay.store.directory import DataDirectory
+from relay.store.errors import UsedElsewhere
 from tests.cli.test_serve import refused
 from tests.support.cluster import Relay, wait_until
 from tests.support.logs import BOB, append, die, message, open_partition
@@ -71,6 +75,7 @@ import os, sys
 from pathlib import Path
 from relay.server.supervisor.runtime_directory import prepare
 from relay.store.directory import DataDirectory
+from relay.store.errors import UsedElsewhere
 os.setgroups([int(group) for group in sys.argv[2:]])
 os.setgid(54321)
 os.setuid(54321)
@@ -261,6 +266,17 @@ def test_a_link_that_leads_back_to_itself(tmp_path: Path, name: str) -> None:
     assert path.is_symlink()
 
 
+@pytest.mark.parametrize("name", ["ctl.sock", "agent.0.sock", "bus"])
+def test_what_is_in_the_way_of_a_socket(tmp_path: Path, name: str) -> None:
+    with tempfile.TemporaryDirectory() as runtime:  # shorter than pytest's
+        path = Path(runtime, name)
+        path.touch() if name == "bus" else path.mkdir()
+        code, line = refused("--data", tmp_path / "data", "--runtime", runtime, *BIND)
+    assert code == 1
+    assert line.startswith(f"server.runtime {runtime}: " if name == "bus" else "server.runtime: ")
+    assert f"{path} is not a directory" in line or f"{path}: Is a directory" in line
+
+
 def test_a_partition_on_another_disk_by_a_link(tmp_path: Path) -> None:
     """SQLite keeps the WAL where the link leads to, and so must all that looks at the WAL."""
     elsewhere = tmp_path / "elsewhere"
@@ -282,6 +298,28 @@ def test_a_partition_on_another_disk_by_a_link(tmp_path: Path) -> None:
     partition = open_partition(tmp_path)
     assert append(partition, message(1, producer=BOB))[0].epoch != epoch
     partition.close()
+
+
+def test_a_copy_of_a_directory_with_such_a_link_is_not_a_second_writer(tmp_path: Path) -> None:
+    """``cp -a`` copies the link: both lead to one file."""
+    logs, elsewhere = DataDirectory(tmp_path / "data").path / "logs", tmp_path / "elsewhere"
+    partition = open_partition(logs)
+    append(partition, message(1))
+    partition.close()
+    (logs / "00.sqlite").rename(elsewhere)
+    (logs / "00.sqlite").symlink_to(elsewhere)
+    partition = open_partition(logs)
+    append(partition, message(2))
+    shutil.copytree(logs.parent, tmp_path / "copy", symlinks=True)
+    with pytest.raises(UsedElsewhere, match=r"00\.sqlite is a link to .*, which another"):
+        open_partition(tmp_path / "copy" / "logs")
+    with pytest.raises(StartError, match="which another relay uses"):
+        recover(DataDirectory(tmp_path / "copy"), "boot 1", "process", lambda: None)
+    append(partition, message(3))
+    partition.close()
+    copy = open_partition(tmp_path / "copy" / "logs")
+    assert append(copy, message(1, producer=BOB))[0].seq == 4
+    copy.close()
 
 
 WITHOUT = """

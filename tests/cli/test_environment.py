@@ -6,6 +6,7 @@ import fcntl
 import os
 import select
 import shlex
+import signal
 import socket
 import subprocess
 import sys
@@ -295,6 +296,20 @@ def test_an_output_that_takes_nothing(arguments: str, output: str, reason: str) 
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, f"relay: standard output: {reason}\n")
+
+
+@pytest.mark.parametrize("arguments", ["--help", "config init", "tail {address} {room} -n 1"])
+def test_a_reader_that_has_gone_away(relay: Relay, room: str, arguments: str) -> None:
+    """It ends of the signal, as programs do: in a pipeline, and for a shell with pipefail."""
+    assert run_relay("send", relay.address, room, "x").returncode == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    given = arguments.format(address=relay.address, room=room).split()
+    done = subprocess.run(
+        relay_command(*given), stdout=writing, stderr=subprocess.PIPE, timeout=120, check=False
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])

@@ -7,6 +7,7 @@ import re
 import shlex
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -65,6 +66,28 @@ def test_stopped_and_continued(relay: Relay, room: str, shell: Terminal, how: st
     shell.press("\x04")
     wait_until(lambda: "sh$ " in shell.text[before:], "the shell is back")
     assert "Traceback" not in shell.text
+
+
+def test_a_passphrase_stays_hidden(relay: Relay, shell: Terminal, tmp_path: Path) -> None:
+    """The shell, which has shown what is typed meanwhile, does not go on with that after ``fg``."""
+    key = str(tmp_path / "key")
+    command = relay_command(
+        "register", relay.address, "--name", "pip", "--key", key, "--passphrase"
+    )
+    shell.press(shlex.join(command) + "\r")
+    shell.shows("Passphrase for the new key:")
+    [child] = psutil.Process(shell.process.pid).children()
+    shell.press("\x1a")
+    wait_until(lambda: is_stopped(child.pid), "it stops")
+    shell.press("echo in-the-$((1 + 1))nd-shell\r")
+    shell.shows("in-the-2nd-shell")
+    shell.press("fg\r")
+    shell.shows("what you type is not shown")
+    shell.press("hush-hush\r")
+    shell.shows("Repeat for confirmation:")
+    shell.press("hush-hush\r")
+    shell.shows("registered as pip")
+    assert "hush-hush" not in shell.text
 
 
 def test_twice(relay: Relay, room: str, shell: Terminal) -> None:

@@ -4,6 +4,10 @@ Memory and descriptors of each process that lives all the time are compared: of 
 the second quarter of its samples with that of the last, of descriptors the lowest tenth. Killed are
 worker 1 and the control process, so supervisor, key agent and worker 0 show their whole life.
 
+Memory is all that is anonymous (RssAnon), whether others share its pages or not. What a process has
+for itself alone (USS) would tell of a supervisor how long ago its last children were forked: until
+one of them or the supervisor writes to a page, both have it.
+
 Connections of the swarm's clients that are open at both ends are not counted: each kill of worker 1
 hands all to worker 0, which gives them back one a second, so that their number there says when the
 kills were, and nothing of a leak. The prober's connections are open at the server until it gets to
@@ -62,7 +66,7 @@ CHAOS: Final = {
 class Samples:
     """Of one process."""
 
-    uss_kib: list[float] = field(default_factory=list)
+    memory_kib: list[float] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
 
     def growth(self, values: list[float], of: Callable[[list[float]], float]) -> float:
@@ -74,8 +78,8 @@ class Samples:
 
     @property
     def memory_growth_kib(self) -> float:
-        """Of memory that is the process's alone."""
-        return self.growth(self.uss_kib, statistics.median)
+        """Of anonymous memory."""
+        return self.growth(self.memory_kib, statistics.median)
 
     @property
     def descriptor_growth(self) -> float:
@@ -85,6 +89,11 @@ class Samples:
 
 def _lowest_tenth(values: list[float]) -> float:
     return sorted(values)[len(values) // 10]
+
+
+def _anonymous_kib(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")
+    return float(status.partition("RssAnon:")[2].split()[0])
 
 
 def _descriptors(process: psutil.Process) -> int:
@@ -105,11 +114,11 @@ async def _sample(server: Server, samples: dict[str, Samples]) -> None:
             for pid in pids[:1]:
                 try:
                     process = psutil.Process(pid)
-                    memory = process.memory_full_info().uss / 1024
+                    memory = _anonymous_kib(pid)
                     descriptors = _descriptors(process)
-                except psutil.NoSuchProcess:
+                except (psutil.NoSuchProcess, OSError, IndexError):  # it has ended
                     continue
-                samples[title].uss_kib.append(memory)
+                samples[title].memory_kib.append(memory)
                 samples[title].descriptors.append(descriptors)
         await asyncio.sleep(SAMPLE_S)
 
@@ -143,11 +152,11 @@ async def soak(directory: Path, seconds: float, rate: float, seed: int) -> int:
             wrong.append(f"{count} {name}")
     print(f"{seconds:.0f} s, {sum(done.values())} times chaos: {dict(done)}")
     print(f"p50 {window.percentile(0.5):.0f} ms, p99 {window.percentile(0.99):.0f} ms\n")
-    print("| process | memory of its own, MiB | growth, KiB | descriptors | growth |")
+    print("| process | memory, MiB | growth, KiB | descriptors | growth |")
     print("|---|---:|---:|---:|---:|")
     for title, one in samples.items():
         print(
-            f"| {title} | {statistics.median(one.uss_kib) / 1024:.1f} | "
+            f"| {title} | {statistics.median(one.memory_kib) / 1024:.1f} | "
             f"{one.memory_growth_kib:+.0f} | {statistics.median(one.descriptors):.0f} | "
             f"{one.descriptor_growth:+.0f} |"
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import grp
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StartError
+from relay.file_access import open_to_others
 from relay.server.key_files import KEY_FILE_BYTES_MAX, create_key_file, read_key_file
 from relay.server.lineage_file import read_lineage, write_lineage
 
@@ -138,6 +140,22 @@ def test_a_group_of_which_we_are_the_only_member(
         assert (ended.stdout == "secret\n") is fits, ended.stdout
         if not fits:
             assert ended.stdout.startswith(f"key file {path} ")
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "fits"),
+    [("me", [], True), ("me", ["me"], True), ("me", ["me", "eve"], False), ("staff", [], False)],
+)
+def test_the_group_that_a_system_makes_for_each_user(
+    monkeypatch: pytest.MonkeyPatch, name: str, members: list[str], fits: bool
+) -> None:
+    """It is the user's alone as long as nobody else was put into it."""
+    user = pwd.struct_passwd(("me", "x", os.geteuid(), FS_GROUP, "", "/", "/bin/sh"))
+    monkeypatch.setattr(os, "getegid", lambda: FS_GROUP)
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: user)
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((name, "x", gid, members)))
+    values = (stat.S_IFREG | 0o640, 1, 1, 1, os.geteuid(), FS_GROUP, 1, 0, 0, 0)
+    assert open_to_others(os.stat_result(values)) is not fits
 
 
 @pytest.mark.parametrize("error", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK])

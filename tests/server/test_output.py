@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import pty
 import select
 import socket
+import subprocess
+import sys
 import tty
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -15,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from relay.server.output import Output
+from tests.support.refused_calls import CAN_BE_REFUSED, refusing
 
 LINE = b"x" * 99 + b"\n"
 F_SETPIPE_SZ = 1031
@@ -108,6 +112,23 @@ def test_a_line_of_which_a_part_went_is_finished_first() -> None:
     output.close()
     os.close(reader)
     os.close(writer)
+
+
+@CAN_BE_REFUSED
+@pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
+def test_a_kernel_that_refuses_to_write_without_waiting(error: int) -> None:
+    """As the filter of a container does with calls that it does not know."""
+    ours, theirs = socket.socketpair()
+    program = (
+        f"{refusing(error, 'pwritev2')}from relay.server.output import Output\n"
+        "output = Output(1)\n"
+        "assert output.write(b'one\\n')\n"
+        "while output.write(bytes(4096)):\n"
+        "    pass\n"
+    )
+    with ours, theirs:
+        subprocess.run([sys.executable, "-c", program], stdout=theirs.fileno(), check=True)
+        assert ours.recv(4) == b"one\n"
 
 
 @pytest.mark.parametrize("make", [pipe, stream, terminal])

@@ -12,13 +12,16 @@ from pathlib import Path
 import apsw
 import pytest
 
+from relay.chat.partition import PARTITIONS, partition_of
 from relay.store.checkpoint import copy_pages, finish
 from relay.store.directory import DataDirectory
-from relay.store.errors import StoreCorrupt
+from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.integrity import CheckUnfinished, damage
-from relay.store.lock import read_refusal
+from relay.store.lock import PartitionLock, read_refusal
+from relay.store.made import note_made
 from relay.store.reader import SqliteReader
 from relay.store.recovery import recover
+from relay.store.salvage import SalvagedLog, salvage
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import (
@@ -76,7 +79,7 @@ def contents(path: Path) -> dict[str, bytes]:
 def assert_refused(path: Path, match: str) -> None:
     before = contents(path)
     with pytest.raises(StoreCorrupt, match=rf"{match}.*restore all of .*/00\.\* from one backup"):
-        open_partition(path)
+        open_partition(path, at_start=True)
     before.setdefault(LOCK, b"")
     assert contents(path) == before
 
@@ -227,6 +230,65 @@ def test_an_empty_file_after_a_clean_stop(data: Path) -> None:
     assert_refused(data, "is empty, though its lock file knows it")
 
 
+@pytest.mark.parametrize("taken", [(MAIN,), (MAIN, LOCK)], ids=["alone", "with its lock"])
+def test_what_is_taken_away_while_a_relay_runs_is_waited_for(
+    tmp_path: Path, taken: tuple[str, ...]
+) -> None:
+    """Nothing is made in its place by whoever opens it first: it can be put back."""
+    directory = DataDirectory(tmp_path)
+    logs = directory.partition_path(0).parent
+    note_made(logs)
+    partition = open_partition(logs)
+    fill(partition, 1, 4)
+    partition.close()
+    for index in range(1, PARTITIONS):
+        shutil.copy(logs / LOCK, directory.lock_path(index))
+    note_made(logs)
+    for name in taken:
+        (logs / name).rename(tmp_path / name)
+    reader = SqliteReader(logs / MAIN)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable, match="is missing, though it was in use"):
+            open_partition(logs)
+        with pytest.raises(StoreUnavailable, match="is missing, though it was in use"):
+            reader.head("lobby")
+    for name in taken:
+        (tmp_path / name).rename(logs / name)
+    partition = open_partition(logs)
+    assert partition.head("lobby").seq == reader.head("lobby").seq == 4
+    partition.close()
+    reader.close()
+
+
+def test_what_was_taken_away_from_a_relay_that_was_stopped_begins_anew(tmp_path: Path) -> None:
+    directory = DataDirectory(tmp_path)
+    logs = directory.partition_path(0).parent
+    for index in range(PARTITIONS):
+        directory.lock_path(index).touch()
+    (logs / "made").touch()
+    directory.begin_anew()
+    (logs / LOCK).unlink()
+    with pytest.raises(StoreUnavailable):
+        open_partition(logs)
+    (logs / LOCK).unlink()
+    directory.begin_anew()
+    open_partition(logs).close()
+
+
+def test_a_file_that_is_opened_again_is_not_made_anew(data: Path) -> None:
+    partition = open_partition(data)
+    fill(partition, 1, 4)
+    partition._drop()  # as after an error
+    for name in (MAIN, WAL):
+        (data / name).rename(data / f"{name}.aside")
+    with pytest.raises(StoreUnavailable, match="is missing, though it was in use"):
+        append(partition, message(9))
+    for name in (MAIN, WAL):
+        (data / f"{name}.aside").rename(data / name)
+    assert append(partition, message(3))[0].seq == 5
+    partition.close()
+
+
 def cut(wal: Path) -> None:
     wal.write_bytes(wal.read_bytes()[: 32 + 4 * (24 + 4096)])
 
@@ -259,6 +321,27 @@ def test_a_wal_that_lost_its_end_begins_new_epochs(
     assert reopened(data) is False
 
 
+def test_a_wal_that_is_damaged_before_its_end_is_refused(data: Path) -> None:
+    """SQLite reads it up to there, as if nobody had ever written what follows."""
+    partition = open_partition(data)
+    fill(partition, 1, 40)
+    die(partition)
+    wal = bytearray((data / WAL).read_bytes())
+    wal[len(wal) // 2] ^= 1
+    (data / WAL).write_bytes(wal)
+    with pytest.raises(StoreCorrupt) as refused:
+        open_partition(data)
+    with PartitionLock(data / LOCK) as lock:  # as a worker does, who has made the index anew
+        lock.refuse(str(refused.value))
+    with pytest.raises(StoreCorrupt, match="its WAL is damaged behind frame "):
+        open_partition(data, at_start=True)
+    found = salvage(
+        data / MAIN, data / "new", partition=partition_of("lobby"), unpack=unpack_entry,
+        with_wal=True, aside=lambda _: None,
+    )  # fmt: skip
+    assert found == [SalvagedLog("lobby", 40, 0)]
+
+
 # --- whole --------------------------------------------------------------------------------------
 @pytest.mark.parametrize("end", ["closed", "killed"])
 def test_a_copy_of_a_stopped_directory_begins_new_epochs_and_a_moved_one_does_not(
@@ -277,6 +360,17 @@ def test_a_copy_of_a_stopped_directory_begins_new_epochs_and_a_moved_one_does_no
     assert reopened(tmp_path / "moved") is True
     assert reopened(tmp_path / "other machine") is False
     assert reopened(tmp_path / "other machine") is True
+
+
+def test_a_hard_link_is_told_of(data: Path, copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """``cp -l`` makes no copy."""
+    partition = open_partition(data)
+    fill(partition, 1, 3)
+    partition.close()
+    assert "partition_has_other_names" not in caplog.text
+    os.link(data / MAIN, copy / MAIN)
+    assert reopened(data) is False, "who knows what was done by the other name"
+    assert "partition_has_other_names" in caplog.text
 
 
 @pytest.mark.parametrize("how", ["backup", "VACUUM INTO"])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import apsw
 import pytest
@@ -11,10 +14,13 @@ from relay.chat.entries import Extra, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events
 from relay.server.worker.home.room_rules import RoomRules
+from relay.store.carving import PAGE_BYTES, ROW_BYTES_MAX, carved
+from relay.store.checkpoint import copy_pages
+from relay.store.contents import checked_logs
 from relay.store.integrity import damage
 from relay.store.salvage import SalvagedLog, salvage
 from relay.wire.packing import unpack_entry
-from tests.support.logs import NOW_MS, append, message, open_partition
+from tests.support.logs import ALICE, BOB, NOW_MS, append, die, message, open_partition
 
 TOPIC = message(2, events.pack(events.TopicSet("tea")))._replace(
     kind=int(Kind.SYSTEM), content_type=events.CONTENT_TYPE
@@ -73,3 +79,96 @@ def test_a_damaged_state_is_found_and_made_anew(tmp_path: Path) -> None:
     made = apsw.Connection(str(new))
     assert made.execute(states).fetchall() == before
     made.close()
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        "chain=chain + 1000", "chain=-chain", "chain=0, jump=99", "jump=-1", "packed='text'",
+        "packed=2.5", "time_ms='noon'",
+    ],
+)  # fmt: skip
+def test_what_is_made_passes_the_check(tmp_path: Path, damaged: str) -> None:
+    """Whatever a row says of earlier ones, and whatever is in the place of what it should have."""
+    partition = open_partition(tmp_path)
+    append(partition, *(message(n, producer=who) for n in range(1, 9) for who in (ALICE, BOB)))
+    partition.close()
+    path, new = tmp_path / "00.sqlite", tmp_path / "new.sqlite"
+    connection = apsw.Connection(str(path))
+    connection.execute(f"UPDATE entry SET {damaged} WHERE id & 0xff = 7")  # noqa: S608
+    connection.close()
+    number = partition_of("lobby")
+    [found] = salvage(
+        path, new, partition=number, unpack=unpack_entry, with_wal=True, aside=lambda _: None
+    )
+    assert found.kept + found.aside == 16 - ("chain" not in damaged and "jump" not in damaged)
+    [log] = checked_logs(new, unpack=unpack_entry, partition=number)
+    assert log.entries == found.kept >= 6
+
+
+def pages_of_type(data: bytes, kind: int) -> list[int]:
+    """The places of the pages of a kind, without the first one."""
+    return [at for at in range(PAGE_BYTES, len(data), PAGE_BYTES) if data[at] == kind]
+
+
+def overwritten(data: bytes, *places: int) -> bytes:
+    for at in places:
+        data = data[:at] + b"\xa5" * PAGE_BYTES + data[at + PAGE_BYTES :]
+    return data
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "first page": lambda data: overwritten(data, 0),
+    "pages above rows": lambda data: overwritten(data, *pages_of_type(data, 0x05)),
+    "indexes": lambda data: overwritten(
+        data, *pages_of_type(data, 0x02), *pages_of_type(data, 0x0A)
+    ),
+    "all of these": lambda data: overwritten(
+        data, 0, *(at for kind in (0x02, 0x05, 0x0A) for at in pages_of_type(data, kind))
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize("copied", [True, False], ids=["copied", "in the WAL"])
+def test_only_what_was_in_a_damaged_page_is_lost(tmp_path: Path, how: str, copied: bool) -> None:
+    """Pages that hold rows say so themselves, wherever they are, and however long the rows."""
+    partition = open_partition(tmp_path)
+    bodies = [b"%d " % number + b"x" * (number % 11 * 900) for number in range(1, 121)]
+    append(partition, *(message(n, body) for n, body in enumerate(bodies, 1)))
+    path, new = tmp_path / "00.sqlite", tmp_path / "new.sqlite"
+    copy_pages(path)
+    if copied:
+        partition.close()
+    else:
+        append(partition, message(len(bodies) + 1, b"y" * 9000))
+        bodies.append(b"y" * 9000)
+        die(partition)
+    before = path.read_bytes()
+    damaged = DAMAGE[how](before)
+    assert damaged != before
+    path.write_bytes(damaged)
+    lost: list[bytes] = []
+    found = salvage(
+        path, new, partition=partition_of("lobby"), unpack=unpack_entry, with_wal=True,
+        aside=lost.append,
+    )  # fmt: skip
+    assert found == [SalvagedLog("lobby", len(bodies), 0)]
+    assert not lost
+    assert sorted(one.name for one in tmp_path.glob("new*")) == ["new.sqlite"]
+    made = apsw.Connection(str(new))
+    rows: list[Any] = made.execute("SELECT packed FROM entry ORDER BY id").fetchall()
+    assert [unpack_entry(packed).body for (packed,) in rows] == bodies
+    made.close()
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_pages_of_nonsense_are_passed_over(tmp_path: Path, seed: int) -> None:
+    """Nothing is found where nothing is, and no pointer leads round in a circle."""
+    chance = Random(seed)
+    pages = [bytearray(chance.randbytes(PAGE_BYTES)) for _ in range(20)]
+    for page in pages:
+        page[0], page[3:5] = 0x0D, b"\x01\x00"
+    path = tmp_path / "00.sqlite"
+    path.write_bytes(b"".join(pages))
+    assert all(len(packed) <= ROW_BYTES_MAX for *_, packed in carved(path, with_wal=False))

@@ -595,6 +595,30 @@ def test_what_retention_removed_is_answered_without_a_seq(partition: SqliteParti
     partition.close()
 
 
+# --- what is remembered ---------------------------------------------------------------------------
+def test_the_next_end_of_a_state_is_remembered(tmp_path: Path) -> None:
+    """Once a second somebody asks what is over: mostly nothing, and nothing is read for that."""
+    partition = open_partition(tmp_path)
+    append(partition, message(1))
+    opened = partition._opened
+    assert opened is not None
+    assert partition.due(10) == []
+    reads = opened.committed.reads
+    assert partition.due(1000) == []
+    changes = Changes({}, {})
+    changes.states[1] = 1, 1, 1, 2000, b""
+    opened.connection.execute("INSERT INTO state VALUES (?, ?, ?, ?, ?)", changes.states[1])
+    opened.committed.apply(changes)
+    assert partition.due(1999) == []
+    assert opened.committed.reads == reads
+    assert partition.due(2000) == ["lobby"]
+    assert partition.due(2001) == ["lobby"], "until something is done about it"
+    opened.connection.execute("UPDATE state SET due_ms=3000")
+    assert partition.due(2999) == []
+    assert partition.due(3000) == ["lobby"]
+    partition.close()
+
+
 # --- what an operator reads -----------------------------------------------------------------------
 def test_the_sqlite_in_use_is_new_enough() -> None:
     check_sqlite()

@@ -223,7 +223,7 @@ def observe(planting: Planting) -> None:
 
     def observed(self: WorkerStatus) -> None:
         beat(self)
-        counted = {name: self._counters[name, ""][1]() for name in OBSERVED} | _struck
+        counted = {name: self.counters[name]() for name in OBSERVED} | _struck
         new = path.with_suffix(".new")
         new.write_text(json.dumps(counted))
         new.replace(path)  # whole, whenever this worker is killed

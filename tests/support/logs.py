@@ -11,7 +11,7 @@ from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, Page, Partition, Stored
 from relay.store.opened import Write
-from relay.store.sqlite import SqlitePartition
+from relay.store.sqlite import CHECK_LIMIT_S, SqlitePartition
 from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import pack_entry, unpack_entry
 
@@ -27,8 +27,9 @@ def open_partition(
     boot_id: str = "boot 1",
     durability: Durability = "process",
     write: Write = apply.write,
+    at_start: bool = False,
 ) -> SqlitePartition:
-    """Open the partition of a directory, as a worker does."""
+    """Open the partition of a directory, as a worker does, or what comes before all workers."""
     return SqlitePartition(
         directory / "00.sqlite",
         directory / "00.lock",
@@ -37,6 +38,7 @@ def open_partition(
         pack=pack_entry,
         unpack_entry=unpack_entry,
         write=write,
+        check_limit_s=None if at_start else CHECK_LIMIT_S,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -214,6 +215,16 @@ def test_it_is_found_by_its_data_wherever_its_sockets_are(tmp_path: Path, short_
             CommandError, match=rf"runs \(process {relay.pid}\), but nobody answers"
         ):
             Server(tmp_path / "none", data).ask("status")
+        copy = tmp_path / "copy"
+        copy.mkdir(0o700)
+        for name in ("format", "lock", "runtime"):  # all others come and go meanwhile
+            shutil.copy2(data / name, copy / name, follow_symlinks=False)
+        ended = run_relay("ctl", "--data", copy, "drain")
+        assert (ended.returncode, ended.stderr.partition(";")[0]) == (
+            1, f"relay: no relay runs with the data directory {copy}",
+        )  # fmt: skip
+        (data / "lock").unlink()  # it is found all the same
+        assert f"pid {relay.pid}" in run_relay("ctl", "--data", data, "status").stdout
     assert not (data / "runtime").is_symlink()
     with Relay(data) as relay:
         assert f"pid {relay.pid}" in run_relay("ctl", "--data", data, "status").stdout

@@ -154,9 +154,11 @@ def test_export_and_import(whole: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     with Relay(other) as relay, BlockingClient(relay.address, name="bob") as bob:
         bob.send("kitchen", "first")
+        bob.send("@bob", "a note to nobody else")
         assert "in use" in ran("import", exported, "--data", other, code=1).stderr
         while_it_runs = ran("export", "--data", other).stdout
-        assert json.loads(while_it_runs)["body"] == "first"
+        assert json.loads(while_it_runs)["body"] == "first", "and no direct message"
+        assert ran("export", "--room", "@bob", "--data", other, code=2).stdout == ""
     assert ran("import", exported, "--data", other).stdout == f"{MESSAGES + 1} messages stored\n"
     again = ran("import", "-", "--data", other, text=exported.read_text()).stdout
     assert again == f"0 messages stored; {MESSAGES + 1} were there\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -9,9 +10,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
 from relay import BlockingClient
+from relay.cli.main import relay as program
 from tests.support.cluster import COMMAND_S, ROOT, Relay, run_relay, wait_until
 from tests.support.versions import Versions
 from tests.support.watching import Watcher
@@ -39,8 +42,7 @@ EXAMPLES = ("relay: ", "scrape_configs:", "  - job_name", "    static_configs", 
 
 def commands(heading: str) -> list[str]:
     """The lines of code below a heading, up to the next one, without comments."""
-    [text] = re.findall(rf"\n##+ {re.escape(heading)}\n(.*?)(?=\n##+ |\Z)", PAGE, re.DOTALL)
-    found = [line[4:] for line in text.splitlines() if line.startswith("    ")]
+    found = [line[4:] for line in section(heading).splitlines() if line.startswith("    ")]
     lines = [line.partition("  #")[0].rstrip() for line in found if not line.startswith(EXAMPLES)]
     return [line for line in lines if line]
 
@@ -52,6 +54,48 @@ def test_every_command_is_run_by_a_test() -> None:
     for heading in (*ON_A_RELAY, *OTHERWISE):
         for line in commands(heading):
             assert line.startswith(tuple(f"{one} " for one in PROGRAMS)), line
+
+
+OTHERS_RUN = {"drain", "restart", "upgrade", "workers"}
+"""Of the table of ``relay ctl``: the blocks of code have them."""
+OWN_WORDS = {
+    "ACTION NAME": "show alice", "ACTION ROOM ...": "show lobby", "--name NAME": "--name carol",
+    "BACKUP": "/backups/by-ctl", "LEVEL": "info",
+}  # fmt: skip
+
+
+def section(heading: str) -> str:
+    """The text below a heading, up to the next one."""
+    [text] = re.findall(rf"\n##+ {re.escape(heading)}\n(.*?)(?=\n##+ |\Z)", PAGE, re.DOTALL)
+    return str(text)
+
+
+def of_the_table(taken: str) -> list[str]:
+    """The commands of the table of ``relay ctl``; ``taken``: the id of a connection."""
+    rows = re.findall(r"^\| `relay (ctl .*?)` \|", section("Steering it"), re.MULTILINE)
+    found = [f"ctl {one.removeprefix('ctl ')}" for row in rows for one in row.split("`, `")]
+    for word, own in {**OWN_WORDS, "ID": taken}.items():
+        found = [re.sub(rf" {re.escape(word)}$", f" {own}", one) for one in found]
+    return [
+        f"relay {one} --data /var/lib/relay" for one in found if one.split()[1] not in OTHERS_RUN
+    ]
+
+
+def test_what_the_text_names_exists() -> None:
+    """Each command, and each of its options, that is named outside of a block of code."""
+    text = "\n".join(line for line in PAGE.splitlines() if not line.startswith("    "))
+    named = re.findall(r"`(relay [a-z-].*?)`", text)
+    assert len(named) > 50
+    for line in named:
+        command: click.Command = program
+        for word in line.split()[1:]:
+            if word.startswith("--"):
+                known = {option for one in command.params for option in one.opts}
+                assert word in known, line
+            elif isinstance(command, click.Group) and re.fullmatch(r"[a-z-]+", word):
+                found = command.get_command(click.Context(command), word)
+                assert found is not None, line
+                command = found
 
 
 class Operator:
@@ -147,6 +191,22 @@ def test_on_a_relay_that_runs(operator: Operator, relay: Relay, heading: str) ->
             relay.stop()
             relay.start()
         assert carol.send("lobby", "and on it goes").seq > 1
+
+
+def test_the_table_of_ctl(operator: Operator, relay: Relay) -> None:
+    """Its other commands, as they are written."""
+    with (
+        BlockingClient(relay.address, name="alice") as alice,
+        BlockingClient(relay.address, name="carol") as carol,
+    ):
+        carol.send("lobby", "kept")
+        alice.join("lobby")
+        listed = operator.run("relay ctl connections --name alice --json --data /var/lib/relay")
+        [connection] = json.loads(listed)["items"]
+        lines = of_the_table(connection["id"])
+        assert len(lines) == 15, lines
+        for line in lines:
+            operator.run(line)
 
 
 def test_start(operator: Operator) -> None:

@@ -183,8 +183,14 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
         agent = relay.agent()
         assert agent is not None
         os.kill(agent, 9)
-        wait_until(lambda: relay.agent() not in (None, agent), "another key agent")
+        wait_until(lambda: len(relay.events("agent_ready")) >= 2, "another key agent")
         sent = run_relay("send", relay.address, "lobby", "by the next agent")
+        assert sent.returncode == 0, sent.stderr
+        # Its socket is in a directory of the relay's user: it cannot make it again itself.
+        next((data / "run").glob("agent.*.sock")).unlink()
+        wait_until(lambda: len(relay.events("agent_ready")) >= 3, "one with a socket")
+        relay.kill_worker()
+        sent = run_relay("send", relay.address, "lobby", "by a worker that had to find it")
         assert sent.returncode == 0, sent.stderr
         assert relay.stop() == 0
     owners = {path.name: path.stat().st_uid for path in data.iterdir()}
@@ -213,6 +219,24 @@ def test_a_user_of_roots_group_is_as_good_as_root(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(pwd, "getpwnam", lambda name: entry)
     with pytest.raises(UsageError, match="of root's group"):
         privileges.resolve("ops", SAME_USER)
+
+
+WITHOUT = """
+import ctypes
+for capability in {numbers}:
+    assert ctypes.CDLL(None).prctl(24, capability, 0, 0, 0) == 0  # PR_CAPBSET_DROP
+"""
+
+
+@ROOT_ONLY
+@pytest.mark.parametrize(
+    ("numbers", "names"), [([5], "CAP_KILL"), ([6, 7], "CAP_SETGID, CAP_SETUID")]
+)
+def test_a_root_that_may_not_do_what_is_needed(home: Path, numbers: list[int], names: str) -> None:
+    """It would find out when a worker hangs, which it could not end."""
+    launcher = WITHOUT.format(numbers=numbers)
+    with pytest.raises(RelayNotStarted, match=f"this root has no {names}: grant it"):
+        server(home / "data", {"server.user": RELAY}, launcher=launcher).__enter__()
 
 
 @ROOT_ONLY

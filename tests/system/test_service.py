@@ -251,6 +251,29 @@ def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+def test_the_name_of_a_listening_socket_is_removed(tmp_path: Path) -> None:
+    """As cleaners do: it is listened on there again, by workers that take the others' places."""
+    path = tmp_path / "relay.sock"
+    with (
+        Relay(tmp_path / "data", "--bind", f"unix:{path}", workers=2) as relay,
+        BlockingClient(relay.address, name="alice") as alice,
+    ):
+        before = set(relay.worker_pids())
+        path.unlink()
+        wait_until(path.exists, "the socket to be there again")
+        proxy = ProxyServer(path, b"")
+        try:
+            url = f"{relay.address.partition('@')[0]}@127.0.0.1:{proxy.port}"
+            with BlockingClient(url, name="bob") as bob:
+                assert bob.send("lobby", "hello").seq == 2
+            assert alice.send("lobby", "as ever").seq == 3
+        finally:
+            proxy.close()
+        wait_until(lambda: not before & set(relay.worker_pids()), "all workers to have it")
+        assert relay.stop() == 0
+    assert not path.exists()
+
+
 @pytest.fixture(scope="module")
 def behind_a_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, Path]]:
     """A relay that proxies reach on a Unix-domain socket, and its path."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from tests.support.cluster import (
     wait_until,
 )
 from tests.support.namespaces import NAMESPACES
+from tests.support.refused_calls import CAN_BE_REFUSED, NOT_NEEDED, refusing
 from tests.system.test_environment import limit, refuse
 
 AS_NOBODY = """
@@ -36,6 +38,12 @@ NO_HOME = (
 READ_ONLY_TMP = """
 import os, sys
 steps = 'mount --bind /tmp /tmp && mount --bind {0} {0} && mount -o remount,bind,ro /tmp'
+os.execvp('unshare', ['unshare', '-m', 'sh', '-c', steps + ' && exec "$@"', 'sh', *sys.argv[1:]])
+"""
+BARE = """
+import os, sys
+steps = 'mount -t tmpfs none /sys && mount -t tmpfs none /dev && mknod -m 666 /dev/null c 1 3'
+steps += ' && mount -t tmpfs none /proc && ! ls /proc/* /dev/shm /dev/urandom 2>/dev/null'
 os.execvp('unshare', ['unshare', '-m', 'sh', '-c', steps + ' && exec "$@"', 'sh', *sys.argv[1:]])
 """
 AS_PROCESS_1 = """
@@ -68,8 +76,10 @@ def goes_on(relay: Relay) -> None:
         pytest.param(NO_HOME + AS_NOBODY, "data", marks=NAMESPACES),
         # Its sockets would be in the temporary directory: they go to the next one that there is.
         pytest.param(NO_HOME + READ_ONLY_TMP, "long" * 25, marks=NAMESPACES),
+        # Neither /proc nor /sys, and of /dev the null device alone.
+        pytest.param(NO_HOME + BARE, "data", marks=NAMESPACES),
     ],
-    ids=["no home", "no passwd entry", "read-only tmp"],
+    ids=["no home", "no passwd entry", "read-only tmp", "bare"],
 )
 def test_it_serves_as_anywhere(tmp_path: Path, launcher: str, name: str) -> None:
     launcher = launcher.replace("{0}", str(tmp_path))
@@ -196,7 +206,31 @@ def test_a_machine_without_ipv6() -> None:
     assert "this machine has no" in ended.stdout
 
 
+@CAN_BE_REFUSED
+def test_system_calls_that_a_container_refuses(tmp_path: Path) -> None:
+    """Those for which there is another way: it serves, and goes on over an upgrade.
+
+    EPERM, which is not what a kernel says that has no such call.
+    """
+    launcher = refusing(errno.EPERM, *NOT_NEEDED)
+    with Relay(tmp_path / "data", workers=2, launcher=launcher) as relay:
+        goes_on(relay)
+        with BlockingClient(relay.address, name="bob") as bob:
+            os.kill(relay.pid, signal.SIGUSR2)
+            wait_until(lambda: relay.events("upgraded"), "the upgrade")
+            assert bob.send("lobby", "after it").seq == 4
+        assert relay.stop() == 0
+
+
 def test_64_descriptors(tmp_path: Path) -> None:
     line = refuse(limit(64), "--data", tmp_path / "data", "--workers", "2", "--control", "off")
     assert "relay: the limit on open files is 64: a worker needs 3" in line
     assert "raise it (ulimit -Hn, LimitNOFILE)" in line
+
+
+def test_files_of_200_kb(tmp_path: Path) -> None:
+    """The limit on files is one on shared memory as well."""
+    small = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
+    line = refuse(small, "--data", tmp_path / "data", "--control", "off")
+    assert "relay: shared memory of " in line
+    assert "File too large: raise the limit on the size of files (ulimit -f" in line

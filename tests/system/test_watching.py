@@ -140,7 +140,16 @@ def test_on_a_unix_socket(tmp_path: Path) -> None:
         relay.kill()
         relay.start()  # what is left of a killed one is no obstacle
         assert Watcher(relay).ask("/readyz")[0] == 200
-    assert not path.exists()
+        path.unlink()
+        wait_until(lambda: relay.events("listener_replaced") and path.exists(), "another one")
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert Watcher(relay).ask("/readyz")[0] == 200
+        other = tmp_path / "other file"
+        other.write_text("somebody else's")
+        other.rename(path)
+        wait_until(lambda: relay.events("listener_failed"), "that it cannot be had")
+        assert relay.stop() == 0
+    assert path.read_text() == "somebody else's"
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:

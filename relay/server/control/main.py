@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from relay.chat.partition import PARTITIONS
+from relay.errors import RelayError
 from relay.local_sockets import NamedListener
 from relay.server import gate, logs
 from relay.server.context import CTL_SOCKET, report
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from relay.server.control.http_server import HttpServer
 
 HEARTBEAT_S: Final = 0.2
+BOOT_FAILED: Final = 1
 log = logging.getLogger("relay.control")
 
 
@@ -32,8 +34,16 @@ def control_main(context: ControlContext) -> int:
     """Run the control process until it is asked to stop. Returns its exit code."""
     gc.collect()
     gc.freeze()
-    asyncio.run(_Control(context).run())
+    try:
+        asyncio.run(_Control(context).run())
+    except CtlSocketFailed as error:
+        report(context.ready_fd, f"E {error}")
+        return BOOT_FAILED
     return 0
+
+
+class CtlSocketFailed(RelayError):
+    """There is no socket for ``relay ctl``."""
 
 
 class _Control:
@@ -63,7 +73,11 @@ class _Control:
         servers: list[asyncio.Server] = []
         if not await gate.passed(context.gate_fd, context.ready_fd, stop):
             return
-        await self._open_ctl()
+        try:
+            await self._open_ctl()
+        except OSError as error:
+            reason = error.strerror or error
+            raise CtlSocketFailed(f"server.runtime: {self._listener.path}: {reason}") from None
         if context.listener is not None:
             servers.append(await asyncio.start_server(self._http, sock=context.listener))
         row = context.scoreboard.row(0)

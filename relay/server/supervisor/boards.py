@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 
+from relay.errors import StartError
+from relay.server.anonymous_file import anonymous_file
 from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Scoreboard
 from relay.server.supervisor.handover import ROLLING_FORMAT
@@ -55,8 +57,15 @@ class Boards(dict[str, Scoreboard]):
                 return board
             os.close(fd)
             takeover.differ = ["workers"]
-        self.owners_fd = os.memfd_create("relay-scoreboard", os.MFD_CLOEXEC)
-        os.ftruncate(self.owners_fd, Scoreboard.bytes_of(rows, metrics))
+        size = Scoreboard.bytes_of(rows, metrics)
+        try:
+            self.owners_fd = anonymous_file("relay-scoreboard")
+            os.ftruncate(self.owners_fd, size)
+        except OSError as error:
+            raise StartError(
+                f"shared memory of {size} bytes cannot be made: {error.strerror}: raise the limit "
+                "on the size of files (ulimit -f, LimitFSIZE) or on open files"
+            ) from error
         return Scoreboard(rows, metrics, self.owners_fd)
 
     def close_in_child(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from relay.errors import StartError
 from relay.listen_address import AUTO, OFF, parse_listen_address
+from relay.local_sockets import close_to_others
 
 BACKLOG: Final = 4096
 """Connections that wait while workers are restarted. The kernel lowers it to net.core.somaxconn."""
@@ -35,7 +36,7 @@ def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
     try:
         for text in binds:
             address = parse_listen_address(text, unix=True)
-            sockets.append(_bind(*address) if isinstance(address, tuple) else _bind_unix(address))
+            sockets.append(_bind(*address) if isinstance(address, tuple) else bind_unix(address))
     except StartError as error:
         twice = next((bound for bound in sockets if _includes(bound, address)), None)
         where = "" if twice is None else format_bound(twice)
@@ -67,7 +68,7 @@ def bind_control(text: str) -> socket.socket | None:
             return sock
     address = parse_listen_address(text, unix=True, words=True)
     try:
-        return _bind(*address) if isinstance(address, tuple) else _bind_unix(address)
+        return _bind(*address) if isinstance(address, tuple) else bind_unix(address)
     except StartError as error:
         raise StartError(
             f"control.bind: {error} (off for none)".replace("--bind", "--control")
@@ -96,7 +97,7 @@ def close(sock: socket.socket, *, kept: bool = False) -> None:
     sock.close()
 
 
-def _bind_unix(path: Path) -> socket.socket:
+def bind_unix(path: Path) -> socket.socket:
     """Listen on a socket that is open to our user alone; one that nobody listens on is replaced."""
     sock = socket.socket(socket.AF_UNIX)
     try:
@@ -107,7 +108,7 @@ def _bind_unix(path: Path) -> socket.socket:
                 except ConnectionRefusedError:
                     path.unlink()
         sock.bind(os.fspath(path))  # the umask leaves it to our user
-        path.chmod(0o600)
+        close_to_others(path)
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()

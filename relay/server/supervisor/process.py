@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, NoReturn
@@ -16,6 +18,8 @@ from relay.server.supervisor.signals import block_all, restore
 
 REPORT_BYTES_MAX: Final = 4096
 """Of a child's report: one line."""
+BLIND_S: Final = 0.1
+"""Between two looks where the kernel refuses to wait for so many descriptors."""
 log = logging.getLogger("relay.supervisor")
 
 
@@ -157,6 +161,17 @@ def _become(
         os.write(2, f"{command[0]}: {error.strerror}\n".encode(errors="backslashreplace"))
     finally:
         os._exit(1)
+
+
+def wait_readable(fds: Sequence[int], timeout_s: float) -> None:
+    """Wait until one of some descriptors is readable, or a signal comes, or for so long."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    try:
+        poll.poll(timeout_s * 1000 + 1)
+    except OSError:  # somebody has lowered the limit on open files below what is open
+        time.sleep(min(timeout_s, BLIND_S))
 
 
 def send(pid: int, number: int) -> None:

@@ -78,7 +78,7 @@ class Role:
     """True where the log names its processes by number, even if there is only one."""
     needs: tuple[str, ...] = ()
     """Roles whose processes must all be ready before one of this role is started."""
-    listeners: tuple[Closable, ...] = ()
+    listeners: Callable[[], Sequence[Closable]] = lambda: ()
     """The listening sockets that it keeps; in the processes of other roles they are closed."""
     asks: bool = False
     """It may ask the supervisor to do something: ``SupervisorConfig.requests``."""
@@ -88,6 +88,9 @@ class Role:
     """Partition p belongs to process p mod count at the start. At most one role does."""
     outdated: Callable[[], bool] = lambda: False
     """Asked after the settings were read again: True: its processes are replaced by others."""
+    renewed: Callable[[], bool] | None = None
+    """Asked now and then while the server serves. True: what its processes were given, and cannot
+    make again, was gone and is there again for those that replace them now."""
     count_max: int = 0
     """How many there may be later; 0: ``count``."""
     prepare: Callable[[], None] | None = None

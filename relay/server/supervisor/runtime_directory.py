@@ -128,12 +128,15 @@ def _directories(path: Path) -> tuple[Path, Path]:
 
 
 def _elsewhere(link: Path) -> Path:
-    """Return the directory of the last run, or a new one with a name that nobody can foresee."""
+    """Return the directory of the last run, or a new one with a name that nobody can foresee.
+
+    The link may have been copied with the data of a relay that runs.
+    """
     with contextlib.suppress(OSError):
         last = link.readlink()
         status = last.lstat()
         ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
-        if ours and not status.st_mode & 0o077 and not _too_long(last):
+        if ours and not status.st_mode & 0o077 and not _too_long(last) and not _in_use(last):
             return last
     path = Path(tempfile.mkdtemp(prefix="relay-", dir=_parent()))
     if _too_long(path):
@@ -144,6 +147,17 @@ def _elsewhere(link: Path) -> Path:
         )
     _note(link, path)  # now: without it the next run makes another one, and this one is left
     return path
+
+
+def _in_use(path: Path) -> bool:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def _note(link: Path, path: Path, *, beside: bool = False) -> None:

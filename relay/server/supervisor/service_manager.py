@@ -6,10 +6,11 @@ and nothing given.
 
 from __future__ import annotations
 
-import contextlib
+import math
 import os
 import socket
 import time
+from collections import deque
 from collections.abc import MutableMapping
 from typing import Final, NamedTuple
 
@@ -17,6 +18,10 @@ from relay.errors import StartError
 
 FIRST_FD: Final = 3
 PATIENCE_S: Final = 1.0
+"""For the one message after which nobody is there to tell it again."""
+RETRY_S: Final = 0.1
+UNTOLD_MAX: Final = 16
+"""Messages that wait for room in the service manager's queue. The last ones count."""
 DIGITS_MAX: Final = 18
 """Of a number in the environment."""
 CONTROL_NAME: Final = "control"
@@ -31,7 +36,10 @@ class GivenSockets(NamedTuple):
 
 
 class ServiceManager:
-    """Tells the service manager how the server is. Raises nothing: it may be gone."""
+    """Tells the service manager how the server is. Raises nothing: it may be gone.
+
+    Nor does it wait for a service manager that hangs: what its queue has no room for is told later.
+    """
 
     def __init__(self, address: str, watchdog_s: float) -> None:
         """Begin.
@@ -43,6 +51,7 @@ class ServiceManager:
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._watchdog_s = watchdog_s / 2
         self._alive_at_s = 0.0
+        self._untold: deque[bytes] = deque(maxlen=UNTOLD_MAX)
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> ServiceManager:
@@ -60,7 +69,7 @@ class ServiceManager:
 
     def main_is(self, pid: int) -> None:
         """Another process serves from now on, and tells how the server is."""
-        self._tell(f"MAINPID={pid}")
+        self._tell(f"MAINPID={pid}", patience_s=PATIENCE_S)
 
     def ready(self, status: str) -> None:
         """The server serves; also the end of a reload."""
@@ -76,22 +85,45 @@ class ServiceManager:
         self._tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(timeout_s * 1e6)}")
 
     def alive(self, now: float) -> float:
-        """Tell that the server lives, if it is time; return when it is time again."""
-        if not self._watchdog_s or not self._address:
-            return float("inf")
+        """Tell that the server lives, if it is time, and what could not be told before.
+
+        Returns:
+            When to call it again.
+        """
+        if not self._address:
+            return math.inf
+        if not self._flush():
+            return now + RETRY_S
+        if not self._watchdog_s:
+            return math.inf
         if now >= self._alive_at_s:
+            if not self._sent(b"WATCHDOG=1"):
+                return now + RETRY_S
             self._alive_at_s = now + self._watchdog_s
-            self._tell("WATCHDOG=1", patience_s=0.0)
         return self._alive_at_s
 
-    def _tell(self, text: str, patience_s: float = PATIENCE_S) -> None:
+    def _tell(self, text: str, patience_s: float = 0.0) -> None:
         if self._address:
-            with (
-                contextlib.suppress(OSError),
-                socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s,
-            ):
-                s.settimeout(patience_s)  # its queue may be full for a moment
-                s.sendto(text.encode(), self._address)
+            self._untold.append(text.encode())
+            self._flush(patience_s)
+
+    def _flush(self, patience_s: float = 0.0) -> bool:
+        """Tell what was not told yet, in order; return whether that is all."""
+        while self._untold and self._sent(self._untold[0], patience_s):
+            self._untold.popleft()
+        return not self._untold
+
+    def _sent(self, message: bytes, patience_s: float = 0.0) -> bool:
+        """Send a message. False: there is no room for it now. Nobody there is no reason to wait."""
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+                s.settimeout(patience_s)
+                s.sendto(message, self._address)
+        except (BlockingIOError, TimeoutError):
+            return False
+        except OSError:
+            return True
+        return True
 
 
 def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:

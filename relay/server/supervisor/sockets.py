@@ -1,16 +1,29 @@
-"""The listening sockets of a server: bound, given by a service manager, or handed over."""
+"""The listening sockets of a server: bound, given by a service manager, or handed over.
+
+Those on the disk have a name that somebody may remove: nobody can connect then, and no socket can
+be given a name again. Another one is bound in its place, for the processes that come next.
+"""
 
 from __future__ import annotations
 
+import logging
+import math
 import socket
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Self
+from pathlib import Path
+from typing import Final, Self
 
+from relay.errors import StartError
+from relay.local_sockets import inode_of
+from relay.server.privileges import as_owner_of
 from relay.server.supervisor import listener
 from relay.server.supervisor.handover import Handover
 from relay.server.supervisor.service_manager import GivenSockets
 
+AGAIN_S: Final = 30.0
+log = logging.getLogger("relay.supervisor")
 Lowered = Callable[[], AbstractContextManager[None]]
 """As the relay's user inside, if it has one."""
 
@@ -26,6 +39,10 @@ class Sockets:
         self.control = given.control
         """None: metrics are read nowhere."""
         self.control_kept = given.control is not None
+        self._names: dict[str, tuple[int, int] | None] = {}
+        """Of those on the disk that are ours: what was at their path when they were bound."""
+        self._again_s = -math.inf
+        """When one may be bound again, after one could not be."""
 
     @classmethod
     def handed_over(cls, handover: Handover) -> Self:
@@ -36,6 +53,7 @@ class Sockets:
             sock.setblocking(False)
         found = cls(GivenSockets(clients, control))
         found.clients_kept, found.control_kept = handover.listeners_kept, handover.control_kept
+        found._note_names()
         return found
 
     def bind(self, binds: tuple[str, ...], control: str, lowered: Lowered) -> None:
@@ -44,11 +62,64 @@ class Sockets:
         if self.control is None:
             with lowered():
                 self.control = listener.bind_control(control)
+        self._note_names()
+
+    def renew_clients(self) -> bool:
+        """Bind again what has lost its name; return whether there was such a one."""
+        if self.clients_kept:
+            return False
+        now = [self._renewed(sock) for sock in self.clients]
+        before, self.clients = self.clients, tuple(now)
+        return before != self.clients
+
+    def renew_control(self) -> bool:
+        """Likewise, of the one on which metrics are read."""
+        before = self.control
+        if before is None or self.control_kept:
+            return False
+        self.control = self._renewed(before)
+        return self.control is not before
+
+    def _renewed(self, sock: socket.socket) -> socket.socket:
+        """Return what is to be listened on from now on."""
+        if not self._is_nameless(sock) or time.monotonic() < self._again_s:
+            return sock
+        path = sock.getsockname()
+        try:
+            with as_owner_of(Path(path).parent):  # who has taken over a worker may put a link there
+                new = listener.bind_unix(Path(path))
+        except (StartError, OSError) as error:  # this root may not become that owner
+            self._again_s = time.monotonic() + AGAIN_S
+            log.warning("listener_failed", extra={"path": path, "reason": str(error)})
+            return sock
+        sock.close()  # the processes that have it go on with who is waiting there
+        self._note_name(new)
+        log.warning("listener_replaced", extra={"path": path})
+        return new
+
+    def _is_nameless(self, sock: socket.socket) -> bool:
+        if sock.family != socket.AF_UNIX:
+            return False
+        path = sock.getsockname()
+        found = inode_of(Path(path))
+        return found is None or found != self._names.get(path)
+
+    def _note_names(self) -> None:
+        for sock in self.clients:
+            self._note_name(sock)
+        if self.control is not None:
+            self._note_name(self.control)
+
+    def _note_name(self, sock: socket.socket) -> None:
+        if sock.family == socket.AF_UNIX:
+            path = sock.getsockname()
+            self._names[path] = inode_of(Path(path))
 
     def close(self, lowered: Lowered, *, shared: bool) -> None:
         """Close all. ``shared``: another server has them, too, and their names stay."""
         for sock in self.clients:
-            listener.close(sock, kept=shared or self.clients_kept)
+            listener.close(sock, kept=shared or self.clients_kept or self._is_nameless(sock))
         if self.control is not None:
             with lowered():
-                listener.close(self.control, kept=shared or self.control_kept)
+                nameless = self._is_nameless(self.control)
+                listener.close(self.control, kept=shared or self.control_kept or nameless)

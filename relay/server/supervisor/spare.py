@@ -157,6 +157,12 @@ class SpareKeeper:
         log.warning("spare_exited", extra={"pid": pid, "how": str(how)})
         return True
 
+    def replace(self, now: float) -> None:
+        """Kill it: it was made with what does not count any more."""
+        if self._spare is not None:
+            self.end()
+            self._state.spare_used(now)
+
     def end(self) -> None:
         """Kill it: the server stops."""
         if self._spare is not None:

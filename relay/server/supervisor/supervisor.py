@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import random
-import select
 import signal
 import time
 from collections.abc import Mapping
@@ -31,6 +30,7 @@ from relay.server.supervisor.plan import (
     plan,
     wake_at,
 )
+from relay.server.supervisor.renewal import Renewal
 from relay.server.supervisor.request_line import RequestLine
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
 from relay.server.supervisor.signals import RESIZE, STOP, UPGRADE, WITHOUT_EFFECT, SignalQueue
@@ -65,6 +65,7 @@ class Supervisor:
             partial(self._run, prepared=True),
             self._reset_in_child,
         )
+        self._renewal = Renewal(config.roles, self._state, self._spares)
         self._succession = Succession(config, self._state, self._boards, self._owners, self._spares)
         self._generation = self._succession.first_generation
         self._texts = self._succession.texts
@@ -120,8 +121,12 @@ class Supervisor:
                     return 0
                 self._do(action, now)
             self._lost_lines.report(now)
+            self._renewal.look(now)
             alive_at_s = self._config.manager.alive(now)
-            others_s = min(self._lost_lines.wake_at_s, alive_at_s, self._succession.wake_at_s)
+            others_s = min(
+                self._lost_lines.wake_at_s, alive_at_s, self._succession.wake_at_s,
+                self._renewal.wake_at_s,
+            )  # fmt: skip
             self._wait(min(wake_at(state, now), others_s))
             now = time.monotonic()
             for number in self._signals.take():
@@ -138,15 +143,9 @@ class Supervisor:
 
     def _wait(self, until: float) -> None:
         """Sleep until a signal, a child's report, or the time."""
-        poll = select.poll()
-        poll.register(self._signals.fd, select.POLLIN)
-        poll.register(self._line.fd, select.POLLIN)
-        for fd in self._succession.descriptors:
-            poll.register(fd, select.POLLIN)
-        for running in self._processes.values():
-            if running.ready_fd >= 0:
-                poll.register(running.ready_fd, select.POLLIN)
-        poll.poll(max(0.0, until - time.monotonic()) * 1000 + 1)
+        fds = [self._signals.fd, self._line.fd, *self._succession.descriptors]
+        fds += [one.ready_fd for one in self._processes.values() if one.ready_fd >= 0]
+        process.wait_readable(fds, max(0.0, until - time.monotonic()))
         now = time.monotonic()
         if now > until + LATE_S:
             # The children may have been stopped with us: their silence proves nothing.
@@ -237,7 +236,7 @@ class Supervisor:
         logs.reset_in_child(lambda: row.add("log_lines_lost"))
         for other in self._config.roles:
             if other is not role:
-                for listener in other.listeners:
+                for listener in other.listeners():
                     listener.close()
         if not role.asks:
             self._line.close_far_end()
@@ -369,18 +368,8 @@ class Supervisor:
             raise
         manager.ready(SERVING)
         self._own_row.add("reloads", label="applied")
-        self._replace_outdated()
+        self._renewal.reloaded(time.monotonic())
         return applied
-
-    def _replace_outdated(self) -> None:
-        """Let processes end whose files have changed; others take their places."""
-        for role in self._config.roles:
-            if role.outdated():
-                for child in self._state.of(role.name):
-                    if child.phase is Phase.READY:
-                        child.sent = signal.SIGTERM
-                        log.info("child_replaced", extra=child.fields)
-                        os.kill(child.pid, signal.SIGTERM)
 
     def _read_heartbeats(self) -> None:
         for child in self._state.children:

@@ -41,6 +41,8 @@ class Agent:
         self.service: Service | None = None
         self.register = TicketRegister()
         self.next_hash = b""
+        self.server_id = b""
+        """Empty: the first key is the server's."""
         self.now = 0.0
 
     def clock(self) -> float:
@@ -55,7 +57,7 @@ class Agent:
         listener.bind(str(self.path))
         self.service = Service(
             lambda ciphertext: self.unwrap(ciphertext),
-            Identity(hashlib.sha256(spki).digest(), self.next_hash, spki),
+            Identity(self.server_id or hashlib.sha256(spki).digest(), self.next_hash, spki),
             ticket_keys=self.ticket_keys,
             prove=partial(KEY.prove_next, next_hash=self.next_hash) if self.next_hash else None,
         )
@@ -169,6 +171,14 @@ async def test_a_question_is_asked_again_over_the_next_connection(
 
 async def test_another_key_is_not_taken(agent: Agent, client: AgentClient) -> None:
     await _replace(agent, client, other_key().spki)
+    with pytest.raises(AgentUnavailable, match="key has changed"):
+        await client.unwrap(b"x", "")
+
+
+async def test_another_id_is_not_taken(agent: Agent, client: AgentClient) -> None:
+    """Accounts are of that server alone: workers that believe in two ids would mix them."""
+    agent.server_id = b"another".ljust(32)
+    await _replace(agent, client, KEY.spki)
     with pytest.raises(AgentUnavailable, match="key has changed"):
         await client.unwrap(b"x", "")
 

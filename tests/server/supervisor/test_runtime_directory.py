@@ -98,6 +98,18 @@ def test_a_long_path_moves_to_a_directory_that_nobody_can_foresee(
     assert prepare("", other_data).path != another.path
 
 
+def test_a_copied_link_leads_to_the_directory_of_another_relay(
+    long_data: Path, short: Path, tmp_path: Path
+) -> None:
+    """As after ``cp -a`` of the data of a relay that runs."""
+    used = prepare("", long_data)
+    copy = tmp_path / ("copy" * 25)
+    copy.mkdir()
+    (copy / "runtime").symlink_to((long_data / "runtime").readlink())
+    assert prepare("", copy).path != used.path
+    assert (copy / "runtime").readlink() != used.path
+
+
 @pytest.mark.parametrize("squat", ["nothing", "link", "file", "open"])
 def test_a_directory_that_is_not_ours_any_more_is_left_alone(
     long_data: Path, short: Path, squat: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from pathlib import Path
@@ -150,6 +151,18 @@ def test_a_fork_that_fails_is_tried_again(run: Run, tmp_path: Path) -> None:
     (tmp_path / "no-fork").unlink()
     server.wait_events("workers", 2)
     assert len(server.children()) == 3
+
+
+def test_a_limit_on_open_files_that_somebody_lowers_ends_nothing(run: Run) -> None:
+    """Below what it has open the kernel refuses to wait for it: it looks now and then."""
+    server = run(2)
+    server.wait_ready()
+    _, most = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (1, most))
+    os.kill(server.pid(1), signal.SIGKILL)
+    server.wait_events("boot_failed", 2)
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (most, most))
+    server.wait_events("workers", 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -197,6 +197,38 @@ def test_sources_that_have_spent_are_bounded() -> None:
     assert len(sources) == IDLE_MAX
 
 
+def test_sources_are_forgotten_when_it_is_as_if_they_had_spent_nothing() -> None:
+    clock = [0.0]
+    sources = Sources(limits(rooms_per_minute_per_source=60), lambda: clock[0])
+    for count in (3, 200, 40):
+        source = sources.open("192.0.2.1")
+        rooms = source.rooms(clock[0])
+        assert rooms is not None
+        rooms.take(count, clock[0])
+        sources.close(source)
+        sources.sweep()
+        assert len(sources) == 1
+    clock[0] = 60.0
+    back = sources.open("192.0.2.1")
+    assert back is source, "it has spent it, whoever comes from there"
+    clock[0] = 300.0
+    sources.sweep()
+    assert len(sources) == 1, "it has a connection"
+    sources.close(back)
+    assert len(sources) == 0
+    other = sources.open("192.0.2.2")
+    rooms = other.rooms(clock[0])
+    assert rooms is not None
+    rooms.take(90, clock[0])
+    sources.close(other)
+    clock[0] += 89
+    sources.sweep()
+    assert len(sources) == 1
+    clock[0] += 60
+    sources.sweep()
+    assert len(sources) == 0
+
+
 # --- spending -----------------------------------------------------------------------------------
 class Owning:
     """An account that owns so many rooms."""

@@ -18,7 +18,8 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.chat.rooms import state as rooms_state
 from relay.client.device_key import DeviceKey
-from relay.server.worker.home.revocations import Revocations
+from relay.server.worker.home import revocations as revocations_module
+from relay.server.worker.home.revocations import Revocations, RevokedDevices
 from relay.server.worker.member.claims import Claims, Grant
 from relay.store.log import Outcome, Partition
 from relay.store.read_budget import ReadBudget
@@ -83,6 +84,19 @@ def test_nobody_waits_for_a_worker_that_died() -> None:
     assert not done
     confirm(revocations, two)
     assert done == ["done"]
+
+
+def test_the_devices_that_were_revoked_last_are_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Something of them may still be on its way. What is lifted is forgotten."""
+    monkeypatch.setattr(revocations_module, "REVOKED_MAX", 2)
+    revoked = RevokedDevices()
+    for name in ("ann", "bob", "ann", "cat"):
+        revoked.add(name, [bytes(16)])
+    assert [name for name, _ in revoked.devices] == ["ann", "cat"]
+    revoked.lift("ann", [bytes(16)])
+    assert [name for name, _ in revoked.devices] == ["cat"]
 
 
 async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) -> None:

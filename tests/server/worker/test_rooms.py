@@ -19,11 +19,16 @@ from relay.chat.entries import NO_EPOCH
 from relay.chat.entries import Kind as EntryKind
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events, requests, shown
+from relay.chat.rooms import state as states
 from relay.chat.rooms.events import Kind, Role
 from relay.client.device_key import DeviceKey
+from relay.server.worker.home.room_entries import entry_of
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.member.reply import Reply
+from relay.store.log import Denied
+from relay.store.rules import Kept
 from relay.store.sqlite import SqlitePartition
+from relay.store.state import LogEnd
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import (
     Account,
@@ -454,6 +459,18 @@ async def test_repair_ends_batches_as_well(
 
 
 # --- two moderators -------------------------------------------------------------------------------
+def test_what_was_decided_on_an_older_state_is_not_stored() -> None:
+    """Whatever has brought another change in between, the commit itself looks."""
+    rules = RoomRules(anyone_creates=True)
+    before = states.applied(states.Room(), events.Created(Kind.PUBLIC, True, b""), "alice", 1)
+    topic = entry_of(LOG, before.version, events.TopicSet("tea"), "alice", b"")
+    log = LogEnd(1, b"epoch..8", 1, 1, 0, 1, packed_state=states.pack(before))
+    assert isinstance(rules.after(log, topic), Kept)
+    after = states.applied(before, events.Closed(True), "alice", 2)
+    log = LogEnd(1, b"epoch..8", 1, 2, 0, 1, packed_state=states.pack(after))
+    assert isinstance(rules.after(log, topic), Denied)
+
+
 async def test_two_moderators(cluster: Cluster) -> None:
     """Neither undoes the other unseen; what does not concern the same thing does not collide."""
     alice, bob = await begun(cluster)

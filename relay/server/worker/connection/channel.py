@@ -176,6 +176,8 @@ class Channel:
     def ending(self) -> None:
         """The connection ends: only its last bytes have a deadline from now on."""
         self._deadline = None
+        if self._owner is not None:
+            self._owner.watch()
 
     def end(self) -> None:
         """The socket is closed: nobody is told of anything. It leaves no circle of objects."""

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from relay.server.metrics import Budget
-from relay.server.worker.connection.deadlines import check_deadlines
+from relay.server.worker.connection.deadlines import Deadlines
 from relay.server.worker.connection.schedule import NEWCOMERS_MAX
 from relay.server.worker.connection.session import Session
 from relay.server.worker.connection.stages import Stage
@@ -33,7 +33,9 @@ class Connections:
         self.admitted = 0
         """How many there were since the start."""
         self.sessions: set[Session] = set()
+        self.deadlines = Deadlines()
         self._on_lost = self._lost
+        self._on_watch = self.deadlines.watch
         self.on_lost: Callable[[], None] = _nothing
         """Called when a connection is gone; the acceptor's, once there is one."""
         self.rests_until: Callable[[], float] = _never
@@ -73,13 +75,16 @@ class Connections:
         stream = Stream(peer, self._services.stalled)
         self.admitted += 1
         id_ = f"{self._services.generation}-{self.admitted}"
-        session = Session(self._services, stream, source, self._operations, self._on_lost, id_)
+        session = Session(
+            self._services, stream, source, self._operations, self._on_lost, self._on_watch, id_
+        )
         if exhausted:
             session.turned_away = True
             budgets.refusals.count(Budget.DESCRIPTORS, source.name, self._services.clock())
         stream.attach(session, session.outbox)
         budgets.admission.enter(session)
         self.sessions.add(session)
+        self.deadlines.watch(session)
         return stream
 
     # --- balance ------------------------------------------------------------------------------
@@ -94,14 +99,11 @@ class Connections:
     # --- from time to time --------------------------------------------------------------------
     def check_deadlines(self, now: float) -> None:
         """End connections whose time is up. Called about once a second."""
-        for session in list(self.sessions):
-            try:
-                check_deadlines(session, now)
-            except Exception as error:  # noqa: BLE001 - the others are to be looked at all the same
-                session.failed(error)
+        self.deadlines.check(now)
 
     def _lost(self, session: Session) -> None:
         self.sessions.discard(session)
+        self.deadlines.forget(session)
         budgets = self._services.budgets
         budgets.admission.leave(session)
         budgets.sources.close(session.source)

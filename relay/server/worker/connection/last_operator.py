@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from relay.chat import names
 from relay.chat.accounts import requests
 from relay.chat.partition import PARTITIONS
+from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.unread import refuse_unread
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.store.errors import StoreError
@@ -49,7 +50,7 @@ async def refused_as_last(session: Session, number: int) -> bool:
     for partition in range(PARTITIONS):
         after = ""
         while True:
-            await services.following.catchup.turn()
+            await turn_of(session)
             try:
                 found = services.reader_at(partition).names(prefix, prefix + after, READ_AT_ONCE)
                 handles = [log[len(prefix) :] for log in found]

@@ -6,13 +6,17 @@ What somebody has spent is kept until it is as if they had not: a new connection
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import ceil
 from typing import Final, Generic, TypeVar
 
 from relay.server.worker.connection.token_bucket import TokenBucket
+from relay.server.worker.due_times import DueTimes
 
 IDLE_MAX: Final = 65_536
 """Without connections, whose buckets are not full again. Beyond it the oldest are forgotten:
 whoever has so many names or addresses gains nothing by it."""
+ROUNDED_S: Final = 60
+"""What is full again later than this is forgotten at a multiple of it."""
 
 
 class Payer:
@@ -47,6 +51,9 @@ class Ledger(Generic[Some]):
         self._clock = clock
         self._by_name: dict[str, Some] = {}
         self._idle: dict[str, None] = {}
+        """Those without connections, the oldest first."""
+        self._full: DueTimes[str] = DueTimes()
+        """When the buckets of each of them are full again."""
 
     def open(self, name: str) -> Some:
         """Return who pays for a new connection. ``close`` it in the end."""
@@ -54,7 +61,9 @@ class Ledger(Generic[Some]):
         if payer is None:
             payer = self._by_name[name] = self._make(name)
         payer.connections += 1
-        self._idle.pop(name, None)
+        if self._idle:
+            self._idle.pop(name, None)
+            self._full.remove(name)
         return payer
 
     def get(self, name: str) -> Some | None:
@@ -69,12 +78,13 @@ class Ledger(Generic[Some]):
         self._idle[payer.name] = None
         if not self._forget(payer.name, self._clock()) and len(self._idle) > IDLE_MAX:
             oldest = next(iter(self._idle))
+            self._full.remove(oldest)
             del self._idle[oldest], self._by_name[oldest]
 
     def sweep(self) -> None:
         """Forget whose buckets are full again. Called about once a second."""
         now = self._clock()
-        for name in list(self._idle):
+        for name in self._full.take(now):
             self._forget(name, now)
 
     def payers(self) -> Iterable[Some]:
@@ -85,8 +95,14 @@ class Ledger(Generic[Some]):
         return len(self._by_name)
 
     def _forget(self, name: str, now: float) -> bool:
+        full_s = 0.0
         for bucket in self._by_name[name].buckets():
-            if bucket is not None and not bucket.full(now):
-                return False
+            if bucket is not None:
+                full_s = max(full_s, bucket.full_in_s(now))
+        if full_s:
+            if full_s > ROUNDED_S:
+                full_s = ceil((now + full_s) / ROUNDED_S) * ROUNDED_S - now
+            self._full.put(name, now + full_s)
+            return False
         del self._idle[name], self._by_name[name]
         return True

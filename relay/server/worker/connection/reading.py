@@ -8,7 +8,7 @@ a time as well, and nothing of it is run before all of it is known to be legal.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
@@ -44,9 +44,10 @@ _NONE: Final[list[ClientEnvelope]] = []
 class Owner:
     """Whose connection it is: a session. A base class, no Protocol: compiled, a call is direct."""
 
-    __slots__ = ("ended", "newcomer")
+    __slots__ = ("_on_watch", "ended", "newcomer")
 
-    def __init__(self) -> None:
+    def __init__(self, on_watch: Callable[[Any], None]) -> None:
+        self._on_watch = on_watch
         self.ended = False
         """True once the connection is closing: no operation has an effect any more."""
         self.newcomer = True
@@ -79,6 +80,10 @@ class Owner:
     def answer_send(self, envelope: bytes) -> None:
         """Queue an answer to a send, unless the connection has ended."""
         raise NotImplementedError
+
+    def watch(self) -> None:
+        """Look at this connection each second for now: it rests, or has wasted something."""
+        self._on_watch(self)
 
     def shed(self) -> None:
         """End: of what was received and not processed, this connection holds most."""
@@ -339,8 +344,9 @@ class Reading:
     # --- what brings nothing ------------------------------------------------------------------
     def waste(self, units: float) -> None:
         """Charge for something that brought nothing. It may have to rest."""
-        if units and self._owner is not None:
+        if units and (owner := self._owner) is not None:
             self._waste.charge(self, units)
+            owner.watch()
 
     def begin_rest(self) -> None:
         """waste.Waster: read nothing more."""
@@ -349,11 +355,6 @@ class Reading:
     def end_rest(self) -> None:
         """waste.Waster: go on, now or in turn."""
         self.resume(Pause.WASTE)
-
-    def sweep(self, now: float) -> None:
-        """Called about once a second."""
-        if self.wasted is not None:
-            self._waste.sweep(self, now)
 
     # --- the end ------------------------------------------------------------------------------
     def drop_operations(self) -> None:

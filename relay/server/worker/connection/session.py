@@ -55,10 +55,10 @@ class Session(Owner):
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Connection``."""
 
     __slots__ = (
-        "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts", "channel",
-        "claim", "former", "id", "key_id", "outbox", "peer", "producer", "proofs", "reading",
-        "requests", "sends", "services", "since_us", "source", "stage", "stream", "subscriptions",
-        "turned_away", "user",
+        "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts",
+        "channel", "claim", "former", "id", "key_id", "outbox", "peer", "producer", "proofs",
+        "reading", "requests", "sends", "services", "since_us", "source", "stage", "stream",
+        "subscriptions", "turned_away", "user",
     )  # fmt: skip
 
     __deletable__ = ("requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
@@ -70,6 +70,7 @@ class Session(Owner):
         source: Source,
         operations: Operations,
         on_lost: Callable[[Session], None],
+        on_watch: Callable[[Any], None],
         id_: str,
     ) -> None:
         """Begin, unconnected.
@@ -80,9 +81,10 @@ class Session(Owner):
             source: of the peer.
             operations: what may be asked in each stage, and what does it.
             on_lost: called when the socket is closed.
+            on_watch: called when something may end sooner than it seemed (``deadlines``).
             id_: names it in the log and for an operator.
         """
-        super().__init__()
+        super().__init__(on_watch)
         self.services = services
         self.stream = stream
         self.source = source
@@ -228,6 +230,7 @@ class Session(Owner):
                 self.requests.cancel()
             else:
                 self.reading.pause(Pause.REQUEST)
+                self.watch()
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
 

@@ -60,8 +60,12 @@ class TokenBucket:
 
     def full(self, now: float) -> bool:
         """Tell whether it is as if nothing had ever been taken."""
+        return not self.full_in_s(now)
+
+    def full_in_s(self, now: float) -> float:
+        """Return how long until it is as if nothing had ever been taken; 0: it is now."""
         self._refill(now)
-        return self._level >= self._burst
+        return (self._burst - self._level) / self._rate
 
     def _refill(self, now: float) -> None:
         if now > self._at:

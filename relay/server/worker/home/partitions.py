@@ -55,6 +55,8 @@ class OwnPartitions:
         self._reader_of = reader_of
         self._wake = wake
         self.opened: dict[int, Partition] = {}
+        self.closing = False
+        """True while one that is to be closed is at work: ``close_others`` again, soon."""
         self.committing: set[int] = set()
         """Those in which a commit, or a removal, has begun and is not finished."""
         self.paused = False
@@ -156,10 +158,13 @@ class OwnPartitions:
         And those that are refused, as soon as nothing is at work in them.
         """
         closed = []
+        self.closing = False
         for index, partition in list(self.opened.items()):
-            busy = index in self.committing or partition.checkpointing
             refused = self.refused.get(index)
-            if busy or (self.owns(index) and refused is None):
+            if self.owns(index) and refused is None:
+                continue
+            if index in self.committing or partition.checkpointing:
+                self.closing = True
                 continue
             del self.opened[index]
             if refused is None:

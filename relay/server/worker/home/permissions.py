@@ -129,6 +129,8 @@ class Permissions:
 
     def refuse(self, partition: int) -> list[Port]:
         """This is not the home of a partition any more. Return who must be told."""
+        if not self._flows:
+            return []
         ports: dict[Port, None] = {}
         for flow in self._flows.values():
             for asked in flow:

@@ -120,11 +120,11 @@ class Retention:
         """Removed."""
 
     @property
-    def counters(self) -> dict[tuple[str, str], Callable[[], int]]:
+    def counters(self) -> dict[str, Callable[[], int]]:
         """Those of ``server.metrics``."""
         return {
-            ("retention_removed", ""): lambda: self.entries,
-            ("retention_removed_bytes", ""): lambda: self.bytes,
+            "retention_removed": lambda: self.entries,
+            "retention_removed_bytes": lambda: self.bytes,
         }
 
     async def run(self) -> None:

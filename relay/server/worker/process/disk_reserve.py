@@ -26,7 +26,7 @@ class Disk(NamedTuple):
     total_bytes: int
 
 
-def measure(path: Path) -> Disk:
+def measure(path: Path | str) -> Disk:
     """Ask the kernel about the file system of a file. Raises OSError."""
     found = os.statvfs(path)
     return Disk(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
@@ -49,6 +49,8 @@ class DiskReserve:
             reserve_bytes: 0: none is kept.
         """
         self._path_of = path_of
+        self._paths: dict[int, str] = {}
+        """As ``path_of`` tells: they stay the same."""
         self._reserve_bytes = reserve_bytes
         self._short: frozenset[int] = frozenset()
 
@@ -65,8 +67,11 @@ class DiskReserve:
         least: int | None = None
         found = set()
         for index in partitions:
+            path = self._paths.get(index)
+            if path is None:
+                path = self._paths[index] = str(self._path_of(index))
             try:
-                disk = measure(self._path_of(index))
+                disk = measure(path)
             except OSError:
                 continue  # whoever opens it reports what is wrong
             if is_short(disk, self._reserve_bytes, was_short=index in before):

@@ -182,14 +182,14 @@ class _Worker:
         )
         lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
         self._agent.on_next_key = self._next_key
-        gauges, counters = parts.measured()
+        gauges, counters, labelled = parts.measured()
         lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
         indexing = self._stores.indexing
         indexing.short_of_disk = lambda: parts.home.short_of_disk
         indexing.crowded = lambda: parts.turn.crowded
         gauges |= {"search_behind": lambda: indexing.behind}
-        counters |= {("messages_indexed", ""): lambda: indexing.entries}
-        status.publish(gauges | lags, counters)
+        counters |= {"messages_indexed": lambda: indexing.entries}
+        status.publish(gauges | lags, counters, labelled)
         self._disk_reserve = DiskReserve(
             self._stores.path_of, settings.limits.disk_reserve_mib << 20
         )
@@ -332,7 +332,8 @@ class _Worker:
             self._stop.leave()
         self._acceptor.yields(on=self._status.yields)
         self._ownership.look()
-        parts.home.give_up_others()
+        if parts.partitions.closing:
+            parts.home.give_up_others()
         self._mesh.dial()
         if parts.routes.incomplete:
             parts.attachment.refresh()
@@ -356,6 +357,8 @@ class _Worker:
             lambda: parts.refusals.sweep(now),
             parts.budgets.sources.sweep,
             parts.budgets.users.sweep,
+            parts.home.give_up_others,
+            self._mesh.check,
             self._look_at_disk,
             lambda: parts.interest.send_heads(parts.partitions.heads),
             parts.rooms.sweep,

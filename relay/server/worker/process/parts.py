@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -38,7 +37,8 @@ if TYPE_CHECKING:
     from relay.server.worker.wakeup import Wakeup
 
 Gauges = dict[str, Callable[[], int]]
-Counters = dict[tuple[str, str], Callable[[], int]]
+Counters = dict[str, Callable[[], int]]
+Labelled = dict[str, Mapping[Any, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +75,11 @@ class WorkerParts:
     refusals: Refusals
     budgets: ConnectionBudgets
 
-    def measured(self) -> tuple[Gauges, Counters]:
+    def measured(self) -> tuple[Gauges, Counters, Labelled]:
         """Return the gauges and the counters of ``server.metrics`` that these parts hold."""
         budgets, stalled, catchup = self.budgets, self.stalled, self.catchup
         home, partitions = self.home, self.partitions
-        counters: dict[str, Callable[[], int]] = {
+        counters: Counters = {
             "messages_accepted": lambda: home.publishing.accepted,
             "messages_repeated": lambda: home.publishing.repeated,
             "deliveries": lambda: self.fanout.deliveries,
@@ -90,7 +90,7 @@ class WorkerParts:
             "pages_read": lambda: catchup.pages_read,
         }
         counts = self.services.counts
-        labelled: dict[str, Mapping[Any, int]] = {
+        labelled: Labelled = {
             "handshakes": counts.handshakes,
             "handshake_kinds": counts.kinds,
             "closes": counts.closes,
@@ -112,10 +112,6 @@ class WorkerParts:
                 "partitions_refused": lambda: len(partitions.refused),
                 "partitions_short_of_disk": lambda: len(home.short_of_disk),
             },
-            {(name, ""): read for name, read in counters.items()}
-            | {
-                (name, label): partial(counted.__getitem__, label)
-                for name, counted in labelled.items()
-                for label in counted
-            },
+            counters,
+            labelled,
         )

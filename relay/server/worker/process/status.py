@@ -4,17 +4,35 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from relay.bus.mesh import Peer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from relay.server.scoreboard import Scoreboard
+    from relay.server.scoreboard import Row, Scoreboard
 
 FRESH_NS: Final = 500_000_000
 """A heartbeat older than this: the worker does not run (stopped, or its loop hangs)."""
+
+
+class _Labelled:
+    """A counter with a label: most of its values have not changed since they were last written."""
+
+    def __init__(self, row: Row, name: str, counted: Mapping[Any, int]) -> None:
+        self._row = row
+        self._counted = counted
+        self._written: dict[Any, int] = {}
+        self._cells = [(row.cell(name, label), label) for label in counted]
+        self._before = [row.get(name, label) for label in counted]
+
+    def write(self) -> None:
+        counted = self._counted
+        if counted != self._written:
+            self._written = dict(counted)
+            for (cell, label), before in zip(self._cells, self._before, strict=True):
+                self._row.put(cell, before + counted[label])
 
 
 class WorkerStatus:
@@ -26,13 +44,17 @@ class WorkerStatus:
         self._generation = generation
         self._row = scoreboard.row(index)
         self._row.set("pid", os.getpid())
-        self._gauges: dict[str, Callable[[], int]] = {}
-        self._counters: dict[tuple[str, str], tuple[int, Callable[[], int]]] = {}
+        self._single: list[tuple[int, int, Callable[[], int]]] = []
+        """Cell, what is added to the value, where that is read."""
+        self._labelled: list[_Labelled] = []
+        self.counters: dict[str, Callable[[], int]] = {}
+        """Those without a label: what this worker alone has counted."""
 
     def publish(
         self,
         gauges: Mapping[str, Callable[[], int]],
-        counters: Mapping[tuple[str, str], Callable[[], int]],
+        counters: Mapping[str, Callable[[], int]],
+        labelled: Mapping[str, Mapping[Any, int]] | None = None,
     ) -> None:
         """Name what ``beat`` writes, and where its values are read.
 
@@ -40,11 +62,17 @@ class WorkerStatus:
 
         Args:
             gauges: by the name of the metric.
-            counters: by name and label; the label of those that have none is empty.
+            counters: likewise, those without a label.
+            labelled: counters with one: where their values are, by label. No label comes later.
         """
-        self._gauges.update(gauges)
-        for (name, label), read in counters.items():
-            self._counters[name, label] = (self._row.get(name, label), read)
+        row = self._row
+        for name, read in gauges.items():
+            self._single.append((row.cell(name), 0, read))
+        for name, read in counters.items():
+            self._single.append((row.cell(name), row.get(name), read))
+            self.counters[name] = read
+        for name, counted in (labelled or {}).items():
+            self._labelled.append(_Labelled(row, name, counted))
 
     def observer(self, name: str) -> Callable[[int], None]:
         """Return what counts a value in a histogram."""
@@ -54,10 +82,10 @@ class WorkerStatus:
         """Show that the loop runs, and how much it did."""
         row = self._row
         row.set("heartbeat_ns", time.monotonic_ns())
-        for name, read in self._gauges.items():
-            row.set(name, read())
-        for (name, label), (before, read) in self._counters.items():
-            row.set(name, before + read(), label)
+        for cell, before, read in self._single:
+            row.put(cell, before + read())
+        for labelled in self._labelled:
+            labelled.write()
 
     def set_connections(self, count: int) -> None:
         """Publish how many connections this worker has, at once: the others' balance needs it."""

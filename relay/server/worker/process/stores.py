@@ -22,6 +22,7 @@ from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.generation import Host
 from relay.store.lock import PartitionLock
 from relay.store.log import Partition, Reader
+from relay.store.made import note_made
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry
@@ -62,10 +63,10 @@ class Stores:
 
     def open_partition(self, index: int) -> SqlitePartition:
         """Open a partition for writing. Raises StoreError."""
-        lock_path = self._directory.lock_path(index)
+        path, lock_path = self._directory.partition_path(index), self._directory.lock_path(index)
         try:
             partition = SqlitePartition(
-                self._directory.partition_path(index),
+                path,
                 lock_path,
                 host=self._host,
                 durability=self._durability,
@@ -75,9 +76,10 @@ class Stores:
             )
         except StoreCorrupt as error:
             # Whoever opens it next would not see all that is wrong with it.
-            with contextlib.suppress(StoreError), PartitionLock(lock_path) as lock:
+            with contextlib.suppress(StoreError), PartitionLock(lock_path, path) as lock:
                 lock.refuse(str(error))
             raise
+        note_made(lock_path.parent)
         self._checkpointers[index] = Checkpointer(partition, self.run_in_thread)
         partition.touched = self.indexing.follow(index)
         return partition

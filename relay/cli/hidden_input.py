@@ -1,0 +1,79 @@
+"""Secrets that are typed at a terminal: they stay hidden, whatever signals come meanwhile.
+
+``getpass`` turns the echo off and knows no signals. After a Ctrl-Z and "fg" the shell has turned
+it on again, and the rest of a passphrase would show; a TERM would leave it off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from types import FrameType
+from typing import Final
+
+import click
+
+_AGAIN: Final = b"\n(what you type is not shown) "
+
+
+def ask_hidden(text: str, *, twice: bool = False, default: str | None = None) -> str:
+    """Return what is typed, which is not shown.
+
+    Args:
+        text: what is asked for.
+        twice: it has to be typed again.
+        default: what Enter alone stands for; None: it is asked again.
+    """
+    with _echo_off():
+        return str(
+            click.prompt(
+                text,
+                hide_input=True,
+                confirmation_prompt=twice,
+                default=default,
+                show_default=False,
+                err=True,
+            )
+        )
+
+
+@contextlib.contextmanager
+def _echo_off() -> Iterator[None]:
+    if sys.platform == "win32":
+        yield
+        return
+    import termios
+
+    try:
+        terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
+    except OSError:  # there is none, and nothing to hide
+        yield
+        return
+    before = termios.tcgetattr(terminal)
+
+    def end(number: int, _: FrameType | None) -> None:
+        termios.tcsetattr(terminal, termios.TCSADRAIN, before)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
+    def suspend(number: int, frame: FrameType | None) -> None:
+        hidden = termios.tcgetattr(terminal)
+        end(number, frame)
+        # Continued, in the foreground: in the background this stops it again.
+        signal.signal(number, suspend)
+        termios.tcsetattr(terminal, termios.TCSADRAIN, hidden)
+        os.write(terminal, _AGAIN)
+
+    handlers = {signal.SIGTSTP: suspend, signal.SIGTERM: end, signal.SIGHUP: end}
+    ours = [number for number in handlers if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, handlers[number])
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)
+        os.close(terminal)

@@ -1,0 +1,39 @@
+"""A file without a name, in memory, that processes share by its descriptor."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from typing import Final
+
+_NOEXEC_SEAL: Final = 8
+"""MFD_NOEXEC_SEAL of linux/memfd.h, since Linux 6.3: with the sysctl vm.memfd_noexec=2 no other is
+made."""
+_IN_MEMORY: Final = "/dev/shm"  # noqa: S108  # what is made there has no name
+
+
+def anonymous_file(name: str, *, secret: bool = False) -> int:
+    """Return the descriptor of a new, empty one: the caller's to close.
+
+    Where the system refuses memfd_create(2) it is a file of /dev/shm, or else of the temporary
+    directory, whose name is gone already.
+
+    Args:
+        name: for those who look at the descriptors of a process.
+        secret: what is written there must reach no disk.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    for more in (_NOEXEC_SEAL, 0):
+        try:
+            return os.memfd_create(name, os.MFD_CLOEXEC | more)
+        except OSError as error:
+            refused = error
+    for directory in (_IN_MEMORY,) if secret else (_IN_MEMORY, None):
+        try:
+            with tempfile.TemporaryFile(prefix="relay-", dir=directory, buffering=0) as file:
+                return os.dup(file.fileno())
+        except OSError:
+            continue
+    raise OSError(refused.errno, f"{refused.strerror} (memfd_create, and {_IN_MEMORY})")

@@ -1,0 +1,64 @@
+"""Replacing processes when what they were started with is not what counts any more.
+
+That is so after a reload, for a key; and when the name of a socket that they cannot make again has
+been removed from the disk, as cleaners of temporary directories do.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+from collections.abc import Sequence
+from typing import Final
+
+from relay.server.supervisor.roles import Role
+from relay.server.supervisor.spare import SpareKeeper
+from relay.server.supervisor.state import Phase, State
+
+LOOK_S: Final = 2.0
+log = logging.getLogger("relay.supervisor")
+
+
+class Renewal:
+    """See the module's docstring."""
+
+    def __init__(self, roles: Sequence[Role], state: State, spares: SpareKeeper) -> None:
+        """Begin; nothing is looked at before the server serves."""
+        self._roles = roles
+        self._state = state
+        self._spares = spares
+        self.wake_at_s = 0.0 if any(role.renewed is not None for role in roles) else math.inf
+        """When to look if nothing happens before."""
+
+    def reloaded(self, now: float) -> None:
+        """The settings were read again."""
+        for role in self._roles:
+            if role.outdated():
+                self._replace(role, now)
+
+    def look(self, now: float) -> None:
+        """See whether anything has to be made again, if nobody has for a while."""
+        if now < self.wake_at_s:
+            return
+        self.wake_at_s = now + LOOK_S
+        state = self._state
+        if not state.serving or state.stopping or state.lent or state.before:
+            return
+        for role in self._roles:
+            if role.renewed is not None and role.renewed():
+                self._replace(role, now)
+
+    def _replace(self, role: Role, now: float) -> None:
+        """Let its processes end; others take their places, as they are made now."""
+        if role.owns_partitions:
+            self._spares.replace(now)
+            count = self._state.replace_all()
+            log.info("restarting", extra={"processes": count})
+            return
+        for child in self._state.of(role.name):
+            if child.phase is Phase.READY and not child.sent:
+                child.sent = signal.SIGTERM
+                log.info("child_replaced", extra=child.fields)
+                os.kill(child.pid, signal.SIGTERM)
