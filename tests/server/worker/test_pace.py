@@ -13,7 +13,6 @@ from relay.limit_settings import Limits
 from relay.server.worker.connection.connections import NEWCOMERS_REST_S
 from relay.server.worker.connection.schedule import NEWCOMERS_MAX, SLICE_S
 from relay.server.worker.process.pace import (
-    BESIDE,
     CROWD_LEAST,
     FIRST,
     LEAST,
@@ -127,14 +126,6 @@ def test_newcomers_begin_with_a_part() -> None:
     assert pace.part == FIRST
     pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, 0)
     assert pace.part == 1.0
-
-
-def test_newcomers_beside_another_crowd_share_a_part_with_it() -> None:
-    """Or else those who ask without end would have all that newcomers have when they are alone."""
-    pace = Pace()
-    for _ in range(20):
-        pace.served(5.0, SEEN_S * 6, SEEN_S, SEEN_S, CROWD_LEAST, CROWD_LEAST)
-    assert pace.part == BESIDE < FIRST
 
 
 def test_rests_are_as_long_as_a_timer_can_do() -> None:

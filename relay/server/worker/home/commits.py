@@ -46,7 +46,7 @@ REST: Final = 19
 """For each commit that waited for the disk, a partition rests so many times as long from such ones.
 So whoever changes rooms, or begins them, without end, holds up others in a twentieth of the time at
 most, however many they are."""
-REST_AHEAD_NS: Final = 300_000_000
+REST_AHEAD_NS: Final = 1_000_000_000
 """It begins to rest when it owes more than this: whoever does something a few times does not wait.
 """
 REST_FOR_NS_MAX: Final = 100_000_000

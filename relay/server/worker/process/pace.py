@@ -26,17 +26,14 @@ among a dozen."""
 MORE: Final = 0.01
 """By how much the part grows with each ``SEEN_S`` in which the processor was there."""
 MORE_FOR_NEWCOMERS: Final = 0.05
-"""Likewise, while they are newcomers, and no other crowd is there: they come once, and for as long
-as they rest too much the processor is idle."""
+"""Likewise, while newcomers are among them: they come once, and for as long as they rest too much
+the processor is idle."""
 LESS: Final = 0.5
 """The factor by which it shrinks when it was not; and it is no more than what there was of it.
 With newcomers it is just that, and ``FIRST`` at least."""
 FIRST: Final = 0.5
 """The part of newcomers who are suddenly there, all at once. It doubles with each look until
 something was missed, as a new connection's rate does (slow start)."""
-BESIDE: Final = 0.2
-"""The least part of newcomers and another crowd together: a login must not take until its deadline.
-"""
 SEEN_S: Final = 0.006
 """Of the processor's time, between two decisions: a few turns."""
 WAITED_MOST: Final = 0.35
@@ -92,7 +89,7 @@ class Pace:
             cpu_s: how long it had the processor.
             used_s: how long the worker had it since the end of the turn before this one that has
                 served the crowd. What the crowd leads to is not all done in these turns.
-            waiting: how many connections that are logged in waited for it.
+            waiting: how many connections waited for it.
             newcomers: how many were not logged in.
         """
         if waiting + newcomers < CROWD_LEAST:
@@ -100,10 +97,9 @@ class Pace:
             self._begun = False
             self._took_s = self._cpu_s = self._owed_s = 0.0
             return
-        arrival = newcomers >= CROWD_LEAST > waiting
         if not self._begun:
             self._begun = True
-            self._starting = arrival
+            self._starting = newcomers >= CROWD_LEAST
             if self._starting:
                 self.part = FIRST
         self._took_s += took_s
@@ -111,14 +107,13 @@ class Pace:
         if self._cpu_s >= SEEN_S:
             if self._took_s > self._cpu_s * (1.0 + WAITED_MOST):
                 had = self._cpu_s / self._took_s
-                if arrival:
+                if newcomers >= CROWD_LEAST:
                     self.part = max(min(self.part, had), FIRST)
                 else:
-                    least = BESIDE if newcomers >= CROWD_LEAST else LEAST
-                    self.part = max(min(self.part * LESS, had), least)
+                    self.part = max(min(self.part * LESS, had), LEAST)
                 self._starting = False
             else:
-                more = MORE_FOR_NEWCOMERS if arrival else MORE
+                more = MORE_FOR_NEWCOMERS if newcomers >= CROWD_LEAST else MORE
                 self.part = min(self.part + (self.part if self._starting else more), 1.0)
             self._took_s = self._cpu_s = 0.0
         if self.part < 1.0:
