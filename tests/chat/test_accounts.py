@@ -278,6 +278,21 @@ def test_who_is_blocked_sees_nobody_come_and_go() -> None:
     assert preferences.sees(hidden, "alice", ALICE.root, knows=False, shares_room=False)
 
 
+def test_who_is_disabled_takes_no_messages() -> None:
+    with pytest.raises(Refused) as caught:
+        preferences.may_write(
+            after(ALICE, requests.Disable()), "bob", bytes(32), knows=True, shares_room=True,
+            full=False,
+        )  # fmt: skip
+    assert caught.value.reason is Reason.NOT_ACCEPTED
+
+
+def test_what_is_noted_of_an_account_is_all_of_it() -> None:
+    wishes = (requests.Block("eve", bytes(32)), requests.Prefer(2, 2), requests.SetKeep(1, 2, 3))
+    whole = after(TWO, *wishes, requests.Promote(True), requests.Disable())
+    assert snapshot.unpack("alice", snapshot.pack(whole)) == whole
+
+
 def test_what_an_account_shows() -> None:
     named = after(TWO, requests.NameDevice(B.public, "phone"))
     shown = answers.unpack_shown(answers.packed_shown(named))

@@ -185,6 +185,18 @@ def test_each_request_needs_its_right() -> None:
         decided(room(), request, OPERATOR if right is not Right.ENTER else EVE, subject=subject)
 
 
+def test_a_bar_gives_nobody_the_role_of_who_had_the_name_before() -> None:
+    muted = states.applied(room(), events.Muted("bob", b"x" * 32, 0, ""), "ann", 10)
+    assert (muted.people["bob"].role, muted.people["bob"].root) == (Role.NONE, b"x" * 32)
+
+
+def test_nobody_reads_or_writes_in_a_deleted_room() -> None:
+    gone = states.applied(room(), events.Deleted(""), "ann", 10)
+    assert gone.people == {}
+    for actor in (ANN, BOB, CAT, DAN, EVE, GUEST):
+        assert rights(gone, actor) == NOTHING
+
+
 def test_a_guest_creates_no_room_that_needs_an_owner() -> None:
     for kind in (Kind.PRIVATE, Kind.ANNOUNCE):
         assert refused(Room(), requests.Create(kind), GUEST, head=0) is Reason.NOT_ALLOWED
