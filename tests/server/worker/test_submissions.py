@@ -188,6 +188,8 @@ def test_little_has_a_commit_of_its_own() -> None:
         _put(submissions, producer, "known", 1)
     assert 0 < len(submissions.take_little(_in_use)) <= LITTLE_PER_GROUP
     assert submissions.take_little(_in_use) == [], "the others have their part first"
+    resting = submissions.take_little(_in_use, resting=True)
+    assert 0 < len(resting) <= LITTLE_PER_GROUP, "while they rest they have none"
     submissions.take(_in_use, 64, SLOW_PER_GROUP)
     while submissions.flows:
         submissions.take_little(_in_use)

@@ -202,7 +202,7 @@ class Home:
                 self._wake()
 
     # --- committing ---------------------------------------------------------------------------
-    def commit(self) -> None:
+    def commit(self, *, resting: bool = False) -> None:
         """Commit what waits, one group per partition; acknowledge; publish.
 
         If that is much, only the submissions of those who send little, and ``commit_rest`` the
@@ -217,7 +217,7 @@ class Home:
             self.held.update(waiting)
         elif waiting:
             if self._crowded():
-                self._commit_little()
+                self._commit_little(resting)
                 self.rest = self._left()
             if waiting and not self.rest:
                 self.commit_rest()
@@ -245,7 +245,7 @@ class Home:
             index not in self._committing and index not in self.held for index in waiting
         )
 
-    def _commit_little(self) -> None:
+    def _commit_little(self, resting: bool) -> None:
         deadline = self._cpu_clock() + COMMITS_S / 2
         for index in list(self._waiting):
             held = index in self.held
@@ -253,7 +253,7 @@ class Home:
             if partition is None:
                 continue
             submissions = self._submissions[index]
-            group = submissions.take_little(partition.in_use)
+            group = submissions.take_little(partition.in_use, resting=resting)
             if not group:
                 if held:
                     self.held.add(index)  # what else it has must still wait

@@ -157,13 +157,19 @@ class Submissions:
         self._taken(slow)
         return group, slow
 
-    def take_little(self, in_use: Callable[[str], bool]) -> list[Waiting]:
-        """Remove the submissions of a commit of those who have little, if they are next in turn."""
+    def take_little(self, in_use: Callable[[str], bool], *, resting: bool = False) -> list[Waiting]:
+        """Remove the submissions of a commit of those who have little, if they are next in turn.
+
+        While the others rest, for lack of a processor, they have no part that could be kept for
+        them: what those who have little are ahead of them does not matter then.
+        """
         self._sort(in_use)
         group: list[Waiting] = []
         quick = self._quick
-        while quick.little_first and len(group) < LITTLE_PER_GROUP:
-            self._serve(quick.pop(), LITTLE, in_use, group)
+        while (quick.has_little if resting else quick.little_first) and (
+            len(group) < LITTLE_PER_GROUP
+        ):
+            self._serve(quick.pop_little(), LITTLE, in_use, group)
         self._taken(group)
         return group
 

@@ -175,7 +175,7 @@ class Turn:
         if waiting.waiting:
             schedule.run_little(now, self.pace.slice_s, resting=resting)
         schedule.until = 0.0
-        self._run_home(now)
+        self._run_home(now, resting)
         # What asked for a turn up to here, the steps that follow do. Another one is needed only
         # for what comes from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
@@ -237,7 +237,7 @@ class Turn:
             self._forward.release()
         self.flush_links()
 
-    def _run_home(self, now: float) -> None:
+    def _run_home(self, now: float, resting: bool) -> None:
         own, handlers = self._own_home, self._handlers
         to_home, to_member = own.to_home, own.to_member
         rosters, presence = self._rosters, self._presence
@@ -245,7 +245,7 @@ class Turn:
         while True:
             if to_home.queue:
                 own.deliver_to_home(self._home, handlers)
-            self._home.commit()
+            self._home.commit(resting=resting)
             if presence.to_report:
                 presence.send()
             if rosters.changed or now >= rosters.due_at:
