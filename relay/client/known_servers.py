@@ -82,7 +82,7 @@ def parse(text: str, path: Path) -> list[Pin]:
             and len(words) >= 3
             and port.isascii()
             and port.isdigit()
-            and len(port) <= 5
+            and len(port) <= 10
             and is_fingerprint(words[2])
         )
         if not legal:

@@ -227,7 +227,7 @@ GOOD: Final = {"room": "lobby", "time": "2026-01-01T00:00:00Z", "sender": "a", "
         ("nonsense\n", "line 1: not a message as JSON"),
         (
             '{"room": "Big Room", "time": "2026-01-01T00:00:00Z", "sender": "a", "body": ""}\n',
-            "no name of a room",
+            "invalid room name",
         ),
         ('{"gap": 1}\n{"room": "lobby"}\n', "line 2: not a message"),
         ("[" * 100_000, "line 1: not a message as JSON"),
@@ -270,7 +270,7 @@ def test_a_log_of_something_else(empty: Path, tmp_path: Path, form: str) -> None
     file = tmp_path / "log"
     file.write_text("Nov 26 09:00:00 host sshd: something else\n")
     ended = ran("import", file, "--format", form, "--room", "old", "--data", empty, code=2)
-    assert ended.stderr.startswith(f"relay: {file}: no log of {form}: ")
+    assert re.match(f"relay: {re.escape(str(file))}: not an? {form} log: ", ended.stderr)
 
 
 def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
@@ -280,4 +280,5 @@ def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
     connection.execute("UPDATE entry SET packed=x'00' WHERE id=(SELECT max(id) FROM entry)")
     connection.close()
     assert "cannot be read" in ran("check", "--data", data, code=1).stdout
-    assert f"{ROOM}: {MESSAGES} entries kept, 1 behind" in ran("repair", "--data", data).stdout
+    repaired = ran("repair", "--data", data).stdout
+    assert f"{ROOM}: {MESSAGES} entries kept, 1 after a gap are not" in repaired
