@@ -237,7 +237,7 @@ async def test_broken_relays_are_caught(
     found: str,
 ) -> None:
     broken(monkeypatch)
-    monkeypatch.setattr("tests.server.worker.test_presence.SETTLED_S", 3.0)
+    monkeypatch.setitem(globals(), "SETTLED_S", 3.0)
     for seed in range(3):
         directory = tmp_path / str(seed)
         directory.mkdir()
