@@ -162,7 +162,9 @@ def roles(given: Given) -> tuple[Role, ...]:
             metrics=AGENT_METRICS,
             outdated=_Changed(given.data / NEXT_KEY_FILE),
             # One of another user than the directory's cannot make its socket again.
-            renewed=None if agent is None else lambda: is_gone(agent_path),
+            renewed=None
+            if agent is None
+            else lambda: is_gone(agent_path) and agent_path.parent.is_dir(),
         ),
         Role(
             name=WORKER,

@@ -38,7 +38,8 @@ def recover(
             exist are refused; the message names what to do.
     """
     _refuse_shared(directory)
-    directory.begin_anew()
+    if gone := directory.begin_anew():
+        log.warning("partitions_begin_anew", extra={"partitions": gone})
     unclean = directory.unclean_partitions()
     if not unclean:
         return

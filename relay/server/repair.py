@@ -154,6 +154,8 @@ def _best(
     best: list[SalvagedLog] | None = None
     for with_wal, links in ((True, True), (True, False), (False, True), (False, False)):
         attempt, lines = new.with_suffix(".attempt"), rescued.with_suffix(".attempt")
+        for left in attempt.parent.glob(f"{attempt.name}*"):  # by one that was killed
+            left.unlink()
         try:
             with lines.open("w", encoding="utf-8") as file:
                 found = salvage(

@@ -157,14 +157,17 @@ class DataDirectory:
         assert 0 <= partition < PARTITIONS
         return self._logs / f"{partition:02}.lock"
 
-    def begin_anew(self) -> None:
+    def begin_anew(self) -> list[int]:
         """Have partitions made of which there is nothing. Called before anybody opens one.
+
+        Returns:
+            Those that were there before.
 
         Raises:
             StartError: that cannot be noted.
         """
         try:
-            made.begin_anew(self._logs)
+            return made.begin_anew(self._logs)
         except OSError as error:
             raise _unusable(self.path, error) from error
 

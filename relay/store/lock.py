@@ -260,12 +260,17 @@ def lock_when_free(path: Path, file: Path) -> PartitionLock:
         StoreUnavailable: a lock file cannot be opened.
     """
     began_s = time.monotonic()
+    elsewhere_s: float | None = None
     while True:
         try:
             return PartitionLock(path, file)
         except NotTheWriter as error:
-            patience_s = ELSEWHERE_S if isinstance(error, UsedElsewhere) else LOCK_S
-            if time.monotonic() - began_s > patience_s:
+            now_s = time.monotonic()
+            if isinstance(error, UsedElsewhere):
+                elsewhere_s = now_s if elsewhere_s is None else elsewhere_s
+                if now_s - elsewhere_s > ELSEWHERE_S:
+                    raise
+            elif now_s - began_s > LOCK_S:
                 raise
             time.sleep(RETRY_S)
 

@@ -23,6 +23,11 @@ def all_made(path: Path) -> bool:
     return path.with_name(NAME).exists()
 
 
+def was_made(path: Path, lock: Path) -> bool:
+    """Tell whether a partition has been made, of which there is no file now."""
+    return read_note(lock) is not None or all_made(path)
+
+
 def note_made(directory: Path) -> None:
     """One was made: note it if it was the last. What cannot be noted is noted by the next one."""
     mark = directory / NAME
@@ -36,15 +41,23 @@ def note_made(directory: Path) -> None:
             return
 
 
-def begin_anew(directory: Path) -> None:
+def begin_anew(directory: Path) -> list[int]:
     """Before anybody opens one: partitions of which nothing is there are new.
+
+    Returns:
+        Those that were there before.
 
     Raises:
         OSError: that cannot be noted.
     """
-    for index in range(PARTITIONS):
-        if not any(
-            os.path.lexists(directory / f"{index:02}.{kind}") for kind in ("sqlite", "lock")
-        ):
-            (directory / NAME).unlink(missing_ok=True)
-            return
+    mark = directory / NAME
+    if not mark.exists():
+        return []
+    gone = [
+        index
+        for index in range(PARTITIONS)
+        if not any(os.path.lexists(directory / f"{index:02}.{kind}") for kind in ("sqlite", "lock"))
+    ]
+    if gone:
+        mark.unlink()
+    return gone

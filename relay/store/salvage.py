@@ -91,7 +91,7 @@ def salvage(
     try:
         target.execute("BEGIN")
         create_tables(target, unpack)
-        with _gathered(path, new.with_name(f"{new.name}.rows"), with_wal=with_wal) as (
+        with _gathered(path, new, with_wal=with_wal) as (
             rows,
             floors,
         ):

@@ -54,6 +54,13 @@ def test_which_keys_were_anothers(
     assert former_keys(happened, parse(of.link).hash) == former
 
 
+def test_the_first_account_of_a_name_reads_no_further() -> None:
+    """Nobody had the name before; what the account's log has after its beginning may be long."""
+    log = iter([Reserved(bytes(32), 5, False), FIRST, *LOG[1:]])
+    assert former_keys(log, OF_FIRST) == {}
+    assert next(log) == LOG[1]
+
+
 def test_a_reset_is_recognised_as_it_is_stored() -> None:
     assert events.may_be_reset(b"an entry " + events.pack(Reserved(b"h" * 32, 2**50, True)))
     assert not events.may_be_reset(b"".join(map(events.pack, LOG[:3])))

@@ -266,12 +266,13 @@ def test_what_was_taken_away_from_a_relay_that_was_stopped_begins_anew(tmp_path:
     for index in range(PARTITIONS):
         directory.lock_path(index).touch()
     (logs / "made").touch()
-    directory.begin_anew()
+    assert directory.begin_anew() == []
     (logs / LOCK).unlink()
     with pytest.raises(StoreUnavailable):
         open_partition(logs)
     (logs / LOCK).unlink()
-    directory.begin_anew()
+    assert directory.begin_anew() == [0]
+    assert directory.begin_anew() == []
     open_partition(logs).close()
 
 

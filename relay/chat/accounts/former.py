@@ -35,6 +35,8 @@ def former_keys(happened: Iterable[Event], root: bytes) -> dict[bytes, bytes]:
                     break  # it was reset as well: its sessions are about to end
                 former.update(dict.fromkeys(own, of))
                 link = links.parse(packed)
+                if not of and link.hash == root:
+                    break  # the first one has it still: the rest, which may be long, tells nothing
                 of, own = link.hash, {links.key_id(link.body.subject)}
             case Linked(link=packed):
                 body = links.parse(packed).body

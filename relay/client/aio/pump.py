@@ -342,6 +342,8 @@ class Pump:
         yes = self._policy.question(self._address, fingerprint)
         if inspect.isawaitable(yes):
             yes = await yes
+        if yes is None:
+            yes = False  # no answer is no
         if not isinstance(yes, bool):  # "no", as somebody typed it, would be yes
             raise TypeError(f"a key policy answers with a bool, not {type(yes).__name__}")
         accepted = yes

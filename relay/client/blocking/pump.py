@@ -267,6 +267,8 @@ class Pump:
         asked_at = self.clock()
         yes = self._policy.question(self._address, fingerprint)
         self.asked_s += self.clock() - asked_at
+        if yes is None:
+            yes = False  # no answer is no
         if not isinstance(yes, bool):
             raise TypeError("a blocking client's key policy answers with a bool")
         refusal = self._policy.answer(self._address, fingerprint, yes)

@@ -28,6 +28,8 @@ from relay.store.contents import LogContents, checked_logs, total
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreError
 from relay.store.lock import read_refusal
+from relay.store.made import was_made
+from relay.store.schema import taken_away
 from relay.store.snapshot import Snapshot, sync_file
 from relay.wire.packing import unpack_entry
 
@@ -156,6 +158,8 @@ def _snapshots(directory: DataDirectory) -> Iterator[dict[int, Snapshot]]:
                 path = directory.partition_path(index)
                 if path.exists():
                     opened[index] = Snapshot(path)
+                elif was_made(path, directory.lock_path(index)):
+                    raise StartError(taken_away(path, "is missing"))
             yield opened
         except StoreError as error:
             raise StartError(str(error)) from None

@@ -103,10 +103,13 @@ def bind_unix(path: Path) -> socket.socket:
     try:
         if path.is_socket():
             with socket.socket(socket.AF_UNIX) as probe:
+                probe.setblocking(False)  # whoever listens there need not accept
                 try:
                     probe.connect(os.fspath(path))
                 except ConnectionRefusedError:
                     path.unlink()
+                except BlockingIOError:
+                    pass
         sock.bind(os.fspath(path))  # the umask leaves it to our user
         close_to_others(path)
         sock.listen(BACKLOG)

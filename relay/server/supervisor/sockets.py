@@ -41,8 +41,8 @@ class Sockets:
         self.control_kept = given.control is not None
         self._names: dict[str, tuple[int, int] | None] = {}
         """Of those on the disk that are ours: what was at their path when they were bound."""
-        self._again_s = -math.inf
-        """When one may be bound again, after one could not be."""
+        self._again_s: dict[str, float] = {}
+        """By path: when one may be bound again that could not be."""
 
     @classmethod
     def handed_over(cls, handover: Handover) -> Self:
@@ -82,14 +82,16 @@ class Sockets:
 
     def _renewed(self, sock: socket.socket) -> socket.socket:
         """Return what is to be listened on from now on."""
-        if not self._is_nameless(sock) or time.monotonic() < self._again_s:
+        if not self._is_nameless(sock):
             return sock
         path = sock.getsockname()
+        if time.monotonic() < self._again_s.get(path, -math.inf):
+            return sock
         try:
             with as_owner_of(Path(path).parent):  # who has taken over a worker may put a link there
                 new = listener.bind_unix(Path(path))
         except (StartError, OSError) as error:  # this root may not become that owner
-            self._again_s = time.monotonic() + AGAIN_S
+            self._again_s[path] = time.monotonic() + AGAIN_S
             log.warning("listener_failed", extra={"path": path, "reason": str(error)})
             return sock
         sock.close()  # the processes that have it go on with who is waiting there

@@ -70,7 +70,8 @@ class FairQueue(Generic[T]):
         if not drained or units > self.little:
             self._lead = max(self._lead - units, 0)
         elif self._many:
-            self._lead += units
+            # Beside those who rest there is no bound: it would be owed without end afterwards.
+            self._lead = min(self._lead + units, self.lead_max + self.little)
         return 0.0 if drained else max(finish, begun) + units
 
     def add(self, who: T, finish: float, units: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import ipaddress
 import os
@@ -14,6 +15,7 @@ import pytest
 from relay.errors import StartError
 from relay.server.supervisor.listener import (
     bind_all,
+    bind_unix,
     format_bound,
     reachable_address,
 )
@@ -125,3 +127,18 @@ def test_a_kernel_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
         StartError, match=r"cannot listen on \[::1\]:0: this machine has no addresses"
     ):
         bind_all(("127.0.0.1:0", "[::1]:0"))
+
+
+def test_another_listener_that_does_not_accept(tmp_path: Path) -> None:
+    """Whether anybody listens at a path is asked for without waiting until somebody accepts."""
+    path = tmp_path / "s"
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(socket.socket(socket.AF_UNIX))
+        other.bind(os.fspath(path))
+        other.listen(0)
+        for _ in range(4):
+            waiting = stack.enter_context(socket.socket(socket.AF_UNIX))
+            waiting.setblocking(False)
+            waiting.connect_ex(os.fspath(path))
+        with pytest.raises(StartError, match="another program listens there"):
+            bind_unix(path)

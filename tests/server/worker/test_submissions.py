@@ -197,6 +197,19 @@ def test_little_has_a_commit_of_its_own() -> None:
     assert (submissions.count, submissions.bytes) == (0, 0)
 
 
+def test_what_little_had_while_the_others_rested_is_not_owed() -> None:
+    """Once the others have had a part again, those who have little are next."""
+    submissions = Submissions()
+    _put(submissions, 1, "known", 5_000)
+    for _ in range(40):
+        for producer in range(1000, 1000 + LITTLE_PER_GROUP):
+            _put(submissions, producer, "known", 1)
+        assert submissions.take_little(_in_use, resting=True)
+    submissions.take(_in_use, LITTLE_PER_GROUP, SLOW_PER_GROUP)
+    _put(submissions, 2000, "known", 1)
+    assert len(submissions.take_little(_in_use)) == 1
+
+
 def test_who_had_to_wait_for_half_a_second_has_little_still() -> None:
     """With all that he wrote meanwhile; what comes of a flood in one piece is more than that."""
     assert LITTLE < QUANTUM

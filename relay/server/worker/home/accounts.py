@@ -353,13 +353,16 @@ def _keys(account: Account | None, ended: list[bytes] | None) -> list[bytes]:
 
 
 def _may_still_ask(account: Account, request: Request, ask: Ask) -> bool:
-    """Tell whether a device that has asked for a change of its own account is one still.
+    """Tell whether a device that has asked for a change of its own account may ask that still.
 
-    It was when it asked; what was decided on meanwhile may have removed it.
+    It might when it asked; what was decided on meanwhile may have removed it, or have taken an
+    operator's rights away: those do not come back by what waited behind their end.
     """
     new = isinstance(request, requests.Register | requests.Enrol)  # by a key that is to be one
-    own = bool(ask.key_id) and ask.by == account.handle
-    return new or not own or account.may_ask(ask.key_id)
+    if new or not ask.key_id or ask.by != account.handle:
+        return True
+    allowed = account.operator or type(request) in requests.OF_DEVICES
+    return allowed and account.may_ask(ask.key_id)
 
 
 def _nobody(_: str) -> bool:
