@@ -18,9 +18,12 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.chat.rooms import state as rooms_state
 from relay.client.device_key import DeviceKey
-from relay.server.worker.home import revocations as revocations_module
+from relay.server.scoreboard import Owner
 from relay.server.worker.home.revocations import Revocations, RevokedDevices
 from relay.server.worker.member.claims import Claims, Grant
+from relay.server.worker.member.routes import Routes
+from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.wakeup import Wakeup
 from relay.store.log import Outcome, Partition
 from relay.store.read_budget import ReadBudget
 from relay.wire.codes import CloseCode, ErrorCode
@@ -86,12 +89,9 @@ def test_nobody_waits_for_a_worker_that_died() -> None:
     assert done == ["done"]
 
 
-def test_the_devices_that_were_revoked_last_are_remembered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_devices_that_were_revoked_last_are_remembered() -> None:
     """Something of them may still be on its way. What is lifted is forgotten."""
-    monkeypatch.setattr(revocations_module, "REVOKED_MAX", 2)
-    revoked = RevokedDevices()
+    revoked = RevokedDevices(most=2)
     for name in ("ann", "bob", "ann", "cat"):
         revoked.add(name, [bytes(16)])
     assert [name for name, _ in revoked.devices] == ["ann", "cat"]
@@ -288,27 +288,23 @@ async def test_what_a_removed_device_has_asked_for_its_account_is_dropped(single
     assert after.version == 3
 
 
-def test_a_login_that_waits_for_its_answer_ends_with_its_device() -> None:
+async def test_a_login_that_waits_for_its_answer_ends_with_its_device(cluster: Cluster) -> None:
     """And an answer that comes all the same lets nobody in."""
-    claims = Claims(cast("Any", Nowhere()))
+    await TestClient.login(cluster.other(LOG), "bob")
+    session = cluster.session("bob")
+    own_home = OwnHome(0, 1, Wakeup(lambda _: None))
+    claims = Claims(Routes(own_home.to_home, lambda _: Owner(0, 0), {}))  # no home is there
     key = device("bob").public
-    claim = claims.claim("bob", bytes(16), 1, key, cast("Any", None))
-    other = claims.claim("bob", bytes(15) + b"o", 1, DeviceKey.generate().public, cast("Any", None))
+    claim = claims.claim("bob", bytes(16), 1, key, session)
+    other = claims.claim("bob", bytes(15) + b"o", 1, DeviceKey.generate().public, session)
     assert claim.reply is not None
     granted: list[Grant] = []
     claim.reply.then(granted.append)
     claims.revoke("bob", [device("bob").key_id], CloseCode.REVOKED)
     assert [grant.code for grant in granted] == [ErrorCode.KEY_REFUSED]
-    claims.on_claimed(cast("Any", None), Claimed(claim.tag, True, False, 0, "", b"", False))
+    claims.on_claimed(own_home.to_member, Claimed(claim.tag, True, False, 0, "", b"", False))
     assert not claim.granted
     assert other.reply is not None, "another device of the account"
-
-
-class Nowhere:
-    """No home is there."""
-
-    def port_of(self, log: str) -> None:
-        return None
 
 
 async def asked(

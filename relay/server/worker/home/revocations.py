@@ -25,7 +25,9 @@ later login is refused by the account's home. What is still on its way is what t
 class RevokedDevices:
     """Those of which a home stores nothing more."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = REVOKED_MAX) -> None:
+        """Begin with none; ``most``: no more are remembered."""
+        self._most = most
         self.devices: dict[tuple[str, bytes], None] = {}
         """(handle, key id); the last is the newest."""
 
@@ -34,7 +36,7 @@ class RevokedDevices:
         self.lift(handle, key_ids)
         for key_id in key_ids:
             self.devices[handle, key_id] = None
-        while len(self.devices) > REVOKED_MAX:
+        while len(self.devices) > self._most:
             del self.devices[next(iter(self.devices))]
 
     def lift(self, handle: str, key_ids: list[bytes]) -> None:
