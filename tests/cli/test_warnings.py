@@ -23,7 +23,7 @@ def strict(*args: str | Path) -> list[str]:
     [
         (["--help"], "", 0),
         (["serve", "--check-config", "--data", "DATA"], "", 0),
-        (["send", "ADDRESS", "strict"], "one\ntwo\n", 0),
+        (["send", "ADDRESS", "strict", "--name", "warned"], "one\ntwo\n", 0),
         (["send", "127.0.0.1:1", "strict", "x", "--timeout", "0.2"], "", 1),
         (["tail", "127.0.0.1:1", "strict"], "", 1),
         (["tail", "PLACE", "strict", "--known-servers", "DATA/known"], "", 2),
@@ -53,12 +53,13 @@ def test_to_its_end(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_tail_when_it_is_stopped(relay: Relay, room: str, number: signal.Signals) -> None:
     with subprocess.Popen(
-        strict("tail", relay.address, room, "--since", "0"),
+        strict("tail", relay.address, room, "--since", "0", "--name", "warned"),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        subprocess.run(strict("send", relay.address, room, "x"), check=True, timeout=120)
+        send = strict("send", relay.address, room, "x", "--name", "warned")
+        subprocess.run(send, check=True, timeout=120)
         assert process.stdout is not None
         assert process.stdout.readline()
         process.send_signal(number)
