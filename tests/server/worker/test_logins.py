@@ -84,6 +84,13 @@ async def chain_of(client: TestClient, name: str, number: int = 77) -> chain.Cha
     return chain.read(answer.links, verify)[-1]
 
 
+async def removal(client: TestClient, name: str, key: DeviceKey) -> bytes:
+    """Return the link by which a person's first device removes another one."""
+    held, own = await chain_of(client, name), device(name)
+    body = held.next_body(Kind.REMOVE, key.public, own.public).packed()
+    return body + own.sign(body)
+
+
 async def add_device(client: TestClient, name: str, new: DeviceKey, number: int) -> None:
     held = await chain_of(client, name, 1000 + number)
     old = device(name)
@@ -263,9 +270,7 @@ async def test_a_removed_device_with_connections_on_all_workers(cluster: Cluster
     phones = [await login_as(worker, "alice", phone) for worker in cluster.workers.values()]
     for client in phones:
         await client.join(LOG)
-    held = await chain_of(first, "alice")
-    body = held.next_body(Kind.REMOVE, phone.public, device("alice").public)
-    link = body.packed() + device("alice").sign(body.packed())
+    link = await removal(first, "alice", phone)
     assert isinstance(await ask(first, 6, requests.Extend(link)), Done)
     assert not any(
         session.key_id == phone.key_id
@@ -299,9 +304,7 @@ async def test_what_a_removed_device_had_under_way_is_dropped(
     await cluster.kill(other.index)
     thief.send(log, 1, 3)
     await until(lambda: home.parts.forward.unanswered == 3, "the sends to wait")
-    held = await chain_of(first, "alice")
-    body = held.next_body(Kind.REMOVE, phone.public, device("alice").public)
-    link = body.packed() + device("alice").sign(body.packed())
+    link = await removal(first, "alice", phone)
     assert isinstance(await ask(first, 6, requests.Extend(link)), Done)
     assert home.parts.forward.unanswered == 0
     await cluster.start(other.index)
@@ -460,9 +463,7 @@ async def test_the_home_dies_between_a_removal_and_its_answer(cluster: Cluster) 
     phone = DeviceKey.generate()
     await add_device(first, "alice", phone, 5)
     stolen = await login_as(other, "alice", phone)
-    held = await chain_of(first, "alice")
-    body = held.next_body(Kind.REMOVE, phone.public, device("alice").public)
-    link = body.packed() + device("alice").sign(body.packed())
+    link = await removal(first, "alice", phone)
     home.parts.accounts._finish = lambda *_args, **_more: None  # type: ignore[method-assign]
     first.send_envelopes(Account(6, "", requests.pack(requests.Extend(link))))
     await until(lambda: home.parts.accounts.logs.account("alice").version == 3, "the commit")

@@ -12,7 +12,6 @@ import pytest
 
 from relay.bus.messages import Claimed, Revoke, Revoked
 from relay.chat.accounts import requests as account_requests
-from relay.chat.accounts.links import Kind
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
@@ -28,7 +27,7 @@ from relay.store.log import Outcome, Partition
 from relay.store.read_budget import ReadBudget
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Account, Done, Error, Refused, Room
-from tests.server.worker.test_logins import add_device, chain_of, login_as
+from tests.server.worker.test_logins import add_device, login_as, removal
 from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import device
 from tests.support.workers import Cluster, TestClient
@@ -271,9 +270,7 @@ async def test_what_a_removed_device_has_asked_for_its_account_is_dropped(single
     phone = DeviceKey.generate()
     await add_device(first, "alice", phone, 5)
     thief = await login_as(worker, "alice", phone)
-    chain = await chain_of(first, "alice")
-    body = chain.next_body(Kind.REMOVE, phone.public, device("alice").public)
-    link = body.packed() + device("alice").sign(body.packed())
+    link = await removal(first, "alice", phone)
     await hold(single, "@alice")
     accounts = worker.parts.accounts
     first.send_envelopes(Account(6, "", account_requests.pack(account_requests.Extend(link))))
