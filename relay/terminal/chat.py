@@ -32,7 +32,7 @@ from relay.client.events import (
 from relay.client.refusals import AlreadyJoined, NotAMember, Refused
 from relay.terminal import commands, room_commands
 from relay.terminal.accepting import accept
-from relay.terminal.history import Earlier
+from relay.terminal.history import HistoryCommands
 from relay.terminal.invitations import Invitations
 from relay.terminal.last_message import LastMessageCommands
 from relay.terminal.notices import Narrator, choices, members_notice, others_notice
@@ -78,7 +78,7 @@ class Chat:
         self._last_message = LastMessageCommands(
             client, self.sending, self._shown.recent, self._ask
         )
-        self._earlier = Earlier(client, room, screen, self._shown)
+        self._history = HistoryCommands(client, room, screen, self._shown)
         self._typed = ""
         """The command that is being done."""
         self._member = False
@@ -132,7 +132,7 @@ class Chat:
         async for event in self.client:
             if isinstance(event, LogEntry | RoomChanged):
                 if event.room == self.room:
-                    self._earlier.first_seq = self._earlier.first_seq or event.seq
+                    self._history.first_seq = self._history.first_seq or event.seq
                 if isinstance(event, RoomChanged):  # here: what history shows is long ago
                     self._member = is_member(event, self.client.name, self._member)
                 await self._shown.show(event)
@@ -284,7 +284,7 @@ class Chat:
                 for line in room_commands.HELP if of_rooms else commands.HELP:
                     self.screen.notice(line)
             case commands.Numbers(count):
-                self._ask(partial(self._earlier.numbers, count))
+                self._ask(partial(self._history.numbers, count))
             case commands.Room():
                 self._ask(self._room)
             case commands.Join(room) if room not in ("", self.room):
@@ -299,9 +299,9 @@ class Chat:
             case commands.Who():
                 self._ask(self._who)
             case commands.History(count):
-                self._ask(partial(self._earlier.history, count, self.target))
+                self._ask(partial(self._history.history, count, self.target))
             case commands.Search(words):
-                self._ask(partial(self._earlier.find, words, self.target))
+                self._ask(partial(self._history.find, words, self.target))
 
     async def _accept(self, name: str, code: str) -> None:
         for line in await accept(self.client, name, code):

@@ -38,7 +38,7 @@ class Search(NamedTuple):
     """Where it goes on; None: with the newest, or nowhere."""
 
 
-class Earlier:
+class HistoryCommands:
     """What one person has looked up of earlier messages, and where it goes on."""
 
     def __init__(self, client: Client, room: str, screen: Screen, shown: Shown) -> None:
