@@ -216,6 +216,21 @@ def test_what_is_no_backup_any_more_is_refused_with_its_file(made: Path, tmp_pat
     assert "not a backup, or an unfinished one" in refused("verify", made)
 
 
+def test_a_partition_that_was_taken_away_is_not_left_out(tmp_path: Path) -> None:
+    """Alone, or with its lock file."""
+    data, to = tmp_path / "data", tmp_path / "backup"
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
+        alice.send(FIRST, "one")
+    file = data / "logs" / f"{partition_of(FIRST):02}.sqlite"
+    for taken, why in (
+        (file, f"the partitions [{partition_of(FIRST)}] were not closed cleanly"),
+        (file.with_suffix(".lock"), f"{file} is missing"),
+    ):
+        taken.rename(tmp_path / taken.name)
+        assert why in refused("create", to, "--data", data)
+        assert not to.exists()
+
+
 def test_nothing_is_overwritten(secret: Path) -> None:
     data, made = secret / "data", secret / "backup"
     before = sorted(path.name for path in made.rglob("*"))

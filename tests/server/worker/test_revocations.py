@@ -27,7 +27,7 @@ from relay.store.log import Outcome, Partition
 from relay.store.read_budget import ReadBudget
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Account, Done, Error, Refused, Room
-from tests.server.worker.test_logins import add_device, login_as, removal
+from tests.server.worker.test_logins import add_device, an_operator, ask, login_as, removal
 from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import device
 from tests.support.workers import Cluster, TestClient
@@ -283,6 +283,27 @@ async def test_what_a_removed_device_has_asked_for_its_account_is_dropped(single
     after = accounts.logs.account("alice")
     assert not after.removed
     assert after.version == 3
+
+
+async def test_an_operator_whose_end_is_being_stored_does_not_undo_it(single: Cluster) -> None:
+    """What they asked for as an operator, and waited for that end, is refused behind it."""
+    worker = single.workers[0]
+    accounts = worker.parts.accounts
+    opera = await an_operator(single)
+    await TestClient.login(worker, "mallory")
+    promote = account_requests.Promote(operator=True)
+    assert isinstance(await ask(opera, 50, promote, "mallory"), Done)
+    mallory = await TestClient.login(worker, "mallory")
+    await hold(single, "@mallory")
+    demote = account_requests.pack(account_requests.Promote(operator=False))
+    opera.send_envelopes(Account(51, "mallory", demote))
+    await until(lambda: "@mallory" in accounts._by_log, "the demotion")
+    mallory.send_envelopes(Account(52, "mallory", account_requests.pack(promote)))
+    await until(lambda: accounts._by_log["@mallory"].waiting, "a promotion of themselves")
+    let_go(single, "@mallory")
+    await answered(opera, 51, Done)
+    await mallory.ended()
+    assert not accounts.logs.account("mallory").operator
 
 
 async def test_a_login_that_waits_for_its_answer_ends_with_its_device(cluster: Cluster) -> None:
