@@ -209,8 +209,8 @@ def _explained(
         case NotRegistered():
             return CommandError(
                 f"the account {name!r} no longer exists at this server: an operator has reset"
-                " it, or it was removed, by you or by an operator; after a reset, register it again with"
-                f" 'relay register' and the invitation that the operator has{key}"
+                " it, or it was removed, by you or by an operator; after a reset, register it"
+                f" again with 'relay register' and the invitation that the operator has{key}"
             )
         case NameTaken() if is_guest(name):
             return CommandError(f"another guest is called {name!r} now; choose another with --name")

@@ -3,6 +3,7 @@
 A lock file tells that of its own partition; but who moves a partition away takes that along. So
 there is a file beside them, from when the last one was made on. A start forgets it where one has
 neither file nor lock: whoever takes both away from a relay that is stopped wants it to begin anew.
+Only a start does, and tells so; commands on a stopped relay's data refuse (``gone``).
 """
 
 from __future__ import annotations
@@ -50,14 +51,18 @@ def begin_anew(directory: Path) -> list[int]:
     Raises:
         OSError: that cannot be noted.
     """
-    mark = directory / NAME
-    if not mark.exists():
+    found = gone(directory)
+    if found:
+        (directory / NAME).unlink()
+    return found
+
+
+def gone(directory: Path) -> list[int]:
+    """Return the partitions that were there before, and of which nothing is there."""
+    if not (directory / NAME).exists():
         return []
-    gone = [
+    return [
         index
         for index in range(PARTITIONS)
         if not any(os.path.lexists(directory / f"{index:02}.{kind}") for kind in ("sqlite", "lock"))
     ]
-    if gone:
-        mark.unlink()
-    return gone
