@@ -104,6 +104,8 @@ class AccountsHome(LogChanges[_Decided]):
         """By skeleton, the log of a name whose registration was under way last."""
         self.online: Callable[[str], bool] = _nobody
         """Whether somebody has a session now."""
+        self.hold_back: Callable[[str, bool], None] = _nobody_waits
+        """Lets the logins of an account wait, or go on."""
         self.shares_room: Callable[[str, bytes, str, bytes], bool] = _no_room
         """Whether two accounts, each a handle and a root, are lasting members of one room."""
         self.tell: Callable[[str, bytes], None] = _nobody_hears
@@ -322,7 +324,13 @@ class AccountsHome(LogChanges[_Decided]):
         First what was under way with the old ones is dropped everywhere.
         """
         handle = account.handle
-        self._tell(account, keys, by_operator=True, done=lambda: self._lift(handle, keys, done))
+        self.hold_back(handle, True)
+
+        def lifted() -> None:
+            self.hold_back(handle, False)
+            done()
+
+        self._tell(account, keys, by_operator=True, done=lambda: self._lift(handle, keys, lifted))
 
     def _lift(self, handle: str, keys: list[bytes], done: Callable[[], None]) -> None:
         """Have all workers store again what these devices send; but for those that are none now."""
@@ -368,6 +376,10 @@ def _may_still_ask(account: Account, request: Request, ask: Ask) -> bool:
 def _nobody(_: str) -> bool:
     """No sessions are known."""
     return False
+
+
+def _nobody_waits(_name: str, _held: bool) -> None:
+    """There are no logins."""
 
 
 def _no_room(_person: str, _root: bytes, _other: str, _other_root: bytes) -> bool:

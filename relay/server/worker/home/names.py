@@ -78,6 +78,8 @@ class NameRegistry:
         self._places: dict[Port, dict[int, Holder]] = {}
         """Each of them by port and tag."""
         self._waiting: list[tuple[Port, Claim]] = []
+        self._held_back: set[str] = set()
+        """Names whose claims wait until the rights of their account are settled everywhere."""
         self._unconfirmed: dict[Port, set[tuple[str, bytes]]] = {}
         """(name, secret) that a worker held and is about to report again, or has lost meanwhile."""
         self._announced: set[int] = set()
@@ -107,11 +109,25 @@ class NameRegistry:
             self._settled = True
         waiting, self._waiting = self._waiting, []
         for port, claim in waiting:
-            self._answer(port, claim)
+            if claim.name in self._held_back:
+                self._waiting.append((port, claim))
+            else:
+                self._answer(port, claim)
+
+    def hold_back(self, name: str, held: bool) -> None:
+        """Let the logins of an account wait, or go on: what they send would be dropped until then.
+
+        Not those that are logged in, who are told what has changed.
+        """
+        if held:
+            self._held_back.add(name)
+        else:
+            self._held_back.discard(name)
+            self.settle()
 
     def claim(self, port: Port, claim: Claim) -> None:
         """A session wants a name, or has it already."""
-        if self._settled or claim.held:
+        if claim.held or (self._settled and claim.name not in self._held_back):
             self._answer(port, claim)
         else:
             self._waiting.append((port, claim))
