@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from relay.client.events import Invited, State, StateChanged
 from relay.client.room_calls import ListedRoom
 from relay.terminal.room_notices import invited_notice
 from relay.terminal.text import harmless_name
+
+KNOWN_MAX: Final = 1000
+"""Beyond so many all are forgotten, and told of once more after the next lost connection: a server
+can name as many rooms as it likes."""
 
 
 class Invitations:
@@ -27,6 +32,8 @@ class Invitations:
 
     def notice_of(self, event: Invited) -> str | None:
         """Return the notice for an invitation that has just come."""
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
         self._known.add(event.room)
         if event.room != self._here:
             return invited_notice([event.room], event.by)
