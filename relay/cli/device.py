@@ -152,7 +152,7 @@ def request(target: Target, who: Who) -> int:
     name = who.name or name_to_claim()
     own = KeyFiles().path_of(known_server_id(target), name)
     path = who.key or own
-    waiting = path.with_name(f"{path.name}.requested")
+    waiting = path.parent / f"{path.name}.requested"
 
     def requested() -> DeviceKey:
         key = load_key(waiting) if waiting.exists() else new_key(waiting, name)

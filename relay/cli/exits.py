@@ -20,6 +20,8 @@ from relay.terminal.text import harmless
 DEBUG_VARIABLE: Final = "RELAY_DEBUG"
 _INTERNAL_CHARS_MAX: Final = 500
 """Of the text of an unforeseen exception: an error is one line."""
+_LINE_CHARS_MAX: Final = 2000
+"""Of an error that is foreseen: it may quote an argument, of which nobody wants to see 100 KB."""
 
 
 class Exit(IntEnum):
@@ -151,7 +153,8 @@ def debugging() -> bool:
 def report(message: str) -> None:
     """Print an error as ``relay: message`` on stderr; what it quotes may come from anywhere."""
     for line in message.split("\n"):
-        _print(f"relay: {harmless(line)}")
+        text = line if len(line) <= _LINE_CHARS_MAX else f"{line[:_LINE_CHARS_MAX]}..."
+        _print(f"relay: {harmless(text)}")
 
 
 def report_internal(error: BaseException) -> None:

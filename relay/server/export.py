@@ -167,5 +167,5 @@ def _guest(name: str) -> str:
 
 
 def now_ms() -> int:
-    """Return the time, for lines that have none."""
+    """Return the time, which none of the lines may be behind."""
     return time.time_ns() // 1_000_000

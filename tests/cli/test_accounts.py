@@ -321,6 +321,10 @@ def test_a_key_file_for_a_program(relay: Relay, tmp_path: Path) -> None:
         assert tail.has(1) == ["beep"]
         assert tail.entries[0]["sender"] == "the-bot"
         assert re.fullmatch("[0-9a-f]{32}", str(tail.entries[0]["device"]))
+    for no_file in ("/", "."):
+        for command in ("register", "device request"):
+            words = [*command.split(), relay.address, "--name", "the-bot", "--key", no_file]
+            assert "Is a directory" in done(*words, status=2)
     key.chmod(0o644)
     assert "open to others" in done("send", relay.address, "bots", "x", "--key", key, status=2)
 
