@@ -349,7 +349,15 @@ def removed_if_refused(path: Path) -> Iterator[None]:
 
 
 async def _whole(client: Client, text: str) -> str:
-    """Return the key of one's own device that a key, its beginning, or a label stands for."""
+    """Return the key of one's own device that a key, its beginning, or a label stands for.
+
+    Raises:
+        UsageError: nothing was given. It is no label: a variable of a script may be empty, and most
+            devices have none.
+        CommandError: none of them, or several.
+    """
+    if not text.strip():
+        raise UsageError(f"expected a device, not {text!r}")
     devices = [one for one in (await client.devices()).devices if not one.removed]
     begins = text.lower() if len(text) >= KEY_CHARS_MIN else "?"
     found = [one.key for one in devices if one.label == text or one.key.startswith(begins)]

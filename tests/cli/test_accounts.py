@@ -161,6 +161,9 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
         assert f"is now a device of {name}" in request.stdout.read()
         assert request.wait(DEADLINE_S) == 0
     done("device", "rename", address, key, "phone", keys=bob)
+    for nothing in ("", " "):  # the other one has no label
+        output = done("device", "remove", address, nothing, keys=bob, status=2)
+        assert "expected a device" in output
     with subprocess.Popen(
         relay_command("tail", address, "lobby"),
         stderr=subprocess.PIPE,
