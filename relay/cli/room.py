@@ -191,7 +191,7 @@ async def _last_message(client: Client, room: str) -> LogEntry | None:
         if is_last_page(page, before):
             return None
         before = page.next
-    raise CommandError(f"no message was found in {EMPTY_PAGES_MAX} pages: nothing is marked as read")
+    raise CommandError(f"no message was found in {EMPTY_PAGES_MAX} pages: nothing is marked read")
 
 
 def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str) -> None:
