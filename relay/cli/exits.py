@@ -20,8 +20,9 @@ from relay.terminal.text import harmless
 DEBUG_VARIABLE: Final = "RELAY_DEBUG"
 _INTERNAL_CHARS_MAX: Final = 500
 """Of the text of an unforeseen exception: an error is one line."""
-_LINE_CHARS_MAX: Final = 2000
-"""Of an error that is foreseen: it may quote an argument, of which nobody wants to see 100 KB."""
+_HALF_LINE_CHARS: Final = 1000
+"""Of an error that is foreseen: of what is longer the middle is left out. It may quote an argument,
+of which nobody wants to see 100 KB; what is wrong with it stands before it or behind it."""
 
 
 class Exit(IntEnum):
@@ -153,8 +154,9 @@ def debugging() -> bool:
 def report(message: str) -> None:
     """Print an error as ``relay: message`` on stderr; what it quotes may come from anywhere."""
     for line in message.split("\n"):
-        text = line if len(line) <= _LINE_CHARS_MAX else f"{line[:_LINE_CHARS_MAX]}..."
-        _print(f"relay: {harmless(text)}")
+        if len(line) > 2 * _HALF_LINE_CHARS:
+            line = f"{line[:_HALF_LINE_CHARS]}...{line[-_HALF_LINE_CHARS:]}"
+        _print(f"relay: {harmless(line)}")
 
 
 def report_internal(error: BaseException) -> None:

@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
@@ -78,8 +78,10 @@ def _echo_off() -> Iterator[None]:
         termios.tcsetattr(terminal, termios.TCSADRAIN, hidden)
         os.write(terminal, _AGAIN)
 
-    handlers = {signal.SIGTSTP: suspend}
-    handlers |= dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT), end)
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
+        signal.SIGTSTP: suspend,
+        **dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT), end),
+    }
     ours = [number for number in handlers if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, handlers[number])
