@@ -164,7 +164,11 @@ def request(target: Target, who: Who) -> int:
 
     async def use(client: Client) -> int:
         if key.path is not None and key.path != path:
-            key.path.replace(path)
+            try:
+                key.path.replace(path)
+            except FileNotFoundError:  # the same command in another terminal was first
+                if not path.exists():
+                    raise
         print_whole(f"this is now a device of {client.name}; its key is {path}")
         return Exit.OK
 
