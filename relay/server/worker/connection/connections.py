@@ -46,6 +46,10 @@ class Connections:
         """Tell whether nobody can come in now: see ``Admission.closed``."""
         return self._admission.closed()
 
+    def holds(self) -> bool:
+        """Tell whether newcomers should wait for those before them: see ``Admission.holds``."""
+        return self._admission.holds(self._services.clock())
+
     def rest_s(self) -> float:
         """Tell for how long nobody should come in: who is new waits with those who ask for much."""
         rest_s = self.rests_until() - self._services.clock()

@@ -35,6 +35,8 @@ PROXY_HEADER_S: Final = 5.0
 """A proxy sends its header at once."""
 PROXY_TOLD_S: Final = 60.0
 """Between two lines of a kind in the log about proxies whose connections were ended."""
+HOLD_S: Final = 0.005
+"""How long newcomers wait outside before the next look whether those before them are done."""
 CLOSED_PAUSE_S: Final = 0.05
 """Nobody can come in: look again after this long, if no connection has ended before."""
 log = logging.getLogger("relay.worker")
@@ -45,6 +47,9 @@ class Gate(Protocol):
 
     def closed(self) -> bool:
         """Tell whether nobody may now."""
+
+    def holds(self) -> bool:
+        """Tell whether newcomers should wait for those who came in just before."""
 
     def rest_s(self) -> float:
         """Tell for how long nobody should come in, for the sake of who is there already."""
@@ -194,6 +199,9 @@ class Acceptor:
                 self._make_room()
                 self._accepting(False)  # nobody leaves connections to this one meanwhile
                 self._pause(CLOSED_PAUSE_S, self.start)
+                return
+            if self._gate.holds():
+                self._pause(HOLD_S, self._resume)
                 return
             least = self._least_loaded()
             if least is not None and (self._full or surplus(self.count, least)):
