@@ -15,9 +15,9 @@ from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.unread import refuse_unread
 from relay.server.worker.home.account_logs import AccountLogs
-from relay.store.errors import StoreError
+from relay.server.worker.stored import report_log, stored_entry
+from relay.store.errors import LogDamaged, StoreError
 from relay.wire.codes import ErrorCode
-from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
     from relay.chat.accounts.requests import Request
@@ -45,7 +45,7 @@ def ends_operator(request: Request) -> bool:
 async def refused_as_last(session: Session, number: int) -> bool:
     """Refuse what would end the asker's own rights, if nobody else has them. True: it was."""
     services, own = session.services, session.actor.handle
-    accounts = AccountLogs(services.reader_of, unpack_entry, services.first_invitation)
+    accounts = AccountLogs(services.reader_of, stored_entry, services.first_invitation)
     prefix = names.INBOX_PREFIX
     for partition in range(PARTITIONS):
         after = ""
@@ -54,10 +54,8 @@ async def refused_as_last(session: Session, number: int) -> bool:
             try:
                 found = services.reader_at(partition).names(prefix, prefix + after, READ_AT_ONCE)
                 handles = [log[len(prefix) :] for log in found]
-                for account in map(accounts.account, handles):
-                    active = account.chain is not None and not account.disabled
-                    if account.operator and active and account.handle != own:
-                        return False
+                if any(_acts(accounts, handle) for handle in handles if handle != own):
+                    return False
             except StoreError as error:
                 refuse_unread(session, number, partition, error)
                 return True
@@ -67,3 +65,13 @@ async def refused_as_last(session: Session, number: int) -> bool:
             after = handles[-1]
     session.refuse(number, ErrorCode.NOT_ALLOWED, 0, THE_ONLY_ONE)
     return True
+
+
+def _acts(accounts: AccountLogs, handle: str) -> bool:
+    """Tell whether an account can act as an operator. Raises StoreError: of the partition."""
+    try:
+        account = accounts.account(handle)
+    except LogDamaged as error:
+        report_log(error)
+        return False  # nobody can log in there
+    return account.operator and account.chain is not None and not account.disabled

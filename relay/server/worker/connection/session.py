@@ -55,8 +55,8 @@ class Session(Owner):
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Connection``."""
 
     __slots__ = (
-        "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts",
-        "channel", "claim", "former", "id", "key_id", "outbox", "peer", "producer", "proofs",
+        "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts", "channel",
+        "claim", "former", "id", "key_id", "listing", "outbox", "peer", "producer", "proofs",
         "reading", "requests", "sends", "services", "since_us", "source", "stage", "stream",
         "subscriptions", "turned_away", "user",
     )  # fmt: skip
@@ -121,6 +121,8 @@ class Session(Owner):
         """Of the device that logged in; empty for a guest."""
         self.former: dict[bytes, bytes] | None = None
         """The keys of earlier accounts of this name (``former``); None: nobody has asked."""
+        self.listing: tuple[int, str, str, bool, float] | None = None
+        """Where a list of rooms goes on (``room_lists``)."""
         self.producer = b""
         self.user: User | None = None
         """What the account has in use, from the login to the end; None for a guest."""

@@ -18,10 +18,11 @@ from relay.chat.entries import GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.server.worker.member.reply import Reply
-from relay.store.errors import StoreCorrupt
+from relay.server.worker.stored import stored_entry
+from relay.store.errors import LogDamaged, StoreCorrupt
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Gap, Live
-from relay.wire.packing import pack, unpack_entry
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
@@ -128,7 +129,7 @@ class Catchup:
         subscription.queued = False
         try:
             self._serve(feed, subscription)
-        except StoreCorrupt as error:
+        except (LogDamaged, StoreCorrupt) as error:
             # Whoever comes again would find the same.
             self._damage.report(partition_of(feed.log), error)
             subscription.subscriber.remove(feed.log, Refused(Reason.DAMAGED))
@@ -185,7 +186,7 @@ class Catchup:
         if not rows:
             return min(upto, max(after, self._reader_of(log).floor(log))), upto, b""
         first = rows[0][0]
-        prev = after if first == after + 1 else unpack_entry(rows[0][1]).prev
+        prev = after if first == after + 1 else stored_entry(log, rows[0][1]).prev
         result = (prev, upto if page.end else rows[-1][0], b"".join([row[1] for row in rows]))
         if not page.end:
             self._pages[feed, after] = result
