@@ -58,12 +58,16 @@ class Handover(msgspec.Struct, frozen=True):
     """The scoreboard of the workers. -1: of a version that does not share it."""
     formats: dict[str, str] = {}
     """What must be the same in the next one if workers of both are to run side by side."""
+    tickets: int = -1
+    """Which tickets were used. -1: it cannot be handed over, as the next ones."""
+    ticket_keys: int = -1
+    """What opens them."""
 
     @property
     def descriptors(self) -> list[int]:
         """All that are inherited."""
         found = [*self.listeners, self.control, self.runtime_lock, self.passphrase, self.stderr]
-        found += [self.parent_line, self.board]
+        found += [self.parent_line, self.board, self.tickets, self.ticket_keys]
         return [fd for fd in found if fd is not None and fd >= 0]
 
 
