@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from relay.limits import TICKET_KEYS_MAX as KEYS_MAX
-from relay.server.anonymous_file import anonymous_file
+from relay.server.anonymous_file import anonymous_file, set_size
 
 BITMAP_BYTES: Final = 1 << 20
 """Of each key: 8.4 million tickets, 388 logins a second for the six hours of a key. When they are
@@ -56,7 +56,7 @@ class TicketRegister:
         """For the next version; -1: there is nothing that could be handed over."""
         if memory is None:
             try:
-                os.ftruncate(self._lock_fd, _BYTES)
+                set_size(self._lock_fd, _BYTES)
                 memory = mmap.mmap(self._lock_fd, _BYTES)
             except OSError:  # a limit on the size of files is one on this, too
                 memory, self.fd = mmap.mmap(-1, _BYTES), -1
