@@ -1,4 +1,4 @@
-"""ROOM: requests about rooms; what may be asked is the rooms' homes to decide."""
+"""ROOM: requests about rooms. The rooms' homes decide what is allowed."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from relay.wire.envelopes import Room
 
 STATES_BYTES: Final = 262_144
-"""Of the states of rooms that one answer looks at: about 3 ms."""
+"""Size of the room states that one answer may examine: about 3 ms."""
 
 
 async def room(session: Session, room: Room) -> None:
-    """Pass a request about a room to its home."""
+    """Forward a request about a room to its home."""
     number = room.request
     try:
         request, _ = requests.unpack(room.content)
@@ -80,7 +80,7 @@ async def room(session: Session, room: Room) -> None:
 
 
 def _pays(session: Session, number: int, log: str, request: requests.Request) -> bool:
-    """Charge a change; False: it was refused."""
+    """Charge a change. False: it was refused."""
     if not pays(session, number, CHANGE_UNITS):
         return False
     if isinstance(request, requests.Create) and not accepted(
@@ -92,9 +92,9 @@ def _pays(session: Session, number: int, log: str, request: requests.Request) ->
 
 
 async def _mine(session: Session, number: int, after: str) -> None:
-    """Answer the rooms in which somebody has a role, whichever partitions they are in.
+    """Answer with the rooms in which the user has a role, in all partitions.
 
-    Nobody notes what anybody has not read: it is counted, from the place that was marked on.
+    Unread messages are not stored; they are counted from the user's read mark.
     """
     await turn_of(session)
     actor, some, asked_after = session.actor, shown.ROOMS_PER_ANSWER, after
@@ -109,7 +109,8 @@ async def _mine(session: Session, number: int, after: str) -> None:
         own: list[shown.Own] = []
         bytes_left = STATES_BYTES
         for name in found[:some]:
-            head = session.services.reader_of(name).head(name)  # first: rights are as of later
+            # read first: the rights are as of later
+            head = session.services.reader_of(name).head(name)
             packed = session.services.reader_of(name).state(name)
             own += await _own(session, name, rooms.unpack(packed), head)
             bytes_left -= len(packed)
@@ -130,7 +131,7 @@ async def _mine(session: Session, number: int, after: str) -> None:
 
 
 async def _own(session: Session, name: str, room: rooms.Room, head: Head) -> list[shown.Own]:
-    """Return a room with what is unread in it; nothing if it is not for the asker any more."""
+    """Return a room with its unread count, or an empty list if the user may no longer see it."""
     reader, actor = session.services.reader_of(name), session.actor
     listed = shown.listed(name, room, head.seq, actor)
     if listed is None or listed.role is Role.NONE:
@@ -144,9 +145,9 @@ async def _own(session: Session, name: str, room: rooms.Room, head: Head) -> lis
 
 
 async def _unread(session: Session, name: str, after: int, upto: int) -> int:
-    """Count the messages of others, of the newest entries of a room, in turn with who reads pages.
+    """Count other users' messages among a room's newest entries, in turn with readers of pages.
 
-    Who a message is from, and that it is one, stands in the entry alone; so they are read.
+    Author and kind are stored only in the entry, so the entries are read.
     """
     own, count = session.actor.handle, 0
     after = max(after, upto - shown.UNREAD_LOOKED_AT)
@@ -163,11 +164,11 @@ async def _unread(session: Session, name: str, after: int, upto: int) -> int:
 
 
 async def _list(session: Session, number: int, request: requests.List) -> None:
-    """Answer rooms of one partition, in turn with those who read pages.
+    """Answer with rooms of one partition, in turn with readers of pages.
 
-    An answer ends with a room that is in it: where to go on is a name as well, and whoever may not
-    see a room must not learn of it from there. So what is hidden is passed over until something is
-    to be told.
+    The last room in an answer is where the next request continues, so it must be one that the user
+    may see: the name of a hidden room would leak. Hidden rooms are therefore skipped until there is
+    a visible one.
     """
     assert request.partition < PARTITIONS
     visible: list[shown.Listed] = []
