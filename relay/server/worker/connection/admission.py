@@ -75,9 +75,7 @@ class Admission:
         return self._authenticated_max + self._limits.unauthenticated
 
     def closed(self) -> bool:
-        """Return True if no connection can be admitted: all unauthenticated ones wait for the
-        server.
-        """
+        """Return True if no connection can be admitted: all slots wait for the server."""
         return len(self._unauthenticated) >= self._limits.unauthenticated and (
             self._oldest_silent(self._unauthenticated) is None
         )
@@ -94,9 +92,7 @@ class Admission:
         return Verdict(True)
 
     def enter(self, connection: Connection) -> None:
-        """Add an unauthenticated connection: a new one, or one whose login ended before it was
-        closed.
-        """
+        """Add an unauthenticated connection: new, or one whose login ended before it was closed."""
         self._unauthenticated[connection] = None
         connection.source.unauthenticated += 1
 

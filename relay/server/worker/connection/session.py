@@ -307,9 +307,7 @@ class Session(Owner):
             self.rebound()
 
     def end_with(self, code: CloseCode) -> None:
-        """Close: the login is no longer valid, for another connection took it or the device was
-        removed.
-        """
+        """Close: the login is no longer valid (taken by another connection, or device removed)."""
         self.close(code)
 
     @property
