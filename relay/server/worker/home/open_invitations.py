@@ -1,4 +1,4 @@
-"""The invitations that can still be used, read from their logs in steps."""
+"""Lists the invitations that can still be used, read from their logs in steps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def parts_of(
     partition: int, reader: Reader, accounts: AccountLogs, now_ms: int
 ) -> Iterator[tuple[Invitation, ...]]:
-    """Yield those of a partition, some at a time. Raises StoreError."""
+    """Yield the invitations of a partition in parts. Raises StoreError."""
     after, end = "", False
     while not end:
         part = part_of(partition, after, reader, accounts, now_ms)
@@ -28,12 +28,12 @@ def parts_of(
 def part_of(
     partition: int, after: str, reader: Reader, accounts: AccountLogs, now_ms: int
 ) -> Invitations:
-    """Return those of a partition, behind a log.
+    """Return the invitations of a partition that come after a log.
 
     Raises:
         StoreError: the partition cannot be read.
     """
-    # The last of so many is only asked for to tell whether there are more.
+    # One more than is returned, to find out whether there are more.
     logs = reader.names(invitation.PREFIX, after, INVITATIONS_MAX)
     more = len(logs) == INVITATIONS_MAX
     if more:
