@@ -1,4 +1,4 @@
-"""Reports a partition's file that is found damaged while reading to its home, which refuses it."""
+"""Reports damage found while reading a partition's file to its home, which refuses it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,24 @@ T = TypeVar("T")
 
 
 class DamageReports:
-    """See the module's docstring."""
+    """Reports damaged partitions to their homes."""
 
     def __init__(self, routes: Routes, reader_at: Callable[[int], Reader]) -> None:
         self._routes = routes
         self._reader_at = reader_at
 
     def report(self, partition: int, error: StoreError) -> ErrorCode:
-        """Tell the home if it is damage. Returns what is answered to whoever wanted to read."""
+        """Report an error to the home if it is damage.
+
+        Returns the error code for the reader's client.
+        """
         port = self._routes.port_at(partition)
         if isinstance(error, StoreCorrupt) and port is not None:
             port.send(Damaged(partition, str(error)[:REASON_CHARS_MAX]))
         return code_of(error)
 
     def answers(self, ask: Callable[[Reader], T]) -> Iterator[T]:
-        """Yield what the reader of each partition answers; those that are damaged are left out.
+        """Yield the answer of each partition's reader, leaving out damaged partitions.
 
         Raises:
             StoreError: one cannot be read now.
