@@ -2,7 +2,7 @@
 
 Received bytes are kept as bytes. One record at a time is opened and unpacked, and its operations
 run, up to this connection's share of a turn (``schedule``). A record of many operations is unpacked
-in parts, and none of them runs before all are known to be legal.
+in parts, and all of it must be valid before any of them runs.
 """
 
 from __future__ import annotations
@@ -42,10 +42,7 @@ _NONE: Final[list[ClientEnvelope]] = []
 
 
 class Owner:
-    """The session that owns a ``Reading``.
-
-    A base class, not a Protocol: compiled, calls are direct.
-    """
+    """The session that owns a ``Reading``. Not a Protocol: compiled, calls are direct."""
 
     __slots__ = ("_on_watch", "ended", "newcomer")
 
@@ -121,7 +118,7 @@ class Reading:
             connection: decodes the bytes.
             stream: delivers the bytes.
             schedule: of the worker.
-            received: counts the received bytes of the worker.
+            received: of the worker.
             waste: of the worker.
             source: of the peer.
             clock: monotonic seconds.
@@ -145,10 +142,9 @@ class Reading:
         self._paused = False
         """True while the socket is not read."""
         self._pending: list[ClientEnvelope] = _NONE
-        """The remaining operations of one record, in reverse order. Later records stay bytes:
-        operations take many times the memory."""
+        """Remaining operations of one record, reversed. Later records stay as smaller bytes."""
         self._unpacking: Unpacking | None = None
-        """The record being unpacked, if it has several operations and some are not unpacked yet."""
+        """The record being unpacked, if it has several operations and is not complete."""
         self._record_bytes = 0
         """Size of the record that ``_pending`` or ``_unpacking`` belongs to."""
         self._running = False
@@ -156,7 +152,7 @@ class Reading:
         self._finish = 0.0
         """See ``Schedule.charge``."""
         self._units = 0
-        """Units that ``work`` used last time, less the allowance since: see ``LITTLE_PER_S``."""
+        """Units of the last ``work``, less the allowance since then: see ``LITTLE_PER_S``."""
         self._worked_s = clock()
         """When ``work`` last used units."""
         self._owed = 0
@@ -270,10 +266,7 @@ class Reading:
         return more or self._expected() + len(self._pending) > LITTLE
 
     def owe(self, units: int) -> None:
-        """Charge the actual cost of a request afterwards.
-
-        It affects the order of later requests.
-        """
+        """Charge the actual cost of a request afterwards, which delays later requests."""
         self._owed += units
 
     def _expected(self) -> int:

@@ -93,13 +93,12 @@ class Home:
         self._refusals = refusals
         self.queued_bytes_max = QUEUED_BYTES_MAX
         self.short_of_disk: frozenset[int] = frozenset()
-        """Partitions whose disk has only the reserve left: nothing is stored in them."""
+        """Partitions whose disk has only the reserve left: they store nothing."""
         self._submissions = [Submissions() for _ in range(PARTITIONS)]
         self._waiting: dict[int, None] = {}
         """Partitions with submissions; the first is the next to commit."""
         self.held: set[int] = set()
-        """Those of them whose commit waits for a checkpoint, or for the end of ``paused``: check
-        again soon."""
+        """Those whose commit waits for a checkpoint or the end of ``paused``: check again soon."""
         self.more = False
         """True when ``commit_rest`` has left something for the next turn."""
         self.rest = False
@@ -108,8 +107,7 @@ class Home:
         """The partition whose slow submissions are next in turn."""
         self._revoked = RevokedDevices()
         self.running = RunningCommits()
-        """Running commits. Wait for them after ``revoke``: they may still store revoked
-        submissions."""
+        """Wait for these after ``revoke``: they may still store revoked submissions."""
         self.direct: Direct | None = None
         """The parts that handle direct messages; set before anything is submitted."""
 
@@ -164,10 +162,7 @@ class Home:
         self._wake()
 
     def revoke(self, handle: str, key_ids: list[bytes], *, lifted: bool) -> None:
-        """Store nothing more from these devices, including what waits.
-
-        ``lifted``: accept them again.
-        """
+        """Store nothing from these devices, including what waits. ``lifted``: accept them again."""
         if lifted:
             self._revoked.lift(handle, key_ids)
             return
@@ -179,8 +174,7 @@ class Home:
                 removed = submissions.remove(self._revoked.includes)
                 if not submissions.flows:
                     self._waiting.pop(index, None)
-                # A waiting change of a room blocks all other changes of that room until it is
-                # answered.
+                # A waiting change of a room blocks its other changes until it is answered.
                 refuse(removed, ErrorCode.KEY_REFUSED, "")
 
     def give_up_others(self) -> None:
@@ -188,8 +182,7 @@ class Home:
         for index in self._partitions.close_others():
             self._notes.forget(index)
         if self.direct is not None:
-            # A partition that is still open may come back, and its pending copies are not read
-            # again then.
+            # A partition that is still open may come back; its pending copies are not read again.
             self.direct.copies.forget_others(
                 lambda index: self._owns(index) or index in self._opened
             )
@@ -211,8 +204,8 @@ class Home:
     def commit(self, *, resting: bool = False) -> None:
         """Commit what waits, one group per partition; acknowledge; publish.
 
-        If much is waiting, commit only the submissions of light users, and leave the others to
-        ``commit_rest``, so that fast work for light users does not wait for it.
+        If much waits, commit only for light users, and leave the others to ``commit_rest``: fast
+        work for light users does not wait for it.
         """
         self.rest = self.more = False
         if self._committing:
@@ -236,10 +229,7 @@ class Home:
         return sum([submissions[index].count for index in self._waiting]) > CROWD
 
     def commit_rest(self, slice_s: float = COMMITS_S) -> None:
-        """Commit what ``commit`` has left, for this long.
-
-        Sets ``more`` if not done. Raises nothing.
-        """
+        """Commit what ``commit`` has left, for so long; ``more``: not all. Raises nothing."""
         self.rest = False
         if self._partitions.paused:
             self.held.update(self._waiting)
