@@ -1,4 +1,4 @@
-"""The keys that seal tickets: generated here, pushed to the workers, in memory only."""
+"""The keys that seal tickets: generated here, sent to the workers, kept in memory only."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from relay.wire.key_schedule import KEY_BYTES
 from relay.wire.tickets import KEY_ID_BYTES, TicketKey
 
 ROTATE_S: Final = 6 * 3600.0
-"""A new key is made so often."""
+"""Interval at which a new key is created."""
 LIFETIME_S: Final = 2 * ROTATE_S
-"""A key opens tickets for so long: while it is the current one, and while it was the last."""
+"""How long a key opens tickets: while it is the current key, and while it is the previous one."""
 
 
 class TicketKeyMaker:
-    """Makes a key now, and another one whenever it is time."""
+    """Creates a key at first, and then whenever one is due."""
 
     def __init__(
         self,
@@ -25,11 +25,11 @@ class TicketKeyMaker:
         random_bytes: Callable[[int], bytes],
         clock: Callable[[], float],
     ) -> None:
-        """Begin without a key.
+        """Create without a key.
 
         Args:
             begin: returns the generation of a new key; None: not now.
-            random_bytes: where keys come from.
+            random_bytes: source of keys.
             clock: monotonic seconds, the same in all processes.
         """
         self._begin = begin
@@ -37,10 +37,10 @@ class TicketKeyMaker:
         self._clock = clock
         self._due = clock()
         self.keys: list[TicketKey] = []
-        """Those that are of use, the newest last."""
+        """The valid keys, the newest last."""
 
     def rotate(self) -> bool:
-        """Make a key if it is time. True: there is a new one."""
+        """Create a key if it is due. True: there is a new one."""
         now = self._clock()
         if now < self._due:
             return False
