@@ -1,12 +1,12 @@
-"""The register of tickets given out and used: shared memory of all workers of a server.
+"""The register of issued and used tickets: shared memory of all workers of a server.
 
-One mapping, made before the first fork: for each ticket key in use a bitmap, a bit for each ticket
-of it. A ticket is used by setting its bit. Two workers may be offered one ticket in the same
-moment, so its byte is locked meanwhile (a POSIX record lock: the kernel frees it when its holder
-dies). Whoever does not get the lock at once takes the ticket for used: then the handshake is a full
-one, and nobody ever waits.
+It is one mapping, created before the first fork, with a bitmap for each ticket key in use: one bit
+per ticket. A ticket is used by setting its bit. Two workers may be offered the same ticket at the
+same time, so its byte is locked meanwhile (a POSIX record lock: the kernel releases it when its
+holder dies). A worker that does not get the lock at once treats the ticket as used: the handshake
+is then a full one, and nobody ever waits.
 
-It holds no secret. What tickets make a server hold is this mapping, whatever clients do.
+It contains no secret. Whatever clients do, tickets take no more memory than this mapping.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ from relay.limits import TICKET_KEYS_MAX as KEYS_MAX
 from relay.server.anonymous_file import anonymous_file
 
 BITMAP_BYTES: Final = 1 << 20
-"""Of each key: 8.4 million tickets, 388 logins a second for the six hours of a key. When they are
-given out, there are no more tickets until the next key."""
+"""For each key: 8.4 million tickets, or 388 logins per second for the six hours of a key. When they
+are used up, there are no more tickets until the next key."""
 BLOCK: Final = 256
-"""Numbers that a worker takes at a time, so that it seldom needs the lock."""
+"""Numbers that a worker takes at a time, so that it rarely needs the lock."""
 _CELL_BYTES: Final = 8
 _GENERATIONS, _TAKEN = 0, KEYS_MAX
-"""Cells: of each part, the key that it belongs to, and how many numbers were taken."""
+"""Cells: for each part, its key, and how many numbers were taken."""
 _HEADER_BYTES: Final = mmap.PAGESIZE
 assert 2 * KEYS_MAX * _CELL_BYTES <= _HEADER_BYTES
 
 
 class TicketRegister:
-    """The mapping. Make it before the first fork; implements ``wire.tickets.Register``."""
+    """The mapping. Create it before the first fork. Implements ``wire.tickets.Register``."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, _HEADER_BYTES + KEYS_MAX * BITMAP_BYTES)
         self._cells = memoryview(self._memory)[:_HEADER_BYTES].cast("Q")
         self._lock_fd = anonymous_file("relay-tickets")
-        """Empty: only its locks count."""
+        """Empty: only used for its locks."""
         self._close = weakref.finalize(self, os.close, self._lock_fd)
         self._block: tuple[int, int, int] = (0, 0, 0)
         """This process's numbers: generation, the next one, and the end."""
 
     def begin(self) -> int | None:
-        """Begin with the next key: return its generation. The oldest key's tickets are forgotten.
+        """Begin the next key; return its generation. The oldest key's tickets are forgotten.
 
-        Only the key agent may. None: a worker that does not run holds a lock; try again later.
+        Only the key agent may call this. None: a stopped worker holds a lock; retry later.
         """
         generation = max(self._cells[_GENERATIONS + part] for part in range(KEYS_MAX)) + 1
         part = generation % KEYS_MAX
@@ -63,7 +63,7 @@ class TicketRegister:
         return generation
 
     def allot(self, generation: int) -> int | None:
-        """Return a number for a new ticket; None: there are no more under this key."""
+        """Return a number for a new ticket; None: there are no more for this key."""
         held, number, end = self._block
         if held != generation or number == end:
             taken = self._take(generation)
@@ -84,7 +84,7 @@ class TicketRegister:
             return int(first)
 
     def spend(self, generation: int, serial: int) -> bool:
-        """Use a ticket. False: it was used before, or whether it was cannot be told."""
+        """Use a ticket. False: it was used before, or this cannot be determined."""
         part = generation % KEYS_MAX
         if not 0 <= serial < 8 * BITMAP_BYTES:
             return False
@@ -97,7 +97,7 @@ class TicketRegister:
             return True
 
     def close(self) -> None:
-        """Let go of it, in a process that has nothing to do with tickets."""
+        """Close it, in a process that does not use tickets."""
         self._close()
         self._cells.release()
         with contextlib.suppress(BufferError):
@@ -109,7 +109,7 @@ class TicketRegister:
 
     @contextlib.contextmanager
     def _locked(self, start: int, length: int) -> Iterator[bool]:
-        """Hold a lock, or tell that somebody else does."""
+        """Hold a lock; yields False if another process holds it."""
         try:
             fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
         except OSError:
