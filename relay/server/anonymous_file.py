@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import tempfile
 from typing import Final
@@ -26,7 +28,7 @@ def anonymous_file(name: str, *, secret: bool = False) -> int:
     """
     for more in (_NOEXEC_SEAL, 0):
         try:
-            return os.memfd_create(name, os.MFD_CLOEXEC | more)
+            return os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING | more)
         except OSError as error:
             refused = error
     for directory in (_IN_MEMORY,) if secret else (_IN_MEMORY, None):
@@ -36,3 +38,19 @@ def anonymous_file(name: str, *, secret: bool = False) -> int:
         except OSError:
             continue
     raise OSError(refused.errno, f"{refused.strerror} (memfd_create, and {_IN_MEMORY})")
+
+
+def set_size(fd: int, size: int) -> None:
+    """Set the size of a file for good, before it is mapped.
+
+    A process that uses a mapping of a file dies (SIGBUS) if another process has truncated the file.
+    So the size is sealed against all of them, also against a worker that a peer has taken over.
+    Files that memfd_create did not make cannot be sealed.
+
+    Raises:
+        OSError: there is no space, or a limit on the size of files.
+    """
+    os.ftruncate(fd, size)
+    with contextlib.suppress(OSError):
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)

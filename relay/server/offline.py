@@ -19,6 +19,7 @@ from relay.server.boot_id import boot_id
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.account_logs import AccountLogs
+from relay.server.worker.stored import stored_entry
 from relay.store.directory import DataDirectory
 from relay.store.generation import Host
 from relay.store.log import Repeated, Stored
@@ -62,7 +63,7 @@ class OfflineAccounts:
         first = b""
         with contextlib.suppress(StartError):  # an invalid file invites nobody
             first = registration.first_invitation(self._path / registration.FIRST_INVITATION)
-        self._logs = AccountLogs(self._reader_of, unpack_entry, first)
+        self._logs = AccountLogs(self._reader_of, stored_entry, first)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -25,6 +25,7 @@ from relay.server.context import (
     WorkerContext,
     agent_socket,
 )
+from relay.server.kept_secret import KeptSecret
 from relay.server.key_files import KEY_FILE, KEY_FILES, NEXT_KEY_FILE
 from relay.server.live_settings import LiveSettings
 from relay.server.metrics import AGENT as AGENT_METRICS
@@ -61,6 +62,8 @@ class Given:
     boot_id: str
     record: RegistrationRecord
     passphrase: PassphraseSource
+    tickets: TicketRegister
+    ticket_keys: KeptSecret
     separation: Separation
     new_identity: bool
     first_generation: int
@@ -70,7 +73,7 @@ class Given:
 
 def roles(given: Given) -> tuple[Role, ...]:
     """Return the table of a server's processes."""
-    tickets = TicketRegister()
+    tickets = given.tickets
     agent = given.separation.agent
     sockets = given.sockets
     agent_path = agent_socket(given.runtime, given.first_generation)
@@ -83,6 +86,7 @@ def roles(given: Given) -> tuple[Role, ...]:
                 key_path=given.data / KEY_FILE,
                 scoreboard=launch.scoreboard,
                 tickets=tickets,
+                ticket_keys=given.ticket_keys,
                 passphrase=given.passphrase,
                 separation=given.separation,
                 new_identity=given.new_identity,
@@ -94,6 +98,7 @@ def roles(given: Given) -> tuple[Role, ...]:
 
     def prepare_worker() -> None:
         given.passphrase.close()
+        given.ticket_keys.close()
         _confine(given, [given.data / name for name in KEY_FILES])
         import relay.server.worker.process.main  # noqa: F401
 
@@ -123,6 +128,7 @@ def roles(given: Given) -> tuple[Role, ...]:
 
     def run_control(launch: Launch) -> int:
         tickets.close()
+        given.ticket_keys.close()
         given.passphrase.close()
         _confine(given, [])
         return _control_main(

@@ -23,6 +23,7 @@ from relay.server import inherited, logs, privileges, recovery, registration
 from relay.server.boot_id import boot_id as current_boot_id
 from relay.server.context import AGENT
 from relay.server.data_lock import DataLock
+from relay.server.kept_secret import KeptSecret
 from relay.server.key_files import KEY_FILE
 from relay.server.live_settings import LiveSettings
 from relay.server.passphrase import PassphraseSource
@@ -42,6 +43,7 @@ from relay.server.supervisor.sockets import Sockets
 from relay.server.supervisor.supervisor import Supervisor
 from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import Program
+from relay.server.ticket_register import TicketRegister
 from relay.settings import WORKERS_MAX, Accounts, Settings
 from relay.store.directory import DataDirectory
 from relay.store.format import FORMAT_VERSION
@@ -180,6 +182,10 @@ def _start(
             boot_id=boot_id,
             record=record,
             passphrase=passphrase,
+            tickets=TicketRegister(-1 if before is None else before.tickets),
+            ticket_keys=KeptSecret(
+                "relay-ticket-keys", -1 if before is None else before.ticket_keys
+            ),
             separation=separation,
             new_identity=new_identity and before is None,
             first_generation=0 if before is None else before.generation,
@@ -207,7 +213,7 @@ def _start(
                 program=Program(
                     own_command(),
                     next_environment(environ),
-                    partial(_hand_over, fixed, sockets, runtime, passphrase, takeover),
+                    partial(_hand_over, fixed, given, runtime, takeover),
                 ),
                 formats={"bus": str(BUS_FORMAT), "partitions": str(PARTITIONS)},
                 takeover=takeover,
@@ -257,14 +263,14 @@ def _begin_alone(
 
 def _hand_over(
     fixed: dict[str, str],
-    sockets: Sockets,
+    given: Given,
     runtime: RuntimeDirectory,
-    passphrase: PassphraseSource,
     takeover: Takeover | None,
     generation: int,
     fingerprint: str,
 ) -> Handover:
     """Return what the next version receives from this server."""
+    sockets = given.sockets
     return Handover(
         format=HANDOVER_FORMAT,
         data_format=FORMAT_VERSION,
@@ -277,7 +283,9 @@ def _hand_over(
         control_kept=sockets.control_kept,
         runtime=str(runtime.path),
         runtime_lock=runtime.lock_fd,
-        passphrase=passphrase.kept_fd,
+        passphrase=given.passphrase.kept_fd,
+        tickets=given.tickets.fd,
+        ticket_keys=given.ticket_keys.fd,
         parent_line=-1 if takeover is None else takeover.parent_fd,
         stderr=os.dup(2),
     )

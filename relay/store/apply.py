@@ -14,12 +14,13 @@ ENTRY: Final = "INSERT INTO entry VALUES (?, ?, ?, ?, ?)"
 STATE: Final = "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)"
 PRODUCER: Final = "INSERT OR REPLACE INTO producer VALUES (?, ?, ?, ?, ?)"
 MARK: Final = (
-    "INSERT INTO mark VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET epoch=excluded.epoch, "
-    "seq=excluded.seq WHERE excluded.seq>seq"
+    "INSERT INTO mark VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET epoch=excluded.epoch, "
+    "seq=excluded.seq WHERE excluded.seq>seq OR seq=?5"
 )
-"""The later position wins, also across epochs, since a log's seq continues in the next epoch. So a
-device that returns with a position of an older epoch does not move the mark back. Where a room has
-lost its end (a restored backup), an earlier mark stays ahead until the room has passed it."""
+"""The later place wins, also of two epochs: a log's seq goes on in the next one. So a device that
+comes back with a place of an older epoch sets nothing back. Where a room has lost its end (a backup
+was restored), a mark from before would stay ahead until the room has passed it: it is named, and
+replaced if it is this one still."""
 SEEN: Final = (
     "INSERT INTO mark SELECT id, '', x'', ? FROM log WHERE name=? "
     "ON CONFLICT DO UPDATE SET seq=max(seq, excluded.seq)"

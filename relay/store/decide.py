@@ -299,7 +299,7 @@ class Decision:
         seq, kind = log.seq, submission.kind
         if submission.kind == MARK:
             place = extra.about_epoch, extra.about_seq
-            more.marks.append((log.id, submission.body.decode(), *place))
+            more.marks.append((log.id, submission.body.decode(), *place, extra.origin_after))
             return
         owner = submission.log[len(INBOX_PREFIX) :]
         if extra.origin_seq:

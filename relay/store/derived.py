@@ -32,7 +32,7 @@ def derive(more: More, log_id: int, entry: Entry, chain: int, jump: int) -> None
         more.controls.append((log_id, seq))
     elif entry.kind == Kind.MARK:
         place = entry.about_epoch, entry.about_seq
-        more.marks.append((log_id, entry.body.decode(), *place))
+        more.marks.append((log_id, entry.body.decode(), *place, 0))
     elif chain < 0:
         epoch = jump.to_bytes(limits.EPOCH_BYTES, "big", signed=True)
         more.directs.append((log_id, entry.sender, seq, epoch, -chain))

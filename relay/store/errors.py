@@ -21,6 +21,15 @@ class StoreCorrupt(StoreError):
     """The file is damaged: an operator must act."""
 
 
+class LogDamaged(StoreError):
+    """What is stored of one log makes no sense: the others of its file go on without it."""
+
+    def __init__(self, log: str, reason: object) -> None:
+        """Note which log it is, and why."""
+        super().__init__(f"the log {log} is damaged: {reason}")
+        self.log = log
+
+
 class StoreOfAnotherVersion(StoreError):
     """The file's format is not supported by this Relay, which leaves it alone."""
 

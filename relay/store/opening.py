@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import secrets
 import stat
 from collections.abc import Callable
@@ -42,6 +43,10 @@ from relay.store.wal_index import WalIndex, read_wal_index
 
 SYNCHRONOUS: Final[dict[Durability, str]] = {"process": "NORMAL", "power": "FULL"}
 WAL_DAMAGED: Final = "its WAL is damaged"
+_DAMAGED_FROM: Final = re.compile(
+    f"{WAL_DAMAGED} behind frame [0-9]+ of ([0-9]+)(?: \\(([0-9a-f]+)\\))?:"
+)
+"""What a refusal says: how many frames there were, and the salts of the WAL."""
 log = logging.getLogger("relay.store")
 
 
@@ -235,11 +240,28 @@ def _doubt(
     index: WalIndex | None,
 ) -> str | None:
     """Return why this may not be what the last writer left. Raises StoreCorrupt if it is torn."""
-    if wal_bytes(path) and WAL_DAMAGED in (refusal := lock.refusal() or ""):
-        raise StoreCorrupt(refusal)  # the index that showed it has been recreated since
+    _refuse_damaged_before(connection, path, lock.refusal() or "")
     torn = _refuse_torn(connection, path, index)
     cut_off = _cut_off(connection, path, index, host)  # whatever else is in doubt: it may raise
     return torn or lock.doubt(path) or cut_off
+
+
+def _refuse_damaged_before(connection: apsw.Connection, path: Path, refusal: str) -> None:
+    """Refuse a WAL that was found damaged, for as long as it is.
+
+    The index that told so was made anew since, so what it knew is in the refusal. The right files
+    may have been put back meanwhile: another WAL, or this one with all its frames.
+    """
+    if WAL_DAMAGED not in refusal or not wal_bytes(path):
+        return
+    noted = _DAMAGED_FROM.search(refusal)
+    if noted is not None:
+        frames, salts = int(noted[1]), bytes.fromhex(noted[2] or "") or pairing.wal_salts(path)
+        rows(connection, "SELECT count(*) FROM sqlite_schema")  # else it has not read its WAL
+        readable, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        if readable >= frames or pairing.frame_salts(path, frames) != salts:
+            return
+    raise StoreCorrupt(refusal)
 
 
 def _refuse_torn(connection: apsw.Connection, path: Path, index: WalIndex | None) -> str | None:
@@ -292,7 +314,8 @@ def _cut_off(
         if frames < index.frames:
             if pairing.frame_salts(path, index.frames) == index.salts:
                 raise StoreCorrupt(
-                    f"{path}: {WAL_DAMAGED} behind frame {frames} of {index.frames}: {advice(path)}"
+                    f"{path}: {WAL_DAMAGED} behind frame {frames} of {index.frames} "
+                    f"({index.salts.hex()}): {advice(path)}"
                 )
             return "its WAL was cut off or replaced after a crash"
     return None

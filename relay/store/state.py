@@ -161,7 +161,7 @@ class More:
         """As in the table ``edit``."""
         self.erased: list[tuple[bytes, int]] = []
         """(new bytes, row id) of entries whose body is erased."""
-        self.marks: list[tuple[int, str, bytes, int]] = []
+        self.marks: list[tuple[int, str, bytes, int, int]] = []
         """As in the table ``mark``."""
         self.proof = False
         """True: something must be written, whatever it is, to test whether that is possible."""

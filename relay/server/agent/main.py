@@ -19,7 +19,7 @@ from relay.server import logs
 from relay.server.agent.keys import Keys, load_keys
 from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service
-from relay.server.agent.ticket_keys import TicketKeyMaker
+from relay.server.agent.ticket_keys import TicketKeyMaker, as_kept, from_kept
 from relay.server.context import report
 from relay.server.prctl import forbid_inspection, no_new_privileges
 from relay.wire.identity import fingerprint, self_test
@@ -72,7 +72,14 @@ async def _serve(
     loop.add_reader(context.parent_fd, stop.set)
     row = context.scoreboard.row(0)
     separated = context.separation.server
-    ticket_keys = TicketKeyMaker(context.tickets.begin, secrets.token_bytes, time.monotonic)
+    kept, register = context.ticket_keys, context.tickets
+    ticket_keys = TicketKeyMaker(
+        register.begin,
+        secrets.token_bytes,
+        time.monotonic,
+        lambda keys: kept.write(as_kept(keys)),
+        from_kept(kept.read(), register.knows),
+    )
     ticket_keys.rotate()
     service = Service(
         keys.key.unwrap,

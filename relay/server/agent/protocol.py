@@ -122,7 +122,12 @@ _TICKET_KEY: Final = struct.Struct(f"!Q{KEY_ID_BYTES}s32sd")
 
 def pack_ticket_keys(keys: Iterable[TicketKey]) -> bytes:
     """Return a TICKET_KEYS frame."""
-    return pack(Kind.TICKET_KEYS, 0, b"".join(_TICKET_KEY.pack(*key) for key in keys))
+    return pack(Kind.TICKET_KEYS, 0, ticket_keys_payload(keys))
+
+
+def ticket_keys_payload(keys: Iterable[TicketKey]) -> bytes:
+    """Return what such a frame holds."""
+    return b"".join(_TICKET_KEY.pack(*key) for key in keys)
 
 
 def unpack_ticket_keys(payload: bytes) -> list[TicketKey]:

@@ -1,12 +1,21 @@
-"""The keys that seal tickets: generated here, sent to the workers, kept in memory only."""
+"""The keys that seal tickets: generated here, sent to the workers, kept in memory only.
+
+The agent after this one, of this version or the next, opens with them what was sealed before, and
+seals nothing more with them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from relay import limits
 from relay.secret import Secret
+from relay.server.agent.protocol import (
+    AgentProtocolError,
+    ticket_keys_payload,
+    unpack_ticket_keys,
+)
 from relay.wire.key_schedule import KEY_BYTES
 from relay.wire.tickets import KEY_ID_BYTES, TicketKey
 
@@ -14,6 +23,27 @@ ROTATE_S: Final = 6 * 3600.0
 """Interval at which a new key is created."""
 LIFETIME_S: Final = 2 * ROTATE_S
 """How long a key opens tickets: while it is the current key, and while it is the previous one."""
+_KEPT_FORMAT: Final = b"\1"
+"""Of what is kept: another version takes over what it knows."""
+
+
+def as_kept(keys: Iterable[TicketKey]) -> bytes:
+    """Return keys as they are kept for the agent after this one."""
+    return _KEPT_FORMAT + ticket_keys_payload(keys)
+
+
+def from_kept(kept: bytes, knows: Callable[[int], bool]) -> list[TicketKey]:
+    """Return the keys that were kept: none if another version keeps them in another way.
+
+    ``knows``: tells of a key's generation whether its tickets are recorded.
+    """
+    if not kept.startswith(_KEPT_FORMAT):
+        return []
+    try:
+        keys = unpack_ticket_keys(kept.removeprefix(_KEPT_FORMAT))
+    except AgentProtocolError:
+        return []
+    return [key for key in keys if knows(key.generation)]
 
 
 class TicketKeyMaker:
@@ -24,19 +54,24 @@ class TicketKeyMaker:
         begin: Callable[[], int | None],
         random_bytes: Callable[[int], bytes],
         clock: Callable[[], float],
+        keep: Callable[[list[TicketKey]], None] = lambda _: None,
+        kept: Iterable[TicketKey] = (),
     ) -> None:
-        """Create without a key.
+        """Begin without a key, or with those of the agent before.
 
         Args:
             begin: returns the generation of a new key; None: not now.
             random_bytes: source of keys.
             clock: monotonic seconds, the same in all processes.
+            keep: told of all keys of use whenever there is a new one.
+            kept: what ``keep`` was told of last.
         """
         self._begin = begin
         self._random_bytes = random_bytes
         self._clock = clock
+        self._keep = keep
         self._due = clock()
-        self.keys: list[TicketKey] = []
+        self.keys: list[TicketKey] = [*kept]
         """The valid keys, the newest last."""
 
     def rotate(self) -> bool:
@@ -56,4 +91,5 @@ class TicketKeyMaker:
         )
         fresh = [one for one in self.keys if one.expires > now]
         self.keys = [*fresh, key][-limits.TICKET_KEYS_MAX :]
+        self._keep(self.keys)
         return True

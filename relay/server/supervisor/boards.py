@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from relay.errors import StartError
-from relay.server.anonymous_file import anonymous_file
+from relay.server.anonymous_file import anonymous_file, set_size
 from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Scoreboard
 from relay.server.supervisor.handover import ROLLING_FORMAT
@@ -60,7 +60,7 @@ class Boards(dict[str, Scoreboard]):
         size = Scoreboard.bytes_of(rows, metrics)
         try:
             self.owners_fd = anonymous_file("relay-scoreboard")
-            os.ftruncate(self.owners_fd, size)
+            set_size(self.owners_fd, size)
         except OSError as error:
             raise StartError(
                 f"shared memory of {size} bytes cannot be made: {error.strerror}: raise the limit "

@@ -59,12 +59,16 @@ class Handover(msgspec.Struct, frozen=True):
     """The workers' scoreboard. -1: this version does not share it."""
     formats: dict[str, str] = {}
     """What must be equal in the next one if workers of both are to run side by side."""
+    tickets: int = -1
+    """Which tickets were used. -1: it cannot be handed over, as the next ones."""
+    ticket_keys: int = -1
+    """What opens them."""
 
     @property
     def descriptors(self) -> list[int]:
         """All inherited descriptors."""
         found = [*self.listeners, self.control, self.runtime_lock, self.passphrase, self.stderr]
-        found += [self.parent_line, self.board]
+        found += [self.parent_line, self.board, self.tickets, self.ticket_keys]
         return [fd for fd in found if fd is not None and fd >= 0]
 
 

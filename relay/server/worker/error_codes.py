@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from relay.chat.rooms.refusal import Reason
-from relay.store.errors import StoreCorrupt, StoreError, StoreFull
+from relay.store.errors import LogDamaged, StoreCorrupt, StoreError, StoreFull
 from relay.wire.codes import ErrorCode
 
 ROOM_CODES: Final = {
@@ -29,7 +29,8 @@ assert set(ROOM_CODES) == set(Reason)
 
 def code_of(error: StoreError) -> ErrorCode:
     """Return the code for a store error: DAMAGED is final, UNAVAILABLE may be retried."""
-    return ErrorCode.DAMAGED if isinstance(error, StoreCorrupt) else ErrorCode.UNAVAILABLE
+    damaged = isinstance(error, StoreCorrupt | LogDamaged)
+    return ErrorCode.DAMAGED if damaged else ErrorCode.UNAVAILABLE
 
 
 def unavailable_text(error: StoreError) -> str:

@@ -4,12 +4,17 @@ Unauthenticated connections have slots of their own, separate from those of auth
 client that has not even sent a name cannot take the slot of one that could log in, and a full
 worker can still answer. When all unauthenticated slots are taken, the oldest *silent* connection is
 closed: one whose peer must act next, not one that waits for the server.
+
+Thousands who come back at once would throw each other out like that, before any of them had the
+time to answer. So newcomers wait in the listening socket's backlog while those who came in just
+before are still at it (``holds``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from relay.server.metrics import Budget
 
@@ -18,8 +23,24 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.source_usage import Source
 
 
+HELD_FROM: Final = 256
+"""So many connections that are not logged in hold nobody back: half a second's handshakes are on
+their way, and idle connections (a port scanner's, a load balancer's) are no queue."""
+LOGINS: Final = 4
+"""A connection that has taken so many times as long as others for the login will not log in."""
+PATIENCE_S: Final = 1.0
+PATIENCE_MAX_S: Final = 4.0
+"""Bounds of that time. Whoever logs in slowly on purpose delays newcomers no longer than this."""
+SMOOTHING: Final = 16
+"""The mean is about that of so many logins."""
+
+
 class Connection(Protocol):
     """The part of a session that admission uses."""
+
+    @property
+    def since_us(self) -> int:
+        """When it was accepted."""
 
     @property
     def source(self) -> Source:
@@ -59,6 +80,8 @@ class Admission:
         """Connections that are not logged in, in order of arrival."""
         self.authenticated = 0
         """Number of connections that are logged in."""
+        self._login_s = 0.0
+        """From accept to login, a moving mean."""
 
     def rebound(self, limits: Limits) -> None:
         """Apply new limits. Existing connections stay."""
@@ -79,6 +102,22 @@ class Admission:
         return len(self._unauthenticated) >= self._limits.unauthenticated and (
             self._oldest_silent(self._unauthenticated) is None
         )
+
+    def holds(self, now: float) -> bool:
+        """Tell whether newcomers should wait outside: those who came before are still at it.
+
+        In an attack they are not: they take longer than those who log in. Then nobody is held back,
+        the slots fill up, and the oldest makes room.
+
+        Args:
+            now: by the clock of ``Connection.since_us``, in seconds.
+        """
+        held_from = min(HELD_FROM, self._limits.unauthenticated // 2)
+        if len(self._unauthenticated) <= held_from:
+            return False
+        oldest = next(islice(self._unauthenticated, held_from, None))  # but for the idle ones
+        patience_s = min(max(LOGINS * self._login_s, PATIENCE_S), PATIENCE_MAX_S)
+        return now - oldest.since_us / 1e6 < patience_s
 
     def admit(self, source: Source) -> Verdict:
         """Decide about a new connection. The caller calls ``enter`` if it is admitted."""
@@ -111,9 +150,10 @@ class Admission:
             return Budget.CONNECTIONS_PER_SOURCE
         return None
 
-    def log_in(self, connection: Connection) -> None:
+    def log_in(self, connection: Connection, now: float) -> None:
         """Move a connection to the authenticated ones."""
         self.leave(connection)
+        self._login_s += (now - connection.since_us / 1e6 - self._login_s) / SMOOTHING
         self.authenticated += 1
         connection.source.authenticated += 1
 

@@ -46,6 +46,10 @@ class Connections:
         """Return True if no connection can be admitted: see ``Admission.closed``."""
         return self._admission.closed()
 
+    def holds(self) -> bool:
+        """Tell whether newcomers should wait for those before them: see ``Admission.holds``."""
+        return self._admission.holds(self._services.clock())
+
     def rest_s(self) -> float:
         """Return how long to pause accepting: new connections wait like heavy users."""
         rest_s = self.rests_until() - self._services.clock()

@@ -17,8 +17,8 @@ from relay.chat.accounts.former import former_keys
 from relay.chat.accounts.links import LinkError
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
-from relay.store.errors import StoreCorrupt, StoreError
-from relay.wire.packing import unpack_entry
+from relay.server.worker.stored import stored_entry
+from relay.store.errors import LogDamaged, StoreError
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
@@ -36,7 +36,7 @@ def former_author(session: Session, log: str, seq: int) -> bytes | None:
     if session.former is None:
         own = names.INBOX_PREFIX + session.actor.handle
         try:
-            session.former = _former(services.reader_of(own).controls(own), session.actor.root)
+            session.former = _former(own, services.reader_of(own).controls(own), session.actor.root)
         except (StoreError, LinkError, EnvelopeError) as error:
             _report(session, own, error)
             return None
@@ -44,24 +44,25 @@ def former_author(session: Session, log: str, seq: int) -> bytes | None:
         return b""  # the common case
     try:
         page = services.reader_of(log).read(log, seq - 1, seq, limits.PAGE_BYTES_MAX)
+        entries = [stored_entry(log, packed) for _, packed in page.rows]
     except StoreError as error:
         _report(session, log, error)
         return None
-    for entry in [unpack_entry(packed) for _, packed in page.rows]:
+    for entry in entries:
         if entry.sender == session.actor.handle:
             return session.former.get(entry.key_id, b"")
     return b""
 
 
-def _former(controls: list[bytes], root: bytes) -> dict[bytes, bytes]:
+def _former(log: str, controls: list[bytes], root: bytes) -> dict[bytes, bytes]:
     if not any(map(events.may_be_reset, controls)):
         return {}
-    entries = map(unpack_entry, controls)
+    entries = [stored_entry(log, packed) for packed in controls]
     happened = (one.body for one in entries if one.content_type == events.CONTENT_TYPE)
     return former_keys(map(events.unpack, happened), root)
 
 
 def _report(session: Session, log: str, error: Exception) -> None:
     if not isinstance(error, StoreError):
-        error = StoreCorrupt(f"the log {log} is damaged: {error}")
+        error = LogDamaged(log, error)
     session.services.damage.report(partition_of(log), error)

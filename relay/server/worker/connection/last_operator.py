@@ -16,9 +16,9 @@ from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.unread import refuse_unread
 from relay.server.worker.home.account_logs import AccountLogs
-from relay.store.errors import StoreError
+from relay.server.worker.stored import report_log, stored_entry
+from relay.store.errors import LogDamaged, StoreError
 from relay.wire.codes import ErrorCode
-from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
     from relay.chat.accounts.requests import Request
@@ -46,7 +46,7 @@ def ends_operator(request: Request) -> bool:
 async def refused_as_last(session: Session, number: int) -> bool:
     """Refuse a request if it would remove the last operator. True: it was refused."""
     services, own = session.services, session.actor.handle
-    accounts = AccountLogs(services.reader_of, unpack_entry, services.first_invitation)
+    accounts = AccountLogs(services.reader_of, stored_entry, services.first_invitation)
     prefix = names.INBOX_PREFIX
     for partition in range(PARTITIONS):
         after = ""
@@ -55,10 +55,8 @@ async def refused_as_last(session: Session, number: int) -> bool:
             try:
                 found = services.reader_at(partition).names(prefix, prefix + after, READ_AT_ONCE)
                 handles = [log[len(prefix) :] for log in found]
-                for account in map(accounts.account, handles):
-                    active = account.chain is not None and not account.disabled
-                    if account.operator and active and account.handle != own:
-                        return False
+                if any(_acts(accounts, handle) for handle in handles if handle != own):
+                    return False
             except StoreError as error:
                 refuse_unread(session, number, partition, error)
                 return True
@@ -68,3 +66,13 @@ async def refused_as_last(session: Session, number: int) -> bool:
             after = handles[-1]
     session.refuse(number, ErrorCode.NOT_ALLOWED, 0, THE_ONLY_ONE)
     return True
+
+
+def _acts(accounts: AccountLogs, handle: str) -> bool:
+    """Tell whether an account can act as an operator. Raises StoreError: of the partition."""
+    try:
+        account = accounts.account(handle)
+    except LogDamaged as error:
+        report_log(error)
+        return False  # nobody can log in there
+    return account.operator and account.chain is not None and not account.disabled

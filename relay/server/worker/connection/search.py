@@ -7,6 +7,7 @@ if they are still in the index.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
@@ -18,10 +19,11 @@ from relay.server.worker.connection.history import log_and_peer
 from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.schedule import FOUND_UNITS
 from relay.server.worker.connection.unread import refuse_unread
-from relay.store.errors import StoreError
+from relay.server.worker.stored import report_log, stored_entry
+from relay.store.errors import LogDamaged, StoreError
 from relay.store.search.words import match_of
 from relay.wire.codes import ErrorCode
-from relay.wire.packing import pack_found, unpack_entry
+from relay.wire.packing import pack_found
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
@@ -98,6 +100,7 @@ async def _page(
         if session.subscriptions.get(log) is not feed:
             return None
         floor, head = feed.room.floor, feed.seq
+        is_edit = partial(_is_edit, log)
         reader = session.services.reader_of(log)
         reader.floor(log)  # otherwise an unreadable log would look like one without matches
         for seq in found.seqs:
@@ -109,7 +112,11 @@ async def _page(
                 if not at_once:
                     await turn_of(session, much=much)
                     reader = session.services.reader_of(log)
-            row = _as_it_is_now(reader.read_edited(log, seq, head, _is_edit), peer)
+            try:
+                row = _as_it_is_now(log, reader.read_edited(log, seq, head, is_edit), peer)
+            except LogDamaged as error:
+                report_log(error)
+                continue  # of the one message
             if row is None:
                 continue
             size += len(row)
@@ -121,21 +128,22 @@ async def _page(
             return (rows, next_seq, end) if session.subscriptions.get(log) is feed else None
 
 
-def _as_it_is_now(packed: list[bytes], peer: str) -> bytes | None:
+def _as_it_is_now(log: str, packed: list[bytes], peer: str) -> bytes | None:
     """Return the entry with the message's current text: the message or its last edit. None: hide
     it.
 
     Args:
+        log: which it is in.
         packed: the message, and its last edit if it has one; empty if it does not exist.
         peer: only messages of this user; empty: of all.
     """
     if not packed:
         return None
-    message = unpack_entry(packed[0])
+    message = stored_entry(log, packed[0])
     if message.kind != Kind.MESSAGE or (peer and peer not in (message.sender, message.to)):
         return None
     return packed[-1]
 
 
-def _is_edit(packed: bytes) -> bool:
-    return unpack_entry(packed).kind == Kind.EDIT
+def _is_edit(log: str, packed: bytes) -> bool:
+    return stored_entry(log, packed).kind == Kind.EDIT

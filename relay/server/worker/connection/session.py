@@ -51,14 +51,11 @@ log = logging.getLogger("relay.worker")
 
 
 class Session(Owner):
-    """One connection, from accept to close.
-
-    A ``stream.Receiver`` and an ``admission.Connection``.
-    """
+    """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Connection``."""
 
     __slots__ = (
-        "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts",
-        "channel", "claim", "former", "id", "key_id", "outbox", "peer", "producer", "proofs",
+        "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts", "channel",
+        "claim", "former", "id", "key_id", "listing", "outbox", "peer", "producer", "proofs",
         "reading", "requests", "sends", "services", "since_us", "source", "stage", "stream",
         "subscriptions", "turned_away", "user",
     )  # fmt: skip
@@ -123,6 +120,8 @@ class Session(Owner):
         """The device that logged in; empty for a guest."""
         self.former: dict[bytes, bytes] | None = None
         """Keys of earlier accounts with this name (``former``); None until they are needed."""
+        self.listing: tuple[int, str, str, bool, float] | None = None
+        """Where a list of rooms goes on (``room_lists``)."""
         self.producer = b""
         self.user: User | None = None
         """Usage of the account, from the login to the end; None for a guest."""
@@ -177,8 +176,8 @@ class Session(Owner):
         self.channel.end()
         self.reading.end()
         self._on_lost(self)
-        # These refer back to this object. Breaking the cycle frees the memory now instead of at
-        # some later garbage collection; otherwise a flood of short connections would hold many
+        # These refer back to this object. Breaking the cycle frees the memory now, not at some
+        # later garbage collection; otherwise a flood of short connections would hold many
         # times the memory of its slots.
         del self.sends, self.subscriptions, self.requests
 
@@ -301,7 +300,7 @@ class Session(Owner):
         self.reading.logged_in()
         self.actor = self.subscriptions.actor = actor
         self.key_id = key_id
-        self.services.budgets.admission.log_in(self)
+        self.services.budgets.admission.log_in(self, self.services.clock())
         if actor.root:
             self.user = self.services.budgets.users.open(actor.handle)
             self.rebound()

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.chat import names
-from relay.chat.entries import UNDECIDED, Extra, Kind, submission
+from relay.chat.entries import UNDECIDED, Extra, GapReason, Kind, submission
 from relay.chat.relations import FORMER, OWN, is_offered, is_reaction
 from relay.server.worker.connection.former import former_author
+from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -46,7 +47,10 @@ def send_direct(session: Session, send: Send) -> None:
     if verdict == FORMER:  # nobody can erase the entries of others here: there is nothing to decide
         _refuse(session, own, send, ErrorCode.NOT_ALLOWED, "of an earlier account of your name")
     elif verdict is not None:
-        extra = Extra(to=to, about_epoch=send.about_epoch, about_seq=send.about_seq)
+        lost = _lost_mark(session, own, send) if send.kind == Kind.MARK else 0
+        extra = Extra(
+            to=to, about_epoch=send.about_epoch, about_seq=send.about_seq, origin_after=lost
+        )
         _submit(session, own, send, extra)
 
 
@@ -82,6 +86,28 @@ def _is_mark(send: Send) -> bool:
         return False
     log = send.body.decode()
     return names.is_room(log) or names.is_inbox(log)
+
+
+def _lost_mark(session: Session, own: str, send: Send) -> int:
+    """Return the seq of a mark that is ahead of its log, which has lost its end; 0: none is.
+
+    After a backup was restored it would hide all that is written up to there. A device that comes
+    back with a place from before that end replaces nothing.
+    """
+    about = send.body.decode()
+    log = about if names.is_room(about) else own
+    try:
+        before = session.services.reader_of(own).mark(own, about)
+        if before.seq < send.about_seq:
+            return 0  # mostly
+        reader = session.services.reader_of(log)
+        gap = reader.resume(log, before, reader.head(log)).gap
+    except StoreError:
+        return 0  # the next mark
+    if gap is None or gap.reason == GapReason.RETENTION:
+        return 0
+    later = gap.reason == GapReason.AHEAD or send.about_seq >= gap.end.seq
+    return before.seq if later else 0
 
 
 def _submit(session: Session, log: str, send: Send, extra: Extra) -> None:

@@ -18,7 +18,7 @@ from relay.chat.accounts.links import LinkError
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
 from relay.server.worker.grouped import Grouped
-from relay.store.errors import StoreCorrupt
+from relay.store.errors import LogDamaged
 
 if TYPE_CHECKING:
     from relay.chat.accounts.events import AccountEvent, InvitationEvent
@@ -38,14 +38,14 @@ class AccountLogs:
     def __init__(
         self,
         reader_of: Callable[[str], Reader],
-        unpack_entry: Callable[[bytes], Entry],
+        unpack_entry: Callable[[str, bytes], Entry],
         first_invitation: bytes,
     ) -> None:
         """Begin with nothing remembered.
 
         Args:
             reader_of: reads a log.
-            unpack_entry: returns a packed entry.
+            unpack_entry: returns a packed entry of a log; raises LogDamaged.
             first_invitation: the hash of the one that lies in the data directory; empty: none.
         """
         self._reader_of = reader_of
@@ -55,6 +55,7 @@ class AccountLogs:
         """Limit for the entries of each inbox; 0: none."""
         self.on_long: Callable[[str, int, bytes], None] = _nothing
         """Called with a log, a seq, and the state after the control entries up to it, to be stored.
+                
         """
         self._noted: dict[str, int] = {}
         """For each cached account, by handle: the version of the stored state, if there is one."""
@@ -76,7 +77,7 @@ class AccountLogs:
                 happened, seq = self._events(log, seq)
                 found = accounts.folded(noted, cast("list[AccountEvent]", happened))
             except (LinkError, EnvelopeError) as error:
-                raise StoreCorrupt(f"the log {log} is damaged: {error}") from None
+                raise LogDamaged(log, error) from None
             if noted.version:
                 self._noted[handle] = noted.version
             self.remember(found, seq)
@@ -125,7 +126,7 @@ class AccountLogs:
             happened, _ = self._events(log, 0)
             state = invitation.folded(cast("list[InvitationEvent]", happened))
         except EnvelopeError as error:
-            raise StoreCorrupt(f"the log {log} is damaged: {error}") from None
+            raise LogDamaged(log, error) from None
         if state.invited is None and log == self.first_invitation_log:
             first = events.Invited(self._first, 0, True, "operator")
             return state._replace(invited=first)
@@ -186,7 +187,8 @@ class AccountLogs:
     def _events(self, log: str, after: int) -> tuple[list[events.Event], int]:
         """Return the events after an entry, and the seq of the last one."""
         # Selected by kind, which no client can choose: a message may have any content type.
-        controls = list(map(self._unpack_entry, self._reader_of(log).controls(log, after)))
+        packed = self._reader_of(log).controls(log, after)
+        controls = [self._unpack_entry(log, one) for one in packed]
         found = [
             events.unpack(entry.body)
             for entry in controls

@@ -19,7 +19,7 @@ from relay.chat.entries import Extra, Submission
 from relay.chat.ids import copy_producer
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
-from relay.store.errors import StoreCorrupt, StoreError
+from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -112,7 +112,12 @@ class Copies:
         for inbox, seq, known in pending:
             peer = known
             if not peer:
-                entry = self._read(inbox, seq)
+                try:
+                    entry = self._read(inbox, seq)
+                except LogDamaged as error:
+                    # Whose it is, is not known. It stays pending: the next home looks again.
+                    _note_unreadable(inbox, error)
+                    continue
                 if entry is None:
                     self._confirm(inbox, seq)
                     continue
@@ -196,10 +201,10 @@ class Copies:
             try:
                 copy = self._copy(flow, seq)
             except StoreError as error:
-                log.error("inbox_unreadable", extra={"log": flow.inbox, "reason": str(error)})
+                _note_unreadable(flow.inbox, error)
                 if not flow.retrying:
                     flow.retrying = True
-                    damaged = isinstance(error, StoreCorrupt)
+                    damaged = isinstance(error, StoreCorrupt | LogDamaged)
                     wait_s = DAMAGED_RETRY_S if damaged else RETRY_S
                     self._later(wait_s, lambda: self._retry(flow))
                 return
@@ -252,4 +257,8 @@ class Copies:
         try:
             return self._unpack(page.rows[0][1]) if page.rows else None
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
-            raise StoreCorrupt(f"entry {seq} of log {inbox} cannot be read") from None
+            raise LogDamaged(inbox, f"entry {seq} cannot be read") from None
+
+
+def _note_unreadable(inbox: str, error: StoreError) -> None:
+    log.error("inbox_unreadable", extra={"log": inbox, "reason": str(error)})

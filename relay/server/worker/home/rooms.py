@@ -17,7 +17,6 @@ from relay.chat.accounts.requests import TellInvited, pack
 from relay.chat.entries import Cursor
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import decide, events, requests, shown
-from relay.chat.rooms import state as rooms
 from relay.chat.rooms.decide import Context
 from relay.chat.rooms.refusal import Reason
 from relay.chat.rooms.refusal import Refused as RoomRefused
@@ -26,7 +25,8 @@ from relay.errors import EnvelopeError
 from relay.server.worker.error_codes import ROOM_CODES, code_of
 from relay.server.worker.home.log_changes import Asked, Change, LogChanges
 from relay.server.worker.home.room_entries import entry_of, redaction_of
-from relay.store.errors import StoreCorrupt, StoreError
+from relay.server.worker.stored import stored_room
+from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from relay.bus.messages import Refused
     from relay.chat.entries import Submission
     from relay.chat.rooms.events import Event
+    from relay.chat.rooms.state import Room
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.home.permissions import Ask
     from relay.server.worker.home.room_rules import RoomRules
@@ -112,17 +113,12 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         entry = entry_of(name, room.version, event, ask.by, ask.key_id)
         self._commit(name, asked, event, entry)
 
-    def _room(self, name: str) -> tuple[rooms.Room, int]:
+    def _room(self, name: str) -> tuple[Room, int]:
         """Return a room, and the seq of its last entry. Raises StoreError."""
         packed, head = self._partitions.state(name), self._partitions.head(name).seq
-        try:
-            return rooms.unpack(packed), head
-        except EnvelopeError as error:
-            raise StoreCorrupt(f"the state of {name} is damaged: {error}") from None
+        return stored_room(name, packed), head
 
-    def _show(
-        self, asked: Asked, room: rooms.Room | None, actor: Actor, request: requests.Show
-    ) -> None:
+    def _show(self, asked: Asked, room: Room | None, actor: Actor, request: requests.Show) -> None:
         if room is None or room.deleted:
             raise RoomRefused(Reason.NO_SUCH_ROOM, "there is no such room")
         refused = refusal(room, actor, Right.READ)

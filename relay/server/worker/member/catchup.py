@@ -18,10 +18,11 @@ from relay.chat.entries import GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.server.worker.member.reply import Reply
-from relay.store.errors import StoreCorrupt
+from relay.server.worker.stored import stored_entry
+from relay.store.errors import LogDamaged, StoreCorrupt
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Gap, Live
-from relay.wire.packing import pack, unpack_entry
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
@@ -59,11 +60,13 @@ class Catchup:
         """Number of reported gaps by reason; joins are counted here, too."""
         self.queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
         """Readers with something to read: subscriptions that are not live, and requests for a page.
+                
         """
         self.crowd: deque[Reply[None]] = deque()
         """Requests for a page from heavy users: they wait for a turn of the crowd."""
         self._pages: OrderedDict[tuple[Feed, int], tuple[int, int, bytes]] = OrderedDict()
         """Cached pages. They are valid while this worker follows the log and is told of erasures.
+                
         """
         self.erasures = 0
         """Number of erasures in any log: a reader with partial results starts again when it
@@ -132,7 +135,7 @@ class Catchup:
         subscription.queued = False
         try:
             self._serve(feed, subscription)
-        except StoreCorrupt as error:
+        except (LogDamaged, StoreCorrupt) as error:
             # A reader that reconnects would find the same damage.
             self._damage.report(partition_of(feed.log), error)
             subscription.subscriber.remove(feed.log, Refused(Reason.DAMAGED))
@@ -189,7 +192,7 @@ class Catchup:
         if not rows:
             return min(upto, max(after, self._reader_of(log).floor(log))), upto, b""
         first = rows[0][0]
-        prev = after if first == after + 1 else unpack_entry(rows[0][1]).prev
+        prev = after if first == after + 1 else stored_entry(log, rows[0][1]).prev
         result = (prev, upto if page.end else rows[-1][0], b"".join([row[1] for row in rows]))
         if not page.end:
             self._pages[feed, after] = result

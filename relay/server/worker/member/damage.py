@@ -1,4 +1,7 @@
-"""Reports damage found while reading a partition's file to its home, which refuses it."""
+"""Reports what is found damaged while reading: a partition's file to its home, which refuses it.
+
+One log that makes no sense is told to the operator alone: its partition serves the others.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from relay.bus.messages import Damaged
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.error_codes import code_of
-from relay.store.errors import StoreCorrupt
+from relay.server.worker.stored import report_log
+from relay.store.errors import LogDamaged, StoreCorrupt
 
 if TYPE_CHECKING:
     from relay.server.worker.member.routes import Routes
@@ -28,10 +32,9 @@ class DamageReports:
         self._reader_at = reader_at
 
     def report(self, partition: int, error: StoreError) -> ErrorCode:
-        """Report an error to the home if it is damage.
-
-        Returns the error code for the reader's client.
-        """
+        """Tell whoever can do something if it is damage. Returns what is answered to who asked."""
+        if isinstance(error, LogDamaged):
+            report_log(error)
         port = self._routes.port_at(partition)
         if isinstance(error, StoreCorrupt) and port is not None:
             port.send(Damaged(partition, str(error)[:REASON_CHARS_MAX]))

@@ -29,8 +29,10 @@ from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.delivery.batch import RunningBatch
 from relay.server.worker.member.reply import Reply
+from relay.server.worker.stored import stored_entry
+from relay.store.errors import LogDamaged
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.packing import is_control, unpack_entry
+from relay.wire.packing import is_control
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -81,7 +83,8 @@ class Subscription:
         self.outbox = subscriber.outbox
         self.seq = seq
         """The cursor, kept only while not live (invariant "Falling behind": cursors cost nothing
-        while live)."""
+        while live).
+        """
         self.live = False
         self.queued = False
         """True while it is in the catch-up queue."""
@@ -184,13 +187,13 @@ class Feed:
         """Read one page of the missing entries. Returns True if there is something to distribute.
 
         Raises:
-            StoreError: it cannot be read now.
+            StoreError: it cannot be read now; LogDamaged: what is there is no entry.
         """
         known = self.received
         page = reader.read(self.log, known.seq, self.repair_to, bytes_max)
         first = page.rows[0] if page.rows else None
         if first is not None and first[0] != known.seq + 1:
-            self.torn = unpack_entry(first[1]).prev != known.seq
+            self.torn = stored_entry(self.log, first[1]).prev != known.seq
         if self.torn:
             return False
         start = 0
@@ -218,10 +221,10 @@ class Feed:
 
         Return those who may no longer follow the log.
         """
-        entry = unpack_entry(packed)
         try:
+            entry = stored_entry(self.log, packed)
             event = room_events.unpack(entry.body)
-        except EnvelopeError as error:
+        except (EnvelopeError, LogDamaged) as error:
             log.error("room_unreadable", extra={"log": self.log, "reason": str(error)})
             self.room = UNREADABLE
             return [(one, Refused(Reason.DAMAGED)) for one in self.subscriptions]

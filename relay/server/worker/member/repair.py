@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.chat.partition import partition_of
-from relay.store.errors import StoreCorrupt, StoreError
+from relay.server.worker.stored import report_log
+from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 
 if TYPE_CHECKING:
     from relay.server.worker.member.damage import DamageReports
@@ -64,6 +65,11 @@ class Repair:
                     continue
             except StoreCorrupt as error:
                 self._damage.report(partition_of(feed.log), error)  # its home ends the feed
+                continue
+            except LogDamaged as error:
+                report_log(error)
+                feed.repair_to = 0
+                feed.fail()
                 continue
             except StoreError as error:
                 feeds.to_repair[feed] = None

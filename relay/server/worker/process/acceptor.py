@@ -34,6 +34,8 @@ PROXY_HEADER_S: Final = 5.0
 """Timeout for the header; a proxy sends it at once."""
 PROXY_TOLD_S: Final = 60.0
 """Minimum time between two log lines of a kind about proxies whose connections were closed."""
+HOLD_S: Final = 0.005
+"""How long newcomers wait outside before the next look whether those before them are done."""
 CLOSED_PAUSE_S: Final = 0.05
 """No connection can be admitted: check again after this time, unless one ends before."""
 log = logging.getLogger("relay.worker")
@@ -44,6 +46,9 @@ class Gate(Protocol):
 
     def closed(self) -> bool:
         """Return True if no connection can be admitted now."""
+
+    def holds(self) -> bool:
+        """Tell whether newcomers should wait for those who came in just before."""
 
     def rest_s(self) -> float:
         """Return how long to pause accepting, for the sake of the existing connections."""
@@ -195,6 +200,9 @@ class Acceptor:
                 # other workers must not leave connections to this one meanwhile
                 self._accepting(False)
                 self._pause(CLOSED_PAUSE_S, self.start)
+                return
+            if self._gate.holds():
+                self._pause(HOLD_S, self._resume)
                 return
             least = self._least_loaded()
             if least is not None and (self._full or surplus(self.count, least)):

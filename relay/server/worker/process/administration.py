@@ -23,8 +23,8 @@ from relay.server.line_server import Handler, NotAnswered, Question, number_of, 
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR
 from relay.server.worker.home.account_logs import AccountLogs
-from relay.store.errors import StoreCorrupt, StoreError
-from relay.wire.packing import unpack_entry
+from relay.server.worker.stored import report_log, stored_entry
+from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 
 if TYPE_CHECKING:
     from relay.bus.messages import Answered
@@ -36,6 +36,8 @@ USERS: Final = 20
 USERS_MAX: Final = 1000
 USERS_PER_SLICE: Final = 5
 """Accounts to read before the loop continues: each has its own log."""
+DAMAGED: Final = "damaged"
+"""The state of an account whose log makes no sense."""
 CONNECTION: Final = "ctl"
 """Used in the log instead of the id of a connection."""
 ANSWER_S: Final = 2.5
@@ -103,21 +105,29 @@ class Administration:
             found = []
             for number, log in enumerate(sorted(logs)[:most], 1):
                 handle = log[len(names.INBOX_PREFIX) :]
-                shown = answers.unpack_shown(answers.packed_shown(accounts.account(handle)))
-                found.append(
-                    {
-                        "name": handle,
-                        "state": shown.state,
-                        "operator": shown.operator,
-                        "devices": len(shown.devices),
-                        "sessions": self._online.sessions(handle),
-                    }
-                )
+                found.append(self._shown(accounts, handle))
                 if number % USERS_PER_SLICE == 0:
                     await asyncio.sleep(0)
         except StoreError as error:
             raise NotAnswered(f"accounts cannot be read now: {error}") from None
         return {"items": found, "total": min(len(logs), most + 1)}
+
+    def _shown(self, accounts: AccountLogs, handle: str) -> dict[str, Any]:
+        state, operator, devices = DAMAGED, False, 0
+        try:
+            account = accounts.account(handle)
+        except LogDamaged as error:
+            report_log(error)
+        else:
+            shown = answers.unpack_shown(answers.packed_shown(account))
+            state, operator, devices = shown.state, shown.operator, len(shown.devices)
+        return {
+            "name": handle,
+            "state": state,
+            "operator": operator,
+            "devices": devices,
+            "sessions": self._online.sessions(handle),
+        }
 
     async def _invitations(self, question: Question) -> dict[str, Any]:
         """Return the usable invitations whose home is this worker.
@@ -183,7 +193,7 @@ class Administration:
 
     def _accounts(self) -> AccountLogs:
         """Return states as of now: the cache of this object is not kept up to date."""
-        return AccountLogs(self._reader_of, unpack_entry, self._first_invitation)
+        return AccountLogs(self._reader_of, stored_entry, self._first_invitation)
 
     async def _ask(self, log: str, content: bytes, subject: bytes) -> str:
         reply = self._queries.ask(

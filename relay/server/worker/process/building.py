@@ -60,6 +60,7 @@ from relay.server.worker.process.own_home import OwnHome
 from relay.server.worker.process.parts import WorkerParts
 from relay.server.worker.process.turn import Turn
 from relay.server.worker.refusals import Refusals
+from relay.server.worker.stored import stored_entry
 from relay.server.worker.wakeup import Wakeup
 from relay.wire.codes import Survives
 from relay.wire.identity import parse_spki
@@ -118,7 +119,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         ),
     )
     accounts = AccountsHome(
-        AccountLogs(partitions.reader, unpack_entry, needs.first_invitation),
+        AccountLogs(partitions.reader, stored_entry, needs.first_invitation),
         Policy(needs.registration, server_id),
         home.submit_own,
         revocations,
