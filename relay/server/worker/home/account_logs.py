@@ -55,7 +55,6 @@ class AccountLogs:
         """Limit for the entries of each inbox; 0: none."""
         self.on_long: Callable[[str, int, bytes], None] = _nothing
         """Called with a log, a seq, and the state after the control entries up to it, to be stored.
-                
         """
         self._noted: dict[str, int] = {}
         """For each cached account, by handle: the version of the stored state, if there is one."""

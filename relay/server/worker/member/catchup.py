@@ -60,13 +60,11 @@ class Catchup:
         """Number of reported gaps by reason; joins are counted here, too."""
         self.queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
         """Readers with something to read: subscriptions that are not live, and requests for a page.
-                
         """
         self.crowd: deque[Reply[None]] = deque()
         """Requests for a page from heavy users: they wait for a turn of the crowd."""
         self._pages: OrderedDict[tuple[Feed, int], tuple[int, int, bytes]] = OrderedDict()
         """Cached pages. They are valid while this worker follows the log and is told of erasures.
-                
         """
         self.erasures = 0
         """Number of erasures in any log: a reader with partial results starts again when it
