@@ -1,12 +1,12 @@
 """Holds direct messages while the recipient's home is asked for permission.
 
-A message to ``@bob`` is stored in the inbox of its sender first, by the sender's home; that is its
-moment of acceptance (invariant "One moment of acceptance"). Before it, the
-home of ``@bob`` is asked whether he takes it. What one producer sends to several people keeps its
-order: a message waits here until those before it have their answers, too.
+A message to ``@bob`` is first stored in the inbox of its sender, by the sender's home; that is its
+moment of acceptance (invariant "One moment of acceptance"). Before that, the home of ``@bob`` is
+asked whether he accepts it. The messages of one producer to several people keep their order: a
+message waits here until those before it have their answers, too.
 
-The answer travels with the submission, and only a message that is *new* is refused by it: the store
-knows first what is a repeat, and a repeat is acknowledged whatever was decided since.
+The answer travels with the submission and refuses only a *new* message. The store checks for
+repeats first, and a repeat is acknowledged whatever was decided since.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Ask(Protocol):
     """Asks the home of an account."""
 
     def __call__(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
-        """Have ``then`` called with the answer, later, whichever home gives it.
+        """Ask, and call ``then`` with the answer later, whichever home gives it.
 
-        False: too much is asked at once, and it is never called.
+        Returns False if too many requests are waiting; ``then`` is then never called.
         """
 
 
 class _Asked:
-    """One that waits."""
+    """A message that waits."""
 
     __slots__ = ("verdict", "waiting")
 
@@ -53,7 +53,7 @@ class _Asked:
 
 
 class Permissions:
-    """The direct messages that wait for the word of their recipients' homes."""
+    """The direct messages that wait for permission from their recipients' homes."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class Permissions:
         account_of: Callable[[str], Account],
         submit: Callable[[list[Waiting]], None],
     ) -> None:
-        """Begin with none.
+        """Create without messages.
 
         Args:
             ask: asks another home, or this one.
@@ -72,12 +72,12 @@ class Permissions:
         self._account_of = account_of
         self._submit = submit
         self._flows: dict[bytes, deque[_Asked]] = {}
-        """By producer, none of them empty."""
+        """By producer; never empty."""
 
     def take(self, waiting: Waiting) -> None:
-        """Take a submission, and submit it again when its verdict is known and its turn has come.
+        """Take a submission, and submit it again when its verdict is known and it is next in order.
 
-        Its sender is its log's owner, and its recipient anybody, even the owner.
+        The sender owns the log. The recipient may be anybody, including the owner.
         """
         submission = waiting.submission
         extra = submission.extra
@@ -93,7 +93,7 @@ class Permissions:
             self._decided(asked, code_of(error))
             return
         if chain is None:
-            self._decided(asked, ErrorCode.KEY_REFUSED)  # it has been removed meanwhile
+            self._decided(asked, ErrorCode.KEY_REFUSED)  # the account has been removed meanwhile
             return
         if not self._ask(
             INBOX_PREFIX + extra.to,
@@ -117,9 +117,9 @@ class Permissions:
         if flow is not None and not flow:
             self._flows.pop(producer, None)
 
-    # --- what is not wanted any more ------------------------------------------------------------
+    # --- cancelling ---------------------------------------------------------------------------
     def forget(self, unwanted: Callable[[Waiting], bool]) -> None:
-        """Forget some; their answers change nothing then."""
+        """Drop some of the waiting messages and ignore their answers."""
         for producer, flow in list(self._flows.items()):
             kept = deque([asked for asked in flow if not unwanted(asked.waiting)])
             if kept:
@@ -128,7 +128,10 @@ class Permissions:
                 del self._flows[producer]
 
     def refuse(self, partition: int) -> list[Port]:
-        """This is not the home of a partition any more. Return who must be told."""
+        """This worker is no longer the home of a partition.
+
+        Return the workers that must be told.
+        """
         if not self._flows:
             return []
         ports: dict[Port, None] = {}
@@ -141,5 +144,5 @@ class Permissions:
 
 
 def refused(tag: int, code: int, retry_ms: int) -> Refused:
-    """Return what is answered to a message that its recipient's home does not take."""
+    """Return the answer to a message that its recipient's home refuses."""
     return Refused(tag, code, retry_ms if code in LATER else 0, "")

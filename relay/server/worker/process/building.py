@@ -1,4 +1,4 @@
-"""Building a worker: every room's objects, in the order in which they know each other."""
+"""Builds a worker: the objects of every package, in the order of their dependencies."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     rooms.ask_account = queries.ask_then
     attachment = Attachment(routes, feeds, claims, forward, queries, catchup)
 
-    # home and member: a home that has something for another one is a member of it
+    # home and member: a home that sends something to another home does so as a member
     copies = Copies(
         send=lambda submission: forward.submit(copy_sender, [submission]),
         reader_of=needs.reader_of,
