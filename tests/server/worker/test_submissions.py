@@ -313,3 +313,30 @@ def test_what_the_others_had_alone_is_not_owed_to_those_who_have_little() -> Non
     while group := submissions.take_little(_in_use):
         taken += len(group)
     assert taken <= LITTLE_PER_GROUP
+
+
+def test_what_those_who_have_little_had_alone_is_not_owed() -> None:
+    """A part of what nobody else wanted could be kept for nobody."""
+    submissions = Submissions()
+    for _ in range(10):
+        for producer in range(1000, 1000 + LITTLE_PER_GROUP):
+            _put(submissions, producer, "known", 1)
+        assert submissions.take_little(_in_use)
+    _put(submissions, 1, "known", 5_000)
+    _put(submissions, 2000, "known", 1)
+    assert len(submissions.take_little(_in_use)) == 1
+
+
+def test_who_waits_is_not_passed_by_all_who_come_new() -> None:
+    """Whoever begins again and again under another name gains nothing by it."""
+    submissions = Submissions()
+    for producer in range(10):
+        _put(submissions, producer, "known", 1_000)
+    had = 0
+    for round_number in range(60):
+        for producer in range(16):
+            _put(submissions, 1000 + 16 * round_number + producer, "known", 100)
+        group, _ = submissions.take(_in_use, 64, 0)
+        if round_number > 10:
+            had += sum(int.from_bytes(one.submission.producer) < 10 for one in group)
+    assert had
