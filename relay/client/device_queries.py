@@ -1,8 +1,8 @@
 """Queries about device chains: one at a time, repeated while the server is busy. No I/O.
 
-A server that answers BUSY or UNAVAILABLE says nothing about anybody's devices. So the query is
-repeated when the server says, for as long as any other request (``requests.lasts``), and those
-behind it wait.
+BUSY and UNAVAILABLE say nothing about the devices of an account. So the query is repeated at the
+time that the server states, for as long as any other request (``requests.lasts``), and later
+queries wait.
 """
 
 from __future__ import annotations
@@ -15,28 +15,28 @@ from relay.client.requests import lasts, retry_at
 from relay.wire.envelopes import Account, Devices, Error
 
 NUMBER: Final = limits.U32_MAX
-"""The request number of all of them: there is one at a time, and no other request has it."""
+"""The request number of all queries: there is one at a time, and no other request uses it."""
 ANSWER_S: Final = 30.0
-"""How long an answer may take."""
+"""Timeout for an answer."""
 Query: TypeAlias = Devices | Account
 
 
 class DeviceQueries:
-    """The query that is being answered, and the queue of those after it."""
+    """The current query, and the queue of those after it."""
 
     __slots__ = ("_busy_since", "_out", "_retry_s", "_waits", "_work", "asked", "deadline")
 
     def __init__(self, retry_timeout_s: float | None = None) -> None:
-        """Begin without one. ``retry_timeout_s``: see ``Requests``."""
+        """Create without queries. ``retry_timeout_s``: see ``Requests``."""
         self._retry_s = retry_timeout_s or 0.0
         self.asked: Query | None = None
-        """The one that has no answer yet; None: there is none."""
+        """The current query, which has no answer yet; None: there is none."""
         self.deadline: float | None = None
         """When its answer is overdue, or when to repeat it."""
         self._work: deque[Query] = deque()
         self._out: list[Query] = []
         self._busy_since: float | None = None
-        """When the server first refused the one that is asked with BUSY or UNAVAILABLE."""
+        """When the server first refused the current query with BUSY or UNAVAILABLE."""
         self._waits = False
         """True while it waits to be repeated."""
 
@@ -46,12 +46,12 @@ class DeviceQueries:
             self._work.append(query)
 
     def next(self, now: float) -> None:
-        """Send the next one, unless another has no answer yet."""
+        """Send the next query, unless another has no answer yet."""
         if self.asked is None and self._work:
             self.ask(self._work.popleft(), now)
 
     def ask(self, query: Query, now: float) -> None:
-        """Send this now: it is the next one, or the next page of the one before."""
+        """Send this query now: the next one, or the next page of the previous one."""
         self.over()
         self.asked = query
         self._send(query, now)
@@ -64,7 +64,7 @@ class DeviceQueries:
         return asked
 
     def retry(self, error: Error, now: float) -> bool:
-        """BUSY or UNAVAILABLE: schedule another try. False: it has been refused for too long."""
+        """BUSY or UNAVAILABLE: schedule a retry. False: it has been refused for too long."""
         if self.asked is None:
             return False
         if self._busy_since is None:
@@ -88,7 +88,7 @@ class DeviceQueries:
         return False
 
     def clear(self) -> None:
-        """Forget all of them: the connection is gone."""
+        """Drop all of them: the connection has ended."""
         self._work.clear()
         self._out.clear()
         self.over()
