@@ -79,7 +79,7 @@ class Room(RoomBase[AsyncCalls]):
         reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
     ) -> Stored:
-        """Append a message and wait until it is stored, like the client's ``send``."""
+        """Append a message and wait until it is stored, as the client's ``send`` does."""
         return await self._calls.send(
             self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
         )
@@ -92,13 +92,13 @@ class Room(RoomBase[AsyncCalls]):
         reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
     ) -> Post:
-        """Append a message; wait only for space in the window, like the client's ``post``."""
+        """Append a message; wait only for space in the window, as the client's ``post`` does."""
         return await self._calls.post(
             self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
         )
 
     async def who(self, *, timeout: float | None = None) -> Members:
-        """Return who is here, like the client's ``who``."""
+        """Return who is here, as the client's ``who`` does."""
         return await self._calls.who(self.name, timeout=timeout)
 
     async def history(
@@ -109,7 +109,7 @@ class Room(RoomBase[AsyncCalls]):
         count: int = 100,
         timeout: float | None = None,
     ) -> HistoryPage:
-        """Return a page of the room, like the client's ``history``."""
+        """Return a page of the room, as the client's ``history`` does."""
         return await self._calls.history(
             self.name, before=before, after=after, count=count, timeout=timeout
         )
@@ -122,7 +122,7 @@ class Room(RoomBase[AsyncCalls]):
         count: int = 50,
         timeout: float | None = None,
     ) -> SearchPage:
-        """Return messages of the room that contain these words, like the client's ``search``."""
+        """Return messages of the room that contain these words, as the client's ``search`` does."""
         return await self._calls.search(
             self.name, text, before=before, count=count, timeout=timeout
         )

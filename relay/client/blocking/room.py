@@ -80,7 +80,7 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
     ) -> Stored:
-        """Append a message and wait until it is stored, like the client's ``send``."""
+        """Append a message and wait until it is stored, as the client's ``send`` does."""
         return self._calls.send(
             self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
         )
@@ -93,13 +93,13 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         reply_to: LogEntry | Cursor | None = None,
         timeout: float | None = None,
     ) -> BlockingPost:
-        """Append a message; wait only for space in the window, like the client's ``post``."""
+        """Append a message; wait only for space in the window, as the client's ``post`` does."""
         return self._calls.post(
             self.name, body, content_type=content_type, reply_to=reply_to, timeout=timeout
         )
 
     def who(self, *, timeout: float | None = None) -> Members:
-        """Return who is here, like the client's ``who``."""
+        """Return who is here, as the client's ``who`` does."""
         return self._calls.who(self.name, timeout=timeout)
 
     def history(
@@ -110,7 +110,7 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         count: int = 100,
         timeout: float | None = None,
     ) -> HistoryPage:
-        """Return a page of the room, like the client's ``history``."""
+        """Return a page of the room, as the client's ``history`` does."""
         return self._calls.history(
             self.name, before=before, after=after, count=count, timeout=timeout
         )
@@ -123,5 +123,5 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         count: int = 50,
         timeout: float | None = None,
     ) -> SearchPage:
-        """Return messages of the room that contain these words, like the client's ``search``."""
+        """Return messages of the room that contain these words, as the client's ``search`` does."""
         return self._calls.search(self.name, text, before=before, count=count, timeout=timeout)
