@@ -45,10 +45,16 @@ LITTLE: Final = 18
 """A message, a few in one record or at once, or a question: what somebody does who waits for the
 answers, and what comes of it meanwhile if those are late."""
 LITTLE_PER_S: Final = 250
-"""Besides, for the time since the last turn, in units: eighty messages, of which each is a record.
-However long somebody who writes now and then had to wait, for whatever reason, what came meanwhile
-does not make him one of those who ask for much, who wait for each other's turns: he would fall
-behind without end."""
+"""Besides, in units: eighty messages a second, of which each is a record. However long somebody who
+writes now and then had to wait, for whatever reason, what came meanwhile does not make him one of
+those who ask for much, who wait for each other's turns: he would fall behind without end."""
+SAVED_S: Final = 1.0
+"""What was not used of that may be used later, so much of it. What has come while he waited is read
+in more than one piece: with none of it saved, the first, which may be one message, would spend what
+was for all of it."""
+OWED_S_MAX: Final = 1.0
+"""What was used beyond that is owed, so much of it: who has sent very much, and sends no more, asks
+for little a second later."""
 LEAD_MAX: Final = 512
 """What those who ask for little may use before the others are served again, in units: a slice and a
 half."""
