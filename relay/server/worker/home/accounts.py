@@ -204,8 +204,10 @@ class AccountsHome(LogChanges[_Decided]):
         """Add what is known of who asks.
 
         How long it takes depends on what the person has chosen, and on nobody who asks: it tells
-        nothing of who is blocked.
+        nothing of who is blocked. That nobody has the name, everybody is told.
         """
+        if account.chain is None:
+            return context
         handle = account.handle
         asks = preferences.Writers.ROOMS in (account.writers, account.seen_by)
         return context._replace(
