@@ -1,4 +1,4 @@
-"""Direct messages that wait for the word of their recipients' homes: who is asked about, and when."""
+"""Direct messages that wait for the word of their recipients' homes: who is asked, and when."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_who_writes_little_is_asked_about_before_all_who_write_to_many() -> None
     homes.permissions.ask_little()
     assert homes.counted() == {"honest": 1}
     homes.permissions.ask_others()
-    shared = {name: QUANTUM for name in crowd[: ASKED_MAX // QUANTUM]}
+    shared = dict.fromkeys(crowd[: ASKED_MAX // QUANTUM], QUANTUM)
     assert homes.counted() == {"honest": 1, **shared}
     homes.send("honest", 2)
     homes.permissions.ask_little()

@@ -40,7 +40,7 @@ LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 ASKED_MAX: Final = 32
 """Questions under way while the next one is of somebody who sends much: 1 ms of the homes asked."""
 LITTLE: Final = 8
-"""Who has so many at most goes first: fewer than of what is only stored (``submissions.LITTLE``)."""
+"""Who has so many at most goes first: fewer than of what is just stored (``submissions``)."""
 QUANTUM: Final = 4
 """Messages of the others at a time: behind one that is refused, few were asked about in vain."""
 LEAD_MAX: Final = 64

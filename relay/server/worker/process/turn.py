@@ -15,8 +15,8 @@ One turn, at the end of a loop iteration in which anything arrived:
 7. ``catchup``       pages for those who are behind, in what time is left
 8. the crowd         connections that wait and ask for much, in turn, for a slice of time; what the
                      own home has left in step 2, because it was much, for another one, and some of
-                     the questions that direct messages wait for; pages that they have asked for, for
-                     a third; ``links``
+                     the questions that direct messages wait for; pages that they have asked for,
+                     for a third; ``links``
 
 So whoever asks for little waits for one slice of each at most, of what others ask for without end,
 and not for one in each step. What step 8 leads to is done in the turn that follows: at once, or,
