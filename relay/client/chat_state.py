@@ -59,7 +59,7 @@ class ChatState:
             retry_timeout_s=options.retry_timeout_s,
             retry_spread=options.jitter,
         )
-        self.senders = Senders(unverified, options.retry_timeout_s)
+        self.senders = Senders(unverified)
         self._receiver = Receiver(
             self.rooms, self.requests, self.sends, self.senders, unverified, self.next_key
         )

@@ -172,7 +172,8 @@ class Receiver:
         if error.request == OWN_NUMBER:
             if error.code in AGAIN and self._senders.retry(error, now):
                 return
-            self._senders.refused(describe_refusal(error.code, error.text), now)
+            text, for_now = describe_refusal(error.code, error.text), error.code in AGAIN
+            self._senders.refused(text, now, for_now=for_now)
             self.settled()
             return
         waits_anew, waiting = self._requests.waits_anew(error), self._requests.get(error.request)

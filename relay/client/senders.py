@@ -17,7 +17,8 @@ from relay.chat import names
 from relay.chat.accounts import chain, links, requests
 from relay.chat.accounts.chain import Chain, Pin
 from relay.chat.accounts.links import LinkError, key_id
-from relay.client.device_queries import ANSWER_S, NUMBER, DeviceQueries
+from relay.client.device_queries import AGAIN_S, ANSWER_S, NUMBER, DeviceQueries
+from relay.client.doubtful_senders import HeldSenders, Sender
 from relay.client.errors import DeviceChainError
 from relay.client.events import DeviceWarning
 from relay.client.pins import Pins, changed
@@ -32,32 +33,15 @@ SENDERS_MAX: Final = 1024
 """Senders with pairs that are not proved: their chain is still to be asked for, or is doubtful."""
 _NOT_THEIRS: Final = "a message has a key that is not one of their devices"
 _NO_KEY: Final = "no device is named, as if from before there were accounts"
+_NOT_YET: Final = "the server has not given their devices yet"
 _LOST: Final = "the connection was lost before their devices could be looked at"
-
-
-class _Sender:
-    """Somebody with keys that are not proved."""
-
-    __slots__ = ("again", "doubt", "keys", "warned")
-
-    def __init__(self) -> None:
-        self.keys: dict[bytes, str] = {}
-        """Key ids that are not proved, and a room where each was seen."""
-        self.doubt = ""
-        """What is wrong with the whole of it; empty: nothing, or it is not known yet."""
-        self.again = 0.0
-        """A message from then on has the chain asked for again."""
-        self.warned: set[str] = set()
-        """Rooms in which the application was told of this doubt."""
 
 
 class Senders:
     """What this client knows of the devices of others, and of its own."""
 
-    def __init__(
-        self, unverified: UnverifiedSenders | None = None, retry_timeout_s: float | None = None
-    ) -> None:
-        """Know nobody. ``retry_timeout_s``: see ``Requests``."""
+    def __init__(self, unverified: UnverifiedSenders | None = None) -> None:
+        """Know nobody."""
         unverified = unverified or UnverifiedSenders()
         self.known = unverified.proved
         """Pairs that need no look (any more): the hot path asks this alone."""
@@ -72,8 +56,9 @@ class Senders:
         self._own_chain: list[bytes] = []
         """As it was last seen; empty: not yet, or it is not kept."""
         self._keeps_own = False
-        self._senders: dict[str, _Sender] = {}
-        self._queries = DeviceQueries(retry_timeout_s)
+        self._senders: dict[str, Sender] = {}
+        self._queries = DeviceQueries()
+        self._held = HeldSenders()
         self._pages: list[bytes] = []
         self._now = 0.0
         """When something was last sent."""
@@ -114,6 +99,7 @@ class Senders:
         self._unverified.wait_again(_LOST, pins)
         for doubtful in self._senders:
             self._ask(doubtful)
+        self._held.add_anew(filter(self._unverified.waits_for, self._senders))
         if kept is None:
             return
         self._keeps_own = True
@@ -127,7 +113,8 @@ class Senders:
     @property
     def deadline(self) -> float | None:
         """When an answer is overdue, or something is to be asked again."""
-        return self._queries.deadline
+        due = self._queries.deadline, self._held.deadline
+        return min((at for at in due if at is not None), default=None)
 
     @property
     def holding(self) -> bool:
@@ -137,6 +124,7 @@ class Senders:
     def offline(self) -> None:
         """The connection is gone, and the questions with it: they are asked again on the next."""
         self._queries.clear()
+        self._held.clear()
         self._unverified.give_up(_LOST)
 
     # --- what is seen ---------------------------------------------------------------------------
@@ -148,13 +136,13 @@ class Senders:
         elif not sender_key:
             self._no_key(pair)
         elif (one := self._sender(sender)) is not None:
-            new = sender_key not in one.keys
+            new, held = sender_key not in one.keys, sender in self.pins.known
             if new:
-                if not self._unverified.add(
-                    pair, one.doubt or None, held=sender in self.pins.known
-                ):
+                if not self._unverified.add(pair, one.doubt or None, held=held):
                     return
                 one.keys[sender_key] = room
+                if held and not one.doubt:
+                    self._held.add(sender, now)
             if one.doubt:
                 self._warn(sender, one, (room,))
             if new or (one.again and now >= one.again):
@@ -162,14 +150,14 @@ class Senders:
                 self._ask(sender)
             self._ask_next(now)
 
-    def _sender(self, name: str) -> _Sender | None:
+    def _sender(self, name: str) -> Sender | None:
         """Return what is noted of a sender; None: there are too many."""
         one = self._senders.get(name)
         if one is None:
             if len(self._senders) >= SENDERS_MAX:
                 self._unverified.overflow |= name in self.pins.known
                 return None
-            one = self._senders[name] = _Sender()
+            one = self._senders[name] = Sender()
         return one
 
     def _no_key(self, pair: Pair) -> None:
@@ -187,6 +175,7 @@ class Senders:
     def requests(self, now: float) -> Iterator[wire.Devices | wire.Account]:
         """Yield what is to be sent now."""
         self._now = now
+        self._held.asking(now)
         self._ask_next(now)
         yield from self._queries.drain()
 
@@ -220,21 +209,27 @@ class Senders:
         self._queries.over()
         self._ask_next(now)
 
-    def refused(self, text: str, now: float) -> None:
-        """The server does not answer a question."""
+    def refused(self, text: str, now: float, *, for_now: bool = False) -> None:
+        """The server does not answer a question; ``for_now``: it may answer it later."""
         asked = self._queries.over()
         if isinstance(asked, wire.Devices):
+            if for_now:
+                self._queries.add_later(asked.name, now + AGAIN_S)
             self._suspect(asked.name, f"the server does not give their devices ({text})", now)
         self._ask_next(now)
 
     def retry(self, error: wire.Error, now: float) -> bool:
         """BUSY or UNAVAILABLE: ask again later. False: it has been refused for too long."""
-        return self._queries.retry(error, now)
+        again = self._queries.retry(error, now)
+        self._ask_next(now)
+        return again
 
     def overdue(self, now: float) -> None:
         """See whether the server owes an answer for too long, or is to be asked again."""
         if self._queries.overdue(now):
-            self.refused("no answer", now)
+            self.refused("no answer", now, for_now=True)
+        for name in self._held.due(now):
+            self._suspect(name, _NOT_YET, now)
 
     # --- checking -------------------------------------------------------------------------------
     def _check(self, name: str, packed: list[bytes], now: float) -> None:
@@ -341,6 +336,7 @@ class Senders:
 
     def _settle(self, last: Chain, now: float) -> None:
         """A chain is what it should be: so are the keys that it has, or ever had."""
+        self._held.over(last.handle)
         one = self._senders.get(last.handle)
         if one is None:
             return
@@ -365,6 +361,7 @@ class Senders:
 
     def _suspect(self, name: str, detail: str, now: float, *, all_keys: bool = False) -> None:
         """Doubt all that is not proved of a sender; ``all_keys``: what was proved before, too."""
+        self._held.over(name)
         one = self._sender(name)
         if one is None:
             if all_keys:  # marked as what cannot be looked at
@@ -384,7 +381,7 @@ class Senders:
                 self.known.discard(pair)
         self._warn(name, one, sorted(set(filter(None, one.keys.values())) or {""}))
 
-    def _warn(self, name: str, one: _Sender, rooms: Iterable[str]) -> None:
+    def _warn(self, name: str, one: Sender, rooms: Iterable[str]) -> None:
         """Tell the application of a doubt, once in each room."""
         for room in rooms:
             if room not in one.warned:

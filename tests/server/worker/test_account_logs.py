@@ -50,7 +50,7 @@ async def test_few_entries_are_folded_again(
             partition._opened.connection.execute("UPDATE fold SET packed=x'c1'")
         read = 0
 
-        def counted(packed: bytes) -> Entry:
+        def counted(_: str, packed: bytes) -> Entry:
             nonlocal read
             read += 1
             return unpack_entry(packed)

@@ -1,18 +1,17 @@
 """Holds direct messages while the recipient's home is asked for permission.
 
-A message to ``@bob`` is stored in the inbox of its sender first, by the sender's home; that is its
-moment of acceptance (invariant "One moment of acceptance"). Before it, the
-home of ``@bob`` is asked whether he takes it. What one producer sends to several people keeps its
-order: a message waits here until those before it have their answers, too.
+A message to ``@bob`` is first stored in the inbox of its sender, by the sender's home; that is its
+moment of acceptance (invariant "One moment of acceptance"). Before that, the home of ``@bob`` is
+asked whether he accepts it. The messages of one producer to several people keep their order: a
+message waits here until those before it have their answers, too.
 
-The answer travels with the submission, and only a message that is *new* is refused by it: the store
-knows first what is a repeat, and a repeat is acknowledged whatever was decided since.
+The answer travels with the submission and refuses only a *new* message. The store checks for
+repeats first, and a repeat is acknowledged whatever was decided since.
 
-A question is dearer than the message. It goes to any home, which answers it at once, before
-whatever else it has been sent. So there are few under way at a time, and who is next goes by the
-rules of all that many wait for (``fair_queue``): those who send little are asked about in the turn
-in which they send, the others at its end. And nobody is asked about what cannot be stored: what
-waits behind a message that was refused.
+A question costs more than the message, and every home answers at once, before other work. So only
+a few questions are in flight at a time, and ``fair_queue`` decides which are next: those of light
+senders in the turn in which their messages arrive, those of heavy senders at its end. Nobody is
+asked about a message behind a refused one, since it cannot be stored.
 """
 
 from __future__ import annotations
@@ -38,27 +37,27 @@ if TYPE_CHECKING:
 
 LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 ASKED_MAX: Final = 32
-"""Questions under way while the next one is of somebody who sends much: 1 ms of the homes asked."""
+"""Questions in flight before another one of a heavy sender is asked: 1 ms of the homes' time."""
 LITTLE: Final = 8
-"""Who has so many at most goes first: fewer than of what is just stored (``submissions``)."""
+"""A sender with at most this many messages is light. Fewer than of those that are only stored."""
 QUANTUM: Final = 4
-"""Messages of the others at a time: behind one that is refused, few were asked about in vain."""
+"""Messages of a heavy sender at a time: only so many are asked about behind a refused one."""
 LEAD_MAX: Final = 64
-"""By how much those who send little may be ahead of the others, in messages."""
+"""Maximum lead of light senders over the others, in messages."""
 
 
 class Ask(Protocol):
     """Asks the home of an account."""
 
     def __call__(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
-        """Have ``then`` called with the answer, later, whichever home gives it.
+        """Ask, and call ``then`` with the answer later, whichever home gives it.
 
-        False: too much is asked at once, and it is never called.
+        Returns False if too many requests are waiting; ``then`` is then never called.
         """
 
 
 class _Asked:
-    """One whose verdict was asked for, or is known and waits for those before it."""
+    """A message whose verdict was requested, or is known but not yet in order."""
 
     __slots__ = ("verdict", "waiting")
 
@@ -68,28 +67,28 @@ class _Asked:
 
 
 class _Flow:
-    """What one producer has sent."""
+    """The messages of one producer."""
 
     __slots__ = ("asked", "behind", "doomed", "finish", "producer", "queued", "waiting")
 
     def __init__(self, producer: bytes) -> None:
         self.producer = producer
         self.waiting: deque[Waiting] = deque()
-        """Nobody was asked yet."""
+        """Messages that were not asked about yet."""
         self.asked: deque[_Asked] = deque()
-        """These come before them."""
+        """Messages before those in ``waiting``."""
         self.queued = False
         """True while it is in ``Permissions._new`` or ``_queue``."""
         self.finish = 0.0
         """See ``FairQueue``."""
         self.behind = 0
-        """The counter of a message that was refused, while any waits that came before that."""
+        """Counter of a refused message, while messages wait that arrived before its refusal."""
         self.doomed = 0
-        """How many of those wait."""
+        """How many of those wait; the ones with a higher counter cannot be stored."""
 
 
 class Permissions:
-    """The direct messages that wait for the word of their recipients' homes."""
+    """The direct messages that wait for permission from their recipients' homes."""
 
     def __init__(
         self,
@@ -97,7 +96,7 @@ class Permissions:
         account_of: Callable[[str], Account],
         submit: Callable[[list[Waiting]], None],
     ) -> None:
-        """Begin with none.
+        """Create without messages.
 
         Args:
             ask: asks another home, or this one.
@@ -108,19 +107,19 @@ class Permissions:
         self._account_of = account_of
         self._submit = submit
         self._flows: dict[bytes, _Flow] = {}
-        """By producer, none of them empty."""
+        """By producer; never empty."""
         self._new: list[_Flow] = []
-        """Flows that have begun to wait, of which it is not known yet how much they have."""
+        """Flows that began to wait; how much they have is not known yet."""
         self._queue: FairQueue[_Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
         self.asked = 0
-        """How many questions are under way."""
+        """Number of questions in flight."""
         self.decided = False
         """True once anything was submitted; the turn sets it to False."""
 
     def take(self, waiting: Waiting) -> None:
-        """Take a submission, and submit it again when its verdict is known and its turn has come.
+        """Take a submission, and submit it again when its verdict is known and it is next in order.
 
-        Its sender is its log's owner, and its recipient anybody, even the owner. Nobody is asked
+        The sender owns the log. The recipient may be anybody, including the owner. Nobody is asked
         before ``ask_little`` or ``ask_others``.
         """
         producer = waiting.submission.producer
@@ -135,16 +134,16 @@ class Permissions:
     # --- asking -------------------------------------------------------------------------------
     @property
     def waits(self) -> bool:
-        """True while anything waits to be asked about."""
+        """True while any message was not asked about yet."""
         return bool(self._new) or self._queue.waiting > 0
 
     @property
     def senders(self) -> int:
-        """Of how many something waits to be asked about."""
+        """Number of producers with such messages."""
         return len(self._new) + self._queue.waiting
 
     def ask_little(self, *, resting: bool = False) -> None:
-        """Ask about what those have who send little: as ``Submissions.take_little``."""
+        """Ask about messages of light senders, as ``Submissions.take_little`` takes theirs."""
         queue = self._queue
         for flow in self._new:
             queue.add(flow, flow.finish, len(flow.asked) + len(flow.waiting))
@@ -158,7 +157,7 @@ class Permissions:
         return self._queue.waiting > 0 and self.asked < ASKED_MAX
 
     def ask_others(self) -> None:
-        """Ask about what the others have, of each a few in turn, as far as there is room."""
+        """Ask about messages of the others, a few of each in turn, as far as there is room."""
         queue = self._queue
         while self.has_room:
             self._serve(queue.pop(), QUANTUM)
@@ -184,8 +183,8 @@ class Permissions:
         if flow.doomed:
             flow.doomed -= 1
             if submission.counter > flow.behind:
-                # The store refuses it for its counter: BUSY if it does not, for what was refused
-                # was a repeat. Then it comes again, and is asked about.
+                # The store will refuse it for its counter. If not, because the refused one was a
+                # repeat, BUSY: the client sends it again, and then it is asked about.
                 asked.verdict = int(ErrorCode.BUSY)
                 return
             flow.doomed = 0
@@ -198,7 +197,7 @@ class Permissions:
             asked.verdict = int(code_of(error))
             return
         if chain is None:
-            asked.verdict = int(ErrorCode.KEY_REFUSED)  # it has been removed meanwhile
+            asked.verdict = int(ErrorCode.KEY_REFUSED)  # the account has been removed meanwhile
         elif self._ask(
             INBOX_PREFIX + extra.to,
             submission.sender,
@@ -217,7 +216,7 @@ class Permissions:
         self._submit_decided(flow)
 
     def _submit_decided(self, flow: _Flow) -> None:
-        """Submit what has its verdict, up to the first that has none."""
+        """Submit messages with a verdict, up to the first without one."""
         while flow.asked and flow.asked[0].verdict != UNDECIDED:
             first = flow.asked.popleft()
             waiting, verdict = first.waiting, first.verdict
@@ -232,9 +231,9 @@ class Permissions:
         if not flow.asked and not flow.waiting and self._flows.get(flow.producer) is flow:
             del self._flows[flow.producer]
 
-    # --- what is not wanted any more ------------------------------------------------------------
+    # --- cancelling ---------------------------------------------------------------------------
     def forget(self, unwanted: Callable[[Waiting], bool]) -> None:
-        """Forget some; their answers change nothing then."""
+        """Drop some of the waiting messages and ignore their answers."""
         for flow in list(self._flows.values()):
             flow.asked = deque([asked for asked in flow.asked if not unwanted(asked.waiting)])
             flow.waiting = deque([one for one in flow.waiting if not unwanted(one)])
@@ -242,7 +241,10 @@ class Permissions:
             self._drop_empty(flow)
 
     def refuse(self, partition: int) -> list[Port]:
-        """This is not the home of a partition any more. Return who must be told."""
+        """This worker is no longer the home of a partition.
+
+        Return the workers that must be told.
+        """
         if not self._flows:
             return []
         ports: dict[Port, None] = {}
@@ -255,5 +257,5 @@ class Permissions:
 
 
 def refused(tag: int, code: int, retry_ms: int) -> Refused:
-    """Return what is answered to a message that its recipient's home does not take."""
+    """Return the answer to a message that its recipient's home refuses."""
     return Refused(tag, code, retry_ms if code in LATER else 0, "")
