@@ -229,7 +229,7 @@ async def test_who_sends_little_is_stored_before_all_who_send_much(single: Clust
 async def test_who_sends_little_does_not_wait_for_a_rest_of_the_others(tmp_path: Path) -> None:
     """Of whatever partition: one commit has used all the time that there is in a turn."""
     passed = itertools.count()
-    needs = {"cpu_clock": lambda: next(passed) * COMMITS_S}
+    needs: dict[str, object] = {"cpu_clock": lambda: next(passed) * COMMITS_S}
     async with Cluster(tmp_path, 1, needs=needs) as single:
         worker = single.workers[0]
         parts = worker.parts

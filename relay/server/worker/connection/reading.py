@@ -46,10 +46,59 @@ _NONE: Final[list[ClientEnvelope]] = []
 class Owner:
     """The session that owns a ``Reading``. Not a Protocol: compiled, calls are direct."""
 
+    __slots__ = ("_on_watch", "ended", "newcomer")
+
+    def __init__(self, on_watch: Callable[[Any], None]) -> None:
+        self._on_watch = on_watch
+        self.ended = False
+        """True once the connection is closing: operations have no effect from then on."""
+        self.newcomer = True
+        """True until the login."""
+
+    def handle_events(self, events: list[Event], now: float) -> None:
+        """Handle events of the connection. May raise."""
+        raise NotImplementedError
+
+    def run(self, envelope: ClientEnvelope) -> None:
+        """Run one operation. May raise."""
+        raise NotImplementedError
+
+    def offer_sends(self) -> None:
+        """Offer the sends taken so far, so that later operations come after them."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """Handle an exception of ``handle_events`` or ``run``."""
+        raise NotImplementedError
+
+    def write_pending(self) -> None:
+        """Write the connection's pending bytes."""
+        raise NotImplementedError
+
+    def on_keys(self, now: float) -> None:
+        """Continue with received bytes, now that the keys are available."""
+        raise NotImplementedError
+
+    def answer_send(self, envelope: bytes) -> None:
+        """Queue an answer to a send, unless the connection has ended."""
+        raise NotImplementedError
+
+    def watch(self) -> None:
+        """Examine this connection every second: it is resting, or made useless requests."""
+        self._on_watch(self)
+
+    def shed(self) -> None:
+        """Close: this connection holds the most received and unprocessed bytes."""
+        raise NotImplementedError
+
+
+class Reading:
+    """Reads one connection. A ``schedule.Scheduled`` and a ``received.Holder``."""
+
     __slots__ = (
-        "_busy", "_clock", "_connection", "_finish", "_on_watch", "_owed", "_owner", "_paid_s",
-        "_paused", "_pending", "_received", "_record_bytes", "_running", "_schedule", "_stream",
-        "_unpacking", "_waste", "ended", "held", "newcomer", "pauses", "source", "wasted",
+        "_busy", "_clock", "_connection", "_finish", "_owed", "_owner", "_paid_s", "_paused",
+        "_pending", "_received", "_record_bytes", "_running", "_schedule", "_stream", "_unpacking",
+        "_waste", "held", "pauses", "source", "wasted",
     )  # fmt: skip
 
     def __init__(

@@ -5,9 +5,9 @@ One turn, at the end of a loop iteration in which anything arrived:
 1. ``schedule``      waiting connections of light users, for a slice of time
 2. the own home      handles what this worker sends it; asks permission for direct messages of light
                      senders; one group commit per partition; answers, and batches to the
-                     following workers; changes of presence and rosters; this worker handles what its
-                     home sent. Repeated, for a slice of time, while that caused new requests that
-                     need no commit (a join, a login)
+                     following workers; changes of presence and rosters; this worker handles what
+                     its home sent. Repeated, for a slice of time, while that caused new requests
+                     that need no commit (a join, a login)
 3. ``links``         one write per link, answers first
 4. ``repair``        missed entries of a log, from the store
 5. ``distribute``    running batches into the outboxes of live subscriptions
