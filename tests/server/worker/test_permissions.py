@@ -93,7 +93,7 @@ def test_nobody_is_asked_about_what_comes_behind_a_refused_message() -> None:
     homes.permissions.ask_others()
     assert len(homes.asked) == ASKED_MAX
     homes.answer(REFUSED, count=ASKED_MAX)
-    while homes.permissions.waits:
+    while homes.permissions.waiting:
         homes.permissions.ask_others()
     assert len(homes.asked) == 2
     homes.answer(count=2)
@@ -129,7 +129,7 @@ def test_the_order_of_a_sender_is_kept() -> None:
     homes.answer(count=2)
     assert homes.submitted == [("ann", 1, 0), ("ann", 2, 0), ("ann", 3, 0)]
     assert homes.permissions.asked == 0
-    assert not homes.permissions.waits
+    assert not homes.permissions.waiting
 
 
 async def test_a_message_within_one_worker_is_stored_without_another_turn_asked_for(

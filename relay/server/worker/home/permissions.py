@@ -111,6 +111,9 @@ class Permissions:
         self._new: list[_Flow] = []
         """Flows that began to wait; how much they have is not known yet."""
         self._queue: FairQueue[_Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
+        self.waiting = 0
+        """Number of producers with messages that were not asked about. Kept, not counted: each turn
+        looks at it."""
         self.asked = 0
         """Number of questions in flight."""
         self.decided = False
@@ -129,19 +132,10 @@ class Permissions:
         flow.waiting.append(waiting)
         if not flow.queued:
             flow.queued = True
+            self.waiting += 1
             self._new.append(flow)
 
     # --- asking -------------------------------------------------------------------------------
-    @property
-    def waits(self) -> bool:
-        """True while any message was not asked about yet."""
-        return bool(self._new) or self._queue.waiting > 0
-
-    @property
-    def senders(self) -> int:
-        """Number of producers with such messages."""
-        return len(self._new) + self._queue.waiting
-
     def ask_little(self, *, resting: bool = False) -> None:
         """Ask about messages of light senders, as ``Submissions.take_little`` takes theirs."""
         queue = self._queue
@@ -164,6 +158,7 @@ class Permissions:
 
     def _serve(self, flow: _Flow, quantum: int) -> None:
         flow.queued = False
+        self.waiting -= 1
         waiting, count = flow.waiting, 0
         while waiting and count < quantum:
             self._ask_about(flow, waiting.popleft())
@@ -171,6 +166,7 @@ class Permissions:
         flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
         if waiting:
             flow.queued = True
+            self.waiting += 1
             self._queue.add(flow, flow.finish, len(flow.asked) + len(waiting))
         self._submit_decided(flow)
 

@@ -189,7 +189,9 @@ class Turn:
         catchup = self._catchup
         asked = bool(catchup.crowd) and not catchup.crowded
         permissions = self._permissions
-        crowd = waiting.waiting > 0 or home.rest or asked or permissions.has_room
+        crowd = waiting.waiting > 0 or home.rest or asked
+        if permissions.waiting and permissions.has_room:
+            crowd = True
         self.crowded = crowd
         if crowd and resting:
             crowd = False
@@ -219,7 +221,7 @@ class Turn:
         if crowd:
             self._served = True
             senders = home.senders if home.rest else 0
-            self._crowd = max(schedule.busy, senders, permissions.senders)
+            self._crowd = max(schedule.busy, senders, permissions.waiting)
             self._serve_crowd()
         if on:
             return
@@ -240,7 +242,8 @@ class Turn:
             schedule.until = 0.0
         if home.rest:
             home.commit_rest(slice_s)
-        self._permissions.ask_others()
+        if self._permissions.waiting:
+            self._permissions.ask_others()
         if self._catchup.crowd:
             self._catchup.run_crowd(slice_s)
         if self._forward.waiting:
@@ -256,7 +259,7 @@ class Turn:
         while True:
             if to_home.queue:
                 own.deliver_to_home(self._home, handlers)
-            if permissions.waits:
+            if permissions.waiting:
                 permissions.ask_little(resting=resting)
             permissions.decided = False
             self._home.commit(resting=resting)
