@@ -10,7 +10,6 @@ from tests.torture.checker import Fault
 from tests.torture.nemesis import Blow, cut_power, freeze_and_cut, kill_all_workers, rest
 from tests.torture.run import Plan, Report, torture
 
-
 ALL: tuple[Blow, ...] = (rest, cut_power, kill_all_workers, freeze_and_cut, cut_power, rest)
 
 
