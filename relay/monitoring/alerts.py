@@ -1,4 +1,4 @@
-"""The alert rules: what somebody has to be told, and what to do then."""
+"""The alert rules, with advice on what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay.monitoring.expressions import gauge, quantile, rate, total
 
 
 class Alert(NamedTuple):
-    """One rule: when it holds for so long, somebody is told."""
+    """One rule: an alert fires if the condition holds for this time."""
 
     name: str
     expression: str

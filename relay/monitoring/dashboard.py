@@ -1,4 +1,4 @@
-"""The Grafana dashboard: a panel for each question, each line an expression over the table."""
+"""The Grafana dashboard: a panel per question, with expressions over the table of metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay.monitoring.expressions import gauge, quantile, rate
 
 
 class Panel(NamedTuple):
-    """One chart: what it shows, in which unit of Grafana's, and each line with its name."""
+    """One chart: its title, Grafana's unit, and each line with its name."""
 
     title: str
     unit: str
@@ -167,7 +167,7 @@ PANELS: Final = (
 
 
 def dashboard() -> str:
-    """Return the dashboard as Grafana imports it."""
+    """Return the dashboard in Grafana's import format."""
     panels = [_panel(number, panel) for number, panel in enumerate(PANELS)]
     document = {
         "title": "Relay",
