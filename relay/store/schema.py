@@ -348,7 +348,13 @@ def is_full(error: apsw.Error, connection: apsw.Connection | None = None) -> boo
 
 
 def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreError:
-    """Return what an error of SQLite means for the store. ``full``: no space is known to be why."""
+    """Return what an error of SQLite means for the store. ``full``: no space is known to be why.
+
+    Raises:
+        MemoryError: it has none left, which is no matter of this file.
+    """
+    if isinstance(error, apsw.NoMemError):
+        raise MemoryError(f"{path}: SQLite has no memory left")
     if full or is_full(error):
         return StoreFull(f"no space left for {path}: free some; what is stored can still be read")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):

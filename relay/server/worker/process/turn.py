@@ -27,6 +27,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member import repair as repairing
 from relay.server.worker.process.pace import Pace, timer_s
 
@@ -128,7 +129,8 @@ class Turn:
         began, cpu_began = self._clock(), self._cpu_clock()
         try:
             self._run(began)
-        except Exception:
+        except Exception as error:
+            end_if_exhausted(error)
             # A bug of ours must not end the loop's work for everybody; it is loud in the log. What
             # the turn had still to do is done in the next one.
             log.exception("turn_failed")
