@@ -1,11 +1,12 @@
-"""The table of all metrics, from which everything else about them follows.
+"""The table of all metrics, from which everything else about them is derived.
 
-The scoreboard's layout (``relay.server.scoreboard``), what Prometheus reads
+It determines the scoreboard's layout (``relay.server.scoreboard``), the metrics for Prometheus
 (``relay.server.control.exposition``), docs/metrics.md, the dashboard and the alerts
 (``relay.monitoring``).
 
-A metric without labels and buckets takes one 64-bit cell of a process's row; a label takes one cell
-for each of its values, a histogram one for each bucket, one for what is above them, and the sum.
+A metric without labels and buckets takes one 64-bit cell of a process's row. A metric with a label
+takes one cell for each of its values. A histogram takes one for each bucket, one for values above
+them, and one for the sum.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import Final
 
 
 class Kind(Enum):
-    """What a value means."""
+    """The kind of a metric."""
 
     COUNTER = "counter"
-    """Only grows, from the start of the server; survives the death of the process."""
+    """Only increases, from the start of the server; survives the death of the process."""
     GAUGE = "gauge"
-    """A present amount: 0 once the process has ended, for it holds nothing any more."""
+    """A current amount: 0 once the process has ended."""
     HISTOGRAM = "histogram"
     """A counter of observations by size."""
     IDENTITY = "identity"
-    """A number that names something. It stays until the next process of the slot has its own."""
+    """A number that names something. It stays until the next process of the slot sets its own."""
 
 
 CLOSE_CODES: Final = (
@@ -39,12 +40,12 @@ GAP_REASONS: Final = ("epoch", "ahead", "retention")
 """Those of ``chat.entries``."""
 SUM: Final = "sum"
 ABOVE: Final = "+Inf"
-"""The bucket of a histogram for what is larger than every bound."""
+"""The bucket of a histogram for values above every bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One line of the table."""
+    """One metric of the table."""
 
     name: str
     kind: Kind
@@ -52,13 +53,13 @@ class Metric:
     unit: str = ""
     """Of the value, such as ``ns``; empty for a plain number."""
     labels: tuple[str, ...] = ()
-    """The values that its label can have: known beforehand, for each has a cell."""
+    """The possible values of its label: known in advance, since each has a cell."""
     buckets: tuple[int, ...] = ()
     """Upper bounds of a histogram, inclusive, ascending, in ``unit``."""
     label: str = ""
-    """What ``labels`` are values of, such as ``reason``."""
+    """The name of the label, such as ``reason``."""
     exposed: bool = True
-    """False for what the processes need of each other, and nobody else."""
+    """False for values that only the processes themselves need."""
 
     def __post_init__(self) -> None:
         assert (self.kind is Kind.HISTOGRAM) == bool(self.buckets)
@@ -69,13 +70,13 @@ class Metric:
 
     @property
     def exposed_name(self) -> str:
-        """As Prometheus knows it: in base units, and without the ``_total`` of a counter."""
+        """The name in Prometheus: in base units, and without the ``_total`` of a counter."""
         name = self.name.removesuffix("_ns") + "_seconds" if self.unit == "ns" else self.name
         return f"relay_{name}"
 
     @property
     def exposed_scale(self) -> float:
-        """What its values are multiplied by for that."""
+        """The factor by which values are multiplied for that."""
         return 1e-9 if self.unit == "ns" else 1.0
 
     def cells(self) -> Iterator[tuple[str, str]]:
@@ -87,7 +88,7 @@ class Metric:
 
 
 class Budget(StrEnum):
-    """What a worker refuses when it is used up (docs/operations.md, "Budgets")."""
+    """A budget of a worker (docs/operations.md, "Budgets")."""
 
     CONNECTIONS = "connections"
     CONNECTIONS_PER_SOURCE = "connections_per_source"
@@ -112,12 +113,12 @@ class Budget(StrEnum):
 
 
 class Closed(StrEnum):
-    """How a connection that had completed its handshake ended, besides our own close codes."""
+    """How a connection ended after its handshake, other than by our own close codes."""
 
     CLIENT = "client"
     """The client ended it with a close record."""
     LOST = "lost"
-    """Without a word of either side: a network, a killed client, a peer that broke off."""
+    """Without a close by either side: a network failure, a killed client, an aborting peer."""
 
 
 class Handshake(StrEnum):
@@ -125,43 +126,43 @@ class Handshake(StrEnum):
 
     COMPLETED = "completed"
     REFUSED = "refused"
-    """The peer broke the protocol, or a limit."""
+    """The peer broke the protocol, or reached a limit."""
     TIMED_OUT = "timed_out"
     MADE_ROOM = "made_room"
     """It was silent, and another connection needed its slot."""
     NO_KEY_AGENT = "no_key_agent"
     ABANDONED = "abandoned"
-    """The peer went away."""
+    """The peer disconnected."""
 
 
 class HandshakeKind(StrEnum):
-    """What a handshake that was completed took."""
+    """The kind of a completed handshake."""
 
     FULL = "full"
-    """No ticket was offered: the key agent was asked."""
+    """Without a ticket: the key agent was asked."""
     RESUMED = "resumed"
-    """By a ticket."""
+    """With a ticket."""
     FELL_BACK = "fell_back"
-    """A full one, for the ticket that was offered was unknown, expired or used."""
+    """A full one, because the ticket offered was unknown, expired or used."""
 
 
 class Resume(StrEnum):
-    """What a client that came back with a cursor got."""
+    """The result of a join with a cursor."""
 
     COMPLETE = "complete"
     GAP = "gap"
     UNAVAILABLE = "unavailable"
-    """The store could not be read: it comes again."""
+    """The store could not be read: the client retries."""
 
 
 class Searched(StrEnum):
-    """What a search has come to."""
+    """The outcome of a search."""
 
     FOUND = "found"
     NOTHING = "nothing"
-    """No message has the words, or none of those that were looked at in time."""
+    """No message has the words, or none of those examined in time."""
     REFUSED = "refused"
-    """Too many wait for the index. What budgets refuse is counted there."""
+    """Too many searches wait for the index. Refusals by budgets are counted separately."""
     FAILED = "failed"
     """The index cannot be read."""
 
@@ -184,31 +185,36 @@ PROCESS: Final = (
     Metric(
         "leaving",
         Kind.GAUGE,
-        "The supervisor asks it to leave: it sends its clients away, and ends.",
+        "The supervisor has asked it to leave: it disconnects its clients and exits.",
         exposed=False,
     ),
-    Metric("retired", Kind.GAUGE, "There are fewer processes than were.", exposed=False),
+    Metric(
+        "retired",
+        Kind.GAUGE,
+        "The number of processes was reduced, and this one is no longer needed.",
+        exposed=False,
+    ),
     Metric(
         "yields",
         Kind.GAUGE,
-        "The next version's processes serve: it goes on, and takes no new connection.",
+        "The next version serves: this process continues, but accepts no new connections.",
         exposed=False,
     ),
     Metric(
         "generation",
         Kind.IDENTITY,
-        "Which start of any process of this server it is.",
+        "The sequence number of this process's start, among all starts of this server.",
         exposed=False,
     ),
     Metric(
         "heartbeat_ns",
         Kind.GAUGE,
-        "time.monotonic_ns() when the process's loop last showed that it runs.",
+        "time.monotonic_ns() at the last heartbeat of the process's event loop.",
         "ns",
         exposed=False,
     ),
-    Metric("ready", Kind.GAUGE, "1 from the end of its boot on, until it is killed or ends."),
-    Metric("restarts", Kind.COUNTER, "Processes that took the place of one that had ended."),
+    Metric("ready", Kind.GAUGE, "1 from the end of its start until it is killed or ends."),
+    Metric("restarts", Kind.COUNTER, "Processes that replaced one that had ended."),
     Metric("log_lines_lost", Kind.COUNTER, "Lines of the log that could not be written."),
 )
 """Of every process that the supervisor starts."""
@@ -221,41 +227,62 @@ SUPERVISOR: Final = (
         labels=("applied", "refused"),
         label="outcome",
     ),
-    Metric("stopping", Kind.GAUGE, "1 from the moment on in which the server is asked to stop."),
+    Metric("stopping", Kind.GAUGE, "1 once the server has been asked to stop."),
 )
 """Of the supervisor itself."""
 AGENT: Final = (
     *PROCESS,
     Metric("agent_queue", Kind.GAUGE, "Handshakes that wait for the key agent."),
-    Metric("agent_unwraps", Kind.COUNTER, "Handshakes that the key agent has worked for."),
-    Metric("agent_busy", Kind.COUNTER, "Handshakes that it has turned away: too many waited."),
+    Metric("agent_unwraps", Kind.COUNTER, "Handshakes that the key agent has processed."),
+    Metric(
+        "agent_busy",
+        Kind.COUNTER,
+        "Handshakes that the key agent has refused because too many waited.",
+    ),
     Metric(
         "agent_unwrap_ns",
         Kind.HISTOGRAM,
-        "The private operation of one handshake.",
+        "Duration of the RSA private-key operation of one handshake.",
         "ns",
         buckets=COMMIT_BUCKETS,
     ),
 )
 WORKER: Final = (
     *PROCESS,
-    Metric("not_accepting", Kind.GAUGE, "1 while it leaves connections to others: full, draining."),
+    Metric(
+        "not_accepting",
+        Kind.GAUGE,
+        "1 while the worker accepts no connections: it is full, or draining.",
+    ),
     Metric("connections", Kind.GAUGE, "Open connections."),
     Metric("connections_logged_in", Kind.GAUGE, "Connections that are logged in."),
-    Metric("sources", Kind.GAUGE, "Sources of connections that it keeps budgets of."),
-    Metric("users", Kind.GAUGE, "Accounts that it keeps budgets of."),
-    Metric("joins", Kind.GAUGE, "Rooms that connections follow, each counted for each of them."),
-    Metric("received_bytes", Kind.GAUGE, "Received and not processed yet.", "bytes"),
-    Metric("stalled_bytes", Kind.GAUGE, "Written, and not taken by who reads slowly.", "bytes"),
-    Metric("readers_catching_up", Kind.GAUGE, "Readers that wait for pages of a log, not live."),
-    Metric("bus_lag_ns", Kind.GAUGE, "How long another worker has taken too little.", "ns"),
-    Metric("commit_lag_ns", Kind.GAUGE, "How long messages wait and none is committed.", "ns"),
+    Metric("sources", Kind.GAUGE, "Sources of connections that have a budget in the worker."),
+    Metric("users", Kind.GAUGE, "Accounts that have a budget in the worker."),
+    Metric("joins", Kind.GAUGE, "Rooms that connections follow, counted once for each connection."),
+    Metric(
+        "received_bytes", Kind.GAUGE, "Bytes that were received and not processed yet.", "bytes"
+    ),
+    Metric(
+        "stalled_bytes",
+        Kind.GAUGE,
+        "Bytes that were written for slow readers, and not read by them.",
+        "bytes",
+    ),
+    Metric(
+        "readers_catching_up", Kind.GAUGE, "Readers that are catching up: they read pages of a log."
+    ),
+    Metric("bus_lag_ns", Kind.GAUGE, "How long another worker has accepted too little.", "ns"),
+    Metric("commit_lag_ns", Kind.GAUGE, "How long messages have waited without a commit.", "ns"),
     Metric("partitions_unavailable", Kind.GAUGE, "Partitions that cannot be opened or written."),
     Metric("partitions_refused", Kind.GAUGE, "Partitions that are damaged, and refused."),
     Metric("partitions_short_of_disk", Kind.GAUGE, "Partitions whose disk is at its reserve."),
-    Metric("messages_accepted", Kind.COUNTER, "Messages committed, and so acknowledged."),
-    Metric("messages_repeated", Kind.COUNTER, "Messages sent again that were stored already."),
-    Metric("deliveries", Kind.COUNTER, "Messages handed to connections, live."),
+    Metric("messages_accepted", Kind.COUNTER, "Messages that were committed and acknowledged."),
+    Metric(
+        "messages_repeated",
+        Kind.COUNTER,
+        "Messages that were sent again although they were stored.",
+    ),
+    Metric("deliveries", Kind.COUNTER, "Messages passed to connections, live."),
     Metric(
         "handshakes",
         Kind.COUNTER,
@@ -266,83 +293,97 @@ WORKER: Final = (
     Metric(
         "handshake_kinds",
         Kind.COUNTER,
-        "Handshakes that were completed: full ones, and by ticket.",
+        "Completed handshakes: full ones, and those with a ticket.",
         labels=tuple(HandshakeKind),
         label="kind",
     ),
     Metric(
         "closes",
         Kind.COUNTER,
-        "Connections that ended after their handshake: by a close code of ours, or by whom.",
+        "Connections that ended after their handshake, by our close code or by who ended them.",
         labels=(*CLOSE_CODES, *Closed),
         label="code",
     ),
     Metric(
         "resumes",
         Kind.COUNTER,
-        "Clients that came back to a room with a cursor, and what they got.",
+        "Clients that resumed a room with a cursor, and the result.",
         labels=tuple(Resume),
         label="outcome",
     ),
     Metric(
         "gaps",
         Kind.COUNTER,
-        "Gaps that readers were told of: entries that they do not get.",
+        "Gaps reported to readers: entries that they do not get.",
         labels=GAP_REASONS,
         label="reason",
     ),
     Metric(
         "retention_removed",
         Kind.COUNTER,
-        "Entries that were removed because they are not to be kept, or their room has ended.",
+        "Entries that were removed by retention, or because their room was deleted.",
     ),
-    Metric("retention_removed_bytes", Kind.COUNTER, "Bytes of these.", "bytes"),
-    Metric("readers_caught_up", Kind.COUNTER, "Readers that reached the head of a log: live."),
-    Metric("readers_fell_behind", Kind.COUNTER, "Readers that left live for being slow."),
-    Metric("readers_too_slow", Kind.COUNTER, "Readers that were closed for taking nothing."),
-    Metric("bus_repairs", Kind.COUNTER, "Holes between batches that were read from the store."),
-    Metric("pages_read", Kind.COUNTER, "Pages read from the store for readers not live."),
+    Metric(
+        "retention_removed_bytes", Kind.COUNTER, "Bytes of the entries that were removed.", "bytes"
+    ),
+    Metric(
+        "readers_caught_up", Kind.COUNTER, "Readers that reached the head of a log and became live."
+    ),
+    Metric(
+        "readers_fell_behind",
+        Kind.COUNTER,
+        "Readers that left live delivery because they were slow.",
+    ),
+    Metric(
+        "readers_too_slow",
+        Kind.COUNTER,
+        "Readers that were disconnected because they read nothing.",
+    ),
+    Metric("bus_repairs", Kind.COUNTER, "Holes between batches that were repaired from the store."),
+    Metric(
+        "pages_read", Kind.COUNTER, "Pages that were read from the store for readers that catch up."
+    ),
     Metric(
         "refused",
         Kind.COUNTER,
-        "What a budget has refused: connections, requests and messages.",
+        "Connections, requests and messages that a budget has refused.",
         labels=tuple(Budget),
         label="budget",
     ),
     Metric(
         "searches",
         Kind.COUNTER,
-        "Searches, and what they have come to.",
+        "Searches, by outcome.",
         labels=tuple(Searched),
         label="outcome",
     ),
-    Metric("messages_indexed", Kind.COUNTER, "Entries that were looked at for the search index."),
-    Metric("search_behind", Kind.GAUGE, "Partitions of which not all is in the search index yet."),
+    Metric("messages_indexed", Kind.COUNTER, "Entries that were processed for the search index."),
+    Metric("search_behind", Kind.GAUGE, "Partitions whose search index is not up to date."),
     Metric(
         "search_ns",
         Kind.HISTOGRAM,
-        "One look into the search index, with waiting for those before it.",
+        "Duration of one search of the index, including the wait for earlier searches.",
         "ns",
         buckets=COMMIT_BUCKETS,
     ),
     Metric(
         "commit_ns",
         Kind.HISTOGRAM,
-        "One group commit: what every message of it waited for.",
+        "Duration of one group commit: the wait of each of its messages.",
         "ns",
         buckets=COMMIT_BUCKETS,
     ),
     Metric(
         "checkpoint_ns",
         Kind.HISTOGRAM,
-        "One checkpoint of a partition. Commits go on for most of it.",
+        "Duration of one checkpoint of a partition. Commits continue during most of it.",
         "ns",
         buckets=DELAY_BUCKETS,
     ),
     Metric(
         "loop_delay_ns",
         Kind.HISTOGRAM,
-        "How much later than due the event loop came to a timer, ten times a second.",
+        "Delay of the event loop's timers, measured ten times a second.",
         "ns",
         buckets=DELAY_BUCKETS,
     ),

@@ -1,4 +1,4 @@
-"""Starting the server: everything that is done before the first fork, in order."""
+"""Starts the server: everything that is done before the first fork, in order."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from relay.server import inherited, logs, privileges, recovery, registration
 from relay.server.boot_id import boot_id as current_boot_id
 from relay.server.context import AGENT
 from relay.server.data_lock import DataLock
+from relay.server.kept_secret import KeptSecret
 from relay.server.key_files import KEY_FILE
 from relay.server.live_settings import LiveSettings
 from relay.server.passphrase import PassphraseSource
@@ -30,7 +31,7 @@ from relay.server.prctl import forbid_inspection
 from relay.server.privileges import Separation
 from relay.server.programs import Given, roles
 from relay.server.steering import Steering
-from relay.server.supervisor import listener, parent, runtime_directory
+from relay.server.supervisor import listener, parent, runtime_directory, signals
 from relay.server.supervisor.config import SupervisorConfig
 from relay.server.supervisor.handover import FORMAT as HANDOVER_FORMAT
 from relay.server.supervisor.handover import Handover
@@ -42,6 +43,7 @@ from relay.server.supervisor.sockets import Sockets
 from relay.server.supervisor.supervisor import Supervisor
 from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import Program
+from relay.server.ticket_register import TicketRegister
 from relay.settings import WORKERS_MAX, Accounts, Settings
 from relay.store.directory import DataDirectory
 from relay.store.format import FORMAT_VERSION
@@ -50,21 +52,21 @@ FIXED: Final = (
     "server.bind", "server.runtime", "server.user", "server.agent_user", "store.data",
     "control.bind",
 )  # fmt: skip
-"""Settings that an upgrade cannot change: it takes over what they were for."""
+"""Settings that an upgrade cannot change: it takes over what they stand for."""
 HANDOVER_LOCK_S: Final = 10.0
 FILES_RESERVED: Final = 296
-"""Of a worker, for what is neither a client, a listener nor a link to another worker: 10 for each
-of its 16 partitions at most (database, WAL, shared memory, for the writer and for the readers;
-lock), 5 for the index of each, 24 for searches, and 32 for the loop, the key agent and the
-streams."""
+"""File descriptors of a worker for purposes other than clients, listeners and links to other
+workers: at most 10 for each of its 16 partitions (database, WAL and shared memory, for the writer
+and for the readers; lock), 5 for the index of each, 24 for searches, and 32 for the loop, the key
+agent and the streams."""
 GUESTS_MIN: Final = 16
 """Slots of a worker for connections that are not logged in, however few descriptors there are."""
 CONNECTIONS_EXPECTED: Final = 1000
-"""A limit that leaves a worker fewer is reported, for probably nobody meant it."""
+"""A limit that leaves a worker fewer is reported, because it is probably unintended."""
 CONNECTIONS_DERIVED_MAX: Final = 100_000
-"""Per worker, where the system sets no lower limit: memory ends before descriptors do."""
+"""Per worker, if the system sets no lower limit: memory is exhausted before descriptors are."""
 Announce: TypeAlias = Callable[[list[str], Path | None, str], None]
-"""Called with the addresses as clients write them, the file with the first invitation (None: it was
+"""Called with the addresses in the form for clients, the file of the first invitation (None: it was
 used), and who may register."""
 log = logging.getLogger("relay.supervisor")
 
@@ -82,7 +84,7 @@ def start(
         settings: of the server.
         announce: called once, when every worker serves.
         load: reads the settings again, for a reload; raises UsageError.
-        new_identity: make a key though there are messages, for a key that is lost.
+        new_identity: create a key even though there are messages, to replace a lost key.
 
     Raises:
         UsageError, StartError: it cannot run; the message names what to do.
@@ -118,7 +120,7 @@ def _start(
         takeover.check(FORMAT_VERSION, fixed)
     sockets = Sockets(given_sockets(os.environ)) if before is None else Sockets.handed_over(before)
 
-    # 1. The data directory first: whoever holds its lock may clean up after a dead run.
+    # 1. The data directory first: the holder of its lock may clean up after a dead run.
     separation = privileges.resolve(settings.server.user, settings.server.agent_user)
     path = _absolute("store.data", settings.store.data)
     separation.prepare(path)
@@ -166,7 +168,7 @@ def _start(
             },
         )
 
-        # 4. Children share what is in memory now; the collector must not write to it.
+        # 4. Children share this process's memory; the collector must not write to it.
         gc.collect()
         gc.freeze()
         live = LiveSettings(settings)
@@ -180,6 +182,10 @@ def _start(
             boot_id=boot_id,
             record=record,
             passphrase=passphrase,
+            tickets=TicketRegister(-1 if before is None else before.tickets),
+            ticket_keys=KeptSecret(
+                "relay-ticket-keys", -1 if before is None else before.ticket_keys
+            ),
             separation=separation,
             new_identity=new_identity and before is None,
             first_generation=0 if before is None else before.generation,
@@ -207,7 +213,7 @@ def _start(
                 program=Program(
                     own_command(),
                     next_environment(environ),
-                    partial(_hand_over, fixed, sockets, runtime, passphrase, takeover),
+                    partial(_hand_over, fixed, given, runtime, takeover),
                 ),
                 formats={"bus": str(BUS_FORMAT), "partitions": str(PARTITIONS)},
                 takeover=takeover,
@@ -227,6 +233,7 @@ def _start(
         lock.close()
     successor = supervisor.successor
     if successor is None:
+        signals.ignore()
         return code
     if successor.lost:
         return 1
@@ -242,29 +249,29 @@ def _start(
 def _begin_alone(
     lock: DataLock, separation: Separation, directory: DataDirectory, accounts: Accounts
 ) -> None:
-    """Nothing is left of the server before: take its lock, and write down what holds from now on.
+    """Nothing is left of the previous server: take its lock, and record the current settings.
 
     Raises:
-        StartError: it has not let go of the lock.
+        StartError: it has not released the lock.
     """
     lock.take(HANDOVER_LOCK_S)
     try:
         with separation.lowered():
             registration.prepare(directory.path, accounts)
-    except StartError as error:  # it holds all the same; the next start writes it down
+    except StartError as error:  # they apply nevertheless; the next start records them
         log.warning("registration_not_written", extra={"reason": str(error)})
 
 
 def _hand_over(
     fixed: dict[str, str],
-    sockets: Sockets,
+    given: Given,
     runtime: RuntimeDirectory,
-    passphrase: PassphraseSource,
     takeover: Takeover | None,
     generation: int,
     fingerprint: str,
 ) -> Handover:
-    """Return what the next version gets of this server."""
+    """Return what the next version receives from this server."""
+    sockets = given.sockets
     return Handover(
         format=HANDOVER_FORMAT,
         data_format=FORMAT_VERSION,
@@ -277,7 +284,9 @@ def _hand_over(
         control_kept=sockets.control_kept,
         runtime=str(runtime.path),
         runtime_lock=runtime.lock_fd,
-        passphrase=passphrase.kept_fd,
+        passphrase=given.passphrase.kept_fd,
+        tickets=given.tickets.fd,
+        ticket_keys=given.ticket_keys.fd,
         parent_line=-1 if takeover is None else takeover.parent_fd,
         stderr=os.dup(2),
     )
@@ -297,11 +306,11 @@ def _runtime(settings: Settings) -> str:
 
 
 def _absolute(setting: str, text: str) -> Path:
-    """Return a path that means the same whatever becomes of the current directory.
+    """Return a path that does not depend on the current directory.
 
     Raises:
         StartError: it is relative, and the current directory has been removed; or it begins with a
-            ~ that stands for nothing.
+            ~ that cannot be expanded.
     """
     try:
         return Path(text).expanduser().absolute()
@@ -314,7 +323,7 @@ def _absolute(setting: str, text: str) -> Path:
 
 
 def _check_identity(directory: DataDirectory, new_identity: bool) -> None:
-    """Raise StartError if a key would be made that nobody asked for."""
+    """Raise StartError if a key would be created that nobody asked for."""
     path = directory.path / KEY_FILE
     there = os.path.lexists(path)
     if new_identity and there:
@@ -350,7 +359,7 @@ def _resolve(settings: Settings, data: Path, runtime: Path) -> Settings:
 
 
 def _connections_max(wanted: int, limit: int, reserved: int) -> int:
-    """Return how many connections a worker may have: as wanted, or 0: as the limits allow.
+    """Return the maximum number of connections of a worker: as configured, or 0: as limits allow.
 
     Raises:
         StartError: the limit on open files leaves none.
@@ -378,7 +387,7 @@ def _connections_max(wanted: int, limit: int, reserved: int) -> int:
 
 
 def _addresses(fingerprint: str, listeners: tuple[socket, ...]) -> list[str]:
-    """Return what clients are given: an address of each family stands for all of them."""
+    """Return the addresses for clients; wildcard addresses are replaced by a reachable one."""
     return [
         listener.format_bound(sock)
         if sock.family == AF_UNIX

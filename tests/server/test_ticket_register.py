@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
+import resource
 import signal
 from collections.abc import Callable
 
@@ -158,3 +160,93 @@ def test_what_is_given_out_is_bounded() -> None:
     following = register.begin()
     assert following is not None
     assert register.allot(following) == 0
+
+
+def test_the_next_version_goes_on_with_it() -> None:
+    """What was used is used, whichever of both is asked, and locks of either hold."""
+    first = TicketRegister()
+    generation = first.begin()
+    assert generation == 1
+    assert first.allot(1) == 0
+    assert first.spend(1, 0)
+    fd = os.dup(first.fd)  # as it is inherited
+
+    def next_version() -> bytes:
+        second = TicketRegister(fd)
+        assert second.fd == fd
+        assert second.knows(1)
+        assert not second.knows(2)
+        assert not second.spend(1, 0)
+        assert second.spend(1, 9)
+        assert second.allot(1) == BLOCK
+        assert second.begin() == 2
+        return b"done"
+
+    assert in_child(next_version) == b"done"
+    assert first.knows(2)
+    assert not first.spend(1, 9)
+    os.close(fd)
+
+
+def test_one_of_another_layout_is_not_gone_on_with() -> None:
+    other = TicketRegister()
+    assert other.begin() == 1
+    other._cells[2 * 4] += 1
+    for fd in (os.dup(other.fd), os.memfd_create("shorter")):
+        mine = TicketRegister(fd)
+        assert not mine.knows(1)
+        assert mine.begin() == 1
+        assert os.fstat(mine.fd).st_ino != os.fstat(other.fd).st_ino
+
+
+def test_no_process_can_truncate_it() -> None:
+    """All others that use its memory would die: a taken-over worker has the descriptor, too."""
+    register = TicketRegister()
+
+    def try_it() -> bytes:
+        for size in (0, os.fstat(register.fd).st_size + 1):
+            with contextlib.suppress(PermissionError):
+                os.ftruncate(register.fd, size)
+                return b"done"
+        try:
+            fcntl.fcntl(register.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+        except PermissionError:
+            return b"refused"
+        return b"sealed"
+
+    assert in_child(try_it) == b"refused"
+    assert register.begin() == 1
+
+
+def test_where_files_are_limited_it_is_there_and_not_handed_over() -> None:
+    def limited() -> bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+        register = TicketRegister()
+        assert register.fd == -1
+        generation = register.begin()
+        assert generation == 1
+        assert in_child(lambda: bytes((register.spend(1, 5),))) == b"\1"
+        assert not register.spend(1, 5)
+        return b"done"
+
+    assert in_child(limited) == b"done"
+
+
+def test_two_agents_do_not_begin_the_same_key() -> None:
+    """In an upgrade there are two for a while: one waits for the other's, and tries again."""
+    register = TicketRegister()
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        fcntl.lockf(register._lock_fd, fcntl.LOCK_EX, 1, 4)
+        os.write(write_fd, b"!")
+        signal.pause()
+    assert os.read(read_fd, 1) == b"!"
+    try:
+        assert register.begin() is None
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(read_fd)
+        os.close(write_fd)
+    assert register.begin() == 1

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.ticket_register import TicketRegister
-from relay.wire.tickets import ClientTicket, TicketKeys
+from relay.wire.tickets import ClientTicket, TicketKey, TicketKeys
 from tests.support.pair import Pair, client, server, server_key
 
 
@@ -28,6 +28,14 @@ class Desk:
 
     def clock(self) -> float:
         return self.now
+
+    def next_agent(
+        self, keep: Callable[[list[TicketKey]], None], kept: Iterable[TicketKey]
+    ) -> TicketKeyMaker:
+        """The agent is replaced by one that knows these keys; return it."""
+        self.maker = TicketKeyMaker(self.register.begin, self.random_bytes, self.clock, keep, kept)
+        self.maker.rotate()
+        return self.maker
 
     def worker(self, spki: bytes = b"") -> TicketKeys:
         """Another worker, with the keys that there are."""

@@ -24,6 +24,8 @@ class Traffic:
         self.read: dict[str, list[int]] = {room: [] for room in ROOMS}
         self.failures: list[BaseException] = []
         self.sent = 0
+        self.resumed = {"writer": 0, "reader": 0}
+        """How often each has come back by ticket."""
         self._threads = [
             threading.Thread(target=self._guard, args=(run,), daemon=True)
             for run in (self._write, self._read)
@@ -56,6 +58,7 @@ class Traffic:
                 for room in ROOMS:
                     client.post(room, str(number))
                 client.flush()
+                self.resumed["writer"] = client.statistics["resumptions"]
                 self.sent = number
                 if self._done.wait(PAUSE_S):
                     self._written.set()
@@ -69,6 +72,7 @@ class Traffic:
                 not read or read[-1] != self.sent for read in self.read.values()
             ):
                 event = client.next_event(0.1)
+                self.resumed["reader"] = client.statistics["resumptions"]
                 assert not isinstance(event, Gap), event
                 if isinstance(event, Message):
                     self.read[event.room].append(int(event.body))

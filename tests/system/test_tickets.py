@@ -55,7 +55,7 @@ def test_blocking_clients_of_a_killed_worker(relay: Relay) -> None:
 
 
 def test_tickets_through_the_death_of_the_key_agent(relay: Relay) -> None:
-    """Workers keep the keys that they hold, and learn the new one; new workers know only that."""
+    """The next one goes on with the keys of the one before, and new workers get them as well."""
     watcher = Watcher(relay)
     clients = [RawClient("127.0.0.1", relay.port, f"visitor{n}") for n in range(2)]
     tickets = [client.ticket for client in clients]
@@ -64,11 +64,11 @@ def test_tickets_through_the_death_of_the_key_agent(relay: Relay) -> None:
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: relay.agent() not in (None, victim), "a new key agent")
     back = RawClient("127.0.0.1", relay.port, "visitor0", registered=True, ticket=tickets[0])
-    assert back.resumed, "a key from before is still held"
+    assert back.resumed, "workers still hold the key"
     kill_workers(relay)
     wait_until(lambda: watcher.ask("/readyz")[0] == 200, "new workers")
     late = RawClient("127.0.0.1", relay.port, "visitor1", registered=True, ticket=tickets[1])
-    assert not late.resumed, "its key died with the agent and the workers"
+    assert late.resumed, "its key did not die with the agent and the workers"
     again = RawClient("127.0.0.1", relay.port, "visitor1", registered=True, ticket=late.ticket)
     assert again.resumed
     for client in (*clients, back, late, again):

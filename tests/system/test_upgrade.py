@@ -141,6 +141,7 @@ def test_forth_and_back_while_people_write(versions: Versions, *, rolls: bool) -
                 (True, []) if rolls else (False, ["bus"])
             )
             traffic.goes_on("with the next version")
+            assert any(traffic.resumed.values()), "tickets of the version before are good"
             status = asked(relay, "status")
             assert (status["version"], status["ready"]) == ("99.0", True)
             assert len(relay.worker_pids()) == 2
@@ -171,7 +172,7 @@ def test_each_client_is_sent_away_once(versions: Versions, workers: int) -> None
     """By its worker, to one of the next version; and what was counted until then is not lost."""
 
     async def people(relay: Relay) -> list[int]:
-        online = [0] * 8
+        online, resumed = [0] * 8, 0
         listening = asyncio.Event()
 
         async def listen(number: int, client: Client) -> None:
@@ -181,9 +182,10 @@ def test_each_client_is_sent_away_once(versions: Versions, workers: int) -> None
                     listening.set()
 
         async with contextlib.AsyncExitStack() as stack, asyncio.TaskGroup() as group:
-            tasks = []
+            tasks, clients = [], []
             for number in range(len(online)):
                 client = Client(relay.address, name=f"~p{number}")
+                clients.append(client)
                 await stack.enter_async_context(client)
                 await client.join("lobby")
                 await client.send("lobby", "here")
@@ -194,8 +196,10 @@ def test_each_client_is_sent_away_once(versions: Versions, workers: int) -> None
                     listening.clear()
                     await listening.wait()
             assert (await client.who("lobby")).members
+            resumed = sum(client.statistics["resumptions"] for client in clients)
             for task in tasks:
                 task.cancel()
+        assert resumed, "tickets of the version before are good"
         return online
 
     with running(versions, count=workers, server__worker_timeout_s=60) as relay:

@@ -1,4 +1,4 @@
-"""The key agent's process: get the key, serve it, end. Entered after the fork."""
+"""The key agent's process: load the key, serve it, stop. Entered after the fork."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from relay.server import logs
 from relay.server.agent.keys import Keys, load_keys
 from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service
-from relay.server.agent.ticket_keys import TicketKeyMaker
+from relay.server.agent.ticket_keys import TicketKeyMaker, as_kept, from_kept
 from relay.server.context import report
 from relay.server.prctl import forbid_inspection, no_new_privileges
 from relay.wire.identity import fingerprint, self_test
@@ -46,7 +46,7 @@ def agent_main(context: AgentContext) -> int:
         with separation.lowered():
             sock = listener.open()
         separation.become_agent()
-        forbid_inspection()  # another user's memory is open again
+        forbid_inspection()  # another user's process memory became readable again
     except RelayError as error:
         report(context.ready_fd, f"E {error}")
         return BOOT_FAILED
@@ -72,7 +72,14 @@ async def _serve(
     loop.add_reader(context.parent_fd, stop.set)
     row = context.scoreboard.row(0)
     separated = context.separation.server
-    ticket_keys = TicketKeyMaker(context.tickets.begin, secrets.token_bytes, time.monotonic)
+    kept, register = context.ticket_keys, context.tickets
+    ticket_keys = TicketKeyMaker(
+        register.begin,
+        secrets.token_bytes,
+        time.monotonic,
+        lambda keys: kept.write(as_kept(keys)),
+        from_kept(kept.read(), register.knows),
+    )
     ticket_keys.rotate()
     service = Service(
         keys.key.unwrap,
@@ -95,7 +102,7 @@ async def _serve(
         row.set("agent_queue", service.waiting)
         row.set("agent_unwraps", unwrapped + service.unwrapped)
         row.set("agent_busy", turned_away + service.turned_away)
-        # In a directory of another user it cannot be made again; there nobody cleans up, either.
+        # In another user's directory the agent cannot recreate it, and nothing deletes it there.
         if separated is None and listener.missing:
             await _listen_again(service, listener)
         try:

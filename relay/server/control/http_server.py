@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for questions without a body: h11 is the protocol, this the sockets."""
+"""A small HTTP/1.1 server for requests without a body: h11 is the protocol, this the sockets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Response(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A question: GET or HEAD."""
+    """A GET or HEAD request."""
 
     path: str
     headers: Mapping[str, str]
@@ -43,23 +43,21 @@ class HttpServer:
 
     def __init__(self, routes: Mapping[str, Handler]) -> None:
         self._routes = routes
-        self._open: set[asyncio.StreamWriter] = set()
-        self._waiting: dict[asyncio.StreamWriter, None] = {}
-        """Those of which no whole request is there, in the order in which they began to wait."""
+        self._open: dict[asyncio.StreamWriter, None] = {}
+        """The connection whose peer was last active longest ago comes first. Answers are made at
+        once, so every connection waits for its peer: to send a request, or to read the answer."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end. Raises nothing for the peer's sake.
+        """Serve one connection to its end. Raises nothing because of the peer.
 
-        Where there are too many, the one that has been silent for longest goes: a probe must not
-        find the door shut because others hold it.
+        If there are too many, the connection whose peer has been inactive longest is closed: others
+        cannot lock out a health probe, whether they send no request or read no answer.
         """
         if len(self._open) >= CONNECTIONS_MAX:
-            silent = next(iter(self._waiting), writer)
+            silent = next(iter(self._open))
             silent.transport.abort()
-            if silent is writer:
-                return
-            self._closed(silent)
-        self._open.add(writer)
+            del self._open[silent]
+        self._open[writer] = None
         try:
             await self._serve(reader, writer)
         except (OSError, TimeoutError, h11.ProtocolError):
@@ -67,21 +65,20 @@ class HttpServer:
         except Exception:
             log.exception("http_failed")
         finally:
-            self._closed(writer)
+            self._open.pop(writer, None)
             writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
-    def _closed(self, writer: asyncio.StreamWriter) -> None:
-        self._open.discard(writer)
-        self._waiting.pop(writer, None)
+    def _heard_of(self, writer: asyncio.StreamWriter) -> None:
+        if writer in self._open:
+            del self._open[writer]
+            self._open[writer] = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADERS_BYTES_MAX)
         while True:
             async with asyncio.timeout(REQUEST_S):
                 try:
-                    self._waiting[writer] = None
                     request = await _next_request(connection, reader)
-                    self._waiting.pop(writer, None)
                 except h11.RemoteProtocolError as error:
                     if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                         status = error.error_status_hint
@@ -91,12 +88,14 @@ class HttpServer:
                     return
                 if request is None:
                     return
+                self._heard_of(writer)
                 response = self._answer(request)
                 await _send(connection, writer, response, head=request.method == b"HEAD")
                 if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                     return
                 connection.start_next_cycle()
-                # More requests may have come with this one: others first, and the heartbeat.
+                # More requests may have arrived with this one: serve others and the heartbeat
+                # first.
                 await asyncio.sleep(0)
 
     def _answer(self, request: h11.Request) -> Response:
@@ -124,7 +123,7 @@ async def _next_request(
     """Return the next request, read to its end; None: the peer has finished.
 
     Raises:
-        h11.RemoteProtocolError: what it sends is no HTTP, or too long.
+        h11.RemoteProtocolError: invalid HTTP, or too long.
     """
     request: h11.Request | None = None
     while True:
@@ -135,7 +134,7 @@ async def _next_request(
             request = event
         elif isinstance(event, h11.EndOfMessage):
             return request
-        elif not isinstance(event, h11.Data):  # a body is of no use here, and is dropped
+        elif not isinstance(event, h11.Data):  # a body is not used, and is dropped
             return None
 
 

@@ -1,4 +1,4 @@
-"""Periodic tasks of a worker, which outlive an error in one run."""
+"""Periodic tasks of a worker, which continue after an error in one run."""
 
 from __future__ import annotations
 
@@ -7,21 +7,24 @@ import logging
 import time
 from collections.abc import Callable
 
+from relay.server.worker.exhausted import end_if_exhausted
+
 log = logging.getLogger("relay.worker")
 
 
 def attempt(action: Callable[[], object]) -> None:
-    """Act. An error of ours is logged, and goes no further."""
+    """Call a function. If it raises, log the error and continue."""
     try:
         action()
-    except Exception:
+    except Exception as error:
+        end_if_exhausted(error)
         log.exception("periodic_task_failed")
 
 
 async def every(
     seconds: float, action: Callable[[], None], late_ns: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Act, again and again. ``late_ns`` is told how much later than due each time was."""
+    """Call a function periodically. ``late_ns`` is called with the delay of each run."""
     while True:
         attempt(action)
         due_ns = time.monotonic_ns() + int(seconds * 1e9)
