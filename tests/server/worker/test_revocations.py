@@ -306,8 +306,8 @@ async def test_an_operator_whose_end_is_being_stored_does_not_undo_it(single: Cl
     assert not accounts.logs.account("mallory").operator
 
 
-async def test_a_login_that_waits_for_its_answer_ends_with_its_device(cluster: Cluster) -> None:
-    """And an answer that comes all the same lets nobody in."""
+async def test_a_login_that_waits_for_its_answer_is_judged_anew(cluster: Cluster) -> None:
+    """An answer from before lets nobody in, and refuses nobody; what is judged now does."""
     await TestClient.login(cluster.other(LOG), "bob")
     session = cluster.session("bob")
     own_home = OwnHome(0, 1, Wakeup(lambda _: None))
@@ -318,11 +318,33 @@ async def test_a_login_that_waits_for_its_answer_ends_with_its_device(cluster: C
     assert claim.reply is not None
     granted: list[Grant] = []
     claim.reply.then(granted.append)
-    claims.revoke("bob", [device("bob").key_id], CloseCode.REVOKED)
-    assert [grant.code for grant in granted] == [ErrorCode.KEY_REFUSED]
-    claims.on_claimed(own_home.to_member, Claimed(claim.tag, True, False, 0, "", b"", False))
+    before, of_other = claim.tag, other.tag
+    claims.revoke("bob", [device("bob").key_id], CloseCode.KICKED)
+    claims.on_claimed(own_home.to_member, Claimed(before, True, False, 0, "", b"", True))
     assert not claim.granted
-    assert other.reply is not None, "another device of the account"
+    assert granted == []
+    assert other.tag == of_other, "another device of the account"
+    claims.on_claimed(own_home.to_member, Claimed(claim.tag, True, False, 0, "", b"", False))
+    assert [(grant.code, grant.operator) for grant in granted] == [(0, False)]
+
+
+async def test_a_removed_device_that_is_logging_in_is_refused_by_its_home(cluster: Cluster) -> None:
+    """Its claim is on the way while the removal is told."""
+    bob = await TestClient.login(cluster.other(LOG), "bob")
+    phone = DeviceKey.generate()
+    await add_device(bob, "bob", phone, 3)
+    worker = cluster.other("@bob")
+    claims = worker.parts.services.claims
+    session = cluster.session("bob")
+    link = await removal(bob, "bob", phone)
+    assert isinstance(await ask(bob, 4, account_requests.Extend(link)), Done)
+    claim = claims.claim("bob", bytes(16), 1, phone.public, session)
+    assert claim.reply is not None
+    granted: list[Grant] = []
+    claim.reply.then(granted.append)
+    claims.revoke("bob", [phone.key_id], CloseCode.REVOKED)
+    await until(lambda: granted, "an answer")
+    assert [grant.code for grant in granted] == [ErrorCode.KEY_REFUSED]
 
 
 async def asked(

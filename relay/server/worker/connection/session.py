@@ -121,8 +121,7 @@ class Session(Owner):
         """The device that logged in; empty for a guest."""
         self.former: dict[bytes, bytes] | None = None
         """Keys of earlier accounts with this name (``former``); None until they are needed."""
-        self.listing: tuple[int, str, str, bool, float] | None = None
-        """Where a list of rooms goes on (``room_lists``)."""
+        self.listing: tuple[int, str, str, bool, float] | None = None  # of ``room_lists``
         self.producer = b""
         self.user: User | None = None
         """Usage of the account, from the login to the end; None for a guest."""
