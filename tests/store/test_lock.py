@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -39,6 +40,32 @@ def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
         child.send_signal(signal.SIGKILL)
         child.wait()
         PartitionLock(path).close()
+
+
+def test_a_lock_on_a_file_that_is_deleted_just_then_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever came next would have another one, on another file of that name."""
+    path = tmp_path / "00.lock"
+    flock = fcntl.flock
+
+    def deleting(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", deleting)
+    with PartitionLock(path), pytest.raises(NotTheWriter):
+        PartitionLock(path)
+
+
+def test_what_is_readmitted_may_hold_what_its_writer_did_not_overwrite(tmp_path: Path) -> None:
+    with PartitionLock(tmp_path / "00.lock") as lock:
+        assert not lock.uncleaned
+        lock.refuse("it is damaged")
+        lock.readmit()
+    with PartitionLock(tmp_path / "00.lock") as lock:
+        assert lock.uncleaned
 
 
 def test_a_stopped_holder_keeps_it(tmp_path: Path) -> None:
