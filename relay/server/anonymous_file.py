@@ -1,4 +1,4 @@
-"""A file without a name, in memory, that processes share by its descriptor."""
+"""An unnamed file in memory, which processes share by its descriptor."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import tempfile
 from typing import Final
 
 _NOEXEC_SEAL: Final = 8
-"""MFD_NOEXEC_SEAL of linux/memfd.h, since Linux 6.3: with the sysctl vm.memfd_noexec=2 no other is
-made."""
+"""MFD_NOEXEC_SEAL of linux/memfd.h, since Linux 6.3: required with the sysctl vm.memfd_noexec=2."""
 _IN_MEMORY: Final = "/dev/shm"  # noqa: S108  # what is made there has no name
 
 
 def anonymous_file(name: str, *, secret: bool = False) -> int:
-    """Return the descriptor of a new, empty one: the caller's to close.
+    """Return the descriptor of a new, empty file. The caller closes it.
 
-    Where the system refuses memfd_create(2) it is a file of /dev/shm, or else of the temporary
-    directory, whose name is gone already.
+    Where the system refuses memfd_create(2), it is a deleted file in /dev/shm, or else in the
+    temporary directory.
 
     Args:
         name: for those who look at the descriptors of a process.

@@ -1,4 +1,4 @@
-"""DEVICES and ACCOUNT: the chain of anybody, and requests about accounts."""
+"""DEVICES and ACCOUNT: device chains of accounts, and requests about accounts."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
     from relay.wire.envelopes import Account, Devices
 
 LINKS_PER_ANSWER: Final = 128
-"""About 43 KB at most: it fits a record."""
+"""About 43 KB at most, which fits in a record."""
 NAMES_PER_ANSWER: Final = 500
 
 
 async def devices(session: Session, devices: Devices) -> None:
-    """Answer links of somebody's chain, as stored. Who wants to be sure verifies them."""
+    """Answer with links of an account's device chain, as stored. Clients verify them."""
     name = names.normal(devices.name)
     if not names.is_handle(name):
         session.refuse(devices.request, ErrorCode.NAME_INVALID)
@@ -49,7 +49,7 @@ async def devices(session: Session, devices: Devices) -> None:
 
 
 def chain_of(session: Session, name: str) -> list[bytes]:
-    """Return the links that an account has now: those after its last beginning.
+    """Return an account's current links: those since its last beginning.
 
     Raises:
         StoreError: they cannot be read.
@@ -62,7 +62,7 @@ def chain_of(session: Session, name: str) -> list[bytes]:
         try:
             chain = snapshot.links_of(noted)
         except EnvelopeError:
-            after = 0  # all is in the entries
+            after = 0  # the entries contain the whole chain
     for packed in reader.controls(log, after):
         entry = stored_entry(log, packed)
         if entry.content_type != events.CONTENT_TYPE:
@@ -97,7 +97,7 @@ def root_of(session: Session, name: str) -> bytes:
 
 
 async def account(session: Session, account: Account) -> None:
-    """Pass a request about an account to its home, if the asker may ask it."""
+    """Forward a request about an account to its home, if the client may make it."""
     number = account.request
     try:
         request = requests.unpack(account.content)
@@ -141,7 +141,7 @@ async def account(session: Session, account: Account) -> None:
 
 
 def _marks(session: Session, number: int, after: str) -> None:
-    """Answer up to where the person has read, some logs at a time."""
+    """Answer with the user's read marks, some logs at a time."""
     log = names.INBOX_PREFIX + session.actor.handle
     try:
         found = session.services.reader_of(log).marks(log, after, NAMES_PER_ANSWER + 1)
@@ -153,7 +153,10 @@ def _marks(session: Session, number: int, after: str) -> None:
 
 
 def _list(session: Session, number: int, request: requests.ListNames) -> None:
-    """Answer names of one partition. Read here: no home need be asked for what exists."""
+    """Answer with the names of one partition.
+
+    Read here: existing names can be read without the home.
+    """
     prefix = names.INBOX_PREFIX
     try:
         reader = session.services.reader_at(request.partition)
@@ -165,7 +168,7 @@ def _list(session: Session, number: int, request: requests.ListNames) -> None:
 
 
 def _list_invitations(session: Session, number: int, request: requests.ListInvitations) -> None:
-    """Answer those of one partition that are open. Read here, as ``_list`` does."""
+    """Answer with the open invitations of one partition. Read here, as in ``_list``."""
     services = session.services
     accounts = AccountLogs(services.reader_of, stored_entry, services.first_invitation)
     try:

@@ -1,8 +1,9 @@
-"""Whether somebody asks to change what another account wrote under the same name.
+"""Detects requests to change an entry that an earlier account wrote under the same name.
 
-Found out here, where the person is logged in, and told to the home of the log, which judges: it
-knows what is a repeat, and who may erase what others wrote. All such entries were stored before
-this account was begun, and its keys do not change: what is read here cannot be overtaken.
+This is determined on the worker where the user is logged in and passed to the log's home, which
+decides: the home recognises repeats and knows who may redact the entries of others. All such
+entries were stored before the current account was created, and its keys do not change, so the
+result cannot become outdated.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def former_author(session: Session, log: str, seq: int) -> bytes | None:
-    """Return the root of the earlier account of the session's name that has written an entry.
+    """Return the root of the earlier account of the session's name that wrote an entry.
 
-    Empty: there is none; it is the person's own, somebody else's, or not there. None: what tells it
-    cannot be read now.
+    Empty: no such account; the author is the user, somebody else, or the entry does not exist.
+    None: the data needed to decide cannot be read now.
     """
     if not session.key_id:
         return b""
@@ -40,7 +41,7 @@ def former_author(session: Session, log: str, seq: int) -> bytes | None:
             _report(session, own, error)
             return None
     if not session.former:
-        return b""  # nearly everybody
+        return b""  # the common case
     try:
         page = services.reader_of(log).read(log, seq - 1, seq, limits.PAGE_BYTES_MAX)
         entries = [stored_entry(log, packed) for _, packed in page.rows]

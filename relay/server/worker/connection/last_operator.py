@@ -1,8 +1,9 @@
-"""Whether an operator may end what makes him one: not while nobody else could act in his place.
+"""Prevents the last operator from giving up operator rights.
 
-Only for what somebody does to the own account at a server: who does it to others stays an operator,
-and whoever can write the data directory makes another one (``relay ctl user promote``). Two
-operators who end their rights at the same moment do not see each other.
+This covers only what users do to their own account at a server. A user who does it to another
+account remains an operator, and anybody with write access to the data directory can appoint one
+(``relay ctl user promote``). Two operators who give up their rights at the same moment are not
+detected.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
 
 READ_AT_ONCE: Final = 8
-"""Accounts that are read before others have their turn, each a log of its own: about 1 ms."""
+"""Accounts to read before others get a turn. Each has its own log: about 1 ms in total."""
 THE_ONLY_ONE: Final = (
     "you are the only operator: make another one first (relay user promote ADDRESS USER)"
 )
 
 
 def ends_operator(request: Request) -> bool:
-    """Tell whether a request ends the rights of an account that is an operator's.
+    """Return True if a request would end an account's operator rights.
 
-    A reset does not: what it answers begins the account anew, with them.
+    A reset does not: the account begins anew with its rights.
     """
     match request:
         case requests.Disable() | requests.Remove() | requests.Promote(operator=False):
@@ -43,7 +44,7 @@ def ends_operator(request: Request) -> bool:
 
 
 async def refused_as_last(session: Session, number: int) -> bool:
-    """Refuse what would end the asker's own rights, if nobody else has them. True: it was."""
+    """Refuse a request if it would remove the last operator. True: it was refused."""
     services, own = session.services, session.actor.handle
     accounts = AccountLogs(services.reader_of, stored_entry, services.first_invitation)
     prefix = names.INBOX_PREFIX

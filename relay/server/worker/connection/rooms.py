@@ -1,4 +1,4 @@
-"""ROOM: requests about rooms; what may be asked is the rooms' homes to decide."""
+"""ROOM: requests about rooms. The rooms' homes decide what is allowed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 async def room(session: Session, room: Room) -> None:
-    """Pass a request about a room to its home."""
+    """Forward a request about a room to its home."""
     number = room.request
     try:
         request, _ = requests.unpack(room.content)
@@ -68,7 +68,7 @@ async def room(session: Session, room: Room) -> None:
 
 
 def _pays(session: Session, number: int, log: str, request: requests.Request) -> bool:
-    """Charge a change; False: it was refused."""
+    """Charge a change. False: it was refused."""
     if not pays(session, number, CHANGE_UNITS):
         return False
     if isinstance(request, requests.Create) and not accepted(

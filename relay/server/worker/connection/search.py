@@ -1,8 +1,8 @@
-"""SEARCH: messages of a log that the client follows, by their words.
+"""SEARCH: finds messages by their words in a log that the client follows.
 
-The index (``store.search``) gives numbers alone. What is answered is read from the log, by the same
-rules as a page of history: so what was erased, or may not be read, is not found, whatever the index
-still has.
+The index (``store.search``) only returns sequence numbers. The answer is read from the log, by the
+same rules as a page of history. So messages that were erased or may not be read are not found, even
+if they are still in the index.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from relay.wire.envelopes import Search
 
 READ_PER_TURN: Final = 16
-"""Messages that are read in one go: about 0.5 ms."""
+"""Messages to read in one step: about 0.5 ms."""
 
 
 async def search(session: Session, search: Search) -> None:
-    """Answer one page, from the index, which is asked in a thread."""
+    """Answer with one page. The index is searched in a thread."""
     number, counts = search.request, session.services.counts
     searching = session.services.searching
     if searching is None or not searching.on:
@@ -72,7 +72,7 @@ async def search(session: Session, search: Search) -> None:
         refuse_unread(session, number, partition_of(log), error)
         return
     if page is None:
-        session.refuse(number, ErrorCode.NOT_A_MEMBER)  # put out meanwhile
+        session.refuse(number, ErrorCode.NOT_A_MEMBER)  # removed from the room meanwhile
         return
     rows, next_seq, end = page
     counts.searches[Searched.FOUND if rows else Searched.NOTHING] += 1
@@ -82,10 +82,11 @@ async def search(session: Session, search: Search) -> None:
 async def _page(
     session: Session, log: str, feed: Feed, found: Found, peer: str, *, much: bool
 ) -> tuple[list[bytes], int, bool] | None:
-    """Return what was found as it is now, from where to go on, and whether nothing is left.
+    """Return the current content of what was found, where to continue, and whether this is the end.
 
-    A few messages at a time, in turn with those who read pages. If any were erased meanwhile, it
-    begins anew, and reads all of them at once. None: the client does not follow the log any more.
+    A few messages are read at a time, in turn with readers of pages. If any message was erased
+    meanwhile, reading starts again and is done in one step. None: the client no longer follows the
+    log.
 
     Raises:
         StoreError: the log cannot be read.
@@ -101,7 +102,7 @@ async def _page(
         floor, head = feed.room.floor, feed.seq
         is_edit = partial(_is_edit, log)
         reader = session.services.reader_of(log)
-        reader.floor(log)  # where nothing is found nobody would see that the log cannot be read
+        reader.floor(log)  # otherwise an unreadable log would look like one without matches
         for seq in found.seqs:
             if not floor < seq <= head:
                 continue
@@ -120,7 +121,7 @@ async def _page(
                 continue
             size += len(row)
             if size > limits.PAGE_BYTES_MAX and rows:
-                next_seq, end = seq + 1, False  # begins the next page
+                next_seq, end = seq + 1, False  # starts the next page
                 break
             rows.append(row)
         if erasures == catchup.erasures:
@@ -128,12 +129,13 @@ async def _page(
 
 
 def _as_it_is_now(log: str, packed: list[bytes], peer: str) -> bytes | None:
-    """Return what has the text of a message: itself, or its last edit; None: it is not shown.
+    """Return the entry with the message's current text: the message or its last edit. None: hide
+    it.
 
     Args:
         log: which it is in.
-        packed: the message, and its last edit if it has one; empty: it is not there.
-        peer: of whose messages alone; empty: of all.
+        packed: the message, and its last edit if it has one; empty if it does not exist.
+        peer: only messages of this user; empty: of all.
     """
     if not packed:
         return None

@@ -1,4 +1,4 @@
-"""SEND of anything but a plain message in a room: direct messages, and entries about others."""
+"""SEND of anything but a plain room message: direct messages, and entries about other entries."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def send_about(session: Session, send: Send) -> None:
 
 
 def send_direct(session: Session, send: Send) -> None:
-    """Offer a message to somebody to the home of the sender's own inbox, which numbers it.
+    """Offer a direct message to the home of the sender's own inbox, which numbers it.
 
-    Whatever name it was sent to, right or wrong, it is answered as of that inbox.
+    The answer always names that inbox, whatever name the message was sent to.
     """
     own = names.INBOX_PREFIX + session.actor.handle
     to = send.log[len(names.INBOX_PREFIX) :]
@@ -44,7 +44,7 @@ def send_direct(session: Session, send: Send) -> None:
     if _is_refused(session, own, send, well=well):
         return
     verdict = _verdict(session, own, send)
-    if verdict == FORMER:  # nobody erases what others wrote here: there is nothing to be judged
+    if verdict == FORMER:  # nobody can erase the entries of others here: there is nothing to decide
         _refuse(session, own, send, ErrorCode.NOT_ALLOWED, "of an earlier account of your name")
     elif verdict is not None:
         lost = _lost_mark(session, own, send) if send.kind == Kind.MARK else 0
@@ -55,7 +55,7 @@ def send_direct(session: Session, send: Send) -> None:
 
 
 def _verdict(session: Session, log: str, send: Send) -> int | None:
-    """Return what can be told here of whose it is that something is about; None: it was refused."""
+    """Return what is known here about the target entry's author; None: the send was refused."""
     if send.kind not in OWN:
         return UNDECIDED
     former = former_author(session, log, send.about_seq)
@@ -66,7 +66,10 @@ def _verdict(session: Session, log: str, send: Send) -> int | None:
 
 
 def _is_refused(session: Session, log: str, send: Send, *, well: bool) -> bool:
-    """Refuse what cannot be of its kind, whatever the log holds. ``well``: what else is known."""
+    """Refuse a send that is invalid whatever the log holds.
+
+    ``well``: the result of other checks.
+    """
     if not is_offered(send.kind):
         _refuse(session, log, send, ErrorCode.NOT_SUPPORTED, "kind", send.kind)
     elif send.kind != Kind.MESSAGE and not send.about_seq:

@@ -1,4 +1,4 @@
-"""The invitations that can still be used, read from their logs in steps."""
+"""Lists the invitations that can still be used, read from their logs in steps."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def parts_of(
 def part_of(
     partition: int, after: str, reader: Reader, accounts: AccountLogs, now_ms: int
 ) -> Invitations:
-    """Return those of a partition, behind a log.
+    """Return the invitations of a partition that come after a log.
 
     Raises:
         StoreError: the partition cannot be read.
     """
-    # The last of so many is only asked for to tell whether there are more.
+    # One more than is returned, to find out whether there are more.
     logs = reader.names(invitation.PREFIX, after, INVITATIONS_MAX)
     more = len(logs) == INVITATIONS_MAX
     if more:

@@ -1,8 +1,8 @@
-"""The home of rooms: takes requests about them, decides, commits; ends bans whose time is over.
+"""The home of rooms: decides requests about them, commits, and ends bans that have expired.
 
-Decisions are ``chat.rooms``', on the state as of the last commit (``log_changes``). What the change
-means for those who write is judged by ``room_rules`` in the commit itself, for those who read by
-every worker that follows the room (``member.feed``), at the entry.
+Decisions are made by ``chat.rooms`` on the state as of the last commit (``log_changes``). For
+writers, a change takes effect in the commit itself (``room_rules``). For readers, every worker that
+follows the room applies it at its entry (``member.feed``).
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ if TYPE_CHECKING:
     from relay.server.worker.home.room_rules import RoomRules
 
 _OVERTAKEN: Final = frozenset({ErrorCode.CHANGED, ErrorCode.ID_CONFLICT})
-"""Another entry has the place of the one that was decided on."""
+"""Another entry has taken the position of the one that was decided on."""
 _JUDGED: Final = frozenset(ROOM_CODES.values()) - _OVERTAKEN
-"""What the commit itself answers to a redaction."""
+"""Errors of a redaction that the commit itself detects."""
 log = logging.getLogger("relay.worker")
 
 
 class RoomsHome(LogChanges["Event | requests.Redact"]):
-    """See the module's docstring."""
+    """The home of rooms."""
 
     def __init__(
         self,
@@ -56,13 +56,14 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         rules: RoomRules,
         steady_ms: Callable[[], int],
     ) -> None:
-        """Begin.
+        """Create the home.
 
         Args:
             partitions: of this worker.
-            submit: takes an entry for the next commit.
+            submit: queues an entry for the next commit.
             rules: of the server.
-            steady_ms: milliseconds since 1970, by a clock that nobody sets while it runs.
+            steady_ms: milliseconds since 1970, from a clock that is not adjusted while the process
+                runs.
         """
         super().__init__(submit, "too many requests about this room")
         self._partitions = partitions
@@ -103,7 +104,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             asked.refuse(code_of(error), "the room cannot be read now")
             return
         if event is None:
-            # Whoever asked first may not have got to telling the person.
+            # The first request may have ended before the invited user was notified.
             again = isinstance(request, requests.Invite) and events.Invited(
                 request.handle, ask.subject
             )
@@ -125,9 +126,9 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             raise refused
         asked.answer(shown.pack(room, request.after))
 
-    # --- bans and mutes that end ----------------------------------------------------------------
+    # --- bans and mutes that expire -----------------------------------------------------------
     def sweep(self) -> None:
-        """End what is over. Called about once a second."""
+        """End what has expired. Called about once a second."""
         for index in range(PARTITIONS):
             for name in self._partitions.due(index, self._steady_ms()):
                 if name not in self._by_log:
@@ -145,7 +146,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
 
     # --- the outcome of a commit ----------------------------------------------------------------
     def _again(self, refused: Refused) -> bool:
-        return refused.code in _OVERTAKEN  # the room began in the same commit, by a message
+        return refused.code in _OVERTAKEN  # the room was created in the same commit, by a message
 
     def _code_of(self, refused: Refused) -> ErrorCode:
         for code in _JUDGED:
@@ -166,7 +167,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             self._done(asked, change.decided)
 
     def _done(self, asked: Asked, event: Event | requests.Redact | None) -> None:
-        """Answer. Who is invited is told before: then whoever has invited them knows it."""
+        """Answer. An invited user is notified first, so that the inviter can rely on it."""
         if not isinstance(event, events.Invited):
             asked.answer()
             return
@@ -182,5 +183,5 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
 
 
 def _nobody(log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
-    """There are no other homes."""
+    """Refuse: there are no other homes."""
     return False

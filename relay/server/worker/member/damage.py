@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class DamageReports:
-    """See the module's docstring."""
+    """Reports damaged partitions to their homes."""
 
     def __init__(self, routes: Routes, reader_at: Callable[[int], Reader]) -> None:
         self._routes = routes
@@ -41,7 +41,7 @@ class DamageReports:
         return code_of(error)
 
     def answers(self, ask: Callable[[Reader], T]) -> Iterator[T]:
-        """Yield what the reader of each partition answers; those that are damaged are left out.
+        """Yield the answer of each partition's reader, leaving out damaged partitions.
 
         Raises:
             StoreError: one cannot be read now.
