@@ -73,7 +73,9 @@ def test_a_file_in_the_place_of_one_that_was_being_changed_is_in_doubt(tmp_path:
         path.write_bytes(b"%b %b %b %d %b" % (inode, changed_ns, opening, before, state))
         assert lock.doubt(file) == "its lock file is a copy"
         lock.note(file, 1, "changing")
-        shutil.copy2(file, tmp_path / "copy").rename(file)
+        copy = tmp_path / "copy"
+        shutil.copy2(file, copy)
+        copy.rename(file)
         assert lock.doubt(file) == "another file than before, such as a copy"
 
 
