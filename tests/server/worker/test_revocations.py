@@ -12,13 +12,14 @@ import pytest
 
 from relay.bus.messages import Claimed, Revoke, Revoked
 from relay.chat.accounts import requests as account_requests
-from relay.chat.entries import Submission
+from relay.chat.entries import Extra, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.chat.rooms import state as rooms_state
 from relay.client.device_key import DeviceKey
 from relay.server.scoreboard import Owner
 from relay.server.worker.home.revocations import Revocations, RevokedDevices
+from relay.server.worker.home.submissions import Waiting
 from relay.server.worker.member.claims import Claims, Grant
 from relay.server.worker.member.routes import Routes
 from relay.server.worker.process.own_home import OwnHome
@@ -96,6 +97,45 @@ def test_the_devices_that_were_revoked_last_are_remembered() -> None:
     assert [name for name, _ in revoked.devices] == ["ann", "cat"]
     revoked.lift("ann", [bytes(16)])
     assert [name for name, _ in revoked.devices] == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("log", "kind", "extra", "included"),
+    [
+        (LOG, Kind.MESSAGE, None, True),
+        (LOG, Kind.SYSTEM, None, True),
+        ("@ann", Kind.SYSTEM, None, True),
+        ("@bob", Kind.SYSTEM, None, False),  # its list of devices decides
+        ("@bob", Kind.MESSAGE, Extra(to="ann"), True),
+        ("@ann", Kind.MESSAGE, Extra(origin_epoch=b"epoch..8", origin_seq=1), False),  # a copy
+    ],
+)
+def test_what_is_stored_of_a_revoked_device(
+    log: str, kind: Kind, extra: Extra | None, included: bool
+) -> None:
+    revoked = RevokedDevices()
+    revoked.add("bob", [b"device-1"])
+    port = OwnHome(0, 1, Wakeup(lambda _: None)).to_member
+    for key_id, of_it in ((b"device-1", True), (b"device-2", False)):
+        sent = Submission(log, "bob", key_id, bytes(16), 1, int(kind), "", b"x", extra=extra)
+        assert revoked.includes(Waiting(port, 1, sent)) == (included and of_it)
+
+
+async def test_what_was_removed_meanwhile_does_not_come_back_with_the_others(
+    cluster: Cluster,
+) -> None:
+    """Devices are to be stored again, of which one is none any more."""
+    alice = await TestClient.login(cluster.other("@alice"), "alice")
+    phone = DeviceKey.generate()
+    await add_device(alice, "alice", phone, 5)
+    removing = account_requests.Extend(await removal(alice, "alice", phone))
+    assert isinstance(await ask(alice, 6, removing, "alice"), Done)
+    home = cluster.home("@alice").parts
+    done: list[bool] = []
+    both = [device("alice").public, phone.public]
+    home.accounts._lift("alice", both, lambda: done.append(True))
+    await until(lambda: done, "all workers to have heard of it")
+    assert set(home.home._revoked.devices) == {("alice", phone.key_id)}
 
 
 async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) -> None:
