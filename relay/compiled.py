@@ -37,6 +37,7 @@ MODULES: Final = (
     # A connection, from its socket to what it asks for.
     "relay.server.worker.connection.channel",
     "relay.server.worker.connection.commands",
+    "relay.server.worker.connection.owner",
     "relay.server.worker.connection.pauses",
     "relay.server.worker.connection.reading",
     "relay.server.worker.connection.received",
@@ -76,6 +77,7 @@ MODULES: Final = (
     "relay.store.committed",
     "relay.store.decide",
     "relay.store.log",
+    "relay.store.notes",
     "relay.store.opened",
     "relay.store.read_budget",
     "relay.store.sqlite",
