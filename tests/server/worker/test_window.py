@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from relay.bus.messages import TAG_STEP
 from relay.chat.entries import Submission
-from relay.server.worker.member.sender import Sender
-from relay.server.worker.member.window import (
-    LITTLE,
-    QUANTUM,
-    QUANTUM_BYTES,
-    Send,
-    Window,
-    forget,
-)
+from relay.server.worker.member.sender import OVERHEAD_BYTES, Sender
+from relay.server.worker.member.window import LITTLE, QUANTUM, QUANTUM_BYTES, Run, Window
 from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 
-SIZE = 100
+SIZE = 250
+"""Of a send, as it is counted."""
 WINDOW = 20 * SIZE
 
 
@@ -26,20 +20,24 @@ class Home:
     def __init__(self) -> None:
         self.port = LocalPort(0, 1, Wakeup(lambda _: None))
         self.window = Window(self.port, WINDOW)
-        self._sends: dict[int, Send] = {}
+        self._runs: list[Run] = []
+        """By number of the send."""
         self.answered = 0
 
     def submit(self, sender: Sender, count: int, *, log: str = "known", size: int = SIZE) -> None:
         """Send as many as one run."""
-        first = len(self._sends)
-        for number in range(first, first + count):
-            submission = Submission(
+        first = len(self._runs)
+        body = bytes(size - OVERHEAD_BYTES)
+        sends = [
+            Submission(
                 log=log, sender="somebody", key_id=b"", producer=bytes(16), counter=number + 1,
-                kind=0, content_type="", body=b"x",
-            )  # fmt: skip
-            self._sends[number] = Send(sender, submission, size)
-        sends = [self._sends[number] for number in range(first, first + count)]
-        self.window.submit(first * TAG_STEP, sends)
+                kind=0, content_type="", body=body,
+            )
+            for number in range(first, first + count)
+        ]  # fmt: skip
+        run = Run(sender, first * TAG_STEP, [*sends])
+        self._runs += [run] * count
+        self.window.submit(run, sends)
 
     @property
     def runs(self) -> list[list[int]]:
@@ -57,16 +55,21 @@ class Home:
         """Answer the first that are on their way, and let others go; return whose they were."""
         whose: list[Sender] = []
         for number in self.sent[:count]:
-            whose.append(self._sends[number].sender)
-            forget(self._sends[number])
+            whose.append(self._runs[number].sender)
+            self._forget(number)
         self.answered += len(whose)
         self.window.release()
         return whose
 
     def forget(self, sender: Sender) -> None:
-        for send in self._sends.values():
-            if send.sender is sender:
-                forget(send)
+        for number, run in enumerate(self._runs):
+            if run.sender is sender:
+                self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        run = self._runs[number]
+        index = number - run.first // TAG_STEP
+        run.answered(index, run.row(index, index + 1))
 
 
 def test_who_sends_alone_never_waits() -> None:
