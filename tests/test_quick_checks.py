@@ -51,8 +51,11 @@ def test_nothing_else_is_taken_at_once(shape: Shape, quick: Quick) -> None:
     if shape.type is Acks:
         item: list[object] = [16, bytes(8), 1, 1]
         items = [[*item[:at], odd, *item[at + 1 :]] for at in range(len(item)) for odd in ODD]
-        tried += [[[odd]] for odd in items] + [[[item, odd]] for odd in items]
-        tried += [[[item] * ITEMS_PER_MESSAGE], [[item] * (ITEMS_PER_MESSAGE + 1)]]
+        for odd in items:
+            tried.append([[odd]])
+            tried.append([[item, odd]])
+        tried.append([[item] * ITEMS_PER_MESSAGE])
+        tried.append([[item] * (ITEMS_PER_MESSAGE + 1)])
     for fields in tried:
         if quick(fields):
             taken = [check(field) for check, field in zip(shape.checks, fields, strict=True)]
