@@ -42,8 +42,8 @@ UNITS_PER_TURN: Final = 256
 """Share of one connection while no other waits. A send is one unit, about 6 µs."""
 QUANTUM: Final = 32
 """Share of one connection while many wait. Also the expected use of a new connection."""
-ROUND: Final = 512
-"""Units of all waiting connections together, each served once, while they are few: about 3 ms. So a
+ROUND: Final = 1024
+"""Units of all waiting connections together, each served once, while they are few: about 6 ms. So a
 few heavy users have larger shares in fewer turns, and larger commits, which cost less."""
 LITTLE: Final = 18
 """Limit for light users: one message, a few in one record or at once, or a request. This is what a
