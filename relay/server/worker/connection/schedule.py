@@ -124,6 +124,8 @@ class Schedule:
         """Number of logged-in sessions that have asked for more than is done at once: they wait for
         their turn, for commits or for an answer. Updated by the sessions."""
         self.slice_s = SLICE_S
+        self._serves_little = False
+        """True during ``run_little``."""
         self.until = 0.0
         """End of the current slice; 0 if there is none. The turn resets it to 0."""
         self.queue: FairQueue[Scheduled] = FairQueue(
@@ -175,6 +177,8 @@ class Schedule:
         others = self.queue.waiting
         if not others:
             return UNITS_PER_TURN
+        if self._serves_little:
+            return QUANTUM  # for more than that it waits with the heavy users
         return max(QUANTUM, min(UNITS_PER_TURN, ROUND // (others + 1)))
 
     def charge(self, finish: float, units: int, *, drained: bool) -> float:
@@ -201,11 +205,13 @@ class Schedule:
         """
         queue = self.queue
         until = now + slice_s
+        self._serves_little = True
         while queue.has_little if resting else queue.little_first:
             queue.pop_little().take_turn(now)
             now = self._clock()
             if now >= until:
                 break
+        self._serves_little = False
 
     def run(self, now: float, slice_s: float = SLICE_S) -> None:
         """Give sessions their turns, for this long."""
