@@ -14,7 +14,9 @@ from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
     LITTLE,
     LITTLE_PER_S,
+    OWED_S_MAX,
     RECORD_UNITS,
+    SAVED_S,
     UNITS,
     UNITS_PER_TURN,
     VALUES_PER_UNIT,
@@ -45,9 +47,9 @@ class Reading:
     """Reads one connection. A ``schedule.Scheduled`` and a ``received.Holder``."""
 
     __slots__ = (
-        "_busy", "_clock", "_connection", "_finish", "_owed", "_owner", "_paused", "_pending",
-        "_received", "_record_bytes", "_running", "_schedule", "_stream", "_units", "_unpacking",
-        "_waste", "_worked_s", "held", "pauses", "source", "wasted",
+        "_busy", "_clock", "_connection", "_finish", "_owed", "_owner", "_paid_s", "_paused",
+        "_pending", "_received", "_record_bytes", "_running", "_schedule", "_stream", "_unpacking",
+        "_waste", "held", "pauses", "source", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -102,10 +104,8 @@ class Reading:
         """True while ``work`` runs."""
         self._finish = 0.0
         """See ``Schedule.charge``."""
-        self._units = 0
-        """Units of the last ``work``, less the allowance since then: see ``LITTLE_PER_S``."""
-        self._worked_s = clock()
-        """When ``work`` last used units."""
+        self._paid_s = clock()
+        """Time up to which the allowance (``LITTLE_PER_S``) covers what ``work`` has used."""
         self._owed = 0
         """Units charged for requests after the fact, since then: see ``owe``."""
 
@@ -148,9 +148,9 @@ class Reading:
             return
         self._running = True
         share = self._schedule.share
-        allowed = int((now - self._worked_s) * LITTLE_PER_S)
-        if not self._finish and share < UNITS_PER_TURN:
-            share = min(share + allowed, UNITS_PER_TURN)
+        left = self._left(now)
+        if not self._finish and left > 0 and share < UNITS_PER_TURN:
+            share = min(share + left, UNITS_PER_TURN)
         units = share
         connection = self._connection
         control, drained, sending = owner.ended, False, False
@@ -199,11 +199,11 @@ class Reading:
         used = share - units
         if used:  # otherwise it only checked for input
             used, self._owed = used + self._owed, 0
-            self._units = max(used - allowed, 1)
-            self._worked_s = now
+            paid_s = max(self._paid_s, now - SAVED_S) + used / LITTLE_PER_S
+            self._paid_s = min(paid_s, now + OWED_S_MAX)
             if owner.newcomer:  # never counts as a light user
                 used = max(used, LITTLE + 1)
-            elif self._units <= LITTLE:
+            elif used <= left + LITTLE:
                 used = min(used, LITTLE)
         self._finish = self._schedule.queue.charge(self._finish, used, drained=drained)
         if units <= 0 and not self.pauses & Pause.TURN:
@@ -214,7 +214,7 @@ class Reading:
 
     def logged_in(self) -> None:
         """Expect little of the next request: the login is no indication."""
-        self._units = 1
+        self._paid_s = self._clock()
 
     @property
     def asks_much(self) -> bool:
@@ -227,11 +227,12 @@ class Reading:
         self._owed += units
 
     def _expected(self) -> int:
-        """Return the expected use: the last use less the allowance since then; 0 if none."""
-        if not self._units:
-            return 0
-        allowed = int((self._clock() - self._worked_s) * LITTLE_PER_S)
-        return max(self._units + self._owed - allowed, 1)
+        """Return the expected use: what was used and is not covered by the allowance yet."""
+        return max(self._owed - self._left(self._clock()), 1)
+
+    def _left(self, now: float) -> int:
+        """Return the unused allowance, in units; negative if more was used."""
+        return int((now - max(self._paid_s, now - SAVED_S)) * LITTLE_PER_S)
 
     # --- reading or not -----------------------------------------------------------------------
     def _set_pauses(self, pauses: int) -> None:

@@ -49,9 +49,16 @@ LITTLE: Final = 18
 """Limit for light users: one message, a few in one record or at once, or a request. This is what a
 client does that waits for answers, plus the consequences while answers are late."""
 LITTLE_PER_S: Final = 250
-"""Additional allowance for the time since the last turn, in units: eighty messages, each in a
-record of its own. Without it, an occasional writer that had to wait, for whatever reason, would
-count as heavy because of what arrived meanwhile, and would fall further and further behind."""
+"""Additional allowance of light users per second, in units: eighty messages, each in a record of
+its own. Without it, an occasional writer that had to wait, for whatever reason, would count as
+heavy because of what arrived meanwhile, and would fall further and further behind."""
+SAVED_S: Final = 1.0
+"""How long an unused allowance is kept. What arrived while a connection waited is read in several
+pieces: if nothing were kept, the first piece, often a single message, would use up the allowance
+for all of them."""
+OWED_S_MAX: Final = 1.0
+"""Bound of what was used beyond the allowance: after a bulk load, a connection is light again this
+long after its last message."""
 LEAD_MAX: Final = 512
 """Units that light users may use before heavy users are served again: one and a half slices."""
 NEWCOMERS_MAX: Final = 24

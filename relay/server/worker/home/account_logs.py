@@ -71,6 +71,9 @@ class AccountLogs:
         found = self._accounts.get(handle)
         if found is None:
             log = names.INBOX_PREFIX + handle
+            handles = self._handles.get(partition_of(log))
+            if handles is not None and handles.get(names.skeleton(handle), handle) is None:
+                return Account(handle)  # and nothing of it is remembered: anybody may ask for any
             noted, seq = self._noted_account(log, handle)
             try:
                 happened, seq = self._events(log, seq)

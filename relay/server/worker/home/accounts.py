@@ -205,8 +205,10 @@ class AccountsHome(LogChanges[_Decided]):
         """Add what is known about the requesting user.
 
         The time this takes depends only on the account's own settings, not on who asks, so it does
-        not reveal who is blocked.
+        not reveal who is blocked. That a name belongs to nobody is no secret.
         """
+        if account.chain is None:
+            return context
         handle = account.handle
         asks = preferences.Writers.ROOMS in (account.writers, account.seen_by)
         return context._replace(

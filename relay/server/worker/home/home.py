@@ -262,6 +262,7 @@ class Home:
                 self._waiting[index] = None
             self._commit(index, partition, group, quick=True)
             if self._cpu_clock() >= deadline:
+                self.more = True  # the next turn goes on, whether the others rest or not
                 break
 
     def _begin_commits(self, slice_s: float) -> None:

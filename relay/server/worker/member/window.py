@@ -26,6 +26,10 @@ QUANTUM: Final = 32
 """Sends of one sender at a time, while others wait: one bus message, and one run for the home."""
 QUANTUM_BYTES: Final = 16_384
 """Approximate bytes of one sender at a time: a sixteenth of the window."""
+ALONE_BYTES: Final = 1024
+"""Additional weight of a send with an ``extra``: it is a bus message of its own, and the home
+decides it separately, for about 40 µs at both ends. So only 200 of them are in flight, not 1,300,
+which would be 50 ms of work that nobody can overtake."""
 LITTLE: Final = 24
 """A sender with at most this many unanswered sends is light: see ``home.submissions``."""
 LEAD_MAX: Final = 512
@@ -101,7 +105,7 @@ class Flow:
         self.count = 0
         """Number of sends in flight."""
         self.in_flight = 0
-        """Their size in bytes."""
+        """Their weight in bytes."""
         self.waiting: deque[Run] = deque()
         """Runs with waiting sends. Runs whose ``Run.flow`` is another one are skipped."""
         self.queued = 0
@@ -115,10 +119,10 @@ class Flow:
         if gone < len(sends):
             self.queued -= len(sends) - gone
             sends = sends[:gone]
-        size = size_of(sends)
+        weight = _weights_of(sends)
         self.count -= len(sends)
-        self.in_flight -= size
-        self.window.in_flight -= size
+        self.in_flight -= weight
+        self.window.in_flight -= weight
         if not self.in_flight and not self.waiting:
             self.window.flows.pop(self.sender, None)
 
@@ -139,7 +143,7 @@ class Window:
         self.port = port
         self.window_bytes = window_bytes
         self.in_flight = 0
-        """Bytes in flight."""
+        """Weight in flight, in bytes."""
         self.flows: dict[Sender, Flow] = {}
         """Flows with anything in flight or waiting."""
         self._new: list[Flow] = []
@@ -184,7 +188,7 @@ class Window:
         for index, send in enumerate(sends):
             if in_flight >= self.window_bytes:
                 return index
-            in_flight += len(send.body) + OVERHEAD_BYTES
+            in_flight += _weight_of(send)
         return len(sends)
 
     def send_anew(self, run: Run) -> None:
@@ -197,10 +201,10 @@ class Window:
         run.on_its_way = len(run.submissions)
 
     def _go(self, flow: Flow, tag: int, sends: list[Submission]) -> None:
-        size = size_of(sends)
+        weight = _weights_of(sends)
         flow.count += len(sends)
-        flow.in_flight += size
-        self.in_flight += size
+        flow.in_flight += weight
+        self.in_flight += weight
         self.port.submit(tag, sends)
 
     def release(self) -> bool:
@@ -230,10 +234,15 @@ class Window:
                     break
                 end += 1
                 if submission is not None:
-                    size += len(submission.body) + OVERHEAD_BYTES
+                    size += _weight_of(submission)
             for at, sends in run.pieces(start, end):
                 tag = run.first + at * TAG_STEP
-                if going and (tag != first + len(going) * TAG_STEP or sends[0].log != going[0].log):
+                if going and (
+                    tag != first + len(going) * TAG_STEP
+                    or sends[0].log != going[0].log
+                    or sends[0].extra is not None
+                    or going[0].extra is not None
+                ):
                     self._go(flow, first, going)
                     going = []
                 if not going:
@@ -256,6 +265,18 @@ class Window:
 def size_of(sends: list[Submission]) -> int:
     """Return the size that sends are counted with, in bytes."""
     return sum([len(send.body) for send in sends]) + len(sends) * OVERHEAD_BYTES
+
+
+def _weight_of(send: Submission) -> int:
+    """Return the size that a send is counted with while it is in flight."""
+    size = len(send.body) + OVERHEAD_BYTES
+    return size if send.extra is None else size + ALONE_BYTES
+
+
+def _weights_of(sends: list[Submission]) -> int:
+    """Return the sum of the weights of some of one run: all have an ``extra``, or none has."""
+    size = size_of(sends)
+    return size if not sends or sends[0].extra is None else size + len(sends) * ALONE_BYTES
 
 
 def forget(run: Run) -> None:

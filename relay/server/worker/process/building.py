@@ -171,7 +171,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     copy_sender = CopySender(copies)
     partitions.on_opened = lambda partition: copies.resume(partition.pending())
     home.publishing.on_direct = copies.accepted
-    home.direct = Direct(Permissions(queries.ask_then, accounts.logs.account, home.submit), copies)
+    permissions = Permissions(queries.ask_then, accounts.logs.account, home.submit)
+    home.direct = Direct(permissions, copies)
 
     # connection
     admission = Admission(needs.connections_max, needs.limits)
@@ -240,6 +241,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         handlers=dispatcher.handlers,
         schedule=schedule,
         home=home,
+        permissions=permissions,
         interest=interest,
         rosters=rosters,
         feeds=feeds,

@@ -3,18 +3,20 @@
 One turn, at the end of a loop iteration in which anything arrived:
 
 1. ``schedule``      waiting connections of light users, for a slice of time
-2. the own home      handles what this worker sends it; one group commit per partition; answers, and
-                     batches to the following workers; changes of presence and rosters; this
-                     worker handles what its home sent. Repeated, for a slice of time, while that
-                     caused new requests that need no commit (a join, a login)
+2. the own home      handles what this worker sends it; asks permission for direct messages of light
+                     senders; one group commit per partition; answers, and batches to the
+                     following workers; changes of presence and rosters; this worker handles what
+                     its home sent. Repeated, for a slice of time, while that caused new requests
+                     that need no commit (a join, a login)
 3. ``links``         one write per link, answers first
 4. ``repair``        missed entries of a log, from the store
 5. ``distribute``    running batches into the outboxes of live subscriptions
 6. ``flush``         one record and one write per connection; answers first; in slices
 7. ``catchup``       pages for readers that are behind, in the remaining time
 8. the crowd         waiting connections of heavy users, in turn, for a slice of time; for another
-                     slice, what the own home has left in step 2 because it was much; for a third,
-                     pages for heavy users; ``links``
+                     slice, what the own home has left in step 2 because it was much, and
+                     permissions for direct messages of heavy senders; for a third, pages for heavy
+                     users; ``links``
 
 So a light user waits for at most one slice of each kind of work for heavy users, not for one in
 each step. What step 8 causes is done in the next turn: at once, or, on an overloaded machine, after
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.home.home import Home
+    from relay.server.worker.home.permissions import Permissions
     from relay.server.worker.home.publishing import Interest
     from relay.server.worker.home.rosters import Rosters
     from relay.server.worker.member.catchup import Catchup
@@ -78,6 +81,7 @@ class Turn:
         handlers: Handlers,
         schedule: Schedule,
         home: Home,
+        permissions: Permissions,
         interest: Interest,
         rosters: Rosters,
         feeds: Feeds,
@@ -96,6 +100,7 @@ class Turn:
         self._handlers = handlers
         self._schedule = schedule
         self._home = home
+        self._permissions = permissions
         self._interest = interest
         self._rosters = rosters
         self._feeds = feeds
@@ -188,13 +193,16 @@ class Turn:
         home = self._home
         catchup = self._catchup
         asked = bool(catchup.crowd) and not catchup.crowded
+        permissions = self._permissions
         crowd = waiting.waiting > 0 or home.rest or asked
+        if permissions.waiting and permissions.has_room:
+            crowd = True
         self._crowded = self._crowded or crowd
         if crowd and resting:
             crowd = False
             self._wake_at(self.pace.until)
         little = waiting.has_little if resting else waiting.little_first
-        if little or self._own_home.to_home.queue or home.more:
+        if little or self._own_home.to_home.queue or home.more or permissions.decided:
             self._wakeup.request()
         if self._forward.waiting:
             self._forward.release()
@@ -217,7 +225,8 @@ class Turn:
             self._wakeup.request()
         if crowd:
             self._served = True
-            self._crowd = max(schedule.busy, home.senders if home.rest else 0)
+            senders = home.senders if home.rest else 0
+            self._crowd = max(schedule.busy, senders, permissions.waiting)
             self._serve_crowd()
         if on:
             return
@@ -238,6 +247,8 @@ class Turn:
             schedule.until = 0.0
         if home.rest:
             home.commit_rest(slice_s)
+        if self._permissions.waiting:
+            self._permissions.ask_others()
         if self._catchup.crowd:
             self._catchup.run_crowd(slice_s)
         if self._forward.waiting:
@@ -248,10 +259,14 @@ class Turn:
         own, handlers = self._own_home, self._handlers
         to_home, to_member = own.to_home, own.to_member
         rosters, presence = self._rosters, self._presence
+        permissions = self._permissions
         deadline = now + HOME_SLICE_S
         while True:
             if to_home.queue:
                 own.deliver_to_home(self._home, handlers)
+            if permissions.waiting:
+                permissions.ask_little(resting=resting)
+            permissions.decided = False
             self._home.commit(resting=resting)
             if presence.to_report:
                 presence.send()
@@ -260,7 +275,8 @@ class Turn:
                     self._interest.publish(event)
             if to_member.queue:
                 own.deliver_to_member(handlers)
-            if not to_home.queue or to_home.submits or self._clock() >= deadline:
+            more = bool(to_home.queue) or permissions.decided
+            if not more or to_home.submits or self._clock() >= deadline:
                 return
 
     def _wake_later(self, now: float) -> None:
