@@ -203,3 +203,18 @@ def test_what_is_a_message_of_the_bus_by_itself_counts_as_more() -> None:
     assert home.sent[10:] == [*range(100, 100 + of_one)]
     home.answer(100)
     assert home.window.in_flight == len(home.sent) * (SIZE + ALONE_BYTES)
+
+
+def test_only_what_is_not_answered_is_sent_anew() -> None:
+    """What was refused in the middle of a run is not, and nothing is counted twice."""
+    home, alone = Home(), Sender()
+    home.submit(alone, 10)
+    run = home._runs[0]
+    for number in (3, 4):
+        home._forget(number)
+    home.window.send_anew(run)
+    assert home.runs[1:] == [[0, 1, 2], [5, 6, 7, 8, 9]]
+    assert home.window.in_flight == 8 * SIZE
+    home.forget(alone)
+    assert run.left == home.window.in_flight == 0
+    assert not home.window.flows
