@@ -12,7 +12,7 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.export import MORE_ROOMS, checked_rooms
 from relay.cli.groups import CommandGroup
-from relay.cli.login_options import Who, who_options
+from relay.cli.login_options import Who, put_aside, who_options
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_json, print_line
 from relay.cli.room_options import AGE, MESSAGES, SIZE
@@ -186,9 +186,10 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
     """Delete your account permanently. Its name is never assigned again, not even to you.
 
     All your devices are logged out, your inbox and settings are erased within minutes, and your
-    roles in rooms end. Run "relay export" first to keep a copy. With --messages erase, your
-    messages are erased first: in the rooms that "relay export" reads, and in the inboxes of those
-    to whom you wrote. Copies that others have made stay.
+    roles in rooms end. The key of this device is renamed, so that no command uses it. Run "relay
+    export" first to keep a copy. With --messages erase, your messages are erased first: in the
+    rooms that "relay export" reads, and in the inboxes of those to whom you wrote. Copies that
+    others have made stay.
     """
     more = checked_rooms(rooms)
     need_answer(yes=yes)
@@ -225,6 +226,7 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
             left = f"; {done.refused} could not be erased" if done.refused else ""
             stderr_notice(f"{done.erased} messages were erased{left}")
         stderr_notice(f"the account {name} is deleted")
+        put_aside(who, client)
         return Exit.OK
 
     return run_connected(target, who, use)

@@ -8,12 +8,13 @@ import math
 import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from relay import __version__
 from relay.chat.names import is_guest
 from relay.cli.exits import CommandError, Exit, debugging, report_internal
-from relay.cli.login_options import Who, person_at
+from relay.cli.login_options import Person, Who, person_at
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.cli.server_keys import accept_unknown, changed_key, is_new, remember
@@ -31,7 +32,7 @@ from relay.client.errors import (
     UnknownServerKey,
 )
 from relay.client.events import State
-from relay.client.key_files import KeyFiles
+from relay.client.key_files import ENDED, KeyFiles
 from relay.client.known_servers import KnownServers
 from relay.client.lineage import FOLLOWED_TYPE
 from relay.client.refusals import (
@@ -113,6 +114,13 @@ def run_connected(
             **given,
         )
 
+    def kept(person: Person) -> Path:
+        return policy.keys.path_of(policy.server_id(address) or "", person.name)
+
+    def ended(person: Person) -> bool:
+        at = kept(person)
+        return at.with_name(f"{at.name}{ENDED}").exists()
+
     def attempt() -> int:
         return asyncio.run(_session(make_client, use_and_remember, on_term, progress))
 
@@ -128,7 +136,7 @@ def run_connected(
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
     except NoDeviceKey as error:
-        explained = _explained(error, person.name, given=who.name is not None)
+        explained = _explained(error, person.name, given=who.name is not None, ended=ended(person))
         raise CommandError(f"{explained}{_perhaps_changed(policy, address)}") from None
     except Refused as error:
         if error is answer:
@@ -136,7 +144,12 @@ def run_connected(
         had = not person.new and given_key is None and who.key is None
         invited = client_options.get("invitation") is not None
         raise _explained(
-            error, person.name, given=who.name is not None, had=had, invited=invited
+            error,
+            person.name,
+            given=who.name is not None,
+            had=kept(person) if had else None,
+            ended=ended(person),
+            invited=invited,
         ) from None
 
 
@@ -162,15 +175,25 @@ def _explained(
     name: str,
     *,
     given: bool,
-    had: bool = False,
+    had: Path | None = None,
+    ended: bool = False,
     invited: bool = False,
 ) -> Exception:
     """Return what a person can do about a refused login, or one without a key.
 
     ``given``: the person chose the name, it is not a default. ``had``: they have a key for it.
-    ``invited``: they passed an invitation.
+    ``ended``: they had one, and it no longer belongs to a device. ``invited``: they passed an
+    invitation.
     """
+    # What is taken by default is refused each time: how to have it taken no more.
+    key = "" if had is None else f"; its key is {had}: no command takes it once it is moved away"
     match error:
+        case NoDeviceKey() | NameTaken() if ended:
+            return CommandError(
+                f"the key of {name!r} at this server is no device's any more (the account was"
+                " deleted, or this device removed): choose another name with --name, or add this"
+                " device to an account with 'relay device request'"
+            )
         case NoDeviceKey():
             whose = f"no device key for the name {name!r}" if given else "you have no device key"
             return CommandError(
@@ -181,20 +204,20 @@ def _explained(
         case KeyRefused():
             return CommandError(
                 f"this is not a device of {name!r}: it was removed, or has not been approved. Add"
-                " it with 'relay device request', or choose another name with --name"
+                f" it with 'relay device request', or choose another name with --name{key}"
             )
         case NotRegistered():
             return CommandError(
-                f"the account {name!r} no longer exists at this server: an operator has reset or"
-                " removed it; after a reset, register it again with 'relay register' and the"
-                " invitation that the operator has"
+                f"the account {name!r} no longer exists at this server: an operator has reset"
+                " it, or it was removed, by you or by an operator; after a reset, register it"
+                f" again with 'relay register' and the invitation that the operator has{key}"
             )
         case NameTaken() if is_guest(name):
             return CommandError(f"another guest is called {name!r} now; choose another with --name")
-        case NameTaken() if had:
+        case NameTaken() if had is not None:
             return CommandError(
                 f"the name {name!r} is no longer yours: the account was removed, by you or by an"
-                " operator, and its name is never given out again; choose another with --name"
+                f" operator, and its name is never given out again; choose another with --name{key}"
             )
         case NameTaken():
             return CommandError(

@@ -50,6 +50,7 @@ def check(data: str | None, config: Path | None, as_json: bool) -> int:
     Exit code 1 if a start would refuse one.
     """
     from relay.server import repair as repairing
+    from relay.store.directory import gone_text
 
     bad = 0
     with repairing.stopped(data_directory(data, config)) as directory:
@@ -68,6 +69,8 @@ def check(data: str | None, config: Path | None, as_json: bool) -> int:
                 f"{found.partition:02} good: {entries} entries in {logs} logs, digest "
                 f"{digest}{doubt}"
             )
+        if gone := directory.gone_partitions():
+            report(gone_text(directory.path, gone))
     if bad:
         report(f"{bad} partitions are refused; relay data repair keeps what can be read of them")
     return Exit.FAILED if bad else Exit.OK

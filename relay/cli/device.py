@@ -18,7 +18,7 @@ from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.hidden_input import ask_hidden
-from relay.cli.login_options import Who, load_key, new_key, who_options
+from relay.cli.login_options import Who, load_key, new_key, put_aside, who_options
 from relay.cli.names import name_to_claim
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_json, print_line, print_whole
@@ -284,6 +284,7 @@ def remove(target: Target, who: Who, device: str) -> int:
             if own is None or public_text(own.public) != key:
                 raise
             print_line(f"removed: this is no longer a device of {client.name}")
+            put_aside(who, client)
         else:
             print_line("removed")
         return Exit.OK

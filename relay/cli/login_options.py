@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
@@ -25,6 +25,10 @@ from relay.client.device_key import DeviceKey, PassphraseNeeded
 from relay.client.key_files import KeyFiles
 from relay.errors import UsageError
 from relay.paths import from_variable
+from relay.terminal.screens import stderr_notice
+
+if TYPE_CHECKING:
+    from relay.client.aio import Client
 
 KEY_VARIABLE: Final = "RELAY_KEY"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -156,6 +160,19 @@ def load_key(path: Path) -> DeviceKey:
                 f" with {PASSPHRASE_VARIABLE}"
             ) from None
         return DeviceKey.load(path, passphrase)
+
+
+def put_aside(who: Who, client: Client) -> None:
+    """Have no command take a key by default that is no device's any more, and tell where it is."""
+    server_id = client.server_id
+    assert server_id is not None
+    try:
+        at = who.key or KeyFiles().ended(server_id, client.name)
+    except UsageError as error:
+        stderr_notice(f"its key is of no use any more, but stays the default: {error}")
+        return
+    if at is not None:
+        stderr_notice(f"its key is of no use any more: {at}")
 
 
 def new_key(path: Path, name: str, passphrase: str | None = None) -> DeviceKey:

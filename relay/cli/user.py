@@ -17,7 +17,7 @@ from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.invite import DATA, DAYS, offline
 from relay.cli.json_lines import user_object
-from relay.cli.login_options import Who, who_options
+from relay.cli.login_options import Who, put_aside, who_options
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_error_line, print_json, print_line, print_whole
 from relay.client import account_calls
@@ -133,6 +133,8 @@ def _changing(name: str, change: Change, help_text: str, *, invites: bool = Fals
 
         async def use(client: Client) -> int:
             _done(user, name, await client.change_user(user, what, days=days), as_json)
+            if what == "remove" and normal(user) == client.name:
+                put_aside(who, client)
             return Exit.OK
 
         return run_connected(target, who, use)

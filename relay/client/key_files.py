@@ -1,6 +1,7 @@
 """The user's own device keys, one file for each server and name, and pins of other accounts.
 
-    DIRECTORY/SERVER-ID/NAME.key     the key of a name at a server
+    DIRECTORY/SERVER-ID/NAME.key     the key of a name at a server; with ".ended" behind it: one
+                                     that is no device's any more, which nothing reads
     DIRECTORY/SERVER-ID/NAME.chain   the links of its device chain, in hexadecimal
     DIRECTORY/SERVER-ID/pins         what was seen of other accounts' chains
 
@@ -33,6 +34,8 @@ LINE_BYTES_MAX: Final = 512
 """Longer than any line of ``pins``."""
 CHAIN_CHARS_MAX: Final = LINKS_MAX * (2 * links.LINK_BYTES_MAX + 1)
 LOCK_S: Final = 10.0
+ENDED: Final = ".ended"
+"""Behind the name of a key's file that is no device's any more."""
 AskPassphrase = Callable[[Path], str]
 """Called with the path of a key file that has a passphrase; returns the passphrase."""
 
@@ -153,6 +156,25 @@ class KeyFiles:
         """Record that a name is used now: it is the default next time."""
         with contextlib.suppress(OSError):
             os.utime(self.path_of(server_id, name))
+
+    def ended(self, server_id: str, name: str) -> Path | None:
+        """Put a key aside that is no device's any more: nothing takes it by itself from then on.
+
+        Returns:
+            Where it is now; None: there was none.
+
+        Raises:
+            UsageError: it stays where it is.
+        """
+        path = self.path_of(server_id, name)
+        aside = path.with_name(f"{path.name}{ENDED}")
+        try:
+            path.replace(aside)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UsageError(f"cannot rename {path}: {error.strerror or error}") from None
+        return aside
 
     # --- chains and pins ------------------------------------------------------------------------
     def chain(self, server_id: str, name: str) -> list[bytes]:
