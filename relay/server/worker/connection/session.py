@@ -24,6 +24,7 @@ from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.connection.waste import of_request
+from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member.reply import RequestRunner
 from relay.server.worker.member.routes import NO_ANSWER
 from relay.server.worker.member.subscriptions import NOBODY, Subscriptions
@@ -269,6 +270,7 @@ class Session(Owner):
         if isinstance(error, RemoteProtocolError):
             self.close(error.code, detail=str(error))
         else:
+            end_if_exhausted(error)
             extra = {"connection": self.id, "peer": self.peer}
             log.error("session_failed", extra=extra, exc_info=error)
             self.close(CloseCode.INTERNAL)
@@ -384,8 +386,7 @@ class Session(Owner):
 
     def make_room(self) -> None:
         """admission: close for another connection. The reason is sent once there are keys."""
-        # The connection is silent, so no bytes are unread: the close record is sent before the end
-        # of stream.
+        # It is silent, so no bytes are unread: the close record is sent before the end of stream.
         self.close(CloseCode.OVERLOADED, self.services.overloaded_retry_s, "it made room")
         self.abort()
 
@@ -395,6 +396,5 @@ class Session(Owner):
 
 
 Operation: TypeAlias = "Callable[[Session, Any], Request | None]"
-"""The function for an envelope: it finishes at once, or returns a coroutine if it has to wait. May
-raise RemoteProtocolError if the peer broke the protocol."""
+"""The function for an envelope; returns a coroutine to wait. May raise RemoteProtocolError."""
 Operations: TypeAlias = Mapping[Stage, Mapping[type, Operation]]
