@@ -261,7 +261,7 @@ class Home:
             del self._waiting[index]
             if submissions.flows:
                 self._waiting[index] = None
-            self._commit(index, partition, group)
+            self._commit(index, partition, group, quick=True)
             if self._cpu_clock() >= deadline:
                 self.more = True  # the next turn goes on, whether the others rest or not
                 break
@@ -308,14 +308,15 @@ class Home:
         if submissions.flows:
             self._waiting[index] = None  # now last in turn
         if slow and group and not self._commits.power:
-            self._commit(index, partition, group)  # does not wait for the disk with the slow ones
+            # It does not wait for the disk with the slow ones.
+            self._commit(index, partition, group, quick=True)
             if self._opened.get(index) is not partition or index in self._refused:
                 submissions.give_back(slow)  # it was found damaged, and a thread may be closing it
                 self._waiting[index] = None
                 self._ready(index)  # answers them
                 return True
             group = []
-        self._commit(index, partition, group + slow)
+        self._commit(index, partition, group + slow if slow else group, quick=not slow)
         return True
 
     def _ready(self, index: int) -> Partition | None:
@@ -347,10 +348,13 @@ class Home:
         self.held.discard(index)
         return partition
 
-    def _commit(self, index: int, partition: Partition, group: list[Waiting]) -> None:
+    def _commit(
+        self, index: int, partition: Partition, group: list[Waiting], *, quick: bool
+    ) -> None:
         assert index not in self._committing
         self._committing.add(index)
-        commit = self._commits.begin(index, partition, group, self._wall_clock_ns() // 1_000_000)
+        now_ms = self._wall_clock_ns() // 1_000_000
+        commit = self._commits.begin(index, partition, group, now_ms, quick=quick)
         if commit is not None:
             self._finish(commit)
         else:
