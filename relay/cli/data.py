@@ -197,9 +197,10 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
         repairing.stopped(data_directory(data, config)) as directory,
     ):
         digest = hashlib.file_digest(cast("io.BufferedReader", source), "sha256").digest()
-        for _ in _messages(source, file, form, room):
+        now_ms = exporting.now_ms()
+        for _ in _messages(source, file, form, room, now_ms):
             pass  # only validates: all of it is readable, or nothing is stored
-        lines = (exporting.Line._make(read) for read in _messages(source, file, form, room))
+        lines = (exporting.Line._make(one) for one in _messages(source, file, form, room, now_ms))
         done = exporting.put_in(directory, digest, lines)
     again = f"; {done.repeated} were there" if done.repeated else ""
     print_line(f"{done.stored} messages stored{again}")
@@ -225,9 +226,9 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 
 
 def _messages(
-    source: IO[bytes], file: Path, form: str, room: str | None
+    source: IO[bytes], file: Path, form: str, room: str | None, now_ms: int
 ) -> Iterator[foreign_lines.Read]:
-    readers: dict[str, Callable[[Iterable[str], Any], Iterator[foreign_lines.Read]]] = {
+    readers: dict[str, Callable[[Iterable[str], Any, int], Iterator[foreign_lines.Read]]] = {
         "json": foreign_lines.json_lines,
         "irssi": foreign_lines.irssi,
         "weechat": foreign_lines.weechat,
@@ -235,7 +236,7 @@ def _messages(
     source.seek(0)
     lines = io.TextIOWrapper(source, encoding="utf-8", errors="replace")
     try:
-        yield from readers[form](lines, room)
+        yield from readers[form](lines, room, now_ms)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     except OSError as error:

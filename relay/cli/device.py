@@ -152,7 +152,7 @@ def request(target: Target, who: Who) -> int:
     name = who.name or name_to_claim()
     own = KeyFiles().path_of(known_server_id(target), name)
     path = who.key or own
-    waiting = path.with_name(f"{path.name}.requested")
+    waiting = path.parent / f"{path.name}.requested"
 
     def requested() -> DeviceKey:
         key = load_key(waiting) if waiting.exists() else new_key(waiting, name)
@@ -164,7 +164,11 @@ def request(target: Target, who: Who) -> int:
 
     async def use(client: Client) -> int:
         if key.path is not None and key.path != path:
-            key.path.replace(path)
+            try:
+                key.path.replace(path)
+            except FileNotFoundError:  # the same command in another terminal was first
+                if not path.exists():
+                    raise
         print_whole(f"this is now a device of {client.name}; its key is {path}")
         return Exit.OK
 
@@ -351,7 +355,15 @@ def removed_if_refused(path: Path) -> Iterator[None]:
 
 
 async def _whole(client: Client, text: str) -> str:
-    """Return the key of the user's device that a key, its beginning, or a label identifies."""
+    """Return the key of the user's device that a key, its beginning, or a label identifies.
+
+    Raises:
+        UsageError: the text is empty. That is not a label: a variable of a script may be empty, and
+            most devices have no label.
+        CommandError: it identifies no device, or several.
+    """
+    if not text.strip():
+        raise UsageError(f"expected a device, not {text!r}")
     devices = [one for one in (await client.devices()).devices if not one.removed]
     begins = text.lower() if len(text) >= KEY_CHARS_MIN else "?"
     found = [one.key for one in devices if one.label == text or one.key.startswith(begins)]

@@ -20,6 +20,9 @@ from relay.terminal.text import harmless
 DEBUG_VARIABLE: Final = "RELAY_DEBUG"
 _INTERNAL_CHARS_MAX: Final = 500
 """Of the text of an unexpected exception: an error is one line."""
+_HALF_LINE_CHARS: Final = 1000
+"""Of an expected error: the middle of a longer line is left out. It may quote an argument of 100
+KB; what is wrong with it stands before or after it."""
 
 
 class Exit(IntEnum):
@@ -151,6 +154,8 @@ def debugging() -> bool:
 def report(message: str) -> None:
     """Print an error as ``relay: message`` on stderr; quoted parts may come from anywhere."""
     for line in message.split("\n"):
+        if len(line) > 2 * _HALF_LINE_CHARS:
+            line = f"{line[:_HALF_LINE_CHARS]}...{line[-_HALF_LINE_CHARS:]}"
         _print(f"relay: {harmless(line)}")
 
 

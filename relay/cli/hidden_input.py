@@ -10,11 +10,13 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
 import click
+
+from relay.errors import UsageError
 
 _AGAIN: Final = b"\n(what you type is not shown) "
 
@@ -26,18 +28,27 @@ def ask_hidden(text: str, *, twice: bool = False, default: str | None = None) ->
         text: the prompt.
         twice: ask for it a second time.
         default: returned for an empty line; None: ask again.
+
+    Raises:
+        UsageError: the input is not text in the terminal's encoding.
     """
-    with _echo_off():
-        return str(
-            click.prompt(
-                text,
-                hide_input=True,
-                confirmation_prompt=twice,
-                default=default,
-                show_default=False,
-                err=True,
+    try:
+        with _echo_off():
+            return str(
+                click.prompt(
+                    text,
+                    hide_input=True,
+                    confirmation_prompt=twice,
+                    default=default,
+                    show_default=False,
+                    err=True,
+                )
             )
-        )
+    except UnicodeDecodeError as error:  # it holds what was typed: nothing of it is told
+        raise UsageError(
+            f"what was typed is not {error.encoding.upper()} text: look at the settings of the"
+            " terminal"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -67,7 +78,10 @@ def _echo_off() -> Iterator[None]:
         termios.tcsetattr(terminal, termios.TCSADRAIN, hidden)
         os.write(terminal, _AGAIN)
 
-    handlers = {signal.SIGTSTP: suspend, signal.SIGTERM: end, signal.SIGHUP: end}
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
+        signal.SIGTSTP: suspend,
+        **dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT), end),
+    }
     ours = [number for number in handlers if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, handlers[number])

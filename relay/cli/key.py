@@ -113,7 +113,7 @@ def rotate(data: str | None, config: Path | None, yes: bool) -> int:
             )
             if not now:
                 raise CommandError("nothing was changed")
-        keys.rotate()
+        keys.rotate(state.next_fingerprint)
     print_whole(f"key        {state.next_fingerprint}")
     print_whole(f"server id  {state.server_id}")
     print_line("start the relay; new users get the address with the new fingerprint")

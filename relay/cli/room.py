@@ -10,7 +10,7 @@ import click
 from relay import limits
 from relay.cli.confirming import YES, confirm
 from relay.cli.connecting import run_connected
-from relay.cli.exits import Exit
+from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.json_lines import room_object
 from relay.cli.login_options import Who, who_options
@@ -22,6 +22,7 @@ from relay.cli.text_argument import TextCommand
 from relay.client import arguments
 from relay.client.aio import Client
 from relay.client.events import LogEntry
+from relay.client.lists import EMPTY_PAGES_MAX, is_last_page
 from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
 from relay.terminal.notices import members_notice
 from relay.terminal.room_list import listed_rooms
@@ -176,16 +177,21 @@ def read(target: Target, who: Who, as_json: bool, room: str) -> int:
 
 
 async def _last_message(client: Client, room: str) -> LogEntry | None:
-    """Return the last entry that is not a change of the room; None: there is none."""
+    """Return the last entry that is not a change of the room; None: there is none.
+
+    Raises:
+        CommandError: it is further back than any honest server's pages.
+    """
     before: int | None = None
-    while True:
-        page = await client.history(room, before=before, count=50)
+    for number in range(EMPTY_PAGES_MAX):
+        page = await client.history(room, before=before, count=1000 if number else 50)
         for entry in reversed(page.entries):
             if isinstance(entry, LogEntry):
                 return entry
-        if page.end:
+        if is_last_page(page, before):
             return None
         before = page.next
+    raise CommandError(f"no message was found in {EMPTY_PAGES_MAX} pages: nothing is marked read")
 
 
 def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str) -> None:

@@ -181,7 +181,8 @@ def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
         path = path.resolve() if replace else path
     if replace and path.exists() and not path.is_file():
         raise UsageError(f"{path} is a device, a pipe, a socket or a directory: not replaced")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
+    # No with_name: "/" and "." have none.
+    partial = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new"
     try:
         make_directory(path.parent)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)

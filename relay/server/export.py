@@ -169,5 +169,5 @@ def _guest(name: str) -> str:
 
 
 def now_ms() -> int:
-    """Return the time, for lines without one."""
+    """Return the current time, for ``foreign_lines``."""
     return time.time_ns() // 1_000_000

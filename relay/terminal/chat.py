@@ -7,7 +7,6 @@ everything.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
@@ -35,9 +34,8 @@ from relay.terminal.accepting import accept
 from relay.terminal.history import HistoryCommands
 from relay.terminal.invitations import Invitations
 from relay.terminal.last_message import LastMessageCommands
-from relay.terminal.notices import Narrator, choices, members_notice, others_notice
+from relay.terminal.notices import Narrator, choices, members_notice
 from relay.terminal.pending import Pending
-from relay.terminal.presence import Presence
 from relay.terminal.room_commands import Change
 from relay.terminal.room_list import listed_rooms
 from relay.terminal.room_notices import (
@@ -51,6 +49,7 @@ from relay.terminal.screens import Screen
 from relay.terminal.sending import Sending, shortened
 from relay.terminal.shown import Shown
 from relay.terminal.view import day_and_clock
+from relay.terminal.who_is_here import WhoIsHere
 
 _MISSED_MAX = 50
 """How many of the newest inbox entries are examined for unread ones at the start."""
@@ -84,13 +83,11 @@ class Chat:
         self._member = False
         """True for a permanent member of the room, whose read mark is useful."""
         self._invitations = Invitations(room)
-        self._presence = Presence()
+        self._who_is_here = WhoIsHere(client, room, screen)
         self._marked_s = -_MARK_S
         """When the room was last marked as read, by a monotonic clock."""
         self._requests: set[asyncio.Task[None]] = set()
         """Unanswered requests to the server: typing continues meanwhile."""
-        self._comparing: set[asyncio.Task[None]] = set()
-        """Requests that the user did not make: nobody waits for them."""
         self._one_request = asyncio.Lock()
         """Keeps answers in the order of the requests."""
         self._away = asyncio.Event()
@@ -106,7 +103,7 @@ class Chat:
         """
         await self.client.join(self.room, last=last)
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
-        self._compare()
+        self._who_is_here.ask()
         show = asyncio.create_task(self._show_events())
         tasks: set[asyncio.Task[Any]] = {show}
         try:
@@ -120,7 +117,7 @@ class Chat:
                 show.result()
             await talk
         finally:
-            tasks |= {*self._requests, *self._comparing}
+            tasks |= {*self._requests, *self._who_is_here.asking}
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -145,9 +142,7 @@ class Chat:
             if isinstance(event, Live) and event.room != self.room:
                 continue
             if isinstance(event, RosterChanged):
-                event = self._presence.news(event)
-                if self._presence.stale:
-                    self._compare()
+                event = self._who_is_here.news(event)
             if isinstance(event, Unfollowed) and event.room == self.room:
                 self._invitations.out = True
             if isinstance(event, Invited):
@@ -165,23 +160,6 @@ class Chat:
             self._away.clear()
         if self._invitations.are_due(event):
             self._ask(self._look_for_invitations)
-
-    def _compare(self) -> None:
-        """Ask who is here, independently of the user's requests."""
-        task = asyncio.create_task(self._compare_presence())
-        self._comparing.add(task)
-        task.add_done_callback(self._comparing.discard)
-
-    async def _compare_presence(self) -> None:
-        """Report arrivals and departures that were not announced."""
-        # an error that ends the client is reported by its events
-        with contextlib.suppress(ClientError):
-            members, entered = await self.client.who(self.room), self._presence.unasked
-            news = self._presence.asked(members)
-            narrator = Narrator(self.client.name)
-            notice = others_notice(members, self.client.name) if entered else None
-            if notice := notice or narrator.notice_of(news):
-                self.screen.notice(notice)
 
     async def _look_for_invitations(self) -> None:
         """Report invitations that arrived while there was no connection."""
@@ -365,7 +343,7 @@ class Chat:
             return
         self._invitations.out = False
         self.screen.notice(f"in {self.room} again; /history shows what was said meanwhile")
-        self._compare()
+        self._who_is_here.ask()
 
     async def _room(self) -> None:
         for line in info_lines(await self.client.room_info(self.room)):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from relay.client.events import Invited, State, StateChanged
 from relay.client.room_calls import ListedRoom
 from relay.terminal.room_notices import invited_notice
 from relay.terminal.text import harmless_name
+
+KNOWN_MAX: Final = 1000
+"""Rooms remembered; when there are more, all are forgotten, and reported again after a reconnect. A
+malicious server can name any number of rooms."""
 
 
 class Invitations:
@@ -27,6 +32,8 @@ class Invitations:
 
     def notice_of(self, event: Invited) -> str | None:
         """Return the notice for an invitation that has just arrived."""
+        if len(self._known) >= KNOWN_MAX:
+            self._known.clear()
         self._known.add(event.room)
         if event.room != self._here:
             return invited_notice([event.room], event.by)

@@ -6,6 +6,7 @@ it only reports that the roster is a new one: then the chat requests it, and com
 
 from __future__ import annotations
 
+from relay import limits
 from relay.client.events import Member, Members, RosterChanged
 
 
@@ -33,10 +34,11 @@ class Presence:
         if self._here is None:
             return event
         joined = tuple(one for one in event.joined if one.name not in self._here)
-        left = tuple(name for name in event.left if name in self._here)
         self._here.update((one.name, one) for one in joined)
-        for name in left:
-            del self._here[name]
+        # One by one: a server may name somebody twice, which must not be news twice, nor an error.
+        left = tuple(name for name in event.left if self._here.pop(name, None) is not None)
+        if max(event.total, len(self._here)) > limits.ROSTER_NAMES_MAX:
+            self._here = None  # from here on nobody is told of each
         return _only(event, joined, left)
 
     def asked(self, members: Members) -> RosterChanged:

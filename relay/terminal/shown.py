@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from relay.client.events import LogEntry, Message, RoomChanged
 from relay.terminal.recent import Recent, numbered
 from relay.terminal.room_notices import change_notice
 from relay.terminal.screens import Screen
 from relay.terminal.view import day
+
+UNREAD_MAX: Final = 1000
+"""People whose last message waits to be marked as read; beyond it the first of them is forgotten.
+Whoever is away for a night may be written to by many, or by a server that means harm."""
 
 
 class Shown:
@@ -37,12 +42,18 @@ class Shown:
         if isinstance(entry, Message):
             await self._screen.message(entry, self.recent.label(entry))
             if not entry.to:
-                self.unread[self._room] = entry
+                self._note_unread(self._room, entry)
             elif entry.sender == entry.peer:
-                self.unread[f"@{entry.peer}"] = entry
+                self._note_unread(f"@{entry.peer}", entry)
         elif notice := self.recent.notice_of(entry):
             self._screen.notice(notice)
         note(entry)
+
+    def _note_unread(self, place: str, entry: LogEntry) -> None:
+        self.unread.pop(place, None)
+        self.unread[place] = entry
+        if len(self.unread) > UNREAD_MAX:
+            del self.unread[next(iter(self.unread))]
 
     def _show_day(self, entry: LogEntry | RoomChanged) -> None:
         """Show the day of an entry, unless the previous one is of the same day."""

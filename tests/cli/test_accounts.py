@@ -157,10 +157,23 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
     ) as request:
         assert request.stdout is not None
         key = request.stdout.readline().split()[-1]
-        assert "approved" in done("device", "approve", address, key, keys=bob)
-        assert f"is now a device of {name}" in request.stdout.read()
-        assert request.wait(DEADLINE_S) == 0
+        with subprocess.Popen(  # whoever forgets that it runs, and asks once more
+            relay_command("device", "request", address, "--name", name),
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "RELAY_KEYS": str(phone)},
+        ) as again:
+            assert again.stdout is not None
+            assert again.stdout.readline().split()[-1] == key
+            assert "approved" in done("device", "approve", address, key, keys=bob)
+            for one in (request, again):
+                assert one.stdout is not None
+                assert f"is now a device of {name}" in one.stdout.read()
+                assert one.wait(DEADLINE_S) == 0
     done("device", "rename", address, key, "phone", keys=bob)
+    for nothing in ("", " "):  # the other one has no label
+        output = done("device", "remove", address, nothing, keys=bob, status=2)
+        assert "expected a device" in output
     with subprocess.Popen(
         relay_command("tail", address, "lobby"),
         stderr=subprocess.PIPE,
@@ -325,6 +338,10 @@ def test_a_key_file_for_a_program(relay: Relay, tmp_path: Path) -> None:
         assert tail.has(1) == ["beep"]
         assert tail.entries[0]["sender"] == "the-bot"
         assert re.fullmatch("[0-9a-f]{32}", str(tail.entries[0]["device"]))
+    for no_file in ("/", "."):
+        for command in ("register", "device request"):
+            words = [*command.split(), relay.address, "--name", "the-bot", "--key", no_file]
+            assert "Is a directory" in done(*words, status=2)
     key.chmod(0o644)
     assert "open to others" in done("send", relay.address, "bots", "x", "--key", key, status=2)
 
