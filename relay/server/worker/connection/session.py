@@ -177,8 +177,8 @@ class Session(Owner):
         self.channel.end()
         self.reading.end()
         self._on_lost(self)
-        # These refer back to this object. Breaking the cycle frees the memory now, and not at some
-        # collection: a flood of short connections would hold many times the memory of its slots.
+        # These refer back to this object. Breaking the cycle frees the memory now. Otherwise a
+        # flood of short connections would hold many times the memory of its slots.
         del self.sends, self.subscriptions, self.requests
 
     # --- events of the connection -------------------------------------------------------------
