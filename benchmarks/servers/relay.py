@@ -1,4 +1,7 @@
-"""A relay to be measured: ``relay serve`` with a data directory of its own."""
+"""A relay to be measured: ``relay serve`` with a data directory of its own.
+
+Its key is as large as a user's: the relays of the tests have a smaller one.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from benchmarks.load.publishers import RelayPublisher
 from benchmarks.load.subscribers import Join
 from benchmarks.measure.machine import HOST
 from relay.chat.partition import partition_of
+from relay.wire.identity import KEY_BITS_DEFAULT
 from tests.support.cluster import ROOT, Relay, wait_until
 from tests.support.processes import Processes
 from tests.support.raw import RawClient
@@ -50,7 +54,7 @@ class MeasuredRelay:
         self._relay = Relay(
             data,
             workers=workers,
-            settings=settings,
+            settings={"server.key_bits": KEY_BITS_DEFAULT, **(settings or {})},
             fault=fault,
             source=source if python is None else None,
             python=sys.executable if python is None else str(python),

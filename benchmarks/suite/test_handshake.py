@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_der_public_key
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.measure import machine
@@ -37,7 +39,9 @@ def test_login(
     with MeasuredRelay(data, workers=1, cores=machine.SERVER_CORES) as server:
         watch(server.processes)
         spent: list[float] = []
-        RawClient(HOST, server.port, "visitor").close()
+        first = RawClient(HOST, server.port, "visitor")
+        first.close()
+        assert bits_of(first.spki) == BITS
 
         def log_in() -> None:
             before = server.processes()
@@ -70,6 +74,7 @@ def test_resumed_login(
         spent: dict[bool, list[float]] = {False: [], True: []}
         first = RawClient(HOST, server.port, "visitor")
         first.close()
+        assert bits_of(first.spki) == BITS
         ticket = first.ticket
 
         def log_in(resuming: bool) -> None:
@@ -99,6 +104,13 @@ def test_resumed_login(
         "resumed_us": round(resumed_us, 1),
         "ratio": round(resumed_us / full_us, 3),
     }
+
+
+def bits_of(spki: bytes) -> int:
+    """Return the size of a server's key: the tests' relays have smaller ones than users'."""
+    key = load_der_public_key(spki)
+    assert isinstance(key, RSAPublicKey)
+    return key.key_size
 
 
 def bare_rsa_us(count: int) -> float:

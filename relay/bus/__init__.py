@@ -1,5 +1,5 @@
-"""Worker to worker, over Unix-domain stream sockets: best effort, in order, bounded.
+"""Messages between workers, over Unix-domain stream sockets: best effort, ordered, bounded.
 
-The bus promises little: what is lost with a link, or dropped at its bound, is repaired from the
+The bus guarantees little: what is lost with a link, or dropped at a limit, is repaired from the
 log.
 """

@@ -1,7 +1,7 @@
-"""CLAIM: the one message of the bus that carries a secret.
+"""CLAIM: the only bus message that carries a secret.
 
-In a module of its own, for it is not compiled (``relay.compiled``): mypyc does not compile a class
-that makes a tuple in a way of its own.
+It has its own module because it is not compiled (``relay.compiled``): mypyc cannot compile a class
+that customises the creation of its tuple.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class _Claim(NamedTuple):
 
 
 class Claim(_Claim):
-    """Member: a session wants a name (``held``: it has had it since before). Answer: CLAIMED.
+    """Member: a session claims a name (``held``: it already has it). Answer: CLAIMED.
 
-    ``since_us``: when its connection was accepted, by the clock that all workers share. Of two
-    sessions of one instance the later connection is the live one, whichever claim comes first.
-    ``key``: the device key that its connection has proved; empty for a guest.
+    ``since_us``: when its connection was accepted, on the clock that all workers share. Of two
+    sessions of one instance the later connection is the live one, regardless of the order of the
+    claims. ``key``: the device key that its connection has proved; empty for a guest.
     """
 
     __slots__ = ()
@@ -33,5 +33,5 @@ class Claim(_Claim):
     def __new__(
         cls, tag: int, name: str, secret: bytes, held: bool, since_us: int, key: bytes
     ) -> Self:
-        """Make one; the secret shows itself in no repr."""
+        """Create a claim; its repr does not show the secret."""
         return super().__new__(cls, tag, name, Secret(secret), held, since_us, key)

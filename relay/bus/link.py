@@ -1,10 +1,10 @@
-"""One stream to one other worker: priorities, bounds, and one write per loop turn.
+"""A stream to one other worker: priorities, limits, and one write per loop iteration.
 
-Control (answers, heads, subscriptions, submissions) goes before publishes (invariant "The bus
-cannot deadlock"). What is written to control is bounded by what was asked (credits bound
-submissions, answers are one for each); publishes beyond ``PUBLISH_BYTES_MAX`` are dropped and their
-logs remembered, to be repaired through HEADS. Reading never stops: a worker that waits for another
-one must not keep it waiting.
+Control messages (answers, heads, subscriptions, submissions) are sent before publishes (invariant
+"The bus cannot deadlock"). Control messages are bounded by the requests (credits bound submissions,
+and each request has one answer). Publishes beyond ``PUBLISH_BYTES_MAX`` are dropped and their logs
+remembered, to be repaired through HEADS. Reading never stops: two workers that wait for each other
+must not block each other.
 """
 
 from __future__ import annotations
@@ -35,36 +35,36 @@ class Port(Protocol):
 
     @property
     def generation(self) -> int:
-        """Which of the workers that had this slot."""
+        """The worker's generation: distinguishes the workers that had this slot."""
 
     def send(self, message: Message) -> None:
-        """Send control: before all publishes, never dropped while the link is up."""
+        """Send a control message: before all publishes, never dropped while the link is up."""
 
     def submit(self, tag: int, sends: list[Submission]) -> None:
-        """Send what one sender has for one log, as control. The tags are ``TAG_STEP`` apart."""
+        """Send one sender's messages to one log, as control. The tags are ``TAG_STEP`` apart."""
 
     def publish(self, message: Batch | Event) -> None:
-        """Send a publish. Beyond the bound it is dropped and its log's head is sent later."""
+        """Send a publish. Beyond the limit it is dropped, and its log's head is sent later."""
 
 
 class LinkOwner(Protocol):
-    """Who uses the links: told of everything, in the loop's thread."""
+    """The user of the links: receives all events, in the loop's thread."""
 
     def link_up(self, link: Link) -> None:
-        """The peer has introduced itself; messages may be sent."""
+        """The peer has introduced itself; messages can be sent."""
 
     def link_down(self, link: Link) -> None:
-        """The link is gone; what was on it is lost."""
+        """The link has ended, and what was on it is lost."""
 
     def received(self, port: Port, message: Message) -> None:
-        """A message came."""
+        """A message has arrived."""
 
     def heads_due(self, link: Link) -> None:
-        """The link has room again after it dropped publishes: send heads of ``link.dropped``."""
+        """The link has room again after dropping publishes: send the heads of ``link.dropped``."""
 
 
 class Link(asyncio.Protocol):
-    """See the module's docstring. Made by ``mesh``; ``index`` is -1 until the peer is known."""
+    """A link to another worker, created by ``mesh``. ``index`` is -1 until the peer is known."""
 
     __slots__ = (
         "_control", "_introduce", "_on_lost", "_owner", "_publishes", "_publishes_bytes",
@@ -92,7 +92,7 @@ class Link(asyncio.Protocol):
         self.generation = 0
         self.up = False
         self.lost = False
-        """True once the connection is gone, whether it was ever up or not."""
+        """True once the connection has ended, whether or not it was ever up."""
         self.congested = False
         """True while the transport is above its high-water mark."""
         self.dropped: dict[str, None] = {}
@@ -101,12 +101,13 @@ class Link(asyncio.Protocol):
     # --- asyncio.Protocol ---------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
+        # uvloop does not register its class as a subclass
+        transport = cast("asyncio.Transport", transport)
         self._transport = transport
         transport.set_write_buffer_limits(high=HIGH_WATER_BYTES)
 
     def data_received(self, data: bytes) -> None:
-        """Dispatch whole messages. A bad one costs the link, which is then dialled again."""
+        """Dispatch whole messages. An invalid one ends the link, which is then dialled again."""
         try:
             for message in self._reader.feed(data):
                 if self.up:
@@ -134,7 +135,7 @@ class Link(asyncio.Protocol):
         self.congested = True
 
     def resume_writing(self) -> None:
-        """Write again, and send the heads of the logs of which something was dropped."""
+        """Write again, and send the heads of logs with dropped publishes."""
         self.congested = False
         self._wake(self)
 
@@ -170,11 +171,11 @@ class Link(asyncio.Protocol):
     # --- writing ------------------------------------------------------------------------------
     @property
     def idle(self) -> bool:
-        """True when no publish waits here: heads sent now overtake nothing."""
+        """True when no publish waits here, so heads sent now do not overtake any."""
         return not self._publishes and not self.congested
 
     def flush(self) -> None:
-        """Write what is queued, control first, as one write. Called at the end of a turn."""
+        """Write what is queued in one write, control first. Called at the end of a turn."""
         transport = self._transport
         if transport is None or transport.is_closing():
             return
@@ -188,7 +189,7 @@ class Link(asyncio.Protocol):
             transport.write(b"".join(parts))
         self._control.clear()
         if not self.congested and self.dropped:
-            # Behind the publishes that were kept: heads must not overtake them.
+            # After the publishes that were kept: heads must not overtake them.
             self._owner.heads_due(self)
             self.dropped.clear()
 
@@ -198,6 +199,6 @@ class Link(asyncio.Protocol):
             self._transport.abort()
 
     def peer(self) -> Credentials:
-        """Return who is at the other end."""
+        """Return the credentials of the peer."""
         assert self._transport is not None
         return credentials(self._transport.get_extra_info("socket"))

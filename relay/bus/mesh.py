@@ -1,8 +1,9 @@
-"""The links of one worker to all others: listen, dial, and keep track of which are up.
+"""The links of one worker to all others: listening, dialling, and tracking which are up.
 
-Each worker listens on ``DIR/INDEX.GENERATION.sock`` (the directory is 0700). Of two workers the one
-with the greater generation dials, so that there is one link between two; it introduces itself, and
-the kernel's peer credentials must agree with it. A socket whose name has been removed is replaced.
+Each worker listens on ``DIR/INDEX.GENERATION.sock`` (the directory has mode 0700). Of two workers
+the one with the greater generation dials, so there is one link between any two. It introduces
+itself, and the kernel's peer credentials must match. A socket whose name has been removed is
+replaced.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ from relay.bus.messages import Introduction, Message
 from relay.local_sockets import NamedListener
 
 BACKLOG: Final = 256
-"""Every other worker may dial at once."""
+"""All other workers may dial at the same time."""
 
 log = logging.getLogger("relay.bus")
 
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """Another worker, by the supervisor's table."""
+    """Another worker, according to the supervisor's table."""
 
     index: int
     generation: int
@@ -37,7 +38,7 @@ class Peer:
 
 
 class Mesh:
-    """See the module's docstring."""
+    """The links of one worker to all others."""
 
     def __init__(
         self,
@@ -50,17 +51,17 @@ class Mesh:
         links: dict[int, Link],
         first_generation: int = 0,
     ) -> None:
-        """Prepare; ``start`` begins.
+        """Create; ``start`` begins to listen.
 
         Args:
             directory: private to the server.
             index: this worker's slot.
-            generation: this worker's generation, unique among all that ever lived.
-            peers: the other workers that should be up now.
+            generation: this worker's generation, unique among all workers that ever lived.
+            peers: returns the other workers that should be up now.
             owner: receives events of links, and messages.
-            wake: asks for a turn, at whose end ``flush`` is called.
-            links: kept up to date with the links that are up, by the other worker's slot.
-            first_generation: lesser ones are of another server, which may still run.
+            wake: requests a turn, at whose end ``flush`` is called.
+            links: updated with the links that are up, by the other worker's slot.
+            first_generation: lower ones belong to another server, which may still run.
         """
         self._directory = directory
         self._index = index
@@ -73,7 +74,7 @@ class Mesh:
         self._server: asyncio.Server | None = None
         """None until it listens."""
         self._listening: asyncio.Task[None] | None = None
-        """Listens again; None as long as it never had to."""
+        """The task that listens again; None if that was never needed."""
         self._dials: dict[int, asyncio.Task[None]] = {}
         self._unknown: set[Link] = set()
         self._waiting: dict[Link, None] = {}
@@ -88,12 +89,12 @@ class Mesh:
         """Listen.
 
         Raises:
-            OSError: the socket cannot be made.
+            OSError: the socket cannot be created.
         """
         with contextlib.suppress(OSError, ValueError):
             for stale in self._directory.glob(f"{self._index}.*.sock"):
                 if int(stale.name.split(".")[1]) >= self._first_generation:
-                    stale.unlink()  # of workers that had this slot
+                    stale.unlink()  # of earlier workers in this slot
         await self._listen()
 
     async def _listen(self) -> None:
@@ -103,7 +104,7 @@ class Mesh:
             before.close()
 
     def check(self) -> None:
-        """Listen again if others cannot dial this worker any more. Called about once a second."""
+        """Listen again if others can no longer dial this worker. Called about once a second."""
         if self._listener.missing and (self._listening is None or self._listening.done()):
             self._listening = asyncio.ensure_future(self._listen_again())
 
@@ -129,7 +130,7 @@ class Mesh:
             link.abort()
 
     def dial(self) -> None:
-        """Dial the older workers that no link is up to. Called every fraction of a second."""
+        """Dial older workers without a link. Called every fraction of a second."""
         for peer in self._peers():
             if peer.generation >= self._generation:
                 continue
@@ -168,7 +169,7 @@ class Mesh:
             await loop.create_unix_connection(lambda: link, os.fspath(path))
         except OSError:
             self._unknown.discard(link)
-            return  # not listening yet, or gone: the next round tries again
+            return  # not listening yet, or gone: tried again in the next round
         link.send(Introduction(self._index, self._generation))
         self._up(link, peer.index, peer.generation)
 

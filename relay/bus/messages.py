@@ -1,10 +1,10 @@
-"""What workers send each other. Their bytes are made and checked by ``packing``.
+"""The messages between workers. ``packing`` converts them to bytes and checks them.
 
-Two roles meet on a link. The *home* of a log orders, commits and publishes it; a *member* worker
+A link connects two roles. The *home* of a log orders, commits and publishes it; a *member* worker
 has clients that follow it or send to it. Every worker is both.
 
-``tag`` is the member's own number for what it asks; the home gives it back. Order on a link, within
-one priority, is the order of sending.
+``tag`` is the member's own number for a request; the home returns it. Within one priority, messages
+on a link keep their order.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from relay.bus.claim import Claim
 from relay.chat.entries import Submission
 from relay.chat.partition import PARTITIONS
 
-__all__ = ["Claim"]  # made elsewhere, part of this
+__all__ = ["Claim"]  # defined elsewhere, belongs to this module
 ITEMS_PER_MESSAGE: Final = 512
-"""Entries of a list in one message; longer lists become several messages."""
+"""List items in one message; longer lists are split into several messages."""
 TAG_STEP: Final = PARTITIONS
-"""From the tag of a send to that of the next one in a run: see SUBMIT and ACKS."""
+"""Distance of the tags of consecutive sends in a run: see SUBMIT and ACKS."""
 
 CONNECTION_ID_CHARS_MAX: Final = 40
 
 
 class Op(IntEnum):
-    """1-15 either way; 16-31 from a member to a home; 32-47 from a home to a member."""
+    """1-15: both directions; 16-31: from a member to a home; 32-47: from a home to a member."""
 
     INTRODUCTION = 1
     ANNOUNCED = 2
@@ -61,7 +61,7 @@ class Op(IntEnum):
 
 
 class Introduction(NamedTuple):
-    """The first message of the worker that dialled: which one it is."""
+    """The first message of the worker that dialled: which worker it is."""
 
     worker: int
     generation: int
@@ -74,10 +74,10 @@ class Announced(NamedTuple):
 
 
 class Attach(NamedTuple):
-    """Member: forget what this worker has sent about a partition; all of it follows anew.
+    """Member: forget what this worker has sent about a partition; all of it follows again.
 
-    A home takes nothing of a partition from a worker before this, nor after NOT_HOME until the
-    next one: what was under way meanwhile would come out of order.
+    A home accepts nothing about a partition from a worker before this message, nor between a
+    NOT_HOME and the next one: messages that were under way meanwhile would arrive out of order.
     """
 
     partition: int
@@ -96,26 +96,27 @@ class Unsubscribe(NamedTuple):
 
 
 class Submit(NamedTuple):
-    """Member: append this run. Answer to each: in an item of ACKS, or REFUSED, or NOT_HOME.
+    """Member: append this run. Each send is answered by an item of ACKS, by REFUSED, or by
+    NOT_HOME.
 
-    A run is what one sender has for one log. On the bus the fields of the first submission follow
-    the tag.
+    A run consists of one sender's messages to one log. On the bus the fields of the first
+    submission follow the tag.
     """
 
     tag: int
     submission: Submission
     more: list[bytes]
-    """Bodies of those that follow it. All else is as in the first one, but the counters, which are
-    the next ones, and the tags, ``TAG_STEP`` apart."""
+    """Bodies of the other submissions. Their other fields equal those of the first, except that
+    counters increase by one and tags by ``TAG_STEP``."""
 
 
 class Presence(NamedTuple):
-    """Member: of a log, how many connections of each name are here now. 0: none any more."""
+    """Member: for a log, the number of connections per name here. 0: none any more."""
 
     log: str
     changes: list[list[str | int]]
     again: bool = False
-    """Who was here before this home, or this link, was."""
+    """True if they were present before this home, or this link."""
 
 
 class Who(NamedTuple):
@@ -128,43 +129,43 @@ class Who(NamedTuple):
 class Ask(NamedTuple):
     """Member: a request about an account, an invitation or a room. Answer: ANSWERED.
 
-    It may come twice, to the next home: all of them are idempotent.
+    It may be sent a second time, to the next home: all these requests are idempotent.
     """
 
     tag: int
     log: str
     by: str
-    """The handle that asks; may be empty before a login."""
+    """The requesting handle; may be empty before a login."""
     key_id: bytes
-    """Of the device that asks."""
+    """Of the requesting device."""
     content: bytes
     """Packed: ``chat.accounts.requests``, ``chat.rooms.requests``."""
     root: bytes = b""
-    """Of the account that asks."""
+    """Of the requesting account."""
     operator: bool = False
-    """It is an operator's."""
+    """True if the requesting account is an operator."""
     subject: bytes = b""
-    """The root of the account that the request names, if it does. Of a redaction: of the account
-    that has written the entry, if it is an earlier one of the name that asks."""
+    """The root of the account that the request names, if any. For a redaction: the root of the
+    entry's author, if that is an earlier account with the requester's name."""
     connection: str = ""
-    """The id of the connection that asks, for the log; empty: none does."""
+    """The id of the requesting connection, for the log; empty if there is none."""
 
 
 class Revoked(NamedTuple):
-    """Member: what REVOKE with this tag asks for is done here."""
+    """Member: the REVOKE with this tag has been carried out here."""
 
     tag: int
 
 
 class Damaged(NamedTuple):
-    """Member: the file of a partition was found damaged, while it was read here."""
+    """Member: the file of a partition was found damaged while it was read here."""
 
     partition: int
     reason: str
 
 
 class Release(NamedTuple):
-    """Member: the session of that tag has ended."""
+    """Member: the session with that tag has ended."""
 
     tag: int
     name: str
@@ -177,13 +178,13 @@ class Subscribed(NamedTuple):
     epoch: bytes
     seq: int
     state: bytes = b""
-    """What control entries have made of the log, as of its head: ``chat.rooms.state``."""
+    """The log's state after its control entries, as of its head: ``chat.rooms.state``."""
 
 
 class NotFollowed(NamedTuple):
-    """Home: a log cannot be followed, or not any more. Answers SUBSCRIBE, or comes by itself.
+    """Home: a log cannot be followed (any more). Answers SUBSCRIBE, or is sent unasked.
 
-    ``code`` is an ErrorCode of the protocol; UNAVAILABLE: not now, and SUBSCRIBED comes later.
+    ``code`` is an ErrorCode of the protocol; UNAVAILABLE: not now, and SUBSCRIBED follows later.
     """
 
     log: str
@@ -192,9 +193,9 @@ class NotFollowed(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Home: ``count`` committed entries after ``prev``, packed: the bytes that members get.
+    """Home: ``count`` committed entries after ``prev``, packed: the bytes that members receive.
 
-    A control entry is a batch of its own: who may read may be others behind it.
+    A control entry is a batch of its own: after it, other users may be able to read.
     """
 
     log: str
@@ -207,28 +208,28 @@ class Batch(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Home: an envelope for a log's live members that is no entry. Best effort."""
+    """Home: an envelope for a log's live members that is not an entry. Best effort."""
 
     log: str
     content: bytes
 
 
 class Erased(NamedTuple):
-    """Home: entries of a log were erased: what was read of it before is to be read anew."""
+    """Home: entries of a log were erased; anything read from it before must be read again."""
 
     log: str
 
 
 class Heads(NamedTuple):
-    """Home: where subscribed logs end, [log, epoch, seq] each (invariant "No silent tail")."""
+    """Home: the ends of subscribed logs, [log, epoch, seq] each (invariant "No silent tail")."""
 
     heads: list[list[str | bytes | int]]
 
 
 class Acks(NamedTuple):
-    """Home: committed, [tag, epoch, seq, count] each.
+    """Home: committed sends, [tag, epoch, seq, count] each.
 
-    Of so many sends: from one to the next the tag is ``TAG_STEP`` more, and the seq one more.
+    ``count`` sends: from one to the next the tag increases by ``TAG_STEP`` and the seq by one.
     """
 
     acks: list[list[int | bytes]]
@@ -244,37 +245,38 @@ class Refused(NamedTuple):
 
 
 class Claimed(NamedTuple):
-    """Home: the answer to CLAIM. ``replaced``: refused, for the same client instance has a later
-    connection already.
+    """Home: the answer to CLAIM.
+
+    ``replaced``: refused because the same client instance already has a later connection.
     """
 
     tag: int
     granted: bool
     replaced: bool
     code: int
-    """An ErrorCode: why it is refused; 0 if it is granted or replaced."""
+    """An ErrorCode with the reason for a refusal; 0 if it is granted or replaced."""
     text: str
     root: bytes
-    """Of the account; empty for a guest, and when it is refused."""
+    """Of the account; empty for a guest, and if it is refused."""
     operator: bool
-    """The account is an operator's."""
+    """True if the account is an operator."""
 
 
 class Evict(NamedTuple):
-    """Home: end the session of that tag: the same client instance came back elsewhere."""
+    """Home: end the session with that tag: the same client instance has connected elsewhere."""
 
     tag: int
 
 
 class Tell(NamedTuple):
-    """Home of an account: an envelope for the session of that tag. Best effort."""
+    """Home of an account: an envelope for the session with that tag. Best effort."""
 
     tag: int
     content: bytes
 
 
 class Answered(NamedTuple):
-    """Home: the answer to ASK. ``code`` is an ErrorCode, or 0: it is done."""
+    """Home: the answer to ASK. ``code`` is an ErrorCode, or 0 for success."""
 
     tag: int
     code: int
@@ -283,16 +285,16 @@ class Answered(NamedTuple):
 
 
 class Revoke(NamedTuple):
-    """Home of an account, to every worker: these devices are none any more. Answer: REVOKED.
+    """Home of an account, to every worker: these devices are removed. Answer: REVOKED.
 
-    A worker ends their sessions and drops what they have sent; as a home it stores nothing more of
-    them. ``lifted``: what was sent before about them does not hold any more.
+    A worker ends their sessions and drops what they have sent; as a home it stores nothing more
+    from them. ``lifted``: earlier revocations of these devices no longer apply.
     """
 
     tag: int
     handle: str
     keys: list[bytes]
-    """Key ids, one at least."""
+    """Key ids, at least one."""
     by_operator: bool
     lifted: bool
 
@@ -308,7 +310,7 @@ class Members(NamedTuple):
 
 
 class NotHome(NamedTuple):
-    """Home: this partition is not mine (yet, or any more). Look again, and attach again."""
+    """Home: this partition is not mine (yet, or any more). Check the table and attach again."""
 
     partition: int
 

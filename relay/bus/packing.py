@@ -1,4 +1,4 @@
-"""Messages of the bus to bytes and back: their table, and their framing. No I/O here.
+"""Converts bus messages to bytes and back: their table, and their framing. No I/O.
 
 A message is ``length u32`` and a msgpack array, checked as strictly as a client's envelope: a bug
 in one worker must not spread.
@@ -67,7 +67,7 @@ HEADER: Final = 4
 MESSAGE_BYTES_MAX: Final = 262_144
 DAMAGE_BYTES_MAX: Final = 4096
 RUN_BYTES_MAX: Final = 65_536
-"""Of the bodies of a run, about: what one record of a client has."""
+"""Approximate size of the bodies of a run: as much as one record of a client."""
 
 _u16 = codec.uint(65_535)
 _u32 = codec.uint(limits.U32_MAX)
@@ -90,7 +90,7 @@ def _submit(tag: int, more: list[bytes], *fields: object) -> Submit:
     extra = fields[-1]
     if extra is not None:
         fields = (*fields[:-1], Extra._make(cast("list[object]", extra)))
-    return _new(Submit, (tag, submission(*fields), more))  # most of what is received
+    return _new(Submit, (tag, submission(*fields), more))  # the most frequent message
 
 
 SHAPES: Final[dict[int, Shape]] = {
@@ -164,7 +164,7 @@ assert ITEMS_PER_MESSAGE * (limits.NAME_CHARS_MAX + 4 * limits.DISPLAY_NAME_CHAR
 
 
 def pack(message: Message) -> bytes:
-    """Return a message's bytes, its length in front."""
+    """Return a message's bytes, preceded by its length."""
     if type(message) is Submit:
         return _pack_run(*message)
     body = codec.pack((_OP_OF[type(message)], *message))
@@ -172,11 +172,11 @@ def pack(message: Message) -> bytes:
 
 
 def pack_submits(tag: int, sends: list[Submission]) -> list[bytes]:
-    """Return as few SUBMIT as there can be for what one sender has for one log.
+    """Return one sender's messages to one log as the smallest number of SUBMITs.
 
     Args:
-        tag: of the first; those of the others are ``TAG_STEP`` apart.
-        sends: one at least.
+        tag: of the first message; those of the others are ``TAG_STEP`` apart.
+        sends: at least one.
     """
     first, size = sends[0], 0
     more: list[bytes] = []
@@ -210,7 +210,7 @@ def _pack_run(tag: int, submission: Submission, more: list[bytes]) -> bytes:
 
 
 def unpack(body: bytes) -> Message:
-    """Return the message of one body.
+    """Return the message encoded by a body.
 
     Raises:
         EnvelopeError: not a legal message.
@@ -234,10 +234,10 @@ class MessageReader(FrameSplitter):
         return HEADER + length
 
     def feed(self, data: bytes) -> list[Message]:
-        """Return the messages that are whole now.
+        """Return the messages that are complete now.
 
         Raises:
-            RemoteProtocolError: an illegal length or message; the link is of no use any more.
+            RemoteProtocolError: an illegal length or message; the link is no longer usable.
         """
         self.feed_bytes(data)
         messages: list[Message] = []

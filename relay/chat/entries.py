@@ -109,7 +109,8 @@ class Extra(NamedTuple):
     """Of the copy for the recipient: its place in the sender's inbox, which is its identity.
     0: it is no copy."""
     origin_after: int = 0
-    """Likewise of the copy that must be there before; 0: none need be."""
+    """Likewise of the copy that must be there before; 0: none need be. Of a mark: the seq of one
+    that it replaces though that is later, for its place is in no log any more."""
     about_in: str = ""
     """Of a copy: in whose inbox ``about`` is a place; empty: in the one that it is for."""
 

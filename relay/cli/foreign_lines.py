@@ -32,16 +32,16 @@ class Read(NamedTuple):
 
 
 def json_lines(lines: Iterable[str], room: str | None) -> Iterator[Read]:
-    """Read what ``relay data export`` and ``relay tail --json`` write.
+    """Parse the output of ``relay data export`` and ``relay tail --json``.
 
-    Gaps, direct messages, and what is about other messages, are left out.
+    Gaps, direct messages, and entries about other messages are left out.
 
     Args:
         lines: of the file.
-        room: where all of it goes; None: where each line belongs.
+        room: the room for all of it; None: the room of each line.
 
     Raises:
-        UsageError: a line is none of them; it names which.
+        UsageError: a line has another format; the message names the line.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -63,7 +63,7 @@ def json_lines(lines: Iterable[str], room: str | None) -> Iterator[Read]:
                 str(found.get("content_type", TEXT)),
                 raw,
             )
-            read.content_type.encode()  # half of a surrogate pair is no text
+            read.content_type.encode()  # half of a surrogate pair is not valid text
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = f"{type(error).__name__}: {error}"
             raise UsageError(f"line {number}: not a message as JSON ({why})") from None
@@ -71,11 +71,11 @@ def json_lines(lines: Iterable[str], room: str | None) -> Iterator[Read]:
 
 
 def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
-    """Read a log of irssi: messages and actions; joins and the like are left out.
+    """Parse a log of irssi: messages and actions; joins and the like are left out.
 
     Raises:
-        UsageError: a message comes before the first date, or at no time of a day; or it is another
-            file.
+        UsageError: a message comes before the first date, or has an invalid time; or it is another
+            kind of file.
     """
     day: datetime | None = None
     number = 0
@@ -101,10 +101,10 @@ def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
 
 
 def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
-    """Read a log of weechat: messages and actions; joins and the like are left out.
+    """Parse a log of weechat: messages and actions; joins and the like are left out.
 
     Raises:
-        UsageError: a line has no date, or it is another file.
+        UsageError: a line has no date, or it is another kind of file.
     """
     number = seen = 0
     for number, line in enumerate(lines, 1):
@@ -130,7 +130,7 @@ def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
 
 
 def _ms(moment: datetime) -> int:
-    """Return a time as ms since 1970. Raises ValueError for what no clock here shows."""
+    """Return a time as ms since 1970. Raises ValueError if it does not exist."""
     try:
         return int(moment.timestamp() * 1000)
     except OverflowError as error:

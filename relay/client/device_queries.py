@@ -1,8 +1,9 @@
 """Queries about device chains: one at a time, repeated while the server is busy. No I/O.
 
 A server that answers BUSY or UNAVAILABLE says nothing about anybody's devices. So the query is
-repeated when the server says, for as long as any other request (``requests.lasts``), and those
-behind it wait.
+repeated when the server says, for as long as a request whose caller gives no time of his own
+(``requests.RETRY_S``). After BUSY nothing else is asked until then: it is this client who asks for
+too much, or everybody. After UNAVAILABLE, which is one account's, the others have their turn.
 """
 
 from __future__ import annotations
@@ -12,73 +13,100 @@ from typing import Final, TypeAlias
 
 from relay import limits
 from relay.client.requests import lasts, retry_at
+from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Account, Devices, Error
 
 NUMBER: Final = limits.U32_MAX
-"""The request number of all of them: there is one at a time, and no other request has it."""
+"""The request number of all queries: there is one at a time, and no other request uses it."""
 ANSWER_S: Final = 30.0
-"""How long an answer may take."""
+"""Timeout for an answer."""
+AGAIN_S: Final = 60.0
+"""After so long a sender is asked about again, by itself, whose devices could not be had."""
 Query: TypeAlias = Devices | Account
 
 
 class DeviceQueries:
-    """The query that is being answered, and the queue of those after it."""
+    """The current query, and the queue of those after it."""
 
-    __slots__ = ("_busy_since", "_out", "_retry_s", "_waits", "_work", "asked", "deadline")
+    __slots__ = ("_due", "_later", "_out", "_since", "_waits", "_work", "asked")
 
-    def __init__(self, retry_timeout_s: float | None = None) -> None:
-        """Begin without one. ``retry_timeout_s``: see ``Requests``."""
-        self._retry_s = retry_timeout_s or 0.0
+    def __init__(self) -> None:
+        """Begin without one."""
         self.asked: Query | None = None
-        """The one that has no answer yet; None: there is none."""
-        self.deadline: float | None = None
+        """The current query, which has no answer yet; None: there is none."""
+        self._due: float | None = None
         """When its answer is overdue, or when to repeat it."""
         self._work: deque[Query] = deque()
+        self._later: dict[Query, float] = {}
+        """Those that are queued again then."""
         self._out: list[Query] = []
-        self._busy_since: float | None = None
-        """When the server first refused the one that is asked with BUSY or UNAVAILABLE."""
+        self._since: dict[str, float] = {}
+        """When the server first refused a query with BUSY or UNAVAILABLE, by its name."""
         self._waits = False
-        """True while it waits to be repeated."""
+        """True while the one that is asked waits to be repeated."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When to look what is overdue (``overdue``)."""
+        due = [self._due] if self._due is not None else []
+        return min([*due, *self._later.values()], default=None)
 
     def add(self, query: Query) -> None:
         """Queue a query, unless it is queued already."""
-        if query not in self._work:
+        if query not in self._work and query not in self._later:
             self._work.append(query)
 
+    def add_later(self, name: str, at: float) -> None:
+        """Queue a query about somebody's devices then."""
+        self._later[Devices(NUMBER, name, 0)] = at
+
     def next(self, now: float) -> None:
-        """Send the next one, unless another has no answer yet."""
+        """Send the next query, unless another has no answer yet."""
         if self.asked is None and self._work:
             self.ask(self._work.popleft(), now)
 
     def ask(self, query: Query, now: float) -> None:
-        """Send this now: it is the next one, or the next page of the one before."""
+        """Send this query now: the next one, or the next page of the previous one."""
+        since = self._since.get(query.name)
         self.over()
+        if since is not None:
+            self._since[query.name] = since
         self.asked = query
         self._send(query, now)
 
     def over(self) -> Query | None:
         """End the current query, and return it."""
         asked, self.asked = self.asked, None
-        self.deadline = self._busy_since = None
+        self._due = None
         self._waits = False
+        if asked is not None:
+            self._since.pop(asked.name, None)
         return asked
 
     def retry(self, error: Error, now: float) -> bool:
-        """BUSY or UNAVAILABLE: schedule another try. False: it has been refused for too long."""
+        """BUSY or UNAVAILABLE: schedule a retry. False: it has been refused for too long."""
         if self.asked is None:
             return False
-        if self._busy_since is None:
-            self._busy_since = now
+        name = self.asked.name
+        since = self._since.setdefault(name, now)
         again_at = retry_at(error, now)
-        if lasts(error.code, self._busy_since, again_at, self._retry_s):
+        if lasts(error.code, since, again_at, 0.0):
             return False
-        self._waits = True
-        self.deadline = again_at
+        if error.code == ErrorCode.UNAVAILABLE and isinstance(self.asked, Devices):
+            self.over()
+            self._since[name] = since
+            self.add_later(name, again_at)
+        else:
+            self._waits = True
+            self._due = again_at
         return True
 
     def overdue(self, now: float) -> bool:
-        """Repeat the query if that is due. True: its answer is overdue."""
-        if self.deadline is None or now < self.deadline:
+        """Repeat what is due. True: the answer to the one that is asked is overdue."""
+        for query in [query for query, at in self._later.items() if at <= now]:
+            del self._later[query]
+            self.add(query)
+        if self._due is None or now < self._due:
             return False
         if not self._waits:
             return True
@@ -88,10 +116,12 @@ class DeviceQueries:
         return False
 
     def clear(self) -> None:
-        """Forget all of them: the connection is gone."""
+        """Drop all of them: the connection has ended."""
         self._work.clear()
+        self._later.clear()
         self._out.clear()
         self.over()
+        self._since.clear()
 
     def drain(self) -> list[Query]:
         """Return the queries to send now."""
@@ -100,4 +130,4 @@ class DeviceQueries:
 
     def _send(self, query: Query, now: float) -> None:
         self._out.append(query)
-        self.deadline = now + ANSWER_S
+        self._due = now + ANSWER_S

@@ -1,4 +1,4 @@
-"""What tells one start of the kernel from the next."""
+"""Identifies one boot of the kernel."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ log = logging.getLogger("relay.supervisor")
 
 
 def boot_id() -> str:
-    """Return what tells one start of the kernel from the next; nothing where it is hidden."""
+    """Return an id that changes with each boot of the kernel; empty where it is hidden."""
     try:
         if found := _BOOT_ID.read_text(encoding="ascii").strip():
             return found

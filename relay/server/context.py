@@ -1,4 +1,4 @@
-"""What the programs of the forked processes are started with."""
+"""The parameters with which the programs of the forked processes are started."""
 
 from __future__ import annotations
 
@@ -21,48 +21,48 @@ AGENT = "agent"
 WORKER = "worker"
 """The names of the roles, in the log and of their scoreboards."""
 CTL_SOCKET = "ctl.sock"
-"""Where ``relay ctl`` asks."""
+"""The socket for ``relay ctl``."""
 CTL_DIRECTORY = "ctl"
-"""Of the sockets on which workers answer the control process."""
+"""For the sockets on which workers answer the control process."""
 SUPERVISOR_MESSAGE_BYTES_MAX = 65_536
 BUS_DIRECTORY = "bus"
 
 
 def worker_socket(runtime: Path, index: int, generation: int) -> Path:
-    """Return the name of the socket on which a worker answers the control process."""
+    """Return the path of the socket on which a worker answers the control process."""
     return runtime / CTL_DIRECTORY / f"{index}.{generation}.sock"
 
 
 def agent_socket(runtime: Path, first_generation: int) -> Path:
-    """Return the name of the socket on which a server's key agent answers its workers."""
+    """Return the path of the socket on which a server's key agent answers its workers."""
     return runtime / f"agent.{first_generation}.sock"
 
 
 def report(ready_fd: int, line: str) -> None:
-    """Write a child's one line of report, without its end, to the supervisor.
+    """Write a child's one-line report, without the line end, to the supervisor.
 
-    A path in it may hold bytes that are no text: they are told as escapes.
+    A path in it may contain bytes that are not valid text: they are escaped.
     """
     try:
         os.write(ready_fd, f"{line}\n".encode(errors="backslashreplace"))
     except OSError:
-        # The supervisor is gone, and its death is handled elsewhere; what went wrong is still told.
+        # The supervisor is gone, which is handled elsewhere; the failure is still reported.
         if line.startswith("E "):
             sys.stderr.write(f"{line}\n")
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    r"""What a worker is started with: given to ``worker_main(context) -> int`` in the child.
+    r"""Parameters of a worker: passed to ``worker_main(context) -> int`` in the child.
 
-    The worker writes ``R\n`` to ``ready_fd`` when it serves, or ``E message\n`` and returns 3
-    when it cannot, and does not use the descriptor any more. TERM: drain. QUIT: stop at once.
+    The worker writes ``R\n`` to ``ready_fd`` when it serves, or ``E message\n`` and returns 3 when
+    it cannot. It does not use the descriptor after that. TERM: drain. QUIT: stop at once.
     """
 
     index: int
-    """Its slot, 0 to workers - 1: which row and which partitions are its own."""
+    """Its slot, 0 to workers - 1: selects its row and its partitions."""
     generation: int
-    """Unique in this run of the server; grows with each start of any worker."""
+    """Unique in this run of the server; increases with each start of any worker."""
     live: LiveSettings
     """Resolved: no 0 or empty value stands for a default any more. They may change."""
     listeners: tuple[socket.socket, ...]
@@ -75,31 +75,30 @@ class WorkerContext:
     registration: str
     """Who may register: "open", "invite" or "closed"."""
     invitation_path: Path
-    """Where the first invitation lies while nobody has used it."""
+    """Location of the first invitation while it is unused."""
     boot_id: str
-    """The kernel's: another one after a reboot (invariant "Epochs are segments")."""
+    """Of the kernel: changes with a reboot (invariant "Epochs are segments")."""
     parent_fd: int
     """Read end of a pipe: end of file when the supervisor is gone.
 
-    Invariant "Nobody outlives the supervisor".
-    """
+    Invariant "Nobody outlives the supervisor"."""
     ready_fd: int
     agent_uid: int | None = None
-    """As whom the key agent runs; None: as this process."""
+    """The user that the key agent runs as; None: the same as this process."""
     first_generation: int = 0
-    """Of the server's processes: more than 0 if it took over from another version."""
+    """Of the server's processes: above 0 if it took over from another version."""
     gate_fd: int = -1
     """Readable once this worker may open its partitions and accept; -1: it may."""
 
     @property
     def agent_path(self) -> Path:
-        """Where the key agent listens."""
+        """Path of the key agent's socket."""
         return agent_socket(self.runtime, self.first_generation)
 
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    r"""What the key agent is started with: given to ``agent_main(context) -> int`` in the child.
+    r"""Parameters of the key agent: passed to ``agent_main(context) -> int`` in the child.
 
     The agent writes ``R FINGERPRINT\n`` to ``ready_fd`` when it serves, or ``E message\n`` and
     returns 3.
@@ -109,25 +108,25 @@ class AgentContext:
     socket_path: Path
     key_path: Path
     scoreboard: Scoreboard
-    """One row of its own, which it stamps as a worker stamps its row."""
+    """One row of its own, updated like a worker's."""
     tickets: TicketRegister
     ticket_keys: KeptSecret
     """What the agent before has left, of this version or the one before, for the one after."""
     passphrase: PassphraseSource
     """Of the key, if it is encrypted."""
     separation: Separation
-    """As whom it runs, and who its workers are."""
+    """The users that it and its workers run as."""
     new_identity: bool
-    """The key may be another one than the last: it was lost."""
+    """True if the key may differ from the last one, which was lost."""
     expected_fingerprint: str
-    """Of the key that this server started with, or empty at the first start of the agent."""
+    """Of the key that this server started with; empty at the first start of the agent."""
     parent_fd: int
     ready_fd: int
 
 
 @dataclass(frozen=True, slots=True)
 class ControlContext:
-    r"""What the control process is started with: given to ``control_main(context) -> int``.
+    r"""Parameters of the control process: passed to ``control_main(context) -> int``.
 
     It writes ``R\n`` to ``ready_fd`` when it serves, or ``E message\n`` and returns 3.
     """
@@ -138,7 +137,7 @@ class ControlContext:
     scoreboard: Scoreboard
     """One row of its own."""
     listener: socket.socket | None
-    """Where Prometheus asks; None: nowhere."""
+    """For Prometheus; None: no metrics are served."""
     supervisor: socket.socket
     """This process's end of the line to the supervisor."""
     data: Path

@@ -13,16 +13,16 @@ RETRY_S: Final = 0.02
 
 
 class DataLock:
-    """See the module's docstring."""
+    """The lock of one data directory."""
 
     def __init__(self, directory: DataDirectory, separation: Separation) -> None:
-        """Take nothing yet."""
+        """Create without locking."""
         self._directory = directory
         self._separation = separation
         self._lock: DirectoryLock | None = None
 
     def take(self, patience_s: float = 0.0) -> None:
-        """Take it; wait so long for who has it. Raises StartError: another server has it."""
+        """Take it, waiting this long for its holder. Raises StartError: another server holds it."""
         deadline = time.monotonic() + patience_s
         while self._lock is None:
             try:
@@ -34,7 +34,7 @@ class DataLock:
                 time.sleep(RETRY_S)
 
     def close(self) -> None:
-        """Let go of it, if it is taken."""
+        """Release it, if it is taken."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -1,4 +1,4 @@
-"""Reading messages out of a data directory or a backup, and putting messages into one."""
+"""Reads messages from a data directory or a backup, and adds messages to a data directory."""
 
 from __future__ import annotations
 
@@ -29,33 +29,33 @@ if TYPE_CHECKING:
     from relay.wire.envelopes import EntryMessage
 
 NAMELESS: Final = "unknown"
-"""The sender of a line whose name cannot be one here."""
+"""The sender of a line whose name is not valid here."""
 
 
 class Line(NamedTuple):
-    """A message to be put in."""
+    """A message to add."""
 
     room: str
     time_ms: int
     sender: str
-    """As the source spells it."""
+    """As spelled in the source."""
     content_type: str
     body: bytes
 
 
 class Imported(NamedTuple):
-    """What became of the lines."""
+    """The result."""
 
     stored: int
     repeated: int
-    """Were there already, from the same source."""
+    """Already present, from the same source."""
 
 
 def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
     """Yield the messages of all rooms, or of one, room by room and in order.
 
-    A few at a time: a relay that runs goes on. Then each page is of its own moment, and what is
-    written meanwhile may be missing.
+    They are read a few at a time, so a running relay continues. Each page is then of its own
+    moment, and messages written meanwhile may be missing.
 
     Args:
         source: a data directory or a backup.
@@ -73,6 +73,7 @@ def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
     else:
         directory = DataDirectory(source)
         paths = [directory.partition_path(index) for index in range(PARTITIONS)]
+        directory.refuse_gone(range(PARTITIONS) if room is None else [partition_of(room)])
         for index in range(PARTITIONS) if room is None else [partition_of(room)]:
             reason = read_refusal(directory.lock_path(index))
             if reason is not None:
@@ -84,7 +85,7 @@ def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
                 for packed in packed_entries(path, is_handle, room, still=still):
                     seen = True
                     entry = unpack_entry(packed)
-                    if entry.kind != Kind.SYSTEM:  # who may do what belongs to this relay
+                    if entry.kind != Kind.SYSTEM:  # rights belong to this relay
                         yield entry
     except StoreError as error:
         raise StartError(str(error)) from None
@@ -93,19 +94,20 @@ def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
 
 
 def put_in(directory: DataDirectory, source: bytes, lines: Iterable[Line]) -> Imported:
-    """Store messages with the times that they have, in a relay that does not run.
+    """Store messages with their original times, in a relay that is not running.
 
-    Their senders become guests (``~alice``): nobody has proved here who wrote them. The same source
-    is put in once, however often it is given.
+    Their senders become guests (``~alice``): their authorship has not been proved here. The same
+    source is added only once, however often this is called.
 
     Args:
         directory: locked by the caller.
-        source: what tells this source from others, such as a hash of it.
+        source: identifies the source, for example a hash of it.
         lines: in the order in which they are stored.
 
     Raises:
-        StartError: one cannot be stored; those before it are.
+        StartError: one cannot be stored; those before it are stored.
     """
+    directory.refuse_gone()
     opened: dict[int, SqlitePartition] = {}
     counters: dict[str, int] = {}
     stored = repeated = 0
@@ -157,7 +159,7 @@ def _open(directory: DataDirectory, index: int) -> SqlitePartition:
 
 
 def _guest(name: str) -> str:
-    """Return a name as a guest's: what cannot be one is left out."""
+    """Return a name as a guest's name, without the characters that are not valid."""
     plain = name.lower().lstrip(GUEST_PREFIX)
     plain = "".join(
         char if char.isascii() and (char.isalnum() or char in "_-") else "" for char in plain
@@ -167,5 +169,5 @@ def _guest(name: str) -> str:
 
 
 def now_ms() -> int:
-    """Return the time, for lines that have none."""
+    """Return the time, for lines without one."""
     return time.time_ns() // 1_000_000

@@ -1,4 +1,4 @@
-"""A gate at which a process waits, in an upgrade, for what its predecessor still holds."""
+"""A gate at which a process waits during an upgrade for what its predecessor still holds."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from relay.server.context import report
 
 
 async def passed(gate_fd: int, ready_fd: int, stop: asyncio.Event) -> bool:
-    """Report that all is prepared, and wait. False: the process is to end instead.
+    """Report that all is prepared, and wait. False: the process is to stop instead.
 
     Args:
-        gate_fd: readable when the time has come; -1: it has.
+        gate_fd: readable when it may continue; -1: it may at once.
         ready_fd: where the process reports.
-        stop: set when it is to end.
+        stop: set when it is to stop.
     """
     if gate_fd < 0:
         return True

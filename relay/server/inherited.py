@@ -1,7 +1,7 @@
-"""Sets what a process inherits from whoever started it (limits, signals, files) to known values.
+"""Sets what a process inherits from its parent (limits, signals, files) to known values.
 
-A shell, nohup, cron or a container may hand over blocked or ignored signals, closed standard
-streams, an open umask and low limits.
+A shell, nohup, cron or a container may pass on blocked or ignored signals, closed standard streams,
+an open umask and low limits.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import signal
 from typing import Final
 
 IGNORED: Final = (
-    signal.SIGPIPE,  # a closed reader is an error of the write
+    signal.SIGPIPE,  # a closed reader is reported as a write error
     signal.SIGXFSZ,  # and so is the limit on a file's size
-    signal.SIGTTOU,  # a line in the log must not stop a server in the background
+    signal.SIGTTOU,  # a log line must not stop a server in the background
     signal.SIGALRM,
     signal.SIGVTALRM,
     signal.SIGPROF,
@@ -28,25 +28,25 @@ IGNORED: Final = (
 )
 """Signals that mean nothing to a server; most of them would end it."""
 OPEN_FILES_MAX: Final = 1 << 20
-"""Where there is no limit: Linux's default of fs.nr_open."""
+"""Used if there is no limit: Linux's default of fs.nr_open."""
 
 
 OPEN_FILES_USUAL: Final = 1024
-"""Where nobody tells: Linux's default."""
+"""Used if the limit is unknown: Linux's default."""
 
 
 def reset() -> None:
     """Do all of it. Before anything is opened: a file must not get the number of a stream."""
     open_missing_streams()
     reset_signals()
-    os.umask(0o077)  # SQLite's files hold messages: an old directory may be open to others
-    # A core file holds keys and messages. Where this is refused, ``prctl`` forbids it.
+    os.umask(0o077)  # SQLite's files contain messages: an old directory may be open to others
+    # A core file contains keys and messages. Where this is refused, ``prctl`` forbids it.
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def open_missing_streams() -> None:
-    """Open /dev/null as each of descriptors 0 to 2 that is closed."""
+    """Open /dev/null for each of the descriptors 0 to 2 that is closed."""
     for fd in range(3):
         try:
             os.fstat(fd)
@@ -60,10 +60,10 @@ def open_missing_streams() -> None:
 
 
 def reset_signals() -> None:
-    """Let all signals through, and ignore those that mean nothing here.
+    """Unblock all signals, and ignore those that mean nothing here.
 
-    What is handled gets its handler later. The default of a signal that the parent ignored is
-    restored, but for HUP: nohup ignores it on purpose.
+    Signals that are handled get their handlers later. The default of a signal that the parent
+    ignored is restored, except for HUP: nohup ignores it on purpose.
     """
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -76,7 +76,7 @@ def reset_signals() -> None:
 
 
 def raise_open_files_limit() -> int:
-    """Raise the soft limit on open files to the hard one, where permitted; return what it is."""
+    """Raise the soft limit on open files to the hard one, where permitted; return it."""
     try:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     except OSError:

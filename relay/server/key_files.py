@@ -1,11 +1,11 @@
-"""Key files: access is checked before they are read, and they appear whole or not at all.
+"""Key files: access is checked before reading, and files are created atomically.
 
-A key may be a symbolic link, as Kubernetes mounts its Secrets: what counts is the file that it
-leads to. That must be ours or root's, and readable for nobody else. A group is nobody else if this
-process is the only one that can be in it: Kubernetes gives each file of a volume to the group
-``fsGroup``, a number without a name, and makes it readable and writable for it, at every start.
+A key may be a symbolic link, as Kubernetes mounts its Secrets: the target counts. It must belong to
+this user or to root and be unreadable for everybody else. Group access is allowed if only this
+process can be in the group: Kubernetes assigns each file of a volume to the group ``fsGroup``, a
+number without a name, and makes it readable and writable for the group at every start.
 
-Bytes in, bytes out: what the bytes mean is the key agent's business.
+Bytes in, bytes out: their meaning is left to the key agent.
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ KEY_FILE: Final = "server.key"
 NEXT_KEY_FILE: Final = "server.key.next"
 OLD_KEY_FILE: Final = "server.key.old"
 LINEAGE_FILE: Final = "server.id"
-"""Holds no secret, and is kept like a key: see ``lineage_file``."""
+"""Contains no secret, but is kept like a key: see ``lineage_file``."""
 KEY_FILES: Final = (KEY_FILE, NEXT_KEY_FILE, OLD_KEY_FILE, LINEAGE_FILE)
-"""In the data directory, for the key agent alone."""
+"""In the data directory, only for the key agent."""
 KEY_FILE_BYTES_MAX: Final = 65_536
 """A PEM file of 8192 bits has 6.4 KB."""
 
 
 def read_key_file(path: Path, what: str = "key file") -> bytes | None:
-    """Return the content of a key file, or None when there is no such file.
+    """Return the content of a key file, or None if there is no such file.
 
     ``what`` names it in messages: a passphrase is kept like a key.
 
     Raises:
-        StartError: a link that leads nowhere, not a regular file, of another owner, open to
-            others, unreadable, empty or too large. The message names what to do.
+        StartError: a dangling link, not a regular file, of another owner, accessible to others,
+            unreadable, empty or too large. The message names what to do.
     """
     try:
-        # NONBLOCK: a pipe in the key's place must not stop the start.
+        # NONBLOCK: a pipe in the key's place must not block the start.
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except FileNotFoundError:
         if path.is_symlink():
@@ -91,8 +91,8 @@ def create_key_file(
     Args:
         path: of the file.
         data: its content.
-        owner: of what file it gets the owner; None: it is this process's user's.
-        replace: it may take the place of another one, which is whole until then.
+        owner: a file whose owner the new file gets; None: this process's user.
+        replace: may replace an existing file, which stays intact until then.
 
     Raises:
         StartError: it cannot be written, or exists by now.
@@ -100,7 +100,7 @@ def create_key_file(
     partial = path.with_name(f".{path.name}.{os.getpid()}.new")
     step = "create"
     try:
-        partial.unlink(missing_ok=True)  # of a dead run that had our process id
+        partial.unlink(missing_ok=True)  # of a dead run with our process id
         fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with os.fdopen(fd, "wb") as file:
@@ -125,14 +125,14 @@ def create_key_file(
 
 
 def _publish(partial: Path, path: Path) -> None:
-    """Give a complete file its name, if no file has it."""
+    """Give a complete file its name, unless a file has it."""
     try:
         os.link(partial, path)  # unlike a rename, it fails where a file exists
     except FileExistsError:
         raise
     except OSError:
-        # vfat, some network file systems and containers have no hard links. Nobody comes between:
-        # the directory is ours alone, and so is its lock.
+        # vfat, some network file systems and containers have no hard links. There is no race: only
+        # this user can write the directory, and it is locked.
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)) from None
         partial.rename(path)

@@ -1,15 +1,15 @@
-"""Keeping this process from some files, by Landlock (landlock(7)), where the kernel has it.
+"""Denies this process access to some files by Landlock (landlock(7)), where the kernel has it.
 
-Landlock knows only what is allowed, and a rule for a directory is one for all below it. So every
-directory on the way to a forbidden file gets no rule, and all directories in it get one. A file in
-it gets one only if it is needed: a rule holds what it is for, so the space of a deleted file (a log
-or a backup beside the data) would not be free before this process ends. What appears in such a
-directory later is forbidden, too; elsewhere nothing changes. Reading, writing and cutting
-files are restricted, nothing else; the kernel by itself then refuses to move or link files between
-directories, to trace processes outside, and (newer ones) to send them signals.
+Landlock only has allow rules, and a rule for a directory covers everything below it. So every
+directory on the path to a forbidden file gets no rule, and all directories in it get one. A file in
+it gets one only if it is needed: a rule holds a reference, so the space of a deleted file (a log or
+a backup beside the data) would not be freed before this process ends. Files created in such a
+directory later are forbidden, too; elsewhere nothing changes. Only reading, writing and truncating
+files are restricted; in addition the kernel then refuses to move or link files between directories,
+to trace outside processes, and (newer ones) to send them signals.
 
-Three system calls by their numbers, which are the same on every architecture: no library is worth
-a dependency for them.
+It takes three system calls, called by their numbers, which are the same on every architecture: a
+library for them is not worth a dependency.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _WRITE_FILE, _READ_FILE, _TRUNCATE = 1 << 1, 1 << 2, 1 << 14
 _TRUNCATE_ABI, _SCOPE_ABI = 3, 6
 _SCOPE_SIGNAL: Final = 1 << 1
 ENTRIES_MAX: Final = 10_000
-"""Of one directory on the way: each is a rule, and costs some microseconds at the start."""
+"""For one directory on the path: each entry is a rule, and costs some microseconds at the start."""
 
 
 def abi() -> int:
-    """Return which version of Landlock the kernel has; 0: none, or not for this process."""
+    """Return the kernel's Landlock version; 0: none, or not for this process."""
     try:
         return _call(_CREATE_RULESET, None, ctypes.c_size_t(0), ctypes.c_uint32(_VERSION_FLAG))
     except OSError:
@@ -42,20 +42,20 @@ def abi() -> int:
 
 
 def forbid(files: Iterable[Path], needed: Iterable[Path] = ()) -> bool:
-    """Let this process, and its children, never open some files.
+    """Prevent this process and its children from ever opening some files.
 
     Call it before there is another thread, after ``prctl.no_new_privileges``.
 
     Args:
         files: they need not exist.
-        needed: files beside the way to them that are opened all the same.
+        needed: files on the path to them that must still be opened.
 
     Returns:
-        False: the kernel has no Landlock, or a directory on the way is too large; nothing is
+        False: the kernel has no Landlock, or a directory on the path is too large; nothing is
         restricted then.
 
     Raises:
-        OSError: the kernel refuses what it claims to have.
+        OSError: the kernel refuses what it claims to support.
     """
     version = abi()
     forbidden = {Path(os.path.realpath(file)) for file in files}
@@ -81,10 +81,10 @@ def forbid(files: Iterable[Path], needed: Iterable[Path] = ()) -> bool:
 
 
 def beside(files: Iterable[Path], data: Path) -> list[Path]:
-    """Return what is beside the way to files, where that is not the way to the data: as in /etc.
+    """Return the files beside the path to ``files``, in directories not on the path to the data.
 
-    That is the system's, and stays. Beside the data, and above, are logs and backups that come and
-    go: see the module's docstring.
+    An example is /etc, which belongs to the system and is stable. Beside and above the data there
+    are logs and backups that come and go: see the module's docstring.
     """
     data = Path(os.path.realpath(data))
     ways = {parent for file in files for parent in Path(os.path.realpath(file)).parents}
@@ -96,7 +96,7 @@ def beside(files: Iterable[Path], data: Path) -> list[Path]:
 
 
 def _allowed(forbidden: set[Path], needed: set[Path]) -> list[Path] | None:
-    """Return what is allowed beside the way to the forbidden files; None: it is too much."""
+    """Return what is allowed beside the path to the forbidden files; None: too many."""
     ways = {parent for file in forbidden for parent in file.parents}
     found: list[Path] = []
     for directory in ways:
@@ -109,7 +109,7 @@ def _allowed(forbidden: set[Path], needed: set[Path]) -> list[Path] | None:
                     and (directory / entry.name in needed or not entry.is_file())
                 ]
         except OSError:
-            continue  # not there, or not for this process: then nothing in it is, either
+            continue  # missing, or not accessible to this process: the same holds for its content
         if len(paths) > ENTRIES_MAX:
             return None
         found += [path for path in paths if path not in forbidden and path not in ways]
@@ -120,14 +120,15 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return  # gone meanwhile, or not for this process
+        return  # deleted meanwhile, or not accessible to this process
     try:
         rule = struct.pack("=Qi", rights, fd)
         _call(
             _ADD_RULE, ctypes.c_int(ruleset), ctypes.c_int(_PATH_BENEATH), rule, ctypes.c_uint32(0)
         )
     except OSError as error:
-        if error.errno not in (errno.EBADFD, errno.EINVAL):  # a kind of file that no rule is for
+        # a kind of file that rules do not support
+        if error.errno not in (errno.EBADFD, errno.EINVAL):
             raise
     finally:
         os.close(fd)

@@ -1,8 +1,8 @@
-"""Questions between processes of one machine: a JSON object a line, over a Unix-domain socket.
+"""Requests between processes of one machine: one JSON object per line, over a Unix-domain socket.
 
-``relay ctl`` asks the control process so, and the control process the workers. A connection is one
-question and its answer: ``{"do": NAME, ...}``, then ``{"ok": ...}`` or ``{"error": TEXT}``. Only
-root and the server's own user are answered.
+``relay ctl`` asks the control process in this way, and the control process the workers. A
+connection carries one request and its answer: ``{"do": NAME, ...}``, then ``{"ok": ...}`` or
+``{"error": TEXT}``. Only root and the server's own user are answered.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from relay.local_sockets import credentials
 QUESTION_BYTES_MAX: Final = 4096
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 QUESTION_S: Final = 5.0
-"""How long a question may take to come, and its answer to be taken."""
+"""Timeout for receiving a request, and for sending its answer."""
 CONNECTIONS_MAX: Final = 16
 BACKLOG: Final = 16
 log = logging.getLogger("relay.control")
@@ -31,7 +31,7 @@ Handler = Callable[[Question], Awaitable[Any]]
 
 
 class NotAnswered(RelayError):
-    """The question has no answer: the message tells why, for whoever asked."""
+    """The request failed: the message gives the reason, for the requester."""
 
 
 class LineServer:
@@ -42,7 +42,7 @@ class LineServer:
         self._open = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end. Raises nothing for the peer's sake."""
+        """Serve one connection to its end. Raises nothing because of the peer."""
         uid = credentials(writer.get_extra_info("socket")).uid
         if uid not in (0, os.geteuid()):
             self._refuse(writer, "only root and the relay's user may ask")
@@ -65,7 +65,7 @@ class LineServer:
             writer.close()
 
     def _refuse(self, writer: asyncio.StreamWriter, reason: str) -> None:
-        """Say why, and wait for nothing: a new connection's buffer has room for a line."""
+        """Send the reason without waiting: a new connection's buffer has room for a line."""
         writer.write(json.dumps({"error": reason}).encode() + b"\n")
         writer.close()
 
@@ -110,7 +110,7 @@ async def ask(path: Path, question: Question, timeout_s: float) -> Any:  # noqa:
 
 
 def number_of(question: Question, name: str, default: int, most: int) -> int:
-    """Return a whole number of a question, from 1 to ``most``. Raises NotAnswered."""
+    """Return an integer of a request, from 1 to ``most``. Raises NotAnswered."""
     value = question.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
         raise NotAnswered(f"{name}: expected a whole number from 1 to {most}")
@@ -118,7 +118,7 @@ def number_of(question: Question, name: str, default: int, most: int) -> int:
 
 
 def text_of(question: Question, name: str) -> str:
-    """Return a text of a question; empty: it was not given. Raises NotAnswered."""
+    """Return a string of a request; empty: it was not given. Raises NotAnswered."""
     value = question.get(name) or ""
     if not isinstance(value, str):
         raise NotAnswered(f"{name}: expected text")

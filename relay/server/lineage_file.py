@@ -1,8 +1,8 @@
 """The fingerprints of a server's keys, one per line: the first is its id, the last the current key.
 
-A server's id names it for ever: device chains, and what clients keep, go by it. The file lies in
-the data directory, whose accounts it belongs to. It is no secret, but whoever may write it decides
-who the server is: access is checked as for the key.
+A server's id is permanent: device chains and the clients' files refer to it. The file is in the
+data directory with the accounts that it belongs to. It is not secret, but whoever can write it can
+change the server's identity, so access is checked as for the key.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ def read_lineage(path: Path) -> list[str]:
 def write_lineage(
     path: Path, fingerprints: list[str], *, owner: os.stat_result | None = None
 ) -> None:
-    """Write the file: complete, on the disk, in place of the one before.
+    """Write the file atomically and durably, replacing an earlier one.
 
     Args:
         path: of the file.
         fingerprints: the first one is the id.
-        owner: whom it is to belong to; None: this process's user.
+        owner: a file whose owner it gets; None: this process's user.
 
     Raises:
         StartError: it cannot be written.

@@ -1,9 +1,8 @@
-"""Settings that change at run time: the supervisor writes them, every process polls.
+"""Settings that change at run time: written by the supervisor, polled by every process.
 
-Shared memory, made before the first fork: a version, a length, and the settings as JSON. The
-version is odd while the rest is being written, so a reader that finds the same even version before
-and after has read what belongs together (a seqlock). Looking whether anything has changed is one
-read of memory.
+They are in shared memory, created before the first fork: a version, a length, and the settings as
+JSON. The version is odd during a write, so a reader that sees the same even version before and
+after has read a consistent state (a seqlock). Checking for a change is one memory read.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ _HEADER_BYTES: Final = 16
 
 
 class LiveSettings:
-    """See the module's docstring. One process writes."""
+    """The current settings. Only one process writes."""
 
     def __init__(self, settings: Settings) -> None:
         self._memory = mmap.mmap(-1, _BYTES)
         self._header = memoryview(self._memory)[:_HEADER_BYTES].cast("Q")
         self.current = settings
-        """As this process last saw them."""
+        """As this process last read them."""
         self._seen = 0
 
     def publish(self, settings: Settings) -> None:
-        """Let every process see these. Only the supervisor may.
+        """Publish settings to all processes. Only the supervisor may call this.
 
         Raises:
             UsageError: they are too large.
@@ -54,7 +53,7 @@ class LiveSettings:
             return None
         data = self._memory[_HEADER_BYTES : _HEADER_BYTES + self._header[_LENGTH]]
         if self._header[_VERSION] != version:
-            return None  # written again meanwhile: the next call sees the newer ones
+            return None  # written again meanwhile: the next call returns the newer ones
         self._seen = version
         self.current = msgspec.json.decode(data, type=Settings)
         return self.current

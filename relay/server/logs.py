@@ -1,12 +1,12 @@
 """The log on stderr: one line per event, JSON for programs, text for a terminal.
 
 An event is ``log.info("worker_ready", extra={"worker": 0})``: the message is the event's stable
-name, everything else is a field. Values are escaped and cut, so a line stays a line whatever a
-peer put into it.
+name, everything else is a field. Values are escaped and truncated, so a line stays one line
+whatever a peer put into it.
 
-Logging neither blocks nor fails its caller: a line that cannot be written at once (nobody reads the
-pipe, the reader is gone, the disk is full) is lost and counted. The supervisor logs the number of
-all processes' lost lines as ``log_lines_lost`` once a line can be written again.
+Logging neither blocks its caller nor raises. A line that cannot be written at once (the pipe is
+full, its reader is gone, the disk is full) is lost and counted. Once a line can be written again,
+the supervisor logs the number of all processes' lost lines as ``log_lines_lost``.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from relay.server.output import Output
 from relay.settings import Log
 
 VALUE_CHARS_MAX: Final = 256
-"""Of one string: it may come from a peer."""
+"""For one string: it may come from a peer."""
 LINE_VALUE_CHARS_MAX: Final = 4096
-"""Of a list or table: its contents are not a peer's."""
+"""For a list or table: its contents do not come from a peer."""
 REPEATS_MAX: Final = 20
-"""Lines of one event within a window; a thousand broken clients must not fill the disk."""
+"""Lines of one event within a window: a thousand broken clients must not fill the disk."""
 REPEAT_WINDOW_S: Final = 10.0
 EVENTS_MAX: Final = 1000
-"""Names that are counted; there are far fewer, for an event's name is a constant."""
+"""Number of names to count; there are far fewer, since the names of events are constants."""
 log = logging.getLogger("relay.log")
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
 class JsonLines(JsonFormatter):
-    """One JSON object a line: ts, level, event, then the fields."""
+    """One JSON object per line: ts, level, event, then the fields."""
 
     def __init__(self) -> None:
         super().__init__(json_ensure_ascii=True)
 
     def process_log_record(self, log_data: dict[str, object]) -> dict[str, object]:
-        """Cut long values; a traceback keeps its length."""
+        """Truncate long values; a traceback keeps its length."""
         return {key: value if key == "exc_info" else _cut(value) for key, value in log_data.items()}
 
     def add_fields(
@@ -55,7 +55,7 @@ class JsonLines(JsonFormatter):
         record: logging.LogRecord,
         message_dict: dict[str, object],
     ) -> None:
-        """Put the fields that every line has in front."""
+        """Put the fields that every line has first."""
         log_data["ts"] = _timestamp(record)
         log_data["level"] = record.levelname.lower()
         log_data["event"] = record.getMessage()
@@ -86,12 +86,12 @@ class TextLines(logging.Formatter):
 
 
 class RepeatFilter(logging.Filter):
-    """Drops repeats of one event; the first line of the next window has their number."""
+    """Drops repeats of one event; the first line of the next window contains their number."""
 
     def __init__(self) -> None:
         super().__init__()
         self._seen: dict[object, tuple[float, int]] = {}
-        """By event: when its window began, and how many came since."""
+        """By event: when its window began, and how many lines came since then."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line is to be written. Errors always are."""
@@ -111,7 +111,7 @@ class RepeatFilter(logging.Filter):
 
 
 class OutputHandler(logging.Handler):
-    """Writes lines to a descriptor without waiting, and counts those that are lost."""
+    """Writes lines to a descriptor without waiting, and counts lost ones."""
 
     def __init__(self, output: Output) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class OutputHandler(logging.Handler):
         self.lost = 0
         """In this process."""
         self.on_lost: Callable[[], None] | None = None
-        """Called for each lost line. None: nobody else counts."""
+        """Called for each lost line; may be None."""
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Filter and write; an error in either loses the line."""
@@ -146,17 +146,17 @@ class OutputHandler(logging.Handler):
 
 
 class StderrLog(io.TextIOBase):
-    """Stands for ``sys.stderr`` in the server: what libraries print there becomes log lines.
+    """Replaces ``sys.stderr`` in the server: what libraries print there becomes log lines.
 
-    The interpreter reports errors in threads and destructors there, too; such a write may block,
-    and what fails to be written changes the exit code at the end.
+    The interpreter reports errors in threads and destructors there, too. Such a write may block,
+    and a failed one changes the exit code.
     """
 
     def __init__(self) -> None:
         self._line = ""
 
     def write(self, text: str) -> int:
-        """Log each whole line."""
+        """Log each complete line."""
         *lines, rest = (self._line + text).split("\n")
         if len(rest) > LINE_VALUE_CHARS_MAX:
             lines, rest = [*lines, rest], ""
@@ -167,16 +167,16 @@ class StderrLog(io.TextIOBase):
         return len(text)
 
     def writable(self) -> bool:
-        """It is."""
+        """Return True."""
         return True
 
     def fileno(self) -> int:
-        """Return the descriptor of the real one."""
+        """Return the descriptor of the real stderr."""
         return 2
 
 
 def set_up(settings: Log, fd: int = 2) -> OutputHandler:
-    """Send the log to stderr in the format of the settings. Children of a fork inherit it."""
+    """Send the log to stderr in the format of the settings. Forked children inherit it."""
     as_text = settings.format == "text" or (settings.format == "auto" and os.isatty(fd))
     handler = OutputHandler(Output(fd))
     handler.setFormatter(TextLines() if as_text else JsonLines())
@@ -189,13 +189,13 @@ def set_up(settings: Log, fd: int = 2) -> OutputHandler:
 
 
 def set_level(settings: Log) -> None:
-    """Log from the level of these settings on."""
+    """Use the log level of these settings from now on."""
     logging.getLogger().setLevel(settings.level.upper())
 
 
 @contextmanager
 def stderr_to_log() -> Iterator[None]:
-    """Within: ``sys.stderr`` is a ``StderrLog``."""
+    """Within the context ``sys.stderr`` is a ``StderrLog``."""
     before = sys.stderr
     sys.stderr = StderrLog()
     try:
@@ -205,7 +205,7 @@ def stderr_to_log() -> Iterator[None]:
 
 
 def reset_in_child(on_lost: Callable[[], None]) -> None:
-    """After a fork: begin to count lost lines anew, by a function that is called for each."""
+    """After a fork: count lost lines from zero, and call a function for each."""
     for handler in _handlers():
         handler.output.reset_in_child()
         handler.lost = 0
@@ -218,7 +218,7 @@ def lost() -> int:
 
 
 def report_lost(count: int) -> bool:
-    """Try to log that lines were lost; return whether it was written. Whatever the level."""
+    """Try to log that lines were lost, whatever the level; return whether it was written."""
     record = log.makeRecord(
         log.name, logging.WARNING, "", 0, "log_lines_lost", (), None, extra={"count": count}
     )

@@ -1,11 +1,12 @@
-"""The table of all metrics, from which everything else about them follows.
+"""The table of all metrics, from which everything else about them is derived.
 
-The scoreboard's layout (``relay.server.scoreboard``), what Prometheus reads
+It determines the scoreboard's layout (``relay.server.scoreboard``), the metrics for Prometheus
 (``relay.server.control.exposition``), docs/metrics.md, the dashboard and the alerts
 (``relay.monitoring``).
 
-A metric without labels and buckets takes one 64-bit cell of a process's row; a label takes one cell
-for each of its values, a histogram one for each bucket, one for what is above them, and the sum.
+A metric without labels and buckets takes one 64-bit cell of a process's row. A metric with a label
+takes one cell for each of its values. A histogram takes one for each bucket, one for values above
+them, and one for the sum.
 """
 
 from __future__ import annotations
@@ -17,16 +18,16 @@ from typing import Final
 
 
 class Kind(Enum):
-    """What a value means."""
+    """The kind of a metric."""
 
     COUNTER = "counter"
-    """Only grows, from the start of the server; survives the death of the process."""
+    """Only increases, from the start of the server; survives the death of the process."""
     GAUGE = "gauge"
-    """A present amount: 0 once the process has ended, for it holds nothing any more."""
+    """A current amount: 0 once the process has ended."""
     HISTOGRAM = "histogram"
     """A counter of observations by size."""
     IDENTITY = "identity"
-    """A number that names something. It stays until the next process of the slot has its own."""
+    """A number that names something. It stays until the next process of the slot sets its own."""
 
 
 CLOSE_CODES: Final = (
@@ -39,12 +40,12 @@ GAP_REASONS: Final = ("epoch", "ahead", "retention")
 """Those of ``chat.entries``."""
 SUM: Final = "sum"
 ABOVE: Final = "+Inf"
-"""The bucket of a histogram for what is larger than every bound."""
+"""The bucket of a histogram for values above every bound."""
 
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One line of the table."""
+    """One metric of the table."""
 
     name: str
     kind: Kind
@@ -52,13 +53,13 @@ class Metric:
     unit: str = ""
     """Of the value, such as ``ns``; empty for a plain number."""
     labels: tuple[str, ...] = ()
-    """The values that its label can have: known beforehand, for each has a cell."""
+    """The possible values of its label: known in advance, since each has a cell."""
     buckets: tuple[int, ...] = ()
     """Upper bounds of a histogram, inclusive, ascending, in ``unit``."""
     label: str = ""
-    """What ``labels`` are values of, such as ``reason``."""
+    """The name of the label, such as ``reason``."""
     exposed: bool = True
-    """False for what the processes need of each other, and nobody else."""
+    """False for values that only the processes themselves need."""
 
     def __post_init__(self) -> None:
         assert (self.kind is Kind.HISTOGRAM) == bool(self.buckets)
@@ -69,13 +70,13 @@ class Metric:
 
     @property
     def exposed_name(self) -> str:
-        """As Prometheus knows it: in base units, and without the ``_total`` of a counter."""
+        """The name in Prometheus: in base units, and without the ``_total`` of a counter."""
         name = self.name.removesuffix("_ns") + "_seconds" if self.unit == "ns" else self.name
         return f"relay_{name}"
 
     @property
     def exposed_scale(self) -> float:
-        """What its values are multiplied by for that."""
+        """The factor by which values are multiplied for that."""
         return 1e-9 if self.unit == "ns" else 1.0
 
     def cells(self) -> Iterator[tuple[str, str]]:
@@ -87,7 +88,7 @@ class Metric:
 
 
 class Budget(StrEnum):
-    """What a worker refuses when it is used up (docs/operations.md, "Budgets")."""
+    """A budget of a worker (docs/operations.md, "Budgets")."""
 
     CONNECTIONS = "connections"
     CONNECTIONS_PER_SOURCE = "connections_per_source"
@@ -112,12 +113,12 @@ class Budget(StrEnum):
 
 
 class Closed(StrEnum):
-    """How a connection that had completed its handshake ended, besides our own close codes."""
+    """How a connection ended after its handshake, other than by our own close codes."""
 
     CLIENT = "client"
     """The client ended it with a close record."""
     LOST = "lost"
-    """Without a word of either side: a network, a killed client, a peer that broke off."""
+    """Without a close by either side: a network failure, a killed client, an aborting peer."""
 
 
 class Handshake(StrEnum):
@@ -125,43 +126,43 @@ class Handshake(StrEnum):
 
     COMPLETED = "completed"
     REFUSED = "refused"
-    """The peer broke the protocol, or a limit."""
+    """The peer broke the protocol, or reached a limit."""
     TIMED_OUT = "timed_out"
     MADE_ROOM = "made_room"
     """It was silent, and another connection needed its slot."""
     NO_KEY_AGENT = "no_key_agent"
     ABANDONED = "abandoned"
-    """The peer went away."""
+    """The peer disconnected."""
 
 
 class HandshakeKind(StrEnum):
-    """What a handshake that was completed took."""
+    """The kind of a completed handshake."""
 
     FULL = "full"
-    """No ticket was offered: the key agent was asked."""
+    """Without a ticket: the key agent was asked."""
     RESUMED = "resumed"
-    """By a ticket."""
+    """With a ticket."""
     FELL_BACK = "fell_back"
-    """A full one, for the ticket that was offered was unknown, expired or used."""
+    """A full one, because the ticket offered was unknown, expired or used."""
 
 
 class Resume(StrEnum):
-    """What a client that came back with a cursor got."""
+    """The result of a join with a cursor."""
 
     COMPLETE = "complete"
     GAP = "gap"
     UNAVAILABLE = "unavailable"
-    """The store could not be read: it comes again."""
+    """The store could not be read: the client retries."""
 
 
 class Searched(StrEnum):
-    """What a search has come to."""
+    """The outcome of a search."""
 
     FOUND = "found"
     NOTHING = "nothing"
-    """No message has the words, or none of those that were looked at in time."""
+    """No message has the words, or none of those examined in time."""
     REFUSED = "refused"
-    """Too many wait for the index. What budgets refuse is counted there."""
+    """Too many searches wait for the index. Refusals by budgets are counted separately."""
     FAILED = "failed"
     """The index cannot be read."""
 

@@ -19,6 +19,7 @@ from relay.server.boot_id import boot_id
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.account_logs import AccountLogs
+from relay.server.worker.stored import stored_entry
 from relay.store.directory import DataDirectory
 from relay.store.generation import Host
 from relay.store.log import Repeated, Stored
@@ -34,14 +35,14 @@ if TYPE_CHECKING:
     from relay.chat.entries import Submission
 
 _NO_SERVER: Final = bytes(32)
-"""Nobody registers here, which needs a connection; so no link is checked for the server's id."""
+"""Nobody can register here, since that needs a connection; so no link's server id is checked."""
 
 
 class OfflineAccounts:
     """The accounts in a data directory. A context manager: the directory is locked inside."""
 
     def __init__(self, path: Path) -> None:
-        """Prepare.
+        """Create without locking.
 
         Args:
             path: of the data directory; it must exist.
@@ -52,17 +53,21 @@ class OfflineAccounts:
         """Lock the directory.
 
         Raises:
-            StartError: it is not one, or a relay uses it.
+            StartError: it is not one, a relay uses it, or a partition was taken away.
         """
         self._directory = DataDirectory.existing(self._path)
         self._lock = self._directory.lock()
-        self._directory.begin_anew()
+        try:
+            self._directory.refuse_gone()
+        except StartError:
+            self._lock.close()
+            raise
         self._policy = Policy(registration.chosen(self._path), _NO_SERVER)
         self._readers: dict[int, SqliteReader] = {}
         first = b""
-        with contextlib.suppress(StartError):  # a file that is none any more invites nobody
+        with contextlib.suppress(StartError):  # an invalid file invites nobody
             first = registration.first_invitation(self._path / registration.FIRST_INVITATION)
-        self._logs = AccountLogs(self._reader_of, unpack_entry, first)
+        self._logs = AccountLogs(self._reader_of, stored_entry, first)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -72,14 +77,14 @@ class OfflineAccounts:
         self._lock.close()
 
     def names(self) -> list[str]:
-        """Return the names of all accounts that there are, or were."""
+        """Return the names of all accounts, including removed ones."""
         found: list[str] = []
         for index in range(PARTITIONS):
             found += self._reader(index).names(names.INBOX_PREFIX)
         return sorted(name[len(names.INBOX_PREFIX) :] for name in found)
 
     def invitations(self) -> list[Invitation]:
-        """Return those that can be used still.
+        """Return the invitations that can still be used.
 
         Raises:
             StoreError: a partition cannot be read.
@@ -92,7 +97,7 @@ class OfflineAccounts:
         return found
 
     def ask(self, log: str, request: Request) -> bytes:
-        """Do what a request asks for, as the operator; return what it answers.
+        """Carry out a request as the operator; return the answer.
 
         Args:
             log: of an account or an invitation.

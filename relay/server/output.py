@@ -1,19 +1,20 @@
 """Writes to an inherited descriptor without ever blocking on its reader.
 
-stderr and stdout are shared with whoever started the server, often with a terminal: O_NONBLOCK on
-them would change *their* descriptor, for it belongs to the open file and not to the number. So each
-kind of file has its own way:
+stderr and stdout are shared with the process that started the server, often with a terminal.
+O_NONBLOCK would also affect the descriptors of others, because it belongs to the open file
+description. So each kind of file is treated differently:
 
-- A pipe or terminal is opened once more through /proc, which makes an open file of our own.
-- Where that is refused (a pipe of another user), each write to a pipe has the flag RWF_NOWAIT;
-  where that is refused, too, poll(2) is asked before each write, which is at most PIPE_BUF for a
-  pipe and one byte for a terminal, because a terminal that has room for less waits for the rest.
+- A pipe or terminal is opened again through /proc, which creates an open file description of our
+  own.
+- Where that is refused (a pipe of another user), each write to a pipe has the flag RWF_NOWAIT.
+  Where that is refused, too, poll(2) is called before each write, which is at most PIPE_BUF for a
+  pipe and one byte for a terminal, because a terminal with less room would block.
 - Each write to a socket has the flag RWF_NOWAIT.
-- A regular file never makes anybody wait but for its disk, on which the messages are, too; opened
-  again it would have an offset of its own and overwrite what others wrote.
+- A regular file only blocks on its disk, which also holds the messages. Opened again, it would have
+  its own offset and overwrite what others wrote.
 
-A writer process or thread would need none of this, but a thread cannot exist in a process that
-forks, and a process more would have to be watched, restarted and drained itself.
+A writer process or thread would need none of this. But a thread cannot exist in a process that
+forks, and another process would have to be watched, restarted and drained itself.
 """
 
 from __future__ import annotations
@@ -25,28 +26,29 @@ import stat
 from typing import Final
 
 _RWF_NOWAIT: Final = 8
-"""From linux/fs.h; ``os`` has the name only on some builds."""
+"""From linux/fs.h; ``os`` has the name only in some builds."""
 _UNSUPPORTED: Final = (
     errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.ESPIPE,
-    errno.EPERM,  # what a container's filter says of a system call that it does not know
+    errno.EPERM,  # what a container's filter returns for an unknown system call
 )  # fmt: skip
 
 
 class Output:
-    """A descriptor that is written to in whole lines, or not at all."""
+    """A descriptor to which lines are written completely or not at all."""
 
     def __init__(self, fd: int, *, reopen: bool = True) -> None:
-        """Find out how ``fd`` is written to without waiting.
+        """Determine how ``fd`` can be written without blocking.
 
         Args:
-            fd: stays the caller's, and open.
-            reopen: False leaves out the first way.
+            fd: stays open, and belongs to the caller.
+            reopen: False: do not open it again.
         """
         self._fd = fd
         self._own = False
-        """True when the descriptor was opened here."""
+        """True if the descriptor was opened here."""
         self._rest = b""
-        """Of a line of which the kernel took a part: nothing goes before it."""
+        """The rest of a line that the kernel accepted in part: it is written before anything else.
+        """
         self._nowait = False
         self._polled_bytes = 0
         """How much may be written after poll(2); 0: it is not used."""
@@ -61,9 +63,10 @@ class Output:
                 self._nowait = True
 
     def write(self, line: bytes) -> bool:
-        """Write a line. False: it could not be written now, no part of it, and is lost.
+        """Write a line. False: it could not be written now, not even in part, and is lost.
 
-        Up to PIPE_BUF bytes (4096) go to a pipe as one, whatever other processes write to it.
+        Up to PIPE_BUF bytes (4096) are written to a pipe atomically, whatever other processes write
+        to it.
         """
         if not self._flush():
             return False
@@ -74,7 +77,7 @@ class Output:
         return False
 
     def reset_in_child(self) -> None:
-        """After a fork: the rest of a line is the parent's to write."""
+        """After a fork: the parent writes the rest of a line."""
         self._rest = b""
 
     def close(self) -> None:
@@ -110,7 +113,7 @@ class Output:
 
 
 def _reopen(fd: int) -> int:
-    """Return a descriptor of an open file of our own for a pipe or terminal; -1: refused."""
+    """Return a descriptor of our own open file description for a pipe or terminal; -1: refused."""
     flags = os.O_WRONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
     try:
         return os.open(f"/proc/self/fd/{fd}", flags)

@@ -1,7 +1,7 @@
-"""The passphrase of the server's key: from a file, or from a descriptor that was handed over.
+"""The passphrase of the server's key: from a file, or from an inherited descriptor.
 
-A descriptor may be a pipe, which can be read once, and the key agent may have to start again. So
-what is in it is kept in a file without a name, in memory, that the agent alone inherits.
+A descriptor may be a pipe, which can be read only once, and the key agent may be restarted. So its
+content is kept in an unnamed file in memory that only the agent inherits.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _DESCRIPTOR: Final = "fd:"
 
 
 class PassphraseSource:
-    """Where the passphrase comes from. Made before the first fork, closed in all but the agent."""
+    """The source of the passphrase. Created before the first fork, closed in all but the agent."""
 
     def __init__(self, setting: str, kept_fd: int = -1) -> None:
         """Take the setting: empty, the path of a file, or ``fd:NUMBER``.
 
-        ``kept_fd`` is what ``fd`` of another server with this setting was, if it was handed over.
+        ``kept_fd``: the copy that another server with this setting has handed over.
 
         Raises:
             UsageError: no such descriptor.
@@ -40,14 +40,14 @@ class PassphraseSource:
 
     @property
     def kept_fd(self) -> int:
-        """Where it is kept; -1: it is not of a descriptor."""
+        """The descriptor of the copy; -1: the setting is not a descriptor."""
         return self._fd
 
     def read(self) -> bytes:
-        """Return the passphrase, without its line end; empty: there is none.
+        """Return the passphrase without its line end; empty: there is none.
 
         Raises:
-            StartError: the file may not be used, or is empty.
+            StartError: the file must not be used, or is empty.
         """
         if self._fd >= 0:
             return _first_line(os.pread(self._fd, BYTES_MAX + 1, 0), f"{SETTING}: the descriptor")
@@ -59,14 +59,14 @@ class PassphraseSource:
         return _first_line(data, f"passphrase file {self.path}")
 
     def close(self) -> None:
-        """Let go of it, in a process that has nothing to do with the key."""
+        """Close it, in a process that does not need the key."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
 
 
 def _kept(number: str) -> int:
-    """Copy what a descriptor has into memory, and close it; return the copy's descriptor."""
+    """Copy the content of a descriptor into memory, and close it; return the copy's descriptor."""
     try:
         given = int(number)
         if given < 3:

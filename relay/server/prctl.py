@@ -14,11 +14,11 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 
 
 def die_with_parent(parent: int) -> None:
-    """Be killed by the kernel when the parent dies, also when hung or stopped.
+    """Have the kernel kill this process when its parent dies, even if it hangs or is stopped.
 
     Invariant "Nobody outlives the supervisor".
 
-    Takes the parent's process id, for it may have died before the call.
+    Takes the parent's process id, because it may have died before the call.
     """
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
@@ -31,17 +31,17 @@ def live_without_parent() -> None:
 
 
 def adopt_orphans() -> None:
-    """Be the parent of processes below this one whose own parent ends."""
+    """Become the parent of descendants whose own parent ends."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def forbid_inspection() -> None:
-    """No core file, and no other process of this user reads the memory (ptrace, /proc/PID/mem)."""
+    """Forbid core files and reading this process's memory (ptrace, /proc/PID/mem) by this user."""
     _prctl(_PR_SET_DUMPABLE, 0)
 
 
 def no_new_privileges() -> None:
-    """Whatever this process runs has no more rights than it: no set-user-id program helps it."""
+    """Prevent programs run by this process from gaining privileges, as by set-user-id."""
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 

@@ -1,9 +1,9 @@
 """The users that a relay's processes run as if it is started as root; the supervisor stays root.
 
-What it has to do in the data and runtime directories it does as the user that they belong to
-(``lowered``), since a compromised worker can put links there. Its children give root up for good:
-the key agent for a user of its own, once it has read the key (``become_agent``), the others for the
-relay's (``become_server``).
+The supervisor acts as the owner of the data and runtime directories when it works in them
+(``lowered``), since a compromised worker can put links there. Its children give up root
+permanently: the key agent for a user of its own, once it has read the key (``become_agent``), the
+others for the relay's (``become_server``).
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from relay.server.key_files import KEY_FILES
 from relay.settings import SAME_USER
 
 _CAPABILITIES: Final = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}
-"""What of root's power is needed: to become other users, and to end their processes."""
+"""The capabilities needed: for changing to other users, and ending their processes."""
 _STATUS: Final = Path("/proc/self/status")
 UID_MAX: Final = 2**32 - 2
-"""The number after it stands for nobody."""
+"""The next number stands for no user."""
 
 
 class User(NamedTuple):
@@ -38,43 +38,43 @@ class User(NamedTuple):
 
 
 class Separation:
-    """Which process runs as whom."""
+    """The users that the processes run as."""
 
     def __init__(self, server: User | None = None, agent: User | None = None) -> None:
         """Take the users.
 
         Args:
-            server: of the relay; None: all processes run as whoever has started it.
-            agent: of the key agent; None: as the others.
+            server: of the relay; None: all processes run as the user who started it.
+            agent: of the key agent; None: the same as the others.
         """
         self.server = server
         self.agent = agent or server
 
     @property
     def server_uid(self) -> int:
-        """Of the processes but for supervisor and key agent."""
+        """Of all processes except supervisor and key agent."""
         return os.geteuid() if self.server is None else self.server.uid
 
     @contextlib.contextmanager
     def lowered(self) -> Iterator[None]:
-        """Have the rights of the relay's user inside, and no more."""
+        """Within the context, have only the rights of the relay's user."""
         with _effective(self.server):
             yield
 
     def become_server(self) -> None:
-        """Be the relay's user from now on, for good."""
+        """Become the relay's user permanently."""
         _become(self.server)
 
     def become_agent(self) -> None:
-        """Be the key agent's user from now on, for good."""
+        """Become the key agent's user permanently."""
         _become(self.agent)
 
     def prepare(self, data: Path) -> None:
-        """Make the data directory, for the relay's user; refuse one that is another's.
+        """Create the data directory for the relay's user; refuse one of another user.
 
         Raises:
-            StartError: it cannot be made, or something in it is of another owner; the message has
-                the commands that mend it.
+            StartError: it cannot be created, or something in it has another owner; the message has
+                the commands to correct that.
         """
         user = self.server
         if user is None:
@@ -106,7 +106,7 @@ class Separation:
         )
 
     def _check_program(self) -> None:
-        """Processes import modules after they have changed users: those must be able to."""
+        """Check that the relay's user can read the program: modules are imported later."""
         for user in (self.server, self.agent):
             for path in (os.__file__, __file__, sys.executable):
                 with _effective(user):
@@ -119,11 +119,11 @@ class Separation:
 
 
 def resolve(server: str, agent: str) -> Separation:
-    """Return who runs as whom, by the settings ``server.user`` and ``server.agent_user``.
+    """Return the users according to the settings ``server.user`` and ``server.agent_user``.
 
     Raises:
         UsageError: no such user, one of them is root, both are the same, or the first is missing.
-        StartError: this process is not root, and may not change users.
+        StartError: this process is not root, and cannot change users.
     """
     if server == SAME_USER:
         if agent != SAME_USER:
@@ -135,7 +135,7 @@ def resolve(server: str, agent: str) -> Separation:
         raise UsageError("server.user and server.agent_user must be two different users")
     if os.geteuid() != 0:
         if main.uid == os.geteuid() and other is None:
-            return Separation()  # it is so already
+            return Separation()  # this is the case already
         raise StartError(
             "server.user and server.agent_user need a start as root: this process runs as uid "
             f"{os.geteuid()}"
@@ -144,12 +144,12 @@ def resolve(server: str, agent: str) -> Separation:
 
 
 def _check_capabilities() -> None:
-    """Raise StartError if this root may not do what a root needs, as in some containers."""
+    """Raise StartError if this root lacks capabilities, as in some containers."""
     try:
         status = _STATUS.read_text(encoding="ascii", errors="replace")
         has = int(status.partition("\nCapEff:")[2].split(maxsplit=1)[0], 16)
     except (OSError, ValueError, IndexError):
-        return  # it will be seen
+        return  # a failure will be reported later
     if missing := [name for name, bit in _CAPABILITIES.items() if not has >> bit & 1]:
         raise StartError(
             f"server.user: this root has no {', '.join(missing)}: grant it (in a container: "
@@ -159,7 +159,7 @@ def _check_capabilities() -> None:
 
 @contextlib.contextmanager
 def as_owner_of(path: Path) -> Iterator[None]:
-    """As root, have the rights of a directory's owner inside; as anybody else, one's own."""
+    """As root, have the rights of a directory's owner within the context; otherwise do nothing."""
     owner = None
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):
@@ -205,7 +205,7 @@ def _effective(user: User | None) -> Iterator[None]:
 
 
 def _become(user: User | None) -> None:
-    """Give up what root has. The kernel forgets that the process dies with its parent: tell it."""
+    """Give up root. The kernel then forgets to end this process with its parent: tell it again."""
     if user is None:
         return
     parent = os.getppid()

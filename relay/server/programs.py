@@ -1,6 +1,6 @@
-"""The processes that a server consists of: the table of roles, and what each is started with.
+"""The processes of a server: the table of roles, and what each is started with.
 
-Their programs are imported in the children: the supervisor must not load what they need.
+Their programs are imported in the children: the supervisor must not load their dependencies.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ AGENT_BOOT_TIMEOUT_S: Final = 120.0
 CONTROL_BOOT_TIMEOUT_S: Final = 30.0
 WORKER_BOOT_TIMEOUT_S: Final = 30.0
 WORKER_FAILED: Final = 3
-"""Exit code when a worker cannot boot (gunicorn's)."""
+"""Exit code of a worker that cannot boot (gunicorn's)."""
 log = logging.getLogger("relay.supervisor")
 
 
@@ -56,7 +56,7 @@ class Given:
 
     live: LiveSettings
     sockets: Sockets
-    """On which it listens. One that is replaced is another one for the processes that come next."""
+    """The sockets to listen on. Processes started after a replacement get the new socket."""
     data: Path
     runtime: Path
     boot_id: str
@@ -67,12 +67,12 @@ class Given:
     separation: Separation
     new_identity: bool
     first_generation: int
-    """Of this server's processes: in its name, the key agent's socket is not that of the server
-    before, which has it still."""
+    """Of this server's processes. It is part of the name of the key agent's socket, which therefore
+    differs from that of the previous server, still in use."""
 
 
 def roles(given: Given) -> tuple[Role, ...]:
-    """Return the table of processes that a server consists of."""
+    """Return the table of a server's processes."""
     tickets = given.tickets
     agent = given.separation.agent
     sockets = given.sockets
@@ -147,7 +147,7 @@ def roles(given: Given) -> tuple[Role, ...]:
         )
 
     return (
-        # The first in the table is the last to stop: it tells of the others until they are gone.
+        # The first in the table stops last: it reports on the others until they are gone.
         Role(
             name=CONTROL,
             title="control",
@@ -157,7 +157,7 @@ def roles(given: Given) -> tuple[Role, ...]:
             listeners=lambda: () if sockets.control is None else (sockets.control,),
             renewed=sockets.renew_control,
             asks=True,
-            waits=Step.GONE,  # the one before has the socket of ``relay ctl`` until then
+            waits=Step.GONE,  # until then the previous one has the socket of ``relay ctl``
         ),
         Role(
             name=AGENT,
@@ -167,7 +167,7 @@ def roles(given: Given) -> tuple[Role, ...]:
             boot_failure_code=1,
             metrics=AGENT_METRICS,
             outdated=_Changed(given.data / NEXT_KEY_FILE),
-            # One of another user than the directory's cannot make its socket again.
+            # An agent with another user than the directory's cannot recreate its socket.
             renewed=None
             if agent is None
             else lambda: is_gone(agent_path) and agent_path.parent.is_dir(),
@@ -193,7 +193,7 @@ def roles(given: Given) -> tuple[Role, ...]:
 
 
 def _confine(given: Given, files: list[Path]) -> None:
-    """In a child: give up what it does not need, for good."""
+    """In a child: give up what it does not need, permanently."""
     given.separation.become_server()
     no_new_privileges()
     if not given.live.current.server.sandbox:
@@ -210,7 +210,7 @@ def _confine(given: Given, files: list[Path]) -> None:
 
 
 def _needed(given: Given, forbidden: list[Path]) -> list[Path]:
-    """Return the files that a worker opens and that may lie beside the key, or on the way to it."""
+    """Return files that a worker opens and that may be beside the key, or on the path to it."""
     directory = DataDirectory(given.data)
     partitions = [directory.partition_path(index) for index in range(PARTITIONS)]
     return [
@@ -228,7 +228,7 @@ def _needed(given: Given, forbidden: list[Path]) -> list[Path]:
 
 
 def _worker_main(context: WorkerContext) -> int:
-    """Import the worker in the child: the supervisor must not load what it needs."""
+    """Import the worker in the child: the supervisor must not load its dependencies."""
     from relay.server.worker.process.main import worker_main
 
     return worker_main(context)
@@ -247,7 +247,7 @@ def _control_main(context: ControlContext) -> int:
 
 
 class _Changed:
-    """Tells whether a file is another one than when it was asked before."""
+    """Detects whether a file has changed since the last check."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,8 +1,8 @@
 """Examines partitions that were not closed cleanly, in a child, before any worker exists.
 
-The supervisor must not load SQLite, and a worker's loop must not stand still while a large file is
-read. A start after a clean stop forks nothing here. A damaged partition is refused by itself: its
-workers find that noted, and serve the others.
+The supervisor must not load SQLite, and a worker's loop must not block while a large file is read.
+A start after a clean stop forks nothing here. Only the damaged partition itself is refused: its
+workers find the note about it, and serve the others.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def recover(
     durability: Durability,
     close_in_child: Callable[[], None],
 ) -> None:
-    """Check what may not be what its last writer left. Returns at once if all is clean.
+    """Check what may differ from what its last writer left. Returns at once if all is clean.
 
     Raises:
         StartError: another process uses a partition, one has a format of a newer Relay, or all that
@@ -71,14 +71,14 @@ def recover(
 
 
 def _refuse_shared(directory: DataDirectory) -> None:
-    """Raise StartError if what a partition is a link to is another relay's, as after ``cp -a``."""
+    """Raise StartError if the target of a partition's link belongs to another relay (``cp -a``)."""
     for index in directory.linked_partitions():
         try:
             lock_when_free(directory.lock_path(index), directory.partition_path(index)).close()
         except NotTheWriter as error:
             raise StartError(str(error)) from None
         except StoreError:
-            continue  # the worker that opens it tells
+            continue  # reported by the worker that opens it
 
 
 def _main(directory: DataDirectory, boot_id: str, durability: Durability, report_fd: int) -> int:

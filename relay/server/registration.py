@@ -1,8 +1,8 @@
 """Who may register, as chosen at the first start and recorded in the data directory.
 
-Written down, so that a later start without the flag, or from behind a proxy, does not open what was
-closed. At the same moment the first invitation is made: whoever can read the data directory, and
-redeems it, becomes the first operator. It lies in a file of its own; a log is no place for it.
+It is recorded so that a later start without the flag, or from behind a proxy, does not open what
+was closed. The first invitation is created at the same time: whoever can read the data directory
+and redeems it becomes the first operator. It is kept in a separate file, not in the log.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ log = logging.getLogger("relay.supervisor")
 
 @dataclass(frozen=True, slots=True)
 class RegistrationRecord:
-    """What is written down, and where the first invitation lies while nobody has used it."""
+    """The recorded choice, and the location of the first invitation while it is unused."""
 
     mode: Registration
     invitation_path: Path
 
     @property
     def waits_for_operator(self) -> bool:
-        """True while the first invitation has not been used."""
+        """True while the first invitation is unused."""
         return self.invitation_path.exists()
 
 
@@ -51,7 +51,7 @@ def first_invitation(path: Path) -> bytes:
     Not for the supervisor: it needs OpenSSL.
 
     Raises:
-        StartError: the file is none.
+        StartError: the file is invalid.
     """
     data = read_key_file(path)
     if data is None:
@@ -66,7 +66,7 @@ def first_invitation(path: Path) -> bytes:
 
 
 def ended(path: Path, name: str) -> None:
-    """An invitation, with this log, was used up or taken back: the first one loses its file."""
+    """Delete the file of the first invitation if the ended invitation has this log."""
     first = first_invitation(path)
     if first and name == invitation.log_of(first):
         with contextlib.suppress(OSError):
@@ -74,7 +74,7 @@ def ended(path: Path, name: str) -> None:
 
 
 def chosen(data: Path) -> Registration:
-    """Return what is written down in a data directory; "invite" if nothing is.
+    """Return the choice recorded in a data directory; "invite" if there is none.
 
     Raises:
         StartError: it cannot be read.
@@ -94,12 +94,12 @@ def _mode(path: Path, content: bytes) -> Registration:
 
 
 def prepare(data: Path, settings: Accounts, *, change: bool = True) -> RegistrationRecord:
-    """Read what is written down, or write it at the first start.
+    """Read the recorded choice, or record it at the first start.
 
     Args:
         data: the data directory.
-        settings: they may differ from what is written down.
-        change: write that down. False: it does not hold yet.
+        settings: may differ from what is recorded.
+        change: record the difference. False: it does not apply yet.
 
     Raises:
         StartError: it cannot be read or written.

@@ -1,4 +1,4 @@
-"""Checking and repairing the partitions of a stopped relay."""
+"""Checks and repairs the partitions of a stopped relay."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ from relay.store.salvage import SalvagedLog, salvage
 from relay.wire.packing import unpack_entry
 
 ASIDE: Final = "damaged"
-"""The directory in the data directory that keeps what was replaced."""
+"""The directory in the data directory for replaced files."""
 RESCUED: Final = "rescued.jsonl"
 
 
 class Found(NamedTuple):
-    """What was found of a partition."""
+    """The result for a partition."""
 
     partition: int
     examined: Examined | None
@@ -49,15 +49,15 @@ class Repaired(NamedTuple):
     refused: str
     logs: list[SalvagedLog]
     kept_in: Path
-    """Where the damaged files are now, and what could be read of them and was not kept."""
+    """Location of the damaged files, and of what was readable in them and not kept."""
 
 
 @contextlib.contextmanager
 def stopped(data: Path) -> Iterator[DataDirectory]:
-    """Lock a data directory whose relay does not run.
+    """Lock the data directory of a stopped relay.
 
     Raises:
-        StartError: it is none, or a relay uses it.
+        StartError: it is not one, or a relay uses it.
     """
     directory = DataDirectory.existing(data)
     with directory.lock():
@@ -65,7 +65,7 @@ def stopped(data: Path) -> Iterator[DataDirectory]:
 
 
 def check(directory: DataDirectory) -> Iterator[Found]:
-    """Read every partition whole, and change none. The directory is locked by the caller."""
+    """Check every partition completely, without changes. The caller locks the directory."""
     host = Host(boot_id(), secrets.token_bytes)
     for index in range(PARTITIONS):
         path = directory.partition_path(index)
@@ -83,15 +83,15 @@ def check(directory: DataDirectory) -> Iterator[Found]:
 
 
 def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes], str]) -> Repaired:
-    """Replace a partition that a start refuses by what can be read of it.
+    """Replace a refused partition by what is readable in it.
 
     Args:
         directory: locked by the caller.
-        found: what ``check`` found, with a reason.
+        found: the result of ``check``, with a reason.
         write_line: a packed entry as a line, for what is not kept.
 
     Raises:
-        StartError: it cannot be replaced; everything is where it was.
+        StartError: it cannot be replaced; everything is unchanged.
     """
     assert found.refused is not None
     index = found.partition
@@ -103,8 +103,8 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
         aside.mkdir(mode=0o700, parents=True)
         with PartitionLock(directory.lock_path(index), path) as lock:
             logs = _best(real, new, index, aside / RESCUED, write_line)
-            # In this order, a file that is missing is refused by a start, for the lock file knows
-            # it; and the new one is another one than the lock file knows: new epochs.
+            # In this order: a start refuses a missing file, because the lock file knows it; and the
+            # new file differs from the one the lock file knows, so it begins new epochs.
             for one in (wal_path(real), index_path(real), real):
                 if one.exists():
                     shutil.move(one, aside / one.name)
@@ -119,13 +119,13 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
 
 
 def readmit(directory: DataDirectory, found: Found) -> bool:
-    """Have a partition opened again that was refused before and is found whole.
+    """Allow a partition to be opened again that was refused before and is found intact.
 
     Returns:
         False: it was not refused.
 
     Raises:
-        StartError: that cannot be noted.
+        StartError: that cannot be recorded.
     """
     path = directory.lock_path(found.partition)
     if found.refused is not None or read_refusal(path) is None:
@@ -139,22 +139,22 @@ def readmit(directory: DataDirectory, found: Found) -> bool:
 
 
 def is_account(name: str) -> bool:
-    """Tell whether a log is an account's or an invitation's, and no room."""
+    """Return True if a log belongs to an account or an invitation, not to a room."""
     return not is_handle(name)
 
 
 def _best(
     real: Path, new: Path, index: int, rescued: Path, write_line: Callable[[bytes], str]
 ) -> list[SalvagedLog]:
-    """Salvage the file through its write-ahead log and without it; keep what has more.
+    """Salvage the file through its write-ahead log and without it; keep the larger result.
 
     Raises:
-        StoreError: none of it would pass the check of a start, or it cannot be written.
+        StoreError: neither would pass the check of a start, or it cannot be written.
     """
     best: list[SalvagedLog] | None = None
     for with_wal, links in ((True, True), (True, False), (False, True), (False, False)):
         attempt, lines = new.with_suffix(".attempt"), rescued.with_suffix(".attempt")
-        for left in attempt.parent.glob(f"{attempt.name}*"):  # by one that was killed
+        for left in attempt.parent.glob(f"{attempt.name}*"):  # left by a process that was killed
             left.unlink()
         try:
             with lines.open("w", encoding="utf-8") as file:
@@ -183,7 +183,7 @@ def _best(
 
 
 def _is_whole(path: Path, index: int) -> bool:
-    """Tell whether a start would take what was made. Raises StoreError."""
+    """Return True if a start would accept the new file. Raises StoreError."""
     try:
         checked_logs(path, unpack=unpack_entry, partition=index)
     except StoreCorrupt:

@@ -1,13 +1,13 @@
-"""Shared memory of the supervisor and its children: a row per process, and who owns what.
+"""Shared memory of the supervisor and its children: a row per process, and the partition table.
 
-One mapping, made before the first fork, of aligned 64-bit cells. A cell is read and
-written in one machine access, so a reader never sees half a number; nothing spans two cells that
-must agree (an owner is one cell). Each cell has one writer: a process writes its own row, the
-supervisor the row of a process that is not running, ``ready`` and the partition table.
+One mapping, created before the first fork, of aligned 64-bit cells. A cell is read and written in
+one machine access, so a reader never sees half a number, and no value spans two cells (an owner is
+one cell). Each cell has one writer: a process writes its own row; the supervisor writes the row of
+a process that is not running, ``ready``, and the partition table.
 
-What a row holds follows from a table of ``relay.server.metrics``.
+The content of a row is defined by a table of ``relay.server.metrics``.
 
-A board in a file, such as a memfd, can be mapped by another supervisor as well, if ``format_of`` is
+A board in a file, such as a memfd, can also be mapped by another supervisor, if ``format_of`` is
 the same there.
 """
 
@@ -23,10 +23,10 @@ from relay.server.metrics import SUM, WORKER, Kind, Metric
 
 PARTITIONS_MAX: Final = 256
 FORMAT: Final = 1
-"""Of the header and of what cells mean. Where the cells are, ``format_of`` tells by itself."""
+"""Of the header and the meaning of cells. Their positions are covered by ``format_of``."""
 _CELL_BYTES: Final = 8
 _LINE_CELLS: Final = 64 // _CELL_BYTES
-"""A row begins and ends with a cache line: no two processes write to one."""
+"""A row begins and ends with a cache line, so no two processes write to the same one."""
 _HEADER_CELLS: Final = 2 * _LINE_CELLS
 _WORKERS, _TABLE_VERSION = 0, _LINE_CELLS
 _GENERATION_BITS: Final = 48
@@ -34,14 +34,14 @@ assert PARTITIONS_MAX % _LINE_CELLS == 0
 
 
 class Owner(NamedTuple):
-    """The home of a partition. Generation 0: nobody yet."""
+    """The home of a partition. Generation 0: none yet."""
 
     worker: int
     generation: int
 
 
 class Layout:
-    """Where in a row each cell of each metric is."""
+    """The position in a row of each cell of each metric."""
 
     def __init__(self, metrics: Sequence[Metric]) -> None:
         self.metrics: Final = {metric.name: metric for metric in metrics}
@@ -57,7 +57,7 @@ class Layout:
         self.single: Final = {
             name: number for (name, *cell), number in self.offsets.items() if cell == ["", ""]
         }
-        """Of metrics that have one cell: these are read and written all the time."""
+        """For metrics with one cell, which are accessed most often."""
 
 
 class Row:
@@ -72,7 +72,7 @@ class Row:
         self._single = layout.single
 
     def get(self, name: str, label: str = "", bucket: str = "") -> int:
-        """Read a cell. Raises KeyError when the table has no such metric, label or bucket."""
+        """Read a cell. Raises KeyError if the table has no such metric, label or bucket."""
         value: int = self._cells[self._start + self._offset(name, label, bucket)]
         return value
 
@@ -81,11 +81,11 @@ class Row:
         self._cells[self._start + self._offset(name, label)] = value
 
     def cell(self, name: str, label: str = "") -> int:
-        """Return where a metric is, for ``put``."""
+        """Return the position of a metric, for ``put``."""
         return self._start + self._offset(name, label)
 
     def put(self, cell: int, value: int) -> None:
-        """Write a ``cell``: as ``set``, for what is written again and again."""
+        """Write a ``cell``: like ``set``, for frequent writes."""
         self._cells[cell] = value
 
     def add(self, name: str, count: int = 1, label: str = "") -> None:
@@ -93,10 +93,10 @@ class Row:
         self._cells[self._start + self._offset(name, label)] += count
 
     def observer(self, name: str, label: str = "") -> Callable[[int], None]:
-        """Return what counts a value in its bucket of a histogram. Only its one writer may."""
+        """Return a function that counts a value in a histogram. Only its one writer may call it."""
         bounds = self._layout.metrics[name].buckets
         cells = self._cells
-        # A histogram's cells follow one another: the buckets, what is above them, the sum.
+        # A histogram's cells are consecutive: the buckets, the values above them, the sum.
         first = self._start + self._offset(name, label, str(bounds[0]))
         total = self._start + self._offset(name, label, SUM)
 
@@ -107,7 +107,7 @@ class Row:
         return observe
 
     def clear_gauges(self) -> None:
-        """Forget what a dead process held. Called by the supervisor; counters stay."""
+        """Reset the gauges of a dead process. Called by the supervisor; counters stay."""
         for offset in self._layout.gauges:
             self._cells[self._start + offset] = 0
 
@@ -118,7 +118,7 @@ class Row:
 
 
 class Scoreboard:
-    """The shared memory as a whole. Make it before the first fork."""
+    """The whole shared memory. Create it before the first fork."""
 
     def __init__(
         self,
@@ -129,13 +129,13 @@ class Scoreboard:
         """Map it.
 
         Args:
-            workers_max: how many rows it has.
-            metrics: what each row holds.
-            fd: of a file of ``bytes_of`` that has it, or zeros. It may be closed afterwards. -1: an
-                anonymous one.
+            workers_max: number of rows.
+            metrics: the content of each row.
+            fd: a file of ``bytes_of`` that contains it, or zeros. It may be closed afterwards. -1:
+                an anonymous mapping.
 
         Raises:
-            ValueError: the file is smaller than that.
+            ValueError: the file is too small.
         """
         self.workers_max = workers_max
         self._layout = Layout(metrics)
@@ -147,20 +147,20 @@ class Scoreboard:
 
     @staticmethod
     def bytes_of(workers_max: int, metrics: Sequence[Metric]) -> int:
-        """Return how many bytes a board takes."""
+        """Return the size of a board."""
         rows = workers_max * Layout(metrics).row_cells
         return (_HEADER_CELLS + PARTITIONS_MAX + rows) * _CELL_BYTES
 
     @staticmethod
     def format_of(workers_max: int, metrics: Sequence[Metric]) -> str:
-        """Return what two boards have in common if one can be read as the other."""
+        """Return a string that is equal for two boards if one can be read as the other."""
         cells = sorted(Layout(metrics).offsets.items(), key=lambda item: item[1])
         table = [FORMAT, PARTITIONS_MAX, workers_max, [(*cell, at) for cell, at in cells]]
         return blake2s(repr(table).encode(), digest_size=8).hexdigest()
 
     @property
     def workers(self) -> int:
-        """How many rows are in use, those of dead workers awaiting a restart included."""
+        """Number of rows in use, including those of dead workers awaiting a restart."""
         value: int = self._cells[_WORKERS]
         return value
 
@@ -172,13 +172,13 @@ class Scoreboard:
 
     @property
     def table_version(self) -> int:
-        """Grows with every ``assign``: a cheap way to see that the table changed."""
+        """Increases with every ``assign``: a cheap way to detect changes of the table."""
         value: int = self._cells[_TABLE_VERSION]
         return value
 
     @property
     def metrics(self) -> Sequence[Metric]:
-        """What its rows hold."""
+        """The content of its rows."""
         return tuple(self._layout.metrics.values())
 
     def row(self, index: int) -> Row:
@@ -192,7 +192,7 @@ class Scoreboard:
         """Return the home of a partition."""
         packed: int = self._cells[self._partition(partition)]
         worker, generation = packed >> _GENERATION_BITS, packed & (1 << _GENERATION_BITS) - 1
-        return tuple.__new__(Owner, (worker, generation))  # looked at before each commit
+        return tuple.__new__(Owner, (worker, generation))  # called before each commit
 
     def assign(self, partition: int, worker: int, generation: int) -> None:
         """Make a worker's generation the home of a partition. Only the supervisor may."""

@@ -1,4 +1,4 @@
-"""The key files of a data directory, for operators: show them, make the next key, switch to it."""
+"""The key files of a data directory, for operators: show them, create a next key, switch to it."""
 
 from __future__ import annotations
 
@@ -27,35 +27,35 @@ from relay.wire.identity import fingerprint, generate_private_key
 
 
 class KeyState(NamedTuple):
-    """What there is."""
+    """The existing keys."""
 
     fingerprint: str
     server_id: str
     next_fingerprint: str | None
     """None: no next key."""
     next_since: float
-    """When it was made, in seconds since 1970."""
+    """When it was created, in seconds since 1970."""
     earlier: list[str]
-    """Fingerprints of keys that were in use before, the first of all included."""
+    """Fingerprints of keys used before, including the first of all."""
 
 
 class ServerKeys:
-    """Keys in one data directory. Its owner, or root, uses this; new files get the key's owner."""
+    """Keys in one data directory. For its owner or root; new files get the key's owner."""
 
     def __init__(self, data: Path, passphrase: str, bits: int) -> None:
-        """Prepare.
+        """Create.
 
         Args:
             data: the data directory.
             passphrase: the setting ``server.key_passphrase``.
-            bits: of a key that is made.
+            bits: size of a new key.
         """
         self._data = data
         self._passphrase = passphrase
         self._bits = bits
 
     def look(self) -> KeyState:
-        """Return what there is.
+        """Return the existing keys.
 
         Raises:
             StartError: there is no key, or it cannot be used.
@@ -76,7 +76,7 @@ class ServerKeys:
         )
 
     def make_next(self, *, replace: bool) -> str:
-        """Make the next key; return its fingerprint.
+        """Create the next key; return its fingerprint.
 
         Raises:
             StartError: there is one, or it cannot be written.
@@ -93,10 +93,10 @@ class ServerKeys:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep the relay from starting meanwhile.
+        """Prevent the relay from starting meanwhile.
 
         Raises:
-            StartError: it runs.
+            StartError: it is running.
         """
         with as_owner_of(self._data):
             lock = DataDirectory.existing(self._data).lock()
@@ -106,7 +106,7 @@ class ServerKeys:
             lock.close()
 
     def rotate(self) -> None:
-        """Put the next key in the place of the present one. Call it with the directory locked.
+        """Replace the current key by the next key. Call it with the directory locked.
 
         Raises:
             StartError: there is no next key, or a file cannot be written.

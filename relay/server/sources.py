@@ -1,4 +1,4 @@
-"""The source of a connection, as every budget and queue by source defines it."""
+"""The source of a connection, as used by every budget and queue by source."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import socket
 from typing import Final
 
 UNIX: Final = "unix"
-"""Stands for the address of whoever connects to a Unix-domain socket."""
+"""Stands for the address of peers on a Unix-domain socket."""
 LOOPBACK_V4_NET: Final = 127
 """The first byte of 127.0.0.0/8."""
 
 
 def source_of(address: str) -> str:
-    """Return what counts as one source: an IPv4 address, or the /64 of an IPv6 address.
+    """Return the source of an address: an IPv4 address, or the /64 of an IPv6 address.
 
-    Whoever has one IPv6 address has 2**64 of them. Anything else stands for itself.
+    A user with one IPv6 address has 2**64 of them. Anything else stands for itself.
     """
     if _v4(address) is not None:
         return address
@@ -29,7 +29,7 @@ def source_of(address: str) -> str:
 
 
 class Proxies:
-    """Whose word counts about who has connected to them (setting ``server.proxies``)."""
+    """Peers trusted to name their clients (setting ``server.proxies``)."""
 
     def __init__(self, networks: tuple[str, ...]) -> None:
         self._unix = UNIX in networks
@@ -38,7 +38,7 @@ class Proxies:
         ]
 
     def has(self, address: str) -> bool:
-        """Tell whether a peer is one; ``UNIX`` is the address of all Unix-domain sockets."""
+        """Return True if a peer is one; ``UNIX`` is the address of all Unix-domain sockets."""
         if address == UNIX:
             return self._unix
         if not self._networks:
@@ -49,7 +49,7 @@ class Proxies:
 
 
 def is_loopback(address: str) -> bool:
-    """Tell whether an address is of this machine's loopback: 127.0.0.0/8, ::1, or mapped so."""
+    """Return True for loopback addresses: 127.0.0.0/8, ::1, or mapped ones."""
     v4 = _v4(address)
     if v4 is not None:
         return v4[0] == LOOPBACK_V4_NET
@@ -63,9 +63,9 @@ def is_loopback(address: str) -> bool:
 
 
 def _v4(address: str) -> bytes | None:
-    """Return the bytes of an IPv4 address. Nearly all are, and each has this one spelling.
+    """Return the bytes of an IPv4 address in its only spelling: the common case.
 
-    ``ipaddress`` takes thirty calls of Python for it, each time that somebody connects.
+    ``ipaddress`` makes thirty Python calls for this, for each connection.
     """
     try:
         return socket.inet_pton(socket.AF_INET, address)

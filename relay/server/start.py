@@ -1,4 +1,4 @@
-"""Starting the server: everything that is done before the first fork, in order."""
+"""Starts the server: everything that is done before the first fork, in order."""
 
 from __future__ import annotations
 
@@ -52,21 +52,21 @@ FIXED: Final = (
     "server.bind", "server.runtime", "server.user", "server.agent_user", "store.data",
     "control.bind",
 )  # fmt: skip
-"""Settings that an upgrade cannot change: it takes over what they were for."""
+"""Settings that an upgrade cannot change: it takes over what they stand for."""
 HANDOVER_LOCK_S: Final = 10.0
 FILES_RESERVED: Final = 296
-"""Of a worker, for what is neither a client, a listener nor a link to another worker: 10 for each
-of its 16 partitions at most (database, WAL, shared memory, for the writer and for the readers;
-lock), 5 for the index of each, 24 for searches, and 32 for the loop, the key agent and the
-streams."""
+"""File descriptors of a worker for purposes other than clients, listeners and links to other
+workers: at most 10 for each of its 16 partitions (database, WAL and shared memory, for the writer
+and for the readers; lock), 5 for the index of each, 24 for searches, and 32 for the loop, the key
+agent and the streams."""
 GUESTS_MIN: Final = 16
 """Slots of a worker for connections that are not logged in, however few descriptors there are."""
 CONNECTIONS_EXPECTED: Final = 1000
-"""A limit that leaves a worker fewer is reported, for probably nobody meant it."""
+"""A limit that leaves a worker fewer is reported, because it is probably unintended."""
 CONNECTIONS_DERIVED_MAX: Final = 100_000
-"""Per worker, where the system sets no lower limit: memory ends before descriptors do."""
+"""Per worker, if the system sets no lower limit: memory is exhausted before descriptors are."""
 Announce: TypeAlias = Callable[[list[str], Path | None, str], None]
-"""Called with the addresses as clients write them, the file with the first invitation (None: it was
+"""Called with the addresses in the form for clients, the file of the first invitation (None: it was
 used), and who may register."""
 log = logging.getLogger("relay.supervisor")
 
@@ -84,7 +84,7 @@ def start(
         settings: of the server.
         announce: called once, when every worker serves.
         load: reads the settings again, for a reload; raises UsageError.
-        new_identity: make a key though there are messages, for a key that is lost.
+        new_identity: create a key even though there are messages, to replace a lost key.
 
     Raises:
         UsageError, StartError: it cannot run; the message names what to do.
@@ -120,7 +120,7 @@ def _start(
         takeover.check(FORMAT_VERSION, fixed)
     sockets = Sockets(given_sockets(os.environ)) if before is None else Sockets.handed_over(before)
 
-    # 1. The data directory first: whoever holds its lock may clean up after a dead run.
+    # 1. The data directory first: the holder of its lock may clean up after a dead run.
     separation = privileges.resolve(settings.server.user, settings.server.agent_user)
     path = _absolute("store.data", settings.store.data)
     separation.prepare(path)
@@ -168,7 +168,7 @@ def _start(
             },
         )
 
-        # 4. Children share what is in memory now; the collector must not write to it.
+        # 4. Children share this process's memory; the collector must not write to it.
         gc.collect()
         gc.freeze()
         live = LiveSettings(settings)
@@ -248,16 +248,16 @@ def _start(
 def _begin_alone(
     lock: DataLock, separation: Separation, directory: DataDirectory, accounts: Accounts
 ) -> None:
-    """Nothing is left of the server before: take its lock, and write down what holds from now on.
+    """Nothing is left of the previous server: take its lock, and record the current settings.
 
     Raises:
-        StartError: it has not let go of the lock.
+        StartError: it has not released the lock.
     """
     lock.take(HANDOVER_LOCK_S)
     try:
         with separation.lowered():
             registration.prepare(directory.path, accounts)
-    except StartError as error:  # it holds all the same; the next start writes it down
+    except StartError as error:  # they apply nevertheless; the next start records them
         log.warning("registration_not_written", extra={"reason": str(error)})
 
 
@@ -269,7 +269,7 @@ def _hand_over(
     generation: int,
     fingerprint: str,
 ) -> Handover:
-    """Return what the next version gets of this server."""
+    """Return what the next version receives from this server."""
     sockets = given.sockets
     return Handover(
         format=HANDOVER_FORMAT,
@@ -305,11 +305,11 @@ def _runtime(settings: Settings) -> str:
 
 
 def _absolute(setting: str, text: str) -> Path:
-    """Return a path that means the same whatever becomes of the current directory.
+    """Return a path that does not depend on the current directory.
 
     Raises:
         StartError: it is relative, and the current directory has been removed; or it begins with a
-            ~ that stands for nothing.
+            ~ that cannot be expanded.
     """
     try:
         return Path(text).expanduser().absolute()
@@ -322,7 +322,7 @@ def _absolute(setting: str, text: str) -> Path:
 
 
 def _check_identity(directory: DataDirectory, new_identity: bool) -> None:
-    """Raise StartError if a key would be made that nobody asked for."""
+    """Raise StartError if a key would be created that nobody asked for."""
     path = directory.path / KEY_FILE
     there = os.path.lexists(path)
     if new_identity and there:
@@ -358,7 +358,7 @@ def _resolve(settings: Settings, data: Path, runtime: Path) -> Settings:
 
 
 def _connections_max(wanted: int, limit: int, reserved: int) -> int:
-    """Return how many connections a worker may have: as wanted, or 0: as the limits allow.
+    """Return the maximum number of connections of a worker: as configured, or 0: as limits allow.
 
     Raises:
         StartError: the limit on open files leaves none.
@@ -386,7 +386,7 @@ def _connections_max(wanted: int, limit: int, reserved: int) -> int:
 
 
 def _addresses(fingerprint: str, listeners: tuple[socket, ...]) -> list[str]:
-    """Return what clients are given: an address of each family stands for all of them."""
+    """Return the addresses for clients; wildcard addresses are replaced by a reachable one."""
     return [
         listener.format_bound(sock)
         if sock.family == AF_UNIX

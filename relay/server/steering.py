@@ -1,4 +1,4 @@
-"""An operator's changes at run time, as the supervisor carries them out."""
+"""An operator's changes at run time, carried out by the supervisor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ log = logging.getLogger("relay.supervisor")
 
 
 class Steering:
-    """Changes the settings of all processes; each sees them by itself."""
+    """Changes the settings of all processes, which notice the changes themselves."""
 
     def __init__(
         self,
@@ -27,13 +27,13 @@ class Steering:
         load: Callable[[], Settings],
         resolve: Callable[[Settings], Settings],
     ) -> None:
-        """Begin with the settings of the start.
+        """Create with the settings of the start.
 
         Args:
             wanted: as they were given.
-            live: as they hold: resolved.
+            live: the effective, resolved settings.
             load: reads all their sources again; raises UsageError.
-            resolve: replaces what stands for something else, as the start did.
+            resolve: replaces placeholder values, as at the start.
         """
         self._wanted = wanted
         self._live = live
@@ -42,11 +42,11 @@ class Steering:
 
     @property
     def requests(self) -> Mapping[str, Callable[[Mapping[str, Any]], object]]:
-        """What the control process may ask for, by name, besides a reload."""
+        """The requests that the control process may make, by name, besides a reload."""
         return {"log-level": self.set_log_level}
 
     def hasten(self) -> None:
-        """Leave out what makes a stop gentle: nobody waits, and all clients are told at once."""
+        """Make a stop fast: no waiting, and all clients are told at once."""
         current = self._live.current
         server = msgspec.structs.replace(current.server, drain_delay_s=0.0, drain_spread_s=0.0)
         self._live.publish(msgspec.structs.replace(current, server=server))
@@ -58,7 +58,7 @@ class Steering:
         return server.drain_delay_s + server.drain_spread_s + server.graceful_timeout_s
 
     def set_log_level(self, question: Mapping[str, Any]) -> dict[str, str]:
-        """Log from another level on, everywhere. Raises UsageError: there is no such level."""
+        """Change the log level everywhere. Raises UsageError: there is no such level."""
         current = self._live.current
         try:
             changed = msgspec.convert(
@@ -72,11 +72,11 @@ class Steering:
         return {"level": changed.level, "before": current.log.level}
 
     def reload(self) -> dict[str, Any]:
-        """Read the settings again, and apply what has changed: all of it or nothing.
+        """Read the settings again, and apply the changes: all of them or none.
 
         Raises:
-            RelayError: they have mistakes, or one has changed that needs a restart. It is logged,
-                and the server goes on with those that it has.
+            RelayError: they have errors, or one has changed that needs a restart. It is logged, and
+                the server continues with its previous settings.
         """
         try:
             wanted = self._load()
@@ -92,7 +92,7 @@ class Steering:
 
 
 def _with(holding: Settings, wanted: Settings) -> Settings:
-    """Return the settings that hold, with those of others that a reload changes."""
+    """Return the effective settings, with the reloadable ones taken from others."""
     live: dict[str, dict[str, Any]] = {}
     for setting in declarations():
         if setting.live:
@@ -106,10 +106,10 @@ def _with(holding: Settings, wanted: Settings) -> Settings:
 
 
 def _changes(before: Settings, after: Settings) -> dict[str, str]:
-    """Return what has changed, by name, as text.
+    """Return the changes, by name, as text.
 
     Raises:
-        UsageError: of that, something needs a restart.
+        UsageError: one of them needs a restart.
     """
     changed: dict[str, str] = {}
     refused = []

@@ -1,4 +1,4 @@
-"""The register of tickets given out and used: shared memory of all workers of a server.
+"""The register of issued and used tickets: shared memory of all workers of a server.
 
 One mapping, made before the first fork, of a file without a name that the next version takes over
 in an upgrade: for each ticket key in use a bitmap, a bit for each ticket of it. A ticket is used by
@@ -6,7 +6,7 @@ setting its bit. Two workers may be offered one ticket in the same moment, so it
 meanwhile (a POSIX record lock: the kernel frees it when its holder dies). Whoever does not get the
 lock at once takes the ticket for used: then the handshake is a full one, and nobody ever waits.
 
-It holds no secret. What tickets make a server hold is this mapping, whatever clients do.
+It contains no secret. Whatever clients do, tickets take no more memory than this mapping.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from collections.abc import Iterator
 from typing import Final
 
 from relay.limits import TICKET_KEYS_MAX as KEYS_MAX
-from relay.server.anonymous_file import anonymous_file
+from relay.server.anonymous_file import anonymous_file, set_size
 
 BITMAP_BYTES: Final = 1 << 20
-"""Of each key: 8.4 million tickets, 388 logins a second for the six hours of a key. When they are
-given out, there are no more tickets until the next key."""
+"""For each key: 8.4 million tickets, or 388 logins per second for the six hours of a key. When they
+are used up, there are no more tickets until the next key."""
 BLOCK: Final = 256
-"""Numbers that a worker takes at a time, so that it seldom needs the lock."""
+"""Numbers that a worker takes at a time, so that it rarely needs the lock."""
 _CELL_BYTES: Final = 8
 _BEGINS: Final = KEYS_MAX
 """Whose byte is locked while a key begins; those before it, while numbers of a part are taken."""
 _GENERATIONS, _TAKEN = 0, KEYS_MAX
-"""Cells: of each part, the key that it belongs to, and how many numbers were taken."""
+"""Cells: for each part, its key, and how many numbers were taken."""
 _FORMAT, _FORMAT_CELL = 1, 2 * KEYS_MAX
 """The last cell tells how this is laid out: another version takes over what it knows."""
 _HEADER_BYTES: Final = mmap.PAGESIZE
@@ -41,7 +41,7 @@ assert (_FORMAT_CELL + 1) * _CELL_BYTES <= _HEADER_BYTES
 
 
 class TicketRegister:
-    """The mapping. Make it before the first fork; implements ``wire.tickets.Register``."""
+    """The mapping. Create it before the first fork. Implements ``wire.tickets.Register``."""
 
     def __init__(self, fd: int = -1) -> None:
         """Make it, or take over that of the server before, if its layout is known.
@@ -56,7 +56,7 @@ class TicketRegister:
         """For the next version; -1: there is nothing that could be handed over."""
         if memory is None:
             try:
-                os.ftruncate(self._lock_fd, _BYTES)
+                set_size(self._lock_fd, _BYTES)
                 memory = mmap.mmap(self._lock_fd, _BYTES)
             except OSError:  # a limit on the size of files is one on this, too
                 memory, self.fd = mmap.mmap(-1, _BYTES), -1
@@ -68,9 +68,9 @@ class TicketRegister:
         """This process's numbers: generation, the next one, and the end."""
 
     def begin(self) -> int | None:
-        """Begin with the next key: return its generation. The oldest key's tickets are forgotten.
+        """Begin the next key; return its generation. The oldest key's tickets are forgotten.
 
-        Only the key agent may. None: a worker that does not run holds a lock; try again later.
+        Only the key agent may call this. None: a stopped worker holds a lock; retry later.
         """
         with self._locked(_BEGINS, 1) as alone:  # in an upgrade there are two agents
             generation = max(self._cells[_GENERATIONS + part] for part in range(KEYS_MAX)) + 1
@@ -89,7 +89,7 @@ class TicketRegister:
         return bool(self._cells[_GENERATIONS + generation % KEYS_MAX] == generation)
 
     def allot(self, generation: int) -> int | None:
-        """Return a number for a new ticket; None: there are no more under this key."""
+        """Return a number for a new ticket; None: there are no more for this key."""
         held, number, end = self._block
         if held != generation or number == end:
             taken = self._take(generation)
@@ -110,7 +110,7 @@ class TicketRegister:
             return int(first)
 
     def spend(self, generation: int, serial: int) -> bool:
-        """Use a ticket. False: it was used before, or whether it was cannot be told."""
+        """Use a ticket. False: it was used before, or this cannot be determined."""
         part = generation % KEYS_MAX
         if not 0 <= serial < 8 * BITMAP_BYTES:
             return False
@@ -123,7 +123,7 @@ class TicketRegister:
             return True
 
     def close(self) -> None:
-        """Let go of it, in a process that has nothing to do with tickets."""
+        """Close it, in a process that does not use tickets."""
         self._close()
         self._cells.release()
         with contextlib.suppress(BufferError):
@@ -135,7 +135,7 @@ class TicketRegister:
 
     @contextlib.contextmanager
     def _locked(self, start: int, length: int) -> Iterator[bool]:
-        """Hold a lock, or tell that somebody else does."""
+        """Hold a lock; yields False if another process holds it."""
         try:
             fcntl.lockf(self._lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
         except OSError:

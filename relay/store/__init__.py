@@ -2,5 +2,5 @@
 
 import logging
 
-# A command that opens a data directory has no log: its events are no lines for a person.
+# A command that opens a data directory has no log: these events are not meant for users.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

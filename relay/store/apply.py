@@ -1,4 +1,4 @@
-"""Writing changes into a partition's file: no decision is made here, and no clock is read."""
+"""Writes changes into a partition's file. Makes no decisions and reads no clock."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ ENTRY: Final = "INSERT INTO entry VALUES (?, ?, ?, ?, ?)"
 STATE: Final = "INSERT OR REPLACE INTO state VALUES (?, ?, ?, ?, ?)"
 PRODUCER: Final = "INSERT OR REPLACE INTO producer VALUES (?, ?, ?, ?, ?)"
 MARK: Final = (
-    "INSERT INTO mark VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET epoch=excluded.epoch, "
-    "seq=excluded.seq WHERE excluded.seq>seq"
+    "INSERT INTO mark VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO UPDATE SET epoch=excluded.epoch, "
+    "seq=excluded.seq WHERE excluded.seq>seq OR seq=?5"
 )
 """The later place wins, also of two epochs: a log's seq goes on in the next one. So a device that
 comes back with a place of an older epoch sets nothing back. Where a room has lost its end (a backup
-was restored), a mark from before stays ahead until the room has passed it."""
+was restored), a mark from before would stay ahead until the room has passed it: it is named, and
+replaced if it is this one still."""
 SEEN: Final = (
     "INSERT INTO mark SELECT id, '', x'', ? FROM log WHERE name=? "
     "ON CONFLICT DO UPDATE SET seq=max(seq, excluded.seq)"
@@ -33,9 +34,9 @@ CONFIRM: Final = "DELETE FROM pending WHERE log_id=(SELECT id FROM log WHERE nam
 
 
 def is_one_statement(changes: Changes) -> bool:
-    """Tell whether ``write`` makes one statement of them: the lone message, as a rule.
+    """Return True if ``write`` makes a single statement of the changes: usually a lone message.
 
-    SQLite makes a transaction of a statement that stands alone, with the same locks and writes.
+    SQLite makes a transaction of a single statement, with the same locks and writes.
     """
     return (
         len(changes.entries) == 1
@@ -50,12 +51,12 @@ def is_one_statement(changes: Changes) -> bool:
 
 
 def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
-    """Put changes into the open transaction, or make one of a single statement.
+    """Write changes into the open transaction, or as a single statement without one.
 
     Args:
-        connection: of the partition's writer, or a cursor of it that is kept: one less to make.
+        connection: of the partition's writer, or a cursor of it that is reused.
         changes: all that a batch changes.
-        day: the file's count of days, for the producers that were used.
+        day: the file's count of days, for the producers used.
 
     Raises:
         apsw.Error: they cannot be written.
@@ -71,7 +72,7 @@ def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int)
         insert("INSERT INTO epoch VALUES (?, ?, ?, ?)", changes.new_epochs)
     if changes.states:
         insert(STATE, list(changes.states.values()))
-    if len(changes.entries) == 1:  # the lone message, a fifth quicker so
+    if len(changes.entries) == 1:  # the common case: one message, a fifth faster this way
         connection.execute(ENTRY, changes.entries[0])
     else:
         insert(ENTRY, changes.entries)
@@ -79,12 +80,15 @@ def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int)
         insert("INSERT INTO unflushed VALUES (?, ?)", changes.tails_begun)
     if changes.flush.producers or changes.flush.logs:
         write_flush(connection, changes.flush, day)
-    if changes.more is not None:  # what it erases may be among these entries
+    if changes.more is not None:  # the entries to erase may be among these
         write_more(connection, changes.more)
 
 
 def write_flush(connection: apsw.Connection | apsw.Cursor, flush: Flush, day: int) -> None:
-    """Put ends of producers into their table, in the open transaction; ``day`` as above."""
+    """Write ends of producers into their table, in the open transaction.
+
+    ``day``: as in ``write``.
+    """
     producers = flush.producers
     if len(producers) == 1:
         connection.execute(PRODUCER, (*producers[0], day))
@@ -95,7 +99,7 @@ def write_flush(connection: apsw.Connection | apsw.Cursor, flush: Flush, day: in
 
 
 def write_more(connection: apsw.Connection | apsw.Cursor, more: More) -> None:
-    """What few batches have."""
+    """Write the changes that few batches have."""
     insert = connection.executemany
     insert("INSERT INTO control VALUES (?, ?)", more.controls)
     insert("INSERT INTO direct VALUES (?, ?, ?, ?, ?)", more.directs)

@@ -1,9 +1,10 @@
-"""Entries of a damaged file, read from its pages without its tree.
+"""Reads entries of a damaged file from its pages, without its tree.
 
-SQLite finds a row by the pages above it: with one of those, or the first page of a file, it loses
-all that is below. The pages with the rows themselves say what they are, so each is looked at, in
-the file and in its write-ahead log (https://www.sqlite.org/fileformat2.html#b_tree_pages). What
-looks like a row of the table ``entry`` is yielded; whether it is an entry the caller finds out.
+SQLite finds a row through the pages above it; if one of those, or the first page of a file, is
+damaged, everything below is lost. The pages that contain the rows identify themselves, so each page
+of the file and of its write-ahead log is examined
+(https://www.sqlite.org/fileformat2.html#b_tree_pages). Everything that looks like a row of the
+table ``entry`` is yielded; the caller checks whether it is an entry.
 """
 
 from __future__ import annotations
@@ -18,17 +19,17 @@ from relay.store.companions import wal_path
 from relay.store.state import SEQ_BITS
 
 PAGE_BYTES: Final = 4096
-"""Of all our files: the header that tells it may be what is damaged."""
+"""The same for all our files; the header that contains it may be damaged."""
 ROW_BYTES_MAX: Final = 1 << 20
 """Far more than an entry has."""
 _HEADER_OF_FILE: Final = 100
-"""Of the first page, before what others begin with."""
+"""At the beginning of the first page, before the header that all pages have."""
 _LEAF_OF_TABLE: Final = 0x0D
 _LEAF: Final = Struct(">BHHHB")
 _WAL: Final = Struct(">IIII8s8x")
 _FRAME: Final = Struct(">II8s8x")
 _INTEGERS: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8, 8: 0, 9: 0}
-"""Serial types of integers, and how many bytes they take."""
+"""Serial types of integers, with their sizes in bytes."""
 _BLOB: Final = 12
 _COLUMNS: Final = 5
 Row = tuple[int, int, int, int, bytes]
@@ -38,8 +39,8 @@ def carved(path: Path, *, with_wal: bool) -> Iterator[Row]:
     """Yield (id, time_ms, chain, jump, packed), in the order of pages. Raises OSError.
 
     Args:
-        path: of the file, which nobody has open.
-        with_wal: look at pages as the committed part of the write-ahead log has them.
+        path: of the file, which no process has open.
+        with_wal: use the committed part of the write-ahead log.
     """
     pages = _Pages(path, with_wal=with_wal)
     try:
@@ -50,7 +51,7 @@ def carved(path: Path, *, with_wal: bool) -> Iterator[Row]:
 
 
 class _Pages:
-    """The newest version of each page."""
+    """The latest version of each page."""
 
     def __init__(self, path: Path, *, with_wal: bool) -> None:
         self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -67,7 +68,7 @@ class _Pages:
         self.count = max([-(-size // PAGE_BYTES), *self._frames])
 
     def read(self, number: int) -> bytes:
-        """Return a page; less than one, or nothing, if it is not there."""
+        """Return a page; shorter, or empty, if it does not exist."""
         if number in self._frames:
             return os.pread(self._wal_fd, PAGE_BYTES, self._frames[number])
         return os.pread(self._fd, PAGE_BYTES, (number - 1) * PAGE_BYTES)
@@ -79,7 +80,7 @@ class _Pages:
 
 
 def _committed(fd: int) -> dict[int, int]:
-    """Return where a write-ahead log has the last committed version of each page."""
+    """Return the position of the last committed version of each page in a write-ahead log."""
     found: dict[int, int] = {}
     pending: dict[int, int] = {}
     header = os.pread(fd, _WAL.size, 0)
@@ -91,7 +92,7 @@ def _committed(fd: int) -> dict[int, int]:
     at, size = _WAL.size, os.fstat(fd).st_size
     while at + _FRAME.size + PAGE_BYTES <= size:
         number, commit, own = _FRAME.unpack(os.pread(fd, _FRAME.size, at))
-        if own != salts:  # left by the log before this one
+        if own != salts:  # left by the previous log
             break
         pending[number] = at + _FRAME.size
         if commit:
@@ -119,11 +120,11 @@ def _rows(pages: _Pages, number: int) -> Iterator[Row]:
 
 
 def _row(pages: _Pages, page: bytes, at: int) -> Row | None:
-    """Read a cell of a leaf. Raises IndexError, ValueError: it is none."""
+    """Read a cell of a leaf. Raises IndexError or ValueError if it is not a row."""
     size, at = _varint(page, at)
     row_id, at = _varint(page, at)
     if not 0 < size <= ROW_BYTES_MAX or row_id >> 63 or not row_id >> SEQ_BITS:
-        return None  # the last: of another table, whose rows are numbered by their logs
+        return None  # a row of another table, whose rows are numbered by their logs
     local = _local(size)
     record = page[at : at + local]
     if local < size:
@@ -132,7 +133,7 @@ def _row(pages: _Pages, page: bytes, at: int) -> Row | None:
 
 
 def _local(size: int) -> int:
-    """Return how much of a record is in the page of its cell."""
+    """Return how much of a record is stored in the page of its cell."""
     most = PAGE_BYTES - 35
     if size <= most:
         return size

@@ -1,14 +1,14 @@
-"""Keeps a partition's WAL short, without holding the loop up: the checkpoint in two phases.
+"""Keeps a partition's WAL short without blocking the loop: a checkpoint in two phases.
 
-A checkpoint in a thread alone does not bound the WAL: while commits go on it never catches up with
-them, so the WAL never starts over (measured: 502 MB in 3 s). So: copy the bulk in a thread while
-commits go on; then hold commits (the loop runs, messages queue), copy the little that came
-meanwhile, wait until no reader is inside the WAL, and release. The next commit starts it over.
+A checkpoint in a thread alone does not bound the WAL: while commits continue it never catches up
+with them, so the WAL never starts over (measured: 502 MB in 3 s). So most of it is copied in a
+thread while commits continue. Then commits are held (the loop runs, messages queue) while the rest
+is copied and no reader is inside the WAL. The next commit starts the WAL over.
 
-Nothing here knows of an event loop: ``run`` awaits only what ``run_in_thread`` returns.
+This module does not depend on an event loop: ``run`` only awaits what ``run_in_thread`` returns.
 
-What was erased is still in old frames of the WAL, also after it has started over. So a while after
-something was erased there is a checkpoint that leaves no frame.
+Erased content is still in old frames of the WAL, even after the WAL has started over. So some time
+after an erasure there is a checkpoint that leaves no frame.
 """
 
 from __future__ import annotations
@@ -30,32 +30,33 @@ from relay.store.scrub import WalPages, overwrite, pages_of, sync
 
 PAGE_BYTES: Final = 4096
 WAL_PAGES_MAX: Final = 8 * 1024 * 1024 // PAGE_BYTES
-"""When a checkpoint begins: often enough that each is short, seldom enough to rewrite a page of the
-file once for many commits."""
+"""When a checkpoint begins: often enough that each is short, rarely enough that a page of the file
+is rewritten once for many commits."""
 RETRY_PAGES: Final = WAL_PAGES_MAX // 4
-"""How much the WAL grows after a checkpoint that did not succeed before it is tried again."""
+"""Growth of the WAL after a failed checkpoint before the next attempt."""
 READERS_WAIT_MS: Final = 20
-"""How long commits are held, at most, for a reader inside the WAL. Ours read for less than 1 ms."""
+"""How long commits are held, at most, for a reader inside the WAL. Our reads take less than 1 ms.
+"""
 REST_PAGES_MAX: Final = 64
-"""When more than this cannot be copied while commits go on, somebody reads for long, such as a
-backup: then commits are not held, for the WAL could not start over anyway. A page that is being
-read leaves what was committed in the last millisecond."""
+"""If more than this cannot be copied while commits continue, there is a long reader, such as a
+backup. Commits are then not held, because the WAL could not start over anyway. A page being read
+blocks only what was committed in the last millisecond."""
 COPIES_MAX: Final = 3
-"""How often it is tried: a reader that had lost the processor has read on."""
+"""Number of attempts: a reader that had lost the CPU will have finished."""
 PAGES_PER_CLEANING: Final = 4096
-"""Looked at in one go when all pages of a file are: 16 MiB, some 10 ms of a thread."""
+"""Pages per step when all pages of a file are examined: 16 MiB, about 10 ms of a thread."""
 FORGET_S: Final = 30.0
-"""How long what was erased stays in the WAL, and until the next try if that fails."""
+"""How long erased content stays in the WAL, and the delay before the next attempt if that fails."""
 log = logging.getLogger("relay.store")
 
 Result = TypeVar("Result")
 
 
 class RunInThread(Protocol):
-    """Runs something there."""
+    """Runs a function in a thread."""
 
     def __call__(self, work: Callable[[], Result], /) -> Awaitable[Result]:
-        """Return what the work returns, or raise what it raises."""
+        """Return what the function returns, or raise what it raises."""
 
 
 class Progress(NamedTuple):
@@ -66,7 +67,7 @@ class Progress(NamedTuple):
 
     @property
     def rest(self) -> int:
-        """Pages that are not copied yet."""
+        """Pages not copied yet."""
         return self.wal - self.copied
 
     @property
@@ -87,25 +88,28 @@ class Checkpointed(Protocol):
     checkpointing: bool
     """Set here while a checkpoint runs: the partition must not be closed."""
     wal_pages: int
-    """Kept up to date by the partition's commits."""
+    """Updated by the partition's commits."""
     erased: bool
-    """Set by them when the WAL may hold what is erased; unset here."""
+    """Set by commits when the WAL may contain erased content; cleared here."""
 
     @property
     def unflushed(self) -> bool:
-        """Tell whether ``flush`` has something to do."""
+        """Return True if ``flush`` has something to do."""
 
     def flush(self) -> None:
-        """Commit what commits have left for later; meanwhile no other begins. Raises StoreError."""
+        """Commit what commits have deferred; no other commit begins meanwhile.
+
+        Raises StoreError.
+        """
 
     def checkpoint_begins(self) -> bool:
-        """The file is about to change. Return True if all of its pages are to be cleaned."""
+        """The file is about to change. Return True if all its pages must be cleaned."""
 
     def checkpoint_ended(self, *, all_cleaned: bool = False) -> None:
-        """The file does not change any more."""
+        """The file no longer changes."""
 
     def checkpoint_failed(self, reason: str) -> None:
-        """The disk failed: what was written to the WAL may not be on it."""
+        """The disk failed: data written to the WAL may not have reached it."""
 
 
 class Checkpointer:
@@ -125,20 +129,20 @@ class Checkpointer:
         self.running = False
         self._forget_at: float | None = None
         self._pages = WalPages()
-        """Pages that were copied, or are about to be, and are to be cleaned then."""
+        """Pages that were or will be copied, and must then be cleaned."""
         self.completed = 0
         """Checkpoints after which the WAL could start over."""
         self.incomplete = 0
-        """Those after which it could not: a foreign reader, or an error. Each is logged."""
+        """Checkpoints after which it could not: a foreign reader, or an error. Each is logged."""
 
     def of(self, partition: object) -> bool:
-        """Tell whether it checkpoints this partition."""
+        """Return True if this object checkpoints the partition."""
         return partition is self._partition
 
     def due(self, now: float) -> bool:
-        """Tell whether the WAL is long enough, or holds what is erased for long enough.
+        """Return True if the WAL is long, or has contained erased content for long.
 
-        Not while ``run`` is under way. ``now``: monotonic seconds.
+        Not while ``run`` is in progress. ``now``: monotonic seconds.
         """
         if self.running:
             return False
@@ -151,17 +155,17 @@ class Checkpointer:
         return self._partition.wal_pages >= self._begin_at
 
     def begins(self) -> None:
-        """``run`` is about to be called: nobody closes the partition from now on."""
+        """Prepare for ``run``: the partition must not be closed from now on."""
         self._partition.checkpointing = True
 
     def ended(self) -> None:
-        """``run`` is over, or was never called."""
+        """Note that ``run`` has finished or was not called."""
         self._partition.checkpointing = False
 
     async def run(self) -> None:
-        """Do one checkpoint. When it returns, what waited for ``held`` can be committed.
+        """Do one checkpoint. When it returns, commits that waited for ``held`` may continue.
 
-        Never raises for the store's sake: a checkpoint that fails is logged and done again later;
+        Never raises for a failure of the store: a failed checkpoint is logged and repeated later;
         no message depends on it.
         """
         assert not self.running
@@ -192,7 +196,7 @@ class Checkpointer:
                     to_clean = pages.take()
                     parts = all_pages_of(path) if all_pages else [to_clean]
                     try:
-                        for part in parts:  # a thread for each: commits need them meanwhile
+                        for part in parts:  # one thread call each: commits need threads meanwhile
                             await self._run_in_thread(partial(clean, path, part))
                     except BaseException:
                         pages.found |= to_clean
@@ -225,11 +229,11 @@ class Checkpointer:
 
 
 def copy_pages(path: Path, pages: WalPages | None = None) -> Progress:
-    """Copy what is in the WAL to the file, as far as readers allow; commits go on meanwhile.
+    """Copy the WAL's content to the file, as far as readers allow, while commits continue.
 
     Args:
         path: of the partition.
-        pages: gets those that are to be cleaned when all of it is copied.
+        pages: receives the pages to clean when everything is copied.
 
     Raises:
         StoreError: the file cannot be read or written.
@@ -245,9 +249,9 @@ def copy_pages(path: Path, pages: WalPages | None = None) -> Progress:
 
 
 def copy_and_sync(path: Path, pages: WalPages) -> None:
-    """Copy what is in the WAL, and wait until the disk has it, while commits go on.
+    """Copy the WAL's content and wait for the disk, while commits continue.
 
-    A copy with commits beside it leaves that to the last one, for which they are held.
+    A copy beside commits leaves this to the last copy, for which commits are held.
 
     Raises:
         StoreError: the file cannot be read or written.
@@ -260,14 +264,14 @@ def copy_and_sync(path: Path, pages: WalPages) -> None:
 
 
 def finish(path: Path, pages: WalPages | None = None, *, truncate: bool = False) -> Progress:
-    """Copy the rest, wait for readers inside the WAL, and start it over. The caller holds commits.
+    """Copy the rest, wait for readers inside the WAL, and start it over.
 
-    The last commit in the WAL and the first one in the next tell that they belong together
-    (``pairing``).
+    The caller holds commits. The last commit in the WAL and the first one in the next record that
+    they belong together (``pairing``).
 
     Args:
         path: of the partition.
-        pages: gets those that were in the WAL, for ``clean``.
+        pages: receives the pages that were in the WAL, for ``clean``.
         truncate: leave no frame of it.
 
     Raises:
@@ -291,7 +295,7 @@ def finish(path: Path, pages: WalPages | None = None, *, truncate: bool = False)
 
 
 def all_pages_of(path: Path) -> Iterator[range]:
-    """Yield the numbers of all pages of a file, some at a time: each is one piece of work.
+    """Yield the numbers of all pages of a file in ranges: each is one unit of work.
 
     Raises:
         StoreError: the file cannot be read.
@@ -305,7 +309,7 @@ def all_pages_of(path: Path) -> Iterator[range]:
 
 
 def clean(path: Path, pages: Collection[int]) -> None:
-    """Overwrite what pages that were copied still hold of others (``scrub``).
+    """Overwrite old content in the unused parts of copied pages (``scrub``).
 
     No other checkpoint of the file may run meanwhile.
 
@@ -320,7 +324,7 @@ def clean(path: Path, pages: Collection[int]) -> None:
 
 
 def look(connection: apsw.Connection, path: Path, pages: WalPages) -> None:
-    """See which pages are in the WAL. Raises apsw.Error, OSError."""
+    """Determine which pages are in the WAL. Raises apsw.Error, OSError."""
     frames, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
     pages.look(path, frames)
 

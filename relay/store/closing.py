@@ -1,4 +1,4 @@
-"""Closing a partition so that its next writer finds nothing to doubt."""
+"""Closes a partition so that its next writer has no reason for doubt."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def close_cleanly(
     opening: int,
     flush: Callable[[], object],
 ) -> None:
-    """Mark a partition clean, and empty its WAL into the file.
+    """Mark a partition clean, and copy its WAL into the file.
 
     Args:
-        connection: its writer's.
+        connection: of its writer.
         path: its file.
-        lock: on it; its note tells the next writer.
+        lock: its lock, with the note for the next writer.
         opening: how often the file has been opened.
-        flush: puts into the open transaction what is still to be written.
+        flush: writes what is still deferred into the open transaction.
 
     Raises:
         apsw.Error, OSError, StoreError: it stays unclean.
@@ -42,7 +42,7 @@ def close_cleanly(
     connection.execute("COMMIT")
     lock.note(path, opening, "changing")
     state: State = "open"
-    # A reader in the middle of a page, or a checkpoint: then the WAL simply stays.
+    # A reader in the middle of a page, or a checkpoint: then the WAL stays.
     with contextlib.suppress(apsw.BusyError):
         pages = WalPages()
         look(connection, path, pages)

@@ -1,9 +1,9 @@
-"""What a partition's writer remembers of its file: only what is committed, and only some of it.
+"""A partition's writer's cache of its file: only committed data, and only part of it.
 
 Invariant "Accepted means committed".
 
-Both caches are bounded. What is not in them is read from the file, inside the writer's transaction
-or outside of one.
+Both caches are bounded. Anything else is read from the file, inside or outside the writer's
+transaction.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from relay.store.unflushed import Unflushed
 
 LOGS_REMEMBERED_MAX: Final = 8192
 PRODUCERS_REMEMBERED_MAX: Final = 8192
-"""Each of the two about 2 MiB per partition."""
+"""Each of the two caches takes about 2 MiB per partition."""
 UNKNOWN: Final = -1
 NEVER: Final = 1 << 62
 """Times in ms."""
@@ -39,37 +39,38 @@ CROSS JOIN direct ON direct.log_id=with_peer.log_id AND direct.peer=with_peer.pe
     AND direct.seq>=first
 CROSS JOIN pending ON pending.log_id=direct.log_id AND pending.seq=direct.seq
 """
-"""To whom pending messages are. The table's key has the peer before the seq: one look for each peer
-of an inbox, and of the rows of that one those from the oldest pending message on."""
+"""The recipients of pending messages. The table's key has the peer before the seq: one lookup for
+each peer of an inbox, then its rows from the oldest pending message on."""
 
 
 class Committed:
     """The ends of logs and producers, as of the last commit.
 
-    Ends of producers that the file has only in its entries are in ``Unflushed`` besides, which
-    forgets none.
+    Ends of producers that are only in the entries of the file are also in ``Unflushed``, which
+    drops none.
     """
 
     def __init__(self, connection: apsw.Connection, unflushed: Unflushed) -> None:
         self._connection = connection
         self._unflushed = unflushed
         self.reads = 0
-        """How many times the file was asked, and what counts as much (``ReadBudget``)."""
+        """Number of reads from the file, and of operations that count like reads (``ReadBudget``).
+        """
         self.logs_max = LOGS_REMEMBERED_MAX
         self.producers_max = PRODUCERS_REMEMBERED_MAX
         self._next_log_id = 0
         self._due_ms = UNKNOWN
-        """When the next end in a state is due, or before that."""
+        """When the next part of a state expires, or earlier."""
         self._logs: dict[str, LogEnd] = {}
         self._producers: dict[ProducerKey, tuple[int, Stack]] = {}
         self._copies: dict[ProducerKey, int] = {}
 
     def remembered_log(self, name: str) -> LogEnd | None:
-        """As ``log``, but without the file; None if it would be needed."""
+        """The same as ``log``, but without reading the file; None if that would be needed."""
         return self._logs.get(name)
 
     def log(self, name: str) -> LogEnd | None:
-        """Return the end of a log, or None if it does not exist. Not to be changed."""
+        """Return the end of a log, or None if it does not exist. Must not be modified."""
         end = self._logs.get(name)
         if end is None:
             end = self._read_log(name)
@@ -100,12 +101,12 @@ class Committed:
         return end
 
     def taken(self, key: ProducerKey, log_id: int, peer: str, epoch: bytes) -> int:
-        """Return the last place of the inbox of a peer, in an epoch, whose copy is here; 0: none.
+        """Return the last position of a peer's inbox, in an epoch, whose copy is here; 0: none.
 
         Args:
-            key: by which it is remembered.
-            log_id: of the log that takes the copies.
-            peer: whose inbox.
+            key: cache key.
+            log_id: of the log that receives the copies.
+            peer: the owner of the inbox.
             epoch: of that inbox.
         """
         taken = self._copies.get(key)
@@ -119,7 +120,7 @@ class Committed:
         return taken
 
     def copy_of(self, log_id: int, peer: str, epoch: bytes, origin: int) -> int:
-        """Return the seq of the copy of a message of a peer's inbox; 0: there is none."""
+        """Return the seq of the copy of a message from a peer's inbox; 0: there is none."""
         found = self._rows(
             "SELECT seq FROM direct WHERE log_id=? AND peer=? AND epoch=? AND origin=?",
             (log_id, peer, epoch, origin),
@@ -132,7 +133,7 @@ class Committed:
         return [edit for (edit,) in found]
 
     def count_edits(self, log_id: int, seq: int, most: int) -> int:
-        """Return how many edits a message has; from ``most`` on they are not counted."""
+        """Return how many edits a message has; counting stops at ``most``."""
         found = self._rows(
             "SELECT count(*) FROM (SELECT 1 FROM edit WHERE log_id=? AND target=? LIMIT ?)",
             (log_id, seq, most),
@@ -158,20 +159,20 @@ class Committed:
         return found[0][0] if found else None
 
     def epoch_at(self, log: LogEnd, seq: int) -> bytes:
-        """Return the epoch in which a seq of a log lies."""
+        """Return the epoch that a seq of a log belongs to."""
         if seq >= log.first_seq:
             return log.epoch
         self.reads += 1
         return epoch_at(self._connection, log.id, seq)
 
     def due(self, now_ms: int) -> list[str]:
-        """Return the logs in whose state something has an end that is over."""
+        """Return the logs whose state contains something that has expired."""
         if self._due_ms == UNKNOWN:
             [(first_ms,)] = self._rows("SELECT min(due_ms) FROM state WHERE due_ms > 0")
             self._due_ms = NEVER if first_ms is None else first_ms
         if now_ms < self._due_ms:
             return []
-        self._due_ms = UNKNOWN  # what is done about these changes it
+        self._due_ms = UNKNOWN  # handling these changes it
         return [
             name
             for (name,) in self._rows(
@@ -182,21 +183,21 @@ class Committed:
         ]
 
     def begin_reads(self) -> None:
-        """Begin a series of reads: without it each begins and ends one, for half as much again."""
+        """Begin a series of reads in one transaction, which makes each a third cheaper."""
         self._connection.execute("BEGIN")
 
     def end_reads(self) -> None:
-        """End it. A rollback, for nothing was written, and a commit fails after a damaged page."""
+        """End it. With a rollback: nothing was written, and a commit fails after a damaged page."""
         self._connection.execute("ROLLBACK")
 
     def next_log_id(self) -> int:
-        """Return the id of the next new log; it may be above ``LOGS_MAX``."""
+        """Return the id of the next new log; it may exceed ``LOGS_MAX``."""
         if self._next_log_id == 0:
             self._next_log_id = (self._rows("SELECT max(id) FROM log")[0][0] or 0) + 1
         return self._next_log_id
 
     def apply(self, changes: Changes) -> None:
-        """Remember how a batch, which is committed now, has left its logs and producers."""
+        """Update the caches with a batch that has been committed."""
         if changes.new_logs:
             self._next_log_id = changes.new_logs[-1][0] + 1
         for _, _, _, due_ms, _ in changes.states.values():
@@ -212,12 +213,15 @@ class Committed:
             self._remember_copy(key, copy.counter)
 
     def forget_producers(self) -> None:
-        """Some of them were dropped from the file. Those in tails were not (``Unflushed``)."""
+        """Clear the producers: some were dropped from the file.
+
+        Those in tails were not (``Unflushed``).
+        """
         self._producers.clear()
 
     def _remember_log(self, name: str, end: LogEnd) -> None:
         logs = self._logs
-        logs.pop(name, None)  # the last used is the last in order
+        logs.pop(name, None)  # the most recently used comes last
         logs[name] = end
         if len(logs) > self.logs_max:
             del logs[next(iter(logs))]

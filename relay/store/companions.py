@@ -1,6 +1,6 @@
-"""The files beside a partition's file: SQLite's WAL and the index of that, and a lock.
+"""The files beside a partition's file: SQLite's WAL and its index, and the lock file.
 
-Nothing here needs SQLite. If the partition's file is a symbolic link, they are where it leads.
+Nothing here needs SQLite. If the partition's file is a symbolic link, they are beside its target.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def index_path(path: Path) -> Path:
 
 
 def place_lock_path(path: Path) -> Path:
-    """Return the path of the lock that is taken besides where ``path`` is a link (``lock``)."""
+    """Return the path of the additional lock that is taken if ``path`` is a link (``lock``)."""
     return _beside(path, "-lock")
 
 

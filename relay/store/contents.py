@@ -1,8 +1,8 @@
-"""The contents of a partition by log, each with a digest, so that two files can be compared.
+"""The contents of a partition by log, each with a digest, for comparing two files.
 
-An entry's packed bytes name its log, epoch, number, time, sender and content, and change only when
-its content is erased: the digest of a log is that of all of them in order. Equal digests: equal
-histories.
+An entry's packed bytes contain its log, epoch, number, time, sender and content, and change only
+when its content is erased. The digest of a log covers all of them in order, so equal digests mean
+equal histories.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class LogContents(NamedTuple):
 
 
 class Contents(NamedTuple):
-    """All logs of one file or of many."""
+    """All logs of one file or of several."""
 
     logs: int
     entries: int
@@ -45,11 +45,11 @@ class Contents(NamedTuple):
 
 
 def read_logs(path: Path, upto: Callable[[str], int] | None = None) -> list[LogContents]:
-    """Return what a file holds that nobody changes; its write-ahead log is not looked at.
+    """Return the logs in a file that nobody changes. Its write-ahead log is ignored.
 
     Args:
         path: of a partition that was closed cleanly, or of a copy of one.
-        upto: of each log only the entries up to the seq that this returns; None: all.
+        upto: for each log, only the entries up to the seq that this returns; None: all.
 
     Raises:
         StoreError: it cannot be read.
@@ -66,7 +66,7 @@ def read_logs(path: Path, upto: Callable[[str], int] | None = None) -> list[LogC
 def checked_logs(
     path: Path, *, unpack: Callable[[bytes], Entry], partition: int
 ) -> list[LogContents]:
-    """Return what a file holds after a check of all of it; as ``read_logs``.
+    """Check the whole file, then return its logs as ``read_logs`` does.
 
     Raises:
         StoreCorrupt: it is damaged.
@@ -85,7 +85,7 @@ def checked_logs(
 
 
 def total(logs: Iterable[LogContents]) -> Contents:
-    """Return many logs as one, whatever their order."""
+    """Return the sum of several logs, whatever their order."""
     digest = blake2b(digest_size=DIGEST_BYTES)
     count = entries = 0
     for log in sorted(logs):
@@ -96,12 +96,12 @@ def total(logs: Iterable[LogContents]) -> Contents:
 
 
 def contents_of(connection: apsw.Connection) -> Contents:
-    """Return what a file holds, as a connection sees it. Raises apsw.Error."""
+    """Return the contents of a file as a connection sees it. Raises apsw.Error."""
     return total(_logs(connection, None))
 
 
 def connect_still(path: Path) -> apsw.Connection:
-    """Open a file that nobody changes, and write nothing, not even beside it.
+    """Open a file that nobody changes, without writing anything to it or beside it.
 
     Raises:
         StoreError: it cannot be opened, or is no partition.
@@ -145,11 +145,11 @@ def _logs(connection: apsw.Connection, upto: Callable[[str], int] | None) -> Ite
 def packed_entries(
     path: Path, wanted: Callable[[str], bool], log: str | None, *, still: bool
 ) -> Iterator[bytes]:
-    """Yield the packed entries of the logs of a file, log by log, in order; a few at a time.
+    """Yield the packed entries of a file, log by log, in order, reading a few at a time.
 
     Args:
         path: of a partition.
-        wanted: tells by its name whether a log is meant.
+        wanted: returns True for the names of logs to include.
         log: only this one; None: all.
         still: nobody changes the file, and nothing may be written beside it.
 

@@ -1,7 +1,8 @@
 """The first entries of rooms, in files of versions that did not mark all of them as controls.
 
-When a message began a room (or began one of the same name again), its entry was not in the table
-``control``: it counted as unread, outlived the room, and the check of the file found it unknown.
+When a message created a room (or created one of the same name again), its first entry was not in
+the table ``control``. It was counted as unread, outlived the room, and was unknown to the check of
+the file.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from relay.errors import EnvelopeError
 from relay.store.generation import read_meta, write_meta
 
 NOTED: Final = "creations_noted"
-"""Among the facts of a file that needs no look any more."""
-# A room begins with an epoch, as each log does. Bodies of messages may look like such an entry.
+"""Stored in a file that has been processed."""
+# A room begins with an epoch, like each log. Bodies of messages may look like such an entry.
 _UNKNOWN: Final = (
     "SELECT log_id, first_seq, CAST(packed AS BLOB) FROM epoch "
     "JOIN entry ON entry.id = epoch.log_id << 40 | epoch.first_seq "
@@ -28,7 +29,7 @@ _UNKNOWN: Final = (
 
 
 def is_creation(entry: Entry) -> bool:
-    """Tell whether a room begins with an entry."""
+    """Return True if an entry creates a room."""
     if entry.kind != Kind.SYSTEM or entry.content_type != events.CONTENT_TYPE:
         return False
     try:
@@ -38,7 +39,7 @@ def is_creation(entry: Entry) -> bool:
 
 
 def note_creations(connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> None:
-    """Add what the table ``control`` lacks, once for each file, in the caller's transaction."""
+    """Add missing rows to the table ``control``, once per file, in the caller's transaction."""
     if NOTED in read_meta(connection):
         return
     found: list[tuple[int, int]] = []
@@ -53,6 +54,6 @@ def note_creations(connection: apsw.Connection, unpack: Callable[[bytes], Entry]
             if is_creation(entry):
                 found.append((log_id, seq))
     except apsw.CorruptError:
-        return  # what can be read is served, as ever, and this looks again another time
+        return  # readable content is served as before, and this is tried again later
     connection.executemany("INSERT INTO control VALUES (?, ?)", found)
     write_meta(connection, **{NOTED: 1})

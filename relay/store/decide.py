@@ -1,7 +1,7 @@
-"""Deciding about a batch: what becomes of each submission, given what is committed. No I/O.
+"""Decides the outcome of each submission of a batch, given what is committed. No I/O.
 
-Each submission has its own outcome: one that cannot be stored changes nothing and does not touch
-its neighbours. Time and randomness are passed in, and what is chosen with them is in the changes.
+Each submission has its own outcome: one that cannot be stored changes nothing and does not affect
+others. Time and randomness are passed in, and values derived from them are part of the changes.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from relay.store.state import (
 from relay.store.stub import differs_from
 
 Pack = Callable[[tuple[object, ...]], bytes]
-"""An entry's fields -> the bytes that readers get."""
+"""An entry's fields -> the bytes sent to readers."""
 EDIT: Final = int(Kind.EDIT)
 REDACTION: Final = int(Kind.REDACTION)
 MARK: Final = int(Kind.MARK)
@@ -60,11 +60,11 @@ TOO_MANY_EDITS: Final = LogRefused(
 LOG_DAMAGED: Final = LogRefused("the log is damaged: restore it from a backup")
 FULL: Final = LogRefused(f"the log holds {SEQ_MASK} messages and takes no more")
 _new: Final = tuple.__new__
-"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
+"""Creates a NamedTuple without the Python call of its own ``__new__``."""
 
 
 class Decision:
-    """Decides about one batch, each submission knowing what was accepted before it."""
+    """Decides one batch; each submission sees what was accepted before it."""
 
     __slots__ = (
         "_accepted", "_batch", "_entries", "_generation", "_indexed", "_logs_max", "_next_log_id",
@@ -81,12 +81,12 @@ class Decision:
         logs_max: int = LOGS_MAX,
         rules: Rules | None = None,
     ) -> None:
-        """Begin with nothing accepted.
+        """Create with nothing accepted.
 
         Args:
-            view: what is committed; changed by this.
+            view: what is committed; modified by this.
             now_ms: the time of the entries, unless their log's last one is later.
-            pack: makes the bytes of an entry that readers get.
+            pack: converts the fields of an entry to the bytes sent to readers.
             random_bytes: for new epochs.
             logs_max: how many logs the partition may hold.
             rules: who may append; None: everybody.
@@ -102,14 +102,14 @@ class Decision:
         self._batch: list[Submission] = []
         self._outcomes: list[Outcome] = []
         self._accepted: dict[tuple[str, bytes, int], tuple[Stored | Began, Submission]] = {}
-        """What this batch has appended, as far as somebody asked, up to ``_indexed``."""
+        """What this batch has appended, by id, up to ``_indexed``. Built on demand."""
         self._indexed = 0
         self.changes = Changes(view.logs, view.producers)
         self.changes.copies = view.copies
         self._entries = self.changes.entries
 
     def decide(self, batch: list[Submission]) -> list[Outcome]:
-        """Return the outcomes of as many submissions, from the first on, as the view is for."""
+        """Return the outcomes of the first submissions: of as many as the view covers."""
         assert not self._batch
         self._batch, outcomes = batch, self._outcomes
         offer, append = self.offer, self._append
@@ -119,14 +119,14 @@ class Decision:
                 and submission.extra is None
                 and not submission.kind
                 and not end.log.guarded
-            ):  # a new message in a room without rules: ``offer`` would come to this as well
+            ):  # a new message in a room without rules: a shortcut for what ``offer`` does
                 outcomes.append(append(end, submission, False))
             else:
                 outcomes.append(offer(end, submission))
         return outcomes
 
     def offer(self, end: ProducerEnd, submission: Submission) -> Outcome:
-        """Decide about one submission, given the end of its producer."""
+        """Decide one submission, given the end of its producer."""
         counter = submission.counter
         extra = submission.extra
         if extra is not None:
@@ -136,11 +136,11 @@ class Decision:
             if extra.origin_seq:
                 return self._append(end, self._resolved(end, submission, extra), False)
         elif counter != end.counter + 1:
-            return self._not_next(end, submission)  # a repeat is one, whatever the rights are now
+            return self._not_next(end, submission)  # a repeat stays one whatever the rights are
         if (end.log.guarded or submission.kind) and self._rules is not None:
             try:
                 return self._judged(self._rules, end, submission)
-            except EnvelopeError:  # of what is kept of this one log: before anything has changed
+            except EnvelopeError:  # this log's stored state is invalid; nothing has changed so far
                 return LOG_DAMAGED
         return self._append(end, submission, False)
 
@@ -159,7 +159,7 @@ class Decision:
             return first
         refused = self._cannot_follow(log, submission)
         if refused is not None:
-            return refused  # or the entry before it would be committed, and told to nobody
+            return refused  # otherwise the previous entry would be committed unreported
         author = ProducerEnd(log, 0, (), 0)
         began = self._append_control(rules, author, first)
         if type(began) is not Stored:
@@ -169,7 +169,7 @@ class Decision:
         return Began(*stored, first=began) if type(stored) is Stored else stored
 
     def _cannot_follow(self, log: LogEnd, submission: Submission) -> LogRefused | None:
-        """Return why a message cannot be appended behind another entry; None: it can."""
+        """Return why a message cannot be appended after another entry; None: it can."""
         seq = log.seq + 2
         if seq > SEQ_MASK:
             return FULL
@@ -213,7 +213,7 @@ class Decision:
         if seq > SEQ_MASK:
             return FULL
         time_ms = state.time_ms
-        if self._now_ms > time_ms:  # time in a log never goes back
+        if self._now_ms > time_ms:  # time never goes back in a log
             time_ms = self._now_ms
         try:
             packed = self._pack(committed(submission, epoch, seq, prev, time_ms))
@@ -236,7 +236,7 @@ class Decision:
         return _new(Stored, (epoch, seq, prev, packed))
 
     def _begin_epoch(self, name: str, state: LogEnd, epoch: bytes) -> None:
-        """Invariant "Epochs are segments"; a new log is the simplest case of it."""
+        """Begin an epoch (invariant "Epochs are segments"). A new log is the simplest case."""
         if state.id == 0:
             state.id = self._next_log_id
             self._next_log_id += 1
@@ -248,7 +248,7 @@ class Decision:
 
     # --- direct messages, and entries about others ----------------------------------------------
     def _early(self, end: ProducerEnd, submission: Submission, extra: Extra) -> Outcome | None:
-        """Return the outcome of what is not appended; None: it is. Repeats come before rights."""
+        """Return the outcome if it is not appended, or None. Repeats come before rights."""
         if extra.origin_seq:
             if end is UNREADABLE:
                 return self._not_next(end, submission)
@@ -256,7 +256,7 @@ class Decision:
                 return Repeated(extra.origin_epoch, 0)
             if extra.origin_after > end.counter:
                 return Expected(0)
-            return None  # it was accepted by the sender's inbox: nobody refuses it any more
+            return None  # it was accepted by the sender's inbox and can no longer be refused
         if submission.counter != end.counter + 1:
             return self._not_next(end, submission)
         if extra.verdict and extra.to:
@@ -274,7 +274,7 @@ class Decision:
         return None
 
     def _not_about(self, log: LogEnd, submission: Submission, code: int) -> Outcome:
-        """Return why something cannot be about an entry: if who sends it may know that."""
+        """Return why something cannot be about an entry, if its sender may know that."""
         try:
             hidden = None if self._rules is None else self._rules.hidden(log, submission)
         except EnvelopeError:
@@ -282,24 +282,24 @@ class Decision:
         return Forbidden(code) if hidden is None else hidden
 
     def _resolved(self, end: ProducerEnd, submission: Submission, extra: Extra) -> Submission:
-        """Return what is packed: of a copy, with an id and with places of this log."""
+        """Return what to pack: for a copy, with an id and with positions in this log."""
         if not extra.origin_seq:
             return submission
         place = extra.about_epoch, extra.about_seq
         if extra.about_in:
             place = self._view.places.get(submission, (b"", 0))
         if (submission.log, *place) not in self._view.targets:
-            place = b"", 0  # it is not held any more
+            place = b"", 0  # it is no longer stored
         about = extra._replace(about_epoch=place[0], about_seq=place[1])
         return submission._replace(counter=end.log.seq + 1, extra=about)
 
     def _note(self, log: LogEnd, submission: Submission, extra: Extra) -> None:
-        """Note what an entry that was appended changes besides. ``submission`` is resolved."""
+        """Record the further changes by an appended entry. ``submission`` is resolved."""
         more = self._more()
         seq, kind = log.seq, submission.kind
         if submission.kind == MARK:
             place = extra.about_epoch, extra.about_seq
-            more.marks.append((log.id, submission.body.decode(), *place))
+            more.marks.append((log.id, submission.body.decode(), *place, extra.origin_after))
             return
         owner = submission.log[len(INBOX_PREFIX) :]
         if extra.origin_seq:
@@ -332,7 +332,7 @@ class Decision:
         return more
 
     def _erase(self, log: LogEnd, name: str, about: Extra, more: More) -> None:
-        """Erase what the redaction that was just appended is about."""
+        """Erase the target of the redaction that was just appended."""
         view = self._view
         where = name, about.about_epoch, about.about_seq
         for row, entry in (view.targets[where], *view.edits.get((name, about.about_seq), [])):
@@ -341,7 +341,7 @@ class Decision:
             )
             more.erased.append((self._pack(packable(erased)), row))
             place = name, entry.epoch, entry.seq
-            if place in view.targets:  # what comes behind this in the batch is about nothing
+            if place in view.targets:  # later submissions of this batch find no target
                 view.targets[place] = Target(row, erased)
 
     # --- what is not appended -------------------------------------------------------------------
@@ -375,7 +375,7 @@ class Decision:
         return Repeated(found.epoch, found.seq)
 
     def _accepted_now(self, key: tuple[str, bytes, int]) -> tuple[Stored | Began, Submission]:
-        """Return what this batch has appended under an id: an index is made when it is needed."""
+        """Return what this batch has appended under an id. The index is built on demand."""
         for index in range(self._indexed, len(self._outcomes)):
             outcome, one = self._outcomes[index], self._batch[index]
             if isinstance(outcome, Stored | Began):
@@ -389,10 +389,10 @@ def _unpackable(error: Exception) -> LogRefused:
 
 
 def note_controls(batch: list[Submission], outcomes: list[Outcome], changes: Changes) -> None:
-    """Note which entries of a batch that was decided on are of kind *system*."""
+    """Record the entries of kind *system* of a decided batch."""
     more = changes.more = changes.more or More()
     for submission, outcome in zip(batch, outcomes, strict=False):
-        if type(outcome) is Began:  # the message is none, and what was stored before it is one
+        if type(outcome) is Began:  # the message is none, but the entry stored before it is
             more.controls.append((changes.logs[submission.log].id, outcome.first.seq))
         elif submission.kind == SYSTEM and type(outcome) is Stored:
             more.controls.append((changes.logs[submission.log].id, outcome.seq))

@@ -1,7 +1,7 @@
-"""The rows beside ``entry`` that follow from an entry: tables can be rebuilt from entries.
+"""The rows beside ``entry`` that follow from an entry: these tables can be rebuilt from entries.
 
-Deciding (``decide``) knows the same from the submission. A copy of a direct message has no links to
-earlier entries of its producer; its row has in their place where it comes from.
+``decide`` derives the same from the submission. A copy of a direct message has no links to earlier
+entries of its producer; its row stores the position of the original instead.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 def copy_links(epoch: bytes, origin: int) -> tuple[int, int]:
-    """Return (chain, jump) of a copy: the place in the sender's inbox. ``chain`` is negative."""
+    """Return (chain, jump) of a copy: the position in the sender's inbox. ``chain`` is negative."""
     return -origin, int.from_bytes(epoch, "big", signed=True)
 
 
 def derive(more: More, log_id: int, entry: Entry, chain: int, jump: int) -> None:
     """Add to the tables what follows from one entry.
 
-    What its owner has sent is pending again: the recipient's log knows what it has.
+    Messages sent by the owner become pending again: the recipient's log recognises those it has.
     """
     seq = entry.seq
     if entry.kind == Kind.SYSTEM:
         more.controls.append((log_id, seq))
     elif entry.kind == Kind.MARK:
         place = entry.about_epoch, entry.about_seq
-        more.marks.append((log_id, entry.body.decode(), *place))
+        more.marks.append((log_id, entry.body.decode(), *place, 0))
     elif chain < 0:
         epoch = jump.to_bytes(limits.EPOCH_BYTES, "big", signed=True)
         more.directs.append((log_id, entry.sender, seq, epoch, -chain))

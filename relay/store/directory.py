@@ -1,4 +1,4 @@
-"""The data directory: its format, its files' names, and the lock of the server that uses it.
+"""The data directory: its format, the names of its files, and the lock of the server using it.
 
 Nothing here needs SQLite: the supervisor, which must not load it, uses this module.
 """
@@ -12,6 +12,7 @@ import os
 import shlex
 import stat
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -27,32 +28,32 @@ FORMAT: Final = f"relay data directory, format 1, partitions {PARTITIONS}\n"
 FORMAT_BYTES_MAX: Final = 1024
 FORMAT_FILE: Final = "format"
 BACKUP_FILE: Final = "backup.json"
-"""What describes a backup, which no relay may use: it would not be what is described any more."""
+"""Describes a backup. A relay must not run in a backup, which would then no longer match."""
 SEARCH: Final = "search"
 """The directory of the search indexes."""
 LOCK_FILE: Final = "lock"
 _FLOCK: Final = struct.Struct("@hhqqi0q")
-"""The C library's ``struct flock``, where file offsets have 64 bits."""
+"""The C library's ``struct flock``, with 64-bit file offsets."""
 DIRECTORY_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 ADVICE: Final = "fix this, or choose another directory with --data"
 
 
 def is_data_directory(path: Path) -> bool:
-    """Tell whether a relay has begun with a directory."""
+    """Return True if a relay has used a directory."""
     return (path / FORMAT_FILE).exists()
 
 
 def is_backup(path: Path) -> bool:
-    """Tell whether a directory is a backup."""
+    """Return True if a directory is a backup."""
     return (path / BACKUP_FILE).exists()
 
 
 def user_of(path: Path) -> int | None:
-    """Return the process that has locked a data directory; 0: of a container; None: nobody has.
+    """Return the id of the process that locks a data directory; 0: in a container; None: none does.
 
     Raises:
-        OSError: that cannot be seen.
+        OSError: it cannot be determined.
     """
     try:
         fd = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -69,7 +70,7 @@ def user_of(path: Path) -> int | None:
 class DirectoryLock:
     """The lock of a whole data directory. Released by ``close``, or by the holder's death.
 
-    A POSIX record lock belongs to the process alone, so it dies with the supervisor even if a
+    A POSIX record lock belongs to the process alone. So it ends with the supervisor, even if a
     worker that inherited the descriptor lives a second longer; partitions have their own locks.
     """
 
@@ -91,11 +92,11 @@ class DataDirectory:
     """A directory with a format file and a file for each partition."""
 
     def __init__(self, path: Path) -> None:
-        """Create the directory if there is none.
+        """Create the directory if it does not exist.
 
         Raises:
-            StartError: it cannot be created or used, belongs to another user, is open to others,
-                has another format, or is a backup.
+            StartError: it cannot be created or used, belongs to another user, is accessible to
+                others, has another format, or is a backup.
         """
         if is_backup(path):
             raise StartError(
@@ -106,7 +107,7 @@ class DataDirectory:
         self._logs = path / "logs"
         try:
             str(path).encode()
-        except UnicodeEncodeError:  # SQLite takes no other names
+        except UnicodeEncodeError:  # SQLite accepts no other names
             raise StartError(
                 f"data directory: {path}: its path is not UTF-8 text: {ADVICE}"
             ) from None
@@ -114,7 +115,7 @@ class DataDirectory:
             _make_private(path)
             self._check_format()
             _make_private(self._logs)
-            # Here, before there are workers: they may use no directory that is made later.
+            # Created here, before there are workers: they cannot use directories created later.
             _make_private(path / SEARCH)
         except OSError as error:
             raise _unusable(path, error) from error
@@ -123,7 +124,7 @@ class DataDirectory:
 
     @classmethod
     def existing(cls, path: Path) -> Self:
-        """Return one that a relay has begun with.
+        """Return a directory that a relay has used.
 
         Raises:
             StartError: it is none, or cannot be used.
@@ -139,7 +140,7 @@ class DataDirectory:
 
     @property
     def partitions_there(self) -> int:
-        """How many partitions have a file."""
+        """Number of partitions that have a file."""
         return sum(os.path.lexists(self.partition_path(index)) for index in range(PARTITIONS))
 
     def partition_path(self, partition: int) -> Path:
@@ -148,7 +149,7 @@ class DataDirectory:
         return self._logs / f"{partition:02}.sqlite"
 
     def search_path(self, partition: int) -> Path:
-        """Return the path of a partition's search index. It can be removed at any time."""
+        """Return the path of a partition's search index. It may be removed at any time."""
         assert 0 <= partition < PARTITIONS
         return self.path / SEARCH / f"{partition:02}.sqlite"
 
@@ -158,25 +159,39 @@ class DataDirectory:
         return self._logs / f"{partition:02}.lock"
 
     def begin_anew(self) -> list[int]:
-        """Have partitions made of which there is nothing. Called before anybody opens one.
+        """Allow the creation of partitions without any files. Called before any of them is opened.
 
         Returns:
-            Those that were there before.
+            Those that existed before.
 
         Raises:
-            StartError: that cannot be noted.
+            StartError: that cannot be recorded.
         """
         try:
             return made.begin_anew(self._logs)
         except OSError as error:
             raise _unusable(self.path, error) from error
 
+    def gone_partitions(self) -> list[int]:
+        """Return those that were there before, and of which neither file nor lock file is there."""
+        return made.gone(self._logs)
+
+    def refuse_gone(self, wanted: Iterable[int] = range(PARTITIONS)) -> None:
+        """Make sure that none of these has been taken away: only a start makes one anew.
+
+        Raises:
+            StartError: one has.
+        """
+        found = sorted({*wanted} & {*self.gone_partitions()})
+        if found:
+            raise StartError(gone_text(self.path, found))
+
     def linked_partitions(self) -> list[int]:
-        """Return the partitions whose file is a link, to which another directory may have one."""
+        """Return the partitions whose file is a link, which another directory may share."""
         return [index for index in range(PARTITIONS) if self.partition_path(index).is_symlink()]
 
     def unclean_partitions(self) -> list[int]:
-        """Return the partitions that exist and are not just as their last writer closed them."""
+        """Return the existing partitions that differ from how their last writer closed them."""
         return [index for index in range(PARTITIONS) if self._is_unclean(index)]
 
     def _is_unclean(self, index: int) -> bool:
@@ -226,7 +241,7 @@ class DataDirectory:
     def _check_format(self) -> None:
         path = self.path / FORMAT_FILE
         try:
-            # NONBLOCK: a pipe in its place must not stop the start.
+            # NONBLOCK: a pipe in its place must not block the start.
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except FileNotFoundError:
             if path.is_symlink():
@@ -253,7 +268,7 @@ class DataDirectory:
             )
 
     def _write_format(self, path: Path) -> None:
-        """Write it whole or not at all."""
+        """Write it atomically."""
         new = path.with_suffix(f".{os.getpid()}.new")
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
         try:
@@ -265,16 +280,16 @@ class DataDirectory:
             raise
         finally:
             os.close(fd)
-        new.rename(path)  # nothing is there: looked at before, and only we may write here
+        new.rename(path)  # nothing is there: checked before, and only we may write here
         sync_directory(self.path)
 
 
 def _make_private(path: Path) -> None:
-    """Make a directory unless it is there; refuse one that is not ours alone.
+    """Create a directory if it does not exist; refuse one that others can use.
 
     Raises:
         StartError: it belongs to another user, or others may enter it.
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     new = not path.exists()
     path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
@@ -302,7 +317,7 @@ def _make_private(path: Path) -> None:
 
 
 def _unusable(path: Path, error: OSError) -> StartError:
-    where = error.filename or path  # may be a file in it, or what is in the way above it
+    where = error.filename or path  # may be a file in it, or an obstacle above it
     if isinstance(error, FileExistsError):
         why = "it is not a directory"
     elif isinstance(error, NotADirectoryError):
@@ -315,6 +330,15 @@ def _unusable(path: Path, error: OSError) -> StartError:
 
 
 def _first_line(text: str) -> str:
-    """What of a foreign file can be shown: one short printable line."""
+    """Return what can be shown of a foreign file: one short printable line."""
     line = text.split("\n", 1)[0][:100]
     return "".join(char if char.isprintable() else "?" for char in line)
+
+
+def gone_text(path: Path, partitions: Iterable[int]) -> str:
+    """Return what a person is told of partitions that were taken away."""
+    which = ", ".join(f"{index:02}" for index in partitions)
+    return (
+        f"of partition {which} of {path} nothing is there, and it was there before: put its files"
+        " back; or start the relay, which makes it anew, empty"
+    )

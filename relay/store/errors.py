@@ -6,7 +6,7 @@ from relay.errors import RelayError
 
 
 class StoreError(RelayError):
-    """Root of all errors of the store."""
+    """Base class of all errors of the store."""
 
 
 class StoreFull(StoreError):
@@ -14,15 +14,24 @@ class StoreFull(StoreError):
 
 
 class StoreUnavailable(StoreError):
-    """The partition cannot be written or read now. Reopening tells whether a commit happened."""
+    """The partition cannot be written or read now. Reopening shows whether a commit succeeded."""
 
 
 class StoreCorrupt(StoreError):
-    """The file is damaged: an operator must look."""
+    """The file is damaged: an operator must act."""
+
+
+class LogDamaged(StoreError):
+    """What is stored of one log makes no sense: the others of its file go on without it."""
+
+    def __init__(self, log: str, reason: object) -> None:
+        """Note which log it is, and why."""
+        super().__init__(f"the log {log} is damaged: {reason}")
+        self.log = log
 
 
 class StoreOfAnotherVersion(StoreError):
-    """The file's format is one that this Relay does not read: it is not for this Relay to use."""
+    """The file's format is not supported by this Relay, which leaves it alone."""
 
 
 class NotTheWriter(StoreError):
@@ -30,4 +39,4 @@ class NotTheWriter(StoreError):
 
 
 class UsedElsewhere(NotTheWriter):
-    """The partition is a link to a file that another relay uses by another way."""
+    """The partition is a link to a file that another relay uses under another path."""

@@ -1,4 +1,4 @@
-"""What a start would find in a partition's file, found without changing anything."""
+"""Reports what a start would find in a partition's file, without changing anything."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from relay.store.schema import closed_on_error, connect_writer
 
 
 class Examined(NamedTuple):
-    """What was found."""
+    """The result."""
 
     doubt: str | None
-    """Why it may not be what its last writer left: its logs will begin new epochs."""
+    """Why it may differ from what its last writer left: its logs will begin new epochs."""
     damage: str | None
-    """Why it is refused; None: it is whole."""
+    """Why it is refused; None: it is intact."""
     contents: Contents
-    """What it holds."""
+    """What it contains."""
 
 
 def examine(
@@ -34,10 +34,10 @@ def examine(
     unpack: Callable[[bytes], Entry],
     partition: int,
 ) -> Examined:
-    """Examine a partition that nobody has open.
+    """Examine a partition that no process has open.
 
     Raises:
-        StoreCorrupt: it is torn, or no partition at all.
+        StoreCorrupt: it is torn, or not a partition.
         StoreError: it cannot be opened.
     """
     with PartitionLock(lock_path, path) as lock:

@@ -1,10 +1,10 @@
-"""After a possible loss of commits the next append to each log begins a new epoch.
+"""After a possible loss of commits, the next append to each log begins a new epoch.
 
 Invariant "Epochs are segments".
 
-A file has a generation, and every epoch remembers the generation that it began in. Opening a file
-whose past may differ from what readers saw begins a new generation; a log whose epoch is of an
-older one then takes a new epoch, at its next append.
+A file has a generation, and every epoch records the generation in which it began. Opening a file
+whose history may differ from what readers saw begins a new generation. A log whose epoch belongs to
+an older generation then begins a new epoch, with its next append.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ import apsw
 from relay.store.schema import rows
 
 Durability = Literal["process", "power"]
-"""What commits survive: the death of any process, or that of the whole machine, too."""
+"""What commits survive: the death of any process, or also that of the whole machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What the store needs to know of the machine it runs on."""
+    """What the store needs to know about the machine."""
 
     boot_id: str
-    """Another one after each start of the kernel. Empty: not known."""
+    """Changes with each start of the kernel. Empty: unknown."""
     random_bytes: Callable[[int], bytes]
 
 
 class Begun(NamedTuple):
-    """What opening a file has found."""
+    """What was found when a file was opened."""
 
     generation: int
     opening: int
-    """How often the file has been opened, this time included."""
+    """How often the file has been opened, including this time."""
     reason: str | None
     """Why it is another generation than before; None: it is not."""
 
@@ -50,17 +50,18 @@ def begin(
 ) -> Begun:
     """Mark the file as in use.
 
-    The caller makes this commit durable whatever its durability is: were the mark lost with the
-    commits after it, the file would look clean.
+    The caller makes this commit durable whatever the durability setting is: if the mark were lost
+    together with the commits after it, the file would look clean.
 
     Args:
         connection: inside a transaction.
-        boot_id: the machine's; empty when it is not known: then any crash may have been its.
+        boot_id: of the machine; empty if unknown: then any crash may have been a crash of the
+            machine.
         durability: of the commits that follow.
-        doubt: why the file may not be the one that its last writer left; None: it is.
-        noted_opening: how often the file was opened before, by the lock file. What the file itself
-            has is older only if its WAL, which the marks of later openings were in, is gone. (Not
-            "was it closed": a writer may die between noting it here and noting it there.)
+        doubt: why the file may not be what its last writer left; None: it is.
+        noted_opening: how often the file was opened before, according to the lock file. The file's
+            own count is lower only if its WAL, with the marks of later openings, is gone. (The
+            file's "was it closed" mark is not used: a writer may die between the two notes.)
     """
     meta = read_meta(connection)
     generation = number(meta, "generation")
@@ -70,7 +71,7 @@ def begin(
         doubt = "new"
     elif doubt is None and opening < noted_opening:
         doubt = "its WAL was lost after a crash"
-    # The durability that counts is that of the commits made until now.
+    # The relevant durability is that of the commits made so far.
     elif not clean and meta.get("durability") != "power":
         if not boot_id:
             doubt = doubt or "it was in use, and whether the machine stopped since is not known"
@@ -91,20 +92,20 @@ def begin(
 
 
 def mark_clean(connection: apsw.Connection) -> None:
-    """Note that nothing is lost when this is the file's last commit."""
+    """Record that nothing is lost if this is the file's last commit."""
     write_meta(connection, clean=1)
 
 
 def read_meta(connection: apsw.Connection) -> dict[str, object]:
-    """Return the file's own facts."""
+    """Return the file's metadata."""
     return dict(rows(connection, "SELECT key, value FROM meta"))
 
 
 def number(meta: dict[str, object], key: str) -> int:
-    """Return one of the file's own facts that is a number; 0 if it is not there.
+    """Return a number from the file's metadata; 0 if it is absent.
 
     Raises:
-        apsw.CorruptError: it is none.
+        apsw.CorruptError: it is not a number.
     """
     try:
         return int(str(meta.get(key, 0)))
@@ -113,5 +114,5 @@ def number(meta: dict[str, object], key: str) -> int:
 
 
 def write_meta(connection: apsw.Connection, **values: int | str) -> None:
-    """Set facts of the file."""
+    """Set metadata of the file."""
     connection.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", list(values.items()))

@@ -1,7 +1,7 @@
-"""Whether a partition's file is intact: checked only on suspicion, since it reads all of it.
+"""Checks whether a partition's file is intact. Done only on suspicion, since it reads all of it.
 
-SQLite's own check sees broken trees. It does not see pages of different moments that happen to fit:
-those leave holes in logs, or a producer's record that is older than its entries.
+SQLite's own check detects broken trees. It does not detect pages from different times that happen
+to fit: those leave holes in logs, or a producer's record that is older than its entries.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ ENTRIES_BETWEEN_LOOKS: Final = 1000
 
 
 class CheckUnfinished(Exception):
-    """The time was over before the end of the file."""
+    """The time limit was reached before the end of the file."""
 
 
 class _Damaged(Exception):
@@ -52,16 +52,16 @@ def damage(
     partition: int | None,
     limit_s: float | None,
 ) -> str | None:
-    """Return what is wrong with a file, seen through its WAL; None: it is whole.
+    """Return what is wrong with a file, seen through its WAL; None: it is intact.
 
     Args:
         connection: to the file.
-        unpack: raises whatever it likes for an entry that cannot be read.
-        partition: whose logs the file should hold; None: not checked.
-        limit_s: how long the check may take; None: as long as it takes.
+        unpack: raises any exception for an entry that cannot be read.
+        partition: the partition whose logs the file should hold; None: not checked.
+        limit_s: time limit; None: none.
 
     Raises:
-        CheckUnfinished: it would have taken longer.
+        CheckUnfinished: the time limit was reached.
     """
     deadline = None if limit_s is None else time.monotonic() + limit_s
 
@@ -167,7 +167,7 @@ def _check_entries(
             if seq != ends[log_id] + 1:
                 raise _Damaged(f"entry {ends[log_id] + 1} of log {name} is missing")
             ends[log_id] = seq
-            # A negative one: a copy of a direct message (``derived.copy_links``).
+            # A negative value: a copy of a direct message (``derived.copy_links``).
             if chain >= 0 and (not 0 <= jump < seq or not chain < seq):
                 raise _Damaged(f"entry {seq} of log {name} names a later one as earlier")
             if seq < tails.get(log_id, seq + 1) and chain and chain in lasts[log_id]:
@@ -199,10 +199,10 @@ def _check_entries(
 
 
 class _Controls:
-    """Compares, log by log, the rows of ``control`` with the entries that they are of.
+    """Compares the rows of ``control``, log by log, with their entries.
 
-    A file that was of format 2 may lack those of the first control entries of a room, and one that
-    an older Relay has written those of rooms that a message has begun (``creations``).
+    A file that was of format 2 may lack rows for the first control entries of a room, and one
+    written by an older Relay those of rooms that a message created (``creations``).
     """
 
     def __init__(self, connection: apsw.Connection) -> None:
@@ -213,14 +213,14 @@ class _Controls:
         self._first = 0
 
     def begin(self, log_id: int) -> None:
-        """The entries of a log come, in order."""
+        """Begin a log; its entries follow in order."""
         if self._known:
             found = rows(self._connection, "SELECT seq FROM control WHERE log_id=?", (log_id,))
             self._left = {seq for (seq,) in found}
             self._first = min(self._left, default=0)
 
     def take(self, name: str, seq: int, entry: Entry | None) -> None:
-        """Look at an entry. None: only a hash of it is kept."""
+        """Process an entry. None: only a hash of it is kept."""
         if not self._known:
             return
         is_control = entry is not None and entry.kind == Kind.SYSTEM
@@ -232,7 +232,7 @@ class _Controls:
         self._left.discard(seq)
 
     def end(self, name: str) -> None:
-        """There are no more of this log."""
+        """End a log."""
         if self._left:
             raise _Damaged(f"control entry {min(self._left)} of log {name} is missing")
 
@@ -240,7 +240,7 @@ class _Controls:
 def _check_removed(
     name: str, seq: int, packed: bytes, unpack: Callable[[bytes], Entry]
 ) -> Entry | None:
-    """Of what was removed a hash is kept (None), and control entries are whole."""
+    """Check an entry below the floor: a hash (None), or a complete control entry."""
     if is_stub(packed):
         return None
     try:
@@ -252,7 +252,7 @@ def _check_removed(
 
 
 def _tails(connection: apsw.Connection) -> dict[int, int]:
-    """Return from where on entries may be newer than the records of their senders, by log."""
+    """Return, by log, from where on entries may be newer than the records of their senders."""
     version = rows(connection, "PRAGMA user_version")[0][0]
     if version < FORMAT_OF_TAILS:
         return {}
@@ -260,6 +260,6 @@ def _tails(connection: apsw.Connection) -> dict[int, int]:
 
 
 def _last_seqs(connection: apsw.Connection, log_id: int) -> set[int]:
-    """Return the seqs that producers' records name as their last: no entry may follow these."""
+    """Return the last seqs in producers' records: these must not be followed by another entry."""
     found = rows(connection, "SELECT seq FROM producer WHERE log_id=?", (log_id,))
     return {seq for (seq,) in found}

@@ -1,21 +1,20 @@
-"""The lock of a partition, and the note in it of how its holder left the file.
+"""The lock of a partition, and the note in its file on how the last holder left the partition.
 
 Invariants "One writer per partition" and "Epochs are segments".
 
-The lock is an flock: the kernel frees it at the death of the process, however it dies. Take it
-after the fork; an inherited descriptor would keep it.
+The lock is an flock: the kernel releases it when the process dies, in whatever way. It must be
+taken after the fork, since an inherited descriptor would keep it.
 
-The lock file also records which file the partition was (inode, and the inode's change time) and how
-often it had been opened: a file whose WAL was deleted after a crash knows of fewer times. The
-change time of a restored copy differs from the noted one even when it was written over the old
-file (``cp``), with the old times (``cp -p``, ``tar``, ``rsync -t``): no program can set it. While a
-checkpoint changes the file, the lock file's own change time stands in for it: the note has the time
-of its writing. A harmless change (chmod, a new hard link, another file system) looks like a copy,
-too. The answer to doubt is a check of the whole file and a new epoch, which costs no reader an
-entry.
+The lock file also records the identity of the partition's file (inode, and the inode's change time)
+and how often it had been opened: a file whose WAL was deleted after a crash has a lower count. A
+restored copy has another change time even if it was written over the old file (``cp``), with the
+old times (``cp -p``, ``tar``, ``rsync -t``): no program can set it. While a checkpoint changes the
+file, the lock file's own change time stands in for it: the note contains the time of its writing. A
+harmless change (chmod, a new hard link, another file system) looks like a copy, too. The answer to
+doubt is a check of the whole file and a new epoch, which costs no reader an entry.
 
 A partition's file may be a link, and a copy of the data directory leads to the same file. So there
-is another lock where a link leads to.
+is a second lock beside the target of a link.
 """
 
 from __future__ import annotations
@@ -34,24 +33,24 @@ from relay.store.errors import NotTheWriter, StoreUnavailable, UsedElsewhere
 
 NOTE_BYTES: Final = 128
 REASON_BYTES_MAX: Final = 1024
-"""Why the file is refused, behind the note."""
+"""Size limit for the reason of a refusal, after the note."""
 CLOCK_NS_MAX: Final = 2_000_000_000
-"""How far the time in a note and the lock file's change time may differ: the first is read just
-before the kernel sets the second."""
+"""Maximum difference between the time in a note and the lock file's change time: the first is read
+just before the kernel sets the second."""
 FILE_MODE: Final = 0o600
 LOCK_S: Final = 20.0
-"""How long to wait for a worker of the last run, which the kernel is ending."""
+"""How long to wait for a worker of the previous run, which the kernel is ending."""
 ELSEWHERE_S: Final = 1.0
-"""How long, where only what a link leads to is locked: a worker lets go of both in one moment."""
+"""How long to wait if only the target of a link is locked: a worker releases both at once."""
 RETRY_S: Final = 0.02
 
 State = Literal["open", "changing", "closed", "refused"]
-"""In use, in use while a checkpoint writes to the file, closed cleanly (all is in the file), or
-found damaged: nobody opens it before the whole file was checked."""
+"""In use; in use while a checkpoint writes to the file; closed cleanly (everything is in the file);
+or found damaged: not opened before the whole file has been checked."""
 
 
 class Note(NamedTuple):
-    """What the lock file holds."""
+    """The content of the lock file."""
 
     inode: int
     changed_ns: int
@@ -75,7 +74,7 @@ def read_note(path: Path) -> Note | None:
 
 
 def read_refusal(path: Path) -> str | None:
-    """Return why a file is refused, from its lock file, whoever holds that; None: it is not."""
+    """Return why a file is refused, according to its lock file; None: it is not."""
     note = read_note(path)
     if note is None or note.state != "refused":
         return None
@@ -86,7 +85,7 @@ def read_refusal(path: Path) -> str | None:
 
 
 def closed_cleanly(path: Path, file: Path) -> bool:
-    """Tell whether ``file`` is just as its last writer closed it; ``path``: its lock file."""
+    """Return True if ``file`` is as its last writer closed it. ``path``: its lock file."""
     note = read_note(path)
     try:
         return note is not None and note.state == "closed" and note[:2] == _identity(file)
@@ -95,18 +94,18 @@ def closed_cleanly(path: Path, file: Path) -> bool:
 
 
 class PartitionLock:
-    """An flock that is held, with the note in its file."""
+    """A held flock, with the note in its file."""
 
     def __init__(self, path: Path, file: Path | None = None) -> None:
         """Take the lock.
 
         Args:
             path: the lock file.
-            file: the partition's. None: there is none, or it is no link.
+            file: of the partition. None: there is none, or it is no link.
 
         Raises:
             NotTheWriter: another process holds it.
-            UsedElsewhere: only what the file is a link to is another's.
+            UsedElsewhere: only the target of the link is locked by another process.
             StoreUnavailable: the lock file cannot be opened.
         """
         self._path = path
@@ -120,20 +119,20 @@ class PartitionLock:
             raise
         note = read_note(path)
         self.uncleaned = note is not None and note.state == "changing"
-        """A writer died in the middle of a checkpoint, or before it had overwritten what the pages
-        still hold (``scrub``): which these are, nobody knows any more. Until it is unset the note
-        goes on to say so."""
+        """True if a writer died during a checkpoint, or before it had overwritten old content in
+        pages (``scrub``): which pages is no longer known. Until this is cleared, the note records
+        it."""
 
     def close(self) -> None:
-        """Release the lock. It is not taken again by this object."""
-        # A late note must not reach what gets this number next.
+        """Release the lock. This object does not take it again."""
+        # A late note must not be written to the next file with this descriptor number.
         held, self._fd, self._place_fd = (self._fd, self._place_fd), -1, -1
         for fd in held:
             if fd >= 0:
                 os.close(fd)
 
     def check_held(self) -> None:
-        """Ask this before the partition's file is opened: it may have another writer now.
+        """Check before opening the partition's file: it may have another writer now.
 
         Raises:
             StoreUnavailable: the lock was released.
@@ -148,13 +147,13 @@ class PartitionLock:
         self.close()
 
     def note(self, file: Path, opening: int, state: State, *, durable: bool = False) -> None:
-        """Note the identity of ``file`` now.
+        """Record the current identity of ``file``.
 
         Args:
             file: the partition's file.
-            opening: how often it has been opened, as its own mark counts.
+            opening: how often it has been opened, by its own count.
             state: what is being done with it.
-            durable: the note must be on the disk when this returns.
+            durable: wait until the note is on the disk.
 
         Raises:
             StoreUnavailable: the note cannot be written.
@@ -172,7 +171,7 @@ class PartitionLock:
             raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
 
     def refuse(self, reason: str) -> None:
-        """Note that the file was found damaged. The next start checks all of it.
+        """Record that the file was found damaged. The next start checks all of it.
 
         Raises:
             StoreUnavailable: the note cannot be written.
@@ -180,17 +179,17 @@ class PartitionLock:
         self._note_doubt("refused", reason)
 
     def readmit(self) -> None:
-        """Note that the file was checked and is whole, though not what its last writer left.
+        """Record that the file was checked and is intact, though not what its last writer left.
 
         Raises:
             StoreUnavailable: the note cannot be written.
         """
-        self._note_doubt("changing", "")  # who knows whether its last writer had cleaned it
+        self._note_doubt("changing", "")  # it is unknown whether its last writer had cleaned it
 
     def _note_doubt(self, state: State, reason: str) -> None:
         before = self.read_note()
         opening = before.opening if before is not None else 0
-        note = f"0 0 {opening} {time.time_ns()} {state}".encode()  # no file is that one
+        note = f"0 0 {opening} {time.time_ns()} {state}".encode()  # matches no file
         why = reason.encode(errors="backslashreplace")[:REASON_BYTES_MAX]
         self.check_held()
         try:
@@ -212,7 +211,7 @@ class PartitionLock:
         return self._read(REASON_BYTES_MAX, NOTE_BYTES).decode(errors="replace").strip()
 
     def read_note(self) -> Note | None:
-        """Return the note; None if there is none that makes sense.
+        """Return the note; None if there is no valid one.
 
         Raises:
             StoreUnavailable: the lock file cannot be read.
@@ -253,10 +252,10 @@ class PartitionLock:
 
 
 def lock_when_free(path: Path, file: Path) -> PartitionLock:
-    """Take the lock of a partition, of which a process may hold it that is ending just now.
+    """Take the lock of a partition, waiting for a holder that is just ending.
 
     Raises:
-        NotTheWriter: it was not free in time.
+        NotTheWriter: it was not released in time.
         StoreUnavailable: a lock file cannot be opened.
     """
     began_s = time.monotonic()
@@ -293,7 +292,7 @@ def _identity(file: Path) -> tuple[int, int]:
 
 
 def _locked_place(file: Path) -> int:
-    """Lock what a link leads to; -1: it is no link."""
+    """Lock the target of a link; -1: it is no link."""
     try:
         if not (file.is_symlink() and file.exists()):
             return -1
@@ -319,7 +318,7 @@ def _locked(path: Path) -> int:
                 if not stat.S_ISREG(os.fstat(fd).st_mode):
                     raise StoreUnavailable(f"{path} is not a regular file: remove it")
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                # Somebody may have deleted the file meanwhile: then this is a lock on nothing.
+                # The file may have been deleted meanwhile: this lock would then protect nothing.
                 if path.stat().st_ino == os.fstat(fd).st_ino:
                     return fd
             except FileNotFoundError:

@@ -1,9 +1,9 @@
-"""What a backend of logs must do: ``sqlite`` is the one there is.
+"""The interface of a backend for logs. ``sqlite`` is the only one.
 
-Any other must pass tests/conformance/log_contract.py, too.
+Any other backend must pass tests/conformance/log_contract.py, too.
 
 A *partition* is the unit of writing: it has one writer process (invariant "One writer per
-partition") and holds many logs. A *reader* may live in any process and sees what is committed.
+partition") and holds many logs. A *reader* may be in any process and sees what is committed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from relay.store.read_budget import ReadBudget
 
 
 class Stored(NamedTuple):
-    """Committed now. ``packed`` is the ENTRY as store, bus and members all carry it."""
+    """Committed now. ``packed`` is the ENTRY as used in store, bus and members."""
 
     epoch: bytes
     seq: int
@@ -26,30 +26,30 @@ class Stored(NamedTuple):
 
 
 class Repeated(NamedTuple):
-    """Committed before, by the same id and with the same content. ``seq`` 0: no longer kept."""
+    """Committed before, with the same id and content. ``seq`` 0: no longer kept."""
 
     epoch: bytes
     seq: int
 
 
 class IdConflict(NamedTuple):
-    """The id was used for another content, as ``seq``; 0: too long ago to look what it was."""
+    """The id was used for other content, as ``seq``; 0: too long ago to compare."""
 
     seq: int
 
 
 class Expected(NamedTuple):
-    """A counter was skipped: the producer must go on with this one."""
+    """A counter was skipped: the producer must continue with this one."""
 
     counter: int
 
 
 class UnknownOutcome(NamedTuple):
-    """The producer's record is gone (30 days), so whether the message was stored is not known."""
+    """The producer's record is gone (30 days), so it is unknown whether the message was stored."""
 
 
 class Began(NamedTuple):
-    """Committed now, and before it, in the same commit, the entry that its log begins with."""
+    """Committed now, preceded in the same commit by the entry that creates its log."""
 
     epoch: bytes
     seq: int
@@ -59,25 +59,28 @@ class Began(NamedTuple):
 
 
 class Denied(NamedTuple):
-    """Its sender may not: by the state of the log when its turn came."""
+    """Its sender lacks the right, by the state of the log when its turn came."""
 
     refused: Refused
 
 
 class Forbidden(NamedTuple):
-    """A new one that is not stored: who sends it may not, or it is about nothing that is there."""
+    """A new message that is not stored: its sender lacks the right, or it has no valid target."""
 
     code: int
     """An ErrorCode of the protocol."""
 
 
 class LogRefused(NamedTuple):
-    """This one cannot be stored, and sending it again does not help; those beside it are stored."""
+    """This submission cannot be stored, and a retry does not help.
+
+    Others of the batch are stored.
+    """
 
     reason: str
     """For the operator's log and the sender: what is wrong with the log or the message."""
     limit: int = 0
-    """That was reached; 0: none that a sender can be told."""
+    """The limit that was reached; 0: none that the sender can be told."""
 
 
 Outcome = (
@@ -94,14 +97,14 @@ Outcome = (
 
 
 class Page(NamedTuple):
-    """Rows in ascending order, each (seq, packed ENTRY). ``end``: nothing lies beyond them."""
+    """Rows in ascending order, each (seq, packed ENTRY). ``end``: there are no more beyond them."""
 
     rows: list[tuple[int, bytes]]
     end: bool
 
 
 class ResumePoint(NamedTuple):
-    """Where a reader goes on: entries with a seq above ``after``; a gap to report before them."""
+    """Where a reader continues: entries above ``after``, and a gap to report before them."""
 
     after: int
     gap: GapInfo | None
@@ -111,7 +114,7 @@ class Removed(NamedTuple):
     """What one step has removed."""
 
     floor: int
-    """Where the log begins now: entries up to this one are no longer kept."""
+    """The log's new floor: entries up to this one are no longer kept."""
     entries: int
     bytes: int
 
@@ -121,21 +124,21 @@ class Partition(Protocol):
 
     @property
     def held(self) -> bool:
-        """True while a checkpoint asks that no commit begins: one that does waits for it."""
+        """True while a checkpoint holds commits: a commit that begins waits for it."""
 
     @property
     def checkpointing(self) -> bool:
-        """True while a checkpoint runs: it must not be closed."""
+        """True while a checkpoint runs: the partition must not be closed."""
 
     def append(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
     ) -> list[Outcome]:
-        """Store a batch in one commit and return one outcome for each, in order.
+        """Store a batch in one commit and return one outcome for each submission, in order.
 
-        With a budget that is used up, or a copy about another one of the batch, the outcomes are
-        those of the first submissions only, of one at least; the others were not looked at, and the
-        caller gives them again. Returns only after the commit. A batch that raises is stored not at
-        all. What is wrong with one submission is its own outcome and never raises.
+        If the budget is used up, or a copy is about another copy of the batch, only the first
+        submissions have outcomes, at least one. The others were not examined and must be passed
+        again. Returns only after the commit. If this raises, nothing of the batch is stored. A
+        problem with one submission is its own outcome and never raises.
 
         Raises:
             StoreFull: no space.
@@ -143,10 +146,10 @@ class Partition(Protocol):
         """
 
     def in_use(self, log: str) -> bool:
-        """Tell whether a log is at hand: appending to it needs no look at the file."""
+        """Return True if a log is in memory: appending to it does not read the file."""
 
     def head(self, log: str) -> Head:
-        """Return the last committed entry of a log; (NO_EPOCH, 0) for one that does not exist."""
+        """Return the last committed entry of a log; (NO_EPOCH, 0) if the log does not exist."""
 
     def state(self, log: str) -> bytes:
         """Return the packed state of a log, as of its last committed control entry.
@@ -155,43 +158,43 @@ class Partition(Protocol):
         """
 
     def due(self, now_ms: int) -> list[str]:
-        """Return the logs in whose state something has an end that is over."""
+        """Return the logs whose state contains something that has expired."""
 
     def pending(self) -> list[tuple[str, int, str]]:
-        """Return (log, seq, to whom) of the direct messages that no recipient's log has confirmed.
+        """Return (log, seq, recipient) of direct messages not confirmed by the recipient's log.
 
-        In the order of their logs; no entry is read for it. To whom is empty should the table of
-        direct messages not have it. One is pending from its own commit to the commit after
-        ``confirm``: what is confirmed just before a crash may be returned once more.
+        In the order of their logs, without reading entries. The recipient is empty if the table of
+        direct messages does not contain it. A message is pending from its own commit to the commit
+        after ``confirm``; a message confirmed just before a crash may be returned once more.
 
         Raises:
             StoreError: the partition cannot be read.
         """
 
     def confirm(self, delivered: list[tuple[str, int]]) -> None:
-        """Note direct messages that are in their recipient's log; not while ``append`` runs."""
+        """Record that direct messages are in their recipient's log; not while ``append`` runs."""
 
     def note_seen(self, seen: list[tuple[str, int]]) -> None:
-        """Note when (ms) owners of inboxes were last here, for the next commit, as ``confirm``."""
+        """Record when (ms) owners of inboxes were last connected, for the next commit."""
 
     def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
-        """Note (log, seq, packed) what the control entries of a log up to seq make: likewise."""
+        """Record (log, seq, packed state after control entries up to seq), for the next commit."""
 
     def prove(self) -> None:
-        """Have the next commit write something, whatever else is in it: to find out if it can."""
+        """Make the next commit write something in any case, to find out if that is possible."""
 
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
-        """Remove some of the entries of a log up to ``upto``, in a commit of its own.
+        """Remove some of the entries of a log up to ``upto``, in a separate commit.
 
-        As many as one step may (``removal``): call again until it removes none. Entries of kind
-        *system* above ``controls_upto`` stay. Repeats of what was removed are still repeats.
+        At most as many as one step may (``removal``): call again until it removes none. Entries of
+        kind *system* above ``controls_upto`` stay. Repeats of removed entries are still recognised.
 
         Raises:
             StoreError: as ``append``.
         """
 
     def refuse(self, reason: str) -> None:
-        """Close it as it is, for its file was found damaged: until a start has checked it."""
+        """Close it unchanged: its file is damaged. It stays closed until a start has checked it."""
 
     def close(self) -> None:
         """Close cleanly: the next start keeps every epoch (invariant "Epochs are segments")."""
@@ -201,25 +204,25 @@ class Reader(Protocol):
     """Reads the logs of a partition."""
 
     def head(self, log: str) -> Head:
-        """Return the last committed entry of a log; (NO_EPOCH, 0) for one that does not exist.
+        """Return the last committed entry of a log; (NO_EPOCH, 0) if the log does not exist.
 
-        For a home that cannot open its partition for writing: it asks the partition otherwise.
+        For a home that cannot open its partition for writing; otherwise it asks the partition.
 
         Raises:
             StoreError: the partition cannot be read.
         """
 
     def fold(self, log: str) -> tuple[int, bytes]:
-        """Return what was noted of a log (``Partition.note_folds``): seq and bytes.
+        """Return the stored state of a log (``Partition.note_folds``): seq and bytes.
 
-        (0, b""): nothing was.
+        (0, b"") if there is none.
 
         Raises:
             StoreError: the partition cannot be read.
         """
 
     def controls(self, log: str, after: int = 0) -> list[bytes]:
-        """Return the packed entries of kind *system* above a seq, all of them.
+        """Return all packed entries of kind *system* above a seq.
 
         Raises:
             StoreError: the partition cannot be read.
@@ -228,54 +231,54 @@ class Reader(Protocol):
     def read_edited(
         self, log: str, seq: int, upto: int, shown: Callable[[bytes], bool]
     ) -> list[bytes]:
-        """Return an entry and its last edit that is shown, packed; empty: there is no such entry.
+        """Return an entry and its last visible edit, packed; empty: there is no such entry.
 
         Args:
-            log: where.
+            log: its log.
             seq: of the entry.
-            upto: edits up to this one are looked at, and ``limits.EDITS_SHOWN_MAX`` at most.
-            shown: tells whether an edit is shown, and not erased.
+            upto: edits up to this seq are examined, at most ``limits.EDITS_SHOWN_MAX``.
+            shown: returns True for an edit that is visible and not erased.
 
         Raises:
             StoreError: the partition cannot be read.
         """
 
     def read_direct(self, log: str, peer: str, before: int, count: int, bytes_max: int) -> Page:
-        """As ``read_back``, of an inbox the messages to and from one person alone."""
+        """As ``read_back``, for an inbox: only messages to and from one user."""
 
     def place_at(self, log: str, peer: str, seq: int) -> Cursor | None:
-        """Return where the message that this entry is a copy of is in its sender's inbox.
+        """Return the position, in the sender's inbox, of the message that an entry is a copy of.
 
-        None: it is no copy of a message of this peer.
+        None: it is not a copy of a message from this peer.
         """
 
     def has_written(self, log: str, peer: str) -> bool:
-        """Tell whether an inbox has a message that its owner has sent to somebody.
+        """Return True if an inbox contains a message from its owner to a peer.
 
         Raises:
             StoreError: the partition cannot be read.
         """
 
     def marks(self, log: str, after: str, count: int) -> list[tuple[str, bytes, int]]:
-        """Return up to where the owner of an inbox has read: (log or ``@peer``, epoch, seq) each.
+        """Return the read marks of an inbox's owner: (log or ``@peer``, epoch, seq) each.
 
-        In the order of the names above ``after``, so many at most.
+        At most ``count``, in the order of names, above ``after``.
 
         Raises:
             StoreError: the partition cannot be read.
         """
 
     def mark(self, log: str, about: str) -> Cursor:
-        """Return up to where the owner of an inbox has read a room, or ("@name") somebody's words.
+        """Return the read mark of an inbox's owner for a room, or ("@name") for a user's messages.
 
-        (NO_EPOCH, 0): it was never noted.
+        (NO_EPOCH, 0): there is none.
 
         Raises:
             StoreError: the partition cannot be read.
         """
 
     def memberships_of_all(self, handle: str, count: int) -> list[tuple[str, bytes]]:
-        """Return (room, root) of the roles of all accounts that a handle has had, some of them.
+        """Return some (room, root) of roles of all accounts that a handle has had.
 
         Raises:
             StoreError: the partition cannot be read.
@@ -283,9 +286,9 @@ class Reader(Protocol):
         raise NotImplementedError
 
     def memberships(self, handle: str, root: bytes, after: str, count: int) -> list[str]:
-        """Return the rooms in which an account has a role, invited ones included.
+        """Return the rooms in which an account has a role, including invitations.
 
-        In the order of the names above ``after``, so many at most.
+        At most ``count``, in the order of names, above ``after``.
 
         Raises:
             StoreError: the partition cannot be read.
@@ -299,26 +302,26 @@ class Reader(Protocol):
         """
 
     def shares(self, handle: str, root: bytes, other: str, other_root: bytes) -> bool:
-        """Tell whether there is a room in which both accounts are lasting members.
+        """Return True if there is a room in which both accounts are permanent members.
 
         Raises:
             StoreError: the partition cannot be read.
         """
 
     def seen(self, log: str) -> int:
-        """Return when (ms) the owner of an inbox was last here; 0: it is not known.
+        """Return when (ms) the owner of an inbox was last connected; 0: unknown.
 
         Raises:
             StoreError: the partition cannot be read.
         """
 
     def names(self, prefix: str, after: str = "", count: int | None = None) -> list[str]:
-        """Return the names of logs that begin with a prefix, in order, from behind ``after`` on.
+        """Return the names of logs that begin with a prefix, in order, above ``after``.
 
         Args:
             prefix: ASCII, not empty.
             after: only names above it.
-            count: so many at most; None: all.
+            count: maximum number; None: all.
 
         Raises:
             StoreError: the partition cannot be read.
@@ -336,8 +339,8 @@ class Reader(Protocol):
 
         Args:
             after: only names above it.
-            count: so many at most.
-            bytes_max: of their states, about; one at least, if there is any.
+            count: maximum number.
+            bytes_max: approximate limit for the states; at least one is returned, if there is any.
 
         Raises:
             StoreError: the partition cannot be read.
@@ -356,22 +359,25 @@ class Reader(Protocol):
         """Return the newest ``count`` entries below ``before``, ascending; at least one if any."""
 
     def floor(self, log: str) -> int:
-        """Return the last entry of a log that was removed; 0: none was.
+        """Return the last removed entry of a log; 0: none was removed.
 
         Raises:
             StoreError: the partition cannot be read.
         """
 
     def floor_of_last(self, log: str, count: int, upto: int) -> int:
-        """Return the seq after which the last ``count`` entries begin; control ones come along."""
+        """Return the seq after which the last ``count`` entries begin.
+
+        Control entries are included.
+        """
 
     def epoch_at(self, log: str, seq: int) -> bytes:
-        """Return the epoch in which a seq lies; NO_EPOCH for 0 in a log that begins after it."""
+        """Return the epoch that a seq belongs to; NO_EPOCH for 0 in a log that begins after it."""
 
     def resume(self, log: str, cursor: Cursor, head: Head) -> ResumePoint:
-        """Find where a reader with this cursor goes on (invariant "Epochs are segments").
+        """Find where a reader with this cursor continues (invariant "Epochs are segments").
 
-        ``head`` is the last entry that this worker shows (H of invariant "One seam"). ``after`` of
-        the answer is above it when the reader comes from a worker that was further: it then waits
-        for the head.
+        ``head`` is the last entry that this worker shows (H of invariant "One seam"). The result's
+        ``after`` is above it if the reader comes from a worker that was further ahead; it then
+        waits for the head.
         """

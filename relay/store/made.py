@@ -1,8 +1,9 @@
-"""Whether all partitions have been made, so that a file that is not there is missing, not new.
+"""Whether all partitions have been created, so that an absent file is missing, not new.
 
-A lock file tells that of its own partition; but who moves a partition away takes that along. So
-there is a file beside them, from when the last one was made on. A start forgets it where one has
-neither file nor lock: whoever takes both away from a relay that is stopped wants it to begin anew.
+A lock file records this for its own partition, but is usually moved along with it. So a file beside
+them is written when the last partition has been created. A start removes it if a partition has
+neither file nor lock: whoever deletes both from a stopped relay wants it to start afresh. Only a
+start does so, and logs it; commands on the data of a stopped relay refuse (``gone``).
 """
 
 from __future__ import annotations
@@ -19,17 +20,20 @@ FILE_MODE: Final = 0o600
 
 
 def all_made(path: Path) -> bool:
-    """Tell whether all partitions have been made; ``path``: of the file of one of them."""
+    """Return True if all partitions have been created. ``path``: of the file of one of them."""
     return path.with_name(NAME).exists()
 
 
 def was_made(path: Path, lock: Path) -> bool:
-    """Tell whether a partition has been made, of which there is no file now."""
+    """Return True if a partition without a file has been created before."""
     return read_note(lock) is not None or all_made(path)
 
 
 def note_made(directory: Path) -> None:
-    """One was made: note it if it was the last. What cannot be noted is noted by the next one."""
+    """Record the creation of a partition if it was the last one.
+
+    Errors are left to the next one.
+    """
     mark = directory / NAME
     if mark.exists():
         return
@@ -42,22 +46,26 @@ def note_made(directory: Path) -> None:
 
 
 def begin_anew(directory: Path) -> list[int]:
-    """Before anybody opens one: partitions of which nothing is there are new.
+    """Before any partition is opened: treat those without any files as new.
 
     Returns:
-        Those that were there before.
+        Those that existed before.
 
     Raises:
-        OSError: that cannot be noted.
+        OSError: that cannot be recorded.
     """
-    mark = directory / NAME
-    if not mark.exists():
+    found = gone(directory)
+    if found:
+        (directory / NAME).unlink()
+    return found
+
+
+def gone(directory: Path) -> list[int]:
+    """Return the partitions that were there before, and of which nothing is there."""
+    if not (directory / NAME).exists():
         return []
-    gone = [
+    return [
         index
         for index in range(PARTITIONS)
         if not any(os.path.lexists(directory / f"{index:02}.{kind}") for kind in ("sqlite", "lock"))
     ]
-    if gone:
-        mark.unlink()
-    return gone

@@ -1,7 +1,7 @@
 """Finds where the newest N messages of a log begin, for retention by count.
 
-The kind of an entry is stored in the entry alone, so counting messages means reading entries. Each
-is read once, since counts are kept, and in small steps, since other work goes on beside it.
+The kind of an entry is stored only in the entry, so counting messages means reading entries. Each
+is read once, since counts are kept, and in small steps, so that other work can run.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ BYTES_PER_PAGE: Final = 256 * 1024
 ENTRIES_PER_MESSAGE: Final = 10
 ENTRIES_LEAST: Final = 1000
 """Edits, reactions and the like are not counted. But a log keeps at most ``ENTRIES_PER_MESSAGE``
-entries of any kind for each message of its bound, and ``ENTRIES_LEAST`` at least: otherwise a log
-with a bound could grow without one."""
+entries of any kind per message of its limit, and at least ``ENTRIES_LEAST``: otherwise a log with a
+limit could grow without one."""
 LOGS_MAX: Final = 65_536
 REMEMBERED_BYTES_MAX: Final = 64 << 20
-"""Beyond either bound all counts are dropped, and begin anew."""
+"""Beyond either limit all counts are dropped, and counting starts again."""
 ROOM_BYTES: Final = 64
 
 
 class _Seqs:
-    """A set of sequence numbers, as a bitmap from the first to the last of them."""
+    """A set of sequence numbers, as a bitmap from the first to the last one."""
 
     __slots__ = ("_bits", "_first", "count")
 
@@ -43,17 +43,17 @@ class _Seqs:
 
     @property
     def size(self) -> int:
-        """In bytes."""
+        """Size in bytes."""
         return len(self._bits)
 
     def add(self, seq: int) -> None:
-        """Add one that is not in the set."""
+        """Add a seq that is not in the set."""
         bits = self._bits
         if not bits:
             self._first = seq >> 3
         at = (seq >> 3) - self._first
         if at < 0:
-            # They may come in descending order: double the room.
+            # They may be added in descending order: double the capacity.
             more = min(self._first, max(-at, len(bits), ROOM_BYTES))
             bits[:0] = bytes(more)
             self._first -= more
@@ -64,14 +64,14 @@ class _Seqs:
         self.count += 1
 
     def discard(self, seq: int) -> None:
-        """Remove one, if it is in the set."""
+        """Remove a seq if it is in the set."""
         at, bit = (seq >> 3) - self._first, 1 << (seq & 7)
         if 0 <= at < len(self._bits) and self._bits[at] & bit:
             self._bits[at] ^= bit
             self.count -= 1
 
     def begins_behind(self, seq: int) -> None:
-        """Release the memory of those up to this seq, which are not in the set."""
+        """Release the memory for seqs up to this one, which are not in the set."""
         unused = (seq >> 3) - self._first
         if unused > ROOM_BYTES:
             del self._bits[:unused]
@@ -87,25 +87,25 @@ class _Window:
         self.most = most
         self.after = self.upto = end
         self.messages = _Seqs()
-        """Which they are, since one that was counted may be erased later."""
+        """Stored individually, since a counted message may be erased later."""
         self.begun = False
-        """False while entries before ``after`` are still to be counted."""
+        """False while entries before ``after`` must still be counted."""
 
     @property
     def count(self) -> int:
-        """How many messages."""
+        """Number of messages."""
         return self.messages.count
 
 
 class MessageCounter:
-    """See the module's docstring. For one thread at a time."""
+    """Counts the messages of logs. Not thread-safe."""
 
     def __init__(self, unpack: Callable[[bytes], Entry]) -> None:
-        """Begin with nothing counted. ``unpack``: returns a packed entry, or raises."""
+        """Create without counts. ``unpack``: returns a packed entry, or raises."""
         self._unpack = unpack
         self._windows: dict[str, _Window] = {}
         self._bytes = 0
-        """Of all windows."""
+        """Size of all windows."""
         self._entries_left = 0
         self._bytes_left = 0
 
@@ -116,14 +116,14 @@ class MessageCounter:
     def older(
         self, reader: SqliteReader, log: str, floor: int, end: int, most: int
     ) -> tuple[int, bool]:
-        """Return the last entry before the newest ``most`` messages; False: counting goes on.
+        """Return the last entry before the newest ``most`` messages; False: counting is incomplete.
 
         Args:
             reader: of its partition.
-            log: which one.
+            log: its name.
             floor: the last entry that is no longer kept.
             end: the last entry.
-            most: 1 at least.
+            most: at least 1.
 
         Raises:
             StoreError: the partition cannot be read.
@@ -154,7 +154,7 @@ class MessageCounter:
             self._bytes -= window.messages.size
 
     def _count_new(self, reader: SqliteReader, log: str, window: _Window, end: int) -> bool:
-        """Count what was appended since, and subtract what that has erased."""
+        """Count what was appended since then, and subtract what was erased."""
         while window.upto < end:
             if self._entries_left <= 0 or self._bytes_left <= 0:
                 return False
@@ -169,7 +169,7 @@ class MessageCounter:
         return True
 
     def _count_back(self, reader: SqliteReader, log: str, window: _Window, least: int) -> bool:
-        """Count backwards until there are enough; continue when some were erased."""
+        """Count backwards until there are enough; continue if some were erased."""
         if window.count < window.most and window.after > least:
             window.begun = False
         while not window.begun:
@@ -186,7 +186,7 @@ class MessageCounter:
         return True
 
     def _move(self, window: _Window, least: int) -> bool:
-        """Drop the oldest ones until there are not too many."""
+        """Drop the oldest messages until there are not too many."""
         messages, seq = window.messages, window.after
         while seq < window.upto and (window.count > window.most or seq < least):
             if self._entries_left <= 0:
@@ -199,7 +199,7 @@ class MessageCounter:
         return window.count <= window.most and seq >= least
 
     def _look(self, packed: bytes) -> tuple[int, int]:
-        """Return (kind, about_seq) of an entry; one that cannot be read counts as no message."""
+        """Return (kind, about_seq) of an entry. One that cannot be read is not a message."""
         try:
             entry = self._unpack(packed)
             return entry.kind, entry.about_seq

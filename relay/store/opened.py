@@ -1,6 +1,6 @@
-"""A partition's file that is open for writing, and what is kept in memory of it.
+"""A partition's file that is open for writing, and the data cached in memory.
 
-Whatever fails here raises apsw.Error, and the caller rolls back or forgets all of this.
+Any failure here raises apsw.Error; the caller then rolls back or discards this object.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CHECK_MS: Final = 1000
 
 @final
 class Opened:
-    """What goes with a connection, and is forgotten with it."""
+    """State that belongs to a connection and is discarded with it."""
 
     __slots__ = (
         "_unpack", "_write", "committed", "connection", "cursor", "expiry", "generation",
@@ -45,17 +45,17 @@ class Opened:
         unpack: Callable[[bytes], Entry],
         write: Write,
     ) -> None:
-        """Read what must be known. Raises apsw.Error.
+        """Read the initial state. Raises apsw.Error.
 
         Args:
             connection: of the partition's writer.
             generation: the file's.
             unpack: returns a packed entry.
-            write: puts changes into the open transaction.
+            write: writes changes into the open transaction.
         """
         self.connection = connection
         self.cursor = connection.cursor()
-        """Of commits."""
+        """For commits."""
         self.unflushed = Unflushed(connection, unpack)
         self.committed = Committed(connection, self.unflushed)
         self.expiry = ProducerExpiry(connection)
@@ -64,11 +64,11 @@ class Opened:
         self._write = write
 
     def commit(self, changes: Changes, *, forced: bool) -> None:
-        """Make changes durable, and remember them.
+        """Make changes durable, then update the caches.
 
         Args:
-            changes: that were decided.
-            forced: against a power failure, too, this once.
+            changes: the decided changes.
+            forced: make this commit survive a power failure.
         """
         if changes.entries:
             self.unflushed.plan(changes)
@@ -89,12 +89,12 @@ class Opened:
         self.committed.apply(changes)
 
     def expire(self, now_ms: int) -> None:
-        """Drop producers that were not used for long: a commit of its own, at most one a minute."""
+        """Drop producers that were unused for long, in a separate commit, at most once a minute."""
         connection, expiry = self.connection, self.expiry
         decided = expiry.decide(connection, now_ms)
         if expiry.changes(decided):
-            # What was used on a day is noted with that day when it ends. It may be among what is
-            # dropped, for its row is as old as it was when it was flushed last.
+            # Producers used on a day are recorded with that day when it ends. They may be among the
+            # rows to drop, since a row is as old as the last flush of its producer.
             ended = self.unflushed.all() if decided.day != expiry.day else _NOTHING
             connection.execute("BEGIN IMMEDIATE")
             expiry.write(connection, decided)
@@ -117,7 +117,7 @@ class Opened:
         return removed
 
     def flush(self) -> None:
-        """Write the ends of producers that their table lacks: a commit of its own, if any are."""
+        """Write the ends of producers missing in their table, in a separate commit, if any."""
         flush = self.unflushed.all()
         if flush.logs:
             self.connection.execute("BEGIN IMMEDIATE")
@@ -126,22 +126,22 @@ class Opened:
             self.unflushed.flushed(flush)
 
     def write_rest(self) -> None:
-        """As ``flush``, in the open transaction of one who forgets all of this then."""
+        """As ``flush``, in the open transaction of a caller that then discards this object."""
         apply.write_flush(self.connection, self.unflushed.all(), self.expiry.day)
 
 
 @final
 class FileIdentity:
-    """Whether the file that is open is still the one at its path.
+    """Checks whether the open file is still the one at its path.
 
-    If somebody removes a file while it is open, everything written to it is lost without an error.
-    So its writer checks now and then, and stops acknowledging.
+    If somebody removes an open file, everything written to it is lost without an error. So its
+    writer checks from time to time, and stops acknowledging.
     """
 
     __slots__ = ("_checked_ms", "_file", "_path")
 
     def __init__(self, path: Path) -> None:
-        """Begin with no file. ``path``: where it is."""
+        """Create without a file. ``path``: its location."""
         self._path = path
         self._file: tuple[int, int] | None = None
         self._checked_ms = 0
@@ -151,10 +151,10 @@ class FileIdentity:
         self._file, self._checked_ms = self._found(), 0
 
     def check(self, now_ms: int) -> None:
-        """Check that the file is there, at most once a second.
+        """Check, at most once a second, that the file is there.
 
         Raises:
-            StoreUnavailable: it is not, or another one is.
+            StoreUnavailable: it is missing, or was replaced.
         """
         if abs(now_ms - self._checked_ms) < CHECK_MS:
             return

@@ -1,15 +1,16 @@
-"""Opening a partition's file: is it the one that its last writer left, and is it whole?
+"""Opens a partition's file and checks that it is intact and the one its last writer left.
 
-Three answers: it is, and every log goes on in its epoch; it is another one but whole, such as a
-restored backup, and every log begins a new epoch (invariant "Epochs are segments"); or it is torn,
-and nothing is written to it. A file and a WAL that do not belong together are torn. The whole file
-is read only after doubt.
+There are three outcomes. If it is, every log continues in its epoch. If it is another file but
+intact, such as a restored backup, every log begins a new epoch (invariant "Epochs are segments").
+If it is torn, nothing is written to it; a file and a WAL that do not belong together are torn. The
+whole file is read only in case of doubt.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import secrets
 import stat
 from collections.abc import Callable
@@ -42,18 +43,22 @@ from relay.store.wal_index import WalIndex, read_wal_index
 
 SYNCHRONOUS: Final[dict[Durability, str]] = {"process": "NORMAL", "power": "FULL"}
 WAL_DAMAGED: Final = "its WAL is damaged"
+_DAMAGED_FROM: Final = re.compile(
+    f"{WAL_DAMAGED} behind frame [0-9]+ of ([0-9]+)(?: \\(([0-9a-f]+)\\))?:"
+)
+"""What a refusal says: how many frames there were, and the salts of the WAL."""
 log = logging.getLogger("relay.store")
 
 
 class Check(NamedTuple):
-    """How a whole file is checked after doubt."""
+    """How a whole file is checked in case of doubt."""
 
     unpack: Callable[[bytes], Entry]
     """Raises for an entry that cannot be read."""
     limit_s: float | None
-    """How long it may take; None: as long as it takes."""
+    """Time limit; None: none."""
     partition: int | None = None
-    """Whose logs the file should hold; None: not checked."""
+    """The partition whose logs the file should hold; None: not checked."""
 
 
 def open_first(
@@ -62,9 +67,9 @@ def open_first(
     """Open a file as the new holder of its lock. Returns it marked as in use.
 
     Raises:
-        StoreCorrupt: it is torn or damaged, or was found so before and not checked since; nothing
-            was written.
-        StoreUnavailable: it is missing, and was there at the start.
+        StoreCorrupt: it is torn or damaged, or was found damaged and not checked since; nothing was
+            written.
+        StoreUnavailable: it is missing, and existed at the start.
         StoreError: it cannot be opened.
     """
     if check.limit_s is not None:
@@ -73,7 +78,7 @@ def open_first(
         _wait_for_missing(path, lock)
     _refuse_missing(path, lock)
     _tell_of_other_names(path)
-    index = read_wal_index(path)  # before SQLite makes it anew
+    index = read_wal_index(path)  # before SQLite recreates it
     connection = connect_writer(path, create=True)
     with closed_on_error(connection, path):
         doubt = _doubt(connection, path, lock, host, index)
@@ -83,14 +88,14 @@ def open_first(
 
 
 def needs_check(path: Path, lock: PartitionLock, host: Host) -> bool:
-    """Tell whether ``open_first`` would check the whole file. As ``doubt_of``."""
+    """Return True if ``open_first`` would check the whole file. Otherwise as ``doubt_of``."""
     return doubt_of(path, lock, host) is not None
 
 
 def doubt_of(path: Path, lock: PartitionLock, host: Host) -> str | None:
     """Return why ``open_first`` would check the whole file; None: it would not.
 
-    Makes the WAL index anew.
+    Recreates the WAL index.
 
     Raises:
         StoreCorrupt: it is torn.
@@ -115,18 +120,18 @@ def open_again(
     doubt: str | None,
     check: Check,
 ) -> tuple[apsw.Connection, Begun]:
-    """Open a file anew that this process has had open since it took the lock.
+    """Reopen a file that this process has opened before under its current lock.
 
     Args:
         path: of the file.
         lock: of the partition.
         host: the machine.
         durability: what commits survive.
-        doubt: the error of the disk, after which it is opened again; None: it was another error.
+        doubt: the disk error that made this necessary; None: it was another error.
         check: reads its entries.
 
     Raises:
-        StoreError: it cannot be opened; the partition was closed, say.
+        StoreError: it cannot be opened; for example, the partition was closed.
     """
     lock.check_held()
     _wait_for_missing(path, lock)
@@ -140,11 +145,11 @@ def open_again(
 
 
 def _write_again(connection: apsw.Connection) -> None:
-    """Copy all of the WAL to the file, and begin another one.
+    """Copy the whole WAL to the file, and start another one.
 
-    After an error, what the kernel has dropped can still be read, and its next sync reports
-    success. A WAL with such a hole ends there after a loss of power, whatever is written behind it.
-    Pages that are written anew are written.
+    After a write error, data that the kernel has dropped can still be read, and its next sync
+    reports success. After a loss of power, a WAL with such a hole ends there, whatever was written
+    behind it. Rewriting the pages writes them to the disk.
     """
     if not pragma(connection, "user_version"):
         return
@@ -177,8 +182,8 @@ def _begin(
         doubt=doubt,
         noted_opening=note.opening if note else 0,
     )
-    with contextlib.suppress(apsw.Error, ValueError):  # half of a checkpoint: not so
-        # If all of the WAL is in the file, this commit starts the WAL over.
+    with contextlib.suppress(apsw.Error, ValueError):  # part of a checkpoint: not in this case
+        # If the whole WAL is in the file, this commit starts the WAL over.
         pairing.start_wal(
             connection, secrets.token_hex(pairing.ID_BYTES), pairing.read_row_of_file(path)
         )
@@ -200,14 +205,14 @@ def _missing(path: Path) -> str | None:
 
 
 def _wait_for_missing(path: Path, lock: PartitionLock) -> None:
-    """A file that was there at the start can be put back: nothing is made in its place."""
+    """Wait for a file that existed at the start: it can be put back, so no new one is created."""
     what = _missing(path)
     if what is not None and (all_made(path) or lock.read_note() is not None):
         raise StoreUnavailable(taken_away(path, what))
 
 
 def _refuse_missing(path: Path, lock: PartitionLock) -> None:
-    """SQLite would make a new file, and delete the WAL of the one that is gone."""
+    """Refuse: SQLite would create a new file, and delete the WAL of the missing one."""
     what = _missing(path)
     if what is None:
         if not path.is_file():
@@ -220,7 +225,7 @@ def _refuse_missing(path: Path, lock: PartitionLock) -> None:
 
 
 def _tell_of_other_names(path: Path) -> None:
-    """By a hard link, as ``cp -l`` makes, another relay could write to the file past every lock."""
+    """Warn about hard links, as ``cp -l`` creates: another relay could bypass every lock."""
     with contextlib.suppress(OSError):
         links = path.stat().st_nlink
         if links > 1:
@@ -234,16 +239,33 @@ def _doubt(
     host: Host,
     index: WalIndex | None,
 ) -> str | None:
-    """Return why this may not be what the last writer left; raise StoreCorrupt if it is torn."""
-    if wal_bytes(path) and WAL_DAMAGED in (refusal := lock.refusal() or ""):
-        raise StoreCorrupt(refusal)  # the index that told so was made anew since
+    """Return why this may not be what the last writer left. Raises StoreCorrupt if it is torn."""
+    _refuse_damaged_before(connection, path, lock.refusal() or "")
     torn = _refuse_torn(connection, path, index)
-    cut_off = _cut_off(connection, path, index, host)  # whatever else is in doubt: it may refuse
+    cut_off = _cut_off(connection, path, index, host)  # whatever else is in doubt: it may raise
     return torn or lock.doubt(path) or cut_off
 
 
+def _refuse_damaged_before(connection: apsw.Connection, path: Path, refusal: str) -> None:
+    """Refuse a WAL that was found damaged, for as long as it is.
+
+    The index that told so was made anew since, so what it knew is in the refusal. The right files
+    may have been put back meanwhile: another WAL, or this one with all its frames.
+    """
+    if WAL_DAMAGED not in refusal or not wal_bytes(path):
+        return
+    noted = _DAMAGED_FROM.search(refusal)
+    if noted is not None:
+        frames, salts = int(noted[1]), bytes.fromhex(noted[2] or "") or pairing.wal_salts(path)
+        rows(connection, "SELECT count(*) FROM sqlite_schema")  # else it has not read its WAL
+        readable, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
+        if readable >= frames or pairing.frame_salts(path, frames) != salts:
+            return
+    raise StoreCorrupt(refusal)
+
+
 def _refuse_torn(connection: apsw.Connection, path: Path, index: WalIndex | None) -> str | None:
-    """Returns a doubt, should the answer not be known."""
+    """Raise if it is torn. Returns a doubt if that cannot be determined."""
     if not rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='meta'"):
         return None
     try:
@@ -273,16 +295,16 @@ def _torn(path: Path) -> StoreCorrupt:
 def _cut_off(
     connection: apsw.Connection, path: Path, index: WalIndex | None, host: Host
 ) -> str | None:
-    """Return why commits of a process that died may be missing at the end of the WAL.
+    """Return why commits of a dead process may be missing at the end of the WAL.
 
     Raises:
-        StoreCorrupt: they are there, and SQLite cannot read up to them.
+        StoreCorrupt: they exist, and SQLite cannot read up to them.
     """
     if not rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='meta'"):
         return None
     meta = read_meta(connection)
     if meta.get("clean") == 1 or not host.boot_id or meta.get("boot_id") != host.boot_id:
-        return None  # nothing was; or ``generation.begin`` decides
+        return None  # none was; or ``generation.begin`` decides
     if index is None:
         return "the index of its WAL was lost after a crash"
     if index.frames:
@@ -292,7 +314,8 @@ def _cut_off(
         if frames < index.frames:
             if pairing.frame_salts(path, index.frames) == index.salts:
                 raise StoreCorrupt(
-                    f"{path}: {WAL_DAMAGED} behind frame {frames} of {index.frames}: {advice(path)}"
+                    f"{path}: {WAL_DAMAGED} behind frame {frames} of {index.frames} "
+                    f"({index.salts.hex()}): {advice(path)}"
                 )
             return "its WAL was cut off or replaced after a crash"
     return None

@@ -1,20 +1,21 @@
-"""Whether a WAL is the one that continues the file beside it.
+"""Checks whether a WAL is the one that continues the file beside it.
 
-SQLite believes any WAL that it finds: the frames of an older one, or of another file, replace pages
-of the file and nothing notices. A copy that was taken while the server ran, or that was put
-together from two backups, is such a pair.
+SQLite trusts any WAL that it finds: the frames of an older one, or of another file, replace pages
+of the file without any check. A copy that was taken while the server ran, or that was assembled
+from two backups, is such a pair.
 
-So each WAL has an id, which is written by the first commit in it (``start_wal``), with the *mark*
-of the file that it continues. A mark is the id of the last WAL that was copied to the file, and a
-step that grows with each checkpoint (``next_step``). The row travels with the pages around it: the
-file alone tells which WAL is in it, the file seen through the WAL tells which file that one needs.
+So each WAL has an id, written by its first commit (``start_wal``), with the *mark* of the file that
+it continues. A mark is the id of the last WAL that was copied to the file, and a step that
+increases with each checkpoint (``next_step``). The row is stored in the pages themselves: the file
+alone shows which WAL it contains, and the file seen through the WAL shows which file that WAL
+needs.
 
-A WAL without a commit belongs to any file, for nothing of it is seen: it is one that was being
-started over. SQLite writes its header, waits for the disk, and only then writes frames; until then
-the file alone has all. A copy of just that moment is not told from an older file without a WAL: a
-whole one is opened, with new epochs.
+A WAL without a commit belongs to any file, because it has no effect: it was just being started
+over. SQLite writes its header, waits for the disk, and only then writes frames; until then the file
+alone contains everything. A copy of exactly that moment cannot be distinguished from an older file
+without a WAL: an intact one is opened, with new epochs.
 
-After the death of a process, SQLite's own index of the WAL still tells how long the WAL was
+After the death of a process, SQLite's own index of the WAL still shows how long the WAL was
 (``wal_index``): a shorter one has lost commits.
 """
 
@@ -36,24 +37,24 @@ _FRAME_HEADER_BYTES: Final = 24
 
 
 class Mark(NamedTuple):
-    """A moment in a file's life: a checkpoint of a WAL."""
+    """A moment in the history of a file: a checkpoint of a WAL."""
 
     wal: str
     step: int
 
 
 class WalRow(NamedTuple):
-    """What the row holds: the mark now, and that of the file when this WAL began."""
+    """The content of the row: the current mark, and the file's mark when this WAL began."""
 
     mark: Mark
     continues: Mark | None
 
     @classmethod
     def parse(cls, text: object) -> Self | None:
-        """Read the row's value; None if there is none yet, as in files of older versions.
+        """Parse the row's value; None if there is none, as in files of older versions.
 
         Raises:
-            ValueError: it cannot be read.
+            ValueError: it is invalid.
         """
         if text is None:
             return None
@@ -73,7 +74,7 @@ def read_row(connection: apsw.Connection) -> WalRow | None:
     """Return the row as this connection sees it.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it is invalid.
     """
     return WalRow.parse(read_meta(connection).get(KEY))
 
@@ -82,7 +83,7 @@ def read_row_of_file(path: Path) -> WalRow | None:
     """Return the row of the file alone, without its WAL.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: it is invalid. 82.apsw.Error: it cannot be read.
         apsw.Error: likewise.
     """
     connection = apsw.Connection(
@@ -90,7 +91,7 @@ def read_row_of_file(path: Path) -> WalRow | None:
         flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
     )
     try:
-        # A new file has its tables in the WAL.
+        # The tables of a new file are in the WAL.
         tables = connection.execute("SELECT 1 FROM sqlite_schema WHERE name='meta'").fetchall()
         return read_row(connection) if tables else None
     finally:
@@ -98,7 +99,7 @@ def read_row_of_file(path: Path) -> WalRow | None:
 
 
 def fits(file: WalRow | None, view: WalRow | None) -> bool:
-    """Tell whether a file and its WAL belong together.
+    """Return True if a file and its WAL belong together.
 
     Args:
         file: the row of the file alone.
@@ -112,17 +113,17 @@ def fits(file: WalRow | None, view: WalRow | None) -> bool:
 
 
 def start_wal(connection: apsw.Connection, wal: str, copied: WalRow | None) -> None:
-    """Note that the WAL which this commit begins has the id ``wal``.
+    """Record that the WAL beginning with this commit has the id ``wal``.
 
-    ``copied`` is the row of the file. Nothing is noted if the row is another one by now: then the
-    file is not what the next WAL continues.
+    ``copied`` is the row of the file. Nothing is recorded if the row has changed: then the file is
+    not what the next WAL continues.
     """
     if read_row(connection) == copied:
         write_meta(connection, **{KEY: str(WalRow(Mark(wal, 0), copied and copied.mark))})
 
 
 def next_step(connection: apsw.Connection) -> WalRow | None:
-    """Note that a checkpoint follows: it ends with this commit. Returns what the row is then."""
+    """Record that this commit ends with a checkpoint. Returns the resulting row."""
     row = read_row(connection)
     if row is None:
         return None
@@ -132,7 +133,7 @@ def next_step(connection: apsw.Connection) -> WalRow | None:
 
 
 def wal_salts(path: Path) -> bytes:
-    """Return what tells one WAL from the next, out of the WAL's header; nothing if it is empty."""
+    """Return the salts in the WAL's header, which identify it; empty if there is no WAL."""
     try:
         with wal_path(path).open("rb") as file:
             header = file.read(_WAL_HEADER_BYTES)
@@ -142,9 +143,9 @@ def wal_salts(path: Path) -> bytes:
 
 
 def frame_salts(path: Path, number: int) -> bytes:
-    """Return the salts of a frame of the WAL, the first being 1; nothing if it is not there.
+    """Return the salts of a frame of the WAL, numbered from 1; empty if it does not exist.
 
-    They are the WAL's own unless the frame was left by one before it, or its bytes are lost.
+    They equal the WAL's own unless the frame was left by an earlier WAL, or its bytes are lost.
     """
     try:
         with wal_path(path).open("rb") as file:

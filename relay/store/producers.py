@@ -1,8 +1,9 @@
-"""Producers unused for 30 days are dropped, by the file's own count of days.
+"""Drops producers unused for 30 days, by the file's own count of days.
 
 Invariant "A clock jump expires nothing".
 
-The wall clock may jump by years: the count grows by one day at most, so a jump expires nothing.
+The wall clock may jump by years. The count increases by at most one day at a time, so a jump
+expires nothing.
 """
 
 from __future__ import annotations
@@ -18,24 +19,24 @@ DAY_MS: Final = 86_400_000
 PRODUCER_DAYS: Final = 30
 PASS_MS: Final = 60_000
 PASS_ROWS: Final = 1000
-"""Rows looked at per pass, so that no pass is felt: a million producers take 17 hours."""
+"""Rows examined per pass, few enough not to be noticeable: a million producers take 17 hours."""
 
 
 class Pass(NamedTuple):
-    """What one pass changes; all of it is decided, and only committed by ``write``."""
+    """What one pass changes: decided here, and only committed by ``write``."""
 
     day: int
     day_began_ms: int
     unused: list[tuple[int, bytes]]
-    """(log id, producer) of those to be dropped."""
+    """(log id, producer) of those to drop."""
     looked_up_to: tuple[int, bytes]
 
 
 class ProducerExpiry:
-    """Counts days, and goes round the producers a few at a time."""
+    """Counts days, and examines the producers cyclically, a few at a time."""
 
     def __init__(self, connection: apsw.Connection) -> None:
-        """Read the count of days; inside a transaction or outside of one."""
+        """Read the count of days; inside or outside a transaction."""
         meta = read_meta(connection)
         self.day = number(meta, "day")
         self._day_began_ms = number(meta, "day_began_ms")
@@ -43,14 +44,14 @@ class ProducerExpiry:
         self._at: tuple[int, bytes] = (0, b"")
 
     def due(self, now_ms: int) -> bool:
-        """True when it is time for a pass."""
+        """True if a pass is due."""
         return not 0 < self._pass_due_ms - now_ms <= PASS_MS
 
     def decide(self, connection: apsw.Connection, now_ms: int) -> Pass:
-        """Look at the next producers; nothing is changed yet."""
+        """Examine the next producers without changing anything."""
         day, day_began_ms = self.day, self._day_began_ms
         if now_ms < day_began_ms:
-            day_began_ms = now_ms  # the clock was set back: this day is a longer one
+            day_began_ms = now_ms  # the clock was set back: this day becomes longer
         elif now_ms >= day_began_ms + DAY_MS:
             day, day_began_ms = day + 1, now_ms
         found = rows(
@@ -71,13 +72,13 @@ class ProducerExpiry:
         return (decided.day, decided.day_began_ms) != (self.day, self._day_began_ms)
 
     def write(self, connection: apsw.Connection, decided: Pass) -> None:
-        """Put a pass into the open transaction."""
+        """Write a pass into the open transaction."""
         if self._day_changes(decided):
             write_meta(connection, day=decided.day, day_began_ms=decided.day_began_ms)
         connection.executemany("DELETE FROM producer WHERE log_id=? AND producer=?", decided.unused)
 
     def apply(self, decided: Pass, now_ms: int) -> None:
-        """A pass is committed."""
+        """Update the state after a pass has been committed."""
         self.day, self._day_began_ms = decided.day, decided.day_began_ms
         self._at = decided.looked_up_to
         self._pass_due_ms = now_ms + PASS_MS

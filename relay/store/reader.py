@@ -1,7 +1,7 @@
-"""Reads the logs of one partition, in any process, while its writer goes on.
+"""Reads the logs of one partition, in any process, while its writer continues.
 
-Every call ends its statements before it returns: a snapshot that stays open would keep the WAL from
-ever starting over (ecosystem: SQLite, "Avoiding Excessively Large WAL Files").
+Every call finishes its statements before it returns: a snapshot that stays open would keep the WAL
+from ever starting over (SQLite documentation, "Avoiding Excessively Large WAL Files").
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ EDITS: Final = (
 )
 WRITTEN: Final = "SELECT 1 FROM direct WHERE log_id=? AND peer=? AND epoch=x'' AND origin=0 LIMIT 1"
 PLACE: Final = "SELECT epoch, origin FROM direct WHERE log_id=? AND peer=? AND seq=?"
-MARKS: Final = (  # '' is no mark, so only what is above it counts
+MARKS: Final = (  # '' is no mark, so the comparison excludes it
     "SELECT about, epoch, seq FROM mark WHERE log_id=? AND about>? ORDER BY about LIMIT ?"
 )
 MARK: Final = "SELECT epoch, seq FROM mark WHERE log_id=? AND about=?"
@@ -69,7 +69,7 @@ LAST_CONTROLS: Final = (
     "ORDER BY seq DESC LIMIT ?"
 )
 CONTROLS_PASSED_MAX: Final = 1000
-"""So many more entries than were asked for are read at most."""
+"""Maximum number of entries read beyond those requested."""
 MEMBERSHIPS: Final = (
     "SELECT name FROM member JOIN log ON log.id=log_id "
     "WHERE handle=? AND lasting IN (0, 1) AND root=? AND name>? ORDER BY name LIMIT ?"
@@ -79,7 +79,7 @@ ROOTS: Final = (
     "WHERE handle=? AND lasting IN (0, 1) LIMIT ?"
 )
 OWNED: Final = "SELECT count(*) FROM member WHERE handle=? AND lasting=1 AND root=? AND role=?"
-SHARES: Final = (  # in this order: a row of the first one, and whether the other one has its like
+SHARES: Final = (  # in this order: a row of the first account, then a matching row of the other one
     "SELECT 1 FROM member AS one CROSS JOIN member AS other ON other.log_id=one.log_id "
     "WHERE one.handle=? AND one.lasting=1 AND one.root=? "
     "AND other.handle=? AND other.lasting=1 AND other.root=? LIMIT 1"
@@ -89,17 +89,17 @@ BACK: Final = _KEPT + "DESC LIMIT ?3"
 
 
 class SqliteReader(ReaderFile):
-    """See ``log.Reader``. One per partition and worker; not for two threads at a time."""
+    """See ``log.Reader``. One per partition and worker; not thread-safe."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self._states = False
-        """True: the file has a table of them."""
+        """True: the file has a table of states."""
         self._members = False
-        """Likewise."""
+        """True: the file has a table of members."""
 
     def close(self) -> None:
-        """Close the file. The next call would open it again."""
+        """Close the file. The next call opens it again."""
         super().close()
         self._states = self._members = False
 
@@ -124,7 +124,7 @@ class SqliteReader(ReaderFile):
             log_id = self._log_id(connection, log)
             if connection is None or log_id is None or after >= upto:
                 return Page([], True)
-            # One more than asked for, to know whether anything lies beyond.
+            # One more than requested, to find out whether there are more.
             limit = NO_LIMIT if count is None else count + 1
             bounds = row_id(log_id, after), row_id(log_id, min(upto, SEQ_MASK)), limit
             return _read_page(connection, query, bounds, bytes_max, count)
@@ -229,7 +229,7 @@ class SqliteReader(ReaderFile):
             raise translated(error, self._path) from error
 
     def _has_members(self, connection: apsw.Connection) -> bool:
-        """Only whoever writes adds the table to a file of an older Relay."""
+        """Only a writer adds the table to a file of an older Relay."""
         if not self._members:
             version = pragma(connection, "user_version")
             assert isinstance(version, int)
@@ -243,7 +243,10 @@ class SqliteReader(ReaderFile):
 
     # --- places ---------------------------------------------------------------------------------
     def floor_of_last(self, log: str, count: int, upto: int) -> int:
-        """See ``log.Reader``. Our seqs have no holes above the floor: no need to look for more."""
+        """See ``log.Reader``.
+
+        Seqs have no holes above the floor, so no further search is needed.
+        """
         view = self._view(log)
         if view is None:
             return upto
@@ -320,7 +323,7 @@ class SqliteReader(ReaderFile):
         return found
 
     def _has_states(self, connection: apsw.Connection) -> bool:
-        """Only whoever writes adds the table to a file of an older Relay."""
+        """Only a writer adds the table to a file of an older Relay."""
         if not self._states:
             self._states = has_states(connection)
         return self._states
@@ -370,7 +373,7 @@ def _read_page(
     bytes_max: int,
     count: int | None,
 ) -> Page:
-    """Read as many rows as fit; the query gives one more than ``count``, if there is one."""
+    """Read as many rows as fit. The query returns one more than ``count``, if there is one."""
     found: list[tuple[int, bytes]] = []
     cursor = connection.execute(query, bounds)
     try:
@@ -381,7 +384,7 @@ def _read_page(
 
 
 def _read_into(found: list[tuple[int, bytes]], cursor: Iterable[tuple[Any, ...]]) -> Iterator[int]:
-    """Read rows one by one, as far as somebody asks for their sizes."""
+    """Read rows one by one, as long as the caller requests their sizes."""
     for row, packed in cursor:
         found.append((row & SEQ_MASK, packed))
         yield len(packed)

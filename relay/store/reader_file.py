@@ -1,4 +1,4 @@
-"""The file of a partition as its readers have it open: the one that is there now."""
+"""The file of a partition, opened by its readers: always the one currently at its path."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ IDS_REMEMBERED_MAX: Final = 8192
 
 
 class ReaderFile:
-    """See the module's docstring."""
+    """A partition's file, opened for reading."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is opened until the first call: the file may not exist yet."""
+        """Create; the first call opens the file, which may not exist yet."""
         self._path = path
         self._connection: apsw.Connection | None = None
         self._inode = 0
         self._ids: dict[str, int] = {}
 
     def close(self) -> None:
-        """Close the file. The next call would open it again."""
+        """Close the file. The next call opens it again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close(True)
@@ -46,16 +46,16 @@ class ReaderFile:
             raise translated(error, self._path) from error
 
     def _format(self, log: str) -> int:
-        """Return the format of the file. Looked at anew: its writer may just have changed it."""
+        """Return the format of the file. Not cached: its writer may just have upgraded it."""
         found = self._rows_of(log, "SELECT user_version FROM pragma_user_version WHERE ? > 0")
         return found[0][0] if found else FORMAT_VERSION
 
     def _opened(self) -> apsw.Connection | None:
-        """Return the connection to the file that is there now; None while none was ever made.
+        """Return the connection to the current file; None if the partition was never created.
 
         Raises:
             StoreCorrupt: the file is refused.
-            StoreUnavailable: it is gone, or empty: an empty answer would be taken for an empty log.
+            StoreUnavailable: it is missing, or empty: an empty answer would look like an empty log.
         """
         if self._connection is None:
             reason = read_refusal(self._path.with_suffix(".lock"))
@@ -68,7 +68,7 @@ class ReaderFile:
             self._check_new("is missing")
             return None
         except OSError:
-            inode = 0  # opening it reports what is wrong
+            inode = 0  # opening it reports the problem
         if self._connection is not None and inode != self._inode:
             self.close()
         if self._connection is None:
@@ -80,7 +80,7 @@ class ReaderFile:
         return self._connection
 
     def _check_new(self, what: str) -> None:
-        """Check that there has been no file yet: its writer notes one in the lock file."""
+        """Check that there has never been a file: its writer records one in the lock file."""
         path = self._path
         if self._inode or was_made(path, path.with_suffix(".lock")):
             raise StoreUnavailable(taken_away(path, what))

@@ -1,7 +1,7 @@
-"""Before the server serves: check every partition that may not be what its last writer left.
+"""Before the server serves: checks every partition that may not be what its last writer left.
 
-A worker that opens partitions has a loop that must not stand still. After this it finds only files
-that are beyond doubt, unless something happens to them while the server runs.
+Workers must not block their loops with such checks. After this they only find files that are beyond
+doubt, unless something happens while the server runs.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def recover(
     pack: Pack,
     unpack_entry: UnpackEntry,
 ) -> dict[int, str]:
-    """Check the partitions that are in doubt. Returns which of them are refused, and why.
+    """Check the partitions in doubt. Returns the refused ones with the reasons.
 
-    One that is whole is closed cleanly, in new epochs. One that is refused is not opened until the
-    next start: its lock file says why. What else can go wrong, such as a full disk,
-    is left to the worker that opens the partition.
+    An intact one is closed cleanly, in new epochs. A refused one is not opened until the next
+    start; its lock file contains the reason. Other failures, such as a full disk, are left to the
+    worker that opens the partition.
 
     Raises:
         NotTheWriter: another process holds one of them.
@@ -82,7 +82,7 @@ def _in_doubt(path: Path, lock_path: Path, host: Host) -> bool:
 
 @contextlib.contextmanager
 def _index_kept_if_refused(path: Path) -> Iterator[None]:
-    """Opening makes the WAL index anew, and with it what was wrong would look right next time."""
+    """Opening recreates the WAL index, which would hide the problem the next time."""
     index = saved_index(path)
     try:
         yield
@@ -92,7 +92,7 @@ def _index_kept_if_refused(path: Path) -> Iterator[None]:
 
 
 def saved_index(path: Path) -> bytes | None:
-    """Return the WAL index of a file that nobody has open; None: there is none."""
+    """Return the WAL index of a file that no process has open; None: there is none."""
     try:
         return index_path(path).read_bytes()
     except OSError:
@@ -100,7 +100,7 @@ def saved_index(path: Path) -> bytes | None:
 
 
 def put_back(path: Path, index: bytes | None) -> None:
-    """Put a WAL index back as it was. Nobody has the file open: no worker exists."""
+    """Restore a WAL index. No process has the file open: there are no workers."""
     with contextlib.suppress(OSError):
         if index is None:
             index_path(path).unlink(missing_ok=True)

@@ -1,8 +1,9 @@
-"""Removing entries from the beginning of a log: their content goes, what tells repeats stays.
+"""Removes entries from the beginning of a log. Their content goes; repeats are still recognised.
 
-The log's ``floor`` is the last removed entry. The rows up to it stay, each with a hash in the place
-of its content: so a resend is still known, and told from another content under the same id.
-Entries of kind *system* stay whole, for the states of accounts and rooms are made of them.
+The log's ``floor`` is the last removed entry. The rows up to it stay, each with a hash instead of
+its content, so that a resend is still recognised and distinguished from other content under the
+same id. Entries of kind *system* stay complete, because the states of accounts and rooms result
+from them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 ROWS_PER_STEP: Final = 128
 BYTES_PER_STEP: Final = 512 * 1024
-"""One at least. A step is one commit, of about a millisecond."""
+"""At least one entry. A step is one commit, of about a millisecond."""
 _CONTROLS: Final = (
     "SELECT id, packed FROM control JOIN entry ON entry.id=control.log_id << 40 | control.seq "
     "WHERE log_id=? AND seq<=? ORDER BY seq LIMIT ?"
@@ -41,11 +42,12 @@ def remove(
     Args:
         connection: of the partition's writer.
         name: of the log.
-        upto: the last one to remove; what is still to be delivered to another inbox, and all behind
-            it, stays. So does what alone tells who has sent it (``unflushed``).
-        controls_upto: up to here those of kind *system* are removed, too: they are of a room that
-            has ended, or of an account that is no more. With it, what its owner has read, and when
-            the owner was here. 0: none.
+        upto: the last entry to remove. An entry that is still to be copied to another inbox stays,
+            with everything after it; so does an entry that is the only record of its producer
+            (``unflushed``).
+        controls_upto: up to here those of kind *system* are removed, too: they belong to a room
+            that has ended, or to a removed account. For an account, its read marks and the time of
+            its last connection are removed with them. 0: none.
         unpack: returns a packed entry.
 
     Raises:
@@ -73,8 +75,8 @@ def remove(
         if size >= BYTES_PER_STEP:
             break
     ended = rows(connection, _CONTROLS, (log_id, min(controls_upto, floor), ROWS_PER_STEP))
-    # Not an UPDATE: SQLite would leave each stub on the page of what was there, and no page would
-    # ever be free. What is deleted lets it join pages.
+    # Not an UPDATE: SQLite would leave each stub on its entry's page, and no page would ever become
+    # free. After a DELETE, pages can be merged.
     connection.executemany("DELETE FROM entry WHERE id=?", [(stub[0],) for stub in stubs])
     connection.executemany(ENTRY, stubs)
     for row, packed in ended:

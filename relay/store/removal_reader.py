@@ -1,4 +1,4 @@
-"""What retention would remove of a partition's logs, as far as reading can tell."""
+"""Determines what retention would remove from a partition's logs, using reads only."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ SEQS_PER_SUM: Final = 1024
 
 
 class RemovalReader(SqliteReader):
-    """See the module's docstring. One for each look at some logs."""
+    """A reader for retention. One for each pass over some logs."""
 
     def __init__(self, path: Path, counter: MessageCounter) -> None:
-        """``counter``: shared by the readers of all partitions, one after the other."""
+        """``counter``: shared by the readers of all partitions, one at a time."""
         super().__init__(path)
         self._counter = counter
         counter.begin_step()
 
     def first_control(self, log: str) -> int:
-        """Return the first entry of kind *system* that is kept; 2^63-1: there is none."""
+        """Return the first kept entry of kind *system*; 2^63-1: there is none."""
         found = self._rows_of(log, "SELECT min(seq) FROM control WHERE log_id=?")
         first: int | None = found[0][0] if found else None
         return limits.U63_MAX if first is None else first
@@ -42,7 +42,7 @@ class RemovalReader(SqliteReader):
         return last or 0
 
     def removable(self, log: str, keep: RetentionLimits, now_ms: int, grace_ms: int) -> Excess:
-        """Return what is to be removed of a log (``retention.upto``). May take long.
+        """Return what to remove from a log (``retention.upto``). May take long.
 
         Raises:
             StoreError: the partition cannot be read.

@@ -12,14 +12,14 @@ from relay.store.log import ResumePoint
 
 
 class Segment(NamedTuple):
-    """From ``first_seq`` on, the log is in this epoch."""
+    """The log is in this epoch from ``first_seq`` on."""
 
     first_seq: int
     epoch: bytes
 
 
 class LogView(NamedTuple):
-    """What is committed of a log. ``end`` may be above the head that a worker has applied."""
+    """The committed state of a log. ``end`` may be above the head that a worker has applied."""
 
     floor: int
     end: int
@@ -27,7 +27,7 @@ class LogView(NamedTuple):
 
 
 def resume_point(view: LogView | None, cursor: Cursor, head: Head) -> ResumePoint:
-    """Return where a reader with this cursor goes on.
+    """Return where a reader with this cursor continues.
 
     Args:
         view: the log in the store, or None if there is no such log.
@@ -50,15 +50,15 @@ def resume_point(view: LogView | None, cursor: Cursor, head: Head) -> ResumePoin
         return _gap(view, cursor, head.seq, GapReason.AHEAD)
     if cursor.seq < view.floor:
         return _gap(view, cursor, view.floor, GapReason.RETENTION)
-    # Maybe above the head: then this worker is behind the one that the reader comes from.
+    # It may be above the head: then this worker is behind the reader's previous one.
     return ResumePoint(cursor.seq, None)
 
 
 def _unknown_epoch(view: LogView, cursor: Cursor, head: Head) -> ResumePoint:
-    """The store has lost the epoch, or was replaced by a backup from before it.
+    """The store has lost the epoch, or was replaced by an older backup.
 
-    The reader has what was in the backup. What was appended since then is in the newest epoch; what
-    an older one of them holds, should there have been several, is part of the gap.
+    The reader has what was in the backup. Later entries are in the newest epoch; if there were
+    several new epochs, the entries of the older ones are part of the gap.
     """
     shown = [segment for segment in view.segments if segment.first_seq <= head.seq]
     after = shown[-1].first_seq - 1 if shown else 0

@@ -1,4 +1,4 @@
-"""Retention limits of a log, and up to which entry they have it removed. Pure."""
+"""The retention limits of a log, and up to which entry they remove it. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ not empty it (invariant "A clock jump expires nothing")."""
 
 
 class RetentionLimits(NamedTuple):
-    """Bounds of a log; 0: none."""
+    """Limits for a log; 0: none."""
 
     age_s: int = 0
     messages: int = 0
-    """Of kind *message* alone: edits, reactions and changes of a room do not count as one."""
+    """Only entries of kind *message*: edits, reactions and changes of a room are not counted."""
     bytes: int = 0
 
 
@@ -29,14 +29,14 @@ def stricter(one: RetentionLimits, other: RetentionLimits) -> RetentionLimits:
 
 
 class Excess(NamedTuple):
-    """What is to be removed of a log."""
+    """What to remove from a log."""
 
     upto: int
-    """The last entry of it."""
+    """The last entry to remove."""
     more: bool = False
-    """More is too old, and is left for the next pass."""
+    """True if more is too old and is left for the next pass."""
     counted: bool = True
-    """False: its messages are not all counted yet. Ask again."""
+    """False if its messages are not all counted yet: ask again."""
 
 
 class Measured(NamedTuple):
@@ -47,14 +47,14 @@ class Measured(NamedTuple):
 
 
 def end_of_old(time_of: Callable[[int], int], log: Measured, before_ms: int) -> int:
-    """Return the last entry that is older than a time, by bisection: times never go back in a log.
+    """Return the last entry older than a time, by bisection: times never go back in a log.
 
     Args:
-        time_of: seq to the time of that entry, for those above the floor.
+        time_of: returns the time of an entry above the floor, by its seq.
         log: its bounds.
         before_ms: older than this.
     """
-    low, high = log.floor, log.head  # low is old or removed; above high nothing is
+    low, high = log.floor, log.head  # low is old or removed; nothing above high is old
     while low < high:
         middle = (low + high + 1) // 2
         if time_of(middle) < before_ms:
@@ -77,14 +77,14 @@ def upto(
     """Return what to remove. The last entry of a log always stays.
 
     Args:
-        keep: the bounds.
-        log: what it holds.
+        keep: the limits.
+        log: what it contains.
         now_ms: the time.
         grace_ms: nothing younger than this is removed: it may still be on its way to readers.
         time_of: see ``end_of_old``.
-        older: messages to the last entry before the newest so many messages; False: they are not
-            all counted yet.
-        end_of_excess: bytes to the last entry with which what is behind it takes more than so many.
+        older: returns the last entry before the newest given number of messages; False: they are
+            not all counted yet.
+        end_of_excess: returns the last entry to remove so that the rest fits a number of bytes.
     """
     most = min(log.head - 1, end_of_old(time_of, log, now_ms - grace_ms))
     found = log.floor

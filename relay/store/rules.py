@@ -1,7 +1,7 @@
-"""The interface by which a decision asks who may append, and what control entries mean.
+"""The interface for deciding who may append, and what control entries mean.
 
-The store keeps the state of a log as bytes, written in the same commit as the entry that has
-changed it. What is in them is the business of ``Rules``.
+The store keeps the state of a log as bytes, written in the same commit as the entry that changes
+it. Only ``Rules`` interprets these bytes.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ class Kept(NamedTuple):
 
     packed: bytes
     state: object
-    """The bytes, read: to be kept at hand."""
+    """The decoded bytes, to be cached."""
     guarded: bool
-    """True: ``Rules.before`` is to be asked about each message."""
+    """True: ``Rules.before`` must be called for each message."""
     due_ms: int
-    """When something in it ends by itself; 0: nothing does."""
+    """When something in it expires; 0: never."""
     begins: bool
-    """The entry is the first of a new epoch."""
+    """True if the entry is the first of a new epoch."""
     roles: tuple[tuple[str, bytes, int], ...] = ()
-    """(handle, root, role) of those whose role it has changed; 0: they have none any more."""
+    """(handle, root, role) of those whose role has changed; role 0: none any more."""
 
 
 class Rules:
-    """What a partition asks. Pure: it may be asked in a thread."""
+    """The rules of a partition. Pure: may be called in a thread."""
 
     def before(
         self, log: LogEnd, submission: Submission, target: Entry | None
     ) -> Submission | Denied | None:
-        """Judge a message that is next in turn.
+        """Decide about a message that is next in turn.
 
         Args:
-            log: the log as it is; ``state`` may be set from ``packed_state``, nothing else changed.
+            log: the current log; only its ``state`` may be set, from ``packed_state``.
             submission: the message.
-            target: what it is about; None: it is about nothing.
+            target: the entry it is about; None if there is none.
 
         Returns:
             None: it is stored. Denied: it is not. A submission: this control entry is stored first.
@@ -49,12 +49,12 @@ class Rules:
         raise NotImplementedError
 
     def hidden(self, log: LogEnd, submission: Submission) -> Denied | None:
-        """Return why who sends it is not told what is in the log, nor what is not; None: they are.
+        """Return why the sender may not know what the log contains; None: the sender may know.
 
-        It was found that it cannot be about what it is about. ``log`` as for ``before``.
+        Called when a submission's target is not valid. ``log`` as for ``before``.
         """
         raise NotImplementedError
 
     def after(self, log: LogEnd, submission: Submission) -> Kept | Denied | None:
-        """Return what a control entry, the next of the log, makes of its state; None: nothing."""
+        """Return the state of the log after its next control entry; None: no change."""
         raise NotImplementedError

@@ -1,9 +1,9 @@
-"""Making a whole file of what can still be read in a damaged one.
+"""Creates an intact file from what is readable in a damaged one.
 
-A log without a hole is all that readers, senders and accounts can go on with: of each log the
-entries from its floor up to the first one that cannot be read are kept, and what can be read behind
-it is handed out. All the rest of a file follows from its entries. The new file has no past, so
-every log begins a new epoch with its next append (invariant "Epochs are segments").
+Readers, senders and accounts can only continue with a log that has no holes. So for each log the
+entries from its floor up to the first unreadable one are kept, and readable entries after that are
+handed to the caller. Everything else in a file follows from its entries. The new file has no
+history, so every log begins a new epoch with its next append (invariant "Epochs are segments").
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ NOTHING_REMOVED: Final = ("", 0, 0)
 
 
 class SalvagedLog(NamedTuple):
-    """What became of one log."""
+    """The result for one log."""
 
     name: str
     kept: int
-    """Its entries up to this one."""
+    """The last entry that was kept."""
     aside: int
-    """Entries that can be read behind a hole."""
+    """Number of readable entries after a hole."""
 
 
 def salvage(
@@ -72,17 +72,17 @@ def salvage(
     aside: Callable[[bytes], object],
     links: bool = True,
 ) -> list[SalvagedLog]:
-    """Write what can be read of a file into a new one.
+    """Write what is readable in a file into a new one.
 
     Args:
         path: the damaged file. Nothing is written to it.
         new: does not exist yet.
-        partition: whose logs it should hold; others are handed out.
-        unpack: an entry as a tuple of the fields of ``Entry``; raises anything if it is none.
-        with_wal: look at the file through its write-ahead log.
-        aside: takes the packed entries that are not kept.
-        links: keep what rows tell of earlier entries of their producers. Without it an old counter
-            that is sent again is not found; the last one of each producer is.
+        partition: whose logs it should hold; others are handed to ``aside``.
+        unpack: an entry as a tuple of the fields of ``Entry``; raises any exception if invalid.
+        with_wal: read the file through its write-ahead log.
+        aside: called with the packed entries that are not kept.
+        links: keep the links of rows to earlier entries of their producers. Without them, resends
+            of old counters are not recognised; those of each producer's last counter are.
 
     Raises:
         StoreError: the new file cannot be written.
@@ -98,7 +98,7 @@ def salvage(
             found = _Salvage(target, partition, unpack, aside, floors, links=links).run(rows)
         target.execute("COMMIT")
         target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
-        # One file, to be renamed: whoever opens it next uses a write-ahead log again.
+        # A single file, to be renamed; the next writer switches to a write-ahead log again.
         pragma(target, "journal_mode=DELETE")
     except apsw.Error as error:
         raise translated(error, new) from error
@@ -115,9 +115,9 @@ def salvage(
 def _gathered(
     path: Path, new: Path, *, with_wal: bool
 ) -> Iterator[tuple[Iterator[Row], dict[int, Floor]]]:
-    """Return all rows of entries that can be read, in order, and where logs begin.
+    """Return all readable rows of entries, in order, and where logs begin.
 
-    What SQLite finds comes first: of a row that pages have in two versions, it knows the one.
+    Rows found by SQLite come first: it knows which of two versions of a row is valid.
     """
     beside = new.with_name(f"{new.name}.rows")
     gathered = apsw.Connection(str(beside))
@@ -145,7 +145,7 @@ def _gathered(
 
 
 def _is_row(row: tuple[Any, ...]) -> bool:
-    """Tell whether a row has what its columns should: SQLite reads whatever a page says."""
+    """Check the types of a row's columns: SQLite returns whatever a page contains."""
     *numbers, packed = row
     return all(type(one) is int for one in numbers) and type(packed) is bytes
 
@@ -197,7 +197,7 @@ class _Salvage:
                 if kept and known not in self._names and partition_of(known) == self._partition:
                     name = known
                     self._names.add(name)
-            if is_stub(packed) and log_id not in self._floors:  # then that is not known
+            if is_stub(packed) and log_id not in self._floors:  # if the floor is unknown
                 kept, aside = row & SEQ_MASK, 0
                 self._floor = name, kept, time_ms
             if row & SEQ_MASK <= self._floor[1]:
@@ -236,12 +236,12 @@ class _Salvage:
     def _linked(
         self, entry: Entry, chain: int, jump: int, last: tuple[int, int] | None
     ) -> tuple[int, int]:
-        """Return the links of a row to earlier entries, if they can be right; else none.
+        """Return the links of a row to earlier entries if they can be correct, otherwise none.
 
-        ``last``: counter and seq of the producer's last entry that was kept.
+        ``last``: counter and seq of the producer's last kept entry.
         """
         if chain < 0 and entry.log.startswith(INBOX_PREFIX):
-            return chain, jump  # a copy: its place in the sender's inbox
+            return chain, jump  # a copy: its position in the sender's inbox
         if last is None:
             right = 0 <= chain <= self._floor[1]
         else:
@@ -249,7 +249,7 @@ class _Salvage:
         return (chain, jump) if self._links and right and 0 <= jump < entry.seq else (0, 0)
 
     def _removed(self, row: Row, room: Room | None) -> Room | None:
-        """Keep what is left of an entry that was removed; return the state of the room."""
+        """Keep what is left of a removed entry; return the state of the room."""
         where, time_ms, chain, jump, packed = row
         mine, seq = len(self._found) + 1, where & SEQ_MASK
         entry = None if is_stub(packed) else self._entry(packed, seq)
@@ -268,7 +268,7 @@ class _Salvage:
             entry = Entry._make(self._unpack(packed))
             if entry.seq != seq or partition_of(entry.log) != self._partition:
                 return None
-            # What the tables and the state are made of must be readable, too.
+            # The entries that tables and state are derived from must be readable, too.
             if _is_room_event(entry):
                 events.unpack(entry.body)
             elif entry.kind == MARK:
@@ -330,7 +330,7 @@ def _floors(source: apsw.Connection) -> dict[int, Floor]:
 
 
 def _readable(source: apsw.Connection) -> Iterator[Row]:
-    """Yield the rows that can be read, in order; pages that cannot are left out."""
+    """Yield the readable rows, in order, skipping unreadable pages."""
     at = 0
     while at <= ROW_MAX:
         try:
@@ -347,7 +347,7 @@ def _readable(source: apsw.Connection) -> Iterator[Row]:
 
 
 def _behind_damage(source: apsw.Connection, at: int) -> int | None:
-    """Return the first row id after ``at`` from which on the next row can be read; None: none."""
+    """Return the first row id after ``at`` from which reading can continue; None: there is none."""
     step, bad = 1, at
     while not _can_read(source, good := at + step):
         bad, step = good, step * 2

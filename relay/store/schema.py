@@ -1,4 +1,4 @@
-"""The tables of a partition's SQLite file, and how a connection to it is set up."""
+"""The tables of a partition's SQLite file, and the configuration of connections to it."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from relay.store.format import (
     FORMATS_READ,
 )
 
-APPLICATION_ID: Final = 0x524C5931  # "RLY1", so that file(1) and others can tell
+APPLICATION_ID: Final = 0x524C5931  # "RLY1", for file(1) and similar programs
 SQLITE_MIN: Final = (3, 51, 3)
-"""Older ones can corrupt a WAL database whose checkpoint runs in one connection while another
-connection resets the log (SQLite's change log, 3.51.3)."""
+"""Older versions can corrupt a WAL database if one connection runs a checkpoint while another
+resets the log (SQLite's change log, 3.51.3)."""
 BUSY_MS: Final = 1000
-"""How long a call waits for a lock of SQLite. Ours are held for less than a millisecond, but for
-the recovery after a crash; only a foreign program in the file can hold one longer."""
+"""How long a call waits for an SQLite lock. Ours are held for less than a millisecond, except for
+the recovery after a crash; only a foreign program can hold one longer."""
 CACHE_KIB: Final = 4096
 
 TABLES: Final = """
@@ -126,9 +126,9 @@ INSERT INTO control SELECT id >> 40, id & 0xFFFFFFFFFF FROM entry
 
 
 def connect_writer(path: Path, *, create: bool) -> apsw.Connection:
-    """Open a partition's file for writing, in WAL mode; with ``create``, make an empty one.
+    """Open a partition's file for writing, in WAL mode; with ``create``, create an empty one.
 
-    The WAL is checkpointed by ``checkpoint.py`` alone: neither by a commit nor by a close.
+    Only ``checkpoint.py`` checkpoints the WAL, never a commit or a close.
 
     Raises:
         StoreError: it cannot be opened, or is not a partition of this format.
@@ -136,7 +136,7 @@ def connect_writer(path: Path, *, create: bool) -> apsw.Connection:
     flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
     connection = _open(path, flags)
     with closed_on_error(connection, path):
-        check_format(connection, path)  # first: what follows changes a file
+        check_format(connection, path)  # first: the following statements change the file
         if pragma(connection, "journal_mode=WAL") != "wal":
             raise StoreUnavailable(
                 f"{path}: the file system lacks what SQLite's write-ahead log needs (memory that "
@@ -148,7 +148,7 @@ def connect_writer(path: Path, *, create: bool) -> apsw.Connection:
 
 
 def connect_reader(path: Path) -> apsw.Connection | None:
-    """Open a partition's file for reading; None while there is none, or one without tables yet.
+    """Open a partition's file for reading; None if there is none, or only one without tables.
 
     Raises:
         StoreError: it cannot be opened, or is not a partition of this format.
@@ -168,7 +168,7 @@ def connect_reader(path: Path) -> apsw.Connection | None:
 
 @contextlib.contextmanager
 def closed_on_error(connection: apsw.Connection, path: Path) -> Iterator[None]:
-    """Close a connection whose set-up fails in the block; raise what fails there as ours.
+    """Close a connection if its set-up fails in the block; convert the error.
 
     Raises:
         StoreError: for an error of SQLite or of the system in the block.
@@ -190,7 +190,7 @@ def _open(path: Path, flags: int) -> apsw.Connection:
     try:
         connection = apsw.Connection(str(path), flags=flags)
         connection.set_busy_timeout(BUSY_MS)
-        # Else whoever closes last checkpoints and deletes the WAL, in the middle of its own work.
+        # Otherwise the last connection to close would checkpoint and delete the WAL.
         connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         pragma(connection, f"cache_size=-{CACHE_KIB}")
         without_temporary_files(connection)
@@ -200,10 +200,10 @@ def _open(path: Path, flags: int) -> apsw.Connection:
 
 
 def without_temporary_files(connection: apsw.Connection) -> None:
-    """Keep in memory what SQLite would write beside its files: of one statement, so it is little.
+    """Keep SQLite's temporary data in memory: it belongs to single statements and is small.
 
-    The sandbox may forbid the directory of such files, a container may have none that can be
-    written, and messages have no business outside of the data directory.
+    The sandbox may deny access to the directory of such files, a container may have no writable
+    one, and messages must not be stored outside the data directory.
     """
     pragma(connection, "temp_store=MEMORY")
 
@@ -211,7 +211,7 @@ def without_temporary_files(connection: apsw.Connection) -> None:
 def rows(
     connection: apsw.Connection, statement: str, bindings: tuple[int | str | bytes, ...] = ()
 ) -> list[Any]:
-    """Run one SELECT to its end: a statement left half-way keeps a snapshot, and so the WAL."""
+    """Run one SELECT to its end: an unfinished statement keeps a snapshot, and so the WAL."""
     return connection.execute(statement, bindings).fetchall()
 
 
@@ -225,7 +225,7 @@ def check_format(connection: apsw.Connection, path: Path) -> int:
     """Return the format of a partition's file; 0 for an empty one.
 
     Raises:
-        StoreCorrupt: it is no partition.
+        StoreCorrupt: it is not a partition.
         StoreOfAnotherVersion: it has a format that this Relay does not read.
     """
     found = pragma(connection, "user_version")
@@ -241,7 +241,7 @@ def check_format(connection: apsw.Connection, path: Path) -> int:
 
 
 def epoch_at(connection: apsw.Connection, log_id: int, seq: int) -> bytes:
-    """Return the epoch in which a seq lies; NO_EPOCH if the log begins after it."""
+    """Return the epoch that a seq belongs to; NO_EPOCH if the log begins after it."""
     found = rows(
         connection,
         "SELECT epoch FROM epoch WHERE log_id=? AND first_seq<=? ORDER BY first_seq DESC LIMIT 1",
@@ -251,12 +251,12 @@ def epoch_at(connection: apsw.Connection, log_id: int, seq: int) -> bytes:
 
 
 def has_states(connection: apsw.Connection) -> bool:
-    """Tell whether a file has the table of states: a writer has opened it since there is one."""
+    """Return True if a file has the table of states, which a writer adds."""
     return bool(rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='state'"))
 
 
 def create_tables(connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> None:
-    """Create the tables that a file lacks, inside the caller's transaction."""
+    """Create missing tables, inside the caller's transaction."""
     found = pragma(connection, "user_version")
     assert isinstance(found, int)
     if found == FORMAT_VERSION:
@@ -278,7 +278,7 @@ def create_tables(connection: apsw.Connection, unpack: Callable[[bytes], Entry])
 
 
 def _fill_controls_of_rooms(connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> None:
-    """Find the control entries of rooms, of which format 2 has the states alone."""
+    """Find the control entries of rooms: format 2 only has the states."""
     found = connection.execute(
         "SELECT id >> 40, id & 0xFFFFFFFFFF, packed FROM entry WHERE instr(packed, ?) "
         "AND id >> 40 IN (SELECT log_id FROM state)",
@@ -292,12 +292,12 @@ def _fill_controls_of_rooms(connection: apsw.Connection, unpack: Callable[[bytes
 
 def _fill_members(connection: apsw.Connection) -> None:
     for log_id, packed in rows(connection, "SELECT log_id, packed FROM state"):
-        with contextlib.suppress(EnvelopeError):  # a damaged one: a check finds it
+        with contextlib.suppress(EnvelopeError):  # a damaged entry: found by a check
             connection.executemany(MEMBER, member_rows(log_id, rooms.unpack(packed)))
 
 
 def member_rows(log_id: int, room: rooms.Room) -> list[tuple[str, int, int, bytes, int]]:
-    """Return the rows of ``member`` that a room's state makes."""
+    """Return the rows of ``member`` for a room's state."""
     return [
         (handle, int(person.role > Role.INVITED), log_id, person.root, int(person.role))
         for handle, person in room.people.items()
@@ -306,12 +306,12 @@ def member_rows(log_id: int, room: rooms.Room) -> list[tuple[str, int, int, byte
 
 
 def not_a_file(path: Path) -> str:
-    """What is told of a directory or a device in the place of a file."""
+    """Return the error text for a directory or a device in place of a file."""
     return f"{path} is not a regular file: stop the relay and move it away"
 
 
 def taken_away(path: Path, what: str) -> str:
-    """What is told of a file that was in use and is not there; ``what``: of it is the case."""
+    """Return the error text for a missing file that was in use. ``what``: its description."""
     return (
         f"{path} {what}, though it was in use: put that very file back, or stop the relay and "
         "restore a backup"
@@ -319,7 +319,7 @@ def taken_away(path: Path, what: str) -> str:
 
 
 def advice(path: Path) -> str:
-    """What a person can do about a file that is refused."""
+    """Return what a person can do about a refused file."""
     return (
         f"stop the relay, run: relay data repair --data {shlex.quote(str(path.parent.parent))} (or "
         f"restore all of {path.with_suffix('')}.* from one backup, or move them away and let its "
@@ -328,30 +328,30 @@ def advice(path: Path) -> str:
 
 
 _NO_MORE: Final = frozenset({errno.EDQUOT, errno.EFBIG})
-"""A quota, or a limit for files: SQLite knows ENOSPC alone, and takes these for a bad disk."""
+"""A quota, or a limit for file sizes. SQLite only knows ENOSPC, and treats these as a bad disk."""
 
 
 def is_full(error: apsw.Error, connection: apsw.Connection | None = None) -> bool:
-    """Tell whether there is no space: nothing of what was to be written is there.
+    """Return True if there was no space: then nothing was written.
 
     Args:
         error: what failed.
-        connection: in which it failed; None: there is none any more.
+        connection: where it failed; None: it no longer exists.
     """
     if isinstance(error, apsw.FullError):
         return True
     code = getattr(error, "extendedresult", 0)
-    if code == apsw.SQLITE_IOERR_SHMSIZE:  # the index of a write-ahead log could not be made
+    if code == apsw.SQLITE_IOERR_SHMSIZE:  # the index of a write-ahead log could not be created
         return True
     full = connection is not None and connection.system_errno in _NO_MORE
     return full and code == apsw.SQLITE_IOERR_WRITE
 
 
 def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreError:
-    """Return what an error of SQLite means for the store. ``full``: no space is known to be why.
+    """Convert an SQLite error to a store error. ``full``: lack of space is the known cause.
 
     Raises:
-        MemoryError: it has none left, which is no matter of this file.
+        MemoryError: SQLite has none left, which is not about this file.
     """
     if isinstance(error, apsw.NoMemError):
         raise MemoryError(f"{path}: SQLite has no memory left")
@@ -374,7 +374,7 @@ def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreErr
 
 
 def check_sqlite() -> None:
-    """Raise StoreUnavailable when the SQLite under apsw is too old to be safe."""
+    """Raise StoreUnavailable if the SQLite used by apsw is too old to be safe."""
     version = tuple(int(part) for part in apsw.sqlite_lib_version().split("."))
     if version < SQLITE_MIN:
         raise StoreUnavailable(

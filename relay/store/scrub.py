@@ -1,9 +1,9 @@
-"""Overwrites what unused parts of a file's pages still hold of moved or erased entries.
+"""Overwrites remains of moved or erased entries in the unused parts of a file's pages.
 
-SQLite moves rows between pages as a tree grows, and leaves copies in the unused part of the pages
-that they came from; ``secure_delete`` overwrites most of these, but not all. So each page that a
-checkpoint has copied to the file is examined, and unused bytes that are not zero are overwritten.
-SQLite never reads them (https://www.sqlite.org/fileformat2.html#b_tree_pages).
+SQLite moves rows between pages as a tree grows, and leaves copies in the unused parts of the old
+pages; ``secure_delete`` overwrites most of these, but not all. So each page that a checkpoint has
+copied to the file is examined, and unused bytes that are not zero are overwritten. SQLite never
+reads them (https://www.sqlite.org/fileformat2.html#b_tree_pages).
 """
 
 from __future__ import annotations
@@ -21,35 +21,36 @@ from relay.paths import followed
 from relay.store.companions import wal_path
 from relay.store.pairing import wal_salts
 
-# Of a WAL (https://www.sqlite.org/walformat.html): of its header the size of a page, and of the
-# header of a frame the number of its page.
+# The formats of a WAL's headers (https://www.sqlite.org/walformat.html): the size of a page in the
+# file header, and the page number in a frame header.
 _WAL_HEADER_BYTES: Final = 32
 _FRAME_HEADER_BYTES: Final = 24
 _WAL_PAGE_SIZE_AT: Final = 8
 _NUMBER_BYTES: Final = 4
 _PAGE_SIZE_AT: Final = 16
-"""Of the header of a file: two bytes. 1 means ``ALL_OF_PAGE``."""
+"""Position in the header of a file: two bytes. 1 means ``ALL_OF_PAGE``."""
 _LEAF_OF_TABLE: Final = b"\x0d"
 _LEAF: Final = Struct(">BHHHB")
-"""The header of a leaf: type, first free block, cells, where their contents begin, fragments."""
+"""Header of a leaf: type, first free block, number of cells, where their contents begin, fragments.
+"""
 _TWO: Final = Struct(">HH")
 ALL_OF_PAGE: Final = 65_536
-"""The largest page: what 0 means as the place where contents begin."""
+"""The largest page size, stored as 0 for where contents begin."""
 PAGES_PER_READ: Final = 64
-"""Each call lets another thread have the interpreter, and may wait to get it back."""
+"""Each call releases the interpreter to other threads, and may have to wait for it."""
 
 
 class Span(NamedTuple):
-    """Bytes of a page that are not used and not zero."""
+    """Bytes of a page that are unused and not zero."""
 
     offset: int
     length: int
 
 
 class WalPages:
-    """Collects which pages a file's WAL has, reading each frame's header once.
+    """Collects the page numbers in a file's WAL, reading each frame's header once.
 
-    They are kept, also when the WAL starts over, until they are taken.
+    They are kept until they are taken, even if the WAL starts over.
     """
 
     def __init__(self) -> None:
@@ -66,13 +67,13 @@ class WalPages:
         self._frames = frames
 
     def take(self) -> set[int]:
-        """Return and forget all pages that were found."""
+        """Return all collected pages, and clear them."""
         found, self.found = self.found, set()
         return found
 
 
 def pages_of_wal(path: Path, frames: int, first: int = 0) -> set[int]:
-    """Return the numbers of the pages in a file's WAL, from one frame on up to another.
+    """Return the numbers of the pages in a file's WAL, between two frames.
 
     Raises OSError.
     """
@@ -85,21 +86,21 @@ def pages_of_wal(path: Path, frames: int, first: int = 0) -> set[int]:
         for at in range(first, frames, PAGES_PER_READ):
             count = min(PAGES_PER_READ, frames - at)
             data = os.pread(file.fileno(), count * frame.size, _WAL_HEADER_BYTES + at * frame.size)
-            whole = len(data) // frame.size * frame.size  # less: somebody has cut the WAL off
+            whole = len(data) // frame.size * frame.size  # fewer: the WAL was truncated
             found.update([number for (number,) in frame.iter_unpack(memoryview(data)[:whole])])
-    found.discard(0)  # none: somebody has cut the WAL off meanwhile
+    found.discard(0)  # no page: the WAL was truncated meanwhile
     return found
 
 
 def unused(page: bytes) -> list[Span]:
-    """Return the parts of a leaf that are not used and not zero; of any other page nothing."""
-    if page[:1] != _LEAF_OF_TABLE:  # the first page begins otherwise: it is the schema's
+    """Return the unused and non-zero parts of a leaf; nothing for any other page."""
+    if page[:1] != _LEAF_OF_TABLE:  # the first page begins differently: it belongs to the schema
         return []
     _, block, cells, contents, _ = _LEAF.unpack_from(page)
     contents = contents or ALL_OF_PAGE
     first = _LEAF.size + 2 * cells
     if not first <= contents <= len(page):
-        return []  # no leaf: what it is, is not known
+        return []  # not a leaf: unknown content
     pointers = Struct(f">{cells}H").unpack_from(page, _LEAF.size)
     if cells and min(pointers) < contents:
         return []
@@ -118,21 +119,21 @@ def unused(page: bytes) -> list[Span]:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has what was written to a file. Raises apsw.Error."""
+    """Wait until what was written to a file is on the disk. Raises apsw.Error."""
     with _opened(path) as file:
         file.xSync(apsw.SQLITE_SYNC_NORMAL)
 
 
 def pages_of(path: Path) -> int:
-    """Return how many pages a file has. Raises apsw.Error."""
+    """Return the number of pages of a file. Raises apsw.Error."""
     with _opened(path) as file:
         return file.xFileSize() // _page_bytes(file)
 
 
 def overwrite(path: Path, pages: Iterable[int]) -> None:
-    """Overwrite the unused parts of pages. Nothing else may write the file: only checkpoints do.
+    """Overwrite the unused parts of pages. Only checkpoints may write the file meanwhile.
 
-    Pages are read from the file itself: those of the WAL may be older by now.
+    Pages are read from the file itself: those of the WAL may be older.
 
     Raises:
         apsw.Error: it cannot be read or written.
@@ -149,7 +150,7 @@ def overwrite(path: Path, pages: Iterable[int]) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[apsw.VFSFile]:
-    """Open a file as SQLite does: closing one of another kind would end this process's locks."""
+    """Open a file through SQLite: closing it by other means would release this process's locks."""
     flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READWRITE
     file = apsw.VFSFile("", str(followed(path)), [flags, 0])
     try:
@@ -164,7 +165,7 @@ def _page_bytes(file: apsw.VFSFile) -> int:
 
 
 def _neighbours(numbers: list[int]) -> Iterator[tuple[int, int]]:
-    """Yield (first, count) of numbers that follow each other, up to ``PAGES_PER_READ``."""
+    """Yield (first, count) for consecutive numbers, up to ``PAGES_PER_READ``."""
     first = count = 0
     for number in numbers:
         if count and (number != first + count or count == PAGES_PER_READ):

@@ -1,6 +1,6 @@
-"""Reads as much of a log's epochs as it takes to resume a reader.
+"""Reads as many of a log's epochs as are needed to resume a reader.
 
-A room may have begun again and again, each time with a new epoch.
+A room may have been created many times, each time with a new epoch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from relay.store.schema import rows
 from relay.store.state import SEQ_MASK, row_id
 
 LOOKED_AT_MAX: Final = 1000
-"""Segments on each side of a cursor among which its epoch is looked for, should it not be where the
-cursor is. That is so of what a backup does not have, and of a cursor that was made up."""
+"""Segments to search on each side of a cursor if its epoch is not at the cursor. This happens if a
+backup does not contain it, and for invented cursors."""
 _BOUNDS: Final = (
     "SELECT floor, (SELECT max(id) FROM entry WHERE id BETWEEN ? AND ?) FROM log WHERE id=?"
 )
@@ -33,27 +33,27 @@ _EPOCH_BEHIND: Final = f"SELECT first_seq, epoch FROM ({_BEHIND}) WHERE epoch=?"
 
 
 def read_view(connection: apsw.Connection, log_id: int) -> LogView:
-    """Return the bounds of a log, and of its segments the last one."""
+    """Return the bounds of a log, and its last segment."""
     first, last = row_id(log_id, 1), row_id(log_id, SEQ_MASK)
     floor, top = rows(connection, _BOUNDS, (first, last, log_id))[0]
     end = floor if top is None else max(floor, top & SEQ_MASK)
-    # Read after the end of the log: what was committed between is left out.
+    # Read after the end of the log: what was committed in between is left out.
     return LogView(floor, end, _upto(connection, log_id, end))
 
 
 def read_view_of(
     connection: apsw.Connection, log_id: int, cursor: Cursor, head_seq: int
 ) -> LogView:
-    """Return the bounds of a log, and the segments that ``resume_point`` looks at, in order.
+    """Return the bounds of a log, and the segments that ``resume_point`` needs, in order.
 
-    They are the last one, that of the cursor with the next, those of the floor and of the head, and
+    They are the last one, that of the cursor and the next, those of the floor and of the head, and
     the one before that.
     """
     view = read_view(connection, log_id)
     floor, end, newest = view
     known = cursor.epoch == NO_EPOCH or [cursor.epoch] == [segment.epoch for segment in newest]
     if known and floor <= cursor.seq <= end:
-        return view  # nearly always: it goes on there, and no other segment counts
+        return view  # the common case: it continues there, and no other segment matters
     found = {
         *newest,
         *_upto(connection, log_id, floor),

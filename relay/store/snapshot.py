@@ -1,7 +1,7 @@
-"""A partition's file as it was at one moment, to be copied while its writer goes on.
+"""A partition's file as of one moment, for copying it while its writer continues.
 
-A snapshot is a read transaction: commits go on beside it. Only the write-ahead log cannot start
-over while it lasts (``checkpoint`` then holds no commit and waits for its end).
+A snapshot is a read transaction: commits continue beside it. Only the write-ahead log cannot start
+over while it lasts (``checkpoint`` then holds no commits and waits for its end).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from relay.store.errors import StoreUnavailable
 from relay.store.schema import connect_reader, pragma, rows, translated
 
 PAGES_PER_STEP: Final = 1024
-"""Pages of 4 KiB copied between two looks at whether to go on."""
+"""Pages of 4 KiB to copy between two checks whether to continue."""
 FILE_MODE: Final = 0o600
 
 
 class Snapshot:
-    """See the module's docstring. Not for two threads at a time."""
+    """A snapshot of one file. Not thread-safe."""
 
     def __init__(self, path: Path) -> None:
         """Open the file; ``take`` fixes the moment.
@@ -37,7 +37,7 @@ class Snapshot:
         self._connection = connection
 
     def take(self) -> None:
-        """Fix the moment: now. A moment that was fixed before is given up.
+        """Fix the moment to now. An earlier snapshot is released.
 
         Raises:
             StoreError: the file cannot be read.
@@ -45,17 +45,18 @@ class Snapshot:
         self.drop()
         try:
             self._connection.execute("BEGIN")
-            rows(self._connection, "SELECT 1 FROM meta LIMIT 1")  # the first read begins it
+            # the first read begins the transaction
+            rows(self._connection, "SELECT 1 FROM meta LIMIT 1")
         except apsw.Error as error:
             raise translated(error, self._path) from error
 
     def drop(self) -> None:
-        """Give the moment up: the write-ahead log may start over."""
+        """Release the snapshot: the write-ahead log may start over."""
         if self._connection.in_transaction:
             self._connection.execute("ROLLBACK")
 
     def copy(self, to: Path) -> None:
-        """Write the file as it was at the moment, durably; then give the moment up.
+        """Write the file as of that moment, durably; then release the snapshot.
 
         Args:
             to: a file that does not exist yet.
@@ -67,7 +68,7 @@ class Snapshot:
             target = apsw.Connection(str(to))
             try:
                 to.chmod(FILE_MODE)
-                # A copy that is not finished is thrown away: it needs no way back.
+                # An unfinished copy is deleted, so it needs no journal.
                 pragma(target, "journal_mode=OFF")
                 pragma(target, "synchronous=OFF")
                 with target.backup("main", self._connection, "main") as copying:

@@ -1,7 +1,7 @@
 """The writer of one partition: group commits into SQLite in WAL mode.
 
-In-memory heads and de-duplication change only after COMMIT returned (invariant "Accepted means
-committed"); on any error but a full disk the connection is dropped with all that is remembered, and
+In-memory heads and de-duplication change only after COMMIT has returned (invariant "Accepted means
+committed"). After any error except a full disk the connection and all cached state are dropped, and
 rebuilt from the file (invariant "Disk errors").
 """
 
@@ -36,15 +36,15 @@ __all__ = ["Durability", "Host", "SqlitePartition"]
 
 SYSTEM: Final = int(Kind.SYSTEM)
 CHECK_LIMIT_S: Final = 1.0
-"""In a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
+"""For a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
 log = logging.getLogger("relay.store")
 
 
 class SqlitePartition:
     """See ``log.Partition``.
 
-    ``append`` may run in a thread (durability "power"); whoever else needs the file then waits.
-    ``head`` of a log in use needs only memory.
+    ``append`` may run in a thread (durability "power"); other uses of the file then wait. ``head``
+    of a log in use only needs memory.
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class SqlitePartition:
         """Take the partition's lock and open its file.
 
         Args:
-            path: the partition's file; created if there is none.
-            lock_path: its lock file; likewise.
+            path: the partition's file; created if it does not exist.
+            lock_path: its lock file; created likewise.
             host: the machine.
             durability: what commits survive.
-            pack: makes the bytes of an entry that readers get.
+            pack: converts the fields of an entry to the bytes sent to readers.
             unpack_entry: reads (kind, content type, body) back from them.
-            write: puts changes into the open transaction.
+            write: writes changes into the open transaction.
             rules: who may append; None: everybody.
             index: the partition's number, for the check after doubt; None: not checked.
-            check_limit_s: for a check of all after doubt; None: no limit. The rest is believed.
+            check_limit_s: limit for a full check after doubt; None: none. The rest is trusted.
 
         Raises:
             NotTheWriter: another process holds the lock.
@@ -93,22 +93,22 @@ class SqlitePartition:
         self._rules = rules
         self.logs_max = LOGS_MAX
         self.touched: set[int] | None = None
-        """Ids of logs that have changed, for whoever follows them (``search``); None: nobody."""
+        """Ids of changed logs, for a follower (``search``); None: there is none."""
         self._unpack_entry = unpack_entry
         self._check = Check(unpack_entry, check_limit_s, index)
         self._doubt: str | None = None
         self._suspected: str | None = None
-        """Why the file is to be opened again before the next commit; None: it is not."""
+        """Why the file must be reopened before the next commit; None: it need not be."""
         self._confirmed: dict[tuple[str, int], None] = {}
-        """Direct messages that are pending no more, for the next commit that succeeds."""
+        """Direct messages that are no longer pending, for the next successful commit."""
         self._seen: dict[str, int] = {}
-        """When owners of inboxes were last here."""
+        """When owners of inboxes were last connected."""
         self._folds: dict[str, tuple[int, bytes]] = {}
-        """What control entries up to a seq make, by log."""
+        """By log: the state after the control entries up to a seq."""
         self._proof = False
         self._opened: Opened | None = None
         self._opening = 0
-        """How often the file has been opened: the lock's note has it, too."""
+        """How often the file has been opened: also in the lock's note."""
         self._one_user = threading.Lock()
         self._lock = PartitionLock(lock_path, path)
         self._identity = FileIdentity(path)
@@ -121,14 +121,14 @@ class SqlitePartition:
     # --- opening and closing --------------------------------------------------------------------
     def _open(self) -> Opened:
         if self._opened is None:
-            erased = self._lock.uncleaned or wal_bytes(self.path) > 0  # of its last writer
+            erased = self._lock.uncleaned or wal_bytes(self.path) > 0  # left by its last writer
             if self._opening == 0:
                 connection, begun = open_first(
                     self.path, self._lock, self._host, self._durability, self._check
                 )
             else:
                 if self._doubt is not None and self.checkpointing:
-                    # It may be overwriting parts of pages (``clean``): this writes whole ones.
+                    # It may be overwriting parts of pages (``clean``); this writes whole ones.
                     raise StoreUnavailable(f"{self.path}: {self._doubt}; a checkpoint goes on")
                 connection, begun = open_again(
                     self.path, self._lock, self._host, self._durability, self._doubt, self._check
@@ -138,7 +138,7 @@ class SqlitePartition:
                 self.erased = erased
                 connection.set_wal_hook(self._wal_grew)
                 opened = Opened(connection, begun.generation, self._unpack_entry, self._write)
-                # Not only when this made the file: whoever did may have died before its sync.
+                # In any case: the process that created it may have died before its sync.
                 sync_directory(self.path.parent)
                 self._lock.note(self.path, begun.opening, "open")
             self._opened, self._opening, self._doubt = opened, begun.opening, None
@@ -152,7 +152,7 @@ class SqlitePartition:
         return self._open()
 
     def close(self) -> None:
-        """Mark the partition clean, empty its WAL into the file, and release the lock."""
+        """Mark the partition clean, copy its WAL into the file, and release the lock."""
         with self._one_user:
             self._close()
 
@@ -164,7 +164,7 @@ class SqlitePartition:
                     opened.connection, self.path, self._lock, self._opening, opened.write_rest
                 )
         except (apsw.Error, OSError, StoreError) as error:
-            # It stays unclean: the next start takes no risk.
+            # It stays unclean: the next start then checks it.
             log.warning(
                 "partition_close_failed", extra={"path": str(self.path), "reason": str(error)}
             )
@@ -179,14 +179,14 @@ class SqlitePartition:
             self._drop()
             try:
                 self._lock.refuse(reason)
-            except StoreError as error:  # it is not closed cleanly either way
+            except StoreError as error:  # it is not closed cleanly in any case
                 log.warning(
                     "partition_close_failed", extra={"path": str(self.path), "reason": str(error)}
                 )
             self._lock.close()
 
     def _failed(self, error: apsw.Error) -> StoreError:
-        """Roll back a full disk; after anything else forget all: the file alone knows.
+        """Roll back after a full disk; after any other error drop everything and reread the file.
 
         Invariant "Disk errors".
         """
@@ -197,13 +197,13 @@ class SqlitePartition:
                 if opened.connection.in_transaction:
                     opened.connection.execute("ROLLBACK")
                 if self._durability == "process":
-                    pragma(opened.connection, "synchronous=NORMAL")  # it may have been forced
+                    pragma(opened.connection, "synchronous=NORMAL")  # undoes a forced commit's
             except apsw.Error:
                 self._drop()
         else:
             if isinstance(error, apsw.IOError):
-                # Pages that were not written may still be lost: nothing after them may look as if
-                # it continued what readers saw.
+                # Unwritten pages may still be lost: nothing written after them may appear to
+                # continue what readers saw.
                 self._doubt = f"an error of the disk ({error})"
             self._drop()
         return translated(error, self.path, full=full)
@@ -276,7 +276,7 @@ class SqlitePartition:
                     touched.add(end.id)
         if changes.more is not None:
             for noted in (self._confirmed, self._seen, self._folds):
-                noted.clear()  # nothing is given to a partition while a commit goes on
+                noted.clear()  # no notes are added while a commit runs
             self._proof = False
         return outcomes
 
@@ -294,7 +294,7 @@ class SqlitePartition:
             self.erased = self.erased or removed.entries > 0
             end = opened.committed.remembered_log(log)
             if self.touched is not None and end is not None:
-                self.touched.add(end.id)  # of others the search index finds out a little later
+                self.touched.add(end.id)  # for other logs the search index notices a little later
             return removed
 
     def in_use(self, log: str) -> bool:
@@ -359,15 +359,15 @@ class SqlitePartition:
     # --- for the checkpointer -------------------------------------------------------------------
     @property
     def unflushed(self) -> bool:
-        """Tell whether the ends of some producers are in entries alone."""
+        """Return True if the ends of some producers are only in entries."""
         opened = self._opened
         return opened is not None and opened.unflushed.entries > 0
 
     def flush(self) -> None:
-        """Write the ends of producers that their table lacks, in a commit of its own.
+        """Write the ends of producers missing in their table, in a separate commit.
 
         Raises:
-            StoreError: they cannot be written. For want of space they are simply not.
+            StoreError: they cannot be written. For lack of space they are skipped.
         """
         with self._one_user:
             opened = self._opened
@@ -385,13 +385,13 @@ class SqlitePartition:
         return self._lock.uncleaned
 
     def checkpoint_ended(self, *, all_cleaned: bool = False) -> None:
-        """Note how the file is now."""
+        """Record the file's current state."""
         self._lock.uncleaned = self._lock.uncleaned and not all_cleaned
         self._lock.note(self.path, self._opening, "open")
 
     def checkpoint_failed(self, reason: str) -> None:
-        """Have the file opened again before the next commit: invariant "Disk errors"."""
-        self._lock.uncleaned = True  # what was not cleaned may be forgotten until then
+        """Reopen the file before the next commit: invariant "Disk errors"."""
+        self._lock.uncleaned = True  # what was not cleaned may be forgotten by then
         self._suspected = f"an error of the disk ({reason})"
 
     def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:

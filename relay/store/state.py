@@ -1,8 +1,8 @@
-"""What a partition's writer knows and changes, as plain data: the input and the output of deciding.
+"""What a partition's writer knows and changes, as plain data: input and output of a decision.
 
-A commit is made in three steps. A ``View`` is read (``view``). ``decide`` turns it and a batch into
-outcomes and ``Changes``, without I/O. The changes are made durable and applied (``apply``). The
-epochs and times that were chosen are in them: applying them gives the same state anywhere.
+A commit has three steps. A ``View`` is read (``view``). ``decide`` turns it and a batch into
+outcomes and ``Changes``, without I/O. The changes are made durable and applied (``apply``). They
+contain the chosen epochs and times, so applying them gives the same state anywhere.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ StateRow = tuple[int, int, int, int, bytes]
 
 
 ProducerRow = tuple[int, bytes, int, int]
-"""Of the table ``producer``: log id, producer, counter, seq."""
+"""As in the table ``producer``: log id, producer, counter, seq."""
 
 
 def row_id(log_id: int, seq: int) -> int:
@@ -58,18 +58,18 @@ class LogEnd:
         packed_state: bytes = b"",
         state: object = None,
     ) -> None:
-        """Make one.
+        """Create.
 
         Args:
             id: 0: it does not exist yet.
             epoch: of its last entry.
             first_seq: where that epoch begins.
             seq: of its last entry.
-            time_ms: likewise.
+            time_ms: of its last entry.
             generation: of the file, when that epoch began.
-            guarded: each message is judged by the rules before it is stored.
-            packed_state: what control entries have made of the log; empty: there were none.
-            state: the same, read, if somebody has looked.
+            guarded: each message is checked by the rules before it is stored.
+            packed_state: the state after its control entries; empty: there were none.
+            state: the same, decoded, once it was needed.
         """
         self.id = id
         self.epoch = epoch
@@ -82,7 +82,7 @@ class LogEnd:
         self.state = state
 
     def copy(self) -> LogEnd:
-        """Return one that can be changed."""
+        """Return a copy that may be modified."""
         return LogEnd(
             self.id, self.epoch, self.first_seq, self.seq, self.time_ms, self.generation,
             self.guarded, self.packed_state, self.state,
@@ -90,7 +90,7 @@ class LogEnd:
 
 
 NO_LOG: Final = LogEnd(0, NO_EPOCH, 0, 0, 0, -1, guarded=True)
-"""Guarded: whoever begins it may have to be asked for more than the message."""
+"""Guarded: creating the log may require more than the message."""
 
 
 @final
@@ -100,10 +100,10 @@ class ProducerEnd:
     __slots__ = ("committed", "counter", "log", "stack")
 
     def __init__(self, log: LogEnd, counter: int, stack: Stack, committed: int) -> None:
-        """Make one.
+        """Create.
 
         Args:
-            log: where.
+            log: its log.
             counter: 0: not known.
             stack: see ``chat.repeats``.
             committed: the counter when the view was read.
@@ -115,7 +115,7 @@ class ProducerEnd:
 
 
 UNREADABLE: Final = ProducerEnd(NO_LOG, -1, (), -1)
-"""In the place of an end that is on a damaged page. No counter is the next one of it."""
+"""Used for an end on a damaged page. No counter is the next one after it."""
 
 
 class Original(NamedTuple):
@@ -126,7 +126,7 @@ class Original(NamedTuple):
     epoch: bytes
     entry: Entry | None
     stub: bytes = b""
-    """What is kept of it instead, if it was removed (``stub``)."""
+    """The stub that replaces a removed entry (``stub``)."""
 
 
 DAMAGED: Final = Original(0, b"", None)
@@ -141,7 +141,7 @@ class Target(NamedTuple):
 
 
 class More:
-    """What a batch changes besides, seldom: direct messages, and entries about other entries."""
+    """Less frequent changes of a batch: direct messages, and entries about other entries."""
 
     __slots__ = (
         "confirmed", "controls", "directs", "edits", "erased", "folds", "marks", "members",
@@ -156,25 +156,25 @@ class More:
         """As in the table ``direct``."""
         self.pending: list[tuple[int, int]] = []
         self.confirmed: list[tuple[str, int]] = []
-        """(log, seq) of what is pending no more."""
+        """(log, seq) of messages that are no longer pending."""
         self.edits: list[tuple[int, int, int]] = []
         """As in the table ``edit``."""
         self.erased: list[tuple[bytes, int]] = []
         """(new bytes, row id) of entries whose body is erased."""
-        self.marks: list[tuple[int, str, bytes, int]] = []
+        self.marks: list[tuple[int, str, bytes, int, int]] = []
         """As in the table ``mark``."""
         self.proof = False
-        """True: something is to be written, whatever it is: it proves that it can be."""
+        """True: something must be written, whatever it is, to test whether that is possible."""
         self.folds: list[tuple[int, bytes, str]] = []
-        """(seq, packed, log): what its control entries up to seq make of it."""
+        """(seq, packed state after the control entries up to it, log)."""
         self.members: dict[tuple[str, int], tuple[bytes, int]] = {}
-        """(handle, log id) to (root, role) of whose role has changed; 0: they have none now."""
+        """(handle, log id) to (root, role) of changed roles; role 0: none any more."""
         self.seen: list[tuple[int, str]] = []
-        """(when in ms, inbox): its owner was last here."""
+        """(time in ms, inbox): when its owner was last connected."""
 
 
 class View:
-    """What is committed, as far as one batch needs it. It is used up by the decision about it."""
+    """The committed data that one batch needs. The decision about the batch modifies it."""
 
     __slots__ = (
         "copies", "edit_counts", "edits", "ends", "generation", "logs", "next_log_id", "originals",
@@ -182,42 +182,42 @@ class View:
     )  # fmt: skip
 
     def __init__(self, generation: int) -> None:
-        """Begin with nothing.
+        """Create an empty view.
 
         Args:
-            generation: the file's: logs whose epoch is of another one begin a new epoch.
+            generation: of the file; logs with an epoch of another one begin a new epoch.
         """
         self.generation = generation
         self.logs: dict[str, LogEnd] = {}
         self.producers: dict[ProducerKey, ProducerEnd] = {}
         self.ends: list[ProducerEnd] = []
-        """Of the producer of each submission; as many of them as these can be decided about."""
+        """The producer of each submission; only as many submissions can be decided."""
         self.originals: dict[tuple[str, bytes, int], Original] = {}
-        """By (log, producer, counter), for the counters of the batch that were used before it."""
+        """By (log, producer, counter), for counters in the batch that were used before it."""
         self.next_log_id = 0
-        """Known when a log of the batch does not exist yet."""
+        """Set if a log of the batch does not exist yet."""
         self.copies: dict[ProducerKey, ProducerEnd] = {}
-        """Likewise of the inboxes that copies come from: the last place in there that was taken."""
+        """The inboxes that copies come from: the last position in each that was copied."""
         self.targets: dict[tuple[str, bytes, int], Target] = {}
-        """By (log, epoch, seq): entries that submissions are about, as far as they are there."""
+        """By (log, epoch, seq): existing entries that submissions are about."""
         self.places: dict[Submission, tuple[bytes, int]] = {}
-        """Of copies that are about a message of the sender's: where its copy is here."""
+        """For copies about a message of the sender: the position of its copy here."""
         self.edits: dict[tuple[str, int], list[Target]] = {}
-        """By (log, seq) of a message that is to be erased: its edits, before this batch."""
+        """By (log, seq) of a message to erase: its edits before this batch."""
         self.edit_counts: dict[tuple[str, int], int] = {}
-        """By (log, seq) of a message that is to be edited: how often it was, up to the bound."""
+        """By (log, seq) of a message to edit: the number of its edits, up to the limit."""
 
 
 @final
 class Flush:
-    """What ends tails (``unflushed``): it is in the table ``producer`` then."""
+    """What ends tails (``unflushed``): their producers are then in the table ``producer``."""
 
     __slots__ = ("logs", "producers")
 
     def __init__(self) -> None:
         """Begin with none."""
         self.producers: list[ProducerRow] = []
-        """Of one that is there twice the last one counts."""
+        """If one occurs twice, the last row counts."""
         self.logs: list[tuple[int]] = []
         """Ids of the logs whose tails end."""
 
@@ -229,16 +229,16 @@ class TailGrowth:
     __slots__ = ("entries", "first_seq", "log_id", "producers")
 
     def __init__(self, log_id: int, first_seq: int) -> None:
-        """Begin with no entry; the first will have this seq."""
+        """Create without entries; the first one will have this seq."""
         self.log_id = log_id
         self.first_seq = first_seq
         self.entries = 0
         self.producers: list[ProducerRow] = []
-        """How it leaves those that have sent them."""
+        """The resulting ends of their senders."""
 
 
 class Changes:
-    """All that a batch changes. Applying it needs no clock, no randomness and no decision."""
+    """All changes by a batch. Applying them needs no clock, no randomness and no decision."""
 
     __slots__ = (
         "copies", "entries", "flush", "logs", "more", "new_epochs", "new_logs", "producers",
@@ -246,11 +246,11 @@ class Changes:
     )  # fmt: skip
 
     def __init__(self, logs: dict[str, LogEnd], producers: dict[ProducerKey, ProducerEnd]) -> None:
-        """Begin with none.
+        """Create without changes.
 
         Args:
-            logs: how the logs of the batch end; kept up to date by who decides.
-            producers: likewise its producers. Some may not have changed.
+            logs: the resulting ends of the batch's logs; updated while deciding.
+            producers: the same for its producers. Some may not have changed.
         """
         self.new_logs: list[tuple[int, str]] = []
         """(log id, name)."""
@@ -264,6 +264,6 @@ class Changes:
         self.copies: dict[ProducerKey, ProducerEnd] = {}
         self.more: More | None = None
         self.tails_begun: list[tuple[int, int]] = []
-        """As in the table ``unflushed``. What concerns tails is chosen by ``Unflushed.plan``."""
+        """As in the table ``unflushed``. ``Unflushed.plan`` decides about tails."""
         self.tails_grown: list[TailGrowth] = []
         self.flush = Flush()

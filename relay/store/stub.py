@@ -1,4 +1,4 @@
-"""What remains of a removed entry: a hash, by which a resend of it is recognised."""
+"""What remains of a removed entry: a hash that identifies a resend of it."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _MARK: Final = b"\0"
 
 
 def digest_of(content: Content) -> bytes:
-    """Return what tells one content from another."""
+    """Return a hash that distinguishes different contents."""
     return blake2b(codec.pack(content), digest_size=DIGEST_BYTES).digest()
 
 
 def stub_of(entry: Entry) -> bytes:
-    """Return what is kept of an entry. Of an erased one nothing: any content is a repeat of it."""
+    """Return the stub for an entry; empty for an erased one, of which any content is a repeat."""
     return _MARK if entry.kind == Kind.ERASED else _MARK + digest_of(entry.content)
 
 
 def is_stub(packed: bytes) -> bool:
-    """Tell whether a row holds only what is kept of a removed entry."""
+    """Return True if a row contains only the stub of a removed entry."""
     return packed[:1] == _MARK
 
 
 def differs_from(stub: bytes, content: Content) -> bool:
-    """Tell whether a content is known to be another one than that of a removed entry."""
+    """Return True if a content is known to differ from that of a removed entry."""
     return len(stub) > len(_MARK) and stub[len(_MARK) :] != digest_of(content)

@@ -1,12 +1,12 @@
 """Producers' last counters that are not in the table ``producer`` yet.
 
-A producer's row in each commit would be a second page there, and in each checkpoint. So a log has a
-*tail*: its entries from the seq on that the table ``unflushed`` names. Who sent them is known of
-the entries themselves, and read when the file is opened. A tail is short: it is *flushed* into the
-table, with all its producers at once, by the commit that would make it too long.
+Writing a producer's row with each commit would add a second page to it and to each checkpoint. So a
+log has a *tail*: its entries from the seq on that the table ``unflushed`` contains. The producers
+of these entries are known from the entries themselves, which are read when the file is opened. A
+tail is short: the commit that would make it too long *flushes* all its producers into the table.
 
-Invariant "Once, in order". The last end of a producer is that of its last entry by seq, and never
-the greatest counter: a producer whose record was dropped begins with 1 again.
+Invariant "Once, in order". The last end of a producer is that of its last entry by seq, never the
+greatest counter: a producer whose record was dropped starts again with 1.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from relay.store.state import (
 )
 
 TAIL_MAX: Final = 64
-"""Entries of a tail. Two pages are written for each, so this is what a message pays a part of."""
+"""Entries of a tail. Flushing one writes two pages, of which each message pays a share."""
 ENTRIES_MAX: Final = 1024
-"""Of all tails of a partition: some milliseconds of reading when it is opened."""
+"""For all tails of a partition: a few milliseconds of reading when it is opened."""
 TAILS_MAX: Final = 32
-"""When there are as many no other log begins one. It is for few logs with many messages each: where
-many have few from one checkpoint to the next, a tail ends before it has saved anything."""
+"""With this many, no other log begins one. Tails are for few logs with many messages each: if there
+are many logs with few messages between checkpoints, a tail ends before it has saved anything."""
 
 
 @final
@@ -46,11 +46,11 @@ class Tail:
     def __init__(self, first_seq: int) -> None:
         self.first_seq = first_seq
         self.entries = 0
-        """How many there are, copies included."""
+        """Number of entries, including copies."""
         self.ends: dict[bytes, tuple[int, int]] = {}
-        """Of each producer in it the last counter and its seq."""
+        """The last counter and its seq, by producer."""
         self.readable = True
-        """False: an entry of it is damaged, so nothing is known of any of its producers."""
+        """False if one of its entries is damaged: nothing is known about its producers."""
 
 
 @final
@@ -62,7 +62,8 @@ class Unflushed:
 
         Args:
             connection: of the partition's writer.
-            unpack: returns a packed entry, or raises whatever it likes.
+            unpack: returns a packed entry, or raises any exception. 61.apsw.Error: they cannot be
+                read. A damaged page of entries does not raise.
 
         Raises:
             apsw.Error: they cannot be read. A page of entries that is damaged is no reason.
@@ -78,10 +79,10 @@ class Unflushed:
             self.entries += tail.entries
 
     def last(self, log_id: int, producer: bytes) -> tuple[int, int] | None:
-        """Return (counter, seq) of the last entry of a producer in a tail; None: it is in none.
+        """Return (counter, seq) of a producer's last entry in a tail; None: it is in none.
 
         Raises:
-            apsw.CorruptError: that cannot be told.
+            apsw.CorruptError: it cannot be determined.
         """
         tail = self._tails.get(log_id)
         if tail is None:
@@ -91,8 +92,8 @@ class Unflushed:
         return tail.ends.get(producer)
 
     def plan(self, changes: Changes) -> None:
-        """Choose what a commit writes of the producers of its entries, and note it in there."""
-        if len(changes.entries) == 1:  # the lone message
+        """Decide what a commit writes about its producers, and add it to the changes."""
+        if len(changes.entries) == 1:  # the common case: one message
             row = changes.entries[0][0]
             one = TailGrowth(row >> SEQ_BITS, row & SEQ_MASK)
             one.entries = 1
@@ -119,7 +120,7 @@ class Unflushed:
         log_id = span.log_id
         tail = self._tails.get(log_id)
         if tail is None:
-            if not span.producers:  # copies alone
+            if not span.producers:  # only copies
                 return
             small = span.entries < self.tail_max
             room = self.entries + span.entries <= self.entries_max
@@ -135,10 +136,10 @@ class Unflushed:
             changes.tails_grown.append(span)
             return
         _add(changes.flush, log_id, tail)
-        changes.flush.producers += span.producers  # behind, in the place of earlier ends
+        changes.flush.producers += span.producers  # after, and so instead of, earlier ends
 
     def apply(self, changes: Changes) -> None:
-        """A commit that was planned here is done."""
+        """Update after a commit that was planned here."""
         if changes.flush.logs:
             self.flushed(changes.flush)
         for span in changes.tails_grown:
@@ -151,7 +152,7 @@ class Unflushed:
                 tail.ends[row[1]] = row[2], row[3]
 
     def all(self) -> Flush:
-        """Return what is to be written so that no tail is left but those that are damaged."""
+        """Return what to write so that no tail is left, except damaged ones."""
         flush = Flush()
         for log_id, tail in self._tails.items():
             if tail.readable:
@@ -159,7 +160,7 @@ class Unflushed:
         return flush
 
     def upto(self, log_id: int, seq: int) -> Flush:
-        """Return what is to be written so that the tail of a log begins behind a seq."""
+        """Return what to write so that the tail of a log begins after a seq."""
         flush = Flush()
         tail = self._tails.get(log_id)
         if tail is not None and tail.readable and tail.first_seq <= seq:
@@ -167,7 +168,7 @@ class Unflushed:
         return flush
 
     def flushed(self, flush: Flush) -> None:
-        """It is committed."""
+        """Update after the flush was committed."""
         for (log_id,) in flush.logs:
             self.entries -= self._tails.pop(log_id).entries
 
@@ -190,7 +191,7 @@ def _read(
         )
         tail.entries = len(found)
         for row, chain, packed in found:
-            if chain >= 0:  # else a copy of a direct message (``derived.copy_links``)
+            if chain >= 0:  # otherwise a copy of a direct message (``derived.copy_links``)
                 entry = unpack(packed)
                 tail.ends[entry.producer] = entry.counter, row & SEQ_MASK
     except apsw.CorruptError:

@@ -1,8 +1,8 @@
 """Reads what a decision needs, within a budget.
 
-In the usual case everything is remembered and nothing is read. What is read is counted and charged
-to the submission that it is read for: a new or forgotten log or producer costs a few reads, the
-entry of a used counter up to two for each level of the skip list (``chat.repeats``).
+In the usual case everything is cached and nothing is read. Reads are counted and charged to the
+submission that causes them: a new or uncached log or producer costs a few reads, the entry of a
+used counter up to two for each level of the skip list (``chat.repeats``).
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ from relay.store.state import (
 from relay.store.stub import is_stub
 
 NEW_LOG_READS: Final = 24
-"""What beginning a log counts as: rows in four tables and two indexes, most of them on pages of
-their own."""
+"""The cost of creating a log: rows in four tables and two indexes, mostly on separate pages."""
 UnpackEntry = Callable[[bytes], Entry]
 """packed ENTRY -> the entry."""
 REDACTION: Final = int(Kind.REDACTION)
@@ -51,10 +50,10 @@ def load(
     unpack_entry: UnpackEntry,
     budget: ReadBudget | None,
 ) -> View:
-    """Return a view for the first submissions of a batch: one at least, if there is any.
+    """Return a view for the first submissions of a batch: at least one, if there is any.
 
-    It is for all of them unless the budget is used up, or one is a copy about another copy of the
-    batch, whose place in this log is known only once it is committed.
+    It covers all of them unless the budget is used up, or one is a copy about another copy of the
+    batch, whose position in this log is known only once it is committed.
 
     Raises:
         apsw.Error: the file cannot be read.
@@ -64,8 +63,8 @@ def load(
     originals: _Originals | None = None
     began = before = committed.reads
     copied: set[tuple[str, str, bytes, int]] = set()
-    """Where the copies of this batch are for, and which entries of whose inbox they are of."""
-    # Of the one before: what somebody has for one log mostly comes together.
+    """The target logs of this batch's copies, with the inboxes and entries that they copy."""
+    # Of the previous submission: consecutive ones often have the same producer and log.
     log, producer, end = "", b"", UNREADABLE
     for submission in batch:
         if budget is not None:
@@ -107,12 +106,12 @@ def _used_up(budget: ReadBudget, reads: int) -> bool:
 
 
 def _producer(view: View, committed: Committed, key: ProducerKey) -> ProducerEnd:
-    """Return the end of a producer, which a decision may change, and note it in the view."""
+    """Return the end of a producer, which a decision may modify, and add it to the view."""
     try:
         log = _log(view, committed, key[0])
         known = committed.producer(key, log.id) if log.id else None
     except apsw.CorruptError:
-        return UNREADABLE  # the pages of one log: others may be whole
+        return UNREADABLE  # affects one log: others may be intact
     counter, stack = (0, ()) if known is None else known
     found = view.producers[key] = ProducerEnd(log, counter, stack, counter)
     return found
@@ -137,7 +136,7 @@ def _copied(
     extra: Extra,
     unpack_entry: UnpackEntry,
 ) -> ProducerEnd:
-    """As ``_producer``, for copies: the inbox that they come from is in a producer's place."""
+    """As ``_producer``, for copies: the source inbox takes the role of a producer."""
     try:
         end = view.copies.get(key)
         if end is None:
@@ -166,10 +165,10 @@ def _look_at(
     place: tuple[bytes, int],
     unpack_entry: UnpackEntry,
 ) -> None:
-    """Read the entry that a submission is about, and what it needs to know of its edits.
+    """Read the entry that a submission is about, and what is needed about its edits.
 
-    All of them only for a redaction. How many there are for another edit, but for one that the
-    sender's inbox has taken.
+    For a redaction all edits; for another edit only their number, unless the sender's inbox has
+    already accepted it.
     """
     epoch, seq = place
     where = submission.log, epoch, seq
@@ -213,10 +212,10 @@ class _Originals:
         self._found = view.originals
         self._descents: dict[ProducerKey, Descent] = {}
         self._links: dict[int, tuple[int, int] | None] = {}
-        """What was read of entries on the way down: the next descent often passes there."""
+        """Links of the entries visited: later searches often pass through the same ones."""
 
     def read(self, end: ProducerEnd, submission: Submission) -> None:
-        """Read what a used counter was used for, unless it is too old to be looked for."""
+        """Read the entry that a used counter was used for, unless it is too old to search for."""
         log, producer, counter = submission.log, submission.producer, submission.counter
         where = log, producer, counter
         if where in self._found or place(counter, end.counter) is not Place.USED:
@@ -228,7 +227,8 @@ class _Originals:
             )
             packed = self._committed.packed(row_id(log_id, seq)) if seq else None
         except apsw.CorruptError:
-            # A page of old entries: the file's ends can be read, so what is new can be stored.
+            # A damaged page of old entries: the file's ends can be read, so new messages can be
+            # stored.
             self._found[where] = DAMAGED
             return
         if packed is None:

@@ -1,10 +1,10 @@
 """Reads SQLite's index of a WAL (``-shm``) before SQLite rebuilds it.
 
-SQLite guards this file by POSIX locks, and a process loses all that it has on a file when it closes
+SQLite protects this file by POSIX locks, and a process loses all its locks on a file when it closes
 *any* descriptor of it (https://www.sqlite.org/howtocorrupt.html, 2.2). Without them the next
-process that opens the partition believes that it is the first: it truncates the index, which those
-who still read it have mapped, and they die by SIGBUS. So a descriptor that was opened here stays
-open, and is used again: one for each partition that this process has opened as its writer.
+process that opens the partition believes that it is the first. It truncates the index, which
+current readers have mapped, and they die of SIGBUS. So a descriptor opened here stays open and is
+reused: one for each partition that this process has opened as its writer.
 
 The format: https://www.sqlite.org/walformat.html#the_wal_index_file_format.
 """
@@ -27,17 +27,17 @@ _kept: Final[dict[tuple[int, int], int]] = {}
 
 
 class WalIndex(NamedTuple):
-    """What the last process with the file open knew of its WAL."""
+    """What the last process with the file open knew about its WAL."""
 
     frames: int
-    """Committed ones."""
+    """Number of committed frames."""
     copied: int
-    """Of these, how many a checkpoint has copied to the file."""
+    """Number of these that a checkpoint has copied to the file."""
     salts: bytes
 
 
 def read_wal_index(path: Path) -> WalIndex | None:
-    """Return the WAL index of a partition that has no writer; None if there is none to believe."""
+    """Return the WAL index of a partition without a writer; None if there is no valid one."""
     size = _HEADER.size
     try:
         data = os.pread(_descriptor(index_path(path)), 2 * size + 4, 0)

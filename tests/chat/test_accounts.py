@@ -293,6 +293,12 @@ def test_what_is_noted_of_an_account_is_all_of_it() -> None:
     assert snapshot.unpack("alice", snapshot.pack(whole)) == whole
 
 
+def test_a_log_whose_beginning_is_missing_is_damaged() -> None:
+    """It is said by an error that whoever reads it expects."""
+    with pytest.raises(links.LinkError, match="has not begun"):
+        folded(Account("alice"), [events.Linked(root())])
+
+
 def test_what_an_account_shows() -> None:
     named = after(TWO, requests.NameDevice(B.public, "phone"))
     shown = answers.unpack_shown(answers.packed_shown(named))

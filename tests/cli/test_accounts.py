@@ -217,6 +217,7 @@ def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
     token = token_in(done("user", "reset", address, "bob", "--yes"))
     output = done("send", address, "lobby", "x", keys=bob, status=1)
     assert "the account 'bob' no longer exists at this server: an operator has reset" in output
+    assert "bob.key: no command takes it once it is moved away" in output
     done("register", address, "--name", "bob", "--invitation", token, keys=bob)
     done("send", address, "lobby", "again", keys=bob)
     _unverified_until_accepted(address)
@@ -269,6 +270,9 @@ def test_what_operators_do_to_themselves(by_invitation: Relay, tmp_path: Path) -
     for asked in (("ctl", *more, "user", "show"), ("user", "show", address)):
         assert "there is no account 'nobody'" in done(*asked, "nobody", status=1)
     assert "the account carl is deleted" in done("account", "delete", address, "--yes", keys=keys)
+    assert "you have no device key at this server" in done(
+        "history", address, "lobby", keys=keys, status=1
+    )
     assert "the only operator" in done("user", "rm", address, "opera", "--yes", status=1)
 
 
@@ -445,6 +449,10 @@ def test_a_device_that_removes_itself(relay: Relay) -> None:
     )
     output = done("device", "remove", relay.address, mine.group(1)[:6], "--name", "hans")
     assert "this is no longer a device of hans" in output
+    assert "hans.key.ended" in output
+    assert "is no device's any more" in done(
+        "send", relay.address, "lobby", "y", "--name", "hans", status=1
+    )
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,8 @@ import pytest
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import Pin
 from relay.chat.accounts.links import Kind
-from relay.client.device_queries import ANSWER_S, NUMBER
+from relay.client.device_queries import AGAIN_S, ANSWER_S, NUMBER
+from relay.client.doubtful_senders import HELD_S
 from relay.client.errors import DeviceChainError
 from relay.client.events import Message
 from relay.client.senders import Senders
@@ -388,7 +389,7 @@ def test_a_lost_connection_answers_no_question() -> None:
 
 def test_a_server_without_time_says_nothing_about_anybody() -> None:
     """It is asked again when it says, and nothing else until then. If that lasts, it is loud."""
-    senders = Reader({"alice": pin_of(TWO)}).senders
+    senders = Reader().senders
     for name in ("alice", "bob"):
         senders.look("lobby", name, links.key_id(A.public), now=0.0)
     query = Devices(NUMBER, "alice", 0)
@@ -408,6 +409,68 @@ def test_a_server_without_time_says_nothing_about_anybody() -> None:
     assert len(senders.warnings) == 1
     assert list(senders.requests(now)) == [Devices(NUMBER, "bob", 0)]
     assert senders.retry(busy(RETRY_MS_MAX), now), "a time of its own"
+
+
+def test_one_whose_devices_cannot_be_had_now_holds_nobody_up() -> None:
+    """The others are asked about meanwhile; what waits is shown, marked, and verified later."""
+    reader = Reader({name: pin_of(TWO) for name in ("alice", "bob")})
+    senders, queries = reader.senders, {n: Devices(NUMBER, n, 0) for n in ("alice", "bob")}
+    unavailable = Error(NUMBER, int(ErrorCode.UNAVAILABLE), 4000, "")
+    for name in queries:
+        senders.look("lobby", name, links.key_id(A.public), now=0.0)
+    assert list(senders.requests(0.0)) == [queries["alice"]]
+    assert senders.retry(unavailable, 0.0)
+    assert list(senders.requests(0.0)) == [queries["bob"]]
+    senders.overdue(5.0)
+    assert list(senders.requests(5.0)) == [], "one at a time"
+    senders.refused("no", 5.0)
+    assert list(senders.requests(5.0)) == [queries["alice"]]
+    assert senders.retry(unavailable, 5.0)
+    senders.overdue(9.0)
+    assert list(senders.requests(9.0)) == [queries["alice"]]
+    assert reader.waits(A)
+    assert not senders.retry(unavailable, 9.0), "for as long as a caller without a time of his own"
+    senders.refused("not now", 9.0, for_now=True)
+    assert not reader.waits(A)
+    assert "not now" in reader.doubt(A)
+    assert senders.deadline == 9.0 + AGAIN_S
+    senders.overdue(9.0 + AGAIN_S)
+    assert list(senders.requests(9.0 + AGAIN_S)) == [queries["alice"]]
+    senders.received(Chain(NUMBER, "alice", TWO, True), 9.0 + AGAIN_S)
+    assert reader.doubt(A) == ""
+    assert senders.deadline is None
+
+
+def test_nothing_is_held_for_longer_than_an_answer_may_take() -> None:
+    """Whatever the server answers meanwhile, and on each connection anew."""
+    reader = Reader({"alice": pin_of(TWO)})
+    senders = reader.senders
+    senders.look("lobby", "alice", links.key_id(A.public), now=0.0)
+    assert reader.asked() == ["alice"]
+    assert senders.retry(busy(20_000), 0.0)
+    senders.overdue(20.0)
+    assert list(senders.requests(20.0))
+    assert senders.retry(busy(20_000), 20.0)
+    assert reader.waits(A)
+    assert senders.deadline == HELD_S
+    senders.overdue(HELD_S)
+    assert not reader.waits(A)
+    assert "not given their devices yet" in reader.doubt(A)
+    assert [warning.name for warning in senders.warnings] == ["alice"]
+    senders.overdue(40.0)
+    assert list(senders.requests(40.0)), "it is asked for all the same"
+    senders.received(Chain(NUMBER, "alice", TWO, True), 40.0)
+    assert reader.doubt(A) == ""
+    senders.look("lobby", "alice", links.key_id(D.public), now=50.0)
+    senders.offline()
+    assert senders.deadline is None
+    reader.again()
+    assert list(senders.requests(1000.0))
+    assert reader.waits(D)
+    senders.overdue(1000.0)
+    assert reader.waits(D), "its time begins with the question"
+    senders.overdue(1000.0 + HELD_S)
+    assert not reader.waits(D)
 
 
 def test_a_damaged_file_of_ones_own_links_holds_nothing_up() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import resource
@@ -196,6 +197,25 @@ def test_one_of_another_layout_is_not_gone_on_with() -> None:
         assert not mine.knows(1)
         assert mine.begin() == 1
         assert os.fstat(mine.fd).st_ino != os.fstat(other.fd).st_ino
+
+
+def test_no_process_can_truncate_it() -> None:
+    """All others that use its memory would die: a taken-over worker has the descriptor, too."""
+    register = TicketRegister()
+
+    def try_it() -> bytes:
+        for size in (0, os.fstat(register.fd).st_size + 1):
+            with contextlib.suppress(PermissionError):
+                os.ftruncate(register.fd, size)
+                return b"done"
+        try:
+            fcntl.fcntl(register.fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+        except PermissionError:
+            return b"refused"
+        return b"sealed"
+
+    assert in_child(try_it) == b"refused"
+    assert register.begin() == 1
 
 
 def test_where_files_are_limited_it_is_there_and_not_handed_over() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import struct
 from collections.abc import Callable
@@ -341,6 +342,39 @@ def test_a_wal_that_is_damaged_before_its_end_is_refused(data: Path) -> None:
         with_wal=True, aside=lambda _: None,
     )  # fmt: skip
     assert found == [SalvagedLog("lobby", 40, 0)]
+
+
+@pytest.mark.parametrize("back", ["the WAL", "the pair", "a pair of before", "an older note"])
+def test_a_wal_that_was_damaged_and_is_put_back_is_looked_at_again(data: Path, back: str) -> None:
+    """Also after its index was made anew: what that knew is in the refusal."""
+    before = data.parent / "before"
+    partition = open_partition(data)
+    fill(partition, 1, 10)
+    if back == "a pair of before":
+        shutil.copytree(data, before)
+    fill(partition, 11, 40)
+    die(partition)
+    if back != "a pair of before":
+        shutil.copytree(data, before)
+    wal = bytearray((data / WAL).read_bytes())
+    wal[len(wal) // 2] ^= 1
+    (data / WAL).write_bytes(wal)
+    with pytest.raises(StoreCorrupt) as refused:
+        open_partition(data)
+    reason = str(refused.value)
+    if back == "an older note":
+        reason = re.sub(r" \([0-9a-f]+\):", ":", reason)
+    (data / "00.sqlite-shm").unlink()
+    with PartitionLock(data / LOCK) as lock:
+        lock.refuse(reason)
+    for _ in range(2):
+        with pytest.raises(StoreCorrupt, match="its WAL is damaged behind frame "):
+            open_partition(data, at_start=True)
+    for name in (MAIN, WAL) if "pair" in back else (WAL,):
+        shutil.copy(before / name, data / name)
+    assert open_partition(data, at_start=True).head("lobby").seq == (
+        10 if back == "a pair of before" else 40
+    )
 
 
 # --- whole --------------------------------------------------------------------------------------

@@ -78,9 +78,10 @@ class RawClient:
         self.envelopes: list[ServerEnvelope] = []
         """Received and not taken yet."""
         try:
-            spki = self._handshake()
+            self.spki = self._handshake()
+            """The server's key."""
             secret = secret or secrets.token_bytes(16)
-            envelopes = login(self.connection, spki, name, secret)
+            envelopes = login(self.connection, self.spki, name, secret)
             self.send_envelopes(*envelopes[1:] if registered else envelopes)
             self.wait(lambda e: isinstance(e, Welcome))
         except BaseException:

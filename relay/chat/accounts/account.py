@@ -117,7 +117,8 @@ def applied(account: Account, event: AccountEvent) -> Account:
     after = account._replace(version=account.version + 1)
     match event:
         case Linked(link=packed):
-            assert account.chain is not None
+            if account.chain is None:
+                raise links.LinkError("a link of a chain that has not begun")
             extended = account.chain.extended(links.parse(packed), None)
             names = tuple(pair for pair in account.names if pair[0] in extended.devices)
             added = (*account.links, packed)

@@ -1,4 +1,4 @@
-"""The key agent: the one process that holds the server's private key.
+"""The key agent: the only process that holds the server's private key.
 
 Invariant "The key agent holds the keys".
 """

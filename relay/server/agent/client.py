@@ -1,4 +1,4 @@
-"""A worker's side of the key agent: ciphertexts in, secrets out, over one connection."""
+"""A worker's client for the key agent: sends ciphertexts, receives secrets, over one connection."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ from relay.server.agent.protocol import (
 from relay.wire.tickets import TicketKey
 
 REQUEST_DEADLINE_S: Final = 1.0
-"""Invariant "The key agent holds the keys". A second attempt after a lost connection shares it."""
+"""Invariant "The key agent holds the keys". A retry after a lost connection shares the deadline."""
 CONNECT_DEADLINE_S: Final = 10.0
-"""At the start of a worker: an agent that is being replaced is back by then."""
+"""At the start of a worker: an agent that is being replaced is available again by then."""
 RETRY_S: Final = 0.02
 RETRY_MAX_S: Final = 0.2
-"""Between attempts to connect while the agent is being replaced: doubled up to this."""
+"""Maximum delay between attempts to connect while the agent is being replaced; it doubles."""
 PENDING_MAX: Final = 4096
-"""Requests of one worker that wait for an answer; each has at most a deadline's life."""
+"""Unanswered requests of one worker; each exists at most until its deadline."""
 
 
 class AgentUnavailable(RelayError):
-    """The key agent did not unwrap a secret: it is gone, hung, or sheds load."""
+    """The key agent did not unwrap a secret: it is gone, hangs, or sheds load."""
 
 
 class _Disconnected(Exception):
@@ -43,47 +43,47 @@ class _Disconnected(Exception):
 
 
 class AgentClient:
-    """One connection to the key agent, made anew when it is lost."""
+    """A connection to the key agent, re-established when it is lost."""
 
     def __init__(self, path: Path, agent_uid: int | None = None) -> None:
-        """Prepare.
+        """Create without connecting.
 
         Args:
             path: of the agent's socket.
-            agent_uid: as whom the agent runs; None: as this process.
+            agent_uid: the user that the agent runs as; None: the same as this process.
         """
         self._path = path
         self._agent_uid = os.geteuid() if agent_uid is None else agent_uid
         self._identity: Identity | None = None
         """None until the first connection."""
         self.on_next_key: Callable[[bytes], None] = _nobody
-        """Called with SHA-256 of the next key's SPKI, or nothing, when an agent has another one
-        than the agent before."""
+        """Called with SHA-256 of the next key's SPKI, or b"", when an agent has another one than
+        the previous agent."""
         self._link: _Link | None = None
         """None when not connected."""
         self._connecting: asyncio.Task[_Link] | None = None
-        """The attempt that all requests share, if one runs."""
+        """The attempt in progress, if any, which all requests share."""
         self._questions: deque[_Question] = deque()
-        """In the order of their deadlines; answered ones, too, until theirs would be due."""
+        """Ordered by deadline. Answered requests stay until their deadline."""
         self._timer: asyncio.TimerHandle | None = None
-        """Set while there are questions."""
+        """Set while there are requests."""
         self._asking: set[asyncio.Task[None]] = set()
-        """Those that wait for a connection."""
+        """Tasks that wait for a connection."""
         self._closed = False
         self._ticket_keys: list[TicketKey] = []
-        """As they came last."""
+        """The latest ones received."""
         self._install: Callable[[list[TicketKey]], None] | None = None
-        """Takes them; None: nobody does yet."""
+        """Receives them; None if not set yet."""
 
     @property
     def identity(self) -> Identity:
-        """Who the server is. Known once ``connect`` returned."""
+        """The server's identity. Available once ``connect`` has returned."""
         if self._identity is None:
             raise AgentUnavailable("the key agent was never reached")
         return self._identity
 
     def follow_ticket_keys(self, install: Callable[[list[TicketKey]], None]) -> None:
-        """Give ``install`` the keys that seal tickets, now and whenever there is a new one."""
+        """Pass the keys that seal tickets to ``install``, now and whenever they change."""
         self._install = install
         install(self._ticket_keys)
 
@@ -93,7 +93,7 @@ class AgentClient:
             self._install(keys)
 
     async def connect(self, deadline_s: float = CONNECT_DEADLINE_S) -> None:
-        """Connect, and learn the public key. Tries until the deadline.
+        """Connect and receive the public key. Retries until the deadline.
 
         Raises:
             AgentUnavailable: not reached in time.
@@ -105,12 +105,11 @@ class AgentClient:
             raise AgentUnavailable("the key agent cannot be reached") from None
 
     def unwrap(self, ciphertext: bytes, source: str) -> asyncio.Future[bytes]:
-        """Return a future of the 32-byte secret in a ciphertext.
+        """Return a future for the 32-byte secret in a ciphertext.
 
-        ``source`` is the client's address. A ciphertext that is no good gives 32 random bytes, not
-        an error (implicit rejection). Connects again and asks once more when the connection is
-        lost. With a connection, the usual case, this is one write: no task, and no timer of its
-        own.
+        ``source`` is the client's address. An invalid ciphertext yields 32 random bytes, not an
+        error (implicit rejection). If the connection is lost, reconnects and asks once more. With a
+        connection, the usual case, this is one write, without a task or a timer of its own.
 
         The future raises:
             AgentUnavailable: no answer within a second, or the agent sheds load.
@@ -118,7 +117,7 @@ class AgentClient:
         return self._ask(Kind.UNWRAP, ciphertext, source)
 
     def prove(self, challenge: bytes, source: str) -> asyncio.Future[bytes]:
-        """Return a future of the proof that the next key follows the server's, as ``unwrap``."""
+        """Return a future for the proof that the next key follows the server's. As ``unwrap``."""
         return self._ask(Kind.PROVE, challenge, source)
 
     def _ask(self, kind: Kind, ciphertext: bytes, source: str) -> asyncio.Future[bytes]:
@@ -136,9 +135,10 @@ class AgentClient:
         return question.answer
 
     def _expire(self) -> None:
-        """End the questions whose deadline has passed; all have the same time, so these are first.
+        """End the requests whose deadline has passed. All have the same timeout, so these come
+        first.
 
-        Called about once a second while anybody asks.
+        Called about once a second while there are requests.
         """
         loop = asyncio.get_running_loop()
         now, questions = loop.time(), self._questions
@@ -150,10 +150,10 @@ class AgentClient:
         self._timer = loop.call_at(questions[0].deadline, self._expire) if questions else None
 
     def _link_lost(self, link: _Link) -> None:
-        """Connect again at once: the next agent has new keys for tickets.
+        """Reconnect at once: the next agent has new ticket keys.
 
-        Not if it is one that was never used: then somebody tries again already, or an agent with
-        another key is there, which is asked again for who asks.
+        Not if the link was never used: then another attempt is under way, or the agent has another
+        key and is asked again on demand.
         """
         if not self._closed and link is self._link:
             again = asyncio.ensure_future(self._connected())
@@ -176,7 +176,7 @@ class AgentClient:
             async with asyncio.timeout_at(question.deadline):
                 link = await self._connected()
         except TimeoutError:
-            return  # ``_expire`` tells of it
+            return  # ``_expire`` reports it
         except AgentUnavailable as error:
             question.fail(error)
             return
@@ -186,7 +186,7 @@ class AgentClient:
             link.ask(question)
 
     def close(self) -> None:
-        """End it. Requests under way fail."""
+        """Close. Pending requests fail."""
         self._closed = True
         if self._connecting is not None:
             self._connecting.cancel()
@@ -200,7 +200,7 @@ class AgentClient:
             return self._link
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.ensure_future(self._dial())
-        # Shielded: one request that times out must not end the attempt for the others.
+        # Shielded: a request that times out must not end the attempt for the others.
         return await asyncio.shield(self._connecting)
 
     async def _dial(self) -> _Link:
@@ -227,7 +227,7 @@ class AgentClient:
                 link.close()
                 raise
             if link.lost:
-                continue  # since then
+                continue  # answered meanwhile
             before = self._identity
             if before is not None and before[::2] != identity[::2]:
                 link.close()
@@ -240,17 +240,17 @@ class AgentClient:
 
 
 def _nobody(_: bytes) -> None:
-    """Nobody wants to know."""
+    """Do nothing: default of ``on_next_key``."""
 
 
 def _looked_at(task: asyncio.Future[_Link]) -> None:
-    """Whoever asks next hears of it; nobody has to now."""
+    """Retrieve the exception: the next request will see the failure."""
     if not task.cancelled():
         task.exception()
 
 
 class _Question:
-    """A ciphertext on its way, and the future of its answer."""
+    """A request under way, and the future for its answer."""
 
     __slots__ = ("answer", "asked", "ciphertext", "deadline", "kind", "request", "source")
 
@@ -268,12 +268,12 @@ class _Question:
         self.answer = answer
         self.deadline = deadline
         self.asked = 0
-        """How often."""
+        """Number of attempts."""
         self.request = 0
         """Its number on the connection."""
 
     def fail(self, error: AgentUnavailable) -> None:
-        """Without effect once it is answered, or not wanted any more."""
+        """Fail the future, unless it is done or cancelled."""
         if not self.answer.done():
             self.answer.set_exception(error)
 
@@ -302,7 +302,8 @@ class _Link(asyncio.Protocol):
         """None until connected."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
+        # uvloop does not register its class as a subclass
+        transport = cast("asyncio.Transport", transport)
         self._transport = transport
         if credentials(transport.get_extra_info("socket")).uid != self._agent_uid:
             transport.abort()
@@ -336,7 +337,7 @@ class _Link(asyncio.Protocol):
         self.lost = True
         if not self.hello.done():
             self.hello.set_exception(_Disconnected())
-            self.hello.exception()  # nobody may be waiting for it any more
+            self.hello.exception()  # nothing may be waiting for it any more
         pending, self._pending = self._pending, {}
         for question in pending.values():
             if not question.answer.done():
@@ -344,7 +345,10 @@ class _Link(asyncio.Protocol):
         self._on_link_lost(self)
 
     def ask(self, question: _Question) -> None:
-        """Send a question. Its future has the answer, or the owner is told that this was lost."""
+        """Send a request.
+
+        Its future receives the answer, or the owner is notified of a lost link.
+        """
         question.asked += 1
         if len(self._pending) >= PENDING_MAX:
             question.fail(AgentUnavailable("too many handshakes wait for the key agent"))
@@ -358,7 +362,7 @@ class _Link(asyncio.Protocol):
         )
 
     def forget(self, question: _Question) -> None:
-        """Wait for its answer no more."""
+        """Stop waiting for the answer."""
         if self._pending.get(question.request) is question:
             del self._pending[question.request]
             question.ciphertext = b""

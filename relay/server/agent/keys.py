@@ -1,4 +1,4 @@
-"""The server's keys as the agent loads them: the current one, the next one, and the server's id."""
+"""The server's keys as loaded by the agent: the current key, the next key, and the server's id."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ log = logging.getLogger("relay.agent")
 
 
 class Keys(NamedTuple):
-    """What the agent works with."""
+    """The keys that the agent uses."""
 
     key: PrivateKey
     server_id: bytes
     next_hash: bytes
-    """SHA-256 of the SPKI of the key that will follow; empty: none."""
+    """SHA-256 of the SPKI of the next key; empty: none."""
 
 
 def load_keys(context: AgentContext) -> Keys:
-    """Load the keys, or make the first one.
+    """Load the keys, or create the first one.
 
     Raises:
-        StartError: a file may not or cannot be used, or is not there.
+        StartError: a file cannot or must not be used, or is missing.
     """
     passphrase = context.passphrase.read()
     first = not context.expected_fingerprint
@@ -84,13 +84,13 @@ def load_or_create_key(
     """Load the server's key; with ``create``, generate it if there is none.
 
     Raises:
-        StartError: the file may not or cannot be used, or is not there.
+        StartError: the file cannot or must not be used, or is missing.
     """
     key = load_key(path, passphrase)
     if key is not None:
         return key
     if not create:
-        # A new key would be another server: no client would come back to it.
+        # A new key would mean another server: no client would reconnect to it.
         raise StartError(f"key file {path} has been removed while the server ran; put it back")
     key = generate_private_key(secrets.token_bytes, bits)
     create_key_file(path, key.to_pem(passphrase))
@@ -99,10 +99,10 @@ def load_or_create_key(
 
 
 def load_key(path: Path, passphrase: bytes) -> PrivateKey | None:
-    """Return the key of a file; None: there is no such file.
+    """Return the key in a file; None if the file does not exist.
 
     Raises:
-        StartError: the file may not or cannot be used.
+        StartError: the file cannot or must not be used.
     """
     data = read_key_file(path)
     if data is None:

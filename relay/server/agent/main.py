@@ -1,4 +1,4 @@
-"""The key agent's process: get the key, serve it, end. Entered after the fork."""
+"""The key agent's process: load the key, serve it, stop. Entered after the fork."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def agent_main(context: AgentContext) -> int:
         with separation.lowered():
             sock = listener.open()
         separation.become_agent()
-        forbid_inspection()  # another user's memory is open again
+        forbid_inspection()  # another user's process memory became readable again
     except RelayError as error:
         report(context.ready_fd, f"E {error}")
         return BOOT_FAILED
@@ -102,7 +102,7 @@ async def _serve(
         row.set("agent_queue", service.waiting)
         row.set("agent_unwraps", unwrapped + service.unwrapped)
         row.set("agent_busy", turned_away + service.turned_away)
-        # In a directory of another user it cannot be made again; there nobody cleans up, either.
+        # In another user's directory the agent cannot recreate it, and nothing deletes it there.
         if separated is None and listener.missing:
             await _listen_again(service, listener)
         try:

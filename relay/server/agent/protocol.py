@@ -1,9 +1,9 @@
 """The protocol between a worker and the key agent over a Unix-domain stream socket. Sans-I/O.
 
-A frame is: u16 length of what follows, u8 kind, u32 request id, payload. The agent sends HELLO
-first, and pushes TICKET_KEYS now and whenever there is a new one. A kind that the receiver does not
-know is skipped, so that later versions may push more. Both ends are of one build: a malformed frame
-is a bug, and ends the connection.
+A frame consists of u16 length of the rest, u8 kind, u32 request id, and payload. The agent sends
+HELLO first, then TICKET_KEYS at once and whenever there is a new key. Unknown kinds are skipped, so
+that later versions may send more. Both ends come from one build: a malformed frame is a bug and
+ends the connection.
 """
 
 from __future__ import annotations
@@ -30,26 +30,27 @@ SOURCE_BYTES_MAX: Final = 64
 
 
 class Kind(IntEnum):
-    """What a frame is."""
+    """The kind of a frame."""
 
     HELLO = 1
     """Agent, once, id 0: see ``pack_hello``."""
     UNWRAP = 2
     """Worker: u8 length of the source, the source's address, the ciphertext."""
     SECRET = 3
-    """Agent: 32 bytes for the request of that id; random ones where the ciphertext was no good."""
+    """Agent: 32 bytes for the request with this id; random if the ciphertext was invalid."""
     BUSY = 4
-    """Agent: the request of that id was shed; there is no secret."""
+    """Agent: the request with this id was shed; there is no secret."""
     TICKET_KEYS = 5
     """Agent, id 0: the keys that seal tickets, the newest last."""
     PROVE = 6
-    """Worker: as UNWRAP, with a challenge in place of the ciphertext."""
+    """Worker: as UNWRAP, with a challenge instead of the ciphertext."""
     PROOF = 7
-    """Agent: 32 bytes for the request of that id: that the next key follows the server's."""
+    """Agent: 32 bytes for the request with this id, proving that the next key follows the server's.
+    """
 
 
 class Frame(NamedTuple):
-    """One frame. ``kind`` is a plain number: it may be one that this build does not know."""
+    """One frame. ``kind`` is a plain number, since this build may not know it."""
 
     kind: int
     request: int
@@ -57,7 +58,7 @@ class Frame(NamedTuple):
 
 
 class AgentProtocolError(RelayError):
-    """The other end sent something malformed."""
+    """The peer sent something malformed."""
 
 
 def pack(kind: Kind, request: int, payload: bytes = b"") -> bytes:
@@ -67,12 +68,12 @@ def pack(kind: Kind, request: int, payload: bytes = b"") -> bytes:
 
 
 class Identity(NamedTuple):
-    """Who the server is."""
+    """The identity of the server."""
 
     server_id: bytes
     """SHA-256 of the SPKI of its first key."""
     next_hash: bytes
-    """SHA-256 of the SPKI of the key that will follow; empty: none."""
+    """SHA-256 of the SPKI of the next key; empty: none."""
     spki: bytes
 
 
@@ -83,7 +84,7 @@ def pack_hello(identity: Identity) -> bytes:
 
 
 def unpack_hello(payload: bytes) -> Identity:
-    """Return what a HELLO holds.
+    """Return the content of a HELLO.
 
     Raises:
         AgentProtocolError: malformed.
@@ -96,7 +97,7 @@ def unpack_hello(payload: bytes) -> Identity:
 
 
 def pack_question(kind: Kind, request: int, ciphertext: bytes, source: str) -> bytes:
-    """Return an UNWRAP or PROVE frame. The source is cut to what the frame carries."""
+    """Return an UNWRAP or PROVE frame. The source is truncated to what the frame can carry."""
     if len(ciphertext) > CIPHERTEXT_BYTES_MAX:
         raise ValueError("the ciphertext is too long")
     name = source.encode(errors="replace")[:SOURCE_BYTES_MAX]
@@ -144,7 +145,7 @@ def unpack_ticket_keys(payload: bytes) -> list[TicketKey]:
 
 
 class FrameReader(FrameSplitter):
-    """Splits what arrives into frames."""
+    """Splits received bytes into frames."""
 
     __slots__ = ()
 
@@ -159,15 +160,15 @@ class FrameReader(FrameSplitter):
         return _LENGTH_BYTES + length
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take bytes, return the frames that are complete.
+        """Take bytes, and return the frames that are complete.
 
         Raises:
-            AgentProtocolError: a length that no frame has. The connection is of no use any more.
+            AgentProtocolError: an invalid length. The connection is no longer usable.
         """
         self.feed_bytes(data)
         frames: list[Frame] = []
         while (whole := self.next_frame()) is not None:
             _, kind, request = _HEAD.unpack_from(whole)
-            # A SECRET's payload is one; no other needs to be shown either.
+            # The payload of a SECRET is one; payloads of other kinds need not be shown either.
             frames.append(Frame(kind, request, Secret(whole[_HEAD.size :])))
         return frames

@@ -1,7 +1,7 @@
 """A fair, bounded queue of handshakes for RSA. Pure.
 
-Fair by source: each source (an IPv4 address, an IPv6 /64) has a queue of its own, and they are
-served in turn. Over the limit the newest request of the longest queue goes, so a storm from one
+Fair by source: each source (an IPv4 address, an IPv6 /64) has its own queue, and they are served in
+turn. Beyond the limit the newest request of the longest queue is dropped, so a storm from one
 address costs the others nothing (McKenney's stochastic fairness queueing, with exact sources).
 """
 
@@ -13,7 +13,7 @@ from typing import Final, Generic, TypeVar
 Job = TypeVar("Job")
 
 LIMIT_MIN: Final = 32
-"""Of the queue, however slow RSA is: a burst of a few clients is no storm."""
+"""Minimum limit, however slow RSA is: a burst from a few clients is no storm."""
 LIMIT_MAX: Final = 4096
 
 
@@ -22,17 +22,17 @@ class FairQueue(Generic[Job]):
 
     def __init__(self) -> None:
         self.limit = LIMIT_MAX
-        """Jobs in all queues; may be changed at any time, applied at the next push."""
+        """Maximum jobs in all queues; may be changed at any time, applied at the next push."""
         self._queues: OrderedDict[str, deque[Job]] = OrderedDict()
         self._by_length: list[dict[str, None]] = [{}]
-        """At n: the sources that have n jobs waiting."""
+        """At index n: the sources with n waiting jobs."""
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def push(self, source: str, job: Job) -> list[Job]:
-        """Add a job. Returns the jobs that must go instead: perhaps this one, perhaps none."""
+        """Add a job. Returns the jobs dropped for it: possibly this one, possibly none."""
         queue = self._queues.setdefault(source, deque())
         queue.append(job)
         self._resize(source, len(queue) - 1, len(queue))
@@ -47,7 +47,7 @@ class FairQueue(Generic[Job]):
         return shed
 
     def pop(self) -> Job | None:
-        """Take the oldest job of the source whose turn it is; None when there is none."""
+        """Remove and return the oldest job of the next source; None if there is none."""
         if not self._count:
             return None
         source, queue = next(iter(self._queues.items()))

@@ -1,9 +1,9 @@
-"""The key agent's loop: connections of workers, the queue, and the threads that do RSA.
+"""The key agent's loop: connections of workers, the queue, and the threads that compute RSA.
 
-OpenSSL releases the interpreter's lock while it computes, so two threads use two cores. A request
-that comes alone is computed in the loop itself: handing it to a thread and back costs a third of
-what RSA does, and nothing else waits. Nothing here, by result, log, metric or order of work, tells
-a good ciphertext from a bad one.
+OpenSSL releases the interpreter's lock while it computes, so two threads use two cores. A single
+request is computed in the loop itself: passing it to a thread and back costs a third of the RSA
+operation, and nothing else waits. No result, log line, metric or order of work distinguishes a
+valid ciphertext from an invalid one.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from relay.server.sources import source_of
 
 THREADS: Final = 2
 WAIT_MAX_S: Final = 1.0
-"""What waited longer is not computed: its worker has given up."""
+"""Older requests are not computed: their workers have given up."""
 WAIT_TARGET_S: Final = 0.8
-"""The queue holds what can be done in this time; more is turned away on arrival."""
+"""The queue holds what can be computed in this time; further requests are refused on arrival."""
 STUCK_S: Final = 2.0
-"""RSA takes a millisecond. A computation that runs for so long never ends."""
+"""RSA takes a millisecond. A computation that takes this long never ends."""
 _SMOOTHING: Final = 0.05
 
 
@@ -62,16 +62,16 @@ class Service:
         prove: Callable[[bytes], bytes] | None = None,
         workers_uid: int | None = None,
     ) -> None:
-        """Begin without a socket.
+        """Create without a socket.
 
         Args:
             unwrap: the private operation.
-            identity: who the server is.
+            identity: of the server.
             clock: monotonic seconds.
-            observe_ns: told how long each computation took.
-            ticket_keys: makes the keys of tickets; None: there are none.
+            observe_ns: called with the duration of each computation.
+            ticket_keys: creates the keys of tickets; None: there are none.
             prove: the private operation that proves the next key; None: there is none.
-            workers_uid: as whom the workers run; None: as this process.
+            workers_uid: the user that workers run as; None: the same as this process.
         """
         self.workers_uid = os.geteuid() if workers_uid is None else workers_uid
         self._identity = identity
@@ -87,7 +87,7 @@ class Service:
         self._threads = ThreadPoolExecutor(THREADS, "rsa")
         self._queue: FairQueue[_Job] = FairQueue()
         self._running: dict[int, float] = {}
-        """Computations under way: a number of their own, and when they began."""
+        """Computations under way: an internal number, and when each began."""
         self._started = 0
         self._service_s = 0.002
         """Smoothed duration of one computation."""
@@ -95,31 +95,31 @@ class Service:
         """None until it listens."""
 
     async def listen(self, sock: socket.socket) -> None:
-        """Serve workers on a listening Unix-domain socket, instead of the one before if any."""
+        """Serve workers on a listening Unix-domain socket, replacing an earlier one."""
         if self._server is not None:
             self._server.close()
         self._server = await self._loop.create_unix_server(lambda: _Connection(self), sock=sock)
 
     def close(self) -> None:
-        """Stop. Requests that wait get no answer; their workers ask the next agent."""
+        """Stop. Waiting requests get no answer; their workers ask the next agent."""
         if self._server is not None:
             self._server.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     def rotate_ticket_keys(self) -> None:
-        """Make a new key if it is time, and let the workers have it. Called now and then."""
+        """Create a new key if it is due, and send it to the workers. Called from time to time."""
         if self._ticket_keys is not None and self._ticket_keys.rotate():
             for connection in self._connections:
                 self._push_ticket_keys(connection)
 
     def connected(self, connection: _Connection) -> None:
-        """Begin with a worker."""
+        """A worker has connected."""
         self._connections.add(connection)
         connection.write(pack_hello(self._identity))
         self._push_ticket_keys(connection)
 
     def disconnected(self, connection: _Connection) -> None:
-        """A worker is gone."""
+        """A worker has disconnected."""
         self._connections.discard(connection)
 
     def _push_ticket_keys(self, connection: _Connection) -> None:
@@ -128,17 +128,17 @@ class Service:
 
     @property
     def waiting(self) -> int:
-        """How many requests are in the queue."""
+        """Number of requests in the queue."""
         return len(self._queue)
 
     @property
     def stuck(self) -> bool:
-        """True when a computation has not come back: the agent is of no use any more."""
+        """True if a computation does not return: the agent must be replaced."""
         began = min(self._running.values(), default=None)
         return began is not None and self._clock() - began > STUCK_S
 
     def request(self, connection: _Connection, kind: int, request: int, payload: bytes) -> None:
-        """Take a worker's request. Raises AgentProtocolError."""
+        """Handle a worker's request. Raises AgentProtocolError."""
         ciphertext, address = unpack_question(payload)
         if kind == Kind.PROVE and self._prove is None:
             connection.answer(Kind.BUSY, request)
@@ -151,13 +151,13 @@ class Service:
             self._turn_away(shed)
 
     def start(self) -> None:
-        """Begin with what was requested. Called when all that a read brought is queued."""
+        """Start computing. Called once all requests of a read are queued."""
         if len(self._queue) == 1 and not self._running:
             job = self._queue.pop()
             assert job is not None
             self._answer(job, *self._compute(job))
             return
-        # One more than there are threads, so that none waits for this loop.
+        # One more than there are threads, so that no thread waits for this loop.
         while len(self._running) <= THREADS and (job := self._queue.pop()) is not None:
             now = self._clock()
             if now - job.arrived > WAIT_MAX_S:
@@ -200,7 +200,7 @@ class Service:
 
 
 class _Connection(asyncio.Protocol):
-    """One worker."""
+    """The connection to one worker."""
 
     def __init__(self, service: Service) -> None:
         self.lost = False
@@ -210,7 +210,8 @@ class _Connection(asyncio.Protocol):
         """None until connected."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
+        # uvloop does not register its class as a subclass
+        transport = cast("asyncio.Transport", transport)
         self._transport = transport
         if credentials(transport.get_extra_info("socket")).uid == self._service.workers_uid:
             self._service.connected(self)
@@ -233,7 +234,7 @@ class _Connection(asyncio.Protocol):
         self._service.disconnected(self)
 
     def pause_writing(self) -> None:
-        """A worker that does not take its answers gets no more of them."""
+        """Stop answering a worker that does not read its answers."""
         assert self._transport is not None
         self._transport.pause_reading()
 

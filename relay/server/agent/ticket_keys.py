@@ -1,4 +1,4 @@
-"""The keys that seal tickets: generated here, pushed to the workers, in memory only.
+"""The keys that seal tickets: generated here, sent to the workers, kept in memory only.
 
 The agent after this one, of this version or the next, opens with them what was sealed before, and
 seals nothing more with them.
@@ -20,9 +20,9 @@ from relay.wire.key_schedule import KEY_BYTES
 from relay.wire.tickets import KEY_ID_BYTES, TicketKey
 
 ROTATE_S: Final = 6 * 3600.0
-"""A new key is made so often."""
+"""Interval at which a new key is created."""
 LIFETIME_S: Final = 2 * ROTATE_S
-"""A key opens tickets for so long: while it is the current one, and while it was the last."""
+"""How long a key opens tickets: while it is the current key, and while it is the previous one."""
 _KEPT_FORMAT: Final = b"\1"
 """Of what is kept: another version takes over what it knows."""
 
@@ -47,7 +47,7 @@ def from_kept(kept: bytes, knows: Callable[[int], bool]) -> list[TicketKey]:
 
 
 class TicketKeyMaker:
-    """Makes a key now, and another one whenever it is time."""
+    """Creates a key at first, and then whenever one is due."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class TicketKeyMaker:
 
         Args:
             begin: returns the generation of a new key; None: not now.
-            random_bytes: where keys come from.
+            random_bytes: source of keys.
             clock: monotonic seconds, the same in all processes.
             keep: told of all keys of use whenever there is a new one.
             kept: what ``keep`` was told of last.
@@ -72,10 +72,10 @@ class TicketKeyMaker:
         self._keep = keep
         self._due = clock()
         self.keys: list[TicketKey] = [*kept]
-        """Those that are of use, the newest last."""
+        """The valid keys, the newest last."""
 
     def rotate(self) -> bool:
-        """Make a key if it is time. True: there is a new one."""
+        """Create a key if it is due. True: there is a new one."""
         now = self._clock()
         if now < self._due:
             return False

@@ -1,7 +1,7 @@
 """Refuses a backup inside a data directory, and a data directory inside a backup, by any path.
 
 A backup inside its own data directory would be lost with it, and be part of every copy of it. A
-data directory inside a backup would change what the backup holds.
+data directory inside a backup would change the content of the backup.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from relay.store.directory import is_backup
 
 
 def refuse_backup_within(data: Path, to: Path) -> None:
-    """Check where a backup is to be made.
+    """Check where a backup is to be created.
 
     Raises:
-        StartError: it would lie in the data directory, or in another backup.
+        StartError: it would be inside the data directory, or inside another backup.
     """
     if is_within(to, data):
         raise StartError(
@@ -29,19 +29,19 @@ def refuse_backup_within(data: Path, to: Path) -> None:
 
 
 def refuse_data_within(data: Path) -> None:
-    """Check where a backup is to be laid out.
+    """Check where a backup is to be restored.
 
     Raises:
-        StartError: it would lie in a backup.
+        StartError: it would be inside a backup.
     """
     _refuse_in_backup(data, f"data directory: {data}")
 
 
 def is_within(path: Path, directory: Path) -> bool:
-    """Tell whether a path, which need not exist, is a directory or anywhere in it.
+    """Return True if a path, which need not exist, is a directory or inside it.
 
     Symbolic links are followed. A directory that is mounted a second time, or a part of it, is
-    known by its inode.
+    recognised by its inode.
     """
     known = {_identity(Path(at)) for at, _, _ in os.walk(directory)} - {None}
     real = followed(path)

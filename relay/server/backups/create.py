@@ -1,8 +1,8 @@
-"""Making a backup of a data directory, while its relay runs or not.
+"""Creates a backup of a data directory, whether or not its relay is running.
 
-One moment for all partitions: the workers begin no commit for a few milliseconds, in which a read
-transaction is begun in each partition. Everything that was committed before is in the backup, and
-nothing that was committed later.
+All partitions are backed up as of one moment: the workers begin no commit for a few milliseconds,
+during which a read transaction is begun in each partition. The backup contains everything that was
+committed before, and nothing that was committed later.
 """
 
 from __future__ import annotations
@@ -34,45 +34,45 @@ from relay.store.snapshot import Snapshot, sync_file
 from relay.wire.packing import unpack_entry
 
 MOMENT_S: Final = 30.0
-"""How long a moment is looked for."""
+"""How long to try to fix one moment."""
 RETRY_S: Final = 0.1
-"""Between two attempts: commits must not be held again and again."""
+"""Delay between two attempts: commits must not be held repeatedly."""
 FILE_BYTES_MAX: Final = 1024 * 1024
-"""Of a file beside the partitions: keys and settings, a few kilobytes each."""
+"""Limit for a file beside the partitions: keys and settings, a few kilobytes each."""
 Progress = Callable[[int, int], None]
-"""Told how many partitions are copied, and of how many."""
+"""Called with the number of copied partitions, and the total."""
 
 
 class Running(Protocol):
     """The relay that uses the data directory."""
 
     def pause(self) -> object:
-        """Hold all commits, for some milliseconds. Raises RelayError: not now."""
+        """Hold all commits for some milliseconds. Raises RelayError: not possible now."""
 
     def resume(self, held: Any) -> bool:  # noqa: ANN401  # what ``pause`` returned
-        """End that; return whether no commit was begun meanwhile. Raises RelayError."""
+        """End that; return True if no commit was begun meanwhile. Raises RelayError."""
 
 
 class Made(NamedTuple):
-    """What became of it."""
+    """The result."""
 
     manifest: Manifest
     held_ms: float
-    """How long commits were held; 0: no relay ran."""
+    """How long commits were held; 0: no relay was running."""
     attempts: int
 
 
 def create(data: Path, to: Path, running: Running | None, progress: Progress) -> Made:
-    """Make a backup: a new directory, which is whole or not there.
+    """Create a backup: a new directory, which is complete or does not exist.
 
     Args:
         data: the data directory.
-        to: the directory to be made; it may exist if it is empty.
-        running: the relay that uses the data; None: nobody does, and nobody must begin to.
-        progress: told how far it is.
+        to: the directory to create; it may exist if it is empty.
+        running: the relay that uses the data; None: none does, and none may start.
+        progress: called to report progress.
 
     Raises:
-        StartError: it cannot be made; nothing is left of it.
+        StartError: it cannot be created; nothing of it is left.
     """
     directory = DataDirectory.existing(data)
     refuse_backup_within(directory.path, to)
@@ -169,7 +169,7 @@ def _snapshots(directory: DataDirectory) -> Iterator[dict[int, Snapshot]]:
 
 
 class _Moment:
-    """Fixes one moment of all snapshots."""
+    """Fixes one moment for all snapshots."""
 
     def __init__(self, snapshots: dict[int, Snapshot], running: Running | None) -> None:
         self.at_ms = 0

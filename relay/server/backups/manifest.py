@@ -1,4 +1,4 @@
-"""What a backup records of itself: ``backup.json``, written last. Without, it is not finished."""
+"""A backup's description of itself: ``backup.json``, written last. Without it, it is incomplete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME: Final = BACKUP_FILE
 FORMAT: Final = 1
 MANIFEST_BYTES_MAX: Final = 1024 * 1024
 LEFT_OUT: Final = frozenset({NAME, "lock", "runtime"})
-"""Files of a data directory that belong to a running server alone."""
+"""Files of a data directory that only concern a running server."""
 LOG_FILES: Final = frozenset(f"logs/{index:02}.sqlite" for index in range(PARTITIONS))
 _CHUNK: Final = 1024 * 1024
 _TIME_MS_MAX: Final = 253_402_300_799_999
@@ -30,36 +30,36 @@ _Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class File(msgspec.Struct, frozen=True):
-    """One file of it."""
+    """A file of the backup."""
 
     bytes: _Count
     sha256: str
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """See the module's docstring."""
+    """The content of ``backup.json``."""
 
     format: int
     relay: str
-    """The version that made it."""
+    """The version that created it."""
     made_ms: Annotated[int, msgspec.Meta(ge=0, le=_TIME_MS_MAX)]
-    """The moment, in milliseconds since 1970: what was committed until then is in it."""
+    """The moment, in milliseconds since 1970: it contains what was committed until then."""
     partitions: int
     logs: _Count
-    """Rooms, accounts and invitations."""
+    """Number of rooms, accounts and invitations."""
     entries: _Count
     digest: str
-    """Of all entries: equal for two backups that hold the same."""
+    """Of all entries: equal for two backups with the same content."""
     files: dict[str, File]
 
     @property
     def contents(self) -> Contents:
-        """What it holds."""
+        """Its contents."""
         return Contents(self.logs, self.entries, self.digest)
 
 
 def file_of(path: Path) -> File:
-    """Return what a manifest records of a file. Raises OSError."""
+    """Return a manifest's record of a file. Raises OSError."""
     digest = hashlib.sha256()
     size = 0
     with _opened(path) as file:
@@ -70,7 +70,7 @@ def file_of(path: Path) -> File:
 
 
 def write(directory: Path, manifest: Manifest) -> None:
-    """Write it, durably. Raises OSError."""
+    """Write it durably. Raises OSError."""
     path = directory / NAME
     text = json.dumps(msgspec.to_builtins(manifest), indent=1)
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -83,7 +83,7 @@ def read(directory: Path) -> Manifest:
     """Return the manifest of a backup.
 
     Raises:
-        StartError: it is none that this Relay reads.
+        StartError: there is none that this Relay can read.
     """
     path = directory / NAME
     try:
@@ -109,12 +109,12 @@ def read(directory: Path) -> Manifest:
 
 
 def _is_plain(name: str) -> bool:
-    """Tell whether it can be a file beside the logs."""
+    """Return True if a name is valid for a file beside the logs."""
     return name not in ("", ".", "..", *LEFT_OUT) and not {"/", "\0"} & set(name)
 
 
 def _opened(path: Path) -> BinaryIO:
-    """Open a file of a backup: a pipe or a device in its place has no end. Raises OSError."""
+    """Open a file of a backup. A pipe or a device would have no end. Raises OSError."""
     if path.exists() and not path.is_file():
         raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
     return path.open("rb")

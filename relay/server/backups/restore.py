@@ -1,4 +1,4 @@
-"""Checking a backup whole, and laying it out as a data directory."""
+"""Verifies a backup, and restores it to a data directory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def verify(backup: Path) -> Manifest:
     """Read all of a backup, and return its manifest.
 
     Raises:
-        StartError: it is not what was made; every file that is not is named, one a line.
+        StartError: it differs from its manifest; every such file is named, one per line.
     """
     found = manifest.read(backup)
     problems = [problem for name in found.files if (problem := _problem(backup, found, name))]
@@ -54,17 +54,17 @@ def _problem(backup: Path, found: Manifest, name: str) -> str | None:
 
 
 def restore(backup: Path, data: Path) -> Manifest:
-    """Lay a backup out as a data directory, after a check of all of it.
+    """Restore a backup to a data directory, after verifying all of it.
 
-    Nothing there knows the files' last writer, so the logs begin new epochs (docs/operations.md,
-    "Backup").
+    The new directory has no record of the files' last writer, so the logs begin new epochs
+    (docs/operations.md, "Backup").
 
     Args:
-        backup: the backup; it stays as it is.
+        backup: the backup; it is not changed.
         data: the directory; it must be empty or not exist.
 
     Raises:
-        StartError: it cannot; what was written is removed.
+        StartError: it is not possible; what was written is removed.
     """
     refuse_data_within(data)
     found = verify(backup)
@@ -80,7 +80,7 @@ def restore(backup: Path, data: Path) -> Manifest:
         raise StartError(f"data directory: {data}: {error.strerror}") from None
     try:
         (data / "logs").mkdir(mode=0o700)
-        # The format last: a directory with logs and without it is refused by a start.
+        # The format file last: a start refuses a directory that has logs but no format file.
         for name in sorted(found.files, key=lambda name: name == FORMAT_FILE):
             _lay_down(backup / name, data / name)
         sync_directory(data.parent)

@@ -1,1 +1,1 @@
-"""The control process: figures for Prometheus, and whether all is well; off the data path."""
+"""The control process: metrics for Prometheus and health checks, off the data path."""

@@ -10,11 +10,11 @@ from relay.server.scoreboard import Row, Scoreboard
 
 SUPERVISOR: Final = "supervisor"
 FRESH_NS: Final = 1_000_000_000
-"""A heartbeat older than this, of a loop that beats five to ten times a second: it does not run."""
+"""A process with an older heartbeat does not run: loops beat five to ten times a second."""
 
 
 class Seen(NamedTuple):
-    """A process that the supervisor runs, or would."""
+    """A process that the supervisor runs, or should run."""
 
     role: str
     number: int
@@ -26,29 +26,29 @@ class Seen(NamedTuple):
         return self.row.get("pid")
 
     def silence_ns(self, now_ns: int) -> int:
-        """How long ago its loop last showed that it runs."""
+        """Time since the last heartbeat of its loop."""
         return max(0, now_ns - self.row.get("heartbeat_ns"))
 
     def lives(self, now_ns: int) -> bool:
-        """Tell whether it has booted and its loop runs."""
+        """Return True if it has booted and its loop runs."""
         return bool(self.row.get("ready")) and self.silence_ns(now_ns) < FRESH_NS
 
 
 class BoardView:
-    """The scoreboards of all roles, read."""
+    """The scoreboards of all roles."""
 
     def __init__(self, boards: Mapping[str, Scoreboard], partitions: int) -> None:
         self.boards = boards
         self.partitions = partitions
 
     def processes(self) -> Iterator[Seen]:
-        """Yield those of all roles, in the order of the supervisor's table."""
+        """Yield the processes of all roles, in the order of the supervisor's table."""
         for role in self.boards:
             if role != SUPERVISOR:
                 yield from self.of(role)
 
     def of(self, role: str) -> Iterator[Seen]:
-        """Yield those of one role."""
+        """Yield the processes of one role."""
         board = self.boards[role]
         for index in range(board.workers):
             row = board.row(index)
@@ -56,7 +56,7 @@ class BoardView:
                 yield Seen(role, index, row)
 
     def total(self, role: str, counter: str) -> int:
-        """Return what all processes of a role have counted, those of before included."""
+        """Return a counter's sum over all processes of a role, including earlier ones."""
         board = self.boards[role]
         return sum(board.row(index).get(counter) for index in range(board.workers))
 
@@ -71,7 +71,7 @@ class BoardView:
         return Seen(AGENT, 0, self.boards[AGENT].row(0))
 
     def homeless(self, now_ns: int) -> list[int]:
-        """Return the partitions whose home is not there now."""
+        """Return the partitions whose home is not available now."""
         board = self.boards[WORKER]
         alive = {
             (seen.number, seen.row.get("generation"))

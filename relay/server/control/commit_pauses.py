@@ -1,7 +1,7 @@
-"""Pauses the commits of all workers for some milliseconds: a moment of one state, or none.
+"""Pauses the commits of all workers for some milliseconds, so that a backup shows one state.
 
-``relay backup create`` asks for it. The workers end the pause by themselves, whatever becomes of
-this process and of the one that asked.
+Used by ``relay backup create``. The workers end the pause by themselves, whatever happens to this
+process and to the requester.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ANSWER_S: Final = 0.5
 
 
 class CommitPauses:
-    """See the module's docstring."""
+    """Pauses the commits of all workers."""
 
     def __init__(self, view: BoardView, runtime: Path) -> None:
         self._view = view
@@ -52,7 +52,7 @@ class CommitPauses:
         try:
             workers = [(int(number), int(generation)) for number, generation, _ in held or ()]
             questions = [{"do": "go-on", "token": str(token)} for _, _, token in held or ()]
-        except (TypeError, ValueError, OverflowError):  # the last: of JSON's Infinity
+        except (TypeError, ValueError, OverflowError):  # OverflowError: JSON's Infinity
             raise NotAnswered("held: expected what was answered") from None
         answers = await self._ask(workers, questions)
         return {"held": bool(answers) and all(answer is True for answer in answers)}
@@ -60,7 +60,7 @@ class CommitPauses:
     async def _ask(
         self, workers: list[tuple[int, int]], questions: list[dict[str, Any]]
     ) -> list[object]:
-        """Return what each answers, or why it does not."""
+        """Return each worker's answer, or why there is none."""
         answers: list[object] = await asyncio.gather(
             *(
                 ask(worker_socket(self._runtime, *worker), question, ANSWER_S)

@@ -28,7 +28,7 @@ LIMIT_MAX: Final = 1000
 
 
 class Ctl:
-    """The handlers, by what is asked."""
+    """The handlers, by request."""
 
     def __init__(
         self,
@@ -47,12 +47,12 @@ class Ctl:
         self._data = data
         self._pauses = CommitPauses(view, runtime)
         self._before: dict[int, tuple[int, int, float]] = {}
-        """Of each worker when ``top`` was last asked: accepted, delivered, processor time."""
+        """Values at the last ``top``, by worker: accepted, delivered, CPU time."""
         self._before_s = 0.0
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
-        """By what is asked."""
+        """The handlers, by request."""
         return {
             "status": self._status,
             "top": self._top,
@@ -99,7 +99,7 @@ class Ctl:
         }
 
     def _refused(self) -> dict[str, str]:
-        """Why each partition is refused that is."""
+        """Return the refused partitions, with the reasons."""
         if not any(seen.row.get("partitions_refused") for seen in self._view.of(WORKER)):
             return {}
         directory = DataDirectory(self._data)
@@ -110,7 +110,7 @@ class Ctl:
         return {index: reason for index, reason in found.items() if reason is not None}
 
     async def _unavailable(self) -> dict[str, str]:
-        """Why each partition is unavailable that is, as far as its worker answers."""
+        """Return the unavailable partitions with the reasons, from the workers that answer."""
         if not any(seen.row.get("partitions_unavailable") for seen in self._view.of(WORKER)):
             return {}
         found, _ = await self._ask_all({"do": "troubles"}, none_too=True)
@@ -143,10 +143,10 @@ class Ctl:
 
         Args:
             question: for each of them.
-            none_too: it is an answer if none of them answers.
+            none_too: return normally even if none of them answers.
 
         Raises:
-            NotAnswered: a worker refuses the question itself, or there is none.
+            NotAnswered: a worker refuses the request itself, or there is no worker.
         """
         seen = list(self._view.of(WORKER))
         answers = await asyncio.gather(
@@ -176,7 +176,7 @@ class Ctl:
     async def _listed(
         self, question: Question, key: Callable[[dict[str, Any]], Any]
     ) -> dict[str, Any]:
-        """Return what all workers list, as one list; the last in the order of ``key`` first."""
+        """Return the lists of all workers as one, sorted by ``key``, descending."""
         most = number_of(question, "limit", LIMIT, LIMIT_MAX)
         found, missing = await self._ask_all(question)
         items = [{"worker": number, **item} for number, part in found for item in part["items"]]
@@ -200,7 +200,7 @@ class Ctl:
     async def _of_homes(
         self, question: Question, key: Callable[[dict[str, Any]], Any]
     ) -> dict[str, Any]:
-        """Return what all workers list that they are the homes of, as one list, in order."""
+        """Return the lists of all workers, each for its own partitions, as one, in order."""
         most = number_of(question, "limit", LIMIT, LIMIT_MAX)
         found, missing = await self._ask_all(question)
         items = sorted((item for _, part in found for item in part["items"]), key=key)
@@ -208,7 +208,7 @@ class Ctl:
 
     async def _rooms(self, question: Question) -> dict[str, Any]:
         most = number_of(question, "limit", LIMIT, LIMIT_MAX)
-        # A room's connections are on all workers: each is asked for as many as may matter.
+        # A room's connections are on all workers, so each is asked for all that may matter.
         found, missing = await self._ask_all({**question, "limit": LIMIT_MAX})
         rooms: dict[str, dict[str, Any]] = {}
         for _, part in found:
@@ -222,7 +222,7 @@ class Ctl:
         return _listing(items, most, total, missing)
 
     async def _of_one_worker(self, question: Question) -> dict[str, Any]:
-        """Any worker can ask the home of an account or a room."""
+        """Ask any worker: each can ask the home of an account or a room."""
         now_ns = time.monotonic_ns()
         one = next((seen for seen in self._view.of(WORKER) if seen.lives(now_ns)), None)
         if one is None:
@@ -263,11 +263,12 @@ class Ctl:
         self._before = {pid: mine for pid, mine in self._before.items() if pid in pids}
         return {**status, **_merged(found), "missing": missing}
 
-    # --- of the supervisor --------------------------------------------------------------------
+    # --- from the supervisor ----------------------------------------------------------------
     async def _drain(self, _: Question) -> dict[str, Any]:
-        """Begin the end of the server, as TERM does."""
+        """Begin to stop the server, as TERM does."""
         if os.getppid() != self._supervisor_pid:
-            raise NotAnswered("the supervisor has ended")  # and its number may be another's
+            # and its process id may belong to another process
+            raise NotAnswered("the supervisor has ended")
         os.kill(self._supervisor_pid, signal.SIGTERM)
         return {"pid": self._supervisor_pid}
 
@@ -292,7 +293,7 @@ class Ctl:
 
 
 def _listing(items: list[Any], most: int, total: int, missing: list[str]) -> dict[str, Any]:
-    """Return a list that is cut; ``more`` tells how many are left out, at least."""
+    """Return a truncated list. ``more``: how many items are missing, at least."""
     shown = items[:most]
     return {"items": shown, "more": max(0, total - len(shown)), "missing": missing}
 
@@ -300,7 +301,7 @@ def _listing(items: list[Any], most: int, total: int, missing: list[str]) -> dic
 def _merged(found: list[tuple[int, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return the busiest rooms and the slowest readers of all workers.
 
-    Every worker that follows a room sees all of its messages, but has connections of its own.
+    Every worker that follows a room sees all of its messages, but has its own connections.
     """
     rooms: dict[str, dict[str, Any]] = {}
     readers: list[dict[str, Any]] = []

@@ -1,4 +1,4 @@
-"""Disk usage of the data directory, and what is free: asked of the kernel."""
+"""Disk usage of the data directory, and free space, as reported by the kernel."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import NamedTuple
 
 
 class DiskUse(NamedTuple):
-    """Of all partitions together."""
+    """For all partitions together."""
 
     database_bytes: int
     wal_bytes: int
-    """Write-ahead logs: what is committed and not yet copied to the database files."""
+    """Write-ahead logs: committed data not yet copied to the database files."""
     free_bytes: int | None
-    """Of the file system that has least; None: it cannot be asked."""
+    """Of the file system with the least free space; None: unknown."""
 
     def document(self) -> dict[str, int | None]:
-        """As JSON has it."""
+        """Return it as a JSON object."""
         return self._asdict()
 
 
 def measure(files: Sequence[Path]) -> DiskUse:
-    """Measure partition files. What is not there counts nothing."""
+    """Measure partition files. Missing files count as empty."""
     free: int | None = None
     for directory in {file.resolve().parent for file in files}:
         try:

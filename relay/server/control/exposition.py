@@ -1,8 +1,8 @@
-"""Prometheus' view of the scoreboards: every exposed metric of the table, by its convention.
+"""The scoreboards in Prometheus' format: every exposed metric of the table.
 
-Counters are summed over the processes of a role, for a process comes and goes; gauges have a label
-that tells whose they are. Nothing is counted here: a scrape reads shared memory and costs the
-workers nothing.
+Counters are summed over the processes of a role, because processes come and go; gauges have a label
+that names the process. Nothing is counted here: a scrape reads shared memory and costs the workers
+nothing.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _RESIDENT: Final = (
 )
 _CPU: Final = ("relay_process_cpu_seconds", "Processor time of each process, user and system.")
 OWN: Final = (*DISK, _RESIDENT, (f"{_CPU[0]}_total", _CPU[1]), ("relay_build_info", "Versions."))
-"""What is not in the table of ``server.metrics``: measured here, by asking the kernel."""
+"""Metrics that are not in the table of ``server.metrics``: measured here, by asking the kernel."""
 
 
 class ScoreboardCollector(Collector):
@@ -88,7 +88,7 @@ class ScoreboardCollector(Collector):
 
 def _of_role(metric: Metric, role: str, board: Scoreboard) -> Family:
     scale = metric.exposed_scale
-    # Rows that are not in use any more still have what their processes counted.
+    # Rows that are no longer in use still contain what their processes counted.
     rows = [board.row(index) for index in range(board.workers)]
     labels = (metric.label,) if metric.label else ()
     if metric.kind is Kind.GAUGE:

@@ -1,10 +1,10 @@
-"""Liveness, readiness and lag, as three questions with three answers.
+"""Liveness, readiness and lag: three requests with separate answers.
 
-- ``/livez``: this process answers, so the supervisor lives (nobody outlives it). Whoever restarts
-  what does not answer here restarts the right thing.
-- ``/readyz``: rooms can be written and read, and the server does not stop. Whoever spreads
-  clients sends them elsewhere meanwhile; a restart mends nothing.
-- ``/lagz``: what waits, and for how long. For a person, and for alerts.
+- ``/livez``: this process answers, so the supervisor is alive (no process outlives it). A program
+  that restarts the server when this fails restarts the right thing.
+- ``/readyz``: rooms can be written and read, and the server is not stopping. Load balancers send
+  clients elsewhere meanwhile; a restart would not help.
+- ``/lagz``: what is waiting, and for how long. For people, and for alerts.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from relay.server.control.board_view import BoardView
 from relay.server.control.disk import DiskUse
 
 LAG_MAX_NS: Final = 1_000_000_000
-"""What a person notices: beyond it /lagz answers 503."""
+"""Noticeable for a person: beyond it /lagz answers 503."""
 
 
 class Answer(NamedTuple):
-    """Of one of the three: whether all is well, and the document that names what is not."""
+    """The answer to one of the three: the status, and a document that lists the problems."""
 
     ok: bool
     document: dict[str, Any]
@@ -34,8 +34,8 @@ def live() -> Answer:
 def ready(view: BoardView, now_ns: int) -> Answer:
     """Answer /readyz, with a reason for each thing that keeps it from being ready.
 
-    Partitions that are refused, or cannot be written, do not as long as others serve: nobody else
-    has what is in them, and whoever took this machine away would take the others, too.
+    Partitions that are refused or cannot be written do not count as long as others serve: no other
+    machine has their content, and removing this one would remove the other partitions, too.
     """
     reasons: list[str] = []
     if view.stopping:

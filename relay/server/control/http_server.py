@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 server for questions without a body: h11 is the protocol, this the sockets."""
+"""A small HTTP/1.1 server for requests without a body: h11 is the protocol, this the sockets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Response(NamedTuple):
 
 
 class Request(NamedTuple):
-    """A question: GET or HEAD."""
+    """A GET or HEAD request."""
 
     path: str
     headers: Mapping[str, str]
@@ -45,13 +45,13 @@ class HttpServer:
         self._routes = routes
         self._open: set[asyncio.StreamWriter] = set()
         self._waiting: dict[asyncio.StreamWriter, None] = {}
-        """Those of which no whole request is there, in the order in which they began to wait."""
+        """Connections without a complete request, in the order in which they began to wait."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection to its end. Raises nothing for the peer's sake.
+        """Serve one connection to its end. Raises nothing because of the peer.
 
-        Where there are too many, the one that has been silent for longest goes: a probe must not
-        find the door shut because others hold it.
+        If there are too many, the connection that has been silent longest is closed, so that others
+        cannot lock out a health probe.
         """
         if len(self._open) >= CONNECTIONS_MAX:
             silent = next(iter(self._waiting), writer)
@@ -96,7 +96,8 @@ class HttpServer:
                 if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:
                     return
                 connection.start_next_cycle()
-                # More requests may have come with this one: others first, and the heartbeat.
+                # More requests may have arrived with this one: serve others and the heartbeat
+                # first.
                 await asyncio.sleep(0)
 
     def _answer(self, request: h11.Request) -> Response:
@@ -124,7 +125,7 @@ async def _next_request(
     """Return the next request, read to its end; None: the peer has finished.
 
     Raises:
-        h11.RemoteProtocolError: what it sends is no HTTP, or too long.
+        h11.RemoteProtocolError: invalid HTTP, or too long.
     """
     request: h11.Request | None = None
     while True:
@@ -135,7 +136,7 @@ async def _next_request(
             request = event
         elif isinstance(event, h11.EndOfMessage):
             return request
-        elif not isinstance(event, h11.Data):  # a body is of no use here, and is dropped
+        elif not isinstance(event, h11.Data):  # a body is not used, and is dropped
             return None
 
 

@@ -1,4 +1,4 @@
-"""The control process: answers whoever watches the server. Entered after the fork."""
+"""The control process: answers monitoring requests. Entered after the fork."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class CtlSocketFailed(RelayError):
 
 
 class _Control:
-    """The process's parts, and their life."""
+    """The process's parts and their lifetime."""
 
     def __init__(self, context: ControlContext) -> None:
         self._context = context
@@ -60,10 +60,10 @@ class _Control:
         """None until it is open."""
         self._lines: LineServer | None = None
         self._web: HttpServer | None = None
-        """None until somebody has connected."""
+        """None until the first connection."""
 
     async def run(self) -> None:
-        """Serve until the signal, or until the supervisor is gone."""
+        """Serve until a signal, or until the supervisor is gone."""
         context = self._context
         loop = asyncio.get_running_loop()
         stop = asyncio.Event()

@@ -13,12 +13,12 @@ _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Usage(NamedTuple):
-    """Of one process."""
+    """The usage of one process."""
 
     resident_bytes: int
-    """RSS: pages that it shares with others are counted, too."""
+    """RSS: includes pages shared with other processes."""
     cpu_s: float
-    """User and system, from its begin on."""
+    """User and system, since its start."""
 
 
 def usage_of(pid: int) -> Usage | None:
@@ -33,7 +33,7 @@ def usage_of(pid: int) -> Usage | None:
 
 
 def age_s(pid: int) -> float | None:
-    """Tell how long ago a process began, however the clock was set since. None: it has ended."""
+    """Return the age of a process, independent of clock changes. None: it has ended."""
     try:
         began_s = int(_stat(pid)[19]) / _TICKS_PER_S
     except (OSError, ValueError, IndexError):
@@ -42,6 +42,6 @@ def age_s(pid: int) -> float | None:
 
 
 def _stat(pid: int) -> list[str]:
-    # The name in parentheses may hold anything; the fields that follow it do not.
+    # The name in parentheses may contain anything; the fields after it do not.
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     return stat.rpartition(")")[2].split()

@@ -1,7 +1,7 @@
 """The control process's requests to the supervisor: one at a time, over a socket pair.
 
-The pair is older than this process and outlives it, so an answer may be to a question of the one
-before: each carries its question's number.
+The socket pair is older than this process and outlives it, so an answer may belong to a request of
+the previous process: each carries its request's number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ANSWER_S: Final = 10.0
 
 
 class SupervisorLine:
-    """See the module's docstring."""
+    """Sends requests to the supervisor."""
 
     def __init__(self, sock: socket.socket) -> None:
         """Take the control process's end."""

@@ -1,4 +1,4 @@
 """The supervisor: a synchronous program that forks the key agent and the workers.
 
-No event loop, thread, OpenSSL or SQLite may be loaded here: a fork would copy their state.
+It must not load an event loop, threads, OpenSSL or SQLite: a fork would copy their state.
 """

@@ -1,4 +1,4 @@
-"""The scoreboards of a server: its own, and in an upgrade worker by worker that of the workers."""
+"""The scoreboards of a server: its own and, in a rolling upgrade, the one shared with workers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 from relay.errors import StartError
-from relay.server.anonymous_file import anonymous_file
+from relay.server.anonymous_file import anonymous_file, set_size
 from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Scoreboard
 from relay.server.supervisor.handover import ROLLING_FORMAT
@@ -15,25 +15,25 @@ from relay.server.supervisor.takeover import Takeover
 
 
 class Boards(dict[str, Scoreboard]):
-    """Those of all roles by name, and of the supervisor."""
+    """The scoreboards of all roles by name, and of the supervisor."""
 
     def __init__(
         self, roles: Sequence[Role], formats: Mapping[str, str], takeover: Takeover | None
     ) -> None:
-        """Make them, or share that of the role that owns partitions with the server before.
+        """Create them, or share the workers' board with the previous server.
 
         Args:
             roles: of this server.
-            formats: of what else the processes of that role have in common.
-            takeover: from the server before; None: there was none.
+            formats: of the other data that the worker processes share.
+            takeover: from the previous server; None: there was none.
         """
         super().__init__()
         self.formats = dict(formats)
-        """What must be the same in two versions whose workers run side by side."""
+        """What must be equal in two versions whose workers run side by side."""
         self.shared = False
-        """The workers' board is that of the server before."""
+        """True if the workers' board is shared with the previous server."""
         self.owners_fd = -1
-        """Of the workers' board, by which the next server can share it."""
+        """Of the workers' board, with which the next server can share it."""
         for role in roles:
             if role.owns_partitions:
                 self[role.name] = self._owners(role, takeover)
@@ -60,7 +60,7 @@ class Boards(dict[str, Scoreboard]):
         size = Scoreboard.bytes_of(rows, metrics)
         try:
             self.owners_fd = anonymous_file("relay-scoreboard")
-            os.ftruncate(self.owners_fd, size)
+            set_size(self.owners_fd, size)
         except OSError as error:
             raise StartError(
                 f"shared memory of {size} bytes cannot be made: {error.strerror}: raise the limit "
@@ -69,7 +69,7 @@ class Boards(dict[str, Scoreboard]):
         return Scoreboard(rows, metrics, self.owners_fd)
 
     def close_in_child(self) -> None:
-        """In a child: nobody is given them. What is mapped stays."""
+        """In a child: close the descriptors. The mappings stay."""
         if self.owners_fd >= 0:
             os.close(self.owners_fd)
 

@@ -1,13 +1,13 @@
-"""The data that a supervisor passes to its successor: the two may be of different versions.
+"""The data that a supervisor passes to its successor, which may be of another version.
 
-The next one is a child of the present one. They talk over a socket pair, a JSON object a message.
-First comes a ``Handover``; the descriptors in it are inherited. Then the next one reports that it
-is ready, and is told of each ``Step``.
+The next supervisor is a child of the present one. They communicate over a socket pair, with one
+JSON object per message. The first message is a ``Handover``; the descriptors in it are inherited.
+Then the next one reports that it is ready, and is told of each ``Step``.
 
-Worker by worker: the next one is told to ``lead`` (its own workers begin beside those that run,
-and these leave one after the other), shows that it does (``leads``), is told who has ``exited``,
-may have one killed (``kill``), and reports that all are its own (``finished``). Then come the
-steps.
+In a rolling upgrade the next one is first told to ``lead``: its own workers start beside the
+running ones, which then leave one after the other. It shows that it is alive (``leads``), is told
+which workers have ``exited``, may have one killed (``kill``), and reports when all workers are its
+own (``finished``). Then the steps follow.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ from typing import Any, Final
 import msgspec
 
 FORMAT: Final = 1
-"""Of the messages. It changes when a version cannot take over from another one any more."""
+"""Of the messages. Changed when a version can no longer take over from an earlier one."""
 ROLLING_FORMAT: Final = 1
-"""Of what is said, and done, worker by worker."""
+"""Of the messages and the procedure of a rolling upgrade."""
 VARIABLE: Final = "RELAY_HANDOVER"
-"""Of the next one's environment: the number of its end, and the process that it comes from."""
+"""In the environment of the next supervisor: the number of its socket, and its parent's process id.
+"""
 BYTES_MAX: Final = 65_536
 
 
 class Handover(msgspec.Struct, frozen=True):
-    """All of it. A version that knows more fields gives each of them a default."""
+    """The handover message. A version with additional fields gives each a default."""
 
     format: int
     data_format: int
     """Of the partitions' files, which an upgrade does not change."""
     generation: int
-    """Generations of the next one's processes are greater: so their sockets have names of their
-    own."""
+    """Generations of the next supervisor's processes are greater, so their sockets have other
+    names."""
     fingerprint: str
     """Of the server's key."""
     fixed: dict[str, str]
-    """Settings that the next one must have as well, as TOML."""
+    """Settings that must be the same in the next one, as TOML."""
     listeners: list[int]
     listeners_kept: bool
-    """They are a service manager's, and stay when the server ends."""
+    """They belong to a service manager and stay when the server ends."""
     control: int | None
     control_kept: bool
     runtime: str
@@ -51,13 +52,13 @@ class Handover(msgspec.Struct, frozen=True):
     passphrase: int
     """-1: it is in no descriptor."""
     parent_line: int
-    """To the process that was started first, if it has stayed; else -1."""
+    """To the process that was started first, if it still exists; otherwise -1."""
     stderr: int
-    """Of the server: descriptor 2 is a pipe until the next one runs, for what keeps it from it."""
+    """The server's stderr. Descriptor 2 is a pipe for error messages until the next one runs."""
     board: int = -1
-    """The scoreboard of the workers. -1: of a version that does not share it."""
+    """The workers' scoreboard. -1: this version does not share it."""
     formats: dict[str, str] = {}
-    """What must be the same in the next one if workers of both are to run side by side."""
+    """What must be equal in the next one if workers of both are to run side by side."""
     tickets: int = -1
     """Which tickets were used. -1: it cannot be handed over, as the next ones."""
     ticket_keys: int = -1
@@ -65,14 +66,17 @@ class Handover(msgspec.Struct, frozen=True):
 
     @property
     def descriptors(self) -> list[int]:
-        """All that are inherited."""
+        """All inherited descriptors."""
         found = [*self.listeners, self.control, self.runtime_lock, self.passphrase, self.stderr]
         found += [self.parent_line, self.board, self.tickets, self.ticket_keys]
         return [fd for fd in found if fd is not None and fd >= 0]
 
 
 def tell(line: socket.socket, **message: object) -> None:
-    """Send a message. It is lost if nobody is there: whoever waits for it sees that."""
+    """Send a message.
+
+    It is lost if the peer is gone, which is noticed when waiting for the answer.
+    """
     try:
         line.send(json.dumps(message).encode())
     except OSError:
@@ -80,7 +84,7 @@ def tell(line: socket.socket, **message: object) -> None:
 
 
 def heard(line: socket.socket) -> list[dict[str, Any]]:
-    """Return the messages that have come to a non-blocking end; what is none is left out.
+    """Return the messages received on a non-blocking socket, skipping invalid ones.
 
     Raises:
         EOFError: the other end is closed, and there was nothing more.
@@ -95,7 +99,7 @@ def heard(line: socket.socket) -> list[dict[str, Any]]:
             data = b""
         if not data:
             if messages:
-                return messages  # the end is seen by the next call
+                return messages  # the next call sees the end
             raise EOFError
         with contextlib.suppress(ValueError, RecursionError):
             message = json.loads(data)

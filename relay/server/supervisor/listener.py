@@ -15,22 +15,22 @@ from relay.listen_address import AUTO, OFF, parse_listen_address
 from relay.local_sockets import close_to_others
 
 BACKLOG: Final = 4096
-"""Connections that wait while workers are restarted. The kernel lowers it to net.core.somaxconn."""
+"""Connections that may wait while workers are restarted. Limited by net.core.somaxconn."""
 CONTROL_ADDRESS: Final = ("127.0.0.1", 7476)
-"""Of the control process, where nobody chose another."""
+"""The default address of the control process."""
 log = logging.getLogger("relay.supervisor")
 _PROBES: Final = {
     "0.0.0.0": ("192.0.2.1", "127.0.0.1"),  # noqa: S104
     "::": ("2001:db8::1", "::1"),
 }
-"""By the address that means all: an address elsewhere (of documentation), and loopback."""
+"""Destinations by wildcard address: a remote address (for documentation), and loopback."""
 
 
 def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
-    """Bind every address and listen: on a Unix-domain socket, of which only our user may write.
+    """Bind every address and listen; a Unix-domain socket is writable only for our user.
 
     Raises:
-        StartError: an address cannot be had; the message names it and what to do.
+        StartError: an address cannot be bound; the message names it and what to do.
     """
     sockets: list[socket.socket] = []
     try:
@@ -52,10 +52,10 @@ def bind_all(binds: tuple[str, ...]) -> tuple[socket.socket, ...]:
 
 
 def bind_control(text: str) -> socket.socket | None:
-    """Bind the address of ``control.bind``: where metrics are read. None: it is off.
+    """Bind the address of ``control.bind``, for metrics. None: it is off.
 
     Raises:
-        StartError: it cannot be had; the message names it and what to do.
+        StartError: it cannot be bound; the message names it and what to do.
     """
     if text == OFF:
         return None
@@ -76,7 +76,7 @@ def bind_control(text: str) -> socket.socket | None:
 
 
 def _includes(bound: socket.socket, address: tuple[str, int] | Path) -> bool:
-    """Tell whether an address that cannot be had is this socket's, or overlaps with it."""
+    """Return True if an address that cannot be bound is this socket's, or overlaps with it."""
     name = bound.getsockname()
     if isinstance(address, Path):
         return bound.family == socket.AF_UNIX and name == os.fspath(address)
@@ -90,7 +90,7 @@ def _includes(bound: socket.socket, address: tuple[str, int] | Path) -> bool:
 
 
 def close(sock: socket.socket, *, kept: bool = False) -> None:
-    """Close one, and remove the name that a Unix-domain socket has, unless others keep it."""
+    """Close a socket, and remove the name of a Unix-domain socket unless others keep using it."""
     if sock.family == socket.AF_UNIX and not kept:
         with contextlib.suppress(OSError):
             Path(sock.getsockname()).unlink()
@@ -98,19 +98,19 @@ def close(sock: socket.socket, *, kept: bool = False) -> None:
 
 
 def bind_unix(path: Path) -> socket.socket:
-    """Listen on a socket that is open to our user alone; one that nobody listens on is replaced."""
+    """Listen on a socket for our user only, replacing one that nobody listens on."""
     sock = socket.socket(socket.AF_UNIX)
     try:
         if path.is_socket():
             with socket.socket(socket.AF_UNIX) as probe:
-                probe.setblocking(False)  # whoever listens there need not accept
+                probe.setblocking(False)  # a listener need not accept
                 try:
                     probe.connect(os.fspath(path))
                 except ConnectionRefusedError:
                     path.unlink()
                 except BlockingIOError:
                     pass
-        sock.bind(os.fspath(path))  # the umask leaves it to our user
+        sock.bind(os.fspath(path))  # the umask restricts it to our user
         close_to_others(path)
         sock.listen(BACKLOG)
     except OSError as error:
@@ -129,17 +129,17 @@ def bind_unix(path: Path) -> socket.socket:
 
 
 def format_bound(sock: socket.socket) -> str:
-    """Return HOST:PORT as it is bound; 0.0.0.0 and [::] are all addresses of the machine."""
+    """Return HOST:PORT as bound; 0.0.0.0 and [::] stand for all addresses of the machine."""
     if sock.family == socket.AF_UNIX:
         return f"unix:{sock.getsockname()}"
     return _join(*sock.getsockname()[:2])
 
 
 def reachable_address(sock: socket.socket) -> str:
-    """Return HOST:PORT that others can use.
+    """Return HOST:PORT for clients.
 
-    Of a socket that is bound to all addresses: the one that this machine uses towards others, or
-    loopback where it has none.
+    For a socket bound to all addresses: the address that this machine uses for outgoing
+    connections, or loopback if it has none.
     """
     host, port = sock.getsockname()[:2]
     if host in _PROBES:
@@ -150,11 +150,11 @@ def reachable_address(sock: socket.socket) -> str:
 def _outward_address(family: int, probe: str, loopback: str) -> str:
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.connect((probe, 9))  # sends nothing: it only chooses the address
+            sock.connect((probe, 9))  # sends nothing: only selects the address
             host: str = sock.getsockname()[0]
     except OSError:
         return loopback
-    # A link-local address means nothing without the name of the reader's interface.
+    # A link-local address is useless without the name of the reader's interface.
     return loopback if host in _PROBES or host.startswith("fe80:") else host
 
 
@@ -168,7 +168,7 @@ def _bind(host: str, port: int) -> socket.socket:
         family, kind, protocol, _, address = _resolved(host, port)
     except socket.gaierror as error:
         raise StartError(f"cannot listen on {where}: {error.strerror}") from None
-    except UnicodeError:  # of the IDNA codec, for a label that is empty or too long
+    except UnicodeError:  # from the IDNA codec, for a label that is empty or too long
         raise StartError(f"cannot listen on {where}: not a legal host name") from None
     try:
         sock = socket.socket(family, kind, protocol)
@@ -177,7 +177,7 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
-            # [::] and 0.0.0.0 are two addresses, on every system alike.
+            # [::] and 0.0.0.0 are two addresses, on every system.
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)
         sock.listen(BACKLOG)
@@ -189,7 +189,7 @@ def _bind(host: str, port: int) -> socket.socket:
 
 
 def _resolved(host: str, port: int) -> tuple[Any, ...]:
-    """Return the first of what ``socket.getaddrinfo`` finds."""
+    """Return the first result of ``socket.getaddrinfo``."""
     return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
 
 

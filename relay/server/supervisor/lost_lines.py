@@ -9,21 +9,21 @@ from typing import Final
 from relay.server import logs
 
 RETRY_S: Final = 1.0
-"""Between attempts to log how many."""
+"""Delay between attempts to log the number."""
 
 
 class LostLines:
-    """Counts them, and tells of those that were not told of."""
+    """Counts lost lines, and reports those not reported yet."""
 
     def __init__(self, in_children: Callable[[], int]) -> None:
-        """Begin. ``in_children`` returns how many the children have lost so far."""
+        """Create. ``in_children`` returns how many the children have lost so far."""
         self._in_children = in_children
         self._reported = 0
         self.wake_at_s = math.inf
         """When the next report may be attempted."""
 
     def report(self, now: float, *, at_once: bool = False) -> None:
-        """Log how many more there are; if that cannot be written, it is tried again later."""
+        """Log how many more were lost; if that cannot be written, it is retried later."""
         lost = logs.lost() + self._in_children()
         if lost == self._reported:
             self.wake_at_s = math.inf

@@ -1,4 +1,4 @@
-"""The command that starts the version of this program that is on the disk by now."""
+"""The command that starts the version of this program that is now on the disk."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Final
 
 NOT_INHERITED: Final = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "WATCHDOG_PID")
-"""Variables that name this process; what they stand for is handed over."""
+"""Variables about this process; what they refer to is handed over."""
 
 
 def own_command() -> list[str]:
     """Return the program and its arguments.
 
-    A script is run as such: its first line names the interpreter of its own environment, which is
-    another one when a link to the environment was changed.
+    A script is run as such: its first line names the interpreter of its environment, which changes
+    when a link to the environment is changed.
     """
     script = Path(sys.argv[0])
     if script.name == "relay" and os.access(script, os.X_OK):
@@ -25,5 +25,5 @@ def own_command() -> list[str]:
 
 
 def next_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment that this process was started with, for another one."""
+    """Return the environment that this process was started with, for the next one."""
     return {name: value for name, value in environ.items() if name not in NOT_INHERITED}

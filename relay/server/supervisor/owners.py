@@ -1,4 +1,4 @@
-"""Which process owns which partition, and how the number of owners changes."""
+"""Which process owns which partition, and changes of the number of owners."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("relay.supervisor")
 
 
 class Owners:
-    """Gives partitions to the processes of the one role that owns them."""
+    """Assigns partitions to the processes of the one role that owns them."""
 
     def __init__(
         self,
@@ -24,13 +24,13 @@ class Owners:
         partitions: int,
         patience_s: Callable[[], float],
     ) -> None:
-        """Begin with partition p at process p mod count.
+        """Create with partition p assigned to process p mod count.
 
         Args:
             state: of the children.
-            boards: of all roles; who owns what is written into that of the role.
-            partitions: how many there are.
-            patience_s: how long a process that is asked to leave may take.
+            boards: of all roles; the table is written to the board of the owning role.
+            partitions: number of partitions.
+            patience_s: returns how long a process may take to leave.
         """
         self._state = state
         self._boards = boards
@@ -38,34 +38,40 @@ class Owners:
         self._patience_s = patience_s
         count = len(state.owners)
         self._owner_of = [number % count for number in range(partitions)] if count else []
-        """The number of the process that owns each."""
+        """The number of the owning process, by partition."""
 
     @property
     def requests(self) -> Mapping[str, Callable[[Mapping[str, Any]], object]]:
-        """What may be asked for, by name."""
+        """The requests it handles, by name."""
         return {"restart": self._restart, "workers": self._resize_as_asked}
 
     def assign(self, child: Child, generation: int) -> None:
-        """A process is about to begin in a place: what the place owns is its own."""
+        """A process is about to start in a slot: it gets the slot's partitions."""
         board = self._boards[child.role.name]
         for partition in self._partitions_of(child):
             board.assign(partition, child.index, generation)
 
     def step(self, change: int) -> None:
-        """Have so many more. Raises StartError: there cannot be so many, and it is in the log."""
+        """Change the number of processes.
+
+        Raises StartError, after logging, if that is not possible.
+        """
         self._resize(self._count + change)
 
     def leave(self, child: Child, now: float) -> None:
-        """Ask a process to leave: others take its partitions first, so that none is missing."""
+        """Ask a process to leave.
+
+        Others get its partitions first, so that none is without an owner.
+        """
         self._state.leaves(child, now, self._patience_s())
         log.info("child_leaving", extra=child.fields)
         self.rebalance()
         self._boards[child.role.name].row(child.index).set("leaving", 1)
 
     def rebalance(self) -> None:
-        """Give partitions evenly to those that stay; move as few as can be."""
+        """Distribute the partitions evenly over the processes that stay, with few moves."""
         state = self._state
-        # One that died and comes back in a moment keeps what it has.
+        # A process that has died and restarts soon keeps its partitions.
         coming_back = {
             child.index
             for child in state.owners
@@ -73,7 +79,7 @@ class Owners:
             and not child.surplus
             and child.index in self._owner_of
         }
-        # In an upgrade, one of the server before keeps what it has until it leaves.
+        # In an upgrade, processes of the previous server keep their partitions until they leave.
         kept = {child.index for child in state.before if not child.leave_by_s}
         moved = [n for n, index in enumerate(self._owner_of) if index not in kept]
         shares = rebalanced(
@@ -94,7 +100,7 @@ class Owners:
 
     @property
     def greatest_generation(self) -> int:
-        """Of all processes that had a place, those of another server too."""
+        """The greatest of all processes that had a slot, including those of another server."""
         boards = [self._boards[role.name] for role in self._state.roles if role.owns_partitions]
         return max(
             (board.row(n).get("generation") for board in boards for n in range(board.workers)),
@@ -102,15 +108,15 @@ class Owners:
         )
 
     def read_table(self) -> None:
-        """Go on with what another supervisor has written there."""
+        """Continue with the table that another supervisor has written."""
         role = next(role for role in self._state.roles if role.owns_partitions)
         board = self._boards[role.name]
         self._owner_of = [board.owner(n).worker for n in range(self._partitions)]
 
     def give_away(self, generation: int) -> None:
-        """Take all partitions from their owners, for good: another server has them.
+        """Take all partitions from their owners permanently: another server has them.
 
-        ``generation`` is of no process: those who look for a home wait.
+        ``generation`` belongs to no process: workers that look for a home wait.
         """
         owners = self._state.owners
         if owners:
@@ -119,7 +125,7 @@ class Owners:
                 board.assign(partition, 0, generation)
 
     def log_table(self) -> None:
-        """Write one line: the processes and what they own."""
+        """Log one line with the processes and their partitions."""
         owners = self._state.owners
         if owners:
             name = owners[0].role.name
@@ -141,11 +147,11 @@ class Owners:
 
     @property
     def _count(self) -> int:
-        """How many are wanted."""
+        """Return the wanted number."""
         return sum(not child.surplus for child in self._state.owners)
 
     def _restart(self, _: Mapping[str, Any]) -> object:
-        """Replace them one after the other. Raises StartError: the server stops."""
+        """Replace them one after the other. Raises StartError: the server is stopping."""
         self.refuse_now()
         count = self._state.replace_all()
         log.info("restarting", extra={"processes": count})
@@ -174,7 +180,7 @@ class Owners:
         log.info("resized", extra={"to": count, "was": before})
 
     def refuse_now(self) -> None:
-        """Raise StartError if the server is in the middle of something else."""
+        """Raise StartError if the server is in the middle of another change."""
         if self._state.stopping:
             raise StartError("the server is stopping")
         if self._state.lent or self._state.before:

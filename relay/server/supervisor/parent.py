@@ -1,8 +1,8 @@
 """The first process after an upgrade: it stays as the parent of the serving supervisor.
 
-Whoever has started it (a shell, a container, a program like supervisord) knows no other process: it
-passes signals on, and ends with the exit code of the server, whichever version that is by then.
-Under systemd, which is told of the new main process, nobody stays.
+Its own parent (a shell, a container, a program like supervisord) knows no other process. So it
+forwards signals, and exits with the exit code of the server, whichever version that is by then.
+Under systemd, which is told of the new main process, no such process stays.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from relay.server.supervisor.signals import HANDLED, RESIZE
 TITLE: Final = "relay: parent"
 PASSED_ON: Final = frozenset({*HANDLED, *RESIZE}) - {signal.SIGCHLD}
 SENT_BY_KERNEL: Final = 0x80
-"""SI_KERNEL: a terminal has sent it, to the process that serves as well."""
+"""SI_KERNEL: sent by a terminal, which also sent it to the serving process."""
 
 
 def stay(pid: int, line: socket.socket) -> int:
-    """Wait for the end of the server. Returns its exit code; 128 more than a signal that killed it.
+    """Wait for the end of the server. Returns its exit code, or 128 plus the signal that killed it.
 
     Args:
         pid: of the supervisor that serves.

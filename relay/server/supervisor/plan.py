@@ -1,8 +1,8 @@
-"""What the supervisor does next, decided without doing it. Pure: time and chance are passed in.
+"""Decides what the supervisor does next. Pure: time and randomness are passed in.
 
-``State`` is what is known of the children. The supervisor reports events to it (``started``,
-``became_ready``, ``exited``, ``stop``), and calls ``plan`` for what to do and ``wake_at`` for when
-to call it again.
+``State`` describes the children. The supervisor reports events to it (``started``,
+``became_ready``, ``exited``, ``stop``), calls ``plan`` for what to do, and ``wake_at`` for when to
+call it again.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Final
 from relay.server.supervisor.state import Child, Phase, State
 
 YIELD_LOOK_S: Final = 0.1
-"""How often it is looked whether those of the server before have ceased to accept connections."""
+"""Interval for checking whether the previous server's processes have stopped accepting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Fork it."""
+    """Fork the child."""
 
     child: Child
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send it a signal."""
+    """Send a signal to the child."""
 
     child: Child
     number: int
@@ -36,14 +36,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Leave:
-    """Give what it owns to others, and ask it to leave."""
+    """Assign the child's partitions to others, and ask it to leave."""
 
     child: Child
 
 
 @dataclass(frozen=True, slots=True)
 class StartSpare:
-    """Fork a process that waits for a place."""
+    """Fork a spare process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ Action = Start | Send | Leave | StartSpare | Finish
 
 
 def plan(state: State, now: float) -> list[Action]:
-    """Return what is to be done now. Asking twice without doing it gives the same."""
+    """Return what to do now. Idempotent until it is done."""
     if state.stopping:
         return _plan_stop(state, now)
     actions: list[Action] = []
@@ -81,7 +81,7 @@ def _spare_due(state: State) -> bool:
 
 
 def _to_leave(state: State, now: float) -> list[Child]:
-    """Those that are too many, at once; of those to be replaced, one while all others serve."""
+    """Return surplus children, and at most one to be replaced, if all others serve."""
     owners = state.owners
     if state.lent:
         return []
@@ -121,7 +121,8 @@ def wake_at(state: State, now: float) -> float:
             if child.leave_by_s:
                 times.append(child.leave_by_s)
             elif child.role.owns_partitions and _replace_at(state, child) > now:
-                times.append(_replace_at(state, child))  # if others are away, their return wakes
+                # if others are away, their return causes a plan
+                times.append(_replace_at(state, child))
     if _spare_due(state) and not state.stopping:
         times.append(state.spare_at_s)
     return min(times)
@@ -132,14 +133,14 @@ def _may_start(state: State, child: Child) -> bool:
 
 
 def _silent_at(state: State, child: Child) -> float:
-    """When a child's silence is too long, as far as is known now."""
+    """Return when a child's silence becomes too long, as known now."""
     if child.phase is Phase.STARTING:
         return max(child.since_s, state.awake_s) + child.role.boot_timeout_s
     return max(child.heartbeat_s, child.since_s, state.awake_s) + state.heartbeat_timeout_s
 
 
 def _plan_stop(state: State, now: float) -> list[Action]:
-    """The last role first: what a process needs is there until it has ended."""
+    """Stop the last role first: what a process needs exists until it has ended."""
     running: list[Child] = []
     for role in reversed(state.roles):
         running = [child for child in state.of(role.name) if child.pid]

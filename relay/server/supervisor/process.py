@@ -1,4 +1,4 @@
-"""Forking a child, reading its report, and reaping it."""
+"""Forks a child, reads its report, and reaps it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from relay.server.prctl import die_with_parent
 from relay.server.supervisor.signals import block_all, restore
 
 REPORT_BYTES_MAX: Final = 4096
-"""Of a child's report: one line."""
+"""For a child's report: one line."""
 BLIND_S: Final = 0.1
-"""Between two looks where the kernel refuses to wait for so many descriptors."""
+"""Polling interval where the kernel refuses to wait for this many descriptors."""
 log = logging.getLogger("relay.supervisor")
 
 
@@ -39,7 +39,7 @@ class Exit(NamedTuple):
 
 @dataclass(slots=True)
 class Process:
-    """A running child, and the pipe on which it reports that it is ready, or why it is not."""
+    """A running child, and the pipe on which it reports that it is ready or why it cannot be."""
 
     pid: int
     ready_fd: int
@@ -47,7 +47,7 @@ class Process:
     buffered: bytes = b""
 
     def read(self) -> str | None:
-        """Read the pipe. Returns the child's line once it is there, else None."""
+        """Read the pipe. Returns the child's line once it is complete, else None."""
         while self.ready_fd >= 0:
             try:
                 data = os.read(self.ready_fd, REPORT_BYTES_MAX)
@@ -70,9 +70,9 @@ class Process:
 
 
 def fork(title: str, main: Callable[[int], int], reset: Callable[[], None]) -> Process:
-    """Fork a child that runs ``main(ready_fd)`` and ends with the code that it returns.
+    """Fork a child that runs ``main(ready_fd)`` and exits with the code that it returns.
 
-    ``reset`` is called first in the child: it closes what is the supervisor's alone.
+    ``reset`` is called first in the child: it closes what only the supervisor uses.
 
     Raises:
         OSError: the system has no process, memory or descriptor left for it.
@@ -114,27 +114,27 @@ def _run_child(
     except BaseException:
         log.critical("process_failed", exc_info=True)
     finally:
-        # Not sys.exit: the stack below is the supervisor's, and so are its clean-ups and what its
-        # streams may still hold. The log holds nothing back.
+        # Not sys.exit: the call stack with its clean-ups, and data buffered in streams, belong to
+        # the supervisor. The log buffers nothing.
         os._exit(code)
 
 
 def spawn(
     command: Sequence[str], environ: Mapping[str, str], descriptors: Sequence[int], stderr: int
 ) -> int:
-    """Fork a child that becomes another program, and dies with this process; return its id.
+    """Fork a child that executes another program and dies with this process; return its id.
 
     Args:
-        command: the program, and its arguments.
+        command: the program and its arguments.
         environ: its environment.
-        descriptors: that it inherits.
-        stderr: what it has as its own; why it could not begin is printed there, too.
+        descriptors: inherited by it.
+        stderr: its stderr; also receives the reason if it cannot start.
 
     Raises:
         OSError: the system has no process or memory left for it.
     """
     parent = os.getpid()
-    mask = block_all()  # the child never lets them through: the program does
+    mask = block_all()  # the child never unblocks them: the program does
     try:
         pid = os.fork()
         if pid == 0:
@@ -164,32 +164,32 @@ def _become(
 
 
 def wait_readable(fds: Sequence[int], timeout_s: float) -> None:
-    """Wait until one of some descriptors is readable, or a signal comes, or for so long."""
+    """Wait until a descriptor is readable, a signal arrives, or the timeout expires."""
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
     try:
         poll.poll(timeout_s * 1000 + 1)
-    except OSError:  # somebody has lowered the limit on open files below what is open
+    except OSError:  # the limit on open files was lowered below the number of open ones
         time.sleep(min(timeout_s, BLIND_S))
 
 
 def send(pid: int, number: int) -> None:
-    """Send a signal to a child that was not reaped yet, so that its id is still its own.
+    """Send a signal to a child that was not reaped yet, so that its id is still valid.
 
-    One that a signal has stopped sees it only once it runs again: it is let run, as systemd does.
+    A stopped process only sees the signal when it runs again, so it is continued, as systemd does.
     """
     os.kill(pid, number)
     os.kill(pid, signal.SIGCONT)
 
 
 def set_title(title: str) -> None:
-    """Name this process, for those who look at lists of processes."""
+    """Set this process's title, for process lists."""
     setproctitle.setproctitle(title)
 
 
 def reap() -> list[tuple[int, Exit]]:
-    """Return (pid, how) of the children that ended. As process 1 of a container, of any orphan."""
+    """Return (pid, exit) of children that ended; as process 1 of a container, also of orphans."""
     ended = []
     while True:
         try:

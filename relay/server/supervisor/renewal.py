@@ -1,7 +1,7 @@
-"""Replacing processes when what they were started with is not what counts any more.
+"""Replaces processes when what they were started with is outdated.
 
-That is so after a reload, for a key; and when the name of a socket that they cannot make again has
-been removed from the disk, as cleaners of temporary directories do.
+This happens after a reload, for a key, and when the name of a socket that they cannot recreate was
+removed from the disk, as programs that clean temporary directories do.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ log = logging.getLogger("relay.supervisor")
 
 
 class Renewal:
-    """See the module's docstring."""
+    """Detects outdated processes and has them replaced."""
 
     def __init__(self, roles: Sequence[Role], state: State, spares: SpareKeeper) -> None:
-        """Begin; nothing is looked at before the server serves."""
+        """Create; nothing is checked before the server serves."""
         self._roles = roles
         self._state = state
         self._spares = spares
         self.wake_at_s = 0.0 if any(role.renewed is not None for role in roles) else math.inf
-        """When to look if nothing happens before."""
+        """When to check if nothing happens before."""
 
     def reloaded(self, now: float) -> None:
         """The settings were read again."""
@@ -39,7 +39,7 @@ class Renewal:
                 self._replace(role, now)
 
     def look(self, now: float) -> None:
-        """See whether anything has to be made again, if nobody has for a while."""
+        """Check whether anything must be recreated, unless that was done recently."""
         if now < self.wake_at_s:
             return
         self.wake_at_s = now + LOOK_S
@@ -53,7 +53,7 @@ class Renewal:
                 self._end_outdated(role, now)
 
     def _replace(self, role: Role, now: float) -> None:
-        """Let its processes end; others take their places, as they are made now."""
+        """Stop the processes of a role; new ones with current parameters replace them."""
         if role.owns_partitions:
             self._spares.replace(now)
             count = self._state.replace_all()

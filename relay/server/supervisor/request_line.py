@@ -16,7 +16,7 @@ log = logging.getLogger("relay.supervisor")
 
 
 class RequestLine:
-    """Both ends, made before the first fork: the far one goes to one role, the near one stays."""
+    """Both ends, created before the first fork: the far one for one role, the near one stays."""
 
     def __init__(self, requests: Mapping[str, Callable[[Mapping[str, Any]], object]]) -> None:
         self._requests = requests
@@ -25,30 +25,30 @@ class RequestLine:
 
     @property
     def fd(self) -> int:
-        """Readable when there is a question."""
+        """Readable when there is a request."""
         return self._near.fileno()
 
     @property
     def far_fd(self) -> int:
-        """Of the end that asks."""
+        """The descriptor of the requesting end."""
         return self._far.fileno()
 
     def close_near_end(self) -> None:
-        """In a child."""
+        """Close the near end, in a child."""
         self._near.close()
 
     def close_far_end(self) -> None:
-        """In a child that does not ask."""
+        """Close the far end, in a child that makes no requests."""
         self._far.close()
 
     def answer_all(self) -> None:
-        """Answer what has been asked. Raises nothing, and waits for nobody."""
+        """Answer all waiting requests. Raises nothing, and never blocks."""
         for _ in range(_MESSAGES_PER_LOOK):
             try:
                 message = self._near.recv(SUPERVISOR_MESSAGE_BYTES_MAX)
                 self._near.send(json.dumps(self._answer(json.loads(message))).encode())
             except OSError:
-                return  # nothing more is asked, or nobody takes answers
+                return  # there are no more requests, or the answers are not read
             except (ValueError, TypeError, KeyError):
                 log.warning("request_refused", extra={"reason": "not a question"})
 

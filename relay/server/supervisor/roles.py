@@ -1,4 +1,4 @@
-"""The kinds of processes that a supervisor runs, as data: a further kind is one more entry."""
+"""The kinds of processes that a supervisor runs, as data: another kind is one more entry."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ SUPERVISOR_BOARD: Final = "supervisor"
 
 
 class Step(IntEnum):
-    """How far an upgrade is, by what the version before has done."""
+    """The progress of an upgrade: what the previous version has done."""
 
     STARTED = 0
-    """It serves, and the next one gets ready."""
+    """It serves, and the next one prepares."""
     GAVE_AWAY = 1
     """Its workers have given up their partitions and leave."""
     GONE = 2
@@ -26,7 +26,7 @@ class Step(IntEnum):
 
 
 class Closable(Protocol):
-    """A listening socket, as far as the supervisor knows it."""
+    """The part of a listening socket that the supervisor uses."""
 
     def close(self) -> None:
         """Close it in this process."""
@@ -34,7 +34,7 @@ class Closable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What differs from one process of a role to the next. Given to ``Role.run`` in the child."""
+    """The parameters of one process of a role: passed to ``Role.run`` in the child."""
 
     index: int
     generation: int
@@ -47,58 +47,58 @@ class Launch:
     parent_fd: int
     r"""Read end of a pipe: end of file when the supervisor is gone."""
     ready_fd: int
-    r"""The process writes ``R TEXT\n`` when it serves, ``E message\n`` when it cannot. One that has
-    a gate writes ``P\n`` before, when it has prepared all that it can in front of it."""
+    r"""The process writes ``R TEXT\n`` when it serves, or ``E message\n`` when it cannot. A process
+    with a gate first writes ``P\n``, when it has prepared all that it can before the gate."""
     text: str
     """The TEXT of the first process of the role that became ready; empty before."""
     gate_fd: int = -1
-    """Readable once what the role ``waits`` for has happened; -1: it has."""
+    """Readable once the step that the role ``waits`` for has been reached; -1: it has."""
 
 
 @dataclass(frozen=True, slots=True)
 class Role:
     """One kind of process.
 
-    The supervisor starts roles in the order of its table and stops them in the reverse order, each
-    when all processes of the one before have ended.
+    The supervisor starts roles in the order of its table. It stops them in reverse order, each when
+    all processes of the previous one have ended.
     """
 
     name: str
     """In the log."""
     title: str
-    """Of the process, and what messages call it. ``{index}`` stands for its number."""
+    """Of the process, also used in messages. ``{index}`` stands for its number."""
     run: Callable[[Launch], int]
     """The program. It is called in the child and returns the exit code."""
     boot_timeout_s: float
-    """From the fork to ``R``; longer is a hang."""
+    """From the fork to ``R``; if it takes longer, the process hangs."""
     boot_failure_code: int
-    """Exit code of the server when a process of this role cannot boot at the start."""
+    """Exit code of the server if a process of this role cannot boot at the start."""
     count: int = 1
     indexed: bool = False
-    """True where the log names its processes by number, even if there is only one."""
+    """True if the log names its processes by number, even if there is only one."""
     needs: tuple[str, ...] = ()
     """Roles whose processes must all be ready before one of this role is started."""
     listeners: Callable[[], Sequence[Closable]] = lambda: ()
-    """The listening sockets that it keeps; in the processes of other roles they are closed."""
+    """Returns the listening sockets that it keeps; processes of other roles close them."""
     asks: bool = False
-    """It may ask the supervisor to do something: ``SupervisorConfig.requests``."""
+    """True if it may make requests to the supervisor: ``SupervisorConfig.requests``."""
     waits: Step = Step.STARTED
-    """In an upgrade it serves from this step of the one before on; STARTED: it does not wait."""
+    """In an upgrade it serves from this step of the previous version on; STARTED: it does not wait.
+    """
     owns_partitions: bool = False
-    """Partition p belongs to process p mod count at the start. At most one role does."""
+    """Partition p belongs to process p mod count at the start. At most one role owns partitions."""
     outdated: Callable[[], bool] = lambda: False
-    """Asked after the settings were read again: True: its processes are replaced by others."""
+    """Called after the settings were read again. True: its processes are replaced."""
     renewed: Callable[[], bool] | None = None
-    """Asked now and then while the server serves. True: what its processes were given, and cannot
-    make again, was gone and is there again for those that replace them now."""
+    """Called from time to time while the server serves. True: something that its processes were
+    given, and cannot recreate, was missing and has been recreated, so they are replaced."""
     count_max: int = 0
-    """How many there may be later; 0: ``count``."""
+    """Maximum number later; 0: ``count``."""
     prepare: Callable[[], None] | None = None
-    """Gives up what ``run`` does not need, and loads what it does. It is called in each process
-    before ``run``; in one that waits for the place of another, before it waits. None: there is
-    no such process."""
+    """Drops what ``run`` does not need, and loads what it does. It is called in each process before
+    ``run``; in a spare process, before it waits. None: there is no spare process."""
     metrics: Sequence[Metric] = PROCESS
-    """What its rows of the scoreboard hold."""
+    """The content of its rows of the scoreboard."""
 
     def title_of(self, index: int) -> str:
         """Return the title of one process."""

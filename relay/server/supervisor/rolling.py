@@ -1,10 +1,10 @@
-"""A rolling upgrade, on either side: which supervisor controls the workers that run.
+"""A rolling upgrade, on both sides: which supervisor controls the running workers.
 
-The old supervisor lends its workers to the next version, which starts its own beside them, on the
-same scoreboard, and stops the old ones one by one, as a rolling restart does. They stay children of
-the old supervisor, which reports when they exit. If the next version dies before all workers are
-its own, its workers die with it, and the old supervisor takes control again: of its workers that
-are left, and of the slots of those that are not.
+The old supervisor lends its workers to the next version. That starts its own workers beside them,
+on the same scoreboard, and stops the old ones one by one, as a rolling restart does. The old
+workers stay children of the old supervisor, which reports when they exit. If the next version dies
+before all workers are its own, its workers die with it, and the old supervisor takes control again:
+of its remaining workers, and of the empty slots.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Lending:
 
     @property
     def possible(self) -> bool:
-        """Whether it can begin: no worker is starting or stopping."""
+        """True if it can begin: no worker is starting or stopping."""
         owners = self._state.owners
         return not any(child.phase is Phase.STARTING or child.leave_by_s for child in owners)
 
@@ -61,23 +61,23 @@ class Lending:
 
     @property
     def finished(self) -> bool:
-        """Whether all slots have workers of the next supervisor, and this one has none left."""
+        """True if all slots have workers of the next supervisor, and none of this one is left."""
         return self._state.lent and self._upgrade.finished and not self.to_leave
 
     @property
     def to_leave(self) -> int:
-        """How many of this supervisor's workers are left, while the next one is in control."""
+        """Number of this supervisor's remaining workers, while the next one is in control."""
         return sum(bool(child.pid) for child in self._state.owners) if self._state.lent else 0
 
     def exited(self, child: Child, now: float) -> None:
-        """A process of this server has ended; called before anything else knows."""
+        """A process of this server has ended. Called before the state changes."""
         if self._state.lent and child.role.owns_partitions:
             if self._boards[child.role.name].row(child.index).get("leaving"):
                 child.leave_by_s = now
             self._upgrade.tell_exited(child.pid)
 
     def take_back(self, now: float, patience_s: float) -> None:
-        """The next server has ended, and its workers with it: decide again."""
+        """The next server has ended, with its workers: take control again."""
         state = self._state
         state.lent = False
         board = self._boards[state.owners[0].role.name]
@@ -96,7 +96,7 @@ class Lending:
 
 
 class Leading:
-    """What this server does to put its own workers in the places of those of the one before."""
+    """The next supervisor's side: replaces the previous server's workers by its own."""
 
     def __init__(
         self, state: State, owners: Owners, boards: Mapping[str, Scoreboard], takeover: Takeover
@@ -111,16 +111,16 @@ class Leading:
 
     @property
     def active(self) -> bool:
-        """Whether this server decides, and the one before could again."""
+        """True while this server is in control, and the previous one could take control again."""
         return self._begun and self._takeover.step is Step.STARTED
 
     @property
     def wake_at_s(self) -> float:
-        """When to look if nothing happens before."""
+        """When to check if nothing happens before."""
         return self._show_at_s if self.active else math.inf
 
     def look(self, now: float) -> None:
-        """Do what is next. Called after the other side's messages were read."""
+        """Do the next step. Called after the other side's messages were read."""
         state, takeover = self._state, self._takeover
         if not self._begun:
             if takeover.before is None:
@@ -129,13 +129,13 @@ class Leading:
             state.lead(takeover.before, now)
             self._owners.read_table()
         for child in self._exited():
-            # In whose place it was is in the log of the server before.
+            # The previous server logs which slot it had.
             state.children.remove(child)
             row = self._boards[child.role.name].row(child.index)
             row.clear_gauges()
             row.set("retired", 1)
             if self._serves:
-                self._owners.rebalance()  # if it could not give all away
+                self._owners.rebalance()  # if the partitions could not all be given away
         if not state.before and not state.stopping and self.active:
             takeover.finished()
         elif now >= self._show_at_s and self.active:
@@ -147,16 +147,16 @@ class Leading:
 
     @property
     def _serves(self) -> bool:
-        """Whether all of this server's own do."""
+        """Return True if all of this server's own processes serve."""
         return all(child.before or child.phase is Phase.READY for child in self._state.owners)
 
     def _exited(self) -> list[Child]:
-        """Return those of the server before that have ended since the last call."""
+        """Return the previous server's children that have ended since the last call."""
         pids = self._takeover.take_exited()
-        killed = self._takeover.step is Step.GONE  # it was, and they with it
+        killed = self._takeover.step is Step.GONE  # if so, they were killed with it
         return [child for child in self._state.before if killed or child.pid in pids]
 
     def give_up(self) -> None:
-        """This server ends: those of the one before are none of its business any more."""
+        """This server ends: forget the previous one's workers."""
         state = self._state
         state.children = [child for child in state.children if not child.before]

@@ -17,14 +17,14 @@ from relay.local_sockets import make_private_directory
 from relay.server.context import BUS_DIRECTORY, CTL_DIRECTORY, CTL_SOCKET
 
 SOCKET_PATH_BYTES_MAX: Final = 100
-"""The kernel's limit is 107, and some systems' 103."""
+"""The kernel's limit is 107, and that of some systems 103."""
 LINK: Final = "runtime"
-"""In the data directory: leads to a directory elsewhere, for who asks a relay by its data, and for
-the next start, if it has a random name."""
+"""In the data directory: leads to a directory elsewhere. Used by commands that find a relay by its
+data, and by the next start if the directory has a random name."""
 _LONGEST_NAME: Final = "/bus/255.99999999999.sock"
 PATH_BYTES_MAX: Final = SOCKET_PATH_BYTES_MAX - len(_LONGEST_NAME)
 _OURS: Final = re.compile(rf"([0-9]+|agent)\.[0-9]+\.sock|agent\.sock|{re.escape(CTL_SOCKET)}")
-"""The names that a relay gives to sockets; ``agent.sock`` is of versions before 0.2."""
+"""The names that a relay gives to sockets; ``agent.sock`` was used before version 0.2."""
 _PROBE: Final = "0.0.sock"
 
 
@@ -32,12 +32,12 @@ class RuntimeDirectory:
     """A directory in use. No other relay can use it meanwhile."""
 
     def __init__(self, path: Path, link: Path, lock_fd: int | None = None) -> None:
-        """Take it.
+        """Lock it.
 
         Args:
             path: of the directory.
-            link: where the data directory refers to it, if it is elsewhere.
-            lock_fd: the lock, if it was handed over; None: it is taken.
+            link: the data directory's link to it, if it is elsewhere.
+            lock_fd: the lock, if it was handed over; None: take it.
 
         Raises:
             StartError: another relay uses it.
@@ -57,11 +57,11 @@ class RuntimeDirectory:
             ) from None
 
     def close(self) -> None:
-        """Let others use it. In a child: the lock stays the supervisor's."""
+        """Release it. In a child: the supervisor keeps the lock."""
         os.close(self.lock_fd)
 
     def clean_up(self) -> None:
-        """Remove what a run has left, at its clean end. What is not ours stays."""
+        """Remove what a run has left, at its clean end. Foreign files stay."""
         with contextlib.suppress(OSError):
             _remove_sockets(self.path)
         for directory in (*_directories(self.path), self.path):
@@ -75,10 +75,9 @@ class RuntimeDirectory:
 def prepare(wanted: str, data: Path) -> RuntimeDirectory:
     """Create the directory (0700), remove a dead run's sockets, and return it.
 
-    ``wanted`` is a full path or empty: run/ in the data directory is taken, or, where its paths
-    would be too long for a socket, one with a random name in $XDG_RUNTIME_DIR or the temporary
-    directory. Call it only with the data directory locked: then no other run can be using what
-    that leads to.
+    ``wanted`` is a full path or empty. Empty: run/ in the data directory or, if its paths would be
+    too long for a socket, a directory with a random name in $XDG_RUNTIME_DIR or the temporary
+    directory. The data directory must be locked: then no other run can be using the result.
 
     Raises:
         StartError: it cannot be used; the message names server.runtime and why.
@@ -113,10 +112,10 @@ def handed_over(path: Path, data: Path, lock_fd: int) -> RuntimeDirectory:
 
 
 def find(wanted: str, data: Path) -> Path:
-    """Return the directory that a relay with this data uses, if it runs: what it has noted itself.
+    """Return the directory that a running relay with this data uses, as recorded by the relay.
 
-    ``wanted`` is what the settings say, which may not be what it was started with. It counts where
-    nothing is noted: by a relay before 0.2.
+    ``wanted`` is the present setting, which may differ from the one at its start. It is used if
+    nothing is recorded, as by a relay before 0.2.
     """
     with contextlib.suppress(OSError):
         return (data / LINK).readlink()
@@ -128,9 +127,9 @@ def _directories(path: Path) -> tuple[Path, Path]:
 
 
 def _elsewhere(link: Path) -> Path:
-    """Return the directory of the last run, or a new one with a name that nobody can foresee.
+    """Return the directory of the last run, or a new one with an unpredictable name.
 
-    The link may have been copied with the data of a relay that runs.
+    The link may have been copied with the data of a running relay.
     """
     with contextlib.suppress(OSError):
         last = link.readlink()
@@ -145,7 +144,8 @@ def _elsewhere(link: Path) -> Path:
             f"{path} has {_length(path)} bytes; the paths of $XDG_RUNTIME_DIR and of the "
             "temporary directory are too long for sockets"
         )
-    _note(link, path)  # now: without it the next run makes another one, and this one is left
+    # now: otherwise the next run would create another one, and leave this one behind
+    _note(link, path)
     return path
 
 
@@ -161,7 +161,7 @@ def _in_use(path: Path) -> bool:
 
 
 def _note(link: Path, path: Path, *, beside: bool = False) -> None:
-    """Have the link lead there, or none if the directory is where it is looked for anyway."""
+    """Set the link to it; remove the link if the directory is in the default place."""
     with contextlib.suppress(OSError):
         if not beside and link.is_symlink() and link.readlink() == path:
             return
@@ -171,7 +171,7 @@ def _note(link: Path, path: Path, *, beside: bool = False) -> None:
 
 
 def _parent() -> Path:
-    """Return $XDG_RUNTIME_DIR where it is what it should be, else the temporary directory."""
+    """Return $XDG_RUNTIME_DIR if it is suitable, else the temporary directory."""
     named = os.environ.get("XDG_RUNTIME_DIR", "")
     with contextlib.suppress(OSError):
         status = Path(named).lstat()
@@ -182,7 +182,7 @@ def _parent() -> Path:
 
 
 def _check_sockets(directory: Path) -> None:
-    """Make a socket there: better no start than processes that do not find each other."""
+    """Create a socket there: better no start than processes that cannot reach each other."""
     path = directory / _PROBE
     with socket.socket(socket.AF_UNIX) as probe:
         probe.bind(os.fspath(path))
@@ -190,7 +190,7 @@ def _check_sockets(directory: Path) -> None:
 
 
 def _remove_sockets(path: Path) -> None:
-    """Remove sockets by the names that a relay gives them: others' may live in ``path``, too."""
+    """Remove sockets with the names that a relay uses: ``path`` may contain other files, too."""
     for directory in (path, *_directories(path)):
         for entry in list(directory.iterdir()):
             if _OURS.fullmatch(entry.name) and entry.is_socket():

@@ -1,7 +1,7 @@
-"""The service manager that started the server: notifications to it, and sockets from it.
+"""Communication with the service manager that started the server.
 
-systemd's protocols, sd_notify(3) and sd_listen_fds(3). Without one of its variables nothing is told
-and nothing given.
+Implements systemd's protocols sd_notify(3) and sd_listen_fds(3). Without their variables nothing is
+sent and no sockets are received.
 """
 
 from __future__ import annotations
@@ -18,35 +18,36 @@ from relay.errors import StartError
 
 FIRST_FD: Final = 3
 PATIENCE_S: Final = 1.0
-"""For the one message after which nobody is there to tell it again."""
+"""Timeout for the last message, which nobody can send again."""
 RETRY_S: Final = 0.1
 UNTOLD_MAX: Final = 16
-"""Messages that wait for room in the service manager's queue. The last ones count."""
+"""Messages that wait for room in the service manager's queue. The latest ones are kept."""
 DIGITS_MAX: Final = 18
-"""Of a number in the environment."""
+"""Digits of a number in the environment."""
 CONTROL_NAME: Final = "control"
-"""FileDescriptorName= of the socket on which metrics are read; every other one is for clients."""
+"""FileDescriptorName= of the socket for metrics; all others are for clients."""
 
 
 class GivenSockets(NamedTuple):
-    """Listening sockets that the service manager opened, and keeps open when the server ends."""
+    """Listening sockets that the service manager opened and keeps open when the server ends."""
 
     clients: tuple[socket.socket, ...]
     control: socket.socket | None
 
 
 class ServiceManager:
-    """Tells the service manager how the server is. Raises nothing: it may be gone.
+    """Notifies the service manager. Raises nothing: it may be gone.
 
-    Nor does it wait for a service manager that hangs: what its queue has no room for is told later.
+    Never waits for a service manager that hangs: messages that its queue has no room for are sent
+    later.
     """
 
     def __init__(self, address: str, watchdog_s: float) -> None:
-        """Begin.
+        """Create.
 
         Args:
             address: of its socket; empty: there is none.
-            watchdog_s: how often it wants to hear that the server lives; 0: not at all.
+            watchdog_s: how often it expects to be notified that the server is alive; 0: never.
         """
         self._address = f"\0{address[1:]}" if address.startswith("@") else address
         self._watchdog_s = watchdog_s / 2
@@ -55,7 +56,9 @@ class ServiceManager:
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> ServiceManager:
-        """Return the one that the environment names, and take it out: it is for this process."""
+        """Return the one named in the environment, and remove the variables meant for this
+        process.
+        """
         address = environ.pop("NOTIFY_SOCKET", "")
         watchdog_us = environ.pop("WATCHDOG_USEC", "")
         if environ.pop("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
@@ -68,24 +71,24 @@ class ServiceManager:
         return bool(self._address)
 
     def main_is(self, pid: int) -> None:
-        """Another process serves from now on, and tells how the server is."""
+        """Another process serves from now on, and sends the notifications."""
         self._tell(f"MAINPID={pid}", patience_s=PATIENCE_S)
 
     def ready(self, status: str) -> None:
         """The server serves; also the end of a reload."""
         self._tell(f"READY=1\nSTATUS={status}")
-        self._alive_at_s = 0.0  # of a process that was not the main one it has heard nothing
+        self._alive_at_s = 0.0  # notify at once: this process may be new to it
 
     def reloading(self) -> None:
         """A reload begins: ``ready`` must follow."""
         self._tell(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, timeout_s: float) -> None:
-        """The server stops, and may take so long."""
+        """The server is stopping, and may take this long."""
         self._tell(f"STOPPING=1\nEXTEND_TIMEOUT_USEC={int(timeout_s * 1e6)}")
 
     def alive(self, now: float) -> float:
-        """Tell that the server lives, if it is time, and what could not be told before.
+        """Notify that the server is alive, if it is due, and send what could not be sent before.
 
         Returns:
             When to call it again.
@@ -108,13 +111,13 @@ class ServiceManager:
             self._flush(patience_s)
 
     def _flush(self, patience_s: float = 0.0) -> bool:
-        """Tell what was not told yet, in order; return whether that is all."""
+        """Send waiting messages in order; return True if none is left."""
         while self._untold and self._sent(self._untold[0], patience_s):
             self._untold.popleft()
         return not self._untold
 
     def _sent(self, message: bytes, patience_s: float = 0.0) -> bool:
-        """Send a message. False: there is no room for it now. Nobody there is no reason to wait."""
+        """Send a message. False: there is no room now. A missing service manager counts as sent."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
                 s.settimeout(patience_s)
@@ -127,7 +130,7 @@ class ServiceManager:
 
 
 def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:
-    """Return the listening sockets that were given to this process, and take them out.
+    """Return the listening sockets given to this process, and remove the variables.
 
     Raises:
         StartError: one is not a listening stream socket.
@@ -157,5 +160,5 @@ def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:
 
 
 def _number(text: str) -> int:
-    """Return a number that the environment has; 0: there is none, or none of this world."""
+    """Return a number from the environment; 0: it is missing or implausible."""
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= DIGITS_MAX else 0

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 
 def rebalanced(owner_of: list[int], staying: list[int]) -> list[int]:
-    """Return who owns each partition, evenly, moving as few as can be.
+    """Return an even assignment of partitions to processes, moving as few as possible.
 
     Args:
-        owner_of: who owns each now; -1: nobody.
-        staying: who may own any. If that is nobody, nothing changes.
+        owner_of: the present owner of each; -1: none.
+        staying: the possible owners. If there are none, nothing changes.
     """
     if not staying:
         return owner_of
     least, more = divmod(len(owner_of), len(staying))
     counts = {index: owner_of.count(index) for index in staying}
-    # The ones that have most keep the one more that some must have.
+    # If the numbers cannot be equal, those that own most keep the extra one.
     ranked = sorted(staying, key=lambda index: (-counts[index], index))
     share = {index: least + (rank < more) for rank, index in enumerate(ranked)}
     found = list(owner_of)

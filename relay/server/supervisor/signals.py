@@ -1,4 +1,4 @@
-"""Signals as a queue: handlers only note the number; the loop acts on it."""
+"""Signals as a queue: handlers only record the number; the loop acts on it."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Final
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
 UPGRADE: Final = signal.SIGUSR2
 WITHOUT_EFFECT: Final = (signal.SIGUSR1,)
-"""Logged and nothing else. Programs that rotate logs send it to whatever writes one."""
+"""Logged without any effect. Log rotation programs send it to programs that write logs."""
 RESIZE: Final = {signal.SIGTTIN: 1, signal.SIGTTOU: -1}
-"""One more or one less. Only where there is no terminal: the kernel sends them to a program in the
-background that reads or writes there."""
+"""One more or one less. Only without a terminal: the kernel sends these signals to a background
+program that reads from or writes to its terminal."""
 HANDLED: Final = (
     *STOP, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, UPGRADE, *WITHOUT_EFFECT,
 )  # fmt: skip
@@ -27,7 +27,7 @@ class SignalQueue:
         self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._numbers: deque[int] = deque()
         for number in (*HANDLED, *(() if _has_terminal() else RESIZE)):
-            # A program started by nohup still ignores what nohup made it ignore.
+            # A program started by nohup continues to ignore HUP.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
@@ -48,7 +48,7 @@ class SignalQueue:
         return numbers
 
     def reset_in_child(self) -> None:
-        """Restore the defaults. A terminal sends INT to all: it is the supervisor's."""
+        """Restore the defaults. A terminal sends INT to all: only the supervisor handles it."""
         signal.set_wakeup_fd(-1)
         for number in HANDLED:
             signal.signal(number, signal.SIG_DFL)
@@ -67,10 +67,10 @@ def _has_terminal() -> bool:
 
 
 def block_all() -> set[signal.Signals]:
-    """Hold all signals back, around a fork. Returns the mask to restore."""
+    """Block all signals, around a fork. Returns the mask to restore."""
     return signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # type: ignore[return-value]
 
 
 def restore(mask: set[signal.Signals]) -> None:
-    """Let signals through again."""
+    """Restore the signal mask."""
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)

@@ -1,7 +1,8 @@
 """The listening sockets of a server: bound, given by a service manager, or handed over.
 
-Those on the disk have a name that somebody may remove: nobody can connect then, and no socket can
-be given a name again. Another one is bound in its place, for the processes that come next.
+A Unix-domain socket's name may be removed by somebody: clients can then no longer connect, and a
+socket cannot be given a name again. A new one is bound in its place, for the processes started from
+then on.
 """
 
 from __future__ import annotations
@@ -25,24 +26,24 @@ from relay.server.supervisor.service_manager import GivenSockets
 AGAIN_S: Final = 30.0
 log = logging.getLogger("relay.supervisor")
 Lowered = Callable[[], AbstractContextManager[None]]
-"""As the relay's user inside, if it has one."""
+"""Within the context: the relay's user, if it has one."""
 
 
 class Sockets:
-    """For clients, and for whoever watches."""
+    """The sockets for clients, and for metrics."""
 
     def __init__(self, given: GivenSockets) -> None:
-        """Begin with those that a service manager gave, if it gave any."""
+        """Create with the sockets given by a service manager, if any."""
         self.clients = given.clients
         self.clients_kept = bool(given.clients)
-        """They stay when the server ends."""
+        """True if they stay when the server ends."""
         self.control = given.control
-        """None: metrics are read nowhere."""
+        """None: metrics are not served."""
         self.control_kept = given.control is not None
         self._names: dict[str, tuple[int, int] | None] = {}
-        """Of those on the disk that are ours: what was at their path when they were bound."""
+        """Names of Unix-domain sockets that we bound: what was at their path at that time."""
         self._again_s: dict[str, float] = {}
-        """By path: when one may be bound again that could not be."""
+        """By path: when to retry binding a socket after a failure."""
 
     @classmethod
     def handed_over(cls, handover: Handover) -> Self:
@@ -65,7 +66,7 @@ class Sockets:
         self._note_names()
 
     def renew_clients(self) -> bool:
-        """Bind again what has lost its name; return whether there was such a one."""
+        """Bind sockets again that have lost their names; return True if there were any."""
         if self.clients_kept:
             return False
         now = [self._renewed(sock) for sock in self.clients]
@@ -73,7 +74,7 @@ class Sockets:
         return before != self.clients
 
     def renew_control(self) -> bool:
-        """Likewise, of the one on which metrics are read."""
+        """The same for the socket for metrics."""
         before = self.control
         if before is None or self.control_kept:
             return False
@@ -81,20 +82,20 @@ class Sockets:
         return self.control is not before
 
     def _renewed(self, sock: socket.socket) -> socket.socket:
-        """Return what is to be listened on from now on."""
+        """Return the socket to listen on from now on."""
         if not self._is_nameless(sock):
             return sock
         path = sock.getsockname()
         if time.monotonic() < self._again_s.get(path, -math.inf):
             return sock
         try:
-            with as_owner_of(Path(path).parent):  # who has taken over a worker may put a link there
+            with as_owner_of(Path(path).parent):  # a compromised worker may put a link there
                 new = listener.bind_unix(Path(path))
         except (StartError, OSError) as error:  # this root may not become that owner
             self._again_s[path] = time.monotonic() + AGAIN_S
             log.warning("listener_failed", extra={"path": path, "reason": str(error)})
             return sock
-        sock.close()  # the processes that have it go on with who is waiting there
+        sock.close()  # processes that have it still serve the connections waiting there
         self._note_name(new)
         log.warning("listener_replaced", extra={"path": path})
         return new

@@ -1,7 +1,7 @@
 """A standby process that has loaded a program, and takes the slot of one that dies.
 
-Loading takes most of a worker's start. The spare owns nothing and answers nobody, and has no more
-rights than a worker.
+Loading is most of a worker's start. The spare owns nothing, serves nobody, and has no more rights
+than a worker.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ log = logging.getLogger("relay.supervisor")
 
 @dataclass(frozen=True, slots=True)
 class Spare:
-    """One that waits."""
+    """A waiting spare process."""
 
     process: process.Process
     place_fd: int
-    """The place is written here."""
+    """The slot is written here."""
 
     @classmethod
     def fork(
@@ -44,12 +44,12 @@ class Spare:
         """Fork it.
 
         Args:
-            prepare: loads the program, and gives up what it does not need.
+            prepare: loads the program, and drops what it does not need.
             run: the program, given (index, generation) and where to report.
-            reset: closes what is the supervisor's alone.
+            reset: closes what only the supervisor uses.
 
         Raises:
-            OSError: there can be no process.
+            OSError: no process can be created.
         """
         read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
 
@@ -74,7 +74,7 @@ class Spare:
         return cls(started, write_fd)
 
     def give_place(self, index: int, generation: int) -> bool:
-        """Let it run as this process. False: it has just died."""
+        """Let it run in this slot. False: it has just died."""
         try:
             os.write(self.place_fd, _PLACE.pack(index, generation))
         except OSError:
@@ -97,7 +97,7 @@ class Spare:
 
 
 class SpareKeeper:
-    """Keeps one for the role with a ``prepare``, if there is such a role."""
+    """Keeps one spare for the role with a ``prepare``, if there is such a role."""
 
     def __init__(
         self,
@@ -106,14 +106,14 @@ class SpareKeeper:
         run: Callable[[Role, int, int, int], int],
         reset: Callable[[], None],
     ) -> None:
-        """Begin without one.
+        """Create without a spare.
 
         Args:
             state: of the children; it decides when one is started.
-            roles: of the server; none: there is to be no spare.
+            roles: of the server; empty: no spare is kept.
             run: in a child, the program of a role that has prepared, given index, generation and
                 where to report.
-            reset: in a child, closes what is the supervisor's alone.
+            reset: in a child, closes what only the supervisor uses.
         """
         self._state = state
         self._run = run
@@ -123,7 +123,7 @@ class SpareKeeper:
         state.spare_wanted = self._role is not None
 
     def start(self, now: float) -> None:
-        """Fork it; if that fails, it is tried again later."""
+        """Fork it; if that fails, retry later."""
         role = self._role
         assert role is not None
         assert role.prepare is not None
@@ -140,7 +140,7 @@ class SpareKeeper:
             self._state.spare_pid = self._spare.process.pid
 
     def use(self, child: Child, generation: int, now: float) -> process.Process | None:
-        """Give it a place; None: there is none for that."""
+        """Give it a slot; None: there is no spare for it."""
         if self._spare is None or child.role is not self._role:
             return None
         spare, self._spare = self._spare, None
@@ -148,7 +148,7 @@ class SpareKeeper:
         return spare.process if spare.give_place(child.index, generation) else None
 
     def ended(self, pid: int, how: process.Exit, now: float) -> bool:
-        """Tell whether a process that has ended was the spare."""
+        """Return True if a process that has ended was the spare."""
         if self._spare is None or self._spare.process.pid != pid:
             return False
         self._spare.close()
@@ -158,13 +158,13 @@ class SpareKeeper:
         return True
 
     def replace(self, now: float) -> None:
-        """Kill it: it was made with what does not count any more."""
+        """Kill it: its parameters are outdated."""
         if self._spare is not None:
             self.end()
             self._state.spare_used(now)
 
     def end(self) -> None:
-        """Kill it: the server stops."""
+        """Kill it: the server is stopping."""
         if self._spare is not None:
             self._spare.kill()
             self._spare = None

@@ -1,4 +1,4 @@
-"""What the supervisor knows of its children, and how events change it. Pure, as ``plan``."""
+"""What the supervisor knows about its children, and how events change it. Pure, like ``plan``."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from relay.server.supervisor.roles import Role
 
 CRASH_WINDOW_S: Final = 30.0
 CRASHES_AT_ONCE: Final = 2
-"""Restarts within the window that are immediate: two are no loop yet, such as a worker that an
-operator kills, or one that the kernel kills again for memory while its clients come back."""
+"""Immediate restarts within the window. Two are no loop yet: for example a worker that an operator
+kills, or that the kernel kills again for lack of memory while its clients reconnect."""
 CRASHES_FAST: Final = 4
-"""Restarts within the window that are quick; from the next on they are slowed down for good."""
+"""Fast restarts within the window; further ones are delayed more and more."""
 BACKOFF_FAST_S: Final = 0.1
-"""Before the first restart that waits; doubled for each one more."""
+"""Before the first delayed restart; doubled for each further one."""
 BACKOFF_SLOW_S: Final = 1.0
 BACKOFF_SERVED_MAX_S: Final = 2.0
-"""For a child that served: its partitions wait. A fork a second or two is no fork bomb."""
+"""For a child that served: its partitions are waiting. One fork every two seconds is harmless."""
 BACKOFF_BOOT_S: Final = 0.5
 BACKOFF_BOOT_MAX_S: Final = 30.0
-"""For a child that never served: whatever is wrong takes a person to mend."""
+"""For a child that never served: the problem needs a person."""
 SPARE_AFTER_S: Final = 5.0
-"""From the start of the service, or from the use or the end of a spare process, to the next one: it
-must not take the processor from those who begin."""
+"""From the start of service, or from the use or the end of a spare process, to the next one: it
+must not take CPU time from processes that are starting."""
 KILL_MARGIN_S: Final = 1.0
-"""After the time that clients were given, for the worker to close its files."""
+"""Added to the time that clients were given, for the worker to close its files."""
 QUICK_STOP_S: Final = 2.0
 
 
 class Phase(Enum):
-    """Where a child is in its life."""
+    """The phase of a child."""
 
     DOWN = "down"
     STARTING = "starting"
@@ -44,39 +44,39 @@ class Phase(Enum):
 
 @dataclass(slots=True)
 class Child:
-    """One place for a process of a role."""
+    """One slot for a process of a role."""
 
     role: Role
     index: int = 0
     phase: Phase = Phase.DOWN
     pid: int = 0
-    """0 when there is none."""
+    """0 if there is none."""
     generation: int = 0
     """Of the process that runs, or ran last."""
     since_s: float = 0.0
     """When the phase began."""
     heartbeat_s: float = 0.0
-    """The last sign of life that its loop gave; 0 before the first."""
+    """The last heartbeat of its loop; 0 before the first."""
     start_at_s: float = 0.0
     """When it is down: not to be started before."""
     crashes: list[float] = field(default_factory=list)
     """Deaths within the window."""
     failed_boots: int = 0
-    """In a row."""
+    """Consecutive ones."""
     sent: int = 0
-    """The strongest signal that it was sent: 0, TERM, QUIT or KILL."""
+    """The strongest signal sent to it: 0, TERM, QUIT or KILL."""
     held: bool = False
-    """It has prepared everything, and waits for the server before this one."""
+    """True if it has prepared everything, and waits for the previous server."""
     leave_by_s: float = 0.0
-    """It was asked to leave, and is killed if it is there then; 0: it was not asked."""
+    """It was asked to leave, and is killed if it still exists then; 0: it was not asked."""
     replace: bool = False
-    """It is to leave, when its turn comes, for a new one in its place."""
+    """True if it is to be replaced by a new process, when its turn comes."""
     surplus: bool = False
-    """It is to leave for good."""
+    """True if it is to leave permanently."""
     before: bool = False
-    """It is of the server before, which is upgraded to this one, worker by worker. Surplus."""
+    """True for a process of the previous server during a rolling upgrade. It is surplus."""
     yielded: bool = False
-    """It accepts no connections now."""
+    """True if it does not accept connections now."""
 
     @property
     def name(self) -> str:
@@ -85,37 +85,38 @@ class Child:
 
     @property
     def fields(self) -> dict[str, object]:
-        """What a line of the log has of it."""
+        """Its fields in a log line."""
         number: object = self.index if self.role.indexed else True
         return {"pid": self.pid, "generation": self.generation, self.role.name: number}
 
 
 @dataclass(slots=True)
 class State:
-    """All that decisions are made from."""
+    """The input for all decisions."""
 
     roles: tuple[Role, ...]
     heartbeat_timeout_s: float
     age_max_s: float = 0.0
-    """A process that owns partitions and is older is replaced; 0: never."""
+    """A worker process older than this is replaced; 0: never."""
     lent: bool = False
-    """The next version decides about the processes that own partitions: all they need is there."""
+    """True while the next version controls the worker processes."""
     spare_wanted: bool = False
-    """A process is to be kept ready for the place of one that dies."""
+    """True if a spare process is to be kept."""
     spare_at_s: float = 0.0
     """When there is none: not to be started before."""
     spare_pid: int = 0
-    """0 when there is none."""
+    """0 if there is none."""
     children: list[Child] = field(init=False)
     """Of all roles, in their order."""
     serving: bool = False
-    """True once every child was ready: the start is over."""
+    """True once every child was ready: the start is complete."""
     stopping: int = 0
-    """0, or the signal that children are stopped with: TERM, then QUIT."""
+    """0, or the signal for stopping children: TERM, then QUIT."""
     kill_at_s: float = 0.0
-    """When stopping: what is left is killed then."""
+    """When stopping: the remaining ones are killed then."""
     awake_s: float = 0.0
-    """Since when the supervisor itself has run without a stop: older silence proves nothing."""
+    """Since when the supervisor itself has run without interruption: earlier silence proves
+    nothing."""
 
     def __post_init__(self) -> None:
         assert len({role.name for role in self.roles}) == len(self.roles)
@@ -132,20 +133,20 @@ class State:
         child.leave_by_s, child.replace, child.held = 0.0, False, False
 
     def prepared(self, child: Child) -> None:
-        """A child has done what it can, and waits: however long that takes, it does not hang."""
+        """A child is prepared and waits: however long that takes, it does not count as hanging."""
         child.held, child.since_s = True, math.inf
 
     def released(self, child: Child, now: float) -> None:
-        """A child waits no more."""
+        """A child no longer waits."""
         child.held, child.since_s = False, now
 
     @property
     def all_prepared(self) -> bool:
-        """True if every child serves, or waits for the server before this one."""
+        """True if every child serves, or waits for the previous server."""
         return all(child.held or child.phase is Phase.READY for child in self.children)
 
     def became_ready(self, child: Child, now: float) -> bool:
-        """A child serves. Returns True when this ends the start of the server."""
+        """A child serves. Returns True if this completes the start of the server."""
         child.phase, child.since_s, child.failed_boots = Phase.READY, now, 0
         if self.serving or any(other.phase is not Phase.READY for other in self.children):
             return False
@@ -160,7 +161,7 @@ class State:
         child.phase, child.pid, child.since_s = Phase.DOWN, 0, now
         if child.surplus:
             self.children.remove(child)
-        if left and not child.sent:  # as it was asked to
+        if left and not child.sent:  # as requested
             child.start_at_s = now
             return
         child.crashes = [when for when in child.crashes if now - when < CRASH_WINDOW_S]
@@ -169,27 +170,27 @@ class State:
         child.start_at_s = now + backoff_s(len(child.crashes), child.failed_boots, chance)
 
     def spare_used(self, now: float) -> None:
-        """The spare process has taken a place, or has ended."""
+        """The spare process has taken a slot, or has ended."""
         self.spare_pid, self.spare_at_s = 0, now + SPARE_AFTER_S
 
     def leaves(self, child: Child, now: float, patience_s: float) -> None:
-        """A process was asked to leave, and has so long for it."""
+        """A process was asked to leave, within this time."""
         child.leave_by_s = now + patience_s + KILL_MARGIN_S
         child.replace = False
 
     def replace_all(self) -> int:
-        """Replace the processes that own partitions, one after the other. Returns how many."""
+        """Replace the worker processes, one after the other. Returns how many."""
         chosen = [child for child in self.owners if not child.surplus]
         for child in chosen:
             child.replace = True
         return len(chosen)
 
     def resize(self, count: int) -> None:
-        """Change the number of processes that own partitions, one at least."""
+        """Change the number of worker processes; at least one."""
         role = self.owners[0].role
         staying = [child for child in self.owners if not child.surplus]
         missing = count - len(staying)
-        # One that is on its way out keeps its place until it is gone; a new one takes it then.
+        # A leaving process keeps its slot until it has ended; then a new one takes it.
         for child in [child for child in self.owners if child.surplus][: max(0, missing)]:
             child.surplus, child.replace = False, not child.leave_by_s
             missing -= 1
@@ -200,7 +201,7 @@ class State:
         self._add_places(role, missing)
 
     def _add_places(self, role: Role, count: int) -> None:
-        """Have so many more, with the lowest numbers that are free."""
+        """Add slots, with the lowest free numbers."""
         taken = {child.index for child in self.of(role.name)}
         free = (number for number in itertools.count() if number not in taken)
         self.children += [Child(role, next(free)) for _ in range(count)]
@@ -208,13 +209,13 @@ class State:
         self.children.sort(key=lambda child: (order[child.role.name], child.index))
 
     def wait_to_lead(self) -> None:
-        """Start nothing that owns partitions before ``lead``."""
+        """Start no worker processes before ``lead``."""
         self.children = [child for child in self.children if not child.role.owns_partitions]
 
     def lead(self, before: Sequence[tuple[int, int, int]], now: float) -> None:
-        """Decide from now on about those of the server before, given (place, pid, generation).
+        """Control the previous server's processes from now on, given (slot, pid, generation).
 
-        They go on until this server's own all serve beside them, and leave one after the other.
+        They continue until all of this server's own serve beside them, and then leave one by one.
         """
         role = next(role for role in self.roles if role.owns_partitions)
         self.children += [
@@ -225,7 +226,7 @@ class State:
 
     @property
     def before(self) -> list[Child]:
-        """Those of the server before about which this one decides."""
+        """The previous server's processes that this one controls."""
         return [child for child in self.children if child.before]
 
     @property
@@ -235,7 +236,7 @@ class State:
 
     @property
     def staying(self) -> list[int]:
-        """The numbers of those that partitions can be given to."""
+        """The numbers of those that may be given partitions."""
         return [
             child.index
             for child in self.owners
@@ -257,9 +258,9 @@ class State:
 
 
 def backoff_s(crashes: int, failed_boots: int, chance: float) -> float:
-    """Return how long a restart waits, after so many deaths within the window.
+    """Return the delay of a restart, after this many deaths within the window.
 
-    Exponential, and spread over half of its length so that slots do not move in step.
+    Exponential, and spread over half of its length so that slots do not restart in step.
     """
     if failed_boots:
         delay = min(BACKOFF_BOOT_MAX_S, BACKOFF_BOOT_S * 2.0 ** min(failed_boots - 1, 16))

@@ -1,4 +1,4 @@
-"""The supervisor's part in an upgrade from one version to the next, on either side."""
+"""The supervisor's part in an upgrade from one version to the next, on both sides."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger("relay.supervisor")
 
 
 class Succession:
-    """Takes over from the server before, if there was one; gives way to the next, if one comes."""
+    """Takes over from the previous server, if any, and gives way to the next one, if any."""
 
     def __init__(
         self,
@@ -51,9 +51,10 @@ class Succession:
             else None
         )
         self._stops = False
-        """A signal to stop was passed on while the next server decides: then this one stops."""
+        """True if a stop signal was forwarded while the next server was in control: this one stops
+        then."""
         self._generation = 0
-        """The greatest of this server, as last told."""
+        """The greatest generation of this server, as last reported."""
         before = self._takeover and self._takeover.handover
         self.first_generation = before.generation if before else 0
         self.texts = {config.key_role: before.fingerprint} if before else {}
@@ -61,47 +62,47 @@ class Succession:
 
     @property
     def requests(self) -> Mapping[str, Callable[[Mapping[str, Any]], object]]:
-        """What may be asked for, by name."""
+        """The requests it handles, by name."""
         return {"upgrade": self._begin_as_asked, "upgrade-state": self._tell_state}
 
     @property
     def descriptors(self) -> list[int]:
-        """Those that become readable when the other side sends something."""
+        """Descriptors that become readable when the other side sends something."""
         fds = (self._upgrade.fd, -1 if self._takeover is None else self._takeover.fd)
         return [fd for fd in fds if fd >= 0]
 
     @property
     def wake_at_s(self) -> float:
-        """When to look if nothing happens before."""
+        """When to check if nothing happens before."""
         leading = self._leading
         return min(self._upgrade.wake_at_s, math.inf if leading is None else leading.wake_at_s)
 
     @property
     def begun(self) -> bool:
-        """True if there is no way back to the server before."""
+        """True if the previous server can no longer take over again."""
         return self._takeover is not None and self._takeover.step is not Step.STARTED
 
     @property
     def successor(self) -> Upgrade | None:
-        """What has taken over from this server; None: nothing has."""
+        """The server that has taken over from this one, or None."""
         return self._upgrade if self._upgrade.given_away else None
 
     @property
     def leads(self) -> bool:
-        """True while this server decides about workers of the one before."""
+        """True while this server controls workers of the previous one."""
         return self._leading is not None and self._leading.active
 
     def gate(self, role: Role) -> int:
-        """Return where a process of a role has to wait; -1: nowhere."""
+        """Return where a process of a role must wait; -1: it need not."""
         if self._takeover is None or (self._leading is not None and role.owns_partitions):
             return -1
         return self._takeover.gate(role.waits)
 
     def look(self, now: float, generation: int) -> None:
-        """Read what the other side sends, and do it. ``generation``: the greatest so far.
+        """Read and act on the other side's messages. ``generation``: the greatest so far.
 
         Raises:
-            StartError: the server before has ended too early, or has not let go.
+            StartError: the previous server has ended too early, or has not let go.
         """
         self._generation = generation
         if self._takeover is not None:
@@ -116,16 +117,16 @@ class Succession:
             self._leading.look(now)
 
     def signal_before(self, child: Child, number: int) -> None:
-        """Have a signal sent to a worker of the server before."""
+        """Have a signal sent to a worker of the previous server."""
         assert self._takeover is not None
         self._takeover.kill(child.pid, number)
 
     def exited(self, child: Child, now: float) -> None:
-        """A process of this server has ended; called before anything else knows."""
+        """A process of this server has ended. Called before the state changes."""
         self._lending.exited(child, now)
 
     def give_up(self, now: float) -> None:
-        """This server cannot take over: it ends, and the one before goes on."""
+        """This server cannot take over: it ends, and the previous one continues."""
         if self._leading is not None and self.leads:
             self._leading.give_up()
             self._config.hasten()
@@ -134,14 +135,14 @@ class Succession:
             self._state.stop_quickly(now)
 
     def serving(self) -> bool:
-        """All processes serve. Returns whether others did so before them."""
+        """All processes serve. Returns True if others served before them."""
         if self._takeover is None:
             return False
         log.warning("upgraded", extra={"version": self._config.version, "pid": os.getpid()})
         return True
 
     def ended(self, pid: int, how: process.Exit, now: float) -> bool:
-        """Tell whether a process that has ended was the next supervisor."""
+        """Return True if a process that has ended was the next supervisor."""
         lent = self._state.lent
         if not self._upgrade.ended(pid, how, stops=self._stops):
             return False
@@ -153,7 +154,7 @@ class Succession:
         return True
 
     def passed_on(self, number: int) -> bool:
-        """Give a signal to the next supervisor, if that decides; tell whether it does."""
+        """Forward a signal to the next supervisor if that is in control; return True if it is."""
         upgrade = self._upgrade
         if not (upgrade.given_away or upgrade.lent) or upgrade.lost or number == signal.SIGCHLD:
             return False
@@ -164,34 +165,35 @@ class Succession:
         return True
 
     def pass_on_rest(self, signals: SignalQueue) -> None:
-        """What has come until now is for the next supervisor; what comes later waits for whoever
-        stays as its parent.
+        """Forward the signals received so far to the next supervisor.
+
+        The staying parent gets later ones.
         """
         block_all()
         for number in signals.take():
             self.passed_on(number)
 
     def refuse_reload(self) -> None:
-        """Raise StartError while the next server decides: it has settings of its own."""
+        """Raise StartError while the next server is in control: it has its own settings."""
         if self._state.lent:
             raise StartError("an upgrade is under way; try again when it is over")
 
     def end(self) -> None:
-        """The server stops: there will be no next one."""
+        """The server is stopping: there will be no next one."""
         self._upgrade.end()
 
     def close_in_child(self) -> None:
-        """In a child: close what is the supervisors' alone."""
+        """In a child: close what only supervisors use."""
         self._upgrade.close_in_child()
         if self._takeover is not None:
             self._takeover.close_in_child()
 
     # --- to the next version ----------------------------------------------------------------------
     def begin(self, generation: int, now: float) -> int:
-        """Start the program that is on the disk, to take over; return its process.
+        """Start the program on the disk, which is to take over; return its process id.
 
         Raises:
-            StartError: that is not possible now; it is in the log.
+            StartError: that is not possible now; it has been logged.
         """
         try:
             if not self._state.serving or self._state.stopping:
@@ -219,7 +221,7 @@ class Succession:
         upgrade = self._upgrade
         rolls = not upgrade.differ and bool(self._state.owners)
         if rolls and not self._lending.possible:
-            return  # in a moment
+            return  # retried in a moment
         log.warning(
             "upgrade_ready",
             extra={
@@ -237,7 +239,7 @@ class Succession:
             self._give_away(now)
 
     def _give_away(self, now: float) -> None:
-        """Let the next version have everything, and end."""
+        """Give the next version everything, and end."""
         upgrade, config = self._upgrade, self._config
         config.manager.main_is(upgrade.pid)
         upgrade.give_away()
@@ -246,7 +248,7 @@ class Succession:
 
     # --- from the version before ------------------------------------------------------------------
     def _take_over(self, now: float) -> None:
-        """Tell the server before that this one is ready; see how far it is."""
+        """Tell the previous server that this one is ready, and follow its progress."""
         takeover = self._takeover
         assert takeover is not None
         if self._state.all_prepared and not self._state.stopping:

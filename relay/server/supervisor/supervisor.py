@@ -40,10 +40,10 @@ from relay.server.supervisor.succession import Succession
 from relay.server.supervisor.upgrade import Upgrade
 
 LATE_S: Final = 1.0
-"""The supervisor woke up so much too late: it was stopped itself, or the machine was."""
+"""If the supervisor wakes up this late, it was stopped itself, or the machine was."""
 SERVING: Final = "serving"
 STOP_MARGIN_S: Final = 10.0
-"""For a service manager, beyond what clients are given: others end after the workers."""
+"""For a service manager, beyond the time for clients: other processes end after the workers."""
 log = logging.getLogger("relay.supervisor")
 
 
@@ -69,7 +69,7 @@ class Supervisor:
         self._succession = Succession(config, self._state, self._boards, self._owners, self._spares)
         self._generation = self._succession.first_generation
         self._texts = self._succession.texts
-        """By role: the text that its first ready child sent."""
+        """By role: the text sent by its first ready child."""
         self._signals = SignalQueue()
         self._parent_read_fd, self._parent_write_fd = os.pipe2(os.O_CLOEXEC)
         """Nothing is written to it: children see its end when the supervisor is gone."""
@@ -83,14 +83,14 @@ class Supervisor:
         )
         self._processes: dict[int, process.Process] = {}
         self._failure: StartError | None = None
-        """Why the start failed; None as long as it did not."""
+        """Why the start failed; None otherwise."""
         self._lost_lines = LostLines(
             lambda: sum(self._row(child).get("log_lines_lost") for child in self._state.children)
         )
 
     @property
     def successor(self) -> Upgrade | None:
-        """What has taken over from this server; None: nothing has."""
+        """The server that has taken over from this one, or None."""
         return self._succession.successor
 
     def run(self) -> int:
@@ -148,7 +148,7 @@ class Supervisor:
         process.wait_readable(fds, max(0.0, until - time.monotonic()))
         now = time.monotonic()
         if now > until + LATE_S:
-            # The children may have been stopped with us: their silence proves nothing.
+            # The children may have been stopped, too: their silence proves nothing.
             self._state.awake_s = now
 
     def _do(self, action: Action, now: float) -> None:
@@ -193,16 +193,16 @@ class Supervisor:
 
     @property
     def _greatest_generation(self) -> int:
-        """Of this server's processes, and those of a next one that has failed."""
+        """Return the greatest of this server's processes, and of a next one that has failed."""
         return max(self._generation, self._owners.greatest_generation)
 
     def _row(self, child: Child) -> Row:
         return self._boards[child.role.name].row(child.index)
 
     def _prepare_row(self, child: Child, generation: int) -> None:
-        """Enter a process in the shared tables, before it exists.
+        """Enter a process in the shared tables before it exists.
 
-        An earlier process of the slot, should it still run, sees from then on that it is replaced.
+        If an earlier process of the slot still runs, it sees from then on that it is replaced.
         """
         board = self._boards[child.role.name]
         board.workers = max(board.workers, child.index + 1)
@@ -215,7 +215,7 @@ class Supervisor:
             row.add("restarts")
 
     def _reset_in_child(self) -> None:
-        """In a child: close what is the supervisor's alone."""
+        """In a child: close what only the supervisor uses."""
         self._signals.reset_in_child()
         os.close(self._parent_write_fd)
         for other in self._processes.values():
@@ -267,7 +267,7 @@ class Supervisor:
         if word != "R":
             self._on_boot_failure(child, text, now)
             if self._failure is not None and not child.role.indexed:
-                # The only process of its role: which process it was adds nothing for a person.
+                # It is the only process of its role, so its name would not help a person.
                 self._failure = StartError(text, child.role.boot_failure_code)
             return
         self._texts.setdefault(child.role.name, text)
@@ -287,7 +287,7 @@ class Supervisor:
             self._config.manager.ready(SERVING)
 
     def _on_boot_failure(self, child: Child, reason: str, now: float) -> None:
-        """A child cannot boot: at the start that is the end, later it is tried again."""
+        """A child cannot boot: at the start the server ends, later it is retried."""
         if self._state.serving or self._state.stopping or self._succession.begun:
             log.error("boot_failed", extra={**child.fields, "reason": reason})
             return
@@ -302,7 +302,7 @@ class Supervisor:
         if self._spares.ended(pid, how, now) or self._succession.ended(pid, how, now):
             return
         if child is None:
-            return  # as process 1 of a container we also reap orphans of others
+            return  # process 1 of a container also reaps orphans
         self._succession.exited(child, now)
         self._read_report(child, now)
         self._processes.pop(pid).close()
@@ -311,12 +311,13 @@ class Supervisor:
         expected = child.sent or child.leave_by_s or self._state.stopping
         level = logging.INFO if expected else logging.WARNING
         log.log(level, "child_exited", extra={**child.fields, "how": str(how)})
-        if not (self._state.lent and child.role.owns_partitions):  # then the next one may have it
+        # otherwise the next version may have it
+        if not (self._state.lent and child.role.owns_partitions):
             self._row(child).clear_gauges()
         self._state.exited(child, now, _random())
         if child.surplus:
             self._row(child).set("retired", 1)
-            self._owners.rebalance()  # if it could not give all away
+            self._owners.rebalance()  # if its partitions could not all be given away
             self._owners.log_table()
         elif not self._state.stopping and child.start_at_s > now:
             wait_s = round(child.start_at_s - now, 3)
@@ -343,13 +344,13 @@ class Supervisor:
             self._state.stop_quickly(now)
             log.info("stopping", extra={"signal": "SIGQUIT"})
         elif number == signal.SIGHUP:
-            with contextlib.suppress(RelayError):  # it is in the log; the server goes on
+            with contextlib.suppress(RelayError):  # it has been logged; the server continues
                 self._reload({})
         elif number == UPGRADE:
-            with contextlib.suppress(RelayError):  # it is in the log
+            with contextlib.suppress(RelayError):  # it has been logged
                 self._succession.begin(self._generation, now)
         elif number in RESIZE:
-            with contextlib.suppress(RelayError):  # it is in the log
+            with contextlib.suppress(RelayError):  # it has been logged
                 self._owners.step(RESIZE[signal.Signals(number)])
         elif number in WITHOUT_EFFECT:
             reason = "the log is stderr, there is no file to open again"

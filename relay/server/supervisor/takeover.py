@@ -1,8 +1,8 @@
 """Taking over from a running supervisor: the successor's side.
 
-Until the one before has given everything away, each process of a role that ``waits`` stands at a
-gate: a pipe that becomes readable. A failure up to there ends this server alone, and what it prints
-on stderr is the reason that the one before logs.
+Until the previous server has given everything away, each process of a role that ``waits`` stops at
+a gate: a pipe that becomes readable. A failure before that ends only this server, and the previous
+one logs what it prints on stderr as the reason.
 """
 
 from __future__ import annotations
@@ -32,18 +32,20 @@ STDERR: Final = 2
 
 
 class Takeover:
-    """See the module's docstring."""
+    """The state of taking over from the previous server."""
 
     def __init__(self, line: socket.socket, handover: Handover) -> None:
         self.handover = handover
         self.step = Step.STARTED
         self.differ: list[str] = []
-        """The formats that keep workers of both from running side by side."""
+        """The formats that prevent workers of both versions from running side by side."""
         self.before: list[tuple[int, int, int]] | None = None
-        """Its workers as (place, pid, generation), when this server is to decide about them."""
+        """The previous server's workers as (slot, pid, generation), once this server is to control
+        them."""
         self._exited: set[int] = set()
         self.stays = True
-        """The process that was started first has stayed, as the parent of what serves."""
+        """True if the process that was started first has stayed, as the parent of the serving one.
+        """
         self._line = line
         first = handover.parent_line
         self._parent_line = line if first < 0 else socket.socket(fileno=first)
@@ -57,14 +59,14 @@ class Takeover:
 
     @classmethod
     def of(cls, environ: MutableMapping[str, str]) -> Self | None:
-        """Return what the environment names, and take it out. None: this is a start like any other.
+        """Return what the environment names, and remove the variable. None: an ordinary start.
 
         Raises:
-            StartError: the one before is of a version that this one cannot take over from.
+            StartError: this version cannot take over from the previous one.
         """
         number, _, parent = environ.pop(VARIABLE, "").partition(":")
         if not number or parent != str(os.getppid()):
-            return None  # it was inherited by somebody else's child
+            return None  # inherited through another child
         with contextlib.ExitStack() as undo:
             try:
                 line = socket.socket(fileno=int(number))
@@ -87,18 +89,18 @@ class Takeover:
 
     @property
     def fd(self) -> int:
-        """Readable when the one before sends something, or is gone; -1: it has sent everything."""
+        """Readable when the previous server sends something or is gone; -1: it has sent all."""
         return -1 if self.step is Step.GONE else self._line.fileno()
 
     def check(self, data_format: int, fixed: dict[str, str]) -> None:
-        """Compare with what this version is like.
+        """Compare with the properties of this version.
 
         Args:
-            data_format: that it writes.
-            fixed: settings that must be as they were.
+            data_format: written by this version.
+            fixed: settings that must be unchanged.
 
         Raises:
-            StartError: it would have to change what only a restart changes.
+            StartError: it would have to change something that only a restart can change.
         """
         theirs = self.handover
         if theirs.data_format != data_format:
@@ -117,7 +119,7 @@ class Takeover:
     def board(self, formats: Mapping[str, str]) -> int:
         """Return the scoreboard of the workers; -1: they cannot run side by side, see ``differ``.
 
-        ``formats``: this version's.
+        ``formats``: of this version.
         """
         theirs = self.handover
         names = formats.keys() | theirs.formats.keys()
@@ -127,17 +129,17 @@ class Takeover:
         return -1 if self.differ else theirs.board
 
     def gate(self, step: Step) -> int:
-        """Return the descriptor at which a process waits for a step; -1: it was made."""
+        """Return the descriptor at which a process waits for a step; -1: it was reached."""
         return -1 if self.step >= step else self._gates[step][0]
 
     def ready(self, version: str) -> None:
-        """All is ready: the one before may give everything away."""
+        """All is ready: the previous server may give everything away."""
         if not self._said_ready:
             self._said_ready = True
             tell(self._line, ready=version, differ=self.differ)
 
     def leads(self) -> None:
-        """Show that this server decides, and runs."""
+        """Show that this server is in control, and alive."""
         tell(self._line, leads=True)
 
     def finished(self) -> None:
@@ -145,19 +147,19 @@ class Takeover:
         tell(self._line, finished=True)
 
     def kill(self, pid: int, number: int) -> None:
-        """Have a signal sent to a worker of the server before, which alone knows whose a pid is."""
+        """Have the previous server, which alone knows whose a pid is, send a worker a signal."""
         tell(self._line, kill=pid, signal=number)
 
     def take_exited(self) -> set[int]:
-        """Return the pids of those of its workers that have ended since the last call."""
+        """Return the pids of its workers that have ended since the last call."""
         exited, self._exited = self._exited, set()
         return exited
 
     def look(self) -> Step:
-        """Return how far it is.
+        """Return its progress.
 
         Raises:
-            StartError: the one before has ended, and has given nothing away.
+            StartError: the previous server has ended without giving everything away.
         """
         if self.step is Step.GONE:
             return self.step
@@ -191,7 +193,7 @@ class Takeover:
                 os.write(write_fd, b"+")
 
     def failed(self) -> None:
-        """This server ends: what it prints on stderr is for the one before."""
+        """This server ends: what it prints on stderr is for the previous one."""
         if self.step is Step.STARTED:
             os.dup2(self._errors_fd, STDERR)
 
@@ -205,7 +207,7 @@ class Takeover:
         tell(self._parent_line, main=pid)
 
     def close_in_child(self) -> None:
-        """In a child: it has its gate, and nothing else of it."""
+        """In a child: close everything except its gate."""
         self._line.close()
         self._parent_line.close()
         if self.step is Step.STARTED:

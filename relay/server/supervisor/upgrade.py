@@ -1,9 +1,9 @@
 """Letting another version take over: the running supervisor's side.
 
-The program on the disk is started as a child, with all sockets. It gets ready beside the server
-that runs, up to the partitions, which have one writer. If it does not get ready it is gone, the log
-has the reason, and nothing else has happened. If it does, it is given everything: after it has been
-lent the workers, until it has others in their places, or at once, if they cannot run side by side.
+The program on the disk is started as a child, with all sockets. It prepares beside the running
+server, except for the partitions, which have one writer. If it does not become ready, it is ended,
+the log has the reason, and nothing else has happened. If it does, it gets everything: after it was
+lent the workers and has replaced them, or at once, if workers of both cannot run side by side.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from relay.server.supervisor.handover import VARIABLE, Handover, heard, tell
 from relay.server.supervisor.roles import Step
 
 READY_S: Final = 150.0
-"""The next one must be ready by then. Its processes have limits of their own, which are shorter."""
+"""The next server must be ready by then. Its processes have shorter limits of their own."""
 LEADS_S: Final = 30.0
-"""One that was lent the workers shows every second that it runs; longer silence is a hang."""
+"""A server in control shows every second that it is alive; longer silence means that it hangs."""
 REASON_BYTES_MAX: Final = 16_384
 REASON_CHARS_MAX: Final = 250
 GENERATIONS: Final = 1000
-"""The next one's numbers begin at the next multiple of it."""
+"""The next server's generations begin at the next multiple of this."""
 log = logging.getLogger("relay.supervisor")
 
 
@@ -45,29 +45,29 @@ class Program:
     command: Sequence[str]
     environ: Mapping[str, str]
     hand_over: Callable[[int, str], Handover]
-    """Returns what it gets, given the least generation and the key's fingerprint."""
+    """Returns what it gets, given the lowest generation and the key's fingerprint."""
 
 
 class Upgrade:
-    """At most one at a time."""
+    """The upgrade in progress, if any. At most one at a time."""
 
     def __init__(self, program: Program | None) -> None:
-        """Begin without one. None: this server cannot be upgraded."""
+        """Create without one. None: this server cannot be upgraded."""
         self._program = program
         self.pid = 0
         """Of the next supervisor; 0: there is none."""
         self.version = ""
         """Of the next supervisor, once it is ready."""
         self.differ: list[str] = []
-        """Its formats that keep its workers from running beside this server's."""
+        """Its formats that prevent its workers from running beside this server's."""
         self.lent = False
-        """It decides about this server's workers."""
+        """True while it controls this server's workers."""
         self.finished = False
-        """It needs them no more."""
+        """True once it no longer needs them."""
         self.given_away = False
-        """It was ready, and has everything."""
+        """True if it was ready and has been given everything."""
         self.lost = False
-        """It has ended since."""
+        """True if it has ended since then."""
         self._line: socket.socket | None = None
         self._errors_fd = -1
         self._ready_by_s = math.inf
@@ -81,11 +81,11 @@ class Upgrade:
 
     @property
     def wake_at_s(self) -> float:
-        """When to look if nothing happens before."""
+        """When to check if nothing happens before."""
         return self._ready_by_s
 
     def document(self) -> dict[str, object]:
-        """Return how the last one went: for ``relay ctl upgrade``."""
+        """Return the result of the last one: for ``relay ctl upgrade``."""
         return {"upgrading": bool(self.pid), "failed": self._failed}
 
     def begin(
@@ -103,10 +103,10 @@ class Upgrade:
             fingerprint: of its key.
             now: monotonic seconds.
             board: the workers' scoreboard.
-            formats: what must be the same if that is to be shared.
+            formats: must be equal for the scoreboard to be shared.
 
         Raises:
-            StartError: there is one already, or there can be none.
+            StartError: there is one already, or none is possible.
         """
         program = self._program
         if program is None or self.pid:
@@ -149,13 +149,13 @@ class Upgrade:
         tell(near, **msgspec.to_builtins(handover))
 
     def look(self, now: float, awake_s: float) -> bool:
-        """Read what it sends. Returns True if it is ready, and has been given nothing yet.
+        """Read what it sends. Returns True if it is ready and has been given nothing yet.
 
-        ``awake_s``: since when this process has run without a stop.
+        ``awake_s``: since when this process has run without interruption.
         """
         if self._line is None or self.given_away:
             return False
-        with contextlib.suppress(EOFError):  # its end is reported by ``ended``
+        with contextlib.suppress(EOFError):  # ``ended`` reports its end
             for message in heard(self._line):
                 self._take(message, now)
         if now >= max(self._ready_by_s, awake_s + LEADS_S if self.lent else 0.0):
@@ -176,22 +176,22 @@ class Upgrade:
                 self._kills.append((message["kill"], message["signal"]))
         elif "ready" in message:
             self.version = str(message["ready"])
-            # A version that says nothing of it takes everything at once.
+            # A version that does not report this takes everything at once.
             self.differ = [str(name) for name in message.get("differ", ["upgrade"])]
 
     def take_kills(self) -> list[tuple[int, int]]:
-        """Return (pid, signal) of what it wants to have sent, since the last call."""
+        """Return (pid, signal) of the signals that it wants sent, since the last call."""
         kills, self._kills = self._kills, []
         return kills
 
     def lend(self, workers: Sequence[tuple[int, int, int]], now: float) -> None:
-        """Let it decide about this server's workers: (place, pid, generation) of each."""
+        """Give it control of this server's workers: (slot, pid, generation) of each."""
         assert self._line is not None
         self.lent, self._ready_by_s = True, now + LEADS_S
         tell(self._line, lead=workers)
 
     def tell_exited(self, pid: int) -> None:
-        """A worker that it decides about has ended."""
+        """A worker that it controls has ended."""
         assert self._line is not None
         tell(self._line, exited=pid)
 
@@ -205,14 +205,17 @@ class Upgrade:
     def gone(self, *, stays: bool) -> socket.socket:
         """Tell it that nothing is left of this server; return the line.
 
-        ``stays``: the process that was started first goes on, as the parent of what serves.
+        ``stays``: the process that was started first stays, as the parent of the serving one.
         """
         assert self._line is not None
         tell(self._line, step=Step.GONE, stays=stays)
         return self._line
 
     def ended(self, pid: int, how: process.Exit, *, stops: bool = False) -> bool:
-        """Tell whether a process that has ended was the next supervisor; ``stops``: as asked."""
+        """Return True if a process that has ended was the next supervisor.
+
+        ``stops``: as requested.
+        """
         if not self.pid or pid != self.pid:
             return False
         if self.given_away:
@@ -227,13 +230,13 @@ class Upgrade:
         return True
 
     def end(self) -> None:
-        """The server stops: there will be no other one."""
+        """The server is stopping: there will be no next one."""
         if self.pid and not self.given_away and not self.lent:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
 
     def close_in_child(self) -> None:
-        """In a child: it has nothing to do with it."""
+        """In a child: close what it does not use."""
         if self._line is not None:
             self._line.close()
             os.close(self._errors_fd)

@@ -1,1 +1,4 @@
-"""One worker: one event loop, many connections. Entered by ``main.worker_main`` after the fork."""
+"""A worker process: one event loop that serves many connections.
+
+``process.main.worker_main`` is its entry point after the fork.
+"""

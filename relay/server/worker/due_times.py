@@ -1,6 +1,7 @@
-"""What is to be looked at at some time, and not before: until then nothing is done for it.
+"""A set of items, each with the time at which it is due.
 
-Times are whole seconds, so that what is due about the same time is found together.
+An item costs nothing until it is due. Times are rounded to whole seconds, so that items due at
+about the same time are returned together.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ Item = TypeVar("Item", bound=Hashable)
 
 
 class DueTimes(Generic[Item]):
-    """See the module's docstring. Holds each item until it is due, or removed."""
+    """Holds each item until it is due or removed."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Create an empty set."""
         self._second_of: dict[Item, int] = {}
         self._items_of: dict[int, dict[Item, None] | None] = {}
-        """None: all were removed. They stay until their time, for the heap has them."""
+        """Items by the second in which they are due. None: all of them were removed; the key stays
+        until its time because the heap still contains it."""
         self._seconds: list[int] = []
-        """A heap: each key of ``_items_of`` once."""
+        """A heap that contains each key of ``_items_of`` once."""
 
     def __len__(self) -> int:
         return len(self._second_of)
 
     def put(self, item: Item, when: float) -> None:
-        """Have an item due within the second of a time, whenever it was due before."""
+        """Schedule an item for the second that contains ``when``; replaces an earlier schedule."""
         second = int(when)
         before = self._second_of.get(item)
         if before == second:
@@ -43,13 +45,13 @@ class DueTimes(Generic[Item]):
         items[item] = None
 
     def remove(self, item: Item) -> None:
-        """Forget an item, if it is there."""
+        """Remove an item if it is present."""
         second = self._second_of.pop(item, None)
         if second is not None:
             self._leave(item, second)
 
     def take(self, now: float) -> list[Item]:
-        """Remove what is due, or is within this second, and return it: the earliest first."""
+        """Remove and return the items that are due by the end of this second, earliest first."""
         taken: list[Item] = []
         while self._seconds and self._seconds[0] <= now:
             items = self._items_of.pop(heapq.heappop(self._seconds)) or {}

@@ -1,11 +1,11 @@
-"""The error codes of the protocol for what the store and the rules of rooms refuse."""
+"""Maps errors of the store and refusals of rooms to the protocol's error codes."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from relay.chat.rooms.refusal import Reason
-from relay.store.errors import StoreCorrupt, StoreError, StoreFull
+from relay.store.errors import LogDamaged, StoreCorrupt, StoreError, StoreFull
 from relay.wire.codes import ErrorCode
 
 ROOM_CODES: Final = {
@@ -28,10 +28,11 @@ assert set(ROOM_CODES) == set(Reason)
 
 
 def code_of(error: StoreError) -> ErrorCode:
-    """Return what is answered: DAMAGED is final, UNAVAILABLE is tried again."""
-    return ErrorCode.DAMAGED if isinstance(error, StoreCorrupt) else ErrorCode.UNAVAILABLE
+    """Return the code for a store error: DAMAGED is final, UNAVAILABLE may be retried."""
+    damaged = isinstance(error, StoreCorrupt | LogDamaged)
+    return ErrorCode.DAMAGED if damaged else ErrorCode.UNAVAILABLE
 
 
 def unavailable_text(error: StoreError) -> str:
-    """Return what clients are told of one that is tried again. The log has the rest of it."""
+    """Return the text that clients get with a retryable error. Details go to the log only."""
     return "the disk is full" if isinstance(error, StoreFull) else "the store is unavailable"

@@ -1,15 +1,17 @@
-"""Who is next of those that wait: those who ask for little first, the others by fair queueing.
+"""A fair queue in which light users go first.
 
-Used wherever requests of many wait for the same thing: connections for the worker
-(``connection/schedule``), sends for the way to their home (``member/window``), and submissions for
-their commit (``home/submissions``). Decides alone: it knows neither clock nor what is queued.
+It is used wherever requests of many users wait for the same resource: connections for a turn of the
+worker (``connection/schedule``), sends for the link to their home (``member/window``), and
+submissions for a commit (``home/submissions``). It only decides the order: it has no clock and does
+not know what is queued.
 
-Those who ask without end go by weighted fair queueing with equal weights (Demers, Keshav and
-Shenker, SIGCOMM 1989): the next is whoever would be the first to finish if all were served at once,
-bit by bit. Whoever has asked for little the last time, and got all of it, goes before them, as new
-flows do in FQ-CoDel (RFC 8290); all of those together have half at most while others wait. An equal
-share would not do: beside hundreds it is less than what somebody needs who writes now and then. So
-who asks for little does not wait for those who ask without end, however many they are.
+Heavy users are served by weighted fair queueing with equal weights (Demers, Keshav and Shenker,
+SIGCOMM 1989): the next one is the user that would finish first if all were served at once, bit by
+bit. A light user, who asked for little last time and received all of it, goes before them, as new
+flows do in FQ-CoDel (RFC 8290). While heavy users wait, light users together get at most half of
+the service. Equal shares alone would not be enough: among hundreds of heavy users an equal share is
+less than an occasional writer needs. With this rule a light user does not wait for heavy users, no
+matter how many there are.
 """
 
 from __future__ import annotations
@@ -22,65 +24,66 @@ T = TypeVar("T")
 
 @final
 class FairQueue(Generic[T]):
-    """See the module's docstring. Of whoever is queued, the caller keeps ``finish``; at first 0."""
+    """A fair queue. The caller stores each user's ``finish``, which starts at 0."""
 
     def __init__(self, *, quantum: int, little: int, lead_max: int) -> None:
-        """Begin with nobody.
+        """Create an empty queue.
 
         Args:
-            quantum: units that somebody is expected to use in one turn.
-            little: who asks for so many at most goes first.
-            lead_max: what those may use before the others are served again, in units.
+            quantum: units that a user is expected to use in one turn.
+            little: a user that asks for at most this many units is light.
+            lead_max: units that light users may use before heavy users are served again.
         """
         self.quantum = quantum
         self.little = little
         self.lead_max = lead_max
         self._many: list[tuple[float, int, T]] = []
-        """A heap of (finish, order of arrival, who)."""
+        """Heavy users: a heap of (finish, order of arrival, user)."""
         self._little: list[tuple[float, int, T]] = []
-        """Likewise, of those who go before them."""
+        """Light users, in the same form."""
         self._arrivals = 0
         self._round = 0.0
-        """Units that each of those that wait would have had by now, if all were served at once."""
+        """Units that each waiting user would have received by now if all were served at once."""
         self._lead = 0
-        """Units of those who ask for little, less those of the others."""
+        """Units used by light users, minus units used by heavy users."""
         self.waiting = 0
-        """How many wait. Kept, not counted: each message looks at it some times."""
+        """Number of users that wait. Stored, not computed: it is read several times per message."""
 
     @property
     def little_first(self) -> bool:
-        """True if the next one asks for little."""
+        """Return True if the next user is a light one."""
         return bool(self._little) and (self._lead < self.lead_max or not self._many)
 
     @property
     def has_little(self) -> bool:
-        """True if anybody waits who asks for little, whoever is the next one."""
+        """Return True if any light user waits, even if it is not next."""
         return bool(self._little)
 
     def charge(self, finish: float, units: int, *, drained: bool) -> float:
-        """Return in which round somebody finishes what it has just had.
+        """Return the round in which a user finishes the work it has just received.
 
         Args:
-            finish: what this returned the last time; 0 at first.
-            units: what it has had.
-            drained: nothing that it asked for is left. Then it owes nothing.
+            finish: the previous result for this user; 0 at first.
+            units: the work it has received.
+            drained: True if none of its work is left; its debt is then dropped.
         """
         begun = self._round
         self._round = begun + units / (self.waiting + 1)
         if not drained or units > self.little:
             self._lead = max(self._lead - units, 0)
         elif self._many:
-            # Beside those who rest there is no bound: it would be owed without end afterwards.
+            # No other bound applies while heavy users are paused: they would be owed more without
+            # limit.
             self._lead = min(self._lead + units, self.lead_max + self.little)
         return 0.0 if drained else max(finish, begun) + units
 
     def add(self, who: T, finish: float, units: int) -> None:
-        """Queue somebody who is not queued.
+        """Queue a user that is not queued yet.
 
         Args:
-            who: waits.
-            finish: of its last turn.
-            units: what it is likely to use; 0: it has had nothing yet.
+            who: the user.
+            finish: the result of its last ``charge``.
+            units: the work it will probably need; 0 if it has not been served before.
         """
         self._arrivals += 1
         little = not finish and 0 < units <= self.little
@@ -89,19 +92,19 @@ class FairQueue(Generic[T]):
         heapq.heappush(self._little if little else self._many, (finish, self._arrivals, who))
 
     def pop(self) -> T:
-        """Remove the next one and return it. Raises IndexError: nobody waits."""
+        """Remove and return the next user. Raises IndexError if nobody waits."""
         who = heapq.heappop(self._little if self.little_first else self._many)[2]
         self.waiting -= 1
         return who
 
     def pop_little(self) -> T:
-        """Likewise, of those who ask for little: the others rest."""
+        """Remove and return the next light user. Used while heavy users are paused."""
         who = heapq.heappop(self._little)[2]
         self.waiting -= 1
         return who
 
     def clear(self) -> None:
-        """Forget all that wait."""
+        """Remove all users."""
         self._many.clear()
         self._little.clear()
         self.waiting = 0

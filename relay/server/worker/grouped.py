@@ -1,6 +1,6 @@
-"""A multimap whose groups mostly have one member: no dict is made for that one.
+"""A multimap optimised for groups with one member, for which no dict is created.
 
-A dict takes about 200 bytes, and a worker has one group for each connection in several places.
+A dict takes about 200 bytes, and a worker keeps one group per connection in several places.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ Value = TypeVar("Value")
 
 @final
 class Grouped(Generic[Group, Key, Value]):
-    """Values by their group and their key in it, in the order in which they came."""
+    """Values by group and by their key within the group, in insertion order."""
 
     __slots__ = ("_groups", "_key_of")
 
     def __init__(self, key_of: Callable[[Value], Key]) -> None:
-        """Begin with none.
+        """Create an empty multimap.
 
         Args:
-            key_of: returns the key of a value, always the same one. No value is a dict.
+            key_of: returns the key of a value, always the same one. A value must not be a dict.
         """
         self._key_of = key_of
         self._groups: dict[Group, Value | dict[Key, Value]] = {}
@@ -38,7 +38,7 @@ class Grouped(Generic[Group, Key, Value]):
         return len(self._groups)
 
     def add(self, group: Group, value: Value) -> None:
-        """Add a value, in the place of the one with its key, if there is one."""
+        """Add a value. It replaces a value with the same key in the same group."""
         there = self._groups.get(group)
         if there is None:
             self._groups[group] = value
@@ -49,7 +49,7 @@ class Grouped(Generic[Group, Key, Value]):
             self._groups[group] = value if key == other else {other: there, key: value}
 
     def get(self, group: Group, key: Key) -> Value | None:
-        """Return a value; None: there is none."""
+        """Return a value, or None if it is absent."""
         there = self._groups.get(group)
         if there is None:
             return None
@@ -58,7 +58,7 @@ class Grouped(Generic[Group, Key, Value]):
         return there if self._key_of(there) == key else None
 
     def remove(self, group: Group, key: Key) -> bool:
-        """Remove a value that is there. Returns True when it was the last one of its group."""
+        """Remove a value that is present. Return True if the group is now empty."""
         there = self._groups[group]
         if not isinstance(there, dict):
             assert self._key_of(there) == key, "what is removed is there"
@@ -70,7 +70,7 @@ class Grouped(Generic[Group, Key, Value]):
         return False
 
     def values(self, group: Group) -> Collection[Value]:
-        """Return the values of a group, as they are now."""
+        """Return the current values of a group."""
         there = self._groups.get(group)
         if there is None:
             return ()

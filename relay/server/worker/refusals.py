@@ -1,4 +1,4 @@
-"""Counts what the budgets of a worker have refused, and logs it at most once in a while."""
+"""Counts what a worker's budgets refuse and logs it at a limited rate."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Final
 from relay.server.metrics import Budget
 
 LOG_EVERY_S: Final = 10.0
-"""Of one budget, whoever reaches it and however often."""
+"""Minimum time between two log lines about the same budget, regardless of the sources."""
 log = logging.getLogger("relay.worker")
 
 
 class Refusals:
-    """See the module's docstring."""
+    """Counts and logs refusals by budget."""
 
     def __init__(self) -> None:
         self.counts: Final = dict.fromkeys(Budget, 0)
-        """Since the worker began."""
+        """Refusals since the worker started."""
         self._told: dict[Budget, tuple[float, int]] = {}
-        """Of budgets that were logged: when, and the count then."""
+        """For each budget that was logged: the time and the count at that time."""
         self._untold: dict[Budget, str] = {}
-        """The last source of what was refused since."""
+        """For each budget with unlogged refusals: the source of the last one."""
 
     def count(self, budget: Budget, source: str, now: float, refused: int = 1) -> None:
-        """Note that something was refused.
+        """Count a refusal.
 
         Args:
-            budget: which.
-            source: whose it was, for the log.
+            budget: the budget that was exceeded.
+            source: the source that exceeded it, for the log.
             now: monotonic seconds.
-            refused: how many.
+            refused: number of refusals.
         """
         self.counts[budget] += refused
         self._untold[budget] = source
@@ -39,11 +39,11 @@ class Refusals:
             self._tell(budget, now)
 
     def add(self, budget: Budget, refused: int) -> None:
-        """Count without a line: what is the matter is logged elsewhere."""
+        """Count refusals without logging them here, because the cause is logged elsewhere."""
         self.counts[budget] += refused
 
     def sweep(self, now: float) -> None:
-        """Log what was refused since the last line. Called about once a second."""
+        """Log refusals since the last line. Called about once a second."""
         for budget in list(self._untold):
             if now >= self._told[budget][0] + LOG_EVERY_S:
                 self._tell(budget, now)

@@ -1,1 +1,1 @@
-"""The index of words: which messages of a log have these? A file of its own for each partition."""
+"""The word index: which messages of a log contain given words? One file per partition."""

@@ -1,7 +1,7 @@
-"""The file of an index: its tables, and how it is opened, removed and told from another.
+"""The file of an index: its tables, and how it is opened and removed.
 
-It can be made anew of its partition at any time. So nothing here waits for the disk as a commit of
-messages does, and a file that is damaged, or of another format, is removed.
+It can be rebuilt from its partition at any time. So nothing here waits for the disk as a commit of
+messages does, and a damaged file, or one of another format, is removed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from relay.store.companions import index_path, wal_path
 from relay.store.schema import pragma, rows, without_temporary_files
 
 FORMAT: Final = 2
-"""Of 1 the words of texts without spaces were whole sentences."""
+"""In format 1, texts without spaces were indexed as whole sentences."""
 APPLICATION_ID: Final = 0x524C5953  # "RLYS"
 CACHE_KIB: Final = 2048
 BUSY_MS: Final = 20
-"""A home that is about to lose its partition may still write; the next one tries again later."""
+"""A home that is about to lose its partition may still write; the next one retries later."""
 WAL_PAGES: Final = 1000
 WAL_KEPT_BYTES: Final = 4 * 1024 * 1024
 TABLES: Final = """
@@ -43,11 +43,11 @@ INSERT INTO text (text, rank) VALUES ('secure-delete', 1);
 
 
 class Unusable(Exception):
-    """A file that is no index of this format, or is damaged: it is to be removed."""
+    """A file that is damaged, or not an index of this format: it must be removed."""
 
 
 def open_writer(path: Path) -> apsw.Connection:
-    """Open an index for writing; make it if there is none.
+    """Open an index for writing; create it if there is none.
 
     Raises:
         Unusable: it must be removed first.
@@ -79,7 +79,7 @@ def open_writer(path: Path) -> apsw.Connection:
 
 
 def open_reader(path: Path) -> apsw.Connection | None:
-    """Open an index for reading; None: there is none (yet).
+    """Open an index for reading; None if there is none (yet).
 
     Raises:
         apsw.Error: it cannot be opened.
@@ -102,7 +102,7 @@ def open_reader(path: Path) -> apsw.Connection | None:
 
 
 def remove(path: Path) -> None:
-    """Remove an index, if there is one: its WAL first, so that none is left without its file."""
+    """Remove an index, if there is one: first its WAL, so that none remains without its file."""
     for each in (wal_path(path), index_path(path), path):
         with contextlib.suppress(FileNotFoundError):
             each.unlink()
@@ -110,7 +110,7 @@ def remove(path: Path) -> None:
 
 def _set_up(connection: apsw.Connection) -> None:
     connection.set_busy_timeout(BUSY_MS)
-    # Else whoever closes last waits for the disk.
+    # Otherwise the last connection to close would wait for the disk.
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     pragma(connection, f"cache_size=-{CACHE_KIB}")
     without_temporary_files(connection)

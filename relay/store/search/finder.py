@@ -1,8 +1,8 @@
-"""Finds messages in the index of one partition, in any process, newest first, by slices of a log.
+"""Finds messages in the index of one partition, in any process, newest first.
 
-A search looks at ``WINDOW`` numbers of a log at a time, and stops when it has enough, or has taken
-long enough: then the answer tells how far it came, and the next search goes on there. So no search
-costs more than another, whatever is asked and however long the log is.
+A search examines ``WINDOW`` seqs of a log at a time, and stops when it has enough results or has
+taken long enough; the result shows how far it came, and the next search continues there. So no
+search costs more than another, whatever the query and however long the log is.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from relay.store.search import files
 from relay.store.state import row_id
 
 WINDOW: Final = 65_536
-"""Entries: words that nearly all of them have, and never together, take about 10 ms of it."""
+"""Entries: words that nearly all of them contain, but never together, take about 10 ms."""
 SLICE_S: Final = 0.025
-"""Of one search: no window is begun after so long."""
+"""Time for one search: no window is begun after this."""
 QUERY_S_MAX: Final = 1.0
-"""Of one window, on a disk that is slow: then the search is given up."""
+"""Time for one window, on a slow disk: after this the search fails."""
 STEPS: Final = 50_000
-"""Of SQLite's machine, between two looks at the clock."""
+"""Steps of SQLite's virtual machine between two checks of the time."""
 FIND: Final = (
     "SELECT json_group_array(rowid & 0xFFFFFFFFFF) FROM (SELECT rowid FROM text WHERE text MATCH ? "
     "AND rowid BETWEEN ? AND ? ORDER BY rowid DESC LIMIT ?)"
@@ -35,14 +35,14 @@ FIND: Final = (
 
 
 class Found(NamedTuple):
-    """What one search has found."""
+    """The result of one search."""
 
     seqs: list[int]
-    """Of messages that have all the words; the newest first."""
+    """Of messages that contain all the words, newest first."""
     next: int
-    """All above this were looked at, and this one too: the next search is for those below."""
+    """Everything from this seq on was examined: the next search is for lower ones."""
     end: bool
-    """There are none below."""
+    """True if there are no lower ones."""
     indexed: int
     """Entries above this are not in the index yet."""
 
@@ -51,10 +51,10 @@ NOTHING: Final = Found([], 0, True, 0)
 
 
 class Finder:
-    """See the module's docstring. Not for two threads at a time."""
+    """Searches one index. Not thread-safe."""
 
     def __init__(self, path: Path) -> None:
-        """Open nothing yet: the file may not exist.
+        """Create; the file is opened later and may not exist yet.
 
         Args:
             path: of the index.
@@ -65,20 +65,20 @@ class Finder:
         self._deadline = 0.0
 
     def close(self) -> None:
-        """Close the file. The next call would open it again."""
+        """Close the file. The next call opens it again."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.close(True)
 
     def find(self, log: str, match: str, after: int, before: int, count: int) -> Found:
-        """Return messages of a log that match, or as many as could be found in a while.
+        """Return matching messages of a log: all, or those found within the time limit.
 
         Args:
             log: its name.
-            match: what ``words.match_of`` has made.
-            after: only those with a seq above it.
+            match: the result of ``words.match_of``.
+            after: only messages with a seq above it.
             before: and below this.
-            count: how many at most.
+            count: maximum number.
 
         Raises:
             StoreUnavailable: the index cannot be read now, or not in time.

@@ -1,11 +1,11 @@
-"""Keeps the index of one partition: follows what is committed, at its own pace, in any thread.
+"""Maintains the index of one partition: follows its commits at its own pace, in any thread.
 
-It reads the partition as any reader does, and notes in each commit of the index up to where it has
-come. So after a death it goes on there; and it finds out by itself when the partition is another
-one than it has seen (restored, repaired, a new epoch), and begins that log anew.
+It reads the partition like any reader, and records its position in each commit of the index. So
+after a crash it continues from there. It detects by itself when the partition is not the one it has
+indexed (restored, repaired, a new epoch), and then indexes that log again from the beginning.
 
-A thread of a worker that is busy waits for the interpreter each time it comes back from SQLite. So
-many rows pass at a time: those of many entries are read as one, and written by one statement.
+A thread of a busy worker waits for the interpreter each time it returns from SQLite. So many rows
+are passed at a time: many entries are read as one, and written by one statement.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ LOGS_PER_STEP: Final = 256
 ENTRIES_PER_STEP: Final = 256  # about 4 ms
 ENTRIES_PER_STEP_MIN: Final = 16
 READ_CACHE_KIB: Final = 256
-"""Of the partition's pages: they are read once, from front to end."""
+"""For the partition's pages: they are read once, from beginning to end."""
 BYTES_PER_STEP: Final = 131_072
-"""Of entries, about: as many are read at a time as would have so many bytes if they were like the
-last ones. What is in a step is in memory some times over."""
+"""Approximate size of the entries read at a time, estimated from the last ones. The content of a
+step is in memory several times."""
 REMOVED_PER_STEP: Final = 256
 RETRY_S: Final = 30.0
-"""After an error, such as a full disk: the index can wait."""
+"""Delay after an error, such as a full disk: the index can wait."""
 LOGS: Final = """
 SELECT json_group_array(json_array(id, name, floor, last, hex(epoch))) FROM (
     SELECT log.id AS id, name, floor,
@@ -84,18 +84,18 @@ log = logging.getLogger("relay.store")
 
 
 class _Log(NamedTuple):
-    """A log, as its partition has it."""
+    """A log in its partition."""
 
     id: int
     name: str
     floor: int
     last: int
     epoch: str
-    """In hexadecimal: at the seq up to which it is in the index."""
+    """Hexadecimal: the epoch at the position of the index."""
 
 
 class _Position(NamedTuple):
-    """Up to where a log is in the index: a row of ``position``."""
+    """The position of the index in a log: a row of ``position``."""
 
     id: int
     name: str
@@ -105,18 +105,18 @@ class _Position(NamedTuple):
 
 
 class Follower:
-    """See the module's docstring. For one thread at a time, but ``touched``."""
+    """Maintains one index. Not thread-safe, except for ``touched``."""
 
     def __init__(
         self, partition: Path, index: Path, touched: set[int], unpack_entry: UnpackEntry
     ) -> None:
-        """Open nothing yet.
+        """Create; files are opened later.
 
         Args:
             partition: its file.
             index: the file of the index.
-            touched: ids of logs that have changed: added to by whoever commits, in any thread, and
-                emptied here, one at a time.
+            touched: ids of changed logs: added by commits, in any thread, and removed here, one at
+                a time.
             unpack_entry: reads a packed entry.
         """
         self._partition_path = partition
@@ -126,19 +126,19 @@ class Follower:
         self._partition: apsw.Connection | None = None
         self._index: apsw.Connection | None = None
         self._scanned: int | None = 0
-        """Logs up to this id were looked at, whether they have changed or not; None: all were."""
+        """Logs up to this id were examined, whether or not they have changed; None: all were."""
         self._again: list[int] = []
         """Logs that one step was too short for."""
         self._scrub = True
-        """Something was removed, and may still be in the index's WAL."""
+        """True if something was removed and may still be in the index's WAL."""
         self._unfinished = False
-        """The last slice was over before all logs that have changed were looked at."""
+        """True if the last slice ended before all changed logs were examined."""
         self._resting_until = 0.0
         self._entries_per_step = ENTRIES_PER_STEP_MIN
         self.entries = 0
-        """How many entries were looked at, for statistics."""
+        """Number of entries examined, for statistics."""
         self.slice_entries = 0
-        """Of those, in the last slice."""
+        """Number of entries examined in the last slice."""
 
     @property
     def behind(self) -> bool:
@@ -147,11 +147,11 @@ class Follower:
 
     @property
     def unfinished(self) -> bool:
-        """True while there is more to do than what has come since the last slice."""
+        """True while there is more to do than what arrived since the last slice."""
         return self._unfinished or bool(self._again) or self._scrub or self._scanned is not None
 
     def release_memory(self) -> None:
-        """Keep the files open, for that is most of the work of a short slice, and no pages."""
+        """Keep the files open, because opening is most of a short slice's work, but no pages."""
         for connection in (self._index, self._partition):
             if connection is not None:
                 with contextlib.suppress(apsw.Error):
@@ -165,18 +165,18 @@ class Follower:
         self._index = self._partition = None
 
     def anew(self) -> None:
-        """Remove the index; what follows makes it again."""
+        """Remove the index; it is then rebuilt."""
         self.close()
         files.remove(self.path)
         self._scanned, self._again = 0, []
         self._resting_until = 0.0
 
     def look(self) -> None:
-        """Look at all logs again: something may have been removed of any."""
+        """Examine all logs again: entries may have been removed from any of them."""
         self._scanned = 0
 
     def run(self, seconds: float) -> None:
-        """Follow for so long, in one commit of the index. Raises nothing: what fails is logged."""
+        """Follow for this long, in one commit of the index. Raises nothing: failures are logged."""
         now = time.monotonic()
         if now < self._resting_until:
             return
@@ -190,7 +190,7 @@ class Follower:
         except (apsw.CorruptError, apsw.NotADBError, apsw.ConstraintError) as error:
             reason = str(error)
         except apsw.BusyError:
-            self._rolled_back()  # the home before this one
+            self._rolled_back()  # the previous home
             return
         except (apsw.Error, StoreError, OSError) as error:
             self._rolled_back()
@@ -207,7 +207,7 @@ class Follower:
         if self._index is not None and self._index.in_transaction:
             with contextlib.suppress(apsw.Error):
                 self._index.execute("ROLLBACK")
-        self._scanned, self._again = 0, []  # which logs were in it is not known any more
+        self._scanned, self._again = 0, []  # the logs that it contained are no longer known
 
     def _run(self, until: float) -> None:
         if self._partition is None:
@@ -226,12 +226,12 @@ class Follower:
             index.execute("COMMIT")
             self._unfinished = more
         if self._scrub:
-            with contextlib.suppress(apsw.BusyError):  # somebody searches: next time
+            with contextlib.suppress(apsw.BusyError):  # somebody is searching: next time
                 index.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
                 self._scrub = False
 
     def _step(self, index: apsw.Connection, partition: apsw.Connection) -> bool:
-        """Do a little. Returns True when there is more."""
+        """Do one step. Returns True if there is more to do."""
         ids = self._next(index, partition)
         if not ids:
             return self._scanned is not None
@@ -259,14 +259,14 @@ class Follower:
                 position = position._replace(floor=found.floor)
                 now[id] = position
             if found.last > max(position.seq, found.floor):
-                # Rows up to the floor may still be there, with nothing of an entry in them.
+                # Rows up to the floor may still exist, without the content of their entries.
                 reads.append([id, max(position.seq, found.floor), found.last])
                 now[id] = position
         self._read(index, partition, reads, now)
         return True
 
     def _next(self, index: apsw.Connection, partition: apsw.Connection) -> list[int]:
-        """Return the ids of logs to look at."""
+        """Return the ids of logs to examine."""
         found, self._again = dict.fromkeys(self._again), []
         while self._touched and len(found) < LOGS_PER_STEP:
             found[self._touched.pop()] = None
@@ -286,7 +286,7 @@ class Follower:
         reads: list[list[int]],
         now: dict[int, _Position],
     ) -> None:
-        """Read entries, and put their texts into the index, and how far that is."""
+        """Read entries, and add their texts and the new positions to the index."""
         lengths, packed = [], b""
         count_max = self._entries_per_step
         if reads:
@@ -299,7 +299,7 @@ class Follower:
         edits: list[list[int]] = []
         changed: dict[int, None] = {}
         last: dict[int, tuple[int, Entry | None]] = {}
-        """Of each log that was read: its last row, and the entry there."""
+        """For each log that was read: its last row, and the entry there."""
         at = 0
         for row, length in lengths:
             entry = self._entry(row, packed[at : at + length])
@@ -335,7 +335,7 @@ class Follower:
     def _change(
         self, index: apsw.Connection, partition: apsw.Connection, row: int, texts: dict[int, str]
     ) -> None:
-        """A message, or an edit of one, was edited or redacted: which text has it now?"""
+        """Determine the current text of a message that was edited or redacted."""
         for (target,) in rows(index, "SELECT target FROM edit WHERE id=?", (row,)):
             row = row_id(row >> SEQ_BITS, target)
         texts.pop(row, None)
@@ -354,7 +354,7 @@ class Follower:
         id, seq = row >> SEQ_BITS, row & SEQ_MASK
         cursor = partition.execute(EDITS_OF, (id, seq, limits.EDITS_SHOWN_MAX))
         try:
-            for (packed,) in cursor:  # one by one: mostly the first will do
+            for (packed,) in cursor:  # one by one: usually the first is enough
                 found = self._entry(row, packed)
                 if found is not None and found.kind == Kind.EDIT:
                     return found
@@ -363,7 +363,7 @@ class Follower:
         return None
 
     def _entry(self, row: int, packed: bytes) -> Entry | None:
-        """Return an entry; None, and a line in the log: it is damaged, and is not found."""
+        """Return an entry; None, after logging it, if it is damaged: it will not be found."""
         try:
             return self._unpack(packed)
         except MemoryError:
@@ -374,7 +374,7 @@ class Follower:
             return None
 
     def _removed(self, index: apsw.Connection, id: int, after: int, upto: int) -> bool:
-        """Remove what is in the index of a log; return whether that was all."""
+        """Remove a log's texts from the index; return True if that was all."""
         bounds = row_id(id, after + 1), row_id(id, upto)
         index.execute(
             "DELETE FROM text WHERE rowid IN (SELECT rowid FROM text WHERE rowid BETWEEN ? AND ? "
@@ -389,7 +389,7 @@ class Follower:
 
 
 def _continues(position: _Position, found: _Log) -> bool:
-    """Tell whether a log is the one that is in the index."""
+    """Return True if a log is the one that is in the index."""
     if position.name != found.name or position.seq > found.last:
         return False
     return position.seq == 0 or position.epoch.lower() == found.epoch.lower()

@@ -30,6 +30,9 @@ class _Nobody:
     def closed(self) -> bool:
         return False
 
+    def holds(self) -> bool:
+        return False
+
     def rest_s(self) -> float:
         return 0.0
 
@@ -147,6 +150,42 @@ async def test_few_come_in_between_two_rests() -> None:
         acceptor.stop()
     batches = "".join(one[0] for one in seen).split("r")
     assert max(map(len, batches)) == ACCEPTS_PER_REST
+
+
+async def test_newcomers_wait_in_the_backlog_while_they_are_held() -> None:
+    """They come in by themselves when those before them are done."""
+    loop = asyncio.get_running_loop()
+    looks = 0
+    met = asyncio.Event()
+
+    class Holds(_Nobody):
+        def holds(self) -> bool:
+            nonlocal looks
+            looks += 1
+            return looks < 4
+
+        def admit(self, peer: str, *, exhausted: bool = False) -> None:
+            assert looks >= 4
+            met.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.setblocking(False)
+        acceptor = Acceptor(
+            loop,
+            (listener,),
+            Holds(),
+            proxies=Proxies(()),
+            full_at=10,
+            connections_max=10,
+            least_loaded=lambda: None,
+            accepting=lambda _: None,
+            counted=lambda _: None,
+        )
+        acceptor.start()
+        with socket.create_connection(listener.getsockname()):
+            async with asyncio.timeout(DEADLINE_S):
+                await met.wait()
+        acceptor.stop()
 
 
 async def test_proxies_that_are_silent_make_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -18,7 +19,7 @@ from relay.chat.rooms.rights import Actor
 from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.admission import Admission, Verdict
+from relay.server.worker.connection.admission import HELD_FROM, PATIENCE_MAX_S, Admission, Verdict
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.ledger import IDLE_MAX
 from relay.server.worker.connection.received import ReceivedBytes
@@ -80,9 +81,10 @@ def test_a_clock_that_stands_still_gives_nothing() -> None:
 
 # --- who comes in -------------------------------------------------------------------------------
 class FakeConnection:
-    def __init__(self, source: Source, *, silent: bool = True) -> None:
+    def __init__(self, source: Source, *, silent: bool = True, since_s: float = 0.0) -> None:
         self.source = source
         self.silent = silent
+        self.since_us = round(since_s * 1e6)
 
     def make_room(self) -> None:
         raise AssertionError("the rule only names who goes")
@@ -121,6 +123,48 @@ def test_who_waits_for_the_server_keeps_the_slot() -> None:
     assert admission.admit(source_named("b")) == Verdict(False, Budget.UNAUTHENTICATED)
 
 
+@pytest.mark.parametrize(("takes_s", "logins_per_s"), [(0.5, 1e6), (0.02, 300), (0.3, 40)])
+def test_who_comes_with_thousands_waits_for_those_before(
+    takes_s: float, logins_per_s: float
+) -> None:
+    """Else each would end somebody's connection who has not had the time to answer."""
+    admission = Admission(10_000, limits(unauthenticated=1024))
+    inside: deque[FakeConnection] = deque()
+    now = logged_in = credit = 0.0
+    while logged_in < 2000:
+        now += 0.005
+        assert now < 90.0
+        while not admission.holds(now):
+            one = FakeConnection(source_named("crowd"), since_s=now)
+            assert admission.admit(one.source).evicted is None, f"{logged_in} are there, {now} s"
+            admission.enter(one)
+            inside.append(one)
+        credit = min(credit + logins_per_s * 0.005, logins_per_s)
+        while inside and credit >= 1 and inside[0].since_us <= (now - takes_s) * 1e6:
+            admission.log_in(inside.popleft(), now)
+            credit -= 1
+            logged_in += 1
+
+
+def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
+    """A few are a port scanner's, and no queue; many are an attack, in which the oldest goes."""
+    admission = Admission(10_000, limits(unauthenticated=1024))
+    enter_all(admission, *(FakeConnection(source_named(f"a{n}")) for n in range(HELD_FROM)))
+    assert not admission.holds(0.0)
+    enter_all(admission, FakeConnection(source_named("b")))
+    assert admission.holds(0.0)
+    slow = FakeConnection(source_named("c"))
+    for _ in range(100):
+        enter_all(admission, slow)
+        admission.log_in(slow, 600.0)
+    now = PATIENCE_MAX_S
+    while admission.unauthenticated < 1024:
+        assert not admission.holds(now)
+        enter_all(admission, FakeConnection(source_named("d"), since_s=now))
+    assert not admission.holds(now), "whoever comes now takes the place of the oldest"
+    assert admission.admit(source_named("e")).evicted is not None
+
+
 def test_a_source_pays_with_its_own() -> None:
     admission = Admission(100, limits(unauthenticated=16, unauthenticated_per_source=2))
     oldest, source = FakeConnection(source_named("a")), source_named("b")
@@ -139,10 +183,10 @@ def test_members_have_slots_of_their_own() -> None:
     one, two = FakeConnection(source), FakeConnection(exempt)
     enter_all(admission, one, two)
     assert admission.login_refusal(source) is None
-    admission.log_in(one)
+    admission.log_in(one, 0.0)
     assert admission.login_refusal(source) is Budget.CONNECTIONS_PER_SOURCE
     assert admission.login_refusal(exempt) is None
-    admission.log_in(two)
+    admission.log_in(two, 0.0)
     assert admission.unauthenticated == 0
     assert admission.login_refusal(source_named("b")) is Budget.CONNECTIONS
     admission.log_out(one)

@@ -115,6 +115,15 @@ def test_an_entry_that_cannot_be_unpacked_holds_up_its_recipient_alone(opened: O
     assert opened.sent_to(PEERS[0]) == [1, 1 + len(PEERS)]
 
 
+def test_a_peer_that_nothing_tells_holds_up_nobody(opened: Opened) -> None:
+    """The entry that would tell cannot be read: it stays pending, and the partition opens."""
+    opened.unreadable = 1
+    opened.copies.resume([(INBOX, 1, ""), (INBOX, 2, "")])
+    opened.step()
+    assert [one.extra.origin_seq for one in opened.sent if one.extra] == [2]
+    assert opened.confirmed == []
+
+
 def test_a_peer_that_no_table_has_is_in_the_entry(opened: Opened) -> None:
     """What is not held any more is pending no more."""
     opened.copies.resume([(INBOX, 1, ""), (INBOX, 1000, "")])

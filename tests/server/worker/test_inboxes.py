@@ -13,6 +13,7 @@ from relay.chat.entries import Kind, Submission
 from relay.server.worker.home import account_logs
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.home.inboxes import Inbox, Inboxes
+from relay.server.worker.stored import stored_entry
 from relay.store.message_counter import MessageCounter
 from relay.store.reader import SqliteReader
 from relay.store.removal_reader import RemovalReader
@@ -55,7 +56,7 @@ def test_nothing_is_noted_of_a_removed_account(
     monkeypatch.setattr(account_logs, "FOLDED_MAX", 4)
     noted: list[str] = []
     reader = SqliteReader(tmp_path / "none")
-    logs = AccountLogs(lambda _: reader, unpack_entry, b"")
+    logs = AccountLogs(lambda _: reader, stored_entry, b"")
     logs.on_long = lambda log, _, __: noted.append(log)
     happened = HAPPENED if removed else [*HAPPENED[:3], events.Disabled()]
     logs.remember(accounts.folded(Account("alice"), happened), 4)

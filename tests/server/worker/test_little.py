@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from relay.server.worker.connection.schedule import LITTLE_PER_S, QUANTUM, Schedule
+from relay.server.worker.connection.schedule import (
+    LITTLE_PER_S,
+    OWED_S_MAX,
+    QUANTUM,
+    Schedule,
+)
 from relay.wire.envelopes import Ack, History, Page, Send
 from tests.support.standing_clock import StandingClock
 from tests.support.workers import Cluster, TestClient
@@ -29,7 +34,7 @@ class Waits:
 
 
 async def test_what_came_while_somebody_waited_makes_him_none_of_the_crowd(tmp_path: Path) -> None:
-    """So much a second is little. As much at once is not, and waits with the crowd."""
+    """So much a second is little, in however many pieces it is read. More waits with the crowd."""
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         parts = single.workers[0].parts
@@ -39,28 +44,28 @@ async def test_what_came_while_somebody_waited_makes_him_none_of_the_crowd(tmp_p
         for client in (late, much, other):
             client.send(LOG, 1)
             await client.acked(LOG, 1)
-        burst, again = (
-            [Send(LOG, first + n, 0, "", b"x") for n in range(BURST)] for first in (2, 3)
-        )
+        burst = [Send(LOG, 3 + n, 0, "", b"x") for n in range(BURST)]
+        more = [Send(LOG, 3 + BURST + n, 0, "", b"x") for n in range(2 * BURST)]
         crowd = Waits(single.session("other").services.schedule)
         parts.turn.pace.until = clock() + 600.0  # it rests
         clock.forward(2 * BURST / LITTLE_PER_S)
-        late.send_envelopes(*burst)
-        await late.acked(LOG, 1 + BURST)
-        late.send(LOG, 2 + BURST)
-        await late.acked(LOG, 2 + BURST)
-        much.send(LOG, 2)  # it has had its time, too
-        await much.acked(LOG, 2)
-        much.send_envelopes(*again)
+        for client in (late, much):
+            client.send(LOG, 2)
+            await client.acked(LOG, 2)
+            client.send_envelopes(*burst)
+            await client.acked(LOG, 2 + BURST)
+        late.send(LOG, 3 + BURST)
+        await late.acked(LOG, 3 + BURST)
+        much.send_envelopes(*more)
         for counter in range(2, 7):
             other.send(LOG, counter)
             await other.acked(LOG, counter)
         acked = [one.counter for one in much.received if isinstance(one, Ack)]
-        assert max(acked) < 2 + BURST
+        assert max(acked) < 2 + 3 * BURST
         crowd.done = True
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
-        await much.acked(LOG, 2 + BURST)
+        await much.acked(LOG, 2 + 3 * BURST)
 
 
 async def test_what_a_page_has_cost_counts_for_a_while(tmp_path: Path) -> None:
@@ -69,16 +74,33 @@ async def test_what_a_page_has_cost_counts_for_a_while(tmp_path: Path) -> None:
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         reader = await TestClient.login(single.workers[0], "reader")
         await reader.join(LOG)
-        count = LITTLE_PER_S
+        count = 4 * LITTLE_PER_S
         reader.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(1, count + 1)])
         await reader.acked(LOG, count)
         reading = single.session("reader").reading
         clock.forward(60.0)
         assert not reading.asks_much
-        reader.send_envelopes(History(1, LOG, False, 0, count))
-        await reader.expect(Page)
+        for number in (1, 2):
+            assert not reading.asks_much
+            reader.send_envelopes(History(number, LOG, False, 0, count))
+            await reader.expect(Page, count=number)
         assert reading.asks_much
         clock.forward(60.0)
+        assert not reading.asks_much
+
+
+async def test_nobody_owes_what_he_has_sent_long_ago(tmp_path: Path) -> None:
+    """Who has brought much, and then writes now and then, is none of the crowd a little later."""
+    clock = StandingClock()
+    async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
+        loader = await TestClient.login(single.workers[0], "loader")
+        count = 20 * LITTLE_PER_S
+        for first in range(1, count, 1000):
+            loader.send_envelopes(*[Send(LOG, first + n, 0, "", b"x") for n in range(1000)])
+            await loader.acked(LOG, first + 999)
+        reading = single.session("loader").reading
+        assert reading.asks_much
+        clock.forward(OWED_S_MAX)
         assert not reading.asks_much
 
 

@@ -77,6 +77,24 @@ async def test_unread_is_what_follows_the_mark(cluster: Cluster) -> None:
     assert await mine(bob) == {LOG: (Role.MODERATOR, 0)}, "he marks what is not there"
 
 
+@pytest.mark.parametrize("lost", ["its end", "its epoch"])
+async def test_a_mark_of_what_was_lost_is_replaced_by_the_next(cluster: Cluster, lost: str) -> None:
+    """As after a backup was restored. No device of before sets anything back."""
+    alice, bob = await begun(cluster)
+    await done(bob, requests.Enter())
+    alice.send(LOG, 1, 3)
+    first, last = await alice.acked(LOG, 1), await alice.acked(LOG, 3)
+    epoch = last.epoch if lost == "its end" else b"another."
+    await mark(bob, 1, LOG, epoch, 2**40)
+    alice.send(LOG, 4, 5)
+    seen = await alice.acked(LOG, 4)
+    await alice.acked(LOG, 5)
+    await mark(bob, 2, LOG, seen.epoch, seen.seq)
+    assert await mine(bob) == {LOG: (Role.MEMBER, 1)}
+    await mark(bob, 3, LOG, first.epoch, first.seq)
+    assert await mine(bob) == {LOG: (Role.MEMBER, 1)}
+
+
 async def test_what_one_has_sent_oneself_is_never_unread(cluster: Cluster) -> None:
     """From whichever device. Nor is what is no message: an edit, a reaction, an erased one."""
     alice, bob = await begun(cluster)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,8 @@ from relay.bus.link import Link, Port
 from relay.bus.messages import Acks, Submit, Subscribe
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
-from relay.server.worker.home.submissions import GROUP_MIN
+from relay.server.worker.home.home import COMMITS_S
+from relay.server.worker.home.submissions import CROWD, GROUP_MIN
 from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster, Send
 from relay.wire.packing import unpack_entry
 from tests.support.cluster import DEADLINE_S, until
@@ -221,6 +224,39 @@ async def test_who_sends_little_is_stored_before_all_who_send_much(single: Clust
     stored = worker.parts.services.reader_of(LOG).read(LOG, 1, 1000, 1_000_000)
     entries = [unpack_entry(packed) for _, packed in stored.rows]
     assert [entry.counter for entry in entries] == [1, *range(1, 2 * GROUP_MIN + 1)]
+
+
+async def test_who_sends_little_does_not_wait_for_a_rest_of_the_others(tmp_path: Path) -> None:
+    """Of whatever partition: one commit has used all the time that there is in a turn."""
+    passed = itertools.count()
+    needs: dict[str, object] = {"cpu_clock": lambda: next(passed) * COMMITS_S}
+    async with Cluster(tmp_path, 1, needs=needs) as single:
+        worker = single.workers[0]
+        parts = worker.parts
+        rooms = ["lobby", "kitchen", "garden", "cellar"]
+        assert len({partition_of(room) for room in rooms}) == len(rooms)
+        clients = [await TestClient.login(worker, room) for room in rooms]
+        for client, room in zip(clients, rooms, strict=True):
+            client.send(room, 1)
+            await client.acked(room, 1)
+        worker.sweeps = False  # which ask for turns
+        parts.partitions.paused = True
+        much, *others = clients
+        much.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(2, 2 * CROWD)])
+        for client, room in zip(others, rooms[1:], strict=True):
+            client.send(room, 2)
+        waiting = parts.home._submissions
+        await until(lambda: all(waiting[partition_of(room)].count for room in rooms), "all of it")
+        await until(lambda: waiting[partition_of(LOG)].count > CROWD, "more than is little")
+        parts.turn.pace.until = time.monotonic() + 600.0
+        parts.partitions.paused = False
+        parts.home.held.clear()  # which is looked at again soon
+        parts.wakeup.request()
+        for client, room in zip(others, rooms[1:], strict=True):
+            await client.acked(room, 2)
+        parts.turn.pace.until = 0.0
+        parts.wakeup.request()
+        await much.acked(LOG, 2 * CROWD - 1)
 
 
 async def test_the_end_of_a_worker_commits_by_a_turn(single: Cluster) -> None:

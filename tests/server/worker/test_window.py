@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from relay.bus.messages import TAG_STEP
-from relay.chat.entries import Submission
+from relay.chat.entries import Extra, Submission
 from relay.server.worker.member.sender import Sender
 from relay.server.worker.member.window import (
+    ALONE_BYTES,
     LITTLE,
     QUANTUM,
     QUANTUM_BYTES,
@@ -29,13 +30,21 @@ class Home:
         self._sends: dict[int, Send] = {}
         self.answered = 0
 
-    def submit(self, sender: Sender, count: int, *, log: str = "known", size: int = SIZE) -> None:
+    def submit(
+        self,
+        sender: Sender,
+        count: int,
+        *,
+        log: str = "known",
+        size: int = SIZE,
+        extra: Extra | None = None,
+    ) -> None:
         """Send as many as one run."""
         first = len(self._sends)
         for number in range(first, first + count):
             submission = Submission(
                 log=log, sender="somebody", key_id=b"", producer=bytes(16), counter=number + 1,
-                kind=0, content_type="", body=b"x",
+                kind=0, content_type="", body=b"x", extra=extra,
             )  # fmt: skip
             self._sends[number] = Send(sender, submission, size)
         sends = [self._sends[number] for number in range(first, first + count)]
@@ -171,3 +180,17 @@ def test_what_is_large_leaves_in_shorter_runs() -> None:
     assert home.runs[3:] == [[22]]
     home.answer(1)
     assert home.runs[4:] == [[23, 24]]
+
+
+def test_what_is_a_message_of_the_bus_by_itself_counts_as_more() -> None:
+    """Fewer are on their way, and of one sender at a time: each costs its home as much as many."""
+    home = Home()
+    home.window.window_bytes = 20 * (SIZE + ALONE_BYTES)
+    for sender in (Sender(), Sender()):
+        home.submit(sender, 100, extra=Extra("somebody"))
+    assert home.sent == [*range(100)], "one sends alone, and the other waits"
+    home.answer(90)
+    of_one = -(-QUANTUM_BYTES // (SIZE + ALONE_BYTES))
+    assert home.sent[10:] == [*range(100, 100 + of_one)]
+    home.answer(100)
+    assert home.window.in_flight == len(home.sent) * (SIZE + ALONE_BYTES)

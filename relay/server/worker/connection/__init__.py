@@ -1,1 +1,1 @@
-"""One client's connection: handshake, login, and what each of its operations does."""
+"""One client connection: handshake, login, and the operations that a client may request."""

@@ -1,15 +1,20 @@
-"""Who may connect and log in, and who makes room. Decides alone: no socket, no clock.
+"""Decides which connections may enter and log in, and which must make room. No socket, no clock.
 
-Connections that are not logged in have slots of their own, beside those for connections that are.
-So nobody who has not even sent a name takes the place of one who could log in, and a full worker
-can still answer. When all slots of the unauthenticated are taken, the oldest *silent* one of them
-goes: one that the server waits for, not one that waits for the server.
+Unauthenticated connections have slots of their own, separate from those of authenticated ones. So a
+client that has not even sent a name cannot take the slot of one that could log in, and a full
+worker can still answer. When all unauthenticated slots are taken, the oldest *silent* connection is
+closed: one whose peer must act next, not one that waits for the server.
+
+Thousands who come back at once would throw each other out like that, before any of them had the
+time to answer. So newcomers wait in the listening socket's backlog while those who came in just
+before are still at it (``holds``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from relay.server.metrics import Budget
 
@@ -18,70 +23,104 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.source_usage import Source
 
 
+HELD_FROM: Final = 256
+"""So many connections that are not logged in hold nobody back: half a second's handshakes are on
+their way, and idle connections (a port scanner's, a load balancer's) are no queue."""
+LOGINS: Final = 4
+"""A connection that has taken so many times as long as others for the login will not log in."""
+PATIENCE_S: Final = 1.0
+PATIENCE_MAX_S: Final = 4.0
+"""Bounds of that time. Whoever logs in slowly on purpose delays newcomers no longer than this."""
+SMOOTHING: Final = 16
+"""The mean is about that of so many logins."""
+
+
 class Connection(Protocol):
-    """A session, as far as admission knows it."""
+    """The part of a session that admission uses."""
+
+    @property
+    def since_us(self) -> int:
+        """When it was accepted."""
 
     @property
     def source(self) -> Source:
-        """Where it comes from."""
+        """The source of the connection."""
 
     @property
     def silent(self) -> bool:
-        """True when nothing that it has sent waits for us: the next move is its own."""
+        """True if the peer must act next: nothing that it has sent is waiting for the server."""
 
     def make_room(self) -> None:
-        """End: another one takes its slot."""
+        """Close this connection because another one takes its slot."""
 
 
 class Verdict(NamedTuple):
-    """What becomes of a new connection."""
+    """The decision about a new connection."""
 
     admitted: bool
     budget: Budget | None = None
-    """What was reached, if anything was."""
+    """The budget that was reached, if any."""
     evicted: Connection | None = None
-    """Who has to go for it; it is counted no more."""
+    """The connection that must be closed to make room. It is no longer counted."""
 
 
 class Admission:
     """The connections of one worker, by whether they are logged in."""
 
     def __init__(self, authenticated_max: int, limits: Limits) -> None:
-        """Begin with none.
+        """Create without connections.
 
         Args:
             authenticated_max: slots for connections that are logged in.
-            limits: the settings of that section.
+            limits: the ``limits`` section of the settings.
         """
         self._authenticated_max = authenticated_max
         self._limits = limits
         self._unauthenticated: dict[Connection, None] = {}
-        """In the order in which they came."""
+        """Connections that are not logged in, in order of arrival."""
         self.authenticated = 0
-        """How many connections are logged in."""
+        """Number of connections that are logged in."""
+        self._login_s = 0.0
+        """From accept to login, a moving mean."""
 
     def rebound(self, limits: Limits) -> None:
-        """Admit by other limits from now on. Whoever is there stays."""
+        """Apply new limits. Existing connections stay."""
         self._limits = limits
 
     @property
     def unauthenticated(self) -> int:
-        """How many connections are not logged in."""
+        """Number of connections that are not logged in."""
         return len(self._unauthenticated)
 
     @property
     def connections_max(self) -> int:
-        """The slots of both kinds."""
+        """Total number of slots of both kinds."""
         return self._authenticated_max + self._limits.unauthenticated
 
     def closed(self) -> bool:
-        """Tell whether nobody can come in now: all that are not logged in wait for the server."""
+        """Return True if no connection can be admitted: all slots wait for the server."""
         return len(self._unauthenticated) >= self._limits.unauthenticated and (
             self._oldest_silent(self._unauthenticated) is None
         )
 
+    def holds(self, now: float) -> bool:
+        """Tell whether newcomers should wait outside: those who came before are still at it.
+
+        In an attack they are not: they take longer than those who log in. Then nobody is held back,
+        the slots fill up, and the oldest makes room.
+
+        Args:
+            now: by the clock of ``Connection.since_us``, in seconds.
+        """
+        held_from = min(HELD_FROM, self._limits.unauthenticated // 2)
+        if len(self._unauthenticated) <= held_from:
+            return False
+        oldest = next(islice(self._unauthenticated, held_from, None))  # but for the idle ones
+        patience_s = min(max(LOGINS * self._login_s, PATIENCE_S), PATIENCE_MAX_S)
+        return now - oldest.since_us / 1e6 < patience_s
+
     def admit(self, source: Source) -> Verdict:
-        """Decide about a new connection of a source; ``enter`` it if it is admitted."""
+        """Decide about a new connection. The caller calls ``enter`` if it is admitted."""
         limits = self._limits
         per_source = 0 if source.exempt else limits.unauthenticated_per_source
         if per_source and source.unauthenticated >= per_source:
@@ -92,18 +131,18 @@ class Admission:
         return Verdict(True)
 
     def enter(self, connection: Connection) -> None:
-        """A connection begins; or one that was logged in ends, and is not closed yet."""
+        """Add an unauthenticated connection: new, or one whose login ended before it was closed."""
         self._unauthenticated[connection] = None
         connection.source.unauthenticated += 1
 
     def leave(self, connection: Connection) -> None:
-        """One that is not logged in is gone, or is about to be. Idempotent."""
+        """Remove an unauthenticated connection that is closed or about to be. Idempotent."""
         if connection in self._unauthenticated:
             del self._unauthenticated[connection]
             connection.source.unauthenticated -= 1
 
     def login_refusal(self, source: Source) -> Budget | None:
-        """Return the budget that keeps a connection from logging in; None: it may."""
+        """Return the budget that prevents a login from this source, or None if it is allowed."""
         if self.authenticated >= self._authenticated_max:
             return Budget.CONNECTIONS
         per_source = 0 if source.exempt else self._limits.connections_per_source
@@ -111,14 +150,15 @@ class Admission:
             return Budget.CONNECTIONS_PER_SOURCE
         return None
 
-    def log_in(self, connection: Connection) -> None:
-        """A connection logs in."""
+    def log_in(self, connection: Connection, now: float) -> None:
+        """Move a connection to the authenticated ones."""
         self.leave(connection)
+        self._login_s += (now - connection.since_us / 1e6 - self._login_s) / SMOOTHING
         self.authenticated += 1
         connection.source.authenticated += 1
 
     def log_out(self, connection: Connection) -> None:
-        """One that is logged in ends; until it is closed it counts among the others."""
+        """Move a connection whose login ended to the unauthenticated ones until it is closed."""
         self.authenticated -= 1
         connection.source.authenticated -= 1
         self.enter(connection)

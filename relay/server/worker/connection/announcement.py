@@ -1,4 +1,4 @@
-"""The announcement of the server's next key, and which clients still need it."""
+"""Announces the server's next key and tracks which clients still need the announcement."""
 
 from __future__ import annotations
 
@@ -13,44 +13,47 @@ if TYPE_CHECKING:
     import asyncio
 
 TOLD_PER_SWEEP: Final = 20
-"""Connections of a worker that are told of a new announcement in a second: each asks for a proof,
-which is an RSA operation, and handshakes need the key agent, too."""
+"""Connections of a worker that get a new announcement per second. Each of them then requests a
+proof, which is an RSA operation, and handshakes need the key agent, too."""
 
 
 class Told(Protocol):
-    """A session."""
+    """The part of a session that an announcement uses."""
 
     @property
     def welcomed(self) -> bool:
-        """True between its login and its end."""
+        """True from the login to the end of the connection."""
 
     def answer(self, envelope: bytes) -> None:
-        """Send it something."""
+        """Send an envelope to the client."""
 
 
 class ProvesNextKey(Protocol):
     """The key agent's service."""
 
     def prove(self, challenge: bytes, source: str) -> asyncio.Future[bytes]:
-        """Return a future of the proof."""
+        """Return a future for the proof."""
 
 
 class Announcement:
-    """Which key will follow, if any; and whom to tell."""
+    """The announced next key, if any, and the sessions that still have to be told."""
 
     def __init__(self, agent: ProvesNextKey, next_hash: bytes) -> None:
         self.agent = agent
         self.next_hash = next_hash
-        """SHA-256 of the SPKI of the next key; empty: none."""
+        """SHA-256 of the SPKI of the next key; empty if there is none."""
         self._to_tell: deque[Told] = deque()
 
     def change(self, next_hash: bytes, sessions: Iterable[Told]) -> None:
-        """Another key will follow: tell everybody who is connected, a few at a time."""
+        """Announce another key to all connected clients, a few at a time."""
         self.next_hash = next_hash
         self._to_tell = deque(sessions if next_hash else ())
 
     def sweep(self) -> None:
-        """Tell some of those who are to be told. Called about once a second."""
+        """Send the announcement to some of the sessions that wait for it.
+
+        Called about once a second.
+        """
         for _ in range(min(TOLD_PER_SWEEP, len(self._to_tell))):
             session = self._to_tell.popleft()
             if session.welcomed:

@@ -1,8 +1,8 @@
-"""One connection's encrypted channel: a sans-I/O ``wire.Connection`` on its stream.
+"""The encrypted channel of one connection: a sans-I/O ``wire.Connection`` on its stream.
 
-The handshake with the key agent's help, the deadlines of handshake, login and last bytes,
-keepalive, tickets, proofs of keys that are bound to this channel. Records of operations pass it by:
-``reading`` opens them, ``outbox`` seals them.
+It covers the handshake with the key agent's help, the deadlines for handshake, login and last
+bytes, keepalive, tickets, and proofs of device keys, which are bound to this channel. It does not
+handle records of operations: ``reading`` opens them and ``outbox`` seals them.
 """
 
 from __future__ import annotations
@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from relay.wire.login import Operation
 
 LINGER_S: Final = 2.0
-"""How long the last bytes of a closed connection may take to leave."""
+"""How long the last bytes of a closed connection may take to be sent."""
 KEYS_UNITS: Final = 48
-"""Of the schedule, for what an answer of the key agent leads to: about 0.3 ms."""
+"""Cost of continuing a handshake after the key agent's answer, in units of ``schedule``: about 0.3
+ms."""
 NO_KEY_AGENT: Final = "the key agent is unavailable"
 
 
 @final
 class Channel:
-    """See the module's docstring."""
+    """One connection's encrypted channel."""
 
     __slots__ = (
         "_deadline", "_owner", "_secret", "_services", "_stream", "_unwrapping", "connection",
@@ -41,12 +42,12 @@ class Channel:
         stream: Stream,
         owner: Owner,
     ) -> None:
-        """Begin, unconnected.
+        """Create a channel without a connection.
 
         Args:
-            services: of the worker.
+            services: the worker's.
             stream: not connected yet.
-            owner: takes what has happened to the connection without a frame.
+            owner: handles events of the connection that do not come from a frame.
         """
         self._services = services
         self._stream = stream
@@ -54,9 +55,10 @@ class Channel:
         """None once the socket is closed."""
         self._unwrapping: Unwrapping | None = None
         self._secret: bytes | None = None
-        """What the key agent has answered, while that waits for its turn."""
+        """The key agent's answer while it waits for a turn."""
         self._deadline: float | None = None
-        """When the login must be complete, or a closed connection's last bytes have left."""
+        """When the login must be complete, or when the last bytes of a closed connection must be
+        sent."""
         self.connection = Connection.server(
             now=services.clock(),
             random_bytes=services.random_bytes,
@@ -69,7 +71,7 @@ class Channel:
 
     @property
     def unwrapping(self) -> bool:
-        """True while the key agent is asked."""
+        """True while the key agent is being asked."""
         return self._unwrapping is not None
 
     @property
@@ -79,18 +81,18 @@ class Channel:
 
     # --- in and out -----------------------------------------------------------------------------
     def receive_eof(self, now: float) -> None:
-        """Take the peer's end of stream."""
+        """Handle the peer's end of stream."""
         self.connection.receive_eof(now)
         self.settle(now)
 
     def settle(self, now: float) -> None:
-        """Have taken what has happened without a frame, and write what the connection owes."""
+        """Deliver events that did not come from a frame, and write pending bytes."""
         if self._owner is not None:
             self._owner.handle_events(self.connection.events(), now)
         self.write_pending()
 
     def write_pending(self) -> None:
-        """Write what the connection has for the peer; close when it has finished."""
+        """Write pending bytes, and close the stream if the connection is finished."""
         pending = self.connection.data_to_send()
         if pending:
             self._stream.write(pending)
@@ -100,15 +102,15 @@ class Channel:
 
     # --- handshake and login ----------------------------------------------------------------------
     def unwrap(self, ciphertext: bytes) -> None:
-        """Have the key agent decrypt what the client has sent, and go on with that."""
+        """Ask the key agent to decrypt the client's ciphertext, then continue the handshake."""
         self._unwrapping = Unwrapping()
         agent = self._services.agent
         self._unwrapping.start(agent, ciphertext, self._stream.peer, self._unwrapped)
 
     def _unwrapped(self, secret: bytes | None) -> None:
-        """Go on now, or in turn: answers come many at a time, and each leads to some work.
+        """Continue at once or in a later turn: answers arrive in groups, and each causes some work.
 
-        Without the key agent the handshake ends; the client comes again.
+        If the key agent is unavailable the handshake ends, and the client reconnects.
         """
         schedule = self._services.schedule
         if secret is None:
@@ -122,7 +124,7 @@ class Channel:
             schedule.add(self, 0.0, 0)
 
     def take_turn(self, now: float) -> None:
-        """schedule.Scheduled: go on with what the key agent has answered. Raises nothing."""
+        """schedule.Scheduled: continue with the key agent's answer. Raises nothing."""
         secret, self._secret = self._secret, None
         if secret is None:
             return
@@ -141,20 +143,20 @@ class Channel:
             self._owner.on_keys(now)
 
     def await_login(self, now: float) -> None:
-        """The handshake is over: the login has so long, and little to send."""
+        """Start the login phase after the handshake: limit its time and what it may receive."""
         self._deadline = now + self._services.login_s
         self.connection.limit_records(limits.LOGIN_RECORD_BODY_BYTES_MAX)
 
     def proves(self, operation: Operation, key: bytes, name: str, signature: bytes) -> bool:
-        """Tell whether a signature proves a device key, on this connection, for this."""
+        """Check a signature that proves a device key for this operation on this connection."""
         binding = self.connection.login_binding
         assert binding is not None
         return proves(operation, binding, self._services.spki_hash, key, name, signature)
 
     def logged_in(self) -> None:
-        """The login is over. A ticket leaves with WELCOME, in one write."""
+        """Finish the login. A ticket is sent in the same write as WELCOME."""
         self._deadline = None
-        self.connection.login_binding = None  # nothing is proved any more
+        self.connection.login_binding = None  # nothing is proved after the login
         self.connection.limit_records(limits.RECORD_BODY_BYTES_MAX)
         tickets = self._services.tickets
         if tickets is not None:
@@ -162,11 +164,11 @@ class Channel:
 
     # --- deadlines --------------------------------------------------------------------------------
     def overdue(self, now: float) -> bool:
-        """Tell whether the login, or the last bytes, have taken too long."""
+        """Return True if the login, or sending the last bytes, has taken too long."""
         return self._deadline is not None and now >= self._deadline
 
     def check_peer(self, now: float) -> None:
-        """Ping a peer that is silent, and end when it stays silent."""
+        """Ping a silent peer, and close the connection if it stays silent."""
         deadline = self.connection.next_deadline()
         if deadline is not None and now >= deadline:
             self.connection.handle_deadline(now)
@@ -174,13 +176,13 @@ class Channel:
 
     # --- the end ------------------------------------------------------------------------------
     def ending(self) -> None:
-        """The connection ends: only its last bytes have a deadline from now on."""
+        """Note that the connection is ending: from now on only its last bytes have a deadline."""
         self._deadline = None
         if self._owner is not None:
             self._owner.watch()
 
     def end(self) -> None:
-        """The socket is closed: nobody is told of anything. It leaves no circle of objects."""
+        """Release everything after the socket is closed, without callbacks or reference cycles."""
         if self._unwrapping is not None:
             self._unwrapping.cancel()
             self._unwrapping = None

@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from relay.server.worker.member.reply import Request as Awaited
 
 CHANGE_UNITS: Final = 20
-"""Of a room or an account: a commit of its own that waits for the disk."""
+"""For a change of a room or an account: it needs its own commit, which waits for the disk."""
 ROOM_UNITS: Final = 1
-"""Of each room that is looked at for a list."""
+"""For each room that is examined for a list."""
 
 
 class _Numbered(Protocol):
-    """An envelope that has an answer."""
+    """An envelope that gets an answer."""
 
     @property
     def request(self) -> int:
-        """Its number."""
+        """Its request number."""
 
 
 def charged(operation: Operation, units: int) -> Operation:
-    """Return an operation that is done only if its cost is paid for."""
+    """Return an operation that runs only if its cost can be paid."""
 
     def pay(session: Session, envelope: _Numbered) -> Awaited | None:
         return operation(session, envelope) if pays(session, envelope.request, units) else None
@@ -35,12 +35,12 @@ def charged(operation: Operation, units: int) -> Operation:
 
 
 def pays(session: Session, number: int, units: int) -> bool:
-    """Charge a request; False: it was refused, and is told when to come again."""
+    """Charge a request. False: it was refused, and the client was told when to retry."""
     return accepted(session, number, session.sends.spend_work(units))
 
 
 def accepted(session: Session, number: int, refusal: Refusal | None) -> bool:
-    """Tell whether a request is within its budgets; if not, refuse it."""
+    """Return True if a request is within its budgets; otherwise refuse it."""
     if refusal is None:
         return True
     code = ErrorCode.LIMIT if refusal.most else ErrorCode.BUSY

@@ -1,4 +1,4 @@
-"""Which operations a client may ask for in each stage, and the function that does each."""
+"""The operations that a client may request in each stage, and the function for each."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ if TYPE_CHECKING:
 
 MESSAGE: Final = int(Kind.MESSAGE)
 _new: Final = tuple.__new__
-"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
+"""Creates a NamedTuple without the Python call of its own ``__new__``."""
 
 
 def send(session: Session, send: Send) -> None:
-    """Offer a message to the log's home. A plain call: it never waits."""
+    """Offer a message to the log's home. Not a coroutine: it never waits."""
     log, sends = send.log, session.sends
     if log != sends.room:
-        if not names.is_room(log):  # the canonical form only: an id belongs to one spelling
+        if not names.is_room(log):  # canonical form only: an id belongs to one spelling
             if log.startswith(names.INBOX_PREFIX):
                 send_direct(session, send)
             else:
                 sends.refuse(log, send.counter, ErrorCode.NAME_INVALID)
             return
         sends.room = log
-    log = sends.room  # one object for all: its hash is known
+    log = sends.room  # one shared object: its hash is already computed
     if send.kind != MESSAGE or send.about_seq:
         send_about(session, send)
         return
@@ -71,7 +71,7 @@ def send(session: Session, send: Send) -> None:
 
 
 def unknown(session: Session, unknown: Unknown) -> None:
-    """Refuse an operation of a later version of the protocol."""
+    """Refuse an operation of a later protocol version."""
     session.refuse(0, ErrorCode.UNKNOWN_OPERATION, unknown.op)
 
 

@@ -1,4 +1,4 @@
-"""All connections of a worker: accepting, closing, and what they hold."""
+"""All connections of a worker: accepting and closing them, and access to them."""
 
 from __future__ import annotations
 
@@ -19,50 +19,54 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.session import Operations
 
 NEWCOMERS_REST_S: Final = 0.002
-"""The least rest between accepts, while many are there who are not logged in: a thousand come in
-each second, which is more than the key agent can do."""
+"""Minimum pause between accepts while many connections are not logged in. It admits a thousand per
+second, more than the key agent can serve."""
 
 
 class Connections:
-    """Makes sessions, and knows those that are not over. An ``acceptor.Gate``."""
+    """Creates sessions and keeps those that are still open. An ``acceptor.Gate``."""
 
     def __init__(self, services: ConnectionServices, operations: Operations) -> None:
         self._services = services
         self._operations = operations
         self._admission = services.budgets.admission
         self.admitted = 0
-        """How many there were since the start."""
+        """Number of connections admitted since the start."""
         self.sessions: set[Session] = set()
         self.deadlines = Deadlines()
         self._on_lost = self._lost
         self._on_watch = self.deadlines.watch
         self.on_lost: Callable[[], None] = _nothing
-        """Called when a connection is gone; the acceptor's, once there is one."""
+        """Called when a connection is closed. Set by the acceptor."""
         self.rests_until: Callable[[], float] = _never
-        """Until when those who ask for much rest, by the clock; the turn's, once there is one."""
+        """Returns until when heavy users are paused, on the clock. Set by the turn."""
 
     # --- acceptor.Gate ------------------------------------------------------------------------
     def closed(self) -> bool:
-        """Tell whether nobody can come in now: see ``Admission.closed``."""
+        """Return True if no connection can be admitted: see ``Admission.closed``."""
         return self._admission.closed()
 
+    def holds(self) -> bool:
+        """Tell whether newcomers should wait for those before them: see ``Admission.holds``."""
+        return self._admission.holds(self._services.clock())
+
     def rest_s(self) -> float:
-        """Tell for how long nobody should come in: who is new waits with those who ask for much."""
+        """Return how long to pause accepting: new connections wait like heavy users."""
         rest_s = self.rests_until() - self._services.clock()
         if self._admission.unauthenticated >= NEWCOMERS_MAX:
             return max(rest_s, NEWCOMERS_REST_S)
         return rest_s
 
     def admit(self, peer: str, *, exhausted: bool = False) -> Stream | None:
-        """Return the protocol of a connection that was accepted from this address.
+        """Return the protocol for a connection that was accepted from this address.
 
-        None: it has to be closed, without a word. ``exhausted``: there are no descriptors left, and
-        it is told so as soon as it can be.
+        None: the caller closes it without a message. ``exhausted``: no descriptors are left; the
+        client is told so as soon as that is possible.
         """
         budgets = self._services.budgets
         source = budgets.sources.open(peer)
         if peer == source.name:
-            peer = source.name  # one string for all of them
+            peer = source.name  # one shared string per source
         verdict = budgets.admission.admit(source)
         if verdict.budget is not None:
             whose = source if verdict.evicted is None else verdict.evicted.source
@@ -89,7 +93,10 @@ class Connections:
 
     # --- balance ------------------------------------------------------------------------------
     def send_away(self, count: int) -> int:
-        """Tell so many clients that are logged in to connect again. Returns how many there were."""
+        """Tell up to ``count`` logged-in clients to reconnect elsewhere.
+
+        Return how many were told.
+        """
         ready = (session for session in self.sessions if session.stage is Stage.READY)
         leaving = list(islice(ready, count))
         for session in leaving:
@@ -98,7 +105,7 @@ class Connections:
 
     # --- from time to time --------------------------------------------------------------------
     def check_deadlines(self, now: float) -> None:
-        """End connections whose time is up. Called about once a second."""
+        """Close connections whose deadlines have passed. Called about once a second."""
         self.deadlines.check(now)
 
     def _lost(self, session: Session) -> None:
@@ -111,9 +118,9 @@ class Connections:
 
 
 def _never() -> float:
-    """Nobody rests."""
+    """Default for ``rests_until``: nobody is paused."""
     return 0.0
 
 
 def _nothing() -> None:
-    """Before there is an acceptor."""
+    """Do nothing: placeholder until there is an acceptor."""

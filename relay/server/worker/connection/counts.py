@@ -1,4 +1,4 @@
-"""Counters of the connections of a worker."""
+"""Counters about the connections of a worker."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ _HANDSHAKES: Final[dict[int, Handshake]] = {
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the sessions of a worker count, from its begin on."""
+    """Counters of a worker's sessions since it started."""
 
     handshakes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Handshake, 0))
-    """Those that ended, by outcome."""
+    """Finished handshakes, by outcome."""
     kinds: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(HandshakeKind, 0))
-    """Those that were completed, by kind."""
+    """Completed handshakes, by kind."""
     closes: Final[dict[str, int]] = field(
         default_factory=lambda: dict.fromkeys((*CLOSE_CODES, *Closed), 0)
     )
-    """Connections that ended after it, by close code or by whom."""
+    """Connections that ended after the handshake, by close code or by the side that ended them."""
     resumes: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Resume, 0))
     gaps: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(GAP_REASONS, 0))
     searches: Final[dict[str, int]] = field(default_factory=lambda: dict.fromkeys(Searched, 0))
 
 
 def count_handshake(counts: Counts, mode: int, *, fell_back: bool) -> None:
-    """Count a handshake that was completed."""
+    """Count a completed handshake."""
     counts.handshakes[Handshake.COMPLETED] += 1
     if mode == RESUMED:
         kind = HandshakeKind.RESUMED
@@ -52,11 +52,11 @@ def count_handshake(counts: Counts, mode: int, *, fell_back: bool) -> None:
 
 
 def count_end(counts: Counts, code: Closed | int | None) -> str:
-    """Count the end of a connection; return its reason.
+    """Count the end of a connection and return its reason.
 
     Args:
         counts: of the worker.
-        code: our close code, or the client's end, or None without a word.
+        code: our close code; ``Closed`` if the client closed; None if it ended without a close.
     """
     name = code if isinstance(code, Closed) else _CODES.get(code or 0, Closed.LOST)
     counts.closes[name] += 1
@@ -64,12 +64,12 @@ def count_end(counts: Counts, code: Closed | int | None) -> str:
 
 
 def count_failed_handshake(counts: Counts, code: Closed | int | None, *, no_agent: bool) -> None:
-    """Count a handshake that was not completed.
+    """Count a handshake that failed.
 
     Args:
         counts: of the worker.
         code: see ``count_end``.
-        no_agent: True when it ended because the key agent did not answer.
+        no_agent: True if it failed because the key agent did not answer.
     """
     if no_agent:
         outcome = Handshake.NO_KEY_AGENT

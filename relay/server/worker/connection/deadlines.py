@@ -1,7 +1,7 @@
-"""What ends for a connection by time: the handshake, the login, a request, a silent peer.
+"""Deadlines of connections: the handshake, the login, a request, a silent peer.
 
-Nearly all connections wait for nothing but their next keepalive. They are left alone until then;
-the others are *watched*: looked at each second.
+Nearly all connections wait only for their next keepalive and are not examined until then. The
+others are *watched*: examined every second.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
 
 WATCHED_PAUSES: Final = Pause.REQUEST | Pause.WASTE
-"""Whoever is under these may be gone, and nothing of it was read."""
+"""Under these pauses the peer may be gone without our noticing, because nothing is read."""
 
 
 class Deadlines:
-    """Those of all connections of a worker."""
+    """The deadlines of all connections of a worker."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Create without connections."""
         self.watched: set[Session] = set()
         self._quiet: DueTimes[Session] = DueTimes()
 
     def watch(self, session: Session) -> None:
-        """Look at a connection each second: it is new, or something of it may end sooner now."""
+        """Watch a connection: it is new, or one of its deadlines may now be earlier."""
         self.watched.add(session)
 
     def forget(self, session: Session) -> None:
-        """A connection is gone."""
+        """Remove a closed connection."""
         self.watched.discard(session)
         self._quiet.remove(session)
 
     def check(self, now: float) -> None:
-        """End connections whose time is up. Called about once a second."""
+        """Close connections whose deadlines have passed. Called about once a second."""
         self.watched.update(self._quiet.take(now))
         for session in list(self.watched):
             try:
@@ -52,11 +52,11 @@ class Deadlines:
 
 
 def check_deadlines(session: Session, now: float) -> None:
-    """Look at one connection."""
+    """Check the deadlines of one connection."""
     if session.channel.overdue(now):
         if session.channel.connection.finished:
-            session.abort()  # it does not even take the last bytes
-        elif session.stage is Stage.LOGIN:  # it is the name's home that is late
+            session.abort()  # the peer does not even read the last bytes
+        elif session.stage is Stage.LOGIN:  # the home of the name is late
             session.close(CloseCode.LOGIN_UNAVAILABLE, session.services.overloaded_retry_s)
         else:
             session.close(CloseCode.LOGIN_TIMEOUT)
@@ -64,8 +64,8 @@ def check_deadlines(session: Session, now: float) -> None:
     if session.reading.wasted is not None:
         session.services.budgets.waste.sweep(session.reading, now)
     pauses = session.reading.pauses
-    if pauses:  # its pongs may be among what is not read, and so is its end
-        # Of who is logged in, what was sent before the end still counts.
+    if pauses:  # unread input may contain its pongs, or its end of stream
+        # For a logged-in client, what it sent before its end still counts.
         waits = WATCHED_PAUSES | (Pause.TURN if session.newcomer else Pause.NONE)
         if pauses & waits and session.stream.peer_is_gone():
             session.abort()
@@ -76,9 +76,9 @@ def check_deadlines(session: Session, now: float) -> None:
 
 
 def _quiet_until(session: Session) -> float | None:
-    """Return until when a connection need not be looked at; None: it is to be watched.
+    """Return until when a connection need not be examined, or None if it must be watched.
 
-    Whatever ends sooner from then on has it watched again: see ``Session.watch``.
+    Anything that creates an earlier deadline must call ``Session.watch``.
     """
     reading = session.reading
     if session.stage is not Stage.READY or reading.pauses & WATCHED_PAUSES or reading.wasted:

@@ -1,4 +1,4 @@
-"""DEVICES and ACCOUNT: the chain of anybody, and requests about accounts."""
+"""DEVICES and ACCOUNT: device chains of accounts, and requests about accounts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import codec
 from relay.chat import names
-from relay.chat.accounts import answers, events, invitation, requests, snapshot
+from relay.chat.accounts import answers, events, invitation, links, requests, snapshot
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
 from relay.server.worker.connection.charges import CHANGE_UNITS, pays
@@ -15,71 +15,89 @@ from relay.server.worker.connection.last_operator import ends_operator, refused_
 from relay.server.worker.connection.unread import refuse_unread
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_logs import AccountLogs
-from relay.store.errors import StoreError
+from relay.server.worker.stored import stored_entry
+from relay.store.errors import LogDamaged, StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Chain, Done
-from relay.wire.packing import pack, unpack_entry
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
     from relay.wire.envelopes import Account, Devices
 
 LINKS_PER_ANSWER: Final = 128
-"""About 43 KB at most: it fits a record."""
+"""About 43 KB at most, which fits in a record."""
 NAMES_PER_ANSWER: Final = 500
 
 
 async def devices(session: Session, devices: Devices) -> None:
-    """Answer links of somebody's chain, as stored. Who wants to be sure verifies them."""
+    """Answer with links of an account's device chain, as stored. Clients verify them."""
     name = names.normal(devices.name)
     if not names.is_handle(name):
         session.refuse(devices.request, ErrorCode.NAME_INVALID)
         return
     await turn_of(session)
     try:
-        links = chain_of(session, name)
+        chain = chain_of(session, name)
     except StoreError as error:
         partition = partition_of(names.INBOX_PREFIX + name)
         refuse_unread(session, devices.request, partition, error)
         return
-    wanted = links[devices.first : devices.first + LINKS_PER_ANSWER]
-    end = devices.first + LINKS_PER_ANSWER >= len(links)
+    wanted = chain[devices.first : devices.first + LINKS_PER_ANSWER]
+    end = devices.first + LINKS_PER_ANSWER >= len(chain)
     session.answer(pack(Chain(devices.request, name, wanted, end)))
 
 
 def chain_of(session: Session, name: str) -> list[bytes]:
-    """Return the links that an account has now: those after its last beginning.
+    """Return an account's current links: those since its last beginning.
 
     Raises:
         StoreError: they cannot be read.
     """
     log = names.INBOX_PREFIX + name
-    links: list[bytes] = []
+    chain: list[bytes] = []
     reader = session.services.reader_of(log)
     after, noted = reader.fold(log)
     if after:
         try:
-            links = snapshot.links_of(noted)
+            chain = snapshot.links_of(noted)
         except EnvelopeError:
-            after = 0  # all is in the entries
+            after = 0  # the entries contain the whole chain
     for packed in reader.controls(log, after):
-        entry = unpack_entry(packed)
+        entry = stored_entry(log, packed)
         if entry.content_type != events.CONTENT_TYPE:
             continue
-        match events.unpack(entry.body):
+        try:
+            event = events.unpack(entry.body)
+        except EnvelopeError as error:
+            raise LogDamaged(log, error) from None
+        match event:
             case events.Created(link=link):
-                links = [link]
+                chain = [link]
             case events.Linked(link=link):
-                links.append(link)
+                chain.append(link)
             case events.Reserved() | events.Removed():
-                links = []
+                chain = []
             case _:
                 pass
-    return links
+    return chain
+
+
+def root_of(session: Session, name: str) -> bytes:
+    """Return the root of the account that a handle names now; empty: there is none.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    chain = chain_of(session, name)
+    try:
+        return links.parse(chain[0]).hash if chain else b""
+    except links.LinkError as error:
+        raise LogDamaged(names.INBOX_PREFIX + name, error) from None
 
 
 async def account(session: Session, account: Account) -> None:
-    """Pass a request about an account to its home, if the asker may ask it."""
+    """Forward a request about an account to its home, if the client may make it."""
     number = account.request
     try:
         request = requests.unpack(account.content)
@@ -123,7 +141,7 @@ async def account(session: Session, account: Account) -> None:
 
 
 def _marks(session: Session, number: int, after: str) -> None:
-    """Answer up to where the person has read, some logs at a time."""
+    """Answer with the user's read marks, some logs at a time."""
     log = names.INBOX_PREFIX + session.actor.handle
     try:
         found = session.services.reader_of(log).marks(log, after, NAMES_PER_ANSWER + 1)
@@ -135,7 +153,10 @@ def _marks(session: Session, number: int, after: str) -> None:
 
 
 def _list(session: Session, number: int, request: requests.ListNames) -> None:
-    """Answer names of one partition. Read here: no home need be asked for what exists."""
+    """Answer with the names of one partition.
+
+    Read here: existing names can be read without the home.
+    """
     prefix = names.INBOX_PREFIX
     try:
         reader = session.services.reader_at(request.partition)
@@ -147,9 +168,9 @@ def _list(session: Session, number: int, request: requests.ListNames) -> None:
 
 
 def _list_invitations(session: Session, number: int, request: requests.ListInvitations) -> None:
-    """Answer those of one partition that are open. Read here, as ``_list`` does."""
+    """Answer with the open invitations of one partition. Read here, as in ``_list``."""
     services = session.services
-    accounts = AccountLogs(services.reader_of, unpack_entry, services.first_invitation)
+    accounts = AccountLogs(services.reader_of, stored_entry, services.first_invitation)
     try:
         part = open_invitations.part_of(
             request.partition,

@@ -1,4 +1,4 @@
-"""The last connections of a worker that ended, and why, for diagnosis."""
+"""The most recently closed connections of a worker and the reasons, for diagnosis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.counts import Counts
 
 RECENT: Final = 200
-"""Ends that a worker remembers, for who looks into what happened."""
+"""Number of closed connections that a worker remembers."""
 
 
 class Ending(NamedTuple):
@@ -23,22 +23,22 @@ class Ending(NamedTuple):
     """Seconds since 1970."""
     id: str
     name: str
-    """Empty: it had not logged in."""
+    """Empty if it had not logged in."""
     peer: str
     reason: str
     lasted_s: float
     detail: str
-    """In our words; may be empty."""
+    """Our description; may be empty."""
 
 
 class Endings:
-    """The last ends of connections of a worker."""
+    """The most recently closed connections of a worker."""
 
     def __init__(self, counts: Counts, wall_clock_ns: Callable[[], int]) -> None:
         self._counts = counts
         self._wall_clock_ns = wall_clock_ns
         self.recent: Final[deque[Ending]] = deque(maxlen=RECENT)
-        """The last one is the latest."""
+        """In order of time, the latest one last."""
 
     def add(
         self,
@@ -49,7 +49,7 @@ class Endings:
         lasted_s: float,
         detail: str,
     ) -> None:
-        """Count an end and remember it, and forget the oldest one. ``code``: see ``count_end``."""
+        """Count and remember a closed connection; drop the oldest. ``code``: see ``count_end``."""
         reason = count_end(self._counts, code)
         now = self._wall_clock_ns() / 1e9
         self.recent.append(Ending(now, id_, name, peer, reason, round(lasted_s, 1), detail))

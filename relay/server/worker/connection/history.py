@@ -1,4 +1,4 @@
-"""HISTORY and WHO: questions about a log that the client follows."""
+"""HISTORY and WHO: requests about a log that the client follows."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 
 def log_and_peer(session: Session, log: str) -> tuple[str, str]:
-    """Return the log that a request is about, and of which person's messages alone; empty: of all.
+    """Return the log that a request is about, and the peer whose messages it is limited to, or "".
 
-    Of one's own inbox, what was exchanged with this person: nobody reads another's.
+    The second value is set for the user's own inbox, limited to the conversation with that peer.
+    Nobody can read another user's inbox.
     """
     own = names.INBOX_PREFIX + session.actor.handle
     if names.is_inbox(log) and log != own:
@@ -33,7 +34,7 @@ def log_and_peer(session: Session, log: str) -> tuple[str, str]:
 
 
 async def history(session: Session, history: History) -> None:
-    """Answer one page, in turn with those who catch up."""
+    """Answer with one page, in turn with the clients that catch up."""
     asked = names.normal(history.log)
     log, peer = log_and_peer(session, asked)
     feed = session.subscriptions.get(log)
@@ -47,7 +48,7 @@ async def history(session: Session, history: History) -> None:
 
     await turn_of(session)
     if session.subscriptions.get(log) is not feed:
-        session.refuse(history.request, ErrorCode.NOT_A_MEMBER)  # put out meanwhile
+        session.refuse(history.request, ErrorCode.NOT_A_MEMBER)  # removed from the room meanwhile
         return
     floor = feed.room.floor
     reader = session.services.reader_of(log)
@@ -75,7 +76,7 @@ async def history(session: Session, history: History) -> None:
 
 
 async def who(session: Session, who: Who) -> None:
-    """Answer who follows a log, as its home knows. One question at a time: answers are large."""
+    """Answer who follows a log, as known to its home. One request at a time: answers are large."""
     log = names.normal(who.log)
     if log not in session.subscriptions.by_log:
         session.refuse(who.request, ErrorCode.NOT_A_MEMBER)
@@ -83,7 +84,7 @@ async def who(session: Session, who: Who) -> None:
     if names.is_inbox(log):
         session.refuse(who.request, ErrorCode.NOT_SUPPORTED, 0, "an inbox has no members")
         return
-    # Changes of this turn first, so that the client finds itself in the answer.
+    # Publish the changes of this turn first, so that the answer includes the client itself.
     session.services.following.presence.send()
     reply = session.services.queries.who(log)
     if reply is None:
@@ -94,7 +95,7 @@ async def who(session: Session, who: Who) -> None:
         session.refuse(who.request, ErrorCode.UNAVAILABLE, limits.RETRY_MS, NO_HOME)
         return
     if log not in session.subscriptions.by_log:
-        session.refuse(who.request, ErrorCode.NOT_A_MEMBER)  # put out meanwhile
+        session.refuse(who.request, ErrorCode.NOT_A_MEMBER)  # removed from the room meanwhile
         return
     _, incarnation, version, total, listed = members
     session.answer(pack(Members(who.request, log, incarnation, version, total, listed)))

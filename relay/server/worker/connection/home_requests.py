@@ -25,12 +25,12 @@ async def asked(
     """Return the home's answer to a request (``chat.accounts.requests``, ``chat.rooms.requests``).
 
     Args:
-        session: whose request it is; it waits, and what it asks next.
+        session: makes the request; its later operations wait for the answer.
         log_name: of the account, the invitation or the room.
-        by: who asks.
-        key_id: of the device that asks.
+        by: the user that makes the request.
+        key_id: of the device that makes it.
         content: the packed request.
-        subject: the root of the account that it names.
+        subject: the root of the account that the request names.
     """
     log.debug("request_asked", extra={"connection": session.id, "log": log_name})
     reply = session.services.queries.ask(log_name, by, key_id, content, subject, session.id)
@@ -40,13 +40,13 @@ async def asked(
 
 
 def turn_of(session: Session, *, much: bool | None = None) -> Reply[None]:
-    """Return what a request awaits that reads a page: its turn among the readers of the worker.
+    """Return an awaitable for a session's turn among the requests that read pages.
 
-    Who asks for much waits with the crowd, and others do not wait for him.
+    Requests of heavy users wait with other heavy users and do not delay light ones.
 
     Args:
-        session: whose request it is.
-        much: whether that was so when the request began; None: it begins now.
+        session: makes the request.
+        much: whether the session was a heavy user when the request began; None: it begins now.
     """
     catchup = session.services.following.catchup
     if session.reading.asks_much if much is None else much:
@@ -55,7 +55,7 @@ def turn_of(session: Session, *, much: bool | None = None) -> Reply[None]:
 
 
 def pass_on(session: Session, number: int, answer: Answered) -> None:
-    """Tell the client what the home has decided about its request."""
+    """Send the home's answer to the client."""
     if answer.code:
         refuse(session, number, answer)
     else:
@@ -63,6 +63,6 @@ def pass_on(session: Session, number: int, answer: Answered) -> None:
 
 
 def refuse(session: Session, number: int, answer: Answered) -> None:
-    """Tell the client why not, and when to ask again."""
+    """Send the home's refusal to the client, with the time of a retry."""
     later = answer.code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE)
     session.refuse(number, answer.code, limits.RETRY_MS if later else 0, answer.text)

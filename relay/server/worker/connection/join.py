@@ -1,4 +1,4 @@
-"""JOIN and LEAVE: following a log from its head, from some history, or (a resume) a cursor."""
+"""JOIN and LEAVE: follow a log from its head, from some history, or from a cursor (resume)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 async def join(session: Session, join: Join) -> None:
-    """Follow a log; catch-up makes it live (invariant "One seam")."""
+    """Follow a log. Catch-up makes it live (invariant "One seam")."""
     log = names.normal(join.log)
     subscriptions = session.subscriptions
     if names.is_inbox(log):
@@ -54,7 +54,7 @@ async def join(session: Session, join: Join) -> None:
     following = session.services.following
     feed = following.feeds.open(log)
     try:
-        await following.feeds.known(feed)  # its head, from the log's home
+        await following.feeds.known(feed)  # wait for its head from the log's home
         if feed.refused is not None:
             code, text = feed.refused.code, feed.refused.text
             retry_ms = limits.RETRY_MS if code == ErrorCode.UNAVAILABLE else 0
@@ -84,7 +84,7 @@ async def join(session: Session, join: Join) -> None:
             after = gap.to_seq
         subscriptions.enter(feed, after)
     finally:
-        if feed.idle:  # refused, or the connection has ended meanwhile
+        if feed.idle:  # it was refused, or the connection ended meanwhile
             following.presence.changed(feed)
 
 
@@ -98,7 +98,7 @@ def _too_many(session: Session) -> bool:
 
 
 def _start(reader: Reader, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:
-    """Where a join begins: (cursor, gap to report before the first entry)."""
+    """Return where a join begins: the cursor, and the gap to report before the first entry."""
     head = feed.head
     floor = feed.room.floor
     if join.epoch is None:
@@ -109,7 +109,7 @@ def _start(reader: Reader, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:
     cursor = Cursor(join.epoch, join.seq)
     gap = reader.resume(feed.log, cursor, head).gap
     if gap is None and cursor.seq < floor:
-        gap = GapInfo(cursor, cursor, GapReason.EPOCH)  # what was before the room is another one
+        gap = GapInfo(cursor, cursor, GapReason.EPOCH)  # earlier entries belong to another room
     if gap is None:
         return cursor, None
     start, end, reason = gap
@@ -119,7 +119,7 @@ def _start(reader: Reader, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:
 
 
 def leave(session: Session, leave: Leave) -> None:
-    """Follow a log no more."""
+    """Stop following a log."""
     log = names.normal(leave.log)
     if log not in session.subscriptions.by_log:
         session.refuse(leave.request, ErrorCode.NOT_A_MEMBER)

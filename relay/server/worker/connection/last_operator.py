@@ -1,8 +1,9 @@
-"""Whether an operator may end what makes him one: not while nobody else could act in his place.
+"""Prevents the last operator from giving up operator rights.
 
-Only for what somebody does to the own account at a server: who does it to others stays an operator,
-and whoever can write the data directory makes another one (``relay ctl user promote``). Two
-operators who end their rights at the same moment do not see each other.
+This covers only what users do to their own account at a server. A user who does it to another
+account remains an operator, and anybody with write access to the data directory can appoint one
+(``relay ctl user promote``). Two operators who give up their rights at the same moment are not
+detected.
 """
 
 from __future__ import annotations
@@ -15,25 +16,25 @@ from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.unread import refuse_unread
 from relay.server.worker.home.account_logs import AccountLogs
-from relay.store.errors import StoreError
+from relay.server.worker.stored import report_log, stored_entry
+from relay.store.errors import LogDamaged, StoreError
 from relay.wire.codes import ErrorCode
-from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
     from relay.chat.accounts.requests import Request
     from relay.server.worker.connection.session import Session
 
 READ_AT_ONCE: Final = 8
-"""Accounts that are read before others have their turn, each a log of its own: about 1 ms."""
+"""Accounts to read before others get a turn. Each has its own log: about 1 ms in total."""
 THE_ONLY_ONE: Final = (
     "you are the only operator: make another one first (relay user promote ADDRESS USER)"
 )
 
 
 def ends_operator(request: Request) -> bool:
-    """Tell whether a request ends the rights of an account that is an operator's.
+    """Return True if a request would end an account's operator rights.
 
-    A reset does not: what it answers begins the account anew, with them.
+    A reset does not: the account begins anew with its rights.
     """
     match request:
         case requests.Disable() | requests.Remove() | requests.Promote(operator=False):
@@ -43,9 +44,9 @@ def ends_operator(request: Request) -> bool:
 
 
 async def refused_as_last(session: Session, number: int) -> bool:
-    """Refuse what would end the asker's own rights, if nobody else has them. True: it was."""
+    """Refuse a request if it would remove the last operator. True: it was refused."""
     services, own = session.services, session.actor.handle
-    accounts = AccountLogs(services.reader_of, unpack_entry, services.first_invitation)
+    accounts = AccountLogs(services.reader_of, stored_entry, services.first_invitation)
     prefix = names.INBOX_PREFIX
     for partition in range(PARTITIONS):
         after = ""
@@ -54,10 +55,8 @@ async def refused_as_last(session: Session, number: int) -> bool:
             try:
                 found = services.reader_at(partition).names(prefix, prefix + after, READ_AT_ONCE)
                 handles = [log[len(prefix) :] for log in found]
-                for account in map(accounts.account, handles):
-                    active = account.chain is not None and not account.disabled
-                    if account.operator and active and account.handle != own:
-                        return False
+                if any(_acts(accounts, handle) for handle in handles if handle != own):
+                    return False
             except StoreError as error:
                 refuse_unread(session, number, partition, error)
                 return True
@@ -67,3 +66,13 @@ async def refused_as_last(session: Session, number: int) -> bool:
             after = handles[-1]
     session.refuse(number, ErrorCode.NOT_ALLOWED, 0, THE_ONLY_ONE)
     return True
+
+
+def _acts(accounts: AccountLogs, handle: str) -> bool:
+    """Tell whether an account can act as an operator. Raises StoreError: of the partition."""
+    try:
+        account = accounts.account(handle)
+    except LogDamaged as error:
+        report_log(error)
+        return False  # nobody can log in there
+    return account.operator and account.chain is not None and not account.disabled

@@ -1,6 +1,6 @@
-"""Users or sources by name, while they have connections or have spent something. No clock.
+"""Users or sources by name, while they have connections or unpaid spending. No clock.
 
-What somebody has spent is kept until it is as if they had not: a new connection gives no new burst.
+Spending is remembered until the buckets have refilled: a new connection gives no new burst.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from relay.server.worker.connection.token_bucket import TokenBucket
 from relay.server.worker.due_times import DueTimes
 
 IDLE_MAX: Final = 65_536
-"""Without connections, whose buckets are not full again. Beyond it the oldest are forgotten:
-whoever has so many names or addresses gains nothing by it."""
+"""Maximum number of names without connections whose buckets are not full. Beyond it the oldest are
+dropped: a client with that many names or addresses gains nothing from it."""
 ROUNDED_S: Final = 60
-"""What is full again later than this is forgotten at a multiple of it."""
+"""Names whose buckets fill later than this are dropped at a multiple of it."""
 
 
 class Payer:
-    """One that pays: a source, or an account."""
+    """An entity that is charged: a source or an account."""
 
     __slots__ = ("connections", "name")
 
     def __init__(self, name: str) -> None:
-        """Begin without connections."""
+        """Create without connections."""
         self.name = name
         self.connections = 0
 
     def buckets(self) -> Iterable[TokenBucket | None]:
-        """Return what it has spent; None: it is not counted."""
+        """Return its buckets. None stands for one that is not limited."""
         raise NotImplementedError
 
 
@@ -38,25 +38,25 @@ Some = TypeVar("Some", bound=Payer)
 
 
 class Ledger(Generic[Some]):
-    """See the module's docstring."""
+    """The payers of a worker, by name."""
 
     def __init__(self, make: Callable[[str], Some], clock: Callable[[], float]) -> None:
-        """Begin with nobody.
+        """Create an empty ledger.
 
         Args:
-            make: makes one that has spent nothing, by its name.
+            make: creates a payer that has spent nothing, from its name.
             clock: monotonic seconds.
         """
         self._make = make
         self._clock = clock
         self._by_name: dict[str, Some] = {}
         self._idle: dict[str, None] = {}
-        """Those without connections, the oldest first."""
+        """Names without connections, oldest first."""
         self._full: DueTimes[str] = DueTimes()
-        """When the buckets of each of them are full again."""
+        """When all buckets of each idle name are full again."""
 
     def open(self, name: str) -> Some:
-        """Return who pays for a new connection. ``close`` it in the end."""
+        """Return the payer for a new connection. The caller must ``close`` it."""
         payer = self._by_name.get(name)
         if payer is None:
             payer = self._by_name[name] = self._make(name)
@@ -67,11 +67,11 @@ class Ledger(Generic[Some]):
         return payer
 
     def get(self, name: str) -> Some | None:
-        """Return who has this name, if anything is known of them."""
+        """Return the payer with this name, if it is known."""
         return self._by_name.get(name)
 
     def close(self, payer: Some) -> None:
-        """A connection is gone."""
+        """Note that one of the payer's connections has ended."""
         payer.connections -= 1
         if payer.connections:
             return
@@ -82,13 +82,13 @@ class Ledger(Generic[Some]):
             del self._idle[oldest], self._by_name[oldest]
 
     def sweep(self) -> None:
-        """Forget whose buckets are full again. Called about once a second."""
+        """Drop idle payers whose buckets are full. Called about once a second."""
         now = self._clock()
         for name in self._full.take(now):
             self._forget(name, now)
 
     def payers(self) -> Iterable[Some]:
-        """Return all of them."""
+        """Return all payers."""
         return self._by_name.values()
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""HELLO: a client names itself and proves its key, and the name's home decides."""
+"""HELLO: the client names itself and proves its key, and the name's home decides."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger("relay.worker")
 
 
 async def hello(session: Session, hello: Hello) -> None:
-    """Check the proof, claim the name, wait for its home, and welcome the client."""
+    """Check the proof, claim the name, wait for its home, and send WELCOME."""
     services = session.services
     name = names.normal(hello.name)
     guest = names.is_guest(name)
@@ -37,7 +37,7 @@ async def hello(session: Session, hello: Hello) -> None:
         if not services.guests:
             _refuse(session, name, ErrorCode.NO_GUESTS, "")
             return
-        key = b""  # whatever it may have proved: a guest has no device
+        key = b""  # a guest has no device, regardless of any proof
     else:
         key = hello.key
         if not session.channel.proves(Operation.LOGIN, key, name, hello.signature):
@@ -61,7 +61,8 @@ async def hello(session: Session, hello: Hello) -> None:
     budget = budgets.admission.login_refusal(session.source)
     if budget is None and grant.root and not session.source.exempt and budgets.users.is_full(name):
         budget = Budget.CONNECTIONS_PER_USER
-    if budget is not None:  # only now: the slot may have been that of an earlier connection of its
+    # checked only now: the slot may have belonged to the client's earlier connection
+    if budget is not None:
         budgets.refusals.count(budget, session.source.name, services.clock())
         session.close(CloseCode.OVERLOADED, services.overloaded_retry_s, detail=budget)
         return

@@ -1,4 +1,4 @@
-"""PROVE: a client wants the proof that the announced key follows the server's."""
+"""PROVE: a client requests proof that the announced key follows the server's."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from relay.wire.envelopes import Prove
 
 PROOFS_MAX: Final = 8
-"""Of one connection: one is enough, and a busy key agent may have to be asked again."""
+"""Per connection. One is enough, but a busy key agent may have to be asked again."""
 log = logging.getLogger("relay.worker")
 
 
 async def prove(session: Session, prove: Prove) -> None:
-    """Answer with the proof of the key agent that the announced key follows the server's."""
+    """Answer with the key agent's proof that the announced key follows the server's."""
     announced = session.services.announcement
     session.proofs += 1
     if session.proofs > PROOFS_MAX:

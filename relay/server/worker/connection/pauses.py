@@ -1,4 +1,4 @@
-"""Why a connection is not read from, and what of it waits."""
+"""The reasons for which a connection is not read."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Final
 
 
 class Pause:
-    """Reasons, as bits. Plain integers, for each send looks at them.
+    """Reasons as bits. Plain integers, because every send tests them.
 
-    Under any of them what was received waits, as bytes, and the socket is not read (but see
+    Under each of them received bytes wait unprocessed and the socket is not read (but see
     ``Reading.pause``).
     """
 
@@ -18,12 +18,12 @@ class Pause:
     CREDIT: Final = 2
     """A home that it sends to cannot keep up."""
     REQUEST: Final = 4
-    """An earlier operation waits for another worker; the order of operations is kept."""
+    """An earlier operation waits for another worker; operations run in order."""
     ANSWERS: Final = 8
-    """It does not read the answers to what it asks."""
+    """The client does not read its answers."""
     TURN: Final = 16
-    """It has had its share of this turn: see ``schedule``."""
+    """It has used its share of this turn: see ``schedule``."""
     BUSY: Final = WINDOW | CREDIT | TURN
     """It has asked for more than is done at once."""
     WASTE: Final = 32
-    """It has asked for too much that brings nothing: see ``waste``."""
+    """It has made too many useless requests: see ``waste``."""

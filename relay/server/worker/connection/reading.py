@@ -1,8 +1,8 @@
-"""Reading one connection: what was received is processed in turn, and not while anything is held.
+"""Processes what one connection has received, in its turn and only while nothing pauses it.
 
-Bytes wait as bytes. One record at a time is opened and unpacked, and its operations are run, up to
-this connection's share of a turn (``schedule``). A record of many operations is unpacked a part at
-a time as well, and nothing of it is run before all of it is known to be legal.
+Received bytes are kept as bytes. One record at a time is opened and unpacked, and its operations
+run, up to this connection's share of a turn (``schedule``). A record of many operations is unpacked
+in parts, and all of it must be valid before any of them runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
     LITTLE,
     LITTLE_PER_S,
+    OWED_S_MAX,
     RECORD_UNITS,
+    SAVED_S,
     UNITS,
     UNITS_PER_TURN,
     VALUES_PER_UNIT,
@@ -36,45 +38,45 @@ if TYPE_CHECKING:
     from relay.wire.events import Event
 
 ENVELOPE_BYTES: Final = 256
-"""About what an unpacked envelope takes besides the bytes that it came from."""
+"""Approximate memory of an unpacked envelope, besides the bytes it came from."""
 _NONE: Final[list[ClientEnvelope]] = []
-"""No operations. Shared, and never added to."""
+"""No operations. Shared; never modified."""
 
 
 class Owner:
-    """Whose connection it is: a session. A base class, no Protocol: compiled, a call is direct."""
+    """The session that owns a ``Reading``. Not a Protocol: compiled, calls are direct."""
 
     __slots__ = ("_on_watch", "ended", "newcomer")
 
     def __init__(self, on_watch: Callable[[Any], None]) -> None:
         self._on_watch = on_watch
         self.ended = False
-        """True once the connection is closing: no operation has an effect any more."""
+        """True once the connection is closing: operations have no effect from then on."""
         self.newcomer = True
-        """Not logged in yet."""
+        """True until the login."""
 
     def handle_events(self, events: list[Event], now: float) -> None:
-        """Take what has happened. May raise."""
+        """Handle events of the connection. May raise."""
         raise NotImplementedError
 
     def run(self, envelope: ClientEnvelope) -> None:
-        """Do what an envelope asks for. May raise."""
+        """Run one operation. May raise."""
         raise NotImplementedError
 
     def offer_sends(self) -> None:
-        """What else is run, if anything, comes after the sends that were taken so far."""
+        """Offer the sends taken so far, so that later operations come after them."""
         raise NotImplementedError
 
     def failed(self, error: Exception) -> None:
-        """Either of them has raised."""
+        """Handle an exception of ``handle_events`` or ``run``."""
         raise NotImplementedError
 
     def write_pending(self) -> None:
-        """Write what the connection has for the peer."""
+        """Write the connection's pending bytes."""
         raise NotImplementedError
 
     def on_keys(self, now: float) -> None:
-        """There are keys: what was received meanwhile can be read."""
+        """Continue with received bytes, now that the keys are available."""
         raise NotImplementedError
 
     def answer_send(self, envelope: bytes) -> None:
@@ -82,21 +84,21 @@ class Owner:
         raise NotImplementedError
 
     def watch(self) -> None:
-        """Look at this connection each second for now: it rests, or has wasted something."""
+        """Examine this connection every second: it is resting, or made useless requests."""
         self._on_watch(self)
 
     def shed(self) -> None:
-        """End: of what was received and not processed, this connection holds most."""
+        """Close: this connection holds the most received and unprocessed bytes."""
         raise NotImplementedError
 
 
 class Reading:
-    """See the module's docstring. A ``schedule.Scheduled``, and a ``received.Holder``."""
+    """Reads one connection. A ``schedule.Scheduled`` and a ``received.Holder``."""
 
     __slots__ = (
-        "_busy", "_clock", "_connection", "_finish", "_owed", "_owner", "_paused", "_pending",
-        "_received", "_record_bytes", "_running", "_schedule", "_stream", "_units", "_unpacking",
-        "_waste", "_worked_s", "held", "pauses", "source", "wasted",
+        "_busy", "_clock", "_connection", "_finish", "_owed", "_owner", "_paid_s", "_paused",
+        "_pending", "_received", "_record_bytes", "_running", "_schedule", "_stream", "_unpacking",
+        "_waste", "held", "pauses", "source", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -111,15 +113,15 @@ class Reading:
         source: Source,
         clock: Callable[[], float],
     ) -> None:
-        """Begin with nothing.
+        """Create without received bytes.
 
         Args:
-            owner: does what was asked for.
-            connection: takes the bytes apart.
-            stream: where they come from.
+            owner: runs the operations.
+            connection: decodes the bytes.
+            stream: delivers the bytes.
             schedule: of the worker.
-            received: likewise.
-            waste: likewise.
+            received: of the worker.
+            waste: of the worker.
             source: of the peer.
             clock: monotonic seconds.
         """
@@ -138,34 +140,31 @@ class Reading:
         self._clock = clock
         self.pauses: int = Pause.NONE
         self._busy = False
-        """One of those that ``Schedule.busy`` counts."""
+        """True while this connection is counted in ``Schedule.busy``."""
         self._paused = False
         """True while the socket is not read."""
         self._pending: list[ClientEnvelope] = _NONE
-        """What is left of the operations of one record, the next one last. Records behind it stay
-        bytes: operations take many times the room."""
+        """Remaining operations of one record, reversed. Later records stay as smaller bytes."""
         self._unpacking: Unpacking | None = None
-        """Of the next record, if it has several operations and some are not unpacked yet."""
+        """The record being unpacked, if it has several operations and is not complete."""
         self._record_bytes = 0
-        """Of either of them."""
+        """Size of the record that ``_pending`` or ``_unpacking`` belongs to."""
         self._running = False
         """True while ``work`` runs."""
         self._finish = 0.0
         """See ``Schedule.charge``."""
-        self._units = 0
-        """What ``work`` used the last time, less what was allowed since: see ``LITTLE_PER_S``."""
-        self._worked_s = clock()
-        """When that was."""
+        self._paid_s = clock()
+        """Time up to which the allowance (``LITTLE_PER_S``) covers what ``work`` has used."""
         self._owed = 0
-        """Units that its requests have turned out to cost since: see ``owe``."""
+        """Units charged for requests after the fact, since then: see ``owe``."""
 
     def received(self, data: bytes) -> None:
-        """Take bytes from the peer; process them now if there is time, or else in turn."""
+        """Receive bytes from the peer; process them now if there is time, otherwise in turn."""
         self._connection.feed(data)
         if self.pauses:
             self._pause_socket()
             self._note_held()
-            return  # whatever it waits for goes on with this
+            return  # they are processed when the pause ends
         now = self._clock()
         if self._has_time(now):
             self.work(now)
@@ -174,7 +173,7 @@ class Reading:
             self._note_held()
 
     def unpack(self, content: bytes) -> None:
-        """Take the operations of a record. Raises RemoteProtocolError: it has none."""
+        """Take the operations of a record. Raises RemoteProtocolError if it is not valid."""
         self._record_bytes = len(content)
         lone = unpack_lone(content)
         if lone is not None:
@@ -183,7 +182,7 @@ class Reading:
             self._unpacking = unpacking(content)
 
     def _unpack_more(self, unpacking: Unpacking) -> int:
-        """Take some more of them; return what that has cost, in units."""
+        """Unpack some more operations; return the cost in units."""
         values = unpacking.go_on()
         if unpacking.done:
             self._unpacking = None
@@ -192,15 +191,15 @@ class Reading:
         return 1 + values // VALUES_PER_UNIT
 
     def work(self, now: float) -> None:
-        """Process what was received, up to this connection's share. Raises nothing."""
+        """Process received bytes, up to this connection's share. Raises nothing."""
         owner = self._owner
         if self._running or owner is None:
             return
         self._running = True
         share = self._schedule.share
-        allowed = int((now - self._worked_s) * LITTLE_PER_S)
-        if not self._finish and share < UNITS_PER_TURN:
-            share = min(share + allowed, UNITS_PER_TURN)
+        left = self._left(now)
+        if not self._finish and left > 0 and share < UNITS_PER_TURN:
+            share = min(share + left, UNITS_PER_TURN)
         units = share
         connection = self._connection
         control, drained, sending = owner.ended, False, False
@@ -212,7 +211,7 @@ class Reading:
                     if type(envelope) is Send:
                         sending = True
                     elif sending:
-                        owner.offer_sends()  # the order of operations is kept
+                        owner.offer_sends()  # operations keep their order
                         sending = False
                     owner.run(envelope)
                 elif self._unpacking is not None:
@@ -220,7 +219,7 @@ class Reading:
                 elif connection.receive_next(now):
                     events = connection.events()
                     if len(events) == 1 and type(events[0]) is ApplicationData:
-                        # Nearly every record: nothing has to be written for it.
+                        # The common case: nothing has to be written.
                         if not owner.ended:
                             self.unpack(events[0].content)
                     else:
@@ -239,15 +238,15 @@ class Reading:
                 owner.offer_sends()
             self._running = False
         if not self._pending:
-            self._pending = _NONE  # the empty list of each connection would be a page in all
+            self._pending = _NONE  # an empty list per connection would add up to a page each
         used = share - units
-        if used:  # or else it only looked whether there is anything
+        if used:  # otherwise it only checked for input
             used, self._owed = used + self._owed, 0
-            self._units = max(used - allowed, 1)
-            self._worked_s = now
-            if owner.newcomer:  # never counts as little
+            paid_s = max(self._paid_s, now - SAVED_S) + used / LITTLE_PER_S
+            self._paid_s = min(paid_s, now + OWED_S_MAX)
+            if owner.newcomer:  # never counts as a light user
                 used = max(used, LITTLE + 1)
-            elif self._units <= LITTLE:
+            elif used <= left + LITTLE:
                 used = min(used, LITTLE)
         self._finish = self._schedule.charge(self._finish, used, drained=drained)
         if units <= 0 and not self.pauses & Pause.TURN:
@@ -257,25 +256,26 @@ class Reading:
         self._note_held()
 
     def logged_in(self) -> None:
-        """What comes next is expected to be little: a login tells nothing about it."""
-        self._units = 1
+        """Expect little of the next request: the login is no indication."""
+        self._paid_s = self._clock()
 
     @property
     def asks_much(self) -> bool:
-        """True if it is one of the crowd, by what it has had of late, and by what waits."""
+        """True if this connection is a heavy user, by its recent use and by what is waiting."""
         more = self._unpacking is not None or (self._finish > 0.0 and self._connection.pending > 0)
         return more or self._expected() + len(self._pending) > LITTLE
 
     def owe(self, units: int) -> None:
-        """Charge what a request has turned out to cost: what is asked next is served by that."""
+        """Charge the actual cost of a request afterwards, which delays later requests."""
         self._owed += units
 
     def _expected(self) -> int:
-        """Return what it is likely to use: what it has had, less what was allowed since; or 0."""
-        if not self._units:
-            return 0
-        allowed = int((self._clock() - self._worked_s) * LITTLE_PER_S)
-        return max(self._units + self._owed - allowed, 1)
+        """Return the expected use: what was used and is not covered by the allowance yet."""
+        return max(self._owed - self._left(self._clock()), 1)
+
+    def _left(self, now: float) -> int:
+        """Return the unused allowance, in units; negative if more was used."""
+        return int((now - max(self._paid_s, now - SAVED_S)) * LITTLE_PER_S)
 
     # --- reading or not -----------------------------------------------------------------------
     def _set_pauses(self, pauses: int) -> None:
@@ -290,17 +290,17 @@ class Reading:
             self._schedule.busy += 1 if busy else -1
 
     def pause(self, reason: int) -> None:
-        """Process nothing more, for one more reason (``Pause``).
+        """Stop processing, for one more reason (``Pause``).
 
-        Nor is the socket read, but for a request: its answer comes within microseconds as a rule,
-        and the client waits for it. What comes meanwhile all the same ends the reading.
+        The socket is not read either, except under REQUEST: an answer usually comes within
+        microseconds, and the client waits for it. If bytes arrive meanwhile, reading stops.
         """
         self._set_pauses(self.pauses | reason)
         if reason != Pause.REQUEST:
             self._pause_socket()
 
     def resume(self, reason: int) -> None:
-        """That reason is gone: if it was the last one, go on, now or in turn."""
+        """Remove a reason. If it was the last one, continue, now or in turn."""
         if not self.pauses & reason:
             return
         self._set_pauses(self.pauses & ~reason)
@@ -312,7 +312,7 @@ class Reading:
                 self._wait_for_turn()
 
     def take_turn(self, now: float) -> None:
-        """schedule.Scheduled: go on with what was received."""
+        """schedule.Scheduled: continue with the received bytes."""
         self._set_pauses(self.pauses & ~Pause.TURN)
         if not self.pauses:
             self._resume(now)
@@ -335,37 +335,38 @@ class Reading:
         return schedule.has_time(now)
 
     def _wait_for_turn(self) -> None:
-        """Read nothing more until this connection's turn has come."""
+        """Stop reading until this connection's turn."""
         self.pause(Pause.TURN)
         owner = self._owner
         units = 0 if owner is not None and owner.newcomer else self._expected()
         self._schedule.add(self, self._finish, units)
 
-    # --- what brings nothing ------------------------------------------------------------------
+    # --- useless requests -----------------------------------------------------------------------
     def waste(self, units: float) -> None:
-        """Charge for something that brought nothing. It may have to rest."""
+        """Charge for a useless request. The connection may have to rest."""
         if units and (owner := self._owner) is not None:
             self._waste.charge(self, units)
             owner.watch()
 
     def begin_rest(self) -> None:
-        """waste.Waster: read nothing more."""
+        """waste.Waster: stop reading."""
         self.pause(Pause.WASTE)
 
     def end_rest(self) -> None:
-        """waste.Waster: go on, now or in turn."""
+        """waste.Waster: continue, now or in turn."""
         self.resume(Pause.WASTE)
 
     # --- the end ------------------------------------------------------------------------------
     def drop_operations(self) -> None:
-        """No operation has an effect any more."""
+        """Discard all waiting operations."""
         self._pending = _NONE
         self._unpacking = None
 
     def read_to_the_end(self) -> None:
-        """Whatever kept this connection from being read is over: the peer's close must be read.
+        """End all pauses: the peer's close must be read.
 
-        Nor may a violation end it with bytes unread: the kernel's reset would overtake our close.
+        A protocol violation must not end the connection with unread bytes either: the kernel's
+        reset would overtake our close record.
         """
         if self.pauses & ~Pause.TURN:
             queued = self.pauses & Pause.TURN
@@ -374,19 +375,19 @@ class Reading:
                 self._schedule.add(self, self._finish, self._expected())
 
     def end(self) -> None:
-        """The socket is closed: nothing that was received counts any more."""
+        """Discard everything received, after the socket is closed."""
         self._set_pauses(self.pauses & ~(Pause.BUSY | Pause.REQUEST))
         self._owner = None
         self._waste.forget(self)
         self._received.change(self, 0)
 
     def shed(self) -> None:
-        """received.Holder: end, for it holds most."""
+        """received.Holder: close, because this connection holds the most."""
         if self._owner is not None:
             self._owner.shed()
 
     def _note_held(self) -> None:
-        """Count what this connection makes the worker hold of what it has sent."""
+        """Report how many received bytes and operations this connection holds."""
         if self._owner is None:
             return
         held = self._connection.pending

@@ -1,4 +1,4 @@
-"""Bytes that a worker has received and not processed, over all its connections. Decides alone."""
+"""Limits the received and unprocessed bytes of all connections of a worker. No I/O."""
 
 from __future__ import annotations
 
@@ -6,33 +6,33 @@ from typing import Protocol
 
 
 class Holder(Protocol):
-    """What one connection makes the worker hold: half a record, records and requests that wait."""
+    """What one connection holds: half a record, and records and requests that wait."""
 
     held: int
-    """How many bytes, at first none. Changed by ``ReceivedBytes.change`` alone."""
+    """Number of bytes, initially 0. Only ``ReceivedBytes.change`` changes it."""
 
     def shed(self) -> None:
-        """End the connection, which then holds nothing any more."""
+        """Close the connection, which then holds nothing."""
 
 
 class ReceivedBytes:
-    """All of a worker."""
+    """The received and unprocessed bytes of a worker."""
 
     __slots__ = ("_holders", "bytes_max", "total")
 
     def __init__(self, bytes_max: int) -> None:
-        """Begin with none.
+        """Create without bytes.
 
         Args:
-            bytes_max: of all together.
+            bytes_max: limit for all connections together.
         """
         self._holders: set[Holder] = set()
-        """Those with any."""
+        """Connections that hold any bytes."""
         self.bytes_max = bytes_max
         self.total = 0
 
     def change(self, holder: Holder, count: int) -> None:
-        """Note what a connection holds now. If all hold too much, those that hold most go."""
+        """Record what a connection holds now. Beyond the limit, the largest holders are closed."""
         self.total += count - holder.held
         holder.held = count
         if count:

@@ -1,4 +1,4 @@
-"""REGISTER and ENROL, before the login: a key becomes the first, or another, device of a name."""
+"""REGISTER and ENROL, before the login: a key becomes the first or another device of a name."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from relay.wire.envelopes import Enrol, Register
 
 ATTEMPTS_MAX: Final = 8
-"""Requests of one connection before its login: each costs two signatures or a commit."""
+"""Requests per connection before its login: each costs two signatures or a commit."""
 
 
 async def register(session: Session, register: Register) -> None:
-    """Begin an account, with an invitation if one is needed."""
+    """Create an account, using an invitation if one is required."""
     number, key = register.request, register.key
     name = names.normal(register.name)
     if not _may_try(session) or not _is_proved(
@@ -36,8 +36,8 @@ async def register(session: Session, register: Register) -> None:
     if not token_hash:
         await _create(session, number, log, key, register.link, b"", invited=False)
         return
-    # Bound at its own home first, and only if the name would be granted: an invitation is for one
-    # name and one key, and a mistyped name must not use it up.
+    # The invitation is bound at its own home first, and only if the name would be granted: it is
+    # valid for one name and one key, and a mistyped name must not use it up.
     probe = requests.Register(register.link, token_hash, True, False, True)
     answer = await asked(session, log, Actor(name), key_id(key), requests.pack(probe))
     if answer.code:
@@ -51,7 +51,7 @@ async def register(session: Session, register: Register) -> None:
     if answer.code not in (0, ErrorCode.INVITATION_NEEDED):
         refuse(session, number, answer)
         return
-    # Not bound: it may be the token of a reserved name, and that name's home knows.
+    # Not bound: it may be the token of a reserved name, which that name's home checks.
     await _create(
         session,
         number,
@@ -100,7 +100,7 @@ async def enrol(session: Session, enrol: Enrol) -> None:
 
 def _may_try(session: Session) -> bool:
     refusal = session.sends.spend_work(CHANGE_UNITS)
-    if refusal is not None:  # the client comes again by itself
+    if refusal is not None:  # the client retries by itself
         session.close(CloseCode.OVERLOADED, -(-refusal.wait_ms // 1000), detail=refusal.text)
         return False
     session.attempts += 1

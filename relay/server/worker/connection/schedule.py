@@ -1,13 +1,14 @@
-"""Whose operations run when: at once while the worker has time, and then in turn.
+"""Decides when operations run: at once while the worker has time, otherwise in turn.
 
-Reading, opening and running what one connection sent is bounded by ``UNITS_PER_TURN``, what all
-connections sent by a slice of time for each turn of the worker. Whoever has more is not read from
-until its turn has come. So a flood of any kind costs its sender waiting, and others a slice.
+Reading, opening and running what one connection sends is limited to ``UNITS_PER_TURN``, and for all
+connections together to a slice of time per turn of the worker. A connection that has sent more is
+not read until its turn. So a flood of any kind costs its sender waiting time, and others at most a
+slice.
 
-Once anybody waits, all wait, and ``fair_queue`` tells who is next: those who ask for little go
-first, and have a part of the turn of their own, before everything else that it does; the others
-come at its end. A slice is short: through how many turns of how many workers a message passes does
-not depend on the load.
+As soon as one connection waits, all of them wait, and ``fair_queue`` decides which is next. Light
+users go first and have a slice of their own at the start of the turn; the others are served at its
+end. Slices are short so that the number of turns that a message passes through does not depend on
+the load.
 """
 
 from __future__ import annotations
@@ -36,37 +37,42 @@ if TYPE_CHECKING:
     from relay.server.worker.wakeup import Wakeup
 
 SLICE_S: Final = 0.002
-"""For the operations of all connections, in one turn."""
+"""Time for the operations of all connections in one turn."""
 UNITS_PER_TURN: Final = 256
-"""Of one connection, while no other waits. A send is one unit, about 6 µs."""
+"""Share of one connection while no other waits. A send is one unit, about 6 µs."""
 QUANTUM: Final = 32
-"""Of one connection at a time, while others wait. It is what somebody new is expected to use."""
+"""Share of one connection while others wait. Also the expected use of a new connection."""
 LITTLE: Final = 18
-"""A message, a few in one record or at once, or a question: what somebody does who waits for the
-answers, and what comes of it meanwhile if those are late."""
+"""Limit for light users: one message, a few in one record or at once, or a request. This is what a
+client does that waits for answers, plus the consequences while answers are late."""
 LITTLE_PER_S: Final = 250
-"""Besides, for the time since the last turn, in units: eighty messages, of which each is a record.
-However long somebody who writes now and then had to wait, for whatever reason, what came meanwhile
-does not make him one of those who ask for much, who wait for each other's turns: he would fall
-behind without end."""
+"""Additional allowance of light users per second, in units: eighty messages, each in a record of
+its own. Without it, an occasional writer that had to wait, for whatever reason, would count as
+heavy because of what arrived meanwhile, and would fall further and further behind."""
+SAVED_S: Final = 1.0
+"""How long an unused allowance is kept. What arrived while a connection waited is read in several
+pieces: if nothing were kept, the first piece, often a single message, would use up the allowance
+for all of them."""
+OWED_S_MAX: Final = 1.0
+"""Bound of what was used beyond the allowance: after a bulk load, a connection is light again this
+long after its last message."""
 LEAD_MAX: Final = 512
-"""What those who ask for little may use before the others are served again, in units: a slice and a
-half."""
+"""Units that light users may use before heavy users are served again: one and a half slices."""
 NEWCOMERS_MAX: Final = 24
-"""Of so many connections that are not logged in yet, each step waits for its turn, with those who
-ask for much: a handshake and a login, or an account, take a millisecond or two of the processor,
-and people who talk do not wait for hundreds of them."""
+"""If more connections than this are not logged in, each of their steps waits with those of heavy
+users. A handshake with a login or a registration takes one or two milliseconds of CPU time, and
+clients that are chatting should not wait for hundreds of them."""
 RECORD_UNITS: Final = 2
-"""Opening a record, whatever is in it."""
+"""Opening a record, whatever its content."""
 VALUES_PER_UNIT: Final = 64
-"""Unpacking that many fields, or elements of arrays, of a record is as dear as a send: eight
-envelopes of eight."""
+"""Unpacking this many fields, or elements of arrays, costs as much as a send: eight envelopes of
+eight."""
 ROWS_PER_UNIT: Final = 4
-"""Of a page of history: some 1.5 us each, and their bytes sealed and written."""
+"""For a page of history: about 1.5 µs per row, and sealing and writing its bytes."""
 FOUND_UNITS: Final = 8
-"""Of each message that a search has found: it is read, and its last edit."""
+"""For each message found by a search: reading it and its last edit."""
 UNITS_OF_WORK: Final = 16
-"""Of one of the units in which budgets count what requests cost (``charges``): 0.1 ms."""
+"""For one of the units in which budgets count requests (``charges``): 0.1 ms."""
 UNITS: Final[dict[type, int]] = {
     Hello: 48,
     Register: 128,
@@ -82,24 +88,24 @@ UNITS: Final[dict[type, int]] = {
     Search: 32,
     Unknown: 16,
 }
-"""Of operations that are not one unit. What is of no use to anybody is priced above its cost.
+"""Costs of operations that differ from one unit. Useless operations are priced above their cost.
 
-To check a device's signature takes about 140 µs, so a slice has some thirty logins."""
+Checking a device's signature takes about 140 µs, so a slice has room for some thirty logins."""
 
 
 class Scheduled(Protocol):
     """A session."""
 
     def take_turn(self, now: float) -> None:
-        """Go on with what was received. Raises nothing."""
+        """Continue with the received bytes. Raises nothing."""
 
 
 class Newcomers(Protocol):
-    """Those who are not logged in: ``Admission``."""
+    """The connections that are not logged in: ``Admission``."""
 
     @property
     def unauthenticated(self) -> int:
-        """How many there are."""
+        """Number of connections that are not logged in."""
 
 
 class Schedule:
@@ -108,51 +114,51 @@ class Schedule:
     def __init__(
         self, clock: Callable[[], float], wakeup: Wakeup, newcomers: Newcomers | None = None
     ) -> None:
-        """Begin with nobody.
+        """Create without sessions.
 
         Args:
             clock: monotonic seconds.
-            wakeup: asks for a turn.
+            wakeup: requests a turn.
             newcomers: the connections that are not logged in; None: there are none.
         """
         self._clock = clock
         self._newcomers = newcomers
         self._wakeup = wakeup
         self.busy = 0
-        """How many sessions that are logged in have asked for more than is done at once: they wait
-        for their turn, for commits or for an answer. Kept by those."""
+        """Number of logged-in sessions that have asked for more than is done at once: they wait for
+        their turn, for commits or for an answer. Updated by the sessions."""
         self.slice_s = SLICE_S
         self.until = 0.0
-        """End of the slice that is being used; 0: none is. The turn sets it to 0."""
+        """End of the current slice; 0 if there is none. The turn resets it to 0."""
         self.queue: FairQueue[Scheduled] = FairQueue(
             quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX
         )
-        """Those that wait. Who only asks how many does so here: each message asks some times."""
+        """The waiting sessions. The hot path reads its counters directly."""
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
+        """Number of waiting sessions."""
         return self.queue.waiting
 
     @property
     def little_first(self) -> bool:
-        """True if the next one asks for little."""
+        """Return True if the next session is a light user."""
         return self.queue.little_first
 
     @property
     def has_little(self) -> bool:
-        """True if anybody waits who asks for little."""
+        """Return True if any light user waits."""
         return self.queue.has_little
 
     def has_time(self, now: float) -> bool:
-        """Tell whether what has just been received may be handled at once."""
+        """Return True if bytes that have just arrived may be processed at once."""
         if self.queue.waiting:
             return False
         if now < self.until:
             return True
         if self.until == 0.0 or (
-            # Nothing has come for as long as a slice, and nothing that came needed a turn (a
-            # keepalive, a handshake): no turn will end that slice.
+            # Nothing arrived for the length of a slice, and nothing before needed a turn (a
+            # keepalive, a handshake), so no turn will end the slice.
             now >= self.until + self.slice_s and not self._wakeup.scheduled
         ):
             self.until = now + self.slice_s
@@ -160,38 +166,39 @@ class Schedule:
         return False
 
     def newcomers(self) -> int:
-        """Return how many connections are not logged in."""
+        """Return the number of connections that are not logged in."""
         return 0 if self._newcomers is None else self._newcomers.unauthenticated
 
     def is_for_newcomers(self) -> bool:
-        """Tell whether there is time for who is not logged in, besides: see ``NEWCOMERS_MAX``."""
+        """Return True if there is time for unauthenticated connections: see ``NEWCOMERS_MAX``."""
         return self.newcomers() < NEWCOMERS_MAX
 
     @property
     def share(self) -> int:
-        """Units that a session may use now, about."""
+        """Approximate number of units that a session may use now."""
         return QUANTUM if self.queue.waiting else UNITS_PER_TURN
 
     def charge(self, finish: float, units: int, *, drained: bool) -> float:
-        """Return in which round a session finishes what it has just had: see ``FairQueue``."""
+        """Return the round in which a session finishes its last work: see ``FairQueue``."""
         return self.queue.charge(finish, units, drained=drained)
 
     def add(self, session: Scheduled, finish: float, units: int) -> None:
-        """Queue a session that has more than its share, or came when there was no time.
+        """Queue a session that has more work than its share, or that arrived when there was no
+        time.
 
         Args:
-            session: is not queued.
+            session: not queued yet.
             finish: of its last turn.
-            units: what it is likely to use: as much as the last time; 0: it has had nothing yet.
+            units: the expected use, as much as last time; 0 if it was not served before.
         """
         self.queue.add(session, finish, units)
         self._wakeup.request()
 
     def run_little(self, now: float, slice_s: float = SLICE_S, *, resting: bool = False) -> None:
-        """Give those who ask for little their turns, for so long.
+        """Give light users their turns, for this long.
 
-        While the others rest, for lack of a processor, they have no part of it that could be kept
-        for them: what those who ask for little are ahead of them does not matter then.
+        ``resting``: heavy users are paused for lack of CPU time. Nothing is then reserved for them,
+        so the lead of light users does not matter.
         """
         queue = self.queue
         until = now + slice_s
@@ -202,7 +209,7 @@ class Schedule:
                 break
 
     def run(self, now: float, slice_s: float = SLICE_S) -> None:
-        """Give sessions their turns, for so long."""
+        """Give sessions their turns, for this long."""
         queue = self.queue
         until = now + slice_s
         while queue.waiting:

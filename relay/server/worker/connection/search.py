@@ -1,12 +1,13 @@
-"""SEARCH: messages of a log that the client follows, by their words.
+"""SEARCH: finds messages by their words in a log that the client follows.
 
-The index (``store.search``) gives numbers alone. What is answered is read from the log, by the same
-rules as a page of history: so what was erased, or may not be read, is not found, whatever the index
-still has.
+The index (``store.search``) only returns sequence numbers. The answer is read from the log, by the
+same rules as a page of history. So messages that were erased or may not be read are not found, even
+if they are still in the index.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from relay import limits
@@ -18,10 +19,11 @@ from relay.server.worker.connection.history import log_and_peer
 from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.schedule import FOUND_UNITS
 from relay.server.worker.connection.unread import refuse_unread
-from relay.store.errors import StoreError
+from relay.server.worker.stored import report_log, stored_entry
+from relay.store.errors import LogDamaged, StoreError
 from relay.store.search.words import match_of
 from relay.wire.codes import ErrorCode
-from relay.wire.packing import pack_found, unpack_entry
+from relay.wire.packing import pack_found
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
@@ -30,11 +32,11 @@ if TYPE_CHECKING:
     from relay.wire.envelopes import Search
 
 READ_PER_TURN: Final = 16
-"""Messages that are read in one go: about 0.5 ms."""
+"""Messages to read in one step: about 0.5 ms."""
 
 
 async def search(session: Session, search: Search) -> None:
-    """Answer one page, from the index, which is asked in a thread."""
+    """Answer with one page. The index is searched in a thread."""
     number, counts = search.request, session.services.counts
     searching = session.services.searching
     if searching is None or not searching.on:
@@ -70,7 +72,7 @@ async def search(session: Session, search: Search) -> None:
         refuse_unread(session, number, partition_of(log), error)
         return
     if page is None:
-        session.refuse(number, ErrorCode.NOT_A_MEMBER)  # put out meanwhile
+        session.refuse(number, ErrorCode.NOT_A_MEMBER)  # removed from the room meanwhile
         return
     rows, next_seq, end = page
     counts.searches[Searched.FOUND if rows else Searched.NOTHING] += 1
@@ -80,10 +82,11 @@ async def search(session: Session, search: Search) -> None:
 async def _page(
     session: Session, log: str, feed: Feed, found: Found, peer: str, *, much: bool
 ) -> tuple[list[bytes], int, bool] | None:
-    """Return what was found as it is now, from where to go on, and whether nothing is left.
+    """Return the current content of what was found, where to continue, and whether this is the end.
 
-    A few messages at a time, in turn with those who read pages. If any were erased meanwhile, it
-    begins anew, and reads all of them at once. None: the client does not follow the log any more.
+    A few messages are read at a time, in turn with readers of pages. If any message was erased
+    meanwhile, reading starts again and is done in one step. None: the client no longer follows the
+    log.
 
     Raises:
         StoreError: the log cannot be read.
@@ -97,8 +100,9 @@ async def _page(
         if session.subscriptions.get(log) is not feed:
             return None
         floor, head = feed.room.floor, feed.seq
+        is_edit = partial(_is_edit, log)
         reader = session.services.reader_of(log)
-        reader.floor(log)  # where nothing is found nobody would see that the log cannot be read
+        reader.floor(log)  # otherwise an unreadable log would look like one without matches
         for seq in found.seqs:
             if not floor < seq <= head:
                 continue
@@ -108,32 +112,38 @@ async def _page(
                 if not at_once:
                     await turn_of(session, much=much)
                     reader = session.services.reader_of(log)
-            row = _as_it_is_now(reader.read_edited(log, seq, head, _is_edit), peer)
+            try:
+                row = _as_it_is_now(log, reader.read_edited(log, seq, head, is_edit), peer)
+            except LogDamaged as error:
+                report_log(error)
+                continue  # of the one message
             if row is None:
                 continue
             size += len(row)
             if size > limits.PAGE_BYTES_MAX and rows:
-                next_seq, end = seq + 1, False  # begins the next page
+                next_seq, end = seq + 1, False  # starts the next page
                 break
             rows.append(row)
         if erasures == catchup.erasures:
             return (rows, next_seq, end) if session.subscriptions.get(log) is feed else None
 
 
-def _as_it_is_now(packed: list[bytes], peer: str) -> bytes | None:
-    """Return what has the text of a message: itself, or its last edit; None: it is not shown.
+def _as_it_is_now(log: str, packed: list[bytes], peer: str) -> bytes | None:
+    """Return the entry with the message's current text: the message or its last edit. None: hide
+    it.
 
     Args:
-        packed: the message, and its last edit if it has one; empty: it is not there.
-        peer: of whose messages alone; empty: of all.
+        log: which it is in.
+        packed: the message, and its last edit if it has one; empty if it does not exist.
+        peer: only messages of this user; empty: of all.
     """
     if not packed:
         return None
-    message = unpack_entry(packed[0])
+    message = stored_entry(log, packed[0])
     if message.kind != Kind.MESSAGE or (peer and peer not in (message.sender, message.to)):
         return None
     return packed[-1]
 
 
-def _is_edit(packed: bytes) -> bool:
-    return unpack_entry(packed).kind == Kind.EDIT
+def _is_edit(log: str, packed: bytes) -> bool:
+    return stored_entry(log, packed).kind == Kind.EDIT

@@ -1,8 +1,8 @@
-"""What one connection sends to logs: offered to their homes, answered, within a window.
+"""The messages that one connection sends: offered to the logs' homes, answered, within a window.
 
-Beyond the window the socket is not read. What the connection, its account or its source sends
-beyond its rate is refused here, with a time. What is refused, and what the connection knows to be
-stored and sends again, is ``waste``.
+When the window is full the socket is not read. Sends beyond the rate of the connection, its account
+or its source are refused here, with the time of a retry. Refused sends, and resends of messages
+that this connection knows to be stored, are charged as ``waste``.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 
 
 ACKS_PER_ANSWER: Final = 64
-"""What is queued as one: some KiB, a small part of a record and of what may wait to be read."""
+"""ACKs queued as one: a few KiB, a small part of a record and of the limit for unread bytes."""
 RUN_BYTES: Final = 16_384
-"""What is offered as one, about: a home that cannot keep up stops or refuses no more at once."""
+"""Approximate size of one offer: a home that cannot keep up pauses or refuses at most this much."""
 Place: TypeAlias = tuple[bytes, int]
-"""Of an entry in its log: epoch and sequence number."""
+"""Position of an entry in its log: epoch and sequence number."""
 _NOWHERE: Final[Place] = (b"", 0)
 _NONE: Final[dict[str, Place]] = {}
-"""No logs. Shared, and never added to."""
+"""No logs. Shared; never modified."""
 _NO_GAPS: Final[dict[str, int]] = {}
-"""Likewise."""
+"""No gaps. Shared; never modified."""
 
 
 class Sends(Sender):
-    """See the module's docstring."""
+    """The sends of one connection."""
 
     __slots__ = (
         "_acked", "_acked_log", "_clock", "_durability", "_forward", "_gaps", "_held", "_others",
@@ -63,13 +63,13 @@ class Sends(Sender):
         clock: Callable[[], float],
         durability: int,
     ) -> None:
-        """Begin with none.
+        """Create without sends.
 
         Args:
-            owner: gets the answers.
+            owner: receives the answers.
             reading: of the same connection.
             forward: of the worker.
-            spending: what may be sent; None: nothing of it is bounded.
+            spending: the limits for sending; None: there are none.
             refusals: of the worker.
             clock: monotonic seconds.
             durability: what commits survive (``wire.codes.Survives``).
@@ -83,35 +83,35 @@ class Sends(Sender):
         self._clock = clock
         self._durability = durability
         self.room = ""
-        """The last log that was sent to, if its name is a room's: who sends on needs no other look.
-        """
+        """The name of the last log sent to, if it is a room: saves a lookup for repeated sends."""
         self._run: list[Submission] | None = None
-        """To one log, taken and not offered yet."""
+        """Sends to one log that were taken and not offered yet."""
         self._run_bytes = 0
         self._held = False
-        """True while the window keeps the socket from being read."""
+        """True while the window is full and the socket is not read."""
         self._acked_log = ""
         self._acked = _NOWHERE
-        """Of the last log: where the last message is that was acknowledged and is no repeat."""
+        """Position of the last acknowledged message in ``_acked_log``, not counting repeats."""
         self._others: dict[str, Place] = _NONE
-        """Likewise of others."""
+        """The same for other logs."""
         self._gaps: dict[str, int] = _NO_GAPS
-        """By log: the counter that was refused for a budget, and did not come again yet."""
+        """By log: the counter of a send that was refused for a budget and has not been sent again.
+        """
 
     def spend_by(self, spending: Spending | None) -> None:
-        """Take another budget from now on; None: nothing is bounded."""
+        """Use another budget from now on; None: no limits."""
         self._spending = spending
 
     def spend(self, log: str, size: int) -> Refusal | None:
-        """Pay for something that is stored in a log; return why it cannot be paid for now."""
+        """Pay for something that is stored in a log. Return the refusal, or None."""
         return self._paid(lambda spending, now: spending.refusal(log, size, now))
 
     def spend_room(self, log: str) -> Refusal | None:
-        """Pay for a room that is created; return why it cannot be paid for now."""
+        """Pay for creating a room. Return the refusal, or None."""
         return self._paid(lambda spending, now: spending.room(log, now))
 
     def spend_work(self, units: int) -> Refusal | None:
-        """Pay for a request; return why it cannot be paid for now."""
+        """Pay for a request. Return the refusal, or None."""
         return self._paid(lambda spending, now: spending.work(units, now))
 
     def _paid(self, pay: Callable[[Spending, float], Refusal | None]) -> Refusal | None:
@@ -124,19 +124,19 @@ class Sends(Sender):
         return refusal
 
     def owe_work(self, units: int) -> None:
-        """Pay for what a request has turned out to cost besides."""
+        """Charge the additional cost of a request afterwards."""
         self._reading.owe(units * UNITS_OF_WORK)
         if self._spending is not None:
             self._spending.owe(units, self._clock())
 
     def _refused_for_budget(self, refusal: Refusal, now: float) -> None:
-        """Count a refusal: to refuse costs as much as to accept, nearly."""
+        """Count a refusal and charge for it: refusing costs nearly as much as accepting."""
         assert self._spending is not None
         self._refusals.count(refusal.budget, self._spending.source, now)
         self._reading.waste(BUDGET_UNITS)
 
     def submit(self, submission: Submission) -> None:
-        """Take a message for the log's home, which has it after the next ``offer``."""
+        """Take a message for the log's home, which receives it with the next ``offer``."""
         size = len(submission.body)
         if self._spending is not None and not self._pay(submission, size):
             return
@@ -165,16 +165,16 @@ class Sends(Sender):
         self._run_bytes = size + OVERHEAD_BYTES
 
     def offer(self) -> None:
-        """Offer what was taken. Called before anything else that the client asks for is begun."""
+        """Offer the messages taken so far. Must be called before any later operation starts."""
         run, self._run = self._run, None
         if run is not None:
             self._forward.submit(self, run)
 
     def _pay(self, submission: Submission, size: int) -> bool:
-        """Pay for a message; False: it was refused.
+        """Pay for a message. False: it was refused.
 
-        What was sent behind one that is refused for a budget cannot be stored either, until that
-        one comes again. So it costs nothing of what may be sent then.
+        Messages sent after one that was refused for a budget cannot be stored until that one is
+        sent again, so they are not charged to the budget.
         """
         log, counter = submission.log, submission.counter
         gap = self._gaps.get(log, 0)
@@ -211,10 +211,10 @@ class Sends(Sender):
 
     # --- sender.Sender ------------------------------------------------------------------------
     def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
-        """Committed, now or before; what was before comes by itself."""
+        """Acknowledge committed messages. Repeats are reported in calls of their own."""
         log, answer_send, durability = sends[0].log, self._owner.answer_send, self._durability
         assert sends[-1].log == log, "an epoch is of one log"
-        if len(sends) == 1:  # the lone message
+        if len(sends) == 1:  # the common case: one message
             only = sends[0]
             size = len(only.body)
             answer_send(pack_ack(log, only.counter, epoch, seq, durability))
@@ -235,29 +235,30 @@ class Sends(Sender):
         self._answered(len(sends), size)
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
-        """Not stored."""
+        """A home refused a message."""
         self.refuse(submission.log, submission.counter, code, arg, text)
         self._answered(1, len(submission.body))
 
     def pause_reading(self) -> None:
-        """A home cannot keep up."""
+        """A home cannot keep up: pause reading."""
         self._reading.pause(Pause.CREDIT)
 
     def resume_reading(self) -> None:
-        """It can again."""
+        """The home can continue."""
         self._reading.resume(Pause.CREDIT)
 
     def refuse(self, log: str, counter: int, code: int, arg: int = 0, text: str = "") -> None:
-        """Answer that a message is not stored."""
+        """Tell the client that a message is not stored."""
         self._owner.answer_send(pack(Refused(log, counter, int(code), arg, text)))
         self._reading.waste(of_send(code))
 
     # --- inside -------------------------------------------------------------------------------
     def _note_acked(self, log: str, epoch: bytes, seq: int) -> None:
-        """Note where the last message of a log is; one that is not behind it is a repeat.
+        """Remember the position of a log's last message. A message that is not after it is a
+        repeat.
 
-        A connection's messages to one log are stored in the order in which it has sent them. One
-        that comes after a reconnect, or again because it was refused, is behind all of them.
+        A connection's messages to a log are stored in the order of sending. A message that is sent
+        again after a reconnect, or after a refusal, is stored after all of them.
         """
         known = self._acked if log == self._acked_log else self._others.get(log, _NOWHERE)
         if epoch == known[0] and seq <= known[1]:

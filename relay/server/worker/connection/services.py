@@ -1,4 +1,4 @@
-"""What the sessions of one worker share: its dependencies, made once by ``process.main``."""
+"""What the sessions of one worker share: its dependencies, created once by ``process.main``."""
 
 from __future__ import annotations
 
@@ -38,35 +38,37 @@ if TYPE_CHECKING:
     from relay.wire.timing import Timing
 
 LOGIN_S: Final = 20.0
-"""From the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
+"""Time from the end of the handshake to WELCOME (docs/protocol.md, "Deadlines")."""
 OVERLOADED_RETRY_S: Final = 5
-"""When a client that was closed with OVERLOADED, or LOGIN_UNAVAILABLE, connects again, at the
-earliest."""
+"""Minimum delay before a client reconnects after OVERLOADED or LOGIN_UNAVAILABLE."""
 
 
 class Searching(Protocol):
-    """What finds messages by their words (``process.searches``)."""
+    """Finds messages by their words (``process.searches``)."""
 
     @property
     def on(self) -> bool:
-        """False: there is no index."""
+        """False if there is no index."""
 
     def find(
         self, log: str, match: str, after: int, before: int, count: int
     ) -> Reply[Found | None] | None:
-        """See ``store.search.finder``; the reply's None: it failed. None: too much is asked."""
+        """See ``store.search.finder``. The reply's value is None if the search failed.
+
+        Returns None if too many searches are waiting.
+        """
 
 
 class Unwrap(Protocol):
-    """The key agent's service: a wrapped secret in, the secret out."""
+    """The key agent's service: decrypts a wrapped secret."""
 
     def unwrap(self, ciphertext: bytes, source: str) -> Awaitable[bytes]:
-        """Return, once it is awaited, the 32-byte secret: real, or random for a bad ciphertext."""
+        """Return an awaitable for the 32-byte secret: a random one if the ciphertext is invalid."""
 
 
 @dataclass(slots=True)
 class ConnectionBudgets:
-    """What the connections of a worker may cost, together and by source."""
+    """The budgets for the connections of a worker, in total and by source."""
 
     limits: Limits
     sources: Sources
@@ -77,7 +79,7 @@ class ConnectionBudgets:
     waste: Waste
 
     def rebound(self, limits: Limits) -> None:
-        """Keep to other limits from now on; sessions have to be told by themselves."""
+        """Apply new limits. Sessions are updated separately."""
         self.limits = limits
         self.sources.rebound(limits)
         self.users.rebound(limits)
@@ -88,22 +90,23 @@ class ConnectionBudgets:
 
 @dataclass(frozen=True, slots=True)
 class ConnectionServices:
-    """The worker, as its sessions see it."""
+    """What a worker provides to its sessions."""
 
     clock: Callable[[], float]
-    """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
+    """Monotonic seconds that advance within a turn (uvloop's own ``time`` has whole milliseconds).
+    """
     wall_clock_ns: Callable[[], int]
     random_bytes: Callable[[int], bytes]
     agent: Unwrap
     spki: bytes
     spki_hash: bytes
-    """SHA-256 of it: what logins are bound to."""
+    """SHA-256 of ``spki``, which logins are bound to."""
     hello_ext: bytes
-    """Of ServerHello: the server's id, if its key is not the first one."""
+    """The extension of ServerHello: the server's id, if its key is not the first one."""
     announcement: Announcement
-    """Of the key that will follow."""
+    """Of the next key."""
     tickets: TicketKeys | None
-    """What opens and seals tickets; None: there are none."""
+    """Seals and opens tickets; None if there are none."""
     modulus_bytes: int
     """Of the key in ``spki``."""
     durability: int
@@ -111,7 +114,7 @@ class ConnectionServices:
     guests: bool
     """Whether clients without an account may log in."""
     agent_name: str
-    """What the server calls itself in WELCOME."""
+    """The server's name and version in WELCOME."""
     timing: Timing
     login_s: float
     """See ``LOGIN_S``."""
@@ -127,26 +130,26 @@ class ConnectionServices:
     queries: PendingQueries
     damage: DamageReports
     reader_of: Callable[[str], Reader]
-    """By the name of a log."""
+    """Returns the reader for a log, by its name."""
     reader_at: Callable[[int], Reader]
-    """By the number of a partition."""
+    """Returns the reader for a partition, by its number."""
     first_invitation: bytes
-    """The hash of the one that lies in the data directory; empty: none."""
+    """Hash of the invitation in the data directory; empty if there is none."""
     budgets: ConnectionBudgets
     endings: Endings
     searching: Searching | None
-    """None: nobody finds anything."""
+    """None: search is not available."""
     generation: int
-    """Of the worker: begins the id of each connection."""
+    """Generation of the worker: the prefix of connection ids."""
     counts: Counts = field(default_factory=Counts)
 
     def spending(self, source: Source, user: User | None, spender: Spender) -> Spending | None:
-        """Return what a connection may spend by the limits of now: see ``spending``."""
+        """Return the budget of a connection under the current limits: see ``spending``."""
         bounds = self.budgets.limits
         return spending(source, user, bounds, self.log_exists, spender)
 
     def rooms_owned(self, handle: str, root: bytes) -> int:
-        """Return how many rooms an account owns. What cannot be read counts as none."""
+        """Return how many rooms an account owns. Rooms that cannot be read are not counted."""
         count = 0
         for index in range(PARTITIONS):
             with contextlib.suppress(StoreError):
@@ -154,7 +157,7 @@ class ConnectionServices:
         return count
 
     def log_exists(self, log: str) -> bool:
-        """Tell whether a log has been begun. One that cannot be read may have been."""
+        """Return True if a log has been created, or if that cannot be read."""
         feed = self.following.feeds.by_log.get(log)
         if feed is not None and feed.known and feed.seq:
             return True

@@ -1,9 +1,8 @@
-"""One connection's life on the server: handshake, login, operations, end.
+"""The life of one connection on the server: handshake, login, operations, end.
 
-Its bytes are encrypted by its ``Channel``. What an operation does is in ``commands``; what the
-connection is owed is in its ``Outbox``, what it follows in its ``Subscriptions``. One exception
-boundary: nothing that a peer sends leaves this class as an exception, and no exception's text
-reaches a peer.
+Its bytes are encrypted by its ``Channel``. The operations are in ``commands``, pending output in
+``Outbox``, and the followed logs in ``Subscriptions``. There is one exception boundary: whatever a
+peer sends, no exception leaves this class, and the text of an exception is never sent to a peer.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.reply import Request
 
 NOTHING: Final[Mapping[type, Operation]] = {}
-"""May be asked for before the login, and after the end."""
+"""Operations allowed before the login and after the end."""
 log = logging.getLogger("relay.worker")
 
 
@@ -56,13 +55,13 @@ class Session(Owner):
     """One connection, from accept to close. A ``stream.Receiver``, an ``admission.Connection``."""
 
     __slots__ = (
-        "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts",
-        "channel", "claim", "former", "id", "key_id", "outbox", "peer", "producer", "proofs",
+        "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts", "channel",
+        "claim", "former", "id", "key_id", "listing", "outbox", "peer", "producer", "proofs",
         "reading", "requests", "sends", "services", "since_us", "source", "stage", "stream",
         "subscriptions", "turned_away", "user",
     )  # fmt: skip
 
-    __deletable__ = ("requests", "sends", "subscriptions")  # mypyc's word: see ``lost``
+    __deletable__ = ("requests", "sends", "subscriptions")  # required by mypyc: see ``lost``
 
     def __init__(
         self,
@@ -74,16 +73,16 @@ class Session(Owner):
         on_watch: Callable[[Any], None],
         id_: str,
     ) -> None:
-        """Begin, unconnected.
+        """Create a session whose socket is not connected yet.
 
         Args:
             services: of this worker.
             stream: not connected yet.
             source: of the peer.
-            operations: what may be asked in each stage, and what does it.
+            operations: the operations allowed in each stage, with their functions.
             on_lost: called when the socket is closed.
-            on_watch: called when something may end sooner than it seemed (``deadlines``).
-            id_: names it in the log and for an operator.
+            on_watch: called when a deadline may have become earlier (``deadlines``).
+            id_: identifies the connection in the log and to an operator.
         """
         super().__init__(on_watch)
         self.services = services
@@ -94,7 +93,7 @@ class Session(Owner):
         self.id = id_
         self.peer = stream.peer
         self.since_us = int(services.clock() * 1_000_000)
-        """When it was accepted: tells a client instance from its ghost."""
+        """When it was accepted. Distinguishes a client instance from its own earlier connection."""
         self.channel = Channel(services, stream, self)
         self._connection = self.channel.connection
         self.outbox = services.flusher.outbox(self._connection, stream)
@@ -102,29 +101,31 @@ class Session(Owner):
         self.subscriptions = Subscriptions(services.following, self.outbox, self)
         self.stage = Stage.HANDSHAKE
         self._legal: Mapping[type, Operation] = NOTHING
-        """Of ``operations``, those of this stage."""
+        """The operations allowed in the current stage."""
         self.reading = Reading(
             self, self._connection, stream, schedule=services.schedule, received=budgets.received,
             waste=budgets.waste, source=source, clock=services.clock,
         )  # fmt: skip
         self.requests = RequestRunner(self)
         self.claim: NameClaim | None = None
-        """Of this connection's name, from HELLO on."""
+        """The claim of this connection's name, from HELLO on."""
         self.turned_away = False
-        """It only came in to be told that nobody can."""
+        """True if the connection was accepted only to report that the server is full."""
         self.attempts = 0
-        """Requests before the login."""
+        """Requests made before the login."""
         self.proofs = 0
-        """Of the next key, that were asked for."""
+        """Number of proofs of the next key that were requested."""
         self.actor = NOBODY
-        """Who logged in."""
+        """The account that logged in."""
         self.key_id = b""
-        """Of the device that logged in; empty for a guest."""
+        """The device that logged in; empty for a guest."""
         self.former: dict[bytes, bytes] | None = None
-        """The keys of earlier accounts of this name (``former``); None: nobody has asked."""
+        """Keys of earlier accounts with this name (``former``); None until they are needed."""
+        self.listing: tuple[int, str, str, bool, float] | None = None
+        """Where a list of rooms goes on (``room_lists``)."""
         self.producer = b""
         self.user: User | None = None
-        """What the account has in use, from the login to the end; None for a guest."""
+        """Usage of the account, from the login to the end; None for a guest."""
         self.sends = Sends(
             self, self.reading, services.forward, services.spending(source, None, self),
             budgets.refusals, services.clock, services.durability,
@@ -132,16 +133,16 @@ class Session(Owner):
 
     @property
     def silent(self) -> bool:
-        """admission.Connection: the next move is the peer's."""
+        """admission.Connection: True if the peer must act next."""
         if self.ended:
             return self.stream.connected
-        # One that rests for what it has wasted waits for itself.
+        # A connection that rests for its useless requests is not waiting for the server.
         pauses = self.reading.pauses & ~Pause.WASTE
         waits_for_us = self.channel.unwrapping or pauses or not self.stream.connected
         return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
 
     def enter(self, stage: Stage) -> None:
-        """Go to the next stage."""
+        """Enter the next stage."""
         assert stage in NEXT[self.stage], f"{self.stage} is not followed by {stage}"
         self.stage = stage
         self.ended = stage in ENDED
@@ -153,15 +154,15 @@ class Session(Owner):
         self.channel.write_pending()
 
     def received(self, data: bytes) -> None:
-        """Take bytes from the peer."""
+        """Receive bytes from the peer."""
         self.reading.received(data)
 
     def ended_by_peer(self) -> None:
-        """Take the peer's end of stream."""
+        """Handle the peer's end of stream."""
         self.channel.receive_eof(self.services.clock())
 
     def writable(self) -> None:
-        """Go on with what is owed; a reader that is behind gets its next page."""
+        """Continue with pending output. A reader that is behind gets its next page."""
         self.services.wakeup.request()
         if self.ended:
             return
@@ -170,19 +171,20 @@ class Session(Owner):
             self.subscriptions.resume()
 
     def lost(self) -> None:
-        """Forget everything about this connection."""
+        """Release everything that belongs to this connection."""
         self._end(None)
         self.enter(Stage.LOST)
         self.channel.end()
         self.reading.end()
         self._on_lost(self)
-        # These know this object. Without the circle its memory is free now, not at some collection:
-        # otherwise a flood of short connections would hold many times what its slots may.
+        # These refer back to this object. Breaking the cycle frees the memory now, not at some
+        # later garbage collection; otherwise a flood of short connections would hold many
+        # times the memory of its slots.
         del self.sends, self.subscriptions, self.requests
 
     # --- events of the connection -------------------------------------------------------------
     def handle_events(self, events: list[Event], now: float) -> None:
-        """reading.Owner: take what has happened. May raise RemoteProtocolError."""
+        """reading.Owner: handle events of the connection. May raise RemoteProtocolError."""
         for event in events:
             match event:
                 case ApplicationData(content=content):
@@ -209,16 +211,16 @@ class Session(Owner):
                     pass
 
     def write_pending(self) -> None:
-        """reading.Owner: write what the connection has for the peer."""
+        """reading.Owner: write the connection's pending bytes."""
         self.channel.write_pending()
 
     def on_keys(self, now: float) -> None:
-        """reading.Owner: go on with what was received while the key agent was asked."""
+        """reading.Owner: continue with bytes that arrived while the key agent was asked."""
         self.reading.work(now)
 
     # --- operations ---------------------------------------------------------------------------
     def run(self, envelope: ClientEnvelope) -> None:
-        """reading.Owner: do what an envelope asks for. May raise."""
+        """reading.Owner: run one operation. May raise."""
         operation = self._legal.get(type(envelope))
         if operation is None:
             if not self.ended:
@@ -236,26 +238,26 @@ class Session(Owner):
             self._wait_for_reader()
 
     def offer_sends(self) -> None:
-        """reading.Owner: let what was taken of sends go to their homes."""
+        """reading.Owner: offer the sends taken so far to their homes."""
         self.sends.offer()
 
     def request_ended(self) -> None:
-        """reply.Asker: go on with what came behind the request."""
+        """reply.Asker: continue with the operations after the request."""
         self.reading.resume(Pause.REQUEST)
 
     def unanswered(self, number: int) -> None:
-        """reply.Asker: what was asked had no answer; it may be asked again."""
+        """reply.Asker: report that a request got no answer and may be repeated."""
         if number:
             self.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS, NO_ANSWER)
         else:
             self.close(CloseCode.LOGIN_UNAVAILABLE, self.services.overloaded_retry_s, NO_ANSWER)
 
     def count_joins(self, change: int) -> None:
-        """subscriptions.Follower: count them for the source."""
+        """subscriptions.Follower: count followed logs for the source."""
         self.services.budgets.sources.count_joins(self.source, change)
 
     def shed(self) -> None:
-        """reading.Owner: end, and come again: of what is not processed it has sent most."""
+        """reading.Owner: close, asking for a reconnect: this connection holds the most bytes."""
         now = self.services.clock()
         self.services.budgets.refusals.count(Budget.RECEIVED, self.source.name, now)
         retry_s = self.services.overloaded_retry_s
@@ -263,7 +265,7 @@ class Session(Owner):
         self.channel.settle(now)
 
     def failed(self, error: Exception) -> None:
-        """End the connection: the peer broke the protocol, or we have a bug."""
+        """End the connection after a protocol violation by the peer or a bug of ours."""
         if isinstance(error, RemoteProtocolError):
             self.close(error.code, detail=str(error))
         else:
@@ -273,13 +275,13 @@ class Session(Owner):
             self.close(CloseCode.INTERNAL)
 
     def _wait_for_reader(self) -> None:
-        """Run nothing more until the client has read its answers."""
+        """Run no operations until the client has read its answers."""
         if not self.reading.pauses & Pause.ANSWERS and not self.ended:
             self.reading.pause(Pause.ANSWERS)
             self.outbox.on_answers_read = partial(self.reading.resume, Pause.ANSWERS)
 
     def rebound(self) -> None:
-        """Spend by the limits that hold now."""
+        """Use the current limits for spending."""
         self.sends.spend_by(self.services.spending(self.source, self.user, self))
 
     def rooms_owned(self) -> int:
@@ -289,37 +291,37 @@ class Session(Owner):
     # --- for operations -----------------------------------------------------------------------
     @property
     def name(self) -> str:
-        """Of who logged in; empty until then."""
+        """The name of the account; empty until the login."""
         return self.actor.handle
 
     def logged_in(self, actor: Actor, key_id: bytes) -> None:
-        """The client is this account, and this device, from now on."""
+        """Complete the login of an account and a device."""
         self.enter(Stage.READY)
         self.channel.logged_in()
         self.newcomer = False
         self.reading.logged_in()
         self.actor = self.subscriptions.actor = actor
         self.key_id = key_id
-        self.services.budgets.admission.log_in(self)
+        self.services.budgets.admission.log_in(self, self.services.clock())
         if actor.root:
             self.user = self.services.budgets.users.open(actor.handle)
             self.rebound()
 
     def end_with(self, code: CloseCode) -> None:
-        """The login does not hold any more: another connection has it, or the device has not."""
+        """Close: the login is no longer valid (taken by another connection, or device removed)."""
         self.close(code)
 
     @property
     def welcomed(self) -> bool:
-        """announcement.Told: between its login and its end."""
+        """announcement.Told: True from the login to the end."""
         return self.stage is Stage.READY
 
     def answer(self, envelope: bytes) -> None:
-        """Queue an answer of this connection's own; it leaves at the end of this turn."""
+        """Queue an answer to this connection; it is sent at the end of this turn."""
         self.outbox.answer(envelope)
 
     def tell(self, envelope: bytes) -> None:
-        """Queue what this connection has not asked for; a reader that takes nothing misses it."""
+        """Queue a notification. A client that does not read misses it."""
         if self.welcomed and self.outbox.answers <= limits.ANSWERS_BYTES_MAX:
             self.outbox.answer(envelope)
 
@@ -329,7 +331,7 @@ class Session(Owner):
         self.reading.waste(of_request(code))
 
     def answer_send(self, envelope: bytes) -> None:
-        """sends.Connection: queue an answer that may come at any time, even after the end."""
+        """Queue an answer to a send. It may come at any time, even after the end."""
         if not self.ended:
             self.outbox.answer(envelope)
             if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
@@ -341,7 +343,7 @@ class Session(Owner):
         if self.ended:
             return
         now = self.services.clock()
-        if not self._connection.finished:  # the peer's own close may be in what was just read
+        if not self._connection.finished:  # the last read may have contained the peer's own close
             self.outbox.flush(now)
         self._connection.close(code, now, retry_after_s)
         log.debug(
@@ -353,11 +355,11 @@ class Session(Owner):
         self.write_pending()
 
     def _end(self, code: Closed | int | None, detail: str = "") -> None:
-        """Leave all logs and give the name back. Idempotent.
+        """Stop following all logs and release the name. Idempotent.
 
         Args:
-            code: how it ended: our close code, or the client's end, or None without a word.
-            detail: in our words.
+            code: our close code; ``Closed`` if the client closed; None if it ended without a close.
+            detail: our description.
         """
         if self.ended:
             return
@@ -382,8 +384,9 @@ class Session(Owner):
             services.claims.release(claim)
 
     def make_room(self) -> None:
-        """admission: another one takes this one's slot. It is told so once there are keys."""
-        # It is silent, so no bytes are unread: the close record leaves before the end of stream.
+        """admission: close for another connection. The reason is sent once there are keys."""
+        # The connection is silent, so no bytes are unread: the close record is sent before the end
+        # of stream.
         self.close(CloseCode.OVERLOADED, self.services.overloaded_retry_s, "it made room")
         self.abort()
 
@@ -393,6 +396,6 @@ class Session(Owner):
 
 
 Operation: TypeAlias = "Callable[[Session, Any], Request | None]"
-"""What an envelope does, at once or (a coroutine) after it has waited. May raise
-RemoteProtocolError: the peer broke the protocol."""
+"""The function for an envelope: it finishes at once, or returns a coroutine if it has to wait. May
+raise RemoteProtocolError if the peer broke the protocol."""
 Operations: TypeAlias = Mapping[Stage, Mapping[type, Operation]]

@@ -1,7 +1,7 @@
 """Usage and limits of each source on one worker. Pure: the clock is passed in.
 
-Connections of a source are spread over the workers, and each worker counts for itself: what all of
-them allow a source together is exact to a factor of their number.
+Connections of a source are spread over the workers, and each worker counts separately. So the total
+that a source may use is exact only up to a factor of the number of workers.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 
 class Source(Payer):
-    """One source: an IPv4 address, or the /64 of an IPv6 address.
+    """One source: an IPv4 address, or the /64 prefix of an IPv6 address.
 
-    Its buckets are made when something is spent.
+    Its buckets are created when something is spent.
     """
 
     __slots__ = (
@@ -35,22 +35,22 @@ class Source(Payer):
     )  # fmt: skip
 
     def __init__(self, name: str, limits: Limits) -> None:
-        """Begin with nothing in use."""
+        """Create without usage."""
         super().__init__(name)
         self.loopback = False
-        """True for this machine itself."""
+        """True for addresses of this machine."""
         self.authenticated = 0
         """Connections that are logged in."""
         self.unauthenticated = 0
-        """Connections that are not (yet, or any more)."""
+        """Connections that are not logged in (not yet, or no longer)."""
         self.joins = 0
-        """Logs that its connections follow, each counted for each connection."""
+        """Followed logs, counted once per connection."""
         self.exempt = False
-        """True while no budget by source holds for it."""
+        """True while no budgets by source apply to it."""
         self.bound(limits)
 
     def bound(self, limits: Limits) -> None:
-        """Hold it to these limits; what it has spent is forgotten."""
+        """Apply new limits. Previous spending is forgotten."""
         self._limits = limits
         self.exempt = limits.loopback_exempt and self.loopback
         self._sent: TokenBucket | None = None
@@ -64,25 +64,25 @@ class Source(Payer):
         return self.name
 
     def sent(self, now: float) -> TokenBucket | None:
-        """Return the bucket for bytes that are sent to logs; None: they are not bounded."""
+        """Return the bucket for bytes sent to logs; None: no limit."""
         if self._sent is None and not self.exempt:
             self._sent = of_bytes(self._limits.send_bytes_per_s_per_source, now)
         return self._sent
 
     def rooms(self, now: float) -> TokenBucket | None:
-        """Return the bucket for rooms that are begun; None: they are not bounded."""
+        """Return the bucket for created rooms; None: no limit."""
         if self._rooms is None and not self.exempt:
             self._rooms = of_rooms(self._limits.rooms_per_minute_per_source, now)
         return self._rooms
 
     def work(self, now: float) -> TokenBucket | None:
-        """Return the bucket for what requests cost; None: it is not bounded."""
+        """Return the bucket for the cost of requests; None: no limit."""
         if self._work is None and not self.exempt:
             self._work = of_work(self._limits.work_per_s_per_source, now)
         return self._work
 
     def waste(self, now: float) -> TokenBucket | None:
-        """Return the bucket for what brings nothing; None: it is not bounded."""
+        """Return the bucket for useless requests; None: no limit."""
         if self._waste is None and not self.exempt:
             self._waste = of_waste(self._limits.waste_per_s_per_source, now)
         return self._waste
@@ -93,16 +93,16 @@ class Source(Payer):
 
 
 class Sources:
-    """All sources that have connections, or have spent something of late."""
+    """All sources that have connections or have spent something recently."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         self._limits = limits
         self._ledger: Ledger[Source] = Ledger(self._made, clock)
         self.joins = 0
-        """Of all sources."""
+        """Followed logs of all sources."""
 
     def open(self, peer: str) -> Source:
-        """Return the source of a new connection, by its address. ``close`` it in the end."""
+        """Return the source for a new connection's address. The caller must ``close`` it."""
         source = self._ledger.open(source_of(peer))
         if source.connections == 1 and is_loopback(peer) and not source.loopback:
             source.loopback = True
@@ -110,7 +110,7 @@ class Sources:
         return source
 
     def rebound(self, limits: Limits) -> None:
-        """Hold every source to other limits from now on; what they have spent is forgotten."""
+        """Apply new limits to every source. Previous spending is forgotten."""
         self._limits = limits
         for source in self._ledger.payers():
             source.bound(limits)
@@ -119,7 +119,7 @@ class Sources:
         return Source(source, self._limits)
 
     def close(self, source: Source) -> None:
-        """A connection from this source is gone."""
+        """Note that a connection from this source has ended."""
         if source.connections == 1:
             assert not source.authenticated
             assert not source.unauthenticated
@@ -127,11 +127,11 @@ class Sources:
         self._ledger.close(source)
 
     def sweep(self) -> None:
-        """Forget whose buckets are full again. Called about once a second."""
+        """Drop idle sources whose buckets are full. Called about once a second."""
         self._ledger.sweep()
 
     def count_joins(self, source: Source, change: int) -> None:
-        """Connections from this source follow so many more logs."""
+        """Change the number of logs that connections from this source follow."""
         source.joins += change
         self.joins += change
 

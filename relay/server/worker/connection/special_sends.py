@@ -1,4 +1,4 @@
-"""SEND of anything but a plain message in a room: direct messages, and entries about others."""
+"""SEND of anything but a plain room message: direct messages, and entries about other entries."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.chat import names
-from relay.chat.entries import UNDECIDED, Extra, Kind, submission
+from relay.chat.entries import UNDECIDED, Extra, GapReason, Kind, submission
 from relay.chat.relations import FORMER, OWN, is_offered, is_reaction
 from relay.server.worker.connection.former import former_author
+from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ def send_about(session: Session, send: Send) -> None:
 
 
 def send_direct(session: Session, send: Send) -> None:
-    """Offer a message to somebody to the home of the sender's own inbox, which numbers it.
+    """Offer a direct message to the home of the sender's own inbox, which numbers it.
 
-    Whatever name it was sent to, right or wrong, it is answered as of that inbox.
+    The answer always names that inbox, whatever name the message was sent to.
     """
     own = names.INBOX_PREFIX + session.actor.handle
     to = send.log[len(names.INBOX_PREFIX) :]
@@ -43,15 +44,18 @@ def send_direct(session: Session, send: Send) -> None:
     if _is_refused(session, own, send, well=well):
         return
     verdict = _verdict(session, own, send)
-    if verdict == FORMER:  # nobody erases what others wrote here: there is nothing to be judged
+    if verdict == FORMER:  # nobody can erase the entries of others here: there is nothing to decide
         _refuse(session, own, send, ErrorCode.NOT_ALLOWED, "of an earlier account of your name")
     elif verdict is not None:
-        extra = Extra(to=to, about_epoch=send.about_epoch, about_seq=send.about_seq)
+        lost = _lost_mark(session, own, send) if send.kind == Kind.MARK else 0
+        extra = Extra(
+            to=to, about_epoch=send.about_epoch, about_seq=send.about_seq, origin_after=lost
+        )
         _submit(session, own, send, extra)
 
 
 def _verdict(session: Session, log: str, send: Send) -> int | None:
-    """Return what can be told here of whose it is that something is about; None: it was refused."""
+    """Return what is known here about the target entry's author; None: the send was refused."""
     if send.kind not in OWN:
         return UNDECIDED
     former = former_author(session, log, send.about_seq)
@@ -62,7 +66,10 @@ def _verdict(session: Session, log: str, send: Send) -> int | None:
 
 
 def _is_refused(session: Session, log: str, send: Send, *, well: bool) -> bool:
-    """Refuse what cannot be of its kind, whatever the log holds. ``well``: what else is known."""
+    """Refuse a send that is invalid whatever the log holds.
+
+    ``well``: the result of other checks.
+    """
     if not is_offered(send.kind):
         _refuse(session, log, send, ErrorCode.NOT_SUPPORTED, "kind", send.kind)
     elif send.kind != Kind.MESSAGE and not send.about_seq:
@@ -79,6 +86,28 @@ def _is_mark(send: Send) -> bool:
         return False
     log = send.body.decode()
     return names.is_room(log) or names.is_inbox(log)
+
+
+def _lost_mark(session: Session, own: str, send: Send) -> int:
+    """Return the seq of a mark that is ahead of its log, which has lost its end; 0: none is.
+
+    After a backup was restored it would hide all that is written up to there. A device that comes
+    back with a place from before that end replaces nothing.
+    """
+    about = send.body.decode()
+    log = about if names.is_room(about) else own
+    try:
+        before = session.services.reader_of(own).mark(own, about)
+        if before.seq < send.about_seq:
+            return 0  # mostly
+        reader = session.services.reader_of(log)
+        gap = reader.resume(log, before, reader.head(log)).gap
+    except StoreError:
+        return 0  # the next mark
+    if gap is None or gap.reason == GapReason.RETENTION:
+        return 0
+    later = gap.reason == GapReason.AHEAD or send.about_seq >= gap.end.seq
+    return before.seq if later else 0
 
 
 def _submit(session: Session, log: str, send: Send, extra: Extra) -> None:

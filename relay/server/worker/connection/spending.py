@@ -1,8 +1,8 @@
 """The remaining budget of one connection: for sends, new rooms and requests. No I/O.
 
-Bytes and rooms have a bucket of the connection, one of its account and one of its source; what
-requests cost has the latter two. A room is begun by a request, or by the first message to a log
-that does not exist: whether it does is looked up once for each log that a connection sends to.
+Bytes and rooms are charged to a bucket of the connection, one of its account and one of its source;
+the cost of requests is charged to the latter two. A room is created by a request, or by the first
+message to a log that does not exist. Whether a log exists is looked up once per connection and log.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.users import User
 
 MESSAGE_BYTES: Final = 200
-"""What a message costs besides its body."""
+"""Cost of a message in addition to its body."""
 LOOKUP_UNITS: Final = 1
-"""What it costs to look whether a log exists."""
+"""Cost of looking up whether a log exists."""
 ENOUGH_S: Final = 0.05
-"""Who is refused is told to come again when there is what comes in so long, not for the next byte:
-to refuse is work, too. With ten times as much, all of a source would come at once, and others would
-wait for all that they may send then."""
+"""A refused client retries when this many seconds' worth of tokens is available, not just the next
+byte: refusing takes work, too. With ten times as much, all connections of a source would retry at
+once, and others would wait for everything that they may then send."""
 
 
 class Refusal(NamedTuple):
-    """Why not."""
+    """Why something cannot be paid for."""
 
     budget: Budget
     wait_ms: int
-    """When to try again."""
+    """When to retry."""
     text: str
     most: int = 0
-    """Trying again does not help: this is the bound that is reached."""
+    """If not 0, a retry does not help: the limit that was reached."""
 
 
 class Rate(NamedTuple):
-    """One bucket, and what is answered when it is empty."""
+    """One bucket, and the answer when it is empty."""
 
     budget: Budget
     bucket: TokenBucket
@@ -49,16 +49,16 @@ class Rate(NamedTuple):
 
 
 class Spender(Protocol):
-    """Whose connection it is: a session."""
+    """The session whose budget this is."""
 
     def rooms_owned(self) -> int:
         """Return how many rooms the account owns."""
 
 
 class Spending:
-    """See the module's docstring.
+    """The budget of one connection.
 
-    Nothing is made for what a connection does not do: most of them only read.
+    Nothing is created for things that a connection does not do: most connections only read.
     """
 
     __slots__ = (
@@ -73,26 +73,26 @@ class Spending:
         exists: Callable[[str], bool],
         spender: Spender,
     ) -> None:
-        """Begin. See ``spending``."""
+        """Create a budget. See ``spending``."""
         self._source = source
         self._user = user
         self._limits = limits
         self._exists = exists
         self._spender = spender
         self._sent: list[Rate] | None = None
-        """Bounds of bytes, once anything is sent."""
+        """Buckets for bytes; created with the first send."""
         self._own_rooms: TokenBucket | None = None
-        """The connection's own, once it begins a room."""
+        """The connection's own bucket for rooms; created with the first room."""
         self._known: dict[str, None] | None = None
-        """Logs that exist, or whose beginning is paid for."""
+        """Logs that exist, or whose creation is paid for."""
 
     @property
     def source(self) -> str:
-        """Whose it is, for the log."""
+        """The name of the source, for the log."""
         return self._source.name
 
     def refusal(self, log: str, body_bytes: int, now: float) -> Refusal | None:
-        """Return why a message cannot be taken now; None: it can, and is paid for."""
+        """Pay for a message. Return the refusal, or None if it is paid for."""
         refused = self.empty(now)
         if refused is not None:
             return refused
@@ -106,21 +106,21 @@ class Spending:
         return None
 
     def room(self, log: str, now: float) -> Refusal | None:
-        """Return why no room can be created now; None: it can, and is paid for.
+        """Pay for creating a room. Return the refusal, or None if it is paid for.
 
-        Whether there was one of its name or not: each begins an epoch, which is kept for ever.
+        It costs the same if the name existed before: each creation begins an epoch, kept for ever.
         """
         return self.empty(now) or self._begin(log, now)
 
     def empty(self, now: float) -> Refusal | None:
-        """Return why no message can be taken now, whatever it is; None: one can."""
+        """Return the refusal if no message can be accepted now, whatever its size, or None."""
         sent = self._sent
         if sent is None:
             sent = self._sent = self._bytes(now)
         return _empty(sent, now)
 
     def work(self, units: int, now: float) -> Refusal | None:
-        """Return why a request of this cost cannot be taken now; None: it can, and is paid for."""
+        """Pay for a request of this cost. Return the refusal, or None if it is paid for."""
         work = self._work(now)
         refused = _empty(work, now)
         if refused is None:
@@ -128,11 +128,11 @@ class Spending:
         return refused
 
     def owe(self, units: int, now: float) -> None:
-        """Charge what a request has turned out to cost: whoever asks next waits for it."""
+        """Charge the actual cost of a request afterwards. It delays the next request."""
         _take(self._work(now), units, now)
 
     def _look_up(self, log: str, now: float) -> Refusal | None:
-        """See whether a log exists, and pay for that; if it does not, for its beginning as well."""
+        """Check whether a log exists and pay for the lookup, and for creating the log if needed."""
         refused = self.work(LOOKUP_UNITS, now)
         if refused is not None:
             return refused
@@ -161,7 +161,7 @@ class Spending:
             return None
         return Refusal(Budget.ROOMS_OWNED, 0, f"the account owns {most} rooms", most)
 
-    # --- the bounds -----------------------------------------------------------------------------
+    # --- the limits -----------------------------------------------------------------------------
     def _bytes(self, now: float) -> list[Rate]:
         own = of_bytes(self._limits.send_bytes_per_s, now)
         sent = [
@@ -200,14 +200,14 @@ def spending(
     exists: Callable[[str], bool],
     spender: Spender,
 ) -> Spending | None:
-    """Return what a connection may spend; None: nothing of it is bounded.
+    """Return the budget of a connection; None if nothing is limited.
 
     Args:
         source: of the connection.
         user: of its account; None: it has none (yet).
         limits: the settings.
-        exists: tells whether a log has been begun.
-        spender: tells how many rooms the account owns.
+        exists: returns True if a log has been created.
+        spender: returns how many rooms the account owns.
     """
     if source.exempt:
         return None
@@ -239,7 +239,7 @@ def _rates(bounds: list[tuple[Budget, TokenBucket | None, str]], what: str) -> l
 
 
 def _empty(rates: list[Rate], now: float) -> Refusal | None:
-    """Return the refusal of the first bucket that is empty."""
+    """Return the refusal of the first empty bucket."""
     for budget, bucket, text in rates:
         if bucket.wait_s(now):
             wait_s = bucket.wait_s(now, ENOUGH_S)

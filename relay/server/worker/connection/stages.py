@@ -1,4 +1,4 @@
-"""The stages of a connection's life, and which follows which."""
+"""The stages of a connection and their order."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from typing import Final
 
 
 class Stage(Enum):
-    """Where a connection is. What a client may ask in each is ``commands.OPERATIONS``."""
+    """The stage of a connection. The operations allowed in each are in ``commands.OPERATIONS``."""
 
     HANDSHAKE = "handshake"
-    """Keys are being agreed on; no envelope can arrive."""
+    """Keys are being negotiated; no envelope can arrive."""
     HELLO = "hello"
-    """Encrypted; the client has not named itself."""
+    """Encrypted, and waiting for the client to name itself."""
     LOGIN = "login"
-    """HELLO came; the name's home has not decided. What is asked meanwhile waits."""
+    """HELLO was received, and the name's home has not decided. Later operations wait."""
     READY = "ready"
     """Logged in."""
     CLOSING = "closing"
-    """Over for both: nothing that is received has an effect any more."""
+    """Ended on both sides: received operations have no effect."""
     LOST = "lost"
     """The socket is closed."""
 
-    __hash__ = object.__hash__  # Enum's own is a call of Python, four at each change of stage
+    __hash__ = object.__hash__  # Enum's own is a Python call, four per change of stage
 
 
 NEXT: Final[dict[Stage, frozenset[Stage]]] = {

@@ -6,21 +6,21 @@ from typing import Final
 
 INFINITE: Final = float("inf")
 BYTES_BURST_S: Final = 2.0
-"""What was not used for so long may be used at once: it is written by everybody's disk."""
+"""For sent bytes: how long unused tokens accumulate. The bytes are written to the shared disk."""
 WORK_BURST_S: Final = 5.0
-"""Likewise: a person who opens a program that follows a hundred rooms need not wait."""
+"""For requests: starting a client that follows a hundred rooms must not cause a wait."""
 WASTE_BURST_S: Final = 64.0
-"""Likewise: with the default, all messages of a window refused."""
+"""For useless requests: with the default rate, all messages of a window may be refused."""
 WASTE_OWED_S: Final = 60.0
-"""What was wasted beyond it is forgiven: nobody rests longer."""
+"""Debt for useless requests beyond this is forgiven: no connection rests longer."""
 MINUTE_S: Final = 60.0
 
 
 class TokenBucket:
     """Holds up to a burst of tokens and refills at a rate.
 
-    Whoever finds a token may take more than there are: the next one waits until the debt is paid.
-    So a piece that is larger than the burst passes, too, and the average stays the rate.
+    If there is at least one token, a caller may take more than there are; the next caller waits
+    until the debt is paid. So an item larger than the burst can pass, and the average rate is kept.
     """
 
     __slots__ = ("_at", "_burst", "_least", "_level", "_rate")
@@ -28,13 +28,13 @@ class TokenBucket:
     def __init__(
         self, rate_per_s: float, burst: float, now: float, *, owed_max: float = INFINITE
     ) -> None:
-        """Begin full.
+        """Create a full bucket.
 
         Args:
-            rate_per_s: tokens that come each second, above 0.
-            burst: the most that it holds, at least 1.
+            rate_per_s: tokens added per second, above 0.
+            burst: capacity, at least 1.
             now: monotonic seconds.
-            owed_max: more than so many tokens nobody owes.
+            owed_max: the maximum debt, in tokens.
         """
         assert rate_per_s > 0
         assert burst >= 1
@@ -45,25 +45,25 @@ class TokenBucket:
         self._at = now
 
     def wait_s(self, now: float, enough_s: float = 0.0) -> float:
-        """Return how long until there is a whole token; 0: there is one now.
+        """Return the time until there is a whole token; 0 if there is one now.
 
-        ``enough_s``: how long until there is also what comes in so many seconds.
+        ``enough_s``: wait in addition for the tokens of this many seconds.
         """
         self._refill(now)
         enough = max(1.0, min(enough_s * self._rate, self._burst))
         return max(0.0, (enough - self._level) / self._rate)
 
     def take(self, count: float, now: float) -> None:
-        """Take tokens, more than there are if need be."""
+        """Take tokens, going into debt if there are too few."""
         self._refill(now)
         self._level = max(self._level - count, self._least)
 
     def full(self, now: float) -> bool:
-        """Tell whether it is as if nothing had ever been taken."""
+        """Return True if the bucket is full."""
         return not self.full_in_s(now)
 
     def full_in_s(self, now: float) -> float:
-        """Return how long until it is as if nothing had ever been taken; 0: it is now."""
+        """Return the time until the bucket is full; 0 if it is full now."""
         self._refill(now)
         return (self._burst - self._level) / self._rate
 
@@ -74,22 +74,22 @@ class TokenBucket:
 
 
 def token_bucket(rate_per_s: float, burst: float, now: float) -> TokenBucket | None:
-    """Return a full one; None for a rate of 0: no bound."""
+    """Return a full bucket, or None for a rate of 0, which means no limit."""
     return TokenBucket(rate_per_s, burst, now) if rate_per_s else None
 
 
 def of_bytes(bytes_per_s: int, now: float) -> TokenBucket | None:
-    """Return one for bytes that are sent."""
+    """Return a bucket for bytes sent."""
     return token_bucket(bytes_per_s, bytes_per_s * BYTES_BURST_S, now)
 
 
 def of_rooms(rooms_per_minute: int, now: float) -> TokenBucket | None:
-    """Return one for rooms that are begun."""
+    """Return a bucket for rooms created."""
     return token_bucket(rooms_per_minute / MINUTE_S, rooms_per_minute, now)
 
 
 def of_waste(units_per_s: int, now: float) -> TokenBucket | None:
-    """Return one for what brings nothing."""
+    """Return a bucket for useless requests."""
     if not units_per_s:
         return None
     burst = units_per_s * WASTE_BURST_S
@@ -97,5 +97,5 @@ def of_waste(units_per_s: int, now: float) -> TokenBucket | None:
 
 
 def of_work(units_per_s: int, now: float) -> TokenBucket | None:
-    """Return one for what requests cost."""
+    """Return a bucket for the cost of requests."""
     return token_bucket(units_per_s, units_per_s * WORK_BURST_S, now)

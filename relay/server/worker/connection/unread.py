@@ -1,4 +1,4 @@
-"""Refusing a request whose answer cannot be read from the store."""
+"""Refuses a request whose answer cannot be read from the store."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def refuse_unread(session: Session, number: int, partition: int, error: StoreError) -> None:
-    """Refuse it for now, or, if the partition's file is damaged, for good."""
+    """Refuse it temporarily, or permanently if the partition's file is damaged."""
     code = session.services.damage.report(partition, error)
     if code == ErrorCode.DAMAGED:
         session.refuse(number, code)

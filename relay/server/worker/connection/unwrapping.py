@@ -17,7 +17,7 @@ log = logging.getLogger("relay.worker")
 
 
 class Unwrapping:
-    """Asks, and tells the connection."""
+    """Asks the key agent and passes the answer on."""
 
     __slots__ = ("_answer",)
 
@@ -27,19 +27,19 @@ class Unwrapping:
     def start(
         self, agent: Unwrap, ciphertext: bytes, peer: str, answered: Callable[[bytes | None], None]
     ) -> None:
-        """Ask.
+        """Send the request.
 
         Args:
             agent: the key agent.
-            ciphertext: what the client has sent.
-            peer: its address.
-            answered: called with the secret; None: the agent is unavailable.
+            ciphertext: from the client.
+            peer: the client's address.
+            answered: called with the secret, or with None if the agent is unavailable.
         """
         self._answer = answer = asyncio.ensure_future(agent.unwrap(ciphertext, peer))
         answer.add_done_callback(partial(self._done, answered))
 
     def cancel(self) -> None:
-        """The connection is gone."""
+        """Ignore the answer: the connection has ended."""
         if self._answer is not None:
             self._answer.cancel()
 

@@ -1,7 +1,7 @@
-"""Usage and limits of each user on one worker, over all their connections.
+"""Usage and limits of each user on one worker, over all of the user's connections.
 
-Connections of an account are spread over the workers, and each worker counts for itself: what an
-account may use of all of them is exact to a factor of their number.
+Connections of an account are spread over the workers, and each worker counts separately. So the
+total that an account may use is exact only up to a factor of the number of workers.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ DAY_S: Final = 86_400.0
 
 
 class User(Payer):
-    """One account. Its buckets are made when something is spent: most who are here only read."""
+    """One account. Buckets are created when something is spent: most connected users only read."""
 
     __slots__ = ("_day", "_limits", "_rooms", "_sent", "_work")
 
     def __init__(self, name: str, limits: Limits) -> None:
-        """Begin with nothing in use."""
+        """Create without usage."""
         super().__init__(name)
         self.bound(limits)
 
     def bound(self, limits: Limits) -> None:
-        """Hold it to these limits; what it has spent is forgotten."""
+        """Apply new limits. Previous spending is forgotten."""
         self._limits = limits
         self._sent: TokenBucket | None = None
         self._day: TokenBucket | None = None
@@ -43,26 +43,26 @@ class User(Payer):
         self._work: TokenBucket | None = None
 
     def sent(self, now: float) -> TokenBucket | None:
-        """Return the bucket for bytes that are sent to logs; None: they are not bounded."""
+        """Return the bucket for bytes sent to logs; None: no limit."""
         if self._sent is None:
             self._sent = of_bytes(self._limits.send_bytes_per_s_per_user, now)
         return self._sent
 
     def day(self, now: float) -> TokenBucket | None:
-        """Likewise, over a day."""
+        """Return the bucket for bytes sent to logs in a day; None: no limit."""
         if self._day is None:
             a_day = self._limits.send_mib_per_day_per_user << 20
             self._day = token_bucket(a_day / DAY_S, a_day, now)
         return self._day
 
     def rooms(self, now: float) -> TokenBucket | None:
-        """Return the bucket for rooms that are begun; None: they are not bounded."""
+        """Return the bucket for created rooms; None: no limit."""
         if self._rooms is None:
             self._rooms = of_rooms(self._limits.rooms_per_minute_per_user, now)
         return self._rooms
 
     def work(self, now: float) -> TokenBucket | None:
-        """Return the bucket for what requests cost; None: it is not bounded."""
+        """Return the bucket for the cost of requests; None: no limit."""
         if self._work is None:
             self._work = of_work(self._limits.work_per_s_per_user, now)
         return self._work
@@ -73,20 +73,20 @@ class User(Payer):
 
 
 class Users(Ledger[User]):
-    """See the module's docstring. Guests have no account: they pay as their source."""
+    """The users of a worker. Guests have no account and are charged by source."""
 
     def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
         super().__init__(self._made, clock)
         self._limits = limits
 
     def rebound(self, limits: Limits) -> None:
-        """Hold everybody to other limits from now on; what they have spent is forgotten."""
+        """Apply new limits to every user. Previous spending is forgotten."""
         self._limits = limits
         for user in self.payers():
             user.bound(limits)
 
     def is_full(self, name: str) -> bool:
-        """Tell whether an account has as many connections here as it may."""
+        """Return True if an account has the maximum number of connections on this worker."""
         most, user = self._limits.connections_per_user, self.get(name)
         return bool(most) and user is not None and user.connections >= most
 

@@ -1,13 +1,14 @@
-"""Rate limits for useless operations: whoever exceeds them is not read from for a while.
+"""Rate limits for useless operations: a connection that exceeds them is not read for a while.
 
-A refused or unknown operation, a message that this very connection knows to be stored, a needless
-ping: each costs a worker about as much as a useful operation, and some cost much more. So there is
-a token bucket for these per connection and another per source. When either is empty the connection
-*rests*: its socket is not read. That costs nothing, nothing is lost, and the peer is stopped by TCP
-flow control. After the rest it continues where it was.
+Useless operations are refused or unknown ones, resends of a message that this connection knows to
+be stored, and needless pings. Each costs a worker about as much as a useful operation, and some
+cost much more. So they are charged to one token bucket per connection and one per source. When
+either is empty the connection *rests*: its socket is not read. Resting costs the server nothing and
+loses nothing, and TCP flow control stops the peer. Afterwards the connection continues where it
+was.
 
-The burst is what an honest client may need: a whole window that is refused, some hundred rooms that
-cannot be joined. The refill is small, since no honest client needs that again and again.
+The burst covers what an honest client may need: a whole refused window, and some hundred rooms that
+cannot be joined. The refill rate is small, since no honest client needs that repeatedly.
 """
 
 from __future__ import annotations
@@ -27,26 +28,27 @@ if TYPE_CHECKING:
     from relay.server.worker.refusals import Refusals
 
 REQUEST_UNITS: Final = 16
-"""Price of a refused request. The prices here exceed the worker's actual cost, in units of
-``schedule``."""
+"""Price of a refused request. Prices are above the worker's actual cost, in units of ``schedule``.
+"""
 UNKNOWN_UNITS: Final = 64
-"""Of an unknown operation: a client of a later version learns from the first answer."""
+"""For an unknown operation: a client of a later version can stop after the first answer."""
 SEND_UNITS: Final = 4
-"""Of a refused message."""
+"""For a refused message."""
 GAP_UNITS: Final = 1
-"""Of one refused because an earlier one is missing: the rest of the window is refused, too."""
+"""For a message refused because an earlier one is missing: the rest of the window is refused, too.
+"""
 BEHIND_UNITS: Final = 0.125
-"""Likewise, if that one has just been refused for a budget: nothing has to be looked up."""
+"""The same, if the earlier one was just refused for a budget: no lookup is needed."""
 BUDGET_UNITS: Final = 32
-"""Of anything refused for a budget: clients that wait as they are told have few of those."""
+"""For anything refused for a budget: clients that wait as told cause few of these."""
 REPEAT_UNITS: Final = 64
-"""Of a message that this connection knows to be stored, or that conflicts with a stored one: the
-store has to look it up. Resends after a reconnect do not count."""
+"""For a message that this connection knows to be stored, or that conflicts with a stored one: the
+store has to look it up. Resends after a reconnect are not charged."""
 CONTROL_UNITS: Final = 16
-"""Of a ping, a pong or a key change: a few per minute are useful."""
+"""For a ping, a pong or a key change: a few per minute are useful."""
 REST_S: Final = 1.0
-"""How much longer a rest lasts once the buckets are no longer in debt, so that one long rest takes
-the place of many short ones."""
+"""How long a rest continues after the debt is paid, so that one long rest replaces many short ones.
+"""
 OURS: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE, ErrorCode.DAMAGED})
 """Refusals that are not the client's fault."""
 
@@ -56,58 +58,59 @@ Later: TypeAlias = Callable[[float, Callable[[], None]], object]
 
 
 class Wasted:
-    """The state of one connection that has wasted something lately."""
+    """The state of a connection that made useless requests recently."""
 
     __slots__ = ("bucket", "rests", "who")
 
     def __init__(self, who: Waster, bucket: TokenBucket | None) -> None:
-        """Begin with nothing. Without a bucket only the source is limited."""
+        """Create without charges. Without a bucket only the source is limited."""
         self.who: Waster | None = who
-        """None once the connection has ended: a pending rest must not keep it in memory."""
+        """None once the connection has ended: a scheduled end of a rest must not keep it in memory.
+        """
         self.bucket = bucket
         self.rests = False
 
 
 class Waster(Protocol):
-    """A connection's ``reading``."""
+    """The ``reading`` of a connection."""
 
     source: Source
     wasted: Wasted | None
-    """None: nothing lately. Changed by ``Waste`` alone."""
+    """None: nothing recently. Only ``Waste`` changes it."""
 
     def begin_rest(self) -> None:
-        """Read nothing more."""
+        """Stop reading."""
 
     def end_rest(self) -> None:
-        """Go on, now or in turn."""
+        """Continue, now or in turn."""
 
 
 class Waste:
-    """Charges all connections of a worker."""
+    """Charges the connections of a worker."""
 
     def __init__(
         self, clock: Callable[[], float], later: Later, limits: Limits, refusals: Refusals
     ) -> None:
-        """Begin with nobody who rests.
+        """Create with no connection resting.
 
         Args:
             clock: monotonic seconds.
-            later: calls something after so many of them.
+            later: calls a function after a number of seconds.
             limits: the settings.
             refusals: counts the rests.
         """
         self._clock = clock
         self.later = later
-        """Public: a test may let rests end when it likes."""
+        """Public, so that a test can decide when rests end."""
         self._limits = limits
         self._refusals = refusals
 
     def rebound(self, limits: Limits) -> None:
-        """Apply other limits to whoever begins to waste from now on."""
+        """Apply new limits to connections that begin to make useless requests from now on."""
         self._limits = limits
 
     def charge(self, who: Waster, units: float) -> None:
-        """Charge a connection for something useless; it may have to rest."""
+        """Charge a connection for something useless. It may have to rest."""
         now = self._clock()
         wasted = who.wasted
         if wasted is None:
@@ -120,7 +123,7 @@ class Waste:
             who.begin_rest()
 
     def _rest(self, who: Waster, wasted: Wasted, now: float) -> bool:
-        """Return True if it must rest, and schedule the end of that."""
+        """Return True if the connection must rest, and schedule the end of the rest."""
         owed_s = 0.0
         for bucket in (wasted.bucket, who.source.waste(now)):
             if bucket is not None:
@@ -132,12 +135,12 @@ class Waste:
 
     def _rested(self, wasted: Wasted) -> None:
         who = wasted.who
-        # Earlier operations may have been answered during the rest, and have been charged.
+        # Operations received earlier may have been answered, and charged, during the rest.
         if who is not None and not self._rest(who, wasted, self._clock()):
             who.end_rest()
 
     def sweep(self, who: Waster, now: float) -> None:
-        """Drop the state once its bucket is full again. Called about once a second."""
+        """Drop the state of a connection whose bucket is full. Called about once a second."""
         wasted = who.wasted
         if wasted is None or wasted.rests:
             return
@@ -145,21 +148,21 @@ class Waste:
             who.wasted = None
 
     def forget(self, who: Waster) -> None:
-        """It has ended."""
+        """Drop the state of a connection that has ended."""
         if who.wasted is not None:
             who.wasted.who = None
             who.wasted = None
 
 
 def of_request(code: int) -> int:
-    """Return what a request costs that is refused with this code."""
+    """Return the price of a request that is refused with this code."""
     if code in OURS:
         return 0
     return UNKNOWN_UNITS if code == ErrorCode.UNKNOWN_OPERATION else REQUEST_UNITS
 
 
 def of_send(code: int) -> int:
-    """Return what a message costs that is refused with this code."""
+    """Return the price of a message that is refused with this code."""
     if code in OURS:
         return 0
     if code == ErrorCode.ID_CONFLICT:

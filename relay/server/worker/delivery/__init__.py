@@ -1,1 +1,1 @@
-"""Bytes on their way to one client's socket: batches, outboxes, streams, and those that stall."""
+"""Output to clients' sockets: batches, outboxes, streams, and stalled connections."""

@@ -1,4 +1,4 @@
-"""Batches: entries of one log that leave together, as one piece of bytes shared by all members."""
+"""Batches: entries of one log that are sent together, as bytes shared by all members."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from relay import limits
 from relay.chunking import chunks
 
 EVENT: Final = 0
-"""``last`` of a batch that holds no entries (a roster change): no cursor moves with it."""
+"""``last`` of a batch without entries (a roster change): it moves no cursor."""
 
 
 class Batch:
-    """Immutable once made. Members' outboxes hold references, never copies."""
+    """Immutable. Members' outboxes hold references to it, never copies."""
 
     __slots__ = ("content", "control", "count", "last", "log", "prev", "prev_epoch", "size")
 
@@ -35,7 +35,7 @@ class Batch:
         self.content = content
         self.size = len(content)
         self.control = control
-        """It is one control entry: others may read what follows than what was before."""
+        """True if it is one control entry: different readers may see what follows."""
 
 
 Piece: TypeAlias = tuple[int, bytes, int, int, bytes, bool]
@@ -43,7 +43,7 @@ Piece: TypeAlias = tuple[int, bytes, int, int, bytes, bool]
 
 
 class RunningBatch:
-    """What a log has received from its home and not distributed yet, in order."""
+    """The entries that a log has received from its home and not distributed yet, in order."""
 
     __slots__ = ("_pieces", "size")
 
@@ -59,22 +59,22 @@ class RunningBatch:
     ) -> None:
         """Append whole entries: ``count`` of them after ``prev``, up to (``epoch``, ``last``).
 
-        ``control``: it is one control entry.
+        ``control``: this is one control entry.
         """
         self._pieces.append((prev, epoch, last, count, content, control))
         self.size += len(content)
 
     def close(self, log: str, epoch: bytes) -> list[Batch]:
-        """Return the entries as batches of at most one record each, and begin anew.
+        """Return the entries as batches of at most one record each, and clear the list.
 
-        A control entry is a batch of its own.
+        A control entry becomes a batch of its own.
 
         Args:
             log: the log's name.
-            epoch: the epoch of the entry before the first one (what a reader's cursor holds).
+            epoch: the epoch of the entry before the first one (as in a reader's cursor).
         """
         pieces, self._pieces, self.size = self._pieces, [], 0
-        if len(pieces) == 1:  # the lone message
+        if len(pieces) == 1:  # the common case: one message
             prev, _, last, count, content, control = pieces[0]
             return [Batch(log, epoch, prev, last, count, content, control)]
         batches: list[Batch] = []

@@ -1,12 +1,13 @@
-"""What one connection is owed: bytes of its own (answers) and references to shared batches.
+"""Pending output of one connection: its own bytes (answers) and references to shared batches.
 
-The only place that counts the bytes of a connection (invariant "Falling behind"). Nothing is sealed
-before it can leave: a sealed record cannot be taken back, because the nonce sequence is implicit.
-The transport holds at most a record that the kernel did not take whole, the outbox at most
-``OUTBOX_BYTES_MAX`` of references, the kernel ``KERNEL_NOTSENT_LOWAT_BYTES`` of unsent ones.
+This is the only place that counts the pending bytes of a connection (invariant "Falling behind").
+Nothing is sealed before it can be sent: a sealed record cannot be withdrawn, because the nonce
+sequence is implicit. The transport holds at most the rest of one record that the kernel did not
+accept, the outbox at most ``OUTBOX_BYTES_MAX`` of references, and the kernel at most
+``KERNEL_NOTSENT_LOWAT_BYTES`` of unsent bytes.
 
-The ``Flusher`` of a worker has all of them write in a turn: answers first, then fan-out, in slices
-of time.
+A worker's ``Flusher`` writes all outboxes in a turn: answers first, then fan-out, in slices of
+time.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ if TYPE_CHECKING:
 
 Item = bytes | Batch
 SLICE_S: Final = 0.005
-"""Writes per loop turn before the loop is let go again (docs/architecture.md, "Slices")."""
+"""Time for writes per loop iteration before yielding (docs/architecture.md, "Slices")."""
 FLUSHES_PER_CLOCK: Final = 32
 SHORT_BYTES: Final = 1024
-"""Answers of a connection that asks for little."""
+"""Limit for the answers of a light user."""
 EMPTY: Final = Padded(b"")
 
 
 class Outbox(Sink):
-    """Bytes owed to one connection; one record and one write per loop turn as long as they fit."""
+    """Pending output of one connection: one record and one write per loop iteration, if it fits."""
 
     __slots__ = (
         "_answering", "_closed", "_queued", "_wakeup", "answers", "connection", "items",
@@ -46,13 +47,13 @@ class Outbox(Sink):
     def __init__(
         self, connection: Connection, stream: Stream, answering: deque[Outbox], wakeup: Wakeup
     ) -> None:
-        """Begin with nothing owed. Made by ``Flusher.outbox``.
+        """Create an empty outbox. Called by ``Flusher.outbox``.
 
         Args:
             connection: seals records.
-            stream: takes them.
-            answering: where it queues itself when it has answers, to be flushed before others.
-            wakeup: asks for the turn that flushes.
+            stream: the records are written to it.
+            answering: the queue of outboxes with answers, which are flushed before others.
+            wakeup: requests the turn that flushes.
         """
         super().__init__()
         self.connection = connection
@@ -63,20 +64,21 @@ class Outbox(Sink):
         self._closed = False
         self.items: list[Item] = []
         self.size = 0
-        """Bytes of all items. ``fanout`` adds batches by itself: it is the hot loop."""
+        """Bytes of all items. ``fanout`` updates it directly when it adds batches: that is the hot
+        loop."""
         self.answers = 0
-        """Bytes of those that are the connection's own."""
+        """Bytes of the connection's own items."""
         self.on_answers_read: Callable[[], None] | None = None
-        """Called once, when the answers are within ``ANSWERS_BYTES_MAX`` again."""
+        """Called once, when the answers are down to ``ANSWERS_BYTES_MAX`` again."""
 
     def put(self, content: bytes) -> None:
-        """Queue bytes of this connection alone: whole envelopes. Never dropped."""
+        """Queue whole envelopes for this connection alone. They are never dropped."""
         self.items.append(content)
         self.size += len(content)
         self.answers += len(content)
 
     def answer(self, envelope: bytes) -> None:
-        """Queue an answer to this connection; it leaves at the end of this turn."""
+        """Queue an answer to this connection; it is sent at the end of this turn."""
         if self._closed:
             return
         size = len(envelope)
@@ -90,17 +92,17 @@ class Outbox(Sink):
                 self._wakeup.request()
 
     def flush_answers(self, now: float) -> None:
-        """As ``flush``, taken from the queue of those that have answers."""
+        """The same as ``flush``, for an outbox taken from the queue of those with answers."""
         self._queued = False
         self.flush(now)
 
     def flush(self, now: float) -> None:
-        """Seal and write what the stream takes. Called once per turn, at its end."""
+        """Seal and write as much as the stream accepts. Called once per turn, at its end."""
         items = self.items
         if not items or self.paused:
             return
         if self.size <= limits.RECORD_CONTENT_BYTES_MAX:
-            # The usual case: all of it fits one record.
+            # The usual case: everything fits one record.
             content = _joined(items)
             items.clear()
             self.size = self.answers = 0
@@ -111,7 +113,7 @@ class Outbox(Sink):
             start, content = self._next_record(start)
             self._write(self.connection.seal(content, now))
         self._keep(items[start:])
-        # Answers above their bound never fit one record: they always come by here.
+        # Answers above the limit never fit one record, so this path always sees them.
         if self.on_answers_read is not None and self.answers <= limits.ANSWERS_BYTES_MAX:
             called, self.on_answers_read = self.on_answers_read, None
             called()
@@ -122,15 +124,15 @@ class Outbox(Sink):
             self.stream.write_rest(record[sent:])
 
     def _next_record(self, start: int) -> tuple[int, bytes]:
-        """Join items from ``start`` while they fit one record; return (index after, bytes)."""
+        """Join items from ``start`` while they fit one record. Return (index after them, bytes)."""
         parts = list(map(_content, self.items[start:]))
         count = count_fitting(map(len, parts), limits.RECORD_CONTENT_BYTES_MAX)
         return start + count, b"".join(parts[:count])
 
     def drop_batches(self) -> dict[str, Batch]:
-        """Forget all shared batches; return the first dropped one of each log (its cursor).
+        """Drop all shared batches. Return the first dropped batch of each log (its cursor).
 
-        Answers of the connection itself stay, in order.
+        The connection's own answers stay, in order.
         """
         first: dict[str, Batch] = {}
         for item in self.items:
@@ -140,7 +142,7 @@ class Outbox(Sink):
         return first
 
     def close(self) -> None:
-        """Forget everything, and take nothing any more."""
+        """Drop everything, and accept nothing more."""
         self.items.clear()
         self.size = self.answers = 0
         self._closed = True
@@ -160,28 +162,28 @@ class Flusher:
         self._clock = clock
         self._wakeup = wakeup
         self.answering: deque[Outbox] = deque()
-        """Outboxes with answers of their own: before any others."""
+        """Outboxes with answers; written before all others."""
         self.flushing: deque[Outbox] = deque()
-        """Outboxes of a sweep that is not written yet: no other one may begin."""
+        """Outboxes of the current sweep that are not written yet. Only one sweep runs at a time."""
         self._short_first = False
         self._started = 0.0
         self.dirty: list[Outbox] = []
-        """Outboxes for the next sweep: empty before a distribution. ``fanout`` adds to it."""
+        """Outboxes for the next sweep; empty before a distribution. ``fanout`` appends to it."""
 
     def outbox(self, connection: Connection, stream: Stream) -> Outbox:
         """Return the outbox of a new connection."""
         return Outbox(connection, stream, self.answering, self._wakeup)
 
     def flush_answers(self, now: float) -> None:
-        """Write a slice of the answers; the turn comes again while there are some.
+        """Write a slice of the answers; another turn follows while there are more.
 
-        One pass: operations that go on because answers have left put theirs in the next turn's.
+        One pass: operations that continue because answers were sent queue theirs for the next turn.
         """
         answering = self.answering
         self._short_first = not self._short_first
         if self._short_first and len(answering) > FLUSHES_PER_CLOCK:
-            # Who asks for little does not wait for all who ask without end. Every other time only:
-            # many who ask for little must not keep the others waiting for ever.
+            # Light users do not wait for heavy ones. Only every other time, so that many light
+            # users cannot keep the others waiting for ever.
             ordered = sorted(answering, key=_long)
             answering.clear()
             answering.extend(ordered)
@@ -199,7 +201,7 @@ class Flusher:
                     return
 
     def begin(self, now: float) -> None:
-        """Begin a sweep: take the outboxes that were distributed to."""
+        """Begin a sweep over the outboxes that batches were distributed to."""
         self.flushing.extend(self.dirty)
         self.dirty.clear()
         self._started = now
@@ -208,14 +210,15 @@ class Flusher:
         """Write one slice of a sweep.
 
         Returns:
-            None while some of it is left; then (the time, how long all of it took), in seconds.
+            None while some of it is left; then (the current time, the duration of the sweep), in
+            seconds.
         """
         clock = self._clock
         now = clock()
         deadline = now + SLICE_S
         flushing = self.flushing
-        # Most outboxes have the same batches as the one before: what is the same for all of them is
-        # done once. The hot loop of a delivery: every call and every object that it can do without
+        # Most outboxes contain the same batches as the previous one, so work that is the same for
+        # all is done once. This is the hot loop of a delivery: every avoidable call and object
         # counts a thousand times.
         same: list[Item] = []
         padded = EMPTY
@@ -248,7 +251,7 @@ def _long(outbox: Outbox) -> bool:
 
 
 def _joined(items: list[Item]) -> bytes:
-    """Return what one record has."""
+    """Return the content of one record."""
     return _content(items[0]) if len(items) == 1 else b"".join(map(_content, items))
 
 

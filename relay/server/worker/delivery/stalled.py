@@ -1,9 +1,9 @@
-"""Connections that do not take what is written to them: counted, bounded, and ended in the end.
+"""Connections that do not accept what is written to them: counted, limited, and finally closed.
 
-Invariant "Falling behind": a transport that the kernel takes nothing from holds sealed bytes that
-cannot be taken back. Each connection's are bounded by a record; all of a worker's by
-``BUDGET_BYTES``: before that, catching up waits; above it, those that have been stuck longest are
-closed. They resume from their cursors.
+Invariant "Falling behind": when the kernel accepts no more, the transport holds sealed bytes that
+cannot be withdrawn. For each connection this is at most one record. For all of a worker the limit
+is ``BUDGET_BYTES``: close to it, catch-up pauses; above it, the connections that have been stuck
+longest are closed. They resume from their cursors.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from relay.wire.codes import CloseCode
 BUDGET_BYTES: Final = 64 * 1024 * 1024
 CROWDED_BYTES: Final = BUDGET_BYTES * 3 // 4
 CROWDED_TIMEOUT_S: Final = 5.0
-"""How long readers that take nothing may keep the others from catching up."""
+"""How long stalled readers may prevent others from catching up."""
 PROGRESS_BYTES_MIN: Final = 4096
-"""What counts as taking something: a byte now and then does not."""
+"""Minimum that counts as progress: a byte now and then does not."""
 NAMED_MAX: Final = 20
-"""Slow readers named in one line of the log."""
+"""Slow readers named in one log line."""
 log = logging.getLogger("relay.worker")
 
 
 class Owner(Protocol):
-    """Whose connection it is."""
+    """The session that owns a stream."""
 
     @property
     def name(self) -> str:
         """The client's name."""
 
     def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None:
-        """End the connection."""
+        """Close the connection."""
 
 
 class Buffered(Protocol):
@@ -46,60 +46,60 @@ class Buffered(Protocol):
 
     @property
     def buffered(self) -> int:
-        """How many bytes it holds."""
+        """Number of bytes that it holds."""
 
     @property
     def receiver(self) -> Owner:
-        """Whose it is."""
+        """The session that owns it."""
 
 
 class StalledConnections:
-    """The stuck streams of one worker, longest stuck first."""
+    """The stuck streams of one worker, those stuck longest first."""
 
     def __init__(self, clock: Callable[[], float], timeout_s: float) -> None:
-        """Begin.
+        """Create without streams.
 
         Args:
             clock: monotonic seconds.
-            timeout_s: a connection that takes nothing for so long is closed with TOO_SLOW.
+            timeout_s: a connection that makes no progress for this long is closed with TOO_SLOW.
         """
         self._clock = clock
         self.timeout_s = timeout_s
         """May be changed at any time."""
         self._stuck: OrderedDict[Buffered, tuple[float, int]] = OrderedDict()
-        """When it last took something, and how many bytes it had waiting then."""
+        """For each stuck stream: when it last made progress, and its pending bytes at that time."""
         self._fell_behind: dict[str, int] = {}
-        """Names that fell behind since it was last logged, and how often."""
+        """Names that have fallen behind since the last log line, with counts."""
         self._closing: dict[Buffered, int] = {}
-        """Closed here; they hold their bytes until these have left or the time for that is up."""
+        """Streams closed here. They hold their bytes until these are sent or a timeout expires."""
         self.bytes = 0
-        """Of all of them, those that are closing too."""
+        """Bytes of all of them, including those that are closing."""
         self.fell_behind = 0
         self.too_slow = 0
 
     @property
     def crowded(self) -> bool:
-        """True when readers that are behind must wait for others to take their bytes."""
+        """True when readers that are behind must wait until others accept their bytes."""
         return self.bytes > CROWDED_BYTES
 
     def add(self, stream: Buffered) -> None:
-        """The kernel takes no more of a connection, and its transport holds the rest."""
+        """Add a stream: the kernel accepts no more, and its transport holds the rest."""
         size = stream.buffered
         self._stuck[stream] = (self._clock(), size)
         self.bytes += size
 
     def remove(self, stream: Buffered) -> None:
-        """It holds nothing any more, or is gone."""
+        """Remove a stream: it holds nothing any more, or has ended."""
         found = self._stuck.pop(stream, None)
         self.bytes -= self._closing.pop(stream, 0) if found is None else found[1]
 
     def count_behind(self, name: str) -> None:
-        """A reader has left live because it takes less than its logs bring."""
+        """Count a reader that fell behind: it reads less than its logs deliver."""
         self.fell_behind += 1
         self._fell_behind[name] = self._fell_behind.get(name, 0) + 1
 
     def sweep(self, now: float) -> None:
-        """Close who takes nothing; log who is slow. Called about once a second."""
+        """Close connections without progress; log slow ones. Called about once a second."""
         timeout_s = min(self.timeout_s, CROWDED_TIMEOUT_S) if self.crowded else self.timeout_s
         for stream, (since, size) in list(self._stuck.items()):
             left = stream.buffered
@@ -129,6 +129,6 @@ class StalledConnections:
         self.too_slow += 1
         owner = stream.receiver
         log.warning("reader_too_slow", extra={"reader": owner.name, "peer": stream.peer})
-        # Its bytes count until it is gone: or those who wait would take their place too soon.
+        # Its bytes count until it is gone; otherwise waiting readers would use the space too early.
         _, self._closing[stream] = self._stuck.pop(stream)
         owner.close(CloseCode.TOO_SLOW, detail=why)

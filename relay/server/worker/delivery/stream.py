@@ -1,8 +1,8 @@
-"""The one owner of a client's socket: reads, writes, options, and what the kernel knows of it.
+"""The only owner of a client's socket: reads, writes, options, and the kernel's state of it.
 
-Everything above sees bytes in and bytes out. This class takes a socket with a descriptor for
-granted (``write``, ``connected``, ``peer_is_gone``): another transport for the same records, such
-as a WebSocket behind TLS, would be another class with these methods.
+Everything above sees bytes in and bytes out. This class assumes a socket with a descriptor
+(``write``, ``connected``, ``peer_is_gone``). Another transport for the same records, such as a
+WebSocket behind TLS, would be another class with these methods.
 """
 
 from __future__ import annotations
@@ -25,97 +25,98 @@ TCP_CLOSE_WAIT: Final = 8
 
 
 class Receiver(Protocol):
-    """Whose stream it is: a session."""
+    """The session that owns a stream."""
 
     @property
     def name(self) -> str:
-        """The client's name; empty before it has logged in."""
+        """The client's name; empty before the login."""
 
     def connected(self) -> None:
-        """The stream may be written to."""
+        """The stream can be written to."""
 
     def received(self, data: bytes) -> None:
-        """Bytes came."""
+        """Bytes have arrived."""
 
     def ended_by_peer(self) -> None:
-        """The peer sends no more; the socket is closed when this returns."""
+        """The peer sends no more; the socket is closed after this returns."""
 
     def writable(self) -> None:
-        """The kernel has taken everything that waited."""
+        """The kernel has accepted everything that was pending."""
 
     def lost(self) -> None:
-        """The socket is closed. The last call."""
+        """The socket is closed. This is the last call."""
 
     def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None:
         """End the connection with a close code."""
 
 
 class Sink:
-    """What a stream lends to whoever writes to it a thousand times: see ``Outbox``.
+    """The state of a stream that its frequent writer accesses directly: see ``Outbox``.
 
-    The writer then needs no look at the stream, nor at its transport: in a fan-out to a thousand
-    connections their objects are in none of the processor's caches (docs/performance.md).
+    The writer then needs to touch neither the stream nor its transport: in a fan-out to a thousand
+    connections these objects are in none of the CPU's caches (docs/performance.md).
     """
 
     __slots__ = ("fd", "paused")
 
     def __init__(self) -> None:
         self.fd = -1
-        """The stream's socket; -1 before it is connected, and after the end."""
+        """The stream's socket; -1 before it is connected and after the end."""
         self.paused = True
         """True while the transport holds anything, before it is connected, and after the end."""
 
 
 def write_past(fd: int, record: bytes) -> int:
-    """Write to the socket of a sink that is not ``paused``; return how much of it was taken.
+    """Write to the socket of a sink that is not ``paused``. Return how many bytes were accepted.
 
-    What is left goes to ``Stream.write_rest`` at once. The transport holds nothing, so nothing is
-    overtaken.
+    The rest must be passed to ``Stream.write_rest`` at once. The transport holds nothing, so the
+    order of bytes is kept.
     """
     try:
         return os.write(fd, record)
     except OSError:
-        return 0  # it takes nothing now; or it failed, which the transport meets and reports
+        return 0  # nothing accepted now, or an error, which the transport will see and report
 
 
 class Stream(asyncio.Protocol):
-    """See the module's docstring. The protocol of one accepted connection."""
+    """The protocol of one accepted connection."""
 
     __slots__ = ("_receiver", "_sink", "_stalled", "_transport", "peer")
-    __deletable__ = ("_receiver",)  # mypyc's word: see ``connection_lost``
+    __deletable__ = ("_receiver",)  # required by mypyc: see ``connection_lost``
 
     _transport: asyncio.Transport
     _receiver: Receiver
     _sink: Sink
 
     def __init__(self, peer: str, stalled: StalledConnections) -> None:
-        """Begin unconnected; ``attach`` names the receiver before the transport is made.
+        """Create unconnected; ``attach`` sets the receiver before the transport is created.
 
         Args:
             peer: the peer's address, for logs and budgets.
-            stalled: told when the kernel takes no more of what is written.
+            stalled: notified when the kernel accepts no more.
         """
         self.peer = peer
         self._stalled = stalled
 
     def attach(self, receiver: Receiver, sink: Sink) -> None:
-        """Name who is told of everything, and whose sink to keep up to date."""
+        """Set the receiver of all events and the sink to update."""
         self._receiver = receiver
         self._sink = sink
 
     @property
     def receiver(self) -> Receiver:
-        """Whose stream it is."""
+        """The session that owns the stream."""
         return self._receiver
 
     # --- asyncio.Protocol ---------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Bound what kernel and transport hold."""
-        transport = cast("asyncio.Transport", transport)  # uvloop registers no subclass
+        """Limit what kernel and transport hold."""
+        # uvloop does not register its class as a subclass
+        transport = cast("asyncio.Transport", transport)
         self._transport = transport
-        # Paused while the transport holds anything at all: so all that readers leave lying is seen
-        # by ``StalledConnections``, a reader that is behind gets no page on top of the one before,
-        # and writes may go past the transport whenever it is not paused.
+        # Paused while the transport holds anything at all. So ``StalledConnections`` sees
+        # everything that readers leave pending, a reader that is behind gets no page on top of the
+        # previous one, and writes may bypass the transport whenever it is not paused.
         transport.set_write_buffer_limits(high=0)
         sock = transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
@@ -140,28 +141,28 @@ class Stream(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Never touch the socket again: its number will be another connection's."""
+        """Never use the socket again: its number will belong to another connection."""
         self._sink.paused = True
         self._sink.fd = -1
-        self._sink = Sink()  # its owner knows this stream: a circle would wait for a collection
+        self._sink = Sink()  # the owner of the sink refers to this stream: avoid a reference cycle
         self._stalled.remove(self)
         self._receiver.lost()
-        del self._receiver  # it knows this object, too: no circle is left for the collector
+        del self._receiver  # the receiver refers to this object: avoid a reference cycle
 
     def pause_writing(self) -> None:
-        """The kernel takes no more, and the transport holds the rest."""
+        """The kernel accepts no more, and the transport holds the rest."""
         self._sink.paused = True
         self._stalled.add(self)
 
     def resume_writing(self) -> None:
-        """The transport holds nothing any more."""
+        """The transport has become empty."""
         self._sink.paused = False
         self._stalled.remove(self)
         self._receiver.writable()
 
     # --- writing ------------------------------------------------------------------------------
     def write(self, data: bytes) -> None:
-        """Write, whether the kernel takes it now or not. Without effect after the end."""
+        """Write, buffering what the kernel does not accept. No effect after the end."""
         sink = self._sink
         if sink.paused:
             if sink.fd >= 0:
@@ -172,12 +173,12 @@ class Stream(asyncio.Protocol):
             self.write_rest(data[sent:])
 
     def write_rest(self, data: bytes) -> None:
-        """Have the transport write what ``write_past`` has left."""
+        """Let the transport write what ``write_past`` has left."""
         self._transport.write(data)
 
     @property
     def connected(self) -> bool:
-        """True from the time it may be written to until it is closed."""
+        """True from the time when it can be written to until it is closed."""
         return self._sink.fd >= 0
 
     @property
@@ -187,7 +188,7 @@ class Stream(asyncio.Protocol):
 
     # --- reading ------------------------------------------------------------------------------
     def pause_reading(self) -> None:
-        """Read no more from the socket: the peer's bytes wait in the kernel."""
+        """Stop reading from the socket: the peer's bytes wait in the kernel."""
         if not self._transport.is_closing():
             self._transport.pause_reading()
 
@@ -197,7 +198,10 @@ class Stream(asyncio.Protocol):
             self._transport.resume_reading()
 
     def peer_is_gone(self) -> bool:
-        """Tell what reading would, while reading is paused: has the peer closed or reset it?"""
+        """Return True if the peer has closed or reset the connection.
+
+        Works while reading is paused.
+        """
         sock = self._transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
             poll = select.poll()
@@ -213,7 +217,7 @@ class Stream(asyncio.Protocol):
         return self._transport.is_closing()
 
     def close(self) -> None:
-        """Close once what is buffered has left."""
+        """Close after the buffered bytes are sent."""
         self._transport.close()
 
     def abort(self) -> None:

@@ -1,1 +1,1 @@
-"""What a worker does for the logs whose home it is: numbering, commit, interest, rosters, names."""
+"""A worker's role as home of logs: numbering, commits, subscriptions, rosters, names."""

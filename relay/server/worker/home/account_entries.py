@@ -10,20 +10,21 @@ from relay.chat.accounts import events
 from relay.chat.entries import Kind, Submission
 
 OPERATOR: Final = "operator"
-"""The sender of entries that nobody's device has asked for: no handle, for it is reserved."""
+"""The sender of entries that no user's device requested. A reserved name, so it is no handle."""
 
 
 def entry_of(log: str, version: int, event: events.Event, by: str, key_id: bytes) -> Submission:
-    """Return what is to be stored.
+    """Return the submission to store.
 
-    Its id depends on the version of the state that was decided on: no state is changed twice.
+    Its id depends on the version of the state that the decision was based on, so no state is
+    changed twice.
 
     Args:
         log: of the account or invitation.
-        version: how many events it has.
-        event: the next one.
-        by: who asked.
-        key_id: of the device that asked; empty for ``OPERATOR``.
+        version: number of events in the state.
+        event: the next event.
+        by: who requested it.
+        key_id: of the device that requested it; empty for ``OPERATOR``.
     """
     place = hashlib.sha256(f"relay/1 account {log} {version}".encode()).digest()
     return Submission(

@@ -1,7 +1,7 @@
-"""The states of accounts and invitations, read from their logs and remembered.
+"""The states of accounts and invitations, read from their logs and cached.
 
-A state is folded when it is needed, and kept up to date by whoever commits. Of a long log it is
-noted now and then (``on_long``), so that few entries have to be folded again.
+A state is computed when it is needed and then updated with each commit. For a long log the state is
+also stored from time to time (``on_long``), so that only few entries have to be replayed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relay.chat.accounts.links import LinkError
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
 from relay.server.worker.grouped import Grouped
-from relay.store.errors import StoreCorrupt
+from relay.store.errors import LogDamaged
 
 if TYPE_CHECKING:
     from relay.chat.accounts.events import AccountEvent, InvitationEvent
@@ -38,31 +38,32 @@ class AccountLogs:
     def __init__(
         self,
         reader_of: Callable[[str], Reader],
-        unpack_entry: Callable[[bytes], Entry],
+        unpack_entry: Callable[[str, bytes], Entry],
         first_invitation: bytes,
     ) -> None:
         """Begin with nothing remembered.
 
         Args:
             reader_of: reads a log.
-            unpack_entry: returns a packed entry.
+            unpack_entry: returns a packed entry of a log; raises LogDamaged.
             first_invitation: the hash of the one that lies in the data directory; empty: none.
         """
         self._reader_of = reader_of
         self._unpack_entry = unpack_entry
         self._first = first_invitation
         self.inbox_entries_max = 0
-        """Of each inbox; 0: no bound."""
+        """Limit for the entries of each inbox; 0: none."""
         self.on_long: Callable[[str, int, bytes], None] = _nothing
-        """Called with a log, a seq, and what its control entries up to that make, to be noted."""
+        """Called with a log, a seq, and the state after the control entries up to it, to be stored.
+        """
         self._noted: dict[str, int] = {}
-        """By handle, the version of what was noted, if anything was; of the remembered."""
+        """For each cached account, by handle: the version of the stored state, if there is one."""
         self._accounts: dict[str, Account] = {}
         self._handles: dict[int, Grouped[str, str, str]] = {}
-        """By partition: skeleton to the handles that have it; read once, when it is first asked."""
+        """For each partition: skeleton to the handles that have it. Read once, at the first use."""
 
     def account(self, handle: str) -> Account:
-        """Return the account of a handle; one of version 0 if nobody ever had it.
+        """Return the account of a handle; version 0 if the handle was never used.
 
         Raises:
             StoreError: its log cannot be read.
@@ -70,30 +71,34 @@ class AccountLogs:
         found = self._accounts.get(handle)
         if found is None:
             log = names.INBOX_PREFIX + handle
+            handles = self._handles.get(partition_of(log))
+            if handles is not None and handles.get(names.skeleton(handle), handle) is None:
+                return Account(handle)  # and nothing of it is remembered: anybody may ask for any
             noted, seq = self._noted_account(log, handle)
             try:
                 happened, seq = self._events(log, seq)
                 found = accounts.folded(noted, cast("list[AccountEvent]", happened))
             except (LinkError, EnvelopeError) as error:
-                raise StoreCorrupt(f"the log {log} is damaged: {error}") from None
+                raise LogDamaged(log, error) from None
             if noted.version:
                 self._noted[handle] = noted.version
             self.remember(found, seq)
         return found
 
     def _noted_account(self, log: str, handle: str) -> tuple[Account, int]:
-        """Return an account as it was noted, and up to which entry that is."""
+        """Return the stored state of an account, and the entry up to which it is valid."""
         seq, packed = self._reader_of(log).fold(log)
         if seq:
-            with contextlib.suppress(EnvelopeError):  # all is in the entries
+            with contextlib.suppress(EnvelopeError):  # the entries contain everything
                 return snapshot.unpack(handle, packed), seq
         return Account(handle), 0
 
     def remember(self, account: Account, seq: int) -> None:
-        """Note the state of an account, as of its last commit, which has this seq."""
+        """Cache the state of an account after its last commit, which has this seq."""
         handle = account.handle
         long = account.version - self._noted.get(handle, 0) >= FOLDED_MAX
-        if long and not account.removed:  # else retention looks for the entry that has removed it
+        # for a removed account retention searches the entry that removed it
+        if long and not account.removed:
             self._noted[handle] = account.version
             self.on_long(names.INBOX_PREFIX + handle, seq, snapshot.pack(account))
         remembered = self._accounts
@@ -110,11 +115,11 @@ class AccountLogs:
 
     @property
     def first_invitation_log(self) -> str:
-        """That of the invitation that lies in the data directory; empty: there is none."""
+        """The log of the invitation in the data directory; empty: there is none."""
         return invitation.log_of(self._first) if self._first else ""
 
     def invitation(self, log: str) -> Invitation:
-        """Return the invitation of a log; one of version 0 if there is none.
+        """Return the invitation of a log; version 0 if there is none.
 
         Raises:
             StoreError: its log cannot be read.
@@ -123,14 +128,14 @@ class AccountLogs:
             happened, _ = self._events(log, 0)
             state = invitation.folded(cast("list[InvitationEvent]", happened))
         except EnvelopeError as error:
-            raise StoreCorrupt(f"the log {log} is damaged: {error}") from None
+            raise LogDamaged(log, error) from None
         if state.invited is None and log == self.first_invitation_log:
             first = events.Invited(self._first, 0, True, "operator")
             return state._replace(invited=first)
         return state
 
     def looks_alike(self, handle: str) -> bool:
-        """Tell whether another handle that exists, or did, looks like this one.
+        """Return True if another handle, existing or former, looks like this one.
 
         Raises:
             StoreError: the partition cannot be read.
@@ -146,7 +151,7 @@ class AccountLogs:
         return any(other != handle for other in handles.values(names.skeleton(handle)))
 
     def has_written(self, handle: str, to: str) -> bool:
-        """Tell whether somebody has written to somebody.
+        """Return True if an account has written to another one.
 
         Raises:
             StoreError: the inbox cannot be read.
@@ -155,7 +160,7 @@ class AccountLogs:
         return self._reader_of(log).has_written(log, to)
 
     def seen_ms(self, handle: str) -> int:
-        """Return when somebody was last here; 0: it is not known.
+        """Return when the user was last connected; 0 if unknown.
 
         Raises:
             StoreError: the inbox cannot be read.
@@ -164,7 +169,7 @@ class AccountLogs:
         return self._reader_of(log).seen(log)
 
     def is_full(self, handle: str) -> bool:
-        """Tell whether an inbox takes no more.
+        """Return True if an inbox has reached its limit.
 
         Raises:
             StoreError: it cannot be read.
@@ -176,15 +181,16 @@ class AccountLogs:
         return reader.head(log).seq - reader.floor(log) >= self.inbox_entries_max
 
     def forget(self) -> None:
-        """Other workers may write these logs now."""
+        """Clear the cache: other workers may write these logs now."""
         self._accounts.clear()
         self._noted.clear()
         self._handles.clear()
 
     def _events(self, log: str, after: int) -> tuple[list[events.Event], int]:
-        """Return what has happened behind an entry, and the seq of the last of it."""
-        # By their kind, which no client can choose: a message may have any content type.
-        controls = list(map(self._unpack_entry, self._reader_of(log).controls(log, after)))
+        """Return the events after an entry, and the seq of the last one."""
+        # Selected by kind, which no client can choose: a message may have any content type.
+        packed = self._reader_of(log).controls(log, after)
+        controls = [self._unpack_entry(log, one) for one in packed]
         found = [
             events.unpack(entry.body)
             for entry in controls
@@ -194,7 +200,7 @@ class AccountLogs:
 
 
 def _skeleton(handle: str) -> str:
-    """Return the skeleton, and mostly the handle itself: that is one string for both."""
+    """Return the skeleton. If it equals the handle, the same string object, to save memory."""
     skeleton = names.skeleton(handle)
     return handle if skeleton == handle else skeleton
 
@@ -204,4 +210,4 @@ def _itself(handle: str) -> str:
 
 
 def _nothing(_log: str, _seq: int, _packed: bytes) -> None:
-    """Nobody notes anything."""
+    """Do nothing: default of ``on_long``."""

@@ -1,7 +1,7 @@
-"""The home of accounts: takes requests about them, decides, commits, and tells all workers.
+"""The home of accounts: decides requests about them, commits, and notifies all workers.
 
-Decisions are ``chat.accounts``', at commit time and in the order of the log (``log_changes``). A
-change that ends devices is answered when every live worker has ended their sessions.
+Decisions are made by ``chat.accounts`` at commit time, in the order of the log (``log_changes``). A
+change that removes devices is answered when every live worker has ended their sessions.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ CODES: Final = {
     Reason.NOT_ACCEPTED: ErrorCode.NOT_ACCEPTED,
 }
 REGISTERING_MAX: Final = 1024
-"""Beyond it, names whose registration has ended are forgotten."""
+"""Beyond this number, names whose registration has ended are forgotten."""
 log = logging.getLogger("relay.worker")
 
 assert set(CODES) == set(Reason)
 
 
 class _Decided(NamedTuple):
-    """What is being committed."""
+    """A change that is being committed."""
 
     before: Account | None
     """None: it is about an invitation."""
@@ -76,7 +76,7 @@ class _Decided(NamedTuple):
 
 
 class AccountsHome(LogChanges[_Decided]):
-    """See the module's docstring."""
+    """The home of accounts."""
 
     def __init__(
         self,
@@ -86,13 +86,13 @@ class AccountsHome(LogChanges[_Decided]):
         revocations: Revocations,
         wall_clock_ns: Callable[[], int],
     ) -> None:
-        """Begin.
+        """Create the home.
 
         Args:
             logs: the states.
             policy: of the server.
-            submit: gives a submission to the home of this worker.
-            revocations: tells the workers.
+            submit: passes a submission to the home of this worker.
+            revocations: notifies the workers.
             wall_clock_ns: nanoseconds since 1970.
         """
         super().__init__(submit, "too many requests about this account")
@@ -101,26 +101,27 @@ class AccountsHome(LogChanges[_Decided]):
         self._revocations = revocations
         self._wall_clock_ns = wall_clock_ns
         self._registering: dict[str, str] = {}
-        """By skeleton, the log of a name whose registration was under way last."""
+        """By skeleton: the log of the name that was last being registered."""
         self.online: Callable[[str], bool] = _nobody
-        """Whether somebody has a session now."""
+        """Returns whether a user has a session now."""
         self.shares_room: Callable[[str, bytes, str, bytes], bool] = _no_room
-        """Whether two accounts, each a handle and a root, are lasting members of one room."""
+        """Returns whether two accounts, each a handle and a root, are permanent members of one
+        room."""
         self.tell: Callable[[str, bytes], None] = _nobody_hears
         """Sends an envelope to all sessions of an account."""
         self.on_removed: Callable[[], None] = _nobody_asks
-        """Called when an account was removed: its inbox and its roles are to go."""
+        """Called when an account was removed: its inbox and its roles must be deleted."""
         self.on_invitation_end: Callable[[str], None] = _nothing
-        """Called with the log of an invitation that was used up, or taken back."""
+        """Called with the log of an invitation that was used up or revoked."""
 
     def forget(self) -> None:
-        """The table of who owns what has changed."""
+        """Clear the caches: the partition table has changed."""
         self.logs.forget()
 
     def judge(self, name: str, key: bytes) -> Verdict:
-        """names.NameRegistry: tell whether a key may log in under a name."""
+        """names.NameRegistry: decide whether a key may log in with a name."""
         if names.is_guest(name):
-            return Verdict(0)  # the worker has looked whether there are guests
+            return Verdict(0)  # the worker has checked whether guests are allowed
         try:
             account = self.logs.account(name)
         except StoreError as error:
@@ -133,7 +134,7 @@ class AccountsHome(LogChanges[_Decided]):
 
     # --- requests -----------------------------------------------------------------------------
     def _looks_alike(self, handle: str) -> bool:
-        """Tell whether another handle looks like this one, or will when it is stored.
+        """Return True if another handle, existing or about to be stored, looks like this one.
 
         Raises:
             StoreError: the partition cannot be read.
@@ -143,7 +144,7 @@ class AccountsHome(LogChanges[_Decided]):
         return (is_other and under_way in self._by_log) or self.logs.looks_alike(handle)
 
     def _note_registering(self, log: str) -> None:
-        """A name is about to be registered: until that has ended none may look like it."""
+        """Note that a name is being registered: until that has ended, no similar name may be."""
         if len(self._registering) >= REGISTERING_MAX:
             self._registering = {
                 skeleton: one for skeleton, one in self._registering.items() if one in self._by_log
@@ -201,11 +202,13 @@ class AccountsHome(LogChanges[_Decided]):
     def _acquaintance(
         self, account: Account, root: bytes, context: decide_request.Context
     ) -> decide_request.Context:
-        """Add what is known of who asks.
+        """Add what is known about the requesting user.
 
-        How long it takes depends on what the person has chosen, and on nobody who asks: it tells
-        nothing of who is blocked.
+        The time this takes depends only on the account's own settings, not on who asks, so it does
+        not reveal who is blocked. That a name belongs to nobody is no secret.
         """
+        if account.chain is None:
+            return context
         handle = account.handle
         asks = preferences.Writers.ROOMS in (account.writers, account.seen_by)
         return context._replace(
@@ -221,7 +224,10 @@ class AccountsHome(LogChanges[_Decided]):
     def _repeated(
         self, asked: Asked, request: Request, account: Account | None, data: bytes
     ) -> None:
-        """It is so already. Whoever asked first may not have got to telling the workers."""
+        """Answer a request whose effect exists already.
+
+        Its first sender may not have told the workers.
+        """
         ended: list[bytes] | None = []
         match request:
             case requests.Disable():
@@ -274,7 +280,8 @@ class AccountsHome(LogChanges[_Decided]):
             self._end_sessions(before, keys, (lambda: None) if own else lambda: asked.answer(data))
             return
         if own and ended is None:
-            # First: the session that asks ends, too, and a reset answers with the way back in.
+            # Before the sessions end: that includes the requester's, and the answer to a reset
+            # contains the way back in.
             asked.answer(data)
             by_operator = not isinstance(event, events.Removed)
             self._tell(before, keys, by_operator=by_operator, done=lambda: None)
@@ -291,7 +298,7 @@ class AccountsHome(LogChanges[_Decided]):
         by_operator: bool = False,
         lifted: bool = False,
     ) -> None:
-        """Answer, when every worker knows what it has to know."""
+        """Answer once every worker has what it needs to know."""
         if not keys or account is None:
             asked.answer(data)
             return
@@ -317,15 +324,15 @@ class AccountsHome(LogChanges[_Decided]):
         )
 
     def _end_sessions(self, account: Account, keys: list[bytes], done: Callable[[], None]) -> None:
-        """End the sessions of devices that stay devices: the next ones have other rights.
+        """End the sessions of devices that stay valid: their next sessions have other rights.
 
-        First what was under way with the old ones is dropped everywhere.
+        First, everywhere, drop what they were still sending under the old rights.
         """
         handle = account.handle
         self._tell(account, keys, by_operator=True, done=lambda: self._lift(handle, keys, done))
 
     def _lift(self, handle: str, keys: list[bytes], done: Callable[[], None]) -> None:
-        """Have all workers store again what these devices send; but for those that are none now."""
+        """Let all workers accept again what these devices send, unless they have been removed."""
         try:
             account = self.logs.account(handle)
         except StoreError as error:
@@ -339,7 +346,7 @@ class AccountsHome(LogChanges[_Decided]):
             done()
 
     def drop(self, port: Port) -> None:
-        """A worker is gone: nobody waits for its answers, and what it held is gone."""
+        """Forget a worker that has died: its answers are not awaited, and its sessions are gone."""
         self._revocations.drop(port)
         super().drop(port)
 
@@ -353,12 +360,13 @@ def _keys(account: Account | None, ended: list[bytes] | None) -> list[bytes]:
 
 
 def _may_still_ask(account: Account, request: Request, ask: Ask) -> bool:
-    """Tell whether a device that has asked for a change of its own account may ask that still.
+    """Return True if a device that requested a change to its own account may still do so.
 
-    It might when it asked; what was decided on meanwhile may have removed it, or have taken an
-    operator's rights away: those do not come back by what waited behind their end.
+    It was allowed when it asked, but a decision in between may have removed the device or revoked
+    operator rights. A request that was waiting behind such a decision must not restore them.
     """
-    new = isinstance(request, requests.Register | requests.Enrol)  # by a key that is to be one
+    # signed by a key that is about to become a device
+    new = isinstance(request, requests.Register | requests.Enrol)
     if new or not ask.key_id or ask.by != account.handle:
         return True
     allowed = account.operator or type(request) in requests.OF_DEVICES
@@ -366,22 +374,22 @@ def _may_still_ask(account: Account, request: Request, ask: Ask) -> bool:
 
 
 def _nobody(_: str) -> bool:
-    """No sessions are known."""
+    """Default of ``online``: no sessions are known."""
     return False
 
 
 def _no_room(_person: str, _root: bytes, _other: str, _other_root: bytes) -> bool:
-    """There are no rooms with lasting members."""
+    """Default of ``shares_room``: there are no rooms with permanent members."""
     return False
 
 
 def _nobody_hears(_name: str, _envelope: bytes) -> None:
-    """No sessions are known."""
+    """Default of ``tell``: no sessions are known."""
 
 
 def _nothing(_: str) -> None:
-    """Nobody wants to know."""
+    """Do nothing: default of ``on_invitation_end``."""
 
 
 def _nobody_asks() -> None:
-    """Nobody wants to know."""
+    """Do nothing: default of ``on_removed``."""

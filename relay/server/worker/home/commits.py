@@ -1,7 +1,7 @@
-"""Group commits: in the loop, or in threads if they wait for the disk; and how each is answered.
+"""Group commits, in the loop or in threads if they wait for the disk, and their answers.
 
-Either way a commit is begun, and its outcome is collected by the turn: nothing runs in the middle
-of whoever submitted, and nothing before the store has returned.
+In both cases a commit is started here and its outcome is collected by the turn. Nothing runs inside
+the caller that submitted, and nothing before the store has returned.
 """
 
 from __future__ import annotations
@@ -40,27 +40,26 @@ if TYPE_CHECKING:
     from relay.store.log import Outcome, Partition
 
 READS_MAX: Final = 256
-"""Reads of one commit, about 1 ms: the rest of the group waits for the next."""
+"""Reads per commit, about 1 ms: the rest of the group waits for the next."""
 READING_S_MAX: Final = 0.005
 SYSTEM: Final = int(Kind.SYSTEM)
 REST: Final = 19
-"""For each commit that waited for the disk, a partition rests so many times as long from such ones.
-So whoever changes rooms, or begins them, without end, holds up others in a twentieth of the time at
-most, however many they are."""
+"""After a commit that waited for the disk, a partition does not begin another such commit for this
+many times its duration. So clients that change or create rooms without end delay others for at most
+a twentieth of the time, however many they are."""
 REST_AHEAD_NS: Final = 1_000_000_000
-"""It begins to rest when it owes more than this: whoever does something a few times does not wait.
-"""
+"""It begins to rest when it owes more than this, so that occasional changes do not wait."""
 REST_FOR_NS_MAX: Final = 100_000_000
-"""Of one commit no more counts: a disk that stood still, or threads that had other work, must not
-keep bans and removed devices waiting for nineteen times as long again."""
+"""Maximum duration that counts for one commit. Otherwise a stalled disk, or busy threads, would
+delay bans and removals of devices for nineteen times as long again."""
 _new: Final = tuple.__new__
-"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
+"""Creates a NamedTuple without the Python call of its own ``__new__``."""
 log = logging.getLogger("relay.worker")
 
 
 @final
 class Commit:
-    """A group commit that is over."""
+    """A finished group commit."""
 
     __slots__ = ("group", "outcomes", "partition", "reads", "took_ns")
 
@@ -72,15 +71,15 @@ class Commit:
         reads: list[int],
         took_ns: int,
     ) -> None:
-        """Keep what became of a group.
+        """Create from the outcome of a group.
 
         Args:
-            partition: where.
-            group: what was to be committed.
-            outcomes: of the first submissions of the group, of one at least; the others were not
-                looked at.
-            reads: what each of those has cost.
-            took_ns: how long the store took.
+            partition: where it was committed.
+            group: the submissions that were to be committed.
+            outcomes: of the first submissions of the group, at least one; the others were not
+                processed.
+            reads: number of reads for each of those.
+            took_ns: duration in the store.
         """
         self.partition = partition
         self.group = group
@@ -89,22 +88,22 @@ class Commit:
         self.took_ns = took_ns
 
     def answer(self, outcomes: list[Outcome]) -> None:
-        """Tell those who submitted what became of it."""
-        if len(outcomes) == 1:  # the lone message
+        """Send the outcomes to the submitters."""
+        if len(outcomes) == 1:  # the common case: one message
             only = outcomes[0]
             if type(only) is Stored or type(only) is Began:
                 waiting = self.group[0]
                 waiting.port.send(_new(Acks, ([[waiting.tag, only.epoch, only.seq, 1]],)))
                 return
         acks: dict[Port, list[list[int | bytes]]] = {}
-        # The last item, while more may be added to it: whose it is, and what it has.
+        # The last message while more may be added to it, and its port and content.
         last: Port | None = None
         first_tag = first_seq = count = 0
         epoch = b""
         item: list[int | bytes] = []
         for waiting, outcome in zip(self.group, outcomes, strict=True):
             port, tag = waiting.port, waiting.tag
-            if type(outcome) is Stored or type(outcome) is Began:  # nearly all
+            if type(outcome) is Stored or type(outcome) is Began:  # the common case
                 seq = outcome.seq
                 if (
                     port is last
@@ -122,7 +121,7 @@ class Commit:
                 continue
             match outcome:
                 case Repeated():
-                    last = None  # what comes is told behind it
+                    last = None  # later answers must come after it
                     acks.setdefault(port, []).append([tag, outcome.epoch, outcome.seq, 1])
                 case IdConflict(seq=seq):
                     port.send(Refused(tag, int(ErrorCode.ID_CONFLICT), seq, ""))
@@ -143,11 +142,11 @@ class Commit:
 
 @final
 class Commits:
-    """Runs group commits, at most one of a partition at a time.
+    """Runs group commits, at most one per partition at a time.
 
-    In the loop, 13 µs for one message, far below a thread's hand-over; or, where a commit waits for
-    the disk, in a thread. The loop does not wait then, and what arrives meanwhile is the next
-    group: batches grow by themselves.
+    A commit in the loop takes 13 µs for one message, far less than handing it to a thread. A commit
+    that waits for the disk runs in a thread; the loop does not wait, and submissions that arrive
+    meanwhile form the next group, so groups grow with the load.
     """
 
     def __init__(
@@ -160,16 +159,16 @@ class Commits:
         power: bool,
         rooms_begin: bool = True,
     ) -> None:
-        """Begin.
+        """Create without commits.
 
         Args:
-            run_in_thread: runs a commit there.
-            wakeup: asks for the turn that collects it.
-            observe_ns: is told how long each took.
-            clock_ns: monotonic, that of ``time.monotonic``.
-            power: all commits wait for the disk; else only those with control entries, of accounts
-                and rooms (``store.sqlite``).
-            rooms_begin: the first message of a room brings one.
+            run_in_thread: runs a commit in a thread.
+            wakeup: requests the turn that collects it.
+            observe_ns: called with the duration of each commit.
+            clock_ns: monotonic, as ``time.monotonic``.
+            power: True if all commits wait for the disk; otherwise only those with control entries
+                of accounts and rooms (``store.sqlite``).
+            rooms_begin: True if the first message of a room creates a control entry.
         """
         self._run_in_thread = run_in_thread
         self._wakeup = wakeup
@@ -179,20 +178,21 @@ class Commits:
         self._rooms_begin = rooms_begin
         self._finished: list[Commit] = []
         self._rested_at_ns: dict[int, int] = {}
-        """By partition: when it will owe no rest."""
+        """By partition: the end of its rest, if no time is added."""
 
     def rests(self, index: int) -> bool:
-        """Tell whether a partition is not to begin a commit now that waits for the disk."""
+        """Return True if a partition must not begin a commit now that waits for the disk."""
         rested_at_ns = self._rested_at_ns.get(index)
         return rested_at_ns is not None and (rested_at_ns - self._clock_ns() > REST_AHEAD_NS)
 
     def next_slow(self, waiting: Iterable[int], committing: Collection[int], first: int) -> int:
-        """Return which may begin a commit that waits for the disk, the next one in turn; -1: none.
+        """Return the next partition, in turn, that may begin a commit that waits for the disk; -1:
+        none.
 
         Args:
-            waiting: partitions that have something to commit.
-            committing: those in which a commit runs.
-            first: where the turn is.
+            waiting: partitions with something to commit.
+            committing: partitions in which a commit runs.
+            first: where to start.
         """
         found, nearest = -1, PARTITIONS
         for index in waiting:
@@ -204,9 +204,10 @@ class Commits:
     def begin(
         self, index: int, partition: Partition, group: list[Waiting], now_ms: int
     ) -> Commit | None:
-        """Begin a commit; return it if it is over, else None: ``finished`` has it later.
+        """Begin a commit. Return it if it is finished; otherwise None, and ``finished`` returns it
+        later.
 
-        Raises nothing: whatever happens, its senders must be answered.
+        Raises nothing: the senders must be answered whatever happens.
         """
         if not (self.power or self._waits_for_disk(partition, group)):
             commit = self._append(index, partition, group, now_ms)
@@ -220,8 +221,8 @@ class Commits:
             commit = future.result()
             if not self.power:
                 owed_ns = max(self._rested_at_ns.get(index, 0), now_ns)
-                # Of what others have waited, that is the part that the store took, and what it took
-                # until a thread ran, and the loop again.
+                # The part of the others' waiting time that the store took, plus the time until a
+                # thread ran and until the loop ran again.
                 self._rested_at_ns[index] = owed_ns + REST * min(now_ns - began_ns, REST_FOR_NS_MAX)
             self._finished.append(commit)
             self._wakeup.request()
@@ -231,7 +232,7 @@ class Commits:
         return None
 
     def _waits_for_disk(self, partition: Partition, group: list[Waiting]) -> bool:
-        """Tell whether a control entry is among them, or may come with one of them."""
+        """Return True if the group contains a control entry, or may cause one."""
         for waiting in group:
             submission = waiting.submission
             if submission.kind == SYSTEM:
@@ -259,7 +260,7 @@ class Commits:
         return Commit(index, group, outcomes, budget.spent, self._clock_ns() - began_ns)
 
     def finished(self) -> list[Commit]:
-        """Return the commits that are over and were not returned before."""
+        """Return the commits that finished since the last call."""
         finished, self._finished = self._finished, []
         return finished
 
@@ -268,41 +269,44 @@ class Commits:
 class RunningCommits:
     """Commits that run in threads, at most one per partition. Their submissions are in no queue.
 
-    So whoever empties the queues must also deal with these: with what they store until they end,
-    and with what they put back into a queue then.
+    So code that empties the queues must also handle these: what they store until they end, and what
+    they then put back into a queue.
     """
 
     __slots__ = ("_running", "awaited")
 
     def __init__(self) -> None:
         self._running: dict[int, list[Port]] = {}
-        """By partition: the workers that resend the submissions that it has of theirs."""
+        """By partition: the workers that send their submissions in it again."""
         self.awaited: list[tuple[set[int], Callable[[], None]]] = []
-        """Who waits, and for the commits of which partitions."""
+        """Callbacks, and the partitions whose commits each waits for."""
 
     def began(self, index: int) -> None:
-        """A commit goes on in a thread."""
+        """Note that a commit continues in a thread."""
         self._running[index] = []
 
     def forget(self, index: int, port: Port) -> None:
-        """A worker is about to resend what it has submitted to a partition."""
+        """Note that a worker is about to resend its submissions for a partition."""
         resending = self._running.get(index)
         if resending is not None:
             resending.append(port)
 
     def after(self, done: Callable[[], None]) -> None:
-        """Call ``done`` when all that run now are over and answered; at once if none runs."""
+        """Call ``done`` when all commits now running are finished and answered, or at once."""
         if self._running:
             self.awaited.append((set(self._running), done))
         else:
             done()
 
     def ended(self, index: int) -> list[Port]:
-        """A commit is over; return the workers that have resent their part, if it was running."""
+        """Note that a commit has finished.
+
+        Return the workers that have resent their part meanwhile.
+        """
         return self._running.pop(index, [])
 
     def answered(self, index: int) -> None:
-        """Its submissions are answered, or queued again. Called if any is ``awaited``."""
+        """Note that its submissions are answered or queued again. Called if any is ``awaited``."""
         for partitions, _ in self.awaited:
             partitions.discard(index)
         over = [done for partitions, done in self.awaited if not partitions]

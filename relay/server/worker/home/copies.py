@@ -1,9 +1,10 @@
-"""Direct messages on their way from the inboxes of their senders to those of their recipients.
+"""Copies direct messages from the inboxes of their senders to those of their recipients.
 
-A message is accepted by the commit to its sender's inbox, which leaves it *pending* there. From
-then on this home sends a copy to the recipient's home until that has confirmed it, across the death
-of either: what is pending is read when a partition is opened. The recipient's log knows a copy by
-its place in the sender's inbox: it takes each once, and none before those that it must follow.
+A message is accepted by the commit to its sender's inbox, which marks it as *pending* there. From
+then on this home sends a copy to the recipient's home until that has confirmed it, even if either
+home dies meanwhile: pending messages are read when a partition is opened. The recipient's log
+identifies a copy by its position in the sender's inbox. It accepts each copy once, and only after
+the copies it must follow.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from relay.chat.entries import Extra, Submission
 from relay.chat.ids import copy_producer
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
-from relay.store.errors import StoreCorrupt, StoreError
+from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 WINDOW: Final = 32
 """Unconfirmed copies between one sender and one recipient."""
 RESUMED_PER_STEP: Final = 8
-"""Flows that are resumed in one iteration of the loop after a partition was opened: ``WINDOW``
-entries of each are read."""
+"""Flows to resume per iteration of the loop after a partition was opened: ``WINDOW`` entries of
+each are read."""
 RETRY_S: Final = 0.5
-"""Delay before a copy that a home could not take is sent again."""
+"""Delay before resending a copy that a home could not accept."""
 DAMAGED_RETRY_S: Final = 30.0
-"""An entry that cannot be read is not repaired soon, and each try logs an error."""
+"""An entry that cannot be read will not be repaired soon, and each attempt logs an error."""
 log = logging.getLogger("relay.worker")
 
 
@@ -48,14 +49,14 @@ class _Flow:
         self.queued: deque[int] = deque()
         """Seqs in the inbox, in order; an entry is read when it is sent."""
         self.in_flight: dict[int, None] = {}
-        """Seqs that were sent and are not answered."""
+        """Seqs that were sent and not answered yet."""
         self.refused: list[int] = []
-        """Seqs to send again, in order, once nothing is in flight."""
+        """Seqs to resend, in order, once nothing is in flight."""
         self.retrying = False
 
 
 class Copies:
-    """The copies of all senders whose home is here."""
+    """The copies of all senders whose home is this worker."""
 
     def __init__(
         self,
@@ -66,15 +67,15 @@ class Copies:
         confirm: Callable[[str, int], None],
         later: Callable[[float, Callable[[], None]], object],
     ) -> None:
-        """Begin with none.
+        """Create without copies.
 
         Args:
-            send: brings a submission to the home of its log, through whatever happens to that; the
-                answer comes to ``confirmed`` or ``refused``.
+            send: delivers a submission to the home of its log, across changes of that home; the
+                answer arrives at ``confirmed`` or ``refused``.
             reader_of: reads a log.
             unpack: returns a packed entry.
-            confirm: notes that what is at this place of this inbox is pending no more.
-            later: has something called after so many seconds.
+            confirm: records that the entry at this position of this inbox is no longer pending.
+            later: schedules a call after a number of seconds.
         """
         self._send = send
         self._reader_of = reader_of
@@ -87,11 +88,11 @@ class Copies:
 
     @property
     def count(self) -> int:
-        """How many copies are not confirmed."""
+        """Number of unconfirmed copies."""
         return sum(len(flow.queued) + len(flow.in_flight) for flow in self._flows.values())
 
     def accepted(self, inbox: str, peer: str, seq: int) -> None:
-        """A message to somebody was committed to its sender's inbox."""
+        """Queue a direct message that was committed to its sender's inbox."""
         flow = self._flows.get((inbox, peer))
         if flow is None:
             flow = self._flows[inbox, peer] = _Flow(inbox, peer)
@@ -99,7 +100,7 @@ class Copies:
         self._send_next(flow)
 
     def resume(self, pending: list[tuple[str, int, str]]) -> None:
-        """A partition was opened: send what is pending in it, some of it now and the rest later.
+        """Send what is pending in a partition that was opened: some of it now and the rest later.
 
         Args:
             pending: see ``log.Partition``.
@@ -111,7 +112,12 @@ class Copies:
         for inbox, seq, known in pending:
             peer = known
             if not peer:
-                entry = self._read(inbox, seq)
+                try:
+                    entry = self._read(inbox, seq)
+                except LogDamaged as error:
+                    # Whose it is, is not known. It stays pending: the next home looks again.
+                    _note_unreadable(inbox, error)
+                    continue
                 if entry is None:
                     self._confirm(inbox, seq)
                     continue
@@ -122,7 +128,7 @@ class Copies:
             flow.queued.append(seq)
         self._flows.update(flows)
         if flows:
-            # Only once all of them are noted and the partition is open.
+            # Only once all of them are recorded and the partition is open.
             if not self._resumed:
                 self._later(0.0, self._begin_some)
             self._resumed.extend(flows.values())
@@ -137,14 +143,14 @@ class Copies:
                 self._send_next(flow)
 
     def forget_others(self, has: Callable[[int], bool]) -> None:
-        """Drop the flows of partitions that this worker does not have any more."""
+        """Drop the flows of partitions that this worker no longer owns."""
         for inbox, peer in list(self._flows):
             if not has(partition_of(inbox)):
                 del self._flows[inbox, peer]
 
     # --- answers --------------------------------------------------------------------------------
     def confirmed(self, copy: Submission) -> None:
-        """The recipient's log has it."""
+        """The recipient's log has the copy."""
         flow = self._landed(copy)
         if flow is None:
             return
@@ -154,7 +160,7 @@ class Copies:
         self._send_next(flow)
 
     def refused(self, copy: Submission, code: int) -> None:
-        """The recipient's log does not have it yet."""
+        """The recipient's log does not have the copy yet."""
         flow = self._landed(copy)
         if flow is None:
             return
@@ -195,16 +201,16 @@ class Copies:
             try:
                 copy = self._copy(flow, seq)
             except StoreError as error:
-                log.error("inbox_unreadable", extra={"log": flow.inbox, "reason": str(error)})
+                _note_unreadable(flow.inbox, error)
                 if not flow.retrying:
                     flow.retrying = True
-                    damaged = isinstance(error, StoreCorrupt)
+                    damaged = isinstance(error, StoreCorrupt | LogDamaged)
                     wait_s = DAMAGED_RETRY_S if damaged else RETRY_S
                     self._later(wait_s, lambda: self._retry(flow))
                 return
             flow.queued.popleft()
             if copy is None:
-                self._confirm(flow.inbox, seq)  # it is not held any more
+                self._confirm(flow.inbox, seq)  # it is no longer stored
                 continue
             flow.in_flight[seq] = None
             self._send(copy)
@@ -238,7 +244,7 @@ class Copies:
         )
 
     def _about(self, flow: _Flow, entry: Entry) -> tuple[tuple[bytes, int], str]:
-        """Return (place, in whose inbox) of what an entry is about, as the recipient can tell."""
+        """Return the position of an entry's target and whose inbox it is in, for the recipient."""
         if not entry.about_seq:
             return (b"", 0), ""
         place = self._reader_of(flow.inbox).place_at(flow.inbox, flow.peer, entry.about_seq)
@@ -253,4 +259,8 @@ class Copies:
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
-            raise StoreCorrupt(f"entry {seq} of log {inbox} cannot be read") from None
+            raise LogDamaged(inbox, f"entry {seq} cannot be read") from None
+
+
+def _note_unreadable(inbox: str, error: StoreError) -> None:
+    log.error("inbox_unreadable", extra={"log": inbox, "reason": str(error)})

@@ -1,7 +1,7 @@
-"""Ends the roles that removed accounts have in rooms.
+"""Removes the roles that removed accounts have in rooms.
 
-Retention comes across such an account again and again, as it erases the inbox, so nothing is
-forgotten when a worker dies. Each room's home decides, as about any other change of the room.
+Retention finds such an account again and again while it erases the inbox, so nothing is lost when a
+worker dies. Each room's home decides, as for any other change of the room.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ DONE_MAX: Final = 65_536
 
 
 class Departures:
-    """See the module's docstring."""
+    """Ends the roles of removed accounts."""
 
     def __init__(
         self,
         reader_at: Callable[[int], Reader],
         ask: Callable[[str, Actor, bytes, bytes], object],
     ) -> None:
-        """Begin.
+        """Create without handles.
 
         Args:
-            reader_at: the reader of a partition.
-            ask: sends a request to the home of a room: its name, the actor, the device, the
-                packed request. The outcome shows in the next pass.
+            reader_at: returns the reader of a partition.
+            ask: sends a request to the home of a room: its name, the actor, the device, the packed
+                request. The outcome shows in the next pass.
         """
         self._reader_at = reader_at
         self._ask = ask
@@ -43,7 +43,7 @@ class Departures:
         """Handles that had no role left in the last pass."""
 
     async def end(self, handle: str) -> None:
-        """Request the end of all roles of a handle, which is never given out again.
+        """Request the end of all roles of a handle, which is never assigned again.
 
         Raises:
             StoreError: a partition cannot be read.
@@ -54,7 +54,7 @@ class Departures:
         for index in range(PARTITIONS):
             try:
                 found = self._reader_at(index).memberships_of_all(handle, ROOMS_AT_A_TIME)
-            except StoreCorrupt:  # the other partitions go on
+            except StoreCorrupt:  # continue with the other partitions
                 asked += 1
                 continue
             content = requests.pack(requests.Depart(), requests.ANYTHING_SEEN)

@@ -1,4 +1,4 @@
-"""A home's two parts for direct messages: before they are accepted, and after."""
+"""The two parts of a home that handle direct messages: before and after acceptance."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ if TYPE_CHECKING:
 
 
 class Direct(NamedTuple):
-    """See the module's docstring."""
+    """Permissions and copies of direct messages."""
 
     permissions: Permissions
-    """Holds them while the recipient's home is asked."""
+    """Holds messages while the recipient's home is asked."""
     copies: Copies
     """Delivers accepted ones to the recipient's log."""

@@ -1,7 +1,7 @@
 """The workers that have members: what they may send to this home, and which logs they follow.
 
-A worker attaches a partition before it sends anything about its logs, and attaches it anew after
-each NOT_HOME (``bus.messages.Attach``). It subscribes to a log to be sent its batches.
+A worker attaches to a partition before it sends anything about its logs, and again after each
+NOT_HOME (``bus.messages.Attach``). It subscribes to a log to receive its batches.
 """
 
 from __future__ import annotations
@@ -24,36 +24,37 @@ if TYPE_CHECKING:
 
 @final
 class Followers:
-    """See the module's docstring."""
+    """The attached workers and their subscriptions."""
 
     def __init__(self, partitions: OwnPartitions, interest: Interest) -> None:
-        """Begin with none.
+        """Create without followers.
 
         Args:
             partitions: of this worker.
-            interest: where batches go.
+            interest: which workers receive batches.
         """
         self._partitions = partitions
         self._interest = interest
         self.attached: set[tuple[Port, int]] = set()
-        """Who may send what concerns which partition. The object stays the same."""
+        """Which worker may send about which partition. The set object never changes."""
         self.waiting: dict[int, list[tuple[Port, str]]] = {}
         """By partition: subscriptions that wait for the end of a commit."""
         self._until_available: dict[int, dict[tuple[Port, str], None]] = {}
         """By partition: subscriptions that wait until it can be opened. They have been told."""
         self.before_attach: Callable[[], None] = _nothing
-        """Called before a worker attaches a partition: looks whose it is."""
+        """Called before a worker attaches to a partition: checks its owner."""
 
     # --- partitions ---------------------------------------------------------------------------
     def may_send(self, port: Port, log: str) -> bool:
-        """Tell whether a worker may send what concerns a log.
+        """Return True if a worker may send about a log.
 
-        Otherwise it was sent before the peer processed NOT_HOME; it is sent again after ATTACH.
+        Otherwise the message was sent before the peer processed NOT_HOME; it is sent again after
+        ATTACH.
         """
         return (port, partition_of(log)) in self.attached
 
     def attach(self, port: Port, partition: int) -> None:
-        """A worker is about to send anew what it has in a partition, uncommitted sends too."""
+        """A worker attaches: it will resend all it has for a partition, with uncommitted sends."""
         self.before_attach()
         waiting = self.waiting.get(partition, [])
         waiting[:] = [each for each in waiting if each[0] is not port]
@@ -65,12 +66,12 @@ class Followers:
             port.send(NotHome(partition))
 
     def refuse(self, port: Port, partition: int) -> None:
-        """Answer that this is not the home of a partition, or cannot be it now."""
+        """Answer that this worker is not the home of a partition, or cannot be now."""
         self.attached.discard((port, partition))
         port.send(NotHome(partition))
 
     def refuse_others(self) -> None:
-        """The table has changed: this is not the home any more of what others own."""
+        """The table has changed: refuse the partitions that others own now."""
         for port, partition in list(self.attached):
             if not self._partitions.owns(partition):
                 self.refuse(port, partition)
@@ -81,7 +82,7 @@ class Followers:
             self._partitions.refuse(message.partition, message.reason)
 
     def refuse_logs(self, index: int) -> None:
-        """A partition is refused: nobody follows any of its logs any more."""
+        """A partition is refused: remove all followers of its logs."""
         waiting = (*self.waiting.pop(index, ()), *self._until_available.pop(index, ()))
         for port, name in waiting:
             port.send(_damaged(name))
@@ -92,13 +93,13 @@ class Followers:
         self._interest.forget_partition(index)
 
     def forget_partition(self, partition: int) -> None:
-        """Another worker is the home of a partition now: whoever follows it asks there."""
+        """Another worker is the home of a partition now: followers ask there."""
         self.waiting.pop(partition, None)
         self._until_available.pop(partition, None)
         self._interest.forget_partition(partition)
 
     def drop(self, port: Port) -> None:
-        """A worker is gone."""
+        """A worker has died."""
         self.attached.difference_update([each for each in self.attached if each[0] is port])
         for waiting in self.waiting.values():
             waiting[:] = [each for each in waiting if each[0] is not port]
@@ -107,25 +108,25 @@ class Followers:
 
     # --- logs ---------------------------------------------------------------------------------
     def subscribe(self, port: Port, message: Subscribe) -> None:
-        """Answer the head and start the stream, in this one turn (invariant "One seam")."""
+        """Answer with the head and start the stream, in the same turn (invariant "One seam")."""
         index = partition_of(message.log)
         if (port, index) not in self.attached:
             return
         if index in self._partitions.committing:
-            # A thread is moving the head: answered as soon as it is committed.
+            # A thread is moving the head: answered as soon as that is committed.
             self.waiting.setdefault(index, []).append((port, message.log))
             return
         self._subscribe(index, port, message.log)
 
     def unsubscribe(self, port: Port, name: str) -> None:
-        """A worker follows a log no more."""
+        """Remove a worker's subscription to a log."""
         waiting = self.waiting.get(partition_of(name), [])
         waiting[:] = [each for each in waiting if each != (port, name)]
         self._until_available.get(partition_of(name), {}).pop((port, name), None)
         self._interest.remove(name, port)
 
     def committed(self, index: int) -> None:
-        """A commit is over: answer what has waited for it."""
+        """A commit has finished: answer the subscriptions that waited for it."""
         for port, name in self.waiting.pop(index, ()):
             self._subscribe(index, port, name)
 
@@ -152,7 +153,8 @@ class Followers:
             self.refuse(port, index)
             return
         except StoreError as error:
-            # Whoever asks is answered now, and whoever still follows the log then, when it can be.
+            # Requests are answered now; those that still follow the log are served once it is
+            # available.
             self._partitions.failed(index, error)
             self._until_available.setdefault(index, {})[port, name] = None
             port.send(NotFollowed(name, int(ErrorCode.UNAVAILABLE), unavailable_text(error)))
@@ -166,4 +168,4 @@ def _damaged(name: str) -> NotFollowed:
 
 
 def _nothing() -> None:
-    """There is no table."""
+    """Do nothing: there is no partition table."""

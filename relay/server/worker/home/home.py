@@ -1,8 +1,8 @@
-"""The home of logs: numbers, commits, acknowledges, publishes. In that order, in every turn.
+"""The home of logs. In every turn it numbers, commits, acknowledges and publishes, in that order.
 
-Everything that arrived for a partition in one loop turn is one group commit. A message is accepted
-once it is committed, and only then acknowledged or shown to anybody (invariant "Accepted means
-committed"). Before each commit the home looks whether the partition is still its own (invariant
+Everything that arrived for a partition in one loop iteration forms one group commit. A message is
+accepted once it is committed, and only then acknowledged or shown to anybody (invariant "Accepted
+means committed"). Before each commit the home checks that it still owns the partition (invariant
 "One writer per partition").
 """
 
@@ -42,9 +42,9 @@ if TYPE_CHECKING:
     from relay.store.log import Partition
 
 COMMITS_S: Final = 0.002
-"""Of the processor's time for the commits of one turn: no other partition's is begun after so long.
-Not of the clock's: else, on a machine with more to do than it can, a turn would do next to nothing,
-and partitions would wait for many turns."""
+"""CPU time for the commits of one turn: after that, no other partition's commit is begun. Not wall
+time: on an overloaded machine a turn would then do almost nothing, and partitions would wait for
+many turns."""
 log = logging.getLogger("relay.worker")
 
 
@@ -64,17 +64,17 @@ class Home:
         cpu_clock: Callable[[], float],
         refusals: Refusals,
     ) -> None:
-        """Begin with nothing submitted.
+        """Create without submissions.
 
         Args:
             partitions: of this worker.
-            followers: those who may submit.
-            notes: what commits store besides.
-            wake: asks for a turn.
+            followers: the workers that may submit.
+            notes: what commits store in addition.
+            wake: requests a turn.
             wall_clock_ns: nanoseconds since 1970.
-            publishing: where what is committed goes.
-            commits: where commits run.
-            cpu_clock: seconds for which this thread has had the processor.
+            publishing: publishes what was committed.
+            commits: runs the commits.
+            cpu_clock: CPU time of this thread in seconds.
             refusals: of this worker.
         """
         self._partitions = partitions
@@ -93,28 +93,27 @@ class Home:
         self._refusals = refusals
         self.queued_bytes_max = QUEUED_BYTES_MAX
         self.short_of_disk: frozenset[int] = frozenset()
-        """Partitions whose disk has no more than the reserve left: nothing is stored in them."""
+        """Partitions whose disk has only the reserve left: they store nothing."""
         self._submissions = [Submissions() for _ in range(PARTITIONS)]
         self._waiting: dict[int, None] = {}
-        """Partitions that have submissions; the first is the next to commit."""
+        """Partitions with submissions; the first is the next to commit."""
         self.held: set[int] = set()
-        """Of those, the ones whose commit waits for a checkpoint, or until the partitions are not
-        ``paused`` any more: look again soon."""
+        """Those whose commit waits for a checkpoint or the end of ``paused``: check again soon."""
         self.more = False
         """True when ``commit_rest`` has left something for the next turn."""
         self.rest = False
         """True when ``commit`` has left something for ``commit_rest``."""
         self._slow_next = 0
-        """The partition whose slow submissions are the next in turn."""
+        """The partition whose slow submissions are next in turn."""
         self._revoked = RevokedDevices()
         self.running = RunningCommits()
-        """Await them after ``revoke``: until then they may store some of it."""
+        """Wait for these after ``revoke``: they may still store revoked submissions."""
         self.direct: Direct | None = None
-        """What direct messages need besides; set before anything is submitted."""
+        """The parts that handle direct messages; set before anything is submitted."""
 
-    # --- what they ask ------------------------------------------------------------------------
+    # --- requests of workers --------------------------------------------------------------------
     def forget(self, port: Port, partition: int) -> None:
-        """A worker is about to send anew what it has submitted to a partition."""
+        """A worker is about to resend its submissions for a partition: drop them."""
         if self.direct is not None:
             self.direct.permissions.forget(
                 lambda one: one.port is port and partition_of(one.submission.log) == partition
@@ -127,7 +126,7 @@ class Home:
                 self._waiting.pop(partition, None)
 
     def submit(self, run: list[Waiting]) -> None:
-        """Take what one sender has for one log; what has an ``extra`` comes alone."""
+        """Queue one sender's submissions to one log. A submission with an ``extra`` comes alone."""
         first = run[0]
         submission = first.submission
         index = partition_of(submission.log)
@@ -136,7 +135,7 @@ class Home:
         extra, revoked = submission.extra, self._revoked.devices
         assert extra is None or len(run) == 1
         if extra is not None and extra.origin_seq:
-            pass  # it was accepted before; who sent it may be gone since
+            pass  # accepted before; the sender may have left since
         elif revoked and (submission.sender, submission.key_id) in revoked:
             refuse(run, ErrorCode.KEY_REFUSED, "")
             return
@@ -154,16 +153,16 @@ class Home:
         self._waiting[index] = None
 
     def submit_own(self, port: Port, tag: int, submission: Submission) -> None:
-        """Take an entry that this worker itself has decided on, about a log of its own."""
+        """Queue an entry that this worker itself has decided on, for a log of its own."""
         index, run = partition_of(submission.log), [Waiting(port, tag, submission)]
-        if not self._revoked.kept(run):  # whoever has asked for it was revoked since
+        if not self._revoked.kept(run):  # its requester was revoked meanwhile
             return
         self._submissions[index].put(run, len(submission.body))
         self._waiting[index] = None
         self._wake()
 
     def revoke(self, handle: str, key_ids: list[bytes], *, lifted: bool) -> None:
-        """Store nothing more of these devices, what waits included; ``lifted``: store it again."""
+        """Store nothing from these devices, including what waits. ``lifted``: accept them again."""
         if lifted:
             self._revoked.lift(handle, key_ids)
             return
@@ -175,15 +174,15 @@ class Home:
                 removed = submissions.remove(self._revoked.includes)
                 if not submissions.flows:
                     self._waiting.pop(index, None)
-                # A room's change among them holds up all others of that room until it is answered.
+                # A waiting change of a room blocks its other changes until it is answered.
                 refuse(removed, ErrorCode.KEY_REFUSED, "")
 
     def give_up_others(self) -> None:
-        """Close the partitions that the table has given to another worker; forget their rest."""
+        """Close the partitions that the table has given to others, and drop their submissions."""
         for index in self._partitions.close_others():
             self._notes.forget(index)
         if self.direct is not None:
-            # One that is still open may come back, and nothing reads its pending ones anew then.
+            # A partition that is still open may come back; its pending copies are not read again.
             self.direct.copies.forget_others(
                 lambda index: self._owns(index) or index in self._opened
             )
@@ -193,7 +192,7 @@ class Home:
                         self._followers.refuse(port, index)
 
     def settle(self) -> None:
-        """Store what was noted where no commit has come since. Called about once a second."""
+        """Store notes where no commit has followed. Called about once a second."""
         for index in list(self._notes.noted):
             if index in self._refused:
                 self._notes.forget(index)
@@ -205,8 +204,8 @@ class Home:
     def commit(self, *, resting: bool = False) -> None:
         """Commit what waits, one group per partition; acknowledge; publish.
 
-        If that is much, only the submissions of those who send little, and ``commit_rest`` the
-        others: what is quick to do for those does not wait for it.
+        If much waits, commit only for light users, and leave the others to ``commit_rest``: fast
+        work for light users does not wait for it.
         """
         self.rest = self.more = False
         if self._committing:
@@ -223,14 +222,14 @@ class Home:
                 self.commit_rest()
 
     def _crowded(self) -> bool:
-        """Tell whether those who send little would wait for others, if all had one commit."""
+        """Return True if light users would wait for others in a common commit."""
         if self._commits.power:
-            return False  # each waits for the disk: two take twice as long as one
+            return False  # each commit waits for the disk: two take twice as long as one
         submissions = self._submissions
         return sum([submissions[index].count for index in self._waiting]) > CROWD
 
     def commit_rest(self, slice_s: float = COMMITS_S) -> None:
-        """Commit what ``commit`` has left, for so long; ``more``: not all of it. Raises nothing."""
+        """Commit what ``commit`` has left, for so long; ``more``: not all. Raises nothing."""
         self.rest = False
         if self._partitions.paused:
             self.held.update(self._waiting)
@@ -239,7 +238,7 @@ class Home:
         self.more = self._left()
 
     def _left(self) -> bool:
-        """Tell whether some of what waits could be committed now."""
+        """Return True if some of what waits could be committed now."""
         waiting = self._waiting
         return bool(waiting) and any(
             index not in self._committing and index not in self.held for index in waiting
@@ -256,21 +255,22 @@ class Home:
             group = submissions.take_little(partition.in_use, resting=resting)
             if not group:
                 if held:
-                    self.held.add(index)  # what else it has must still wait
+                    self.held.add(index)  # its other submissions must still wait
                 continue
             del self._waiting[index]
             if submissions.flows:
                 self._waiting[index] = None
             self._commit(index, partition, group)
             if self._cpu_clock() >= deadline:
+                self.more = True  # the next turn goes on, whether the others rest or not
                 break
 
     def _begin_commits(self, slice_s: float) -> None:
-        """Commit what waits: of each partition what is quick, and what is slow of one in turn."""
+        """Commit the fast submissions of each partition and, in turn, the slow ones of one."""
         waiting = self._waiting
         group_max = max(GROUP_MIN, GROUP_MAX // len(waiting))
         slow_index = self._commits.next_slow(waiting, self._committing, self._slow_next)
-        # One partition needs no look at the processor's clock, which is a call of the kernel.
+        # With one partition the CPU clock, which is a system call, need not be read.
         deadline = self._cpu_clock() + slice_s if len(waiting) > 1 else 0.0
         for index in list(waiting):
             slow = index == slow_index
@@ -281,16 +281,16 @@ class Home:
 
     @property
     def senders(self) -> int:
-        """Of how many something waits to be committed."""
+        """Return the number of senders whose submissions wait to be committed."""
         return sum([len(self._submissions[index].flows) for index in self._waiting])
 
     @property
     def busy(self) -> bool:
-        """True while anything that was submitted is not committed and answered."""
+        """True while anything submitted is not committed and answered."""
         return bool(self._waiting or self._committing)
 
     def _begin(self, index: int, group_max: int, slow_max: int) -> bool:
-        """Begin a commit, and finish it if it is over at once; return True if it was begun."""
+        """Begin a commit, and finish it if it is done at once. Return True if it was begun."""
         partition = self._ready(index)
         if partition is None:
             return False
@@ -305,9 +305,9 @@ class Home:
             return False
         del self._waiting[index]
         if submissions.flows:
-            self._waiting[index] = None  # the last in turn now
+            self._waiting[index] = None  # now last in turn
         if slow and group and not self._commits.power:
-            self._commit(index, partition, group)  # does not wait for the disk with what is slow
+            self._commit(index, partition, group)  # does not wait for the disk with the slow ones
             if self._opened.get(index) is not partition or index in self._refused:
                 submissions.give_back(slow)  # it was found damaged, and a thread may be closing it
                 self._waiting[index] = None
@@ -318,7 +318,7 @@ class Home:
         return True
 
     def _ready(self, index: int) -> Partition | None:
-        """Return a partition in which a commit can begin now; None: it waits, or is answered."""
+        """Return a partition that can begin a commit now. None: it waits, or was answered."""
         if index in self._committing:
             return None
         if not self._owns(index):
@@ -328,7 +328,7 @@ class Home:
             refuse(self._take_all(index), ErrorCode.DAMAGED, "")
             return None
         if index in self.short_of_disk:
-            group = self._take_all(index)  # what is short of it is logged elsewhere
+            group = self._take_all(index)  # the shortage of disk space is logged elsewhere
             self._refusals.add(Budget.DISK_RESERVE, len(group))
             refuse(group, ErrorCode.UNAVAILABLE, "the disk is nearly full")
             return None
@@ -373,7 +373,7 @@ class Home:
             submissions.charge(group, commit.reads)
             if self._partitions.troubles:
                 self._partitions.written(index)
-            # Acknowledge before anything is published: a slow fan-out must not delay it.
+            # Acknowledge before publishing: a slow fan-out must not delay acknowledgements.
             commit.answer(outcomes)
             self.publishing.publish(group, outcomes)
         if self._followers.waiting:

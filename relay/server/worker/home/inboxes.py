@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from relay.store.removal_reader import RemovalReader
 
 REMEMBERED_MAX: Final = 65_536
-"""About 200 bytes each. Reading an inbox that is not cached costs 20 us."""
+"""About 200 bytes each. Reading an inbox that is not cached takes 20 µs."""
 
 
 class Inbox(NamedTuple):
-    """See the module's docstring."""
+    """What retention needs to know about an inbox."""
 
     keep: tuple[int, int, int] = (0, 0, 0)
-    """What its owner has chosen: seconds, messages, bytes; 0: as in the settings."""
+    """The owner's choice: seconds, messages, bytes; 0: as in the settings."""
     removed: int = 0
-    """The entry by which the account was removed, for good; 0: it was not."""
+    """The entry by which the account was permanently removed; 0: it was not."""
 
 
 class Inboxes:
-    """Of the partitions of this worker. Not for two threads at a time."""
+    """The inboxes of this worker's partitions. Not thread-safe."""
 
     def __init__(self) -> None:
-        """Begin with an empty cache."""
+        """Create with an empty cache."""
         self._remembered: dict[str, tuple[int, Inbox]] = {}
 
     def of(self, reader: RemovalReader, log: str) -> Inbox:
@@ -56,15 +56,15 @@ def _read(reader: RemovalReader, log: str) -> Inbox:
         try:
             account = snapshot.unpack(log[len(INBOX_PREFIX) :], noted)
         except EnvelopeError:
-            after = 0  # all is in the entries
+            after = 0  # the entries contain everything
         else:
             keep = account.keep
-            if account.removed:  # noted by an older Relay, and not by which entry
+            if account.removed:  # stored by an older Relay, which did not record the removing entry
                 after = 0
     for entry in map(unpack_entry, reader.controls(log, after)):
         if entry.content_type != events.CONTENT_TYPE:
             continue
-        with contextlib.suppress(EnvelopeError):  # damaged: whoever reads the account reports it
+        with contextlib.suppress(EnvelopeError):  # damaged: reported when the account is read
             match events.unpack(entry.body):
                 case events.KeepSet() as chosen:
                     keep = (*chosen,)

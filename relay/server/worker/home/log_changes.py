@@ -1,7 +1,7 @@
-"""Changes to accounts and rooms that their home decides: one at a time for each log.
+"""Changes to accounts and rooms that their home decides, one at a time for each log.
 
-While a change of a log is being committed, further requests about it wait; then they are decided
-on, in their order, by the state that it has left.
+While a change of a log is being committed, further requests about it wait. They are then decided in
+order, on the resulting state.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("relay.worker")
 WAITING_MAX: Final = 64
-"""Requests about one log that wait for its commit."""
+"""Requests about one log that may wait for its commit."""
 Decided = TypeVar("Decided")
-"""What a change is to whoever has decided on it."""
+"""The subclass's own data about a change."""
 
 
 class Asked:
-    """A request, and the port by which its answer goes."""
+    """A request, and the port for its answer."""
 
     __slots__ = ("ask", "port")
 
@@ -52,33 +52,36 @@ class Asked:
 
 
 class Change(Generic[Decided]):
-    """One that is being committed, and the requests about its log that wait for that."""
+    """A change being committed, and the requests about its log that wait for it."""
 
     __slots__ = ("asked", "decided", "log", "seq", "tag", "waiting")
 
     def __init__(self, tag: int, log: str, asked: Asked | None, decided: Decided) -> None:
-        """Begin with nobody waiting. ``asked``: None: nobody has asked for it."""
+        """Create with no waiting requests. ``asked``: None if nobody requested the change."""
         self.tag = tag
         self.log = log
         self.asked = asked
         self.decided = decided
         self.seq = 0
-        """Of its entry, once it is committed."""
+        """The seq of its entry, once it is committed."""
         self.waiting: deque[Asked] = deque()
 
 
 class LogChanges(Generic[Decided]):
-    """See the module's docstring. To the home it is the ``Port`` of its own submissions."""
+    """Serialises the changes of each log.
+
+    To the home, it is the ``Port`` of its own submissions.
+    """
 
     index = -1
     generation = -1
 
     def __init__(self, submit: Callable[[Port, int, Submission], None], crowded: str) -> None:
-        """Begin with none.
+        """Create without changes.
 
         Args:
-            submit: gives a submission to the home of this worker.
-            crowded: what is answered to whoever asks when too many wait.
+            submit: passes a submission to the home of this worker.
+            crowded: the text of the answer when too many requests wait.
         """
         self._submit = submit
         self._crowded = crowded
@@ -87,31 +90,31 @@ class LogChanges(Generic[Decided]):
         """By the tag of its submission."""
         self._by_log: dict[str, Change[Decided]] = {}
 
-    # --- for whoever decides --------------------------------------------------------------------
+    # --- implemented by subclasses ------------------------------------------------------------
     def _decide(self, asked: Asked) -> None:
-        """Answer a request, at once or by what ``_commit`` leads to."""
+        """Answer a request at once, or call ``_commit``."""
         raise NotImplementedError
 
     def _committed(self, change: Change[Decided]) -> None:
-        """Answer whoever asked for a change that is stored."""
+        """Answer the requester of a change that was stored."""
         raise NotImplementedError
 
     def _settled(self, change: Change[Decided]) -> None:
-        """Look at a log whose change is stored, when those who waited have been decided on."""
+        """Examine a log whose change was stored, after the waiting requests were decided."""
 
     def _again(self, refused: Refused) -> bool:
-        """Tell whether a change that the store refused is to be decided on once more."""
+        """Return True if a change that the store refused is to be decided again."""
         return False
 
     def _code_of(self, refused: Refused) -> ErrorCode:
-        """Return what is answered to whoever asked for a change that the store refused."""
+        """Return the error code for a change that the store refused."""
         damaged = refused.code == ErrorCode.DAMAGED
         return ErrorCode.DAMAGED if damaged else ErrorCode.UNAVAILABLE
 
     def _commit(
         self, log: str, asked: Asked | None, decided: Decided, submission: Submission
     ) -> None:
-        """Store a change; nothing else about its log is decided until that has ended."""
+        """Store a change. No other change of its log is decided until it has ended."""
         self._count += 1
         change = Change(self._count, log, asked, decided)
         self._by_tag[change.tag] = self._by_log[log] = change
@@ -119,7 +122,7 @@ class LogChanges(Generic[Decided]):
 
     # --- requests -------------------------------------------------------------------------------
     def ask(self, port: Port, ask: Ask) -> None:
-        """Take a request; its answer comes by the port, at once or later."""
+        """Take a request. The answer is sent through the port, at once or later."""
         asked = Asked(port, ask)
         change = self._by_log.get(ask.log)
         if change is None:
@@ -130,13 +133,13 @@ class LogChanges(Generic[Decided]):
             asked.refuse(ErrorCode.BUSY, self._crowded)
 
     def drop(self, port: Port) -> None:
-        """A worker is gone: nobody waits for its answers."""
+        """A worker has died: its requests need no answers."""
         for change in self._by_log.values():
             change.waiting = deque([one for one in change.waiting if one.port is not port])
 
     # --- Port: the outcome of a commit ----------------------------------------------------------
     def send(self, message: Message) -> None:
-        """Take what the home answers to a submission of this one."""
+        """Handle the home's answer to a submission."""
         if isinstance(message, Acks):
             for row in message.acks:
                 change = self._ended(cast("int", row[0]))
@@ -151,20 +154,20 @@ class LogChanges(Generic[Decided]):
                 self._refused(change, message)
                 self._decide_waiting(change)
         elif isinstance(message, NotHome):
-            # Who asked asks the next home, once it is attached there.
+            # The requester asks the next home once it is attached there.
             for log in [log for log in self._by_log if partition_of(log) == message.partition]:
                 del self._by_tag[self._by_log.pop(log).tag]
 
     def submit(self, tag: int, sends: list[Submission]) -> None:
-        """Nobody submits to this."""
+        """Not used: nobody submits through this port."""
         raise AssertionError
 
     def publish(self, message: Batch | Event) -> None:
-        """Nobody publishes to this."""
+        """Not used: nothing is published through this port."""
         raise AssertionError
 
     def _ended(self, tag: int) -> Change[Decided] | None:
-        """Forget a change; None: its partition was given away meanwhile."""
+        """Remove a change. None: its partition was given away meanwhile."""
         change = self._by_tag.pop(tag, None)
         if change is not None:
             del self._by_log[change.log]
@@ -179,7 +182,7 @@ class LogChanges(Generic[Decided]):
             change.asked.refuse(self._code_of(message), message.text)
 
     def _decide_waiting(self, ended: Change[Decided]) -> None:
-        """Decide on what has waited, up to the next change."""
+        """Decide the waiting requests, up to the next change."""
         waiting = ended.waiting
         while waiting:
             self._decide(waiting.popleft())

@@ -1,13 +1,14 @@
-"""Who is logged in under which name, over all workers.
+"""Tracks who is logged in under which name, on all workers.
 
-A login is granted here, in the turn that books its session: the account's state as of the last
-commit decides, and what is committed later ends the sessions that are booked. An account may have
-any number of sessions, each of its own client instance; a guest's name has one.
+A login is granted here, in the same turn in which its session is recorded: the account's state as
+of the last commit decides, and later commits end the recorded sessions where necessary. An account
+may have any number of sessions, each of its own client instance; a guest's name has one.
 
-Invariant "Presence is derived": the same instance, by its secret, replaces its ghost at once.
-Which of two is the ghost is told by when their connections were accepted, not by whose claim comes
-first: a worker that was stopped, or cut off from here, may report its ghost last. After this home
-began (a restart), logins wait until the other workers have reported again which they hold.
+Invariant "Presence is derived": the same instance, identified by its secret, replaces its own
+earlier connection at once. Which of the two is earlier is decided by when the connections were
+accepted, not by the order of the claims: a worker that was stopped, or cut off from here, may
+report the earlier one last. After this home has started (a restart), logins wait until the other
+workers have reported their sessions.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ from relay.server.worker.grouped import Grouped
 from relay.wire.codes import ErrorCode
 
 SETTLE_S_MAX: Final = 2.0
-"""A worker that is silent for so long holds nothing that others must wait for."""
+"""Other workers do not wait longer than this for the report of a silent worker."""
 
 
 @final
 class Holder:
-    """A session somewhere that has a name."""
+    """A session with a name, on any worker."""
 
     __slots__ = ("name", "port", "secret", "since_us", "tag")
 
@@ -45,14 +46,14 @@ class Verdict(NamedTuple):
     """Whether the account allows a login."""
 
     code: int
-    """An ErrorCode, or 0: it does."""
+    """An ErrorCode, or 0 if it is allowed."""
     text: str = ""
     root: bytes = b""
     operator: bool = False
 
 
 class NameRegistry:
-    """The names whose inbox logs have their home here."""
+    """The names whose inbox logs have their home on this worker."""
 
     def __init__(
         self,
@@ -60,38 +61,38 @@ class NameRegistry:
         silent: Callable[[set[int]], bool],
         judge: Callable[[str, bytes], Verdict],
     ) -> None:
-        """Begin, unsettled.
+        """Create; logins wait until it is settled.
 
         Args:
             clock: monotonic seconds.
-            judge: given a name and the key that was proved, tells whether it may log in.
-            silent: given the generations that have announced themselves, tells whether a live
-                worker has not.
+            judge: decides whether a name may log in with the key that was proved.
+            silent: given the generations that have reported, returns True if a live worker has not.
         """
         self._clock = clock
         self._silent = silent
         self._judge = judge
         self.on_change: Callable[[str], None] = _nothing
-        """Called with the name of an account when one of its sessions begins, or the last ends."""
+        """Called with the name of an account when a session of it begins or its last one ends."""
         self._held: Grouped[str, bytes, Holder] = Grouped(_secret_of)
         """Sessions by name and instance secret."""
         self._places: dict[Port, dict[int, Holder]] = {}
-        """Each of them by port and tag."""
+        """The same sessions by port and tag."""
         self._waiting: list[tuple[Port, Claim]] = []
         self._unconfirmed: dict[Port, set[tuple[str, bytes]]] = {}
-        """(name, secret) that a worker held and is about to report again, or has lost meanwhile."""
+        """Sessions (name, secret) that a worker had and is about to report again, unless they have
+        ended."""
         self._announced: set[int] = set()
         self._settle_by = clock() + SETTLE_S_MAX
         self._settled = False
 
     def unsettle(self) -> None:
-        """Partitions came from another worker: everybody has to report again what it holds."""
+        """Partitions came from another worker: all workers must report their sessions again."""
         self._announced.clear()
         self._settle_by = self._clock() + SETTLE_S_MAX
         self._settled = False
 
     def announced(self, port: Port) -> None:
-        """A worker has reported everything that it holds."""
+        """A worker has reported all its sessions."""
         for name, secret in self._unconfirmed.pop(port, ()):
             held = self._held.get(name, secret)
             if held is not None and held.port is port:
@@ -100,7 +101,7 @@ class NameRegistry:
         self.settle()
 
     def settle(self) -> None:
-        """Answer the claims that waited, once all workers have reported or their time is up."""
+        """Answer the waiting claims once all workers have reported or the time is up."""
         if not self._settled:
             if self._clock() < self._settle_by and self._silent(self._announced):
                 return
@@ -110,7 +111,7 @@ class NameRegistry:
             self._answer(port, claim)
 
     def claim(self, port: Port, claim: Claim) -> None:
-        """A session wants a name, or has it already."""
+        """A session claims a name, or reports that it has it."""
         if self._settled or claim.held:
             self._answer(port, claim)
         else:
@@ -118,7 +119,7 @@ class NameRegistry:
             self.settle()
 
     def mark_unconfirmed(self, port: Port, partition: int) -> None:
-        """A worker is about to report anew which names it holds: what it leaves out is free."""
+        """A worker is about to report its sessions again: those that it omits have ended."""
         unconfirmed = self._unconfirmed.setdefault(port, set())
         unconfirmed.update(
             (held.name, held.secret)
@@ -132,7 +133,7 @@ class NameRegistry:
         ]
 
     def forget_partition(self, partition: int) -> None:
-        """Another worker is the home of these names now, and is told by those who hold them."""
+        """Another worker is the home of these names now: the sessions are reported there."""
         for name in list(self._held):
             if partition_of(INBOX_PREFIX + name) == partition:
                 for held in self._held.values(name):
@@ -170,7 +171,7 @@ class NameRegistry:
             self.on_change(name)
 
     def release(self, port: Port, message: Release) -> None:
-        """A session ended. Without effect when another one holds its place by now."""
+        """A session ended. No effect if another one has taken its place."""
         held = self._places.get(port, {}).get(message.tag)
         if held is not None:
             self._forget(held)
@@ -181,7 +182,7 @@ class NameRegistry:
         ]
 
     def drop(self, port: Port) -> None:
-        """A worker is gone, and its sessions with it."""
+        """A worker has died, and its sessions with it."""
         for held in list(self._places.get(port, {}).values()):
             self._forget(held)
         self._waiting = [waiting for waiting in self._waiting if waiting[0] is not port]
@@ -197,16 +198,16 @@ class NameRegistry:
             self.on_change(held.name)
 
     def online(self, name: str) -> bool:
-        """Tell whether somebody has a session now."""
+        """Return True if the user has a session now."""
         return name in self._held
 
     def tell(self, name: str, envelope: bytes) -> None:
-        """Send an envelope to each session that somebody has now, on whichever worker."""
+        """Send an envelope to each session of a user, on all workers."""
         for held in self._held.values(name):
             held.port.send(Tell(held.tag, envelope))
 
     def sessions(self, name: str) -> int:
-        """Return how many sessions somebody has now."""
+        """Return how many sessions a user has now."""
         return len(self._held.values(name))
 
 
@@ -219,4 +220,4 @@ def _refused(claim: Claim, verdict: Verdict) -> Claimed:
 
 
 def _nothing(_: str) -> None:
-    """Nobody wants to know."""
+    """Do nothing: default of ``on_change``."""

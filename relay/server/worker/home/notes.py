@@ -1,4 +1,4 @@
-"""Changes that are not worth a commit of their own, and are stored with the next one."""
+"""Small changes that need no commit of their own and are stored with the next one."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ if TYPE_CHECKING:
 
 @final
 class CommitNotes:
-    """See the module's docstring."""
+    """The pending small changes of each partition."""
 
     def __init__(self, wall_clock_ns: Callable[[], int]) -> None:
-        """Begin with none.
+        """Create without notes.
 
         Args:
             wall_clock_ns: nanoseconds since 1970.
         """
         self._wall_clock_ns = wall_clock_ns
         self.noted: set[int] = set()
-        """Partitions of which there are any."""
+        """Partitions with notes."""
         self._confirmed: dict[int, dict[tuple[str, int], None]] = {}
-        """By partition: direct messages that are pending no more."""
+        """By partition: direct messages that are no longer pending."""
         self._seen: dict[int, dict[str, int]] = {}
-        """Likewise when (ms) the owners of inboxes were last here."""
+        """By partition and inbox: when (ms) its owner was last connected."""
         self._proofs: set[int] = set()
-        """Partitions of which it is to be found out whether they can be written."""
+        """Partitions that must be tested for whether they can be written."""
         self._folds: dict[int, dict[str, tuple[int, bytes]]] = {}
-        """Likewise (seq, packed) what the control entries of inboxes make."""
+        """By partition and inbox: (seq, packed state after the control entries up to it)."""
 
     def confirm(self, log: str, seq: int) -> None:
-        """A direct message is in its recipient's log: it is pending no more."""
+        """Note that a direct message is in its recipient's log and no longer pending."""
         self._confirmed.setdefault(self._note(log), {})[log, seq] = None
 
     def note_seen(self, name: str) -> None:
-        """Somebody has come or gone."""
+        """Note that a user has connected or disconnected."""
         log = INBOX_PREFIX + name
         seen = self._seen.setdefault(self._note(log), {})
         seen[log] = self._wall_clock_ns() // 1_000_000
 
     def note_fold(self, log: str, seq: int, packed: bytes) -> None:
-        """Note what the control entries of a log up to seq make of it."""
+        """Note the state of a log after its control entries up to seq."""
         self._folds.setdefault(self._note(log), {})[log] = seq, packed
 
     def prove(self, index: int) -> None:
-        """Have a partition that could not be opened or written try it again."""
+        """Have a partition that could not be opened or written tested again."""
         self._proofs.add(index)
         self.noted.add(index)
 
     def hand_over(self, index: int, partition: Partition) -> None:
-        """Give a partition what its next commit is to store besides."""
+        """Give a partition the notes for its next commit."""
         self.noted.discard(index)
         if (confirmed := self._confirmed.pop(index, None)) is not None:
             partition.confirm(list(confirmed))
@@ -67,11 +67,11 @@ class CommitNotes:
             partition.prove()
 
     def not_stored(self, index: int) -> None:
-        """The commit failed: the partition keeps what it was given, and needs another one."""
+        """The commit failed: the partition keeps its notes and needs another commit."""
         self.noted.add(index)
 
     def forget(self, index: int) -> None:
-        """A partition is another worker's now, which finds these things out by itself."""
+        """Drop the notes of a partition that belongs to another worker, which collects its own."""
         self.noted.discard(index)
         self._confirmed.pop(index, None)
         self._seen.pop(index, None)

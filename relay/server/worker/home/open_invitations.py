@@ -1,4 +1,4 @@
-"""The invitations that can still be used, read from their logs in steps."""
+"""Lists the invitations that can still be used, read from their logs in steps."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from relay.chat.accounts import invitation
 from relay.chat.accounts.answers import INVITATIONS_MAX, Invitation, Invitations
 from relay.chat.partition import partition_of
+from relay.server.worker.stored import report_log
+from relay.store.errors import LogDamaged
 
 if TYPE_CHECKING:
     from relay.server.worker.home.account_logs import AccountLogs
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 def parts_of(
     partition: int, reader: Reader, accounts: AccountLogs, now_ms: int
 ) -> Iterator[tuple[Invitation, ...]]:
-    """Yield those of a partition, some at a time. Raises StoreError."""
+    """Yield those of a partition, some at a time, but for damaged ones. Raises StoreError."""
     after, end = "", False
     while not end:
         part = part_of(partition, after, reader, accounts, now_ms)
@@ -28,12 +30,12 @@ def parts_of(
 def part_of(
     partition: int, after: str, reader: Reader, accounts: AccountLogs, now_ms: int
 ) -> Invitations:
-    """Return those of a partition, behind a log.
+    """Return the invitations of a partition that come after a log.
 
     Raises:
         StoreError: the partition cannot be read.
     """
-    # The last of so many is only asked for to tell whether there are more.
+    # One more than is returned, to find out whether there are more.
     logs = reader.names(invitation.PREFIX, after, INVITATIONS_MAX)
     more = len(logs) == INVITATIONS_MAX
     if more:
@@ -44,7 +46,11 @@ def part_of(
         logs.append(first)  # it has no log before it is used
     found = []
     for log in logs:
-        state = accounts.invitation(log)
+        try:
+            state = accounts.invitation(log)
+        except LogDamaged as error:
+            report_log(error)
+            continue
         if invitation.is_open(state, now_ms):
             invited = state.invited
             assert invited is not None

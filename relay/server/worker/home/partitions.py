@@ -1,7 +1,7 @@
-"""The partitions that this worker owns: opening them, reading them, giving them up.
+"""The partitions that this worker owns: opening, reading and closing them.
 
-A partition is written by ``home.Home`` alone, and by ``retention.Retention`` between two commits;
-``committing`` tells of each whether somebody is at it.
+Only ``home.Home`` writes a partition, and ``retention.Retention`` between two commits;
+``committing`` contains the partitions that are being written.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     from relay.store.log import Partition, Reader
 
 LOCKED_S_MAX: Final = 10
-"""For how many seconds the last home of a partition may still be closing it. Who asks for something
-waits that long for an answer, and then is told that there is none now."""
+"""How many seconds the previous home of a partition may take to close it. Requests wait this long
+for an answer and are then told that there is none now."""
 log = logging.getLogger("relay.worker")
 
 
 @final
 class OwnPartitions:
-    """See the module's docstring."""
+    """The partitions that this worker owns."""
 
     def __init__(
         self,
@@ -42,13 +42,13 @@ class OwnPartitions:
         reader_of: Callable[[str], Reader],
         wake: Callable[[], None],
     ) -> None:
-        """Begin with none open.
+        """Create without open partitions.
 
         Args:
-            owns: tells whether a partition is this worker's.
+            owns: returns whether a partition belongs to this worker.
             open_partition: opens one for writing; raises StoreError.
             reader_of: reads a log whose partition cannot be opened for writing.
-            wake: asks for a turn.
+            wake: requests a turn.
         """
         self.owns = owns
         self._open_partition = open_partition
@@ -56,43 +56,47 @@ class OwnPartitions:
         self._wake = wake
         self.opened: dict[int, Partition] = {}
         self.closing = False
-        """True while one that is to be closed is at work: ``close_others`` again, soon."""
+        """True while a partition that must be closed is in use: call ``close_others`` again soon.
+        """
         self.committing: set[int] = set()
-        """Those in which a commit, or a removal, has begun and is not finished."""
+        """Partitions in which a commit or a removal is under way."""
         self.paused = False
-        """True while a backup fixes its moment: no commit is begun (``process/commit_pause``)."""
+        """True while a backup takes its snapshots: no commit is begun (``process/commit_pause``).
+        """
         self.troubles: dict[int, str] = {}
-        """Those that cannot be opened or written, and why: logged once, not with every attempt. The
-        object stays the same."""
+        """Partitions that cannot be opened or written, with the reasons. Each is logged once, not
+        with every attempt. The dict object never changes."""
         self._unopened: dict[int, StoreError] = {}
-        """What the last attempt to open each has met: the next one is made a second later."""
+        """The error of the last attempt to open each; the next attempt is a second later."""
         self._locked_s: dict[int, int] = {}
-        """Those whose lock another process holds, and how many seconds it has."""
+        """Partitions locked by another process, and for how many seconds."""
         self.refused: dict[int, str] = {}
-        """Those whose file is damaged, and why: nobody opens them before the next start. The object
-        stays the same."""
+        """Damaged partitions, with the reasons: not opened before the next start. The dict object
+        never changes."""
         self.on_refused: Callable[[int], None] = _ignored
-        """Told of each of them."""
+        """Called with each refused partition."""
         self.refuse_partition: Callable[[Partition, str], None] = _refuse
-        """Closes a damaged one as it is; it may do so later, elsewhere."""
+        """Closes a damaged partition without changing it; it may do so later, elsewhere."""
         self.on_available: Callable[[int], None] = _ignored
-        """Told when one can be opened and written again."""
+        """Called when a partition can be opened and written again."""
         self.on_removed: Callable[[int], None] = _ignored
-        """Told when a step of a removal is over."""
+        """Called when a step of a removal has finished."""
         self.prove: Callable[[int], None] = _ignored
-        """Has one tried again that is in trouble, by a commit."""
+        """Has a partition in trouble tested by a commit."""
         self.on_opened: Callable[[Partition], None] = _nothing
-        """Told of each that was opened; may raise StoreError."""
+        """Called with each partition that was opened; may raise StoreError."""
         self.close_partition: Callable[[Partition], None] = _close
-        """Closes one that another worker has now; it may be closed later, elsewhere."""
+        """Closes a partition that another worker owns now; it may do so later, elsewhere."""
 
-    # --- opened, and given up -----------------------------------------------------------------
+    # --- opening and closing
+    # ------------------------------------------------------------------------
     def partition(self, index: int) -> Partition:
-        """Return an own partition, opened.
+        """Return one of this worker's partitions, opened.
 
         Raises:
             StoreCorrupt: it is refused.
-            StoreError: it cannot be opened now; NotTheWriter while its last home still dies.
+            StoreError: it cannot be opened now; NotTheWriter while its previous home still holds
+                it.
         """
         if index in self.refused:
             raise StoreCorrupt(self.refused[index])
@@ -117,24 +121,25 @@ class OwnPartitions:
         partition = self._open_partition(index)
         try:
             self.on_opened(partition)
-        except BaseException:  # else its lock stays with an object that nobody has
-            self.close_partition(partition)  # as any other: nobody is at work in it then
+        except BaseException:  # otherwise its lock would remain with an unreachable object
+            self.close_partition(partition)  # closed like any other: nothing uses it then
             raise
         return partition
 
     def open_own(self, *, at_start: bool = True) -> None:
         """Open all partitions that this worker owns; damaged ones are refused.
 
-        What cannot be opened now, for a full disk or otherwise, is tried again when it is used.
+        Partitions that cannot be opened now, because of a full disk for example, are tried again
+        when they are used.
 
         Args:
-            at_start: of the server: somebody is told at once if nothing of it can be used.
+            at_start: True at the start of the server: report an error at once if none is usable.
 
         Raises:
-            NotTheWriter: the last home of one still dies.
+            NotTheWriter: the previous home of one still holds it.
             StoreOfAnotherVersion: one has a format that this Relay does not read.
-            StoreUnavailable: at the start, none of several can be opened: it is not for what is in
-                them.
+            StoreUnavailable: at the start, none of several can be opened, so the cause is not their
+                content.
         """
         own = [index for index in range(PARTITIONS) if self.owns(index)]
         unavailable: dict[int, StoreUnavailable] = {}
@@ -153,9 +158,9 @@ class OwnPartitions:
             self.failed(index, reason)
 
     def close_others(self) -> list[int]:
-        """Close the partitions that the table has given to another worker; return which.
+        """Close the partitions that the table has given to another worker, and return them.
 
-        And those that are refused, as soon as nothing is at work in them.
+        Refused ones are closed as well, as soon as nothing uses them.
         """
         closed = []
         self.closing = False
@@ -180,7 +185,7 @@ class OwnPartitions:
         return closed
 
     def settle(self) -> None:
-        """Try again what could not be opened or written. Called about once a second."""
+        """Retry partitions that could not be opened or written. Called about once a second."""
         self._unopened.clear()
         for index in self._locked_s:
             self._locked_s[index] += 1
@@ -188,14 +193,15 @@ class OwnPartitions:
             self.prove(index)
 
     def close(self) -> None:
-        """Close all cleanly. What waits for a commit is not committed by this."""
+        """Close all cleanly. Submissions that wait are not committed."""
         for partition in self.opened.values():
             partition.close()
         self.opened.clear()
 
-    # --- those that cannot be written -----------------------------------------------------------
+    # --- partitions that cannot be written
+    # ---------------------------------------------------------
     def refuse(self, index: int, reason: str) -> None:
-        """One is damaged: nothing of it is read or written any more; the others go on."""
+        """Refuse a damaged partition: it is not read or written any more. The others continue."""
         if index in self.refused or not self.owns(index):
             return
         self.refused[index] = reason
@@ -205,7 +211,7 @@ class OwnPartitions:
         self.on_refused(index)
 
     def failed(self, index: int, error: StoreError) -> None:
-        """One cannot be opened, read or written."""
+        """Note that a partition cannot be opened, read or written."""
         if isinstance(error, StoreCorrupt):
             self.refuse(index, str(error))
             return
@@ -215,7 +221,7 @@ class OwnPartitions:
             log.error("partition_unavailable", extra={"partition": index, "reason": reason})
 
     def written(self, index: int) -> None:
-        """A commit has succeeded."""
+        """Note that a commit has succeeded."""
         if index in self.troubles:
             del self.troubles[index]
             log.warning("partition_available", extra={"partition": index})
@@ -223,11 +229,11 @@ class OwnPartitions:
 
     # --- removing old entries -------------------------------------------------------------------
     def owned(self, index: int) -> bool:
-        """Tell whether a partition is this worker's, and open."""
+        """Return True if a partition belongs to this worker and is open."""
         return self.owns(index) and index in self.opened and index not in self.refused
 
     def begin_removal(self, index: int) -> Partition | None:
-        """Return an own partition for one short commit; None: it is in use now.
+        """Return a partition for one short commit; None: it is in use now.
 
         Until ``end_removal`` nothing else is committed in it.
         """
@@ -239,24 +245,25 @@ class OwnPartitions:
         return partition
 
     def end_removal(self, index: int) -> None:
-        """What waited for it can be committed, and followed."""
+        """Allow commits and subscriptions that waited for the removal."""
         self.committing.discard(index)
         self.on_removed(index)
         self._wake()
 
-    # --- what is in them ------------------------------------------------------------------------
+    # --- content
+    # ------------------------------------------------------------------------------------
     def head(self, name: str) -> Head:
-        """Return the head of a log of an own partition. Raises StoreError."""
+        """Return the head of a log in a partition of this worker. Raises StoreError."""
         try:
             return self._quick(name).head(name)
         except (StoreFull, StoreUnavailable) as error:
             return self._reader_beside(name, error).head(name)
 
     def heads(self, names: list[str]) -> list[list[str | bytes | int]]:
-        """Return [log, epoch, seq] of each log of an own partition.
+        """Return [log, epoch, seq] for each log in a partition of this worker.
 
-        While a commit runs in a thread this is the head before or after it. Either is right: what
-        the commit adds is still to be published, and a batch that comes late is known by its seq.
+        While a commit runs in a thread this is the head before or after it. Both are correct: what
+        the commit adds is still to be published, and a late batch is recognised by its seq.
         """
         found: list[list[str | bytes | int]] = []
         for name in names:
@@ -270,17 +277,17 @@ class OwnPartitions:
         return found
 
     def state(self, name: str) -> bytes:
-        """Return the packed state of a log of an own partition. Raises StoreError."""
+        """Return the packed state of a log in a partition of this worker. Raises StoreError."""
         try:
             return self._quick(name).state(name)
         except (StoreFull, StoreUnavailable) as error:
             return self._reader_beside(name, error).state(name)
 
     def _quick(self, name: str) -> Partition | Reader:
-        """Return what tells of a log without a wait for the disk. Raises StoreError.
+        """Return an object that reads a log without waiting for the disk. Raises StoreError.
 
-        While a thread commits, the partition knows of nothing but the logs in use. What its file
-        has is as good: the log as it was before that commit, or after it.
+        While a thread commits, the partition object only knows the logs in use. Its file is equally
+        good: it has the log as it was before or after that commit.
         """
         index = partition_of(name)
         partition = self.partition(index)
@@ -288,10 +295,10 @@ class OwnPartitions:
         return self._reader_of(name) if busy and not partition.in_use(name) else partition
 
     def _reader_beside(self, name: str, error: StoreFull | StoreUnavailable) -> Reader:
-        """Return what reads a log whose partition cannot be written now, or raise the error.
+        """Return the reader of a log whose partition cannot be written now, or raise the error.
 
-        Readers go on (invariant "Disk errors"), in a file that this worker knows: one that it could
-        not open as its writer may be any.
+        Reading continues (invariant "Disk errors"), but only in a file that this worker has opened
+        before: a file that it could not open for writing may be any file.
         """
         index = partition_of(name)
         self.failed(index, error)
@@ -300,7 +307,7 @@ class OwnPartitions:
         return self._reader_of(name)
 
     def epoch_at(self, name: str, seq: int) -> bytes:
-        """Return the epoch in which a seq of a log lies. Raises StoreError."""
+        """Return the epoch that a seq of a log belongs to. Raises StoreError."""
         return self.reader(name).epoch_at(name, seq)
 
     def reader(self, name: str) -> Reader:
@@ -315,11 +322,11 @@ class OwnPartitions:
         return self._reader_of(name)
 
     def due(self, index: int, now_ms: int) -> list[str]:
-        """Return the logs of a partition in whose state something has an end that is over."""
+        """Return the logs of a partition whose state contains something that has expired."""
         partition = self.opened.get(index)
         busy = index in self.committing or index in self.refused
         if partition is None or not self.owns(index) or busy or partition.held:
-            return []  # the next time: a thread may be at it for long
+            return []  # next time: a thread may take long
         try:
             return partition.due(now_ms)
         except StoreError as error:
@@ -336,8 +343,8 @@ def _refuse(partition: Partition, reason: str) -> None:
 
 
 def _ignored(_: int) -> None:
-    """Nobody has to know."""
+    """Do nothing."""
 
 
 def _nothing(_: Partition) -> None:
-    """Nobody has to know."""
+    """Do nothing."""

@@ -1,4 +1,4 @@
-"""What is published of a log, and to whom: exactly the workers that have members of it."""
+"""Publishes what happens in a log to exactly those workers that have members of it."""
 
 from __future__ import annotations
 
@@ -20,21 +20,22 @@ if TYPE_CHECKING:
 SYSTEM: Final = int(Kind.SYSTEM)
 REDACTION: Final = int(Kind.REDACTION)
 _new: Final = tuple.__new__
-"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
+"""Creates a NamedTuple without the Python call of its own ``__new__``."""
 HeadsOf = Callable[[list[str]], list[list[str | bytes | int]]]
 
 
 class Interest:
-    """Which workers follow which logs: a batch goes to exactly those (docs/architecture.md, "Two
-    roles of a worker").
+    """Which workers follow which logs.
+
+    A batch is sent only to those (docs/architecture.md, "Two roles of a worker").
     """
 
     def __init__(self) -> None:
         self.logs: dict[str, dict[Port, None]] = {}
-        """Log to the workers that follow it."""
+        """The workers that follow each log."""
         self._of_port: dict[Port, set[str]] = {}
         self._published: dict[Port, dict[str, None]] = {}
-        """Per worker, the logs that it has been sent something of since heads were last sent."""
+        """For each worker: the logs published to it since heads were last sent."""
 
     def add(self, log: str, port: Port) -> None:
         """A worker follows a log from now on."""
@@ -42,7 +43,7 @@ class Interest:
         self._of_port.setdefault(port, set()).add(log)
 
     def remove(self, log: str, port: Port) -> None:
-        """A worker follows a log no more."""
+        """A worker no longer follows a log."""
         ports = self.logs.get(log)
         if ports is not None and port in ports:
             del ports[port]
@@ -51,7 +52,7 @@ class Interest:
                 del self.logs[log]
 
     def drop(self, port: Port) -> None:
-        """A worker is gone."""
+        """A worker has died."""
         for log in list(self._of_port.pop(port, ())):
             ports = self.logs[log]
             del ports[port]
@@ -60,24 +61,24 @@ class Interest:
         self._published.pop(port, None)
 
     def forget(self, port: Port, partition: int) -> None:
-        """A worker follows nothing in a partition, until it sends again what."""
+        """A worker follows nothing in a partition until it subscribes again."""
         for log in list(self._of_port.get(port, ())):
             if partition_of(log) == partition:
                 self.remove(log, port)
 
     def forget_partition(self, partition: int) -> None:
-        """Nobody follows anything in a partition here any more: it has another home."""
+        """Remove all followers in a partition: it has another home."""
         for port in list(self._of_port):
             self.forget(port, partition)
 
     def erased(self, log: str) -> None:
-        """Tell all workers that follow a log that what they keep of its pages is not true."""
+        """Tell all workers that follow a log to drop its cached pages."""
         for port in self.logs.get(log, ()):
             port.send(Erased(log))
 
     def publish_rows(self, log: str, rows: list[Stored]) -> None:
         """Send committed entries of one log to all workers that follow it."""
-        if len(rows) == 1:  # the lone message
+        if len(rows) == 1:  # the common case: one message
             epoch, seq, prev, packed = rows[0]
             self.publish(_new(Batch, (log, prev, epoch, seq, 1, packed, False)))
         else:
@@ -85,22 +86,23 @@ class Interest:
                 self.publish(batch)
 
     def publish_control(self, log: str, row: Stored) -> None:
-        """Send one control entry: who may read behind it may be others than before."""
+        """Send one control entry: other users may be able to read what follows it."""
         epoch, seq, prev, packed = row
         self.publish(Batch(log, prev, epoch, seq, 1, packed, True))
 
     def publish(self, message: Batch | Event) -> None:
-        """Send to all workers that follow the log."""
+        """Send a message to all workers that follow the log."""
         for port in self.logs.get(message.log, ()):
             port.publish(message)
             if type(message) is Batch and isinstance(port, Link):
                 self._published.setdefault(port, {})[message.log] = None
 
     def send_heads(self, heads_of: HeadsOf) -> None:
-        """Tell each worker the heads of what it was sent lately: no tail is lost in silence.
+        """Tell each worker the heads of the logs that it was sent recently, so that no tail is
+        lost.
 
-        Called about once a second. A link with publishes still waiting is left for the next time:
-        heads are control and would overtake them.
+        Called about once a second. A link with waiting publishes is skipped: heads are control
+        messages and would overtake them.
         """
         for port, names in list(self._published.items()):
             if isinstance(port, Link) and not port.idle:
@@ -121,22 +123,22 @@ class Publishing:
     """Publishes what commits have stored, and counts it."""
 
     def __init__(self, interest: Interest) -> None:
-        """Begin with nothing stored.
+        """Create with counters at zero.
 
         Args:
-            interest: where batches go.
+            interest: which workers receive batches.
         """
         self.interest = interest
         self.accepted = 0
-        """Messages; what accounts log is counted elsewhere."""
+        """Messages. Entries logged by accounts are counted elsewhere."""
         self.repeated = 0
         self.on_direct: Callable[[str, str, int], None] = _nothing
-        """Told of each direct message: the sender's inbox, the recipient, its number."""
+        """Called for each direct message: the sender's inbox, the recipient, its seq."""
 
     def publish(self, group: list[Waiting], outcomes: list[Outcome]) -> None:
-        """Publish what of a group is new, and count it."""
+        """Publish the new entries of a group, and count them."""
         interested = self.interest.logs
-        if len(outcomes) == 1:  # the lone message
+        if len(outcomes) == 1:  # the common case: one message
             only, sent = outcomes[0], group[0].submission
             if type(only) is Stored and sent.kind != SYSTEM and sent.extra is None:
                 self.accepted += 1
@@ -153,7 +155,7 @@ class Publishing:
                         if log in interested:
                             self._publish_control(log, by_log.pop(log, None), outcome)
                         continue
-                    # What an account logs changes nothing about who reads its inbox.
+                    # Entries logged by an account do not change who reads its inbox.
                 elif submission.extra is None:
                     self.accepted += 1
                 else:
@@ -172,13 +174,13 @@ class Publishing:
             self.interest.publish_rows(name, rows)
 
     def _publish_control(self, log: str, before: list[Stored] | None, row: Stored) -> None:
-        """End the batch: who may read what follows may be others than those before it."""
+        """End the batch: other users may be able to read what follows."""
         if before:
             self.interest.publish_rows(log, before)
         self.interest.publish_control(log, row)
 
     def _stored_more(self, submission: Submission, extra: Extra, seq: int) -> None:
-        """A direct message, or an entry about another one, was stored."""
+        """Handle a stored direct message, or a stored entry about another one."""
         if submission.kind == REDACTION:
             self.interest.erased(submission.log)
         if extra.origin_seq:
@@ -202,4 +204,4 @@ def _batch(name: str, rows: Sequence[Stored]) -> Batch:
 
 
 def _nothing(*_: object) -> None:
-    """Before there are direct messages."""
+    """Do nothing: default of ``on_direct``."""

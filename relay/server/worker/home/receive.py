@@ -1,6 +1,6 @@
 """Dispatches messages from members to the parts of a home.
 
-A home takes nothing of a partition from a worker before ATTACH, nor after it answered NOT_HOME: see
+A home accepts messages about a partition from a worker only between ATTACH and NOT_HOME: see
 ``bus.messages.Attach``.
 """
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 
 class FromMembers:
-    """The messages of workers with members, of this one too."""
+    """Handles messages from workers with members, including this worker itself."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class FromMembers:
         }
 
     def drop(self, port: Port) -> None:
-        """A worker is gone, and its part of everything with it."""
+        """A worker has died: remove it from every part."""
         self._followers.drop(port)
         self._rosters.drop(port)
         self._names.drop(port)

@@ -1,7 +1,7 @@
-"""Removes what the logs of this worker's partitions are not to keep, in the background.
+"""Removes, in the background, what the logs of this worker's partitions must not keep.
 
-What is to be removed is found out in a thread, some logs at a time. It is removed in a thread as
-well, in steps of one short commit each, between which others commit; so the loop never waits.
+A thread determines what to remove, some logs at a time. A thread also removes it, in short commits
+between which other commits run, so the loop never waits.
 """
 
 from __future__ import annotations
@@ -33,32 +33,32 @@ if TYPE_CHECKING:
     from relay.store.removal_reader import RemovalReader
 
 PASS_S: Final = 60.0
-"""From the end of one look at all logs to the begin of the next."""
+"""From the end of one pass over all logs to the beginning of the next."""
 LOGS_PER_LOOK: Final = 64
 STATES_BYTES_MAX: Final = 256 * 1024
 SLOWED_NS: Final = 3600 * 1_000_000_000
-"""How long a log with much that is too old waits until more of it is removed (``Excess.more``)."""
+"""How long a log with many expired entries waits until more of it is removed (``Excess.more``)."""
 SLOWED_MAX: Final = 65_536
 STEP_S: Final = 0.005
-"""From one step to the next: others commit meanwhile, and clients are served."""
+"""Pause between two steps: commits run and clients are served meanwhile."""
 BUSY_S: Final = 0.01
 GRACE_MS: Final = 5000
-"""Younger entries stay, whatever the bounds: they are on their way to readers."""
+"""Younger entries stay whatever the limits: they are on their way to readers."""
 T = TypeVar("T")
 
 
 class RunInThread(Protocol):
-    """Runs something there."""
+    """Runs a function in a thread."""
 
     def __call__(self, work: Callable[[], T], /) -> asyncio.Future[T]:
-        """Return what the work returns, or raise what it raises."""
+        """Return what the function returns, or raise what it raises."""
 
 
 log = logging.getLogger("relay.worker")
 
 
 class Wanted(NamedTuple):
-    """What is to be removed of one log."""
+    """What is to be removed from one log."""
 
     log: str
     upto: int
@@ -66,19 +66,19 @@ class Wanted(NamedTuple):
 
 
 class Looked(NamedTuple):
-    """What was found out about some logs."""
+    """The result for some logs."""
 
     wanted: list[Wanted]
     removed: list[str]
-    """The handles of accounts among them that were removed."""
+    """Handles of removed accounts among them."""
     after: str | None
     """The last of them; None: there are no more."""
     counting: bool = False
-    """The messages of the one behind that are not all counted yet."""
+    """True if the messages of the next log are only partly counted."""
 
 
 class Retention:
-    """See the module's docstring."""
+    """The retention of this worker's partitions."""
 
     def __init__(
         self,
@@ -91,16 +91,16 @@ class Retention:
         wall_clock_ns: Callable[[], int],
         departures: Departures,
     ) -> None:
-        """Begin with nothing removed.
+        """Create with nothing removed.
 
         Args:
             partitions: of the worker.
-            interest: who keeps pages of a log is told.
-            run_in_thread: runs something there.
-            new_reader: makes a reader of a partition, in the thread.
-            settings: as they are now.
+            interest: the workers that cache pages of a log.
+            run_in_thread: runs a function in a thread.
+            new_reader: creates a reader of a partition, in the thread.
+            settings: returns the current settings.
             wall_clock_ns: nanoseconds since 1970.
-            departures: ends the roles of accounts that were removed.
+            departures: ends the roles of removed accounts.
         """
         self._partitions = partitions
         self._departures = departures
@@ -112,24 +112,24 @@ class Retention:
         self._wall_clock_ns = wall_clock_ns
         self._asked = asyncio.Event()
         self._slowed: dict[str, int] = {}
-        """By log, until when (monotonic nanoseconds) nothing is removed of it for its age."""
+        """By log: until when (monotonic ns) nothing is removed from it because of age."""
         self._failing: set[str] = set()
-        """Logs of which it was said that they cannot be handled."""
+        """Logs for which a failure has been logged."""
         self.grace_ms = GRACE_MS
         self.entries = 0
         self.bytes = 0
-        """Removed."""
+        """Bytes removed."""
 
     @property
     def counters(self) -> dict[str, Callable[[], int]]:
-        """Those of ``server.metrics``."""
+        """Counters for ``server.metrics``."""
         return {
             "retention_removed": lambda: self.entries,
             "retention_removed_bytes": lambda: self.bytes,
         }
 
     async def run(self) -> None:
-        """Look at all logs, again and again."""
+        """Process all logs, repeatedly."""
         while True:
             self._asked.clear()
             await self.once()
@@ -137,11 +137,11 @@ class Retention:
                 await asyncio.wait_for(self._asked.wait(), PASS_S)
 
     def ask(self) -> None:
-        """Look at all logs soon: other settings hold, or an account was removed."""
+        """Start the next pass soon: settings have changed, or an account was removed."""
         self._asked.set()
 
     async def once(self) -> None:
-        """Look at all logs once, and remove what is to be removed."""
+        """Process all logs once and remove what must be removed."""
         for index in range(PARTITIONS):
             if not self._partitions.owned(index):
                 continue
@@ -182,7 +182,7 @@ class Retention:
         default = RetentionLimits(settings.age_days * 86_400, settings.messages, settings.mib << 20)
 
         def look() -> Looked:
-            # A reader of this thread alone: whoever is cancelled meanwhile must not close it.
+            # This reader belongs to the thread: a cancelled caller must not close it.
             with contextlib.closing(self._new_reader(index)) as reader:
                 return looked(reader)
 
@@ -202,7 +202,7 @@ class Retention:
                 except Exception as error:
                     end_if_exhausted(error)
                     if isinstance(error, StoreError) and not isinstance(error, StoreCorrupt):
-                        raise  # of the partition
+                        raise  # an error of the partition
                     self._cannot(name, error)
                     counted = True
                 if not counted:
@@ -241,7 +241,7 @@ class Retention:
         return look
 
     def _cannot(self, name: str, error: Exception) -> None:
-        """Say once what stands in the way of a log; the others go on."""
+        """Log once why a log cannot be processed. The others continue."""
         if name not in self._failing:
             if len(self._failing) >= SLOWED_MAX:
                 self._failing.clear()
@@ -249,11 +249,12 @@ class Retention:
             log.error("retention_failed", extra={"log": name}, exc_info=error)
 
     async def _remove(self, index: int, wanted: Wanted) -> bool:
-        """Remove it, step by step; return False if the partition is another worker's now."""
+        """Remove it step by step. Return False if the partition belongs to another worker now."""
         while self._partitions.owned(index):
             partition = self._partitions.begin_removal(index)
             if partition is None:
-                await asyncio.sleep(BUSY_S)  # a commit or a checkpoint, or a backup's moment
+                # a commit or a checkpoint, or the snapshots of a backup
+                await asyncio.sleep(BUSY_S)
                 continue
             step: Callable[[], Removed] = partial(partition.remove, *wanted)
             removed = await self._in_thread(step, lambda: self._partitions.end_removal(index))
@@ -266,7 +267,10 @@ class Retention:
         return False
 
     async def _in_thread(self, work: Callable[[], T], ended: Callable[[], None] | None = None) -> T:
-        """Run something in a thread; if this is cancelled, it goes on; ``ended`` waits for it."""
+        """Run a function in a thread.
+
+        If this task is cancelled, the function continues; ``ended`` waits for it.
+        """
         future = self._run_in_thread(work)
         if ended is not None:
             future.add_done_callback(lambda _: ended())
@@ -274,7 +278,7 @@ class Retention:
 
 
 def _room(name: str, state: bytes) -> Room | None:
-    """Return the state of a room; of an inbox nothing; None: it is damaged, so nothing is done."""
+    """Return the state of a room, an empty one for an inbox; None: damaged, remove nothing."""
     try:
         return rooms.unpack(state)
     except EnvelopeError:
@@ -285,9 +289,9 @@ def _room(name: str, state: bytes) -> Room | None:
 def _wanted(
     reader: RemovalReader, name: str, room: Room, keep: RetentionLimits, now_ms: int, grace_ms: int
 ) -> tuple[Wanted | None, Excess]:
-    """Return what is to be removed, None: nothing; and what it is by its bounds.
+    """Return what is to be removed (None: nothing), and what exceeds the limits.
 
-    What was before a room has ended goes whole.
+    Entries from before a room has ended are removed completely.
     """
     if keep == FOREVER and not room.floor:
         return None, Excess(0)
@@ -301,7 +305,7 @@ def _wanted(
 
 
 def _all_of(reader: RemovalReader, name: str, inbox: Inbox) -> list[Wanted]:
-    """Return what is to be removed of the inbox of a removed account: all but that it was."""
+    """Return what to remove from a removed account's inbox: all but the entry of its removal."""
     head, before = reader.head(name).seq, inbox.removed - 1
     upto = head if head > inbox.removed else before
     held = (

@@ -1,4 +1,4 @@
-"""Revoked devices: telling every worker, and knowing when all have acted on it."""
+"""Revoked devices: notifies all workers and tracks when all have acted."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 SYSTEM: Final = int(Kind.SYSTEM)
 
 REVOKED_MAX: Final = 65_536
-"""Devices remembered as revoked. Each was one until a moment ago: their sessions have ended, and a
-later login is refused by the account's home. What is still on its way is what this is for."""
+"""Number of devices remembered as revoked. Each was valid until a moment ago: its sessions have
+ended, and the account's home refuses later logins. This covers what was already on its way."""
 
 
 @final
 class RevokedDevices:
-    """Those of which a home stores nothing more."""
+    """The devices from which a home stores nothing more."""
 
     def __init__(self, most: int = REVOKED_MAX) -> None:
-        """Begin with none; ``most``: no more are remembered."""
+        """Create without devices. ``most``: how many are remembered."""
         self._most = most
         self.devices: dict[tuple[str, bytes], None] = {}
-        """(handle, key id); the last is the newest."""
+        """(handle, key id), the newest last."""
 
     def add(self, handle: str, key_ids: list[bytes]) -> None:
-        """Remember some, and no more than so many."""
+        """Remember devices; drop the oldest beyond the limit."""
         self.lift(handle, key_ids)
         for key_id in key_ids:
             self.devices[handle, key_id] = None
@@ -40,15 +40,15 @@ class RevokedDevices:
             del self.devices[next(iter(self.devices))]
 
     def lift(self, handle: str, key_ids: list[bytes]) -> None:
-        """They are devices again."""
+        """Remove devices that are valid again."""
         for key_id in key_ids:
             self.devices.pop((handle, key_id), None)
 
     def includes(self, waiting: Waiting) -> bool:
-        """Tell whether one of them has sent this, or asked for it.
+        """Return True if a revoked device has sent or requested this.
 
-        Not of copies, which were accepted before; nor of changes of their own account: its list of
-        devices decides about those, in the order of its log.
+        Does not apply to copies, which were accepted before, nor to changes of the device's own
+        account: those are decided by the list of devices, in the order of the log.
         """
         submission = waiting.submission
         if (submission.sender, submission.key_id) not in self.devices or is_copy(submission):
@@ -56,7 +56,7 @@ class RevokedDevices:
         return submission.kind != SYSTEM or submission.log != INBOX_PREFIX + submission.sender
 
     def kept(self, group: list[Waiting]) -> list[Waiting]:
-        """Return what is to be stored all the same, and refuse what is not."""
+        """Refuse the submissions of revoked devices and return the others."""
         if not self.devices:
             return group
         refuse([one for one in group if self.includes(one)], ErrorCode.KEY_REFUSED, "")
@@ -64,13 +64,13 @@ class RevokedDevices:
 
 
 class Revocations:
-    """Those that not all workers have confirmed."""
+    """Revocations that not all workers have confirmed."""
 
     def __init__(self, workers: Callable[[], Iterable[Port]]) -> None:
-        """Begin with none.
+        """Create without revocations.
 
         Args:
-            workers: ports to all workers there are now, this one included.
+            workers: returns the ports to all current workers, including this one.
         """
         self._workers = workers
         self._count = 0
@@ -85,14 +85,14 @@ class Revocations:
         lifted: bool,
         done: Callable[[], None],
     ) -> None:
-        """Tell all workers; ``done`` is called, later, once all that live have confirmed.
+        """Notify all workers; ``done`` is called later, once all live workers have confirmed.
 
         Args:
             handle: of the account.
-            key_ids: of the devices; one at least.
-            by_operator: an operator has done it, not one of the devices.
-            lifted: they are devices (again).
-            done: what follows.
+            key_ids: of the devices, at least one.
+            by_operator: True if an operator did it, not one of the account's devices.
+            lifted: True if they are valid (again).
+            done: called at the end.
         """
         assert 0 < len(key_ids) <= ITEMS_PER_MESSAGE, "an account has no more devices than that"
         self._count += 1
@@ -102,11 +102,11 @@ class Revocations:
             port.send(Revoke(self._count, handle, key_ids, by_operator, lifted))
 
     def confirmed(self, port: Port, message: Revoked) -> None:
-        """A worker has done it."""
+        """A worker has confirmed."""
         self._settle(message.tag, port)
 
     def drop(self, port: Port) -> None:
-        """A worker is gone; what it held is reported anew, and refused then."""
+        """A worker has died; its sessions reconnect and are then refused."""
         for tag in list(self._open):
             self._settle(tag, port)
 

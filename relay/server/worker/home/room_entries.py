@@ -16,18 +16,19 @@ if TYPE_CHECKING:
 
 
 def place(log: str, version: int) -> bytes:
-    """Return the producer of the control entry after the one with the seq ``version``.
+    """Return the producer of the control entry that follows the one with seq ``version``.
 
-    Each has its own: no state is changed twice.
+    Each has its own, so that no state is changed twice.
     """
     found = hashlib.sha256(f"relay/1 room {log} {version}".encode()).digest()
     return found[: limits.PRODUCER_BYTES]
 
 
 def redaction_of(ask: Ask, target: Cursor, reason: str) -> Submission:
-    """Return what is to be stored of a redaction that was asked for by a number.
+    """Return the submission for a redaction that was requested by a seq.
 
-    Its id is that of all such redactions: asked again, because an answer was lost, it is a repeat.
+    All redactions of one entry have the same id, so a request repeated after a lost answer is
+    recognised as a repeat.
     """
     named = f"relay/1 redaction {ask.log} {target.seq} {ask.by} {reason}".encode()
     return Submission(
@@ -50,14 +51,14 @@ def redaction_of(ask: Ask, target: Cursor, reason: str) -> Submission:
 
 
 def entry_of(log: str, version: int, event: Event, by: str, key_id: bytes) -> Submission:
-    """Return what is to be stored.
+    """Return the submission to store.
 
     Args:
         log: the room.
-        version: of the state that was decided on.
-        event: what was decided.
-        by: who asked; ``events.RELAY`` for what nobody has asked for.
-        key_id: of the device that asked; empty: none did.
+        version: of the state that the decision was based on.
+        event: the decision.
+        by: who requested it; ``events.RELAY`` if nobody did.
+        key_id: of the device that requested it; empty: none did.
     """
     return Submission(
         log=log,

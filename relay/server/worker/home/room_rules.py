@@ -30,10 +30,10 @@ REDACTION: Final = int(EntryKind.REDACTION)
 
 
 class RoomRules(Rules):
-    """See the module's docstring. Other logs than rooms have none."""
+    """The rules for rooms. Other logs have none."""
 
     def __init__(self, *, anyone_creates: bool) -> None:
-        """Begin. ``anyone_creates``: False: only operators begin rooms."""
+        """Create. ``anyone_creates``: False if only operators create rooms."""
         self.anyone_creates = anyone_creates
 
     def before(
@@ -45,7 +45,8 @@ class RoomRules(Rules):
         actor = Actor(submission.sender, submission.root, submission.operator)
         room = _room(log)
         if target is not None and target.seq <= room.floor:
-            return Denied(Refused(Reason.NO_SUCH_ENTRY))  # of an earlier room of this name
+            # the target belongs to an earlier room of this name
+            return Denied(Refused(Reason.NO_SUCH_ENTRY))
         if log.id == 0:
             refused = may_begin(actor, anyone_creates=self.anyone_creates)
             if refused is not None:
@@ -54,7 +55,7 @@ class RoomRules(Rules):
             return entry_of(submission.log, room.version, created, actor.handle, submission.key_id)
         if target is not None and submission.kind == REDACTION:
             own = is_own(target, submission)
-            # Whoever had the name before has no role.
+            # A former owner of the name has no role.
             author = "" if is_former(submission) else target.sender
             refused = redaction_refusal(room, actor, author, own=own)
         else:
@@ -75,7 +76,7 @@ class RoomRules(Rules):
             return None
         room = _room(log)
         if submission.producer != place(submission.log, room.version):
-            return Denied(Refused(Reason.CHANGED))  # decided on a state that is not the last
+            return Denied(Refused(Reason.CHANGED))  # decided on a state that is not the last one
         event = events.unpack(submission.body)
         after = rooms.applied(room, event, submission.sender, log.seq + 1)
         begins = isinstance(event, events.Created) and log.id != 0

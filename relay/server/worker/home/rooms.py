@@ -1,8 +1,8 @@
-"""The home of rooms: takes requests about them, decides, commits; ends bans whose time is over.
+"""The home of rooms: decides requests about them, commits, and ends bans that have expired.
 
-Decisions are ``chat.rooms``', on the state as of the last commit (``log_changes``). What the change
-means for those who write is judged by ``room_rules`` in the commit itself, for those who read by
-every worker that follows the room (``member.feed``), at the entry.
+Decisions are made by ``chat.rooms`` on the state as of the last commit (``log_changes``). For
+writers, a change takes effect in the commit itself (``room_rules``). For readers, every worker that
+follows the room applies it at its entry (``member.feed``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from relay.chat.accounts.requests import TellInvited, pack
 from relay.chat.entries import Cursor
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import decide, events, requests, shown
-from relay.chat.rooms import state as rooms
 from relay.chat.rooms.decide import Context
 from relay.chat.rooms.refusal import Reason
 from relay.chat.rooms.refusal import Refused as RoomRefused
@@ -26,7 +25,8 @@ from relay.errors import EnvelopeError
 from relay.server.worker.error_codes import ROOM_CODES, code_of
 from relay.server.worker.home.log_changes import Asked, Change, LogChanges
 from relay.server.worker.home.room_entries import entry_of, redaction_of
-from relay.store.errors import StoreCorrupt, StoreError
+from relay.server.worker.stored import stored_room
+from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -34,19 +34,20 @@ if TYPE_CHECKING:
     from relay.bus.messages import Refused
     from relay.chat.entries import Submission
     from relay.chat.rooms.events import Event
+    from relay.chat.rooms.state import Room
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.home.permissions import Ask
     from relay.server.worker.home.room_rules import RoomRules
 
 _OVERTAKEN: Final = frozenset({ErrorCode.CHANGED, ErrorCode.ID_CONFLICT})
-"""Another entry has the place of the one that was decided on."""
+"""Another entry has taken the position of the one that was decided on."""
 _JUDGED: Final = frozenset(ROOM_CODES.values()) - _OVERTAKEN
-"""What the commit itself answers to a redaction."""
+"""Errors of a redaction that the commit itself detects."""
 log = logging.getLogger("relay.worker")
 
 
 class RoomsHome(LogChanges["Event | requests.Redact"]):
-    """See the module's docstring."""
+    """The home of rooms."""
 
     def __init__(
         self,
@@ -55,13 +56,14 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         rules: RoomRules,
         steady_ms: Callable[[], int],
     ) -> None:
-        """Begin.
+        """Create the home.
 
         Args:
             partitions: of this worker.
-            submit: takes an entry for the next commit.
+            submit: queues an entry for the next commit.
             rules: of the server.
-            steady_ms: milliseconds since 1970, by a clock that nobody sets while it runs.
+            steady_ms: milliseconds since 1970, from a clock that is not adjusted while the process
+                runs.
         """
         super().__init__(submit, "too many requests about this room")
         self._partitions = partitions
@@ -102,7 +104,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             asked.refuse(code_of(error), "the room cannot be read now")
             return
         if event is None:
-            # Whoever asked first may not have got to telling the person.
+            # The first request may have ended before the invited user was notified.
             again = isinstance(request, requests.Invite) and events.Invited(
                 request.handle, ask.subject
             )
@@ -111,17 +113,12 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         entry = entry_of(name, room.version, event, ask.by, ask.key_id)
         self._commit(name, asked, event, entry)
 
-    def _room(self, name: str) -> tuple[rooms.Room, int]:
+    def _room(self, name: str) -> tuple[Room, int]:
         """Return a room, and the seq of its last entry. Raises StoreError."""
         packed, head = self._partitions.state(name), self._partitions.head(name).seq
-        try:
-            return rooms.unpack(packed), head
-        except EnvelopeError as error:
-            raise StoreCorrupt(f"the state of {name} is damaged: {error}") from None
+        return stored_room(name, packed), head
 
-    def _show(
-        self, asked: Asked, room: rooms.Room | None, actor: Actor, request: requests.Show
-    ) -> None:
+    def _show(self, asked: Asked, room: Room | None, actor: Actor, request: requests.Show) -> None:
         if room is None or room.deleted:
             raise RoomRefused(Reason.NO_SUCH_ROOM, "there is no such room")
         refused = refusal(room, actor, Right.READ)
@@ -129,9 +126,9 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             raise refused
         asked.answer(shown.pack(room, request.after))
 
-    # --- bans and mutes that end ----------------------------------------------------------------
+    # --- bans and mutes that expire -----------------------------------------------------------
     def sweep(self) -> None:
-        """End what is over. Called about once a second."""
+        """End what has expired. Called about once a second."""
         for index in range(PARTITIONS):
             for name in self._partitions.due(index, self._steady_ms()):
                 if name not in self._by_log:
@@ -149,7 +146,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
 
     # --- the outcome of a commit ----------------------------------------------------------------
     def _again(self, refused: Refused) -> bool:
-        return refused.code in _OVERTAKEN  # the room began in the same commit, by a message
+        return refused.code in _OVERTAKEN  # the room was created in the same commit, by a message
 
     def _code_of(self, refused: Refused) -> ErrorCode:
         for code in _JUDGED:
@@ -170,7 +167,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             self._done(asked, change.decided)
 
     def _done(self, asked: Asked, event: Event | requests.Redact | None) -> None:
-        """Answer. Who is invited is told before: then whoever has invited them knows it."""
+        """Answer. An invited user is notified first, so that the inviter can rely on it."""
         if not isinstance(event, events.Invited):
             asked.answer()
             return
@@ -186,5 +183,5 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
 
 
 def _nobody(log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
-    """There are no other homes."""
+    """Refuse: there are no other homes."""
     return False

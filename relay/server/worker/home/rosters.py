@@ -1,15 +1,16 @@
-"""Who follows a log, over all workers, and the changes that members are told.
+"""Who follows a log, on all workers, and the changes that members are told.
 
-Invariant "Presence is derived": a worker's part of a roster goes with its link. A join storm is a
-few envelopes, not one per join and member: the changes of one turn are told together, and in a room
-above ``ROSTER_NAMES_MAX`` names only the count, at most once in ``COUNT_INTERVAL_S``.
+Invariant "Presence is derived": a worker's part of a roster disappears with its link. The changes
+of one turn are sent together, so many joins at once cause a few envelopes, not one per join and
+member. In a room with more than ``ROSTER_NAMES_MAX`` names only the count is sent, at most once per
+``COUNT_INTERVAL_S``.
 
-Members are told at once who came, but who left only after ``GRACE_S``: the clients of a worker that
-died, or of a connection that broke, are mostly back by then, and nothing is told of them at all.
+Arrivals are sent at once, departures only after ``GRACE_S``: most clients of a worker that died, or
+of a broken connection, are back by then, and nothing is sent about them.
 
-Nor is anybody told of everybody again when a log has another home. What members believe is not
-known here then: they are told, once those who have lost their worker had the time to come back,
-that the roster is another one, with its total and no names. Whoever wants the names asks (WHO).
+When a log moves to another home, members are not sent all names again. The new home does not know
+what they believe. Once clients that lost their worker had time to reconnect, members are told that
+the roster is a new one, with its total and without names. A client that wants the names asks (WHO).
 """
 
 from __future__ import annotations
@@ -29,13 +30,14 @@ from relay.wire.packing import pack
 
 COUNT_INTERVAL_S: Final = 1.0
 GRACE_S: Final = 1.0
-"""How long a name that is gone may come back before its members are told that it left."""
+"""How long a name that has gone may take to return before members are told that it left."""
 DEPARTURES_MAX: Final = 50_000
-"""Departures in their grace, in all logs of this home. With more of them the oldest are told."""
+"""Departures within their grace period, in all logs of this home. Beyond this number the oldest are
+sent."""
 
 
 class Present(NamedTuple):
-    """Somebody on one worker."""
+    """A user on one worker."""
 
     port: Port
     display: str
@@ -47,7 +49,7 @@ def _port_of(present: Present) -> Port:
 
 
 class Roster:
-    """The members of one log, and what changed since they were last told."""
+    """The members of one log, and the changes since they were last told."""
 
     __slots__ = (
         "_listed", "anew", "asked_at", "changed", "incarnation", "leaving", "names", "settled_at",
@@ -58,23 +60,23 @@ class Roster:
         self.incarnation = incarnation
         self.version = 0
         self.names: Grouped[str, Port, Present] = Grouped(_port_of)
-        """By name, and by worker."""
+        """By name and by worker."""
         self.changed: set[str] = set()
-        """Names to tell of: those that are here came, the others left."""
+        """Names with changes: those present have arrived, the others have left."""
         self.leaving: dict[str, float] = {}
-        """Names that are gone, and since when; members still believe that they are here."""
+        """Names that have gone, and since when; members still believe that they are present."""
         self.asked_at = float("-inf")
-        """When WHO was last answered: not with the names of ``leaving``."""
+        """When WHO was last answered: that answer did not include the names in ``leaving``."""
         self.told_at = float("-inf")
         self.settled_at = float("-inf")
-        """Until then nobody is told who came: members may know them from another home."""
+        """Until then no arrivals are sent: members may know them from another home."""
         self.anew = False
-        """Members are to be told that this roster is another one."""
+        """True if members must be told that this roster is a new one."""
         self._listed: list[list[str | int]] | None = None
-        """The answer to WHO until something changes: a large room takes a while to sort."""
+        """The answer to WHO until something changes: sorting a large room takes a while."""
 
     def listed(self) -> list[list[str | int]]:
-        """Return the first ``ROSTER_NAMES_MAX`` names as MEMBERS has them. Not to be changed."""
+        """Return the first ``ROSTER_NAMES_MAX`` names as in MEMBERS. Must not be modified."""
         if self._listed is None:
             self._listed = [
                 [name, self.display(name), self.connections(name)]
@@ -84,46 +86,46 @@ class Roster:
 
     @property
     def large(self) -> bool:
-        """True for a room of which only the count is told."""
+        """True for a room of which only the count is sent."""
         return len(self.names) > limits.ROSTER_NAMES_MAX
 
     @property
     def empty(self) -> bool:
-        """True if nobody is here, nor was within the grace."""
+        """True if nobody is present, or was within the grace period."""
         return not self.names and not self.leaving
 
     def touch(self) -> None:
-        """Something has changed."""
+        """Note that something has changed."""
         self._listed = None
 
     def display(self, name: str) -> str:
-        """Return the display name that a name goes by."""
+        """Return the display name for a name."""
         return next(iter(self.names.values(name))).display
 
     def connections(self, name: str) -> int:
-        """Return how many connections of a name there are, on all workers."""
+        """Return how many connections a name has, on all workers."""
         return sum([present.connections for present in self.names.values(name)])
 
 
 class Rosters:
-    """The rosters of all logs that this home has and somebody follows."""
+    """The rosters of all followed logs of this home."""
 
     def __init__(self, random_bytes: Callable[[int], bytes], clock: Callable[[], float]) -> None:
         self._random_bytes = random_bytes
         self._clock = clock
         self._logs: dict[str, Roster] = {}
         self.changed: dict[str, None] = {}
-        """Logs with changes that their members have not been told of."""
+        """Logs with changes that their members have not been told."""
         self._departures: deque[tuple[float, str, str]] = deque()
-        """When, from which log, and who: the oldest first. Some have come back since."""
+        """(time, log, name) of departures, oldest first. Some names have returned since."""
         self._settling: deque[tuple[float, str]] = deque()
-        """When, and which log, whose home was another one: the oldest first."""
+        """(time, log) of logs that came from another home, oldest first."""
         self._of_port: dict[Port, set[str]] = {}
         self.due_at = float("inf")
-        """When a change that waits (a departure, a large room's count) is to be told."""
+        """When a waiting change (a departure, a large room's count) must be sent."""
 
     def change(self, port: Port, message: Presence) -> None:
-        """Take a worker's changes."""
+        """Apply a worker's changes."""
         roster = self._logs.get(message.log)
         if roster is None:
             roster = Roster(int.from_bytes(self._random_bytes(7), "big"))
@@ -136,18 +138,18 @@ class Rosters:
         self._forget_empty(message.log, roster)
 
     def drop(self, port: Port) -> None:
-        """A worker is gone, and its part of every roster with it."""
+        """A worker has died: remove its part of every roster."""
         for log in self._of_port.pop(port, ()):
             self.leave(log, port)
 
     def forget(self, port: Port, partition: int) -> None:
-        """A worker is about to report anew who is there in the logs of a partition."""
+        """A worker is about to report its members again for the logs of a partition."""
         for log in list(self._of_port.get(port, ())):
             if partition_of(log) == partition:
                 self.leave(log, port)
 
     def forget_partition(self, partition: int) -> None:
-        """Another worker is the home of these logs now: nobody is told anything from here."""
+        """Another worker is the home of these logs now: send nothing more about them."""
         gone = [log for log in self._logs if partition_of(log) == partition]
         for log in gone:
             del self._logs[log]
@@ -156,7 +158,7 @@ class Rosters:
             logs.difference_update(gone)
 
     def leave(self, log: str, port: Port) -> None:
-        """A worker follows a log no more."""
+        """A worker no longer follows a log."""
         self._of_port.get(port, set()).discard(log)
         roster = self._logs.get(log)
         if roster is None:
@@ -166,7 +168,7 @@ class Rosters:
         self._forget_empty(log, roster)
 
     def members(self, message: Who) -> Members:
-        """Return who is here: at most ``ROSTER_NAMES_MAX`` names, and the total."""
+        """Return who is present: at most ``ROSTER_NAMES_MAX`` names, and the total."""
         roster = self._logs.get(message.log)
         if roster is None:
             return Members(message.tag, 0, 0, 0, [])
@@ -175,7 +177,7 @@ class Rosters:
         return Members(message.tag, roster.incarnation, roster.version, total, roster.listed())
 
     def changes(self) -> Iterator[Event]:
-        """Yield one event for each log whose members are to be told now."""
+        """Yield one event for each log whose members must be told now."""
         now = self._clock()
         self._end_graces(now)
         self.due_at = self._departures[0][0] + GRACE_S if self._departures else float("inf")
@@ -214,7 +216,7 @@ class Rosters:
                 self.changed[log] = None
 
     def _settle(self, log: str, roster: Roster) -> None:
-        """Its members were told by another home who is here."""
+        """Prepare a roster whose members were told by another home who is present."""
         roster.settled_at = self._clock() + GRACE_S
         self._settling.append((roster.settled_at, log))
         self.due_at = min(self.due_at, roster.settled_at)
@@ -236,7 +238,8 @@ class Rosters:
         gone_at = roster.leaving.pop(name, None)
         if self._clock() < roster.settled_at:
             return
-        if gone_at is None or gone_at <= roster.asked_at:  # or somebody believes that it is gone
+        # otherwise somebody believes that it is gone
+        if gone_at is None or gone_at <= roster.asked_at:
             self._note(log, roster, name)
 
     def _went(self, log: str, roster: Roster, name: str) -> None:
@@ -263,8 +266,8 @@ def _told(log: str, roster: Roster) -> RosterEnvelope:
     names = sorted(roster.changed)
     roster.changed.clear()
     anew, roster.anew = roster.anew, False
-    roster.version += 1  # one for each ROSTER: a member that missed one sees the hole
-    total = len(roster.names) + len(roster.leaving)  # as many as the members believe are here
+    roster.version += 1  # increases with each ROSTER: a member that missed one sees the hole
+    total = len(roster.names) + len(roster.leaving)  # as many as the members believe are present
     if anew or roster.large or len(names) > limits.ROSTER_NAMES_MAX:
         return RosterEnvelope(log, roster.incarnation, roster.version, total, [], [])
     joined = [[name, roster.display(name)] for name in names if name in roster.names]

@@ -1,4 +1,4 @@
-"""A wall clock that is never set back or forward while the process runs."""
+"""A wall clock that is never adjusted while the process runs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 
 class SteadyClock:
-    """What ends at a time ends neither early nor late because somebody sets the machine's clock."""
+    """Expiry times are neither early nor late when somebody sets the machine's clock."""
 
     def __init__(self, wall_ns: Callable[[], int], monotonic_ns: Callable[[], int]) -> None:
-        """Take the time of day, once.
+        """Read the time of day once.
 
         Args:
             wall_ns: nanoseconds since 1970.
-            monotonic_ns: nanoseconds that only pass.
+            monotonic_ns: monotonic nanoseconds.
         """
         self._began_ns = wall_ns() - monotonic_ns()
         self._monotonic_ns = monotonic_ns

@@ -1,20 +1,22 @@
-"""The submissions of one partition that wait for a commit, and which of them go into the next.
+"""The submissions of one partition that wait for a commit; selects those for the next commit.
 
-Each producer has a flow, and a commit takes a few of each in turn, by the same rules as connections
-are served (``fair_queue``): whoever sends without end waits for itself, and whoever sends now and
-then does not wait for all of those. While much waits, what those send has a small commit of its
-own, before the others (``take_little``).
+Each producer has a flow, and a commit takes a few submissions of each in turn, by the same rules as
+for connections (``fair_queue``): a producer that sends without end waits for itself, and an
+occasional sender does not wait for all of those. While much waits, submissions of light users have
+a small commit of their own, before the others (``take_little``).
 
-A new message in a log that is in use costs the store no read. A repeat costs some, one of long ago
-and a room that is new many (``store.log.ReadBudget``). Three kinds of flows are *slow*, and few of
+A new message in a log that is in use needs no read in the store. A repeat needs some reads; an old
+repeat and a new room need many (``store.log.ReadBudget``). Three kinds of flows are *slow*. Few of
 those are taken at a time, for a commit of their own:
 
-- one whose next message is for a log that is not in use: it is new, or must be looked up;
-- one whose next entry is a control entry, which is committed so that it survives a loss of power;
-- one whose producer made a commit read more than ``READS_FREE``, until all it sent is answered.
+- flows whose next message is for a log not in use: the log is new, or must be looked up;
+- flows whose next entry is a control entry, whose commit must survive a loss of power;
+- flows whose producer caused more than ``READS_FREE`` reads in a commit, until all it sent is
+  answered.
 
-Of slow flows those with an entry about an account come first, with half as well: a device that is
-removed and a user who is disabled do not stay until everybody has begun rooms.
+Among slow flows those with an entry about an account are first, but use at most half of the places
+if there are others: removing a device or disabling a user must not wait until all pending rooms are
+created.
 """
 
 from __future__ import annotations
@@ -35,32 +37,33 @@ if TYPE_CHECKING:
     from relay.chat.entries import Submission
 
 QUEUED_BYTES_MAX: Final = 16 * 1024 * 1024
-"""Submissions of a partition held for their commit; beyond it: BUSY. Credits of the workers that
-forward (``forward.CREDIT_BYTES``) keep it from being reached."""
+"""Bytes of submissions of a partition that may wait for a commit; beyond it: BUSY. The credits of
+the forwarding workers (``forward.CREDIT_BYTES``) keep it from being reached."""
 assert limits.SENDS_UNACKNOWLEDGED_BYTES_MAX <= QUEUED_BYTES_MAX
 GROUP_MAX: Final = 512
 """Submissions in the commits of one turn: about 5 ms."""
 GROUP_MIN: Final = 256
-"""Of one partition, however many have something to commit: a commit that is smaller costs each of
-its messages more, and the file more pages. Those that the turn has no time for are next."""
+"""Submissions of one partition, however many partitions have something to commit: in smaller
+commits each message costs more, and the file gets more pages. Partitions for which a turn has no
+time are next."""
 CROWD: Final = 64
-"""So many of one producer are committed at a time while others wait; and when more of all wait,
-those who send little have a commit of their own."""
+"""Submissions of one producer per commit while others wait. If more than this wait in total, light
+users have a commit of their own."""
 QUANTUM_MIN: Final = 4
-"""Of one producer in one commit, however many others wait."""
+"""Minimum for one producer in one commit, however many others wait."""
 LITTLE: Final = 24
-"""Who has so many at most goes first: half a second of fifty messages a second. With eight, whoever
-wrote that much and had to wait for 160 ms, for whatever reason, waited with the crowd from then on,
-through its rests. Less than what comes in one piece of who sends without end (``window.QUANTUM``).
-"""
+"""A producer with at most this many submissions is light: half a second at fifty messages a second.
+With a limit of eight, a producer of that rate that was delayed by 160 ms, for whatever reason,
+would from then on wait with the heavy ones, and for their rests. It is below the size of one piece
+of a producer that sends without end (``window.QUANTUM``)."""
 LITTLE_PER_GROUP: Final = 32
-"""Submissions in the commit of those, and by how much they may be ahead of the others: half of the
-least group."""
+"""Submissions in the commit of light producers, and their maximum lead over the others: half of the
+smallest group."""
 SLOW_PER_GROUP: Final = 8
-"""Slow flows in one commit, with one submission each: about 1 ms. Of one partition in a turn."""
+"""Slow flows in one commit, with one submission each: about 1 ms. For one partition per turn."""
 READS_FREE: Final = 64
-"""Reads by which a producer does not become slow: half a repeat of the dearest kind, or the resend
-of thirty messages in order."""
+"""Reads that do not make a producer slow: half of the most expensive repeat, or the resend of
+thirty messages in order."""
 
 
 SYSTEM: Final = int(Kind.SYSTEM)
@@ -80,7 +83,7 @@ class Waiting:
 
 @final
 class Flow:
-    """What one producer has submitted. Not empty while it is in ``Submissions.flows``."""
+    """The submissions of one producer. Not empty while it is in ``Submissions.flows``."""
 
     __slots__ = ("finish", "producer", "waiting")
 
@@ -93,29 +96,29 @@ class Flow:
 
 @final
 class Submissions:
-    """See the module's docstring. The order of each producer is kept."""
+    """The waiting submissions of one partition. The order of each producer is kept."""
 
     __slots__ = ("_new", "_quick", "_slow", "_slow_flows", "bytes", "count", "flows")
 
     def __init__(self) -> None:
         self.flows: dict[bytes, Flow] = {}
-        """By producer. Each is in one of the next three."""
+        """By producer. Each flow is also in one of the next three."""
         self._new: list[Flow] = []
-        """Of which it is not known yet how much they have, nor whether they are slow."""
+        """Flows that are not classified yet by their size and by whether they are slow."""
         self._quick: FairQueue[Flow] = FairQueue(
             quantum=CROWD, little=LITTLE, lead_max=LITTLE_PER_GROUP
         )
         self._slow_flows: dict[bytes, Flow] = {}
-        """Flows that are slow, for their next submission or altogether; the first is the next."""
+        """Flows whose next submission is slow, or whose producer is; the first is next."""
         self._slow: set[bytes] = set()
-        """Producers that have made a commit read much."""
+        """Producers that caused many reads in a commit."""
         self.count = 0
-        """How many wait."""
+        """Number of waiting submissions."""
         self.bytes = 0
-        """Of all bodies that wait."""
+        """Size of all waiting bodies."""
 
     def put(self, run: list[Waiting], size: int) -> None:
-        """Queue submissions of one producer, whose bodies have so many bytes together."""
+        """Queue submissions of one producer. ``size``: the total size of their bodies."""
         self.bytes += size
         self.count += len(run)
         producer = run[0].submission.producer
@@ -128,14 +131,14 @@ class Submissions:
     def take(
         self, in_use: Callable[[str], bool], group_max: int, slow_max: int
     ) -> tuple[list[Waiting], list[Waiting]]:
-        """Remove the submissions of the next two commits: the second has those of slow flows.
+        """Remove the submissions for the next two commits; the second contains those of slow flows.
 
-        If one flow is all that there is, the first may have anything.
+        If there is only one flow, the first commit may contain anything.
 
         Args:
-            in_use: tells whether the store has a log at hand.
-            group_max: how many, about.
-            slow_max: how many of slow flows.
+            in_use: returns whether the store has a log in memory.
+            group_max: approximate number of submissions.
+            slow_max: number of slow flows.
         """
         flows = self.flows
         group: list[Waiting] = []
@@ -143,7 +146,7 @@ class Submissions:
             flow = next(iter(flows.values()))
             if len(flow.waiting) <= group_max and (
                 slow_max or _are_quick(flow.waiting, in_use)
-            ):  # the usual case: one that sends
+            ):  # the usual case: a single sender
                 group.extend(flow.waiting)
                 self._forget_all()
                 return group, []
@@ -158,10 +161,10 @@ class Submissions:
         return group, slow
 
     def take_little(self, in_use: Callable[[str], bool], *, resting: bool = False) -> list[Waiting]:
-        """Remove the submissions of a commit of those who have little, if they are next in turn.
+        """Remove the submissions for a commit of light producers, if those are next in turn.
 
-        While the others rest, for lack of a processor, they have no part that could be kept for
-        them: what those who have little are ahead of them does not matter then.
+        ``resting``: heavy producers are paused for lack of CPU time. Nothing is then reserved for
+        them, so the lead of light ones does not matter.
         """
         self._sort(in_use)
         group: list[Waiting] = []
@@ -174,7 +177,7 @@ class Submissions:
         return group
 
     def _sort(self, in_use: Callable[[str], bool]) -> None:
-        """Queue the flows that have come, now that it is known what they have."""
+        """Classify the new flows and queue them."""
         for flow in self._new:
             if flow.waiting:
                 self._queue(flow, in_use)
@@ -193,13 +196,13 @@ class Submissions:
         in_use: Callable[[str], bool],
         group: list[Waiting],
     ) -> None:
-        """Move some of a flow to a group, and queue it again if there is more."""
+        """Move some submissions of a flow to a group; queue it again if there are more."""
         waiting = flow.waiting
-        if not waiting:  # all of it was removed
+        if not waiting:  # all of them were removed
             return
         count = 0
         if flow.producer not in self._slow:
-            known = ""  # a log that is in use: what one sends is for the same log, mostly
+            known = ""  # the last log in use: one producer mostly sends to the same log
             while count < quantum and waiting:
                 submission = waiting[0].submission
                 if submission.kind == SYSTEM:
@@ -223,7 +226,7 @@ class Submissions:
         assert self.bytes >= 0, "what is taken was put"
 
     def _serve_slow(self, slow_max: int) -> list[Waiting]:
-        """Remove one of each slow flow, of so many; of accounts first, half if there are others."""
+        """Remove one submission of each slow flow, those about accounts first."""
         flows = list(self._slow_flows.values())
         accounts = [flow for flow in flows if _is_of_account(flow.waiting[0])]
         if accounts:
@@ -234,7 +237,7 @@ class Submissions:
             slow.append(flow.waiting.popleft())
             del self._slow_flows[flow.producer]
             if flow.waiting:
-                self._new.append(flow)  # the last in turn now, and slow again or not
+                self._new.append(flow)  # now last in turn, and classified again
             else:
                 del self.flows[flow.producer]
         return slow
@@ -255,7 +258,7 @@ class Submissions:
         self.count = self.bytes = 0
 
     def give_back(self, rest: list[Waiting]) -> None:
-        """Put back, before what its producers have sent since, what a commit did not get to."""
+        """Put back what a commit did not process, before later submissions of its producers."""
         self.count += len(rest)
         self.bytes += sum([len(waiting.submission.body) for waiting in rest])
         for waiting in reversed(rest):
@@ -265,11 +268,11 @@ class Submissions:
                 flow = self.flows[producer] = Flow(producer)
                 self._new.append(flow)
             elif self._slow_flows.pop(producer, None) is not None:
-                self._new.append(flow)  # slow for what is not its next any more, perhaps
+                self._new.append(flow)  # its next submission may not be slow any more
             flow.waiting.appendleft(waiting)
 
     def charge(self, group: list[Waiting], reads: list[int]) -> None:
-        """Learn what each submission of a commit has cost, after ``give_back``."""
+        """Record the reads that each submission of a commit needed. Called after ``give_back``."""
         if any(reads):
             spent: dict[bytes, int] = {}
             for waiting, count in zip(group, reads, strict=False):
@@ -281,9 +284,9 @@ class Submissions:
             self._slow.intersection_update(self.flows)
 
     def remove(self, unwanted: Callable[[Waiting], bool]) -> list[Waiting]:
-        """Forget some, and return them: the caller answers whoever waits."""
+        """Remove some submissions and return them. The caller answers them."""
         removed: list[Waiting] = []
-        self._new.extend(self._slow_flows.values())  # what made them slow may be gone
+        self._new.extend(self._slow_flows.values())  # they may no longer be slow
         self._slow_flows.clear()
         self.count = self.bytes = 0
         for producer, flow in list(self.flows.items()):
@@ -301,13 +304,13 @@ class Submissions:
 
 
 def _is_quick(waiting: Waiting, in_use: Callable[[str], bool]) -> bool:
-    """Tell whether the store commits this at once, as far as can be told before."""
+    """Return True if the store will probably commit this at once."""
     submission = waiting.submission
     return submission.kind != SYSTEM and in_use(submission.log)
 
 
 def _are_quick(some: Iterable[Waiting], in_use: Callable[[str], bool]) -> bool:
-    """Tell whether all of them are: one look for those of one log that follow one another."""
+    """Return True if all are quick: one lookup for consecutive ones of the same log."""
     known = ""
     for waiting in some:
         submission = waiting.submission
@@ -326,7 +329,7 @@ def _is_of_account(waiting: Waiting) -> bool:
 
 
 def refuse(group: list[Waiting], code: ErrorCode, text: str) -> None:
-    """Answer that some are not stored: for good, or for now."""
+    """Answer that submissions are not stored, permanently or for now."""
     final = code in (ErrorCode.DAMAGED, ErrorCode.KEY_REFUSED)
     refusal = (int(code), 0, "") if final else (int(code), limits.RETRY_MS, text)
     for waiting in group:

@@ -1,4 +1,4 @@
-"""Resends to a home everything that this worker has in its partition, when the home changes."""
+"""Resends to a home all that this worker has for its partition, whenever the home changes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Attachment:
         self._catchup = catchup
 
     def refresh(self) -> None:
-        """Attach every partition whose home is there and was not."""
+        """Attach every unattached partition whose home is available."""
         attached: dict[Port, None] = {}
         for partition, port in self._routes.refresh():
             self._attach(partition, port)
@@ -52,7 +52,7 @@ class Attachment:
 
     def _attach(self, partition: int, port: Port) -> None:
         port.send(Attach(partition))
-        self._catchup.forget()  # what was erased meanwhile, this worker has not been told
+        self._catchup.forget()  # erasures in the meantime were not reported to this worker
         for feed in list(self._feeds.by_log.values()):
             if partition_of(feed.log) == partition:
                 port.send(Subscribe(feed.log))

@@ -1,9 +1,9 @@
-"""Catching up: readers that are not live read the log, page by page, until they reach its head.
+"""Catch-up: readers that are not live read the log page by page until they reach its head.
 
 Invariant "Catching up is rationed": pages of at most a record, round robin over subscriptions, a
-slice of time per loop turn, live traffic first. Join with history, resume, and falling behind are
-all this one act: read (cursor, H], and when cursor = H enter the live set in that same turn.
-Requests for a page of history wait in the same queue.
+slice of time per loop iteration, live traffic first. Join with history, resume, and falling behind
+are all the same operation: read (cursor, H], and when cursor = H enter the live set in the same
+turn. Requests for a page of history wait in the same queue.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member.reply import Reply
-from relay.store.errors import StoreCorrupt
+from relay.server.worker.stored import stored_entry
+from relay.store.errors import LogDamaged, StoreCorrupt
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Gap, Live
-from relay.wire.packing import pack, unpack_entry
+from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
@@ -32,9 +33,10 @@ if TYPE_CHECKING:
     from relay.store.log import Reader
 
 SLICE_S: Final = 0.002
-"""Time per loop turn: what a live message may wait behind readers of history."""
+"""Time per loop iteration: how long a live message may wait behind readers of history."""
 PAGES_CACHED_MAX: Final = 64
-"""Full pages kept for the next reader at the same place (a room's reconnect storm): 4 MiB."""
+"""Full pages kept for the next reader at the same position (for example when all members of a room
+reconnect): 4 MiB."""
 log = logging.getLogger("relay.worker")
 
 
@@ -56,51 +58,54 @@ class Catchup:
         self._wakeup = wakeup
         self._damage = damage
         self.gaps = gaps
-        """Of which readers were told, by reason: joins count here, too."""
+        """Number of reported gaps by reason; joins are counted here, too."""
         self.queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
-        """Who has something to read: subscriptions that are not live, and requests for a page."""
+        """Readers with something to read: subscriptions that are not live, and requests for a page.
+        """
         self.crowd: deque[Reply[None]] = deque()
-        """Requests for a page of those who ask for much: they wait for a turn of the crowd."""
+        """Requests for a page from heavy users: they wait for a turn of the crowd."""
         self._pages: OrderedDict[tuple[Feed, int], tuple[int, int, bytes]] = OrderedDict()
-        """By feed: a page is true while this worker follows the log and hears what is erased."""
+        """Cached pages. They are valid while this worker follows the log and is told of erasures.
+        """
         self.erasures = 0
-        """How often entries were erased, of any log: who has read some begins anew."""
+        """Number of erasures in any log: a reader with partial results starts again when it
+        changes."""
         self.pages_read = 0
         self.caught_up = 0
 
     @property
     def crowded(self) -> bool:
-        """True while the worker must not hold more pages: readers wait for others to read."""
+        """True while the worker must not hold more pages: too many bytes wait to be read."""
         return self._stalled.crowded
 
     @property
     def waiting(self) -> int:
-        """How many readers are behind and not held up by their own socket."""
+        """Number of readers that are behind and not blocked by their own socket."""
         return len(self.queue) + len(self.crowd)
 
     def add(self, feed: Feed, subscription: Subscription) -> None:
-        """Queue a subscription that is not live. One that its socket holds up is added by it."""
+        """Queue a subscription that is not live. If its socket blocks, the socket adds it later."""
         if not subscription.queued:
             subscription.queued = True
             self.queue.append((feed, subscription))
             self._wakeup.request()
 
     def turn(self) -> Reply[None]:
-        """Return what a request for a page of history awaits: its turn among the readers."""
+        """Return an awaitable for the turn of a request for a page of history."""
         reply: Reply[None] = Reply()
         self.queue.append(reply)
         self._wakeup.request()
         return reply
 
     def turn_of_crowd(self) -> Reply[None]:
-        """Likewise, for somebody who asks for much."""
+        """The same, for a heavy user."""
         reply: Reply[None] = Reply()
         self.crowd.append(reply)
         self._wakeup.request()
         return reply
 
     def forget(self, log: str | None = None) -> None:
-        """Read pages anew: entries of a log were erased; None: of any, without notice."""
+        """Drop the cached pages of a log with erased entries; None: of all logs."""
         self.erasures += 1
         for key in [key for key in self._pages if log in (None, key[0].log)]:
             del self._pages[key]
@@ -118,7 +123,7 @@ class Catchup:
                 return
 
     def run_crowd(self, slice_s: float) -> None:
-        """Serve pages of those who ask for much, for so long."""
+        """Serve pages to heavy users, for this long."""
         deadline = self._clock() + slice_s
         while self.crowd and not self._stalled.crowded:
             self.crowd.popleft().resolve(None)
@@ -129,14 +134,14 @@ class Catchup:
         subscription.queued = False
         try:
             self._serve(feed, subscription)
-        except StoreCorrupt as error:
-            # Whoever comes again would find the same.
+        except (LogDamaged, StoreCorrupt) as error:
+            # A reader that reconnects would find the same damage.
             self._damage.report(partition_of(feed.log), error)
             subscription.subscriber.remove(feed.log, Refused(Reason.DAMAGED))
         except Exception as error:
             end_if_exhausted(error)
-            # The store cannot be read now, or a damaged entry cannot be unpacked. The reader's
-            # cursor is safe with the reader: it comes again, and resumes.
+            # The store cannot be read now, or a damaged entry cannot be unpacked. The client has
+            # its cursor: it reconnects and resumes.
             log.exception("catchup_failed", extra={"log": feed.log})
             subscription.subscriber.close(CloseCode.INTERNAL)
 
@@ -164,7 +169,7 @@ class Catchup:
             self.add(feed, subscription)
 
     def _gap(self, feed: Feed, after: int, upto: int) -> Gap:
-        """Return what a reader is told of entries that were removed before it had them."""
+        """Return the gap to report for entries that were removed before the reader had them."""
         self.gaps[GapReason.RETENTION.name.lower()] += 1
         reader = self._reader_of(feed.log)
         places = (reader.epoch_at(feed.log, after), after, reader.epoch_at(feed.log, upto), upto)
@@ -173,8 +178,8 @@ class Catchup:
     def _page(self, feed: Feed, after: int, upto: int) -> tuple[int, int, bytes]:
         """Return (seq before it, last seq, bytes) of the next page.
 
-        An empty page: the log has no more. The seq before it is above ``after`` if what was between
-        is not kept any more.
+        An empty page is the end of the log. The seq before the page is greater than ``after`` if
+        the entries between were removed.
         """
         cached = self._pages.get((feed, after))
         if cached is not None and cached[1] <= upto:
@@ -187,7 +192,7 @@ class Catchup:
         if not rows:
             return min(upto, max(after, self._reader_of(log).floor(log))), upto, b""
         first = rows[0][0]
-        prev = after if first == after + 1 else unpack_entry(rows[0][1]).prev
+        prev = after if first == after + 1 else stored_entry(log, rows[0][1]).prev
         result = (prev, upto if page.end else rows[-1][0], b"".join([row[1] for row in rows]))
         if not page.end:
             self._pages[feed, after] = result

@@ -1,4 +1,4 @@
-"""The logins of this worker's sessions, as claimed from the names' homes."""
+"""The name claims of this worker's sessions, granted by the names' homes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _ENDS: Final = {
     int(ErrorCode.UNAVAILABLE): CloseCode.LOGIN_UNAVAILABLE,
     int(ErrorCode.DAMAGED): CloseCode.INTERNAL,
 }
-"""How a session ends whose login another home does not confirm."""
+"""How a session ends if another home does not confirm its login."""
 
 
 class Grant(NamedTuple):
     """The answer to a claim."""
 
     code: int
-    """An ErrorCode, or 0: granted."""
+    """An ErrorCode, or 0 if granted."""
     text: str = ""
     root: bytes = b""
     """Of the account; empty for a guest."""
@@ -40,19 +40,17 @@ class Grant(NamedTuple):
 
 
 class Session(Protocol):
-    """Who claims a name."""
+    """A session that claims a name."""
 
     def end_with(self, code: CloseCode) -> None:
-        """End: the name was granted, and the same client instance has connected again somewhere, or
-        its device was revoked.
-        """
+        """End: the same client instance has reconnected elsewhere, or the device was revoked."""
 
     def tell(self, envelope: bytes) -> None:
-        """Take an envelope that the name's home has for it."""
+        """Receive an envelope from the name's home."""
 
 
 class NameClaim:
-    """One session's claim of a name, from HELLO to the session's end."""
+    """One session's claim of a name, from HELLO to the end of the session."""
 
     __slots__ = (
         "granted", "key", "key_id", "name", "operator", "reply", "secret", "session", "since_us",
@@ -77,17 +75,17 @@ class NameClaim:
         self.session = session
         self.granted = False
         self.operator = False
-        """With an operator's rights."""
+        """True if the account has operator rights."""
         self.reply: Reply[Grant] | None = Reply()
-        """Whether the name is granted; None: it is, and has been answered."""
+        """Whether the name is granted. None once it is granted and answered."""
 
     def message(self) -> Claim:
-        """Return what the home is asked."""
+        """Return the message to the home."""
         return Claim(self.tag, self.name, self.secret, self.granted, self.since_us, self.key)
 
 
 class Claims:
-    """Claims by tag. A name has its home where its account's log has."""
+    """Claims by tag. The home of a name is the home of its account's log."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
@@ -103,14 +101,14 @@ class Claims:
         key: bytes,
         session: Session,
     ) -> NameClaim:
-        """Ask for a name. Await ``reply`` of what is returned; ``release`` it in the end.
+        """Claim a name. Await ``reply`` of the result; call ``release`` at the end.
 
         Args:
-            name: a legal handle, or a guest's.
-            secret: the instance's.
+            name: a valid handle, or a guest's name.
+            secret: of the client instance.
             since_us: when the session's connection was accepted, see ``bus.messages.Claim``.
             key: the device key that the connection has proved; empty for a guest.
-            session: is told what comes of it.
+            session: is notified of later changes.
         """
         self._count += 1
         claim = NameClaim(self._count, name, secret, since_us, key, session)
@@ -130,7 +128,7 @@ class Claims:
             port.send(Release(claim.tag, claim.name))
 
     def attach(self, partition: int, port: Port) -> None:
-        """A home is there (again): tell what is held, and ask again for what is not answered."""
+        """A home is available (again): report what is held, and repeat claims without an answer."""
         for claim in list(self._claims.values()):
             if partition_of(INBOX_PREFIX + claim.name) == partition:
                 port.send(claim.message())
@@ -143,44 +141,44 @@ class Claims:
                 _answer(claim, Grant(int(ErrorCode.UNAVAILABLE), NO_HOME))
 
     def revoke(self, handle: str, key_ids: Collection[bytes], code: CloseCode) -> None:
-        """End the sessions of devices that are none any more."""
+        """End the sessions of devices that were removed."""
         for claim in self._by_name.values(handle):
             if claim.key_id in key_ids:
                 if claim.granted:
-                    claim.session.end_with(code)  # which releases it
+                    claim.session.end_with(code)  # this calls ``release``
                 else:
                     self.release(claim)
                     _answer(claim, Grant(int(ErrorCode.KEY_REFUSED), "the device was revoked"))
 
     def on_claimed(self, _: Port, message: Claimed) -> None:
-        """Take a home's answer."""
+        """Handle a home's answer."""
         claim = self._claims.get(message.tag)
         if claim is None:
             return
         if not message.granted:
             self._forget(claim)
             if claim.granted or message.replaced:
-                # The account has changed, or another came first after a home's death; or this is
-                # a ghost.
+                # The account has changed, or another session was first after a home's death, or
+                # this is a replaced connection.
                 claim.session.end_with(_ENDS.get(message.code, CloseCode.REPLACED))
             else:
                 _answer(claim, Grant(message.code, message.text))
         elif claim.granted:
-            if claim.operator and not message.operator:  # its home died before it told anybody
-                claim.session.end_with(CloseCode.KICKED)  # which releases it
+            if claim.operator and not message.operator:  # its home died before it told the workers
+                claim.session.end_with(CloseCode.KICKED)  # this calls ``release``
         else:
             claim.granted, claim.operator = True, message.operator
             _answer(claim, Grant(0, "", message.root, message.operator))
 
     def on_evict(self, _: Port, message: Evict) -> None:
-        """The same instance has come back elsewhere: this one is its ghost."""
+        """The same client instance has connected elsewhere: end this earlier session."""
         claim = self._claims.get(message.tag)
         if claim is not None:
             self._forget(claim)
             claim.session.end_with(CloseCode.REPLACED)
 
     def on_tell(self, _: Port, message: Tell) -> None:
-        """The home has something for a session."""
+        """Pass an envelope from the home to a session."""
         claim = self._claims.get(message.tag)
         if claim is not None:
             claim.session.tell(message.content)
@@ -197,7 +195,7 @@ def _tag_of(claim: NameClaim) -> int:
 
 
 def _answer(claim: NameClaim, grant: Grant) -> None:
-    """Answer a claim, once; what it waited with is not kept."""
+    """Answer a claim, once, and release the reply."""
     reply, claim.reply = claim.reply, None
     assert reply is not None, "a claim is answered once"
     reply.resolve(grant)

@@ -1,4 +1,7 @@
-"""Reports a partition's file that is found damaged while reading to its home, which refuses it."""
+"""Reports what is found damaged while reading: a partition's file to its home, which refuses it.
+
+One log that makes no sense is told to the operator alone: its partition serves the others.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from relay.bus.messages import Damaged
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.error_codes import code_of
-from relay.store.errors import StoreCorrupt
+from relay.server.worker.stored import report_log
+from relay.store.errors import LogDamaged, StoreCorrupt
 
 if TYPE_CHECKING:
     from relay.server.worker.member.routes import Routes
@@ -21,21 +25,23 @@ T = TypeVar("T")
 
 
 class DamageReports:
-    """See the module's docstring."""
+    """Reports damaged partitions to their homes."""
 
     def __init__(self, routes: Routes, reader_at: Callable[[int], Reader]) -> None:
         self._routes = routes
         self._reader_at = reader_at
 
     def report(self, partition: int, error: StoreError) -> ErrorCode:
-        """Tell the home if it is damage. Returns what is answered to whoever wanted to read."""
+        """Tell whoever can do something if it is damage. Returns what is answered to who asked."""
+        if isinstance(error, LogDamaged):
+            report_log(error)
         port = self._routes.port_at(partition)
         if isinstance(error, StoreCorrupt) and port is not None:
             port.send(Damaged(partition, str(error)[:REASON_CHARS_MAX]))
         return code_of(error)
 
     def answers(self, ask: Callable[[Reader], T]) -> Iterator[T]:
-        """Yield what the reader of each partition answers; those that are damaged are left out.
+        """Yield the answer of each partition's reader, leaving out damaged partitions.
 
         Raises:
             StoreError: one cannot be read now.

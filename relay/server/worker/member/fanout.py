@@ -1,14 +1,14 @@
-"""Fan-out: from what the feeds have received to the outboxes of the live subscriptions.
+"""Fan-out: from the entries that feeds have received to the outboxes of live subscriptions.
 
-A *sweep* writes to all outboxes that a distribution has made dirty, in slices of time. What arrives
-during a sweep is distributed between two slices, as long as it is little: who has not been written
-to yet gets it in the same record as what came before, the others in the next sweep. So a message
-waits for one sweep at the most, not for the rest of one and the whole of the next.
+A *sweep* writes to all outboxes that a distribution has filled, in slices of time. What arrives
+during a sweep is distributed between two slices if it is small: members not written to yet get it
+in the same record as the previous message, the others in the next sweep. So a message waits for one
+sweep at most, not for the rest of one and the whole of the next.
 
-*Breathing*: after a sweep that took a time T, its logs rest before the next one: a multiple of T
-that grows with the messages that each record carried. The first message after a rest leaves at
-once. One busy room then never takes all of a worker, and its records fill before the loop is
-saturated. Where records carry few messages, rests save less, and are shorter.
+*Breathing*: after a sweep that took a time T, its logs rest before their next one: for a multiple
+of T that grows with the number of messages per record. The first message after a rest is sent at
+once. So one busy room never takes all of a worker, and its records fill up before the loop is
+saturated. Where records carry few messages, rests save less and are shorter.
 """
 
 from __future__ import annotations
@@ -30,17 +30,18 @@ if TYPE_CHECKING:
 REST_LEAST: Final = 0.65
 REST_MESSAGE: Final = 0.08
 REST_MOST: Final = 1.0
-"""Rest of a log after a sweep, in times of the sweep: so much, so much more for each message that
-the sweep brought to each member, and at most so much (docs/architecture.md, "Breathing")."""
+"""Rest of a log after a sweep, as multiples of the sweep's duration: the basic rest, the increase
+for each message that the sweep brought to each member, and the maximum (docs/architecture.md,
+"Breathing")."""
 REST_S_MIN: Final = 0.0005
-"""Shorter rests are not worth a timer: small rooms never rest."""
+"""Shorter rests are not worth a timer, so small rooms never rest."""
 REST_S_MAX: Final = 0.05
 SWEPT_BYTES_MAX: Final = 40_960
-"""Of one log in one sweep; what comes beyond it waits for the next one. Outboxes wait for their
-write meanwhile, which is not their readers' fault, so this is far below ``OUTBOX_BYTES_MAX``; and
-records that are so full already gain nothing by what joins them."""
+"""Maximum for one log in one sweep; the rest waits for the next one. Outboxes wait for their write
+meanwhile, which is not their readers' fault, so this is far below ``OUTBOX_BYTES_MAX``. Records of
+this size gain nothing from further messages."""
 RUNNING_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Received and not distributed yet; beyond it the log does not rest."""
+"""Received and not yet distributed bytes; beyond it the log does not rest."""
 log = logging.getLogger("relay.worker")
 
 
@@ -54,20 +55,21 @@ class Fanout:
         self.sweeping: list[Feed] = []
         """Feeds of the sweep that is being written."""
         self.late: list[Feed] = []
-        """Feeds distributed during a sweep, some of whose outboxes wait for the next one."""
+        """Feeds distributed during a sweep, with some outboxes that wait for the next one."""
         self.deliveries = 0
         self.outbox_bytes_max = limits.OUTBOX_BYTES_MAX
 
     def distribute(self, now: float) -> None:
-        """Hand the running batches of all feeds that do not rest to their live outboxes.
+        """Move the running batches of all feeds that do not rest to their live outboxes.
 
-        Begins a sweep, unless one is going on: then those who were written to already are late.
+        Begins a sweep unless one is in progress; feeds whose members were already written to become
+        late.
         """
         waiting, sweeping = self._feeds.to_distribute, bool(self.sweeping)
         done: list[Feed] = []
         feeds = list(waiting)
         if len(feeds) > 1:
-            feeds.sort(key=_size)  # who gets little does not wait for all who get much
+            feeds.sort(key=_size)  # feeds with few bytes do not wait for those with many
         for feed in feeds:
             size = feed.running.size
             if feed.rest_until > now and size < RUNNING_BYTES_MAX:
@@ -84,14 +86,14 @@ class Fanout:
                 self._distribute(feed)
             except Exception as error:
                 end_if_exhausted(error)
-                # H has moved, so what is left of it would be missed in silence.
+                # H has moved, so the rest of the batch would be lost silently.
                 log.exception("fan_out_failed", extra={"log": feed.log})
                 feed.fail()
         late = self.late
         if sweeping:
             late.extend(done)
         elif done or (late and min([feed.rest_until for feed in late]) <= now):
-            # The late ones go with any other: nobody's messages wait for another room's rest.
+            # Late feeds go with any other sweep: no message waits for another room's rest.
             self.sweeping = list(dict.fromkeys(late + done)) if late else done
             late.clear()
             self._flusher.begin(now)
@@ -102,14 +104,14 @@ class Fanout:
             feed.events.clear()
             self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, 0, content))
         if feed.running.size:
-            # H moves before the batches are offered: whoever falls behind while they
-            # are has the batch in its outbox, and its cursor is the prev of that.
+            # H moves before the batches are offered: a subscription that falls behind meanwhile has
+            # the batch in its outbox, and its cursor is the batch's prev.
             batches = feed.running.close(feed.log, feed.epoch)
             feed.epoch, feed.seq = feed.received
             for batch in batches:
                 self._offer(feed, batch)
                 if batch.control:
-                    # In this very turn: nothing that follows reaches whom it shuts out.
+                    # In the same turn: nothing that follows reaches members that it excludes.
                     for subscriber, refused in feed.control(batch.content):
                         subscriber.remove(feed.log, refused)
         if feed.ahead:
@@ -118,7 +120,7 @@ class Fanout:
                 self._catchup.add(feed, subscription)
 
     def flush(self) -> None:
-        """Write a slice of a sweep; when all of it is written, its feeds rest."""
+        """Write a slice of a sweep; when the sweep is complete, its feeds rest."""
         written = self._flusher.flush()
         if written is None:
             return
@@ -129,7 +131,7 @@ class Fanout:
         size, outbox_bytes_max = batch.size, self.outbox_bytes_max
         dirty = self._flusher.dirty
         over = 0
-        for outbox in feed.live.values():  # of the subscriptions nothing is touched
+        for outbox in feed.live.values():  # the subscriptions themselves are not touched
             items = outbox.items
             if not items:
                 dirty.append(outbox)
@@ -165,7 +167,7 @@ def _size(feed: Feed) -> int:
 
 
 def _whole(events: list[bytes]) -> bytes:
-    """Join the newest events that fit one record; each is whole."""
+    """Join the newest events that fit one record; each event is complete."""
     newest = events[::-1]
     count = count_fitting(map(len, newest), limits.RECORD_CONTENT_BYTES_MAX)
     return b"".join(reversed(newest[:count]))

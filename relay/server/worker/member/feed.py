@@ -1,13 +1,13 @@
-"""The logs that are followed on this worker, by whom, and what their homes send about them.
+"""The logs that are followed on this worker, their followers, and the messages of their homes.
 
 ``Feed.head`` is H of invariant "One seam": the last entry that was distributed here; no client is
-shown anything above it. Whoever has everything up to H may enter the live set, in that same turn,
-and misses nothing: what comes later is distributed to it.
+shown anything above it. A subscription that has everything up to H may enter the live set in the
+same turn and misses nothing: later entries are distributed to it.
 
-``Feed.received`` is the last entry that came from the home. It is ahead of H while a log breathes.
-An entry that does not continue it (a batch was dropped, the home was replaced) marks the feed for
-repair: what is missing is read from the store and goes out as ordinary batches (invariant "No
-silent tail").
+``Feed.received`` is the last entry received from the home. It is ahead of H while a log rests. An
+entry that does not continue it (a batch was dropped, or the home was replaced) marks the feed for
+repair: the missing entries are read from the store and distributed as ordinary batches (invariant
+"No silent tail").
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.delivery.batch import RunningBatch
 from relay.server.worker.member.reply import Reply
+from relay.server.worker.stored import stored_entry
+from relay.store.errors import LogDamaged
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.packing import is_control, unpack_entry
+from relay.wire.packing import is_control
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -41,28 +43,28 @@ if TYPE_CHECKING:
     from relay.store.log import Reader
 
 UNREADABLE: Final = Room(kind=Kind.PRIVATE)
-"""In the place of a state that is damaged: who may read is not known, so nobody does."""
+"""Used instead of a damaged state: it is unknown who may read, so nobody may."""
 _new: Final = tuple.__new__
-"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
+"""Creates a NamedTuple without the Python call of its own ``__new__``."""
 log = logging.getLogger("relay.worker")
 
 
 class Subscriber(Protocol):
-    """The connection that a subscription belongs to, as feeds and catch-up need it."""
+    """The connection that a subscription belongs to, as used by feeds and catch-up."""
 
     @property
     def outbox(self) -> Outbox:
-        """What it is owed."""
+        """Its pending output."""
 
     @property
     def actor(self) -> Actor:
-        """Who it is."""
+        """Its user."""
 
     def remove(self, log: str, refused: Refused) -> None:
-        """Follow a log no more, and tell the client why: it may not be read any more."""
+        """Stop following a log, and tell the client why: it may no longer be read."""
 
     def fall_behind(self) -> None:
-        """Leave live in all its logs: it takes less than they bring.
+        """Leave the live set of all its logs: the client reads less than they deliver.
 
         Invariant "Falling behind".
         """
@@ -72,7 +74,7 @@ class Subscriber(Protocol):
 
 
 class Subscription:
-    """Where a connection stands in a log that it follows."""
+    """The position of a connection in a log that it follows."""
 
     __slots__ = ("live", "outbox", "queued", "seq", "subscriber")
 
@@ -85,11 +87,11 @@ class Subscription:
         """
         self.live = False
         self.queued = False
-        """True while the catch-up queue holds it."""
+        """True while it is in the catch-up queue."""
 
 
 class Feed:
-    """One log as followed here. See the module's docstring."""
+    """One log as it is followed on this worker."""
 
     __slots__ = (
         "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log",
@@ -102,7 +104,7 @@ class Feed:
         self.known = False
         """False until the home has sent the head for the first time."""
         self.refused: NotFollowed | None = None
-        """Why the home does not let it be followed, or not now."""
+        """Why the home does not allow following it, permanently or now."""
         self.epoch = NO_EPOCH
         self.seq = 0
         self.received = Head(NO_EPOCH, 0)
@@ -112,24 +114,24 @@ class Feed:
         self.events: list[bytes] = []
         self.subscriptions: dict[Subscriber, Subscription] = {}
         self.live: dict[Subscription, Outbox] = {}
-        """The outbox of each is here for the hot loop, which needs nothing else of it."""
+        """Live subscriptions with their outboxes, which are all that the hot loop needs."""
         self.ahead: list[Subscription] = []
-        """Those whose cursor is beyond H: they come from a worker that was further."""
+        """Subscriptions with a cursor beyond H: they come from a worker that was further ahead."""
         self.joining: deque[Reply[None]] = deque()
-        """Joins that wait until the head is known, or for their turn then."""
+        """Joins that wait for the head, or for their turn after that."""
         self.here: dict[str, tuple[str, int]] = {}
         """Name to (display name, connections here)."""
         self.changed: set[str] = set()
-        """Names of ``here`` that the home is to be told of."""
+        """Names in ``here`` with changes that must be reported to the home."""
         self.rest_until = 0.0
         self.swept_bytes = 0
-        """Bytes distributed in the sweep that is being written (``fanout``)."""
+        """Bytes distributed in the current sweep (``fanout``)."""
         self.swept = 0
         """``seq`` at the end of the last sweep (``fanout``)."""
         self.torn = False
-        """True: what it misses was removed from the store, control entries among it perhaps."""
+        """True if missing entries, possibly control entries, were removed from the store."""
         self.room = Room()
-        """Its state as of H: who may read is judged by it. Of logs that are no rooms, nothing."""
+        """The room's state as of H, which decides who may read. Unused for other logs."""
 
     @property
     def head(self) -> Head:
@@ -138,16 +140,17 @@ class Feed:
 
     @property
     def idle(self) -> bool:
-        """True when nobody here needs the feed."""
+        """True when the feed is not needed by any connection here."""
         return not self.subscriptions and all(reply.abandoned for reply in self.joining)
 
     # --- from the home ------------------------------------------------------------------------
     def on_head(self, epoch: bytes, seq: int, state: bytes = b"") -> bool:
-        """Take the head from the home; ``state``: the packed state of the log, if this is new.
+        """Handle the head from the home. ``state``: the packed state of the log, for a new
+        subscription.
 
         Returns:
-            False when it contradicts what was received: stored state was lost. The clients must
-            connect again, and learn of it as a gap.
+            False if it contradicts what was received: stored state was lost. The clients must
+            reconnect, and then see the loss as a gap.
         """
         if not self.known:
             self.known = True
@@ -168,10 +171,10 @@ class Feed:
         return True
 
     def receive(self, batch: BusBatch) -> bool:
-        """Take a batch of the home. Returns True when there is something to distribute."""
+        """Handle a batch from the home. Returns True if there is something to distribute."""
         last = batch.last
         if not self.known or last <= self.received.seq:
-            return False  # repaired from the store before it came
+            return False  # repaired from the store before it arrived
         if self.repair_to or batch.prev != self.received.seq:
             self.repair_to = max(self.repair_to, last)
             return False
@@ -181,16 +184,16 @@ class Feed:
         return True
 
     def repair(self, reader: Reader, bytes_max: int) -> bool:
-        """Read one page of what is missing. Returns True when there is something to distribute.
+        """Read one page of the missing entries. Returns True if there is something to distribute.
 
         Raises:
-            StoreError: it cannot be read now.
+            StoreError: it cannot be read now; LogDamaged: what is there is no entry.
         """
         known = self.received
         page = reader.read(self.log, known.seq, self.repair_to, bytes_max)
         first = page.rows[0] if page.rows else None
         if first is not None and first[0] != known.seq + 1:
-            self.torn = unpack_entry(first[1]).prev != known.seq
+            self.torn = stored_entry(self.log, first[1]).prev != known.seq
         if self.torn:
             return False
         start = 0
@@ -208,17 +211,20 @@ class Feed:
         return bool(page.rows)
 
     def fail(self, detail: str = "") -> None:
-        """What its members were to get is lost, or was: they come again, and resume."""
+        """Disconnect all members because entries for them are lost; they reconnect and resume."""
         for subscriber in list(self.subscriptions):
             subscriber.close(CloseCode.INTERNAL, detail)
 
     # --- who may read it ------------------------------------------------------------------------
     def control(self, packed: bytes) -> list[tuple[Subscriber, Refused]]:
-        """Take a control entry that was distributed; return who may not follow the log any more."""
-        entry = unpack_entry(packed)
+        """Apply a control entry that was distributed.
+
+        Return those who may no longer follow the log.
+        """
         try:
+            entry = stored_entry(self.log, packed)
             event = room_events.unpack(entry.body)
-        except EnvelopeError as error:
+        except (EnvelopeError, LogDamaged) as error:
             log.error("room_unreadable", extra={"log": self.log, "reason": str(error)})
             self.room = UNREADABLE
             return [(one, Refused(Reason.DAMAGED)) for one in self.subscriptions]
@@ -238,7 +244,7 @@ class Feed:
 
     # --- who follows it ------------------------------------------------------------------------
     def enter_live(self, subscription: Subscription) -> None:
-        """Make a subscription live. Its cursor must be H, in this very turn.
+        """Make a subscription live. Its cursor must be H in this same turn.
 
         Invariant "One seam".
         """
@@ -248,14 +254,17 @@ class Feed:
         self.live[subscription] = subscription.outbox
 
     def leave_live(self, subscription: Subscription, seq: int) -> None:
-        """Take a subscription out of live; ``seq`` is the last entry that it has or will have."""
+        """Remove a subscription from the live set.
+
+        ``seq``: the last entry that it has or will have.
+        """
         assert seq <= self.seq, "nobody was shown anything above the head"
         subscription.live = False
         subscription.seq = seq
         self.live.pop(subscription, None)
 
     def add(self, subscription: Subscription, name: str, display: str) -> None:
-        """A connection follows the log from now on. Without a name, nobody is told of it."""
+        """A connection follows the log from now on. Without a name, no presence is reported."""
         assert subscription.subscriber not in self.subscriptions, "one subscription for each"
         self.subscriptions[subscription.subscriber] = subscription
         if name:
@@ -264,7 +273,7 @@ class Feed:
             self.changed.add(name)
 
     def remove(self, subscription: Subscription, name: str) -> None:
-        """A connection follows the log no more."""
+        """A connection no longer follows the log."""
         del self.subscriptions[subscription.subscriber]
         self.live.pop(subscription, None)
         if not name:
@@ -277,23 +286,23 @@ class Feed:
         self.changed.add(name)
 
     def presence(self, names: set[str]) -> list[list[str | int]]:
-        """Return [name, display name, connections here] of some names; 0 for one that left."""
+        """Return [name, display name, connections here] for some names; 0: the name has left."""
         return [[name, *self.here.get(name, ("", 0))] for name in sorted(names)]
 
 
 class Feeds:
-    """The feeds of a worker, by the name of their log, and which of them have something to do."""
+    """The feeds of a worker by log name, and those that need work."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
         self.by_log: dict[str, Feed] = {}
         self.to_distribute: dict[Feed, None] = {}
-        """Feeds with entries or events for their live members, resting ones too."""
+        """Feeds with entries or events for their live members, including resting ones."""
         self.to_repair: dict[Feed, None] = {}
         """Feeds with entries to read from the store."""
 
     def open(self, name: str) -> Feed:
-        """Return the feed of a log; a new one is not ``known`` until the home has answered."""
+        """Return the feed of a log. A new one is not ``known`` until the home has answered."""
         feed = self.by_log.get(name)
         if feed is None:
             feed = self.by_log[name] = Feed(name)
@@ -303,7 +312,7 @@ class Feeds:
         return feed
 
     def known(self, feed: Feed) -> Reply[None]:
-        """Return what a join awaits: the head of a log from its home, or that it is ``refused``."""
+        """Return an awaitable for a join: the head is known, or the log is ``refused``."""
         reply: Reply[None] = Reply()
         if feed.known or feed.refused is not None:
             reply.resolve(None)
@@ -312,10 +321,10 @@ class Feeds:
         return reply
 
     def forget(self, feed: Feed) -> bool:
-        """Drop a feed that nobody follows any more.
+        """Drop a feed that no connection follows any more.
 
         Returns:
-            False when it was dropped before: by now its log may have another one.
+            False if it was dropped before; its log may have another feed by now.
         """
         assert feed.idle, "a feed that is followed must not be forgotten"
         if self.by_log.get(feed.log) is not feed:
@@ -327,7 +336,7 @@ class Feeds:
 
     # --- from the homes -----------------------------------------------------------------------
     def on_head(self, name: str, epoch: bytes, seq: int, state: bytes = b"") -> None:
-        """Take the head of a log, and what control entries have made of it."""
+        """Handle the head of a log, and its state after control entries."""
         feed = self.by_log.get(name)
         if feed is None:
             return
@@ -338,14 +347,14 @@ class Feeds:
             return
         if feed.repair_to:
             self.to_repair[feed] = None
-        # Each goes on with whatever its client asks next; those still in line hold the feed.
+        # Each continues with its client's next operations; those still waiting keep the feed.
         while feed.joining:
             feed.joining.popleft().resolve(None)
 
     def on_not_followed(self, message: NotFollowed) -> None:
-        """A log cannot be followed (any more): whoever does is told, and whoever waits.
+        """A log cannot be followed (any more): tell its followers and the waiting joins.
 
-        If that is for now, whoever does goes on when its home has sent the head.
+        If this is temporary, followers continue when the home has sent the head.
         """
         feed = self.by_log.get(message.log)
         if feed is None:
@@ -359,13 +368,13 @@ class Feeds:
             feed.joining.popleft().resolve(None)
 
     def give_up(self, partitions: frozenset[int], text: str) -> None:
-        """Refuse those who wait for the heads of logs whose homes have been away for long."""
+        """Refuse joins that wait for the heads of logs whose homes have been away for long."""
         for feed in list(self.by_log.values()):
             if feed.joining and partition_of(feed.log) in partitions:
                 self.on_not_followed(NotFollowed(feed.log, int(ErrorCode.UNAVAILABLE), text))
 
     def on_batch(self, _: Port, batch: BusBatch) -> None:
-        """Take a batch of entries."""
+        """Handle a batch of entries."""
         feed = self.by_log.get(batch.log)
         if feed is None:
             return
@@ -375,7 +384,7 @@ class Feeds:
             self.to_repair[feed] = None
 
     def on_event(self, _: Port, event: Event) -> None:
-        """Take an envelope that is no entry (a roster change): to the live members, best effort."""
+        """Send an envelope that is no entry (a roster change) to the live members; best effort."""
         feed = self.by_log.get(event.log)
         if feed is not None:
             feed.events.append(event.content)

@@ -1,11 +1,11 @@
-"""Sends on their way to the homes of their logs, in order, until they are answered.
+"""Forwards sends to the homes of their logs, in order, and keeps them until they are answered.
 
-A send stays here until its home has answered. When a home dies or moves, everything unanswered is
-sent again, in order; the log drops repeats (invariant "Once, in order"). Nothing waits for ever:
-what has no answer for long is refused for now. A home may have it all the same, or get it later:
-the client sends it again under the same id, or tells its user that it does not know. What waits for
-one partition is bounded by credit (invariant "The bus cannot deadlock"): beyond it, clients that
-send there are not read from. What is on its way to another worker is bounded by its ``window``.
+When a home dies or moves, all unanswered sends are sent again, in order; the log drops repeats
+(invariant "Once, in order"). No send waits for ever: one without an answer for long is refused
+temporarily. A home may still have stored it, or store it later; the client resends it under the
+same id, or tells its user that the outcome is unknown. What waits for one partition is bounded by
+credit (invariant "The bus cannot deadlock"): beyond it, clients that send there are not read. What
+is in flight to another worker is bounded by its ``window``.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ if TYPE_CHECKING:
     from relay.server.worker.member.sender import Sender
 
 CREDIT_BYTES: Final = 512 * 1024
-"""Per partition and forwarding worker; given back with the answers. One sender's whole window fits:
-who sends alone is never stopped by it."""
+"""Per partition and forwarding worker; returned with the answers. One sender's whole window fits,
+so a single sender is never stopped by it."""
 REFUSE_BYTES: Final = 8 * 1024 * 1024
-"""What clients had sent already when they were stopped, and what those send who write little, may
-exceed the credit; this is the end."""
+"""Bytes beyond the credit: what clients had already sent when they were stopped, and sends of light
+users. Beyond this, sends are refused."""
 SENDER_BYTES: Final = 16_384
-"""Unanswered bytes of one sender, ``OVERHEAD_BYTES`` of each send included, that do not have it
-paused: whoever writes little does not wait for those who write without end."""
+"""Unanswered bytes of one sender, including ``OVERHEAD_BYTES`` per send, up to which it is not
+paused: light users do not wait for heavy ones."""
 
 
 class Forward:
-    """All sends of this worker's sessions that are not answered yet."""
+    """All unanswered sends of this worker's sessions."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
@@ -51,9 +51,9 @@ class Forward:
         self.window_bytes = WINDOW_BYTES
         self._unanswered: list[dict[int, Send]] = [{} for _ in range(PARTITIONS)]
         self._windows: dict[Port, Window] = {}
-        """Of the other workers to which something was sent."""
+        """For each other worker that something was sent to."""
         self.waiting: dict[Window, None] = {}
-        """Those for which some sends wait: ``release`` is to be called at the end of the turn."""
+        """Windows with waiting sends: call ``release`` at the end of the turn."""
         self._bytes = [0] * PARTITIONS
         self._paused: list[dict[Sender, None]] = [{} for _ in range(PARTITIONS)]
         self._count = 0
@@ -61,7 +61,7 @@ class Forward:
         """``_count`` of each of the last seconds."""
 
     def submit(self, sender: Sender, run: list[Submission]) -> None:
-        """Send what one sender has for one log to its home, now or when there is one."""
+        """Send one sender's messages for one log to its home, now or when the home is available."""
         partition = partition_of(run[0].log)
         held = self._bytes[partition]
         unanswered = self._unanswered[partition]
@@ -102,7 +102,7 @@ class Forward:
             self.waiting[window] = None
 
     def release(self) -> None:
-        """Send what there is room for by now. Called by the turn before it writes to the links."""
+        """Send what there is room for now. Called by the turn before it writes to the links."""
         for window in list(self.waiting):
             if not window.release():
                 del self.waiting[window]
@@ -111,12 +111,12 @@ class Forward:
         window = self._windows.get(port)
         if window is None:
             for one in [one for one, window in self._windows.items() if not window.flows]:
-                del self._windows[one]  # of workers that are gone, perhaps
+                del self._windows[one]  # possibly of workers that are gone
             window = self._windows[port] = Window(port, self.window_bytes)
         return window
 
     def attach(self, partition: int, port: Port) -> None:
-        """A home is there (again): send everything unanswered, in order."""
+        """A home is available (again): resend everything unanswered, in order."""
         for tag, send in list(self._unanswered[partition].items()):
             forget(send)
             if port is self._routes.own:
@@ -125,10 +125,10 @@ class Forward:
                 self._window(port).send(tag, send)
 
     def give_up(self, partitions: Collection[int]) -> None:
-        """Refuse for now what has waited for long. To be called once a second.
+        """Refuse temporarily what has waited for long. Must be called once a second.
 
         Args:
-            partitions: those whose homes have been away for long: nobody waits for them.
+            partitions: those whose homes have been away for long: nothing waits for them.
         """
         self._counts.append(self._count)
         late = self._counts.popleft() if len(self._counts) > ANSWER_S_MAX else 0
@@ -137,7 +137,7 @@ class Forward:
             tags: list[int] = []
             for tag in unanswered:
                 if not away and tag // PARTITIONS > late:
-                    break  # they are in their order
+                    break  # they are in order of time
                 tags.append(tag)
             text = NO_HOME if away else NO_ANSWER
             for tag in tags:
@@ -147,7 +147,7 @@ class Forward:
                     send.sender.refused(send.submission, code, limits.RETRY_MS, text)
 
     def drop(self, handle: str, key_ids: Collection[bytes]) -> None:
-        """Forget what revoked devices have sent and nobody has answered, home or no home."""
+        """Drop the unanswered sends of revoked devices, whether or not there is a home."""
         for unanswered in self._unanswered:
             gone = [
                 tag
@@ -160,14 +160,14 @@ class Forward:
                 self._answered(tag, 1)
 
     def on_acks(self, _: Port, message: Acks) -> None:
-        """Take a home's acknowledgements."""
+        """Handle a home's acknowledgements."""
         for tag, epoch, seq, count in message.acks:
             assert isinstance(tag, int)
             assert isinstance(epoch, bytes)
             assert isinstance(seq, int)
             assert isinstance(count, int)
             sends = self._answered(tag, count)
-            if count == 1:  # the lone message
+            if count == 1:  # the common case: one message
                 send = sends[0]
                 if send is not None:
                     send.sender.acknowledged([send.submission], epoch, seq)
@@ -187,13 +187,13 @@ class Forward:
                 sender.acknowledged(run, epoch, seq - len(run))
 
     def on_refused(self, _: Port, message: Refused) -> None:
-        """Take a home's refusal."""
+        """Handle a home's refusal."""
         [send] = self._answered(message.tag, 1)
         if send is not None:
             send.sender.refused(send.submission, message.code, message.arg, message.text)
 
     def _answered(self, first: int, count: int) -> list[Send | None]:
-        """Forget sends from a tag on; None: it was answered before (sent twice, answered twice)."""
+        """Remove sends from a tag on. None: answered before (sent twice, so answered twice)."""
         partition = first % PARTITIONS
         unanswered = self._unanswered[partition]
         sends: list[Send | None] = []
@@ -218,7 +218,7 @@ class Forward:
 
     @property
     def unanswered(self) -> int:
-        """How many sends are on their way."""
+        """Number of unanswered sends."""
         return sum(map(len, self._unanswered))
 
 

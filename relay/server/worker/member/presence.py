@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class PresenceReports:
-    """Changes since the homes were last told, as one message per log and turn."""
+    """Changes since the last report, sent as one message per log and turn."""
 
     def __init__(self, feeds: Feeds, routes: Routes, wakeup: Wakeup) -> None:
         self._feeds = feeds
@@ -25,12 +25,12 @@ class PresenceReports:
         """Feeds with changes that ``send`` has to report."""
 
     def changed(self, feed: Feed) -> None:
-        """Connections came or went; the home is told, or the feed is dropped, this turn."""
+        """Connections came or left: in this turn the home is told, or the feed is dropped."""
         self.to_report[feed] = None
         self._wakeup.request()
 
     def send(self) -> None:
-        """Tell the homes what changed."""
+        """Send the changes to the homes."""
         while self.to_report:
             feed, _ = self.to_report.popitem()
             port = self._routes.port_of(feed.log)

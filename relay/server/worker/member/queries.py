@@ -1,4 +1,4 @@
-"""Questions to homes whose answers are awaited: WHO, and requests about accounts and rooms."""
+"""Requests to homes that wait for answers: WHO, and requests about accounts and rooms."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from relay.server.worker.member.routes import Routes
 
 PENDING_MAX: Final = 10_000
-"""A question that a dead home never answers is sent again to the next; beyond so many, refuse."""
+"""A request without an answer because its home died is sent again to the next home. Beyond this
+number, refuse."""
 
 
 class PendingQueries:
-    """Questions by tag; sent again when their home comes back."""
+    """Requests by tag; sent again when their home is available again."""
 
     def __init__(self, routes: Routes) -> None:
         self._routes = routes
@@ -30,9 +31,9 @@ class PendingQueries:
         self._count = 0
 
     def who(self, log: str) -> Reply[Members | None] | None:
-        """Ask who follows a log. Returns None when too many questions wait.
+        """Ask who follows a log. Returns None if too many requests are waiting.
 
-        The reply is None when there is no home to answer.
+        The reply is None if no home is available.
         """
         if len(self._pending) >= PENDING_MAX:
             return None
@@ -53,15 +54,15 @@ class PendingQueries:
         subject: bytes = b"",
         connection: str = "",
     ) -> Reply[Answered] | None:
-        """Send a request about a log. Returns None when too many questions wait.
+        """Send a request about a log. Returns None if too many requests are waiting.
 
         Args:
             log: of the account, the invitation or the room.
-            by: who asks; the handle may be empty before a login.
-            key_id: of the device that asks.
+            by: the requesting user; the handle may be empty before a login.
+            key_id: of the requesting device.
             content: packed, see ``chat.accounts.requests`` and ``chat.rooms.requests``.
             subject: the root of the account that the request names, if it does.
-            connection: the id of the one that asks, for the log.
+            connection: the id of the requesting connection, for the log.
         """
         if len(self._asked) >= PENDING_MAX:
             return None
@@ -78,8 +79,8 @@ class PendingQueries:
     def ask_then(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
         """As ``ask``, for a home that asks another one: ``then`` is called with the answer.
 
-        In a later step of the turn, never before this returns. False: too many questions wait, and
-        it is never called.
+        The call is made in a later step of the turn, never before this returns. Returns False if
+        too many requests are waiting; ``then`` is then never called.
         """
         reply = self.ask(log, Actor(by), b"", content)
         if reply is None:
@@ -88,21 +89,21 @@ class PendingQueries:
         return True
 
     def on_answered(self, _: Port, message: Answered) -> None:
-        """Take an answer; ignored when it came before."""
+        """Handle an answer; ignored if there was one before."""
         found = self._asked.pop(message.tag, None)
         if found is not None:
             found[1].resolve(message)
 
     def on_members(self, _: Port, message: Members) -> None:
-        """Take an answer; ignored when it came before."""
+        """Handle an answer; ignored if there was one before."""
         found = self._pending.pop(message.tag, None)
         if found is not None:
             found[1].resolve(message)
 
     def give_up(self, partitions: frozenset[int]) -> None:
-        """Answer what was asked of homes that have been away for long.
+        """Answer the requests to homes that have been away for long.
 
-        And forget what nobody waits for any more: a home that hangs may never answer it.
+        Also drops requests that nobody waits for: a hanging home may never answer them.
         """
         for tag, (message, reply) in list(self._asked.items()):
             if reply.abandoned or partition_of(message.log) in partitions:
@@ -114,7 +115,7 @@ class PendingQueries:
                 answer.resolve(None)
 
     def attach(self, partition: int, port: Port) -> None:
-        """A home is there (again): ask what is still of interest."""
+        """A home is available (again): repeat the requests that are still awaited."""
         for tag, (log, reply) in list(self._pending.items()):
             if reply.abandoned:
                 del self._pending[tag]

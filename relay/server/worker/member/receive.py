@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class FromHomes:
-    """The messages of homes."""
+    """Handles messages from homes."""
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class FromHomes:
         }
 
     def _on_head(self, port: Port, log: str, epoch: bytes, seq: int, state: bytes = b"") -> None:
-        """Take a head; ``state``: what the log's rights are, if it answers a SUBSCRIBE."""
+        """Handle a head. ``state``: the log's rights, if this answers a SUBSCRIBE."""
         if self._routes.is_home(partition_of(log), port):
             self._feeds.on_head(log, epoch, seq, state)
 
@@ -84,11 +84,11 @@ class FromHomes:
             assert isinstance(epoch, bytes)
             assert isinstance(seq, int)
             feed = self._feeds.by_log.get(log)
-            if feed is not None and feed.known:  # else it was sent before this feed subscribed
+            if feed is not None and feed.known:  # otherwise it was sent before this feed subscribed
                 self._on_head(port, log, epoch, seq)
 
     def revoke(self, message: Revoke) -> None:
-        """End the sessions of devices that are none any more, and drop what they have sent."""
+        """End the sessions of removed devices, and drop what they have sent."""
         if not message.lifted:
             code = CloseCode.KICKED if message.by_operator else CloseCode.REVOKED
             self._claims.revoke(message.handle, message.keys, code)

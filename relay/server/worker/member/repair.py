@@ -1,4 +1,4 @@
-"""Entries that a feed missed on the bus are read from the store and distributed.
+"""Reads entries that a feed missed on the bus from the store, and distributes them.
 
 Invariant "No silent tail".
 """
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from relay import limits
 from relay.chat.partition import partition_of
 from relay.server.worker.exhausted import end_if_exhausted
-from relay.store.errors import StoreCorrupt, StoreError
+from relay.server.worker.stored import report_log
+from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 
 if TYPE_CHECKING:
     from relay.server.worker.member.damage import DamageReports
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 SLICE_S: Final = 0.005
 RETRY_S: Final = 0.1
-"""When to try again to read a store that cannot be read now."""
+"""Delay before reading again from a store that cannot be read now."""
 log = logging.getLogger("relay.worker")
 
 
 class Repair:
-    """Reads for the feeds of a worker that miss something, in turn."""
+    """Repairs the feeds of a worker that miss entries, in turn."""
 
     def __init__(
         self,
@@ -45,15 +46,16 @@ class Repair:
         """Read pages for a slice of time.
 
         Returns:
-            True while there is more to read at once; False when all is read, or the store failed
-            and a try after ``RETRY_S`` is due (``Feeds.to_repair`` is not empty then).
+            True while there is more to read at once; False when everything is read, or when the
+            store failed and a retry after ``RETRY_S`` is due (``Feeds.to_repair`` is then not
+            empty).
         """
         feeds = self._feeds
         deadline = self._clock() + SLICE_S
         for feed in list(feeds.to_repair):
             if self._clock() >= deadline:
                 break
-            del feeds.to_repair[feed]  # to the end of the queue, if it needs another page
+            del feeds.to_repair[feed]  # moved to the end of the queue, if it needs another page
             try:
                 if feed.repair(self._reader_of(feed.log), limits.PAGE_BYTES_MAX):
                     feeds.to_distribute[feed] = None
@@ -64,6 +66,11 @@ class Repair:
                     continue
             except StoreCorrupt as error:
                 self._damage.report(partition_of(feed.log), error)  # its home ends the feed
+                continue
+            except LogDamaged as error:
+                report_log(error)
+                feed.repair_to = 0
+                feed.fail()
                 continue
             except StoreError as error:
                 feeds.to_repair[feed] = None

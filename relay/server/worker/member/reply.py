@@ -1,9 +1,9 @@
-"""What a request waits for: another worker's answer, or its turn among this one's readers.
+"""What a request waits for: another worker's answer, or its turn among this worker's readers.
 
 A request that must wait is a coroutine that awaits one ``Reply`` after another; the
-``RequestRunner`` of its connection runs it. There is no task and no future: a reply that is there
-already costs no iteration of the loop, and closing the coroutine is how a request ends with its
-connection.
+``RequestRunner`` of its connection runs it. There is no task and no future: a reply that is already
+resolved costs no iteration of the loop, and a request ends with its connection by closing the
+coroutine.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 T = TypeVar("T")
 ANSWER_S_MAX: Final = 30
-"""For how many seconds anything may wait for another worker, whatever is the matter with that one:
-longer than it takes to notice that a worker hangs, and to replace it. Who waits for a home that is
-known to be away is told sooner (``routes.AWAY_S_MAX``)."""
+"""Maximum number of seconds to wait for another worker, whatever its problem: longer than it takes
+to detect and replace a worker that hangs. Requests to a home that is known to be away are answered
+sooner (``routes.AWAY_S_MAX``)."""
 
 
 class Reply(Generic[T]):
-    """A value that comes later, awaited by one request."""
+    """A value that becomes available later, awaited by one request."""
 
     __slots__ = ("_done", "_value", "abandoned", "on_resolved")
 
@@ -28,12 +28,12 @@ class Reply(Generic[T]):
     def __init__(self) -> None:
         self._done = False
         self.on_resolved: Callable[[], None] | None = None
-        """Runs the request that waits; set by whoever runs it."""
+        """Continues the waiting request; set by whatever runs it."""
         self.abandoned = False
-        """True when the request that waited has ended: nobody wants the value any more."""
+        """True when the waiting request has ended: the value is no longer needed."""
 
     def resolve(self, value: T) -> None:
-        """Give the value. What waits for it goes on at once; a second value is ignored."""
+        """Set the value. The waiting request continues at once; a second value is ignored."""
         if self._done or self.abandoned:
             return
         self._done = True
@@ -43,7 +43,7 @@ class Reply(Generic[T]):
             resolved()
 
     def then(self, called: Callable[[T], None]) -> None:
-        """Have something called with the value, by whoever does not await it."""
+        """Call a function with the value, for a caller that does not await it."""
         assert not self._done, "nobody answers in the middle of whoever asks"
         self.on_resolved = lambda: called(self._value)
 
@@ -62,47 +62,47 @@ Request: TypeAlias = Coroutine[Reply[Any], None, None]
 
 
 class Asker(Protocol):
-    """Whose requests they are: a session."""
+    """The session that owns the requests."""
 
     def request_ended(self) -> None:
         """A request that had to wait has ended."""
 
     def failed(self, error: Exception) -> None:
-        """It has raised this then."""
+        """The request raised this exception."""
 
     def unanswered(self, number: int) -> None:
-        """It waits no more, for it has for long; its number, or 0 if it has none. It ends next."""
+        """The request has waited too long and ends next. ``number``: its number, or 0."""
 
 
 class RequestRunner:
-    """The one request of a connection that waits; operations after it wait, too."""
+    """Runs the one waiting request of a connection; later operations wait, too."""
 
     __slots__ = ("_asker", "_number", "_seconds", "_waiting")
 
     def __init__(self, asker: Asker) -> None:
-        """Begin with none.
+        """Create without a request.
 
         Args:
-            asker: is told of the ends of requests that had to wait.
+            asker: is notified when requests that had to wait end.
         """
         self._asker = asker
         self._waiting: Request | None = None
         self._number = 0
-        """Of the request, as its client has it; 0: it has none."""
+        """The client's number of the request; 0: it has none."""
         self._seconds = 0
-        """For how long it has waited."""
+        """How long it has waited."""
 
     def start(self, request: Request, number: int) -> bool:
-        """Run a request until it ends or waits. Returns True when it waits; raises what it does."""
+        """Run a request until it ends or waits. Returns True if it waits; raises what it raises."""
         assert self._waiting is None, "a request begins when the one before has ended"
         self._number = number
         self._seconds = 0
         return self._advance(request)
 
     def look(self) -> None:
-        """End a request that has waited for too long. Called about once a second.
+        """End a request that has waited too long. Called about once a second.
 
-        Whatever it waits for: so no operation can wait without a bound, and an answer.
+        It applies whatever the request waits for, so every operation is answered within a bound.
         """
         self._seconds += 1
         if self._waiting is not None and self._seconds > ANSWER_S_MAX:

@@ -1,9 +1,9 @@
-"""Where the home of each partition is now, and what to do when that changes.
+"""Where the home of each partition is now, and how changes are handled.
 
 The table in shared memory names the worker that owns a partition; a port to that worker may or may
-not be up. While it is up, the partition is *attached*: everything that this worker has there has
-been sent. It is detached when the link goes, when the table changes, and when the other side
-answers "not home"; then it is attached again, and everything is sent anew (``attachment``).
+not be up. A partition is *attached* while its port is up and everything that this worker has for it
+has been sent. It is detached when the link ends, when the table changes, and when the other side
+answers "not home". Then it is attached again, and everything is sent again (``attachment``).
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from relay.bus.messages import NotHome
 from relay.chat.partition import PARTITIONS, partition_of
 
 AWAY_S_MAX: Final = 5
-"""For how many seconds a partition may have no home before those who ask for something are told:
-longer than a worker takes to be replaced."""
+"""How many seconds a partition may have no home before requests are answered with an error: longer
+than it takes to replace a worker."""
 NO_HOME: Final = "no process of the server serves it now"
 NO_ANSWER: Final = "the process of the server that serves it does not answer"
 Owner = tuple[int, int]
-"""Who owns a partition, by the table: the slot, and the generation of the worker in it."""
+"""The owner of a partition according to the table: the slot, and the generation of its worker."""
 
 
 class Routes:
-    """See the module's docstring."""
+    """The current port for each partition."""
 
     def __init__(
         self, own: Port, owner_of: Callable[[int], Owner], links: Mapping[int, Port]
     ) -> None:
-        """Begin with every partition detached.
+        """Create with every partition detached.
 
         Args:
             own: the port to this worker's own home.
             owner_of: partition to (slot of the owner, its generation).
-            links: ports that are up, by the slot of the worker they lead to.
+            links: ports that are up, by the slot of their worker.
         """
         self.own = own
         """The port to this worker's own home."""
         self._index = own.index
         self.generation = own.generation
-        """This worker's."""
+        """This worker's generation."""
         self._owner_of = owner_of
         self._links = links
         self._ports: list[Port | None] = [None] * PARTITIONS
         self._away_s = [0] * PARTITIONS
 
     def owns(self, partition: int) -> bool:
-        """Tell whether this worker is a partition's home."""
+        """Return True if this worker is a partition's home."""
         worker, generation = self._owner_of(partition)
         return generation == self.generation and worker == self._index
 
@@ -61,7 +61,7 @@ class Routes:
         return self._ports[partition]
 
     def is_home(self, partition: int, port: Port) -> bool:
-        """Tell whether messages of a home may come from this port."""
+        """Return True if messages of the partition's home may come from this port."""
         return self._ports[partition] is port
 
     def on_not_home(self, port: Port, message: NotHome) -> None:
@@ -70,7 +70,7 @@ class Routes:
             self._ports[message.partition] = None
 
     def away(self) -> frozenset[int]:
-        """Return the partitions that have had no home for long. To be called once a second."""
+        """Return the partitions that have had no home for long. Must be called once a second."""
         for partition, port in enumerate(self._ports):
             self._away_s[partition] = self._away_s[partition] + 1 if port is None else 0
         return frozenset(p for p, seconds in enumerate(self._away_s) if seconds > AWAY_S_MAX)
@@ -81,7 +81,7 @@ class Routes:
         return None in self._ports
 
     def refresh(self) -> list[tuple[int, Port]]:
-        """Look at the table and the links again.
+        """Read the table and the links again.
 
         Returns:
             (partition, port) of each that must be attached now.

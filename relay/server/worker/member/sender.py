@@ -1,4 +1,4 @@
-"""The sender of a message, as ``forward`` knows it."""
+"""The sender of a message, as used by ``forward``."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ if TYPE_CHECKING:
     from relay.chat.entries import Submission
 
 OVERHEAD_BYTES: Final = 200
-"""What a small send costs besides its body."""
+"""Cost of a small send in addition to its body."""
 
 
 class Sender:
-    """Whose send it is: a session's sends. A base class: compiled, its calls are direct."""
+    """The sends of a session. A base class, not a Protocol: compiled, calls are direct."""
 
     __slots__ = ("bytes", "count")
 
     def __init__(self) -> None:
         self.count = 0
-        """Sends that are not answered."""
+        """Number of unanswered sends."""
         self.bytes = 0
-        """Of their bodies."""
+        """Size of their bodies."""
 
     def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
-        """Committed, to one log: the first as (epoch, seq), the others as the next seqs."""
+        """Committed to one log: the first as (epoch, seq), the others with the following seqs."""
         raise NotImplementedError
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
@@ -35,5 +35,5 @@ class Sender:
         raise NotImplementedError
 
     def resume_reading(self) -> None:
-        """There is credit again."""
+        """Continue: there is credit again."""
         raise NotImplementedError

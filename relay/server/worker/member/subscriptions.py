@@ -1,4 +1,4 @@
-"""Everything that one connection follows: its feeds, its cursors, falling behind, going on."""
+"""Everything that one connection follows: feeds, cursors, falling behind, resuming."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 NOBODY: Final = Actor("")
-"""Who has not logged in."""
+"""The user before the login."""
 
 
 class Following:
@@ -43,26 +43,26 @@ class Following:
 
 
 class Follower(Protocol):
-    """Whose subscriptions they are: a session."""
+    """The session that owns the subscriptions."""
 
     def close(self, code: int, retry_after_s: int = 0, detail: str = "") -> None:
         """End the connection."""
 
     def count_joins(self, change: int) -> None:
-        """So many more logs are followed."""
+        """Change the number of followed logs."""
 
 
 class Subscriptions:
-    """See the module's docstring. A ``subscription.Subscriber``."""
+    """The subscriptions of one connection. A ``feed.Subscriber``."""
 
     __slots__ = ("_follower", "_following", "actor", "by_log", "display", "outbox")
 
     def __init__(self, following: Following, outbox: Outbox, follower: Follower) -> None:
-        """Begin with none.
+        """Create without subscriptions.
 
         Args:
             following: of this worker.
-            outbox: what the connection is owed.
+            outbox: pending output of the connection.
             follower: ends the connection, and counts what it follows.
         """
         self._following = following
@@ -70,7 +70,7 @@ class Subscriptions:
         self.outbox = outbox
         self.by_log: dict[str, Subscription] = {}
         self.actor = NOBODY
-        """The client; set before the first subscription."""
+        """The user; set before the first subscription."""
         self.display = ""
 
     def get(self, log: str) -> Feed | None:
@@ -78,11 +78,14 @@ class Subscriptions:
         return self._following.feeds.by_log[log] if log in self.by_log else None
 
     def enter(self, feed: Feed, after: int) -> None:
-        """Follow a log from the entry after ``after``: not live at first, catch-up gets there."""
+        """Follow a log from the entry after ``after``.
+
+        It starts in catch-up and becomes live later.
+        """
         assert self._following.feeds.by_log.get(feed.log) is feed, "a feed that was dropped"
         assert feed.known, "a cursor can be placed only in a log whose head is known"
         subscription = Subscription(self, after)
-        # An inbox is followed by its owner alone: there is nothing to tell anybody.
+        # Only its owner follows an inbox: there is nobody to report presence to.
         feed.add(subscription, "" if is_inbox(feed.log) else self.actor.handle, self.display)
         self.by_log[feed.log] = subscription
         self._follower.count_joins(1)
@@ -90,7 +93,7 @@ class Subscriptions:
         self._following.catchup.add(feed, subscription)
 
     def leave(self, log: str) -> None:
-        """Follow a log no more."""
+        """Stop following a log."""
         subscription = self.by_log.pop(log)
         self._follower.count_joins(-1)
         feed = self._following.feeds.by_log[log]
@@ -103,7 +106,7 @@ class Subscriptions:
             self.leave(log)
 
     def resume(self) -> None:
-        """The connection takes bytes again: go on with what it has not read yet."""
+        """The connection accepts bytes again: continue with what it has not read yet."""
         feeds = self._following.feeds.by_log
         for log, subscription in self.by_log.items():
             if not subscription.live:
@@ -111,7 +114,7 @@ class Subscriptions:
 
     # --- subscription.Subscriber --------------------------------------------------------------
     def fall_behind(self) -> None:
-        """Leave live in every log at once and drop what is queued of them.
+        """Leave the live set of every log and drop their queued entries.
 
         Invariant "Falling behind".
         """
@@ -129,7 +132,7 @@ class Subscriptions:
             self._following.catchup.add(feed, subscription)
 
     def remove(self, log: str, refused: Refused) -> None:
-        """Follow a log no more, for it may not be read any more."""
+        """Stop following a log because it may no longer be read."""
         self.leave(log)
         self.outbox.answer(pack(Removed(log, int(ROOM_CODES[refused.reason]), refused.text)))
 

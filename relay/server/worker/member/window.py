@@ -1,9 +1,9 @@
-"""The window of what is in flight to another worker, and the queue of those who wait for it.
+"""Limits the sends in flight to another worker, and queues the others.
 
-A link is a queue that nobody passes: what is in it is served in the order in which it was sent. So
-no more is put into it than keeps the home busy, and the rest waits here, by sender, and goes by the
-same rules as everything that many wait for (``fair_queue``). One who sends alone has no window but
-its own, and whoever has sent little, and waits for the answers, does not wait here at all.
+A link is a FIFO queue: its content is served in the order of sending. So only as much is put into
+it as keeps the home busy. The rest waits here, per sender, and is sent by the same rules as
+elsewhere (``fair_queue``). A sender that is alone has no other window than its own, and a light
+sender that waits for the answers does not wait here at all.
 """
 
 from __future__ import annotations
@@ -20,38 +20,44 @@ if TYPE_CHECKING:
     from relay.server.worker.member.sender import Sender
 
 WINDOW_BYTES: Final = 256 * 1024
-"""On its way, of all senders: about what one read of a link takes, and some commits' worth."""
+"""Bytes in flight, of all senders: about one read of a link, and several commits."""
 QUANTUM: Final = 32
-"""Sends of one sender at a time, while others wait: one message of the bus, and a run for the home.
-"""
+"""Sends of one sender at a time, while others wait: one bus message, and one run for the home."""
 QUANTUM_BYTES: Final = 16_384
-"""Of one sender at a time, about: a sixteenth of the window."""
+"""Approximate bytes of one sender at a time: a sixteenth of the window."""
+ALONE_BYTES: Final = 1024
+"""Additional weight of a send with an ``extra``: it is a bus message of its own, and the home
+decides it separately, for about 40 µs at both ends. So only 200 of them are in flight, not 1,300,
+which would be 50 ms of work that nobody can overtake."""
 LITTLE: Final = 24
-"""Who has so many at most that are not answered goes first: see ``home.submissions``."""
+"""A sender with at most this many unanswered sends is light: see ``home.submissions``."""
 LEAD_MAX: Final = 512
-"""By how much those may be ahead of the others, in sends."""
+"""Maximum lead of light senders over the others, in sends."""
 
 
 @final
 class Send:
-    """A send that is not answered."""
+    """An unanswered send."""
 
-    __slots__ = ("flow", "on_its_way", "sender", "size", "submission")
+    __slots__ = ("flow", "on_its_way", "sender", "size", "submission", "weight")
 
     def __init__(self, sender: Sender, submission: Submission, size: int) -> None:
         self.sender = sender
         self.submission = submission
         self.size = size
-        """What it is counted as, in bytes."""
+        """The size that it is counted with, in bytes."""
+        self.weight = size if submission.extra is None else size + ALONE_BYTES
+        """The size that it is counted with while it is in flight."""
         self.flow: Flow | None = None
-        """Where it waits, or is counted; None: it goes to the own home, or to none yet."""
+        """The flow in which it waits or is counted; None: it goes to the own home, or to none yet.
+        """
         self.on_its_way = False
-        """True once the flow has let it go."""
+        """True once the flow has sent it."""
 
 
 @final
 class Flow:
-    """What one sender has for one home."""
+    """One sender's sends to one home."""
 
     __slots__ = ("count", "finish", "in_flight", "sender", "waiting", "window")
 
@@ -59,23 +65,23 @@ class Flow:
         self.window = window
         self.sender = sender
         self.count = 0
-        """Sends on their way."""
+        """Number of sends in flight."""
         self.in_flight = 0
-        """Their bytes."""
+        """Their weight in bytes."""
         self.waiting: deque[tuple[int, Send]] = deque()
-        """(tag, send). Those that have left ``Send.flow`` are not sent."""
+        """(tag, send). Sends whose ``Send.flow`` is another one are skipped."""
         self.finish = 0.0
         """See ``FairQueue``."""
 
 
 @final
 class Window:
-    """See the module's docstring."""
+    """The sends in flight to one other worker, and those that wait."""
 
     __slots__ = ("_new", "_queue", "flows", "in_flight", "port", "window_bytes")
 
     def __init__(self, port: Port, window_bytes: int) -> None:
-        """Begin with nothing on its way.
+        """Create with nothing in flight.
 
         Args:
             port: to the home.
@@ -84,18 +90,18 @@ class Window:
         self.port = port
         self.window_bytes = window_bytes
         self.in_flight = 0
-        """Bytes on their way."""
+        """Weight in flight, in bytes."""
         self.flows: dict[Sender, Flow] = {}
-        """Of those who have anything on its way, or waiting."""
+        """Flows with anything in flight or waiting."""
         self._new: list[Flow] = []
-        """Flows that have begun to wait since the last ``release``."""
+        """Flows that began to wait since the last ``release``."""
         self._queue: FairQueue[Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
 
     def submit(self, tag: int, sends: list[Send]) -> bool:
-        """Send what one sender has for one log now, as far as there is room; the rest waits.
+        """Send what there is room for of one sender's messages to one log; the rest waits.
 
         Returns:
-            True if some waits: ``release`` is to be called.
+            True if some of it waits: ``release`` must be called.
         """
         sender = sends[0].sender
         flow = self.flows.get(sender)
@@ -115,20 +121,20 @@ class Window:
         return True
 
     def _room(self, flow: Flow, sends: list[Send]) -> int:
-        """Return how many of these may go now."""
+        """Return how many of these may be sent now."""
         if flow.waiting or self._new or self._queue.waiting:
             return 0
         if flow.in_flight == self.in_flight:
-            return len(sends)  # who sends alone
+            return len(sends)  # the only sender
         in_flight = self.in_flight
         for index, send in enumerate(sends):
             if in_flight >= self.window_bytes:
                 return index
-            in_flight += send.size
+            in_flight += send.weight
         return len(sends)
 
     def send(self, tag: int, send: Send) -> None:
-        """Send whether there is room or not: what the home has had, or another one, sent anew."""
+        """Send regardless of room: a resend of what this home, or another one, had before."""
         flow = send.flow = self.flows.get(send.sender) or Flow(self, send.sender)
         self.flows[send.sender] = flow
         self._go(flow, tag, [send])
@@ -137,14 +143,14 @@ class Window:
         size = 0
         for send in sends:
             send.on_its_way = True
-            size += send.size
+            size += send.weight
         flow.count += len(sends)
         flow.in_flight += size
         self.in_flight += size
         self.port.submit(tag, [send.submission for send in sends])
 
     def release(self) -> bool:
-        """Send what there is room for, of each sender in turn; return True if some still wait."""
+        """Send what there is room for, of each sender in turn. Return True if some still wait."""
         queue = self._queue
         for flow in self._new:
             queue.add(flow, flow.finish, flow.count + len(flow.waiting))
@@ -170,18 +176,18 @@ class Window:
                 first = tag
             run.append(send)
             count += 1
-            size += send.size
+            size += send.weight
         if run:
             self._go(flow, first, run)
         flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
         if waiting:
             self._queue.add(flow, flow.finish, count)
-        elif not flow.in_flight:  # all of it was forgotten
+        elif not flow.in_flight:  # all of it was dropped
             self.flows.pop(flow.sender, None)
 
 
 def forget_run(sends: list[Send]) -> None:
-    """As ``forget``, of several: those of one flow that follow one another mostly go as one."""
+    """The same as ``forget`` for several; consecutive sends of one flow are handled together."""
     flow: Flow | None = None
     count = size = 0
     for send in sends:
@@ -193,13 +199,13 @@ def forget_run(sends: list[Send]) -> None:
         if send.on_its_way:
             send.on_its_way = False
             count += 1
-            size += send.size
+            size += send.weight
     if flow is not None:
         _landed(flow, count, size)
 
 
 def _landed(flow: Flow, count: int, size: int) -> None:
-    """So many sends of a flow, of so many bytes, are not on their way any more."""
+    """Note that sends of a flow, with this total weight, are no longer in flight."""
     flow.count -= count
     flow.in_flight -= size
     flow.window.in_flight -= size
@@ -208,5 +214,5 @@ def _landed(flow: Flow, count: int, size: int) -> None:
 
 
 def forget(send: Send) -> None:
-    """It is answered, or to be sent anew: it neither waits nor is on its way any more."""
+    """Remove a send that is answered or about to be resent."""
     forget_run([send])

@@ -1,1 +1,1 @@
-"""The worker as a process: building, accepting, the turn, its own home's queues, ending."""
+"""The worker as a process: building, accepting, the turn, its own home's queues, stopping."""

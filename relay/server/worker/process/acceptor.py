@@ -1,10 +1,9 @@
-"""Accepting from the shared listening sockets, and which worker should.
+"""Accepts connections from the shared listening sockets, and balances them between workers.
 
 All workers see every new connection. A worker with clearly more connections than the least-loaded
-one lets the others have it for a moment (docs/architecture.md, "Accepting
-connections"). Only workers that accept count: one
-that is stopped, starting, full or draining must never keep the others from accepting. When all are
-full, all accept again, to answer so.
+one leaves it to the others for a moment (docs/architecture.md, "Accepting connections"). Only
+workers that accept are compared: one that is stopped, starting, full or draining must never keep
+the others from accepting. When all are full, all accept again, to report that.
 """
 
 from __future__ import annotations
@@ -25,39 +24,44 @@ from relay.server.worker.process import proxy_header
 ACCEPTS_PER_TURN: Final = 16
 """Per readiness event, so that a burst neither starves the loop nor lands on one worker."""
 ACCEPTS_PER_REST: Final = 12
-"""While the worker is short of the processor, before each of the rests in which nobody comes in."""
+"""While CPU time is short: accepts before each pause in which no connection is admitted."""
 YIELD_S: Final = 0.002
-"""How long a worker that has more than its share leaves new connections to the others."""
+"""How long a worker with more than its share leaves new connections to the others."""
 SURPLUS_RATIO: Final = 0.05
 EXHAUSTED_PAUSE_S: Final = 0.1
 """Out of file descriptors: stop accepting for this long instead of spinning (as nginx does)."""
 PROXY_HEADER_S: Final = 5.0
-"""A proxy sends its header at once."""
+"""Timeout for the header; a proxy sends it at once."""
 PROXY_TOLD_S: Final = 60.0
-"""Between two lines of a kind in the log about proxies whose connections were ended."""
+"""Minimum time between two log lines of a kind about proxies whose connections were closed."""
+HOLD_S: Final = 0.005
+"""How long newcomers wait outside before the next look whether those before them are done."""
 CLOSED_PAUSE_S: Final = 0.05
-"""Nobody can come in: look again after this long, if no connection has ended before."""
+"""No connection can be admitted: check again after this time, unless one ends before."""
 log = logging.getLogger("relay.worker")
 
 
 class Gate(Protocol):
-    """Who may come in: the worker's connections."""
+    """Decides who may connect: the worker's connections."""
 
     def closed(self) -> bool:
-        """Tell whether nobody may now."""
+        """Return True if no connection can be admitted now."""
+
+    def holds(self) -> bool:
+        """Tell whether newcomers should wait for those who came in just before."""
 
     def rest_s(self) -> float:
-        """Tell for how long nobody should come in, for the sake of who is there already."""
+        """Return how long to pause accepting, for the sake of the existing connections."""
 
     def admit(self, peer: str, *, exhausted: bool = False) -> asyncio.Protocol | None:
-        """Return the protocol for a peer's address; None: it is closed without a word.
+        """Return the protocol for a peer's address; None: close the connection without a message.
 
-        ``exhausted``: there are no descriptors left; this one is to be told so.
+        ``exhausted``: there are no descriptors left, and the client is to be told so.
         """
 
 
 def surplus(own: int, least: int) -> bool:
-    """Tell whether a worker has more than its share, given the least-loaded one's connections."""
+    """Return True if a worker has more than its share, given the least-loaded one's connections."""
     return own >= least + max(1.0, SURPLUS_RATIO * least)
 
 
@@ -77,18 +81,19 @@ class Acceptor:
         accepting: Callable[[bool], None],
         counted: Callable[[int], None],
     ) -> None:
-        """Prepare; ``start`` begins.
+        """Create; ``start`` begins to accept.
 
         Args:
             loop: this worker's.
             listeners: non-blocking, listening.
-            gate: decides about each.
-            proxies: who names by a header for whom it connects.
-            full_at: from this number of connections on it leaves new ones to other workers.
-            connections_max: at this number it accepts nobody.
-            least_loaded: the fewest connections of any *other* worker that accepts; None: alone.
-            accepting: told whether this worker accepts, for the others to know.
-            counted: told ``count`` when it changes, for the others to know at once.
+            gate: decides about each connection.
+            proxies: peers that send a PROXY header with the client's address.
+            full_at: from this number of connections on, new ones are left to other workers.
+            connections_max: at this number no connection is accepted.
+            least_loaded: returns the fewest connections of any *other* accepting worker; None:
+                alone.
+            accepting: called with whether this worker accepts, for the other workers.
+            counted: called with ``count`` when it changes, for the other workers.
         """
         self._loop = loop
         self._listeners = listeners
@@ -101,22 +106,22 @@ class Acceptor:
         self._counted = counted
         self._adopting: set[asyncio.Task[None]] = set()
         self._unannounced: dict[socket.socket, str] = {}
-        """Of proxies, by their address, that have not named yet for whom; the oldest first."""
+        """Connections of proxies without a header yet, with the proxy's address; oldest first."""
         self._told_s: dict[str, float] = {}
-        """When a kind of line about proxies was logged last."""
+        """When each kind of line about proxies was last logged."""
         self.count = 0
         """Connections of this worker, from accept to the end."""
         self._reserve = _Reserve()
         self._exhausted = False
-        """There are no descriptors: the next look is when a pause is over, not before."""
+        """There are no descriptors: the next attempt is after a pause, not before."""
         self._open = False
         self._stopped = False
         self._yields = False
-        """Others take the connections that come, until further notice."""
+        """True while new connections are left to the next version's workers."""
         self._full = False
 
     def start(self) -> None:
-        """Begin to accept; begin again, when a pause without descriptors is over."""
+        """Begin to accept, or continue after a pause without descriptors."""
         if self._stopped or self._yields:
             return
         self._exhausted = False
@@ -126,9 +131,9 @@ class Acceptor:
         self._resume()
 
     def stop(self) -> None:
-        """Accept no more. Connections wait in the backlog for whoever accepts next.
+        """Stop accepting. Connections wait in the backlog for another worker.
 
-        A proxy that has not named for whom it connects is not waited for.
+        Proxies that have not sent their header are disconnected.
         """
         self._stopped = True
         self._reserve.give_up()
@@ -139,7 +144,7 @@ class Acceptor:
                 sock.shutdown(socket.SHUT_RDWR)
 
     def yields(self, *, on: bool) -> None:
-        """Leave new connections to others, or no more."""
+        """Begin or stop leaving new connections to others."""
         if on is not self._yields:
             self._yields = on
             if on:
@@ -149,12 +154,12 @@ class Acceptor:
                 self.start()
 
     async def adopted(self) -> None:
-        """Wait until every connection that was accepted has its transport, or is gone."""
+        """Wait until every accepted connection has its transport, or has ended."""
         if self._adopting:
             await asyncio.wait(self._adopting)
 
     def ended(self) -> None:
-        """A connection ended: go on if this worker had no slot left."""
+        """A connection has ended: continue if this worker had no slot left."""
         self._count(-1)
         if not self._open and not self._stopped and not self._exhausted:
             self._resume()
@@ -192,8 +197,12 @@ class Acceptor:
         for _ in range(ACCEPTS_PER_REST if short else ACCEPTS_PER_TURN):
             if self.count >= self._connections_max or self._gate.closed():
                 self._make_room()
-                self._accepting(False)  # nobody leaves connections to this one meanwhile
+                # other workers must not leave connections to this one meanwhile
+                self._accepting(False)
                 self._pause(CLOSED_PAUSE_S, self.start)
+                return
+            if self._gate.holds():
+                self._pause(HOLD_S, self._resume)
                 return
             least = self._least_loaded()
             if least is not None and (self._full or surplus(self.count, least)):
@@ -218,9 +227,9 @@ class Acceptor:
             self._pause(rest_s, self._resume)
 
     def _make_room(self) -> None:
-        """End the oldest connection of a proxy that has not named for whom.
+        """Close the oldest proxied connection without a header.
 
-        It is no guest, who would have to make room, and others wait for its place.
+        It is not a client connection, which admission would handle, and others wait for its slot.
         """
         if not self._unannounced:
             return
@@ -232,7 +241,7 @@ class Acceptor:
             log.warning("proxy_silent", extra={"proxy": proxy})
 
     def _may_tell(self, kind: str) -> bool:
-        """Tell whether a line of this kind may be logged: once a minute."""
+        """Return True if a line of this kind may be logged: once a minute."""
         now_s = self._loop.time()
         if now_s < self._told_s.get(kind, -math.inf) + PROXY_TOLD_S:
             return False
@@ -257,7 +266,7 @@ class Acceptor:
         self._begin(self._adopt(sock, protocol))
 
     def _turn_one_away(self, listener: socket.socket) -> None:
-        """Use the descriptor that was kept, to tell one client that there are none."""
+        """Use the reserved descriptor to tell one client that there are none."""
         if not self._reserve.give_up():
             return
         try:
@@ -272,7 +281,7 @@ class Acceptor:
         task.add_done_callback(self._adopting.discard)
 
     async def _adopt_proxied(self, sock: socket.socket, proxy: str, exhausted: bool) -> None:
-        """Read for whom a proxy connects; then it is a connection like any other."""
+        """Read the PROXY header, then adopt the connection like any other."""
         try:
             async with asyncio.timeout(PROXY_HEADER_S):
                 fixed = await self._read(sock, proxy_header.FIXED_BYTES)
@@ -306,28 +315,28 @@ class Acceptor:
         try:
             await self._loop.connect_accepted_socket(lambda: protocol, sock)
         except OSError as error:
-            sock.close()  # gone between accept and now
+            sock.close()  # closed between accept and now
             protocol.connection_lost(error)
 
 
 class _NothingSaid(proxy_header.BadHeader):
-    """A connection without a byte: how a load balancer looks whether the port is open."""
+    """A connection that closes without a byte, as load balancers do to check the port."""
 
 
 class _Reserve:
-    """A descriptor that is kept for when there are no others."""
+    """A descriptor that is reserved for when there are no others."""
 
     def __init__(self) -> None:
         self._fd = -1
 
     def keep(self) -> None:
-        """Have one, if there is one."""
+        """Reserve a descriptor, if there is one."""
         if self._fd < 0:
             with contextlib.suppress(OSError):
                 self._fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
 
     def give_up(self) -> bool:
-        """Let others have it. False: there was none."""
+        """Release the descriptor. False: there was none."""
         if self._fd < 0:
             return False
         os.close(self._fd)

@@ -15,7 +15,7 @@ log = logging.getLogger("relay.worker")
 
 
 class AdminSocket:
-    """See the module's docstring."""
+    """The socket on which the control process queries this worker."""
 
     def __init__(
         self, runtime: Path, index: int, generation: int, handlers: Mapping[str, Handler]
@@ -25,7 +25,7 @@ class AdminSocket:
         self._server: asyncio.Server | None = None
         """None until it is open."""
         self._opening: asyncio.Task[None] | None = None
-        """None until its name was missing for the first time."""
+        """The task that opens it again; None until that was first needed."""
 
     async def open(self) -> None:
         """Begin to answer. Raises OSError."""

@@ -1,7 +1,7 @@
 """An operator's requests about accounts and rooms while the relay runs.
 
-They go to the home of the account or room, as a client's request does, but no device signs them,
-as with ``relay user --data`` on a stopped relay.
+They go to the home of the account or room, like a client's request, but no device signs them, as
+with ``relay user --data`` on a stopped relay.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from relay.server.line_server import Handler, NotAnswered, Question, number_of, 
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR
 from relay.server.worker.home.account_logs import AccountLogs
-from relay.store.errors import StoreCorrupt, StoreError
-from relay.wire.packing import unpack_entry
+from relay.server.worker.stored import report_log, stored_entry
+from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 
 if TYPE_CHECKING:
     from relay.bus.messages import Answered
@@ -35,19 +35,21 @@ if TYPE_CHECKING:
 USERS: Final = 20
 USERS_MAX: Final = 1000
 USERS_PER_SLICE: Final = 5
-"""Accounts that are read before the loop goes on: each is a log of its own."""
+"""Accounts to read before the loop continues: each has its own log."""
+DAMAGED: Final = "damaged"
+"""The state of an account whose log makes no sense."""
 CONNECTION: Final = "ctl"
-"""In the log, where others have the id of a connection."""
+"""Used in the log instead of the id of a connection."""
 ANSWER_S: Final = 2.5
-"""Less than the control process waits."""
+"""Less than the timeout of the control process."""
 _NOT_FOR_NOBODY: Final = (
     of_rooms.Create, of_rooms.Enter, of_rooms.Leave, of_rooms.Depart, of_rooms.List,
 )  # fmt: skip
-"""What makes the asker something in a room."""
+"""Requests that would give the requester a role in a room."""
 
 
 class Administration:
-    """Answers for one worker."""
+    """Answers the requests for one worker."""
 
     def __init__(
         self,
@@ -58,15 +60,15 @@ class Administration:
         reader_of: Callable[[str], Reader],
         first_invitation: bytes,
     ) -> None:
-        """Begin.
+        """Create.
 
         Args:
-            queries: carry requests to homes.
-            online: who is logged in.
-            owns: whether this worker is the home of a partition.
-            reader_at: the reader of a partition.
-            reader_of: that of a log's.
-            first_invitation: the hash of the one that lies in the data directory; empty: none.
+            queries: carries requests to homes.
+            online: knows who is logged in.
+            owns: returns whether this worker is the home of a partition.
+            reader_at: returns the reader of a partition.
+            reader_of: returns the reader of a log.
+            first_invitation: hash of the invitation in the data directory; empty: none.
         """
         self._queries = queries
         self._online = online
@@ -77,7 +79,7 @@ class Administration:
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
-        """By what is asked."""
+        """The handlers, by request."""
         return {
             "users": self._users,
             "invitations": self._invitations,
@@ -86,16 +88,16 @@ class Administration:
         }
 
     async def _users(self, question: Question) -> dict[str, Any]:
-        """The accounts whose home this worker is, by name, from behind one on.
+        """Return the accounts whose home is this worker, by name, after a given one.
 
-        The total is of what was looked at: one more than were asked for, if there are more.
+        The total counts only what was examined: one more than requested, if there are more.
         """
         most = number_of(question, "limit", USERS, USERS_MAX)
         after = names.INBOX_PREFIX + text_of(question, "after")
         logs: list[str] = []
         try:
             for index in filter(self._owns, range(PARTITIONS)):
-                # Of one that is damaged nobody can be listed: ``relay ctl status`` tells.
+                # Nobody can be listed for a damaged partition: ``relay ctl status`` reports it.
                 with contextlib.suppress(StoreCorrupt):
                     logs += self._reader_at(index).names(names.INBOX_PREFIX, after, most + 1)
                 await asyncio.sleep(0)
@@ -103,26 +105,34 @@ class Administration:
             found = []
             for number, log in enumerate(sorted(logs)[:most], 1):
                 handle = log[len(names.INBOX_PREFIX) :]
-                shown = answers.unpack_shown(answers.packed_shown(accounts.account(handle)))
-                found.append(
-                    {
-                        "name": handle,
-                        "state": shown.state,
-                        "operator": shown.operator,
-                        "devices": len(shown.devices),
-                        "sessions": self._online.sessions(handle),
-                    }
-                )
+                found.append(self._shown(accounts, handle))
                 if number % USERS_PER_SLICE == 0:
                     await asyncio.sleep(0)
         except StoreError as error:
             raise NotAnswered(f"accounts cannot be read now: {error}") from None
         return {"items": found, "total": min(len(logs), most + 1)}
 
-    async def _invitations(self, question: Question) -> dict[str, Any]:
-        """The invitations whose home this worker is, and that can be used still.
+    def _shown(self, accounts: AccountLogs, handle: str) -> dict[str, Any]:
+        state, operator, devices = DAMAGED, False, 0
+        try:
+            account = accounts.account(handle)
+        except LogDamaged as error:
+            report_log(error)
+        else:
+            shown = answers.unpack_shown(answers.packed_shown(account))
+            state, operator, devices = shown.state, shown.operator, len(shown.devices)
+        return {
+            "name": handle,
+            "state": state,
+            "operator": operator,
+            "devices": devices,
+            "sessions": self._online.sessions(handle),
+        }
 
-        Those that end next come first; the total is of all.
+    async def _invitations(self, question: Question) -> dict[str, Any]:
+        """Return the usable invitations whose home is this worker.
+
+        Those that expire first come first; the total is of all.
         """
         most = number_of(question, "limit", USERS, USERS_MAX)
         accounts = self._accounts()
@@ -149,7 +159,7 @@ class Administration:
         return {"items": items, "total": len(found)}
 
     async def _user(self, question: Question) -> str:
-        """A request about an account; the answer is packed, as hexadecimal digits."""
+        """Make a request about an account. The answer is packed, as hexadecimal digits."""
         handle, content = _handle_of(question, "name"), _content_of(question)
         try:
             request = of_accounts.unpack(content)
@@ -160,7 +170,7 @@ class Administration:
         return await self._ask(names.INBOX_PREFIX + handle, content, b"")
 
     async def _room(self, question: Question) -> str:
-        """Likewise, about a room."""
+        """The same for a room."""
         room, content = names.normal(text_of(question, "name")), _content_of(question)
         if not names.is_room(room):
             raise NotAnswered("invalid room name")
@@ -182,8 +192,8 @@ class Administration:
         return await self._ask(room, content, subject)
 
     def _accounts(self) -> AccountLogs:
-        """Read them as of now: what this remembers is not kept up to date."""
-        return AccountLogs(self._reader_of, unpack_entry, self._first_invitation)
+        """Return states as of now: the cache of this object is not kept up to date."""
+        return AccountLogs(self._reader_of, stored_entry, self._first_invitation)
 
     async def _ask(self, log: str, content: bytes, subject: bytes) -> str:
         reply = self._queries.ask(

@@ -1,7 +1,7 @@
 """Decides when a worker with far more clients than the others sends some away.
 
 New connections go to the worker with the fewest (``acceptor``), but connections last for days.
-After a rolling restart one worker would have all of them, and workers that were added none.
+After a rolling restart one worker would have all of them, and added workers none.
 """
 
 from __future__ import annotations
@@ -12,37 +12,37 @@ from typing import Final
 
 SLACK: Final = 8
 SLACK_RATIO: Final = 0.25
-"""By so many, or by this share of the mean, whichever is more, a worker may exceed the mean."""
+"""A worker may exceed the mean by this number, or by this share of the mean, whichever is more."""
 SETTLE_S: Final = 5.0
-"""As long as it takes clients of a worker that ended to be back, and more."""
+"""Longer than clients of a worker that ended need to reconnect."""
 
 
 class Balance:
-    """Decides how many of a worker's clients are sent away now. Does nothing itself."""
+    """Decides how many of a worker's clients are sent away now. Has no effects of its own."""
 
     def __init__(self, over_s: Callable[[], float]) -> None:
-        """Begin balanced.
+        """Create in the balanced state.
 
         Args:
-            over_s: over how long a worker sends its surplus away; 0: never.
+            over_s: returns over how long a worker sends its surplus away; 0: never.
         """
         self._over_s = over_s
         self._since: float | None = None
-        """When this worker was first seen with far more than the others."""
+        """Since when this worker has had far more clients than the others."""
         self._last = 0.0
         self._owed = 0.0
 
     @property
     def began(self) -> bool:
-        """Whether clients are being sent away."""
+        """True while clients are being sent away."""
         return self._owed > 0
 
     def due(self, own: int, others: Sequence[int], now: float) -> int:
-        """Return how many clients to send away now. Asked about once a second.
+        """Return how many clients to send away now. Called about once a second.
 
         Args:
-            own: connections of this worker that are logged in: no others can be sent elsewhere.
-            others: those of each other worker that accepts.
+            own: connections of this worker that are logged in; no others can be sent elsewhere.
+            others: the same for each other worker that accepts.
             now: monotonic seconds.
         """
         over_s = self._over_s()
@@ -57,7 +57,7 @@ class Balance:
         if now - self._since < SETTLE_S:
             self._last = now
             return 0
-        # A share of what is left: quick at first, and slower as fewer are left.
+        # A share of the remaining surplus: fast at first, slower as fewer are left.
         before = math.floor(self._owed)
         self._owed += max(1.0, surplus * min(1.0, (now - self._last) / over_s))
         self._last = now

@@ -1,4 +1,4 @@
-"""Building a worker: every room's objects, in the order in which they know each other."""
+"""Builds a worker: the objects of every package, in the order of their dependencies."""
 
 from __future__ import annotations
 
@@ -60,6 +60,7 @@ from relay.server.worker.process.own_home import OwnHome
 from relay.server.worker.process.parts import WorkerParts
 from relay.server.worker.process.turn import Turn
 from relay.server.worker.refusals import Refusals
+from relay.server.worker.stored import stored_entry
 from relay.server.worker.wakeup import Wakeup
 from relay.wire.codes import Survives
 from relay.wire.identity import parse_spki
@@ -118,7 +119,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         ),
     )
     accounts = AccountsHome(
-        AccountLogs(partitions.reader, unpack_entry, needs.first_invitation),
+        AccountLogs(partitions.reader, stored_entry, needs.first_invitation),
         Policy(needs.registration, server_id),
         home.submit_own,
         revocations,
@@ -159,7 +160,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     rooms.ask_account = queries.ask_then
     attachment = Attachment(routes, feeds, claims, forward, queries, catchup)
 
-    # home and member: a home that has something for another one is a member of it
+    # home and member: a home that sends something to another home does so as a member
     copies = Copies(
         send=lambda submission: forward.submit(copy_sender, [submission]),
         reader_of=needs.reader_of,
@@ -170,7 +171,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     copy_sender = CopySender(copies)
     partitions.on_opened = lambda partition: copies.resume(partition.pending())
     home.publishing.on_direct = copies.accepted
-    home.direct = Direct(Permissions(queries.ask_then, accounts.logs.account, home.submit), copies)
+    permissions = Permissions(queries.ask_then, accounts.logs.account, home.submit)
+    home.direct = Direct(permissions, copies)
 
     # connection
     admission = Admission(needs.connections_max, needs.limits)
@@ -239,6 +241,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         handlers=dispatcher.handlers,
         schedule=schedule,
         home=home,
+        permissions=permissions,
         interest=interest,
         rosters=rosters,
         feeds=feeds,

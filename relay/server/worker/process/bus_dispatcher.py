@@ -1,4 +1,4 @@
-"""Each message of the bus to the one function that takes it; links that come and go."""
+"""Passes each bus message to the function that handles it; tracks links."""
 
 from __future__ import annotations
 
@@ -44,32 +44,32 @@ class BusDispatcher:
         )
 
     def _revoke(self, port: Port, message: Revoke) -> None:
-        """What both roles of a worker have to do before the account's home may answer "done"."""
+        """Do what both roles of a worker must do before the account's home may answer "done"."""
         self._home.revoke(message.handle, message.keys, lifted=message.lifted)
         self._from_homes.revoke(message)
         self._home.running.after(lambda: port.send(Revoked(message.tag)))
 
     # --- LinkOwner ----------------------------------------------------------------------------
     def received(self, port: Port, message: Message) -> None:
-        """A message came from another worker."""
+        """A message has arrived from another worker."""
         handler = self.handlers.get(type(message))
-        if handler is not None:  # an Introduction has been taken before
+        if handler is not None:  # an Introduction has been handled before
             handler(port, message)
             self._wakeup.request()
 
     def link_up(self, link: Link) -> None:
-        """Attach what has its home there, and announce that this was all."""
+        """Attach the partitions whose home is there, and announce the end."""
         self._attachment.refresh()
         self._attachment.announce(link)
 
     def link_down(self, link: Link) -> None:
-        """Forget the other worker's part of everything."""
+        """Remove the other worker's part of everything."""
         self._from_members.drop(link)
         self._attachment.refresh()
         self._wakeup.request()
 
     def heads_due(self, link: Link) -> None:
-        """The link has room again: send the heads of what was dropped.
+        """The link has room again: send the heads of logs with dropped publishes.
 
         Invariant "No silent tail".
         """

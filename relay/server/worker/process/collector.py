@@ -1,10 +1,10 @@
-"""Tunes the garbage collector of a worker: long-lived objects are not scanned again and again.
+"""Tunes a worker's garbage collector so that long-lived objects are not scanned repeatedly.
 
-Nothing on the data path makes reference cycles, and ended sessions need no collector (with it off,
-a connection that came and went left less than 1 KiB, most of it its producer's row in a cache), so
-collections only cost. A full one walks every live session: 50 ms with some 10,000 of them. So what
-lives is frozen from time to time: moved to where collections do not look (``gc.freeze``). It is
-still freed when its last reference goes.
+Nothing on the data path creates reference cycles, and ended sessions need no collector (with it
+off, a connection that came and left kept less than 1 KiB, mostly its producer's row in a cache), so
+collections are pure cost. A full one walks every live session: 50 ms with about 10,000 of them. So
+live objects are frozen from time to time: moved to where collections do not look (``gc.freeze``).
+They are still freed with their last reference.
 """
 
 from __future__ import annotations
@@ -13,31 +13,31 @@ import gc
 from typing import Final
 
 THRESHOLDS: Final = (5_000, 2, 10_000)
-"""Objects that have become more between collections of the first generation, and how many of one
-generation there are before one of the next. The first two are walked in less than a millisecond
-each, which matters where many operations wait; the third, every live session, in tens of them, and
-hardly ever. Python's own 700 and 10 have that walked again and again."""
+"""New objects between collections of the first generation, and collections of one generation
+between those of the next. The first two generations are walked in less than a millisecond each,
+which matters when many operations wait. The third, with every live session, takes tens of
+milliseconds and is hardly ever walked. With Python's own 700 and 10 it is walked again and again.
+"""
 ADMITTED_BETWEEN: Final = 500
-"""Connections whose objects may be walked: some milliseconds."""
+"""Connections whose objects may be walked: a few milliseconds."""
 
 
 class Collector:
-    """When to freeze. Steers the interpreter's only collector."""
+    """Decides when to freeze. Controls the interpreter's only collector."""
 
     def __init__(self) -> None:
         self._seen = self._frozen_at = 0
 
     def start(self) -> None:
-        """Freeze what the imports and the start have made."""
+        """Freeze what the imports and the start have created."""
         gc.collect()
         gc.freeze()
         gc.set_threshold(*THRESHOLDS)
 
     def look(self, admitted: int) -> None:
-        """Freeze what lives, if many connections have come since, or some and now no more.
+        """Freeze live objects after many new connections, or after the last of some.
 
-        What has become garbage since the last time is collected first: frozen, it would stay for
-        ever.
+        Garbage is collected first: frozen, it would stay for ever.
 
         Args:
             admitted: connections that were accepted since the start of the worker.

@@ -1,7 +1,7 @@
-"""Pauses the commits of this worker for a moment, so that a backup is of one moment.
+"""Pauses the commits of this worker briefly, so that a backup shows one moment.
 
-Whoever asks has so long and no longer: the pause ends by itself. Messages wait as they do for a
-checkpoint, and nothing else waits.
+The time is limited: the pause ends by itself. Messages wait as they do for a checkpoint, and
+nothing else waits.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TOKEN_BYTES: Final = 8
 
 
 class CommitPause:
-    """See the module's docstring."""
+    """Pauses commits at the request of a backup."""
 
     def __init__(
         self,
@@ -31,29 +31,29 @@ class CommitPause:
         wake: Callable[[], None],
         call_later: Callable[[float, Callable[[], None]], object],
     ) -> None:
-        """Begin without a pause.
+        """Create without a pause.
 
         Args:
             partitions: of this worker.
-            wake: asks for a turn.
+            wake: requests a turn.
             call_later: the loop's.
         """
         self._partitions = partitions
         self._wake = wake
         self._call_later = call_later
         self._token = ""
-        """Of the pause that holds; empty: none."""
+        """Identifies the current pause; empty: none."""
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
-        """By what is asked."""
+        """The handlers, by request."""
         return {"pause": self._pause, "go-on": self._go_on}
 
     async def _pause(self, _: Question) -> str:
         """Begin a pause, and answer its token once no commit is under way.
 
         Raises:
-            NotAnswered: it ended before that, or there is one.
+            NotAnswered: it ended before that, or another pause is active.
         """
         if self._token:
             raise NotAnswered("its commits are paused for another backup")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class CopySender(Sender):
-    """To ``member.forward`` it is whoever sends; it is this worker's home, and never pauses."""
+    """The sender, for ``member.forward``, of this home's copies. It never pauses."""
 
     __slots__ = ("_copies",)
 
@@ -26,11 +26,11 @@ class CopySender(Sender):
             self._copies.confirmed(submission)
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
-        """Not yet."""
+        """Not stored yet."""
         self._copies.refused(submission, code)
 
     def pause_reading(self) -> None:
-        """Nothing is read: each flow has its window."""
+        """Do nothing: each flow has its window."""
 
     def resume_reading(self) -> None:
-        """Likewise."""
+        """Do nothing."""

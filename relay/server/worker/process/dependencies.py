@@ -32,22 +32,22 @@ if TYPE_CHECKING:
 
 
 class KeyAgent(Unwrap, ProvesNextKey, Protocol):
-    """What workers ask the key agent for."""
+    """The key agent's services for workers."""
 
 
 class Loop(Protocol):
-    """The part of an event loop that a worker's parts need."""
+    """The part of an event loop that a worker's parts use."""
 
     def call_soon(self, callback: Callable[[], None]) -> object:
-        """Run in the next iteration."""
+        """Call in the next iteration."""
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> object:
-        """Run after so many seconds."""
+        """Call after a number of seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerDependencies:
-    """What a worker's parts get from outside: its place, its clocks, its stores, the key agent."""
+    """What a worker's parts get from outside: position, clocks, stores, the key agent."""
 
     index: int
     generation: int
@@ -57,29 +57,30 @@ class WorkerDependencies:
     agent_name: str
     owner_of: Callable[[int], Owner]
     silent: Callable[[set[int]], bool]
-    """Given the generations that have announced themselves: has a live worker not?"""
+    """Given the generations that have reported, returns True if a live worker has not."""
     open_partition: Callable[[int], Partition]
     reader_of: Callable[[str], Reader]
     reader_at: Callable[[int], Reader]
     rules: RoomRules
-    """Those that the partitions of ``open_partition`` keep to."""
+    """The rules enforced by the partitions of ``open_partition``."""
     run_in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]]
-    """Where commits run that wait for the disk."""
+    """Runs commits that wait for the disk."""
     durability: Durability = "process"
     rooms_begin: bool = True
-    """The first message of a room brings an entry of its own before it."""
+    """True if the first message of a room is preceded by an entry of its own."""
     tickets: TicketKeys | None = None
-    """What opens and seals tickets; None: there are none."""
+    """Seals and opens tickets; None: there are none."""
     registration: Registration = "open"
     guests: bool = False
     first_invitation: bytes = b""
-    """The hash of the invitation in the data directory that makes the first operator."""
+    """Hash of the invitation in the data directory that creates the first operator."""
     on_invitation_end: Callable[[str], None] | None = None
-    """Told the log of each invitation that is used up."""
+    """Called with the log of each invitation that is used up."""
     clock: Callable[[], float] = time.monotonic
-    """Monotonic seconds, moving within a turn (uvloop's own ``time`` has whole ms)."""
+    """Monotonic seconds that advance within a turn (uvloop's own ``time`` has whole milliseconds).
+    """
     cpu_clock: Callable[[], float] = time.thread_time
-    """Seconds for which the worker's loop has had the processor."""
+    """CPU time of the worker's loop in seconds."""
     timing: Timing = DEFAULT_TIMING
     slow_reader_timeout_s: float = 60.0
     connections_max: int = 1000
@@ -88,7 +89,7 @@ class WorkerDependencies:
     overloaded_retry_s: int = OVERLOADED_RETRY_S
     limits: Limits = field(default_factory=Limits)
     observe_commit_ns: Callable[[int], None] = lambda _: None
-    """Told how long each group commit took."""
+    """Called with the duration of each group commit."""
     operations: Operations = field(default_factory=lambda: OPERATIONS)
     searching: Searching | None = None
-    """What finds messages by their words."""
+    """Finds messages by their words."""

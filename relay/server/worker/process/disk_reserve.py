@@ -1,6 +1,6 @@
-"""Free disk that is kept: below it nothing is stored any more, so that nothing else fails of it.
+"""Keeps a reserve of free disk space: below it nothing is stored, so that nothing else fails.
 
-A file system that is full to the last byte takes checkpoints, logs and other programs with it.
+A completely full file system also breaks checkpoints, log files and other programs.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 SHARE: Final = 20
-"""The reserve is at most this part of its file system: a small one can be used, too."""
+"""The reserve is at most this fraction (1/n) of its file system, so that a small one is usable."""
 RECOVERED: Final = 1.1
-"""Storing goes on at this multiple of the reserve, so that it is no matter of seconds."""
+"""Storing continues at this multiple of the reserve, to avoid switching every few seconds."""
 log = logging.getLogger("relay.worker")
 
 
@@ -22,44 +22,44 @@ class Disk(NamedTuple):
     """A file system."""
 
     free_bytes: int
-    """For us, not for root."""
+    """For unprivileged users, not for root."""
     total_bytes: int
 
 
 def measure(path: Path | str) -> Disk:
-    """Ask the kernel about the file system of a file. Raises OSError."""
+    """Query the file system of a file. Raises OSError."""
     found = os.statvfs(path)
     return Disk(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
 def is_short(disk: Disk, reserve_bytes: int, *, was_short: bool) -> bool:
-    """Tell whether a file system has too little left."""
+    """Return True if a file system has too little free space."""
     reserve = min(reserve_bytes, disk.total_bytes // SHARE)
     return disk.free_bytes < (reserve * RECOVERED if was_short else reserve)
 
 
 class DiskReserve:
-    """Which partitions are on a disk that is short. They may be on several (symbolic links)."""
+    """Tracks which partitions are on a short disk. Symbolic links may use several disks."""
 
     def __init__(self, path_of: Callable[[int], Path], reserve_bytes: int) -> None:
-        """Begin with none.
+        """Create with no partition short.
 
         Args:
-            path_of: a partition's file.
+            path_of: returns a partition's file.
             reserve_bytes: 0: none is kept.
         """
         self._path_of = path_of
         self._paths: dict[int, str] = {}
-        """As ``path_of`` tells: they stay the same."""
+        """Cached results of ``path_of``; they do not change."""
         self._reserve_bytes = reserve_bytes
         self._short: frozenset[int] = frozenset()
 
     def keep(self, reserve_bytes: int) -> None:
-        """Keep another reserve from now on; 0: none."""
+        """Change the reserve; 0: none."""
         self._reserve_bytes = reserve_bytes
 
     def check(self, partitions: Iterable[int]) -> frozenset[int]:
-        """Return those that nothing may be stored in. Called about once a second."""
+        """Return those in which nothing may be stored. Called about once a second."""
         if not self._reserve_bytes:
             self._short = frozenset()
             return self._short
@@ -73,7 +73,7 @@ class DiskReserve:
             try:
                 disk = measure(path)
             except OSError:
-                continue  # whoever opens it reports what is wrong
+                continue  # reported when the file is opened
             if is_short(disk, self._reserve_bytes, was_short=index in before):
                 found.add(index)
                 least = disk.free_bytes if least is None else min(least, disk.free_bytes)

@@ -1,7 +1,7 @@
 """Maintains the search indexes of the partitions that this worker owns, in a thread.
 
-A slice of time in each tick, for one partition after the other: however much there is to be read
-anew, a core has most of its time for messages.
+Each tick has a slice of time for one partition after the other. However much has to be indexed
+again, most of a core's time remains for messages.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ if TYPE_CHECKING:
     from relay.store.directory import DataDirectory
 
 SLICE_S: Final = 0.025
-"""Of a tick, which come ten times a second: a quarter of a core at most."""
+"""Of a tick, ten times a second: a quarter of a core at most."""
 CROWDED_SLICE_S: Final = 0.010
 CROWDED_TICKS: Final = 5
-"""Likewise while many wait for the worker, of so many ticks in one: each time that the thread needs
-the interpreter, and it does for each few rows, they wait for it."""
+"""While many connections wait for the worker, only every n-th tick has a slice: they wait whenever
+the thread needs the interpreter, which it does every few rows."""
 GATHER_S: Final = 1.0
-"""From a partition's slice to the next, once all of it is in the index: what comes meanwhile goes
-in as one. A message is found about a second after it was stored."""
+"""Time between two slices of a partition whose index is complete; messages of this time are added
+together. A message is found about a second after it was stored."""
 KEPT_ENTRIES: Final = 32
-"""Whoever had so many in its slice keeps its files open until the next, which costs 200 KiB: for
-fewer they can be opened again."""
+"""A partition with at least this many entries in its slice keeps its files open, which costs 200
+KiB; for fewer they are opened again."""
 LOOK_S: Final = 300.0
-"""How often all logs are looked at: what is removed of one in which nobody writes is noticed so."""
+"""How often all logs are examined: detects removals in logs without new entries."""
 log = logging.getLogger("relay.worker")
 
 
 class Indexing:
-    """See the module's docstring."""
+    """Maintains the indexes."""
 
     def __init__(
         self, directory: DataDirectory, loop: asyncio.AbstractEventLoop, *, on: bool
     ) -> None:
-        """Follow nothing yet.
+        """Create without partitions.
 
         Args:
             directory: of the partitions.
             loop: of the worker.
-            on: False: indexes are removed, not made.
+            on: False: indexes are removed, not created.
         """
         self._directory = directory
         self._loop = loop
@@ -57,31 +57,34 @@ class Indexing:
         self._touched: dict[int, set[int]] = {}
         self._running: asyncio.Future[None] | None = None
         self._turn = 0
-        """The partition that was the last in turn."""
+        """The last partition served."""
         self._gathering: dict[int, float] = {}
-        """By partition: until when messages gather, unless there is more to be done."""
+        """By partition: until when messages accumulate, unless there is more to do."""
         self.short_of_disk: Callable[[], frozenset[int]] = frozenset
-        """Partitions whose disk is nearly full: nothing is added to their index."""
+        """Returns partitions whose disk is nearly full: nothing is added to their indexes."""
         self.crowded: Callable[[], bool] = _never
-        """Tells whether many wait for the worker."""
+        """Returns whether many connections wait for the worker."""
         self._looked = loop.time()
         self._ticks = 0
-        """Since the last slice."""
+        """Ticks since the last slice."""
         self._entries = 0
-        """Looked at by followers that are gone."""
+        """Entries examined by followers that have ended."""
 
     @property
     def entries(self) -> int:
-        """How many entries were looked at."""
+        """Number of entries examined."""
         return self._entries + sum(one.entries for one in list(self._followers.values()))
 
     @property
     def behind(self) -> int:
-        """Partitions of which not all is in the index."""
+        """Number of partitions whose index is incomplete."""
         return sum(one.behind for one in self._followers.values())
 
     def follow(self, index: int) -> set[int]:
-        """Follow an own partition from now on; return where ids of logs that change are noted."""
+        """Index a partition from now on.
+
+        Return the set in which ids of changed logs are recorded.
+        """
         touched = self._touched.setdefault(index, set())
         if self._on:
             self._begin(index)
@@ -101,7 +104,7 @@ class Indexing:
         )
 
     def forget(self, index: int) -> None:
-        """Another worker is the home of a partition now."""
+        """Stop indexing a partition that belongs to another worker now."""
         self._touched.pop(index, None)
         self._gathering.pop(index, None)
         self._end(index)
@@ -113,7 +116,7 @@ class Indexing:
             self._run(follower.close)
 
     def switch(self, *, on: bool) -> None:
-        """Keep indexes from now on, or remove those that there are."""
+        """Begin to maintain indexes, or remove the existing ones."""
         if on == self._on:
             return
         self._on = on
@@ -125,13 +128,13 @@ class Indexing:
                 self._run(lambda index=index: self._remove(index))  # type: ignore[misc]
 
     def anew(self) -> int:
-        """Make all indexes of own partitions anew; return how many."""
+        """Rebuild all indexes of owned partitions; return how many."""
         for follower in self._followers.values():
             self._run(follower.anew)
         return len(self._followers)
 
     def tick(self) -> None:
-        """Go on, if the slice before has ended. Called ten times a second."""
+        """Start the next slice if the previous one has ended. Called ten times a second."""
         if self._running is not None and not self._running.done():
             return
         if not self._on:
@@ -176,7 +179,7 @@ class Indexing:
         return future
 
     def close(self) -> None:
-        """Wait for what runs, and close the files."""
+        """Wait for the running slice, and close the files."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         for follower in self._followers.values():
             follower.close()

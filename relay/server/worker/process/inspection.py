@@ -1,4 +1,4 @@
-"""Operator queries about a worker and its connections, in slices, never in one long turn."""
+"""Operator queries about a worker and its connections, in slices instead of one long turn."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from relay.server.worker.member.feed import Feed
 
 ITEMS_PER_SLICE: Final = 100
-"""Connections or rooms looked at before the loop goes on: about 0.2 ms."""
+"""Connections or rooms to examine before the loop continues: about 0.2 ms."""
 ITEMS_MAX: Final = 1000
-"""Of one answer."""
+"""Items in one answer."""
 TOP: Final = 20
 _T = TypeVar("_T")
 
 
 class Inspection:
-    """Answers for one worker."""
+    """Answers the queries for one worker."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class Inspection:
         endings: Endings,
         clock: Callable[[], float],
     ) -> None:
-        """Begin.
+        """Create.
 
         Args:
             connections: of the worker.
             feeds: the logs that they follow, by name.
-            endings: of late.
+            endings: the last connections that ended.
             clock: monotonic seconds.
         """
         self._connections = connections
@@ -47,12 +47,12 @@ class Inspection:
         self._endings = endings
         self._clock = clock
         self._heads: dict[str, int] = {}
-        """Of each log when ``top`` was last asked: what has come since is its rate."""
+        """Heads at the last ``top``, by log, for computing rates."""
         self._asked_s = 0.0
 
     @property
     def handlers(self) -> Mapping[str, Handler]:
-        """By what is asked."""
+        """The handlers, by request."""
         return {
             "connections": self._list_connections,
             "rooms": self._list_rooms,
@@ -62,7 +62,7 @@ class Inspection:
         }
 
     async def _list_connections(self, question: Question) -> dict[str, Any]:
-        """Those that owe most first: they are what one looks for."""
+        """List connections, those with the most pending bytes first."""
         name, room = text_of(question, "name"), text_of(question, "room")
         most = number_of(question, "limit", TOP, ITEMS_MAX)
         found = [
@@ -85,7 +85,7 @@ class Inspection:
         return {"items": [_room(feed) for _, _, feed in found[:most]], "total": len(found)}
 
     async def _top(self, _: Question) -> dict[str, Any]:
-        """The busiest rooms since the last time that it was asked, and the slowest readers."""
+        """Return the busiest rooms since the last request, and the slowest readers."""
         heads: dict[str, int] = {}
         grown: list[tuple[int, str]] = []
         async for feed in _in_slices(list(self._feeds.values())):
@@ -149,12 +149,12 @@ async def _in_slices(items: Iterable[_T]) -> AsyncIterator[_T]:
 
 
 def _owed(session: Session) -> int:
-    """Bytes that it has not taken: of its outbox, and in its transport."""
+    """Return the unread bytes of a session: in its outbox and its transport."""
     return session.outbox.size + (session.stream.buffered if session.stream.connected else 0)
 
 
 def _behind(session: Session) -> int:
-    """Logs that it follows and is not live in."""
+    """Return the number of followed logs in which a session is not live."""
     return sum(not one.live for one in session.subscriptions.by_log.values())
 
 

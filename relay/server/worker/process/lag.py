@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Lag:
-    """Ages, in nanoseconds, as of the last ``sample``; 0 while all is well."""
+    """Ages, in nanoseconds, as of the last ``sample``; 0 while nothing is late."""
 
     def __init__(self, home: Home, links: Mapping[int, Link], clock_ns: Callable[[], int]) -> None:
-        """Begin with none.
+        """Create with all ages 0.
 
         Args:
             home: of this worker.
@@ -27,14 +27,14 @@ class Lag:
         self.commit_ns = 0
         """How long messages have waited without any commit."""
         self.bus_ns = 0
-        """How long some other worker has taken less than it is sent."""
+        """How long another worker has been accepting less than it is sent."""
         self._committed = -1
         self._waits_since_ns: int | None = None
         """None: nothing waits."""
         self._congested_since_ns: int | None = None
 
     def sample(self) -> None:
-        """Look. Called several times a second."""
+        """Update. Called several times a second."""
         now = self._clock_ns()
         home = self._home
         committed = home.publishing.accepted + home.publishing.repeated

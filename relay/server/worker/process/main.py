@@ -1,4 +1,4 @@
-"""A worker process: build its parts, run its loop, end it. Entered after the fork."""
+"""A worker process: builds its parts, runs its loop, shuts down. Entered after the fork."""
 
 from __future__ import annotations
 
@@ -56,17 +56,17 @@ if TYPE_CHECKING:
     from relay.server.line_server import Question
 
 TICK_S: Final = 0.1
-"""Heartbeat, redialling, routes: what need not happen at once."""
+"""For the heartbeat, redialling and routes: work that may be slightly late."""
 SWEEP_S: Final = 1.0
-"""Deadlines of connections, and heads to other workers (invariant "No silent tail")."""
+"""For deadlines of connections, and heads to other workers (invariant "No silent tail")."""
 VIOLATION_WAIT_S: Final = 2.0
-"""docs/protocol.md, section 5: how long a peer that broke the protocol is still read from."""
+"""docs/protocol.md, section 5: how long a peer that broke the protocol is still read."""
 FINISH_S: Final = 1.0
-"""For commits that run in threads, or wait for a checkpoint, when the worker ends."""
+"""Limit for commits that run in threads, or wait for a checkpoint, when the worker stops."""
 THREAD_SWITCH_S: Final = 0.0005
-"""How long a thread keeps the loop waiting, or waits for a busy one, each time it needs the
-interpreter: a commit that waits for the disk needs it dozens of times, and holds its partition
-meanwhile. Python's own 5 ms are longer than a turn."""
+"""How long a thread may block the loop, or wait for a busy one, each time it needs the interpreter.
+A commit that waits for the disk needs it dozens of times and blocks its partition meanwhile.
+Python's default of 5 ms is longer than a turn."""
 BOOT_FAILED: Final = 3
 log = logging.getLogger("relay.worker")
 
@@ -84,7 +84,7 @@ def worker_main(context: WorkerContext) -> int:
 
 
 class _Worker:
-    """The parts of one worker, and their life."""
+    """The parts of one worker and their lifetime."""
 
     _parts: WorkerParts
     _mesh: Mesh
@@ -95,7 +95,7 @@ class _Worker:
     _ownership: Ownership
     _admin: AdminSocket
     _reconfiguring: asyncio.Future[None]
-    """Held here: a task that nobody holds may vanish."""
+    """Keeps a reference: a task without one may be garbage-collected."""
 
     def __init__(self, context: WorkerContext, collector: Collector) -> None:
         self._context = context
@@ -133,7 +133,7 @@ class _Worker:
             await drain(parts.connections, self._acceptor, parts.turn, time.monotonic, pace)
         for task in tasks:
             task.cancel()
-        self._status.beat()  # what the end has counted
+        self._status.beat()  # publish what the shutdown has counted
         if not self._status.fenced:
             await self._finish_commits()
         await self._stores.settle()
@@ -146,7 +146,7 @@ class _Worker:
         return 0
 
     async def _finish_commits(self) -> None:
-        """Commit and answer what was submitted, by turns like any other, up to a deadline."""
+        """Commit and answer what was submitted, by ordinary turns, up to a deadline."""
         parts = self._parts
         deadline = time.monotonic() + FINISH_S
         while True:
@@ -156,7 +156,7 @@ class _Worker:
             await asyncio.sleep(0.001)
 
     async def _build(self) -> bool:
-        """Make all parts. False: this worker was told to end before it could open anything."""
+        """Build all parts. False: this worker was told to stop before it could open anything."""
         await self._prepare()
         context = self._context
         if not await gate.passed(context.gate_fd, context.ready_fd, self._stop.requested):
@@ -167,7 +167,7 @@ class _Worker:
         return True
 
     async def _prepare(self) -> None:
-        """Make all parts that need none of the partitions, nor anybody who connects."""
+        """Build the parts that need neither the partitions nor clients."""
         context, status = self._context, self._status
         settings = context.live.current
         loop = asyncio.get_running_loop()
@@ -197,7 +197,7 @@ class _Worker:
         )
 
     async def _open(self) -> None:
-        """Open the partitions; meet the other workers, and whoever asks."""
+        """Open the partitions; connect to the other workers and answer queries."""
         context, status, parts = self._context, self._status, self._parts
         settings = context.live.current
         loop = asyncio.get_running_loop()
@@ -225,7 +225,7 @@ class _Worker:
             context.first_generation,
         )
         await self._mesh.start()
-        parts.names.unsettle()  # from now on the others can report what they hold
+        parts.names.unsettle()  # from now on the other workers can report their sessions
         parts.turn.flush_links = self._mesh.flush
         self._acceptor = Acceptor(
             loop,
@@ -269,16 +269,16 @@ class _Worker:
         await self._admin.open()
 
     async def _reindex(self, _: Question) -> dict[str, int]:
-        """Make the search indexes of this worker's partitions anew."""
+        """Rebuild the search indexes of this worker's partitions."""
         return {"partitions": self._stores.indexing.anew()}
 
     async def _troubles(self, _: Question) -> dict[str, str]:
-        """Tell why each of this worker's partitions cannot be opened or written that cannot."""
+        """Return why partitions of this worker cannot be opened or written."""
         troubles = self._parts.partitions.troubles
         return {str(index): reason for index, reason in troubles.items()}
 
     def _next_key(self, next_hash: bytes) -> None:
-        """Another key will follow the server's."""
+        """Announce another next key of the server."""
         parts = self._parts
         parts.services.announcement.change(next_hash, parts.connections.sessions)
 
@@ -320,11 +320,11 @@ class _Worker:
             searching=self._stores.searches,
         )
 
-    # --- from time to time --------------------------------------------------------------------
+    # --- periodic work ------------------------------------------------------------------------
     def _tick(self) -> None:
         parts = self._parts
         if self._status.fenced:
-            # Another worker has this slot: whatever this one still remembers is out of date.
+            # Another worker has this slot: the state of this one is out of date.
             log.error("worker_fenced", extra={"worker": self._context.index})
             self._stop.within(0.0)
             return
@@ -370,15 +370,15 @@ class _Worker:
             self._admin.check,
             lambda: self._collector.look(parts.connections.admitted),
         ):
-            attempt(step)  # what fails in one keeps no other from its work
-        parts.wakeup.request()  # readers who waited because too many bytes were stuck may go on
+            attempt(step)  # an error in one must not prevent the others
+        parts.wakeup.request()  # readers that waited because too many bytes were stuck may continue
         set_title(self._context.index, len(parts.connections.sessions))
 
     def _look_at_disk(self) -> None:
         self._parts.home.short_of_disk = self._disk_reserve.check(self._ownership.own)
 
     def _give_up(self) -> None:
-        """Answer those who have waited for long for a home that is away, or does not answer."""
+        """Answer requests that have waited too long for a home."""
         parts = self._parts
         if away := parts.routes.away():
             parts.feeds.give_up(away, NO_HOME)

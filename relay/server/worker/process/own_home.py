@@ -1,7 +1,7 @@
 """The two queues between a worker and its own home, emptied by the turn.
 
-A log whose home is here and one whose home is elsewhere take the same path: messages through a
-port. Nothing is answered in the middle of whoever asks.
+Logs whose home is here and logs whose home is elsewhere take the same path: messages through a
+port. No answer arrives inside the caller.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class LocalPort:
-    """One direction: a queue that the turn empties. The first message asks for the turn."""
+    """One direction: a queue that the turn empties. The first message requests the turn."""
 
     __slots__ = ("_wakeup", "answers", "generation", "index", "queue", "submits")
 
@@ -36,9 +36,9 @@ class LocalPort:
         self.generation = generation
         self._wakeup = wakeup
         self.queue: deque[Message | list[Waiting]] = deque()
-        """A list: a SUBMIT that is not packed."""
+        """A list stands for a SUBMIT that is not packed."""
         self.submits = 0
-        """How many of those the queue holds: they need a commit."""
+        """The number of lists in the queue: they need a commit."""
 
     def send(self, message: Message) -> None:
         """See ``Port``."""
@@ -70,13 +70,13 @@ class OwnHome:
 
     def __init__(self, index: int, generation: int, wakeup: Wakeup) -> None:
         self.to_home = LocalPort(index, generation, wakeup)
-        """What this worker, as one with members, sends to its own home."""
+        """From this worker, as a member, to its own home."""
         self.to_member = LocalPort(index, generation, wakeup)
-        """What the home here sends to this worker."""
+        """From the home here to this worker."""
         self.to_home.answers, self.to_member.answers = self.to_member, self.to_home
 
     def deliver_to_home(self, home: Home, handlers: Handlers) -> None:
-        """Hand the home what waits for it. What it answers waits for ``deliver_to_member``."""
+        """Pass queued messages to the home. Its answers wait for ``deliver_to_member``."""
         queue, answers = self.to_home.queue, self.to_member
         while queue:
             message = queue.popleft()
@@ -87,7 +87,7 @@ class OwnHome:
                 handlers[type(message)](answers, message)
 
     def deliver_to_member(self, handlers: Handlers) -> None:
-        """Hand this worker what its own home has sent."""
+        """Pass the messages of its own home to this worker."""
         queue, answers = self.to_member.queue, self.to_home
         while queue:
             message = queue.popleft()

@@ -1,4 +1,4 @@
-"""Follows the table of partitions that the supervisor writes: which ones are this worker's."""
+"""Follows the supervisor's partition table: which partitions belong to this worker."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from relay.server.worker.process.parts import WorkerParts
 
 BOOT_LOCK_S: Final = 20.0
-"""How long a new home waits for the locks of the one before, which the kernel is ending."""
+"""How long a new home waits for the locks of the previous one, which the kernel is ending."""
 BOOT_LOOK_S: Final = 0.02
 
 
 class Ownership:
-    """See the module's docstring."""
+    """Tracks this worker's partitions."""
 
     def __init__(self, scoreboard: Scoreboard, parts: WorkerParts, *, replaces: bool) -> None:
-        """Begin without having looked.
+        """Create without reading the table.
 
         Args:
-            scoreboard: has the table.
+            scoreboard: contains the table.
             parts: of this worker.
-            replaces: it has the place of one that has served: it serves whatever it can.
+            replaces: True if it replaces a worker that has served: it then serves whatever it can.
         """
         self._replaces = replaces
         self._scoreboard = scoreboard
         self._parts = parts
         self._version = -1
         self.own: set[int] = set()
-        """Partitions that were this worker's when the table was last looked at."""
+        """This worker's partitions when the table was last read."""
 
     async def open(self) -> None:
-        """Open the partitions that are this worker's; their last home may still be dying.
+        """Open this worker's partitions; their previous home may still be dying.
 
         Raises:
             StoreError: one cannot be opened.
@@ -53,7 +53,7 @@ class Ownership:
                 await asyncio.sleep(BOOT_LOOK_S)
 
     def look(self) -> None:
-        """Look at the table, and act on what has changed."""
+        """Read the table and act on changes."""
         version = self._scoreboard.table_version
         if version != self._version:
             first, self._version = self._version < 0, version

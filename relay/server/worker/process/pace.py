@@ -1,14 +1,15 @@
-"""How much of a contended processor those get who ask without end. Decides alone: no clock.
+"""Limits heavy users' share of a contended CPU. Only decides: no clock.
 
-A worker that wants more than its share of a processor waits for it in the middle of every turn, and
-with it everybody, however little they ask for: the kernel wakes at once only who has not used up
-its share. So when the worker finds that it waits for the processor while it serves the crowd, its
-slices become short and the crowd rests between them, for as long as keeps the worker below its
-share. What comes meanwhile from those who ask for little is done at once. Nobody rests while there
-is time to spare, nor while only a few wait: short slices are dearer, with smaller commits.
+A worker that wants more than its share of a CPU waits for it in the middle of every turn, and with
+it all clients, even light ones: the kernel wakes only processes at once that have not used up their
+share. So when the worker sees that it waits for the CPU while serving the crowd (the heavy users
+that are waiting), its slices become short, and the crowd rests between them, long enough to keep
+the worker below its share. Requests of light users that arrive meanwhile are served at once. The
+crowd never rests while CPU time is left, nor while only a few wait: short slices have smaller
+commits and are more expensive.
 
-What the share is, nobody tells, so it is found as the speed of a path through a network is: a
-little more as long as nothing was missed, and a good part less when it was (Chiu and Jain, 1989).
+The share is not known, so it is probed as TCP probes the capacity of a path: increase a little
+while no waiting is seen, decrease by a large factor when it is (Chiu and Jain, 1989).
 """
 
 from __future__ import annotations
@@ -18,58 +19,59 @@ from typing import Final, final
 from relay.server.worker.connection.schedule import SLICE_S
 
 SHORT_SLICE_S: Final = 0.0005
-"""For what the crowd asks for in one turn, and for its commits, while the processor is contended: a
-turn that the kernel lets end in one go."""
+"""For the crowd's operations and commits in one turn while the CPU is contended: a turn that the
+kernel does not interrupt."""
 LEAST: Final = 0.05
-"""The crowd's part of the time, however dear the processor is: less than the share of one process
-among a dozen."""
+"""Minimum share for the crowd: less than that of one process among a dozen."""
 MORE: Final = 0.01
-"""By how much the part grows with each ``SEEN_S`` in which the processor was there."""
+"""Increase of the share with each ``SEEN_S`` in which the CPU was available."""
 MORE_FOR_NEWCOMERS: Final = 0.05
-"""Likewise, while newcomers are among them: they come once, and for as long as they rest too much
-the processor is idle."""
+"""The same while unauthenticated connections are among them: they come once, and the CPU is idle
+for as long as they rest too much."""
 LESS: Final = 0.5
-"""The factor by which it shrinks when it was not; and it is no more than what there was of it.
-With newcomers it is just that, and ``FIRST`` at least."""
+"""Factor for the decrease. In addition the share never exceeds what was available. With
+unauthenticated connections only the latter applies, and the minimum is ``FIRST``."""
 FIRST: Final = 0.5
-"""The part of newcomers who are suddenly there, all at once. It doubles with each look until
-something was missed, as a new connection's rate does (slow start)."""
+"""Initial share for unauthenticated connections that arrive all at once. It doubles with each
+decision until waiting is seen, as a new TCP connection's rate does (slow start)."""
 SEEN_S: Final = 0.006
-"""Of the processor's time, between two decisions: a few turns."""
+"""CPU time between two decisions: a few turns."""
 WAITED_MOST: Final = 0.35
-"""How long may be waited for it, as a part of that: nothing is ever alone on a machine."""
+"""Tolerated waiting time for the CPU, as a fraction of the time used: no process is ever alone on a
+machine."""
 TIMER_S: Final = 0.001
-"""What a timer of the loop can do. Shorter rests are added up."""
+"""Resolution of the loop's timers. Shorter rests are added up."""
 REST_MOST_S: Final = 0.02
 """The longest rest: something other than the crowd has made the turn long."""
 CROWD_LEAST: Final = 24
-"""So many connections that wait at once, or are not logged in, are a crowd: fewer are somebody's
+"""At least this many connections that wait, or are not logged in, are a crowd: fewer are somebody's
 bulk load, and its throughput matters more."""
 
 
 @final
 class Pace:
-    """See the module's docstring."""
+    """The crowd's share of the CPU."""
 
     __slots__ = ("_begun", "_cpu_s", "_owed_s", "_starting", "_took_s", "part", "until")
 
     def __init__(self) -> None:
         self.part = 1.0
-        """Of the time, that the crowd has."""
+        """The share of time that the crowd gets."""
         self.until = 0.0
         """When its rest ends."""
         self._begun = False
-        """There is a crowd."""
+        """True while there is a crowd."""
         self._starting = False
-        """Of newcomers, and nothing was missed yet."""
+        """True during slow start: unauthenticated connections arrived, and no waiting was seen yet.
+        """
         self._took_s = 0.0
         self._cpu_s = 0.0
         self._owed_s = 0.0
-        """Rest that would have been too short."""
+        """Accumulated rest that was too short for a timer."""
 
     @property
     def slice_s(self) -> float:
-        """For what the crowd asks for in one turn, and for its commits: each has so long."""
+        """Time for the crowd's operations in one turn, and the same again for its commits."""
         return SLICE_S if self.part == 1.0 else SHORT_SLICE_S
 
     def served(
@@ -81,15 +83,15 @@ class Pace:
         waiting: int,
         newcomers: int = 0,
     ) -> None:
-        """A turn that has served the crowd is over.
+        """Record a turn that has served the crowd.
 
         Args:
             now: monotonic seconds.
-            took_s: how long it was.
-            cpu_s: how long it had the processor.
-            used_s: how long the worker had it since the end of the turn before this one that has
-                served the crowd. What the crowd leads to is not all done in these turns.
-            waiting: how many connections waited for it.
+            took_s: its duration.
+            cpu_s: its CPU time.
+            used_s: CPU time of the worker since the end of the previous turn that served the crowd:
+                some of the work caused by the crowd is done in other turns.
+            waiting: how many connections waited.
             newcomers: how many were not logged in.
         """
         if waiting + newcomers < CROWD_LEAST:
@@ -124,9 +126,9 @@ class Pace:
 
 
 def timer_s(left_s: float) -> float:
-    """Return for how long to wait for something that is due in so many seconds.
+    """Return the delay of a timer for something that is due in this many seconds.
 
-    The loop rounds to whole ms. Rounded to none, it would come at once, and again and again until
-    it is due: a rest that takes the whole processor.
+    The loop rounds to whole ms. Rounded down to zero, the timer would fire again and again until it
+    is due, and a rest would consume the whole CPU.
     """
     return max(left_s + TIMER_S / 2, TIMER_S)

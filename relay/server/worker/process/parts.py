@@ -1,4 +1,4 @@
-"""The parts of a worker that the process deals with, and their metrics."""
+"""The parts of a worker that the process uses directly, and their metrics."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Labelled = dict[str, Mapping[Any, int]]
 
 @dataclass(frozen=True, slots=True)
 class WorkerParts:
-    """What the process itself deals with."""
+    """The parts that the process uses directly."""
 
     wakeup: Wakeup
     links: dict[int, Link]
@@ -76,7 +76,7 @@ class WorkerParts:
     budgets: ConnectionBudgets
 
     def measured(self) -> tuple[Gauges, Counters, Labelled]:
-        """Return the gauges and the counters of ``server.metrics`` that these parts hold."""
+        """Return the gauges and the counters of ``server.metrics`` that these parts provide."""
         budgets, stalled, catchup = self.budgets, self.stalled, self.catchup
         home, partitions = self.home, self.partitions
         counters: Counters = {

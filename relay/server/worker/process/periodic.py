@@ -1,4 +1,4 @@
-"""Periodic tasks of a worker, which outlive an error in one run."""
+"""Periodic tasks of a worker, which continue after an error in one run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ log = logging.getLogger("relay.worker")
 
 
 def attempt(action: Callable[[], object]) -> None:
-    """Act. An error of ours is logged, and goes no further."""
+    """Call a function. If it raises, log the error and continue."""
     try:
         action()
     except Exception as error:
@@ -24,7 +24,7 @@ def attempt(action: Callable[[], object]) -> None:
 async def every(
     seconds: float, action: Callable[[], None], late_ns: Callable[[int], None] = lambda _: None
 ) -> None:
-    """Act, again and again. ``late_ns`` is told how much later than due each time was."""
+    """Call a function periodically. ``late_ns`` is called with the delay of each run."""
     while True:
         attempt(action)
         due_ns = time.monotonic_ns() + int(seconds * 1e9)

@@ -1,4 +1,4 @@
-"""The header in which a proxy names who has connected to it: the PROXY protocol, version 2.
+"""The header in which a proxy names its client: the PROXY protocol, version 2.
 
 https://www.haproxy.org/download/2.8/doc/proxy-protocol.txt, section 2.2. Pure.
 """
@@ -13,27 +13,27 @@ SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 FIXED_BYTES: Final = 16
 """The signature, version and command, family, and the length of the rest."""
 REST_BYTES_MAX: Final = 1024
-"""Addresses take 36, or 216 for Unix-domain sockets; what follows them is not looked at."""
+"""Addresses take 36 bytes, or 216 for Unix-domain sockets; what follows is ignored."""
 _FIXED: Final = struct.Struct(">12sBBH")
 _VERSION: Final = 2
 _LOCAL, _PROXY = 0, 1
 _TCP4, _TCP6 = 0x11, 0x21
 _ADDRESSLESS: Final = frozenset({0x00, 0x12, 0x22, 0x31, 0x32})
-"""Unspecified; and UDP and Unix-domain sockets, which a receiver without a use for them is to take
-likewise (section 2.2): the connection is good, and counts as the proxy's own."""
+"""Unspecified, UDP and Unix-domain sockets. A receiver that does not support these must accept the
+connection (section 2.2); it counts as the proxy's own."""
 _V4_BYTES, _V6_BYTES = 4, 16
 _VERSION_1: Final = b"PROXY "
 
 
 class BadHeader(Exception):
-    """What came is no such header."""
+    """The bytes are not a valid header."""
 
 
 def rest_of(fixed: bytes) -> int:
     """Return how many bytes follow the fixed part.
 
     Raises:
-        BadHeader: it is none.
+        BadHeader: it is not valid.
     """
     signature, version, _, rest = _FIXED.unpack(fixed)
     if fixed.startswith(_VERSION_1):
@@ -46,12 +46,13 @@ def rest_of(fixed: bytes) -> int:
 
 
 def source(fixed: bytes, rest: bytes) -> str | None:
-    """Return the address of who has connected to the proxy; None: it names none.
+    """Return the address of the proxy's client; None if the header has none.
 
-    That is so when the proxy itself has connected, or knows no address of TCP over IPv4 or IPv6.
+    There is none when the proxy itself has connected, or when it has no address of TCP over IPv4 or
+    IPv6.
 
     Raises:
-        BadHeader: it has none.
+        BadHeader: it is not valid.
     """
     _, version, family, _ = _FIXED.unpack(fixed)
     if version & 0xF == _LOCAL:

@@ -17,14 +17,14 @@ from relay.store.errors import StoreError
 from relay.store.search.finder import Finder, Found
 
 OPEN_MAX: Final = 4
-"""Indexes that are kept open: those that were looked into last."""
+"""Number of indexes kept open: those used last."""
 WAITING_MAX: Final = 32
-"""Searches that wait: at 25 ms each, the last one waits for less than a second."""
+"""Searches that may wait: at 25 ms each, the last one waits for less than a second."""
 log = logging.getLogger("relay.worker")
 
 
 class Searches:
-    """See the module's docstring."""
+    """Runs the searches of a worker."""
 
     def __init__(
         self,
@@ -34,12 +34,12 @@ class Searches:
         *,
         on: bool,
     ) -> None:
-        """Open nothing yet.
+        """Create with no index open.
 
         Args:
-            path_of: the index of a partition.
+            path_of: returns the index of a partition.
             loop: of the worker.
-            observe_ns: is told how long each search took, waiting included.
+            observe_ns: called with the duration of each search, including the time it waited.
             on: whether there are indexes.
         """
         self.on = on
@@ -48,7 +48,7 @@ class Searches:
         self._observe_ns = observe_ns
         self._thread = ThreadPoolExecutor(1, "relay-search")
         self._finders: dict[int, Finder] = {}
-        """Used by the thread alone."""
+        """Used by the thread only."""
         self._waiting = 0
 
     def find(
@@ -77,7 +77,7 @@ class Searches:
     def _find(self, log_name: str, match: str, after: int, before: int, count: int) -> Found | None:
         index = partition_of(log_name)
         finder = self._finders.pop(index, None) or Finder(self._path_of(index))
-        self._finders[index] = finder  # the last one now
+        self._finders[index] = finder  # now the most recently used
         if len(self._finders) > OPEN_MAX:
             self._finders.pop(next(iter(self._finders))).close()
         try:
@@ -90,7 +90,7 @@ class Searches:
         return None
 
     def close(self) -> None:
-        """Wait for the search that runs, and close the indexes."""
+        """Wait for the running search, and close the indexes."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         for finder in self._finders.values():
             finder.close()

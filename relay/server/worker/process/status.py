@@ -1,4 +1,4 @@
-"""This worker's row of the scoreboard, and what it reads in the others'."""
+"""This worker's row of the scoreboard, and what it reads from the rows of others."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from relay.server.scoreboard import Row, Scoreboard
 
 FRESH_NS: Final = 500_000_000
-"""A heartbeat older than this: the worker does not run (stopped, or its loop hangs)."""
+"""A worker with an older heartbeat does not run (it is stopped, or its loop hangs)."""
 
 
 class _Labelled:
-    """A counter with a label: most of its values have not changed since they were last written."""
+    """A counter with a label. Writes only values that have changed: most have not."""
 
     def __init__(self, row: Row, name: str, counted: Mapping[Any, int]) -> None:
         self._row = row
@@ -36,7 +36,7 @@ class _Labelled:
 
 
 class WorkerStatus:
-    """See the module's docstring."""
+    """This worker's row of the scoreboard."""
 
     def __init__(self, scoreboard: Scoreboard, index: int, generation: int) -> None:
         self._scoreboard = scoreboard
@@ -45,10 +45,10 @@ class WorkerStatus:
         self._row = scoreboard.row(index)
         self._row.set("pid", os.getpid())
         self._single: list[tuple[int, int, Callable[[], int]]] = []
-        """Cell, what is added to the value, where that is read."""
+        """Cell, offset of the value, and the function that reads it."""
         self._labelled: list[_Labelled] = []
         self.counters: dict[str, Callable[[], int]] = {}
-        """Those without a label: what this worker alone has counted."""
+        """Counters without a label: what this worker itself has counted."""
 
     def publish(
         self,
@@ -56,14 +56,14 @@ class WorkerStatus:
         counters: Mapping[str, Callable[[], int]],
         labelled: Mapping[str, Mapping[Any, int]] | None = None,
     ) -> None:
-        """Name what ``beat`` writes, and where its values are read.
+        """Set what ``beat`` writes, and the functions that read the values.
 
-        Counters go on where the row's last worker left them.
+        Counters continue from the row's previous worker.
 
         Args:
             gauges: by the name of the metric.
-            counters: likewise, those without a label.
-            labelled: counters with one: where their values are, by label. No label comes later.
+            counters: those without a label, by the name of the metric.
+            labelled: counters with a label: their values by label. No labels are added later.
         """
         row = self._row
         for name, read in gauges.items():
@@ -75,11 +75,11 @@ class WorkerStatus:
             self._labelled.append(_Labelled(row, name, counted))
 
     def observer(self, name: str) -> Callable[[int], None]:
-        """Return what counts a value in a histogram."""
+        """Return a function that adds a value to a histogram."""
         return self._row.observer(name)
 
     def beat(self) -> None:
-        """Show that the loop runs, and how much it did."""
+        """Publish the heartbeat and the values."""
         row = self._row
         row.set("heartbeat_ns", time.monotonic_ns())
         for cell, before, read in self._single:
@@ -88,7 +88,7 @@ class WorkerStatus:
             labelled.write()
 
     def set_connections(self, count: int) -> None:
-        """Publish how many connections this worker has, at once: the others' balance needs it."""
+        """Publish the number of connections at once: the other workers need it for balancing."""
         self._row.set("connections", count)
 
     def set_accepting(self, accepting: bool) -> None:
@@ -97,7 +97,7 @@ class WorkerStatus:
 
     @property
     def fenced(self) -> bool:
-        """True when the supervisor has given this worker's place to another.
+        """True when the supervisor has given this worker's slot to another.
 
         Invariant "One writer per partition".
         """
@@ -105,16 +105,16 @@ class WorkerStatus:
 
     @property
     def asked_to_leave(self) -> bool:
-        """True when the supervisor asks this worker to leave, while the server goes on."""
+        """True when the supervisor asks this worker to leave while the server continues."""
         return bool(self._row.get("leaving"))
 
     @property
     def yields(self) -> bool:
-        """True while workers of the next version take the connections that come."""
+        """True while workers of the next version take new connections."""
         return bool(self._row.get("yields"))
 
     def peers(self) -> list[Peer]:
-        """Return the other workers that have begun."""
+        """Return the other workers that have started."""
         found: list[Peer] = []
         for index in range(self._scoreboard.workers):
             row = self._scoreboard.row(index)
@@ -124,7 +124,7 @@ class WorkerStatus:
         return found
 
     def logged_in(self) -> list[int]:
-        """Return the connections that are logged in of each other worker that accepts."""
+        """Return the logged-in connections of each other worker that accepts."""
         return self._of_accepting("connections_logged_in")
 
     def least_loaded(self) -> int | None:
@@ -136,7 +136,7 @@ class WorkerStatus:
         return [row.get(metric) for row in rows if not row.get("not_accepting")]
 
     def silent(self, announced: set[int]) -> bool:
-        """Tell whether a worker runs that has not announced itself."""
+        """Return True if a running worker has not reported."""
         return any(
             self._scoreboard.row(index).get("generation") not in announced
             for index in self._running()

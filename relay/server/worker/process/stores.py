@@ -1,4 +1,4 @@
-"""The partition files of one worker: writers of those it owns, one reader of each."""
+"""The partition files of one worker: a writer for those it owns, and a reader for each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ THREADS: Final = 4
 
 
 class Stores:
-    """Opens partitions and readers; drives the checkpoints of those that are open for writing."""
+    """Opens partitions and readers, and runs the checkpoints of open partitions."""
 
     def __init__(self, context: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
         self._directory = DataDirectory(context.data)
@@ -44,12 +44,13 @@ class Stores:
         self._durability = context.live.current.store.durability
         self.rules = RoomRules(anyone_creates=context.live.current.rooms.create == "anyone")
         self.judges = True
-        """False: whoever appends may, and nothing begins a room but a message."""
+        """False: anybody may append, and rooms need no entry of their own."""
         self._loop = loop
         self._threads = ThreadPoolExecutor(THREADS, "relay-store")
         self._checkpointers: dict[int, Checkpointer] = {}
         self._running: dict[Checkpointer, asyncio.Task[None]] = {}
-        """From ``tick`` on, though a task begins only in the loop's next iteration."""
+        """Running checkpoints, from ``tick`` on; a task begins only in the loop's next iteration.
+        """
         self._readers: dict[int, SqliteReader] = {}
         self._closing: set[asyncio.Future[None]] = set()
         row, search = context.scoreboard.row(context.index), context.live.current.store.search
@@ -75,7 +76,7 @@ class Stores:
                 rules=self.rules if self.judges else None,
             )
         except StoreCorrupt as error:
-            # Whoever opens it next would not see all that is wrong with it.
+            # Otherwise the next one to open it would not see all that is wrong with it.
             with contextlib.suppress(StoreError), PartitionLock(lock_path, path) as lock:
                 lock.refuse(str(error))
             raise
@@ -85,11 +86,11 @@ class Stores:
         return partition
 
     def close_partition(self, partition: Partition) -> None:
-        """Close a partition that another worker has now, in a thread: that waits for the disk."""
+        """Close a partition that another worker owns now. In a thread: it waits for the disk."""
         self._end(partition, partition.close)
 
     def refuse_partition(self, partition: Partition, reason: str) -> None:
-        """Close a partition whose file is damaged, likewise."""
+        """Close a partition whose file is damaged, in a thread."""
         self._end(partition, partial(partition.refuse, reason))
 
     def _end(self, partition: Partition, end: Callable[[], None]) -> None:
@@ -121,14 +122,15 @@ class Stores:
         now = time.monotonic()
         for checkpointer in self._checkpointers.values():
             if checkpointer.due(now) and checkpointer not in self._running:
-                checkpointer.begins()  # now: a turn before the task begins may close partitions
+                # already now: a turn before the task begins may close partitions
+                checkpointer.begins()
                 task = self._loop.create_task(self._checkpoint(checkpointer))
                 self._running[checkpointer] = task
                 task.add_done_callback(partial(self._ended, checkpointer))
         self.indexing.tick()
 
     def search(self, *, on: bool) -> None:
-        """Keep search indexes, or none."""
+        """Maintain search indexes, or none."""
         self.searches.on = on
         self.indexing.switch(on=on)
 
@@ -142,18 +144,18 @@ class Stores:
         del self._running[checkpointer]
 
     async def settle(self) -> None:
-        """Wait for the checkpoints that run: partitions may be closed then."""
+        """Wait for the running checkpoints; after that, partitions may be closed."""
         while self._running:
             await asyncio.wait(self._running.values())
         if self._closing:
             await asyncio.wait(self._closing)
 
     def run_in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Run something that waits for the disk; the loop does not."""
+        """Run something that waits for the disk, without blocking the loop."""
         return self._loop.run_in_executor(self._threads, work)
 
     def close(self) -> None:
-        """Wait for what runs in threads, and close the readers. The home closes its partitions."""
+        """Wait for the threads, and close the readers. The home closes its partitions."""
         self._threads.shutdown(wait=True)
         self.searches.close()
         self.indexing.close()

@@ -6,5 +6,5 @@ from setproctitle import setproctitle
 
 
 def set_title(index: int, connections: int) -> None:
-    """Show which worker this is and how busy."""
+    """Show the worker's index and number of connections."""
     setproctitle(f"relay: worker {index} ({connections} conns)")

@@ -2,23 +2,25 @@
 
 One turn, at the end of a loop iteration in which anything arrived:
 
-1. ``schedule``      connections that wait and ask for little, for a slice of time
-2. the own home      takes what this worker sends it; one group commit per partition; answers, and
-                     batches to the workers that follow; changes of presence and rosters; this
-                     worker takes what its home sent. Again, for a slice of time, while that led to
-                     new requests that need no commit (a join, a login)
+1. ``schedule``      waiting connections of light users, for a slice of time
+2. the own home      handles what this worker sends it; asks permission for direct messages of light
+                     senders; one group commit per partition; answers, and batches to the
+                     following workers; changes of presence and rosters; this worker handles what
+                     its home sent. Repeated, for a slice of time, while that caused new requests
+                     that need no commit (a join, a login)
 3. ``links``         one write per link, answers first
-4. ``repair``        what was missed of a log, from the store
+4. ``repair``        missed entries of a log, from the store
 5. ``distribute``    running batches into the outboxes of live subscriptions
 6. ``flush``         one record and one write per connection; answers first; in slices
-7. ``catchup``       pages for those who are behind, in what time is left
-8. the crowd         connections that wait and ask for much, in turn, for a slice of time; what the
-                     own home has left in step 2, because it was much, for another one; pages that
-                     they have asked for, for a third; ``links``
+7. ``catchup``       pages for readers that are behind, in the remaining time
+8. the crowd         waiting connections of heavy users, in turn, for a slice of time; for another
+                     slice, what the own home has left in step 2 because it was much, and
+                     permissions for direct messages of heavy senders; for a third, pages for heavy
+                     users; ``links``
 
-So whoever asks for little waits for one slice of each at most, of what others ask for without end,
-and not for one in each step. What step 8 leads to is done in the turn that follows: at once, or,
-when the machine has more to do than it can, after a rest (``pace``).
+So a light user waits for at most one slice of each kind of work for heavy users, not for one in
+each step. What step 8 causes is done in the next turn: at once, or, on an overloaded machine, after
+a rest (``pace``).
 """
 
 from __future__ import annotations
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.home.home import Home
+    from relay.server.worker.home.permissions import Permissions
     from relay.server.worker.home.publishing import Interest
     from relay.server.worker.home.rosters import Rosters
     from relay.server.worker.member.catchup import Catchup
@@ -49,20 +52,20 @@ if TYPE_CHECKING:
 HOME_SLICE_S: Final = 0.002
 """How long requests to the own home that need no commit may follow one another in one turn."""
 HELD_S: Final = 0.001
-"""When to look again at a partition whose commits a checkpoint holds."""
+"""When to check again a partition whose commits a checkpoint blocks."""
 FAILED_RETRY_S: Final = 0.1
 FAR: Final = float("inf")
 LONG_TURN_S: Final = 0.05
-"""A turn that nobody should ever have to wait for: it is logged, if it is the longest so far, with
-the processor's time in it: a machine with more to do than it can makes turns long as well."""
+"""A turn longer than this is logged if it is the longest so far, with its CPU time: an overloaded
+machine makes turns long as well."""
 log = logging.getLogger("relay.worker")
 
 
 class Loop(Protocol):
-    """The part of an event loop that the turn needs."""
+    """The part of an event loop that the turn uses."""
 
     def call_later(self, delay: float, callback: Callable[[], None]) -> object:
-        """Run after so many seconds."""
+        """Call after a number of seconds."""
 
 
 class Turn:
@@ -79,6 +82,7 @@ class Turn:
         handlers: Handlers,
         schedule: Schedule,
         home: Home,
+        permissions: Permissions,
         interest: Interest,
         rosters: Rosters,
         feeds: Feeds,
@@ -97,6 +101,7 @@ class Turn:
         self._handlers = handlers
         self._schedule = schedule
         self._home = home
+        self._permissions = permissions
         self._interest = interest
         self._rosters = rosters
         self._feeds = feeds
@@ -108,31 +113,32 @@ class Turn:
         self._catchup = catchup
         self._wakes_at = FAR
         self.pace = Pace()
-        """When the crowd is served."""
+        """Decides when the crowd is served."""
         self._served = False
-        """True when this turn has served it."""
+        """True when this turn has served the crowd."""
         self._crowd = 0
-        """How many waited then, for their turn or for what they had asked for."""
+        """How many connections waited then, for their turn or for an answer."""
         self._used_until_s = 0.0
-        """Of the processor's time, at the end of the last turn that has served it."""
+        """CPU time at the end of the last turn that served the crowd."""
         self.crowded = False
-        """True while some wait who ask for much: see step 8."""
+        """True while heavy users wait: see step 8."""
         self.longest_s = 0.0
         self.longest_cpu_s = 0.0
-        """Of one turn, without the time in which the processor worked for others."""
+        """CPU time of the longest turn: without the time that the CPU worked for other processes.
+        """
         self.flush_links: Callable[[], None] = _nothing
-        """Writes what the bus has queued; the mesh's, once there is one."""
+        """Writes what the bus has queued; set when there is a mesh."""
         wakeup.bind(self.run)
 
     def run(self) -> None:
-        """Do one turn. Raises nothing."""
+        """Run one turn. Raises nothing."""
         began, cpu_began = self._clock(), self._cpu_clock()
         try:
             self._run(began)
         except Exception as error:
             end_if_exhausted(error)
-            # A bug of ours must not end the loop's work for everybody; it is loud in the log. What
-            # the turn had still to do is done in the next one.
+            # A bug must not stop the loop for everybody; it is logged as an error. The next turn
+            # does what this one left.
             log.exception("turn_failed")
             self._wakeup.begun()
             self._wake_at(self._clock() + FAILED_RETRY_S)
@@ -156,7 +162,7 @@ class Turn:
             else:
                 self._wakeup.request()
         if took_s <= self.longest_cpu_s:
-            return  # the longest of neither: the processor's clock is a call of the kernel
+            return  # the longest in neither respect: reading the CPU clock is a system call
         cpu_s = self._cpu_clock() - cpu_began
         if took_s > self.longest_s or cpu_s > self.longest_cpu_s:
             self.longest_s = max(took_s, self.longest_s)
@@ -178,18 +184,22 @@ class Turn:
             schedule.run_little(now, self.pace.slice_s, resting=resting)
         schedule.until = 0.0
         self._run_home(now, resting)
-        # What asked for a turn up to here, the steps that follow do. Another one is needed only
-        # for what comes from here on, and for what the own home was sent meanwhile.
+        # The following steps handle what has requested a turn so far. Another turn is only needed
+        # for what arrives from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
         home = self._home
         catchup = self._catchup
         asked = bool(catchup.crowd) and not catchup.crowded
-        crowd = self.crowded = waiting.waiting > 0 or home.rest or asked
+        permissions = self._permissions
+        crowd = waiting.waiting > 0 or home.rest or asked
+        if permissions.waiting and permissions.has_room:
+            crowd = True
+        self.crowded = crowd
         if crowd and resting:
             crowd = False
             self._wake_at(self.pace.until)
         little = waiting.has_little if resting else waiting.little_first
-        if little or self._own_home.to_home.queue or home.more:
+        if little or self._own_home.to_home.queue or home.more or permissions.decided:
             self._wakeup.request()
         if self._forward.waiting:
             self._forward.release()
@@ -212,7 +222,8 @@ class Turn:
             self._wakeup.request()
         if crowd:
             self._served = True
-            self._crowd = max(schedule.busy, home.senders if home.rest else 0)
+            senders = home.senders if home.rest else 0
+            self._crowd = max(schedule.busy, senders, permissions.waiting)
             self._serve_crowd()
         if on:
             return
@@ -226,13 +237,15 @@ class Turn:
             self._wake_later(now)
 
     def _serve_crowd(self) -> None:
-        """Go on with what many ask for, for a slice of time."""
+        """Continue with heavy users' requests, for a slice of time."""
         schedule, home, slice_s = self._schedule, self._home, self.pace.slice_s
         if schedule.waiting:
             schedule.run(self._clock(), slice_s)
             schedule.until = 0.0
         if home.rest:
             home.commit_rest(slice_s)
+        if self._permissions.waiting:
+            self._permissions.ask_others()
         if self._catchup.crowd:
             self._catchup.run_crowd(slice_s)
         if self._forward.waiting:
@@ -243,10 +256,14 @@ class Turn:
         own, handlers = self._own_home, self._handlers
         to_home, to_member = own.to_home, own.to_member
         rosters, presence = self._rosters, self._presence
+        permissions = self._permissions
         deadline = now + HOME_SLICE_S
         while True:
             if to_home.queue:
                 own.deliver_to_home(self._home, handlers)
+            if permissions.waiting:
+                permissions.ask_little(resting=resting)
+            permissions.decided = False
             self._home.commit(resting=resting)
             if presence.to_report:
                 presence.send()
@@ -255,7 +272,8 @@ class Turn:
                     self._interest.publish(event)
             if to_member.queue:
                 own.deliver_to_member(handlers)
-            if not to_home.queue or to_home.submits or self._clock() >= deadline:
+            more = bool(to_home.queue) or permissions.decided
+            if not more or to_home.submits or self._clock() >= deadline:
                 return
 
     def _wake_later(self, now: float) -> None:
@@ -280,4 +298,4 @@ class Turn:
 
 
 def _nothing() -> None:
-    """Before there is a mesh, there are no links."""
+    """Do nothing: there is no mesh yet."""

@@ -1,0 +1,185 @@
+"""ROOM: the lists of rooms, those that somebody may see and those in which somebody has a role.
+
+A list costs what it looks at, not what it shows: what is hidden is charged like the rest, and one
+request passes over ``HIDDEN_MAX`` rooms at most. Whoever asks then is told to come again, and this
+worker knows where to go on: a place among hidden rooms would be the name of one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from relay import limits
+from relay.chat import names
+from relay.chat.entries import Kind
+from relay.chat.partition import PARTITIONS
+from relay.chat.rooms import shown
+from relay.chat.rooms.events import Kind as RoomKind
+from relay.chat.rooms.events import Role
+from relay.server.worker.connection.charges import ROOM_UNITS
+from relay.server.worker.connection.home_requests import turn_of
+from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.error_codes import unavailable_text
+from relay.server.worker.stored import report_log, stored_entry, stored_room
+from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Done
+from relay.wire.packing import pack
+
+if TYPE_CHECKING:
+    from relay.chat.entries import Head
+    from relay.chat.rooms import requests
+    from relay.chat.rooms.state import Room
+    from relay.server.worker.connection.session import Session
+
+STATES_BYTES: Final = 262_144
+"""Of the states of rooms that one answer looks at: about 3 ms."""
+HIDDEN_MAX: Final = 1000
+"""Rooms that one request passes over: 20 looks, of about 3 ms each."""
+LISTING_S: Final = 30.0
+"""How long is known where an interrupted list goes on. What was passed over may be shown by then:
+who begins anew later begins at the beginning."""
+
+
+async def list_own(session: Session, number: int, after: str) -> None:
+    """Answer the rooms in which somebody has a role, whichever partitions they are in.
+
+    Nobody notes what anybody has not read: it is counted, from the place that was marked on.
+    """
+    await turn_of(session)
+    actor, some, asked_after = session.actor, shown.ROOMS_PER_ANSWER, after
+    try:
+        if actor.root:
+            of_partitions = session.services.damage.answers(
+                lambda reader: reader.memberships(actor.handle, actor.root, asked_after, some + 1)
+            )
+            found = sorted(itertools.chain.from_iterable(of_partitions))
+        else:
+            found = []
+        own: list[shown.Own] = []
+        bytes_left = STATES_BYTES
+        for name in found[:some]:
+            head = session.services.reader_of(name).head(name)  # first: rights are as of later
+            packed = session.services.reader_of(name).state(name)
+            try:
+                own += await _own(session, name, stored_room(name, packed), head)
+            except LogDamaged as error:
+                report_log(error)
+                own.append(_unreadable(name, head))
+            bytes_left -= len(packed)
+            session.sends.owe_work(ROOM_UNITS)
+            after = name
+            if bytes_left <= 0:
+                break
+    except StoreCorrupt:
+        session.refuse(number, ErrorCode.DAMAGED)
+        return
+    except StoreError as error:
+        session.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS, unavailable_text(error))
+        return
+    session.answer(pack(Done(number, shown.pack_own(own, after, not found or after == found[-1]))))
+
+
+def _unreadable(name: str, head: Head) -> shown.Own:
+    """Return a room of which no more is known than that somebody has a role in it.
+
+    It is in the list, for it is not gone: whoever opens it is told that it is damaged.
+    """
+    room = shown.Listed(name, RoomKind.PRIVATE, "", "", False, Role.MEMBER, 0, head.seq, 0)
+    return shown.Own(room, bytes(limits.EPOCH_BYTES), 0, 0)
+
+
+async def _own(session: Session, name: str, room: Room, head: Head) -> list[shown.Own]:
+    """Return a room with what is unread in it; nothing if it is not for the asker any more."""
+    reader, actor = session.services.reader_of(name), session.actor
+    listed = shown.listed(name, room, head.seq, actor)
+    if listed is None or listed.role is Role.NONE:
+        return []
+    inbox = names.INBOX_PREFIX + actor.handle
+    mark = session.services.reader_of(inbox).mark(inbox, name)
+    floor = reader.resume(name, mark, head).after if mark.seq else 0
+    read = min(shown.unread_after(room, actor.handle, floor), head.seq)
+    unread = await _unread(session, name, read, head.seq)
+    return [shown.Own(listed, mark.epoch, mark.seq, unread)]
+
+
+async def _unread(session: Session, name: str, after: int, upto: int) -> int:
+    """Count the messages of others, of the newest entries of a room, in turn with who reads pages.
+
+    Who a message is from, and that it is one, stands in the entry alone; so they are read.
+    """
+    own, count = session.actor.handle, 0
+    after = max(after, upto - shown.UNREAD_LOOKED_AT)
+    while after < upto:
+        page = session.services.reader_of(name).read(name, after, upto, limits.PAGE_BYTES_MAX)
+        entries = [stored_entry(name, packed) for _, packed in page.rows]
+        count += sum(one.kind == Kind.MESSAGE and one.sender != own for one in entries)
+        if page.end:
+            break
+        after = entries[-1].seq
+        session.sends.owe_work(ROOM_UNITS)
+        await turn_of(session)
+    return count
+
+
+async def list_rooms(session: Session, number: int, request: requests.List) -> None:
+    """Answer rooms of one partition, in turn with those who read pages.
+
+    An answer ends with a room that is in it: where to go on is a name as well, and whoever may not
+    see a room must not learn of it from there. So what is hidden is passed over until something is
+    to be told. If a room cannot be read, that is told at the end, in place of the end.
+    """
+    index, asked_after = request.partition, request.after
+    assert index < PARTITIONS
+    looked, damaged = _goes_on(session, index, asked_after)
+    visible: list[shown.Listed] = []
+    found: list[tuple[str, bytes, int]] = []
+    passed = 0
+    while not visible:
+        if passed >= HIDDEN_MAX:
+            _note(session, index, asked_after, looked, damaged=damaged)
+            session.refuse(number, ErrorCode.BUSY, limits.RETRY_MS, "there is more to look at")
+            return
+        await turn_of(session)
+        try:
+            reader = session.services.reader_at(index)
+            found = reader.states(looked, shown.ROOMS_PER_ANSWER, STATES_BYTES)
+        except StoreError as error:
+            refuse_unread(session, number, index, error)
+            return
+        if not found:
+            break
+        session.sends.owe_work(ROOM_UNITS * len(found))
+        looked = found[-1][0]
+        passed += len(found)
+        for name, packed, seq in found:
+            try:
+                one = shown.listed(name, stored_room(name, packed), seq, session.actor)
+            except LogDamaged as error:
+                report_log(error)
+                damaged = True
+                continue
+            if one is not None:
+                visible.append(one)
+    if damaged and not found:
+        session.refuse(number, ErrorCode.DAMAGED)
+        return
+    after = visible[-1].name if visible else asked_after
+    if damaged:
+        _note(session, index, after, after, damaged=True)
+    session.answer(pack(Done(number, shown.pack_list(visible, after, not found))))
+
+
+def _goes_on(session: Session, index: int, after: str) -> tuple[str, bool]:
+    """Return behind which room to look on, and whether one before could not be read."""
+    noted, session.listing = session.listing, None
+    if noted is not None:
+        of, behind, looked, damaged, since = noted
+        if (of, behind) == (index, after) and session.services.clock() - since < LISTING_S:
+            return looked, damaged
+    return after, False
+
+
+def _note(session: Session, index: int, after: str, looked: str, *, damaged: bool) -> None:
+    session.listing = index, after, looked, damaged, session.services.clock()

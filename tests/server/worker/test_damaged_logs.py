@@ -1,0 +1,238 @@
+"""What makes no sense in one log is of that log alone: the others of its partition go on."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import cast
+
+import apsw
+import pytest
+import pytest_asyncio
+
+from relay.chat.accounts import events, requests
+from relay.chat.names import INBOX_PREFIX
+from relay.chat.partition import partition_of
+from relay.chat.rooms import requests as of_rooms
+from relay.chat.rooms import shown
+from relay.chat.rooms.events import Kind
+from relay.server.worker.connection import room_lists
+from relay.server.worker.process.administration import DAMAGED, Administration
+from relay.store.sqlite import SqlitePartition
+from relay.store.state import SEQ_BITS, SEQ_MASK
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Chain, Devices, Done, Error, Join, Joined, Room
+from relay.wire.packing import unpack_entry
+from tests.server.worker.test_logins import an_operator, ask
+from tests.support.cluster import until
+from tests.support.workers import Cluster, TestClient, Worker
+
+NUMBERS = itertools.count(1000)
+EVERYTHING = 2**63 - 1
+
+
+@pytest_asyncio.fixture
+async def town(tmp_path: Path) -> AsyncIterator[Cluster]:
+    """One worker."""
+    async with Cluster(tmp_path, 1, rights=True) as running:
+        yield running
+
+
+def connection_of(worker: Worker, log: str) -> apsw.Connection:
+    partition = worker.parts.partitions.partition(partition_of(log))
+    assert isinstance(partition, SqlitePartition)
+    assert partition._opened is not None
+    return partition._opened.connection
+
+
+def last_control(worker: Worker, log: str) -> tuple[int, bytes]:
+    packed = worker.parts.services.reader_of(log).controls(log)[-1]
+    connection = connection_of(worker, log)
+    ((log_id,),) = cast(
+        "list[tuple[int]]", connection.execute("SELECT id FROM log WHERE name=?", (log,)).fetchall()
+    )
+    return log_id << SEQ_BITS | unpack_entry(packed).seq & SEQ_MASK, packed
+
+
+def no_entry(worker: Worker, log: str) -> None:
+    """The bytes of one are none."""
+    row, _ = last_control(worker, log)
+    packed = b"\xc1" + events._RESERVED  # it seems to be a reset, which is looked for
+    connection_of(worker, log).execute("UPDATE entry SET packed=? WHERE id=?", (packed, row))
+
+
+def no_event(worker: Worker, log: str) -> None:
+    """An entry is whole, and what it says is nothing that this Relay knows."""
+    row, packed = last_control(worker, log)
+    body = unpack_entry(packed).body
+    other = packed.replace(body, b"\xc1" * len(body))
+    connection_of(worker, log).execute("UPDATE entry SET packed=? WHERE id=?", (other, row))
+
+
+def neighbour_of(log: str, prefix: str = "") -> str:
+    """A log of the same partition."""
+    names = (f"{prefix}neighbour{n}" for n in range(1000))
+    return next(name for name in names if partition_of(name) == partition_of(log))
+
+
+def administration(worker: Worker) -> Administration:
+    """What answers ``relay ctl``."""
+    parts, stores = worker.parts, worker._stores
+    return Administration(
+        parts.queries, parts.names, parts.routes.owns, stores.reader_at, stores.reader_of, b""
+    )
+
+
+async def devices_of(client: TestClient, name: str) -> Chain | Error:
+    number = next(NUMBERS)
+    client.send_envelopes(Devices(number, name, 0))
+
+    def answers() -> list[Chain | Error]:
+        return [e for e in client.received if isinstance(e, Chain | Error) and e.request == number]
+
+    await client.until(answers, "the devices")
+    return answers()[0]
+
+
+async def in_room(client: TestClient, request: of_rooms.Request, log: str) -> Done | Error:
+    number = next(NUMBERS)
+    client.send_envelopes(Room(number, log, of_rooms.pack(request, EVERYTHING)))
+
+    def answers() -> list[Done | Error]:
+        return [e for e in client.received if isinstance(e, Done | Error) and e.request == number]
+
+    await client.until(answers, "an answer")
+    return answers()[0]
+
+
+@pytest.mark.parametrize("damage", [no_entry, no_event], ids=["entry", "event"])
+async def test_one_account_that_cannot_be_read(
+    town: Cluster, damage: Callable[[Worker, str], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever needs it is told, an operator is, and its partition serves the others."""
+    worker = town.workers[0]
+    opera = await an_operator(town)
+    victim = await TestClient.login(worker, "victim")
+    inbox = f"{INBOX_PREFIX}victim"
+    other = neighbour_of(inbox, INBOX_PREFIX).removeprefix(INBOX_PREFIX)
+    damage(worker, inbox)
+    worker.parts.accounts.logs.forget()
+
+    for asker in (opera, victim):
+        refused = await devices_of(asker, "victim")
+        assert isinstance(refused, Error)
+        assert refused.code == ErrorCode.DAMAGED
+    # What reads all accounts passes it over, and what needs the own one says so.
+    answer = await ask(opera, next(NUMBERS), requests.Promote(False), "opera")
+    assert isinstance(answer, Error)
+    assert "the only operator" in answer.text
+    unread = await in_room(victim, of_rooms.Redact(1, ""), "lobby")
+    assert isinstance(unread, Error)
+    assert unread.code == (ErrorCode.UNAVAILABLE if damage is no_entry else ErrorCode.NO_SUCH_ROOM)
+    named = await in_room(opera, of_rooms.Invite("victim"), "lobby")
+    assert isinstance(named, Error)
+    assert named.code == ErrorCode.DAMAGED
+    again = await TestClient.connect(worker)
+    again.hello("victim")
+    await again.expect(Error, lambda e: e.code == ErrorCode.DAMAGED)
+    await until(lambda: again.closed is not None, "the end")
+
+    somebody = await TestClient.login(worker, other)
+    assert isinstance(await devices_of(somebody, other), Chain)
+    users = administration(worker).handlers["users"]({"limit": 10})
+    assert {one["name"]: one["state"] for one in (await users)["items"]} == {
+        "opera": "active",
+        "victim": DAMAGED,
+        other: "active",
+    }
+    assert worker.parts.partitions.refused == worker.parts.partitions.troubles == {}
+    assert opera.closed is victim.closed is None
+    told = [r for r in caplog.records if r.getMessage() == "account_unreadable"]
+    assert told
+    assert all(r.levelno == logging.ERROR and inbox in r.reason for r in told)  # type: ignore[attr-defined]
+
+
+async def list_of(client: TestClient, partition: int) -> tuple[list[str], int]:
+    """Return the rooms of a partition, and the error that was in the place of the end, or 0."""
+    found: list[str] = []
+    after, end = "", False
+    while not end:
+        answer = await in_room(client, of_rooms.List(partition, after), "")
+        if isinstance(answer, Error):
+            if answer.code == ErrorCode.BUSY:
+                continue
+            return found, answer.code
+        some, after, end = shown.unpack_list(answer.content)
+        found += [one.name for one in some]
+    return found, 0
+
+
+async def test_one_room_that_cannot_be_read(
+    town: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Lists have the others; who has a role in it sees that it is there still."""
+    worker = town.workers[0]
+    alice = await TestClient.login(worker, "alice")
+    rooms = sorted(itertools.islice(in_partition_of("lobby"), 3))
+    for name in rooms:
+        assert isinstance(await in_room(alice, of_rooms.Create(Kind.PUBLIC), name), Done)
+    good, bad, also = rooms[1], rooms[0], rooms[2]
+    partition = partition_of(bad)
+    assert await list_of(alice, partition) == (rooms, 0)
+    connection = connection_of(worker, bad)
+    connection.execute(
+        "UPDATE state SET packed=x'c1' WHERE log_id=(SELECT id FROM log WHERE name=?)", (bad,)
+    )
+    assert await list_of(alice, partition) == ([good, also], ErrorCode.DAMAGED)
+    mine = await in_room(alice, of_rooms.Mine(""), "")
+    assert isinstance(mine, Done)
+    assert [one.room.name for one in shown.unpack_own(mine.content)[0]] == rooms
+    alice.send_envelopes(Join(5, good, None, 0, 0))
+    await alice.expect(Joined, lambda e: e.log == good)
+    assert worker.parts.partitions.refused == worker.parts.partitions.troubles == {}
+    told = [r for r in caplog.records if r.getMessage() == "room_unreadable"]
+    assert {r.log for r in told} == {bad}  # type: ignore[attr-defined]
+
+
+def in_partition_of(log: str) -> Iterator[str]:
+    names = (f"room{n}" for n in itertools.count())
+    return (name for name in names if partition_of(name) == partition_of(log))
+
+
+async def test_a_list_passes_over_few_hidden_rooms_at_a_time(
+    town: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many there are; whoever asks goes on where it stopped, and nothing is left out."""
+    monkeypatch.setattr(room_lists, "HIDDEN_MAX", 1)
+    worker = town.workers[0]
+    alice = await TestClient.login(worker, "alice")
+    bob = await TestClient.login(worker, "bob")
+    rooms = sorted(itertools.islice(in_partition_of("lobby"), 9))
+    for number, name in enumerate(rooms):
+        kind = Kind.PUBLIC if number in {4, 8} else Kind.PRIVATE
+        assert isinstance(await in_room(alice, of_rooms.Create(kind), name), Done)
+    partition = partition_of("lobby")
+    looks: list[str] = []
+    reader = worker.parts.services.reader_at(partition)
+    states = reader.states
+
+    def counted(after: str, count: int, bytes_max: int) -> list[tuple[str, bytes, int]]:
+        looks.append(after)
+        return states(after, min(count, 2), bytes_max)
+
+    monkeypatch.setattr(reader, "states", counted)
+    busy = await in_room(bob, of_rooms.List(partition, ""), "")
+    assert isinstance(busy, Error)
+    assert (busy.code, looks) == (ErrorCode.BUSY, [""])
+    assert await list_of(bob, partition) == ([rooms[4], rooms[8]], 0)
+    assert len(looks) == len(set(looks)), "nothing is looked at twice"
+    assert await list_of(alice, partition) == (rooms, 0)
+    # What was begun long ago begins at the beginning: what was hidden may be shown by now.
+    busy = await in_room(bob, of_rooms.List(partition, ""), "")
+    assert isinstance(busy, Error)
+    monkeypatch.setattr(room_lists, "LISTING_S", 0.0)
+    looks.clear()
+    await in_room(bob, of_rooms.List(partition, ""), "")
+    assert looks == [""]

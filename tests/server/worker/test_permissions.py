@@ -1,0 +1,144 @@
+"""Direct messages that wait for the word of their recipients' homes: who is asked, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from relay.bus.messages import Answered
+from relay.chat.accounts.account import Account
+from relay.chat.entries import Extra, Submission
+from relay.server.worker.home.permissions import ASKED_MAX, LITTLE, QUANTUM, Permissions
+from relay.server.worker.home.submissions import Waiting
+from relay.wire.codes import ErrorCode
+from tests.support.workers import Cluster, TestClient
+
+MANY: Final = 50
+REFUSED: Final = int(ErrorCode.NOT_REGISTERED)
+
+
+class Homes:
+    """What is asked of recipients' homes, and what is submitted when they have answered."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Callable[[Answered], None]]] = []
+        """Who is asked about, and what is done with the answer; in the order of the questions."""
+        self.submitted: list[tuple[str, int, int]] = []
+        """(sender, counter, verdict)."""
+        sender = Account("ann")._replace(chain=cast("Any", _Chain()))
+        self.permissions = Permissions(self._ask, lambda _: sender, self._submit)
+
+    def _ask(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
+        self.asked.append((by, then))
+        return True
+
+    def _submit(self, run: list[Waiting]) -> None:
+        [waiting] = run
+        submission = waiting.submission
+        assert submission.extra is not None
+        self.submitted.append((submission.sender, submission.counter, submission.extra.verdict))
+
+    def send(self, sender: str, *counters: int) -> None:
+        """Take messages of somebody to others."""
+        for counter in counters:
+            submission = Submission(
+                log=f"@{sender}", sender=sender, key_id=b"", producer=sender.encode(),
+                counter=counter, kind=0, content_type="", body=b"", extra=Extra(f"to-{counter}"),
+            )  # fmt: skip
+            self.permissions.take(Waiting(cast("Any", None), 0, submission))
+
+    def answer(self, code: int = 0, *, count: int = 1) -> None:
+        """Answer the first questions that have no answer."""
+        for _ in range(count):
+            _, then = self.asked.pop(0)
+            then(Answered(0, code, "", b""))
+
+    def counted(self) -> dict[str, int]:
+        """How many questions are under way, by sender."""
+        senders = [by for by, _ in self.asked]
+        return {by: senders.count(by) for by in dict.fromkeys(senders)}
+
+
+class _Chain:
+    root = bytes(32)
+
+
+def test_who_writes_little_is_asked_about_before_all_who_write_to_many() -> None:
+    """However many those are; and those share what may be under way."""
+    homes = Homes()
+    crowd = [f"x{n}" for n in range(100)]
+    for name in crowd:
+        homes.send(name, *range(1, MANY + 1))
+    homes.send("honest", 1)
+    homes.permissions.ask_little()
+    assert homes.counted() == {"honest": 1}
+    homes.permissions.ask_others()
+    shared = dict.fromkeys(crowd[: ASKED_MAX // QUANTUM], QUANTUM)
+    assert homes.counted() == {"honest": 1, **shared}
+    homes.send("honest", 2)
+    homes.permissions.ask_little()
+    assert homes.counted()["honest"] == 2, "though no more of the others may be under way"
+    homes.permissions.ask_others()
+    assert len(homes.asked) == ASKED_MAX + 2
+    homes.answer(count=QUANTUM + 2)
+    homes.permissions.ask_others()
+    assert homes.counted().get(crowd[ASKED_MAX // QUANTUM]) == QUANTUM, "those who are next"
+
+
+def test_nobody_is_asked_about_what_comes_behind_a_refused_message() -> None:
+    """The store refuses it for its counter; what comes again is asked about."""
+    homes = Homes()
+    homes.send("ann", *range(1, 301), 1, 2)
+    homes.permissions.ask_little()
+    homes.permissions.ask_others()
+    assert len(homes.asked) == ASKED_MAX
+    homes.answer(REFUSED, count=ASKED_MAX)
+    while homes.permissions.waiting:
+        homes.permissions.ask_others()
+    assert len(homes.asked) == 2
+    homes.answer(count=2)
+    assert [counter for _, counter, _ in homes.submitted] == [*range(1, 301), 1, 2]
+    verdicts = [verdict for _, _, verdict in homes.submitted]
+    doomed = [int(ErrorCode.BUSY)] * (300 - ASKED_MAX)
+    assert verdicts == [REFUSED] * ASKED_MAX + doomed + [0, 0]
+
+
+def test_what_was_sent_later_is_asked_about() -> None:
+    """Who was refused may have had a repeat, behind which others are good."""
+    homes = Homes()
+    homes.send("ann", *range(1, LITTLE + 1))
+    homes.permissions.ask_little()
+    homes.answer(REFUSED, count=LITTLE)
+    homes.send("ann", LITTLE + 1)
+    homes.permissions.ask_little()
+    assert len(homes.asked) == 1
+
+
+def test_the_order_of_a_sender_is_kept() -> None:
+    """Whoever answers first; and what is forgotten leaves its room when it is answered."""
+    homes = Homes()
+    homes.send("ann", 1, 2, 3)
+    homes.send("bob", 1, 2)
+    homes.permissions.ask_little()
+    assert homes.counted() == {"bob": 2, "ann": 3}
+    for index in (1, 2, 2):  # bob's second, ann's second and third
+        homes.asked[index][1](Answered(0, 0, "", b""))
+        del homes.asked[index]
+    assert not homes.submitted
+    homes.permissions.forget(lambda waiting: waiting.submission.sender == "bob")
+    homes.answer(count=2)
+    assert homes.submitted == [("ann", 1, 0), ("ann", 2, 0), ("ann", 3, 0)]
+    assert homes.permissions.asked == 0
+    assert not homes.permissions.waiting
+
+
+async def test_a_message_within_one_worker_is_stored_without_another_turn_asked_for(
+    single: Cluster,
+) -> None:
+    """The answer comes in the turn of the question, which nothing else follows."""
+    worker = single.workers[0]
+    alice = await TestClient.login(worker, "alice")
+    await TestClient.login(worker, "bob")
+    worker.sweeps = False  # which ask for turns
+    alice.send("@bob", 1)
+    await alice.acked("@alice", 1)
