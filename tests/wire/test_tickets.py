@@ -184,7 +184,7 @@ def test_the_keys_rotate_and_the_last_one_is_accepted(desk: Desk) -> None:
 
 def test_operators_are_told_how_long_a_ticket_is_good() -> None:
     hours = f"for {(LIFETIME_S - ROTATE_S) / 3600:g} to {LIFETIME_S / 3600:g} hours"
-    assert f"A ticket is good once, {hours}" in OPERATIONS.read_text(encoding="utf-8")
+    assert f"A ticket can be used once, {hours}" in OPERATIONS.read_text(encoding="utf-8")
 
 
 def test_a_worker_that_was_not_told_of_the_rotation_accepts_no_longer(desk: Desk) -> None:

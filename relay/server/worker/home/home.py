@@ -42,9 +42,8 @@ if TYPE_CHECKING:
     from relay.store.log import Partition
 
 COMMITS_S: Final = 0.002
-"""CPU time for the commits of one turn: after that, no other partition's commit is begun. Not wall
-time: on an overloaded machine a turn would then do almost nothing, and partitions would wait for
-many turns."""
+"""CPU time for the commits of one turn: after that, no other partition's commit is begun. With wall
+time, a turn on an overloaded machine would do almost nothing, and partitions would wait long."""
 log = logging.getLogger("relay.worker")
 
 
