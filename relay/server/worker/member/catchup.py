@@ -19,11 +19,10 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member.reply import Reply
-from relay.server.worker.stored import stored_entry
-from relay.store.errors import LogDamaged, StoreCorrupt
+from relay.store.errors import StoreCorrupt
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Gap, Live
-from relay.wire.packing import pack
+from relay.wire.packing import pack, unpack_entry
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
@@ -134,7 +133,7 @@ class Catchup:
         subscription.queued = False
         try:
             self._serve(feed, subscription)
-        except (LogDamaged, StoreCorrupt) as error:
+        except StoreCorrupt as error:
             # A reader that reconnects would find the same damage.
             self._damage.report(partition_of(feed.log), error)
             subscription.subscriber.remove(feed.log, Refused(Reason.DAMAGED))
@@ -192,7 +191,7 @@ class Catchup:
         if not rows:
             return min(upto, max(after, self._reader_of(log).floor(log))), upto, b""
         first = rows[0][0]
-        prev = after if first == after + 1 else stored_entry(log, rows[0][1]).prev
+        prev = after if first == after + 1 else unpack_entry(rows[0][1]).prev
         result = (prev, upto if page.end else rows[-1][0], b"".join([row[1] for row in rows]))
         if not page.end:
             self._pages[feed, after] = result

@@ -30,9 +30,8 @@ from relay.errors import EnvelopeError
 from relay.server.worker.delivery.batch import RunningBatch
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.stored import stored_entry
-from relay.store.errors import LogDamaged
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.packing import is_control
+from relay.wire.packing import is_control, unpack_entry
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -221,10 +220,10 @@ class Feed:
 
         Return those who may no longer follow the log.
         """
+        entry = unpack_entry(packed)
         try:
-            entry = stored_entry(self.log, packed)
             event = room_events.unpack(entry.body)
-        except (EnvelopeError, LogDamaged) as error:
+        except EnvelopeError as error:
             log.error("room_unreadable", extra={"log": self.log, "reason": str(error)})
             self.room = UNREADABLE
             return [(one, Refused(Reason.DAMAGED)) for one in self.subscriptions]
