@@ -21,6 +21,15 @@ ANSWER_S: Final = 30.0
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 
 
+class _Answer(dict[str, Any]):
+    """An object of an answer, which a relay of another version may have made."""
+
+    def __missing__(self, key: str) -> object:
+        raise CommandError(
+            f"the answer has no {key!r}: use the relay command of the version that runs"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """A relay on this machine, by its control socket."""
@@ -61,11 +70,18 @@ class Server:
                 f"{self.path}: it ended without an answer, as the control process does when it is"
                 " replaced: try again; whether it was done is not known"
             )
-        answer: dict[str, Any] = json.loads(line)
-        if "error" in answer:
-            raise CommandError(str(answer["error"]))
-        found: dict[str, Any] = answer["ok"]
-        return found
+        return self._read(line)
+
+    def _read(self, line: bytes) -> dict[str, Any]:
+        """Return what an answer holds. Another program's socket may have been named."""
+        with contextlib.suppress(ValueError, RecursionError):
+            answer = json.loads(line, object_hook=_Answer)
+            if isinstance(answer, dict) and "error" in answer:
+                raise CommandError(str(answer["error"]))
+            if isinstance(answer, dict) and isinstance(answer.get("ok"), dict):
+                found: dict[str, Any] = answer["ok"]
+                return found
+        raise CommandError(f"{self.path}: what answers there is not a relay's control process")
 
     def _why_nobody_answers(self) -> str:
         if self.data is None:
