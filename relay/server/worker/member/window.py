@@ -176,7 +176,7 @@ class Window:
                 first = tag
             run.append(send)
             count += 1
-            size += send.weight
+            size += send.size
         if run:
             self._go(flow, first, run)
         flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)

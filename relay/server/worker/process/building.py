@@ -176,7 +176,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # connection
     admission = Admission(needs.connections_max, needs.limits)
-    schedule = Schedule(clock, wakeup, admission)
+    schedule = Schedule(clock, needs.cpu_clock, wakeup, admission)
     budgets = ConnectionBudgets(
         limits=needs.limits,
         sources=Sources(needs.limits, clock),
