@@ -49,7 +49,7 @@ LITTLE_PER_S: Final = 250
 """Additional allowance of light users per second, in units: eighty messages, each in a record of
 its own. Without it, an occasional writer that had to wait, for whatever reason, would count as
 heavy because of what arrived meanwhile, and would fall further and further behind."""
-SAVED_S: Final = 1.0
+SAVED_S: Final = 4.0
 """How long an unused allowance is kept. What arrived while a connection waited is read in several
 pieces: if nothing were kept, the first piece, often a single message, would use up the allowance
 for all of them."""
