@@ -1,7 +1,7 @@
 """Relay: a self-hosted, encrypted chat and event relay.
 
-The public names of the client library. They are loaded when they are first used: ``import relay``
-costs nothing, and the server loads none of it.
+This module contains the public names of the client library. They are loaded at their first use:
+``import relay`` is cheap, and the server loads none of them.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ __all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: P
 _HOME_OF: Final = {name: home for home, names in _HOMES.items() for name in names}
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of ours
+if not TYPE_CHECKING:  # a type checker would accept any name otherwise
 
     def __getattr__(name: str) -> object:
         if name not in _HOME_OF:

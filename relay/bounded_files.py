@@ -1,6 +1,6 @@
-"""Reads small files that a user names or provides, whatever they turn out to be.
+"""Reads small files that a user names or provides, whatever their type.
 
-A device may have no end, and a pipe nobody at its other end.
+A device may have no end, and a pipe no writer.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ def read_bounded(path: Path | int, bytes_max: int) -> bytes:
 
     Args:
         path: or a descriptor, which is closed.
-        bytes_max: how much it may be.
+        bytes_max: size limit.
 
     Raises:
-        OSError: it cannot be read, or is longer.
+        OSError: it cannot be read, or is larger.
     """
-    if isinstance(path, int) and path > DESCRIPTOR_MAX:  # open would take it for a wrong type
+    if isinstance(path, int) and path > DESCRIPTOR_MAX:  # open would report a wrong type
         raise OSError(errno.EBADF, os.strerror(errno.EBADF), str(path))
     data = bytearray()
     with _opened(path) as file:
         while len(data) <= bytes_max:
             piece = file.read(bytes_max + 1 - len(data))
-            if piece is None:  # a pipe that somebody has made non-blocking, and nothing in it yet
+            if piece is None:  # a pipe that was made non-blocking, and is empty
                 _wait_until_readable(file.fileno())
             elif piece:
                 data += piece
@@ -49,7 +49,7 @@ def _opened(path: Path | int) -> io.FileIO:
     except OSError as error:
         if path != STDIN or error.errno != errno.ENXIO:
             raise
-    return io.FileIO(os.dup(0), "rb")  # a socket, as ssh may give one, cannot be opened anew
+    return io.FileIO(os.dup(0), "rb")  # a socket, as ssh may provide, cannot be opened again
 
 
 def _wait_until_readable(fd: int) -> None:
@@ -59,14 +59,14 @@ def _wait_until_readable(fd: int) -> None:
 
 
 def make_directory(path: Path, mode: int = 0o700) -> None:
-    """Make a directory and those above it that are missing, all with this mode.
+    """Create a directory and missing ones above it, all with this mode.
 
     A server refuses a data directory that is open to others, and the user's own keys are below the
-    default one: whichever of them makes it.
+    default one: either may create it.
 
     Raises:
-        OSError: it cannot be made. Never FileExistsError, which would tell of the file to be made
-            in it: something else in its place is a NotADirectoryError.
+        OSError: it cannot be created. Never FileExistsError, which would refer to the file to be
+            created in it: an obstacle in its place is a NotADirectoryError.
     """
     try:
         try:
@@ -81,18 +81,18 @@ def make_directory(path: Path, mode: int = 0o700) -> None:
 
 
 def open_regular(path: Path, flags: int, mode: int = 0o600) -> int:
-    """Open a regular file, and nothing else: not to wait, and not to change what stands there.
+    """Open a regular file, and nothing else, to avoid blocking and side effects.
 
     Args:
         path: of the file; links are followed.
-        flags: as of ``os.open``.
-        mode: of a file that is made.
+        flags: as for ``os.open``.
+        mode: of a new file.
 
     Returns:
-        A descriptor, the caller's to close.
+        A descriptor; the caller closes it.
 
     Raises:
-        OSError: it cannot be opened, or is no regular file.
+        OSError: it cannot be opened, or is not a regular file.
     """
     quick = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_NOCTTY", 0)
     descriptor = os.open(path, flags | quick | getattr(os, "O_BINARY", 0), mode)

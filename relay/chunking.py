@@ -1,7 +1,7 @@
-"""Cutting a sequence into pieces of bounded size: packed items into records, rows into pages.
+"""Cuts a sequence into pieces of limited size: packed items into records, rows into pages.
 
-One rule for all of them: a piece takes items in order as long as they fit, and at least one, so
-that no item is ever stuck. What one item may measure is bounded elsewhere (``relay.limits``).
+There is one rule: a piece takes items in order as long as they fit, and at least one, so that no
+item blocks the rest. The size of a single item is limited elsewhere (``relay.limits``).
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ T = TypeVar("T")
 
 
 def count_fitting(sizes: Iterable[int], bytes_max: int, count_max: int | None = None) -> int:
-    """Return how many of the first items fit one piece: at least 1 if there is any, else 0.
+    """Return how many of the first items fit one piece: at least 1 if there is any, otherwise 0.
 
-    Takes no more of ``sizes`` than the first that does not fit, so it may be a generator that reads
-    the items as it goes; when it has yielded more than fit, something lies beyond the piece.
+    Reads ``sizes`` only up to the first item that does not fit, so it may be a generator that reads
+    the items as it goes; if it has yielded more than fit, there are more items.
 
     Args:
         sizes: of each item, in bytes.
@@ -34,13 +34,13 @@ def chunks(
     bytes_max: int = 0,
     count_max: int | None = None,
 ) -> list[Sequence[T]]:
-    """Cut items into consecutive pieces, each as large as the bounds allow. No items: no pieces.
+    """Cut items into consecutive pieces, each as large as the limits allow. No items: no pieces.
 
-    Items that fit whole are returned as the one piece, not copied.
+    If all items fit one piece, they are returned as they are, not copied.
 
     Args:
         items: to be cut.
-        sizes: of each item, in bytes; None: only their number is bounded.
+        sizes: of each item, in bytes; None: only the number is limited.
         bytes_max: of a piece.
         count_max: items in a piece, at least 1; None: any number.
     """

@@ -1,10 +1,10 @@
-"""The strict msgpack validator: tables of messages, and nothing else gets through.
+"""The strict msgpack validator: only messages that match a table are accepted.
 
 Envelopes between client and server (``wire.packing``) and messages on the workers' bus
 (``bus.messages``) are msgpack arrays ``[op, field, ...]``. Each operation has a ``Shape``: a
-NamedTuple and one check per field, exact in type (a bool is no integer, bin is no str), range,
-length in bytes and UTF-8. msgpack itself accepts much more (NaN, extension types, maps, huge
-claimed lengths); none of that passes here.
+NamedTuple and one check per field, exact in type (a bool is not an integer, bin is not a str),
+range, length in bytes and UTF-8. msgpack itself accepts much more (NaN, extension types, maps, huge
+claimed lengths); all of that is refused here.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from relay.field_checks import (
 __all__ = [
     "Check", "binary", "boolean", "list_of", "message", "nil_or", "text", "tuple_of", "uint",
 ]  # fmt: skip
-"""The checks of a field: part of this."""
+"""The checks of a field belong to this module."""
 
 
 # --- packing ----------------------------------------------------------------------------------
@@ -43,7 +43,7 @@ pack: Final = cast("Callable[[object], bytes]", _PACKER.pack)
 
 
 def array_header(count: int) -> bytes:
-    """Return the msgpack header of an array of ``count`` items that are packed already."""
+    """Return the msgpack header for an array of ``count`` items that are already packed."""
     if count < 16:
         return bytes((0x90 | count,))
     if count < 65_536:
@@ -52,9 +52,9 @@ def array_header(count: int) -> bytes:
 
 
 VALUES_PER_STEP: Final = 512
-"""Of an ``Unpacking``: some 60 messages of eight fields, about 0.2 ms."""
+"""For ``Unpacking``: about 60 messages of eight fields, about 0.2 ms."""
 _new: Final = tuple.__new__
-"""Makes a NamedTuple of all its fields, without the call of Python that its own ``__new__`` is."""
+"""Creates a NamedTuple from all its fields, without the Python call of its own ``__new__``."""
 
 
 # --- unpacking --------------------------------------------------------------------------------
@@ -64,13 +64,14 @@ class Shape(NamedTuple):
     type: type[tuple[object, ...]]
     checks: tuple[Check, ...]
     make: Callable[..., object] | None = None
-    """Makes the message of its checked fields, where they are not simply the fields of the type."""
+    """Creates the message from its checked fields, if they are not simply the fields of the type.
+    """
     names: tuple[str, ...] = ()
-    """Of the fields, where they are not those of the type."""
+    """Of the fields, if they differ from those of the type."""
     optional: tuple[Check, ...] = ()
-    """Of fields that may follow, all or none of them."""
+    """For optional trailing fields: all or none of them are present."""
     missing: tuple[object, ...] = ()
-    """The values of those where they do not follow."""
+    """The values of these fields if they are absent."""
 
     @property
     def field_names(self) -> tuple[str, ...]:
@@ -79,13 +80,13 @@ class Shape(NamedTuple):
 
 
 class Unknown(NamedTuple):
-    """An operation that this side does not know: no number of this direction's table."""
+    """An operation unknown to this side: its number is not in this direction's table."""
 
     op: int
 
 
 class _Bounds(TypedDict):
-    """What msgpack itself is told to refuse."""
+    """What msgpack itself is configured to refuse."""
 
     max_array_len: int
     max_map_len: int
@@ -104,7 +105,7 @@ class _Values:
         self.most = self.left = most
 
     def count(self, array: list[object]) -> list[object]:
-        """Take an array that is whole. Raises EnvelopeError: all have too many elements."""
+        """Count a complete array. Raises EnvelopeError if all have too many elements together."""
         self.left -= len(array)
         if self.left < 0:
             raise EnvelopeError(f"more than {self.most} values in one message")
@@ -125,20 +126,20 @@ class Schema:
         bytes_max: int = limits.RECORD_CONTENT_BYTES_MAX,
         values_max: int = 0,
     ) -> None:
-        """Make a validator.
+        """Create a validator.
 
         Args:
             shapes: operation number to its shape.
             count_max: messages in one content.
             array_max: items in any array, nested ones too.
             bytes_max: of one content, and of any str or bin in it.
-            values_max: elements of all arrays of a message; 0: its bytes are the only bound.
+            values_max: elements of all arrays of a message; 0: only limited by its size.
         """
         self._shapes: dict[int, tuple[Shape, tuple[Check, ...], Callable[..., object] | None]] = {}
         for op, shape in shapes.items():
             assert len(shape.optional) == len(shape.missing), shape.type
             assert len(shape.checks + shape.optional) == len(shape.field_names), shape.type
-            plain = shape.type.__bases__ == (tuple,)  # others make themselves: see wire.hello
+            plain = shape.type.__bases__ == (tuple,)  # others create themselves: see wire.hello
             self._shapes[op] = shape, shape.checks, shape.make or (None if plain else shape.type)
         self.count_max = count_max
         self.values_max = values_max
@@ -166,19 +167,20 @@ class Schema:
         return unpacking.messages
 
     def unpack_lone(self, content: bytes) -> list[Any] | None:
-        """Return the one message of a content; None: it has several, see ``Unpacking``.
+        """Return the only message of a content; None: it has several, see ``Unpacking``.
 
         Raises:
-            EnvelopeError: it does not begin with a message that msgpack takes, or has no legal one.
+            EnvelopeError: it does not begin with valid msgpack, or its message is not legal.
         """
         if not content:
             raise EnvelopeError("a content without a message")
-        # What msgpack raises holds the peer's bytes. It is handled outside of the blocks that catch
-        # it: no other exception has it as its context. (mypyc does not know ``from None``.)
+        # msgpack's exceptions contain the peer's bytes. They are handled outside the blocks that
+        # catch them, so that no other exception has them as its context. (mypyc does not support
+        # ``from None``.)
         refused: Exception | None = None
         try:
             # The usual case, one message: three times faster than a streaming unpacker. Each value
-            # has a byte at least, so a short one needs no count.
+            # takes at least a byte, so a short one need not be counted.
             if 0 < self.values_max < len(content):
                 value = msgpack.unpackb(
                     content,
@@ -198,7 +200,7 @@ class Schema:
         raise _not_allowed(refused)
 
     def new_decoder(self, content: bytes, values: _Values) -> msgpack.Unpacker:
-        """Return what takes a content apart, within the bounds."""
+        """Return an unpacker for a content, within the limits."""
         decoder = msgpack.Unpacker(
             raw=False,
             strict_map_key=True,
@@ -210,7 +212,7 @@ class Schema:
         return decoder
 
     def checked(self, value: object) -> object:
-        """Return the message of what msgpack has made of it. Raises EnvelopeError: it is none."""
+        """Return the message for an unpacked value. Raises EnvelopeError if it is not legal."""
         if type(value) is not list or not 1 <= len(value) <= self._fields_max:
             raise EnvelopeError("a message is not an array of a legal length")
         op = value[0]
@@ -245,19 +247,19 @@ class Schema:
 class Unpacking:
     """The messages of one content, unpacked a few at a time.
 
-    A record of 64 KiB may have a thousand messages, or tens of thousands of values: to take it
-    apart at once is longer than anybody else should have to wait. None of them may have an effect
-    before all of them are known to be legal.
+    A record of 64 KiB may contain a thousand messages, or tens of thousands of values: unpacking it
+    at once would make others wait too long. None of them may have an effect before all of them are
+    known to be legal.
     """
 
     __slots__ = ("_decoder", "_end", "_schema", "_size", "_values", "done", "messages")
 
     def __init__(self, schema: Schema, content: bytes) -> None:
-        """Begin.
+        """Create.
 
         Args:
             schema: what is legal.
-            content: of more than one message.
+            content: with more than one message.
         """
         self._schema = schema
         self._values = _Values(schema.values_max)
@@ -265,14 +267,14 @@ class Unpacking:
         self._size = len(content)
         self._end = 0
         self.messages: list[Any] = []
-        """Those so far."""
+        """Those unpacked so far."""
         self.done = False
-        """True once these are all, and all of them legal."""
+        """True once all are unpacked, and all of them are legal."""
 
     def go_on(self) -> int:
-        """Unpack some more, of about ``VALUES_PER_STEP`` values; return how many these had.
+        """Unpack some more, about ``VALUES_PER_STEP`` values; return their number.
 
-        All of them, where the schema bounds no values.
+        Unpacks all of them if the schema does not limit values.
 
         Raises:
             EnvelopeError: it is not a sequence of whole legal messages.
@@ -282,7 +284,8 @@ class Unpacking:
         refused: Exception | None = None
         try:
             for value in decoder:
-                # Noted here: after the last whole value, tell() counts half a value's header too.
+                # Recorded here: after the last whole value, tell() also counts half a value's
+                # header.
                 self._end = decoder.tell()
                 used += values.most - values.left
                 values.left = values.most
@@ -302,7 +305,7 @@ class Unpacking:
 
 
 def _optional(shape: Shape, value: list[object]) -> list[object]:
-    """Return the fields of a message that may be missing, and are not."""
+    """Return the optional fields of a message that are present."""
     first = 1 + len(shape.checks)
     end = first + len(shape.optional)
     if len(value) < end:
@@ -316,7 +319,7 @@ def _optional(shape: Shape, value: list[object]) -> list[object]:
 
 
 def unpack_array(data: bytes, checks: tuple[Check, ...], *, array_max: int) -> list[object]:
-    """Return the fields of an array that is no message: one that stands in a message's field.
+    """Return the fields of an array that is not a message but part of a message's field.
 
     Raises:
         EnvelopeError: it is not an array of exactly these fields.
@@ -343,10 +346,10 @@ _NAME: Final = text(64, 1)
 
 
 def names_of(data: bytes) -> list[str]:
-    """Return the names of an array of them.
+    """Return the names in an array.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is not an array of names.
     """
     try:
         value = msgpack.unpackb(data, raw=False, max_map_len=0, max_ext_len=0)
@@ -361,7 +364,7 @@ _REFUSED: Final = (ValueError, TypeError, msgpack.exceptions.UnpackException, Re
 
 
 def _not_allowed(error: Exception) -> EnvelopeError:
-    # msgpack's own words may quote the peer's bytes: name the type only.
+    # msgpack's own message may quote the peer's bytes: only give the type.
     return EnvelopeError(f"not msgpack as allowed here ({type(error).__name__})")
 
 

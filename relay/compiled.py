@@ -1,13 +1,14 @@
 """Which modules a compiled build compiles, and whether this installation is one.
 
 The source is the same for both (docs/performance.md, "Compiled"). ``hatch_build.py`` reads the list
-without importing the package. On it is what a message, a delivery or a login passes through, for
-that is where interpreting costs most: cold bytecode, in processes that have slept. Left out are:
+without importing the package. It contains the modules on the path of a message, a delivery or a
+login, where interpreting costs most: cold bytecode, in processes that were asleep. Not included
+are:
 
 - what runs once or rarely: settings, start, supervisor, recovery, history, catching up, rosters;
 - the client;
 - ``bus.link`` and ``bus.mesh``, which only move bytes: tests lose batches and cut links there;
-- what mypyc compiles wrongly or not at all: ``wire.codes`` (an enum with ``__new__``),
+- what mypyc compiles incorrectly or not at all: ``wire.codes`` (an enum with ``__new__``),
   ``wire.hello`` and ``bus.claim`` (see there), ``wire.key_schedule`` (its frozen dataclass could
   not be copied), ``chat.fields`` and ``chat.entries`` (they read their own annotations, of which a
   compiled class keeps only the plain types).
@@ -20,7 +21,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from typing import Final
 
 MODULES: Final = (
-    # Bytes to envelopes and back: each way of each message, and of a login.
+    # Bytes to envelopes and back: on every path of a message, and of a login.
     "relay.chunking",
     "relay.codec",
     "relay.field_checks",
@@ -34,7 +35,7 @@ MODULES: Final = (
     "relay.wire.packing",
     "relay.wire.frames",
     "relay.wire.phases",
-    # A connection, from its socket to what it asks for.
+    # A connection, from its socket to its requests.
     "relay.server.worker.connection.channel",
     "relay.server.worker.connection.commands",
     "relay.server.worker.connection.pauses",
@@ -89,7 +90,7 @@ MODULES: Final = (
     "relay.server.worker.member.fanout",
     "relay.server.worker.member.feed",
     "relay.server.worker.member.subscriptions",
-    # A handshake and a login, besides.
+    # A handshake and a login, in addition.
     "relay.chat.ids",
     "relay.server.agent.protocol",
     "relay.server.worker.connection.source_usage",
@@ -118,7 +119,7 @@ def extensions() -> list[str]:
 
 
 def build() -> str:
-    """Return what this installation is: "compiled" or "interpreted"."""
+    """Return the kind of this installation: "compiled" or "interpreted"."""
     return "compiled" if _is_extension(MODULES[0]) else "interpreted"
 
 

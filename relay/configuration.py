@@ -1,9 +1,9 @@
-"""Reading the settings: from flags, the environment and a TOML file.
+"""Reads the settings from flags, the environment and a TOML file.
 
-Precedence: flag > ``RELAY_SECTION__KEY`` > file > default. Two variables of other programs count as
-defaults, because people expect it: ``WEB_CONCURRENCY`` (workers) and systemd's ``STATE_DIRECTORY``
-(data). An empty variable counts as unset. All mistakes are found at once, and each is a line that
-names the source (of a file the line, too), the key's path and the nearest valid key.
+Precedence: flag > ``RELAY_SECTION__KEY`` > file > default. Two variables of other programs act as
+defaults, because users expect it: ``WEB_CONCURRENCY`` (workers) and systemd's ``STATE_DIRECTORY``
+(data). An empty variable counts as unset. All mistakes are reported at once, one per line, with the
+source (for a file also the line), the key's path and the nearest valid key.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ from relay.toml_lines import lines_of
 
 FILE_BYTES_MAX: Final = 1024 * 1024
 _AT_LINE: Final = re.compile(r" \(at line (\d+), column (\d+)\)$")
-"""How tomllib tells where."""
+"""How tomllib states the position."""
 
 
 class Loaded(NamedTuple):
-    """Settings, and where each value came from (by dotted path)."""
+    """Settings, and the source of each value (by dotted path)."""
 
     settings: Settings
     sources: dict[str, str]
 
 
 class ConfigurationError(UsageError):
-    """What is wrong with the settings: ``problems`` has a line for each mistake."""
+    """The settings have mistakes: ``problems`` has a line for each."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -50,10 +50,10 @@ def load(
 ) -> Loaded:
     """Read all sources.
 
-    ``flags`` maps dotted paths to values that were given; None means that it was not.
+    ``flags`` maps dotted paths to given values; None means not given.
 
     Raises:
-        ConfigurationError: the sources have mistakes; it has all of them.
+        ConfigurationError: the sources have mistakes; it contains all of them.
     """
     declared = {d.path: d for d in declarations()}
     problems: list[str] = []
@@ -72,7 +72,7 @@ def load(
             except UsageError as error:
                 for text in str(error).split("\n"):
                     layer.mistake(f"{given.source}: {path}: {text}", given.line)
-                values[path] = None  # its default is not asked for: it could be wrong as well
+                values[path] = None  # its default is not computed: it could be wrong as well
         problems += [text for _, text in sorted(layer.mistakes, key=lambda found: found[0])]
     for path, declaration in declared.items():
         if path not in values:
@@ -97,7 +97,7 @@ class _Given(NamedTuple):
     value: object
     source: str
     line: int = 0
-    """Of a file; 0: it has no line, or none that is known."""
+    """In a file; 0: none, or unknown."""
 
 
 class _Layer:
@@ -110,7 +110,7 @@ class _Layer:
         """Each with its line in the source."""
 
     def mistake(self, text: str, line: int = 0) -> None:
-        """Note what is wrong."""
+        """Record a mistake."""
         self.mistakes.append((line, text))
 
 
@@ -124,7 +124,7 @@ def _conventions(environment: Mapping[str, str]) -> _Layer:
 
 
 def _not_toml(file: Path, error: str) -> str:
-    """Return the mistake, with the line where all others have it."""
+    """Return the mistake, with the line number in the common place."""
     if (place := _AT_LINE.search(error)) is None:
         return f"{file}: is not valid TOML: {error}"
     line, column = map(int, place.groups())
@@ -136,7 +136,7 @@ def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer
     if file is None:
         return layer
     try:
-        # Some editors write a byte order mark, which TOML has not.
+        # Some editors write a byte order mark, which TOML does not allow.
         text = read_bounded(file, FILE_BYTES_MAX).decode("utf-8-sig").replace("\r\n", "\n")
         document = tomllib.loads(text)
     except OSError as error:
@@ -148,7 +148,7 @@ def _from_file(file: Path | None, declared: Mapping[str, Declaration]) -> _Layer
     except (
         ValueError,
         RecursionError,
-    ) as error:  # a number or a nesting too large is no TOML error
+    ) as error:  # too large a number or nesting is not reported as a TOML error
         layer.mistake(_not_toml(file, str(error)))
         return layer
     lines = lines_of(text)
@@ -208,7 +208,7 @@ def _at(file: Path, line: int) -> str:
 
 
 def _quoted(name: str) -> str:
-    """Return a name that anybody may have chosen as part of one line."""
+    """Quote a name that anybody may have chosen, as part of one line."""
     return name if name.isprintable() and len(name) <= SHOWN_CHARS_MAX else shown(name)
 
 
@@ -216,7 +216,7 @@ _NO_IDEA = '"relay config init" prints all there are'
 
 
 def _advice(name: str, declared: Mapping[str, Declaration]) -> str:
-    """Return "did you mean x?", or where to look when no name is near."""
+    """Return "did you mean x?", or where to look if no name is near."""
     sections = {d.section for d in declared.values()}
     by_key = {d.key: d.path for d in declared.values()}
     if "." not in name:

@@ -1,4 +1,4 @@
-"""The settings as they were declared, one record each: for reading, checking, describing."""
+"""The declarations of the settings, one record each: for reading, checking, describing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PLATFORM_DEFAULTS: Final = {"store.data": "the user's data directory"}
 
 
 class Declaration(NamedTuple):
-    """One setting as it was declared."""
+    """The declaration of one setting."""
 
     section: str
     key: str
@@ -34,12 +34,12 @@ class Declaration(NamedTuple):
 
     @property
     def path(self) -> str:
-        """As in the file, dotted."""
+        """Dotted, as in the file."""
         return f"{self.section}.{self.key}"
 
     @property
     def default(self) -> object:
-        """The default, found only now: that of some needs a home directory, which not all have.
+        """The default, computed only now: some need a home directory, which may not exist.
 
         Raises:
             UsageError: there is no default here.
@@ -49,7 +49,7 @@ class Declaration(NamedTuple):
 
     @property
     def flag(self) -> str:
-        """The option of ``relay serve`` that sets it, if there is one."""
+        """The option of ``relay serve`` that sets it, if any."""
         if self.path == "control.bind":
             return "--control"
         named = f"log-{self.key}" if self.section == "log" else self.key.removesuffix("_s")
@@ -67,7 +67,7 @@ class Declaration(NamedTuple):
 
     @property
     def expected(self) -> str:
-        """What it takes, in words; msgspec's own words name Python's types."""
+        """The expected value, in words; msgspec's own words use Python's types."""
         plain, meta = typing.get_args(self.type)
         if typing.get_origin(plain) is Literal:
             return "one of " + ", ".join(typing.get_args(plain))
@@ -83,11 +83,11 @@ class Declaration(NamedTuple):
         return "a list of one or more texts" if self._is_list else "text"
 
     def convert(self, value: object) -> object:
-        """Return a value from any source as the setting's own type.
+        """Convert a value from any source to the setting's type.
 
         Raises:
-            UsageError: it is wrong; the message names what was expected, in a line for each item
-                of a list that is wrong.
+            UsageError: it is wrong; the message states what was expected, in a line for each wrong
+                item of a list.
         """
         is_text = isinstance(value, str)
         if self._is_list and is_text:
@@ -95,8 +95,7 @@ class Declaration(NamedTuple):
         if rule := self.rules.get("path"):
             return _path(value, empty=rule == "may be empty")
         try:
-            # Text is all that the environment has; a file has types of its own, which must be
-            # right.
+            # The environment only has text; a file has types of its own, which must be right.
             converted = msgspec.convert(value, self.type, strict=not is_text)
         except (msgspec.ValidationError, UnicodeEncodeError):
             raise UsageError(f"expected {self.expected}, not {shown(value)}") from None
@@ -108,12 +107,12 @@ class Declaration(NamedTuple):
 
     @property
     def may_be_blank(self) -> bool:
-        """True if an empty variable means something, rather than that it was not given."""
+        """True if an empty variable has a meaning other than "not given"."""
         return self.rules.get("path") == "may be empty"
 
     @property
     def rules(self) -> dict[str, str]:
-        """What its declaration asks beyond its type."""
+        """The requirements of its declaration beyond its type."""
         _, meta = typing.get_args(self.type)
         return meta.extra or {}
 
@@ -134,15 +133,15 @@ def declarations() -> Iterator[Declaration]:
 
 
 def as_toml(value: object) -> str:
-    """Return a setting's value as the file would have it."""
+    """Return a setting's value in the notation of the file."""
     return json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
 
 
 def shown(value: object) -> str:
-    """Return a wrong value for an error: of one line, and not long."""
+    """Return a wrong value for an error: one line, truncated."""
     try:
         given = json.dumps(value, ensure_ascii=False, default=str)
-    except ValueError:  # Python writes no number of more than 4,300 digits
+    except ValueError:  # Python formats no number of more than 4,300 digits
         return "what is given"
     return given if len(given) <= SHOWN_CHARS_MAX else given[:SHOWN_CHARS_MAX] + "..."
 
@@ -168,7 +167,7 @@ def _check_address(text: str, rule: str) -> None:
 
 
 def _check_network(text: str) -> None:
-    from ipaddress import ip_network  # few have any
+    from ipaddress import ip_network  # rarely needed
 
     if text not in ("unix", "none"):
         try:

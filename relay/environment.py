@@ -1,8 +1,8 @@
 """Which environment variables are meant for Relay, and which only look like it. Pure functions.
 
-A variable may well have our prefix for other reasons: the client has some of its own, and
-Kubernetes and Docker make up such names for every service that is called relay. Those never harm; a
-slip in the name of a setting is an error, for otherwise it would do nothing, in silence.
+A variable may have our prefix for other reasons: the client has some of its own, and Kubernetes and
+Docker create such names for every service called relay. Those are harmless. A misspelled setting is
+an error, because otherwise it would be ignored silently.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ PREFIX: Final = "RELAY_"
 OTHERS: Final = (
     "RELAY_ADDRESS", "RELAY_CONFIG", "RELAY_KNOWN_SERVERS", "RELAY_DEBUG", "RELAY_HANDOVER",
 )  # fmt: skip
-"""Variables with our prefix that are no settings."""
+"""Variables with our prefix that are not settings."""
 _INJECTED: Final = re.compile(
     r"RELAY_(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_\w+)?)|RELAY_(\w+_)?ENV_\w+|RELAY_NAME"
 )
-"""What Kubernetes and Docker's links define for a service called relay or relay-something."""
+"""Defined by Kubernetes and by Docker's links for a service called relay or relay-something."""
 _NEAR: Final = 0.9
-"""How like one of ours a name must be to be taken for a slip, if nothing else speaks for it."""
+"""How similar to one of ours a name must be to count as misspelled, without further evidence."""
 
 
 def variable_name(section: str, key: str) -> str:
@@ -31,7 +31,7 @@ def variable_name(section: str, key: str) -> str:
 
 
 def near_miss(variable: str, settings: Iterable[tuple[str, str]]) -> str | None:
-    """Return which variable was meant by one that is not any setting's.
+    """Return the variable that was probably meant by one that is not a setting.
 
     Args:
         variable: its name.
@@ -44,7 +44,7 @@ def near_miss(variable: str, settings: Iterable[tuple[str, str]]) -> str | None:
         return None
     known = {(section, key): variable_name(section, key) for section, key in settings}
     for (_, key), name in known.items():
-        # The underscores may differ; the section may be missing, if all else is right.
+        # The underscores may differ; the section may be missing, if the rest is right.
         if _squeezed(variable) in (_squeezed(name), _squeezed(PREFIX + key)):
             return name
     for section in dict.fromkeys(section for section, _ in known):

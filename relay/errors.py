@@ -19,15 +19,15 @@ from __future__ import annotations
 
 
 class RelayError(Exception):
-    """Root of all exceptions that Relay raises on purpose."""
+    """Base class of all exceptions that Relay raises on purpose."""
 
 
 class UsageError(RelayError):
-    """A person's mistake: the message tells what, where and what to do. Exit code 2."""
+    """A user's mistake: the message states what, where and what to do. Exit code 2."""
 
 
 class StartError(RelayError):
-    """The program cannot start here. ``exit_code`` is 1, or 3 when a child could not boot."""
+    """The program cannot start here. ``exit_code`` is 1, or 3 if a child could not boot."""
 
     def __init__(self, message: str, exit_code: int = 1) -> None:
         super().__init__(message)
@@ -35,7 +35,7 @@ class StartError(RelayError):
 
 
 class LocalProtocolError(RelayError):
-    """Our own side asked for something that the protocol forbids now: a bug of the caller."""
+    """Our own side requested something that the protocol forbids now: a bug of the caller."""
 
 
 class ForkedConnection(LocalProtocolError):
@@ -46,7 +46,7 @@ class ForkedConnection(LocalProtocolError):
 
 
 class RemoteProtocolError(RelayError):
-    """The peer broke the protocol. ``code`` is the close code that it is told, if it is told."""
+    """The peer broke the protocol. ``code`` is the close code sent to it, if one is sent."""
 
     def __init__(self, message: str, code: int = 2001) -> None:
         super().__init__(message)
@@ -54,7 +54,7 @@ class RemoteProtocolError(RelayError):
 
 
 class IllegalFrame(RemoteProtocolError):
-    """A header that no frame has, or none that is legal now; as the first bytes: no relay."""
+    """An invalid header, or one that is not legal now; as the first bytes: not a relay."""
 
 
 class EnvelopeError(RemoteProtocolError):

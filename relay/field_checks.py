@@ -1,6 +1,6 @@
-"""Checks of one field of a message: exact in type, in range, in length. Pure.
+"""Checks of one field of a message: exact in type, range and length. Pure.
 
-Each carries its wire type as its docstring: docs/protocol.md's tables are made from it.
+Each has its wire type as its docstring: docs/protocol.md's tables are generated from it.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def binary(minimum: int, maximum: int) -> Check:
 
 
 def nil_or(inner: Check) -> Check:
-    """Nil, or what another check takes."""
+    """Nil, or what another check accepts."""
 
     def check(value: object) -> bool:
         return value is None or inner(value)
@@ -71,7 +71,7 @@ boolean: Final = _boolean()
 
 
 def list_of(inner: Check, count_max: int) -> Check:
-    """An array of at most ``count_max`` items, each of which another check takes."""
+    """An array of at most ``count_max`` items, each of which another check accepts."""
 
     def check(value: object) -> bool:
         return type(value) is list and len(value) <= count_max and all(map(inner, value))
@@ -125,9 +125,9 @@ _FIELD_TYPES: Final = frozenset({int, bool, float, str, bytes, list, type(None)}
 
 
 def unread_fault(value: list[object]) -> str | None:
-    """Tell what is wrong with fields of a later version: nested too deep, or of no field's type.
+    """Return what is wrong with fields of a later version: nested too deep, or of an invalid type.
 
-    msgpack lets an empty map and an empty extension pass its bounds of 0. Iterative: no recursion
+    msgpack accepts an empty map and an empty extension despite limits of 0. Iterative: no recursion
     error.
     """
     level: list[object] = [value]

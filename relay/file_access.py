@@ -1,8 +1,8 @@
 """Who besides this process's user may use a file or directory, by its owner, group and mode.
 
-A group is nobody else if this process is the only one that can be in it. Kubernetes gives
-everything in a volume to the group ``fsGroup``, a number without a name, and opens it to that
-group, at every start of a pod.
+A group grants nobody else access if only this process can be in it. Kubernetes assigns everything
+in a volume to the group ``fsGroup``, a number without a name, and opens it to that group at every
+start of a pod.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ except ModuleNotFoundError:  # Windows
 
 
 def open_to_others(status: os.stat_result) -> bool:
-    """Tell whether the mode lets anybody but the owner in: all, or a group with other members."""
+    """Return True if the mode allows access for others: all, or a group with other members."""
     if sys.platform == "win32":
-        return False  # modes mean nothing there
+        return False  # modes have no meaning there
     mode = status.st_mode
     if mode & stat.S_IRWXO:
         return True
@@ -29,10 +29,10 @@ def open_to_others(status: os.stat_result) -> bool:
 
 
 def _group_is_ours_alone(gid: int) -> bool:
-    """Tell whether nobody but this process's user can be in a group that it is in.
+    """Return True if only this process's user can be in a group.
 
-    That is so for a group without a name (a container's fsGroup), and for the group that many
-    systems make for each user, with the user's own name.
+    That is the case for a group without a name (a container's fsGroup), and for the group that many
+    systems create for each user, with the user's own name.
     """
     if gid == 0 or gid not in {os.getegid(), *os.getgroups()}:
         return False

@@ -1,7 +1,7 @@
-"""One splitter of byte streams into frames, for every stream here that has lengths in front.
+"""A splitter of byte streams into frames, for every stream with length prefixes.
 
 The protocol between client and server (``wire.frames``), the bus (``bus.messages``) and the key
-agent's (``server.agent.protocol``) differ in what their header holds, not in how a stream is cut.
+agent's (``server.agent.protocol``) differ in their headers, not in how a stream is split.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 class FrameSplitter:
     """Splits a stream of bytes into whole frames, each a header of a fixed size and what follows.
 
-    A subclass tells how long a frame is (``frame_bytes``), from the header alone: a bad one is
-    refused before anything behind it is buffered. An offset moves over one buffer; a read that
-    holds whole frames (the usual case) is not copied into one, and a frame that comes in many
+    A subclass determines the size of a frame (``frame_bytes``) from the header alone: a bad one is
+    refused before anything after it is buffered. An offset moves over one buffer. A read that
+    contains whole frames (the usual case) is not copied into one, and a frame that arrives in many
     pieces is appended to, not copied with each.
     """
 
@@ -23,10 +23,10 @@ class FrameSplitter:
         self._buffer: bytes | bytearray = b""
         self._start = 0
         self.pending = 0
-        """Bytes received that belong to no complete frame yet."""
+        """Bytes received that do not belong to a complete frame yet."""
 
     def frame_bytes(self, header: bytes | bytearray) -> int:
-        """Return the size of a frame, its header included; raise for a header that is illegal."""
+        """Return the size of a frame, including its header; raise for an illegal header."""
         raise NotImplementedError
 
     def head(self, count: int = 64) -> bytes:

@@ -1,4 +1,4 @@
-"""Making the names in a directory durable, as far as the file system can."""
+"""Makes the names in a directory durable, as far as the file system supports it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ _UNSUPPORTED: Final = frozenset({errno.EINVAL, errno.ENOTSUP, errno.ENOSYS, errn
 def sync_directory(path: Path) -> None:
     """Wait until the names in a directory are on the disk.
 
-    Nothing is done where the file system has no such operation (some network and FUSE ones): there
-    names are as durable as it makes them.
+    Does nothing if the file system has no such operation (some network and FUSE ones): names are
+    then as durable as that file system makes them.
 
     Raises:
         OSError: the disk failed.

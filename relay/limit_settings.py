@@ -13,7 +13,7 @@ class Limits(Struct, frozen=True, kw_only=True):
     loopback_exempt: Annotated[
         bool,
         Meta(
-            description="Connections from this machine (127.0.0.0/8, ::1) have no budget of their "
+            description="Connections from this machine (127.0.0.0/8, ::1) have no budget per "
             "source or account, and none for bytes, rooms and requests."
         ),
     ] = True
@@ -23,7 +23,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ge=0,
             le=1_000_000,
             description="Logged-in connections of one source (an IPv4 address, an IPv6 /64) per "
-            "worker. 0: no bound.",
+            "worker. 0: no limit.",
         ),
     ] = 256
     connections_per_user: Annotated[
@@ -31,8 +31,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Logged-in connections of one account per worker, from wherever they come. "
-            "0: no bound.",
+            description="Logged-in connections of one account per worker, from any source. 0: no "
+            "limit.",
         ),
     ] = 64
     unauthenticated: Annotated[
@@ -40,8 +40,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=16,
             le=100_000,
-            description="Connections per worker that are not logged in, and never more than "
-            "max_connections (but 16). When all are taken, the oldest silent one makes room.",
+            description="Connections per worker that are not logged in, at most max_connections "
+            "(but at least 16). When all are taken, the oldest silent one is closed.",
         ),
     ] = 1024
     unauthenticated_per_source: Annotated[
@@ -49,7 +49,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=100_000,
-            description="Of those, from one source. 0: no bound.",
+            description="Connections of one source that are not logged in, per worker. 0: no "
+            "limit.",
         ),
     ] = 64
     inbox_messages: Annotated[
@@ -57,8 +58,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000_000,
-            description="Direct messages that one inbox holds, sent ones included; a full one "
-            "takes no new message of others. 0: no bound.",
+            description="Direct messages that one inbox holds, including sent ones. A full inbox "
+            "accepts no new message from others. 0: no limit.",
         ),
     ] = 1_000_000
     joins_per_source: Annotated[
@@ -66,7 +67,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Rooms that all connections of one source follow, per worker. 0: no bound.",
+            description="Rooms that all connections of one source follow, per worker. 0: no limit.",
         ),
     ] = 8192
     send_bytes_per_s: Annotated[
@@ -74,8 +75,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000_000,
-            description="Bytes that one connection may send to rooms each second, on average over "
-            "2 s. 0: no bound.",
+            description="Bytes that one connection may send to rooms each second, averaged over "
+            "2 s. 0: no limit.",
         ),
     ] = 524_288
     send_bytes_per_s_per_source: Annotated[
@@ -83,7 +84,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000_000,
-            description="Likewise all connections of one source, per worker. 0: no bound.",
+            description="The same for all connections of one source, per worker. 0: no limit.",
         ),
     ] = 2_097_152
     send_bytes_per_s_per_user: Annotated[
@@ -91,7 +92,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000_000,
-            description="Likewise all connections of one account, per worker. 0: no bound.",
+            description="The same for all connections of one account, per worker. 0: no limit.",
         ),
     ] = 1_048_576
     send_mib_per_day_per_user: Annotated[
@@ -100,7 +101,7 @@ class Limits(Struct, frozen=True, kw_only=True):
             ge=0,
             le=1_000_000,
             description="MiB that all connections of one account may send to rooms each day, per "
-            "worker. 0: no bound.",
+            "worker. 0: no limit.",
         ),
     ] = 4096
     rooms_per_minute: Annotated[
@@ -108,8 +109,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Rooms that one connection may begin (create, or send the first message "
-            "of) each minute. 0: no bound.",
+            description="Rooms that one connection may create (with a request, or with their first "
+            "message) each minute. 0: no limit.",
         ),
     ] = 60
     rooms_per_minute_per_source: Annotated[
@@ -117,7 +118,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Likewise all connections of one source, per worker. 0: no bound.",
+            description="The same for all connections of one source, per worker. 0: no limit.",
         ),
     ] = 240
     rooms_per_minute_per_user: Annotated[
@@ -125,7 +126,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Likewise all connections of one account, per worker. 0: no bound.",
+            description="The same for all connections of one account, per worker. 0: no limit.",
         ),
     ] = 120
     rooms_per_user: Annotated[
@@ -133,7 +134,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Rooms that one account owns, for it to begin one more. 0: no bound.",
+            description="Rooms that one account may own; at this number it cannot create another "
+            "one. 0: no limit.",
         ),
     ] = 500
     work_per_s_per_user: Annotated[
@@ -141,9 +143,9 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="What all connections of one account may ask for each second, on average "
-            "over 5 s, per worker, in units of about 0.1 ms: a page of history is 4, a change of "
-            "a room or an account 20. 0: no bound.",
+            description="Work that all connections of one account may request each second, "
+            "averaged over 5 s, per worker, in units of about 0.1 ms: a page of history is 4, a "
+            "change of a room or an account 20. 0: no limit.",
         ),
     ] = 200
     work_per_s_per_source: Annotated[
@@ -151,8 +153,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Likewise all connections of one source, registrations included. 0: no "
-            "bound.",
+            description="The same for all connections of one source, including registrations. 0: "
+            "no limit.",
         ),
     ] = 800
     waste_per_s: Annotated[
@@ -160,10 +162,10 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="What one connection may ask for each second that brings nothing (it is "
-            "refused, unknown, or done long since), on average over 64 s, in units of about 6 µs: "
-            "a refused request is 16. Beyond it its socket is not read for "
-            "a while. 0: no bound.",
+            description="Requests without effect (refused, unknown, or already done) that one "
+            "connection may make each second, averaged over 64 s, in units of about 6 µs: "
+            "a refused request is 16. Above the limit its socket is not read for a while. "
+            "0: no limit.",
         ),
     ] = 64
     waste_per_s_per_source: Annotated[
@@ -171,8 +173,9 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Likewise all connections of one source, per worker: beyond it those that "
-            "go on with such things rest. 0: no bound.",
+            description="The same for all connections of one source, per worker. Above the "
+            "limit, the sockets of connections that continue with such requests are not read for "
+            "a while. 0: no limit.",
         ),
     ] = 1024
     received_mib: Annotated[
@@ -180,8 +183,8 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=1,
             le=1_000_000,
-            description="MiB that a worker holds of what was received and is not processed; beyond "
-            "it the connections that hold most are closed.",
+            description="MiB of received and unprocessed data that a worker holds. Above it, the "
+            "connections that hold most are closed.",
         ),
     ] = 64
     disk_reserve_mib: Annotated[
@@ -189,7 +192,7 @@ class Limits(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000_000,
-            description="MiB of free disk below which nothing is stored any more, and at most a "
-            "twentieth of the file system. 0: until it is full.",
+            description="MiB of free disk space below which nothing is stored, at most a "
+            "twentieth of the file system. 0: until the disk is full.",
         ),
     ] = 256

@@ -1,4 +1,4 @@
-"""The text of an address to listen on. A pure function: nothing is looked up."""
+"""Parses an address to listen on. A pure function: nothing is looked up."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from relay.errors import UsageError
 
 UNIX: Final = "unix:"
 AUTO: Final = "auto"
-"""Stands for an address that nobody has to choose."""
+"""Selects an address automatically."""
 OFF: Final = "off"
-"""Stands for no address, where there may be none."""
+"""No address, where that is allowed."""
 UNIX_PATH_BYTES_MAX: Final = 107
-"""The kernel's limit for the path of a socket, its end not counted."""
+"""The kernel's limit for the path of a socket, without the terminator."""
 _PORT_DIGITS_MAX: Final = 5
 
 
 def parse_listen_address(
     text: str, *, unix: bool = False, words: bool = False
 ) -> tuple[str, int] | Path:
-    """Return (host, port) of HOST:PORT or [IPV6]:PORT. An empty host or * means all IPv4 ones.
+    """Return (host, port) of HOST:PORT or [IPV6]:PORT. An empty host or * means all IPv4 addresses.
 
     Args:
         text: the address.
-        unix: unix:PATH is one, too, and returned as a path.
-        words: the message names ``AUTO`` and ``OFF`` as well.
+        unix: also accept unix:PATH, returned as a path.
+        words: mention ``AUTO`` and ``OFF`` in the error message.
 
     Raises:
-        UsageError: not of that form; the message does not repeat the text.
+        UsageError: another form; the message does not repeat the text.
     """
     if unix and text.startswith(UNIX):
         path = Path(text.removeprefix(UNIX))

@@ -1,8 +1,8 @@
-"""Listening sockets of one server's processes for each other: named in a private directory.
+"""Listening sockets of one server's processes for each other, named in a private directory.
 
-Names on disk do not last: cleaners of temporary directories remove what looks old. A listening
-socket lives on without its name, and nobody can connect to it; so whoever listens looks now and
-then whether its name is there, and makes it anew, with the directory if need be.
+Names on disk do not last: programs that clean temporary directories remove what looks old. A
+listening socket survives without its name, but nobody can connect to it. So its owner checks from
+time to time that the name exists, and recreates it, with the directory if necessary.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ class NamedListener:
     """A listening Unix-domain socket, and the name by which others reach it."""
 
     def __init__(self, path: Path, backlog: int) -> None:
-        """Prepare; ``open`` begins.
+        """Create; ``open`` begins to listen.
 
         Args:
-            path: its name. The directory is made where it does not exist.
-            backlog: connections that wait to be accepted.
+            path: its name. The directory is created if it does not exist.
+            backlog: connections that may wait to be accepted.
         """
         self.path = path
         self._backlog = backlog
         self._inode: tuple[int, int] | None = None
         """None until it is open."""
         self._again_s = -math.inf
-        """When it may be opened again, after it could not be."""
+        """When to retry opening it after a failure."""
 
     def open(self) -> socket.socket:
-        """Return a new listening socket; what had the name loses it. The caller closes it.
+        """Return a new listening socket, which takes over the name. The caller closes it.
 
         Raises:
-            OSError: the directory is not ours, or the name cannot be made.
+            OSError: the directory is not ours, or the name cannot be created.
         """
         self._again_s = time.monotonic() + AGAIN_S
         make_private_directory(self.path.parent)
@@ -66,9 +66,9 @@ class NamedListener:
 
     @property
     def missing(self) -> bool:
-        """True when the name is gone, or has become somebody else's: ``open`` makes it anew.
+        """True if the name is gone or belongs to another socket: ``open`` recreates it.
 
-        Where that has just failed, False for ``AGAIN_S``: whoever looks all the time logs it.
+        After a recent failure, False for ``AGAIN_S``: otherwise each check would log it.
         """
         return self._is_gone() and time.monotonic() >= self._again_s
 
@@ -83,16 +83,16 @@ class NamedListener:
 
 
 def make_private_directory(path: Path) -> None:
-    """Make a directory of mode 0700, or check that the one that is there is ours alone.
+    """Create a directory of mode 0700, or check that the existing one is private.
 
-    An empty one that is open to others is closed; of one that is in use, such as the temporary
-    directory, the mode is not ours to change. What ``file_access`` counts as others counts here.
+    An empty one that is open to others is made private. The mode of one that is in use, such as the
+    temporary directory, is not ours to change. "Others" is as defined by ``file_access``.
 
     Raises:
-        OSError: it cannot be made; it is a link, no directory, or another user's; or it is open to
-            others and not empty.
+        OSError: it cannot be created; it is a link, not a directory, or another user's; or it is
+            open to others and not empty.
     """
-    make_directory(path.parent, 0o777)  # another user may have to pass, to whom the server changes
+    make_directory(path.parent, 0o777)  # another user may have to pass: the server changes its user
     make_directory(path)
     status = path.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
@@ -107,27 +107,27 @@ def make_private_directory(path: Path) -> None:
 
 
 def close_to_others(path: Path) -> None:
-    """Give a socket that was just bound the mode 0600; where modes cannot be changed, see to it.
+    """Give a socket that was just bound mode 0600; if modes cannot be changed, check it.
 
     Raises:
         OSError: it is open to others.
     """
     try:
         path.chmod(0o600)
-    except OSError:  # the umask may have done enough
+    except OSError:  # the umask may have been sufficient
         if path.lstat().st_mode & 0o077:
             raise
 
 
 class SocketLike(Protocol):
-    """A socket, or an event loop's stand-in for one."""
+    """A socket, or an event loop's equivalent."""
 
     def getsockopt(self, level: int, option: int, size: int, /) -> bytes:
         """As ``socket.getsockopt``."""
 
 
 class Credentials(NamedTuple):
-    """Of the process at the other end when it connected, as the kernel knows them (unix(7))."""
+    """Of the peer process at the time it connected, according to the kernel (unix(7))."""
 
     pid: int
     uid: int
@@ -136,19 +136,19 @@ class Credentials(NamedTuple):
     def ours(self) -> bool:
         """True if it ran under our own uid.
 
-        The directory's mode keeps others out already; this holds when somebody opened it.
+        The directory's mode excludes others already; this holds even if somebody changed it.
         """
         return self.uid == os.geteuid()
 
 
 def credentials(sock: SocketLike) -> Credentials:
-    """Return who is at the other end of a Unix-domain socket (SO_PEERCRED)."""
+    """Return the peer's credentials for a Unix-domain socket (SO_PEERCRED)."""
     pid, uid, _ = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
     return Credentials(pid, uid)
 
 
 def inode_of(path: Path) -> tuple[int, int] | None:
-    """Return what is at a path now, by the numbers that tell files apart; None: nothing."""
+    """Return the identity (device, inode) of what is at a path; None: nothing."""
     try:
         status = path.lstat()
     except OSError:
@@ -157,7 +157,7 @@ def inode_of(path: Path) -> tuple[int, int] | None:
 
 
 def is_gone(path: Path) -> bool:
-    """Tell whether there is no socket at a path. What cannot be looked at is taken for one."""
+    """Return True if there is no socket at a path. If it cannot be checked, one is assumed."""
     try:
         return not stat.S_ISSOCK(path.lstat().st_mode)
     except (FileNotFoundError, NotADirectoryError):

@@ -1,4 +1,4 @@
-"""Paths that people give, and the user's own directories, found only when they are needed."""
+"""Paths given by users, and the user's own directories, determined only when needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN_CHARS_MAX: Final = 60
 
 
 def expanded(text: str) -> Path:
-    """Return a path that was given, with a ``~`` or ``~user`` in front replaced.
+    """Return a given path, with a leading ``~`` or ``~user`` replaced.
 
     Raises:
         UsageError: it is empty, or there is no such home directory.
@@ -30,15 +30,15 @@ def expanded(text: str) -> Path:
 
 
 def is_there(path: Path) -> bool:
-    """Tell whether there is something. ``Path.exists`` raises OSError for too long a path."""
+    """Return True if a path exists. ``Path.exists`` raises OSError for too long a path."""
     return os.path.exists(path)  # noqa: PTH110
 
 
 def given(path: str | os.PathLike[str]) -> Path:
-    """Return a path that a program gave, as ``expanded`` does that of a person.
+    """Return a path that a program gave, expanded as by ``expanded``.
 
     Raises:
-        TypeError: it is none.
+        TypeError: it is not a path.
         UsageError: it is empty, or there is no such home directory.
     """
     text = os.fspath(path)
@@ -52,12 +52,12 @@ def given(path: str | os.PathLike[str]) -> Path:
 
 
 def _cut(text: str) -> str:
-    """Return a path for an error: quoted, and not long."""
+    """Return a path for an error: quoted and truncated."""
     return repr(text if len(text) <= _SHOWN_CHARS_MAX else text[:_SHOWN_CHARS_MAX] + "...")
 
 
 def from_variable(variable: str) -> Path | None:
-    """Return the path that a variable of the environment names; None if it is empty or not set.
+    """Return the path in an environment variable; None if it is empty or not set.
 
     Raises:
         UsageError: it cannot be expanded.
@@ -72,9 +72,9 @@ def from_variable(variable: str) -> Path | None:
 
 
 def followed(path: Path) -> Path:
-    """Return where a path leads: symbolic links are followed, as far as they go.
+    """Return where a path leads: symbolic links are followed as far as possible.
 
-    ``Path.resolve`` raises RuntimeError at a link that leads back to itself, before Python 3.13.
+    Before Python 3.13, ``Path.resolve`` raises RuntimeError at a link that leads back to itself.
     """
     return Path(os.path.realpath(path))
 
@@ -83,8 +83,8 @@ def user_directory(kind: Literal["data", "config"], remedy: str) -> Path:
     """Return Relay's directory below the user's data or configuration directory.
 
     Args:
-        kind: which.
-        remedy: what to give instead where there is none, for the error.
+        kind: of the directory.
+        remedy: what to give instead if there is none, for the error.
 
     Raises:
         UsageError: there is no home directory, or XDG_DATA_HOME or XDG_CONFIG_HOME is not absolute.
@@ -97,7 +97,7 @@ def user_directory(kind: Literal["data", "config"], remedy: str) -> Path:
         # Without a home directory the tilde stays; an empty one would make it the root directory.
         elif os.environ.get("HOME") == "" or not Path(os.path.expanduser("~")).is_absolute():  # noqa: PTH111
             raise UsageError(f"there is no home directory: set HOME, or {remedy}")
-    # Here, not above: most people name what they mean, and need no home directory for it.
+    # Imported here: most users give paths, and need no home directory for that.
     from platformdirs import user_config_path, user_data_path
 
     return (user_data_path if kind == "data" else user_config_path)("relay", appauthor=False)

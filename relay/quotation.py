@@ -1,4 +1,4 @@
-"""Text from others within a line of our own: it cannot end its quotation, nor seem to."""
+"""Text from others within a line of our own: it can neither end its quotation nor appear to."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def escaped(char: str) -> str:
 
 
 def in_quotes(text: str) -> str:
-    """Return text in double quotes; whatever looks like one in it becomes a visible escape.
+    """Return text in double quotes; everything that looks like one in it becomes a visible escape.
 
-    It must be harmless otherwise.
+    It must be sanitised otherwise.
     """
     inner = _SEEMS_DOUBLE_QUOTE.sub(lambda found: "".join(map(escaped, found[0])), text)
     return f'"{inner}"'

@@ -42,7 +42,7 @@ GROUPS: Final[dict[str, Sequence[str]]] = {
 }  # fmt: skip
 """Everything but the errors, which follow."""
 TWINS: Final = {"BlockingClient": "Client", "BlockingRoom": "Room"}
-"""What they share is described once."""
+"""Common members are described only once."""
 
 
 def markdown() -> str:
@@ -61,7 +61,7 @@ def markdown() -> str:
 
 
 def errors() -> list[str]:
-    """Return the names of the public exceptions, each after those that it derives from."""
+    """Return the names of the public exceptions, each after its base classes."""
     kinds = {name: getattr(relay, name) for name in relay._HOME_OF}
     found = {n: k for n, k in kinds.items() if isinstance(k, type) and issubclass(k, Exception)}
 
@@ -118,7 +118,7 @@ def _public(name: str) -> str:
 
 
 def _members(kind: type[Any]) -> Iterator[tuple[str, Any]]:
-    """Yield what a class of ours offers, in the order in which it is written."""
+    """Yield the members of one of our classes, in the order of their definition."""
     seen = set()
     for base in kind.__mro__:
         if not base.__module__.startswith("relay."):
@@ -132,7 +132,7 @@ def _members(kind: type[Any]) -> Iterator[tuple[str, Any]]:
 
 
 def _same(member: Any, other: Any) -> bool:  # noqa: ANN401  # properties and functions
-    """Return whether a member is described by that of its twin."""
+    """Return True if a member has the same description as that of its twin."""
     if other is None:
         return False
     ours, theirs = inspect.getdoc(member) or "", inspect.getdoc(other) or ""
@@ -147,7 +147,7 @@ def _signature(function: Callable[..., Any]) -> str:
 
 
 def _fields(kind: type[Any]) -> Iterator[tuple[str, str, str]]:
-    """Yield (name, type, docstring) of a class's attributes, as its source has them."""
+    """Yield (name, type, docstring) of a class's attributes, from its source."""
     if issubclass(kind, relay.State | relay.GapReason):
         return
     (tree,) = ast.parse(inspect.getsource(kind)).body

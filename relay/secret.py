@@ -1,11 +1,13 @@
-"""Bytes that never show themselves: in a log, an exception or a repr a secret is its length."""
+"""Bytes that are never displayed: in a log, an exception or a repr a secret is its length."""
 
 from __future__ import annotations
 
 
 class Secret(bytes):
-    """A secret. It is bytes in every respect but how it is shown; ``bytes(secret)`` and
-    ``secret.hex()`` are the ways to write it down on purpose.
+    """A secret.
+
+    It is bytes in every respect except its representation; use ``bytes(secret)`` and
+    ``secret.hex()`` to write it down on purpose.
     """
 
     __slots__ = ()

@@ -38,9 +38,10 @@ class Server(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             min_length=1,
-            description="Addresses to listen on, HOST:PORT or [IPV6]:PORT, or unix:PATH for a "
-            "proxy of the same user. Port 0: any free one. Loopback by default, so that no network "
-            "is served by accident. Sockets that systemd gives (relay.socket) replace them.",
+            description="Addresses to listen on: HOST:PORT, [IPV6]:PORT, or unix:PATH for a "
+            "proxy of the same user. Port 0 selects any free port. The default is loopback, so "
+            "that no network is served by accident. Sockets that systemd passes (relay.socket) "
+            "replace these addresses.",
             extra={"address": "or unix"},
         ),
     ] = ("127.0.0.1:7475",)
@@ -48,9 +49,10 @@ class Server(Struct, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             min_length=1,
-            description="Networks of proxies (10.0.0.0/8, ::1), unix for all Unix-domain sockets, "
-            "or none: who connects from there names for whom by the PROXY protocol, version 2, and "
-            "is closed if it does not. From elsewhere such a header is no handshake.",
+            description="Networks of proxies (10.0.0.0/8, ::1), unix for all Unix-domain "
+            "sockets, or none. A connection from these networks must name its client with the "
+            "PROXY protocol, version 2, and is closed if it does not. From other networks such a "
+            "header is refused as an invalid handshake.",
             extra={"networks": "or word"},
         ),
     ] = ("none",)
@@ -62,15 +64,17 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000,
-            description="Connections per worker that are logged in; those that are not yet have "
-            "slots of their own (limits.unauthenticated). 0: as many as the limit on open files "
-            "allows.",
+            description="Logged-in connections per worker. Connections that are not logged in yet "
+            "have separate slots (limits.unauthenticated). 0: as many as the limit on "
+            "open files allows.",
         ),
     ] = 0
     graceful_timeout_s: Annotated[
         float,
         Meta(
-            ge=0, le=3600, description="How long clients may take to leave when the server stops."
+            ge=0,
+            le=3600,
+            description="How long clients may take to disconnect when the server stops.",
         ),
     ] = 30.0
     drain_delay_s: Annotated[
@@ -78,8 +82,8 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=3600,
-            description="How long a server that was asked to stop (TERM) goes on as before, with "
-            "/readyz red, so that whoever spreads clients sends them elsewhere.",
+            description="How long a server continues as before after it was asked to stop (TERM), "
+            "with /readyz red, so that load balancers send clients elsewhere.",
         ),
     ] = 0.0
     drain_spread_s: Annotated[
@@ -87,8 +91,8 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=3600,
-            description="Over how long it then sends its clients away, a few at a time, so that "
-            "they do not all connect elsewhere at once.",
+            description="The time over which it then disconnects its clients, a few at a time, so "
+            "that they do not all connect elsewhere at once.",
         ),
     ] = 0.0
     rebalance_s: Annotated[
@@ -96,8 +100,9 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=86_400,
-            description="Over about how long a worker with far more connections than the others "
-            "sends its surplus away, a few at a time, to connect again elsewhere. 0: never.",
+            description="The approximate time over which a worker with far more connections than "
+            "the others disconnects its surplus, a few at a time, to connect again elsewhere. 0: "
+            "never.",
         ),
     ] = 30.0
     worker_timeout_s: Annotated[
@@ -113,15 +118,15 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=31_536_000,
-            description="A worker that is older is replaced, one at a time, as by `relay ctl "
+            description="A worker that is older is replaced, one at a time, as with `relay ctl "
             "restart`. 0: never.",
         ),
     ] = 0.0
     spare_worker: Annotated[
         bool,
         Meta(
-            description="Keep one more process that has loaded everything and takes the place of a "
-            "worker that dies, at once. It needs the memory of an idle worker.",
+            description="Keep one spare process that has loaded everything and immediately "
+            "replaces a worker that dies. It needs the memory of an idle worker.",
         ),
     ] = True
     keepalive_s: Annotated[
@@ -138,7 +143,7 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0.1,
             le=86_400,
-            description="A client that reads nothing of what was sent to it for this long is "
+            description="A client that reads nothing of the data sent to it for this long is "
             "disconnected; it may reconnect and resume.",
         ),
     ] = 60.0
@@ -153,9 +158,9 @@ class Server(Struct, frozen=True, kw_only=True):
     key_passphrase: Annotated[
         str,
         Meta(
-            description="Where the passphrase of an encrypted server.key is: the path of a file of "
-            "mode 0600, or fd:N for a descriptor that is handed over. The first start encrypts the "
-            "key that it generates with it. Empty: the key is not encrypted.",
+            description="Where the passphrase of an encrypted server.key is: the path of a file "
+            "with mode 0600, or fd:N for an inherited descriptor. The first start uses it to "
+            "encrypt the key that it generates. Empty: the key is not encrypted.",
             extra={"path": "may be empty"},
         ),
     ] = ""
@@ -164,9 +169,9 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
             extra={"user": "required"},
-            description="Started as root: the user that the relay's processes drop to, by name or "
-            "number. The data directory must be that user's, and the key in it root's. same: they "
-            "stay what they are.",
+            description="The user that the relay's processes switch to when started as root, by "
+            "name or number. The data directory must belong to that user, and the key in it to "
+            "root. same: they do not switch.",
         ),
     ] = SAME_USER
     agent_user: Annotated[
@@ -174,24 +179,25 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]*$",
             extra={"user": "required"},
-            description="Likewise the user of the key agent alone, once it has read the key. "
+            description="The user that the key agent alone switches to, after it has read the key. "
             "same: that of server.user.",
         ),
     ] = SAME_USER
     sandbox: Annotated[
         bool,
         Meta(
-            description="Keep the relay's processes from each other: no other process of their "
-            "user may look into them, and the workers cannot open the key, where the kernel has "
-            "Landlock. Off for debuggers and profilers that run as the relay's user.",
+            description="Isolate the relay's processes from each other: no other process of their "
+            "user may inspect them, and the workers cannot open the key if the kernel has "
+            "Landlock. Turn it off for debuggers and profilers that run as the relay's "
+            "user.",
         ),
     ] = True
     runtime: Annotated[
         str,
         Meta(
-            description="Directory for the sockets between the server's processes. For one relay "
-            "alone. Empty: run/ in the data directory, or where that path is too long a new one in "
-            "$XDG_RUNTIME_DIR or the temporary directory.",
+            description="Directory for the sockets between the server's processes, for one relay "
+            "only. Empty: run/ in the data directory, or, if that path is too long, a new "
+            "directory in $XDG_RUNTIME_DIR or the temporary directory.",
             extra={"path": "may be empty"},
         ),
     ] = ""
@@ -203,16 +209,17 @@ class Accounts(Struct, frozen=True, kw_only=True):
     registration: Annotated[
         Literal["kept", "open", "invite", "closed"],
         Meta(
-            description="Who may register a name: everybody (open), who has an invitation "
-            "(invite), nobody but whom an operator adds (closed). Written into the data directory; "
-            "kept: as written there, and invite at the first start.",
+            description="Who may register a name: everyone (open), people with an invitation "
+            "(invite), or only people whom an operator adds (closed). The value is "
+            "recorded in the data directory. kept: the recorded value, or invite at the "
+            "first start.",
         ),
     ] = "kept"
     guests: Annotated[
         bool,
         Meta(
-            description="Let clients in without an account. Their names begin with ~, which no "
-            "account's does."
+            description="Accept clients without an account. Their names begin with ~, which no "
+            "account name does."
         ),
     ] = False
 
@@ -223,8 +230,8 @@ class Rooms(Struct, frozen=True, kw_only=True):
     create: Annotated[
         Literal["anyone", "operators"],
         Meta(
-            description="Who may begin a room, by its first message or on purpose, and owns it "
-            "then: everybody (anyone), or the accounts of operators (operators)."
+            description="Who may create a room, with a request or by sending its first message, "
+            "and becomes its owner: everyone (anyone), or operators (operators)."
         ),
     ] = "anyone"
 
@@ -237,7 +244,7 @@ class Retention(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=36_500,
-            description="Days for which a room or an inbox keeps a message. 0: no bound.",
+            description="Days for which a room or an inbox keeps a message. 0: no limit.",
         ),
     ] = 0
     messages: Annotated[
@@ -245,7 +252,7 @@ class Retention(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000_000_000,
-            description="Messages that a room or an inbox keeps, the newest. 0: no bound.",
+            description="Number of newest messages that a room or an inbox keeps. 0: no limit.",
         ),
     ] = 0
     mib: Annotated[
@@ -253,14 +260,14 @@ class Retention(Struct, frozen=True, kw_only=True):
         Meta(
             ge=0,
             le=1_000_000_000,
-            description="MiB of messages that a room or an inbox keeps, the newest. 0: no bound.",
+            description="MiB of newest messages that a room or an inbox keeps. 0: no limit.",
         ),
     ] = 0
     rooms_choose: Annotated[
         Literal["less", "any"],
         Meta(
-            description="What the owners of a room may choose for it: to keep less than by these "
-            "settings (less), or whatever they like (any)."
+            description="What the owners of a room may choose for it: to keep less than these "
+            "settings (less), or anything (any)."
         ),
     ] = "less"
 
@@ -285,9 +292,9 @@ class Store(Struct, frozen=True, kw_only=True):
     search: Annotated[
         bool,
         Meta(
-            description="Keep an index of the words of all messages, in files of its own (search/ "
-            "in the data directory), so that people can search what they may read. Off: there is "
-            "none, and one that there was is removed."
+            description="Keep an index of the words of all messages, in separate files (search/ in "
+            "the data directory), so that people can search what they may read. Off: "
+            "there is no index, and an existing one is removed."
         ),
     ] = True
 
@@ -298,9 +305,10 @@ class Control(Struct, frozen=True, kw_only=True):
     bind: Annotated[
         str,
         Meta(
-            description="Address for /metrics, /livez, /readyz and /lagz: HOST:PORT, or unix:PATH "
-            "for a Unix-domain socket. Whoever reaches it can read them, without a password. auto: "
-            "127.0.0.1:7476, or any free port of 127.0.0.1 where that one is in use. off: nowhere.",
+            description="Address for /metrics, /livez, /readyz and /lagz: HOST:PORT, or "
+            "unix:PATH for a Unix-domain socket. Anyone who can reach it can read them, without "
+            "a password. auto: 127.0.0.1:7476, or any free port of 127.0.0.1 if that one is in "
+            "use. off: no address.",
             extra={"address": "or word"},
         ),
     ] = "auto"
@@ -311,11 +319,14 @@ class Log(Struct, frozen=True, kw_only=True):
 
     level: Annotated[
         Literal["debug", "info", "warning", "error"],
-        Meta(description="Minimum level of what is logged."),
+        Meta(description="Minimum level of the lines that are logged."),
     ] = "info"
     format: Annotated[
         Literal["auto", "json", "text"],
-        Meta(description="One JSON object per line, or text. auto: text on a terminal, else JSON."),
+        Meta(
+            description="One JSON object per line, or text. auto: text on a terminal, otherwise "
+            "JSON."
+        ),
     ] = "auto"
 
 

@@ -1,4 +1,4 @@
-"""A settings file that explains itself, made from the declarations."""
+"""A commented settings file, generated from the declarations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ HEAD: Final = """\
 # what is wrong with it.
 """
 EXAMPLES: Final = {"store.data": "/var/lib/relay"}
-"""What stands where the default differs from user to user."""
+"""Examples for settings whose default differs from user to user."""
 _WIDTH: Final = 98
 
 
@@ -35,7 +35,7 @@ def template() -> str:
             takes += " Changes with a reload."
         for text in (why, takes):
             lines += [f"# {line}" for line in textwrap.wrap(text, _WIDTH, break_on_hyphens=False)]
-        example = EXAMPLES.get(setting.path)  # the default may need a home directory: not asked for
+        example = EXAMPLES.get(setting.path)  # computing the default may need a home directory
         value = setting.default if example is None else example
         lines += [f"#{setting.key} = {as_toml(value)}", ""]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The line of each key in a TOML file, which ``tomllib`` does not tell."""
+"""The line of each key in a TOML file, which ``tomllib`` does not provide."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import tomllib
 from typing import Any, Final
 
 _STATEMENT_LINES_MAX: Final = 200
-"""A statement (a list, a text over lines) that has more is not looked into: each line of it is
-parsed together with all before it."""
+"""A longer statement (a list, a multi-line text) is not examined: each line of it is parsed
+together with all lines before it."""
 
 
 def lines_of(text: str) -> dict[str, int]:
     """Return the line (from 1) on which each key and each table begins, by its dotted path.
 
-    The parser itself tells where a statement ends: the part of one never is a document. What it
-    cannot read has no line.
+    The parser itself determines where a statement ends: a part of one is never a valid document.
+    Keys in an invalid part have no line.
     """
     found: dict[str, int] = {}
     table: tuple[str, ...] = ()
@@ -42,7 +42,7 @@ def lines_of(text: str) -> dict[str, int]:
 
 
 def _only_path(parsed: dict[str, Any]) -> tuple[str, ...]:
-    """Return the path of a document that is nothing but a header."""
+    """Return the path of a document that consists only of a header."""
     path: list[str] = []
     inner: Any = parsed
     while isinstance(inner, dict) and inner:
@@ -52,7 +52,7 @@ def _only_path(parsed: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _paths(parsed: dict[str, Any], table: tuple[str, ...]) -> list[str]:
-    """Return every path of a statement, those of tables on the way included."""
+    """Return every path of a statement, including those of tables on the way."""
     found = []
     for key, value in parsed.items():
         path = (*table, key)

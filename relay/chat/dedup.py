@@ -1,7 +1,7 @@
-"""The invariant "Once, in order" as a decision: what a counter means, given the last one.
+"""The invariant "Once, in order" as a decision: the meaning of a counter, given the last one.
 
-Counters of one producer in one log are consecutive from 1, so whether one was used is known without
-looking anything up. Which entry has it, and whether it has the same content, must be looked up.
+Counters of one producer in one log are consecutive from 1, so it is known without a lookup whether
+one was used. Which entry has it, and whether the content is the same, must be looked up.
 """
 
 from __future__ import annotations
@@ -12,26 +12,26 @@ from relay import limits
 
 
 class Place(Enum):
-    """Where a counter stands."""
+    """The relation of a counter to the last one."""
 
     NEXT = auto()
     """It is to be appended."""
     USED = auto()
-    """It has been used; if for the same content, this is a repeat."""
+    """Already used; with the same content, this is a repeat."""
     USED_LONG_AGO = auto()
-    """It has been used, too long ago to look for the entry."""
+    """Already used, too long ago to look for the entry."""
     SKIPPED = auto()
-    """Counters before it are missing: all from ``last + 1`` on must be sent again."""
+    """Earlier counters are missing: all from ``last + 1`` on must be sent again."""
     UNKNOWN = auto()
-    """The log knows nothing of this producer (any more), and this is not its first message."""
+    """The log does not know this producer (any more), and this is not its first message."""
 
 
 def place(counter: int, last: int) -> Place:
-    """Return where a counter stands.
+    """Return the relation of a counter to the last one.
 
     Args:
         counter: at least 1.
-        last: the last counter that the producer has used in this log; 0: none is known.
+        last: the last counter that the producer has used in this log; 0: unknown.
     """
     if counter == last + 1:
         return Place.NEXT

@@ -1,8 +1,8 @@
-"""The shared vocabulary: what a log holds, what is offered to it, and where a reader stands.
+"""The shared vocabulary: entries of a log, submissions to it, and positions of readers.
 
-docs/invariants.md, "Terms", fixes the fields. A log has an epoch (8 random bytes, made with its
-first append) and gives each entry a sequence number, strictly increasing from 1. ``prev`` is the
-number of the entry before it in the log: receivers check ``prev``, never ``seq - 1``.
+docs/invariants.md, "Terms", defines the fields. A log has an epoch (8 random bytes, created with
+its first append) and gives each entry a sequence number, strictly increasing from 1. ``prev`` is
+the number of the previous entry in the log: receivers check ``prev``, never ``seq - 1``.
 """
 
 from __future__ import annotations
@@ -40,34 +40,34 @@ NO_EPOCH: Final = bytes(limits.EPOCH_BYTES)
 
 
 class Kind(IntEnum):
-    """What an entry is."""
+    """The kind of an entry."""
 
     MESSAGE = 0
-    """Its ``about``, if it has one, is what it replies to."""
+    """Its ``about``, if present, is the message that it replies to."""
     EDIT = 1
-    """The body is the new one of the message that it is about."""
+    """The body replaces that of the target message."""
     REDACTION = 2
-    """What it is about is erased, its edits too. The body is a reason; may be empty."""
+    """The target is erased, including its edits. The body is a reason; may be empty."""
     SYSTEM = 3
-    """Written by the server itself: what happened to an account, and the like."""
+    """Written by the server itself: an account was changed, and the like."""
     REACTION = 4
     """The body is a short text, such as an emoji, about a message."""
     MARK = 5
-    """In one's own inbox: what one has read. The body is the name of a log, or of the inbox of whom
-    one talks with; ``about`` is the place up to which it is read."""
+    """In the user's own inbox: a read mark. The body is the name of a log, or of the inbox of the
+    other user; ``about`` is the position up to which it was read."""
     ERASED = 6
-    """What was a message, an edit or a reaction; ``about`` is the redaction that erased it."""
+    """A former message, edit or reaction; ``about`` is the redaction that erased it."""
 
 
 UNDECIDED: Final = 2**32
-"""No ErrorCode: nobody has been asked."""
+"""Not an ErrorCode: no home has been asked."""
 
 
 class Entry(NamedTuple):
-    """A committed message: what every reader of the log sees.
+    """A committed message, as every reader of the log sees it.
 
-    This is the one list of an entry's fields, in the order in which store, bus and wire pack them,
-    each with its check. The others follow from it.
+    This is the only list of an entry's fields, in the order in which store, bus and wire pack them,
+    each with its check. All other lists are derived from it.
     """
 
     log: LogName
@@ -83,45 +83,46 @@ class Entry(NamedTuple):
     content_type: ContentType
     body: Body
     to: Recipient = ""
-    """Of a direct message: whose inbox it is for. Two logs have it: the sender's and this one's."""
+    """Of a direct message: the recipient. Two logs contain it: the sender's and this one's."""
     about_epoch: AboutEpoch = b""
     about_seq: AboutSeq = 0
-    """The place in this log of the entry that this one is about (see ``Kind``); 0: of none."""
+    """The position in this log of the entry that this one is about (see ``Kind``); 0: none."""
 
     @property
     def content(self) -> Content:
-        """What this has, and a submission must have to be a repeat of it."""
+        """The content, which a submission must share to be a repeat."""
         return self[-CONTENT_FIELDS:]
 
 
 class Extra(NamedTuple):
-    """What few submissions have: direct messages, and entries about other entries."""
+    """Fields of few submissions: direct messages, and entries about other entries."""
 
     to: str = ""
     """See ``Entry``."""
     about_epoch: bytes = b""
     about_seq: int = 0
     verdict: int = UNDECIDED
-    """Of a direct message: what the recipient's home answers: 0, or the ErrorCode that refuses
-    it, if it is new. In a room ``relations.FORMER``: what it is about is not the sender's own."""
+    """Of a direct message: the answer of the recipient's home: 0, or the ErrorCode that refuses it,
+    if it is new. In a room ``relations.FORMER``: the target does not belong to the sender."""
     origin_epoch: bytes = b""
     origin_seq: int = 0
-    """Of the copy for the recipient: its place in the sender's inbox, which is its identity.
-    0: it is no copy."""
+    """Of the copy for the recipient: its position in the sender's inbox, which identifies it. 0:
+    not a copy."""
     origin_after: int = 0
-    """Likewise of the copy that must be there before; 0: none need be. Of a mark: the seq of one
-    that it replaces though that is later, for its place is in no log any more."""
+    """Of a copy: the position of the copy that must be stored before it; 0: none. Of a mark: the
+    seq of a mark to replace although it is later, because its position no longer exists in any log.
+    """
     about_in: str = ""
-    """Of a copy: in whose inbox ``about`` is a place; empty: in the one that it is for."""
+    """Of a copy: the inbox in which ``about`` is a position; empty: the recipient's."""
 
 
 EXTRA: Final = codec.tuple_of(TO, EPOCH_OR_NONE, U63, U63, EPOCH_OR_NONE, U63, U63, TO)
 
 
 class Submission(NamedTuple):
-    """A message offered to a log by its sender: an entry without what the log gives it.
+    """A message offered to a log by its sender: an entry without the fields that the log adds.
 
-    Behind the fields of the entry: what its rights are judged by.
+    After the fields of the entry come those needed to check rights.
     """
 
     log: LogName
@@ -133,33 +134,33 @@ class Submission(NamedTuple):
     content_type: ContentType
     body: Body
     root: Root = b""
-    """Of the sender's account, for its rights; empty: a guest's, or they do not matter."""
+    """Of the sender's account, for its rights; empty: a guest, or rights do not matter."""
     operator: Flag = False
-    """The sender's account is an operator's."""
+    """True if the sender's account is an operator."""
     extra: Annotated[Extra | None, codec.nil_or(EXTRA)] = None
 
     @property
     def content(self) -> Content:
-        """What two submissions under one id must have in common."""
+        """The content that two submissions under one id must have in common."""
         own = self.kind, self.content_type, self.body
         return (*own, *NO_EXTRA) if self.extra is None else (*own, *self.extra[:3])
 
 
 def submission(*fields: object) -> Submission:
-    """Return a submission of all its fields, in order, by the shortest way there is."""
+    """Create a submission from all its fields, in order, in the fastest way."""
     return tuple.__new__(Submission, fields)
 
 
 Content: TypeAlias = tuple[int, str, bytes, str, bytes, int]
-"""(kind, content type, body, to, about): what a message has, whoever sends it and where. An entry
-ends with it."""
+"""(kind, content type, body, to, about): the content of a message, independent of sender and log.
+The last fields of an entry."""
 
 GIVEN_BY_LOG: Final = ("epoch", "seq", "prev", "time_ms")
-"""The fields that a submission gets by being stored; they follow the log's name."""
+"""The fields that are added when a submission is stored; they follow the log's name."""
 FIELDS: Final = len(Entry._fields)
 CONTENT_FIELDS: Final = 6
 NO_EXTRA: Final = ("", b"", 0)
-"""The last fields of an entry, where they are not packed."""
+"""The default values of an entry's last fields, which are then not packed."""
 ENTRY_CHECKS: Final = checks_of(Entry)[: -len(NO_EXTRA)]
 EXTRA_CHECKS: Final = checks_of(Entry)[-len(NO_EXTRA) :]
 SUBMISSION_CHECKS: Final = checks_of(Submission)
@@ -170,14 +171,14 @@ assert Entry._fields[-CONTENT_FIELDS:-3] == ("kind", "content_type", "body")
 
 
 def is_copy(submission: Submission) -> bool:
-    """Tell whether this is the recipient's copy of a message that was accepted before."""
+    """Return True if this is the recipient's copy of a message that was accepted before."""
     return submission.extra is not None and submission.extra.origin_seq > 0
 
 
 def committed(
     submission: Submission, epoch: bytes, seq: int, prev: int, time_ms: int
 ) -> tuple[object, ...]:
-    """Return the fields of the entry that a submission becomes, ready to be packed."""
+    """Return the fields of the entry for a submission, ready to be packed."""
     log, sender, key_id, producer, counter, kind, content_type, body, _, _, extra = submission
     if extra is not None and (extra.to or extra.about_seq):
         return (
@@ -190,7 +191,7 @@ def committed(
 
 
 def unpacked(fields: list[object]) -> Entry:
-    """Return the entry of the fields that were packed: the last ones may be missing.
+    """Return the entry for unpacked fields: the last ones may be missing.
 
     They are added to the list. Raises TypeError: it has too few, or too many.
     """
@@ -208,7 +209,7 @@ def packable(entry: Entry) -> tuple[object, ...]:
 
 
 class Cursor(NamedTuple):
-    """The last entry of a log that a reader has: ``(epoch, seq)``. (NO_EPOCH, 0): nothing yet."""
+    """The last entry of a log that a reader has: ``(epoch, seq)``. (NO_EPOCH, 0): none yet."""
 
     epoch: bytes
     seq: int
@@ -222,7 +223,7 @@ class Head(NamedTuple):
 
 
 class GapReason(IntEnum):
-    """Why a reader is told of a gap instead of getting the entries."""
+    """Why a reader gets a gap instead of the entries."""
 
     EPOCH = 1
     """Stored state was lost or restored: the old epoch ended before the reader's cursor."""
@@ -233,7 +234,7 @@ class GapReason(IntEnum):
 
 
 class GapInfo(NamedTuple):
-    """Entries that a reader will not get: after ``start`` up to and with ``end``."""
+    """Entries that a reader will not get: after ``start``, up to and including ``end``."""
 
     start: Cursor
     end: Cursor

@@ -1,7 +1,8 @@
-"""The checks of the fields of the domain, shared by every wire and every table.
+"""The checks of the domain's fields, shared by all encodings and tables.
 
-An alias ``LogName`` is for annotations, its check ``LOG`` for the tables of messages. A NamedTuple
-whose fields are annotated with these aliases is a table by itself: ``checks_of`` reads it.
+An alias such as ``LogName`` is for annotations, its check ``LOG`` for the tables of messages. A
+NamedTuple whose fields are annotated with these aliases is a table by itself: ``checks_of`` reads
+it.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ EPOCH: Final = codec.binary(limits.EPOCH_BYTES, limits.EPOCH_BYTES)
 U63: Final = codec.uint(limits.U63_MAX)
 POSITIVE: Final = codec.uint(limits.U63_MAX, 1)
 PRODUCER: Final = codec.binary(limits.PRODUCER_BYTES_OF_0_1, limits.PRODUCER_BYTES)
-"""Entries that a server of version 0.1 stored have shorter ones."""
+"""Entries stored by a server of version 0.1 have shorter ones."""
 INSTANCE_SECRET: Final = codec.binary(limits.INSTANCE_SECRET_BYTES, limits.INSTANCE_SECRET_BYTES)
 KEY_ID: Final = codec.binary(0, limits.KEY_ID_BYTES_MAX)
 ROOT: Final = codec.binary(0, limits.ROOT_BYTES)
@@ -50,6 +51,6 @@ AboutSeq: TypeAlias = Annotated[int, U63]
 
 
 def checks_of(table: type[tuple[object, ...]]) -> tuple[Check, ...]:
-    """Return the check of each field of a NamedTuple whose annotations are the aliases above."""
+    """Return the checks for the fields of a NamedTuple annotated with the aliases above."""
     hints = get_type_hints(table, include_extras=True)
     return tuple(hint.__metadata__[0] for hint in hints.values())

@@ -1,8 +1,8 @@
 """Message ids: who owns them, and why nobody else can use them.
 
-The id of a message is a *producer* and a counter. Everybody who reads a room sees both; so a
-producer is not sent by a client but derived from what only it and the server know. What is seen
-tells nothing that could be sent in its place, and with 16 bytes no search meets one of many.
+The id of a message is a *producer* and a counter. Every reader of a room sees both, so a producer
+is not sent by a client but derived from what only the client and the server know. The visible
+values do not allow anybody to send in its place, and with 16 bytes no search finds a collision.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from relay import limits
 _LABEL: Final = b"relay/1 producer"
 _COPY_LABEL: Final = b"relay/1 direct copy"
 NO_ROOT: Final = bytes(32)
-"""In the place of an account's root: of a guest."""
+"""Instead of an account's root, for a guest."""
 
 
 def producer_of(root: bytes, handle: str, instance_secret: bytes) -> bytes:
-    """Return the producer of what a client instance sends under a name.
+    """Return the producer for messages that a client instance sends under a name.
 
     SHA-256("relay/1 producer" ‖ root ‖ u8 length of the handle ‖ handle ‖ instance secret), its
     first 16 bytes: docs/protocol.md, "Sending".
@@ -37,9 +37,9 @@ def producer_of(root: bytes, handle: str, instance_secret: bytes) -> bytes:
 
 
 def copy_producer(inbox: str, epoch: bytes) -> bytes:
-    """Return the producer of the copies of what was written in an inbox, during one epoch.
+    """Return the producer for copies of an inbox's messages during one epoch.
 
-    In the recipient's log a copy has an id of its own: its sender's counters, over messages to
-    everybody, are nobody else's business.
+    In the recipient's log a copy has its own id: the sender's counters, over messages to everybody,
+    must not be revealed.
     """
     return sha256(_COPY_LABEL + epoch + inbox.encode("ascii")).digest()[: limits.PRODUCER_BYTES]

@@ -1,7 +1,7 @@
-"""The grammar of names: people's handles, rooms, inboxes (docs/protocol.md, "Envelopes").
+"""The grammar of names: handles, rooms, inboxes (docs/protocol.md, "Envelopes").
 
-A name is ASCII on purpose: no two names look alike and differ (UTS 39's confusables do not arise),
-and none carries control or direction characters. What people see besides is the display name.
+Names are deliberately ASCII: no two different names look alike (UTS 39's confusables do not arise),
+and none contains control or direction characters. Display names are separate.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ _RESERVED: Final = frozenset(
     }
 )  # fmt: skip
 _GIVEN_NAMES: Final = frozenset({"ali"})
-"""Names that many people bear, and that have the skeleton of a reserved word ("all")."""
+"""Common names that have the skeleton of a reserved word ("all")."""
 _LOOK_ALIKES: Final = str.maketrans({"0": "o", "1": "l", "i": "l", "_": "", "-": ""})
 _LEET: Final = str.maketrans({"3": "e", "4": "a", "5": "s", "7": "t"})
 _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Blank or without a width of their own, and in no category of such: fillers, the grapheme joiner,
-# the empty braille pattern, blank hieroglyphs (of Unicode 15), a note without a head, variation
-# selectors.
+# Blank or zero-width, but in no such category: fillers, the grapheme joiner, the empty braille
+# pattern, blank hieroglyphs (of Unicode 15), a note without a head, variation selectors.
 _BLANKS: Final = (
     0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0, 0x13441, 0x13442, 0x16FE4,
     0x1D159,
@@ -37,29 +36,29 @@ _UNSEEN: Final = frozenset(map(chr, _BLANKS)) | frozenset(
 )
 _COMBINING_CATEGORIES: Final = frozenset({"Mn", "Me"})
 COMBINING_IN_A_ROW_MAX: Final = 4
-"""Vietnamese, Hebrew and Thai need two or three on a letter; a pile of them covers other lines."""
+"""Vietnamese, Hebrew and Thai need two or three on a letter; many of them cover other lines."""
 INBOX_PREFIX: Final = "@"
 GUEST_PREFIX: Final = "~"
-"""Of the name of somebody without an account; no handle begins with it."""
+"""Begins the name of a user without an account; no handle begins with it."""
 
 assert limits.NAME_CHARS_MAX == 32
 
 
 def normal(name: str) -> str:
-    """Return the canonical spelling of what a person typed: lower case, ASCII only folded.
+    """Return the canonical spelling of a typed name: lower case, only ASCII letters are folded.
 
-    It is interned: a connection keeps its name in many places.
+    It is interned, since a connection keeps its name in many places.
     """
     return sys.intern(name.lower() if name.isascii() else name)
 
 
 def is_handle(name: str) -> bool:
-    """True for the canonical name of a person or program."""
+    """Return True for the canonical name of a user or program."""
     return _NAME.fullmatch(name) is not None
 
 
 def is_guest(name: str) -> bool:
-    """True for the name of a guest: somebody who has no account."""
+    """Return True for the name of a guest: a user without an account."""
     return (
         name.startswith(GUEST_PREFIX)
         and len(name) <= limits.NAME_CHARS_MAX
@@ -70,22 +69,22 @@ def is_guest(name: str) -> bool:
 def skeleton(name: str) -> str:
     """Return what two handles have in common if they look alike in many fonts.
 
-    ``a1ice`` and ``alice``, ``rn`` and ``m``, ``bob_`` and ``bob`` have one skeleton. It is for
-    comparing, not for showing. It decides the partition of an account (``chat.partition``): a
-    change of it would lose accounts that exist.
+    ``a1ice`` and ``alice``, ``rn`` and ``m``, ``bob_`` and ``bob`` have the same skeleton. It is
+    for comparing, not for display. It determines the partition of an account (``chat.partition``):
+    changing it would lose existing accounts.
     """
     return name.translate(_LOOK_ALIKES).replace("rn", "m")
 
 
 def is_reserved(name: str) -> bool:
-    """True for a handle that could be taken for the operator or for everybody, or looks like one.
+    """Return True for a handle that could be mistaken for an operator or for everybody.
 
-    Stricter than ``skeleton``: digits that are read as letters count too (``5y5tem``).
+    Stricter than ``skeleton``: digits that are read as letters count, too (``5y5tem``).
     """
     if name.strip("_-") in _GIVEN_NAMES:
         return False
     bones = skeleton(name.translate(_LEET))
-    # Pairs that are read as one letter, too; in the skeleton itself they would join too many.
+    # Pairs that can be read as one letter; in the skeleton itself they would match too much.
     wide = bones.replace("cl", "d").replace("vv", "w")
     return not _RESERVED_SKELETONS.isdisjoint((bones, wide))
 
@@ -94,17 +93,17 @@ _RESERVED_SKELETONS: Final = frozenset(map(skeleton, _RESERVED))
 
 
 def is_room(name: str) -> bool:
-    """True for the canonical name of a room."""
+    """Return True for the canonical name of a room."""
     return _NAME.fullmatch(name) is not None
 
 
 def is_inbox(name: str) -> bool:
-    """True for the log of messages to one person, ``@handle``."""
+    """Return True for the log of messages to one user, ``@handle``."""
     return name.startswith(INBOX_PREFIX) and is_handle(name[1:])
 
 
 def person_error(name: str) -> str:
-    """Tell why nobody who logs in can have a canonical name; empty: it can be had."""
+    """Explain why a canonical name cannot be used for a login; empty: it can."""
     bare = name.removeprefix(GUEST_PREFIX)
     if not is_handle(name) and not is_guest(name):
         return "a-z, 0-9, _ and -, 2 to 32 characters"
@@ -112,16 +111,16 @@ def person_error(name: str) -> str:
 
 
 def display_error(text: str) -> str:
-    """Tell why a text is no display name; empty: it is one."""
+    """Explain why a text is not a valid display name; empty: it is."""
     if len(text) > limits.DISPLAY_NAME_CHARS_MAX:
         return f"a display name has at most {limits.DISPLAY_NAME_CHARS_MAX} characters"
     return "" if is_display(text) else "the display name has characters not allowed"
 
 
 def is_display(text: str) -> bool:
-    """True for a display name that shows as it is, and only where it stands.
+    """Return True for a display name that is displayed as it is, and only in its place.
 
-    It has no control, format, blank or unassigned characters, and no pile of combining marks.
+    It has no control, format, blank or unassigned characters, and not too many combining marks.
     """
     if (
         len(text) > limits.DISPLAY_NAME_CHARS_MAX
@@ -129,7 +128,7 @@ def is_display(text: str) -> bool:
         or not _UNSEEN.isdisjoint(text)
     ):
         return False
-    marks = COMBINING_IN_A_ROW_MAX  # the first one would combine with what stands before the name
+    marks = COMBINING_IN_A_ROW_MAX  # the first one would combine with the text before the name
     for category in map(unicodedata.category, text):
         if category in _UNSEEN_CATEGORIES:
             return False

@@ -1,4 +1,4 @@
-"""Which partition a log lives in: fixed for ever, so that worker counts may change."""
+"""The partition of a log: fixed permanently, so that the number of workers may change."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PARTITIONS: Final = 16
 def partition_of(log: str) -> int:
     """Return the partition of a log: the first 8 bytes of BLAKE2b of its name, modulo 16.
 
-    Of ``@handle`` the skeleton is hashed, so that handles that look alike meet at one home. What
-    ``names.skeleton`` returns is therefore part of the data directory's format, too.
+    For ``@handle`` the skeleton is hashed, so that handles that look alike have the same home. The
+    result of ``names.skeleton`` is therefore part of the data directory's format, too.
     """
     if log.startswith(INBOX_PREFIX):
         log = INBOX_PREFIX + skeleton(log[len(INBOX_PREFIX) :])

@@ -1,4 +1,4 @@
-"""Entries about other entries: replies, edits, redactions and reactions. Who may write which."""
+"""Entries about other entries: replies, edits, redactions and reactions, and who may write them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ WHAT: Final[dict[int, frozenset[int]]] = {
     Kind.REACTION: frozenset({Kind.MESSAGE}),
     Kind.REDACTION: frozenset({Kind.MESSAGE, Kind.EDIT, Kind.REACTION}),
 }
-"""Of each kind, what it may be about. A reply may come after what it replies to was erased."""
+"""For each kind, the possible targets. A reply may arrive after its target was erased."""
 OWN: Final = frozenset({Kind.EDIT, Kind.REDACTION})
-"""Of one's own entries alone; but the rules of a room may let somebody redact those of others."""
+"""Allowed only for one's own entries; but the rules of a room may allow redacting others."""
 
 
 class Refusal(IntEnum):
-    """Why an entry is not taken; the numbers are those of the protocol's ErrorCode."""
+    """Why an entry is refused; the numbers are those of the protocol's ErrorCode."""
 
     NONE = 0
     NOT_ALLOWED = 21
@@ -30,23 +30,23 @@ class Refusal(IntEnum):
 
 
 FORMER: Final = int(Refusal.NOT_ALLOWED)
-"""The verdict about what an earlier account of the sender's name has written."""
+"""The verdict if the target was written by an earlier account of the sender's name."""
 
 
 def refusal(target: Entry | None, submission: Submission, extra: Extra, *, ruled: bool) -> Refusal:
     """Return why an entry may not be about another one.
 
     Args:
-        target: what it is about, as it is in the log now; None: there is no such entry (any more).
+        target: the target, as it is in the log now; None: it does not exist (any more).
         submission: offered to the log.
         extra: of the submission.
-        ruled: who redacts what others wrote is judged elsewhere (``chat.rooms.rights``).
+        ruled: True if redactions of others' entries are checked elsewhere (``chat.rooms.rights``).
     """
     kind = submission.kind
     if target is None or target.kind not in WHAT.get(kind, frozenset()):
         return Refusal.NO_SUCH_ENTRY
     if extra.to and extra.to not in (target.to, target.sender):
-        return Refusal.NO_SUCH_ENTRY  # of another conversation: nothing of it is told
+        return Refusal.NO_SUCH_ENTRY  # in another conversation: reveal nothing about it
     if kind not in OWN or is_own(target, submission):
         return Refusal.NONE
     if kind == Kind.REDACTION and ruled and not extra.to:
@@ -55,26 +55,28 @@ def refusal(target: Entry | None, submission: Submission, extra: Extra, *, ruled
 
 
 def is_own(target: Entry, submission: Submission) -> bool:
-    """Tell whether who offers something has written an entry, with whichever device."""
+    """Return True if the submitter has written an entry, with any device."""
     if target.sender != submission.sender or is_former(submission):
         return False
     if submission.key_id:
-        return bool(target.key_id)  # else it is from before there were accounts, or a guest's
-    return target.producer == submission.producer  # a guest's name may have been another's before
+        # otherwise it is from before there were accounts, or from a guest
+        return bool(target.key_id)
+    # a guest's name may have belonged to somebody else before
+    return target.producer == submission.producer
 
 
 def is_former(submission: Submission) -> bool:
-    """Tell whether what something is about was found to be an earlier account's of that name."""
+    """Return True if the target was found to belong to an earlier account of that name."""
     return submission.extra is not None and submission.extra.verdict == FORMER
 
 
 def is_offered(kind: int) -> bool:
-    """Tell whether clients send entries of a kind: none that the server notes, none unknown."""
+    """Return True if clients may send entries of a kind."""
     return kind in WHAT or kind == Kind.MARK
 
 
 def is_reaction(body: bytes) -> bool:
-    """Tell whether a body is one of a reaction: short text without control characters."""
+    """Return True if a body is valid for a reaction: short text without control characters."""
     if not 0 < len(body) <= REACTION_BYTES_MAX:
         return False
     try:
@@ -84,9 +86,9 @@ def is_reaction(body: bytes) -> bool:
 
 
 def differs(stored: Entry | None, again: Submission) -> bool:
-    """Tell whether a submission under an id that was used has another content.
+    """Return True if a submission under a used id has different content.
 
-    What was erased counts as equal: its body is gone, and a resend of it must not come back.
+    Erased content counts as equal: its body is gone, and a resend must not restore it.
     """
     if stored is None or stored.kind == Kind.ERASED:
         return False

@@ -1,10 +1,10 @@
-"""Finding the original of a repeated counter, however long ago: a deterministic skip list.
+"""Finds the original of a repeated counter, however old: a deterministic skip list.
 
-Every entry names two earlier ones of its producer in its log: ``chain``, the entry of counter - 1,
-and ``jump``, the entry of the counter whose lowest set bit is cleared (of 12 = 0b1100: 8). Going
-down from the last counter to any other takes O(log n) steps on average, so an old id costs a
-hostile sender as much as it costs us, without an index over ids (which costs more per append than
-the rest of it).
+Every entry refers to two earlier ones of its producer in its log: ``chain``, the entry of counter -
+1, and ``jump``, the entry of the counter whose lowest set bit is cleared (for 12 = 0b1100: 8).
+Going down from the last counter to any other takes O(log n) steps on average, so an old id costs a
+hostile sender as much as it costs us, without an index of ids (which would cost more per append
+than the rest of it).
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 Stack = tuple[int, ...]
-"""The seqs of a counter and of the counters under its set bits, the counter's own last: of 12
-those of (8, 12). It is what an append needs to know of the past. 0: not kept any more."""
+"""The seqs of a counter and of the counters below its set bits, the counter's own last: for 12
+those of (8, 12). All that an append needs to know about the past. 0: no longer kept."""
 Links = Callable[[int], tuple[int, int] | None]
-"""seq -> its (chain, jump), or None when it is no longer kept."""
+"""seq -> its (chain, jump), or None if it is no longer kept."""
 
 
 def below(counter: int) -> int:
@@ -33,7 +33,7 @@ def pushed(stack: Stack, counter: int, seq: int) -> tuple[int, int, Stack]:
 
 
 def rebuilt(counter: int, seq: int, links: Links) -> Stack:
-    """Return the stack of a producer's last entry, read back by its jumps."""
+    """Return the stack of a producer's last entry, rebuilt from its jumps."""
     reverse = [seq]
     counter = below(counter)
     while counter:
@@ -45,15 +45,18 @@ def rebuilt(counter: int, seq: int, links: Links) -> Stack:
 
 
 class Descent:
-    """Goes down from a producer's last entry; the next one of a resend in order is near its end."""
+    """Searches down from a producer's last entry.
+
+    Resends in order are found near the previous one.
+    """
 
     def __init__(self, counter: int, seq: int) -> None:
         self.counter = counter
-        """Where it began: it finds this one and those below."""
+        """Where it began: it finds this counter and lower ones."""
         self._path = [(counter, seq)]
 
     def find(self, wanted: int, links: Links) -> int:
-        """Return the seq of a counter; 0 when it is no longer kept."""
+        """Return the seq of a counter; 0 if it is no longer kept."""
         path = self._path
         while len(path) > 1 and path[-1][0] < wanted:
             path.pop()

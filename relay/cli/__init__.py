@@ -1,1 +1,1 @@
-"""The ``relay`` command: parse, call, map errors to exit codes."""
+"""The ``relay`` command: parse arguments, run a command, map errors to exit codes."""

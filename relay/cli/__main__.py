@@ -1,4 +1,4 @@
-"""Where the process ``relay`` begins: see ``relay.cli.interrupts``."""
+"""The entry point of the process ``relay``: see ``relay.cli.interrupts``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``relay account``: what a person chooses for their own account, and its end."""
+"""``relay account``: a user's own settings, and the deletion of the account."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.export import MORE_ROOMS, checked_rooms
 from relay.cli.groups import CommandGroup
-from relay.cli.login_options import Who, who_options
+from relay.cli.login_options import Who, put_aside, who_options
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_json, print_line
 from relay.cli.room_options import AGE, MESSAGES, SIZE
@@ -40,7 +40,7 @@ def account() -> None:
 @LINES
 @target_options
 def show(target: Target, who: Who, as_json: bool) -> int:
-    """Show what you have chosen, and whom you block."""
+    """Show your settings, and whom you block."""
 
     async def use(client: Client) -> int:
         _print(client.name, await client.preferences(), as_json)
@@ -67,16 +67,16 @@ def _print(name: str, found: Preferences, as_json: bool) -> None:
 @places(optional=[])
 @_who
 @click.option("--writers", type=_CHOICES, help="Who may write to you.")
-@click.option("--seen-by", type=_CHOICES, help="Who is told when you were last here.")
+@click.option("--seen-by", type=_CHOICES, help="Who may see when you were last connected.")
 @LINES
 @target_options
 def set_(
     target: Target, who: Who, writers: Writers | None, seen_by: Writers | None, as_json: bool
 ) -> int:
-    """Choose who may write to you, and who is told when you were last here.
+    """Choose who may write to you, and who may see when you were last connected.
 
-    "known" are those to whom you have written; "rooms" these, and members of a room in which you
-    are a lasting member.
+    "known" means those to whom you have written; "rooms" adds the members of rooms in which you are
+    a permanent member.
     """
     if writers is None and seen_by is None:
         raise click.UsageError("give --writers or --seen-by")
@@ -104,7 +104,7 @@ def keep(
     """Choose how long your inbox keeps direct messages; without options: as the server does.
 
     The other person's inbox keeps its own copies. The server's settings may keep less. Direct
-    messages that are older or more than that are removed for good.
+    messages beyond these limits are removed permanently.
     """
     if age or messages or size:
         words = keep_words((age, messages, size))
@@ -119,7 +119,7 @@ def keep(
 
 
 def _taken_or_not(name: str, help_: str, done: str, *, blocked: bool) -> None:
-    """Make the command that blocks somebody, or the one that takes it back."""
+    """Create the command that blocks somebody, or the one that unblocks."""
 
     @account.command(name, help=help_)
     @places("USER", optional=[])
@@ -149,7 +149,7 @@ _taken_or_not("unblock", "Accept direct messages from USER again.", "accepted ag
 @LINES
 @target_options
 def seen(target: Target, who: Who, user: str, as_json: bool) -> int:
-    """Tell when USER was last here; exit code 1 if you are not told."""
+    """Show when USER was last connected; exit code 1 if you may not see it."""
 
     async def use(client: Client) -> int:
         found = await client.last_seen(user)
@@ -177,18 +177,19 @@ def seen(target: Target, who: Who, user: str, as_json: bool) -> int:
     type=click.Choice(["keep", "erase"]),
     default="keep",
     show_default=True,
-    help="What becomes of what you wrote in rooms and to others.",
+    help="What happens to your messages in rooms and to others.",
 )
 @MORE_ROOMS
 @YES
 @target_options
 def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes: bool) -> int:
-    """End your account for good. Nobody gets its name, nor do you.
+    """Delete your account permanently. Its name is never assigned again, not even to you.
 
     All your devices are logged out, your inbox and settings are erased within minutes, and your
-    roles in rooms end. "relay export" before it keeps a copy for you. With --messages erase, what
-    you wrote is erased first: in the rooms that "relay export" reads, and at those to whom you
-    wrote. Nobody can take back what others have copied.
+    roles in rooms end. The key of this device is renamed, so that no command uses it. Run "relay
+    export" first to keep a copy. With --messages erase, your messages are erased first: in the
+    rooms that "relay export" reads, and in the inboxes of those to whom you wrote. Copies that
+    others have made stay.
     """
     more = checked_rooms(rooms)
     need_answer(yes=yes)
@@ -202,9 +203,9 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
                     alone.append(room.name)
         if alone:
             stderr_notice(f"you are the only owner of {', '.join(alone)}: they will have none")
-        with contextlib.suppress(NotAllowed):  # who may ask is an operator
+        with contextlib.suppress(NotAllowed):  # only an operator may ask
             if (await client.user(client.name)).operator and not await _has_another(client):
-                # The server would refuse it at the end, when messages may be erased.
+                # The server would refuse it at the end, after messages may have been erased.
                 raise CommandError(
                     "you are the only operator: make another one first"
                     " (relay user promote ADDRESS USER)"
@@ -225,13 +226,14 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
             left = f"; {done.refused} could not be erased" if done.refused else ""
             stderr_notice(f"{done.erased} messages were erased{left}")
         stderr_notice(f"the account {name} is deleted")
+        put_aside(who, client)
         return Exit.OK
 
     return run_connected(target, who, use)
 
 
 async def _has_another(client: Client) -> bool:
-    """Tell whether somebody else is an operator, who can log in."""
+    """Return True if there is another operator who can log in."""
     for name in await client.users():
         if name != client.name:
             found = await client.user(name)

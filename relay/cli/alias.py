@@ -15,7 +15,7 @@ from relay.cli.printing import print_json, print_whole
 def alias() -> None:
     """Short names for addresses: "relay send work lobby".
 
-    They are kept in relay/aliases in your configuration directory.
+    They are stored in relay/aliases in your configuration directory.
     """
 
 
@@ -31,7 +31,7 @@ def add(name: str, address: str) -> int:
 @alias.command("list")
 @LINES
 def list_(as_json: bool) -> int:
-    """List the aliases, one a line."""
+    """List the aliases, one per line."""
     for name, address in sorted(Aliases.of_user().all().items()):
         if as_json:
             print_json({"name": name, "address": str(address)})
@@ -43,6 +43,6 @@ def list_(as_json: bool) -> int:
 @alias.command()
 @click.argument("name", metavar="NAME")
 def remove(name: str) -> int:
-    """Forget NAME."""
+    """Remove the alias NAME."""
     Aliases.of_user().remove(name)
     return Exit.OK

@@ -1,7 +1,7 @@
 """Short names for addresses, in the user's settings: lines of ``NAME ADDRESS``.
 
-Another name is a host, so an alias has only letters, digits, ``_`` and ``-``: nothing with a dot or
-a colon can be taken for one.
+Any other name is a host, so an alias consists of letters, digits, ``_`` and ``-``: nothing with a
+dot or a colon can be mistaken for one.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _TAKEN: Final = frozenset({"localhost"})
 
 
 def is_alias(text: str) -> bool:
-    """True for what may be the name of an alias."""
+    """Return True if the text may be the name of an alias."""
     return _NAME.fullmatch(text) is not None and text not in _TAKEN
 
 
 class Aliases:
-    """The aliases in one file, read anew each time."""
+    """The aliases in one file, read each time."""
 
     def __init__(self, path: Path) -> None:
-        """Use a file. It need not exist yet."""
+        """Use a file, which need not exist yet."""
         self.path = path
 
     @classmethod
@@ -82,7 +82,8 @@ class Aliases:
         """Add an alias.
 
         Raises:
-            UsageError: the name, the address, or the file; or the alias has another address.
+            UsageError: the name, the address, or the file; or the alias exists with another
+                address.
         """
         if not is_alias(name):
             raise UsageError(
@@ -113,7 +114,7 @@ class Aliases:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[None]:
-        """Let one program after the other read and write the file."""
+        """Let one program at a time read and write the file."""
         try:
             make_directory(self.path.parent)
             flags = os.O_WRONLY | os.O_CREAT
@@ -132,7 +133,7 @@ class Aliases:
         return data
 
     def _append(self, line: str) -> None:
-        """Add a line, whole or not at all."""
+        """Add a line atomically."""
         flags = os.O_RDWR | os.O_CREAT
         with os.fdopen(open_regular(self.path, flags), "r+b", buffering=0) as file:
             text = self._text(file)
@@ -148,9 +149,9 @@ class Aliases:
                 raise
 
     def _drop(self, name: str) -> None:
-        """Drop the lines of an alias, where they are: links, mounts and mode are the user's own.
+        """Remove the lines of an alias in place: links, mounts and mode of the file stay.
 
-        What is cut off afterwards is blank, so that a crash between leaves no torn line.
+        The end that is cut off is blanked first, so that a crash leaves no incomplete line.
         """
         with os.fdopen(open_regular(self.path, os.O_RDWR), "r+b", buffering=0) as file:
             text = self._text(file)

@@ -1,4 +1,4 @@
-"""``relay backup``: copies of a relay's data that can be checked, and become a relay again."""
+"""``relay backup``: copies of a relay's data that can be verified and restored."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _backup = click.argument("directory", metavar="BACKUP", callback=typed_path)
 def backup() -> None:
     """Backups of a relay's data: all rooms and accounts as of one moment, its key, its settings.
 
-    A backup is a directory. Whoever has it can read every message and be the relay.
+    A backup is a directory. Anybody who has it can read every message and impersonate the relay.
     """
 
 
@@ -38,9 +38,9 @@ def backup() -> None:
 @config_option
 @document_option
 def create(directory: Path, data: str | None, config: Path | None, as_json: bool) -> int:
-    """Make BACKUP, a new directory, while the relay runs or not.
+    """Create BACKUP, a new directory, whether or not the relay is running.
 
-    Everything that was acknowledged before is in it. Commits are held for some milliseconds.
+    It contains everything that was acknowledged before. Commits are held for some milliseconds.
     """
     found = data_directory(data, config)
     make(found, directory, lambda: locate(None, data, config), as_json=as_json)
@@ -51,7 +51,7 @@ def create(directory: Path, data: str | None, config: Path | None, as_json: bool
 @_backup
 @document_option
 def verify(directory: Path, as_json: bool) -> int:
-    """Read all of BACKUP: every file and every message is as it was made."""
+    """Read all of BACKUP, and check that every file and message is unchanged."""
     from relay.server.backups import restore as restoring
 
     _tell("good", directory, restoring.verify(directory), as_json)
@@ -64,10 +64,10 @@ def verify(directory: Path, as_json: bool) -> int:
 @config_option
 @document_option
 def restore(directory: Path, data: str | None, config: Path | None, as_json: bool) -> int:
-    """Check BACKUP and make a data directory of it: empty before, or a new one.
+    """Verify BACKUP and restore it to a data directory, which must be empty or new.
 
-    Then start the relay as ever. Clients resume; who has messages that the backup does not have is
-    told of a gap.
+    Then start the relay as usual. Clients resume; those that have messages missing from the backup
+    are told of a gap.
     """
     from relay.server.backups import restore as restoring
 
@@ -77,10 +77,10 @@ def restore(directory: Path, data: str | None, config: Path | None, as_json: boo
 
 
 def make(data: Path, to: Path, running: Any, *, as_json: bool) -> None:  # noqa: ANN401
-    """Make a backup and tell of it. ``running`` returns the relay that uses the data, if one does.
+    """Create a backup and report it. ``running`` returns the relay that uses the data, if any.
 
     Raises:
-        StartError, CommandError: it cannot be made.
+        StartError, CommandError: it cannot be created.
     """
     from relay.server.backups.create import create as create_backup
     from relay.store.directory import DataDirectory
@@ -103,11 +103,11 @@ def make(data: Path, to: Path, running: Any, *, as_json: bool) -> None:  # noqa:
 
 
 WORKERS_PER_QUESTION: Final = 64
-"""Each is named in it: more would not fit one (``line_server.QUESTION_BYTES_MAX``)."""
+"""Each is named in the request: more would not fit (``line_server.QUESTION_BYTES_MAX``)."""
 
 
 class Steered:
-    """The relay that runs, asked over its control socket."""
+    """The running relay, reached through its control socket."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -120,7 +120,7 @@ class Steered:
     def resume(self, held: Sequence[object]) -> bool:
         """See ``create.Running``."""
         parts = [list(part) for part in chunks(held, count_max=WORKERS_PER_QUESTION)]
-        # All are asked, whatever the first ones answer: their pauses end.
+        # All are asked, whatever the first ones answer: their pauses must end.
         answers = [self._server.ask("go-on", held=part)["held"] for part in parts]
         return bool(answers) and all(answers)
 

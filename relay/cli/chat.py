@@ -41,7 +41,7 @@ LAST_DEFAULT = 50
 def chat(target: Target, who: Who, room: str | None, last: int) -> int:
     """Chat in ROOM (by default "lobby"). /help lists the commands.
 
-    At a terminal the first time at a server makes a key for this device, and claims your name.
+    At a terminal, the first use at a server creates a key for this device, and claims your name.
 
     If input or output is not a terminal, each line of the input is sent, messages are printed on
     standard output and notices on standard error. At the end of the input, chat waits until the
@@ -67,7 +67,7 @@ def chat(target: Target, who: Who, room: str | None, last: int) -> int:
 
 
 async def _at_terminal(client: Client, room: str, last: int) -> bool:
-    """Return whether all that was sent is stored. A mistyped command is no failure here."""
+    """Return True if everything sent is stored. A mistyped command does not count as a failure."""
     screen = PromptScreen(room)
     chat = Chat(client, room, screen)
     chat.reads = True
@@ -77,7 +77,7 @@ async def _at_terminal(client: Client, room: str, last: int) -> bool:
 
 
 async def _through_pipes(client: Client, room: str, last: int) -> bool:
-    """Return whether every line was a command or is stored."""
+    """Return True if every line was a command or is stored."""
     chat = Chat(client, room, PlainScreen(Output.stdout()))
     await chat.run(_input_lines(chat), last)
     return not chat.sending.failures and not chat.mistakes

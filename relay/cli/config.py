@@ -1,4 +1,4 @@
-"""``relay config``: a settings file that explains itself, what is wrong with one, what holds."""
+"""``relay config``: a commented settings file, checking one, and showing the effective settings."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _read_path(ctx: click.Context, param: click.Parameter, value: str | None) ->
 
 
 def _file(command: _F) -> _F:
-    """Add FILE, also as the option by which other commands take it; the command gets its path."""
+    """Add FILE, also as the option of other commands; the command gets its path."""
 
     @functools.wraps(command)
     def with_file(file: Path | None, config: Path | None, **options: object) -> object:
@@ -55,9 +55,8 @@ def _file(command: _F) -> _F:
 def config() -> None:
     """The settings of "relay serve", in a TOML file.
 
-    FILE is $RELAY_CONFIG, if that is set and none is given; -: standard input, or output.
-    Variables count as they do for "relay serve"; its flags are checked by "relay serve
-    --check-config".
+    Without FILE, $RELAY_CONFIG is used if it is set; - means standard input or output. Variables
+    apply as for "relay serve"; its flags are checked by "relay serve --check-config".
     """
 
 
@@ -66,7 +65,7 @@ def config() -> None:
 def init(file: Path | None) -> int:
     """Write FILE with every setting, its default and its meaning; print it without FILE, or for -.
 
-    A file that exists is not touched.
+    An existing file is not changed.
     """
     from relay.settings_file import template
 
@@ -79,14 +78,14 @@ def init(file: Path | None) -> int:
         new = file.open("x", encoding="utf-8")
     except FileExistsError:
         raise UsageError(
-            f"{file}: exists, and is not overwritten; choose another name, or print the settings "
+            f"{file}: exists and is not overwritten; choose another name, or print the settings "
             "with: relay config init"
         ) from None
     try:
         with new:
             new.write(text)
     except OSError as error:
-        file.unlink()  # half of it would be taken for all
+        file.unlink()  # half of it would look like all of it
         raise UsageError(f"{file}: {error.strerror}") from None
     return Exit.OK
 
@@ -94,7 +93,7 @@ def init(file: Path | None) -> int:
 @config.command()
 @_file
 def check(file: Path | None) -> int:
-    """Tell everything that is wrong with the settings, each mistake in a line."""
+    """Report everything that is wrong with the settings, one mistake per line."""
     configuration.load({}, os.environ, file)
     print_line(VALID)
     return Exit.OK
@@ -104,7 +103,7 @@ def check(file: Path | None) -> int:
 @click.option("--json", "as_json", is_flag=True, help="One JSON object, by the settings' names.")
 @_file
 def show(file: Path | None, as_json: bool) -> int:
-    """Print the value of every setting, and where it came from."""
+    """Print the value of every setting and its source."""
     loaded = configuration.load({}, os.environ, file)
     if as_json:
         entries = {
@@ -117,7 +116,7 @@ def show(file: Path | None, as_json: bool) -> int:
 
 
 def print_settings(loaded: configuration.Loaded) -> None:
-    """Print each setting as the file would have it, and its source as a comment."""
+    """Print each setting as in the file, with its source as a comment."""
     for path, value in _all(loaded):
         print_whole(f"{path} = {as_toml(value)}  # {loaded.sources[path]}")
 

@@ -1,4 +1,4 @@
-"""Asks for confirmation of what cannot be undone: at a terminal; scripts pass ``--yes``."""
+"""Asks for confirmation of irreversible actions: at a terminal; scripts pass ``--yes``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ YES: Final = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def need_answer(*, yes: bool) -> None:
-    """Return where somebody can be asked, or ``yes`` was given: before anything is done.
+    """Check that a person can be asked, or that ``yes`` was given, before anything is done.
 
     Raises:
         click.UsageError: neither.
@@ -26,11 +26,11 @@ def need_answer(*, yes: bool) -> None:
 
 
 def confirm(what: str, name: str, *, yes: bool) -> None:
-    """Have somebody type the name of what is about to be lost. With ``yes`` nobody is asked.
+    """Have a person type the name of what will be lost. With ``yes`` nobody is asked.
 
     Args:
-        what: is about to happen: a sentence without its end, for a person.
-        name: of the room or account that it happens to.
+        what: describes the action: a sentence without its end.
+        name: of the room or account affected.
         yes: whether ``--yes`` was given.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Run something with a connected client: addresses, server keys, signals, exit codes."""
+"""Runs something with a connected client: addresses, server keys, signals, exit codes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import math
 import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from relay import __version__
 from relay.chat.names import is_guest
 from relay.cli.exits import CommandError, Exit, debugging, report_internal
-from relay.cli.login_options import Who, person_at
+from relay.cli.login_options import Person, Who, person_at
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.cli.server_keys import accept_unknown, changed_key, is_new, remember
@@ -31,7 +32,7 @@ from relay.client.errors import (
     UnknownServerKey,
 )
 from relay.client.events import State
-from relay.client.key_files import KeyFiles
+from relay.client.key_files import ENDED, KeyFiles
 from relay.client.known_servers import KnownServers
 from relay.client.lineage import FOLLOWED_TYPE
 from relay.client.refusals import (
@@ -50,7 +51,7 @@ from relay.terminal.screens import stderr_notice
 _PASSING = (
     ConnectFailed, ConnectionLost, GoingAway, LoginUnavailable, Overloaded, ServerFailed,
 )  # fmt: skip
-"""Why there may be no connection now, and one later."""
+"""Reasons for which there may be no connection now, but one later."""
 
 
 _NO_OPTIONS: Mapping[str, Any] = {}
@@ -65,19 +66,19 @@ def run_connected(
     progress: ProgressTimeout | None = None,
     client_options: Mapping[str, Any] = _NO_OPTIONS,
 ) -> int:
-    """Connect as somebody, run ``use(client)``, and return its exit code.
+    """Connect as a user, run ``use(client)``, and return its exit code.
 
-    An unknown key is asked about between two connections, without the event loop: a person may take
-    longer than the server waits.
+    A person is asked about an unknown key between two connections, without the event loop, because
+    the answer may take longer than the server waits.
 
     Args:
         target: which relay.
-        who: as whom.
+        who: the user.
         use: what to do.
         on_term: the exit code after SIGTERM.
-        progress: limits the waits of one attempt, the first connection included; None: a server
-            that cannot be reached at first is an error at once.
-        client_options: more arguments for the client.
+        progress: limits the waits of one attempt, including the first connection; None: if the
+            server cannot be reached at first, that is an error at once.
+        client_options: further arguments for the client.
 
     Raises:
         RelayError: for ``exits.guarded``.
@@ -89,7 +90,7 @@ def run_connected(
     given_key: DeviceKey | None = client_options.get("key")
     person = person_at(who, policy.keys, policy.server_id(address), given_key)
     answer: Refused | None = None
-    """What was asked is refused, and the session goes on: that is not about the login."""
+    """A request was refused and the session continues, so the refusal is not about the login."""
 
     async def use_and_remember(client: Client) -> int:
         nonlocal answer
@@ -113,6 +114,13 @@ def run_connected(
             **given,
         )
 
+    def kept(person: Person) -> Path:
+        return policy.keys.path_of(policy.server_id(address) or "", person.name)
+
+    def ended(person: Person) -> bool:
+        at = kept(person)
+        return at.with_name(f"{at.name}{ENDED}").exists()
+
     def attempt() -> int:
         return asyncio.run(_session(make_client, use_and_remember, on_term, progress))
 
@@ -128,7 +136,7 @@ def run_connected(
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
     except NoDeviceKey as error:
-        explained = _explained(error, person.name, given=who.name is not None)
+        explained = _explained(error, person.name, given=who.name is not None, ended=ended(person))
         raise CommandError(f"{explained}{_perhaps_changed(policy, address)}") from None
     except Refused as error:
         if error is answer:
@@ -136,15 +144,20 @@ def run_connected(
         had = not person.new and given_key is None and who.key is None
         invited = client_options.get("invitation") is not None
         raise _explained(
-            error, person.name, given=who.name is not None, had=had, invited=invited
+            error,
+            person.name,
+            given=who.name is not None,
+            had=kept(person) if had else None,
+            ended=ended(person),
+            invited=invited,
         ) from None
 
 
 def _perhaps_changed(policy: KeyPolicy, address: Address) -> str:
-    """Return what else may be the reason that there is no key for a server; usually nothing.
+    """Return another possible reason for a missing key at a server; usually empty.
 
-    Somebody who was away when its key changed, and has the new address from its operator, has keys
-    under an id that nothing connects with it.
+    A user who was away when the server's key changed, and has the new address from its operator,
+    has keys under an id that nothing links to it.
     """
     fingerprint, servers = address.fingerprint, policy.keys.servers()
     if fingerprint is None or not servers or fingerprint in servers:
@@ -162,15 +175,25 @@ def _explained(
     name: str,
     *,
     given: bool,
-    had: bool = False,
+    had: Path | None = None,
+    ended: bool = False,
     invited: bool = False,
 ) -> Exception:
     """Return what a person can do about a refused login, or one without a key.
 
-    ``given``: the name is the person's own choice, and none that stands for one left out. ``had``:
-    they have a key for it. ``invited``: they have given an invitation.
+    ``given``: the person chose the name, it is not a default. ``had``: they have a key for it.
+    ``ended``: they had one, and it no longer belongs to a device. ``invited``: they passed an
+    invitation.
     """
+    # What is taken by default is refused each time: how to have it taken no more.
+    key = "" if had is None else f"; its key is {had}: no command takes it once it is moved away"
     match error:
+        case NoDeviceKey() | NameTaken() if ended:
+            return CommandError(
+                f"the key of {name!r} at this server is no device's any more (the account was"
+                " deleted, or this device removed): choose another name with --name, or add this"
+                " device to an account with 'relay device request'"
+            )
         case NoDeviceKey():
             whose = f"no device key for the name {name!r}" if given else "you have no device key"
             return CommandError(
@@ -181,20 +204,20 @@ def _explained(
         case KeyRefused():
             return CommandError(
                 f"this is not a device of {name!r}: it was removed, or has not been approved. Add"
-                " it with 'relay device request', or choose another name with --name"
+                f" it with 'relay device request', or choose another name with --name{key}"
             )
         case NotRegistered():
             return CommandError(
-                f"the account {name!r} no longer exists at this server: an operator has reset or"
-                " removed it; after a reset, register it again with 'relay register' and the"
-                " invitation that the operator has"
+                f"the account {name!r} no longer exists at this server: an operator has reset"
+                " it, or it was removed, by you or by an operator; after a reset, register it"
+                f" again with 'relay register' and the invitation that the operator has{key}"
             )
         case NameTaken() if is_guest(name):
             return CommandError(f"another guest is called {name!r} now; choose another with --name")
-        case NameTaken() if had:
+        case NameTaken() if had is not None:
             return CommandError(
                 f"the name {name!r} is no longer yours: the account was removed, by you or by an"
-                " operator, and its name is never given out again; choose another with --name"
+                f" operator, and its name is never given out again; choose another with --name{key}"
             )
         case NameTaken():
             return CommandError(
@@ -229,7 +252,7 @@ ONLY_DEVICE: Final = (
 
 
 def tell_registered(files: KeyFiles, client: Client) -> None:
-    """Tell that the name is claimed, and where its key lies."""
+    """Report that the name is claimed, and where its key is."""
     assert client.server_id is not None
     path = files.path_of(client.server_id, client.name)
     stderr_notice(f"registered as {client.name}; the key of this device is {path}")
@@ -237,7 +260,7 @@ def tell_registered(files: KeyFiles, client: Client) -> None:
 
 
 def target_address(target: Target) -> Address:
-    """Return the address with the fingerprint that was given apart from it.
+    """Return the address with the fingerprint that was given separately.
 
     Raises:
         UsageError: two fingerprints that differ, or a wrong one.
@@ -253,7 +276,7 @@ def target_address(target: Target) -> Address:
 
 
 def known_server_id(target: Target) -> str:
-    """Return the id of a server whose key is known: where the user's keys for it are.
+    """Return the id of a server whose key is known, under which the user's keys are stored.
 
     Raises:
         CommandError: it is not known yet (exit code 2).
@@ -281,7 +304,7 @@ async def _session(
 
     def end(number: int) -> None:
         nonlocal ended_by
-        if ended_by:  # they will not wait for what is under way
+        if ended_by:  # nobody waits for pending sends then
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         ended_by = number
@@ -307,7 +330,7 @@ async def _session(
             raise
         return on_term if ended_by == signal.SIGTERM else Exit.INTERRUPTED
     finally:
-        # A loop that is being closed closes the pipe of its handlers first, and then prints errors.
+        # A loop that is being closed first closes the pipe of its handlers, and then prints errors.
         for number in handled:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
@@ -318,7 +341,7 @@ async def _connected_in_time(
     use: Callable[[Client], Awaitable[int]],
     progress: ProgressTimeout,
 ) -> int:
-    """Connect however often it takes, and run ``use``, both within the limit.
+    """Connect with as many attempts as needed, and run ``use``, within the limit.
 
     Raises:
         CommandError: the limit was reached.
@@ -352,5 +375,5 @@ async def _connected_in_time(
 
 
 def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report what a callback or a forgotten task raised: one line, as everything else."""
+    """Report the exception of a callback or a forgotten task as one line, like all others."""
     report_internal(context.get("exception") or ClientError(context["message"]))

@@ -1,4 +1,4 @@
-"""``relay ctl``: look at a running relay of this machine, and steer it."""
+"""``relay ctl``: inspect and control a running relay on this machine."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _limit = click.option(
 
 
 class _CtlGroup(CommandGroup):
-    """Its options are also taken behind the name of a command, as other groups have them."""
+    """Its options may also follow the name of a command, as in other groups."""
 
     def add_command(self, cmd: click.Command, name: str | None = None) -> None:
         """As ``click.Group``."""
@@ -61,7 +61,7 @@ def _also_there(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option("--socket", "sock", callback=typed_path, metavar="PATH", help="Its control socket.")
 @click.pass_context
 def ctl(ctx: click.Context, data: str | None, config: Path | None, sock: Path | None) -> None:
-    """Look at a relay that runs on this machine, and steer it.
+    """Inspect and control a relay that runs on this machine.
 
     It is found by its data directory or its settings, as "relay serve" finds them. Only root and
     the relay's own user may ask.
@@ -76,7 +76,7 @@ _Found = Callable[[], Server]
 @document_option
 @click.pass_obj
 def status(found: _Found, as_json: bool) -> int:
-    """Whether all is well, and what each worker does. Exit code 1 when it is not ready."""
+    """Show whether all is well, and what each worker does. Exit code 1 if it is not ready."""
     answer = found().ask("status")
     _show(answer, as_json, ctl_tables.status_lines)
     return Exit.OK if answer["ready"] else Exit.FAILED
@@ -95,16 +95,16 @@ def status(found: _Found, as_json: bool) -> int:
 )
 @click.pass_obj
 def top(found: _Found, as_json: bool, interval_s: float) -> int:
-    """The workers, the busiest rooms and the slowest readers, live.
+    """Show the workers, the busiest rooms and the slowest readers, live.
 
-    On a terminal until q is pressed; otherwise once, of one interval.
+    On a terminal until q is pressed; otherwise once, for one interval.
     """
     server = found()
     if not as_json and _on_a_screen():
         from relay.cli.ctl_top import show
 
         return show(lambda: server.ask("top"), interval_s)
-    server.ask("top")  # what is counted from now on is the rate
+    server.ask("top")  # rates are computed from this point on
     time.sleep(interval_s)
     answer = server.ask("top")
     _show(answer, as_json, ctl_tables.top_lines)
@@ -120,7 +120,7 @@ def top(found: _Found, as_json: bool, interval_s: float) -> int:
 def connections(
     found: _Found, as_json: bool, limit: int, name: str | None, room: str | None
 ) -> int:
-    """Connections: those first that are owed most."""
+    """List connections, those with the most unread data first."""
     answer = found().ask("connections", limit=limit, name=name, room=room)
     return _list(answer, as_json, ctl_tables.connection_lines)
 
@@ -130,7 +130,7 @@ def connections(
 @_limit
 @click.pass_obj
 def rooms(found: _Found, as_json: bool, limit: int) -> int:
-    """Rooms that anybody follows now: those first that most connections follow."""
+    """List rooms that are followed now, those with the most connections first."""
     answer = found().ask("rooms", limit=limit)
     return _list(answer, as_json, ctl_tables.room_lines)
 
@@ -140,7 +140,7 @@ def rooms(found: _Found, as_json: bool, limit: int) -> int:
 @_limit
 @click.pass_obj
 def closed(found: _Found, as_json: bool, limit: int) -> int:
-    """Connections that ended of late, and why: the last one first."""
+    """List recently closed connections, with the reasons, the latest first."""
     answer = found().ask("closed", limit=limit)
     return _list(answer, as_json, ctl_tables.closed_lines)
 
@@ -151,7 +151,7 @@ def closed(found: _Found, as_json: bool, limit: int) -> int:
 @click.option("--after", metavar="NAME", help="Only those after this name.")
 @click.pass_obj
 def users(found: _Found, as_json: bool, limit: int, after: str | None) -> int:
-    """Accounts, by name: state, devices, and how many sessions each has now."""
+    """List accounts by name: state, devices, and number of sessions."""
     answer = found().ask("users", limit=limit, after=after)
     last = answer["items"][-1]["name"] if answer["items"] else ""
     return _list(answer, as_json, ctl_tables.user_lines, f"there are more: --after {last}")
@@ -162,9 +162,9 @@ def users(found: _Found, as_json: bool, limit: int, after: str | None) -> int:
 @_limit
 @click.pass_obj
 def invitations(found: _Found, as_json: bool, limit: int) -> int:
-    """Invitations that can be used still, the next to end first.
+    """List the invitations that can still be used, the next to expire first.
 
-    "relay invite --revoke ID" takes one back.
+    "relay invite --revoke ID" revokes one.
     """
     answer = found().ask("invitations", limit=limit)
     return _list(answer, as_json, ctl_tables.invitation_lines)
@@ -180,9 +180,10 @@ ctl.add_command(ctl_accounts.room)
 @click.option("--name", metavar="NAME", help="All connections of this name, instead of an ID.")
 @click.pass_obj
 def kick(found: _Found, as_json: bool, id_: str | None, name: str | None) -> int:
-    """End the connection with an ID (of "relay ctl connections"): its client stays away.
+    """Close the connection with an ID (from "relay ctl connections"); its client does not
+    reconnect.
 
-    Nothing keeps the person from connecting again.
+    The user can still connect again.
     """
     if bool(id_) == bool(name):
         raise click.UsageError("give either the ID of a connection or --name")
@@ -208,7 +209,7 @@ def drain(found: _Found, as_json: bool) -> int:
 @document_option
 @click.pass_obj
 def reload(found: _Found, as_json: bool) -> int:
-    """Read the settings again, as HUP does: they are applied as a whole, or refused."""
+    """Reload the settings, as HUP does: they are applied as a whole, or refused."""
     answer = found().ask("reload")
     _show(answer, as_json, lambda shown: _changed(shown["changed"]))
     return Exit.OK
@@ -219,7 +220,7 @@ def reload(found: _Found, as_json: bool) -> int:
 @click.argument("directory", metavar="BACKUP", callback=typed_path)
 @click.pass_obj
 def backup(found: _Found, as_json: bool, directory: Path) -> int:
-    """Make a backup, as "relay backup create" does: BACKUP is a new directory."""
+    """Create a backup, as "relay backup create" does: BACKUP is a new directory."""
     from relay.cli.backup import make
 
     server = found()
@@ -231,7 +232,7 @@ def backup(found: _Found, as_json: bool, directory: Path) -> int:
 @document_option
 @click.pass_obj
 def reindex(found: _Found, as_json: bool) -> int:
-    """Make the search index anew, from the messages. Until it is done, older ones are not found."""
+    """Rebuild the search index from the messages. Until that is done, older ones are not found."""
     answer = found().ask("reindex")
     _show(answer, as_json, lambda shown: [f"partitions to index: {shown['partitions']}"])
     return _complete(answer)
@@ -241,9 +242,9 @@ def reindex(found: _Found, as_json: bool) -> int:
 @document_option
 @click.pass_obj
 def restart(found: _Found, as_json: bool) -> int:
-    """Replace the workers by new ones, one after the other, while the relay goes on.
+    """Replace the workers by new ones, one after the other, while the relay keeps running.
 
-    Each gives what it is the home of to others and sends its clients away; they resume at once.
+    Each worker gives its partitions to others and sends its clients away; they resume at once.
     """
     answer = found().ask("restart")
     _show(answer, as_json, lambda shown: [f"replacing {shown['workers']} workers"])
@@ -267,7 +268,7 @@ def workers(found: _Found, as_json: bool, count: int) -> int:
 def upgrade_command(found: _Found, as_json: bool) -> int:
     """Let the version that is on the disk take over, as USR2 does, and wait for it.
 
-    If it cannot, the relay goes on as before, and the exit code is 1.
+    If it cannot, the relay continues as before, and the exit code is 1.
     """
     answer = upgrade(found())
     line = "relay {version} ({pid}) has taken over from {version_before} ({pid_before})"
@@ -280,7 +281,7 @@ def upgrade_command(found: _Found, as_json: bool) -> int:
 @click.argument("level", metavar="LEVEL", type=click.Choice(["debug", "info", "warning", "error"]))
 @click.pass_obj
 def log_level(found: _Found, as_json: bool, level: str) -> int:
-    """Log from LEVEL on, in all processes: until the next reload or start."""
+    """Log from LEVEL on, in all processes, until the next reload or start."""
     answer = found().ask("log-level", level=level)
     _show(answer, as_json, lambda shown: [f"log level: {shown['level']}, was {shown['before']}"])
     return Exit.OK

@@ -1,4 +1,4 @@
-"""``relay ctl users``, ``user`` and ``room``: accounts and rooms of a relay that runs here."""
+"""``relay ctl users``, ``user`` and ``room``: accounts and rooms of a relay on this machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ ROOM_ACTIONS: Final = (
 )
 ENDS_OPERATOR: Final = ("demote", "disable", "reset", "rm")
 USERS: Final = 1000
-"""Accounts that are asked for at once."""
+"""Accounts per request."""
 _Found = Callable[[], Server]
 
 
@@ -61,10 +61,10 @@ def user(
     days: float,
     yes: bool,
 ) -> int:
-    """Show or change the account NAME: as "relay user" does, for who runs the relay.
+    """Show or change the account NAME, like "relay user", for the administrator of the relay.
 
     ACTION is show, add, disable, enable, reset, rm, promote or demote. reset and rm cannot be
-    undone: a terminal asks, a script says --yes.
+    undone: at a terminal you are asked, a script passes --yes.
     """
     handle = checked_name(name) or name
     if action == "show":
@@ -95,14 +95,14 @@ def _user(server: Server, name: str) -> account_calls.User:
 
 
 def _operator_is_left(server: Server) -> bool:
-    """Tell whether any account that can log in is an operator's."""
+    """Return True if any account that can log in is an operator."""
     after = ""
     while True:
         answer = server.ask("users", limit=USERS, after=after)
         if any(one["operator"] and one["state"] == "active" for one in answer["items"]):
             return True
         if not answer["items"] or not answer["more"]:
-            return bool(answer["missing"])  # who does not answer may have one
+            return bool(answer["missing"])  # a worker that does not answer may have one
         after = answer["items"][-1]["name"]
 
 
@@ -137,11 +137,12 @@ def room(
     unlisted: bool,
     yes: bool,
 ) -> int:
-    """Show or change ROOM, as "relay room" does; entries in it are by "operator".
+    """Show or change ROOM, like "relay room"; the entries are by "operator".
 
     ACTION is show, topic, title, kind, role, invite, kick, ban, unban, mute, unmute, close, reopen,
-    keep, redact or delete. --for is of ban and mute; --age, --messages and --size are of keep.
-    keep and delete remove messages for good: a terminal asks, a script says --yes.
+    keep, redact or delete. --for applies to ban and mute; --age, --messages and --size apply to
+    keep. keep and delete remove messages permanently: at a terminal you are asked, a script passes
+    --yes.
     """
     name = checked_room(room)
     if action == "show":
@@ -176,7 +177,7 @@ def room(
 
 
 def _parts(server: Server, name: str) -> list[shown.Shown]:
-    """Return the state of a room, which may come in several answers."""
+    """Return the state of a room, which may need several requests."""
     parts: list[shown.Shown] = []
     after = ""
     while True:

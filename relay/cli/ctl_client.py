@@ -1,4 +1,4 @@
-"""Where a running relay's control socket is, and asking it."""
+"""Finds a running relay's control socket, and sends requests to it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A relay of this machine, by its control socket."""
+    """A relay on this machine, by its control socket."""
 
     path: Path
     data: Path | None = None
@@ -33,7 +33,7 @@ class Server:
         """Ask, and return the answer.
 
         Raises:
-            CommandError: nobody answers there, or the answer is a refusal.
+            CommandError: there is no answer, or a refusal.
         """
         question = {"do": do, **{key: value for key, value in arguments.items() if value}}
         try:
@@ -43,7 +43,7 @@ class Server:
                 with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                     sock.sendall(json.dumps(question).encode() + b"\n")
                 line = b""
-                # One that has ended may have told why before.
+                # A process that has ended may have sent the reason before.
                 with contextlib.suppress(ConnectionResetError), sock.makefile("rb") as answers:
                     line = answers.readline(ANSWER_BYTES_MAX)
         except TimeoutError:
@@ -71,7 +71,7 @@ class Server:
         if self.data is None:
             return f"no relay answers at {self.path}; without --socket it is found by its --data"
         named = "name its data directory with --data, or its settings with --config"
-        with contextlib.suppress(OSError):  # it is not ours to look at
+        with contextlib.suppress(OSError):  # we may not look at it
             if not self.data.exists():
                 return f"no relay runs there: there is no directory {self.data}; {named}"
             if not is_data_directory(self.data):
@@ -86,7 +86,7 @@ class Server:
 
 
 def settings(data: str | None, config: Path | None) -> Settings:
-    """Return the settings of the relay that is meant, as ``relay serve`` finds them.
+    """Return the settings of the relay, found as by ``relay serve``.
 
     Raises:
         UsageError: they are wrong.
@@ -95,15 +95,15 @@ def settings(data: str | None, config: Path | None) -> Settings:
 
 
 def server_of(found: Settings) -> Server:
-    """Return the relay that runs with these settings, if it does."""
+    """Return the relay that runs with these settings."""
     data = directory_of(found)
-    # What is noted there may have been copied with the data of a relay that runs: not that one.
+    # The record in an unused directory may have been copied with the data of a running relay.
     runtime = data / "run" if _is_unused(data) else find(found.server.runtime, data)
     return Server(runtime / CTL_SOCKET, data)
 
 
 def _is_unused(data: Path) -> bool:
-    """Tell whether no relay has a data directory; False where that cannot be seen."""
+    """Return True if no relay has used a data directory; False if that is not known."""
     try:
         return (data / LOCK_FILE).exists() and user_of(data) is None
     except OSError:
@@ -116,7 +116,7 @@ def directory_of(found: Settings) -> Path:
 
 
 def locate(sock: Path | None, data: str | None, config: Path | None) -> Server:
-    """Return the relay that is meant: by its socket, or as ``relay serve`` finds its directories.
+    """Return the relay, by its socket, or as ``relay serve`` finds its directories.
 
     Raises:
         UsageError: the settings are wrong.
@@ -125,7 +125,7 @@ def locate(sock: Path | None, data: str | None, config: Path | None) -> Server:
 
 
 def data_directory(data: str | None, config: Path | None) -> Path:
-    """Return the data directory that is meant, as ``relay serve`` finds it.
+    """Return the data directory, as ``relay serve`` finds it.
 
     Raises:
         UsageError: the settings are wrong.
@@ -135,7 +135,7 @@ def data_directory(data: str | None, config: Path | None) -> Path:
 
 @dataclass(slots=True)
 class Which:
-    """Which relay of this machine is meant, by the options; called, it finds it."""
+    """Selects a relay on this machine by the options; calling it finds the relay."""
 
     data: str | None
     config: Path | None

@@ -1,4 +1,4 @@
-"""Answers of a running relay as lines for people. Pure."""
+"""Formats the answers of a running relay as lines for people. Pure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from relay.terminal.view import day_and_minute
 Item = dict[str, Any]
 _DURATIONS: Final = (("d", 86400, "h", 3600), ("h", 3600, "m", 60), ("m", 60, "s", 1))
 TOP_OTHER_LINES: Final = 6
-"""Of ``relay ctl top``, beside workers, rooms and readers: headings and blank lines."""
+"""Lines of ``relay ctl top`` besides workers, rooms and readers: headings and blank lines."""
 _UNITS: Final = ("B", "K", "M", "G", "T")
 
 
 def table(columns: Sequence[tuple[str, str]], items: Iterable[Item]) -> list[str]:
-    """Return a heading and a line for each item; numbers to the right, texts to the left.
+    """Return a heading and a line for each item; numbers right-aligned, texts left-aligned.
 
     Args:
         columns: the key of each, and its heading.
@@ -41,7 +41,7 @@ def table(columns: Sequence[tuple[str, str]], items: Iterable[Item]) -> list[str
 
 
 def status_lines(status: Item) -> list[str]:
-    """Return what ``relay ctl status`` shows."""
+    """Return the output of ``relay ctl status``."""
     disk = status["disk"]
     state = "ready" if status["ready"] else "NOT READY"
     up = duration(status["uptime_s"])
@@ -75,7 +75,7 @@ def status_lines(status: Item) -> list[str]:
 
 
 def connection_lines(items: list[Item]) -> list[str]:
-    """Return what ``relay ctl connections`` shows."""
+    """Return the output of ``relay ctl connections``."""
     return table(
         [
             ("id", "ID"), ("worker", "WORKER"), ("name", "NAME"), ("peer", "FROM"),
@@ -87,14 +87,14 @@ def connection_lines(items: list[Item]) -> list[str]:
 
 
 def room_lines(items: list[Item]) -> list[str]:
-    """Return what ``relay ctl rooms`` shows."""
+    """Return the output of ``relay ctl rooms``."""
     return table(
         [("room", "ROOM"), ("connections", "CONNS"), ("live", "LIVE"), ("head", "HEAD")], items
     )
 
 
 def user_lines(items: list[Item]) -> list[str]:
-    """Return what ``relay ctl users`` shows."""
+    """Return the output of ``relay ctl users``."""
     shown = [{**item, "role": "operator" if item["operator"] else ""} for item in items]
     return table(
         [
@@ -106,7 +106,7 @@ def user_lines(items: list[Item]) -> list[str]:
 
 
 def invitation_lines(items: list[Item]) -> list[str]:
-    """Return what ``relay ctl invitations`` and ``relay invite --list`` show."""
+    """Return the output of ``relay ctl invitations`` and ``relay invite --list``."""
     shown = [
         {
             **item,
@@ -119,7 +119,7 @@ def invitation_lines(items: list[Item]) -> list[str]:
 
 
 def closed_lines(items: list[Item]) -> list[str]:
-    """Return what ``relay ctl closed`` shows."""
+    """Return the output of ``relay ctl closed``."""
     return table(
         [
             ("time", "AT"), ("id", "ID"), ("name", "NAME"), ("peer", "FROM"), ("reason", "REASON"),
@@ -130,9 +130,9 @@ def closed_lines(items: list[Item]) -> list[str]:
 
 
 def top_lines(top: Item, height: int | None = None) -> list[str]:
-    """Return what ``relay ctl top`` shows, of as many rooms and readers as ``height`` has room for.
+    """Return the output of ``relay ctl top``, with as many rooms and readers as fit ``height``.
 
-    None: of all that were answered.
+    None: all of them.
     """
     workers = table(
         [
@@ -165,7 +165,7 @@ def top_lines(top: Item, height: int | None = None) -> list[str]:
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as people say it: its two largest units."""
+    """Return a duration in its two largest units."""
     whole = int(seconds)
     for unit, length, smaller, small in _DURATIONS:
         if whole >= length:
@@ -174,7 +174,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: int) -> str:
-    """Return bytes with three digits at most."""
+    """Return a number of bytes with at most three digits."""
     value = float(count)
     for unit in _UNITS[:-1]:
         if value < 1000:

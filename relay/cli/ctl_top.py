@@ -1,4 +1,4 @@
-"""``relay ctl top`` on a terminal: the picture, again and again, until q."""
+"""``relay ctl top`` on a terminal: refreshed until q is pressed."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from relay.errors import RelayError
 from relay.terminal.text import harmless
 
 LATE_S: Final = 2.0
-"""An answer that takes longer is missed: what is shown is old then."""
+"""If an answer takes longer, what is shown is marked as old."""
 
 
 def show(ask: Callable[[], Item], interval_s: float) -> int:
-    """Show answers, asked for anew every so many seconds, until q or Ctrl-C. Ctrl-Z suspends.
+    """Show answers, requested every so many seconds, until q or Ctrl-C. Ctrl-Z suspends.
 
-    While nobody answers the last picture stays, with the reason below it: a relay that is being
-    restarted or upgraded is what one watches. After TERM the terminal is as it was before, too.
+    While there is no answer the last picture stays, with the reason below it: watching a restart or
+    an upgrade must be possible. The terminal is also restored after TERM.
 
     Returns:
         The exit code.
 
     Raises:
-        RelayError: nobody answered the first time.
+        RelayError: there was no answer the first time.
     """
     shown, answered_s, failure = ask(), time.monotonic(), ""
     keys = KeyBindings()
@@ -103,7 +103,7 @@ def show(ask: Callable[[], Item], interval_s: float) -> int:
 
 
 def _asked(ask: Callable[[], Item]) -> asyncio.Future[Item]:
-    """Ask in a thread that nobody waits for: who presses q leaves, whatever the relay does."""
+    """Ask in a thread that nothing waits for: q leaves at once, whatever the relay does."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Item] = loop.create_future()
 
@@ -119,7 +119,7 @@ def _asked(ask: Callable[[], Item]) -> asyncio.Future[Item]:
             found = ask()
         except Exception as error:  # noqa: BLE001  # it is raised where it is awaited
             found = error
-        with contextlib.suppress(RuntimeError):  # nobody looks any more
+        with contextlib.suppress(RuntimeError):  # the result is not needed any more
             loop.call_soon_threadsafe(settle, found)
 
     threading.Thread(target=run, daemon=True).start()

@@ -1,4 +1,4 @@
-"""``relay ctl upgrade``: begin it, and wait for what becomes of it."""
+"""``relay ctl upgrade``: begins an upgrade, and waits for its result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from relay.cli.ctl_client import Server
 from relay.cli.exits import CommandError
 
 PATIENCE_S: Final = 240.0
-"""Without a step forward; more than the server has for one."""
+"""Without progress; longer than the server's own limit."""
 LOOK_S: Final = 0.2
 
 
@@ -18,7 +18,7 @@ def upgrade(server: Server, sleep: Callable[[float], None] = time.sleep) -> dict
     """Let the version on the disk take over; return who serves now, and who did before.
 
     Raises:
-        CommandError: it has not; the message tells why.
+        CommandError: it has not; the message contains the reason.
     """
     before = server.ask("upgrade-state")
     server.ask("upgrade")
@@ -28,7 +28,7 @@ def upgrade(server: Server, sleep: Callable[[float], None] = time.sleep) -> dict
         try:
             now = server.ask("upgrade-state")
         except CommandError:
-            continue  # between the two nobody answers
+            continue  # there is no answer during the switch
         if now.get("to_leave", 0) != to_leave:
             deadline, to_leave = time.monotonic() + PATIENCE_S, now["to_leave"]
         if now["pid"] != before["pid"]:

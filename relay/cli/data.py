@@ -1,4 +1,4 @@
-"""``relay data``: the messages on the disk, checked, mended, written out and read in."""
+"""``relay data``: checks, repairs, exports and imports the messages on the disk."""
 
 from __future__ import annotations
 
@@ -34,7 +34,10 @@ FORMATS: Final = ("json", "irssi", "weechat")
 
 @click.group(cls=CommandGroup)
 def data() -> None:
-    """The messages on the disk. All but export want a relay that does not run."""
+    """The messages on the disk.
+
+    All commands except export require that the relay is not running.
+    """
 
 
 @data.command()
@@ -42,11 +45,12 @@ def data() -> None:
 @config_option
 @LINES
 def check(data: str | None, config: Path | None, as_json: bool) -> int:
-    """Read every partition whole, as a start does after doubt, and change nothing.
+    """Read every partition completely, as a start does in case of doubt, and change nothing.
 
     Exit code 1 if a start would refuse one.
     """
     from relay.server import repair as repairing
+    from relay.store.directory import gone_text
 
     bad = 0
     with repairing.stopped(data_directory(data, config)) as directory:
@@ -65,13 +69,15 @@ def check(data: str | None, config: Path | None, as_json: bool) -> int:
                 f"{found.partition:02} good: {entries} entries in {logs} logs, digest "
                 f"{digest}{doubt}"
             )
+        if gone := directory.gone_partitions():
+            report(gone_text(directory.path, gone))
     if bad:
         report(f"{bad} partitions are refused; relay data repair keeps what can be read of them")
     return Exit.FAILED if bad else Exit.OK
 
 
 def _checked(found: Found) -> dict[str, Any]:
-    """Return what is known of one partition."""
+    """Return what is known about one partition."""
     fields: dict[str, Any] = {"partition": found.partition, "refused": found.refused}
     if found.examined is not None and found.refused is None:
         logs, entries, digest = found.examined.contents
@@ -84,11 +90,11 @@ def _checked(found: Found) -> dict[str, Any]:
 @data_option
 @config_option
 def repair(data: str | None, config: Path | None) -> int:
-    """Replace partitions that a start refuses by what can be read of them.
+    """Replace partitions that a start refuses by what is readable in them.
 
-    Of each log everything before the first unreadable entry is kept; what can be read behind it is
-    written as JSON lines into the directory "damaged", beside the old files. Others stay as they
-    are. A backup is better, if there is one.
+    Of each log everything before the first unreadable entry is kept; readable entries after it are
+    written as JSON lines to the directory "damaged", beside the old files. Other partitions are not
+    changed. A backup is better, if there is one.
     """
     from relay.server import repair as repairing
 
@@ -123,9 +129,9 @@ def repair(data: str | None, config: Path | None) -> int:
 @data_option
 @config_option
 def export(room: str | None, backup: Path | None, data: str | None, config: Path | None) -> int:
-    """Write messages to stdout as JSON lines, as "relay tail --json" does; room by room.
+    """Write messages to stdout as JSON lines, like "relay tail --json"; room by room.
 
-    From a relay that runs as well; then what is written meanwhile may be missing.
+    The relay may be running; messages written meanwhile may then be missing.
     """
     from relay.server.export import export as exported
     from relay.store.directory import is_backup, is_data_directory
@@ -141,7 +147,7 @@ def export(room: str | None, backup: Path | None, data: str | None, config: Path
 
 
 def _refuse_unclean(source: Path) -> None:
-    """Reading what a crash has left would spoil what a start knows it by."""
+    """Refuse partitions left by a crash: reading them would destroy evidence that a start needs."""
     from relay.errors import StartError
     from relay.store.directory import DataDirectory
 
@@ -174,10 +180,10 @@ def _refuse_unclean(source: Path) -> None:
 @data_option
 @config_option
 def import_(file: Path, form: str, room: str | None, data: str | None, config: Path | None) -> int:
-    """Put the messages of FILE (-: standard input) into rooms, with the times that they have.
+    """Import the messages of FILE (-: standard input) into rooms, with their original times.
 
-    Their senders become guests (~alice), for nobody has proved here who wrote them. The same file
-    is put in once, however often it is given.
+    Their senders become guests (~alice), because their authorship is not proved here. The same file
+    is imported only once, however often it is given.
     """
     from relay.server import export as exporting
     from relay.server import repair as repairing
@@ -191,9 +197,10 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
         repairing.stopped(data_directory(data, config)) as directory,
     ):
         digest = hashlib.file_digest(cast("io.BufferedReader", source), "sha256").digest()
-        for _ in _messages(source, file, form, room):
-            pass  # all of it can be read, or nothing is stored
-        lines = (exporting.Line._make(read) for read in _messages(source, file, form, room))
+        now_ms = exporting.now_ms()
+        for _ in _messages(source, file, form, room, now_ms):
+            pass  # only validates: all of it is readable, or nothing is stored
+        lines = (exporting.Line._make(one) for one in _messages(source, file, form, room, now_ms))
         done = exporting.put_in(directory, digest, lines)
     again = f"; {done.repeated} were there" if done.repeated else ""
     print_line(f"{done.stored} messages stored{again}")
@@ -202,7 +209,7 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
 
 @contextmanager
 def _opened(file: Path) -> Iterator[IO[bytes]]:
-    """Open what is read more than once: a pipe, and standard input, as a copy of it."""
+    """Open a file that is read several times: of a pipe, and of standard input, a copy."""
     with ExitStack() as opened:
         try:
             source: IO[bytes] = sys.stdin.buffer
@@ -219,9 +226,9 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
 
 
 def _messages(
-    source: IO[bytes], file: Path, form: str, room: str | None
+    source: IO[bytes], file: Path, form: str, room: str | None, now_ms: int
 ) -> Iterator[foreign_lines.Read]:
-    readers: dict[str, Callable[[Iterable[str], Any], Iterator[foreign_lines.Read]]] = {
+    readers: dict[str, Callable[[Iterable[str], Any, int], Iterator[foreign_lines.Read]]] = {
         "json": foreign_lines.json_lines,
         "irssi": foreign_lines.irssi,
         "weechat": foreign_lines.weechat,
@@ -229,7 +236,7 @@ def _messages(
     source.seek(0)
     lines = io.TextIOWrapper(source, encoding="utf-8", errors="replace")
     try:
-        yield from readers[form](lines, room)
+        yield from readers[form](lines, room, now_ms)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     except OSError as error:

@@ -1,8 +1,8 @@
-"""Parses which relay and room a command line means: [ADDRESS] [ROOM] [TEXT].
+"""Parses the relay and room of a command line: [ADDRESS] [ROOM] [TEXT].
 
-The address may be left out where RELAY_ADDRESS has one, and may be an alias. What is meant follows
-from how many arguments there are, and from what the first one looks like: no room's name has a dot,
-a colon or an ``@``. What begins with an ``@`` is a person.
+The address may be omitted if RELAY_ADDRESS contains one, and may be an alias. The meaning of the
+arguments follows from their number, and from the form of the first one: no room's name contains a
+dot, a colon or an ``@``. A name that begins with ``@`` is a user.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _OF_ADDRESSES: Final = frozenset(":.@[/")
 def split(
     typed: Sequence[str], required: Sequence[str], optional: Sequence[str]
 ) -> tuple[Address, list[str | None]]:
-    """Return the address, and the arguments after it: None for those that were left out.
+    """Return the address, and the arguments after it: None for omitted ones.
 
     Args:
         typed: the arguments of the command line.
-        required: the names of those after ADDRESS that must be there.
-        optional: the names of those that may be.
+        required: the names of the required ones after ADDRESS.
+        optional: the names of the optional ones.
 
     Raises:
         click.UsageError: too many, or too few.
@@ -61,7 +61,7 @@ def _wrong(message: str) -> click.UsageError:
 
 
 def resolved(text: str) -> Address:
-    """Return the address of an alias or of an address that was typed.
+    """Return the address for an alias or a typed address.
 
     Raises:
         UsageError: it is not an address; or the file of aliases.

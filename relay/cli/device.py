@@ -1,4 +1,4 @@
-"""``relay device``: the devices of one's own account."""
+"""``relay device``: the devices of the user's own account."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.hidden_input import ask_hidden
-from relay.cli.login_options import Who, load_key, new_key, who_options
+from relay.cli.login_options import Who, load_key, new_key, put_aside, who_options
 from relay.cli.names import name_to_claim
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_json, print_line, print_whole
@@ -40,7 +40,7 @@ from relay.terminal.text import harmless_name
 
 POLL_S: Final = 2.0
 KEY_CHARS_MIN: Final = 6
-"""Of a key that is named by its beginning: a label that is typed in part must not be another's."""
+"""For a key given by its beginning: a partly typed label must not match another's key."""
 _who = who_options(program=False)
 
 
@@ -48,8 +48,8 @@ _who = who_options(program=False)
 def device() -> None:
     """The devices of your account, and the key of this one.
 
-    To add a device, run 'relay device request' on the new one, and on one that you have
-    'relay device approve' with the key that the new one shows.
+    To add a device, run 'relay device request' on the new device, and on an existing one 'relay
+    device approve' with the key that the new one shows.
     """
 
 
@@ -59,10 +59,10 @@ def device() -> None:
 @LINES
 @target_options
 def list_(target: Target, who: Who, as_json: bool, user: str | None) -> int:
-    """List your devices, or those of USER, as their signed chain proves them.
+    """List your devices, or those of USER, as proved by their signed chain.
 
-    A star is this device. Compare the first line with what the other person sees: it is the same
-    for both, or somebody is between you.
+    A star marks this device. Compare the first line with what the other person sees: if the lines
+    differ, somebody is intercepting you.
     """
 
     async def use(client: Client) -> int:
@@ -100,7 +100,7 @@ def _print(found: Devices, own_key: str) -> None:
 def accept(target: Target, who: Who, user: str, code: str | None) -> int:
     """Accept the devices of USER that contradict what you have seen of them before.
 
-    It shows what has changed. Until you accept it, all that USER writes is marked as unverified.
+    It shows what has changed. Until you accept it, all messages of USER are marked as unverified.
     Ask USER in another way first: the first line of 'relay device list', there and here, must be
     the same.
     """
@@ -144,7 +144,7 @@ def _ask_code(wanted: str) -> str:
 @_who
 @target_options
 def request(target: Target, who: Who) -> int:
-    """Ask to be a device of your account: run this on the new one, and leave it running.
+    """Ask to become a device of your account: run this on the new one, and leave it running.
 
     It shows the new key, as text and as a QR code, and ends when one of your devices has approved
     it.
@@ -152,19 +152,23 @@ def request(target: Target, who: Who) -> int:
     name = who.name or name_to_claim()
     own = KeyFiles().path_of(known_server_id(target), name)
     path = who.key or own
-    waiting = path.with_name(f"{path.name}.requested")
+    waiting = path.parent / f"{path.name}.requested"
 
     def requested() -> DeviceKey:
         key = load_key(waiting) if waiting.exists() else new_key(waiting, name)
         _show(target_address(target), key)
         return key
 
-    # One that was a device may have been removed, and its key never comes back: looked at first.
+    # Checked first: a former device may have been removed, and its key never becomes valid again.
     key = load_key(path) if path.exists() else requested()
 
     async def use(client: Client) -> int:
         if key.path is not None and key.path != path:
-            key.path.replace(path)
+            try:
+                key.path.replace(path)
+            except FileNotFoundError:  # the same command in another terminal was first
+                if not path.exists():
+                    raise
         print_whole(f"this is now a device of {client.name}; its key is {path}")
         return Exit.OK
 
@@ -199,7 +203,7 @@ def _show(address: Address, key: DeviceKey) -> None:
     hint = f"On a device that you have, run:  relay device approve {address} {text}"
     if sys.stdout.isatty():
         columns, lines = shutil.get_terminal_size()
-        below = 2 + len(hint) // columns  # the hint, and that it waits
+        below = 2 + len(hint) // columns  # the hint, and the line about waiting
         dumb = os.environ.get("TERM", "") in ("", "dumb") or sys.platform == "win32"
         code = code_lines(
             text.upper(),
@@ -219,7 +223,7 @@ def _show(address: Address, key: DeviceKey) -> None:
 @_who
 @target_options
 def passphrase(target: Target, who: Who) -> int:
-    """Give the key file of this device a passphrase, another one, or none: it asks for both."""
+    """Set, change or remove the passphrase of this device's key file; you are asked for both."""
     if not sys.stdin.isatty():
         raise click.UsageError("the passphrase must be typed at a terminal, and this is not one")
     path = who.key or _own_key(target, who)
@@ -231,7 +235,7 @@ def passphrase(target: Target, who: Who) -> int:
 
 
 def _own_key(target: Target, who: Who) -> Path:
-    """Return the file of one's own key for a server; which name, if none was given, as always."""
+    """Return the file of the user's key for a server; the name is chosen as usual."""
     files, server_id = KeyFiles(), known_server_id(target)
     names = [who.name] if who.name else files.names(server_id)
     if not names:
@@ -244,7 +248,7 @@ def _own_key(target: Target, who: Who) -> Path:
 @_who
 @target_options
 def approve(target: Target, who: Who, device: str) -> int:
-    """Approve DEVICE, by its key: exactly the one that the new device itself shows."""
+    """Approve DEVICE, by its key: exactly the key that the new device itself shows."""
 
     async def use(client: Client) -> int:
         await client.approve_device(device)
@@ -259,7 +263,7 @@ def approve(target: Target, who: Who, device: str) -> int:
 @_who
 @target_options
 def rename(target: Target, who: Who, device: str, label: str) -> int:
-    """Call DEVICE something: LABEL. Only you see it."""
+    """Give DEVICE the label LABEL. Only you see it."""
 
     async def use(client: Client) -> int:
         await client.rename_device(await _whole(client, device), label)
@@ -273,7 +277,7 @@ def rename(target: Target, who: Who, device: str, label: str) -> int:
 @_who
 @target_options
 def remove(target: Target, who: Who, device: str) -> int:
-    """Remove DEVICE, by its key or its label. Its connections have ended when this returns."""
+    """Remove DEVICE, by its key or its label. When this returns, its connections have ended."""
 
     async def use(client: Client) -> int:
         key = await _whole(client, device)
@@ -284,6 +288,7 @@ def remove(target: Target, who: Who, device: str) -> int:
             if own is None or public_text(own.public) != key:
                 raise
             print_line(f"removed: this is no longer a device of {client.name}")
+            put_aside(who, client)
         else:
             print_line("removed")
         return Exit.OK
@@ -296,7 +301,7 @@ def remove(target: Target, who: Who, device: str) -> int:
 @_who
 @target_options
 def recovery_key(target: Target, who: Who) -> int:
-    """Print a recovery key: a device on paper, for when all others are lost."""
+    """Print a recovery key: a device on paper, in case all others are lost."""
 
     async def use(client: Client) -> int:
         print_recovery_key(await client.add_recovery_key())
@@ -310,7 +315,7 @@ def recovery_key(target: Target, who: Who) -> int:
 @_who
 @target_options
 def restore(target: Target, who: Who) -> int:
-    """Make this a device of your account by a recovery key, which is asked for."""
+    """Make this a device of your account with a recovery key, which you are asked for."""
     if who.name is None:
         raise click.UsageError("give the name of the account with --name")
     kept = KeyFiles().path_of(known_server_id(target), who.name)
@@ -334,9 +339,10 @@ def restore(target: Target, who: Who) -> int:
 
 @contextlib.contextmanager
 def removed_if_refused(path: Path) -> Iterator[None]:
-    """Remove the file of a new key when the server says that the key is none of the account's.
+    """Remove the file of a new key if the server refuses the key as a device.
 
-    Of anything else, as a lost connection or Ctrl-C, it may have been accepted: it stays.
+    After any other failure, such as a lost connection or Ctrl-C, it may have been accepted: it
+    stays.
     """
     try:
         yield
@@ -349,7 +355,15 @@ def removed_if_refused(path: Path) -> Iterator[None]:
 
 
 async def _whole(client: Client, text: str) -> str:
-    """Return the key of one's own device that a key, its beginning, or a label stands for."""
+    """Return the key of the user's device that a key, its beginning, or a label identifies.
+
+    Raises:
+        UsageError: the text is empty. That is not a label: a variable of a script may be empty, and
+            most devices have no label.
+        CommandError: it identifies no device, or several.
+    """
+    if not text.strip():
+        raise UsageError(f"expected a device, not {text!r}")
     devices = [one for one in (await client.devices()).devices if not one.removed]
     begins = text.lower() if len(text) >= KEY_CHARS_MIN else "?"
     found = [one.key for one in devices if one.label == text or one.key.startswith(begins)]

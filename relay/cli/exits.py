@@ -1,4 +1,4 @@
-"""How a command ends: every exception becomes one line on stderr and an exit code."""
+"""The end of a command: every exception becomes one line on stderr and an exit code."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from relay.terminal.text import harmless
 
 DEBUG_VARIABLE: Final = "RELAY_DEBUG"
 _INTERNAL_CHARS_MAX: Final = 500
-"""Of the text of an unforeseen exception: an error is one line."""
+"""Of the text of an unexpected exception: an error is one line."""
+_HALF_LINE_CHARS: Final = 1000
+"""Of an expected error: the middle of a longer line is left out. It may quote an argument of 100
+KB; what is wrong with it stands before or after it."""
 
 
 class Exit(IntEnum):
@@ -28,11 +31,11 @@ class Exit(IntEnum):
     OK = 0
     FAILED = 1
     USAGE = 2
-    """Also: the server's key is unknown, and nobody could be asked."""
+    """Also: the server's key is unknown, and there was nobody to ask."""
     SERVER_KEY_CHANGED = 3
     INTERRUPTED = 130
     PIPE_CLOSED = 141
-    """The reader of our output went away."""
+    """The reader of our output has closed it."""
     TERMINATED = 143
 
 
@@ -44,7 +47,7 @@ _SIGNALS: Final[dict[int, str]] = {
 
 
 class CommandError(RelayError):
-    """A command gives up: its message, and the exit code."""
+    """A command fails with this message and exit code."""
 
     def __init__(self, message: str, code: Exit = Exit.FAILED) -> None:
         super().__init__(message)
@@ -54,7 +57,7 @@ class CommandError(RelayError):
 def guarded(command: Callable[[], object]) -> int:
     """Run a command; return its exit code.
 
-    Whatever went wrong is one line on stderr. With ``RELAY_DEBUG=1`` the traceback precedes it.
+    Any failure is one line on stderr. With ``RELAY_DEBUG=1`` the traceback precedes it.
     """
     try:
         with interrupts_raised():
@@ -74,9 +77,9 @@ def guarded(command: Callable[[], object]) -> int:
 
 @contextlib.contextmanager
 def broken_pipes_passed() -> Iterator[None]:
-    """Within, have a broken pipe pass through click, which would end the process with status 1.
+    """Within the context, let a broken pipe pass through click, which would exit with status 1.
 
-    It looks at the number; ``guarded`` at the class.
+    click checks the number; ``guarded`` checks the class.
     """
     try:
         yield
@@ -89,12 +92,12 @@ def _told(error: BaseException) -> int:
     if isinstance(error, click.ClickException):
         if isinstance(error, click.UsageError) and error.ctx is not None:
             _print(error.ctx.get_usage())
-        # One line: the library has each choice that there is on a line of its own, behind a tab.
+        # One line: the library puts each possible choice on a line of its own, after a tab.
         report(error.format_message().replace("\n\t", " "))
         return error.exit_code
     if isinstance(error, click.Abort) and isinstance(error.__context__, EOFError):
         if sys.stderr.isatty():
-            _print("")  # the cursor is behind the question
+            _print("")  # the cursor is after the question
         report("the input ended before an answer: nothing was done")
         return Exit.FAILED
     if isinstance(error, KeyboardInterrupt | click.Abort):
@@ -113,14 +116,14 @@ def _told(error: BaseException) -> int:
 
 
 def exit_code(error: Exception) -> int:
-    """Return the exit code that an error ends a command with."""
+    """Return the exit code for an error."""
     if isinstance(error, UsageError):
         return Exit.USAGE
     if isinstance(error, StartError):
         return error.exit_code
     if isinstance(error, CommandError):
         return error.code
-    # Here, not above: help and version do without the client, and it is loaded when it failed.
+    # Imported here: help and version do not need the client, and it is loaded if it failed.
     from relay.client.errors import ServerKeyMismatch, UnknownServerKey
 
     if isinstance(error, UnknownServerKey):
@@ -129,10 +132,10 @@ def exit_code(error: Exception) -> int:
 
 
 def end_by_signal(code: int) -> int:
-    """End as the signal would have ended us that an exit code stands for; return other codes.
+    """If an exit code stands for a signal, end by that signal; otherwise return the code.
 
-    A shell that runs a script stops at Ctrl-C only if the program died of it: one that ends by
-    itself, whatever its status, has dealt with it, and the script goes on.
+    A shell that runs a script stops at Ctrl-C only if the program died of the signal. If it exits
+    by itself, with any status, the script continues.
     """
     name = _SIGNALS.get(code)
     if name is not None and sys.platform != "win32":
@@ -144,18 +147,20 @@ def end_by_signal(code: int) -> int:
 
 
 def debugging() -> bool:
-    """True if RELAY_DEBUG asks for everything."""
+    """True if RELAY_DEBUG requests tracebacks."""
     return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
 
 
 def report(message: str) -> None:
-    """Print an error as ``relay: message`` on stderr; what it quotes may come from anywhere."""
+    """Print an error as ``relay: message`` on stderr; quoted parts may come from anywhere."""
     for line in message.split("\n"):
+        if len(line) > 2 * _HALF_LINE_CHARS:
+            line = f"{line[:_HALF_LINE_CHARS]}...{line[-_HALF_LINE_CHARS:]}"
         _print(f"relay: {harmless(line)}")
 
 
 def report_internal(error: BaseException) -> None:
-    """Print an exception that nobody foresaw, as one line."""
+    """Print an unexpected exception as one line."""
     what = " ".join(f"{type(error).__name__}: {error}".split())[:_INTERNAL_CHARS_MAX]
     hint = "" if debugging() else f"; set {DEBUG_VARIABLE}=1 to see where"
     report(f"internal error: {what.removesuffix(':')}{hint}")
@@ -165,11 +170,11 @@ def _print(line: str) -> None:
     try:
         print(line, file=sys.stderr, flush=True)  # noqa: T201  # harmless already
     except OSError:
-        _discard(sys.stderr)  # nobody can be told; the exit code still tells
+        _discard(sys.stderr)  # it cannot be reported; the exit code still shows it
 
 
 def _settle(stream: TextIO) -> None:
-    """Flush; what cannot be written must not be tried again at the interpreter's exit."""
+    """Flush; what cannot be written must not be retried when the interpreter exits."""
     try:
         stream.flush()
     except OSError:
@@ -177,7 +182,7 @@ def _settle(stream: TextIO) -> None:
 
 
 def _discard(stream: TextIO) -> None:
-    """Let the interpreter flush into nothing at exit, instead of complaining about the pipe."""
+    """Let the interpreter flush to nowhere at exit, instead of complaining about the pipe."""
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, stream.fileno())
     os.close(nothing)

@@ -1,4 +1,4 @@
-"""``relay export``: all that is one's own, as JSON lines."""
+"""``relay export``: all data of the user, as JSON lines."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ MORE_ROOMS = click.option(
 @MORE_ROOMS
 @target_options
 def export(target: Target, who: Who, rooms: tuple[str, ...]) -> int:
-    """Write all that the server has of you to stdout, one JSON object a line.
+    """Write all data that the server has about you to stdout, one JSON object per line.
 
-    Your account, its devices and settings, up to where you have read, the rooms in which you have
-    a role, your direct messages, both ways, and what you have written in rooms that you may read.
-    The last line counts what was written: a file without it is not whole.
+    This includes your account, its devices and settings, your read marks, the rooms in which you
+    have a role, your direct messages in both directions, and your messages in rooms that you may
+    read. The last line counts what was written: a file without it is incomplete.
     """
     more = checked_rooms(rooms)
     output = Output.stdout()

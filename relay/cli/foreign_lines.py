@@ -18,6 +18,8 @@ _IRSSI_DAY: Final = re.compile(r"--- (?:Log opened|Day changed) (.*)")
 _IRSSI_LINE: Final = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?\s+<[ @+%&~]?([^>\s]+)> (.*)")
 _IRSSI_ACTION: Final = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?\s+\* (\S+) (.*)")
 _IRSSI_DATES: Final = ("%a %b %d %H:%M:%S %Y", "%a %b %d %Y")
+FUTURE_MS: Final = 24 * 3600 * 1000
+"""So far the clock of whoever wrote a file may be ahead of this machine's, or its time zone."""
 _WEECHAT_MARKS: Final = frozenset({"", "-->", "<--", "--", "=!="})
 
 
@@ -31,17 +33,18 @@ class Read(NamedTuple):
     body: bytes
 
 
-def json_lines(lines: Iterable[str], room: str | None) -> Iterator[Read]:
-    """Read what ``relay data export`` and ``relay tail --json`` write.
+def json_lines(lines: Iterable[str], room: str | None, now_ms: int) -> Iterator[Read]:
+    """Parse the output of ``relay data export`` and ``relay tail --json``.
 
-    Gaps, direct messages, and what is about other messages, are left out.
+    Gaps, direct messages, and entries about other messages are left out.
 
     Args:
         lines: of the file.
-        room: where all of it goes; None: where each line belongs.
+        room: the room for all of it; None: the room of each line.
+        now_ms: milliseconds since 1970.
 
     Raises:
-        UsageError: a line is none of them; it names which.
+        UsageError: a line has another format; the message names the line.
     """
     for number, line in enumerate(lines, 1):
         if not line.strip():
@@ -63,19 +66,19 @@ def json_lines(lines: Iterable[str], room: str | None) -> Iterator[Read]:
                 str(found.get("content_type", TEXT)),
                 raw,
             )
-            read.content_type.encode()  # half of a surrogate pair is no text
+            read.content_type.encode()  # half of a surrogate pair is not valid text
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             why = f"{type(error).__name__}: {error}"
             raise UsageError(f"line {number}: not a message as JSON ({why})") from None
-        yield _checked(number, read)
+        yield _checked(number, read, now_ms)
 
 
-def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
-    """Read a log of irssi: messages and actions; joins and the like are left out.
+def irssi(lines: Iterable[str], room: str, now_ms: int) -> Iterator[Read]:
+    """Parse a log of irssi: messages and actions; joins and the like are left out.
 
     Raises:
-        UsageError: a message comes before the first date, or at no time of a day; or it is another
-            file.
+        UsageError: a message comes before the first date, or has an invalid time; or it is another
+            kind of file.
     """
     day: datetime | None = None
     number = 0
@@ -95,16 +98,16 @@ def irssi(lines: Iterable[str], room: str) -> Iterator[Read]:
         except ValueError:
             raise UsageError(f"line {number}: expected a time, not {line[:8]!r}") from None
         text = text if message else f"* {sender} {text}"
-        yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
+        yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()), now_ms)
     if number and day is None:
         raise UsageError('not an irssi log: no line "--- Log opened"')
 
 
-def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
-    """Read a log of weechat: messages and actions; joins and the like are left out.
+def weechat(lines: Iterable[str], room: str, now_ms: int) -> Iterator[Read]:
+    """Parse a log of weechat: messages and actions; joins and the like are left out.
 
     Raises:
-        UsageError: a line has no date, or it is another file.
+        UsageError: a line has no date, or it is another kind of file.
     """
     number = seen = 0
     for number, line in enumerate(lines, 1):
@@ -124,13 +127,13 @@ def weechat(lines: Iterable[str], room: str) -> Iterator[Read]:
             sender, _, _ = text.partition(" ")
             text = f"* {text}"
         sender = sender.lstrip("@+%&~ ")
-        yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()))
+        yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()), now_ms)
     if number and not seen:
         raise UsageError("not a weechat log: no line has a date, a name and a text between tabs")
 
 
 def _ms(moment: datetime) -> int:
-    """Return a time as ms since 1970. Raises ValueError for what no clock here shows."""
+    """Return a time as ms since 1970. Raises ValueError if it does not exist."""
     try:
         return int(moment.timestamp() * 1000)
     except OverflowError as error:
@@ -146,11 +149,14 @@ def _date(text: str) -> datetime | None:
     return None
 
 
-def _checked(number: int, read: Read) -> Read:
+def _checked(number: int, read: Read, now_ms: int) -> Read:
     if not is_handle(read.room):
         raise UsageError(f"line {number}: invalid room name {read.room[:40]!r}; give --room")
     if not 0 <= read.time_ms <= limits.U63_MAX:
         raise UsageError(f"line {number}: a time before 1970")
+    if read.time_ms > now_ms + FUTURE_MS:
+        # Times in a room never go back: all that is ever said there would have it.
+        raise UsageError(f"line {number}: a time in the future")
     if len(read.body) > limits.BODY_BYTES_MAX:
         raise UsageError(
             f"line {number}: {len(read.body)} bytes; a message has {limits.BODY_BYTES_MAX} at most"

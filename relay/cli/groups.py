@@ -10,9 +10,9 @@ from relay.cli.exits import Exit
 
 
 class CommandGroup(click.Group):
-    """A group that is no command by itself: alone it prints its help on stderr, as wrong usage.
+    """A group without a command of its own: alone it prints its help on stderr, as a usage error.
 
-    Not click's ``no_args_is_help``: stream and exit code of that depend on click's version.
+    Not click's ``no_args_is_help``, whose stream and exit code depend on click's version.
     """
 
     def __init__(self, *args: Any, **more: Any) -> None:  # noqa: ANN401 - whatever click passes
@@ -21,7 +21,7 @@ class CommandGroup(click.Group):
         super().__init__(*args, **more)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - as click's
-        """Run the command that was given, if one was."""
+        """Run the given command, if any."""
         result = super().invoke(ctx)
         if ctx.invoked_subcommand is None:
             click.echo(ctx.get_help(), err=True)  # noqa: TID251  # our own text

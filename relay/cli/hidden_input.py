@@ -1,7 +1,7 @@
-"""Secrets that are typed at a terminal: they stay hidden, whatever signals come meanwhile.
+"""Typing secrets at a terminal: they stay hidden, whatever signals arrive meanwhile.
 
-``getpass`` turns the echo off and knows no signals. After a Ctrl-Z and "fg" the shell has turned
-it on again, and the rest of a passphrase would show; a TERM would leave it off.
+``getpass`` turns the echo off and ignores signals. After a Ctrl-Z and "fg" the shell has turned it
+on again, and the rest of a passphrase would be visible; a TERM would leave it off.
 """
 
 from __future__ import annotations
@@ -10,34 +10,45 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Final
 
 import click
 
+from relay.errors import UsageError
+
 _AGAIN: Final = b"\n(what you type is not shown) "
 
 
 def ask_hidden(text: str, *, twice: bool = False, default: str | None = None) -> str:
-    """Return what is typed, which is not shown.
+    """Return what is typed, without displaying it.
 
     Args:
-        text: what is asked for.
-        twice: it has to be typed again.
-        default: what Enter alone stands for; None: it is asked again.
+        text: the prompt.
+        twice: ask for it a second time.
+        default: returned for an empty line; None: ask again.
+
+    Raises:
+        UsageError: the input is not text in the terminal's encoding.
     """
-    with _echo_off():
-        return str(
-            click.prompt(
-                text,
-                hide_input=True,
-                confirmation_prompt=twice,
-                default=default,
-                show_default=False,
-                err=True,
+    try:
+        with _echo_off():
+            return str(
+                click.prompt(
+                    text,
+                    hide_input=True,
+                    confirmation_prompt=twice,
+                    default=default,
+                    show_default=False,
+                    err=True,
+                )
             )
-        )
+    except UnicodeDecodeError as error:  # it holds what was typed: nothing of it is told
+        raise UsageError(
+            f"what was typed is not {error.encoding.upper()} text: look at the settings of the"
+            " terminal"
+        ) from None
 
 
 @contextlib.contextmanager
@@ -49,7 +60,7 @@ def _echo_off() -> Iterator[None]:
 
     try:
         terminal = os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY)
-    except OSError:  # there is none, and nothing to hide
+    except OSError:  # there is no terminal, and nothing to hide
         yield
         return
     before = termios.tcgetattr(terminal)
@@ -62,12 +73,15 @@ def _echo_off() -> Iterator[None]:
     def suspend(number: int, frame: FrameType | None) -> None:
         hidden = termios.tcgetattr(terminal)
         end(number, frame)
-        # Continued, in the foreground: in the background this stops it again.
+        # Continued in the foreground; in the background this stops it again.
         signal.signal(number, suspend)
         termios.tcsetattr(terminal, termios.TCSADRAIN, hidden)
         os.write(terminal, _AGAIN)
 
-    handlers = {signal.SIGTSTP: suspend, signal.SIGTERM: end, signal.SIGHUP: end}
+    handlers: dict[signal.Signals, Callable[[int, FrameType | None], None]] = {
+        signal.SIGTSTP: suspend,
+        **dict.fromkeys((signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT), end),
+    }
     ours = [number for number in handlers if signal.getsignal(number) is signal.SIG_DFL]
     for number in ours:
         signal.signal(number, handlers[number])

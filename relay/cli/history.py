@@ -1,4 +1,4 @@
-"""``relay history``: print what a room has had, or what of it has some words, and end."""
+"""``relay history``: prints or searches the history of a room, and ends."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ LAST: Final = 20
     "--search",
     "words",
     metavar="WORDS",
-    help='Only messages that have all of these words; "between quotation marks": as a phrase.'
+    help='Only messages that contain all of these words; "between quotation marks": as a phrase.'
     " Of an edited message the edit is printed.",
 )
 @NUMBERS
@@ -69,7 +69,7 @@ def history(
     words: str | None,
     numbers: bool,
 ) -> int:
-    """Print the newest messages of ROOM, the oldest of them first, and end.
+    """Print the newest messages of ROOM, oldest first, and end.
 
     ROOM may be @me, for all of your direct messages, or @NAME, for those with one person. Exit code
     1 if there are none.
@@ -113,7 +113,7 @@ def _check_words(words: str) -> None:
 async def _entries(
     client: Client, room: str, words: str | None, before: int | None, count: int, head: int
 ) -> AsyncIterator[LogEntry]:
-    """Yield entries, the newest first; ``head``: of the room, when it was joined."""
+    """Yield entries, newest first. ``head``: of the room, when it was joined."""
     end, empty = False, 0
     while not end:
         page: HistoryPage | SearchPage
@@ -126,7 +126,7 @@ async def _entries(
             page = await client.search(room, words, before=before, count=most)
             if page.indexed < min(head, (before or head + 1) - 1):
                 stderr_notice(not_indexed(page.indexed))
-                head = 0  # told once
+                head = 0  # reported once
         found = [one for one in page.entries if isinstance(one, LogEntry)]
         shown = [one for one in found if not isinstance(one, Control)]
         for one in shown[::-1] if words is None else shown:
@@ -141,7 +141,7 @@ async def _entries(
 async def _print(
     client: Client, output: Output, shown: list[LogEntry], *, found: bool, numbers: bool
 ) -> None:
-    """Show it as ``relay tail`` does; of what was found, an edit as a message."""
+    """Print it as ``relay tail`` does; of search results, an edit as a message."""
     screen = PlainScreen(output, day_and_clock)
     recent = Recent(client.name)
     for entry in shown:

@@ -1,9 +1,9 @@
-"""When an interrupt (SIGINT, Ctrl-C) raises an exception, and when it ends the process.
+"""Whether an interrupt (SIGINT, Ctrl-C) raises an exception or ends the process.
 
-To Python it always is an exception. While modules are loaded, and while the interpreter ends,
-nobody catches it: it is a traceback, or several "Exception ignored in". The process ends of the
-signal then, as programs do that have no handler. An interrupt that is ignored, as in the background
-of a script, stays ignored.
+In Python it always raises an exception. While modules are loaded, and while the interpreter exits,
+nothing catches it: it causes a traceback, or several "Exception ignored in". At these times the
+process ends by the signal instead, like programs without a handler. An ignored interrupt, as in the
+background of a script, stays ignored.
 """
 
 from __future__ import annotations
@@ -18,24 +18,25 @@ from typing import Any
 
 
 def end_at_interrupts() -> None:
-    """From now on an interrupt ends the process as it ends programs without a handler."""
+    """From now on an interrupt ends the process, as for programs without a handler."""
     _replace(signal.default_int_handler, signal.SIG_DFL)
 
 
 def end_as_process_1() -> None:
-    """From now on TERM ends this process as it ends others, if it is process 1 of a container.
+    """From now on TERM ends this process even if it is process 1 of a container.
 
-    The kernel lets no signal end that one before it has a handler: a container that is stopped
-    while it begins would be killed, after all the time that it is given.
+    For process 1 the kernel ignores signals without a handler: a container stopped during its start
+    would only be killed, after its whole grace period.
     """
     if os.getpid() == 1 and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
 
 
 def let_signals_through() -> None:
-    """Unblock what a parent blocked: a program that does not hear TERM cannot be stopped.
+    """Unblock signals that a parent blocked: otherwise TERM cannot stop the program.
 
-    A mask, unlike a signal that is ignored, is nobody's wish: it is left over from the parent.
+    A blocked signal, unlike an ignored one, is not intentional: the mask is left over from the
+    parent.
     """
     if sys.platform != "win32":
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -43,7 +44,7 @@ def let_signals_through() -> None:
 
 @contextmanager
 def interrupts_raised() -> Iterator[None]:
-    """Within, an interrupt raises KeyboardInterrupt; afterwards it is what it was before."""
+    """Within the context, an interrupt raises KeyboardInterrupt; then the old behaviour returns."""
     replaced = _replace(signal.SIG_DFL, signal.default_int_handler)
     try:
         yield
@@ -53,7 +54,7 @@ def interrupts_raised() -> Iterator[None]:
 
 
 def _replace(old: object, new: Any) -> bool:  # noqa: ANN401  # as signal.signal takes it
-    main = threading.current_thread() is threading.main_thread()  # nobody else may
+    main = threading.current_thread() is threading.main_thread()  # only allowed there
     if not main or signal.getsignal(signal.SIGINT) is not old:
         return False
     signal.signal(signal.SIGINT, new)

@@ -1,4 +1,4 @@
-"""``relay invite``: invitations, by an operator over the network, or from the data directory."""
+"""``relay invite``: invitations, created by an operator over the network or offline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DATA = click.option(
     "--data",
     callback=typed_path,
     metavar="DIR",
-    help="Work on the data directory of a relay that does not run, instead of asking a server.",
+    help="Work on the data directory of a stopped relay, instead of asking a server.",
 )
 DAYS = click.option(
     "--days",
@@ -44,7 +44,7 @@ DAYS = click.option(
 
 
 def offline(data: Path) -> OfflineAccounts:
-    """Return the accounts of a relay that does not run. Imported now: it needs Linux."""
+    """Return the accounts of a stopped relay. Imported here because it requires Linux."""
     from relay.server.offline import OfflineAccounts
 
     return OfflineAccounts(data)
@@ -53,7 +53,7 @@ def offline(data: Path) -> OfflineAccounts:
 @click.command()
 @places(optional=[], unless="data")
 @DAYS
-@click.option("--operator", is_flag=True, help="Whoever uses it becomes an operator.")
+@click.option("--operator", is_flag=True, help="The account that uses it becomes an operator.")
 @click.option(
     "--revoke",
     metavar="TEXT",
@@ -74,9 +74,9 @@ def invite(
     revoke: str | None,
     listing: bool,
 ) -> int:
-    """Print a new invitation: whoever has it registers one name, once.
+    """Print a new invitation, which can be used to register one name, once.
 
-    Only operators may invite. Pass it on in private, to be used by 'relay register --invitation'.
+    Only operators may invite. Pass it on in private, for 'relay register --invitation'.
     """
 
     def tell(invitation: str) -> None:

@@ -1,4 +1,4 @@
-"""Messages, changes of rooms and gaps as JSON, one object a line (docs/cli.md has the schema)."""
+"""Messages, changes of rooms and gaps as JSON, one object per line (docs/cli.md has the schema)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from relay.terminal.view import rfc3339
 
 
 def message_object(message: LogEntry) -> dict[str, Any]:
-    """Return an entry's fields. ``encoding`` is there only for a body that is not text.
+    """Return an entry's fields. ``encoding`` is present only for a body that is not text.
 
-    So are ``kind`` for what is no plain message, ``to`` for a direct one, and ``about``.
+    So are ``kind`` for anything but a plain message, ``to`` for a direct one, and ``about``.
     """
     fields: dict[str, Any] = {
         "room": message.room,
@@ -45,7 +45,7 @@ def message_object(message: LogEntry) -> dict[str, Any]:
 
 
 def change_object(event: RoomChanged) -> dict[str, Any]:
-    """Return what has changed in a room, and who has done it."""
+    """Return a change of a room, and who made it."""
     fields: dict[str, Any] = {
         "room": event.room,
         "epoch": event.epoch.hex(),
@@ -83,12 +83,12 @@ def _person_object(person: RoomPerson) -> dict[str, Any]:
 
 
 def user_object(user: User) -> dict[str, Any]:
-    """Return what is known of an account."""
+    """Return an account's fields."""
     return user._asdict() | {"devices": [device.key for device in user.devices]}
 
 
 def gap_object(gap: Gap) -> dict[str, Any]:
-    """Return a gap: the room, and between which two places entries will not come."""
+    """Return a gap: the room, and the two positions between which entries are missing."""
     reason = gap.reason.name.lower() if isinstance(gap.reason, GapReason) else str(gap.reason)
     place = {"after": _cursor(gap.start), "to": _cursor(gap.end), "reason": reason}
     return {"room": gap.room, "gap": place}

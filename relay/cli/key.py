@@ -1,4 +1,4 @@
-"""``relay key``: a server's key, as its operator sees and changes it, in the data directory."""
+"""``relay key``: shows and changes a server's key, for its operator, in the data directory."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ DAY_S: Final = 86_400.0
 
 @click.group(cls=CommandGroup)
 def key() -> None:
-    """The server's key: show it, announce another one, change to it.
+    """The server's key: show it, announce another one, switch to it.
 
-    Run these on the relay's machine, as root or as the relay's user. They work on its data
-    directory: that of --data, or of the settings, as for "relay serve".
+    Run these on the relay's machine, as root or as the relay's user. They use its data directory:
+    that of --data, or of the settings, as for "relay serve".
     """
 
 
@@ -36,7 +36,7 @@ def key() -> None:
 @config_option
 @document_option
 def show(data: str | None, config: Path | None, as_json: bool) -> int:
-    """Show the fingerprints: of the key, of the next one, and the server's id."""
+    """Show the fingerprints of the key and the next one, and the server's id."""
     keys, _ = _found(data, config)
     state = keys.look()
     if as_json:
@@ -62,9 +62,9 @@ def show(data: str | None, config: Path | None, as_json: bool) -> int:
 @config_option
 @click.option("--replace", is_flag=True, help="Make a new one even if there is a next key already.")
 def new(data: str | None, config: Path | None, replace: bool) -> int:
-    """Make the next key, and announce it: to all clients, from now on, while the relay runs.
+    """Create the next key, and announce it to all clients from now on, while the relay runs.
 
-    Clients keep the announcement, which the present key proves to them, and follow the change
+    Clients store the announcement, which the present key proves to them, and accept the change
     without a question. A client that does not connect between "new" and "rotate" will refuse the
     server.
     """
@@ -86,7 +86,7 @@ def new(data: str | None, config: Path | None, replace: bool) -> int:
 @config_option
 @YES
 def rotate(data: str | None, config: Path | None, yes: bool) -> int:
-    """Change to the next key. The relay must not run; the server's id stays, and so does its data.
+    """Switch to the next key. The relay must not run; the server's id and its data stay.
 
     The old key is kept as server.key.old: remove it once you are sure.
     """
@@ -113,7 +113,7 @@ def rotate(data: str | None, config: Path | None, yes: bool) -> int:
             )
             if not now:
                 raise CommandError("nothing was changed")
-        keys.rotate()
+        keys.rotate(state.next_fingerprint)
     print_whole(f"key        {state.next_fingerprint}")
     print_whole(f"server id  {state.server_id}")
     print_line("start the relay; new users get the address with the new fingerprint")
@@ -121,7 +121,7 @@ def rotate(data: str | None, config: Path | None, yes: bool) -> int:
 
 
 def _found(data: str | None, config: Path | None) -> tuple[ServerKeys, Server]:
-    """Return the keys in the data directory that is meant, and who may run on it."""
+    """Return the keys in the data directory, and the relay that may be running on it."""
     from relay.server.server_keys import ServerKeys
 
     found = settings(data, config)

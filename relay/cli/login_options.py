@@ -1,8 +1,8 @@
 """The options that choose a name and a key to log in with, and their defaults.
 
-A person at a terminal, without ``--name`` and ``--key``, is whoever he was last time at that
-server, and at the first time gets a key and claims his login name. Nothing else claims a name by
-itself.
+At a terminal, without ``--name`` and ``--key``, the user is the same as last time at that server;
+the first time, a key is created and the login name is claimed. Nothing else claims a name
+automatically.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
@@ -25,33 +25,37 @@ from relay.client.device_key import DeviceKey, PassphraseNeeded
 from relay.client.key_files import KeyFiles
 from relay.errors import UsageError
 from relay.paths import from_variable
+from relay.terminal.screens import stderr_notice
+
+if TYPE_CHECKING:
+    from relay.client.aio import Client
 
 KEY_VARIABLE: Final = "RELAY_KEY"
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Who(NamedTuple):
-    """As whom to log in."""
+    """The user to log in as."""
 
     name: str | None
-    """As it was given; None: it was not."""
+    """As given; None: not given."""
     key: Path | None
-    """The key file that was given; None: the user's own."""
+    """The given key file; None: the user's own."""
     program: bool
-    """A script's command: without a key of the user's, it has a name that no person has."""
+    """True for a script's command: without a key of the user, it gets a random name."""
     claims: bool
-    """At a terminal: claim the name, the first time."""
+    """True at a terminal: claim the name, the first time."""
 
 
 class Person(NamedTuple):
-    """Who logs in at a server that is known."""
+    """The user to log in as, at a known server."""
 
     name: str
     key: DeviceKey | None
-    """None: the user's own for that name is found, or made, by the library."""
+    """None: the library finds or creates the user's own key for that name."""
     register: bool | None
     new: bool
-    """The user has no key for this name at this server yet."""
+    """True if the user has no key for this name at this server yet."""
 
 
 def who_options(*, program: bool, guests: bool = False) -> Callable[[_F], _F]:
@@ -59,7 +63,7 @@ def who_options(*, program: bool, guests: bool = False) -> Callable[[_F], _F]:
 
     Args:
         program: see ``Who``.
-        guests: a guest can do that, where the server takes any.
+        guests: whether a guest can use the command, if the server allows guests.
     """
 
     def add(command: _F) -> _F:
@@ -96,13 +100,13 @@ def who_options(*, program: bool, guests: bool = False) -> Callable[[_F], _F]:
 def person_at(
     who: Who, files: KeyFiles, server_id: str | None, key: DeviceKey | None = None
 ) -> Person:
-    """Return who logs in.
+    """Return the user to log in as.
 
     Args:
         who: what was given.
         files: the user's own keys.
-        server_id: of the server; None: it is not known yet.
-        key: the one that the command has already; None: it is to be found.
+        server_id: of the server; None: not known yet.
+        key: already loaded by the command; None: find it.
 
     Raises:
         UsageError: the key file cannot be used.
@@ -128,8 +132,9 @@ def person_at(
 
 
 def _with_passphrase(files: KeyFiles, server_id: str, name: str) -> DeviceKey | None:
-    """Return the user's own key if its file has a passphrase: asked for here, not while a server
-    waits. Otherwise None.
+    """Return the user's own key if its file has a passphrase; otherwise None.
+
+    The passphrase is asked for here, not while a server waits.
     """
     path = files.path_of(server_id, name)
     try:
@@ -140,7 +145,7 @@ def _with_passphrase(files: KeyFiles, server_id: str, name: str) -> DeviceKey | 
 
 
 def load_key(path: Path) -> DeviceKey:
-    """Return the key of a file, with the passphrase that is given, or typed at the terminal.
+    """Return the key in a file, with the passphrase given, or typed at the terminal.
 
     Raises:
         UsageError: it cannot be used.
@@ -157,8 +162,21 @@ def load_key(path: Path) -> DeviceKey:
         return DeviceKey.load(path, passphrase)
 
 
+def put_aside(who: Who, client: Client) -> None:
+    """Have no command take a key by default that is no device's any more, and tell where it is."""
+    server_id = client.server_id
+    assert server_id is not None
+    try:
+        at = who.key or KeyFiles().ended(server_id, client.name)
+    except UsageError as error:
+        stderr_notice(f"its key is of no use any more, but stays the default: {error}")
+        return
+    if at is not None:
+        stderr_notice(f"its key is of no use any more: {at}")
+
+
 def new_key(path: Path, name: str, passphrase: str | None = None) -> DeviceKey:
-    """Make a device key for a name, and return it once it is in a file.
+    """Create a device key for a name, and return it once it is in a file.
 
     Raises:
         UsageError: it cannot be written.

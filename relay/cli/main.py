@@ -1,4 +1,4 @@
-"""The console command ``relay``: its group of commands, and how everything ends as an exit code."""
+"""The console command ``relay``: its group of commands, and the exit codes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relay.cli.streams import prepare_streams
 
 
 class Entry(NamedTuple):
-    """Where a command lives, so that ``relay --help`` need not import it."""
+    """Where a command is defined, so that ``relay --help`` need not import it."""
 
     module: str
     attribute: str
@@ -32,24 +32,24 @@ COMMANDS: Final = {
     "register": Entry("relay.cli.register", "register", "Claim a name, with a key of this device."),
     "device": Entry("relay.cli.device", "device", "Add, list and remove devices of your account."),
     "account": Entry(
-        "relay.cli.account", "account", "Choose who may write to you; delete an account."
+        "relay.cli.account", "account", "Choose who may write to you; delete your account."
     ),
     "export": Entry("relay.cli.export", "export", "Export all your data, as JSON lines."),
     "invite": Entry("relay.cli.invite", "invite", "Make an invitation (operators)."),
     "user": Entry("relay.cli.user", "user", "Manage accounts (operators)."),
-    "room": Entry("relay.cli.room", "room", "List rooms, and choose who may do what in them."),
+    "room": Entry("relay.cli.room", "room", "List rooms, and manage rights in them."),
     "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
     "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
     "key": Entry("relay.cli.key", "key", "Show and change a server's key (Linux)."),
-    "ctl": Entry("relay.cli.ctl", "ctl", "Look at a running server, and steer it (Linux)."),
-    "backup": Entry("relay.cli.backup", "backup", "Make, check and restore backups (Linux)."),
+    "ctl": Entry("relay.cli.ctl", "ctl", "Inspect and control a running server (Linux)."),
+    "backup": Entry("relay.cli.backup", "backup", "Create, verify and restore backups (Linux)."),
     "data": Entry("relay.cli.data", "data", "Check, repair, export and import messages (Linux)."),
     "config": Entry("relay.cli.config", "config", "Write, check and show a server's settings."),
 }
 
 
 class LazyGroup(CommandGroup):
-    """A group that imports a command when it is used: quick, and whole where one cannot run."""
+    """A group that imports a command when it is used: fast, and works if one cannot be imported."""
 
     def make_context(self, *args: Any, **more: Any) -> click.Context:  # noqa: ANN401  # click's
         """Parse, which may print a help."""
@@ -57,12 +57,12 @@ class LazyGroup(CommandGroup):
             return super().make_context(*args, **more)
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401
-        """Run the command that was given, if one was."""
+        """Run the given command, if any."""
         with exits.broken_pipes_passed():
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the commands, in the order of the table."""
+        """List the commands, in the order of the table."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -70,7 +70,7 @@ class LazyGroup(CommandGroup):
         entry = COMMANDS.get(cmd_name)
         if entry is None:
             return None
-        gc.disable()  # what an import makes stays: to look for garbage in it takes a tenth longer
+        gc.disable()  # imported objects stay: searching them for garbage takes a tenth longer
         try:
             command = getattr(import_module(entry.module), entry.attribute)
         except ModuleNotFoundError as error:
@@ -84,7 +84,7 @@ class LazyGroup(CommandGroup):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands by the table, without importing them."""
+        """List the commands from the table, without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
 

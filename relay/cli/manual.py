@@ -1,4 +1,4 @@
-"""Manual pages and completion of shells: ``python -m relay.cli.manual deploy/share``."""
+"""Manual pages and shell completion: ``python -m relay.cli.manual deploy/share``."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _SEE: Final = "The settings of a server: relay config init. Everything else: the
 
 
 def pages() -> Iterator[tuple[str, str]]:
-    """Yield (file name, text) of each page: of relay, and of each of its commands."""
+    """Yield (file name, text) of each page: for relay, and for each of its commands."""
     context = click.Context(relay, info_name="relay", **relay.context_settings)
     yield f"relay.{SECTION}", _page(relay, context, "a self-hosted, encrypted chat relay")
     for name, entry in COMMANDS.items():
@@ -92,14 +92,14 @@ def _paragraphs(text: str | None) -> Iterator[str]:
 
 
 def _plain(text: str) -> str:
-    """Return text that troff takes as it is: a hyphen stays one, no line is a request."""
+    """Escape text for troff: hyphens stay hyphens, and no line is a request."""
     kept = text.replace("\\- ", "\0")
     kept = kept.replace("\\", "\\e").replace("-", "\\-").replace("\0", "\\- ")
     return f"\\&{kept}" if kept.startswith((".", "'")) else kept
 
 
 def completions() -> Iterator[tuple[str, str]]:
-    """Yield (file below share/, text) of what each shell reads to complete our commands."""
+    """Yield (path below share/, text) of the completion files of each shell."""
     for shell, path in _SHELLS.items():
         found = get_completion_class(shell)
         assert found is not None
@@ -107,12 +107,12 @@ def completions() -> Iterator[tuple[str, str]]:
 
 
 def files() -> dict[str, str]:
-    """Return all files, by their place below share/."""
+    """Return all files, by their path below share/."""
     return {f"man/man{SECTION}/{name}": text for name, text in pages()} | dict(completions())
 
 
 def main() -> int:
-    """Write all files below a directory."""
+    """Write all files to a directory."""
     for name, text in files().items():
         path = Path(sys.argv[1]) / name
         path.parent.mkdir(parents=True, exist_ok=True)

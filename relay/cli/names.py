@@ -1,4 +1,4 @@
-"""The default name of a client: the login name, made legal."""
+"""The default name of a client: the login name, made valid."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _SUFFIX_LENGTH: Final = 6
 
 
 def checked_person(name: str | None, *, guests: bool) -> str | None:
-    """Return the canonical spelling of whom somebody wants to be; None stays None.
+    """Return the canonical spelling of a user's name; None stays None.
 
-    ``guests``: the name of a guest, which begins with ``~``, is one.
+    ``guests``: whether a guest's name, which begins with ``~``, is allowed.
 
     Raises:
-        click.UsageError: it is invalid; the message tells what is valid.
+        click.UsageError: it is invalid; the message explains what is valid.
     """
     if name is None or not name.startswith(GUEST_PREFIX):
         return checked_name(name)
@@ -47,10 +47,10 @@ def checked_person(name: str | None, *, guests: bool) -> str | None:
 
 
 def checked_name(name: str | None, kind: str = "name") -> str | None:
-    """Return the canonical spelling of a name or room that was typed; None stays None.
+    """Return the canonical spelling of a typed name or room; None stays None.
 
     Raises:
-        click.UsageError: it is invalid; the message tells what is valid.
+        click.UsageError: it is invalid; the message explains what is valid.
     """
     if name is None:
         return None
@@ -68,7 +68,7 @@ def checked_name(name: str | None, kind: str = "name") -> str | None:
 
 
 def checked_room(room: str) -> str:
-    """Return the canonical spelling of a room that was typed, or raise click.UsageError."""
+    """Return the canonical spelling of a typed room, or raise click.UsageError."""
     return checked_name(room, "room name") or room
 
 
@@ -80,15 +80,15 @@ def checked_log(log: str) -> str:
 
 
 def person_name() -> str:
-    """Return the login name as a legal name. Without one, or a reserved one: with a suffix."""
+    """Return the login name as a valid name; if there is none, or it is reserved, with a suffix."""
     name = _legal(_login_name())
     return name if _free(name) else _with_suffix(name or "user")
 
 
 def name_to_claim() -> str:
-    """Return the name of whoever claims one and has given none: it is theirs for good.
+    """Return the name to claim permanently if none was given.
 
-    It is the login name; if nobody can have that, another is asked for at the terminal.
+    It is the login name; if that is not valid, another one is asked for at the terminal.
 
     Raises:
         click.UsageError: there is nobody to ask.
@@ -113,7 +113,7 @@ def _free(name: str) -> bool:
 
 
 def program_name() -> str:
-    """Return the login name with a random suffix: two scripts never meet, nor meet their user."""
+    """Return the login name with a random suffix, so that scripts never collide."""
     return _with_suffix(_legal(_login_name()) or "user")
 
 
@@ -130,7 +130,7 @@ def _login_name() -> str:
 
 
 def _legal(login: str) -> str:
-    """Return what is left of a login name in the grammar of names; may be empty."""
+    """Return the valid part of a login name; may be empty."""
     plain = unicodedata.normalize("NFKD", login).encode("ascii", "ignore").decode().lower()
     kept = "".join(char if char.isalnum() or char in "_-" else "-" for char in plain)
     return kept.strip("-_")[: limits.NAME_CHARS_MAX]

@@ -18,11 +18,11 @@ from relay.paths import expanded
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 STANDARD: Final = Path("-")
-"""In the place of a file that is only read, or only written: standard input, or output."""
+"""Instead of a file that is only read, or only written: standard input or output."""
 
 
 class NumberRange(click.FloatRange):
-    """A number within bounds. "nan" is a float to Python, and within all of them."""
+    """A number within bounds. Python accepts "nan" as a float, and as within all bounds."""
 
     def convert(
         self,
@@ -30,7 +30,7 @@ class NumberRange(click.FloatRange):
         param: click.Parameter | None,
         ctx: click.Context | None,
     ) -> Any:  # noqa: ANN401
-        """Return it. Raises click.BadParameter."""
+        """Return the number. Raises click.BadParameter."""
         number = super().convert(value, param, ctx)
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
@@ -38,7 +38,7 @@ class NumberRange(click.FloatRange):
 
 
 def typed_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
-    """Return an option's path, ``~`` expanded; the callback of options that take one.
+    """Return an option's path, with ``~`` expanded; a callback for options.
 
     Raises:
         click.BadParameter: it is empty, or there is no such home directory.
@@ -60,12 +60,12 @@ config_option = click.option(
     metavar="FILE",
     help="Its settings.",
 )
-"""With ``data_option``: which relay of this machine is meant, as ``ctl_client`` finds it."""
+"""With ``data_option``: selects a relay on this machine, as ``ctl_client`` finds it."""
 document_option = click.option(
     "--json", "as_json", is_flag=True, help="One JSON document on one line."
 )
 LINES: Final = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON, one object a line."
+    "--json", "as_json", is_flag=True, help="Print JSON, one object per line."
 )
 NUMBERS: Final = click.option(
     "--numbers", is_flag=True, help="Show each message's number, as #N before the sender."
@@ -74,7 +74,7 @@ NUMBERS: Final = click.option(
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which relay, and which of its keys to trust."""
+    """A relay, and which of its keys to trust."""
 
     address: Address
     known_servers: Path | None
@@ -86,8 +86,8 @@ class Target:
 def places(*required: str, optional: Sequence[str], unless: str = "") -> Callable[[_F], _F]:
     """Add the arguments: ADDRESS, and those with these names. Goes first, ``target_options`` last.
 
-    The command gets them by their names in lower case, and the address within its ``target``; with
-    the option ``unless`` there is no address, and its target is None.
+    The command gets them by their lower-case names, and the address within its ``target``. If the
+    option ``unless`` is used there is no address, and the target is None.
     """
     names = (*required, *optional)
     metavar = " ".join(["[ADDRESS]", *required, *(f"[{name}]" for name in optional)])
@@ -114,7 +114,7 @@ def places(*required: str, optional: Sequence[str], unless: str = "") -> Callabl
 def target_options(command: _F) -> _F:
     """Add the options about the server's key; the command gets them and ADDRESS as ``target``."""
 
-    # wraps also keeps the parameters that click noted on the command so far.
+    # wraps also keeps the parameters that click has recorded on the command.
     @functools.wraps(command)
     def with_target(
         address: Address | None,

@@ -1,4 +1,4 @@
-"""The passphrase of a device's key: typed at a terminal, or in a file that a program is given."""
+"""The passphrase of a device's key: typed at a terminal, or in a file for programs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from relay.errors import UsageError
 from relay.paths import expanded
 
 PASSPHRASE_VARIABLE: Final = "RELAY_KEY_PASSPHRASE"  # noqa: S105  # a name
-"""Names a file, or ``fd:NUMBER``: as the setting of the server's key does."""
+"""The name of a file, or ``fd:NUMBER``, like the setting for the server's key."""
 BYTES_MAX: Final = 4096
 _DESCRIPTOR: Final = "fd:"
 
@@ -27,7 +27,7 @@ def passphrase_for(path: Path) -> str | None:
     """Return the passphrase of a key file; None: none is given, and there is nobody to ask.
 
     Raises:
-        UsageError: what was given cannot be read.
+        UsageError: the given one cannot be read.
     """
     given = _given()
     if given is not None or not _somebody_is_there():
@@ -36,7 +36,7 @@ def passphrase_for(path: Path) -> str | None:
 
 
 def _somebody_is_there() -> bool:
-    """True at a terminal, also while something is piped in: it is asked at the terminal itself."""
+    """True at a terminal, also if input is piped: questions are asked at the terminal itself."""
     if sys.stdin.isatty():
         return True
     if not sys.stderr.isatty():
@@ -54,11 +54,11 @@ def _typed(path: Path) -> str:
 
 
 def passphrase_for_new_key() -> str:
-    """Return the passphrase for a key that is about to be made.
+    """Return the passphrase for a key that is about to be created.
 
     Raises:
         click.UsageError: none is given, and there is nobody to ask.
-        UsageError: what was given cannot be read.
+        UsageError: the given one cannot be read.
     """
     given = _given()
     if given is not None:

@@ -1,8 +1,8 @@
-"""The only way for commands to print lines: nothing but harmless text passes.
+"""The only way for commands to print lines: all text is sanitised.
 
-A label, a name or a state comes from a server, which may send anything. So commands neither
-``print`` nor ``click.echo`` (ruff forbids both in here): a line for people is made harmless, and
-one of JSON escapes what a terminal obeys. Messages and notices have their own door, ``Screen``.
+Labels, names and states come from a server, which may send anything. So commands use neither
+``print`` nor ``click.echo`` (ruff forbids both here): lines for people are sanitised, and in JSON
+everything that controls a terminal is escaped. Messages and notices use ``Screen`` instead.
 """
 
 from __future__ import annotations
@@ -16,20 +16,23 @@ from relay.terminal.text import harmless, is_unseen
 from relay.terminal.view import line_rows
 
 INDENT: Final = "    "
-"""Of what a line goes on with at a terminal: no line of ours begins so."""
+"""Indent of continuation lines at a terminal: no line of ours begins with it."""
 
 
 def print_line(text: str = "") -> None:
-    """Print one line. At a terminal it is broken with an indent, so no part looks like a line."""
+    """Print one line.
+
+    At a terminal it is wrapped with an indent, so no part looks like a new line.
+    """
     width = terminal_columns(sys.stdout.fileno()) if sys.stdout.isatty() else None
     rows = line_rows(harmless(text), width, INDENT)
     sys.stdout.write("".join(f"{row}\n" for row in rows))
 
 
 def print_whole(text: str) -> None:
-    """Print one line that people copy as a whole (a key, a path, TOML): it is never broken.
+    """Print one line that people copy as a whole (a key, a path, TOML): it is never wrapped.
 
-    It must hold nothing that somebody else may write freely.
+    It must not contain text that others can choose freely.
     """
     sys.stdout.write(f"{harmless(text)}\n")
 
@@ -40,13 +43,13 @@ def print_json(fields: Any) -> None:  # noqa: ANN401  # whatever JSON can expres
 
 
 def print_error_line(text: str) -> None:
-    """Print one line on standard error: what was done, where standard output is for programs."""
+    """Print one line on standard error: what was done, if standard output is for programs."""
     sys.stderr.write(f"{harmless(text)}\n")
     sys.stderr.flush()
 
 
 def dump(fields: Any) -> str:  # noqa: ANN401  # whatever JSON can express
-    """Return an object as one line. What a terminal obeys or hides is escaped, letters are not."""
+    """Return an object as one line. Terminal control characters and invisible ones are escaped."""
     text = json.dumps(fields, ensure_ascii=False, separators=(", ", ": "))
     if text.isascii() and text.isprintable():
         return text

@@ -6,10 +6,10 @@ import asyncio
 
 
 class ProgressTimeout:
-    """A limit on each wait for the server to get on with something; waits for input are free."""
+    """A limit for each wait for progress by the server; waits for input do not count."""
 
     def __init__(self, limit_s: float | None) -> None:
-        """Allow ``limit_s`` without any progress; None: as long as it takes."""
+        """Allow ``limit_s`` without any progress; None: no limit."""
         self.limit_s = limit_s
         self._timeout: asyncio.Timeout | None = None
         """None before the first use; each ``async with`` has its own."""
@@ -35,13 +35,13 @@ class ProgressTimeout:
         return self._timeout is not None and self._timeout.expired()
 
     def begin(self) -> None:
-        """Something is now the server's to do."""
+        """Something is now pending at the server."""
         self._outstanding += 1
         if self._outstanding == 1:
             self._restart()
 
     def done(self, _: object = None) -> None:
-        """The server has done one of the things begun."""
+        """The server has completed one of the pending things."""
         self._outstanding -= 1
         self._restart()
 
@@ -52,4 +52,4 @@ class ProgressTimeout:
         try:
             self._timeout.reschedule(now + self.limit_s if self._outstanding else None)
         except RuntimeError:
-            return  # it has been left already: futures that are cancelled at the end
+            return  # the context has ended: futures that are cancelled at the end

@@ -1,4 +1,4 @@
-"""``relay register``: claim a name at a server, and make the key of this device."""
+"""``relay register``: claims a name at a server, and creates the key of this device."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def register(
 ) -> int:
     """Claim a name at the server, with a new key of this device.
 
-    With --key FILE the key is kept in that file, which is made if there is none: for a program.
-    Otherwise it is your own, and chat, send and tail find it by themselves. To register again with
-    the same key changes nothing, and succeeds.
+    With --key FILE the key is stored in that file, which is created if it does not exist: for a
+    program. Otherwise it is your own key, and chat, send and tail find it automatically.
+    Registering again with the same key changes nothing, and succeeds.
     """
     token = _token(invitation, invitation_file)
     name = who.name or name_to_claim()
@@ -82,7 +82,7 @@ def register(
     try:
         return run_connected(target, who._replace(name=name, key=None), use, client_options=more)
     except RelayError as error:
-        # Left there, the file would stand for a name that is somebody else's.
+        # Otherwise the file would claim a name that belongs to somebody else.
         if made is not None and isinstance(error.__context__ or error, NOT_GRANTED):
             made.unlink(missing_ok=True)
         raise
@@ -92,7 +92,7 @@ INVITATION_FILE_BYTES_MAX: Final = 4096
 
 
 def print_recovery_key(key: str) -> None:
-    """Print a recovery key, and what it is for."""
+    """Print a recovery key and its purpose."""
     print_line("Recovery key, to be written on paper and kept where your devices are not:")
     print_whole("")
     print_whole(f"    {key}")
@@ -119,9 +119,9 @@ def _token(text: str | None, file: Path | None) -> str | None:
 def _key(
     target: Target, who: Who, name: str, passphrase: bool
 ) -> tuple[DeviceKey | None, Path | None]:
-    """Return the key to register with, and its file if it was made now.
+    """Return the key to register with, and its file if it was created now.
 
-    None: the user's own, which the library finds or makes.
+    None: the user's own, which the library finds or creates.
     """
     path = who.key
     if path is None:

@@ -1,4 +1,4 @@
-"""``relay room``: the rooms of a server, and who may do what in them, for people and scripts."""
+"""``relay room``: the rooms of a server, and the rights in them, for people and scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from relay import limits
 from relay.cli.confirming import YES, confirm
 from relay.cli.connecting import run_connected
-from relay.cli.exits import Exit
+from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.json_lines import room_object
 from relay.cli.login_options import Who, who_options
@@ -22,6 +22,7 @@ from relay.cli.text_argument import TextCommand
 from relay.client import arguments
 from relay.client.aio import Client
 from relay.client.events import LogEntry
+from relay.client.lists import EMPTY_PAGES_MAX, is_last_page
 from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
 from relay.terminal.notices import members_notice
 from relay.terminal.room_list import listed_rooms
@@ -69,7 +70,7 @@ MINE: Final = click.option(
 
 @_command("list", also=(LINES, MINE))
 def list_(target: Target, who: Who, as_json: bool, mine: bool) -> int:
-    """List the rooms that you may see, and what is unread in yours."""
+    """List the rooms that you may see, with unread counts for yours."""
 
     async def use(client: Client) -> int:
         rooms, missing = await listed_rooms(client, mine=mine)
@@ -87,7 +88,7 @@ def list_(target: Target, who: Who, as_json: bool, mine: bool) -> int:
 
 @_command("show", "ROOM", also=(LINES,))
 def show(target: Target, who: Who, as_json: bool, room: str) -> int:
-    """Show a room: kind, topic, and who is what in it."""
+    """Show a room: kind, topic, and the roles of its members."""
     name = checked_room(room)
 
     async def use(client: Client) -> int:
@@ -121,7 +122,7 @@ def create(
     topic: str,
     unlisted: bool,
 ) -> int:
-    """Begin a room, and own it."""
+    """Create a room, and own it."""
     name, most = checked_room(room), limits.ROOM_TOPIC_BYTES_MAX
     try:
         arguments.short_text("topic", topic, most, most)
@@ -140,7 +141,7 @@ def create(
 
 @_command("who", "ROOM", also=(LINES,))
 def who_is_here(target: Target, who: Who, as_json: bool, room: str) -> int:
-    """Show who follows a room now: at most 200 people, and how many there are."""
+    """Show who follows a room now: at most 200 people, and the total."""
     name = checked_room(room)
 
     async def use(client: Client) -> int:
@@ -176,20 +177,25 @@ def read(target: Target, who: Who, as_json: bool, room: str) -> int:
 
 
 async def _last_message(client: Client, room: str) -> LogEntry | None:
-    """Return the last entry that is no change of the room; None: there is none."""
+    """Return the last entry that is not a change of the room; None: there is none.
+
+    Raises:
+        CommandError: it is further back than any honest server's pages.
+    """
     before: int | None = None
-    while True:
-        page = await client.history(room, before=before, count=50)
+    for number in range(EMPTY_PAGES_MAX):
+        page = await client.history(room, before=before, count=1000 if number else 50)
         for entry in reversed(page.entries):
             if isinstance(entry, LogEntry):
                 return entry
-        if page.end:
+        if is_last_page(page, before):
             return None
         before = page.next
+    raise CommandError(f"no message was found in {EMPTY_PAGES_MAX} pages: nothing is marked read")
 
 
 def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str) -> None:
-    """Report what was done: to a program on stdout, as ``relay ctl room`` does."""
+    """Report what was done: to a program on stdout, like ``relay ctl room``."""
     if as_json:
         print_json({"room": room, "done": done, "arguments": arguments})
     else:
@@ -197,7 +203,7 @@ def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str)
 
 
 def confirm_change(action: RoomAction, room: str, keep: tuple[int, int, int], *, yes: bool) -> None:
-    """Have somebody confirm what removes messages for good. Raises UsageError, CommandError."""
+    """Have a person confirm what removes messages permanently. Raises UsageError, CommandError."""
     if action == "delete":
         confirm(f"The room {room} will be deleted, with all that was said in it", room, yes=yes)
     elif action == "keep" and any(keep):
@@ -323,7 +329,7 @@ _changing("open", "reopen", "Open a closed room again.", "{room} is open")
 _changing(
     "enter",
     "enter",
-    "Become a lasting member of a room, or accept an invitation to it.",
+    "Become a permanent member of a room, or accept an invitation to it.",
     "you are a member of {room}",
 )
 _changing(
@@ -348,7 +354,7 @@ _changing(
 _changing(
     "delete",
     "delete",
-    "End a room for good, with all that was said in it. A later one of its name is another one.",
+    "Delete a room permanently, with all its messages. A later room of its name is another one.",
     "{room} is deleted",
     also=(REASON, YES),
 )

@@ -1,4 +1,4 @@
-"""Options about rooms, the same for people (``relay room``) and operators (``relay ctl room``)."""
+"""Options about rooms, common to ``relay room`` and ``relay ctl room``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ AGE: Final = click.option(
     "--age", callback=_seconds, metavar="TIME", help="Only those of the last 30s, 10m, 2h or 7d."
 )
 MESSAGES: Final = click.option(
-    "--messages", type=click.IntRange(0), default=0, help="At most so many, the newest."
+    "--messages", type=click.IntRange(0), default=0, help="At most this many, the newest."
 )
 SIZE: Final = click.option(
     "--size", callback=_bytes, metavar="SIZE", help="At most 500K, 100M or 2G, the newest."

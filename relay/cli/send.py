@@ -1,4 +1,4 @@
-"""``relay send``: one text, or each line of standard input, with a dependable exit status."""
+"""``relay send``: one text, or each line of standard input, with a reliable exit status."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from relay.terminal.output import Output
 from relay.terminal.screens import PlainScreen
 
 TIMEOUT_S_MAX: Final = 10_000_000
-"""A third of a year: more is the same as to wait."""
+"""A third of a year: anything longer is equivalent to waiting."""
 
 
 @click.command(cls=TextCommand, example="ADDRESS ROOM -- TEXT", undone="nothing was sent")
@@ -45,7 +45,7 @@ TIMEOUT_S_MAX: Final = 10_000_000
 def send(target: Target, room: str, text: str | None, who: Who, timeout_s: float | None) -> int:
     """Send TEXT to ROOM, or each line of the input as a message if there is no TEXT.
 
-    @NAME in the place of ROOM sends it to one person alone; both need an account.
+    @NAME instead of ROOM sends it to one person only; both need an account.
 
     Put -- before a TEXT that may begin with "-".
 
@@ -88,19 +88,19 @@ async def send_lines(
 ) -> None:
     """Send every line of a file descriptor; return when all are stored.
 
-    A line that is refused ends it at once, as does the end of the client: the next line may come
-    much later. Memory is bounded by the client's window and by one read of input.
+    A refused line ends it at once, as does the end of the client: the next line may come much
+    later. Memory is bounded by the client's window and by one read of input.
 
     Args:
         client: connected.
-        room: where to.
-        fd: what is read.
-        progress: told of each line.
+        room: the destination.
+        fd: the input.
+        progress: notified of each line.
         end: done when the client has ended.
 
     Raises:
-        CommandError: a line cannot be sent, or was refused. All lines before it are stored; after
-            a refusal, lines after it that were under way may be stored, too.
+        CommandError: a line cannot be sent, or was refused. All lines before it are stored; after a
+            refusal, later lines that were under way may be stored, too.
         ClientError: the client has ended, and no line was under way.
     """
     under_way: deque[tuple[int, asyncio.Future[Stored]]] = deque()
@@ -136,7 +136,7 @@ async def send_lines(
     if complaint:
         raise CommandError(complaint)
     if complaint is None:
-        await end  # it raises why
+        await end  # raises the reason
         raise ClientError("the connection was closed")
 
 
@@ -162,7 +162,7 @@ async def _stored(number: int, future: asyncio.Future[Stored]) -> None:
 
 
 def unfit(data: bytes, length: int) -> str:
-    """Return why bytes cannot be a text message, or an empty string. ``data`` may be cut short."""
+    """Return why bytes cannot be a text message, or "". ``data`` may be truncated."""
     if length > limits.BODY_BYTES_MAX:
         most = f"a message has at most {limits.BODY_BYTES_MAX:,}"
         return f"is too long: {length:,} bytes; {most}"

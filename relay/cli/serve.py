@@ -1,4 +1,4 @@
-"""``relay serve``: flags to settings, then the server."""
+"""``relay serve``: reads the flags and settings, then runs the server."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ log = logging.getLogger("relay.supervisor")
 @click.option(
     "--registration",
     metavar="open|invite|closed",
-    help="Who may register a name: everybody, who is invited, or nobody by himself.",
+    help="Who may register a name: everybody, users with an invitation, or nobody.",
 )
 @click.option("--max-connections", metavar="N", help="Maximum connections per worker.")
 @click.option("--graceful-timeout", metavar="SECONDS", help="How long a stop waits for clients.")
@@ -67,7 +67,7 @@ log = logging.getLogger("relay.supervisor")
 @click.option(
     "--new-identity",
     is_flag=True,
-    help="Make a new key for a data directory that has lost its own.",
+    help="Create a new key for a data directory that has lost its own.",
 )
 @click.option("--check-config", is_flag=True, help="Validate the configuration and exit.")
 @click.option("--print-config", is_flag=True, help="Print every setting and its source, and exit.")
@@ -105,7 +105,7 @@ def serve(
     if check_config:
         print_line(VALID)
         return 0
-    # After the flags are right: --help and a typo need none of the server.
+    # After the flags are checked: --help and a typo do not need the server.
     from relay.server.start import start
 
     if config is not None:
@@ -119,7 +119,7 @@ def serve(
 
 
 def _announce(addresses: list[str], first_invitation: Path | None, registration: str) -> None:
-    """Print where the relay is, how to chat there, and how to get a name there."""
+    """Print the relay's address, how to chat there, and how to register."""
     from relay.server.output import Output
 
     program = _own_program()
@@ -136,13 +136,13 @@ def _announce(addresses: list[str], first_invitation: Path | None, registration:
             f"  {program} register {addresses[0]} --invitation-file {path}",
         ]
     text = "\n".join(lines) + "\n"
-    # Nobody may read it, or only later: that is no reason for a server to wait or to end.
+    # The reader may be gone or slow: a server must neither wait for it nor stop.
     if not Output(1).write(text.encode(errors="backslashreplace")):
         log.warning("announcement_unread", extra={"addresses": addresses})
 
 
 def _own_program() -> str:
-    """Return what to type to run this very program."""
+    """Return the command that runs this program."""
     path = Path(sys.argv[0])
     if path.name != "relay":
         return f"{sys.executable} -m relay.cli"
@@ -151,5 +151,5 @@ def _own_program() -> str:
         if found is not None and followed(Path(found)) == followed(path):
             return "relay"
     except OSError:
-        pass  # the current directory, from which the path goes, has been removed
+        pass  # the current directory, which the path is relative to, was removed
     return str(path)

@@ -23,7 +23,7 @@ _CONSOLE_OUT = "CONOUT$" if sys.platform == "win32" else "/dev/tty"
 def accept_unknown(
     address: Address, error: UnknownServerKey, known: KnownServers, accept_new: bool
 ) -> None:
-    """Decide about the key of a server that is not known yet; return with it pinned.
+    """Decide about the key of an unknown server; return with it pinned.
 
     Raises:
         CommandError: it is not trusted (exit code 2).
@@ -65,7 +65,7 @@ def accept_unknown(
 
 
 class Verdict(Enum):
-    """What an answer to the question means."""
+    """The meaning of an answer to the question."""
 
     YES = 1
     NO = 2
@@ -74,9 +74,9 @@ class Verdict(Enum):
 
 
 def verdict_of(answer: str, fingerprint: str) -> Verdict | None:
-    """Return what a typed line means; None: nothing, ask again.
+    """Return the meaning of a typed line; None: unclear, ask again.
 
-    The fingerprint may be typed in capitals, or come within a pasted address.
+    The fingerprint may be typed in capitals, or be part of a pasted address.
     """
     answer = answer.strip()
     if answer.lower() in ("y", "yes"):
@@ -95,7 +95,7 @@ def verdict_of(answer: str, fingerprint: str) -> Verdict | None:
 
 
 def _ask_at_terminal(question: str, fingerprint: str) -> Verdict | None:
-    """Ask at the terminal itself, never at a pipe. None: there is none, or nobody looks at it."""
+    """Ask at the terminal itself, never at a pipe. None: there is no terminal with a person."""
     if not (sys.stdin.isatty() or sys.stderr.isatty()):
         return None  # a script, even if it was started from a terminal
     try:
@@ -107,7 +107,7 @@ def _ask_at_terminal(question: str, fingerprint: str) -> Verdict | None:
                 shown.write(question)
                 shown.flush()
                 line = typed.readline()
-                if not line:  # Ctrl-D: the cursor is behind the question
+                if not line:  # Ctrl-D: the cursor is after the question
                     shown.write("\n")
                 verdict = verdict_of(line, fingerprint) if line else Verdict.NO
                 if verdict is not None:
@@ -123,7 +123,7 @@ def open_console(name: str, mode: str) -> IO[str]:
 
 
 def is_new(address: Address, known: KnownServers) -> bool:
-    """Return whether the fingerprint in an address is to be remembered once it has proved right.
+    """Return True if the fingerprint in an address is to be remembered once the server proves it.
 
     Raises:
         CommandError: another one is remembered for this host and port (exit code 3).
@@ -134,7 +134,7 @@ def is_new(address: Address, known: KnownServers) -> bool:
         pin = known.find(address.host, address.port)
         lineage = known.lineage()
     except UsageError:
-        return False  # nothing can be remembered; the address has all that is needed
+        return False  # nothing can be remembered; the address contains all that is needed
     if pin is None:
         return True
     # One of the two may be a key that the other has announced, or has followed.
@@ -152,17 +152,17 @@ def is_new(address: Address, known: KnownServers) -> bool:
 
 
 async def remember(address: Address, known: KnownServers) -> None:
-    """Remember the fingerprint in an address, which the server has proved; if that is possible."""
+    """Remember the fingerprint in an address, which the server has proved, if possible."""
     fingerprint = address.fingerprint
     assert fingerprint is not None
-    # A file that cannot be written is no reason to fail: the address has all that is needed.
+    # A file that cannot be written is no reason to fail: the address is sufficient.
     with contextlib.suppress(UsageError):
         # It may wait for another program's lock, and for the disk.
         await in_thread(lambda: known.pin(address.host, address.port, fingerprint))
 
 
 def _line(known: KnownServers, address: Address) -> int:
-    """Return the line that pins a server; 0 if there is none, or the file has gone."""
+    """Return the number of the line that pins a server; 0 if there is none."""
     try:
         pin = known.find(address.host, address.port)
     except UsageError:
@@ -171,7 +171,7 @@ def _line(known: KnownServers, address: Address) -> int:
 
 
 def changed_key(address: Address, error: ServerKeyMismatch, known: KnownServers) -> CommandError:
-    """Return the explanation of a key that is another one than it should be (exit code 3)."""
+    """Return the explanation for a key that differs from the expected one (exit code 3)."""
     where = f"{address.host}, port {address.port}"
     if address.fingerprint is not None:
         source, remedy = "the address", "ask the operator for the current address"

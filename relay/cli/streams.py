@@ -1,7 +1,7 @@
-"""Repairs the standard streams, whatever state the parent left them in.
+"""Repairs the standard streams, in whatever state the parent left them.
 
-They may be closed, or non-blocking: that flag belongs to the open file, which the parent and other
-processes share, so it is neither expected nor changed. Waiting is done here instead.
+They may be closed, or non-blocking. That flag belongs to the open file description, which the
+parent and other processes share, so it is neither assumed nor changed: waiting is done here.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def prepare_streams() -> None:
 
 
 _MISSING: Final = (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY))
-"""How each is opened that our parent closed. Writing to stdout fails then, as it does to what is
-closed: whoever wants nothing printed gives /dev/null."""
+"""How each stream closed by the parent is opened. Writing to stdout then fails, as for a closed
+one: use /dev/null to suppress output."""
 
 
 def _open_missing() -> None:
-    """Replace streams that our parent closed: otherwise a socket could take their numbers."""
+    """Replace streams that the parent closed: otherwise a socket could get their numbers."""
     for number, (name, flags) in enumerate(_MISSING):
         if getattr(sys, name) is None:
             opened = os.open(os.devnull, flags)
@@ -45,12 +45,12 @@ def _open_missing() -> None:
 
 
 def _patient(stream: TextIO, *, lossy: bool = False) -> TextIO:
-    """Return a text stream like this one that waits where a non-blocking pipe is full.
+    """Return a text stream like this one that waits when a non-blocking pipe is full.
 
-    ``lossy``: what it does not take, such as a full disk, is lost without an error.
+    ``lossy``: what cannot be written, because of a full disk for example, is lost silently.
 
-    As in ``terminal.output``: UTF-8, except for a terminal of another encoding, and what that
-    cannot express is written as visible escapes.
+    Encoding as in ``terminal.output``: UTF-8, except for a terminal with another encoding; what
+    that cannot express is written as visible escapes.
     """
     assert isinstance(stream, io.TextIOWrapper)
     stream.flush()
@@ -59,15 +59,15 @@ def _patient(stream: TextIO, *, lossy: bool = False) -> TextIO:
         io.BufferedWriter(file),
         encoding=stream.encoding if file.isatty() else "utf-8",
         errors="backslashreplace",
-        # PYTHONUNBUFFERED sets write_through alone, which ends at the buffer that is new here.
+        # PYTHONUNBUFFERED only sets write_through, which ends at the buffer that is new here.
         line_buffering=stream.line_buffering or stream.write_through,
     )
 
 
 def _patient_input(stream: TextIO) -> TextIO:
-    """Return a text stream like this one that waits where a non-blocking pipe is empty.
+    """Return a text stream like this one that waits when a non-blocking pipe is empty.
 
-    What is no text in it is read as visible escapes: whoever expects something says what is wrong.
+    Invalid text in it is read as visible escapes; whatever parses it reports the error.
     """
     file = _PatientInput(stream.fileno(), closefd=False)
     return io.TextIOWrapper(
@@ -78,28 +78,28 @@ def _patient_input(stream: TextIO) -> TextIO:
 
 
 class _PatientInput(io.FileIO):
-    """An open file that is read from however long it takes."""
+    """A file that is read with waiting, if it is non-blocking."""
 
     def readinto(self, buffer: WriteableBuffer, /) -> int:
         while True:
             try:
                 count: int | None = super().readinto(buffer)
             except OSError as error:
-                error.filename = name_of(self.fileno())  # for the line that tells of it
+                error.filename = name_of(self.fileno())  # for the error message
                 raise
             if count is not None:
                 return count
             wait_until_readable(self.fileno())
 
     def read(self, size: int | None = -1, /) -> bytes:
-        return io.RawIOBase.read(self, -1 if size is None else size)  # by readinto
+        return io.RawIOBase.read(self, -1 if size is None else size)  # implemented by readinto
 
     def readall(self) -> bytes:
         return io.RawIOBase.readall(self)
 
 
 class _PatientFile(io.RawIOBase):
-    """An open file that is written to however long it takes."""
+    """A file that is written with waiting, if it is non-blocking."""
 
     def __init__(self, fd: int, *, lossy: bool) -> None:
         self._fd = fd
@@ -121,9 +121,9 @@ class _PatientFile(io.RawIOBase):
             except BlockingIOError:
                 wait_until_writable(self._fd)
             except OSError as error:
-                # A notice that nobody gets is no reason to stop what it is about. Where its reader
-                # has gone away, it ends as programs do.
+                # A notice that cannot be written is no reason to stop. If the reader has gone, end
+                # as programs usually do.
                 if self._lossy and not isinstance(error, BrokenPipeError):
                     return len(memoryview(data))
-                error.filename = name_of(self._fd)  # for the line that tells of it
+                error.filename = name_of(self._fd)  # for the error message
                 raise

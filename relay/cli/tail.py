@@ -1,4 +1,4 @@
-"""``relay tail``: follow a room and print its messages, for people and for programs."""
+"""``relay tail``: follows a room and prints its messages, for people and programs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _PLACE: Final = re.compile(r"((?P<epoch>[0-9a-fA-F]{16}):)?(?P<seq>[0-9]{1,19})"
 
 
 def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -> Cursor | None:
-    """Return the cursor of a typed place. SEQ alone has no epoch: the server takes its current one.
+    """Return the cursor for a typed position. SEQ alone has no epoch: the server uses its current
+    one.
 
     Raises:
         click.BadParameter: it is neither SEQ nor EPOCH:SEQ.
@@ -71,7 +72,7 @@ def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option(
     "--changes",
     is_flag=True,
-    help="Print, too, what is changed in the room and who does it: on standard error, or with"
+    help="Also print changes of the room and who made them: on standard error, or with"
     " --json as an object.",
 )
 @NUMBERS
@@ -89,7 +90,7 @@ def tail(
     """Print the messages of ROOM until stopped; of @me, the direct messages to and from you.
 
     After an interruption it continues where it was: nothing is missed or printed twice. What the
-    server no longer holds is reported as a gap.
+    server no longer has is reported as a gap.
     """
     if since is not None and last is not None:
         raise click.UsageError("--since and -n (--last) cannot be used together")
@@ -114,7 +115,7 @@ async def _show_json(client: Client, output: Output, changes: bool) -> None:
     screen, narrator = PlainScreen(output), Narrator()
     async for event in client:
         if isinstance(event, Control):
-            continue  # what happened to the account: no message of anybody
+            continue  # an event of the account: not a message
         if isinstance(event, LogEntry):
             await output.write(dump(message_object(event)) + "\n")
         elif isinstance(event, RoomChanged):
@@ -148,7 +149,7 @@ def _tell(screen: PlainScreen, event: Event, notice: str) -> None:
     """Print a notice.
 
     Raises:
-        CommandError: it is that the room is not followed any more: nothing will come.
+        CommandError: the room is no longer followed: nothing more will arrive.
     """
     if isinstance(event, Unfollowed):
         raise CommandError(notice)
@@ -159,7 +160,7 @@ async def _until_reader_leaves(output: Output, show: asyncio.Task[None]) -> None
     """Wait for a task to fail, or for the reader of an idle output to go away.
 
     Raises:
-        BrokenPipeError: it went away.
+        BrokenPipeError: the reader has gone.
     """
     reader = asyncio.create_task(output.closed_by_reader())
     try:

@@ -10,7 +10,7 @@ from relay.cli.exits import CommandError, Exit
 
 
 class TextCommand(click.Command):
-    """A command that explains what to do when its text was taken for an option."""
+    """A command that explains what to do if its text was taken for an option."""
 
     def __init__(self, *args: Any, example: str, undone: str, **more: Any) -> None:  # noqa: ANN401 - click's
         """As ``click.Command``.
@@ -18,7 +18,7 @@ class TextCommand(click.Command):
         Args:
             args: as there.
             example: its arguments, with ``--`` before the text.
-            undone: what did not happen, for who asked for help and perhaps meant a text.
+            undone: what did not happen, for users who asked for help and perhaps meant a text.
             more: as there.
         """
         super().__init__(*args, **more)
@@ -26,10 +26,10 @@ class TextCommand(click.Command):
         self._undone = undone
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse; explain what to do when a text was taken for an option.
+        """Parse; explain what to do if a text was taken for an option.
 
-        Help is an answer only if nothing else was asked for: a script that sends the text "--help"
-        must not take it for success.
+        Help counts as an answer only if nothing else was given: a script that sends the text
+        "--help" must not take it for success.
         """
         hint = f"If this is the text, put -- before it: {ctx.command_path} {self._example}"
         asked = args[: args.index("--")] if "--" in args else args

@@ -1,4 +1,4 @@
-"""``relay user``: what an operator does about accounts, over the network or offline."""
+"""``relay user``: an operator's actions on accounts, over the network or offline."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.invite import DATA, DAYS, offline
 from relay.cli.json_lines import user_object
-from relay.cli.login_options import Who, who_options
+from relay.cli.login_options import Who, put_aside, who_options
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_error_line, print_json, print_line, print_whole
 from relay.client import account_calls
@@ -34,21 +34,21 @@ LOST: Final = {
     "rm": "The account {name} will be removed; nobody gets its name again",
     "reset": "All devices of {name} will be removed from it",
 }
-"""What cannot be taken back, by the command; somebody is asked first."""
+"""Irreversible actions, by command; a person is asked first."""
 OWN: Final = {
     "demote": "Your account {name} will no longer be an operator's",
     "disable": "Your account {name} will be disabled, and all its sessions end",
 }
-"""What an operator cannot take back where it is about themselves, at a server: another operator
-can, if there is one, or who runs the machine. Who does it to others stays an operator."""
+"""What an operator cannot undo on the own account, at a server: only another operator, or the
+administrator of the machine, can. Done to others, the operator stays one."""
 
 
 @click.group(cls=CommandGroup)
 def user() -> None:
     """Accounts, for operators: add, list, show, disable, enable, reset, rm, promote, demote.
 
-    Each asks a server, where you are an operator; or, with --data DIR, works on the data directory
-    of a relay that does not run.
+    Each command asks a server where you are an operator; or, with --data DIR, works on the data
+    directory of a stopped relay.
     """
 
 
@@ -83,7 +83,7 @@ def list_(target: Target | None, who: Who, data: Path | None, as_json: bool) -> 
 
 @_command("show", "USER")
 def show(target: Target | None, who: Who, data: Path | None, as_json: bool, user: str) -> int:
-    """Show what is known of an account."""
+    """Show what is known about an account."""
     tell = _object if as_json else _block
     if data is not None:
         with offline(data) as accounts:
@@ -125,7 +125,7 @@ def _changing(name: str, change: Change, help_text: str, *, invites: bool = Fals
                 own.append(client.name)
                 return Exit.OK
 
-            code = run_connected(target, who, ask)  # no connection stays while a person is asked
+            code = run_connected(target, who, ask)  # no connection is kept while a person is asked
             if code != Exit.OK:
                 return code
             if normal(user) == normal(own[0]):
@@ -133,6 +133,8 @@ def _changing(name: str, change: Change, help_text: str, *, invites: bool = Fals
 
         async def use(client: Client) -> int:
             _done(user, name, await client.change_user(user, what, days=days), as_json)
+            if what == "remove" and normal(user) == client.name:
+                put_aside(who, client)
             return Exit.OK
 
         return run_connected(target, who, use)
@@ -158,7 +160,7 @@ _changing(
     " them all. Everybody who knows the account is told.",
     invites=True,
 )
-_changing("rm", "remove", "End an account for good. Its name is not given out again.")
+_changing("rm", "remove", "Remove an account permanently. Its name is never assigned again.")
 _changing("promote", "promote", "Make an account an operator's.")
 _changing("demote", "demote", "Make an operator's account an ordinary one.")
 
@@ -178,14 +180,14 @@ def _shown(accounts: OfflineAccounts, name: str) -> User:
 
 
 def known(user: User) -> User:
-    """Return an account that there is, or was. Raises CommandError for any other."""
+    """Return an existing or former account. Raises CommandError for any other."""
     if user.state == "none":
         raise CommandError(f"there is no account {harmless_name(user.name)!r}")
     return user
 
 
 def confirm_change(what: str, name: str, *, yes: bool) -> None:
-    """Have somebody confirm what cannot be taken back. Raises UsageError, CommandError."""
+    """Have a person confirm what cannot be undone. Raises UsageError, CommandError."""
     if what in LOST:
         confirm(LOST[what].format(name=name), name, yes=yes)
 

@@ -1,4 +1,4 @@
-"""Requests about accounts, and their results, without I/O, for both faces."""
+"""Requests about accounts, and their results, without I/O, for both clients."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from relay.wire.device_keys import verify
 INVITATION_DAYS: Final = 7.0
 INVITATION_DAYS_MAX: Final = 3650.0
 _ID: Final = re.compile(r"[0-9a-fA-F]{64}")
-"""Of an open invitation: its hash."""
+"""The id of an open invitation: its hash."""
 Change: TypeAlias = Literal[
     "add", "add-operator", "reset", "disable", "enable", "remove", "promote", "demote"
 ]
-"""What an operator does to an account."""
+"""A change by an operator to an account."""
 
 
 class Device(NamedTuple):
@@ -37,78 +37,78 @@ class Device(NamedTuple):
     key: str
     """Its public key: 52 characters of a-z and 2-7."""
     label: str
-    """What its owner calls it; empty if nothing, and for other people's devices."""
+    """The label given by its owner; empty if there is none, and for other accounts' devices."""
     removed: bool
-    """It was one once."""
+    """True if it was removed."""
 
 
 class Devices(NamedTuple):
-    """The devices of an account, as its signed chain proves them."""
+    """The devices of an account, as proved by its signed chain."""
 
     name: str
     account: bytes
-    """The hash of the chain's first link: another one means another account."""
+    """The hash of the chain's first link: a different one means a different account."""
     devices: tuple[Device, ...]
     links: int
-    """How long the chain is; 256 at most."""
+    """The length of the chain; 256 at most."""
 
 
 class User(NamedTuple):
-    """What the server knows of an account."""
+    """What the server knows about an account."""
 
     name: str
     state: str
     """"none", "active", "disabled", "reserved" or "removed"."""
     operator: bool
     expires_ms: int
-    """When the invitation of a reserved name expires, ms since 1970; else 0."""
+    """When the invitation of a reserved name expires, ms since 1970; otherwise 0."""
     devices: tuple[Device, ...]
     links: int
-    """How long its chain is."""
+    """The length of its chain."""
     waiting: str
-    """The key of a device that was approved and has not finished; empty: none."""
+    """The key of a device that was approved and has not finished enrolling; empty: none."""
 
 
 class OpenInvitation(NamedTuple):
-    """One that somebody can use still."""
+    """An invitation that can still be used."""
 
     id: str
-    """64 hexadecimal digits, by which it can be taken back. Nobody can register with them."""
+    """64 hexadecimal digits, by which it can be revoked. It cannot be used to register."""
     expires_ms: int
     """Since 1970; 0: never."""
     operator: bool
-    """Whoever uses it becomes an operator."""
+    """True if the account that uses it becomes an operator."""
     by: str
-    """Who has made it; "operator": whoever runs the server."""
+    """Who created it; "operator": the administrator of the server."""
 
 
 Writers: TypeAlias = Literal["all", "known", "rooms", "nobody"]
-"""Of whom somebody speaks: everybody; those to whom one has written; these, and lasting members of
-rooms in which one is such a member, too; nobody."""
+"""A set of accounts: everybody; those to whom the user has written; these and the permanent members
+of rooms in which the user is one, too; nobody."""
 
 
 class Preferences(NamedTuple):
-    """What somebody has chosen about direct messages."""
+    """A user's settings for direct messages."""
 
     writers: str
-    """Who may write: one of ``Writers``, or a word of a later version."""
+    """Who may write to the user: one of ``Writers``, or a word of a later version."""
     seen_by: str
-    """Who is told when they were last here: likewise."""
+    """Who may see when the user was last connected: one of ``Writers``, or a later word."""
     blocked: tuple[str, ...]
-    """The names of those whose messages are not taken."""
+    """The names whose messages are refused."""
     keep: tuple[int, int, int] = (0, 0, 0)
-    """How long one's inbox keeps messages: seconds, messages, bytes; 0: as in the server's
-    settings."""
+    """How long the inbox keeps messages: seconds, messages, bytes; 0: as in the server's settings.
+    """
 
 
 def as_preferences(data: bytes) -> Preferences:
-    """Return what somebody has chosen."""
+    """Return a user's settings."""
     found = answers.unpack_wanted(data)
     return Preferences(found.writers.name.lower(), found.seen_by.name.lower(), found.blocked)
 
 
 def check_writers(writers: str | None, seen_by: str | None) -> None:
-    """Raise TypeError or ValueError for what is no choice."""
+    """Raise TypeError or ValueError for an invalid choice."""
     for name, choice in (("writers", writers), ("seen_by", seen_by)):
         if choice is not None:
             arguments.word(name, choice, get_args(Writers))
@@ -126,30 +126,30 @@ def set_keep(keep: tuple[int, int, int]) -> requests.SetKeep:
 
 
 class DeviceList(NamedTuple):
-    """A list of devices, as it was seen at some time."""
+    """A list of devices as seen at some time."""
 
     account: bytes
     """The hash of its first link: see ``Devices``."""
     number: int
     """How many times it had been changed."""
     head: bytes
-    """The hash of its last link. Two lists with the same one are the same."""
+    """The hash of its last link. Two lists with the same hash are the same."""
 
 
 class DeviceChange(NamedTuple):
-    """How somebody's devices contradict what was seen before: for a person to decide about."""
+    """How an account's devices contradict what was seen before: for a person to decide about."""
 
     name: str
     detail: str
-    """What has happened, in words."""
+    """A description of what has happened."""
     before: DeviceList
     now: DeviceList
     devices: tuple[Device, ...]
-    """As they are now."""
+    """The present devices."""
 
 
 def device_change(found: tuple[str, Pin] | None, last: Chain) -> DeviceChange | None:
-    """Return what a person is asked about; None: nothing."""
+    """Return the question for a person, or None."""
     if found is None:
         return None
     detail, pin = found
@@ -158,7 +158,7 @@ def device_change(found: tuple[str, Pin] | None, last: Chain) -> DeviceChange | 
 
 
 def accepted(change: object) -> tuple[str, Pin]:
-    """Return whose chain is accepted, and what is pinned of it. Raises TypeError."""
+    """Return the account and the pin of an accepted change. Raises TypeError."""
     if not isinstance(change, DeviceChange):
         raise TypeError(f"change must be a DeviceChange, not {type(change).__name__}")
     return change.name, Pin(*change.now)
@@ -175,10 +175,10 @@ def checked_name(value: object) -> str:
 
 
 def read_chain(packed: list[bytes], name: str, server_id: bytes) -> list[Chain]:
-    """Return the verified chain of some links, after each of them.
+    """Return the verified chain, after each of its links.
 
     Raises:
-        DeviceChainError: it is false, or somebody else's.
+        DeviceChainError: it is invalid, or belongs to another account.
     """
     try:
         chains = chain.read(packed, verify)
@@ -193,19 +193,19 @@ def read_chain(packed: list[bytes], name: str, server_id: bytes) -> list[Chain]:
 
 
 def as_devices(last: Chain, labels: dict[bytes, str]) -> Devices:
-    """Return what a program sees of a chain."""
+    """Return a chain as a program sees it."""
     active = [Device(public_text(key), labels.get(key, ""), False) for key in last.devices]
     gone = [Device(public_text(key), "", True) for key in sorted(last.removed)]
     return Devices(last.handle, last.root, (*active, *gone), last.number + 1)
 
 
 def labels(data: bytes) -> dict[bytes, str]:
-    """Return what the devices of an account are called, by their keys."""
+    """Return the labels of an account's devices, by key."""
     return {device.key: device.name for device in answers.unpack_shown(data).devices}
 
 
 def as_user(name: str, data: bytes) -> User:
-    """Return what the server knows of an account."""
+    """Return what the server knows about an account."""
     found = answers.unpack_shown(data)
     devices = tuple(Device(public_text(key), label, False) for key, label, _ in found.devices)
     waiting = public_text(found.offered) if found.offered else ""
@@ -228,7 +228,7 @@ def link(last: Chain, kind: Kind, subject: bytes, key: Key | None) -> requests.E
 
 
 def paper_link(last: Chain, key: Key | None, paper: DeviceKey) -> requests.Extend:
-    """Return the request that makes a recovery key a device: both keys are here, and both sign.
+    """Return the request that adds a recovery key; both keys are here, and both sign.
 
     Raises:
         DeviceChainError: the chain does not allow it.
@@ -245,7 +245,7 @@ def checked_key(value: object) -> DeviceKey:
 
 
 def public_key(text: object) -> bytes:
-    """Return the public key that was given as text.
+    """Return the public key given as text.
 
     Raises:
         TypeError, UsageError.
@@ -256,11 +256,10 @@ def public_key(text: object) -> bytes:
 
 
 def new_token(days: float) -> tuple[str, bytes, int]:
-    """Make an invitation that is valid for so many days.
+    """Create an invitation that is valid for some days.
 
     Returns:
-        Its text, to be passed on; its hash, which the server is told; when it expires, ms since
-        1970.
+        Its text, to be passed on; its hash, for the server; when it expires, ms since 1970.
     """
     if not arguments.number("days", days, INVITATION_DAYS_MAX):
         raise ValueError("days is 0; an invitation is valid for some time")
@@ -270,7 +269,7 @@ def new_token(days: float) -> tuple[str, bytes, int]:
 
 
 def as_invitations(found: Iterable[answers.Invitation]) -> list[OpenInvitation]:
-    """Return what a program gets: those that end next come first."""
+    """Return invitations as a program sees them: those that expire first come first."""
     return [
         OpenInvitation(one.token_hash.hex(), one.expires_ms, one.operator, one.by)
         for one in sorted(found, key=lambda one: one.order)
@@ -278,7 +277,7 @@ def as_invitations(found: Iterable[answers.Invitation]) -> list[OpenInvitation]:
 
 
 def take_back(text: object) -> requests.Invite:
-    """Return the request that ends an invitation, by its text or its id.
+    """Return the request that revokes an invitation, given its text or its id.
 
     Raises:
         TypeError, ValueError: it is neither.
@@ -295,10 +294,10 @@ def take_back(text: object) -> requests.Invite:
 
 
 def change(what: str, days: float) -> tuple[requests.Request, str | None]:
-    """Return the request for a change, and the invitation that it makes, if it makes one.
+    """Return the request for a change, and the invitation that it creates, if any.
 
     Raises:
-        ValueError, TypeError: there is no such change; days is no length of time.
+        ValueError, TypeError: there is no such change; days is not a valid duration.
     """
     simple: dict[str, requests.Request] = {
         "disable": requests.Disable(),

@@ -13,7 +13,7 @@ PORT_DEFAULT: Final = 7475
 FORM: Final = "relay://[FINGERPRINT@]HOST[:PORT]"
 FINGERPRINT_CHARS: Final = 52
 LABEL_CHARS_MAX: Final = 63
-"""Of a part of a host's name between dots. No resolver takes more, and none that is empty."""
+"""Of a label of a host's name. No resolver accepts longer or empty ones."""
 _ALPHABET: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _FINGERPRINT: Final = re.compile(r"[a-z2-7]{51}[aq]")
 """SHA-256 in lowercase base32 without padding: 52 characters; the last one carries a single bit."""
@@ -22,7 +22,7 @@ _HOST_V6: Final = re.compile(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?")
 
 
 class Address(NamedTuple):
-    """Where a relay listens, and the fingerprint its key must have (None: not stated)."""
+    """Where a relay listens, and the fingerprint that its key must have (None: not stated)."""
 
     host: str
     port: int = PORT_DEFAULT
@@ -35,7 +35,7 @@ class Address(NamedTuple):
 
 
 def is_fingerprint(text: str) -> bool:
-    """True for the full fingerprint of a server key, as Relay writes it."""
+    """True for the full fingerprint of a server key, in Relay's notation."""
     return _FINGERPRINT.fullmatch(text) is not None
 
 
@@ -54,7 +54,7 @@ def fingerprint_mistake(text: str) -> str | None:
 
 
 def parse_address(text: str) -> Address:
-    """Return the address that a person typed. The scheme may be left out.
+    """Parse an address that a person typed. The scheme may be omitted.
 
     Raises:
         UsageError: it is not an address; names the part that is wrong.
@@ -95,7 +95,7 @@ def _is_v6(host: str) -> bool:
         ipaddress.IPv6Address(host)
     except ValueError:
         return False
-    return _HOST_V6.fullmatch(host) is not None  # a zone, too, is of plain characters
+    return _HOST_V6.fullmatch(host) is not None  # a zone consists of plain characters, too
 
 
 def _wrong(text: str, why: str) -> UsageError:

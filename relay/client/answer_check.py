@@ -1,7 +1,7 @@
-"""Checks that an answer fits its request: its type, its room or person, and its bounds.
+"""Checks that an answer fits its request: its type, its room or user, and its bounds.
 
 Otherwise a malicious server could make a program show one room's messages as those of another, or
-ask for the same page for ever.
+request the same page for ever.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ ANSWERS: Final[dict[type[ClientEnvelope], type[Answer]]] = {
     wire.Room: wire.Done,
     wire.Prove: wire.Done,
 }
-"""The type of the answer to each request, unless it is an ERROR."""
+"""The type of the answer to each request, if it is not an ERROR."""
 
 
 def check_answer(asked: ClientEnvelope, answer: Answer) -> None:
-    """Raise EnvelopeError if this is no valid answer to that request."""
+    """Raise EnvelopeError if this is not a valid answer to that request."""
     expected = ANSWERS[type(asked)]
     if type(answer) is not expected:
         raise EnvelopeError(f"{type(answer).__name__} for an answer, not {expected.__name__}")
@@ -57,7 +57,7 @@ def _same(about: str, found: str) -> None:
 
 
 def _check_page(asked: wire.History, page: wire.Page) -> None:
-    """Entries are in ascending order, on the side of ``seq`` that was asked for."""
+    """Check that entries are in ascending order, on the requested side of ``seq``."""
     _check_entries(asked.log, asked.count, page.entries)
     seqs = [entry.seq for entry in page.entries]
     if asked.forward:
@@ -69,7 +69,7 @@ def _check_page(asked: wire.History, page: wire.Page) -> None:
 
 
 def _check_entries(log: str, most: int, entries: list[wire.EntryMessage]) -> None:
-    """Entries are of the log; of ``@bob`` they are of one's own inbox, whichever that is."""
+    """Check that entries belong to the log; those of ``@bob`` are in this account's inbox."""
     if len(entries) > most:
         raise EnvelopeError("more entries than were asked for")
     inbox = names.is_inbox(log)

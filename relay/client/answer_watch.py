@@ -1,7 +1,7 @@
-"""Whether a server that owes an answer is still there: silence, then a ping, then the end.
+"""Detects a dead server while an answer is awaited: after silence a ping, then the end.
 
-The server's own pings come only every half minute; somebody who waits for an answer should not wait
-that long for a connection that a network has dropped without a word.
+The server's own pings only come every half minute. A call that waits for an answer should not wait
+that long for a connection that a network has dropped silently.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from enum import Enum
 from typing import Final
 
 ANSWER_S: Final = 5.0
-"""Silence while an answer is awaited: then a ping; after as much again the connection is lost."""
+"""Silence while an answer is awaited before a ping; after the same time again the connection is
+lost."""
 ANSWER_PING: Final = b"answer?"
 
 
 class Due(Enum):
-    """What is to be done about the silence."""
+    """What to do about the silence."""
 
     NOTHING = 0
     PING = 1
@@ -32,7 +33,7 @@ class AnswerWatch:
         self._awaiting_since: float | None = None
         """Since when an answer is awaited; None: none is."""
         self._pinged_at: float | None = None
-        """When the ping for that answer left; None: no need yet."""
+        """When the ping for that answer was sent; None: not needed yet."""
 
     def received(self, now: float) -> None:
         """The server has sent something."""
@@ -40,18 +41,18 @@ class AnswerWatch:
         self._pinged_at = None
 
     def awaited(self, awaited: bool, now: float) -> None:
-        """An answer is owed, or none is."""
+        """An answer is awaited, or none is."""
         if not awaited:
             self.reset()
         elif self._awaiting_since is None:
             self._awaiting_since = now
 
     def reset(self) -> None:
-        """Nothing is owed."""
+        """No answer is awaited."""
         self._awaiting_since = self._pinged_at = None
 
     def deadline(self) -> float | None:
-        """Return when ``check`` is due; None: nothing is awaited."""
+        """Return when ``check`` is due; None: no answer is awaited."""
         if self._pinged_at is not None:
             return self._pinged_at + ANSWER_S
         if self._awaiting_since is not None:

@@ -1,7 +1,7 @@
 """Checks of the arguments of client calls: wrong use is reported before anything is sent.
 
-A wrong type is TypeError, a value outside its range ValueError; both name the argument, what it
-was, and what is allowed. Whether a *name* is legal is the protocol's business: NameInvalid.
+A wrong type raises TypeError, a value outside its range ValueError; both name the argument, its
+value, and what is allowed. Whether a *name* is valid is decided by the protocol: NameInvalid.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from relay.client.refusals import refused
 from relay.wire.codes import ErrorCode
 
 SECONDS_MAX: Final = 1e8
-"""Three years: beyond it, "for ever" is meant, and the system's own timers overflow."""
+"""Three years. Anything longer means "for ever", and would overflow the system's timers."""
 QUOTED_CHARS_MAX: Final = 60
 _Word = TypeVar("_Word", bound=str)
 
 
 def text(name: str, value: object) -> str:
-    """Return a str that can be sent. Lone surrogates cannot."""
+    """Return a str that can be sent: without lone surrogates."""
     if not isinstance(value, str):
         raise _wrong_type(name, value, "a str")
     if not value.isascii():
@@ -36,7 +36,7 @@ def text(name: str, value: object) -> str:
 
 
 def short_text(name: str, value: object, chars_max: int, bytes_max: int, chars_min: int = 0) -> str:
-    """Return a str of a bounded length, in characters and in bytes of UTF-8."""
+    """Return a str of limited length, in characters and in bytes of UTF-8."""
     checked = text(name, value)
     if not chars_min <= len(checked) <= chars_max or len(checked.encode()) > bytes_max:
         least = f"{chars_min} to " if chars_min else "at most "
@@ -58,16 +58,16 @@ def room_name(value: object) -> str:
 
 
 ME: Final = "@me"
-"""One's own inbox, whatever one's name is."""
+"""The account's own inbox, whatever its name is."""
 
 
 def own_inbox(name: str) -> str:
-    """Return the log of one's own inbox."""
+    """Return the log of an account's own inbox."""
     return names.INBOX_PREFIX + names.normal(name)
 
 
 def message(content_type: object, body: bytes, body_bytes_max: int) -> None:
-    """Check what a send carries. Raises MessageTooLong, TypeError, ValueError."""
+    """Check the content of a send. Raises MessageTooLong, TypeError, ValueError."""
     kind = text("content_type", content_type)
     if len(body) > body_bytes_max:
         raise MessageTooLong(
@@ -91,7 +91,7 @@ def body_bytes(value: object) -> bytes:
 
 
 def flag(name: str, value: object) -> bool:
-    """Return a bool, and nothing that merely counts as one: "no" would be True."""
+    """Return a bool; other truthy values are refused: "no" would be True."""
     if not isinstance(value, bool):
         raise _wrong_type(name, value, "a bool")
     return value
@@ -103,7 +103,7 @@ def flag_or_none(name: str, value: object) -> bool | None:
 
 
 def integer(name: str, value: object, minimum: int, maximum: int) -> int:
-    """Return an int of a range. A bool is none."""
+    """Return an int in a range. A bool is refused."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise _wrong_type(name, value, "an int")
     if not minimum <= value <= maximum:
@@ -112,7 +112,7 @@ def integer(name: str, value: object, minimum: int, maximum: int) -> int:
 
 
 def word(name: str, value: object, allowed: Iterable[_Word]) -> _Word:
-    """Return one of a few words."""
+    """Return one of several words."""
     words = tuple(allowed)
     if not isinstance(value, str):
         raise _wrong_type(name, value, f"one of {', '.join(words)}")
@@ -123,7 +123,7 @@ def word(name: str, value: object, allowed: Iterable[_Word]) -> _Word:
 
 
 def quoted(value: str) -> str:
-    """Return a text for an error, cut: it may be whatever a program has."""
+    """Quote a text for an error, truncated: its length is not known."""
     return repr(value if len(value) <= QUOTED_CHARS_MAX else f"{value[:QUOTED_CHARS_MAX]}...")
 
 
@@ -136,14 +136,14 @@ def number(name: str, value: object, maximum: float) -> float:
 
 
 def _number(name: str, value: object, wanted: str) -> float:
-    """Return an int or float. A bool is none."""
+    """Return an int or float. A bool is refused."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong_type(name, value, wanted)
     return value
 
 
 def bounds(name: str, value: object) -> tuple[int, int, int]:
-    """Return how long messages are kept: seconds, messages, bytes."""
+    """Return limits for keeping messages: seconds, messages, bytes."""
     if not isinstance(value, tuple | list):
         raise _wrong_type(name, value, "a tuple of seconds, messages and bytes")
     if len(value) != 3:
@@ -153,7 +153,7 @@ def bounds(name: str, value: object) -> tuple[int, int, int]:
 
 
 def several(name: str, value: object) -> tuple[object, ...]:
-    """Return the elements of something that has several. A str is one, not its characters."""
+    """Return the elements of a collection. A str is one element, not its characters."""
     if isinstance(value, str | bytes) or not isinstance(value, Iterable):
         raise _wrong_type(name, value, "several names, as in a list")
     return tuple(value)
@@ -173,7 +173,7 @@ def seconds_or_none(name: str, value: object) -> float | None:
 
 
 def join_start(last: object, since: object, cursor: object) -> tuple[Cursor | None, int]:
-    """Return (the cursor that a join begins after or None, the number of last entries)."""
+    """Return (the cursor that a join starts after or None, the number of last entries)."""
     count = integer("last", last, 0, limits.HISTORY_ON_JOIN_MAX)
     if (count > 0) + (since is not None) + (cursor is not None) > 1:
         raise ValueError("only one of last, since and cursor can be given")
@@ -192,7 +192,7 @@ def place(name: str, cursor: object) -> Cursor:
 
 
 def page_start(before: object, after: object, count: object) -> tuple[bool, int, int]:
-    """Return (forward, seq, count) of a history request; neither given: back from the newest."""
+    """Return (forward, seq, count) of a history request; by default back from the newest."""
     checked = integer("count", count, 1, limits.PAGE_ENTRIES_MAX)
     if before is not None and after is not None:
         raise ValueError("only one of before and after can be given")
@@ -203,7 +203,7 @@ def page_start(before: object, after: object, count: object) -> tuple[bool, int,
 
 
 def search(words: object, before: object, count: object) -> tuple[str, int, int]:
-    """Return (what is searched for, before, count) of a search."""
+    """Return (the search text, before, count) of a search."""
     checked = text("text", words)
     length = len(checked.encode())
     if not 1 <= length <= limits.SEARCH_BYTES_MAX:

@@ -1,4 +1,4 @@
-"""When to connect again: exponential back-off with jitter, so that no crowd returns at once."""
+"""When to reconnect: exponential back-off with jitter, so that clients do not return at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Final
 
 FIRST_S: Final = 0.1
-"""Short: mostly one of several workers has died, and the others serve."""
+"""Short: usually one of several workers has died, and the others serve."""
 MAX_S: Final = 20.0
 LEAST_S: Final = 0.02
 STABLE_S: Final = 5.0
-"""A connection that was online for so long ends the back-off; one that dies at once does not."""
+"""A connection that was online for this long resets the back-off; a shorter one does not."""
 
 
 class Backoff:
@@ -19,7 +19,7 @@ class Backoff:
     __slots__ = ("_jitter", "_online_at", "attempts")
 
     def __init__(self, jitter: Callable[[], float]) -> None:
-        """Take a source of numbers, evenly spread over [0, 1)."""
+        """Take a source of numbers, evenly distributed over [0, 1)."""
         self._jitter = jitter
         self._online_at: float | None = None
         """None while not online."""
@@ -30,12 +30,12 @@ class Backoff:
         self._online_at = now
 
     def next_delay(self, now: float, retry_after_s: float = 0.0) -> float:
-        """Return the seconds to wait, never less than what the server asked for."""
+        """Return the seconds to wait, never less than the server requested."""
         if self._online_at is not None and now - self._online_at >= STABLE_S:
             self.attempts = 0
         self._online_at = None
         ceiling = min(MAX_S, FIRST_S * 2.0 ** min(self.attempts, 16))
         self.attempts += 1
-        # What the server asks for is spread as well: it told everybody the same.
+        # The server's request is spread as well: it sent the same to everybody.
         spread = max(ceiling, retry_after_s / 4)
         return retry_after_s + max(LEAST_S, self._jitter() * spread)

@@ -24,22 +24,22 @@ from relay.wire.codes import ErrorCode
 
 
 class AnyPump(Protocol):
-    """What the pumps of both clients have."""
+    """What the pumps of both clients provide."""
 
     failed_post: ClientError | None
-    """The first failure of a send that nobody was told of."""
+    """The first failure of a send that was not reported yet."""
     unreported: UnreportedFailures
-    """The failures of posts at which the program has not looked."""
+    """Failures of posts whose outcome the program has not retrieved."""
 
     def settle(self) -> None:
-        """Write what is due, and hand out answers."""
+        """Write what is due, and deliver answers."""
 
 
 class ClientBase:
-    """A client as its program sees it; ``aio.Client`` and ``blocking.BlockingClient`` drive it."""
+    """A client as seen by its program; driven by ``aio.Client`` and ``blocking.BlockingClient``."""
 
     address: Address
-    """Where the relay is."""
+    """The relay's address."""
     _pump: AnyPump
     _started = False
     """True from the first ``connect``."""
@@ -51,7 +51,7 @@ class ClientBase:
 
     @property
     def device_key(self) -> Key | None:
-        """The key that this client logs in with; None: a guest's, or before the server is known."""
+        """The key that this client logs in with; None: a guest, or the server is not known yet."""
         known = self._state.login.credentials
         return None if known is None else known.key
 
@@ -60,7 +60,7 @@ class ClientBase:
             raise NotConnected("not connected: call connect() first, or use the client in a 'with'")
 
     def _take(self, room: str | None) -> Event | None:
-        """Return the next event, if there is one; raise why the client has ended, if it has."""
+        """Return the next event, if any; raise the reason if the client has ended."""
         state, chat = self._state, self._chat
         event = chat.take(room)
         if chat.rooms.flush_due:
@@ -70,7 +70,7 @@ class ClientBase:
         return event
 
     def _check_flushed(self) -> None:
-        """Raise what ``flush`` raises, once it has waited."""
+        """Raise what ``flush`` raises, after it has waited."""
         if self.unacknowledged:
             raise TimedOut(f"{self.unacknowledged} sends without an outcome")
         failed, self._pump.failed_post = self._pump.failed_post, None
@@ -79,14 +79,14 @@ class ClientBase:
             raise failed
 
     def _seen(self, room: str, seen: int | None) -> int:
-        """Return how far the sender of a request about a room has seen its changes."""
+        """Return up to which change a room's requester has seen the room."""
         if seen is not None:
             return arguments.integer("seen", seen, 0, limits.U63_MAX)
         return self._chat.queue.changes.get(room, ANYTHING_SEEN)
 
     @property
     def name(self) -> str:
-        """The client's name, as the server spells it."""
+        """The client's name, in the server's spelling."""
         return self._state.name
 
     @property
@@ -106,38 +106,37 @@ class ClientBase:
 
     @property
     def server_id(self) -> str | None:
-        """The fingerprint of the server's first key, by which keys are kept; None: not known."""
+        """The fingerprint of the server's first key, under which keys are kept; None: not known."""
         known = self._state.login.credentials
         return None if known is None else known.server_id
 
     @property
     def cursors(self) -> dict[str, Cursor]:
-        """For each room that is joined, the last message that the program took: save these."""
+        """For each joined room, the last message that the program took: save these."""
         return dict(self._chat.queue.taken)
 
     @property
     def identity(self) -> Identity:
-        """Who this instance is, with its counters as they stand: save it, and keep it secret."""
+        """This instance's identity, with its current counters: save it, and keep it secret."""
         account = self._state.login.account
-        # Before the first login nothing was sent, so whose the counters are is still open.
+        # Before the first login nothing was sent, so the owner of the counters is still open.
         counters = self._chat.sends.counters() if account else {}
         return Identity(self._given.secret, counters, account)
 
     @property
     def unacknowledged(self) -> int:
-        """How many sends have no outcome yet."""
+        """The number of sends without an outcome."""
         return self._chat.sends.count
 
     @property
     def statistics(self) -> dict[str, int]:
         """Counts since the start.
 
-        ``logins``; ``resumptions``: connections whose handshake a ticket has shortened;
-        ``resent``: messages that were sent again; ``repeats``: messages that came again and were
-        dropped; ``rejoins``: times that a room was joined again because messages were missing (a
-        fault of the server); ``suspensions``: times that all rooms were left until the program had
-        taken its events, because it awaited an answer with more of them waiting than the client
-        holds.
+        ``logins``; ``resumptions``: connections whose handshake was shortened by a ticket;
+        ``resent``: messages that were sent again; ``repeats``: messages that arrived again and were
+        dropped; ``rejoins``: how often a room was joined again because messages were missing (a
+        fault of the server); ``suspensions``: how often all rooms were left until the program had
+        taken its events, because the queue was full while an answer was awaited.
         """
         return {
             "logins": self._state.logins,
@@ -153,7 +152,7 @@ Calls = TypeVar("Calls", bound=ClientBase)
 
 
 class RoomBase(Generic[Calls]):
-    """One room of a client, as its program sees it."""
+    """One room of a client, as seen by its program."""
 
     def __init__(self, calls: Calls, name: str, start: Cursor | None, last: int) -> None:
         self.name = calls._chat.log_name(name)
@@ -172,22 +171,22 @@ class RoomBase(Generic[Calls]):
 
 
 def no_answer(timeout_s: float | None, what: str = "") -> TimedOut:
-    """Return the error of a call that has waited for its answer for too long."""
+    """Return the error of a call whose answer took too long."""
     return TimedOut(f"{what}{': ' if what else ''}no answer within {timeout_s:g} s")
 
 
 def not_sent(timeout_s: float | None) -> TimedOut:
-    """Return the error of a send or post that has waited for space for too long."""
+    """Return the error of a send or post that waited too long for space."""
     return TimedOut(f"not sent: no space in the window within {timeout_s:g} s")
 
 
 def not_acknowledged(timeout_s: float | None) -> TimedOut:
-    """Return the error of a send whose outcome did not come in time."""
+    """Return the error of a send whose outcome took too long."""
     return TimedOut(f"not acknowledged within {timeout_s:g} s: it may or may not be stored")
 
 
 def message_of(event: Event) -> Message | None:
-    """Return the message that an event is; None for what whoever reads messages need not know.
+    """Return the message in an event; None for events that readers of messages can ignore.
 
     Raises:
         MessagesMissing: it is a gap.
@@ -218,6 +217,6 @@ def target(
         raise TypeError(f"address must be a str or an Address, not {type(address).__name__}")
     if key_policy is not None and not isinstance(key_policy, KeyPolicy):
         raise TypeError(f"key_policy must be a KeyPolicy, not {type(key_policy).__name__}")
-    place = parse_address(str(address))  # of an Address, too: it takes whatever it is given
+    place = parse_address(str(address))  # an Address is parsed, too: it accepts any fields
     policy = KeyPolicy() if key_policy is None else key_policy
     return place, policy, policy.expected(place)

@@ -1,8 +1,8 @@
-"""What a client does while it is logged in: rooms, requests and sends, as the program asks.
+"""The state of a client while it is logged in: rooms, requests and sends of the program.
 
-One ``ChatState`` lives as long as the client, across its connections: ``online`` begins it again on
-a new one, ``offline`` holds it. How connections come and go is in ``state``, what the server's
-envelopes do in ``receiver``.
+One ``ChatState`` lives as long as the client, across its connections: ``online`` restarts it on a
+new one, ``offline`` suspends it. Connecting is in ``state``, the effect of the server's envelopes
+in ``receiver``.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from relay.wire.codes import ErrorCode
 
 log: Final = logging.getLogger(__name__)
 Read: TypeAlias = Callable[[bytes], object]
-"""Reads the content of an answer; raises EnvelopeError."""
+"""Decodes the content of an answer; raises EnvelopeError."""
 
 
 class ChatState:
@@ -51,7 +51,7 @@ class ChatState:
         unverified = UnverifiedSenders()
         self.rooms = FollowedRooms(self.requests, unverified)
         self.queue = self.rooms.queue
-        """Of events that the application has not taken."""
+        """Events that the application has not taken."""
         self.sends = Sends(
             options.identity.counters,
             inbox=self._inbox,
@@ -66,21 +66,21 @@ class ChatState:
         self.ending: ClientError | None = None
         """Why this side is ending the client; None: it is not."""
         self.over = False
-        """True: nothing comes any more."""
+        """True: nothing arrives any more."""
         self._online = False
         self._body_bytes_max = limits.BODY_BYTES_MAX
 
     # --- connections -----------------------------------------------------------------------------
     def online(self, welcome: wire.Welcome) -> None:
-        """Begin on a new connection: joins from the cursors, open requests, then sends."""
+        """Start on a new connection: joins from the cursors, open requests, then sends."""
         self._online = True
         self._body_bytes_max = min(welcome.body_bytes_max, limits.BODY_BYTES_MAX)
-        # Joins first: WHO and HISTORY rest on them.
+        # Joins first: WHO and HISTORY depend on them.
         self.requests.online(self.rooms.online())
         self.sends.online(welcome.sends_max)
 
     def offline(self) -> None:
-        """The connection is gone."""
+        """The connection has ended."""
         self._online = False
         self.rooms.offline()
         self.senders.offline()
@@ -92,7 +92,7 @@ class ChatState:
             self.requests.answer(request.token, None)
 
     def end(self, error: ClientError) -> None:
-        """Nothing comes any more: everything that waits, and every later call, gets this answer."""
+        """End: everything that waits, and every later call, gets this error."""
         if self.ending is None:
             self.ending = error
         self.over = True
@@ -104,7 +104,7 @@ class ChatState:
             self.requests.answer(request.token, error)
 
     def outgoing(self, now: float) -> Iterator[bytes]:
-        """Yield the packed envelopes that may leave now."""
+        """Yield the packed envelopes that may be sent now."""
         if self.queue.full and (self.rooms.suspended or self.awaited or self.senders.holding):
             self.rooms.suspend()
         for envelope in self.requests.drain():
@@ -115,7 +115,7 @@ class ChatState:
 
     @property
     def awaited(self) -> bool:
-        """True while an answer is to come."""
+        """True while an answer is awaited."""
         return self.sends.count > 0 or len(self.requests) > 0
 
     @property
@@ -124,36 +124,36 @@ class ChatState:
         return self.queue.full and not self.rooms.suspended
 
     def next_deadline(self) -> float | None:
-        """Return when something is to be sent again."""
+        """Return when something must be sent again."""
         due = (self.sends.next_deadline(), self.requests.next_deadline(), self.senders.deadline)
         return min((at for at in due if at is not None), default=None)
 
     def handle_deadline(self, now: float) -> None:
-        """Send again what has waited long enough."""
+        """Resend what has waited long enough."""
         self.sends.handle_deadline(now)
         self.requests.handle_deadline(now)
         self.senders.overdue(now)
         self._receiver.settled()
 
     def hold_chain(self, packed: list[bytes], chains: list[Chain]) -> None:
-        """Hold a device chain that was asked for against what was seen of it before.
+        """Compare a requested device chain with what was seen of it before.
 
         Raises:
-            DeviceChainError: one's own is another one.
+            DeviceChainError: it is this account's own, and differs.
         """
         self.senders.hold(packed, chains)
         self._receiver.settled()
 
     def answers(self) -> list[Outcome]:
-        """Return what has ended since the last call."""
+        """Return the outcomes since the last call."""
         return [*self.requests.outcomes(), *self.sends.outcomes()]
 
     # --- the program -----------------------------------------------------------------------------
     def take(self, room: str | None = None) -> Event | None:
-        """Return the next event, or None; the cursor of its room moves with it.
+        """Return the next event, or None; it also moves the cursor of its room.
 
-        ``room`` is one with a queue of its own; None: the queue of all others. It may make space
-        for more: a client looks at ``rooms.flush_due`` after it.
+        ``room`` is one with a queue of its own; None: the queue of all others. This may make space
+        for more: a client checks ``rooms.flush_due`` afterwards.
         """
         was_full = self.queue.full
         event = self.queue.take(room)
@@ -162,7 +162,7 @@ class ChatState:
         return event
 
     def has_event(self, room: str | None = None) -> bool:
-        """True when ``take`` has something, or nothing will ever come again."""
+        """True if ``take`` has something, or nothing will ever arrive again."""
         left = room is not None and room not in self.rooms.subscriptions
         return self.queue.has(room) or self.over or left
 
@@ -172,7 +172,8 @@ class ChatState:
         return self._inbox if name == arguments.ME else name
 
     def send(self, offer: Offer, token: object) -> None:
-        """Queue a message; its outcome comes with ``answers``. The caller has asked ``has_space``.
+        """Queue a message; its outcome is returned by ``answers``. The caller has checked
+        ``has_space``.
 
         Raises:
             NameInvalid: not the name of a room.
@@ -189,7 +190,7 @@ class ChatState:
     ) -> None:
         """Follow a room, after a cursor or with its last entries.
 
-        With ``own_queue`` its events are taken by ``take(room)``, and not by ``take()``.
+        With ``own_queue`` its events are returned by ``take(room)``, not by ``take()``.
 
         Raises:
             NameInvalid: not the name of a room.
@@ -210,9 +211,9 @@ class ChatState:
     def ask_account(
         self, name: str, request: AccountRequest, token: object, read: Read = bytes
     ) -> None:
-        """Ask something about an account. ``name``: whose; empty: one's own.
+        """Make a request about an account. ``name``: empty for this client's own account.
 
-        ``read`` makes the answer of its content; what it raises ends the client.
+        ``read`` decodes the content of the answer; an exception ends the client.
         """
         self._check_open()
         content = account_requests.pack(request)
@@ -223,7 +224,7 @@ class ChatState:
     def ask_room(
         self, room: str, request: RoomRequest, seen: int, token: object, read: Read = bytes
     ) -> None:
-        """Ask something about a room, or change it; ``seen``: see ``chat.rooms.requests``.
+        """Make a request about a room, or change it. ``seen``: see ``chat.rooms.requests``.
 
         ``read``: see ``ask_account``.
         """
@@ -234,12 +235,12 @@ class ChatState:
         )
 
     def ask_devices(self, name: str, first: int, token: object) -> None:
-        """Ask for links of somebody's chain; the answer is (links, whether it is the end)."""
+        """Request links of an account's chain; the answer is (links, whether it is the end)."""
         self._check_open()
         self.requests.ask(Request("", lambda number: wire.Devices(number, name, first), token))
 
     def cancel_join(self, room: str, token: object) -> None:
-        """Nobody waits for this join any more: the room is not followed, whatever the answer."""
+        """Cancel a join: the room is not followed, whatever the answer."""
         room = self.log_name(room)
         if self.ending is not None or self.rooms.subscriptions.remove(room) is None:
             return
@@ -272,13 +273,13 @@ class ChatState:
         return cursor
 
     def who(self, room: str, token: object) -> None:
-        """Ask for the members of a room that is followed."""
+        """Request the members of a followed room."""
         self._check_open()
         room = self.log_name(room)
         self._ask_member(room, lambda number: wire.Who(number, room), token)
 
     def history(self, room: str, forward: bool, seq: int, count: int, token: object) -> None:
-        """Ask for a page of a room that is followed; of ``@name``, what is in one's own inbox."""
+        """Request a page of a followed room; for ``@name``, of the account's own inbox."""
         self._check_open()
         room = self.log_name(room)
         assert 0 <= seq <= limits.U63_MAX
@@ -287,7 +288,7 @@ class ChatState:
         self._ask_member(joined, lambda n: wire.History(n, room, forward, seq, count), token)
 
     def search(self, room: str, text: str, before: int, count: int, token: object) -> None:
-        """Search a room that is followed; of ``@name``, what is in one's own inbox."""
+        """Search a followed room; for ``@name``, the account's own inbox."""
         self._check_open()
         room = self.log_name(room)
         joined = self._inbox if room.startswith("@") else room
@@ -301,7 +302,7 @@ class ChatState:
     def _ask_member(
         self, room: str, envelope: Callable[[int], wire.ClientEnvelope], token: object
     ) -> None:
-        """Ask what only a member may ask."""
+        """Make a request that requires membership."""
         subscription = self.rooms.subscriptions.get(room)
         if self.rooms.suspended and subscription is not None and not subscription.joined:
             self.rooms.ask_join(subscription)
@@ -309,9 +310,9 @@ class ChatState:
 
     # --- the server ------------------------------------------------------------------------------
     def receive(self, envelopes: list[wire.ServerEnvelope], now: float) -> None:
-        """Take the envelopes of one record.
+        """Handle the envelopes of one record.
 
         Raises:
-            EnvelopeError: the content of an answer is illegal, or another kind was asked for.
+            EnvelopeError: the content of an answer is illegal, or it does not fit its request.
         """
         self._receiver.receive(envelopes, now)

@@ -1,4 +1,4 @@
-"""Exceptions for the end of a connection, mostly by the server's close code."""
+"""Exceptions for the end of a connection, usually by the server's close code."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relay.wire.events import ConnectionClosed
 
 
 class ClosedByServer(ClientError):
-    """The server ended the connection, and told why."""
+    """The server ended the connection with a reason."""
 
     code: int
     retry_after_s: int
@@ -25,11 +25,11 @@ class ClosedByServer(ClientError):
         super().__init__(text or describe_close(code))
         self.code = code
         self.retry_after_s = retry_after_s
-        """Seconds before the next attempt; 0: the client's choice."""
+        """Seconds before the next attempt; 0: left to the client."""
 
 
 class GoingAway(ClosedByServer):
-    """The server or its worker stops or restarts."""
+    """The server or its worker is stopping or restarting."""
 
 
 class ServerFailed(ClosedByServer):
@@ -45,15 +45,15 @@ class TooSlow(ClosedByServer):
 
 
 class Overloaded(ClosedByServer):
-    """Too many connections now."""
+    """Too many connections at present."""
 
 
 class LoginTimeout(ClosedByServer):
-    """The login came too late."""
+    """The login took too long."""
 
 
 class LoginUnavailable(ClosedByServer):
-    """The server cannot look up the account now."""
+    """The server cannot look up the account at present."""
 
 
 class ClosedNormally(ClosedByServer):
@@ -61,11 +61,11 @@ class ClosedNormally(ClosedByServer):
 
 
 class ProtocolViolation(ClosedByServer):
-    """The server reports that this client broke the protocol."""
+    """The server reports that this client violated the protocol."""
 
 
 class Replaced(ClosedByServer):
-    """The same client instance connected again somewhere else."""
+    """The same client instance has connected again elsewhere."""
 
 
 class NameRefused(ClosedByServer):
@@ -81,7 +81,7 @@ class Kicked(ClosedByServer):
 
 
 class DeviceRevoked(ClosedByServer):
-    """This device is not one of the account any more."""
+    """This device no longer belongs to the account."""
 
 
 CLOSES: Final[dict[CloseCode, type[ClosedByServer]]] = {
@@ -107,7 +107,7 @@ _BY_CLOSE: Final = {int(code): kind for code, kind in CLOSES.items()}
 
 
 def describe_close(code: int) -> str:
-    """Return ``NAME: explanation`` of a close code, also of one that this version does not know."""
+    """Return ``NAME: explanation`` of a close code, even if this version does not know it."""
     try:
         known = _CLOSE_CODES[code]
     except KeyError:
@@ -116,7 +116,7 @@ def describe_close(code: int) -> str:
 
 
 def closed_by_server(code: int, retry_after_s: int = 0) -> ClosedByServer:
-    """Return the exception of a close code."""
+    """Return the exception for a close code."""
     kind = _BY_CLOSE.get(code, ClosedByServer)
     return kind(code, retry_after_s)
 

@@ -1,6 +1,6 @@
-"""How long a server may be silent: until WELCOME, while it owes an answer, and at all.
+"""How long a server may be silent: until WELCOME, while it owes an answer, and in general.
 
-``answer_watch`` keeps the time of owed answers, the connection itself that of its pings.
+``answer_watch`` tracks awaited answers, the connection itself its pings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ LOGIN_S: Final = 15.0
 
 
 class ConnectionDeadlines:
-    """The deadlines of one connection after another."""
+    """The deadlines of successive connections."""
 
     def __init__(self) -> None:
         self._login_due: float | None = None
@@ -29,11 +29,11 @@ class ConnectionDeadlines:
         return self._login_due is not None
 
     def login_begins(self, now: float) -> None:
-        """The handshake is done; WELCOME is to come."""
+        """The handshake is complete; WELCOME is awaited."""
         self._login_due = now + LOGIN_S
 
     def logged_in(self) -> None:
-        """WELCOME has come."""
+        """WELCOME has arrived."""
         self._login_due = None
 
     def received(self, now: float) -> None:
@@ -41,18 +41,18 @@ class ConnectionDeadlines:
         self._watch.received(now)
 
     def awaited(self, awaited: bool, now: float) -> None:
-        """An answer is owed, or none is."""
+        """An answer is awaited, or none is."""
         self._watch.awaited(awaited, now)
 
     def reset(self) -> None:
-        """The connection is gone: nothing is awaited."""
+        """The connection has ended: nothing is awaited."""
         self._login_due = None
         self._watch.reset()
 
     def next_deadline(self, connection: Connection, *, reading: bool) -> float | None:
         """Return when ``handle`` is due; None: nothing is awaited.
 
-        Without ``reading`` the silence is our own doing: only the login is awaited.
+        Without ``reading`` the silence is caused by this client: only the login is awaited.
         """
         due = [self._login_due]
         if reading:
@@ -60,7 +60,7 @@ class ConnectionDeadlines:
         return min((at for at in due if at is not None), default=None)
 
     def handle(self, connection: Connection, now: float, *, reading: bool) -> None:
-        """Do what is due: ping, or give the connection up."""
+        """Do what is due: ping, or give up the connection."""
         if self._login_due is not None and now >= self._login_due:
             connection.abort("the server did not answer the login")
         if reading:

@@ -1,4 +1,4 @@
-"""Which key a client logs in with, once the server is known; a name is claimed only on purpose."""
+"""Selects the key for logging in once the server is known. Names are claimed only on purpose."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from relay.paths import given, is_there
 from relay.secret import Secret
 
 REGISTER_VARIABLE: Final = "RELAY_REGISTER"
-"""1: a program without a key makes one, and claims its name, at the first use: for tests."""
+"""1: a program without a key creates one, and claims its name, at the first use: for tests."""
 
 
 log: Final = logging.getLogger(__name__)
 
 
 class KeyChoice:
-    """What a program has chosen for its key; what that means at a server is found by ``at``."""
+    """A program's choice of its key; ``at`` resolves it for a server."""
 
     def __init__(
         self,
@@ -43,18 +43,18 @@ class KeyChoice:
         *,
         named: bool = True,
     ) -> None:
-        """Take what was given.
+        """Take the arguments.
 
         Args:
             name: of the client.
             key: a key, the path of its file, or None: the user's own for this server and name.
             register: claim the name if it is free; None: if ``RELAY_REGISTER`` is 1.
-            invitation_text: an invitation as a person got it; with it a name is claimed.
+            invitation_text: an invitation as given to a person; with it a name is claimed.
             files: the user's own keys.
-            named: False when the program gave no name.
+            named: False if the program gave no name.
 
         Raises:
-            TypeError, ValueError: a key that is none of these, or without a name.
+            TypeError, ValueError: a key of another type, or without a name.
             UsageError: the invitation, or a path that cannot be expanded.
         """
         if key is not None and not isinstance(key, DeviceKey | str | os.PathLike):
@@ -68,7 +68,7 @@ class KeyChoice:
         self._register = arguments.flag_or_none("register", register)
         self._files = files
         self._made: tuple[Path, tuple[int, int] | None] | None = None
-        """The file of a key that was made here, and what it was then."""
+        """The file of a key that was created here, and its identity at that time."""
         self._kept = False
         """True: pins are kept in the user's directory."""
         self._token = Secret(b"")
@@ -82,21 +82,21 @@ class KeyChoice:
 
     @property
     def needs_files(self) -> bool:
-        """False when ``at`` reads no file, so that it need not be called beside a loop."""
+        """False if ``at`` reads no file and may be called in an event loop."""
         return self._in_file and not names.is_guest(self._name)
 
     @property
     def _in_file(self) -> bool:
-        """False for a key in memory alone: it is gone with the program, and so is what it saw."""
+        """False for a key in memory only: it is lost with the program, and so is what it saw."""
         return not isinstance(self._key, DeviceKey) or self._key.path is not None
 
     def at(self, server_id: str) -> Credentials:
-        """Return what to prove at a server.
+        """Return the credentials for a server.
 
         Raises:
             UsageError: a key file cannot be used.
         """
-        self.unused()  # that of another id: this server has not heard of it
+        self.unused()  # created for another id: this server does not know it
         name, files = self._name, self._files
         if names.is_guest(name) or not names.is_handle(name):
             return Credentials(server_id, None, False, False, b"", {}, None)
@@ -110,10 +110,10 @@ class KeyChoice:
             while (
                 wanted and path is not None and not self._touched(path, new and path in files.made)
             ):
-                key, new = self._found(server_id, wanted)  # whoever made it has removed it
+                key, new = self._found(server_id, wanted)  # its creator has removed it
         except NoDeviceKey as error:
             return Credentials(server_id, None, False, False, b"", {}, None, error)
-        # A key of a file that the program has opened itself (it has a passphrase, or --key).
+        # Not a key from a file that the program has opened itself (with a passphrase, or --key).
         self._kept = self._in_file
         pins = files.pins(server_id) if self._kept else {}
         chain = files.chain(server_id, name) if self._kept else None
@@ -123,10 +123,11 @@ class KeyChoice:
         return Credentials(server_id, key, wanted, first, self._token, pins, chain)
 
     def unused(self) -> None:
-        """Remove the file of a key that was made and that no server has accepted.
+        """Remove the file of a key that was created here and that no server has accepted.
 
-        It was on the disk before a server could hear of the key: no accepted key is ever lost.
-        Another program that has taken the key from the file meanwhile has touched it: it stays.
+        A key is on the disk before a server can learn of it, so no accepted key is ever lost. If
+        another program has read the key from the file meanwhile, it has touched the file, which
+        then stays.
         """
         made, self._made = self._made, None
         if made is None:
@@ -135,35 +136,36 @@ class KeyChoice:
         with contextlib.suppress(OSError), _locked_beside(path):
             if version is not None and _version_of(path) == version:
                 path.unlink()
-                path.parent.rmdir()  # if it is empty: of a server that is none
+                path.parent.rmdir()  # if it is empty: the server was not a relay
 
     def _touched(self, path: Path, made: bool) -> bool:
-        """Tell whoever has made a file that its key is used: it stays, see ``unused``.
+        """Touch a key file, to tell its creator that the key is used: it stays, see ``unused``.
 
         Returns:
             False: the file is gone.
         """
         with _locked_beside(path):
             try:
-                # Later than before, whatever the clock of the file system: the touch is seen.
+                # Later than before, whatever the clock of the file system, so that the touch is
+                # noticed.
                 now = max(time.time_ns(), path.stat().st_mtime_ns + 1)
                 os.utime(path, ns=(now, now))
             except FileNotFoundError:
                 return False
-            except OSError:  # read only: whoever cannot touch it cannot remove it either
+            except OSError:  # read-only: others cannot remove it either
                 pass
             if made:
                 self._made = path, _version_of(path)
         return True
 
     def _path(self, server_id: str) -> Path | None:
-        """Return where the key is; None: in no file."""
+        """Return the path of the key; None: it is in no file."""
         if isinstance(self._key, DeviceKey):
             return None
         return self._files.path_of(server_id, self._name) if self._key is None else self._key
 
     def _found(self, server_id: str, wanted: bool) -> tuple[DeviceKey, bool]:
-        """Return (the key, whether it was made now)."""
+        """Return (the key, whether it was created now)."""
         files = self._files
         if isinstance(self._key, DeviceKey):
             return self._key, False
@@ -182,12 +184,12 @@ class KeyChoice:
         return files.create(server_id, self._name), True
 
     def keep(self, server_id: str, seen: dict[str, Pin], own_links: list[bytes] | None) -> None:
-        """Keep what was seen of chains. What cannot be written is logged, and seen again.
+        """Keep what was seen of chains. What cannot be written is logged, and will be seen again.
 
         Args:
             server_id: of the server.
-            seen: others' chains, and one's own.
-            own_links: of one's own chain; None: as they were.
+            seen: chains of other accounts, and this one's own.
+            own_links: of this account's chain; None: unchanged.
         """
         if not self._kept:
             return
@@ -202,9 +204,9 @@ class KeyChoice:
 
 @contextlib.contextmanager
 def _locked_beside(path: Path) -> Iterator[None]:
-    """Keep the other programs that use a key file out, by a lock on its directory.
+    """Exclude other programs that use a key file, by a lock on its directory.
 
-    Where there is no such lock, as on Windows, nobody is kept out.
+    Where there is no such lock, as on Windows, they are not excluded.
     """
     try:
         descriptor = os.open(path.parent, os.O_RDONLY)
@@ -219,7 +221,7 @@ def _locked_beside(path: Path) -> Iterator[None]:
 
 
 def _version_of(path: Path) -> tuple[int, int] | None:
-    """Return what changes when somebody touches or replaces a file; None: it is not there."""
+    """Return a value that changes when a file is touched or replaced; None: it does not exist."""
     try:
         status = path.stat()
     except OSError:

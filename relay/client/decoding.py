@@ -45,20 +45,20 @@ _GAP_REASONS: Final = frozenset(int(reason) for reason in GapReason)
 
 
 def as_entry(entry: wire.EntryMessage) -> LogEntry | RoomChanged:
-    """Return an entry as what it is to a program; of a later version's kind, as itself."""
+    """Return an entry as the program sees it; an unknown kind of a later version as it is."""
     if entry.kind == SYSTEM and is_change(entry):
         return as_change(entry)
-    # The same fields in the same places: two calls in C for each message.
+    # The same fields in the same order: two C calls per message.
     return tuple.__new__(_KINDS.get(entry.kind, LogEntry), (*entry, ""))
 
 
 def is_change(entry: wire.EntryMessage) -> bool:
-    """Tell whether an entry changes its room."""
+    """Return True if an entry changes its room."""
     return entry.kind == SYSTEM and entry.content_type == events.CONTENT_TYPE
 
 
 def as_change(entry: wire.EntryMessage) -> RoomChanged:
-    """Return what an entry has changed."""
+    """Return the change in an entry."""
     try:
         event = events.unpack(entry.body)
     except EnvelopeError:
@@ -105,20 +105,20 @@ def as_page(page: wire.Page) -> HistoryPage:
 
 
 def as_search_page(found: wire.Found) -> SearchPage:
-    """Return what was found; entries of other kinds are not shown."""
+    """Return search results; entries of other kinds are left out."""
     entries = [as_entry(entry) for entry in found.entries]
     shown = tuple(entry for entry in entries if isinstance(entry, Message | Edit))
     return SearchPage(shown, found.next, found.end, found.indexed)
 
 
 def as_joined(room: str, joined: wire.Joined) -> Joined:
-    """Return where a join begins."""
+    """Return where a join starts."""
     start = Cursor(joined.start_epoch, joined.start_seq)
     return Joined(room, start, Cursor(joined.head_epoch, joined.head_seq))
 
 
 def as_roster(roster: wire.Roster) -> RosterChanged:
-    """Return who came and went."""
+    """Return who has arrived and left."""
     joined = tuple(Member(name, display) for name, display in roster.joined)
     left = tuple(roster.left)
     return RosterChanged(roster.log, roster.total, joined, left, roster.incarnation, roster.version)
@@ -138,7 +138,7 @@ def as_place(place: wire.Live | wire.Behind) -> Live | Behind:
 
 
 def as_gap(gap: wire.Gap) -> Gap:
-    """Return what will not come."""
+    """Return the gap."""
     start = Cursor(gap.from_epoch, gap.from_seq)
     end = Cursor(gap.to_epoch, gap.to_seq)
     reason = GapReason(gap.reason) if gap.reason in _GAP_REASONS else gap.reason

@@ -1,4 +1,4 @@
-"""A device's key: in memory, or in a file that nobody else can read."""
+"""A device's key: in memory, or in a file that only its owner can read."""
 
 from __future__ import annotations
 
@@ -37,35 +37,35 @@ class PassphraseNeeded(UsageError):
 
 
 class DeviceKey:
-    """An Ed25519 key that proves a device of an account. Its secret shows in no repr.
+    """An Ed25519 key that identifies a device of an account. Its repr does not show the secret.
 
-    Give it to a client as ``key=``, or the path of its file. A key in memory alone is gone with the
-    program: good for tests.
+    Give it, or the path of its file, to a client as ``key=``. A key that is only in memory is lost
+    with the program, which is useful for tests.
     """
 
     __slots__ = ("_private", "key_id", "name", "path", "public")
 
     def __init__(self, seed: bytes, path: Path | None = None, name: str | None = None) -> None:
-        """Make the key of a seed.
+        """Create the key from a seed.
 
         Args:
             seed: 32 random bytes.
             path: where it is kept; None: nowhere.
-            name: the handle that it was made for; None: not noted.
+            name: the handle that it was created for; None: not recorded.
         """
         self.name = name
-        """The handle that it was made for, if its file has it."""
+        """The handle that it was created for, if recorded in its file."""
         self._private = PrivateDeviceKey(seed)
         self.public = self._private.public
         """The public key: 32 bytes."""
         self.key_id = key_id(self.public)
-        """How messages name the device: 16 bytes."""
+        """The id of the device in messages: 16 bytes."""
         self.path = path
-        """The file that it is from; None: it is in memory alone."""
+        """Its file; None: it is only in memory."""
 
     @classmethod
     def generate(cls) -> Self:
-        """Make a new key, in memory."""
+        """Create a new key, in memory."""
         return cls(secrets.token_bytes(32))
 
     @classmethod
@@ -78,7 +78,7 @@ class DeviceKey:
 
         Raises:
             PassphraseNeeded: the file has one.
-            UsageError: there is no such file, others may read it, it is no key file, or the
+            UsageError: the file does not exist, is readable by others, or is not a key file, or the
                 passphrase is wrong.
         """
         where = given(path)
@@ -92,12 +92,12 @@ class DeviceKey:
         *,
         replace: bool = False,
     ) -> None:
-        """Write a key file, with the mode 0600: whole and on the disk, or not at all.
+        """Write a key file atomically and durably, with mode 0600.
 
         Args:
             path: of the file.
-            passphrase: to encrypt it with; None: it is protected by its mode alone.
-            replace: of a file that is there; False: there must be none.
+            passphrase: to encrypt it with; None: it is protected only by its mode.
+            replace: overwrite an existing file; False: there must be none.
 
         Raises:
             UsageError: it exists, or cannot be written.
@@ -129,10 +129,10 @@ class DeviceKey:
 
     @classmethod
     def from_paper(cls, text: str) -> Self:
-        """Return the key that ``paper`` wrote down; blanks and case do not matter.
+        """Return the key that was written on paper; blanks and case do not matter.
 
         Raises:
-            UsageError: it is none.
+            UsageError: it is not a key.
         """
         arguments.text("text", text)
         try:
@@ -156,7 +156,7 @@ def public_from_text(text: str) -> bytes:
     """Return the public key that a person typed.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is not a key.
     """
     try:
         public = base64.b32decode("".join(text.split()).upper() + "====")
@@ -170,18 +170,19 @@ def public_from_text(text: str) -> bytes:
 
 
 def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
-    """Write a file that only this user can read: whole, on the disk, over another if ``replace``.
+    """Write a file that only this user can read: atomically, durably, over another if ``replace``.
 
-    The one that is replaced is what a link leads to: the link stays, and no old key beside it.
+    If the path is a link, its target is replaced: the link stays, and no old key remains.
 
     Raises:
         UsageError: it exists, or cannot be written.
     """
-    with contextlib.suppress(OSError, RuntimeError):  # a circle of links
+    with contextlib.suppress(OSError, RuntimeError):  # a loop of links
         path = path.resolve() if replace else path
     if replace and path.exists() and not path.is_file():
         raise UsageError(f"{path} is a device, a pipe, a socket or a directory: not replaced")
-    partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new")
+    # No with_name: "/" and "." have none.
+    partial = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new"
     try:
         make_directory(path.parent)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
@@ -200,7 +201,7 @@ def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
         if os.name == "posix":
             directory = os.open(path.parent, os.O_RDONLY)
             try:
-                with contextlib.suppress(OSError):  # some file systems cannot
+                with contextlib.suppress(OSError):  # some file systems do not support it
                     os.fsync(directory)
             finally:
                 os.close(directory)

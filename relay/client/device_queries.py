@@ -17,23 +17,23 @@ from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Account, Devices, Error
 
 NUMBER: Final = limits.U32_MAX
-"""The request number of all of them: there is one at a time, and no other request has it."""
+"""The request number of all queries: there is one at a time, and no other request uses it."""
 ANSWER_S: Final = 30.0
-"""How long an answer may take."""
+"""Timeout for an answer."""
 AGAIN_S: Final = 60.0
 """After so long a sender is asked about again, by itself, whose devices could not be had."""
 Query: TypeAlias = Devices | Account
 
 
 class DeviceQueries:
-    """The query that is being answered, and the queue of those after it."""
+    """The current query, and the queue of those after it."""
 
     __slots__ = ("_due", "_later", "_out", "_since", "_waits", "_work", "asked")
 
     def __init__(self) -> None:
         """Begin without one."""
         self.asked: Query | None = None
-        """The one that has no answer yet; None: there is none."""
+        """The current query, which has no answer yet; None: there is none."""
         self._due: float | None = None
         """When its answer is overdue, or when to repeat it."""
         self._work: deque[Query] = deque()
@@ -61,12 +61,12 @@ class DeviceQueries:
         self._later[Devices(NUMBER, name, 0)] = at
 
     def next(self, now: float) -> None:
-        """Send the next one, unless another has no answer yet."""
+        """Send the next query, unless another has no answer yet."""
         if self.asked is None and self._work:
             self.ask(self._work.popleft(), now)
 
     def ask(self, query: Query, now: float) -> None:
-        """Send this now: it is the next one, or the next page of the one before."""
+        """Send this query now: the next one, or the next page of the previous one."""
         since = self._since.get(query.name)
         self.over()
         if since is not None:
@@ -84,7 +84,7 @@ class DeviceQueries:
         return asked
 
     def retry(self, error: Error, now: float) -> bool:
-        """BUSY or UNAVAILABLE: schedule another try. False: it has been refused for too long."""
+        """BUSY or UNAVAILABLE: schedule a retry. False: it has been refused for too long."""
         if self.asked is None:
             return False
         name = self.asked.name
@@ -116,7 +116,7 @@ class DeviceQueries:
         return False
 
     def clear(self) -> None:
-        """Forget all of them: the connection is gone."""
+        """Drop all of them: the connection has ended."""
         self._work.clear()
         self._later.clear()
         self._out.clear()

@@ -1,10 +1,10 @@
 """Which of a host's addresses to try, and in what order: Happy Eyeballs (RFC 8305).
 
-A host name may stand for several addresses, and some of them may swallow every packet. So the
-attempts are raced: the next one starts when one has failed, or after ``ATTEMPT_DELAY_S`` without a
-result, and all of them share one deadline. The first on which the server speaks wins: a relay does
-as soon as it accepts. Behind an address that opens there may be a balancer without servers, or a
-program that hangs. Of the last one that is left it is enough that it opens.
+A host name may have several addresses, and some of them may swallow every packet. So the attempts
+are raced: the next one starts when one has failed, or after ``ATTEMPT_DELAY_S`` without a result,
+and all of them share one deadline. The first on which the server sends something wins: a relay does
+so as soon as it accepts. Behind an address that accepts there may be a load balancer without
+servers, or a program that hangs. For the last remaining attempt it is enough that it connects.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
 
 
 class AllFailed(OSError):
-    """Every address was tried in vain; ``failures`` has one error for each."""
+    """All addresses failed; ``failures`` has one error for each."""
 
     def __init__(self, failures: Iterable[OSError]) -> None:
         super().__init__("no address could be reached")
@@ -50,7 +50,7 @@ class AllFailed(OSError):
 
 
 def numeric(address: Address) -> list[Candidate] | None:
-    """Return the one candidate of a host that is an address itself; None for a name."""
+    """Return the only candidate of a host that is a numeric address; None for a name."""
     try:
         # Bytes: for a str Python loads the IDNA codec, which no address needs.
         host = address.host.encode("ascii")
@@ -63,14 +63,14 @@ def numeric(address: Address) -> list[Candidate] | None:
 
 
 def resolve(address: Address) -> list[Candidate]:
-    """Look a host up, in the order to try. It blocks for as long as the system's resolver does.
+    """Resolve a host, in the order to try. Blocks as long as the system's resolver does.
 
     Raises:
-        OSError: it has no address, or is not a legal host name.
+        OSError: it has no address, or is not a valid host name.
     """
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
-    except UnicodeError:  # of the IDNA codec, for a label that is empty or too long
+    except UnicodeError:  # from the IDNA codec, for a label that is empty or too long
         raise socket.gaierror(socket.EAI_NONAME, "not a legal host name") from None
     return in_order(found)
 
@@ -90,7 +90,7 @@ def in_order(infos: Iterable[_Info]) -> list[Candidate]:
 
 
 def open_socket(candidate: Candidate) -> socket.socket:
-    """Return a non-blocking socket for a candidate, not connected yet."""
+    """Return an unconnected, non-blocking socket for a candidate."""
     opened = socket.socket(candidate.family, socket.SOCK_STREAM, candidate.protocol)
     opened.setblocking(False)
     disable_nagle(opened)
@@ -98,16 +98,16 @@ def open_socket(candidate: Candidate) -> socket.socket:
 
 
 def disable_nagle(opened: socket.socket) -> None:
-    """Let small records leave at once. Not every kind of socket has the option."""
+    """Send small records at once. Not every kind of socket has the option."""
     with contextlib.suppress(OSError):
         opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def has_ended(opened: socket.socket) -> bool:
-    """Tell whether the peer has closed or reset a connection, without reading what came before.
+    """Return True if the peer has closed or reset a connection, without reading earlier data.
 
-    Reading would show it behind all that was sent. Only Linux can be asked; False elsewhere, and
-    for what is no TCP socket.
+    Reading would show it only after everything that was sent. Only Linux can be asked; returns
+    False elsewhere, and for other sockets than TCP.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -117,7 +117,7 @@ def has_ended(opened: socket.socket) -> bool:
 
 
 def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
-    """Connect within ``timeout_s``, without a thread: the blocking client's way to dial.
+    """Connect within ``timeout_s``, without a thread: used by the blocking client.
 
     Raises:
         OSError: no address could be reached (AllFailed), the time is over (TimeoutError), or the
@@ -126,7 +126,7 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
     deadline = time.monotonic() + timeout_s
     waiting = deque(numeric(address) or resolve(address))
     failures: list[OSError] = []
-    # Of the moment: gevent replaces it.
+    # Looked up now: gevent replaces it.
     with selectors.DefaultSelector() as selector:
         try:
             while True:
@@ -170,7 +170,7 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
 
 
 def _last(selector: selectors.BaseSelector) -> socket.socket | None:
-    """Return the only attempt that is left, if it has opened."""
+    """Return the only remaining attempt, if it is connected."""
     keys = list(selector.get_map().values())
     if len(keys) != 1 or keys[0].events != selectors.EVENT_READ:
         return None
@@ -181,7 +181,7 @@ def _last(selector: selectors.BaseSelector) -> socket.socket | None:
 
 
 def must_speak(opened: socket.socket) -> None:
-    """Look at a socket that can be read: the peer must have sent something, which stays there.
+    """Check a readable socket: the peer must have sent something, which stays unread.
 
     Raises:
         OSError: it has ended the connection instead.
@@ -202,7 +202,7 @@ def _begin(
         assert opened is not None
         selector.register(opened, selectors.EVENT_WRITE)
         return None
-    except OSError as error:  # no such family here, no route, no descriptor left
+    except OSError as error:  # no such address family here, no route, no descriptor left
         if opened is not None:
             opened.close()
         failures.append(error)

@@ -6,21 +6,21 @@ Those of close codes are in ``closes``, those of error codes in ``refusals``. Th
     ├── NotConnected               a call before connect()
     ├── NoDeviceKey                there is no key for this name here, and none was given
     ├── KeyFileError               a key file cannot be used; also a UsageError
-    ├── DeviceChainError           a list of devices is false, or does not allow what was asked
+    ├── DeviceChainError           a list of devices is invalid, or forbids the request
     ├── WrongAccount               a saved identity of another account, or of a time before it
     ├── ConnectFailed              no connection to the host and port
-    ├── HandshakeFailed            what listens there did not prove to hold its key
+    ├── HandshakeFailed            the server did not prove that it has its key
     │   └── NotARelayServer        it does not speak this protocol at all
     ├── ServerKeyError
-    │   ├── UnknownServerKey       a key that is not pinned, and nobody has confirmed it
-    │   ├── ServerKeyMismatch      another key than the pinned one; there is no override
-    │   └── ServerIdentityError    it claims to be another server, and nothing proves it
-    ├── ConnectionLost             the connection ended without a word, and reconnecting is off
-    ├── ServerBrokeProtocol        the server sent what the protocol forbids
-    ├── ClientClosed               this client was closed before the answer came
+    │   ├── UnknownServerKey       a key that is not pinned, and was not confirmed
+    │   ├── ServerKeyMismatch      not the pinned key; there is no override
+    │   └── ServerIdentityError    it claims to be another server, without proof
+    ├── ConnectionLost             the connection ended without a close; no reconnecting
+    ├── ServerBrokeProtocol        the server violated the protocol
+    ├── ClientClosed               this client was closed before the answer arrived
     ├── ClientForked               this client belongs to the process before os.fork()
     ├── TimedOut                   a call took longer than its timeout; also a TimeoutError
-    ├── MessagesMissing            a gap, where a program iterates over messages alone: .gap
+    ├── MessagesMissing            a gap, if a program iterates over messages: .gap
     ├── MessageTooLong             a body over the server's limit, a content type over 64 bytes
     ├── ClosedByServer             a close code: .code, .retry_after_s
     │   ├── GoingAway (1000)  ServerFailed (1001)  Idle (1002)  TooSlow (1003)
@@ -48,7 +48,7 @@ from relay.errors import RelayError, UsageError
 
 
 class ClientError(RelayError):
-    """Root of what a client raises."""
+    """Base class of what a client raises."""
 
 
 class NotConnected(ClientError):
@@ -60,7 +60,7 @@ class NoDeviceKey(ClientError):
 
 
 class KeyFileError(ClientError, UsageError):
-    """A file of device keys, or of what is pinned of other people's, cannot be used."""
+    """A file of device keys, or of pins of other accounts, cannot be used."""
 
 
 class WrongAccount(ClientError):
@@ -68,7 +68,7 @@ class WrongAccount(ClientError):
 
 
 class DeviceChainError(ClientError):
-    """A list of devices is false, or does not allow what was asked."""
+    """A list of devices is invalid, or does not allow the request."""
 
 
 class ConnectFailed(ClientError):
@@ -76,20 +76,20 @@ class ConnectFailed(ClientError):
 
 
 class HandshakeFailed(ClientError):
-    """No encrypted connection came about: not a relay, a tampered handshake, or too slow."""
+    """No encrypted connection: not a relay, a manipulated handshake, or a timeout."""
 
 
 class NotARelayServer(HandshakeFailed):
-    """What listens there speaks another protocol, such as HTTP, SSH, TLS or SMTP."""
+    """The server speaks another protocol, such as HTTP, SSH, TLS or SMTP."""
 
 
 class ServerKeyError(ClientError):
-    """The server's key is not to be trusted. Nothing has been sent to it."""
+    """The server's key is not trusted. Nothing has been sent to the server."""
 
     def __init__(self, message: str, fingerprint: str) -> None:
         super().__init__(message)
         self.fingerprint = fingerprint
-        """Of the key that the server offered."""
+        """Of the key that the server presented."""
 
 
 class UnknownServerKey(ServerKeyError):
@@ -97,7 +97,7 @@ class UnknownServerKey(ServerKeyError):
 
 
 class ServerKeyMismatch(ServerKeyError):
-    """The key is another one than that of the address or the pin. There is no override."""
+    """The key differs from that of the address or the pin. There is no override."""
 
     def __init__(self, message: str, fingerprint: str, expected: str) -> None:
         super().__init__(message, fingerprint)
@@ -106,9 +106,9 @@ class ServerKeyMismatch(ServerKeyError):
 
 
 class ServerIdentityError(ServerKeyError):
-    """The server claims the id of one that is known here, and that one has not announced its key.
+    """The server claims the id of a known server, which has not announced its key.
 
-    What is kept under the id, device keys above all, is not used.
+    What is kept under that id, device keys above all, is not used.
     """
 
     def __init__(self, message: str, fingerprint: str, server_id: str) -> None:
@@ -118,21 +118,21 @@ class ServerIdentityError(ServerKeyError):
 
 
 class ConnectionLost(ClientError):
-    """The connection ended without a close. What was unacknowledged may or may not be stored."""
+    """The connection ended without a close. Unacknowledged sends may or may not be stored."""
 
 
 class ServerBrokeProtocol(ClientError):
-    """The server sent what the protocol forbids; the connection was closed."""
+    """The server violated the protocol; the connection was closed."""
 
 
 class ClientClosed(ClientError):
-    """This client was closed before the answer came. A send may or may not have been stored."""
+    """This client was closed before the answer arrived. A send may or may not have been stored."""
 
 
 class ClientForked(ClientError):
-    """This client was made before ``os.fork()``, and belongs to the parent. Nothing was sent.
+    """This client was created before ``os.fork()``, and belongs to the parent. Nothing was sent.
 
-    Two processes with the keys of one connection would seal different records alike.
+    Two processes with the keys of one connection would use the same nonces for different records.
     """
 
 
@@ -141,15 +141,15 @@ class TimedOut(ClientError, TimeoutError):
 
 
 class MessagesMissing(ClientError):
-    """Messages of a room will not come, and the program iterates over messages alone.
+    """Messages of a room will not arrive, and the program iterates over messages only.
 
-    The iteration may go on: the next message is the one after the gap.
+    The iteration may continue: the next message is the one after the gap.
     """
 
     def __init__(self, message: str, gap: Gap) -> None:
         super().__init__(message)
         self.gap = gap
-        """Which ones, and why."""
+        """The missing messages, and why they are missing."""
 
 
 class MessageTooLong(ClientError):

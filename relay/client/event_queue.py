@@ -1,10 +1,10 @@
-"""The events that the application has not taken yet, bounded by bytes and by number.
+"""Events that the application has not taken yet, limited by bytes and by number.
 
-A room may have a queue of its own, for a program that iterates over it alone. The bounds are for
-all together.
+A room may have a queue of its own, for a program that iterates over it. The limits apply to all
+queues together.
 
 The cursor of a room that a program sees, and may save, moves when it *takes* a message (invariant
-"Falling behind"), not when the message arrives: what is still in here when the program dies is
+"Falling behind"), not when the message arrives: if the program dies, messages in the queue are
 delivered again.
 """
 
@@ -31,26 +31,27 @@ from relay.client.unverified import UnverifiedSenders
 
 EVENTS_MAX: Final = 8192
 EVENTS_BYTES_MAX: Final = 8 * 1024 * 1024
-"""Above either, the client stops reading its socket, and the server lets it fall behind: what is
-stored is the buffer. At least four times what one read from the socket brings."""
+"""Above either limit, the client stops reading its socket, and the server lets it fall behind: the
+store is the buffer. Each limit is at least four times what one read from the socket yields."""
 OVER: Final = 2
-"""Above so many times either bound nothing more is put in, whatever comes: more than one read from
-an honest server can bring, so only a hostile one gets there."""
+"""Above this multiple of either limit nothing more is added: it is more than one read from an
+honest server can add, so only a malicious one reaches it."""
 EVENT_OVERHEAD_BYTES: Final = 1024
-"""What the largest Python object of an event takes, with its small fields, besides what is counted
-on its own: the body of a message, the names of a roster."""
+"""Memory of the largest Python object of an event with its small fields. The body of a message and
+the names of a roster are counted separately."""
 MEMBER_BYTES: Final = 288
-"""What a name takes, with its tuple and its place in a list, besides the display name."""
+"""Memory of a name, with its tuple and its place in a list, without the display name."""
 STATES_MAX: Final = 32
-"""Changes of the client's own state, postponed sends, invitations, in one queue: beyond it the
-oldest goes. A program that only sends takes none, and its server may restart, or its disk be full,
-a thousand times."""
+"""Limit for changes of the client's own state, postponed sends and invitations in one queue; beyond
+it the oldest is dropped. A program that only sends takes none of these, and its server may restart,
+or its disk be full, a thousand times."""
 _STATES: Final = (StateChanged, Postponed, Invited)
 WARNINGS_MAX: Final = 1024
-"""Warnings about devices: each once, and beyond it no more come in. None goes but to the program: a
-server that gives reason for others afterwards cannot take one away."""
+"""Limit for warnings about devices: each is added once, and beyond the limit no more are added.
+None is dropped, so a server cannot displace a warning by causing others."""
 RESUME_AT: Final = 0.5
-"""Reading goes on when both are below this part of their bound: not once per message."""
+"""Reading continues when both values are below this fraction of their limits, to avoid switching
+with every message."""
 
 
 class _Events(deque[Event]):
@@ -61,13 +62,13 @@ class _Events(deque[Event]):
     def __init__(self, events: Iterable[Event] = ()) -> None:
         super().__init__(events)
         self.states = sum(type(event) in _STATES for event in self)
-        """How many of ``_STATES`` are in it."""
+        """Number of events of the types ``_STATES`` in it."""
 
     def drop_oldest_state(self) -> Event:
-        """Remove the oldest of them, and return it.
+        """Remove and return the oldest of them.
 
-        It is looked for from the end: whoever sends many finds them there, one after the other, so
-        that none of them costs a walk through all that the program has not taken.
+        The search starts at the end: where there are many, they are consecutive at that end, so
+        none costs a walk through everything the program has not taken.
         """
         left = self.states
         for back, event in enumerate(reversed(self), 1):
@@ -80,7 +81,7 @@ class _Events(deque[Event]):
 
 
 class EventQueue:
-    """Queues of events and the cursors of what was taken from them."""
+    """Queues of events, and the cursors of what was taken from them."""
 
     __slots__ = (
         "_bytes",
@@ -97,21 +98,21 @@ class EventQueue:
 
     def __init__(self, unverified: UnverifiedSenders | None = None) -> None:
         self._unverified = unverified or UnverifiedSenders()
-        """Marks what is taken, and has some of it wait."""
+        """Marks what is taken, and delays some of it."""
         self._events = _Events()
         self._separate: dict[str, _Events] = {}
         """The events of rooms that have a queue of their own."""
         self._count = 0
-        """Of the events in all queues."""
+        """Number of events in all queues."""
         self._bytes = 0
         self._warnings: set[Event] = set()
-        """Those that are in the queue."""
+        """The warnings in the queue."""
         self.full = False
-        """True from the bound until half of it is taken."""
+        """True from the limit until half of it is taken."""
         self.over = False
-        """True above ``OVER`` times the bound, which only a hostile server reaches."""
+        """True above ``OVER`` times the limit, which only a malicious server reaches."""
         self.taken: dict[str, Cursor] = {}
-        """For each room that is followed, the last entry that the application has taken."""
+        """For each followed room, the last entry that the application has taken."""
         self.changes: dict[str, int] = {}
         """For some of them, the number of the last change of the room that it has taken."""
 
@@ -119,7 +120,7 @@ class EventQueue:
         return self._count
 
     def has(self, room: str | None = None) -> bool:
-        """True when ``take`` of the same room has something."""
+        """True if ``take`` of the same room has something."""
         events = self._events if room is None else self._separate.get(room)
         if not events:
             return False
@@ -127,17 +128,18 @@ class EventQueue:
 
     @property
     def size(self) -> int:
-        """What the events take, in bytes; never less than they do."""
+        """Memory of the events in bytes, never underestimated."""
         return self._bytes
 
     def put(self, event: Event) -> None:
-        """Append an event. The bounds are the caller's to respect, by ``full`` and ``over``."""
+        """Append an event. The caller must respect the limits, by ``full`` and ``over``."""
         if type(event) is DeviceWarning:
             if event in self._warnings or len(self._warnings) >= WARNINGS_MAX:
                 return
             self._warnings.add(event)
         events = self._events
-        if self._separate and type(event) is not Invited:  # not of what is followed
+        # an invitation is to a room that is not followed
+        if self._separate and type(event) is not Invited:
             events = self._separate.get(getattr(event, "room", ""), events)
         events.append(event)
         self._count += 1
@@ -152,7 +154,7 @@ class EventQueue:
             self.over = self._bytes > OVER * EVENTS_BYTES_MAX or self._count > OVER * EVENTS_MAX
 
     def take(self, room: str | None = None) -> Event | None:
-        """Return the oldest event, or None if it has to wait. Moves the cursor of its room.
+        """Return the oldest event, or None if it must wait. Moves the cursor of its room.
 
         Args:
             room: one with a queue of its own; None: the queue of all others.
@@ -190,7 +192,7 @@ class EventQueue:
         return unverified.marked(event) if unverified.any else event
 
     def follow(self, room: str, start: Cursor) -> None:
-        """A room is followed from here on."""
+        """Follow a room from here on."""
         self.taken[room] = start
 
     def separate(self, room: str) -> None:
@@ -198,7 +200,7 @@ class EventQueue:
         self._separate[room] = _Events()
 
     def forget(self, room: str) -> Cursor | None:
-        """Forget a room and what of it was not taken, but warnings; return the cursor it had."""
+        """Drop a room and its events, except warnings; return the cursor it had."""
         own = self._separate.pop(room, ())
         left = [
             e
@@ -212,7 +214,7 @@ class EventQueue:
         return self.taken.pop(room, None)
 
     def clear(self) -> None:
-        """Forget every event."""
+        """Drop every event."""
         for events in self._all():
             events.clear()
             events.states = 0

@@ -1,4 +1,4 @@
-"""What a program gets from a client: events of the iterator, and the results of its calls."""
+"""What a program receives from a client: events of the iterator, and the results of calls."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from relay.chat.entries import Cursor, GapReason
 
 
 class State(Enum):
-    """Where a client is."""
+    """The state of a client."""
 
     CONNECTING = "connecting"
     ONLINE = "online"
     WAITING = "waiting"
-    """The connection is gone; the next attempt comes after a while."""
+    """The connection is lost; the next attempt follows after a delay."""
     CLOSED = "closed"
 
 
 # --- events ------------------------------------------------------------------------------------
 class LogEntry(NamedTuple):
-    """What a room, or one's own inbox, has: a ``Message``, or one of the other kinds.
+    """An entry of a room, or of the account's own inbox: a ``Message``, or another kind.
 
-    The body comes from a stranger: make it harmless before it reaches a terminal.
+    The body comes from a stranger: sanitise it before it reaches a terminal.
     """
 
     room: str
-    """Its name; of a direct message ``@`` and one's own name: one's inbox."""
+    """Its name; for a direct message ``@`` and this account's name: its inbox."""
     epoch: bytes
     seq: int
     """Its number in the room. Numbers increase within an epoch."""
@@ -40,60 +40,61 @@ class LogEntry(NamedTuple):
     key_id: bytes
     producer: bytes
     counter: int
-    """Producer and counter are its id: they tell a repeat from a message that reads the same."""
+    """Producer and counter form its id: they distinguish a repeat from a message with equal text.
+    """
     kind: int
     content_type: str
     body: bytes
-    """Exactly as it was sent."""
+    """Exactly as sent."""
     to: str = ""
-    """Of a direct message: for whom it is. Empty in rooms."""
+    """Of a direct message: its recipient. Empty in rooms."""
     about_epoch: bytes = b""
     about_seq: int = 0
     """See ``about``."""
     doubt: str = ""
-    """Why it is doubtful that the sender has written this: no device of theirs is proved for it.
-    Empty: nothing speaks against it. See docs/client.md, "Names and device keys"."""
+    """Why it is doubtful that the sender has written this: no device of the sender is proved for
+    it. Empty: no reason for doubt. See docs/client.md, "Names and device keys"."""
 
     @property
     def text(self) -> str:
-        """The body as text; what is not UTF-8 becomes U+FFFD."""
+        """The body as text; invalid UTF-8 becomes U+FFFD."""
         return self.body.decode("utf-8", "replace")
 
     @property
     def cursor(self) -> Cursor:
-        """The place behind this entry: ``join(room, cursor=...)`` goes on after it."""
+        """The position after this entry: ``join(room, cursor=...)`` continues after it."""
         return Cursor(self.epoch, self.seq)
 
     @property
     def about(self) -> Cursor | None:
-        """The place, in the same room, of the entry that this one is about; None: of none.
+        """The position, in the same room, of the entry that this one is about; None: of none.
 
-        Of a message, what it replies to.
+        For a message, what it replies to.
         """
         return Cursor(self.about_epoch, self.about_seq) if self.about_seq else None
 
     @property
     def peer(self) -> str:
-        """With whom a direct message was exchanged, whoever wrote it; empty in rooms."""
+        """The other participant of a direct message, whoever wrote it; empty in rooms."""
         if not self.to:
             return ""
         return self.to if self.room == f"@{self.sender}" else self.sender
 
 
 class Message(LogEntry):
-    """A message of a room, or a direct one."""
+    """A room message, or a direct message."""
 
     __slots__ = ()
 
 
 class Edit(LogEntry):
-    """The sender gives the message at ``about`` another body."""
+    """The sender replaces the body of the message at ``about``."""
 
     __slots__ = ()
 
 
 class Redaction(LogEntry):
-    """The message, edit or reaction at ``about`` was erased. The body may give the reason."""
+    """The message, edit or reaction at ``about`` was erased. The body may contain the reason."""
 
     __slots__ = ()
 
@@ -105,34 +106,34 @@ class Reaction(LogEntry):
 
 
 class ReadMark(LogEntry):
-    """In one's own inbox: another device, or this one, has read up to ``about``.
+    """In the account's own inbox: one of its devices has read up to ``about``.
 
     The body is the name of a room; or ``@`` and a name, for the messages with that person, and
-    ``about`` is a place in this inbox.
+    ``about`` is then a position in this inbox.
     """
 
     __slots__ = ()
 
     @property
     def of(self) -> str:
-        """The room that was read, or ``@`` and the name of a person."""
+        """The room that was read, or ``@`` and the name of a user."""
         return self.text
 
 
 class Erased(LogEntry):
-    """What was a message, an edit or a reaction. ``about`` is the redaction that erased it."""
+    """A former message, edit or reaction. ``about`` is the redaction that erased it."""
 
     __slots__ = ()
 
 
 class Control(LogEntry):
-    """What the server has written: in one's own inbox, what happened to the account."""
+    """Written by the server: in the account's own inbox, a change of the account."""
 
     __slots__ = ()
 
 
 class RoomChanged(NamedTuple):
-    """Somebody has changed the room, or what somebody may do in it: an entry of the room's log."""
+    """Somebody has changed the room, or a user's rights in it: an entry of the room's log."""
 
     room: str
     """Its name."""
@@ -143,18 +144,18 @@ class RoomChanged(NamedTuple):
     time_ms: int
     """When the server stored it: milliseconds since 1970."""
     sender: str
-    """Who has done it; "relay": the server by itself, when the time of a ban is over."""
+    """Who has done it; "relay": the server itself, when a ban has expired."""
     key_id: bytes
     change: str
     """"create", "topic", "title", "kind", "role", "invite", "kick", "ban", "mute", "free" (of a ban
-    or mute), "close", "reopen", "enter", "leave", "keep", "delete"; empty: one that this version
-    does not know."""
+    or mute), "close", "reopen", "enter", "leave", "keep", "delete"; empty: unknown to this version.
+    """
     person: str = ""
-    """Whom it is about; empty: nobody."""
+    """The user it is about; empty: none."""
     text: str = ""
-    """The topic or title, or why it was done."""
+    """The topic or title, or the reason."""
     until_ms: int = 0
-    """When a ban or mute ends, ms since 1970; 0: when it is taken back."""
+    """When a ban or mute ends, ms since 1970; 0: when it is lifted."""
     role: str = ""
     kind: str = ""
     """Of the room: "public", "private" or "announce"."""
@@ -166,13 +167,13 @@ class RoomChanged(NamedTuple):
 
     @property
     def cursor(self) -> Cursor:
-        """The place behind this entry: ``join(room, cursor=...)`` goes on after it."""
+        """The position after this entry: ``join(room, cursor=...)`` continues after it."""
         return Cursor(self.epoch, self.seq)
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Entries after ``start`` up to and with ``end`` will not come."""
+    """Entries after ``start``, up to and including ``end``, will not be delivered."""
 
     room: str
     start: Cursor
@@ -183,7 +184,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class Live:
-    """Everything up to ``seq`` was delivered; from here entries come as they are committed."""
+    """Everything up to ``seq`` was delivered; from here on entries arrive as they are committed."""
 
     room: str
     seq: int
@@ -191,14 +192,14 @@ class Live:
 
 @dataclass(frozen=True, slots=True)
 class Behind:
-    """This client read too slowly, and catches up from what is stored. Nothing is lost."""
+    """This client read too slowly, and catches up from the store. Nothing is lost."""
 
     room: str
     seq: int
 
 
 class Member(NamedTuple):
-    """A person or program that follows a room."""
+    """A follower of a room."""
 
     name: str
     display: str
@@ -207,7 +208,10 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RosterChanged:
-    """Who follows a room has changed. In a large room both lists are empty: only total counts."""
+    """The followers of a room have changed.
+
+    In a large room both lists are empty: only total counts.
+    """
 
     room: str
     total: int
@@ -219,20 +223,21 @@ class RosterChanged:
 
 @dataclass(frozen=True, slots=True)
 class StateChanged:
-    """The client connects, is online, waits for its next attempt, or has ended."""
+    """The client is connecting, is online, waits for its next attempt, or has ended."""
 
     state: State
     detail: str = ""
-    """Why, in words: for WAITING and CLOSED, with the name of the close code if there is one."""
+    """The reason in words: for WAITING and CLOSED, with the name of the close code if there is one.
+    """
     retry_s: float = 0.0
     """WAITING: seconds to the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unfollowed:
-    """This client is not in the room any more, and does not come back to it by itself.
+    """This client is no longer in the room, and does not return to it by itself.
 
-    It was put out, may not read the room any more, or the room is gone.
+    It was removed, may no longer read the room, or the room is gone.
     """
 
     room: str
@@ -243,38 +248,38 @@ class Unfollowed:
 class Invited:
     """Somebody has just invited this account to a room: ``change_room(room, "enter")`` accepts.
 
-    Comes while the client is connected, whether it follows anything or not. What came while it was
-    away is in ``rooms(mine=True)``, with the role "invited".
+    Delivered while the client is connected, whether or not it follows anything. Earlier invitations
+    are in ``rooms(mine=True)``, with the role "invited".
     """
 
     room: str
     by: str
-    """Who has done it; "operator": one of the server's, without a login."""
+    """Who invited; "operator": an administrator of the server, without a login."""
 
 
 @dataclass(frozen=True, slots=True)
 class Postponed:
-    """The server cannot store messages of this room now; the client sends them again until it can.
+    """The server cannot store messages of this room now; the client resends them until it can.
 
-    Comes once, until a message of the room is stored. Also when the client has connected again and
-    the server cannot let it follow the room now: it asks until it can.
+    Delivered once until a message of the room is stored; also if, after a reconnect, the server
+    cannot let the client follow the room now: it repeats the request.
     """
 
     room: str
     detail: str
-    """Why, in the server's words; may be empty."""
+    """The reason in the server's words; may be empty."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceWarning:
-    """A sender may not be who it was: its key is not proved by the devices that were seen before.
+    """A sender's identity is doubtful: its key is not proved by the devices seen before.
 
-    The server, or somebody who has taken it over, may be writing in its name. What comes of it has
-    a ``doubt``, until ``accept_devices``.
+    The server, or an attacker who controls it, may be writing in its name. Its messages have a
+    ``doubt``, until ``accept_devices``.
     """
 
     room: str
-    """Where its message came; empty: in none."""
+    """The room of the message; empty: none."""
     name: str
     detail: str
 
@@ -308,17 +313,17 @@ class Stored(NamedTuple):
     epoch: bytes
     seq: int
     durability: str = "process"
-    """What it survives: "process", the death of any process of the server; "power", that of its
-    machine as well; or the number of a later version's."""
+    """What it survives: "process", the death of any process of the server; "power", also that of
+    its machine; or the number of a later version's value."""
 
     @property
     def cursor(self) -> Cursor:
-        """The place of the message, as that of the ``Message`` that readers get."""
+        """The position of the message, equal to that of the ``Message`` that readers get."""
         return Cursor(self.epoch, self.seq)
 
 
 class Joined(NamedTuple):
-    """The room is followed: entries after ``start`` come; ``head`` was its end at that moment."""
+    """The room is followed: entries after ``start`` arrive; ``head`` was its end at that time."""
 
     room: str
     start: Cursor
@@ -336,25 +341,25 @@ class Members(NamedTuple):
 
 
 class SearchPage(NamedTuple):
-    """Messages that have the words that were searched for, the newest first.
+    """Messages that contain the words searched for, newest first.
 
-    A page may be empty and not the last: then so many messages were looked at that the next page
-    goes on with older ones.
+    A page may be empty without being the last one: the limit for examined messages was reached, and
+    the next page continues with older ones.
     """
 
     entries: tuple[Message | Edit, ...]
-    """Of each message that was found what it is now: itself; or its last edit, whose ``about`` is
-    the place of the message."""
+    """The current version of each message found: itself; or its last edit, whose ``about`` is the
+    position of the message."""
     next: int
     """The ``before`` of the next page."""
     end: bool
-    """There is no next page."""
+    """True if there is no next page."""
     indexed: int
-    """Messages above this number are not in the index yet, and were not looked at."""
+    """Messages above this number are not in the index yet, and were not searched."""
 
 
 class HistoryPage(NamedTuple):
-    """A page in ascending order. ``next`` asks for the page behind it; ``end``: there is none."""
+    """A page in ascending order. ``next`` requests the following page; ``end``: there is none."""
 
     entries: tuple[LogEntry | RoomChanged, ...]
     next: int

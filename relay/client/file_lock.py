@@ -1,4 +1,4 @@
-"""A lock on an open file against other programs, and lines added to it as a whole.
+"""Locks an open file against other programs, and appends lines atomically.
 
 Where the system has no locks nothing is locked.
 """
@@ -26,8 +26,8 @@ def locked(descriptor: int, *, shared: bool, timeout_s: float) -> Iterator[bool]
     """Hold a lock of ``flock`` on an open file.
 
     Yields:
-        True with the lock; False when somebody else held it all the time, or the file's system
-        knows no locks. The caller decides what that means.
+        True with the lock; False if another process held it all the time, or if the file system has
+        no locks. The caller decides what that means.
     """
     if fcntl is None:
         yield False
@@ -53,14 +53,14 @@ def locked(descriptor: int, *, shared: bool, timeout_s: float) -> Iterator[bool]
 
 
 def append_whole(file: io.FileIO, line: bytes, *, synced: bool) -> None:
-    """Add a line to a file that was opened to append, as a whole or not at all.
+    """Append a line to a file atomically.
 
-    A full disk takes a part of it: a half line could not be read again, nor the next one behind it.
+    A full disk accepts only part of it: half a line would be unreadable, and so would the next one.
 
     Args:
-        file: without a buffer.
-        line: with its newline.
-        synced: it is to be on the disk before this returns.
+        file: unbuffered, opened for appending.
+        line: including its newline.
+        synced: wait until it is on the disk.
 
     Raises:
         OSError: it could not be written.

@@ -1,10 +1,11 @@
 """Clients in a forked child: they end, and the parent's connections are left alone.
 
-The child has copies of the keys and of the socket. It may not send (the same nonces would be used
-twice), not read (the bytes are the parent's), and send no close record. So each client ends there
-with ClientForked, and its socket's descriptor is put on /dev/null before any code can run: whatever
-still refers to it, an event loop or a garbage collector, can do the parent no harm. In particular
-taking the descriptor out of a shared epoll set would otherwise take it out of the parent's.
+The child has copies of the keys and of the socket. It must not send (the same nonces would be used
+twice), not read (the bytes belong to the parent), and send no close record. So each client ends
+there with ClientForked, and its socket's descriptor is redirected to /dev/null before any code can
+run: whatever still refers to it, an event loop or a garbage collector, cannot harm the parent. In
+particular, removing the descriptor from a shared epoll set would otherwise remove it from the
+parent's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from relay.client.errors import ClientForked
 
 
 class Forkable(Protocol):
-    """A client that is told of a fork."""
+    """A client that is notified of a fork."""
 
     def _forked(self) -> None:
         """This is a copy in a child."""
@@ -28,12 +29,12 @@ _clients: Final[WeakSet[Forkable]] = WeakSet()
 
 
 def register(client: Forkable) -> None:
-    """Tell this client when it finds itself in a forked child."""
+    """Notify this client if it is in a forked child."""
     _clients.add(client)
 
 
 def forked_error() -> ClientForked:
-    """Return what a client ends with in a child."""
+    """Return the error with which a client ends in a child."""
     return ClientForked(
         "this client was made before os.fork() and belongs to the parent process; "
         "make a new one in the child"
@@ -41,7 +42,7 @@ def forked_error() -> ClientForked:
 
 
 def disconnect(opened: object) -> None:
-    """Put a copied socket's descriptor on /dev/null; the parent's connection notices nothing."""
+    """Redirect a copied socket's descriptor to /dev/null, without affecting the parent's."""
     with contextlib.suppress(OSError, AttributeError, ValueError):
         descriptor = opened.fileno()  # type: ignore[attr-defined]
         if descriptor < 0:

@@ -1,4 +1,4 @@
-"""Who a client instance is: what lets it come back as itself, and send exactly once."""
+"""The identity of a client instance: allows it to return as itself, and to send exactly once."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from relay.secret import Secret
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A client instance. A program that saves it, and restores it, goes on where it was."""
+    """A client instance. A program that saves and restores it continues where it was."""
 
     secret: bytes = field(repr=False)
     """16 random bytes that prove on a later connection that this is the same instance. Together
-    with the name they make its message ids, so whoever has them can send in its place."""
+    with the name they determine its message ids, so anybody who has them can send in its place."""
     counters: Mapping[str, int] = field(default_factory=dict)
-    """For each room the counter of its next send: the first one that is not acknowledged yet. A
-    program that was stopped sends its unacknowledged messages again from there, in the same order,
-    and each is stored once."""
+    """For each room the counter of its next send: the first unacknowledged one. A program that was
+    stopped resends its unacknowledged messages from there, in the same order, and each is stored
+    once."""
     account: bytes = b""
-    """The account whose messages these are: the hash of its first device link, or zeros for a
-    guest. The ids of messages depend on it. Empty: not known, for an identity without counters."""
+    """The account of these messages: the hash of its first device link, or zeros for a guest. The
+    ids of messages depend on it. Empty: not known, for an identity without counters."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.secret, bytes):

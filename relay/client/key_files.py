@@ -1,8 +1,9 @@
-"""The user's own device keys: one file for each server and name, and what is pinned of others.
+"""The user's own device keys, one file for each server and name, and pins of other accounts.
 
-    DIRECTORY/SERVER-ID/NAME.key     the key of a name at a server
+    DIRECTORY/SERVER-ID/NAME.key     the key of a name at a server; with ".ended" behind it: one
+                                     that is no device's any more, which nothing reads
     DIRECTORY/SERVER-ID/NAME.chain   the links of its device chain, in hexadecimal
-    DIRECTORY/SERVER-ID/pins         what was seen of other people's chains
+    DIRECTORY/SERVER-ID/pins         what was seen of other accounts' chains
 
 The server id is the fingerprint of the server's (first) key.
 """
@@ -28,17 +29,19 @@ from relay.paths import from_variable, given, is_there, user_directory
 
 VARIABLE: Final = "RELAY_KEYS"
 PINS_BYTES_MAX: Final = 64 * 1024 * 1024
-"""More is neither read nor made. At half of it, lines that do not count any more are removed."""
+"""A larger file is neither read nor created. At half of it, obsolete lines are removed."""
 LINE_BYTES_MAX: Final = 512
-"""More than a line of ``pins`` has."""
+"""Longer than any line of ``pins``."""
 CHAIN_CHARS_MAX: Final = LINKS_MAX * (2 * links.LINK_BYTES_MAX + 1)
 LOCK_S: Final = 10.0
+ENDED: Final = ".ended"
+"""Behind the name of a key's file that is no device's any more."""
 AskPassphrase = Callable[[Path], str]
-"""Called with the path of a key file that has a passphrase; returns it."""
+"""Called with the path of a key file that has a passphrase; returns the passphrase."""
 
 
 def default_directory() -> Path:
-    """Return where keys are: $RELAY_KEYS, or ``keys`` in the user's data directory.
+    """Return the directory of keys: $RELAY_KEYS, or ``keys`` in the user's data directory.
 
     Raises:
         UsageError: there is no home directory, or the variable cannot be expanded.
@@ -69,11 +72,11 @@ class KeyFiles:
         self._directory = None if directory is None else given(directory)
         self.ask_passphrase = ask_passphrase
         self.made: set[Path] = set()
-        """The files of keys that were made by this object."""
+        """The files of keys that this object has created."""
 
     @property
     def directory(self) -> Path:
-        """Where they are.
+        """The directory.
 
         Raises:
             UsageError: there is no home directory.
@@ -81,7 +84,7 @@ class KeyFiles:
         return default_directory() if self._directory is None else self._directory
 
     def path_of(self, server_id: str, name: str) -> Path:
-        """Return where the key of a name at a server is, or would be."""
+        """Return where the key of a name at a server is or would be."""
         return self.directory / server_id / f"{name}.key"
 
     def find(self, server_id: str, name: str) -> DeviceKey | None:
@@ -94,7 +97,7 @@ class KeyFiles:
         return self.load(path) if is_there(path) else None
 
     def load(self, path: Path) -> DeviceKey:
-        """Return the key of a file; its passphrase is asked for if it has one.
+        """Return the key in a file, asking for its passphrase if it has one.
 
         Raises:
             UsageError: it cannot be used.
@@ -107,9 +110,9 @@ class KeyFiles:
             return DeviceKey.load(path, self.ask_passphrase(path))
 
     def create(self, server_id: str, name: str, passphrase: str | None = None) -> DeviceKey:
-        """Make a key and its file, on the disk before anybody hears of the key.
+        """Create a key and its file, which is on the disk before the key is used.
 
-        Two programs that do this at once get the same one.
+        Two programs that do this at once get the same key.
 
         Raises:
             UsageError: it cannot be written.
@@ -117,7 +120,7 @@ class KeyFiles:
         return self.make(self.path_of(server_id, name), name, passphrase)
 
     def make(self, path: Path, name: str, passphrase: str | None = None) -> DeviceKey:
-        """Make a key for a name in this file, as ``create`` does."""
+        """Create a key for a name in this file, as ``create`` does."""
         key = DeviceKey.generate()
         key.name = name
         try:
@@ -130,7 +133,7 @@ class KeyFiles:
         return key
 
     def names(self, server_id: str) -> list[str]:
-        """Return the names that have a key at a server, the one used last first."""
+        """Return the names that have a key at a server, the most recently used first."""
         try:
             found = [
                 (path.stat().st_mtime_ns, path.stem)
@@ -150,13 +153,32 @@ class KeyFiles:
         return sorted({name for name in found if is_fingerprint(name)})
 
     def used(self, server_id: str, name: str) -> None:
-        """Note that a name is used now: it is the one to propose next time."""
+        """Record that a name is used now: it is the default next time."""
         with contextlib.suppress(OSError):
             os.utime(self.path_of(server_id, name))
 
+    def ended(self, server_id: str, name: str) -> Path | None:
+        """Put a key aside that is no device's any more: nothing takes it by itself from then on.
+
+        Returns:
+            Where it is now; None: there was none.
+
+        Raises:
+            UsageError: it stays where it is.
+        """
+        path = self.path_of(server_id, name)
+        aside = path.with_name(f"{path.name}{ENDED}")
+        try:
+            path.replace(aside)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise UsageError(f"cannot rename {path}: {error.strerror or error}") from None
+        return aside
+
     # --- chains and pins ------------------------------------------------------------------------
     def chain(self, server_id: str, name: str) -> list[bytes]:
-        """Return the links of one's own chain, as they were last seen."""
+        """Return the links of this account's chain, as last seen."""
         try:
             path = self.directory / server_id / f"{name}.chain"
             with os.fdopen(open_regular(path, os.O_RDONLY), "r", encoding="ascii") as file:
@@ -165,20 +187,20 @@ class KeyFiles:
             return []
 
     def keep_chain(self, server_id: str, name: str, packed: Iterable[bytes]) -> None:
-        """Keep the links of one's own chain, to give back what a server may lose."""
+        """Keep the links of this account's chain, to return them to a server that lost them."""
         path = self.directory / server_id / f"{name}.chain"
         text = "".join(f"{link.hex()}\n" for link in packed)
         with contextlib.suppress(UsageError):
             write_private(path, text.encode("ascii"), replace=True)
 
     def pins(self, server_id: str) -> dict[str, Pin]:
-        """Return what is pinned of each name's chain at a server. The last line of a name counts.
+        """Return the pinned chain of each name at a server. The last line of a name counts.
 
-        A last line without an end that is none is half of one, of a program that was killed while
-        it wrote, or that writes now: that counts for nothing, and ``pin`` takes it away.
+        An incomplete last line may be left by a program that was killed, or be in the process of
+        being written: it is ignored, and ``pin`` removes it.
 
         Raises:
-            UsageError: the file cannot be read, or is damaged: whoever relied on it must know.
+            UsageError: the file cannot be read, or is damaged: the user relies on it.
         """
         path = self.directory / server_id / "pins"
         try:
@@ -197,7 +219,7 @@ class KeyFiles:
             raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
 
     def pin(self, server_id: str, name: str, pin: Pin) -> None:
-        """Add what was seen of a chain. One line is appended, under a lock: none is lost.
+        """Add what was seen of a chain. One line is appended, under a lock, so none is lost.
 
         Raises:
             UsageError: it cannot be written, or the file is full.
@@ -217,12 +239,13 @@ class KeyFiles:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[tuple[io.FileIO, bool]]:
-    """Open a file of pins to append, under its lock; yield it, and whether the lock is held.
+    """Open a file of pins for appending, under its lock; yield it, and whether the lock is held.
 
-    Who waited for the lock may have the file that ``_compact`` has replaced meanwhile.
+    While waiting for the lock, the file may have been replaced by ``_compact``.
     """
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
-    for last in (False, False, True):  # not for ever: not every file system has identities
+    # not for ever: some file systems have no stable inode numbers
+    for last in (False, False, True):
         descriptor = open_regular(path, flags, 0o600)
         with (
             os.fdopen(descriptor, "r+b", buffering=0) as file,
@@ -241,7 +264,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def _read_pins(path: Path) -> list[tuple[str, Pin]]:
-    """Return what the lines of a file of pins say.
+    """Return the content of a file of pins.
 
     Raises:
         OSError, UsageError: it cannot be read, or is damaged.
@@ -265,13 +288,13 @@ def _read_pins(path: Path) -> list[tuple[str, Pin]]:
 
 
 def _compact(path: Path) -> None:
-    """Keep the last line of each name alone: a new file takes the place of the old one.
+    """Keep only the last line of each name: a new file replaces the old one.
 
-    Without the lock, or where it cannot be written, the file stays as it is.
+    Without the lock, or if it cannot be written, the file stays as it is.
     """
     with contextlib.suppress(OSError, UsageError), _opened(path) as (_, held):
         if held:
-            # By the kind of hash, too: those that this version does not know are not its own.
+            # Also by the kind of hash: kinds unknown to this version are left alone.
             last = {(name, len(pin.root), len(pin.head)): pin for name, pin in _read_pins(path)}
             lines = b"".join(_line(name, pin) for (name, _, _), pin in last.items())
             write_private(path, lines, replace=True)
@@ -282,15 +305,15 @@ def _line(name: str, pin: Pin) -> bytes:
 
 
 def _pin(line: str) -> tuple[str, Pin]:
-    """Return what a line of a file of pins says. Raises ValueError."""
+    """Parse a line of a file of pins. Raises ValueError."""
     name, root, index, head = line.split(" ")
     return name, Pin(bytes.fromhex(root), int(index), bytes.fromhex(head))
 
 
 def _mended(file: io.FileIO, *, may_cut: bool) -> bytes:
-    """Return what is missing at the end of a file of pins; half a line there is taken away.
+    """Return what is missing at the end of a file of pins; an incomplete line is removed.
 
-    ``may_cut``: nobody else writes now, so half a line is no line that is being written.
+    ``may_cut``: no other program is writing, so an incomplete line is garbage.
     """
     size = os.fstat(file.fileno()).st_size
     file.seek(max(0, size - LINE_BYTES_MAX))

@@ -1,8 +1,8 @@
-"""The file of pinned server keys. OpenSSH-shaped lines: ``[host]:port relay-key-v1 FINGERPRINT``.
+"""The file of pinned server keys, in OpenSSH's style: ``[host]:port relay-key-v1 FINGERPRINT``.
 
-Lines about keys that follow one another are there, too (``lineage``). Parsing, matching and pinning
-are separate steps. A line that this version does not understand is kept as it is; lines are added,
-and none is ever replaced. What a mismatch means is decided by ``trust``, not here.
+It also contains lines about keys that follow one another (``lineage``). Parsing, matching and
+pinning are separate steps. Lines unknown to this version are kept; lines are only added, never
+replaced. The meaning of a mismatch is decided by ``trust``, not here.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from relay.paths import from_variable, given, user_directory
 KEY_TYPE: Final = "relay-key-v1"
 PATH_VARIABLE: Final = "RELAY_KNOWN_SERVERS"
 FILE_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Forty thousand servers; more is not a file of ours, and is neither read nor made."""
+"""Forty thousand servers; a larger file is neither read nor created."""
 READ_LOCK_S: Final = 1.0
 WRITE_LOCK_S: Final = 10.0
-"""How long to wait for another program's lock, which is held for milliseconds. After that this goes
-ahead without it: the file is appended to, so no line is lost."""
+"""How long to wait for another program's lock, which is held for milliseconds. After that, continue
+without it: lines are appended, so none is lost."""
 
 
 class Place(Enum):
@@ -50,11 +50,11 @@ class Pin:
     port: int
     fingerprint: str
     line: int = field(default=0, compare=False)
-    """Where it stands in the file, from 1; 0 if in none."""
+    """Its line number in the file, from 1; 0 if in none."""
 
 
 def default_path() -> Path:
-    """Return where the file is: $RELAY_KNOWN_SERVERS, or in the user's configuration directory.
+    """Return the path of the file: $RELAY_KNOWN_SERVERS, or in the user's configuration directory.
 
     Raises:
         UsageError: there is no home directory, or the variable cannot be expanded.
@@ -66,10 +66,10 @@ def default_path() -> Path:
 
 
 def parse(text: str, path: Path) -> list[Pin]:
-    """Return the pins of a file's text. Comments, empty lines and other key types are passed over.
+    """Return the pins in a file's text. Comments, empty lines and other key types are skipped.
 
     Raises:
-        UsageError: a pin that cannot be read: whoever relied on it must know.
+        UsageError: a pin is unreadable: the user relies on it.
     """
     pins = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -95,10 +95,10 @@ def parse(text: str, path: Path) -> list[Pin]:
 
 
 def parse_lineage(text: str, path: Path) -> Lineage:
-    """Return what a file's text has about keys that follow one another.
+    """Return the lineage in a file's text: which keys follow one another.
 
     Raises:
-        UsageError: a line that cannot be read: whoever relied on it must know.
+        UsageError: a line is unreadable: the user relies on it.
     """
     found = []
     for number, line in enumerate(text.splitlines(), 1):
@@ -121,15 +121,15 @@ def match(pins: Iterable[Pin], host: str, port: int) -> Pin | None:
 
 
 def format_pin(pin: Pin) -> str:
-    """Return the line of a pin, without its newline."""
+    """Return the line for a pin, without its newline."""
     return f"[{pin.host}]:{pin.port} {KEY_TYPE} {pin.fingerprint}"
 
 
 class KnownServers:
-    """The pins in one file, read anew each time: another process may pin meanwhile.
+    """The pins in one file, read each time: another process may pin meanwhile.
 
-    A pin is one line appended to the file as it is, under a lock and after reading it again: what
-    the user arranged stays (a link, a mount, the owner, the mode), and no other program's line is
+    A pin is one line appended to the existing file, under a lock and after reading it again: the
+    user's arrangements stay (a link, a mount, the owner, the mode), and no other program's line is
     lost. With the null device a pin lives as long as this object. Other special files are refused.
     """
 
@@ -145,7 +145,8 @@ class KnownServers:
 
     @property
     def path(self) -> Path:
-        """The file. The user's own is looked for only here: some need none, and have no home.
+        """The file. The user's own is determined only on use: some callers need none, and have no
+        home.
 
         Raises:
             UsageError: there is no home directory.
@@ -162,7 +163,7 @@ class KnownServers:
         return match(parse(text, path), host, port)
 
     def lineage(self) -> Lineage:
-        """Return what is known of keys that follow one another.
+        """Return what is known about keys that follow one another.
 
         Raises:
             UsageError: the file cannot be read, or a line in it is damaged.
@@ -170,7 +171,7 @@ class KnownServers:
         return parse_lineage(*self._read())
 
     def pins_key(self, fingerprint: str) -> bool:
-        """Tell whether a key is pinned for any host.
+        """Return True if a key is pinned for any host.
 
         Raises:
             UsageError: the file cannot be read, or a line in it is damaged.
@@ -178,7 +179,7 @@ class KnownServers:
         return any(pin.fingerprint == fingerprint for pin in parse(*self._read()))
 
     def expected(self, host: str, port: int, fingerprint: str | None = None) -> Expected | None:
-        """Return what the key of a server must be, by its pin or the given fingerprint.
+        """Return the expected key of a server, by its pin or the given fingerprint.
 
         None: there is neither.
 
@@ -204,7 +205,7 @@ class KnownServers:
             raise self._failed("read", error) from None
 
     def announced(self, old: str, new: str) -> None:
-        """Keep that a key has proved which one follows it: none that was replaced before.
+        """Record that a key has proved which one follows it, unless that one was replaced before.
 
         Raises:
             UsageError: the file cannot be written.
@@ -217,7 +218,7 @@ class KnownServers:
         self._add(f"* {NEXT_KEY_TYPE} {old} {new}", missing)
 
     def followed(self, old: str, new: str) -> None:
-        """Keep that the key that was announced has taken the place of the old one.
+        """Record that the announced key has replaced the old one.
 
         Raises:
             UsageError: the file cannot be written.
@@ -230,10 +231,10 @@ class KnownServers:
         self._add(f"* {FOLLOWED_TYPE} {old} {new}", missing)
 
     def pin(self, host: str, port: int, fingerprint: str) -> None:
-        """Add a key, unless it is there. A file that does not exist yet gets the mode 0600.
+        """Add a key, unless it is there. A new file gets mode 0600.
 
         Raises:
-            UsageError: the file cannot be written, or holds another key for this host and port.
+            UsageError: the file cannot be written, or contains another key for this host and port.
         """
         if not is_fingerprint(fingerprint):
             raise ValueError("not a fingerprint")
@@ -262,7 +263,7 @@ class KnownServers:
                 return
             if place is Place.NOTHING:
                 make_directory(path.parent)
-            # O_APPEND: without a lock, too, whole lines are added, and none is written over.
+            # O_APPEND: even without a lock, complete lines are added, and none is overwritten.
             flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
             descriptor = os.open(path, flags, 0o600)
             with (
@@ -279,7 +280,7 @@ class KnownServers:
             raise self._failed("write", error) from None
 
     def _place(self, path: Path) -> Place:
-        """Return what the path leads to. Raises OSError for what is neither of these."""
+        """Return what the path leads to. Raises OSError for other types."""
         try:
             kind = path.stat().st_mode
         except FileNotFoundError:
@@ -288,7 +289,7 @@ class KnownServers:
             return Place.NULL_DEVICE
         if stat.S_ISDIR(kind):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if not stat.S_ISREG(kind):  # opening it could wait for ever, or do anything
+        if not stat.S_ISREG(kind):  # opening it could block for ever, or have side effects
             raise OSError(errno.EINVAL, "it is a device, a pipe or a socket, not a regular file")
         return Place.FILE
 
@@ -301,7 +302,7 @@ class KnownServers:
         return data.decode()
 
     def _check_space(self, text: str, added: str) -> None:
-        """A file over its bound could not be read any more, for any server."""
+        """A file above the limit could no longer be read, for any server."""
         if len(text.encode()) + len(added.encode()) > FILE_BYTES_MAX:
             raise UsageError(
                 f"cannot add to the pinned server keys: {self.path} is full; remove lines from it"

@@ -1,12 +1,12 @@
-"""How a server's keys follow one another, as this user has seen it proved. Pure.
+"""How a server's keys follow one another, according to proofs seen by this user. Pure.
 
     * relay-next-key-v1 OLD NEW          OLD has proved that NEW will follow it
-    * relay-followed-key-v1 OLD NEW      NEW has taken the place of OLD, which is accepted no more
+    * relay-followed-key-v1 OLD NEW      NEW has replaced OLD, which is no longer accepted
 
-A server's *id* is the fingerprint of its first key. It is the name under which device keys and pins
-are kept, so it stays when keys change. A server states its id; it is believed where these
-lines have the same, and at the first contact, if nothing is kept under that id: then a line of the
-second kind is written, from the id to the key.
+A server's *id* is the fingerprint of its first key. Device keys and pins are kept under it, so it
+stays when keys change. A server states its id. It is believed if these lines contain the same id,
+and at the first contact if nothing is kept under that id: then a line of the second kind is
+written, from the id to the key.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ FOLLOWED_TYPE: Final = "relay-followed-key-v1"
 
 
 class Expected(NamedTuple):
-    """What the key of a server must be."""
+    """The expected key of a server."""
 
     fingerprint: str
     following: str | None = None
-    """Of the key that this one has announced: it is as good."""
+    """The fingerprint of the key that this one has announced, which is also accepted."""
     server_id: str = ""
-    """Empty: as the fingerprint."""
+    """Empty: equal to the fingerprint."""
 
     @property
     def id(self) -> str:
@@ -34,7 +34,7 @@ class Expected(NamedTuple):
 
 
 class ClaimedId(NamedTuple):
-    """What a server states of itself, having proved its key."""
+    """The id that a server states, after proving its key."""
 
     fingerprint: str
     """Of its key."""
@@ -42,24 +42,24 @@ class ClaimedId(NamedTuple):
 
 
 class KeyChange(NamedTuple):
-    """What was proved about a key of a server."""
+    """A proved fact about a key of a server."""
 
     old: str
     new: str
     followed: bool
-    """True: the new one is in use. False: it was announced."""
+    """True: the new key is in use. False: it was announced."""
 
 
 class Lineage(NamedTuple):
-    """What the lines hold; of two lines about the same key the last one counts."""
+    """The content of the lines; of two lines about the same key the last one counts."""
 
     following: Mapping[str, str]
-    """By a key, the one that it has announced."""
+    """By key: the one that it has announced."""
     followed: Mapping[str, str]
-    """By a key, the one that has taken its place."""
+    """By key: the one that has replaced it."""
 
     def expected(self, fingerprint: str) -> Expected:
-        """Return what is to be expected where a key was pinned, or named in an address."""
+        """Return the expected key where a key was pinned, or named in an address."""
         server_id = self.id_of(fingerprint)
         seen = {fingerprint}
         while (later := self.followed.get(fingerprint)) is not None and later not in seen:
@@ -83,16 +83,16 @@ class Lineage(NamedTuple):
         return fingerprint
 
     def replaced(self, fingerprint: str) -> bool:
-        """Tell whether another key has taken the place of this one. It follows none any more."""
+        """Return True if another key has replaced this one. It can then follow none."""
         return fingerprint in self.followed
 
     def mentions(self, server_id: str) -> bool:
-        """Tell whether anything is known of a server with this id."""
+        """Return True if anything is known about a server with this id."""
         return server_id in self.following or server_id in self.followed
 
 
 def lineage(lines: Iterable[list[str]]) -> Lineage:
-    """Return what lines, split into words, hold."""
+    """Return the content of lines that were split into words."""
     following: dict[str, str] = {}
     followed: dict[str, str] = {}
     for _, kind, old, new in lines:

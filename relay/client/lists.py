@@ -1,8 +1,8 @@
 """Paginated answers: which page to request next, and when to stop.
 
-Without I/O, for both faces: each function is a generator that yields one request after the other
-and is sent the decoded answer to each. A page that makes no progress is a protocol error, like one
-that cannot be decoded: otherwise a malicious server could keep its client asking for ever.
+Without I/O, for both clients: each function is a generator that yields one request after the other
+and receives the decoded answer to each. A page that makes no progress is a protocol error, like one
+that cannot be decoded: otherwise a malicious server could make its client send requests for ever.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 EMPTY_PAGES_MAX: Final = 200
 """How many consecutive empty pages of a history or a search one call skips. A page of a search
-looks at 65,536 entries, or at as many matches as were asked for, which may all be erased or belong
-to another conversation. Those of a malicious server go on for ever, each a little lower."""
+covers 65,536 entries, or as many matches as were requested, which may all be erased or belong to
+another conversation. A malicious server could send empty pages for ever, each slightly lower."""
 BEHIND_ALL: Final = "~"
-"""Sorts behind the name of every room."""
+"""Sorts after the name of every room."""
 Result = TypeVar("Result")
 Question: TypeAlias = Callable[["ChatState", object], None]
 """Sends a request; the second argument is the token that gets the decoded answer."""
@@ -90,7 +90,7 @@ def _invitations(after: str, data: bytes) -> answers.Invitations:
 
 
 def links(name: str) -> Questions[list[bytes]]:
-    """Return the links of somebody's device chain, at most as many as a chain can have."""
+    """Return the links of an account's device chain, at most as many as a chain can have."""
     found: list[bytes] = []
     end = False
     while not end and len(found) < LINKS_MAX:
@@ -105,7 +105,7 @@ def _links(name: str, first: int) -> Question:
 
 
 def read_marks() -> Questions[dict[str, Cursor]]:
-    """Return the read marks of one's account, by room and by ``@name``."""
+    """Return the account's read marks, by room and by ``@name``."""
     found: dict[str, Cursor] = {}
     after, end = "", False
     while not end:
@@ -124,12 +124,12 @@ def _marks(after: str, data: bytes) -> tuple[list[tuple[str, bytes, int]], bool]
 
 
 def rooms(*, mine: bool, whole: bool = False) -> Questions[list[ListedRoom]]:
-    """Return the rooms that one may see, sorted by name.
+    """Return the rooms visible to the account, sorted by name.
 
     Args:
-        mine: only those in which one has a role. The number of requests depends on these alone,
+        mine: only those in which it has a role. The number of requests depends on these alone,
             however many other rooms there are.
-        whole: raise StoreDamaged rather than leave out what is damaged at the server.
+        whole: raise StoreDamaged instead of leaving out rooms with damaged data.
     """
     if mine:
         if whole:

@@ -1,4 +1,4 @@
-"""Logging in, without I/O: registering if that is wanted, then HELLO; and what the answers mean."""
+"""Logging in, without I/O: registering if requested, then HELLO, and handling the answers."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from relay.client.identity import Identity
 
 REGISTER: Final = 1
-"""The request number of REGISTER: the first of a connection, and of no other request."""
+"""The request number of REGISTER: the first of a connection, used by no other request."""
 ENROL: Final = 2
 
 
 class Login:
-    """Who the client is, for all of its connections."""
+    """The login of a client, for all of its connections."""
 
     def __init__(
         self,
@@ -44,30 +44,30 @@ class Login:
         self._agent = agent
         self._random_bytes = random_bytes
         self._begun = False
-        """True once anything of a login has left, on whichever connection."""
+        """True once anything of a login was sent, on any connection."""
         self._told_unused = False
         self.credentials: Credentials | None = None
         """None until the server is known."""
         self._registered = False
         self._register_next = False
-        """True: nobody has the name, so claim it on the next connection."""
+        """True: the name is free, so claim it on the next connection."""
         self.account = identity.account
-        """The root of the account, or zeros for a guest; empty before the first login. What is sent
-        again counts from there, so no other one will do."""
+        """The root of the account, or zeros for a guest; empty before the first login. Resends
+        depend on it, so no other account is accepted."""
         self._link = b""
         """The root link, the same in each attempt."""
         self._enrol = enrol
-        """True: the key is not a device of the account yet, but one of its devices approves it."""
+        """True: the key is not a device of the account yet, and waits for approval by a device."""
         self._binding = self._spki_hash = b""
         """Of this connection."""
         self._out: list[bytes] = []
         self.error: ClientError | None = None
-        """Why the login was refused, on this connection."""
+        """Why the login on this connection was refused."""
         self.ends = False
-        """True: it was refused, and this side has to end the connection."""
+        """True: it was refused, and this side must end the connection."""
 
     def begin(self, binding: bytes, fingerprint: str) -> None:
-        """Log in on a new connection; what is to leave comes with ``outgoing``.
+        """Log in on a new connection; ``outgoing`` returns what to send.
 
         Args:
             binding: of the connection.
@@ -91,12 +91,12 @@ class Login:
         out.append(self._signed_hello(key))
 
     def outgoing(self) -> list[bytes]:
-        """Return the packed envelopes that may leave now, and forget them."""
+        """Return the packed envelopes to send now, and clear them."""
         out, self._out = self._out, []
         return out
 
     def offline(self) -> None:
-        """The connection is gone."""
+        """The connection has ended."""
         self._out = []
 
     def _signed_hello(self, key: Key) -> bytes:
@@ -108,7 +108,7 @@ class Login:
         return Enrol(ENROL, self._name, key.public, signature, countersignature)
 
     def _take_offer(self, offer: bytes) -> None:
-        """Sign the link that a device of the account has signed; or log in: it is one already."""
+        """Sign the link that a device of the account has signed; or log in, if that is done."""
         known = self.credentials
         assert known is not None
         assert known.key is not None
@@ -144,10 +144,10 @@ class Login:
         return key.sign(signed_bytes(operation, binding, spki_hash, key.public, self._name))
 
     def receive(self, envelope: ServerEnvelope) -> bool:
-        """Take an envelope that comes before the end of the login. True: it is WELCOME.
+        """Handle an envelope that arrives before the end of the login. True: it is WELCOME.
 
         Raises:
-            RemoteProtocolError: it is for somebody else.
+            RemoteProtocolError: it is not part of the login.
         """
         kind = type(envelope)
         if kind is Welcome:
@@ -174,7 +174,7 @@ class Login:
         return False
 
     def begun_chain(self, root: bytes) -> list[bytes]:
-        """Return the links of the account, if this client has begun it; else none."""
+        """Return the links of the account if this client has created it; otherwise none."""
         return [self._link] if self._link and links.hash_of(self._link) == root else []
 
     @property
@@ -183,7 +183,7 @@ class Login:
         return self._registered
 
     def take_unused_key(self, error: ClientError | None) -> bool:
-        """Tell, once, that no server can have accepted a key that was made for this login.
+        """Return True, once, if no server can have accepted a key that was created for this login.
 
         Args:
             error: why the client has ended.
@@ -196,7 +196,7 @@ class Login:
         return True
 
     def tries_again(self) -> bool:
-        """Tell whether the refusal is one that registering can mend; the next connection does."""
+        """Return True if registering can resolve the refusal; the next connection registers."""
         known, error = self.credentials, self.error
         if known is None or not known.may_register or self._registered or self._register_next:
             return False

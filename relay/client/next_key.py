@@ -1,8 +1,8 @@
-"""The server's announcement of its next key, which the client trusts only with a proof.
+"""The server's announcement of its next key, which the client only trusts with a proof.
 
 The announcement alone could come from a compromised process of the server that does not have the
-key. So the client sends a fresh secret encrypted to the server's key, and only who holds that key
-can answer (docs/protocol.md, "Changes of the server's key").
+key. So the client sends a fresh secret encrypted to the server's key, and only the holder of that
+key can answer (docs/protocol.md, "Changes of the server's key").
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from relay.wire.identity import fingerprint_of, parse_spki
 
 log: Final = logging.getLogger(__name__)
 PROOFS_MAX: Final = 8
-"""Requested on one connection. Each proof becomes a line in a file that all servers share."""
+"""Requested on one connection. Each proof adds a line to a file that all servers share."""
 
 
 class NextKeyProof:
@@ -39,7 +39,7 @@ class NextKeyProof:
         """The fingerprint that was just proved; taken by the state."""
 
     def begin(self, spki: bytes, known: str | None) -> None:
-        """A connection to the server with this key is logged in.
+        """Begin a logged-in connection to the server with this key.
 
         ``known`` is the fingerprint of the key that it has announced and proved before.
         """
@@ -47,9 +47,9 @@ class NextKeyProof:
         self._asked = 0
 
     def announced(self, spki_hash: bytes, *, asking: bool) -> bool:
-        """Take an announcement. True: request a proof, by ``prove``.
+        """Handle an announcement. True: request a proof, by ``prove``.
 
-        ``asking``: another proof is pending; ``take_later`` returns this one afterwards.
+        ``asking``: another proof is pending; ``take_later`` returns this announcement afterwards.
         """
         if asking:
             self._later = spki_hash
@@ -66,7 +66,7 @@ class NextKeyProof:
         return True
 
     def take_later(self) -> bytes:
-        """Return and forget what was announced while a proof was pending; empty: nothing."""
+        """Return and clear what was announced while a proof was pending; empty: nothing."""
         later, self._later = self._later, b""
         return later
 
@@ -75,7 +75,7 @@ class NextKeyProof:
         return Prove(number, parse_spki(self._spki).challenge(self._secret))
 
     def answered(self, proof: bytes) -> bool:
-        """Take the proof. False: it is wrong."""
+        """Check the proof. False: it is wrong."""
         expected = parse_spki(self._spki).next_key_proof(self._secret, self._announced)
         if not hmac.compare_digest(expected, proof):
             return False

@@ -1,4 +1,4 @@
-"""The entries that a program can append to a log, built without I/O, for both faces."""
+"""The entries that a program can append to a log, built without I/O, for both clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.client.pending_sends import Offer
 def message(
     room: str, body: str | bytes, content_type: str, reply_to: LogEntry | Cursor | None
 ) -> Offer:
-    """A message, perhaps an answer to another one. Raises TypeError, ValueError."""
+    """Return a message, possibly a reply to another one. Raises TypeError, ValueError."""
     data = arguments.body_bytes(body)
     if reply_to is None:
         return Offer(room, content_type, data)
@@ -25,19 +25,19 @@ def message(
 
 
 def edit(entry: LogEntry, body: str | bytes, content_type: str) -> Offer:
-    """Another body for a message of one's own. Raises TypeError, ValueError."""
+    """Return a new body for a message of this account. Raises TypeError, ValueError."""
     data = arguments.body_bytes(body)
     return Offer(_log_of(entry), content_type, data, int(Kind.EDIT), _message_of(entry))
 
 
 def redaction(entry: LogEntry, reason: str) -> Offer:
-    """Erase something. Raises TypeError, ValueError."""
+    """Return a redaction. Raises TypeError, ValueError."""
     why = arguments.text("reason", reason).encode()
     return Offer(_log_of(entry), "text/plain", why, int(Kind.REDACTION), entry.cursor)
 
 
 def reaction(entry: LogEntry, text: str) -> Offer:
-    """A reaction to a message. Raises TypeError, ValueError."""
+    """Return a reaction to a message. Raises TypeError, ValueError."""
     data = arguments.short_text("text", text, REACTION_BYTES_MAX, REACTION_BYTES_MAX, 1).encode()
     if not is_reaction(data):
         raise ValueError("text has control characters: it is not a reaction")
@@ -45,7 +45,7 @@ def reaction(entry: LogEntry, text: str) -> Offer:
 
 
 def read_mark(entry: LogEntry) -> Offer:
-    """Up to where one has read a room, or the messages with somebody."""
+    """Return a read mark for a room, or for the messages with a user."""
     if not isinstance(entry, LogEntry):
         raise TypeError(f"message must be a Message, not {type(entry).__name__}")
     of = INBOX_PREFIX + entry.peer if entry.to else entry.room
@@ -53,12 +53,12 @@ def read_mark(entry: LogEntry) -> Offer:
 
 
 def _message_of(entry: LogEntry) -> Cursor:
-    """Return the place of a message: of an edit, as a search returns it, that of what it edits."""
+    """Return the position of a message; for an edit from a search, that of its target."""
     return entry.about if isinstance(entry, Edit) and entry.about else entry.cursor
 
 
 def _log_of(entry: LogEntry) -> str:
-    """Return where what is about an entry goes: of a direct message, to the other one."""
+    """Return the log for entries about an entry; for a direct message, that of the other user."""
     if not isinstance(entry, LogEntry):
         raise TypeError(f"message must be a Message, not {type(entry).__name__}")
     return INBOX_PREFIX + entry.peer if entry.to else entry.room

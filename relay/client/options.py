@@ -1,4 +1,4 @@
-"""The options of both faces, and the timeouts of both."""
+"""The options and the timeouts of both clients."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from relay.client.lineage import Expected
 from relay.client.proof import KeySource
 
 CONNECT_S: Final = 20.0
-"""For ``connect``: name resolution, TCP, handshake and login, tried again if need be."""
+"""For ``connect``: name resolution, TCP, handshake and login, with retries if needed."""
 DIAL_S: Final = 10.0
 """For one TCP connection."""
 CLOSE_S: Final = 10.0
-"""What ``close`` waits for unacknowledged sends."""
+"""How long ``close`` waits for unacknowledged sends."""
 LINGER_S: Final = 2.0
-"""For the last bytes of a connection to leave."""
+"""For sending the last bytes of a connection."""
 READ_BYTES: Final = 262_144
-"""What one read from a socket takes at most."""
+"""Maximum size of one read from a socket."""
 REST_READS_MAX: Final = 64
-"""From a connection that has broken: more than its receive buffer holds."""
+"""Reads from a broken connection: more than its receive buffer holds."""
 WORK_ATTEMPTS: Final = 4096
-"""Of a proof of work at a time: a few milliseconds."""
+"""Attempts of a proof of work at a time: a few milliseconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What a client is told once."""
+    """The options of a client."""
 
     name: str
     identity: Identity
     key_choice: KeySource
     enrol: bool = False
-    """The key waits for one of the account's devices to approve it."""
+    """True: the key waits for one of the account's devices to approve it."""
     display: str = ""
     agent: str = ""
     expected_key: Expected | None = None
-    """What the server's key must be; None: it is not known yet."""
+    """The expected key of the server; None: not known yet."""
     reconnect: bool = True
     window: int = 256
-    """Unacknowledged sends at most."""
+    """Maximum number of unacknowledged sends."""
     retry_timeout_s: float | None = None
-    """How long a send that is refused with BUSY or UNAVAILABLE is tried again; None: for ever."""
+    """How long a send that is refused with BUSY or UNAVAILABLE is retried; None: for ever."""
     random_bytes: Callable[[int], bytes] = field(repr=False)
     jitter: Callable[[], float] = field(repr=False)
-    """Numbers evenly spread over [0, 1)."""
+    """Numbers evenly distributed over [0, 1)."""
 
 
 def make_options(
@@ -67,12 +67,12 @@ def make_options(
     random_bytes: Callable[[int], bytes],
     jitter: Callable[[], float],
 ) -> Options:
-    """Check what the caller gave, and fill in a name and an identity where it gave none.
+    """Check the arguments, and add a name and an identity if there are none.
 
     ``key_choice`` is called with the name.
 
     Raises:
-        TypeError, ValueError: an argument that no server would take.
+        TypeError, ValueError: an argument that no server would accept.
         UsageError: the invitation.
     """
     if identity is not None and not isinstance(identity, Identity):

@@ -1,7 +1,7 @@
-"""All that is somebody's own, to be taken away or erased: what is asked and done, step by step.
+"""Exports or erases all data of a user, step by step.
 
-Without I/O, for both faces: each function yields what is to be asked or sent, is sent what that
-answers (or is thrown why it was refused), and yields what it has found between.
+Without I/O, for both clients: each function yields a request or a send, receives the answer (or a
+raised refusal), and yields what it finds in between.
 """
 
 from __future__ import annotations
@@ -51,20 +51,20 @@ if TYPE_CHECKING:
 
 
 class ReadUpTo(NamedTuple):
-    """Up to where somebody has read."""
+    """A read mark."""
 
     room: str
-    """Its name; or ``@`` and a name, for the direct messages with that person."""
+    """The room's name; or ``@`` and a name, for the direct messages with that user."""
     cursor: Cursor
 
 
 class Deleted(NamedTuple):
-    """What became of the messages of an account that was deleted."""
+    """What happened to the messages of a deleted account."""
 
     erased: int
     """Messages, edits and reactions."""
     refused: int
-    """Those that could not be erased: in rooms that are closed, for example."""
+    """Number of those that could not be erased: in closed rooms, for example."""
 
 
 OwnData: TypeAlias = User | Devices | Preferences | ReadUpTo | ListedRoom | LogEntry
@@ -75,23 +75,23 @@ _EXPORTED: Final = (Message, Edit, Redaction, Reaction, Erased)
 _ERASABLE: Final = (Message, Edit, Reaction)
 _UNREADABLE: Final = (MembersOnly, Banned, KickedOut, NotAMember, NoSuchRoom)
 _PASSING: Final = (Busy, Unavailable, StoreDamaged, UnknownOutcome)
-"""Refusals of what can be erased later. Any other is counted, whatever a room or the person at the
-other end has chosen: nobody can keep somebody from ending their account."""
+"""Refusals of what can be erased later. Any other refusal is counted, whatever a room or the other
+participant has chosen: nobody can prevent a user from deleting the account."""
 
 
 class Played:
-    """Steps that a face does one after the other: it notes here what each has led to."""
+    """Steps that a client carries out one after the other; it records the result of each here."""
 
     def __init__(self, steps: Generator[Step, Any, None]) -> None:
-        """Begin before the first."""
+        """Create before the first step."""
         self._steps = steps
         self.answer: Any = None
-        """To the question or the offer that came last."""
+        """The answer to the last request or send."""
         self.refused: Refused | None = None
         """Why it was refused; None: it was not."""
 
     def next(self) -> Step | None:
-        """Return the next step: to be asked, to be sent, or found; None: there is none any more."""
+        """Return the next step: a request, a send, or something found; None: there are no more."""
         answer, self.answer = self.answer, None
         refused, self.refused = self.refused, None
         try:
@@ -101,20 +101,20 @@ class Played:
 
 
 class OwnRooms:
-    """The rooms whose pages are read, each followed for that long only."""
+    """The rooms whose pages are read, each followed only for that time."""
 
     def __init__(self, more: Iterable[str] = ()) -> None:
-        """Begin. ``more``: rooms that are in no list, and in which one has no role.
+        """Create. ``more``: rooms that are in no list, and in which the user has no role.
 
         Raises:
             NameInvalid, TypeError: they are not names of rooms.
         """
         self._more = tuple(checked_room(one) for one in arguments.several("rooms", more))
         self.following: str | None = None
-        """One that is to be left if this is given up."""
+        """A room that must be left if this is abandoned."""
 
     def give_up(self, chat: ChatState) -> bool:
-        """No more is taken of the steps. Return True if a room that was being read is left now."""
+        """Abandon the steps. Return True if a room that was being read is now left."""
         if self.following is None:
             return False
         try:
@@ -124,11 +124,11 @@ class OwnRooms:
         return True
 
     def exported(self, who: Callable[[], tuple[str, str | None]]) -> Generator[Step, Any, None]:
-        """Find all that is somebody's: the account first, messages last.
+        """Find all data of a user: the account first, messages last.
 
         Args:
-            who: returns whose, and the id of the server. It is called when the server has answered:
-                a client that is still connecting knows neither.
+            who: returns the user's name, and the id of the server. It is called after the server
+                has answered: a client that is still connecting knows neither.
         """
         user: User = yield _of_account(requests.Show(), partial(account_calls.as_user, ""))
         name, server = who()
@@ -153,10 +153,10 @@ class OwnRooms:
             yield from self._read(room, partial(_found_of, name))
 
     def erased(self, who: Callable[[], str]) -> Generator[Step, Any, None]:
-        """Erase what somebody wrote, in rooms and in direct messages; find a ``Deleted``.
+        """Erase a user's messages, in rooms and in direct messages; find a ``Deleted``.
 
         Args:
-            who: returns whose name, once the server has answered.
+            who: returns the user's name, once the server has answered.
         """
         count = [0, 0]
 
@@ -165,7 +165,7 @@ class OwnRooms:
                 try:
                     yield offers.redaction(entry, "")
                 except NoSuchEntry:
-                    return  # with the message that it was about
+                    return  # erased with its target
                 except _PASSING:
                     raise
                 except Refused:
@@ -181,7 +181,7 @@ class OwnRooms:
         return list(dict.fromkeys((*(one.name for one in rooms), *self._more)))
 
     def _read(self, room: str, each: Each) -> Generator[Step, Any, None]:
-        """Read all of a room, from its beginning; nothing if one may not."""
+        """Read all of a room from its beginning; nothing if that is not allowed."""
         try:
             yield lambda chat, token: chat.join(room, None, 0, token, own_queue=True)
             self.following = room
@@ -196,10 +196,11 @@ class OwnRooms:
                 for entry in page.entries:
                     if isinstance(entry, LogEntry):
                         yield from each(entry)
-                end = page.end or page.next <= after  # a false server must not keep us asking
+                # a malicious server must not cause endless requests
+                end = page.end or page.next <= after
                 after = page.next
         except _UNREADABLE:
-            pass  # put out meanwhile
+            pass  # removed from the room meanwhile
         if self.following is not None:
             self.following = None
             with contextlib.suppress(NotAMember):
@@ -207,14 +208,14 @@ class OwnRooms:
 
 
 def preferences() -> Questions[Preferences]:
-    """Ask what somebody has chosen, and return it."""
+    """Request a user's settings, and return them."""
     wanted: Preferences = yield _of_account(requests.Preferences(), account_calls.as_preferences)
     keep = yield _of_account(requests.Keep(), answers.unpack_keep)
     return wanted._replace(keep=keep)
 
 
 def delete() -> Question:
-    """Ask for the end of one's own account."""
+    """Request the deletion of this account."""
     return _of_account(requests.Remove(), bytes)
 
 

@@ -1,4 +1,4 @@
-"""Envelopes into records, as many as fit: a burst of sends is a few records and one write."""
+"""Packs envelopes into records, as many as fit: a burst of sends is a few records and one write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay.chunking import chunks
 
 
 def pack_records(envelopes: Iterable[bytes]) -> Iterator[bytes]:
-    """Yield the contents of records: packed envelopes in order, each record within the bounds."""
+    """Yield the contents of records: packed envelopes in order, each record within the limits."""
     packed = list(envelopes)
     for record in chunks(
         packed,

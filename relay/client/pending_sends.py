@@ -1,4 +1,4 @@
-"""The sends of one client to one room that are not answered, in order."""
+"""The unanswered sends of one client to one room, in order."""
 
 from __future__ import annotations
 
@@ -10,38 +10,39 @@ from relay.chat.entries import Cursor
 from relay.wire.codes import Survives
 
 NOTHING: Final = Cursor(b"", 0)
-"""What a plain message is about."""
+"""The target of a plain message."""
 RETRY_S_MIN: Final = 0.01
 RETRY_S_MAX: Final = limits.RETRY_MS_MAX / 1000
-"""Bounds of the pause before a room's sends go again without progress, whatever the server asks."""
+"""Limit for the pause before a room's sends are repeated without progress, whatever the server
+requests."""
 ENVELOPE_OVERHEAD_BYTES: Final = 128
-"""A SEND besides its body: what the byte bound counts for each message."""
+"""A SEND in addition to its body: counted for each message against the byte limit."""
 
 
 def durability_name(number: int) -> str:
-    """Return what a program is told of an acknowledgement."""
+    """Return the durability in an acknowledgement, as a program sees it."""
     known = {int(one): one.name.lower() for one in Survives}
     return known.get(number, str(number))
 
 
 class Outcome(NamedTuple):
-    """The end of what was asked with a token: a send or a request."""
+    """The end of what was requested with a token: a send or a request."""
 
     token: object
     result: object
-    """What came of it, or a ClientError."""
+    """The result, or a ClientError."""
 
 
 class Offer(NamedTuple):
     """What is to be appended to a log."""
 
     log: str
-    """A room, or ``@`` and whom it is for."""
+    """A room, or ``@`` and the recipient."""
     content_type: str
     body: bytes
     kind: int = 0
     about: Cursor = NOTHING
-    """The place of the entry that it is about."""
+    """The position of the entry that it is about."""
 
 
 class PendingSend:
@@ -57,24 +58,24 @@ class PendingSend:
         self.log, self.content_type, self.body, self.kind, self.about = offer
         self.token = token
         self.sent = False
-        """True once it has left at least once."""
+        """True once it was sent at least once."""
         self.maybe_stored = False
         """True once it was on a connection that ended without an answer."""
         self.unclear = False
-        """True once its home was away when it should have answered: it may have it all the same."""
+        """True once its home was away when it should have answered: it may have been stored."""
         self.refused_at: float | None = None
         """When the server first answered "later"; None: it has not."""
 
     @property
     def size(self) -> int:
-        """What it counts against the byte bound."""
+        """The size counted against the byte limit."""
         return len(self.body) + ENVELOPE_OVERHEAD_BYTES
 
 
 class RoomSends:
-    """The unacknowledged sends of one room, in order; or all that go to somebody's inbox.
+    """The unacknowledged sends of one room, in order; or all that go to anybody's inbox.
 
-    Those are numbered together, by one's own inbox: that is the room here.
+    The latter are numbered together, by this account's own inbox, which takes the role of the room.
     """
 
     __slots__ = (
@@ -86,19 +87,20 @@ class RoomSends:
         self.room = room
         self.next_counter = next_counter
         self.proven = not supplied
-        """False until an ACK, when the program supplied the counter: an earlier run of it may have
+        """False until an ACK, if the program supplied the counter: an earlier run of it may have
         sent the same ids."""
         self.pending: dict[PendingSend, None] = {}
-        """Not answered for good, in the order of the counters. A dict: any of them leaves it at the
-        same cost."""
+        """Without a final answer, in the order of the counters. A dict: each can be removed in
+        constant time."""
         self.unsent: deque[PendingSend] = deque()
-        """The tail of ``pending`` that has not left on this connection."""
+        """The tail of ``pending`` that was not sent on this connection."""
         self.in_flight: dict[int, PendingSend] = {}
-        """Transmissions without an answer, by the counter they left with."""
+        """Transmissions without an answer, by the counter they were sent with."""
         self.postponed = False
-        """True from the first UNAVAILABLE until something is stored: told once, not at each try."""
+        """True from the first UNAVAILABLE until something is stored: reported once, not with each
+        attempt."""
         self.rewind = False
-        """True: what is pending goes again, once nothing is in flight."""
+        """True: what is pending is sent again, once nothing is in flight."""
         self.restart = False
         """True: with the rewind, numbering begins at 1."""
         self.retry_at = 0.0
@@ -111,12 +113,12 @@ class RoomSends:
         return next(iter(self.pending), None)
 
     def renumber(self, start: int) -> None:
-        """Give consecutive counters, from ``start``, to everything that is pending."""
+        """Assign consecutive counters, from ``start``, to everything that is pending."""
         for counter, send in enumerate(self.pending, start):
             send.counter = counter
         self.next_counter = start + len(self.pending)
 
     def go_back(self, now: float, wait_s: float) -> None:
-        """Send what is pending again, in order, not before a pause."""
+        """Send what is pending again, in order, after a pause."""
         self.rewind = True
         self.retry_at = max(self.retry_at, now + min(max(wait_s, RETRY_S_MIN), RETRY_S_MAX))

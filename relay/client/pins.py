@@ -1,4 +1,4 @@
-"""The pinned device chains while a client is connected, within bounds. No I/O."""
+"""The pinned device chains while a client is connected, within limits. No I/O."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from relay.chat.accounts.chain import Chain, Pin
 
 log: Final = logging.getLogger(__name__)
 PINS_MAX: Final = 65_536
-"""Pinned names at one server; beyond it none is added. None is evicted either, or whoever invents
-names could push out those of others."""
+"""Pinned names at one server; beyond it none is added. None is evicted either: otherwise invented
+names could displace real ones."""
 CHANGES_MAX: Final = 4096
 """Pins that one connection can change in the file, where each change appends a line. Further
 changes last as long as the program: the next one knows a shorter chain."""
 
 
 class Pins:
-    """The pins of one server: moved by chains that continue them, or by a person's decision."""
+    """The pins of one server: updated by chains that continue them, or by a person's decision."""
 
     __slots__ = ("_changes_left", "_full", "known", "seen")
 
     def __init__(self) -> None:
         self.known: dict[str, Pin] = {}
         self.seen: dict[str, Pin] = {}
-        """Pins to be written to a file; cleared by whoever does."""
+        """Pins to be written to a file; cleared by the writer."""
         self._changes_left = CHANGES_MAX
         self._full = False
-        """A bound was reached on this connection, and logged."""
+        """True if a limit was reached on this connection, and logged."""
 
     def begin(self, known: dict[str, Pin]) -> None:
-        """A connection begins. ``known``: the pins; kept up to date in place."""
+        """Begin a connection. ``known``: the pins; updated in place."""
         self.known = known
         self._changes_left = CHANGES_MAX
         self._full = False
@@ -44,7 +44,7 @@ class Pins:
         return changed(chains, pin), pin
 
     def compared(self, chains: list[Chain]) -> str:
-        """Return how a chain contradicts its pin; empty: it does not, and is pinned now."""
+        """Return how a chain contradicts its pin; empty: it does not, and is now pinned."""
         found = self.contradiction(chains)
         if found is not None:
             return found[0]

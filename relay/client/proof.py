@@ -1,4 +1,4 @@
-"""The credentials that a client logs in with, as far as code without files knows them."""
+"""The credentials for a login, as seen by code that accesses no files."""
 
 from __future__ import annotations
 
@@ -21,44 +21,47 @@ class Key(Protocol):
 
 
 class Credentials(NamedTuple):
-    """What a client proves at one server, and what it knows of that server's people."""
+    """The credentials of a client at one server, and what it knows about other accounts there."""
 
     server_id: str
     """The fingerprint of the server's key."""
     key: Key | None
     """None: a guest."""
     may_register: bool
-    """Claim the name if nobody has it."""
+    """True: claim the name if it is free."""
     register_first: bool
-    """The key is new, or registering is what this client is for: do not try to log in before."""
+    """True if the key is new, or registering is the purpose: do not try to log in before."""
     token: bytes
     """Of an invitation; empty: none."""
     pins: dict[str, Pin]
     chain: list[bytes] | None
-    """Links of one's own chain that were seen before; None: they are not kept."""
+    """Links of this account's chain that were seen before; None: they are not kept."""
     missing: ClientError | None = None
-    """Why there is no key, where one is needed; told once the server has shown the right key."""
+    """Why a required key is missing; raised once the server has shown the right key."""
 
 
 class KeySource(Protocol):
-    """Where credentials come from, and where what is seen is kept."""
+    """Where credentials come from, and where observations are kept."""
 
     @property
     def needs_files(self) -> bool:
-        """False when ``at`` reads no file, so that it need not be called beside a loop."""
+        """False if ``at`` reads no file and may be called in an event loop."""
 
     def at(self, server_id: str) -> Credentials:
-        """Return what to prove at a server.
+        """Return the credentials for a server.
 
         Raises:
             UsageError: a key file cannot be used.
         """
 
     def unused(self) -> None:
-        """Remove the file of a key that was made and that no server has accepted."""
+        """Remove the file of a key that was created and that no server has accepted."""
 
     def keep(self, server_id: str, seen: dict[str, Pin], own_links: list[bytes] | None) -> None:
-        """Keep what was seen of chains; ``own_links``: None if one's own is as it was."""
+        """Keep what was seen of chains.
+
+        ``own_links``: None if this account's chain is unchanged.
+        """
 
 
 def server_id_bytes(fingerprint: str) -> bytes:

@@ -1,7 +1,7 @@
 """Handles each envelope that the server sends after the login.
 
-Entries and notices become events in the queue, answers go to who asked, and what is missing in a
-room is fetched again.
+Entries and notifications become events in the queue, answers go to the requester, and missing
+entries of a room are requested again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class Receiver:
-    """Takes the envelopes that the server sends after the login."""
+    """Handles the envelopes that the server sends after the login."""
 
     def __init__(
         self,
@@ -48,25 +48,25 @@ class Receiver:
         self._senders = senders
         self._unverified = unverified
         self._held: list[tuple[object, HistoryPage | SearchPage]] = []
-        """Answers that wait until the devices of those who wrote their entries were looked at."""
+        """Answers that wait for the verification of the authors of their entries."""
         self._proof = next_key
 
     def receive(self, envelopes: list[wire.ServerEnvelope], now: float) -> None:
-        """Take the envelopes of one record.
+        """Handle the envelopes of one record.
 
         Raises:
-            EnvelopeError: the content of an answer is illegal, or another kind was asked for.
+            EnvelopeError: the content of an answer is illegal, or it does not fit its request.
         """
         for envelope in envelopes:
             kind = type(envelope)
             if self._queue.over:
-                self._rooms.suspend()  # nothing of a room is taken in any more
+                self._rooms.suspend()  # from now on entries of rooms are dropped
             if kind is wire.EntryMessage:
                 entry = cast(wire.EntryMessage, envelope)
                 step = self._subscriptions.entry(entry)
                 if step is Step.DELIVER:
                     if (entry.sender, entry.key_id) not in self._senders.known:
-                        self._look(entry, now)  # first: another thread takes it as soon as it can
+                        self._look(entry, now)  # first: another thread may take the entry at once
                     self._queue.put(decoding.as_entry(entry))
                 elif step is Step.REJOIN:
                     self._rooms.rejoin(entry.log)
@@ -133,13 +133,13 @@ class Receiver:
         self._next_key(announced.spki_hash)
 
     def _next_key(self, spki_hash: bytes) -> None:
-        """Have an announced key proved, unless it is known; one at a time, and the last one."""
+        """Request a proof for an announced key, unless it is known; one at a time."""
         asking = self._requests.asks(self._proof.prove)
         if self._proof.announced(spki_hash, asking=asking):
             self._requests.ask(Request("", self._proof.prove, None))
 
     def settled(self) -> None:
-        """Something may be known of senders: warn of it, and answer with what waited for it."""
+        """Senders may have been verified: add warnings, and return answers that waited for it."""
         warnings, self._senders.warnings = self._senders.warnings, []
         for warning in warnings:
             log.warning("%s: %s", warning.name, warning.detail)
@@ -149,12 +149,12 @@ class Receiver:
             self._answer_page(token, page)
 
     def _look(self, entry: wire.EntryMessage, now: float) -> None:
-        """Look at who wrote an entry, unless it is the server's own."""
+        """Check the author of an entry, unless the server wrote it."""
         if entry.sender != RELAY or entry.kind != decoding.SYSTEM:
             self._senders.look(entry.log, entry.sender, entry.key_id, now)
 
     def _answer_page(self, token: object, page: HistoryPage | SearchPage) -> None:
-        """Answer with a page, its entries marked; later, if some are to wait."""
+        """Answer with a page whose entries are marked; later, if some must wait."""
         if self._unverified.any_must_wait(page.entries):
             self._held.append((token, page))
             return
@@ -196,7 +196,7 @@ class Receiver:
         self._requests.answer(request.token, reason)
 
     def _removed(self, removed: wire.Removed) -> None:
-        """This client may not be in a room any more."""
+        """This client may no longer be in a room."""
         subscription = self._subscriptions.remove(removed.log)
         if subscription is None:
             return  # it has left meanwhile

@@ -10,7 +10,7 @@ from relay.wire.codes import ErrorCode
 
 
 class Refused(ClientError):
-    """The server refused a request or a send; the connection goes on."""
+    """The server refused a request or a send; the connection continues."""
 
     code: int
     arg: int
@@ -35,7 +35,7 @@ class NameInvalid(Refused):
 
 
 class NameTaken(Refused):
-    """The name belongs to somebody else, or to another guest now."""
+    """The name belongs to another account, or to another guest at present."""
 
 
 class LimitReached(Refused):
@@ -47,11 +47,11 @@ class NotAMember(Refused):
 
 
 class NotSupported(Refused):
-    """This version of the server does not offer that."""
+    """This server version does not support it."""
 
 
 class AlreadyJoined(Refused):
-    """The connection has joined this room before."""
+    """The connection has already joined this room."""
 
 
 class NotRegistered(Refused):
@@ -75,35 +75,35 @@ class InvitationNeeded(Refused):
 
 
 class RegistrationClosed(Refused):
-    """Only operators add accounts."""
+    """Only operators can add accounts."""
 
 
 class Changed(Refused):
-    """What the request was made for has changed meanwhile."""
+    """The object of the request has changed meanwhile."""
 
 
 class NotAllowed(Refused):
-    """The account does not have the rights."""
+    """The account lacks the right."""
 
 
 class NoGuests(Refused):
-    """The server takes no guests."""
+    """The server does not allow guests."""
 
 
 class NotAccepted(Refused):
-    """This person takes no direct messages from you, or none now; why, nobody is told."""
+    """This user does not accept direct messages from you, or not now; the reason is never given."""
 
 
 class NoSuchEntry(Refused):
-    """What an edit, a redaction, a reaction or a reply is about is not there, or is erased."""
+    """The target of an edit, a redaction, a reaction or a reply does not exist or is erased."""
 
 
 class IdConflict(Refused):
-    """The counter was used for another content before."""
+    """The counter was used for other content before."""
 
     @property
     def seq(self) -> int:
-        """The entry that has this id."""
+        """The entry with this id."""
         return self.arg
 
 
@@ -112,40 +112,40 @@ class CounterExpected(Refused):
 
 
 class UnknownOutcome(Refused):
-    """Whether the message was stored cannot be told: the server no longer knows this producer."""
+    """It is unknown whether the message was stored: the server no longer knows this producer."""
 
 
 class Busy(Refused):
-    """The server cannot keep up with the room, or too much is asked for.
+    """The server cannot keep up with the room, or there are too many requests.
 
-    A request is asked again for two minutes, or for ``retry_timeout_s`` if that is more; this is
-    raised as soon as the server wants a longer wait. A send waits as long as it takes, or for
+    A request is retried for two minutes, or for ``retry_timeout_s`` if that is longer; this is
+    raised as soon as the server asks for a longer wait. A send is retried without limit, or for
     ``retry_timeout_s``.
     """
 
     @property
     def retry_after_s(self) -> float:
-        """When to try again."""
+        """When to retry, in seconds."""
         return self.arg / 1000
 
 
 class Unavailable(Refused):
-    """What the server has stored of the room or the account can be neither read nor written now.
+    """The stored data of the room or the account can be neither read nor written now.
 
-    A request is asked again as after ``Busy`` before this is raised. A send waits as long as it
-    takes, or for ``retry_timeout_s``; then it is not known whether it is stored.
+    A request is retried as after ``Busy`` before this is raised. A send is retried without limit,
+    or for ``retry_timeout_s``; then it is unknown whether it is stored.
     """
 
     @property
     def retry_after_s(self) -> float:
-        """When to try again."""
+        """When to retry, in seconds."""
         return self.arg / 1000
 
 
 class StoreDamaged(Refused):
-    """What the server has stored of the room or the account is damaged; its operator must mend it.
+    """The stored data of the room or the account is damaged; the server's operator must repair it.
 
-    A message that was sent before may be stored or not. Nothing is tried again by itself.
+    A message sent before may or may not be stored. Nothing is retried automatically.
     """
 
 
@@ -154,7 +154,7 @@ class Banned(Refused):
 
 
 class Muted(Refused):
-    """The account may read the room, and not write in it."""
+    """The account may read the room, but not write in it."""
 
 
 class MembersOnly(Refused):
@@ -162,7 +162,7 @@ class MembersOnly(Refused):
 
 
 class ReadOnly(Refused):
-    """The room is closed, or only its owners and moderators write in it."""
+    """The room is closed, or only owners and moderators may write in it."""
 
 
 class NoSuchRoom(Refused):
@@ -170,17 +170,17 @@ class NoSuchRoom(Refused):
 
 
 class RoomExists(Refused):
-    """There is a room of this name."""
+    """A room of this name exists."""
 
 
 class KickedOut(Refused):
-    """A moderator has put the account out of the room."""
+    """A moderator has removed the account from the room."""
 
 
 NOT_GRANTED: Final = (NameTaken, LooksAlike, NameInvalid, InvitationNeeded, RegistrationClosed)
-"""Why a name is not somebody's after they have asked for it."""
+"""Why a requested name was not granted."""
 UNCLEAR: Final = (UnknownOutcome, Unavailable, StoreDamaged)
-"""Whoever has sent something, and is answered one of these, does not know whether it is stored."""
+"""After one of these, it is unknown whether a send is stored."""
 REFUSALS: Final[dict[ErrorCode, type[Refused]]] = {
     ErrorCode.BAD_REQUEST: BadRequest,
     ErrorCode.UNKNOWN_OPERATION: UnknownOperation,
@@ -222,12 +222,12 @@ _BY_REFUSAL: Final = {int(code): kind for code, kind in REFUSALS.items()}
 
 
 _WITH_REASON: Final = (ErrorCode.KICKED_OUT, ErrorCode.BANNED)
-"""With these the server passes on what a person gave as the reason."""
+"""With these the server passes on a reason given by a person."""
 
 
 def describe_refusal(code: int, text: str = "") -> str:
-    """Return what a refusal means: in the server's words (made harmless), which are more exact."""
-    # The server's words may reach a terminal or a log: what is not printable is escaped.
+    """Describe a refusal: in the server's words (sanitised), which are more precise."""
+    # The server's words may reach a terminal or a log: unprintable characters are escaped.
     harmless = "".join(c if c.isprintable() else escaped(c) for c in text)
     known = _ERROR_CODES.get(code)
     if known is None:
@@ -239,6 +239,6 @@ def describe_refusal(code: int, text: str = "") -> str:
 
 
 def refused(code: int, arg: int = 0, text: str = "") -> Refused:
-    """Return the exception of an error code."""
+    """Return the exception for an error code."""
     kind = _BY_REFUSAL.get(code, Refused)
     return kind(code, arg, text)

@@ -1,4 +1,4 @@
-"""Requests about rooms, and their results, without I/O, for both faces."""
+"""Requests about rooms, and their results, without I/O, for both clients."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from relay.client.refusals import refused
 from relay.wire.codes import ErrorCode
 
 RoomKind: TypeAlias = Literal["public", "private", "announce"]
-"""Everybody reads and writes; who is invited; everybody reads, and owners and moderators write."""
+"""public: everybody reads and writes; private: members; announce: everybody reads, owners and
+moderators write."""
 RoomRole: TypeAlias = Literal["none", "invited", "member", "moderator", "owner"]
 RoomAction: TypeAlias = Literal[
     "topic", "title", "kind", "role", "invite", "kick", "ban", "unban", "mute", "unmute", "close",
     "reopen", "enter", "leave", "keep", "redact", "delete",
 ]  # fmt: skip
-"""What can be done in a room."""
+"""The possible actions in a room."""
 KINDS: Final[dict[RoomKind, Kind]] = {
     "public": Kind.PUBLIC,
     "private": Kind.PRIVATE,
@@ -40,14 +41,14 @@ ABOUT_PERSONS: Final = frozenset({"role", "invite", "kick", "ban", "unban", "mut
 
 
 class RoomPerson(NamedTuple):
-    """Somebody whom a room knows."""
+    """A user known to a room."""
 
     name: str
     role: RoomRole
     muted: bool
     banned: bool
     until_ms: int
-    """When being muted or banned ends, ms since 1970; 0: when it is taken back."""
+    """When a mute or ban ends, ms since 1970; 0: when it is lifted."""
 
 
 class RoomInfo(NamedTuple):
@@ -56,16 +57,16 @@ class RoomInfo(NamedTuple):
     name: str
     kind: RoomKind
     listed: bool
-    """Whether those who are not members find it in lists."""
+    """Whether lists show it to users who are not members."""
     title: str
-    """How the name is shown; empty: as it is."""
+    """The displayed name; empty: the name itself."""
     topic: str
     closed: bool
-    """Nobody writes."""
+    """True if nobody may write."""
     version: int
-    """The number of the last change: what ``seen`` of ``change_room`` is compared with."""
+    """The number of the last change: ``seen`` of ``change_room`` is compared with it."""
     people: tuple[RoomPerson, ...]
-    """Lasting members, invited, muted and banned ones; not everybody who is there just now."""
+    """Permanent members, and invited, muted and banned users; not everybody who is connected."""
     keep: tuple[int, int, int] = (0, 0, 0)
     """How long messages are kept: seconds, messages, bytes; 0: as in the server's settings."""
 
@@ -79,24 +80,24 @@ class ListedRoom(NamedTuple):
     topic: str
     closed: bool
     role: RoomRole
-    """One's own."""
+    """Of this account."""
     members: int
-    """Lasting ones."""
+    """Number of permanent members."""
     last_seq: int
     """The number of its last entry."""
     unread: int = 0
-    """Of a room in which one has a role: how many messages of others came after the place up to
-    which one has marked it as read (``mark_read``, of whichever device), or, with no such place,
-    since one has had that role. They are counted in the newest 1000 entries of the room."""
+    """For a room in which this account has a role: the number of messages of others after its read
+    mark (``mark_read``, by any device), or, without a mark, since it has had that role. Counted in
+    the newest 1000 entries of the room."""
 
 
 def checked_kind(value: object) -> Kind:
-    """Return a kind of a room. Raises TypeError, ValueError."""
+    """Return a kind of room. Raises TypeError, ValueError."""
     return KINDS[arguments.word("kind", value, KINDS)]
 
 
 def checked_role(value: object) -> Role:
-    """Return a role that can be given. Raises TypeError, ValueError."""
+    """Return a role that can be assigned. Raises TypeError, ValueError."""
     return ROLES[arguments.word("role", value, (name for name in ROLES if name != "invited"))]
 
 
@@ -109,7 +110,7 @@ def checked_room(value: object) -> str:
 
 
 def checked_person(value: object) -> str:
-    """Return the canonical spelling of somebody's name. Raises NameInvalid, TypeError."""
+    """Return the canonical spelling of a user's name. Raises NameInvalid, TypeError."""
     if not isinstance(value, str):
         raise TypeError(f"person must be a str, not {type(value).__name__}")
     name = names.normal(value.removeprefix("@"))
@@ -184,7 +185,7 @@ def change(
 
 
 def as_info(name: str, parts: list[shown.Shown]) -> RoomInfo:
-    """Return the state of a room, of the answers that it came in."""
+    """Return the state of a room from its answers."""
     room = parts[0].room
     people = tuple(
         as_person(handle, person) for part in parts for handle, person in part.room.people.items()
@@ -196,13 +197,13 @@ def as_info(name: str, parts: list[shown.Shown]) -> RoomInfo:
 
 
 def as_person(handle: str, person: states.Person) -> RoomPerson:
-    """Return what a program sees of somebody."""
+    """Return a user of a room as a program sees it."""
     role = ROLE_NAMES[person.role]
     return RoomPerson(handle, role, person.muted, person.banned, person.until_ms)
 
 
 def as_listed(found: shown.Listed, unread: int = 0) -> ListedRoom:
-    """Return what a program sees of a room in a list."""
+    """Return a listed room as a program sees it."""
     name, kind, title, topic, closed, role, members, last_seq, _ = found
     return ListedRoom(
         name, KIND_NAMES[kind], title, topic, closed, ROLE_NAMES[role], members, last_seq, unread

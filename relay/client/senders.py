@@ -1,10 +1,10 @@
-"""Whose devices the senders' keys are: chains are asked for, verified and pinned. No I/O.
+"""Verifies senders' device keys: chains are requested, verified and pinned. No I/O.
 
-A message names its sender and the id of a device key. The first time that a pair is seen, the
-sender's chain is asked for. If it is valid, continues what is pinned and has that key, nobody is
-told. Otherwise there is a warning, the pin stays what it is, and everything from that sender is
-marked (``unverified``) until a chain comes that continues it, or a person accepts the other one.
-Every reader does this for itself, and trusts no server in it.
+A message names its sender and the id of a device key. When such a pair is first seen, the sender's
+chain is requested. If it is valid, continues the pinned one and contains that key, nothing is
+reported. Otherwise there is a warning, the pin is kept, and everything from that sender is marked
+(``unverified``) until a chain arrives that continues the pin, or a person accepts the other one.
+Every client does this itself, without trusting any server.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from relay.wire.device_keys import verify
 
 log: Final = logging.getLogger(__name__)
 PAIRS_MAX: Final = 16_384
-"""(sender, key id) that were looked at. Beyond it all are forgotten, and asked for again."""
+"""(sender, key id) pairs that were checked. Beyond it all are dropped, and checked again."""
 SENDERS_MAX: Final = 1024
-"""Senders with pairs that are not proved: their chain is still to be asked for, or is doubtful."""
+"""Senders with unproved pairs: their chain is still to be requested, or is doubtful."""
 _NOT_THEIRS: Final = "a message has a key that is not one of their devices"
 _NO_KEY: Final = "no device is named, as if from before there were accounts"
 _NOT_YET: Final = "the server has not given their devices yet"
@@ -38,23 +38,23 @@ _LOST: Final = "the connection was lost before their devices could be looked at"
 
 
 class Senders:
-    """What this client knows of the devices of others, and of its own."""
+    """What this client knows about the devices of other accounts, and of its own."""
 
     def __init__(self, unverified: UnverifiedSenders | None = None) -> None:
         """Know nobody."""
         unverified = unverified or UnverifiedSenders()
         self.known = unverified.proved
-        """Pairs that need no look (any more): the hot path asks this alone."""
+        """Pairs that need no (further) check: the only lookup of the hot path."""
         self.warnings: list[DeviceWarning] = []
-        """To be put into the queue of events, and forgotten."""
+        """To be moved to the queue of events."""
         self.pins = Pins()
         self.own_links: list[bytes] | None = None
-        """One's own chain to be kept in a file; None: as it was."""
+        """This account's chain to be kept in a file; None: unchanged."""
         self._unverified = unverified
         self._server_id = b""
         self._own_name = ""
         self._own_chain: list[bytes] = []
-        """As it was last seen; empty: not yet, or it is not kept."""
+        """As last seen; empty: not yet, or not kept."""
         self._keeps_own = False
         self._senders: dict[str, Sender] = {}
         self._queries = DeviceQueries()
@@ -64,7 +64,7 @@ class Senders:
         """When something was last sent."""
 
     def take_seen(self) -> tuple[dict[str, chain.Pin], list[bytes] | None] | None:
-        """Return the pins and links to be kept in files, and forget them; None: there are none."""
+        """Return the pins and links to be kept in files, and clear them; None: there are none."""
         if not (self.pins.seen or self.own_links):
             return None
         found = self.pins.seen, self.own_links
@@ -80,16 +80,16 @@ class Senders:
         kept: list[bytes] | None,
         begun: list[bytes],
     ) -> None:
-        """A connection is logged in. Who is in doubt, or was asked about before, is asked about.
+        """A connection is logged in. Requests for unverified senders are repeated.
 
         Args:
             server_id: of the server.
-            name: one's own.
-            root: of one's account, as the server says.
-            pins: what is pinned; kept up to date here.
-            kept: the links of one's own chain in a file; None: they are not kept.
-            begun: its root link, if this client has begun the account: what was kept before is of
-                one that was reset.
+            name: of this account.
+            root: of this account, according to the server.
+            pins: what is pinned; updated here.
+            kept: the links of this account's chain in a file; None: they are not kept.
+            begun: its root link, if this client has created the account: what was kept before
+                belongs to one that was reset.
         """
         self._server_id = server_id
         self._own_name = name
@@ -106,30 +106,30 @@ class Senders:
         if not self._own_chain:
             self._own_chain = begun or kept
             self.own_links = begun or None
-        # Nobody can have lost what follows a lone root link.
+        # A lone root link has no successors that could have been lost.
         if len(self._own_chain) != 1 or (name in pins and pins[name].root != root):
             self._ask(name)
 
     @property
     def deadline(self) -> float | None:
-        """When an answer is overdue, or something is to be asked again."""
+        """When an answer is overdue, or something must be requested again."""
         due = self._queries.deadline, self._held.deadline
         return min((at for at in due if at is not None), default=None)
 
     @property
     def holding(self) -> bool:
-        """True while events wait for an answer: the socket is to be read, whoever takes them."""
+        """True while events wait for an answer: the socket must be read in any case."""
         return self._unverified.holding
 
     def offline(self) -> None:
-        """The connection is gone, and the questions with it: they are asked again on the next."""
+        """The connection has ended with its requests, which are repeated on the next one."""
         self._queries.clear()
         self._held.clear()
         self._unverified.give_up(_LOST)
 
     # --- what is seen ---------------------------------------------------------------------------
     def look(self, room: str, sender: str, sender_key: bytes, now: float) -> None:
-        """A message came whose (sender, key id) is not ``known``."""
+        """A message has arrived whose (sender, key id) is not ``known``."""
         pair = sender, sender_key
         if not names.is_handle(sender):
             self._prove(pair)  # a guest
@@ -151,7 +151,7 @@ class Senders:
             self._ask_next(now)
 
     def _sender(self, name: str) -> Sender | None:
-        """Return what is noted of a sender; None: there are too many."""
+        """Return the record of a sender; None: there are too many."""
         one = self._senders.get(name)
         if one is None:
             if len(self._senders) >= SENDERS_MAX:
@@ -161,7 +161,7 @@ class Senders:
         return one
 
     def _no_key(self, pair: Pair) -> None:
-        """Old messages have none. So could anything that is invented, of somebody who is known."""
+        """Old messages have no key id, and neither may forged ones, for senders that are known."""
         if pair[0] in self.pins.known:
             self._unverified.add(pair, _NO_KEY, held=False)
         else:
@@ -173,14 +173,14 @@ class Senders:
         self.known.add(pair)
 
     def requests(self, now: float) -> Iterator[wire.Devices | wire.Account]:
-        """Yield what is to be sent now."""
+        """Yield the requests to send now."""
         self._now = now
         self._held.asking(now)
         self._ask_next(now)
         yield from self._queries.drain()
 
     def _ask(self, name: str) -> None:
-        """Ask for a chain, unless that is about to happen."""
+        """Request a chain, unless that is already planned."""
         self._queries.add(wire.Devices(NUMBER, name, 0))
 
     def _ask_next(self, now: float) -> None:
@@ -190,7 +190,7 @@ class Senders:
 
     # --- what is answered -----------------------------------------------------------------------
     def received(self, answer: wire.Chain, now: float) -> None:
-        """Links of a chain came."""
+        """Links of a chain have arrived."""
         asked = self._queries.asked
         if not isinstance(asked, wire.Devices) or answer.name != asked.name:
             return
@@ -203,7 +203,7 @@ class Senders:
         self._ask_next(now)
 
     def done(self, now: float) -> None:
-        """A link was given back to the server."""
+        """A link was returned to the server."""
         if not isinstance(self._queries.asked, wire.Account):
             return
         self._queries.over()
@@ -219,13 +219,13 @@ class Senders:
         self._ask_next(now)
 
     def retry(self, error: wire.Error, now: float) -> bool:
-        """BUSY or UNAVAILABLE: ask again later. False: it has been refused for too long."""
+        """BUSY or UNAVAILABLE: repeat later. False: it has been refused for too long."""
         again = self._queries.retry(error, now)
         self._ask_next(now)
         return again
 
     def overdue(self, now: float) -> None:
-        """See whether the server owes an answer for too long, or is to be asked again."""
+        """Check whether an answer is overdue, or a request must be repeated."""
         if self._queries.overdue(now):
             self.refused("no answer", now, for_now=True)
         for name in self._held.due(now):
@@ -260,11 +260,11 @@ class Senders:
             self._own_chain = self.own_links = list(packed)
 
     def hold(self, packed: list[bytes], chains: list[Chain]) -> None:
-        """Hold a chain that was asked for, and verified, against what was seen of it before.
+        """Compare a requested and verified chain with what was seen of it before.
 
         Raises:
-            DeviceChainError: it is one's own, and no extension of that: whoever signs a link of it
-                makes a fork of it, and what was removed may be a device again.
+            DeviceChainError: it is this account's own, and does not extend it: signing a link of it
+                would create a fork, and a removed device may become valid again.
         """
         name = chains[-1].handle
         for pin in self._own_pins(name, chains):
@@ -279,9 +279,9 @@ class Senders:
             self._own_chain = self.own_links = list(packed)
 
     def _own_pins(self, name: str, chains: list[Chain]) -> Iterator[Pin]:
-        """Yield what one's own chain must extend: what was seen of it, and the links that are kept.
+        """Yield what this account's chain must extend: what was seen of it, and the kept links.
 
-        Those may be of an account that was reset; then the pin tells.
+        The latter may belong to an account that was reset; then the pin decides.
         """
         if name != self._own_name:
             return
@@ -292,7 +292,7 @@ class Senders:
             yield Pin(chains[0].root, len(kept) - 1, links.hash_of(kept[-1]))
 
     def extended(self, packed: bytes) -> None:
-        """One's own chain has one more link, which this client has made."""
+        """This account's chain has one more link, which this client has created."""
         link = links.parse(packed)
         if (
             link.complete
@@ -301,13 +301,13 @@ class Senders:
         ):
             self._own_chain = self.own_links = [*self._own_chain, packed]
 
-    # --- what a person decides ------------------------------------------------------------------
+    # --- decisions of a person --------------------------------------------------------------
     def accept(self, name: str, pin: Pin) -> None:
-        """Pin a chain that contradicts what was seen: a person says that it is theirs.
+        """Pin a chain that contradicts what was seen: a person has confirmed it.
 
         Raises:
-            DeviceChainError: it is one's own, and not begun anew. One's own devices have made all
-                links of it, and give them back.
+            DeviceChainError: it is this account's own, and not begun anew. Its own devices have
+                created all of its links, and return them to the server.
         """
         before = self.pins.known.get(name)
         if name == self._own_name:
@@ -319,13 +319,13 @@ class Senders:
         self.pins.put(name, pin)
 
     def _gives_back(self, packed: list[bytes]) -> bool:
-        """Give a server that went back the links of one's own chain that it has lost."""
+        """Return the links of this account's chain to a server that has lost them."""
         kept = self._own_chain
         if not packed or len(packed) >= len(kept) or kept[: len(packed)] != packed:
             return False
         try:
             whole = chain.read(kept, verify)[-1]
-        except LinkError as error:  # what the server has is believed then, if the pin says so too
+        except LinkError as error:  # then the server's chain is believed, if the pin agrees
             log.warning("the links of one's own devices that were kept are damaged: %s", error)
             self._own_chain = []
             return False
@@ -335,7 +335,7 @@ class Senders:
         return True
 
     def _settle(self, last: Chain, now: float) -> None:
-        """A chain is what it should be: so are the keys that it has, or ever had."""
+        """A chain is valid: so are the keys that it has, or ever had."""
         self._held.over(last.handle)
         one = self._senders.get(last.handle)
         if one is None:
@@ -360,11 +360,11 @@ class Senders:
                 self._unverified.overflow = False
 
     def _suspect(self, name: str, detail: str, now: float, *, all_keys: bool = False) -> None:
-        """Doubt all that is not proved of a sender; ``all_keys``: what was proved before, too."""
+        """Doubt everything unproved of a sender; ``all_keys``: also what was proved before."""
         self._held.over(name)
         one = self._sender(name)
         if one is None:
-            if all_keys:  # marked as what cannot be looked at
+            if all_keys:  # marked like senders that cannot be looked up
                 self._unverified.overflow = True
                 self.known.difference_update([pair for pair in self.known if pair[0] == name])
             return
@@ -382,7 +382,7 @@ class Senders:
         self._warn(name, one, sorted(set(filter(None, one.keys.values())) or {""}))
 
     def _warn(self, name: str, one: Sender, rooms: Iterable[str]) -> None:
-        """Tell the application of a doubt, once in each room."""
+        """Warn the application of a doubt, once per room."""
         for room in rooms:
             if room not in one.warned:
                 one.warned.add(room)
@@ -390,7 +390,7 @@ class Senders:
 
 
 def _ids(last: Chain) -> set[bytes]:
-    """Return the key ids that ever were of this chain: old messages stay what they are."""
+    """Return all key ids that were ever in this chain: old messages stay valid."""
     return {key_id(key) for key in (*last.devices, *last.removed)}
 
 

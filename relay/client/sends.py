@@ -1,13 +1,14 @@
-"""Sends: the window of what is unacknowledged, one queue per room (docs/protocol.md, "Sending").
+"""Sends: the window of unacknowledged ones, one queue per room (docs/protocol.md, "Sending").
 
 Each transmission of a send gets one answer on the same connection. The server accepts counters of
-one room only in order, so the queue goes back like go-back-N: when a send is refused *for now*
-(EXPECTED, BUSY, UNAVAILABLE), nothing new of that room leaves until every transmission under way is
-answered; then everything that is left goes again, in order. Logs do not hold each other up.
+one room only in order, so the queue works like go-back-N: when a send is refused *temporarily*
+(EXPECTED, BUSY, UNAVAILABLE), nothing new of that room is sent until every transmission under way
+is answered; then everything that is left is sent again, in order. Logs do not delay each other.
 
-Counters. A send keeps its counter as long as it may be stored under it. A send that is refused *for
-good* has not used its counter, so those behind it, which cannot have been stored either, move up by
-one. When the server has forgotten this producer (UNKNOWN_OUTCOME), numbering begins again at 1.
+Counters. A send keeps its counter as long as it may be stored under it. A send that is refused
+*permanently* has not used its counter, so later sends, which cannot have been stored either, move
+up by one. When the server has forgotten this producer (UNKNOWN_OUTCOME), numbering begins again at
+1.
 """
 
 from __future__ import annotations
@@ -50,15 +51,15 @@ class Sends:
         retry_timeout_s: float | None,
         retry_spread: Callable[[], float],
     ) -> None:
-        """Begin.
+        """Create without sends.
 
         Args:
-            inbox: one's own: it numbers what is sent to any other.
+            inbox: of this account: it numbers everything sent to other inboxes.
             counters: the next counter of rooms whose numbering a program restores.
-            window: unacknowledged sends at most.
-            retry_timeout_s: for how long BUSY and UNAVAILABLE are tried again before they are the
-                outcome; None: for ever.
-            retry_spread: numbers over [0, 1): senders that wait do not return all at once.
+            window: maximum number of unacknowledged sends.
+            retry_timeout_s: how long BUSY and UNAVAILABLE are retried before they are the outcome;
+                None: for ever.
+            retry_spread: numbers over [0, 1): waiting clients do not all return at once.
         """
         self._restored = dict(counters)
         self._inbox = inbox
@@ -75,21 +76,21 @@ class Sends:
         self.bytes = 0
         self.in_flight = 0
         self.in_flight_max = limits.SENDS_UNACKNOWLEDGED_MAX
-        """What the server takes at once (WELCOME)."""
+        """What the server accepts at once (WELCOME)."""
         self.resent = 0
         """Transmissions beyond the first of each send, for statistics."""
         self._outcomes: list[Outcome] = []
 
-    # --- the caller ------------------------------------------------------------------------------
+    # --- calls ------------------------------------------------------------------------------
     def has_space(self, body_bytes: int) -> bool:
-        """True when the window takes one more message of this size."""
+        """True if the window has space for one more message of this size."""
         size = body_bytes + ENVELOPE_OVERHEAD_BYTES
         return self.count == 0 or (
             self.count < self._window and self.bytes + size <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         )
 
     def add(self, offer: Offer, token: object) -> None:
-        """Queue a message. The caller has asked ``has_space``."""
+        """Queue a message. The caller has checked ``has_space``."""
         room = self._inbox if offer.log.startswith(INBOX_PREFIX) else offer.log
         sends = self._rooms.get(room)
         if sends is None:
@@ -119,7 +120,7 @@ class Sends:
 
     # --- the connection --------------------------------------------------------------------------
     def online(self, sends_max: int) -> None:
-        """A new connection is logged in: everything pending goes again, in order."""
+        """A new connection is logged in: everything pending is sent again, in order."""
         self.in_flight_max = max(1, min(sends_max, limits.SENDS_UNACKNOWLEDGED_MAX))
         for sends in self._rooms.values():
             if sends.pending:
@@ -127,7 +128,7 @@ class Sends:
                 self._ready[sends.room] = None
 
     def offline(self) -> None:
-        """The connection is gone, and with it every answer that was to come."""
+        """The connection has ended, and with it every outstanding answer."""
         for sends in self._rooms.values():
             for send in sends.in_flight.values():
                 send.maybe_stored = True
@@ -141,19 +142,19 @@ class Sends:
         self._waiting.clear()
 
     def next_deadline(self) -> float | None:
-        """Return when a room that waits may go again."""
+        """Return when a waiting room may continue."""
         if not self._waiting:
             return None
         return min(self._rooms[room].retry_at for room in self._waiting)
 
     def handle_deadline(self, now: float) -> None:
-        """Let the rooms go again whose pause is over."""
+        """Let the rooms continue whose pause is over."""
         for room in [room for room in self._waiting if self._rooms[room].retry_at <= now]:
             del self._waiting[room]
             self._go_again(self._rooms[room], now)
 
     def transmit(self) -> Iterator[bytes]:
-        """Yield packed SEND envelopes that may leave now; each one counts as transmitted."""
+        """Yield packed SEND envelopes that may be sent now; each one counts as transmitted."""
         while self._ready and self.in_flight < self.in_flight_max:
             room = next(iter(self._ready))
             sends = self._rooms[room]
@@ -190,7 +191,7 @@ class Sends:
             self._drained(sends, now)
 
     def refused(self, envelope: RefusedEnvelope, now: float) -> bool:
-        """The server has not stored a send: not now, or not ever.
+        """The server has not stored a send, temporarily or permanently.
 
         Returns:
             True when the room begins to wait for a store that cannot be written.
@@ -213,7 +214,7 @@ class Sends:
         return begins
 
     def fail_all(self, error: ClientError) -> None:
-        """The client ends: no answer comes any more."""
+        """The client ends: no more answers arrive."""
         for sends in self._rooms.values():
             for send in list(sends.pending):
                 self._end(sends, send, error)
@@ -225,7 +226,7 @@ class Sends:
 
     # --- inside ----------------------------------------------------------------------------------
     def _answered(self, room: str, counter: int) -> tuple[RoomSends, PendingSend] | None:
-        """Return what an answer is about; None for an answer to nothing (it changes nothing)."""
+        """Return the send of an answer; None for an unexpected answer, which has no effect."""
         sends = self._rooms.get(room)
         send = None if sends is None else sends.in_flight.pop(counter, None)
         if sends is None or send is None:
@@ -252,7 +253,7 @@ class Sends:
                     pending.maybe_stored = pending.unclear = False
             first = sends.first
             if first is not None and expected < first.counter and not sends.restart:
-                # It was restored to an earlier state: go on where it stands.
+                # The server was restored to an earlier state: continue from there.
                 sends.renumber(expected)
         else:
             wait_s = envelope.arg / 1000 * (1.0 + self._spread() / 2)
@@ -267,7 +268,7 @@ class Sends:
         self._go_back(sends, now, wait_s)
 
     def _retries_over(self, send: PendingSend, now: float) -> bool:
-        """True when the caller would rather hear BUSY, or that it may be stored, than wait."""
+        """True if the caller prefers BUSY, or an unknown outcome, to further waiting."""
         return (
             self._retry_timeout_s is not None
             and send.refused_at is not None
@@ -277,21 +278,22 @@ class Sends:
     def _unknown(
         self, sends: RoomSends, send: PendingSend, envelope: RefusedEnvelope, now: float
     ) -> None:
-        """The server knows nothing of this producer here (any more)."""
+        """The server does not know this producer here (any more)."""
         if send is sends.first and not sends.rewind:
             sends.restart = True
         if sends.restart and (send.maybe_stored or not sends.proven):
-            # Sent before now, perhaps stored and forgotten: only the program can decide.
+            # Sent before, possibly stored and forgotten: only the program can decide.
             self._end(sends, send, refused(envelope.code, envelope.arg, envelope.text))
-        # Otherwise it was first sent here, or a send before it was refused: it is not stored.
+        # Otherwise it was first sent here, or an earlier send was refused: it is not stored.
         self._go_back(sends, now, 0.0)
 
     def _never(
         self, sends: RoomSends, send: PendingSend, envelope: RefusedEnvelope, now: float
     ) -> None:
-        """A final refusal. Its counter is free again, unless the log may have it."""
+        """A final refusal. Its counter is free again, unless the message may be in the log."""
         error: Refused = refused(envelope.code, envelope.arg, envelope.text)
-        # Nobody knows what a log has that is damaged, or whose home has died: EXPECTED tells.
+        # The content of a damaged log, or of one whose home has died, is unknown: EXPECTED will
+        # tell.
         free = envelope.code not in (
             ErrorCode.ID_CONFLICT, ErrorCode.DAMAGED, ErrorCode.UNAVAILABLE
         )  # fmt: skip
@@ -302,7 +304,7 @@ class Sends:
         for other in behind:
             other.counter -= 1
         sends.next_counter -= 1
-        # Transmissions behind it are on their way with counters that will not be accepted.
+        # Later transmissions are under way with counters that will not be accepted.
         self._go_back(sends, now, 0.0)
 
     def _go_back(self, sends: RoomSends, now: float, wait_s: float) -> None:
@@ -313,7 +315,7 @@ class Sends:
         sends.go_back(now, wait_s)
 
     def _drained(self, sends: RoomSends, now: float) -> None:
-        """Every transmission is answered: go again, now or after the pause."""
+        """Every transmission is answered: send again, now or after the pause."""
         if not sends.pending:
             sends.retry_at = now
         sends.pauses += 1

@@ -1,7 +1,7 @@
-"""Checks a server's key, and which one will follow, before anything is sent.
+"""Checks a server's key, and its announced successor, before anything is sent.
 
-An unknown key, and an id that a server claims and is not known to have, are *undecided*: the client
-stops, whoever runs it asks somebody or looks into files, and dials again.
+An unknown key, and an id that the server is not known to have, are *undecided*: the client stops,
+its owner asks a person or reads files, and dials again.
 """
 
 from __future__ import annotations
@@ -18,38 +18,38 @@ log: Final = logging.getLogger(__name__)
 
 
 class ServerKey:
-    """The key of one client's server, over all its connections."""
+    """The key of one client's server, across all its connections."""
 
     def __init__(self, expected: Expected | None) -> None:
-        """Begin.
+        """Create.
 
         Args:
-            expected: what it must be; None: it is not known yet.
+            expected: the expected key; None: not known yet.
         """
         self._expected = expected
         self._claimed_id = ""
-        """The id that the server of this connection states; empty: as the fingerprint."""
+        """The id stated by the server on this connection; empty: equal to the fingerprint."""
         self.spki = b""
         """Of this connection."""
         self.fingerprint = None if expected is None else expected.fingerprint
-        """Of the last key that was accepted, or else of the one that is expected."""
+        """Of the last accepted key, or else of the expected one."""
         self.undecided: str | None = None
         """The fingerprint of an unknown key until ``trust`` or the end; no connection then."""
         self.undecided_id: ClaimedId | None = None
-        """An id that the server claims and is not known to have, until ``trust_id`` or the end; no
-        connection then."""
+        """An id that the server is not known to have, until ``trust_id`` or the end; no connection
+        then."""
         self._changes: list[KeyChange] = []
         self._replaced: set[str] = set()
-        """Fingerprints of keys whose place others have taken, as far as this client has seen it."""
+        """Fingerprints of keys that this client has seen being replaced."""
 
     @property
     def id(self) -> str | None:
-        """The id of the server; None: it is not known yet."""
+        """The id of the server; None: not known yet."""
         return None if self._expected is None else self._expected.id
 
     @property
     def following(self) -> str | None:
-        """The fingerprint of the key that is known to follow; None: there is none."""
+        """The fingerprint of the announced next key; None: there is none."""
         return None if self._expected is None else self._expected.following
 
     @property
@@ -58,18 +58,18 @@ class ServerKey:
         return self._changes
 
     def take_changes(self) -> list[KeyChange]:
-        """Return what was proved, and forget it."""
+        """Return what was proved, and clear it."""
         taken, self._changes = self._changes, []
         return taken
 
-    # --- what the client's owner decides ----------------------------------------------------------
+    # --- decisions of the client's owner --------------------------------------------------------
     @property
     def asks(self) -> bool:
-        """True while somebody has to be asked, or files looked into, before it dials again."""
+        """True while a person must be asked, or files read, before dialling again."""
         return self.undecided is not None or self.undecided_id is not None
 
     def trust(self, fingerprint: str) -> None:
-        """The undecided key is the right one: dial again, at once."""
+        """The undecided key is right: dial again, at once."""
         if fingerprint != self.undecided:
             raise LocalProtocolError("this key was not in question")
         self._expected = Expected(fingerprint)
@@ -83,12 +83,12 @@ class ServerKey:
         self.undecided_id = None
 
     def end(self) -> None:
-        """Nobody decides any more."""
+        """There will be no decision any more."""
         self.undecided = self.undecided_id = None
 
     # --- what the server shows --------------------------------------------------------------------
     def offered(self, offer: ServerKeyOffered) -> ServerKeyMismatch | None:
-        """Look at the key of a connection. Returns why it is the wrong one.
+        """Check the key of a connection. Returns the error if it is the wrong one.
 
         None: it is the right one, or ``undecided``.
         """
@@ -108,10 +108,10 @@ class ServerKey:
         return None
 
     def proved(self) -> bool:
-        """The server has proved its key, and so its hello is its own.
+        """The server has proved its key, so its hello is authentic.
 
         Returns:
-            False when it claims an id that is ``undecided_id`` now.
+            False if it claims an id that is now ``undecided_id``.
         """
         expected, fingerprint = self._expected, self.fingerprint
         assert expected is not None
@@ -128,10 +128,10 @@ class ServerKey:
         return True
 
     def announced(self, fingerprint: str) -> None:
-        """The server has proved which key will follow its own: one that was replaced never does.
+        """The server has proved which key follows. A key that was replaced before is not accepted.
 
-        Whoever holds that one, and the present one, would go back to what may have been stolen; and
-        with a circle in the file nobody could tell which key was the first.
+        Otherwise the holder of that key and the present one could return to a possibly stolen key,
+        and with a circle in the file the first key could not be determined.
         """
         assert self._expected is not None
         if fingerprint in self._replaced | {self._expected.id}:

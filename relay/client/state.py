@@ -1,11 +1,11 @@
-"""A client without I/O: everything that it decides, over a ``wire.Connection``.
+"""A client without I/O: all of its decisions, over a ``wire.Connection``.
 
 A *pump* (``aio.pump``, ``blocking.pump``) owns a socket and a clock. It dials when ``state`` is
 CONNECTING, feeds ``receive_data``, writes ``data_to_send`` after every call (after ``chat.take``,
-when it makes ``chat.rooms.flush_due`` true), and keeps one timer for ``next_deadline``. How
-connections come and go is decided here: login, the server's key, back-off. What is sent over them
-(rooms, requests, sends) is decided by ``chat``, and the clients that programs see call that
-directly. So the same code runs in every client, and in tests without a socket.
+if that sets ``chat.rooms.flush_due``), and keeps one timer for ``next_deadline``. Connections are
+managed here: login, the server's key, back-off. What is sent over them (rooms, requests, sends) is
+managed by ``chat``, which the clients that programs use call directly. So the same code runs in
+every client, and in tests without a socket.
 
 The life of a client::
 
@@ -53,7 +53,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class ClientState:
-    """One client instance, over as many connections as it takes."""
+    """One client instance, across all its connections."""
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -70,11 +70,11 @@ class ClientState:
             options.random_bytes,
             enrol=options.enrol,
         )
-        """Who the client is."""
+        """The login of the client."""
         self.key = ServerKey(options.expected_key)
-        """What the server's key must be, and whether it is."""
+        """The server's key and its expected value."""
         self._ending: ClientError | None = None
-        """Why this side is ending the connection, for good; None: it is not."""
+        """Why this side is ending the connection, permanently; None: it is not."""
         self._deadlines = ConnectionDeadlines()
         self._tickets = Tickets()
 
@@ -82,14 +82,15 @@ class ClientState:
         self.error: ClientError | None = None
         """Why the client is CLOSED; None: it was closed by ``close``, or is not closed."""
         self.last_problem: ClientError | None = None
-        """Why the last connection ended, or did not come about; None: nothing happened yet."""
+        """Why the last connection ended or could not be established; None: nothing has happened
+        yet."""
         self.connect_at: float | None = None
         """WAITING: when to dial again."""
         self.name = normal(options.name)
-        """As the server spells it."""
+        """In the server's spelling."""
         self.logins = 0
         self.resumptions = 0
-        """Handshakes that a ticket has shortened."""
+        """Handshakes shortened by a ticket."""
         self._change(State.CONNECTING)
 
     # --- connections -----------------------------------------------------------------------------
@@ -100,14 +101,14 @@ class ClientState:
             self._change(State.CONNECTING)
 
     def connection_made(self, now: float) -> None:
-        """A TCP connection is open; the server speaks first."""
+        """A TCP connection is open; the server sends first."""
         if self.state is State.CLOSED:
             return
         self._connection = Connection.client(now=now, random_bytes=self.options.random_bytes)
         self._deadlines.received(now)
 
     def connect_failed(self, error: ClientError, now: float) -> None:
-        """No connection could be opened. Final for the first one; later it is tried again."""
+        """No connection could be opened. Final for the first attempt; later ones are retried."""
         self.last_problem = error
         if self.logins == 0 or not self.options.reconnect:
             self._finish(error)
@@ -115,7 +116,7 @@ class ClientState:
             self._wait(error, now, 0.0)
 
     def receive_data(self, data: bytes, now: float) -> None:
-        """Take bytes from the server."""
+        """Handle bytes from the server."""
         connection = self._connection
         if connection is None:
             return
@@ -124,13 +125,13 @@ class ClientState:
         self._handle_events(connection, now)
 
     def receive_eof(self, now: float) -> None:
-        """Take the end of the stream, or the loss of the connection."""
+        """Handle the end of the stream, or the loss of the connection."""
         if self._connection is not None:
             self._connection.receive_eof(now)
             self._handle_events(self._connection, now)
 
     def data_to_send(self, now: float) -> bytes:
-        """Return the bytes to write now; call it after everything else."""
+        """Return the bytes to write now; must be called after every other call."""
         self.chat.rooms.flush_due = False
         connection = self._connection
         if connection is None:
@@ -146,12 +147,12 @@ class ClientState:
 
     @property
     def connected(self) -> bool:
-        """False when the face should close its socket, once everything is written."""
+        """False if the face should close its socket, once everything is written."""
         return self._connection is not None
 
     @property
     def ending(self) -> bool:
-        """True when the connection is closing, closed or gone: its last bytes cannot wait."""
+        """True if the connection is closing, closed or gone: its last bytes cannot wait."""
         connection = self._connection
         return connection is None or connection.phase in (Phase.CLOSING, Phase.CLOSED)
 
@@ -161,7 +162,7 @@ class ClientState:
         return self.chat.paused and self.state is State.ONLINE and self._ending is None
 
     def seen(self) -> tuple[str, dict[str, Pin], list[bytes] | None] | None:
-        """Return what of device chains is to be kept in files: ``KeyChoice.keep`` takes it."""
+        """Return what was seen of device chains, for ``KeyChoice.keep``."""
         known = self.login.credentials
         if known is None or (found := self.chat.senders.take_seen()) is None:
             return None
@@ -169,31 +170,31 @@ class ClientState:
 
     @property
     def needs_credentials(self) -> str | None:
-        """The id of the server, when it is known and the client's key there is not yet.
+        """The id of the server, once it is known and the client's key for it is not.
 
-        The face finds them, which takes files, and gives them to ``login.credentials``.
+        The face finds the key, which needs files, and sets ``login.credentials``.
         """
         return None if self.login.credentials is not None else self.key.id
 
     @property
     def work(self) -> Work | None:
-        """What the server asks this client to compute before the handshake goes on, or None."""
+        """The work that the server requests before the handshake continues, or None."""
         return None if self._connection is None else self._connection.work
 
     def work_done(self, work: Work, nonce: bytes, now: float) -> None:
-        """The work is done. Without effect when the connection has ended meanwhile."""
+        """The work is done. No effect if the connection has ended meanwhile."""
         connection = self._connection
         if connection is not None and connection.work is work:
             connection.provide_work(nonce, now)
 
     def fail(self, error: ClientError) -> None:
-        """End for good, without a word to the server."""
+        """End permanently, without telling the server."""
         if self.state is not State.CLOSED:
             self._connection = None
             self._finish(error)
 
     def forked(self, error: ClientError) -> None:
-        """This is a copy in a forked child: what is in here is the parent's."""
+        """This is a copy in a forked child: its content belongs to the parent."""
         self._connection = None
         self.login.offline()
         self._tickets.forget()
@@ -201,7 +202,7 @@ class ClientState:
         self.chat.queue.clear()
 
     def close(self, now: float) -> None:
-        """End: with a close record when there is a connection."""
+        """End: with a close record if there is a connection."""
         if self.state is State.CLOSED:
             return
         connection = self._connection
@@ -252,13 +253,13 @@ class ClientState:
                 case _:
                     pass
         if connection.finished and self._connection is connection:
-            # An abort from inside this loop adds its event behind the ones that were drained.
+            # An abort in this loop adds its event after those already taken.
             for event in connection.events():
                 if isinstance(event, ConnectionClosed):
                     self._closed(event, now)
 
     def _check_key(self, connection: Connection, offered: ServerKeyOffered, now: float) -> None:
-        """The pin decision: before the client has sent one byte."""
+        """The decision about the key: before the client has sent one byte."""
         wrong = self.key.offered(offered)
         if wrong is not None:
             self._end_with(wrong)
@@ -275,7 +276,7 @@ class ClientState:
         if self.key.proved():
             self._log_in(connection, now)
             return
-        self.login.credentials = None  # those of another id
+        self.login.credentials = None  # those for another id
         connection.close(CloseCode.NORMAL, now)
 
     def _log_in(self, connection: Connection, now: float) -> None:
@@ -285,7 +286,7 @@ class ClientState:
         self._deadlines.login_begins(now)
 
     def _closed(self, event: ConnectionClosed, now: float) -> None:
-        """The connection is over: begin again, or end."""
+        """The connection has ended: start again, or end."""
         handshaken = self._deadlines.logging_in or self.state is State.ONLINE
         self._offline()
         if self._ending is not None:
@@ -304,7 +305,7 @@ class ClientState:
             self._wait(error, now, event.retry_after_s)
 
     def _offline(self) -> None:
-        # data_to_send still has the last bytes (a close record) to give out: see _ended.
+        # data_to_send still has to return the last bytes (a close record): see _ended.
         self._deadlines.reset()
         self.login.offline()
         self.chat.offline()
@@ -319,12 +320,12 @@ class ClientState:
         self._change(State.WAITING, str(error), delay)
 
     def _end_with(self, error: ClientError) -> None:
-        """This side ends the connection, for good: from now on every call raises this."""
+        """This side ends the connection, permanently: from now on every call raises this."""
         self._ending = error
         self.chat.ending = error
 
     def _finish(self, error: ClientError | None) -> None:
-        """CLOSED: nothing more comes. Everything that waits for an answer gets this one."""
+        """CLOSED: nothing more arrives. Everything that waits for an answer gets this one."""
         closed_by_us = error is None or isinstance(error, ClientClosed)
         self.error = None if closed_by_us else error
         ended = error or ClientClosed("the client was closed")
@@ -341,7 +342,7 @@ class ClientState:
     # --- envelopes -------------------------------------------------------------------------------
     def _receive_envelopes(self, connection: Connection, content: bytes, now: float) -> None:
         if self._ending is not None:
-            return  # the first reason counts, whatever came with it
+            return  # the first reason counts, whatever arrived with it
         try:
             envelopes = unpack_server(content)
             if self.state is not State.ONLINE:
@@ -369,7 +370,7 @@ class ClientState:
     def _receive_login(
         self, connection: Connection, envelopes: list[ServerEnvelope], now: float
     ) -> list[ServerEnvelope]:
-        """Look for the answer to HELLO; return what comes behind it."""
+        """Look for the answer to HELLO; return what follows it."""
         for index, envelope in enumerate(envelopes):
             if self.login.receive(envelope):
                 assert isinstance(envelope, Welcome)

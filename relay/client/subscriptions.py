@@ -1,9 +1,9 @@
-"""Where this client stands in each room that it follows, and the check that nothing is missing.
+"""This client's position in each followed room, and the check that no entry is missing.
 
 Each entry names the one before it (``prev``). An entry at or below the cursor is a repeat and is
-dropped. An entry whose ``prev`` is not the cursor means that something is missing: the room is
-left and joined again from the cursor; nothing is ever skipped. *Received* cursors live here; what
-the application has *taken* is in ``event_queue``.
+dropped. If an entry's ``prev`` is not the cursor, something is missing: the room is left and joined
+again from the cursor; nothing is ever skipped. *Received* cursors are here; what the application
+has *taken* is in ``event_queue``.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ REJOINS_MAX: Final = 3
 
 
 class Start(NamedTuple):
-    """Where a program wants to begin: after a cursor, or with the last entries."""
+    """Where a program wants to start: after a cursor, or with the last entries."""
 
     cursor: Cursor | None
     last: int
 
 
 class Step(Enum):
-    """What an envelope means for the reader."""
+    """The meaning of an envelope for the reader."""
 
     DELIVER = "the application gets it"
     DROP = "a repeat, or of a room that is not followed"
@@ -34,7 +34,7 @@ class Step(Enum):
 
 
 class Subscription:
-    """One room that is followed."""
+    """One followed room."""
 
     __slots__ = ("joined", "received", "rejoins", "room", "start")
 
@@ -49,28 +49,28 @@ class Subscription:
         """Since the last new entry."""
 
     def join(self, number: int) -> Join:
-        """Return the JOIN that begins, or goes on."""
+        """Return the JOIN that starts or continues."""
         cursor = self.start.cursor if self.received is None else self.received
         if cursor is None:
             return Join(number, self.room, None, 0, self.start.last)
         return Join(number, self.room, cursor.epoch, cursor.seq, 0)
 
     def joined_at(self, start: Cursor) -> None:
-        """The server's JOINED: entries after ``start`` come."""
+        """Handle the server's JOINED: entries after ``start`` follow."""
         if self.received is None:
             self.received = start
         self.joined = True
 
 
 class Subscriptions:
-    """All rooms that are followed."""
+    """All followed rooms."""
 
     __slots__ = ("_rooms", "repeats")
 
     def __init__(self) -> None:
         self._rooms: dict[str, Subscription] = {}
         self.repeats = 0
-        """Entries that came again and were dropped, for statistics."""
+        """Entries that arrived again and were dropped, for statistics."""
 
     def __contains__(self, room: str) -> bool:
         return room in self._rooms
@@ -81,7 +81,7 @@ class Subscriptions:
         return subscription
 
     def get(self, room: str) -> Subscription | None:
-        """Return a room that is followed, or None."""
+        """Return a followed room, or None."""
         return self._rooms.get(room)
 
     def remove(self, room: str) -> Subscription | None:
@@ -89,12 +89,12 @@ class Subscriptions:
         return self._rooms.pop(room, None)
 
     def offline(self) -> None:
-        """The connection is gone: nothing is joined."""
+        """The connection has ended: nothing is joined."""
         for subscription in self._rooms.values():
             subscription.joined = False
 
     def known(self) -> list[Subscription]:
-        """Return the rooms that were joined at least once: those this client joins again itself."""
+        """Return the rooms that were joined at least once, which are joined again by the client."""
         return [f for f in self._rooms.values() if f.received is not None]
 
     # --- what arrives ----------------------------------------------------------------------------
@@ -134,7 +134,8 @@ class Subscriptions:
             return Step.DROP
         received = subscription.received
         assert received is not None
-        # Behind a BEHIND entries may come again: it may name a place that was passed. Not so LIVE.
+        # After BEHIND, entries may be repeated: it may name a position already passed. LIVE may
+        # not.
         if place.seq > received.seq or (type(place) is Live and place.seq < received.seq):
             return Step.REJOIN
         if received.epoch == NO_EPOCH and place.seq == received.seq:

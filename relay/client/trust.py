@@ -1,8 +1,8 @@
 """Trust in a server's key: on first use, and never a silent change.
 
-In this order: the fingerprint in the address; the pin in the known-servers file; a person (or a
-program) who is asked. No answer is no. A key that the expected one has announced, and proved to
-follow it, is as good (``lineage``).
+Checked in this order: the fingerprint in the address; the pin in the known-servers file; a person
+(or a program) who is asked. No answer counts as no. A key that the expected one has announced and
+proved is also accepted (``lineage``).
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from relay.errors import UsageError
 log: Final = logging.getLogger(__name__)
 Ask: TypeAlias = Callable[[Address, str], "bool | Awaitable[bool]"]
 """Called with the address and the full fingerprint of an unknown key; True accepts and pins it. No
-connection is open meanwhile: a person may take their time. A blocking client takes a plain bool."""
+connection is open meanwhile, so a person may take any time. A blocking client requires a plain
+bool."""
 
 
 class KeyPolicy:
-    """Where pins and keys are kept, and whom to ask about an unknown key of a server."""
+    """Where pins and keys are kept, and how to ask about an unknown server key."""
 
     def __init__(
         self,
@@ -38,8 +39,8 @@ class KeyPolicy:
 
         Args:
             known: the file of known servers.
-            ask: whom to ask about an unknown key.
-            keys: the device keys, and what is pinned of other people's.
+            ask: decides about an unknown key.
+            keys: the device keys, and pins of other accounts.
 
         Raises:
             TypeError: an argument.
@@ -54,7 +55,7 @@ class KeyPolicy:
         self.keys = KeyFiles() if keys is None else keys
 
     def expected(self, address: Address) -> Expected | None:
-        """Return what the server's key must be; None: unknown.
+        """Return the expected key of the server; None: unknown.
 
         Raises:
             UsageError: the known-servers file cannot be read.
@@ -64,10 +65,10 @@ class KeyPolicy:
         except UsageError:
             if address.fingerprint is None:
                 raise
-            return Expected(address.fingerprint)  # it has all that is needed
+            return Expected(address.fingerprint)  # it contains all that is needed
 
     def server_id(self, address: Address) -> str | None:
-        """Return the id under which keys for a server are kept; None: it is not known yet.
+        """Return the id under which keys for a server are kept; None: not known yet.
 
         Raises:
             UsageError: the known-servers file cannot be read.
@@ -76,11 +77,11 @@ class KeyPolicy:
         return None if expected is None else expected.id
 
     def claimed(self, address: Address, claimed: ClaimedId) -> ServerIdentityError | None:
-        """Decide about an id that a server claims which is not known to have it.
+        """Decide about an id that a server claims and is not known to have.
 
         Returns:
-            None: nothing is kept here under the id, so it may have it; that is remembered.
-            Otherwise the error that ends the client.
+            None: nothing is kept here under the id, so it is accepted and recorded. Otherwise the
+            error that ends the client.
         """
         fingerprint, server_id = claimed
         line = f"* {FOLLOWED_TYPE} {server_id} {fingerprint}"
@@ -97,8 +98,8 @@ class KeyPolicy:
         return None
 
     def _keeps(self, server_id: str) -> bool:
-        """Tell whether anything is kept here under an id: keys, pins, or keys that followed."""
-        # What cannot be read says nothing, and hides nothing that the other one knows.
+        """Return True if anything is kept under an id: keys, pins, or following keys."""
+        # An unreadable file proves nothing, and must not hide what the other one contains.
         with contextlib.suppress(UsageError):
             if self.known.pins_key(server_id) or self.known.lineage().mentions(server_id):
                 return True
@@ -118,7 +119,7 @@ class KeyPolicy:
             log.warning("%s", error)
 
     def question(self, address: Address, fingerprint: str) -> bool | Awaitable[bool]:
-        """Ask whether an unknown key is the right one. Nobody to ask: no."""
+        """Ask whether an unknown key is right. With nobody to ask: no."""
         return False if self.ask is None else self.ask(address, fingerprint)
 
     def answer(self, address: Address, fingerprint: str, yes: bool) -> UnknownServerKey | None:

@@ -1,4 +1,4 @@
-"""Why no connection could be opened, in the system's words for both faces of the client."""
+"""Describes why no connection could be opened, in the system's words, for both clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _why(error: OSError) -> str:
         return ", ".join(dict.fromkeys(map(_why, error.failures)))
     if isinstance(error, TimeoutError):
         return "timed out"
-    if isinstance(error, socket.gaierror):  # its numbers are not those of the system
+    if isinstance(error, socket.gaierror):  # its numbers are not errno values
         return error.strerror or str(error)
     if error.errno is not None:
         return os.strerror(error.errno)

@@ -1,8 +1,8 @@
 """Failures of posts whose outcome the program has never retrieved.
 
 ``post`` returns at once, and its outcome may be dropped: ``flush`` reports the first failure. A
-program that exits without a ``flush`` learns of failures as well: from an exception where a
-``with`` block ends, from a warning in the log where ``close`` is called.
+program that exits without a ``flush`` is told of failures as well: by an exception at the end of a
+``with`` block, or by a log warning from ``close``.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from relay.client.errors import ClientError
 
 log: Final = logging.getLogger(__name__)
 KEPT_MAX: Final = 256
-"""Failures that are kept one by one; of further ones only the number is."""
+"""Failures that are kept individually; further ones are only counted."""
 
 
 class Outcome(Protocol):
     """The outcome of a post."""
 
     retrieved: bool
-    """True once the program has asked for it."""
+    """True once the program has retrieved it."""
 
 
 class UnreportedFailures:
@@ -41,25 +41,25 @@ class UnreportedFailures:
             self._more += 1
 
     def clear(self) -> None:
-        """Forget them all: ``flush`` has reported them."""
+        """Drop them all: ``flush`` has reported them."""
         self._failed.clear()
         self._more = 0
 
     def take(self) -> tuple[ClientError, int] | None:
-        """Return the first failure and their number, and forget them; None if there is none."""
+        """Return the first failure and their number, and clear them; None if there is none."""
         left = [error for post, error in self._failed if not post.retrieved]
         count = len(left) + self._more
         self.clear()
         return (left[0], count) if left else None
 
     def warn(self) -> None:
-        """Log the failures that are left when the client is closed."""
+        """Log the remaining failures when the client is closed."""
         if taken := self.take():
             error, count = taken
             log.warning("%d posted messages may not be stored; the first: %s", count, error)
 
     def raise_first(self) -> None:
-        """Raise the first failure, when a ``with`` block has ended without an exception."""
+        """Raise the first failure, after a ``with`` block that ended without an exception."""
         if taken := self.take():
             error, count = taken
             error.add_note(f"{count} posted messages may not be stored")

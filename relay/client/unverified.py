@@ -1,7 +1,8 @@
-"""Senders whose device keys are not verified, and the warning that their events carry. No I/O.
+"""Senders whose device keys are not verified, and the warning on their events. No I/O.
 
-``senders`` verifies; the queue of events asks here when an event is taken. So an event waits while
-its sender's devices are being looked up, and carries the warning when the application gets it.
+``senders`` verifies; the queue of events checks here when an event is taken. So an event waits
+while its sender's devices are being looked up, and carries the warning when the application gets
+it.
 """
 
 from __future__ import annotations
@@ -26,17 +27,17 @@ class UnverifiedSenders:
 
     def __init__(self) -> None:
         self.proved: set[Pair] = set()
-        """Verified pairs, and those that have nothing to verify."""
+        """Verified pairs, and those that need no verification."""
         self._pairs: dict[Pair, str] = {}
         """The doubt about each of the others; empty: none yet."""
         self._waiting: set[Pair] = set()
-        """Those of them whose events wait for an answer."""
+        """Those whose events wait for an answer."""
         self.overflow = False
-        """True: there were too many to look up; whatever is not verified is marked."""
+        """True if there were too many to look up; everything unverified is then marked."""
 
     @property
     def any(self) -> bool:
-        """True if events have to be checked here at all."""
+        """True if events must be checked here at all."""
         return bool(self._pairs) or self.overflow
 
     @property
@@ -48,7 +49,7 @@ class UnverifiedSenders:
         """Add an unverified pair. Return False if there are too many.
 
         Args:
-            pair: which.
+            pair: the pair.
             doubt: why it is doubtful; None: its devices have not been looked up yet.
             held: without a doubt: whether its events wait for the lookup.
         """
@@ -69,18 +70,18 @@ class UnverifiedSenders:
         return True
 
     def remove(self, pair: Pair) -> None:
-        """Forget a pair: it is verified."""
+        """Remove a pair that is now verified."""
         self._waiting.discard(pair)
         self._pairs.pop(pair, None)
 
     def give_up(self, doubt: str) -> None:
-        """There is no answer for now: mark what waits instead."""
+        """There is no answer for now: mark the waiting events instead."""
         for pair in self._waiting:
             self._pairs[pair] = doubt
         self._waiting.clear()
 
     def wait_again(self, doubt: str, senders: Container[str]) -> None:
-        """Undo ``give_up`` for these senders: there is a server to ask again."""
+        """Undo ``give_up`` for these senders: a server can be asked again."""
         for pair, text in self._pairs.items():
             if text == doubt and pair[0] in senders:
                 self._pairs[pair] = ""

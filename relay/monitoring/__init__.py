@@ -1,4 +1,4 @@
-"""Makes docs/metrics.md, the Grafana dashboard and the alert rules from the table of metrics.
+"""Generates docs/metrics.md, the Grafana dashboard and the alert rules from the table of metrics.
 
 ::
 

@@ -1,4 +1,4 @@
-"""The alert rules: what somebody has to be told, and what to do then."""
+"""The alert rules, with advice on what to do."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay.monitoring.expressions import gauge, quantile, rate, total
 
 
 class Alert(NamedTuple):
-    """One rule: when it holds for so long, somebody is told."""
+    """One rule: an alert fires if the condition holds for this time."""
 
     name: str
     expression: str
@@ -22,7 +22,7 @@ class Alert(NamedTuple):
 ALERTS: Final = (
     Alert(
         "RelayDown", 'up{job="relay"} == 0', "1m", "page",
-        "The relay does not answer.", "See whether it runs; its log shows why it ended.",
+        "The relay does not answer.", "Check whether it runs; its log shows why it ended.",
     ),
     Alert(
         "RelayProcessNotReady", f"{gauge('ready')} == 0", "1m", "page",
@@ -30,7 +30,7 @@ ALERTS: Final = (
     ),
     Alert(
         "RelayRestarts", f"increase({total('restarts')}[10m]) > 3", "0m", "page",
-        "{{ $labels.process }} dies again and again.", "The log shows how: child_exited.",
+        "{{ $labels.process }} dies repeatedly.", "The log shows how: child_exited.",
     ),
     Alert(
         "RelayPartitionsUnavailable", f"sum({gauge('partitions_unavailable')}) > 0", "1m", "page",
@@ -39,16 +39,16 @@ ALERTS: Final = (
     Alert(
         "RelayPartitionsRefused", f"sum({gauge('partitions_refused')}) > 0", "0m", "page",
         "Partitions are damaged and refused; the others serve.",
-        "relay ctl status tells which, and what to do: relay data repair, or a backup.",
+        "relay ctl status shows which, and what to do: relay data repair, or a backup.",
     ),
     Alert(
         "RelayDiskReserveReached", f"sum({gauge('partitions_short_of_disk')}) > 0", "0m", "page",
-        "Nothing is stored any more: the disk is at its reserve.", "Make room on the disk.",
+        "Nothing is stored: the disk has reached its reserve.", "Free disk space.",
     ),
     Alert(
         "RelayDiskFills",
         f"predict_linear({gauge('relay_disk_free_bytes')}[2h], 24 * 3600) < 0", "30m", "warn",
-        "The disk is full within a day at this pace.", "Make room, or a larger disk.",
+        "The disk will be full within a day.", "Free disk space, or use a larger disk.",
     ),
     Alert(
         "RelayWriteAheadLogGrows", f"{gauge('relay_wal_bytes')} > 1e9", "10m", "warn",
@@ -57,32 +57,35 @@ ALERTS: Final = (
     ),
     Alert(
         "RelayCommitsWait", f"max({gauge('commit_lag_ns')}) > 1", "1m", "page",
-        "Messages wait, and none is committed.", "Look at the disk.",
+        "Messages wait, and none is committed.", "Check the disk.",
     ),
     Alert(
         "RelayBusLags", f"max({gauge('bus_lag_ns')}) > 1", "1m", "warn",
-        "A worker does not keep up with the others.", "Look at the processor of each worker.",
+        "A worker does not keep up with the others.", "Check the CPU usage of each worker.",
     ),
     Alert(
         "RelayLoopDelayed", f"{quantile('loop_delay_ns', 0.99, '5m')} > 0.25", "5m", "warn",
-        "Workers answer late.", "More cores and workers, or fewer clients.",
+        "Workers answer late.", "Use more cores and workers, or fewer clients.",
     ),
     Alert(
         "RelayGaps", f"sum by (reason) (increase({total('gaps')}[10m])) > 0", "0m", "warn",
         "Readers miss entries ({{ $labels.reason }}).", "After a restore it is expected; "
-        "otherwise look for what changed the data.",
+        "otherwise find out what changed the data.",
     ),
     Alert(
         "RelayKeyAgentBusy", f"{rate('agent_busy', '5m')} > 0", "5m", "warn",
-        "More handshakes arrive than the key agent can do.", "Look for a storm of connections.",
+        "More handshakes arrive than the key agent can process.",
+        "Look for a storm of connections.",
     ),
     Alert(
         "RelayBudgetReached", f"sum by (budget) ({rate('refused', '5m')}) > 1", "10m", "warn",
-        "The budget {{ $labels.budget }} refuses.", "The log names the source: budget_reached.",
+        "The budget {{ $labels.budget }} refuses requests.",
+        "The log names the source: budget_reached.",
     ),
     Alert(
         "RelayLogLinesLost", f"increase({total('log_lines_lost')}[10m]) > 0", "0m", "warn",
-        "Lines of the log are lost.", "Whoever reads the log is too slow, or the disk is full.",
+        "Lines of the log are lost.",
+        "The reader of the log is too slow, or the disk is full.",
     ),
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The Grafana dashboard: a panel for each question, each line an expression over the table."""
+"""The Grafana dashboard: a panel per question, with expressions over the table of metrics."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from relay.monitoring.expressions import gauge, quantile, rate
 
 
 class Panel(NamedTuple):
-    """One chart: what it shows, in which unit of Grafana's, and each line with its name."""
+    """One chart: its title, Grafana's unit, and each line with its name."""
 
     title: str
     unit: str
@@ -30,7 +30,7 @@ PANELS: Final = (
             (rate("deliveries"), "delivered live"),
             (rate("messages_repeated"), "repeats dropped"),
         ),
-        "Accepted is committed and acknowledged. A repeat was sent again and stored once.",
+        "Accepted messages are committed and acknowledged. A repeat was resent, and stored once.",
     ),
     Panel(
         "Connections",
@@ -40,10 +40,10 @@ PANELS: Final = (
             (gauge("connections_logged_in"), "logged in, worker {{worker}}"),
         ),
     ),
+    Panel("Commit", "s", _quantiles("commit_ns"), "The wait of every message in a group commit."),
     Panel(
-        "Commit", "s", _quantiles("commit_ns"), "What every message of a group commit waits for."
+        "Event loop delay", "s", _quantiles("loop_delay_ns"), "The wait that affects all clients."
     ),
-    Panel("Event loop delay", "s", _quantiles("loop_delay_ns"), "What everybody waits for."),
     Panel(
         "Waiting",
         "s",
@@ -58,7 +58,7 @@ PANELS: Final = (
         "Completed handshakes",
         "cps",
         ((rate("handshake_kinds"), "{{kind}}"),),
-        "Tickets spare the key agent its work; fell_back: one was offered, and of no use.",
+        "With a ticket, the key agent is not needed. fell_back: the ticket was not accepted.",
     ),
     Panel(
         "Key agent",
@@ -66,17 +66,17 @@ PANELS: Final = (
         (
             (gauge("agent_queue"), "waiting"),
             (rate("agent_unwraps"), "done a second"),
-            (rate("agent_busy"), "turned away a second"),
+            (rate("agent_busy"), "refused a second"),
         ),
     ),
     Panel("Key agent: one handshake", "s", _quantiles("agent_unwrap_ns")),
     Panel("Closed connections", "cps", ((rate("closes"), "{{code}}"),)),
     Panel("Refused by a budget", "cps", ((rate("refused"), "{{budget}}"),)),
     Panel(
-        "Clients that came back",
+        "Resumed clients",
         "cps",
         ((rate("resumes"), "{{outcome}}"), (rate("gaps"), "gap: {{reason}}")),
-        "A gap is what a reader will not get: 0 but after a restored backup or a lost disk.",
+        "A gap is entries that a reader does not get: 0 except after a restore or a lost disk.",
     ),
     Panel(
         "Slow readers",
@@ -94,12 +94,12 @@ PANELS: Final = (
         (
             (rate("searches"), "{{outcome}}"),
             (rate("messages_indexed"), "entries read for the index"),
-            (gauge("search_behind"), "partitions not indexed to their end, worker {{worker}}"),
+            (gauge("search_behind"), "partitions not fully indexed, worker {{worker}}"),
         ),
     ),
     Panel("One search", "s", _quantiles("search_ns")),
     Panel(
-        "Readers not live",
+        "Readers catching up",
         "short",
         ((gauge("readers_catching_up"), "worker {{worker}}"),),
     ),
@@ -107,7 +107,7 @@ PANELS: Final = (
         "Bytes held",
         "bytes",
         (
-            (gauge("stalled_bytes"), "not taken by readers, worker {{worker}}"),
+            (gauge("stalled_bytes"), "not read by clients, worker {{worker}}"),
             (gauge("received_bytes"), "received, not processed, worker {{worker}}"),
         ),
     ),
@@ -126,7 +126,7 @@ PANELS: Final = (
         "short",
         (
             (gauge("ready"), "{{process}} ready"),
-            (gauge("not_accepting"), "worker {{worker}} leaves new connections to others"),
+            (gauge("not_accepting"), "worker {{worker}} accepts no connections"),
             (rate("restarts"), "{{process}} restarts a second"),
             (gauge("stopping"), "stopping"),
         ),
@@ -167,7 +167,7 @@ PANELS: Final = (
 
 
 def dashboard() -> str:
-    """Return the dashboard as Grafana imports it."""
+    """Return the dashboard in Grafana's import format."""
     panels = [_panel(number, panel) for number, panel in enumerate(PANELS)]
     document = {
         "title": "Relay",

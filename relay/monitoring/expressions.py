@@ -1,4 +1,4 @@
-"""Expressions of Prometheus over metrics of the table: a name that is not in it is an error."""
+"""Prometheus expressions over metrics of the table: an unknown name is an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OWN_NAMES: Final = {name for name, _ in OWN}
 
 
 def gauge(name: str) -> str:
-    """Return the expression of a gauge of the table, or of what the control process measures."""
+    """Return the expression for a gauge of the table, or for a value of the control process."""
     if name in _OWN_NAMES:
         return name
     metric = TABLE[name]
@@ -21,7 +21,7 @@ def gauge(name: str) -> str:
 
 
 def total(name: str) -> str:
-    """Return the name that a counter's samples have."""
+    """Return the sample name of a counter."""
     if name in _OWN_NAMES:
         return name
     assert TABLE[name].kind is Kind.COUNTER, name
@@ -29,12 +29,12 @@ def total(name: str) -> str:
 
 
 def rate(name: str, window: str = "$__rate_interval") -> str:
-    """Return the expression of what a counter grows by in a second."""
+    """Return the expression for a counter's increase per second."""
     return f"rate({total(name)}[{window}])"
 
 
 def quantile(name: str, share: float, window: str = "$__rate_interval") -> str:
-    """Return the expression of a quantile of a histogram, over all workers."""
+    """Return the expression for a quantile of a histogram, over all workers."""
     metric = TABLE[name]
     assert metric.kind is Kind.HISTOGRAM, name
     return (

@@ -73,6 +73,7 @@ def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
     else:
         directory = DataDirectory(source)
         paths = [directory.partition_path(index) for index in range(PARTITIONS)]
+        directory.refuse_gone(range(PARTITIONS) if room is None else [partition_of(room)])
         for index in range(PARTITIONS) if room is None else [partition_of(room)]:
             reason = read_refusal(directory.lock_path(index))
             if reason is not None:
@@ -106,6 +107,7 @@ def put_in(directory: DataDirectory, source: bytes, lines: Iterable[Line]) -> Im
     Raises:
         StartError: one cannot be stored; those before it are stored.
     """
+    directory.refuse_gone()
     opened: dict[int, SqlitePartition] = {}
     counters: dict[str, int] = {}
     stored = repeated = 0
@@ -167,5 +169,5 @@ def _guest(name: str) -> str:
 
 
 def now_ms() -> int:
-    """Return the time, for lines without one."""
+    """Return the current time, for ``foreign_lines``."""
     return time.time_ns() // 1_000_000

@@ -53,11 +53,15 @@ class OfflineAccounts:
         """Lock the directory.
 
         Raises:
-            StartError: it is not one, or a relay uses it.
+            StartError: it is not one, a relay uses it, or a partition was taken away.
         """
         self._directory = DataDirectory.existing(self._path)
         self._lock = self._directory.lock()
-        self._directory.begin_anew()
+        try:
+            self._directory.refuse_gone()
+        except StartError:
+            self._lock.close()
+            raise
         self._policy = Policy(registration.chosen(self._path), _NO_SERVER)
         self._readers: dict[int, SqliteReader] = {}
         first = b""

@@ -105,20 +105,24 @@ class ServerKeys:
         finally:
             lock.close()
 
-    def rotate(self) -> None:
+    def rotate(self, expected: str) -> None:
         """Replace the current key by the next key. Call it with the directory locked.
 
+        The lock keeps the relay from starting; ``make_next`` does not take it. So the next key may
+        have been replaced, by one that no client knows, since the user was asked.
+
         Raises:
-            StartError: there is no next key, or a file cannot be written.
+            StartError: the next key is another one, or a file cannot be written.
         """
         state = self.look()
-        assert state.next_fingerprint is not None
+        if state.next_fingerprint != expected:
+            raise StartError("the next key was replaced meanwhile: nothing was changed")
         path = self._data / KEY_FILE
         if path.is_symlink():
             raise StartError(
                 f"{path} is a symbolic link to {path.readlink()}: put the content of "
                 f"{NEXT_KEY_FILE} there yourself, remove {NEXT_KEY_FILE}, and add "
-                f"{state.next_fingerprint} to {LINEAGE_FILE} as the last line"
+                f"{expected} to {LINEAGE_FILE} as the last line"
             )
         owner = path.stat()
         lineage = read_lineage(self._data / LINEAGE_FILE) or [state.fingerprint]
@@ -132,4 +136,4 @@ class ServerKeys:
             sync_directory(self._data)
         except OSError as error:
             raise StartError(f"{path} cannot be replaced: {error.strerror}") from None
-        write_lineage(self._data / LINEAGE_FILE, [*lineage, state.next_fingerprint], owner=owner)
+        write_lineage(self._data / LINEAGE_FILE, [*lineage, expected], owner=owner)

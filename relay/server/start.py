@@ -31,7 +31,7 @@ from relay.server.prctl import forbid_inspection
 from relay.server.privileges import Separation
 from relay.server.programs import Given, roles
 from relay.server.steering import Steering
-from relay.server.supervisor import listener, parent, runtime_directory
+from relay.server.supervisor import listener, parent, runtime_directory, signals
 from relay.server.supervisor.config import SupervisorConfig
 from relay.server.supervisor.handover import FORMAT as HANDOVER_FORMAT
 from relay.server.supervisor.handover import Handover
@@ -233,6 +233,7 @@ def _start(
         lock.close()
     successor = supervisor.successor
     if successor is None:
+        signals.ignore()
         return code
     if successor.lost:
         return 1

@@ -47,6 +47,8 @@ def note_creations(connection: apsw.Connection, unpack: Callable[[bytes], Entry]
         for log_id, seq, packed in connection.execute(_UNKNOWN, (events.CONTENT_TYPE.encode(),)):
             try:
                 entry = unpack(packed)
+            except MemoryError:
+                raise
             except Exception:  # noqa: BLE001, S112 - a damaged one: a check finds it
                 continue
             if is_creation(entry):

@@ -12,6 +12,7 @@ import os
 import shlex
 import stat
 import struct
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Self
 
@@ -171,6 +172,20 @@ class DataDirectory:
         except OSError as error:
             raise _unusable(self.path, error) from error
 
+    def gone_partitions(self) -> list[int]:
+        """Return those that were there before, and of which neither file nor lock file is there."""
+        return made.gone(self._logs)
+
+    def refuse_gone(self, wanted: Iterable[int] = range(PARTITIONS)) -> None:
+        """Make sure that none of these has been taken away: only a start makes one anew.
+
+        Raises:
+            StartError: one has.
+        """
+        found = sorted({*wanted} & {*self.gone_partitions()})
+        if found:
+            raise StartError(gone_text(self.path, found))
+
     def linked_partitions(self) -> list[int]:
         """Return the partitions whose file is a link, which another directory may share."""
         return [index for index in range(PARTITIONS) if self.partition_path(index).is_symlink()]
@@ -318,3 +333,12 @@ def _first_line(text: str) -> str:
     """Return what can be shown of a foreign file: one short printable line."""
     line = text.split("\n", 1)[0][:100]
     return "".join(char if char.isprintable() else "?" for char in line)
+
+
+def gone_text(path: Path, partitions: Iterable[int]) -> str:
+    """Return what a person is told of partitions that were taken away."""
+    which = ", ".join(f"{index:02}" for index in partitions)
+    return (
+        f"of partition {which} of {path} nothing is there, and it was there before: put its files"
+        " back; or start the relay, which makes it anew, empty"
+    )

@@ -176,6 +176,8 @@ def _check_entries(
                 controls.take(name, seq, unpack(packed))
             except _Damaged:
                 raise
+            except MemoryError:
+                raise
             except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
                 raise _Damaged(f"entry {seq} of log {name} cannot be read") from None
         controls.end(logs[current][0] if current else "")
@@ -243,6 +245,8 @@ def _check_removed(
         return None
     try:
         return unpack(packed)
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
         raise _Damaged(f"what is kept of entry {seq} of log {name} cannot be read") from None
 

@@ -2,7 +2,8 @@
 
 A lock file records this for its own partition, but is usually moved along with it. So a file beside
 them is written when the last partition has been created. A start removes it if a partition has
-neither file nor lock: whoever deletes both from a stopped relay wants it to start afresh.
+neither file nor lock: whoever deletes both from a stopped relay wants it to start afresh. Only a
+start does so, and logs it; commands on the data of a stopped relay refuse (``gone``).
 """
 
 from __future__ import annotations
@@ -53,14 +54,18 @@ def begin_anew(directory: Path) -> list[int]:
     Raises:
         OSError: that cannot be recorded.
     """
-    mark = directory / NAME
-    if not mark.exists():
+    found = gone(directory)
+    if found:
+        (directory / NAME).unlink()
+    return found
+
+
+def gone(directory: Path) -> list[int]:
+    """Return the partitions that were there before, and of which nothing is there."""
+    if not (directory / NAME).exists():
         return []
-    gone = [
+    return [
         index
         for index in range(PARTITIONS)
         if not any(os.path.lexists(directory / f"{index:02}.{kind}") for kind in ("sqlite", "lock"))
     ]
-    if gone:
-        mark.unlink()
-    return gone

@@ -203,6 +203,8 @@ class MessageCounter:
         try:
             entry = self._unpack(packed)
             return entry.kind, entry.about_seq
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
             return -1, 0
 

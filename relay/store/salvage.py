@@ -273,6 +273,8 @@ class _Salvage:
                 events.unpack(entry.body)
             elif entry.kind == MARK:
                 entry.body.decode()
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001  # whatever it is, it is no entry
             return None
         return entry

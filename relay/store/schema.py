@@ -348,7 +348,13 @@ def is_full(error: apsw.Error, connection: apsw.Connection | None = None) -> boo
 
 
 def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreError:
-    """Convert an SQLite error to a store error. ``full``: lack of space is the known cause."""
+    """Convert an SQLite error to a store error. ``full``: lack of space is the known cause.
+
+    Raises:
+        MemoryError: SQLite got no memory, which does not concern this file.
+    """
+    if isinstance(error, apsw.NoMemError):
+        raise MemoryError(f"{path}: SQLite has no memory left")
     if full or is_full(error):
         return StoreFull(f"no space left for {path}: free some; what is stored can still be read")
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):

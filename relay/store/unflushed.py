@@ -198,5 +198,7 @@ def _read(
         tail.readable = False
     except apsw.Error:
         raise
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - whatever the codec raises for bytes it did not make
         tail.readable = False

@@ -197,6 +197,8 @@ def _target(
     try:
         packed = committed.packed(row)
         return None if packed is None else Target(row, unpack_entry(packed))
+    except MemoryError:
+        raise
     except Exception:  # noqa: BLE001 - a damaged page, or bytes that are no entry: as if not there
         return None
 
@@ -238,6 +240,8 @@ class _Originals:
             return
         try:
             entry = self._unpack_entry(packed)
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 - whatever the codec raises for bytes it did not make
             self._found[where] = DAMAGED
             return

@@ -1,1 +1,1 @@
-"""What people see: text made harmless, lines, the chat in a terminal. No protocol in here."""
+"""The user interface: sanitised text, lines, the chat in a terminal. Contains no protocol."""

@@ -8,7 +8,7 @@ from relay.terminal.device_notices import change_lines, code_of
 
 
 async def accept(client: Client, name: str, code: str) -> list[str]:
-    """Accept the list that a code stands for, or say which there is; return what to show."""
+    """Accept the list that a code identifies, or describe the present one; return what to show."""
     try:
         change = await client.device_change(name)
         if change is None:

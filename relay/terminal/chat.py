@@ -1,13 +1,12 @@
-"""The chat itself: one person in a room, with their direct messages. Lines go in, messages and
-notices come out.
+"""The chat: one user in a room, with direct messages. Lines go in, messages and notices come out.
 
-It knows neither pipes nor terminals: lines come from an iterator, a ``Screen`` shows everything.
+It knows neither pipes nor terminals: lines come from an iterator, and a ``Screen`` shows
+everything.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
@@ -35,9 +34,8 @@ from relay.terminal.accepting import accept
 from relay.terminal.history import HistoryCommands
 from relay.terminal.invitations import Invitations
 from relay.terminal.last_message import LastMessageCommands
-from relay.terminal.notices import Narrator, choices, members_notice, others_notice
+from relay.terminal.notices import Narrator, choices, members_notice
 from relay.terminal.pending import Pending
-from relay.terminal.presence import Presence
 from relay.terminal.room_commands import Change
 from relay.terminal.room_list import listed_rooms
 from relay.terminal.room_notices import (
@@ -51,15 +49,16 @@ from relay.terminal.screens import Screen
 from relay.terminal.sending import Sending, shortened
 from relay.terminal.shown import Shown
 from relay.terminal.view import day_and_clock
+from relay.terminal.who_is_here import WhoIsHere
 
 _MISSED_MAX = 50
-"""Of the newest entries of the inbox, those that were not read are shown at the start."""
+"""How many of the newest inbox entries are examined for unread ones at the start."""
 _MARK_S = 30.0
-"""The room is marked as read so often at most, and when one leaves: each mark is stored."""
+"""Minimum interval between marking the room as read, except when leaving: each mark is stored."""
 
 
 class Chat:
-    """One person in one room."""
+    """One user in one room."""
 
     def __init__(self, client: Client, room: str, screen: Screen) -> None:
         """Take a connected client, and a canonical room that it has not joined yet."""
@@ -69,35 +68,33 @@ class Chat:
         self._pending = Pending(screen.pending)
         self.sending = Sending(client, screen, self._pending)
         self.mistakes = 0
-        """Lines that look like a command but are none, so were not sent."""
+        """Lines that look like a command but are not valid, so were not sent."""
         self.target = room
-        """Where what is typed goes: the room, or ``@`` and somebody's name."""
+        """Where typed lines are sent: the room, or ``@`` and a user's name."""
         self.reads = False
-        """True when a person sees what is shown: their other devices are told what was read."""
+        """True if a person sees what is shown: their other devices are told what was read."""
         self._shown = Shown(screen, client.name, room)
         self._last_message = LastMessageCommands(
             client, self.sending, self._shown.recent, self._ask
         )
         self._history = HistoryCommands(client, room, screen, self._shown)
         self._typed = ""
-        """The command that is being done."""
+        """The command being executed."""
         self._member = False
-        """A lasting member of the room: what was read of it is worth telling."""
+        """True for a permanent member of the room, whose read mark is useful."""
         self._invitations = Invitations(room)
-        self._presence = Presence()
+        self._who_is_here = WhoIsHere(client, room, screen)
         self._marked_s = -_MARK_S
         """When the room was last marked as read, by a monotonic clock."""
         self._requests: set[asyncio.Task[None]] = set()
-        """Questions to the server without an answer yet: typing goes on meanwhile."""
-        self._comparing: set[asyncio.Task[None]] = set()
-        """Not the person's questions: nobody waits for them."""
+        """Unanswered requests to the server: typing continues meanwhile."""
         self._one_request = asyncio.Lock()
-        """Answers come in the order of the questions."""
+        """Keeps answers in the order of the requests."""
         self._away = asyncio.Event()
         """Set while there is no connection."""
 
     async def run(self, lines: AsyncIterator[str], last: int) -> None:
-        """Join, show the ``last`` messages, and talk until the lines end or /quit.
+        """Join, show the ``last`` messages, and chat until the lines end or /quit.
 
         When it returns, everything that was sent is stored, except for ``sending.failures``.
 
@@ -106,7 +103,7 @@ class Chat:
         """
         await self.client.join(self.room, last=last)
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
-        self._compare()
+        self._who_is_here.ask()
         show = asyncio.create_task(self._show_events())
         tasks: set[asyncio.Task[Any]] = {show}
         try:
@@ -120,20 +117,21 @@ class Chat:
                 show.result()
             await talk
         finally:
-            tasks |= {*self._requests, *self._comparing}
+            tasks |= {*self._requests, *self._who_is_here.asking}
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self.sending.tell_unstored()
 
-    # --- what comes in ---------------------------------------------------------------------------
+    # --- received -----------------------------------------------------------------------------
     async def _show_events(self) -> NoReturn:
         narrator = Narrator(self.client.name)
         async for event in self.client:
             if isinstance(event, LogEntry | RoomChanged):
                 if event.room == self.room:
                     self._history.first_seq = self._history.first_seq or event.seq
-                if isinstance(event, RoomChanged):  # here: what history shows is long ago
+                # only here: what history shows happened long ago
+                if isinstance(event, RoomChanged):
                     self._member = is_member(event, self.client.name, self._member)
                 await self._shown.show(event)
                 continue
@@ -144,9 +142,7 @@ class Chat:
             if isinstance(event, Live) and event.room != self.room:
                 continue
             if isinstance(event, RosterChanged):
-                event = self._presence.news(event)
-                if self._presence.stale:
-                    self._compare()
+                event = self._who_is_here.news(event)
             if isinstance(event, Unfollowed) and event.room == self.room:
                 self._invitations.out = True
             if isinstance(event, Invited):
@@ -165,31 +161,15 @@ class Chat:
         if self._invitations.are_due(event):
             self._ask(self._look_for_invitations)
 
-    def _compare(self) -> None:
-        """Ask who is here, beside all that the person asks."""
-        task = asyncio.create_task(self._compare_presence())
-        self._comparing.add(task)
-        task.add_done_callback(self._comparing.discard)
-
-    async def _compare_presence(self) -> None:
-        """Tell of who came and went without being told of."""
-        with contextlib.suppress(ClientError):  # what ends the client is told by its events
-            members, entered = await self.client.who(self.room), self._presence.unasked
-            news = self._presence.asked(members)
-            narrator = Narrator(self.client.name)
-            notice = others_notice(members, self.client.name) if entered else None
-            if notice := notice or narrator.notice_of(news):
-                self.screen.notice(notice)
-
     async def _look_for_invitations(self) -> None:
-        """Tell of those that came while there was no connection."""
+        """Report invitations that arrived while there was no connection."""
         if self.client.device_key is None:
             return  # a guest
         if notice := self._invitations.missed(await self.client.rooms(mine=True)):
             self.screen.notice(notice)
 
     async def _open_inbox(self) -> None:
-        """Follow one's own inbox, and show what came since it was read, of the newest messages."""
+        """Follow the user's inbox, and show unread messages among the newest."""
         await self.client.join(ME)
         marks = await self.client.read_marks()
         page = await self.client.history(ME, count=_MISSED_MAX)
@@ -213,7 +193,7 @@ class Chat:
             self.screen.notice(notice)
 
     def _mark_read(self, *, leaving: bool = False) -> None:
-        """Who types has seen what is shown."""
+        """Mark the room as read: a user who types has seen what is shown."""
         unread, self._shown.unread = self._shown.unread, {}
         here = unread.pop(self.room, None)
         if not self.reads:
@@ -228,7 +208,7 @@ class Chat:
         for entry in unread.values():
             self._ask(partial(self.client.mark_read, entry))
 
-    # --- what is typed ---------------------------------------------------------------------------
+    # --- typed --------------------------------------------------------------------------------
     async def _talk(self, lines: AsyncIterator[str]) -> None:
         async for line in lines:
             command = commands.parse(line, self.room)
@@ -243,7 +223,7 @@ class Chat:
         await self.sending.all_stored()
 
     async def _all_answered(self) -> None:
-        """Wait for the answers to all questions, but not for a server that has gone away."""
+        """Wait for the answers to all requests, but not for a server that is unreachable."""
         away = asyncio.create_task(self._away.wait())
         asked = set(self._requests)
         try:
@@ -258,7 +238,7 @@ class Chat:
     async def _do(self, command: commands.Command) -> None:
         match command:
             case commands.Say(text) if text and self._invitations.out and self.target == self.room:
-                # It might be stored all the same, and would never be seen here.
+                # It might still be stored, and would never be shown here.
                 self.sending.fail(f"not sent, {out_of(self.room)}: {shortened(text)}")
             case commands.Say(text):
                 await self.sending.say(text, self.target)
@@ -323,7 +303,7 @@ class Chat:
         self.screen.notice(f"direct messages from {name} are {what}")
 
     async def _choose(self, what: str, who: Writers | None) -> None:
-        """Choose who may do something, if somebody is named; show what is chosen."""
+        """Set a preference if a group is named; show the preferences."""
         if who and what == "writers":
             await self.client.set_preferences(writers=who)
         elif who:
@@ -339,7 +319,7 @@ class Chat:
             task.add_done_callback(lambda _: done())
 
     async def _answer(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
-        """Ask and show the answer; a refusal is a notice, not the end."""
+        """Make a request and show the answer; a refusal is a notice, not the end."""
         async with self._one_request:
             try:
                 await question()
@@ -363,7 +343,7 @@ class Chat:
             return
         self._invitations.out = False
         self.screen.notice(f"in {self.room} again; /history shows what was said meanwhile")
-        self._compare()
+        self._who_is_here.ask()
 
     async def _room(self) -> None:
         for line in info_lines(await self.client.room_info(self.room)):
@@ -379,7 +359,7 @@ class Chat:
             self.screen.notice("there are no rooms yet")
 
     async def _change(self, change: Change) -> None:
-        """Change the room; that it is done everybody sees as an entry of it."""
+        """Change the room; everybody sees the change as an entry of the room."""
         await self.client.change_room(
             self.room,
             change.action,

@@ -1,4 +1,4 @@
-"""What a typed line means: a message, or a command. Pure functions."""
+"""Parses typed lines: a message or a command. Pure functions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.terminal.room_commands import Change
 
 HISTORY_DEFAULT: Final = 20
 HISTORY_MAX: Final = 1000
-"""What one request for a page may ask for."""
+"""The maximum of one request for a page."""
 
 HELP: Final = (
     "/who             list who is here",
@@ -36,7 +36,7 @@ HELP: Final = (
     "/quit            leave when all is stored (also Ctrl-D); Ctrl-C: at once",
     "//TEXT           send /TEXT as a message",
 )
-"""Each fits into a line of 80 columns, and all of them on a screen of 24 lines, with the prompt."""
+"""Each fits a line of 80 columns, and all of them a screen of 24 lines, with the prompt."""
 
 _OTHER_WORDS: Final = {
     "exit": "quit",
@@ -47,7 +47,7 @@ _OTHER_WORDS: Final = {
     "ignore": "block",
     "unignore": "unblock",
 }
-"""What people know these commands as from elsewhere."""
+"""Names of these commands in other programs."""
 _ELSEWHERE: Final = {
     "part": "/quit leaves the chat, /nomember ends your membership of the room",
     "me": "there are no actions here: say it in words",
@@ -76,39 +76,39 @@ class Who:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Show so many earlier messages."""
+    """Show this many earlier messages."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """Show messages that have these words; empty: older ones that have the words of before."""
+    """Show messages that contain these words; empty: continue the previous search."""
 
     words: str
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Show how the room is."""
+    """Show the state of the room."""
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """Follow the room again, after one was put out of it."""
+    """Follow the room again, after being removed from it."""
 
     room: str
-    """As it was typed; empty: the room of the chat."""
+    """As typed; empty: the room of the chat."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """Show which rooms there are."""
+    """List the rooms."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tell:
-    """Send this text to one person."""
+    """Send this text to one user."""
 
     name: str
     text: str
@@ -116,14 +116,14 @@ class Tell:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """Talk to one person from now on; empty: to the room."""
+    """Chat with one user from now on; empty: with the room."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """Say something about the last message: "reply", "edit", "erase" or "react"."""
+    """Act on the last message: "reply", "edit", "erase" or "react"."""
 
     what: str
     text: str
@@ -131,7 +131,7 @@ class About:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Take no more direct messages of somebody; or take them again."""
+    """Block a user's direct messages, or unblock them."""
 
     name: str
     blocked: bool
@@ -139,25 +139,23 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Accept:
-    """Show how somebody's devices contradict what was seen, or accept them."""
+    """Show how a user's devices contradict what was seen, or accept them."""
 
     name: str
     code: str
-    """Of the list that is accepted; empty: none yet."""
+    """Of the list to accept; empty: none yet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """When was this person last here?"""
+    """Show when this user was last connected."""
 
     name: str
 
 
 @dataclass(frozen=True, slots=True)
 class Choose:
-    """Choose who may write to one ("writers"), or who is told when one was last here ("seenby");
-    None: show what is chosen.
-    """
+    """Choose "writers" or "seenby" (who may see when one was last connected); None: show them."""
 
     what: Literal["writers", "seenby"]
     who: Writers | None
@@ -165,14 +163,14 @@ class Choose:
 
 @dataclass(frozen=True, slots=True)
 class Numbers:
-    """Show so many messages again, with their numbers."""
+    """Show this many messages again, with their numbers."""
 
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class Help:
-    """Show the commands; or those that change the room."""
+    """Show the commands, or those that change the room."""
 
     of_rooms: bool = False
 
@@ -184,7 +182,7 @@ class Quit:
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """Nothing is sent; tell the person why."""
+    """Nothing is sent; tell the user why."""
 
     reason: str
 
@@ -213,7 +211,7 @@ Command: TypeAlias = (
 
 
 def parse(line: str, room: str) -> Command:
-    """Return what a line means in the chat of a room. One that begins with a slash is never sent.
+    """Parse a line in the chat of a room. A line that begins with a slash is never sent.
 
     Two slashes send a text that begins with one.
     """
@@ -300,7 +298,7 @@ def _tell(typed: str) -> Command:
 
 
 def _name(typed: str) -> str:
-    """Return the name of a person as it was typed, with or without @; empty: it is none."""
+    """Return the name of a user as typed, with or without @; empty: it is invalid."""
     name = names.normal(typed.removeprefix(names.INBOX_PREFIX))
     return name if names.is_handle(name) else ""
 

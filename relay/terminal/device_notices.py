@@ -1,4 +1,4 @@
-"""Describes how somebody's devices contradict what was seen before, for a decision. No I/O."""
+"""Describes how a user's devices contradict what was seen before, for a decision. No I/O."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from relay.client.device_key import public_text
 from relay.terminal.text import harmless_name
 
 CODE_CHARS: Final = 12
-"""Of the fingerprint of a list, typed to accept exactly that one: 60 bits, of which nobody can make
-another list while a person reads."""
+"""Of the fingerprint of a list, typed to accept exactly that list: 60 bits, too many to create a
+matching list while a person reads."""
 
 
 def code_of(change: DeviceChange) -> str:
-    """Return what stands for the new list, to be typed."""
+    """Return the code for the new list, to be typed."""
     return public_text(change.now.head)[:CODE_CHARS]
 
 
 def change_lines(change: DeviceChange) -> Iterator[str]:
-    """Yield what has changed, old and new."""
+    """Yield the differences between the old and the new list."""
     yield f"{harmless_name(change.name)}: {change.detail}"
     yield f"before: {_list(change.before)}"
     yield f"now:    {_list(change.now)}"

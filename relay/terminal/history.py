@@ -16,11 +16,11 @@ from relay.terminal.shown import Shown
 _FOUND_MAX = 20
 """Messages that one /search shows."""
 _PAGE_MIN = 20
-"""Entries that are asked for at least: few of them may be messages."""
+"""Minimum number of entries to request: few of them may be messages."""
 
 
 ENTRIES_PER_MESSAGE_MAX: Final = 100
-"""So many edits, reactions and changes for each message that was asked for are shown at most."""
+"""Maximum number of edits, reactions and changes shown per requested message."""
 
 
 def _messages(entries: Iterable[LogEntry | RoomChanged]) -> int:
@@ -29,17 +29,17 @@ def _messages(entries: Iterable[LogEntry | RoomChanged]) -> int:
 
 
 class Search(NamedTuple):
-    """What was searched for last."""
+    """The last search."""
 
     words: str
     target: str
     """Where: a room, or ``@`` and a name."""
     before: int | None
-    """Where it goes on; None: with the newest, or nowhere."""
+    """Where it continues; None: with the newest, or nowhere."""
 
 
 class HistoryCommands:
-    """What one person has looked up of earlier messages, and where it goes on."""
+    """A user's lookups of earlier messages, and where they continue."""
 
     def __init__(self, client: Client, room: str, screen: Screen, shown: Shown) -> None:
         self._client = client
@@ -47,13 +47,13 @@ class HistoryCommands:
         self._screen = screen
         self._shown = shown
         self.first_seq = 0
-        """Of the oldest message of the room that is shown; 0: none is."""
+        """Of the oldest message of the room that is shown; 0: none."""
         self._search = Search("", "", None)
 
     async def history(self, count: int, target: str) -> None:
         """Show earlier messages between two notices.
 
-        In the room those before the oldest one shown; with one person, the last ones.
+        For the room those before the oldest one shown; for one user, the last ones.
         """
         before = (self.first_seq or None) if target == self._room else None
         entries: list[LogEntry | RoomChanged] = []
@@ -66,7 +66,7 @@ class HistoryCommands:
             missing = count - _messages(entries)
             empty = 0 if page.entries else empty + 1
             end, before = is_last_page(page, before), page.next
-        while missing < 0:  # begin with the first message that was asked for
+        while missing < 0:  # begin with the first requested message
             missing += isinstance(entries.pop(0), Message)
         while missing == 0 and not end and not isinstance(entries[0], Message):
             del entries[0]
@@ -84,7 +84,7 @@ class HistoryCommands:
         self._shown.forget_day()
 
     async def numbers(self, count: int) -> None:
-        """Show the last messages of the room that were shown, once more, with their numbers."""
+        """Show the last messages of the room again, with their numbers."""
         found = self._shown.recent.messages(self._room, count)
         if not found:
             self._screen.notice(f"no messages of {self._room} have been shown yet")
@@ -102,7 +102,7 @@ class HistoryCommands:
             self._screen.notice(not_indexed(indexed))
 
     async def find(self, words: str, target: str) -> None:
-        """Show messages that have some words, oldest first; or go on with older ones."""
+        """Show messages that contain the words, oldest first; or continue with older ones."""
         search = Search(words, target, None) if words else self._search
         if not search.words:
             self._screen.notice("/search takes the words to look for")

@@ -1,8 +1,8 @@
-"""Ctrl-Z in raw mode: give the terminal back to the shell, stop, and resume.
+"""Ctrl-Z in raw mode: return the terminal to the shell, stop, and resume.
 
-The terminal sends no signal while keys are read raw, so the key is ours to handle; ``kill -TSTP``
-comes the same way. After a ``kill -STOP`` there was no chance to hand anything back, and the shell
-has set its own modes meanwhile: they are set again when the program continues.
+In raw mode the terminal sends no signals, so the key is handled here; ``kill -TSTP`` arrives the
+same way. Before a ``kill -STOP`` the terminal could not be restored, and the shell has set its own
+modes meanwhile: ours are set again when the program continues.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class JobControl:
             loop.remove_signal_handler(signal.SIGCONT)
 
     def suspend(self) -> None:
-        """Stop until somebody continues us; return with the prompt drawn again soon."""
+        """Stop until continued; return with the prompt about to be drawn again."""
         if sys.platform == "win32":
             return
         app = get_app_or_none()
@@ -53,17 +53,18 @@ class JobControl:
         if sys.platform == "win32":
             return
         loop = asyncio.get_running_loop()
-        # By default the first one stops a process; the second one is no news when we did it.
+        # With the default action the first signal stops the process; a second one is then
+        # redundant.
         loop.remove_signal_handler(signal.SIGTSTP)
         loop.remove_signal_handler(signal.SIGCONT)
-        os.kill(0, signal.SIGTSTP)  # the whole job: others may stand in the same pipeline
+        os.kill(0, signal.SIGTSTP)  # the whole job: other processes may be part of the pipeline
         loop.add_signal_handler(signal.SIGTSTP, self.suspend)
         loop.add_signal_handler(signal.SIGCONT, self._continued)
 
     def _continued(self) -> None:
-        """Take the terminal again after a stop that we could not prepare."""
+        """Take the terminal again after a stop that we could not prepare for."""
         if (app := get_app_or_none()) is not None:
-            app.input.raw_mode().__enter__()  # it is left when the prompt ends
+            app.input.raw_mode().__enter__()  # left when the prompt ends
             _draw(app)
 
 

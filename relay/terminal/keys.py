@@ -1,9 +1,9 @@
 """The keys of the chat's prompt: readline's editing, without what would surprise in a chat.
 
 The line editor behind the prompt also has modes: incremental search, selections, macros, repeat
-counts, quoted insertion. In a mode Enter does not send, or typed letters do not appear; whoever got
-there by accident (Ctrl-S and Ctrl-Q are flow control everywhere else) is lost. So here there is no
-mode: whatever was pressed before, letters go into the draft and Enter sends it.
+counts, quoted insertion. In a mode, Enter does not send, or typed letters do not appear; a user who
+enters one by accident (Ctrl-S and Ctrl-Q are flow control everywhere else) is lost. So there are no
+modes here: whatever was pressed before, letters go into the draft and Enter sends it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _IGNORED: Final = (
     ("c-x",),  # macros, and more of Emacs
     ("c-o",),  # sends, and fetches another line into the draft
     ("c-]",), ("escape", "c-]"),  # waits for a letter
-    (Keys.CPRResponse,),  # nobody asked: it would move the prompt
+    (Keys.CPRResponse,),  # not requested: it would move the prompt
     ("escape", "#"),  # makes the draft a comment, and sends it
     ("escape", "-"), *(("escape", digit) for digit in "0123456789"),  # repeat counts
 )  # fmt: skip
@@ -30,7 +30,7 @@ _IGNORED: Final = (
 def chat_keys(
     interrupt: Callable[[KeyPressEvent], None], suspend: Callable[[KeyPressEvent], None]
 ) -> KeyBindings:
-    """Return the bindings that go before those of the line editor: Ctrl-C, Ctrl-Z, and no modes."""
+    """Return the bindings before those of the line editor: Ctrl-C, Ctrl-Z, and no modes."""
     keys = KeyBindings()
     for sequence in _IGNORED:
         # Eager: it also ends the sequences that begin with it.

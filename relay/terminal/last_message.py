@@ -1,8 +1,8 @@
 """The target of /reply, /react, /edit and /erase: the last message in the current conversation.
 
-A message may have been shown after it that belongs elsewhere: one that was sent to a person alone
-with /msg, or that came from one. Then it is not clear which one is meant, and a guess would tell a
-room what was meant for one person, or erase what should stay. So the person is told, once.
+A later message may have been shown that belongs elsewhere: a direct message sent with /msg, or a
+received one. Then it is unclear which one is meant, and a guess could send a private reply to a
+room, or erase the wrong message. So the user is told, once.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Ask = Callable[[Callable[[], Any]], None]
 
 
 class _Doubt(NamedTuple):
-    """What a person was told: the same again does it."""
+    """What the user was told: repeating the command carries it out."""
 
     what: str
     text: str
@@ -28,10 +28,10 @@ class _Doubt(NamedTuple):
 
 
 class LastMessageCommands:
-    """The commands of one person about the last message."""
+    """The commands of one user about the last message."""
 
     def __init__(self, client: Client, sending: Sending, recent: Recent, ask: Ask) -> None:
-        """``ask`` puts a question to the server without waiting for its answer."""
+        """``ask`` makes a request to the server without waiting for its answer."""
         self._client = client
         self._sending = sending
         self._recent = recent
@@ -39,12 +39,12 @@ class LastMessageCommands:
         self._doubt: _Doubt | None = None
 
     async def do(self, what: str, text: str, target: str) -> None:
-        """Say something about the last message of where the prompt is, unless that is in doubt.
+        """Act on the last message of the current conversation, unless that is ambiguous.
 
         Args:
             what: "reply", "edit", "erase" or "react".
-            text: the answer, the new text, or the emoji.
-            target: where the prompt is: a room, or ``@`` and somebody's name.
+            text: the reply, the new text, or the emoji.
+            target: the current conversation: a room, or ``@`` and a user's name.
         """
         own = what in ("edit", "erase")
         told, self._doubt = self._doubt, None
@@ -64,12 +64,12 @@ class LastMessageCommands:
             await self._say(what, text, target, found)
 
     def _doubt_about(self, found: LogEntry | None, target: str, *, own: bool) -> str:
-        """Return why the last message of where the prompt is may not be meant; empty: it is."""
+        """Return why the last message of the conversation may not be meant; empty: it is."""
         if own and found is not None and self._sending.last_is_gone(self._recent):
             return f"not sent: your last message is gone; {_again(found, target)}"
         last = self._recent.last(None, own=own)
-        # To others' messages in a room that comes between, whoever talks to one person does not
-        # answer by mistake: the prompt shows who it is.
+        # Other users' room messages in between are no reason for doubt in a private conversation:
+        # the prompt shows with whom it is.
         if last is not None and found is not last and (own or (last.to and target[0] != "@")):
             return _in_doubt(last, found, target, own=own)
         return ""

@@ -1,6 +1,6 @@
-"""Lines of standard input for an event loop, with bounded memory.
+"""Reads lines of standard input for an event loop, with bounded memory.
 
-A thread reads: no other way works for files, pipes and consoles on every system. It is never more
+A thread reads: nothing else works for files, pipes and consoles on every system. It is never more
 than one read ahead of its consumer.
 """
 
@@ -25,7 +25,7 @@ class InputLine(NamedTuple):
     data: bytes
     """The whole line; only its beginning if it is too long."""
     length: int
-    """Bytes of the whole line."""
+    """Length of the whole line in bytes."""
 
     @property
     def is_whole(self) -> bool:
@@ -34,7 +34,7 @@ class InputLine(NamedTuple):
 
 
 class LineSplitter:
-    """Bytes in, lines out. A line is held up to a limit; the rest of it is only counted."""
+    """Splits bytes into lines. A line is kept up to a limit; the rest of it is only counted."""
 
     def __init__(self, line_bytes_max: int) -> None:
         self._max = line_bytes_max
@@ -43,7 +43,7 @@ class LineSplitter:
         self._number = 0
 
     def feed(self, data: bytes) -> list[InputLine]:
-        """Return the lines that these bytes complete."""
+        """Return the lines completed by these bytes."""
         pieces = data.split(b"\n")
         lines = []
         for piece in pieces[:-1]:

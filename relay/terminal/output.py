@@ -1,8 +1,8 @@
-"""Standard output of a program that also has a connection to keep alive.
+"""Standard output of a program that also maintains a connection.
 
-A pipe whose reader is slow would block the event loop, and with it the answers to the server's
-pings. Here writing waits for the pipe with the loop running. Each write is out when it returns:
-nothing is buffered, so a reader sees every line at once.
+A pipe with a slow reader would block the event loop, and with it the answers to the server's pings.
+Here writing waits for the pipe while the loop runs. Each write is complete when it returns: nothing
+is buffered, so a reader sees every line at once.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from relay.quotation import escaped
 from relay.terminal.readiness import name_of
 
 PIPE_BYTES: Final = 4096
-"""PIPE_BUF of Linux: a pipe that is ready takes so much at once (POSIX promises 512)."""
+"""PIPE_BUF of Linux: a pipe that is ready accepts this much at once (POSIX guarantees 512)."""
 
 
 class Output:
-    """An open file descriptor that text is written to."""
+    """An open file descriptor for text output."""
 
     def __init__(self, fd: int, encoding: str = "utf-8") -> None:
         """Write to ``fd``. What ``encoding`` cannot express is written as visible escapes."""
@@ -30,12 +30,12 @@ class Output:
         self.encoding = encoding
         mode = os.fstat(fd).st_mode
         self._is_pipe = stat.S_ISFIFO(mode)
-        # epoll takes no regular files; Windows has neither poll nor loop.add_writer for pipes.
+        # epoll accepts no regular files; Windows has neither poll nor loop.add_writer for pipes.
         self._waits = sys.platform != "win32" and not stat.S_ISREG(mode)
 
     @classmethod
     def stdout(cls) -> Output:
-        """Return standard output: UTF-8, except for a terminal of another encoding."""
+        """Return standard output: UTF-8, except for a terminal with another encoding."""
         sys.stdout.flush()
         fd = sys.stdout.fileno()
         return cls(fd, sys.stdout.encoding if os.isatty(fd) else "utf-8")
@@ -44,11 +44,11 @@ class Output:
         """Write text, waiting for a slow reader.
 
         Raises:
-            BrokenPipeError: nobody reads any more.
-            OSError: it cannot be written to; ``filename`` is what to call it.
+            BrokenPipeError: the reader has gone.
+            OSError: it cannot be written; ``filename`` names it for messages.
         """
         if sys.platform == "win32" and os.isatty(self.fd):
-            # A console takes no bytes of an encoding; Python's own stream knows how to write to it.
+            # A console accepts no bytes of an encoding; Python's own stream can write to it.
             sys.stdout.write(_encoded(text, self.encoding).decode(self.encoding))
             sys.stdout.flush()
             return
@@ -65,7 +65,7 @@ class Output:
                 raise
 
     async def closed_by_reader(self) -> None:
-        """Return when nobody reads this pipe any more; never for anything that is not a pipe."""
+        """Return when the reader of this pipe has gone; never for anything that is not a pipe."""
         gone = asyncio.Event()
         if not self._is_pipe or sys.platform == "win32":
             await gone.wait()
@@ -79,7 +79,7 @@ class Output:
 
     async def _ready(self) -> None:
         if sys.platform == "win32":
-            return  # __init__ decided so; this is for the type checker
+            return  # __init__ has excluded it; for the type checker
         poll = select.poll()
         poll.register(self.fd, select.POLLOUT)
         if poll.poll(0):
@@ -88,7 +88,7 @@ class Output:
         ready = asyncio.Event()
         try:
             loop.add_writer(self.fd, ready.set)
-        except OSError:  # a file that epoll does not take does not block for long either
+        except OSError:  # a file that epoll does not accept does not block for long either
             return
         try:
             await ready.wait()

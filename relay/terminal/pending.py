@@ -1,7 +1,7 @@
-"""Marks typed lines that the server has not accepted yet, once that takes a while. No I/O.
+"""Marks typed lines that the server has not accepted for a while. No I/O.
 
-Nearly always they are accepted at once. So nothing is marked in the first moment: a mark that comes
-and goes with every line would tell nothing.
+Usually lines are accepted at once. So nothing is marked at first: a mark that appears and
+disappears with every line would be meaningless.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ MARKED_AFTER_S: Final = 1.0
 
 
 class Pending:
-    """The lines that wait; reports which have waited for long whenever that changes."""
+    """The waiting lines; reports those that have waited for long, whenever they change."""
 
     def __init__(self, show: Callable[[list[str]], None], after_s: float = MARKED_AFTER_S) -> None:
-        """``show`` gets what is to be marked, the oldest first, instead of what it got before."""
+        """``show`` gets the lines to mark, oldest first, replacing the previous ones."""
         self._show = show
         self._after_s = after_s
         self._waiting: dict[int, str] = {}
@@ -27,7 +27,7 @@ class Pending:
         self._last = 0
 
     def begin(self, text: str) -> Callable[[], None]:
-        """Add a line that waits. Return the function to call when it does not any more."""
+        """Add a waiting line. Return the function to call when it no longer waits."""
         self._last += 1
         number = self._last
         loop = asyncio.get_running_loop()

@@ -1,46 +1,48 @@
-"""Who is in the room, so that a chat reports only changes, and true ones.
+"""Tracks who is in the room, so that a chat only reports actual changes.
 
-The server tells who comes and goes. When a room has another home there (a worker has died), it
-tells only that the roster is another one: then the chat asks, and compares.
+The server reports arrivals and departures. When the room moves to another home (a worker has died),
+it only reports that the roster is a new one: then the chat requests it, and compares.
 """
 
 from __future__ import annotations
 
+from relay import limits
 from relay.client.events import Member, Members, RosterChanged
 
 
 class Presence:
-    """Of one room."""
+    """The presence in one room."""
 
     def __init__(self) -> None:
-        """Begin without an answer to WHO: ``stale``."""
+        """Create without an answer to WHO: ``stale``."""
         self._here: dict[str, Member] | None = None
-        """None: it is not known, or there are too many to be told of each."""
+        """None: not known, or too many members to report each."""
         self._last: tuple[int, int] | None = None
-        """Incarnation and version of what is known."""
+        """Incarnation and version of the known roster."""
         self.unasked = True
-        """True: nobody has asked yet."""
+        """True if nobody has asked yet."""
         self.stale = True
-        """True: somebody has to ask who is here, and give the answer to ``asked``."""
+        """True if the members must be requested, and the answer passed to ``asked``."""
 
     def news(self, event: RosterChanged) -> RosterChanged:
-        """Return what of a change is news."""
+        """Return the news in a change."""
         last, self._last = self._last, (event.incarnation, event.version)
         if last is None or last[0] != event.incarnation or event.version > last[1] + 1:
-            self.stale = True  # something was not told
+            self.stale = True  # some changes were not reported
         if last is not None and last[0] != event.incarnation:
             return _only(event, (), ())
         if self._here is None:
             return event
         joined = tuple(one for one in event.joined if one.name not in self._here)
-        left = tuple(name for name in event.left if name in self._here)
         self._here.update((one.name, one) for one in joined)
-        for name in left:
-            del self._here[name]
+        # One by one: a server may name somebody twice, which must not be news twice, nor an error.
+        left = tuple(name for name in event.left if self._here.pop(name, None) is not None)
+        if max(event.total, len(self._here)) > limits.ROSTER_NAMES_MAX:
+            self._here = None  # from here on nobody is told of each
         return _only(event, joined, left)
 
     def asked(self, members: Members) -> RosterChanged:
-        """Take an answer to WHO, and return what of it is news: nothing, if it is the first."""
+        """Process an answer to WHO, and return the news in it: none for the first."""
         before, self.stale, self.unasked = self._here, False, False
         self._last = members.incarnation, members.version
         whole = members.total == len(members.members)

@@ -1,4 +1,4 @@
-"""A chat at a terminal: a line to type on at the bottom, everything else above it."""
+"""A chat at a terminal: an input line at the bottom, everything else above it."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ from relay.terminal.view import (
 )
 
 LINES_WAITING_MAX: Final = 200
-"""Lines shown in one go; then keys are looked at before more are shown."""
+"""Lines shown at once; then keys are processed before more are shown."""
 DRAFT_SHARE: Final = 3
-"""What is typed fills at most one third of the terminal."""
+"""A draft fills at most one third of the terminal."""
 PENDING_LINES_MAX: Final = 5
-"""So many lines that wait are shown; of the others, their number."""
+"""Number of waiting lines to show; the others are only counted."""
 _HEAD_STYLE: Final = "bold"
 _NOTICE_STYLE: Final = "ansicyan"
 
 
 class Interrupted(RelayError):
-    """Ctrl-C at the prompt, with nothing in it."""
+    """Ctrl-C at an empty prompt."""
 
 
 class PromptScreen:
-    """Shows lines above the prompt, all of a loop turn at once, and reads what is typed."""
+    """Shows lines above the prompt, all of a loop iteration at once, and reads typed lines."""
 
     def __init__(self, room: str) -> None:
         """Prompt with the room's name."""
@@ -58,7 +58,7 @@ class PromptScreen:
         self._pending: list[str] = []
         self._session: PromptSession[str] = PromptSession(
             self._message,
-            erase_when_done=True,  # what was said shows when the server has it
+            erase_when_done=True,  # a message is shown when the server has it
             history=InMemoryHistory(),
             key_bindings=chat_keys(self._interrupt, lambda event: self._jobs.suspend()),
             output=_output(),
@@ -70,7 +70,7 @@ class PromptScreen:
         self._waiting: list[tuple[str, str]] = []
         self._lines = 0
         self._due: asyncio.Handle | None = None
-        """The flush at the end of this loop turn; None: nothing waits."""
+        """The flush at the end of this loop iteration; None: nothing waits."""
 
     async def message(self, message: LogEntry, label: str = "") -> None:
         """Show a message."""
@@ -86,11 +86,11 @@ class PromptScreen:
         self._add(notice_lines(text, self._columns()), _NOTICE_STYLE, _NOTICE_STYLE)
 
     def talk_to(self, target: str) -> None:
-        """Prompt with this from the next line on."""
+        """Change the prompt from the next line on."""
         self._prompt = f"{target}> "
 
     def pending(self, waiting: list[str]) -> None:
-        """Mark what waits between what was printed and the prompt, where the mark can go again."""
+        """Mark waiting lines between the output and the prompt, where the mark can be removed."""
         before, self._pending = self._pending, waiting
         if is_dumb_terminal():
             for text in waiting[len(before) :]:
@@ -99,7 +99,7 @@ class PromptScreen:
             self._session.app.invalidate()
 
     def _message(self) -> FormattedText:
-        """Return what stands before the draft."""
+        """Return the prompt before the draft."""
         prompt = ("", self._prompt)
         if is_dumb_terminal():
             return FormattedText([prompt])
@@ -118,10 +118,10 @@ class PromptScreen:
                 self._flush()
 
     async def typed(self) -> AsyncIterator[str]:
-        """Yield the lines that the person enters, until Ctrl-D.
+        """Yield the lines that the user enters, until Ctrl-D.
 
         Raises:
-            Interrupted: Ctrl-C, and there was no draft.
+            Interrupted: Ctrl-C without a draft.
         """
         while True:
             try:
@@ -140,7 +140,7 @@ class PromptScreen:
             event.app.exit(exception=Interrupted())
 
     def _draft_height(self) -> Dimension:
-        """Let a long draft scroll in itself: as high as the screen, it would push all else out."""
+        """Limit the height of a draft: as high as the screen, it would displace everything else."""
         rows = self._session.app.output.get_size().rows
         return Dimension(max=max(rows // DRAFT_SHARE, 1))
 
@@ -157,8 +157,8 @@ class PromptScreen:
     def _flush(self) -> None:
         """Write what waits above the prompt, and draw the prompt again.
 
-        Not by prompt_toolkit's ``run_in_terminal``: that leaves the terminal's raw mode meanwhile,
-        and keys pressed in it are echoed among the messages.
+        Not with prompt_toolkit's ``run_in_terminal``: that leaves raw mode meanwhile, and keys
+        pressed in it are echoed among the messages.
         """
         if self._due is not None:
             self._due.cancel()
@@ -170,7 +170,7 @@ class PromptScreen:
         if app.is_running:
             app.renderer.erase()
         elif get_app_or_none() is not None:
-            # A dumb terminal: prompt_toolkit runs another application, which draws nothing again.
+            # A dumb terminal: prompt_toolkit runs another application, which redraws nothing.
             draft = f"{self._prompt}{self._session.default_buffer.text}"
             waiting = [("", "\n"), *waiting, ("", draft)]
         print_formatted_text(
@@ -182,14 +182,14 @@ class PromptScreen:
 
 
 def _output() -> Output | None:
-    """Return the terminal, which is never asked where its cursor is.
+    """Return the terminal, configured not to be asked for its cursor position.
 
-    prompt_toolkit asks so that menus know their room; there are none here. Its answer comes late:
-    when something was printed meanwhile, the prompt is drawn over it. Terminals that do not answer
-    would get a warning into the chat.
+    prompt_toolkit asks to know the room for menus; there are none here. The answer comes late: if
+    something was printed meanwhile, the prompt is drawn over it. Terminals that do not answer would
+    cause a warning in the chat.
 
-    None is prompt_toolkit's own choice: it has another way for a dumb terminal, and takes it only
-    when it may choose.
+    None leaves the choice to prompt_toolkit: it handles a dumb terminal differently, but only if it
+    may choose.
     """
     if is_dumb_terminal():
         return None

@@ -1,4 +1,4 @@
-"""A QR code as lines of a terminal, for the camera of a phone."""
+"""A QR code as terminal lines, for the camera of a phone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCKS: Final = {
     (1, 0): "\N{LOWER HALF BLOCK}",
     (1, 1): " ",
 }
-"""By two modules, the upper and the lower one, 1 for a dark one: light is drawn."""
+"""By two modules, the upper and the lower one, 1 for a dark one: light modules are drawn."""
 _ON_BLACK: Final = "\x1b[97;40m"
 _WHITE: Final = "\x1b[107m"
 _BLACK: Final = "\x1b[40m"
@@ -21,17 +21,17 @@ _PLAIN: Final = "\x1b[0m"
 
 
 def code_lines(text: str, *, columns: int, lines: int, encoding: str, coloured: bool) -> list[str]:
-    """Return the lines of a QR code; none where the terminal cannot show it whole.
+    """Return the lines of a QR code; none if the terminal cannot show it completely.
 
-    With colours it is dark on light whatever the terminal's own are: not every camera reads one
-    that is the other way round, as half blocks are on a light terminal.
+    With colours it is dark on light whatever the terminal's own colours are: some cameras cannot
+    read inverted codes, as half blocks are on a light terminal.
 
     Args:
-        text: what it says.
+        text: its content.
         columns: of the terminal.
-        lines: that are free on it.
+        lines: available on it.
         encoding: of the output: some have no half blocks.
-        coloured: whether the terminal obeys colours.
+        coloured: whether the terminal supports colours.
     """
     rows = [list(row) for row in segno.make(text, micro=False).matrix_iter()]
     width = len(rows[0])

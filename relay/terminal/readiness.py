@@ -1,7 +1,7 @@
-"""Files that were open when we started: what they are called, and waiting for those that are
-non-blocking, without knowing why they are.
+"""Inherited files: their names, and waiting for non-blocking ones.
 
-O_NONBLOCK belongs to the open file, which our parent and others share: whoever set it wants it so.
+O_NONBLOCK belongs to the open file description, which our parent and others share, so it must not
+be changed.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ _NAMES: Final = ("standard input", "standard output", "standard error")
 
 
 def name_of(fd: int) -> str | None:
-    """Return what messages call a standard stream; None: it is none."""
+    """Return the name of a standard stream in messages; None: it is none."""
     return _NAMES[fd] if 0 <= fd < len(_NAMES) else None
 
 
 def wait_until_readable(fd: int) -> None:
-    """Wait until a read returns something, the end included."""
+    """Wait until a read returns something, including the end."""
     _wait(fd, reading=True)
 
 
 def wait_until_writable(fd: int) -> None:
-    """Wait until a write takes something, or fails."""
+    """Wait until a write accepts something, or fails."""
     _wait(fd, reading=False)
 
 

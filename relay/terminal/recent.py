@@ -1,7 +1,7 @@
-"""The entries shown lately, as targets of edits, reactions and replies. No I/O.
+"""The recently shown entries, as targets of edits, reactions and replies. No I/O.
 
-What a sender could write by themselves is no proof of anything: so what happened to a message is
-told in a notice, and whom a message answers stands before its text, beside the sender.
+Text that a sender could write proves nothing. So what happened to a message is shown in a notice,
+and the message that a reply refers to is shown before its text, beside the sender.
 """
 
 from __future__ import annotations
@@ -20,24 +20,25 @@ SNIPPET_CHARS_MAX: Final = 40
 
 
 class Recent:
-    """See the module's docstring."""
+    """The recently shown entries."""
 
     def __init__(self, me: str) -> None:
         self._me = me
         self._entries: dict[tuple[str, Cursor], LogEntry] = {}
         """In the order in which they were shown; earlier ones that were looked up come first."""
         self._erased: dict[tuple[str, Cursor], None] = {}
-        """The redactions of which it was told: one erases a message and all of its edits."""
+        """Redactions that were reported: one erases a message and all of its edits."""
         self._passed: dict[bytes, int] = {}
-        """By epoch, which each log has for itself, the highest number up to which all was shown."""
+        """By epoch, which is unique to a log: the highest number up to which everything was shown.
+        """
 
     def note(self, entry: LogEntry) -> None:
-        """An entry is shown. Once it is redacted, nothing of its text is quoted any more."""
+        """Record a shown entry. Once it is redacted, its text is not quoted any more."""
         self._note(entry)
         self._forget()
 
     def note_gap(self, gap: Gap) -> None:
-        """Whoever waits for an entry in a gap waits for nothing: it does not come any more."""
+        """Record a gap: entries in it will not arrive."""
         if gap.start.epoch != gap.end.epoch:
             self._pass(Cursor(gap.start.epoch, limits.U63_MAX))
         self._pass(gap.end)
@@ -69,33 +70,33 @@ class Recent:
                 del self._erased[next(iter(self._erased))]
 
     def places(self) -> set[tuple[str, Cursor]]:
-        """Return where the entries are that it remembers."""
+        """Return the positions of the recorded entries."""
         return set(self._entries)
 
     def note_earlier(self, entry: LogEntry) -> None:
-        """As ``note``, of one that ``put_first`` puts in its place: it drives out no later one."""
+        """As ``note``, for an entry that ``put_first`` orders: it displaces no later one."""
         self._note(entry)
 
     def put_first(self, entries: Iterable[LogEntry]) -> None:
-        """They were shown last, but are older than all others: none of them is the last one."""
+        """Order entries that were shown last before all others: none of them is the last."""
         places = [(entry.room, entry.cursor) for entry in entries]
         first = {place: self._entries.pop(place) for place in places if place in self._entries}
         self._entries = {**first, **self._entries}
         self._forget()
 
     def passed(self, cursor: Cursor) -> bool:
-        """Tell whether what was shown is as far as this place, in whichever log it is.
+        """Return True if everything up to a position was shown, in whichever log it is.
 
-        What is there may have been erased meanwhile, or be in a gap.
+        The entry there may have been erased meanwhile, or be in a gap.
         """
         return cursor.seq <= self._passed.get(cursor.epoch, 0)
 
     def has(self, cursor: Cursor) -> bool:
-        """Tell whether the entry at this place was shown and is remembered, as ``passed`` does."""
+        """Return True if the entry at this position was shown and is still recorded."""
         return any(place == cursor for _, place in reversed(self._entries))
 
     def last(self, target: str | None, *, own: bool) -> LogEntry | None:
-        """Return the last message in a room, or with ``@name``, of one's own or of others.
+        """Return the last message in a room, or with ``@name``, by this user or by others.
 
         ``target``: None for the last one anywhere.
         """
@@ -109,14 +110,14 @@ class Recent:
         return None
 
     def messages(self, room: str, count: int) -> Sequence[LogEntry]:
-        """Return the last messages of a room, the oldest of them first."""
+        """Return the last messages of a room, oldest first."""
         found = [e for e in self._entries.values() if isinstance(e, Message) and e.room == room]
         return found[-count:]
 
     def label(self, message: LogEntry) -> str:
-        """Return who wrote a message, to whom, and what it answers: all before its text.
+        """Return the label of a message: author, recipient, and what it replies to.
 
-        Of an edit that stands for its message, as in what was searched for: that it is one.
+        For an edit that stands for its message, as in search results: that it is an edit.
         """
         who = sender_of(message)
         if message.to:
@@ -133,7 +134,7 @@ class Recent:
         return f"{who} (re {sender_of(answered)}: {snippet(answered)})"
 
     def notice_of(self, entry: LogEntry) -> str | None:
-        """Return the notice for what is no message; None: there is nothing to tell."""
+        """Return the notice for an entry that is not a message; None: nothing to report."""
         who = sender_of(entry)
         if entry.to:
             who += " (direct)"
@@ -157,16 +158,16 @@ class Recent:
 
 
 def numbered(entry: LogEntry, label: str) -> str:
-    """Return a label with the number of its message, which no name can look like.
+    """Return a label with the number of its message, in a form that no name can have.
 
-    Of an edit that stands for its message, that of the message: it is what can be erased.
+    For an edit that stands for its message, the number of the message, which can be erased.
     """
     about = entry.about if isinstance(entry, Edit) else None
     return f"#{entry.seq if about is None else about.seq} {label}"
 
 
 def conversation(entry: LogEntry) -> str:
-    """Return where a message belongs: its room, or ``@`` and the other person's name."""
+    """Return the conversation of a message: its room, or ``@`` and the other user's name."""
     return f"@{entry.peer}" if entry.to else entry.room
 
 

@@ -1,4 +1,4 @@
-"""The commands that change a room: what a typed line means, as words for ``Client.change_room``."""
+"""The commands that change a room: parsed into arguments for ``Client.change_room``."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Change:
 
 
 def size_of(text: str) -> int | None:
-    """Return the bytes of a size as people write it (500K, 100M, 2G); None: it is none."""
+    """Return a size in bytes from its usual notation (500K, 100M, 2G); None: invalid."""
     found = _SIZE.fullmatch(text)
     return None if found is None else int(found[1]) << _SHIFTS[found[2]]
 
@@ -102,15 +102,15 @@ def _keep(rest: str, room: str) -> Change | str:
 
 
 def seconds_of(text: str) -> int | None:
-    """Return the seconds of a time as people write it (30s, 10m, 2h, 7d); None: it is none."""
+    """Return a time in seconds from its usual notation (30s, 10m, 2h, 7d); None: invalid."""
     found = _TIME.fullmatch(text)
     return None if found is None else int(found[1]) * _UNITS[found[2]]
 
 
 def parse(word: str, rest: str, room: str) -> Change | str | None:
-    """Return what a command means; a str: what is wrong with it; None: it is no such command.
+    """Return the meaning of a command; a str: what is wrong with it; None: no such command.
 
-    What removes messages for good has the room's name at its end: nobody does it by accident.
+    Commands that remove messages permanently end with the room's name, to prevent accidents.
 
     Args:
         word: the command, without its slash.
@@ -148,7 +148,7 @@ def parse(word: str, rest: str, room: str) -> Change | str | None:
         found = seconds_of(time)
         if found is not None:
             seconds, rest = found, why.strip()
-        elif time[:1].isdigit():  # for ever, by a slip, would be the worst of all times
+        elif time[:1].isdigit():  # a permanent ban by a typing error would be the worst outcome
             return _TIMES.format(time=time, word=word)
     if word not in _WITH_REASON and (wrong := _only(word, rest)):
         return wrong

@@ -1,4 +1,4 @@
-"""The rooms that a person may see, and whether the list is complete."""
+"""The rooms that a user may see, and whether the list is complete."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MISSING: Final = (
 
 
 async def listed_rooms(client: Client, *, mine: bool = False) -> tuple[list[ListedRoom], str]:
-    """Return what ``client.rooms`` does, and a notice if rooms may be missing.
+    """Return the result of ``client.rooms``, and a notice if rooms may be missing.
 
     Raises:
         ClientError: as ``client.rooms``.

@@ -1,4 +1,4 @@
-"""Rooms and their changes as sentences for a person. No I/O."""
+"""Describes rooms and their changes for a person. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relay.terminal.view import day_and_minute, sender_of
 SHOWN_MAX: Final = 10
 """Rooms that a notice names."""
 BY_ITSELF: Final = "relay"
-"""The sender of what the server does when a time is over."""
+"""The sender of what the server does by itself when something expires."""
 _SPANS: Final = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 _KINDS: Final = {
     "public": "public",
@@ -22,7 +22,7 @@ _KINDS: Final = {
 
 
 def change_notice(event: RoomChanged) -> str:
-    """Return what has happened."""
+    """Return a description of a change."""
     who, person = sender_of(event), harmless_name(event.person)
     why = f": {quoted(event.text)}" if event.text else ""
     until = f" until {day_and_minute(event.until_ms)}" if event.until_ms else ""
@@ -104,7 +104,7 @@ def info_lines(room: RoomInfo) -> list[str]:
 
 
 def person_line(person: RoomPerson) -> str:
-    """Return what somebody is in a room."""
+    """Return the description of a user's role in a room."""
     words: list[str] = [person.role] if person.role != "none" else []
     words += ["muted"] if person.muted else []
     words += ["banned"] if person.banned else []
@@ -124,7 +124,7 @@ def list_line(room: ListedRoom) -> str:
 
 
 def waiting_notices(rooms: list[ListedRoom], here: str) -> list[str]:
-    """Return what somebody who comes to a room is told of their rooms."""
+    """Return the notices about their rooms for a user who enters a room."""
     invited = [room.name for room in rooms if room.role == "invited"]
     unread = [
         f"{harmless_name(room.name)} ({room.unread})"
@@ -141,14 +141,14 @@ def waiting_notices(rooms: list[ListedRoom], here: str) -> list[str]:
 
 
 def invited_notice(rooms: list[str], by: str = "") -> str:
-    """Return what somebody is told who is invited, and how to say yes."""
+    """Return the notice for an invited user, with how to accept."""
     who = f"{harmless_name(by)} has invited you to" if by else "invited to"
     some = _some([harmless_name(room) for room in rooms])
     return f"{who}: {some}; relay chat ADDRESS ROOM, and /member there"
 
 
 def out_of(room: str) -> str:
-    """Return what somebody is told who was put out of the room of the chat."""
+    """Return the notice for a user who was removed from the room of the chat."""
     return f"you are no longer in {harmless_name(room)}; /join follows it again, if you may"
 
 
@@ -165,7 +165,7 @@ def _a_role(role: str) -> str:
 
 
 def is_member(change: RoomChanged, name: str, before: bool) -> bool:
-    """Tell whether somebody is a lasting member after a change of the room."""
+    """Return True if a user is a permanent member after a change of the room."""
     if change.change == "enter" and change.sender == name:
         return True
     if change.change == "create":

@@ -1,6 +1,6 @@
-"""Where a chat shows its messages and notices: the interface, and plain streams.
+"""Where a chat shows messages and notices: the interface, and plain streams.
 
-``PlainScreen`` serves pipes, files and ``relay tail``; ``prompt`` has the one with a line editor.
+``PlainScreen`` is for pipes, files and ``relay tail``; ``prompt`` has the one with a line editor.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from relay.terminal.view import body_text, clock, message_lines, notice_lines
 
 
 class Screen(Protocol):
-    """What a chat needs."""
+    """What a chat requires of its screen."""
 
     async def message(self, message: LogEntry, label: str = "") -> None:
         """Show a message; wait while the reader is slow. ``label``: see ``message_lines``."""
@@ -25,17 +25,17 @@ class Screen(Protocol):
         """Show a notice of our own, at once or soon."""
 
     def talk_to(self, target: str) -> None:
-        """Show to whom the next lines go: a room, or ``@`` and a name."""
+        """Show the recipient of the next lines: a room, or ``@`` and a name."""
 
     def pending(self, waiting: list[str]) -> None:
-        """Mark what the server has not accepted yet, the oldest first; replaces what it was."""
+        """Mark what the server has not accepted yet, oldest first; replaces the previous marks."""
 
 
 class PlainScreen:
     """Messages on an output, notices on standard error."""
 
     def __init__(self, output: Output, stamp: Callable[[int], str] = clock) -> None:
-        """Show messages on ``output`` with the time as ``stamp`` gives it."""
+        """Show messages on ``output`` with times formatted by ``stamp``."""
         self.output = output
         self.stamp = stamp
 
@@ -55,10 +55,10 @@ class PlainScreen:
         stderr_notice(text)
 
     def talk_to(self, target: str) -> None:
-        """There is no prompt to show it."""
+        """Do nothing: there is no prompt."""
 
     def pending(self, waiting: list[str]) -> None:
-        """What was printed stays: there is no mark that could go."""
+        """Do nothing: what was printed cannot be removed."""
 
 
 def stderr_notice(text: str) -> None:

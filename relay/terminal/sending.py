@@ -1,4 +1,4 @@
-"""Sends what a person types, and keeps what could not be stored."""
+"""Sends what a user types, and tracks what could not be stored."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from relay.terminal.screens import Screen
 
 _SHOWN_CHARS_MAX = 200
 _PATIENCE_S = 2.0
-"""How long leaving waits for acknowledgements before the person is told why."""
+"""How long leaving waits for acknowledgements before the user is told why."""
 
 
 class Sending:
-    """The lines of one person that are on their way."""
+    """The lines of one user that are under way."""
 
     def __init__(self, client: Client, screen: Screen, pending: Pending) -> None:
         self._client = client
@@ -31,10 +31,10 @@ class Sending:
         """Lines that could not be sent or stored."""
         self._unstored: set[asyncio.Future[Stored]] = set()
         self._latest: asyncio.Future[Stored] | None = None
-        """Of what was sent last."""
+        """The last line sent."""
 
     async def say(self, text: str, target: str, reply_to: LogEntry | None = None) -> None:
-        """Send a line to a room, or to ``@`` and somebody's name; an empty one is none."""
+        """Send a line to a room, or to ``@`` and a user's name; an empty one is not sent."""
         if not text:
             return
         length = len(body := text.encode("utf-8", "replace"))
@@ -67,21 +67,21 @@ class Sending:
             self.fail(f"{outcome} ({error}): {shortened(text)}")
 
     def fail(self, reason: str) -> None:
-        """Tell that a line was not sent or stored, and count it."""
+        """Report that a line was not sent or stored, and count it."""
         self.failures += 1
         self._screen.notice(reason)
 
     def all_shown(self, recent: Recent) -> bool:
-        """Tell whether everything that was sent has an outcome, and the last of it was shown."""
+        """Return True if everything sent has an outcome, and the last line was shown."""
         if self._unstored:
             return False
         latest = self._last_stored()
         return latest is None or not latest.seq or recent.passed(latest.cursor)
 
     def last_is_gone(self, recent: Recent) -> bool:
-        """Tell whether what was sent last is stored, but no longer among what was shown.
+        """Return True if the last line is stored, but no longer among the shown messages.
 
-        It was erased, or is in a gap, or that was long ago.
+        It was erased, is in a gap, or is too old.
         """
         latest = self._last_stored()
         return latest is not None and not recent.has(latest.cursor)
@@ -93,7 +93,7 @@ class Sending:
         return latest.result()
 
     async def all_stored(self) -> None:
-        """Wait until everything has an outcome, and tell the person if that takes long."""
+        """Wait until everything has an outcome, and tell the user if that takes long."""
         if not self._unstored:
             return
         _, waiting = await asyncio.wait(self._unstored, timeout=_PATIENCE_S)
@@ -103,11 +103,11 @@ class Sending:
             await asyncio.wait(waiting)
 
     def tell_unstored(self) -> None:
-        """Tell what has no outcome, at the end."""
+        """Report lines without an outcome, at the end."""
         if self._unstored:
             self._screen.notice(f"{number_of_messages(len(self._unstored))} may not be stored")
 
 
 def shortened(text: str) -> str:
-    """Return as much of a line as tells which one it was."""
+    """Return enough of a line to identify it."""
     return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…"

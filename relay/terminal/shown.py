@@ -1,8 +1,9 @@
-"""Shows messages and notices of a room and the inbox, with the days between."""
+"""Shows messages and notices of a room and the inbox, with separators between days."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from relay.client.events import LogEntry, Message, RoomChanged
 from relay.terminal.recent import Recent, numbered
@@ -10,17 +11,21 @@ from relay.terminal.room_notices import change_notice
 from relay.terminal.screens import Screen
 from relay.terminal.view import day
 
+UNREAD_MAX: Final = 1000
+"""People whose last message waits to be marked as read; beyond it the first of them is forgotten.
+Whoever is away for a night may be written to by many, or by a server that means harm."""
+
 
 class Shown:
-    """The entries on one person's screen."""
+    """The entries on one user's screen."""
 
     def __init__(self, screen: Screen, name: str, room: str) -> None:
-        """Begin. ``name``: the person's; ``room``: which they are in."""
+        """Create. ``name``: of the user; ``room``: the current room."""
         self._screen = screen
         self._room = room
         self.recent = Recent(name)
         self.unread: dict[str, LogEntry] = {}
-        """By person, and by room, the last message that was shown since something was typed."""
+        """By user and by room: the last message shown since something was typed."""
         self._day = ""
         """Of the message shown last."""
 
@@ -37,28 +42,34 @@ class Shown:
         if isinstance(entry, Message):
             await self._screen.message(entry, self.recent.label(entry))
             if not entry.to:
-                self.unread[self._room] = entry
+                self._note_unread(self._room, entry)
             elif entry.sender == entry.peer:
-                self.unread[f"@{entry.peer}"] = entry
+                self._note_unread(f"@{entry.peer}", entry)
         elif notice := self.recent.notice_of(entry):
             self._screen.notice(notice)
         note(entry)
 
+    def _note_unread(self, place: str, entry: LogEntry) -> None:
+        self.unread.pop(place, None)
+        self.unread[place] = entry
+        if len(self.unread) > UNREAD_MAX:
+            del self.unread[next(iter(self.unread))]
+
     def _show_day(self, entry: LogEntry | RoomChanged) -> None:
-        """Name the day of an entry, unless what was shown last is of the same."""
+        """Show the day of an entry, unless the previous one is of the same day."""
         today = day(entry.time_ms)
         if today != self._day:
             self._screen.notice(today)
             self._day = today
 
     async def show_found(self, entry: LogEntry, *, number: bool = False) -> None:
-        """Show a message that was searched for: it is not what was just written."""
+        """Show a search result, which is not a new message."""
         self._show_day(entry)
         label = self.recent.label(entry)
         await self._screen.message(entry, numbered(entry, label) if number else label)
 
     async def show_earlier(self, entries: Iterable[LogEntry | RoomChanged]) -> None:
-        """Show what was written earlier: nothing of it is unread."""
+        """Show earlier messages, which do not count as unread."""
         unread, known = dict(self.unread), self.recent.places()
         earlier: list[LogEntry] = []
         for entry in entries:
@@ -69,5 +80,5 @@ class Shown:
         self.recent.put_first(earlier)
 
     def forget_day(self) -> None:
-        """What comes next is of another time: name its day."""
+        """The next entry is from another time: show its day."""
         self._day = ""

@@ -9,9 +9,9 @@ COLUMNS_DEFAULT: Final = 80
 
 
 def terminal_columns(fd: int) -> int | None:
-    """Return how many columns of a terminal a line may fill; None for what is none.
+    """Return how many columns of a terminal a line may fill; None: not a terminal.
 
-    One less than there are: a terminal breaks the line by itself when the last one is filled.
+    One less than there are: a terminal wraps the line when the last column is filled.
     """
     if not os.isatty(fd):
         return None

@@ -1,9 +1,9 @@
-r"""Text from others, made harmless before it reaches a terminal. Pure functions.
+r"""Sanitises text from others before it reaches a terminal. Pure functions.
 
-A terminal obeys control characters: they clear it, retitle it, write its clipboard, make it answer
-into the shell. Formatting characters show text in another order than it has, or not at all. So
-whatever comes from the network (the server included) passes ``harmless`` first, and everything that
-is not plainly visible becomes a visible escape such as ``\u{1b}``.
+A terminal obeys control characters: they clear it, retitle it, write its clipboard, or make it send
+answers to the shell. Formatting characters show text in another order, or hide it. So everything
+from the network (including the server) passes ``harmless`` first, and everything that is not
+plainly visible becomes a visible escape such as ``\u{1b}``.
 
 The escape is for people, not for machines: somebody may also type it. ``relay tail --json`` has the
 exact text.
@@ -20,21 +20,21 @@ from typing import Final
 from relay.quotation import escaped, in_quotes
 
 MARKS_MAX: Final = 8
-"""Combining marks on one character; more only pile up over other lines ("zalgo")."""
+"""Combining marks per character; more only pile up over other lines ("zalgo")."""
 DISPLAY_LINES_MAX: Final = 200
-"""Lines that one message may fill of a terminal."""
+"""Terminal lines that one message may fill."""
 CUT: Final = "[…]"
 TAB_COLUMNS: Final = 8
 
 _UNSEEN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _BLANKS: Final = frozenset("\u115f\u1160\u3164\uffa0\u2800\U00013441\U00013442\U0001d159")
-"""Letters and symbols by category that show as nothing: Hangul fillers, the empty braille cell,
-blank hieroglyphs, a note without a head."""
+"""Letters and symbols by category that are displayed as nothing: Hangul fillers, the empty braille
+cell, blank hieroglyphs, a note without a head."""
 _INVISIBLE_MARKS: Final = frozenset("\u034f\u17b4\u17b5\U00016fe4")
 _NAME_FIRST: Final = frozenset("abcdefghijklmnopqrstuvwxyz0123456789@~")
 _NAME_REST: Final = (_NAME_FIRST - {"~"}) | frozenset("_-")
 _DOTTED_CIRCLE: Final = "\u25cc"
-"""What Unicode puts under a mark that has no character of its own to sit on."""
+"""Unicode's base for a mark without a character of its own."""
 _ZWJ: Final = "\u200d"
 _EMOJI_STYLE: Final = "\ufe0f"
 _KEYCAP: Final = "\u20e3"
@@ -57,20 +57,20 @@ def _sort(char: str) -> _Sort:
 
 
 def is_unseen(char: str) -> bool:
-    """True for a character that a terminal obeys, or shows as nothing."""
+    """Return True for a character that a terminal obeys, or displays as nothing."""
     return _sort(char) is _Sort.UNSEEN
 
 
 def harmless(text: str, allow: str = "") -> str:
     """Return text in which everything that a terminal obeys or hides is a visible escape.
 
-    ``allow`` names characters (newline, tab) that the caller deals with itself. The joiners of an
-    emoji sequence stay. Of more than ``MARKS_MAX`` marks on a character the rest becomes ``…``.
+    ``allow``: characters (newline, tab) that the caller handles itself. The joiners of an emoji
+    sequence stay. If a character has more than ``MARKS_MAX`` marks, the rest becomes ``…``.
     """
     if text.isascii() and text.isprintable():
         return text
     shown: list[str] = []
-    marks = MARKS_MAX + 1  # no character to sit on yet
+    marks = MARKS_MAX + 1  # no base character yet
     based = False
     for index, char in enumerate(text):
         sort = _sort(char)
@@ -95,12 +95,12 @@ def harmless(text: str, allow: str = "") -> str:
 
 
 def _is_emoji(char: str) -> bool:
-    """True for a symbol or a skin tone: roughly the characters that emoji are made of."""
+    """Return True for a symbol or a skin tone: roughly the characters of emoji."""
     return unicodedata.category(char) == "So" or "\U0001f3fb" <= char <= "\U0001f3ff"
 
 
 def _in_emoji(text: str, index: int) -> bool:
-    """True for a joiner or a style selector where an emoji sequence has one."""
+    """Return True for a joiner or a style selector at its place in an emoji sequence."""
     char = text[index]
     before = text[index - 1 : index]
     after = text[index + 1 : index + 2]
@@ -115,9 +115,9 @@ def _in_emoji(text: str, index: int) -> bool:
 
 
 def harmless_name(name: str) -> str:
-    """Return a handle or room as it is, or with all that the grammar forbids escaped.
+    """Return a handle or room as it is, or with everything that the grammar forbids escaped.
 
-    A server could send any text as a name. This way it can contain neither a space nor the ``|``
+    A server could send any text as a name. After this it can contain neither a space nor the ``|``
     after a sender, nor begin like a notice.
     """
     return "".join(
@@ -129,16 +129,16 @@ def harmless_name(name: str) -> str:
 def quoted(text: str) -> str:
     """Return text from others in double quotes, for the middle of a line of our own.
 
-    It can neither end the quotation nor seem to: inside, whatever looks like a double quote is an
-    escape. So a display name such as ``x" left, "root`` cannot continue our sentence.
+    It can neither end the quotation nor appear to: inside, everything that looks like a double
+    quote is escaped. So a display name such as ``x" left, "root`` cannot continue our sentence.
     """
     return in_quotes(harmless(text))
 
 
 def columns(text: str) -> int:
-    """Return the most columns that a terminal takes for harmless text.
+    """Return the maximum number of columns that a terminal uses for sanitised text.
 
-    Terminals differ over emoji sequences; this adds their parts up, so that a line never runs over.
+    Terminals differ in emoji sequences; this adds the parts up, so that a line is never too long.
     """
     if text.isascii() and text.isprintable():
         return len(text)
@@ -147,21 +147,21 @@ def columns(text: str) -> int:
 
 @lru_cache(maxsize=8192)
 def _cells(char: str) -> int:
-    # Here, not above: most commands print ASCII alone, and its tables are slow to load.
+    # Imported here: most commands only print ASCII, and its tables are slow to load.
     from wcwidth import wcwidth
 
     return 1 if char == _EMOJI_STYLE else max(wcwidth(char), 0)
 
 
 def wrapped(line: str, width: int) -> Iterator[str]:
-    """Yield a harmless line in pieces of at most ``width`` columns, cut at spaces where it can.
+    """Yield a sanitised line in pieces of at most ``width`` columns, cut at spaces if possible.
 
-    Marks and joiners stay with their character. Tabs become spaces. Only a single character that is
-    wider than ``width`` yields a wider piece.
+    Marks and joiners stay with their character. Tabs become spaces. Only a single character wider
+    than ``width`` yields a wider piece.
     """
     piece: list[str] = []
     used = 0
-    cut = 0  # clusters up to and with the last space that has text before it
+    cut = 0  # clusters up to and including the last space after any text
     for cluster in _clusters(line.expandtabs(TAB_COLUMNS)):
         cells = columns(cluster)
         if piece and used + cells > width:
@@ -178,7 +178,7 @@ def wrapped(line: str, width: int) -> Iterator[str]:
 
 
 def _clusters(line: str) -> Iterator[str]:
-    """Yield the characters of a line, each with the marks, selectors and emoji joined to it."""
+    """Yield the characters of a line, each with its marks, selectors and joined emoji."""
     cluster = ""
     for char in line:
         belongs = cluster and (char == _EMOJI_STYLE or not _cells(char) or cluster[-1] == _ZWJ)

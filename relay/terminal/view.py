@@ -1,7 +1,7 @@
-"""Messages and notices as lines of text. Pure functions; everything they return is harmless.
+"""Formats messages and notices as lines of text. Pure functions; all results are sanitised.
 
 A message is ``HH:MM sender| text``; its further lines are indented, so they cannot look like a
-message or a notice. A notice begins with ``-!-``, which neither a time nor a sender can be; its
+message or a notice. A notice begins with ``-!-``, which neither a time nor a sender can; its
 further lines are indented, too.
 """
 
@@ -26,15 +26,15 @@ from relay.terminal.text import (
 NOTICE: Final = "-!- "
 _NOTICE_INDENT: Final = " " * len(NOTICE)
 _HEAD_INDENT: Final = "  ... "
-"""Before what is left of a head that is wider than the terminal."""
+"""Before the rest of a head that is wider than the terminal."""
 _TEXT_COLUMNS_MIN: Final = 20
-"""If less than this is left beside the sender, the text begins on a line of its own."""
+"""If fewer columns are left beside the sender, the text begins on a new line."""
 _TIME_MS_MAX: Final = 253_402_214_400_000
 """One day before the year 10000, which datetime cannot express in any time zone."""
 
 
 class Line(NamedTuple):
-    """One line to show: ``head`` (time and sender, or the indentation) may get a colour."""
+    """One line to show: ``head`` (time and sender, or the indentation) may be coloured."""
 
     head: str
     text: str
@@ -46,12 +46,12 @@ def message_lines(
     """Return the lines of a message.
 
     Args:
-        stamp: its time, as ``clock`` or ``day_and_clock`` gives it.
-        sender: who sent it, as the server has it.
-        text: what they said, as it came.
-        width: columns of the terminal: lines are cut to it, and to ``DISPLAY_LINES_MAX``. None:
-            not for a terminal; one line for each line of the text.
-        label: instead of the sender's name alone; harmless already.
+        stamp: its time, as formatted by ``clock`` or ``day_and_clock``.
+        sender: who sent it, according to the server.
+        text: the text as received.
+        width: columns of the terminal: lines are wrapped to it, and limited to
+            ``DISPLAY_LINES_MAX``. None: not for a terminal; one line for each line of the text.
+        label: instead of the sender's name alone; already sanitised.
     """
     head = f"{stamp} {label or harmless_name(sender)}| "
     indent = " " * (columns(head) - 2) + "| "
@@ -60,7 +60,7 @@ def message_lines(
         return [Line(head if n == 0 else indent, line) for n, line in enumerate(lines)]
     shown: list[Line] = []
     if width - columns(head) < _TEXT_COLUMNS_MIN:
-        # A label quotes what another person wrote: it must not begin a row.
+        # A label quotes what another user wrote: it must not begin a row.
         shown += [Line(row, "") for row in line_rows(head.rstrip(), width, _HEAD_INDENT)]
         head = indent = "  | "
     pieces = _cut(lines, max(width - columns(head), 1))
@@ -71,8 +71,8 @@ def message_lines(
 def notice_lines(text: str, width: int | None = None) -> list[Line]:
     """Return the lines of a notice of our own. What it quotes may be anything.
 
-    Only the first begins with ``NOTICE``: a quoted text, broken at the right place, would otherwise
-    make up a notice of its own.
+    Only the first begins with ``NOTICE``: a quoted text, wrapped at the right place, could
+    otherwise fake a notice.
     """
     text = harmless(text)
     if width is None:
@@ -82,10 +82,10 @@ def notice_lines(text: str, width: int | None = None) -> list[Line]:
 
 
 def line_rows(text: str, width: int | None, indent: str) -> list[str]:
-    """Return a harmless line of our own as rows of a terminal; those after the first are indented.
+    """Return a sanitised line of our own as terminal rows; all after the first are indented.
 
-    Broken by the terminal itself, its second row would begin where a line does, with what it
-    quotes. ``width``: columns of the terminal; None: it is none, and the line stays whole.
+    If the terminal wrapped it, the second row could begin with quoted text where a line begins.
+    ``width``: columns of the terminal; None: not a terminal, and the line stays whole.
     """
     if width is None or columns(text) <= width:
         return [text]
@@ -94,7 +94,7 @@ def line_rows(text: str, width: int | None, indent: str) -> list[str]:
 
 
 def notice_line(text: str, width: int) -> str:
-    """Return a notice of our own as a single line; what is too long ends with an ellipsis."""
+    """Return a notice of our own as a single line; if too long, it ends with an ellipsis."""
     room = max(width - len(NOTICE), 2)
     shown = harmless(text, allow="\n").replace("\n", " ")
     if columns(shown) > room:
@@ -110,7 +110,7 @@ def _cut(lines: list[str], width: int) -> Iterator[str]:
 
 
 def body_text(content_type: str, body: bytes) -> str:
-    r"""Return a body as text: as it is, or what it is when it is not text.
+    r"""Return a body as text: as it is, or a description if it is not text.
 
     Bytes that are not UTF-8 become visible escapes such as ``\xff``.
     """
@@ -120,13 +120,13 @@ def body_text(content_type: str, body: bytes) -> str:
 
 
 def sender_of(entry: LogEntry | RoomChanged) -> str:
-    """Return who has written an entry, and that this is not proved, if so."""
+    """Return the author of an entry, and that this is unverified, if so."""
     who = harmless_name(entry.sender)
     return f"{who} (unverified)" if entry.doubt else who
 
 
 def _local(pattern: str, time_ms: int) -> str:
-    """Return a server's time where this runs. A ``datetime`` refuses some legal values of TZ."""
+    """Return a server's time in local time. ``datetime`` refuses some valid values of TZ."""
     return time.strftime(pattern, time.localtime(min(time_ms, _TIME_MS_MAX) // 1000))
 
 

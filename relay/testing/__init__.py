@@ -1,7 +1,7 @@
-"""A real relay for the tests of programs that talk to one: ``with RelayServer() as relay: ...``.
+"""A real relay for testing programs that use one: ``with RelayServer() as relay: ...``.
 
-``relay.testing.plugin`` has fixtures for pytest; docs/testing.md shows both. Linux only, as the
-server is.
+``relay.testing.plugin`` has fixtures for pytest; docs/testing.md shows both. Linux only, like the
+server.
 """
 
 from relay.testing.server import RelayNotStarted, RelayNotStopped, RelayServer

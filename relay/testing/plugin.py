@@ -30,10 +30,10 @@ _rooms = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def relay_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A directory of device keys for this session alone.
+    """Use a directory of device keys for this session only.
 
-    Clients that are given no key make one there, and claim their name: in this process, and in
-    those that inherit its environment.
+    Clients without a key create one there, and claim their name: in this process, and in those that
+    inherit its environment.
     """
     directory = tmp_path_factory.mktemp("relay-keys")
     with pytest.MonkeyPatch.context() as patch:
@@ -44,14 +44,14 @@ def relay_keys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def relay_server(relay_keys: Path) -> Iterator[RelayServer]:
-    """A running relay, one for all tests of the session: use rooms and names of your own in it."""
+    """A running relay for all tests of the session: use your own rooms and names in it."""
     with RelayServer() as server:
         yield server
 
 
 @pytest.fixture
 def relay_room() -> str:
-    """The name of a room that no other test of the session uses."""
+    """A room name that no other test of the session uses."""
     return f"room-{next(_rooms)}"
 
 
@@ -61,10 +61,10 @@ class StartRelay:
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
         self.started: list[RelayServer] = []
-        """All so far."""
+        """All relays so far."""
 
     def __call__(self, **options: Any) -> RelayServer:  # noqa: ANN401
-        """Return a running relay of the test's own; takes the arguments of ``RelayServer``."""
+        """Return a running relay for this test; takes the arguments of ``RelayServer``."""
         server = RelayServer(**options)
         self.started.append(server)
         return self._stack.enter_context(server)
@@ -72,7 +72,7 @@ class StartRelay:
 
 @pytest.fixture
 def start_relay(relay_keys: Path) -> Iterator[Callable[..., RelayServer]]:
-    """Start relays for this test alone; they are stopped after it."""
+    """Start relays for this test; they are stopped after it."""
     with ExitStack() as stack:
         yield StartRelay(stack)
 

@@ -25,38 +25,38 @@ from relay.testing import watcher
 START_TIMEOUT_S: Final = 60.0
 """A start takes about half a second; a busy machine may be a hundred times slower."""
 STOP_TIMEOUT_S: Final = 60.0
-"""Beyond the server's own graceful timeout, which it keeps."""
+"""Longer than the server's own graceful timeout."""
 UNSEEN: Final[Mapping[str, object]] = {"control.bind": "off"}
-"""Several relays at once must not need the one port that is the default for metrics."""
+"""Several relays at once must not compete for the default port for metrics."""
 QUICK: Final[Mapping[str, object]] = {
     "server.key_bits": 2048,
     "server.graceful_timeout_s": 5,
     "accounts.registration": "open",
 }
-"""Settings that differ from ``relay serve``'s: a small key is made, and used, in less time; and any
-name that nobody has may be registered."""
+"""Settings that differ from the defaults of ``relay serve``: a small key is faster to create and
+use, and any free name may be registered."""
 PROGRAM: Final = (sys.executable, "-m", "relay.cli")
 LOG_LINES_SHOWN: Final = 20
 _ADDRESS: Final = re.compile(r"relay://[a-z2-7]{52}@\S+")
 _OTHERS: Final = ("WEB_CONCURRENCY", "STATE_DIRECTORY")
-"""Variables without the prefix RELAY_ that the server takes settings from."""
+"""Variables without the prefix RELAY_ that affect the server's settings."""
 
 
 class RelayNotStarted(RuntimeError):
-    """The server does not run; the text has its status and the end of its log."""
+    """The server is not running; the text contains its status and the end of its log."""
 
 
 class RelayNotStopped(RuntimeError):
-    """The server did not end after SIGTERM and was killed; the text has the end of its log."""
+    """The server did not stop after SIGTERM and was killed; the text has the end of its log."""
 
 
 class RelayServer:
     """A relay: start, stop, start again on the same port with the same messages.
 
     A context manager, ``with`` or ``async with``: it serves inside, and afterwards its processes
-    and its temporary directory are gone. The settings come from here alone: variables of the
-    environment that ``relay serve`` would take them from are left out. Methods block; in a
-    coroutine use ``await asyncio.to_thread(server.stop)``.
+    and its temporary directory are gone. Settings only come from here: environment variables that
+    ``relay serve`` would use are removed. Methods block; in a coroutine use ``await
+    asyncio.to_thread(server.stop)``.
     """
 
     def __init__(
@@ -71,17 +71,17 @@ class RelayServer:
         program: Sequence[str] = PROGRAM,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """Prepare; nothing runs yet.
+        """Create; nothing runs yet.
 
         Args:
-            workers: how many worker processes.
+            workers: number of worker processes.
             data: the data directory; None: a temporary one, removed at the end.
             bind: HOST:PORT to listen on; port 0: a free one, kept when it is started again.
             settings: by their names in docs/settings.md: ``{"server.keepalive_s": 0.5}``.
-            quick: begin with ``QUICK``; False: with the defaults of ``relay serve``.
-            flags: more flags for ``relay serve``.
+            quick: start with ``QUICK``; False: with the defaults of ``relay serve``.
+            flags: further flags for ``relay serve``.
             program: what to run as ``relay``; this interpreter's by default.
-            environment: more variables for it.
+            environment: further environment variables.
         """
         self.workers = workers
         self._bind = bind
@@ -107,7 +107,7 @@ class RelayServer:
         """Start it, and return when it serves. After ``stop``: the same port, and the same data.
 
         Raises:
-            RelayNotStarted: it ended instead, or did not serve within ``START_TIMEOUT_S``.
+            RelayNotStarted: it exited instead, or did not serve within ``START_TIMEOUT_S``.
         """
         if self._process is not None:
             raise RelayNotStarted("it was started already")
@@ -143,14 +143,14 @@ class RelayServer:
             stdout=subprocess.PIPE,
             stderr=log,
             env=environment,
-            # Not the caller's: python -m would take a package relay/ from there.
+            # Not the caller's: python -m would use a package relay/ there.
             cwd=self._scratch,
             # An interrupt is for the tests, which then stop it.
             start_new_session=True,
         )
 
     def _await_announcement(self, process: subprocess.Popen[bytes]) -> str:
-        """Return what it prints once it serves: one write, its last line without an address."""
+        """Return what it prints once it serves: one write, whose last line contains no address."""
         assert process.stdout is not None
         deadline = time.monotonic() + START_TIMEOUT_S
         read = b""
@@ -168,13 +168,13 @@ class RelayServer:
         return text
 
     def stop(self) -> int | None:
-        """End it as an operator does, by SIGTERM, and wait. Does nothing when it was not started.
+        """Stop it as an operator does, by SIGTERM, and wait. Does nothing if it was not started.
 
         Returns:
-            Its exit status: 0 when all went well; below 0 when a signal had ended it before.
+            Its exit status: 0 if all went well; below 0 if a signal had ended it before.
 
         Raises:
-            RelayNotStopped: it did not end within ``STOP_TIMEOUT_S``; it was killed.
+            RelayNotStopped: it did not stop within ``STOP_TIMEOUT_S`` and was killed.
         """
         process = self._process
         if process is None:
@@ -190,7 +190,7 @@ class RelayServer:
             self.kill()
 
     def kill(self) -> None:
-        """End all of its processes by SIGKILL, as a crash of the machine would."""
+        """Kill all of its processes by SIGKILL, like a crash of the machine."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -202,10 +202,10 @@ class RelayServer:
         process.stdout.close()
         watching, self._watcher = self._watcher, None
         if watching is not None:
-            watching.wait()  # it sees the end itself
+            watching.wait()  # it notices the end itself
 
     def close(self) -> None:
-        """Stop it for good; the temporary directory is removed."""
+        """Stop it permanently; the temporary directory is removed."""
         try:
             self.stop()
         finally:
@@ -226,13 +226,13 @@ class RelayServer:
 
     async def __aenter__(self) -> Self:
         """Start it, while the loop runs. Raises RelayNotStarted."""
-        import asyncio  # a blocking program needs none of it
+        import asyncio  # a blocking program does not need it
 
         starting = asyncio.ensure_future(asyncio.to_thread(self.__enter__))
         try:
             return await asyncio.shield(starting)
         except asyncio.CancelledError:
-            # The thread cannot be cancelled: wait for it, and undo what it did.
+            # The thread cannot be cancelled: wait for it, and undo its work.
             await asyncio.wait([starting])
             if starting.exception() is None:
                 await asyncio.to_thread(self.close)
@@ -244,18 +244,21 @@ class RelayServer:
 
         await asyncio.to_thread(self.close)
 
-    # --- what is known of it ----------------------------------------------------------------------
+    # --- properties ---------------------------------------------------------------------------
     @property
     def address(self) -> str:
-        """What clients take: ``relay://FINGERPRINT@HOST:PORT``; known after the first start."""
+        """The address for clients:
+
+        ``relay://FINGERPRINT@HOST:PORT``; known after the first start.
+        """
         return str(self._known_address())
 
     @property
     def variables(self) -> dict[str, str]:
-        """Variables for the environment of programs under test.
+        """Environment variables for programs under test.
 
-        They find the relay by RELAY_ADDRESS; those that are given no device key make one in a
-        directory of this relay's, and claim their name.
+        They find the relay through RELAY_ADDRESS; clients without a device key create one in a
+        directory of this relay, and claim their name.
         """
         return {
             "RELAY_ADDRESS": self.address,
@@ -290,7 +293,7 @@ class RelayServer:
 
     @property
     def log(self) -> list[str]:
-        """The lines of its log so far, of all its starts; empty once it is closed."""
+        """The lines of its log so far, over all starts; empty once it is closed."""
         try:
             return self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         except FileNotFoundError:
@@ -298,7 +301,7 @@ class RelayServer:
 
     @property
     def running(self) -> bool:
-        """False before it is started, and after it has ended in whatever way."""
+        """False before it is started, and after it has ended in any way."""
         return self._process is not None and self._process.poll() is None
 
     @property
@@ -306,18 +309,18 @@ class RelayServer:
         """The process id of its supervisor.
 
         Raises:
-            RelayNotStarted: it does not run.
+            RelayNotStarted: it is not running.
         """
         if self._process is None:
             raise RelayNotStarted("it does not run")
         return self._process.pid
 
     def worker_pids(self) -> list[int]:
-        """Return the process ids of the workers that run now: for tests that kill one."""
+        """Return the process ids of the running workers: for tests that kill one."""
         return self.pids_titled("relay: worker")
 
     def pids_titled(self, text: str = "") -> list[int]:
-        """Return the process ids of those of its processes whose title has this text."""
+        """Return the process ids of its processes whose title contains this text."""
         if self._process is None:
             return []
         found = []
@@ -326,7 +329,7 @@ class RelayServer:
                 continue
             pid = int(entry.name)
             with contextlib.suppress(OSError):  # it has ended meanwhile
-                # Its session is what start() began; nothing of it leaves that.
+                # start() created its session, which none of its processes leaves.
                 if os.getsid(pid) == self._process.pid:
                     title = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
                     if text in title.decode(errors="replace"):
@@ -339,7 +342,7 @@ class RelayServer:
 
 
 def _watcher(pid: int, scratch: Path) -> subprocess.Popen[bytes] | None:
-    """Start what ends a relay when this process ends, in whatever way.
+    """Start a process that stops a relay when this process ends, in any way.
 
     Returns:
         None: the relay has ended already, or the kernel has no such descriptors (before Linux 5.3).
@@ -355,7 +358,7 @@ def _watcher(pid: int, scratch: Path) -> subprocess.Popen[bytes] | None:
             stderr=subprocess.DEVNULL,
             pass_fds=descriptors,
             cwd="/",
-            # What ends the program and all of its group must not end this.
+            # A signal to the program's whole group must not end this.
             start_new_session=True,
         )
     except OSError:
@@ -374,7 +377,7 @@ def _environment(settings: Mapping[str, object], more: Mapping[str, str]) -> dic
     }
     package = Path(__file__).parents[2]
     if str(package) not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
-        # From a checkout: the server that runs is of the package that was imported here.
+        # From a checkout: the server uses the package that was imported here.
         rest = found.get("PYTHONPATH")
         found["PYTHONPATH"] = f"{package}{os.pathsep}{rest}" if rest else str(package)
     for name, value in settings.items():

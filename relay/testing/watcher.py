@@ -1,12 +1,12 @@
-"""A process beside a relay that is tested: it ends the relay when the program that started it ends.
+"""A process beside a tested relay: it stops the relay when the program that started it ends.
 
-However that ends, also by SIGKILL or os._exit, when nothing in it runs any more. Both are watched
-by descriptors of processes (pidfd_open(2)): a number could be another process's by then, a pipe
-would stay open in each fork of the program, and PR_SET_PDEATHSIG tells when the *thread* ends that
-started the relay. Nobody has to end it: it ends when the relay does.
+This works however the program ends, even by SIGKILL or os._exit. Both are watched by process
+descriptors (pidfd_open(2)): a process id could be reused, a pipe would stay open in each fork of
+the program, and PR_SET_PDEATHSIG fires when the *thread* ends that started the relay. The watcher
+ends by itself when the relay does.
 
-It is run as a file by an interpreter without site-packages, which is quick to start, and so imports
-nothing but the standard library.
+It is run as a file by an interpreter without site-packages, which starts fast, and so imports only
+the standard library.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 from typing import Final
 
 STOP_TIMEOUT_S: Final = 60.0
-"""A relay that has not ended so long after SIGTERM is killed."""
+"""A relay that has not stopped this long after SIGTERM is killed."""
 
 
 def watch(program: int, server: int, scratch: str) -> None:
@@ -26,10 +26,10 @@ def watch(program: int, server: int, scratch: str) -> None:
 
     Args:
         program: the descriptor of the process that started the relay.
-        server: that of the supervisor.
+        server: the descriptor of the supervisor.
         scratch: the temporary directory.
     """
-    poll = select.poll()  # not select, which takes low descriptors alone
+    poll = select.poll()  # not select, which only accepts low descriptors
     poll.register(program, select.POLLIN)
     poll.register(server, select.POLLIN)
     if program not in dict(poll.poll()):
@@ -39,7 +39,7 @@ def watch(program: int, server: int, scratch: str) -> None:
     if not poll.poll(STOP_TIMEOUT_S * 1000):
         _send(server, signal.SIGKILL)
         poll.poll()
-    import shutil  # hardly ever needed
+    import shutil  # rarely needed
 
     shutil.rmtree(scratch, ignore_errors=True)
 

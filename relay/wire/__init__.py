@@ -1,1 +1,1 @@
-"""The protocol, without I/O: bytes in, events out; calls in, bytes out. No socket, no clock."""
+"""The protocol without I/O: bytes in, events out; calls in, bytes out. No socket, no clock."""

@@ -1,7 +1,7 @@
-"""Record protection of one direction: AES-256-GCM with an implicit, never repeated sequence.
+"""Record protection for one direction: AES-256-GCM with an implicit, never repeated sequence.
 
 The cipher owns its nonce counter, its usage limits and its rekey, so that no caller can reuse a
-nonce (TLS: record protection; Noise: CipherState). ``seal`` makes a whole frame, ``open`` takes
+nonce (TLS: record protection; Noise: CipherState). ``seal`` creates a whole frame, ``open`` takes
 one.
 """
 
@@ -22,18 +22,18 @@ from relay.wire.key_schedule import IV_BYTES, KEY_BYTES, next_traffic_secret, tr
 
 TYPE_BITS: Final = FrameType.RECORD << 24
 FRAME_OVERHEAD: Final = 20
-"""Of a record's frame, in bytes: its header, and the tag behind what is encrypted."""
+"""Of a record's frame, in bytes: its header, and the tag after the ciphertext."""
 SEQUENCE_MAX: Final = 2**48 - 1
 """Far beyond every usage limit; reaching it is an error, never a wrap."""
 RECORDS_AT_FIRST: Final = 4
 """What opens a connection: until then a direction is at rest."""
 RECORDS_AT_REST: Final = 3
-"""What a direction may be used for between two pings, and be at rest: a ping, an answer to the
-peer's, and one more."""
+"""What a direction may be used for between two pings while staying at rest: a ping, an answer to
+the peer's, and one more."""
 
 
 class RecordType(IntEnum):
-    """What a record's content is."""
+    """The type of a record's content."""
 
     APP = 1
     CLOSE = 2
@@ -58,7 +58,7 @@ class RecordLimits:
 
 
 class AuthenticationFailed(RemoteProtocolError):
-    """A record's tag is wrong: the connection ends without a word."""
+    """A record's tag is wrong: the connection ends without a close."""
 
 
 def padded_size(inner: int) -> int:
@@ -69,7 +69,7 @@ def padded_size(inner: int) -> int:
 
 
 def new_aead(key: bytes) -> AESGCM:
-    """Return AES-256-GCM; the library would silently take a 16-byte key."""
+    """Return AES-256-GCM; the library would silently accept a 16-byte key."""
     if len(key) != KEY_BYTES:
         raise LocalProtocolError("an AES-256 key has 32 bytes")
     return AESGCM(key)
@@ -77,7 +77,7 @@ def new_aead(key: bytes) -> AESGCM:
 
 @final
 class Padded:
-    """The content of an app record as it is sealed, for any number of connections: padded once."""
+    """The content of an app record, padded once for sealing on any number of connections."""
 
     __slots__ = ("content", "head", "inner")
 
@@ -92,7 +92,7 @@ class Padded:
 
 
 def _padded(record_type: int, content: bytes) -> tuple[bytes, bytes]:
-    """Return the header of a record's frame, and what is encrypted behind it."""
+    """Return the header of a record's frame, and its plaintext."""
     size = len(content)
     if size > limits.RECORD_CONTENT_BYTES_MAX:
         raise LocalProtocolError(f"a record of {size} bytes")
@@ -102,11 +102,11 @@ def _padded(record_type: int, content: bytes) -> tuple[bytes, bytes]:
 
 
 class _Direction:
-    """What both directions share: the generation's keys and what they were used for.
+    """The common part of both directions: the generation's keys and their usage.
 
-    What the library makes of a key takes 2.4 KiB: of both directions, half of what an idle
-    connection holds. So a direction at rest keeps its key alone, and has an ``AESGCM`` made for
-    each record, which takes about 2 µs.
+    The library's object for a key takes 2.4 KiB: for both directions, half of the memory of an idle
+    connection. So a direction at rest only keeps its key, and creates an ``AESGCM`` for each
+    record, which takes about 2 µs.
     """
 
     __slots__ = (
@@ -133,25 +133,28 @@ class _Direction:
         """The ``sequence`` from which on ``_aead`` is kept; it is None before."""
 
     def _new_aead(self, sequence: int) -> AESGCM:
-        """Return what ``_aead`` should be, for a record: made for it alone, or to stay."""
+        """Return the ``_aead`` for a record: created for it alone, or to be kept."""
         aead = new_aead(self._key)
         if sequence >= self._awake_from:
             self._aead = aead
         return aead
 
     def rest(self) -> None:
-        """Keep the key alone, unless it was used much since the last time. Called now and then."""
+        """Keep only the key, unless it was used much since the last call.
+
+        Called from time to time.
+        """
         if self.sequence < self._awake_from:
             self._aead = None
         self._awake_from = self.sequence + RECORDS_AT_REST
 
     def update(self, now: float) -> None:
-        """Go to the next generation of keys; its sequence starts at 0."""
+        """Switch to the next generation of keys; its sequence starts at 0."""
         self._install(next_traffic_secret(self._secret), now)
 
 
 class SendCipher(_Direction):
-    """Seals this side's records, in the process that it was made in."""
+    """Seals this side's records, only in the process that created it."""
 
     __slots__ = ("_generation", "bytes_max", "records_max", "until")
 
@@ -164,7 +167,7 @@ class SendCipher(_Direction):
         """When this key is too old."""
 
     def update(self, now: float) -> None:
-        """Go to the next generation of keys; its sequence starts at 0."""
+        """Switch to the next generation of keys; its sequence starts at 0."""
         super().update(now)
         self.until = now + self.limits.age_s_max
 
@@ -178,9 +181,9 @@ class SendCipher(_Direction):
         return self._sealed(*_padded(record_type, content))
 
     def seal_padded(self, padded: Padded, now: float) -> bytes:
-        """Return a whole Record frame of app data, as ``seal``; empty: if ``update_due``.
+        """Return a whole Record frame of app data, like ``seal``; empty if ``update_due``.
 
-        What that asks stands here as well: this is the hot path of a delivery.
+        That check is repeated here because this is the hot path of a delivery.
         """
         if self.sequence >= self.records_max or self.bytes_used >= self.bytes_max:
             return b""
@@ -189,7 +192,7 @@ class SendCipher(_Direction):
         return self._sealed(padded.head, padded.inner)
 
     def _sealed(self, head: bytes, inner: bytes) -> bytes:
-        """The one place that uses up a nonce."""
+        """The only place that uses a nonce."""
         if self._generation != fork.generation:
             raise ForkedConnection
         sequence = self.sequence
@@ -202,7 +205,7 @@ class SendCipher(_Direction):
         )
 
     def update_due(self, now: float) -> bool:
-        """Tell whether the next record must be under a new key."""
+        """Return True if the next record requires a new key."""
         return (
             self.sequence >= self.records_max
             or self.bytes_used >= self.bytes_max
@@ -224,7 +227,7 @@ class ReceiveCipher(_Direction):
 
         Raises:
             AuthenticationFailed: the tag is wrong. Nothing of the plaintext is exposed.
-            RemoteProtocolError: no type byte, content too long, or the key is used too much.
+            RemoteProtocolError: no type byte, content too long, or the key was used too much.
         """
         bound = self.limits
         sequence = self.sequence
@@ -249,7 +252,7 @@ class ReceiveCipher(_Direction):
         """Follow the peer's key update.
 
         Raises:
-            RemoteProtocolError: it comes too soon after the one before; the first is always legal.
+            RemoteProtocolError: it is too soon after the previous one; the first is always legal.
         """
         bound = self.limits
         if (
@@ -262,5 +265,5 @@ class ReceiveCipher(_Direction):
         self.update(now)
 
 
-# Type byte and the longest padding, once per type: the tail of every inner plaintext is a slice.
+# Type byte and the longest padding, once per type: the end of every plaintext is a slice of it.
 _TAIL: Final = {int(t): bytes((t,)) + bytes(1024) for t in RecordType}

@@ -1,7 +1,7 @@
 """The codes that end a connection or refuse a request, each with its one-line explanation.
 
-Close codes come in two ranges: 1000-1999 means "connect again", 2000-2999 is final. The tables of
-docs/protocol.md are made from this module (``python -m relay.wire.tables``).
+Close codes have two ranges: 1000-1999 means "reconnect", 2000-2999 is final. The tables of
+docs/protocol.md are generated from this module (``python -m relay.wire.tables``).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from enum import IntEnum
 
 
 class CloseCode(IntEnum):
-    """Why a connection ends. The range tells whether the client may come back by itself."""
+    """Why a connection ends. The range determines whether the client may reconnect by itself."""
 
     explanation: str
 
     def __new__(cls, number: int, explanation: str) -> CloseCode:
-        """Make a member that carries its explanation."""
+        """Create a member with its explanation."""
         member = int.__new__(cls, number)
         member._value_ = number
         member.explanation = explanation
@@ -45,7 +45,7 @@ class CloseCode(IntEnum):
 
 
 def may_reconnect(code: int | None) -> bool:
-    """Tell whether a client may connect again by itself after this code (None: connection lost)."""
+    """Return True if a client may reconnect by itself after this code (None: connection lost)."""
     return code is None or 1000 <= code < 2000
 
 
@@ -55,16 +55,16 @@ class Survives(IntEnum):
     PROCESS = 0
     """The death of any process of the server."""
     POWER = 1
-    """That of its machine, too: it was forced to the disk before it was acknowledged."""
+    """Also that of its machine: it was flushed to the disk before it was acknowledged."""
 
 
 class ErrorCode(IntEnum):
-    """Why one request or one send was refused; the connection goes on."""
+    """Why a request or a send was refused; the connection continues."""
 
     explanation: str
 
     def __new__(cls, number: int, explanation: str) -> ErrorCode:
-        """Make a member that carries its explanation."""
+        """Create a member with its explanation."""
         member = int.__new__(cls, number)
         member._value_ = number
         member.explanation = explanation

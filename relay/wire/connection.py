@@ -1,9 +1,9 @@
 """One end of a connection, sans I/O: bytes in, events and bytes out.
 
 The owner feeds ``receive_data`` and drains ``events()`` and ``data_to_send()`` after every call; it
-passes the clock (monotonic seconds) and randomness in. Nothing that a peer sends raises here: it
-becomes ``ConnectionClosed``. Calling a method that the phase forbids is our own bug:
-LocalProtocolError. So is any use in a forked child: ForkedConnection, before a byte is made.
+passes in the clock (monotonic seconds) and randomness. Nothing that a peer sends raises here: it
+becomes ``ConnectionClosed``. Calling a method that the phase forbids is a bug of ours:
+LocalProtocolError. So is any use in a forked child: ForkedConnection, before a byte is created.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from relay.wire.timing import DEFAULT_TIMING, Timing
 
 PING_BYTES_MAX: Final = 64
 PONG_INTERVAL_S: Final = 1.0
-"""A ping sooner than this after a pong is dropped: pings cannot make us work."""
+"""A ping sooner than this after a pong is dropped, so that pings cannot cause work."""
 KEEPALIVE: Final = b"keepalive"
 APP: Final = int(RecordType.APP)
 _new: Final = tuple.__new__
-"""Makes a NamedTuple without the call of Python that its own ``__new__`` is."""
+"""Creates a NamedTuple without the Python call of its own ``__new__``."""
 DEFAULT_LIMITS: Final = RecordLimits()
 
 
@@ -88,7 +88,7 @@ class Connection(Endpoint):
         version_min: int = 1,
         randomised: Randomised = OPENSSL,
     ) -> Connection:
-        """Return the client's end; it waits for the server to speak.
+        """Return the client's end; it waits for the server to send first.
 
         Args:
             now: monotonic seconds.
@@ -122,13 +122,13 @@ class Connection(Endpoint):
         Args:
             now: monotonic seconds, the moment of accept.
             random_bytes: drawn from after the fork.
-            spki: the server's public key, as the key agent gave it.
-            modulus_bytes: of that key; computed when it is not given.
+            spki: the server's public key, from the key agent.
+            modulus_bytes: of that key; computed if not given.
             limits: usage limits of a traffic key.
             timing: deadlines.
-            pow_bits: work asked of the client, 0 in calm.
+            pow_bits: work requested from the client, normally 0.
             randomised: replaced for test vectors.
-            tickets: what opens and seals them; None: there are none.
+            tickets: opens and seals tickets; None: there are none.
             ext: of the hello (``messages.pack_ext``).
         """
         handshake = ServerHandshake(random_bytes, spki, pow_bits, randomised, tickets, ext)
@@ -140,7 +140,7 @@ class Connection(Endpoint):
 
     # --- input --------------------------------------------------------------------------------
     def receive_data(self, data: bytes, now: float) -> None:
-        """Take bytes from the peer and process all of them. Never raises for what they are."""
+        """Take bytes from the peer and process all of them. Never raises because of the peer."""
         if not self.finished:
             self._check_process()
         self.feed(data)
@@ -148,11 +148,11 @@ class Connection(Endpoint):
             pass
 
     def receive_next(self, now: float) -> bool:
-        """Process the next frame that was fed. Never raises for what it is.
+        """Process the next frame that was fed. Never raises because of the peer.
 
         Returns:
-            False when there is no whole frame, or nothing that comes is processed any more: then
-            nothing has happened either.
+            False if there is no whole frame, or if input is no longer processed: then nothing has
+            happened.
         """
         reader = self._reader
         if not reader.pending:
@@ -169,7 +169,7 @@ class Connection(Endpoint):
                 self._receive_record(whole, now)
             else:
                 self._receive_handshake(whole, now)
-        except AuthenticationFailed as failed:  # mypyc wants a name of its own for each type
+        except AuthenticationFailed as failed:  # mypyc requires a separate name for each type
             self._finish(None, detail=str(failed))
         except RemoteProtocolError as error:
             if self.phase is Phase.AWAIT_SERVER_HELLO and isinstance(error, IllegalFrame):
@@ -179,9 +179,9 @@ class Connection(Endpoint):
         return True
 
     def violated(self, error: RemoteProtocolError, now: float) -> None:
-        """The peer broke the protocol, here or in what the owner found in a record: the end.
+        """End: the peer violated the protocol, here or in a record that the owner examined.
 
-        After the keys the peer is told why, without waiting for its answer; before them, silence.
+        With keys, the peer is told why, without waiting for its answer; without, nothing is sent.
         """
         if self.phase is Phase.OPEN:
             self._close_at_once(error.code, now, 0, str(error))
@@ -192,7 +192,7 @@ class Connection(Endpoint):
             self._finish(None, detail=str(error))
 
     def receive_eof(self, now: float) -> None:
-        """Take the end of the peer's stream, or the loss of the connection."""
+        """Handle the end of the peer's stream, or the loss of the connection."""
         if self.phase is Phase.CLOSING or self.phase is Phase.DRAINING:
             self._end_of_closing("closed without waiting for our close")
         elif self.phase is not Phase.CLOSED:
@@ -206,7 +206,7 @@ class Connection(Endpoint):
         self._put(RecordType.APP, content, now)
 
     def seal(self, content: bytes, now: float) -> bytes:
-        """Return ``data_to_send()`` and one app record behind it, to be written at once.
+        """Return ``data_to_send()`` followed by one app record, to be written at once.
 
         Raises:
             LocalProtocolError: before and after the open phase.
@@ -220,7 +220,7 @@ class Connection(Endpoint):
         return cipher.seal(APP, content)
 
     def seal_padded(self, padded: Padded, now: float) -> bytes:
-        """As ``seal``, of what others seal as well."""
+        """The same as ``seal``, for content that others seal as well."""
         if not self._out and self.phase is Phase.OPEN:
             record = self._send.seal_padded(padded, now)
             if record:
@@ -234,7 +234,7 @@ class Connection(Endpoint):
         self._put(RecordType.PING, payload, now)
 
     def close(self, code: int, now: float, retry_after_s: int = 0) -> None:
-        """End the connection: with a close record once there are keys, silently before."""
+        """End the connection: with a close record if there are keys, otherwise silently."""
         if self.phase is Phase.OPEN:
             self._put_close(code, now, retry_after_s)
             self._close_code = code
@@ -244,10 +244,10 @@ class Connection(Endpoint):
             self._finish(None, detail="closed before the handshake was complete")
 
     def shed(self, code: int, now: float, retry_after_s: int, detail: str) -> None:
-        """End now and forget what was received: with a close record once there are keys.
+        """End now and drop what was received: with a close record if there are keys.
 
-        As after a violation, what still comes is read and dropped for a while (``Timing``), so that
-        no reset overtakes the close record.
+        As after a violation, further input is read and dropped for a while (``Timing``), so that no
+        reset overtakes the close record.
         """
         if self.phase is Phase.OPEN:
             self._close_at_once(code, now, retry_after_s, detail)
@@ -255,7 +255,7 @@ class Connection(Endpoint):
             self.abort(detail)
 
     def abort(self, reason: str) -> None:
-        """Drop the connection at once, without a word."""
+        """Drop the connection at once, without a close record."""
         if self.phase is Phase.DRAINING:
             self._out = b""
             self._end_of_closing(reason)
@@ -371,7 +371,7 @@ class Connection(Endpoint):
         self._put(RecordType.CLOSE, content, now)
 
     def _close_at_once(self, code: int, now: float, retry_after_s: int, detail: str) -> None:
-        """The connection is over; what still arrives is read so that our close arrives, too."""
+        """End; further input is still read, so that our close arrives."""
         self._put_close(code, now, retry_after_s)
         if self.side is Side.CLIENT or self._timing.violation_wait_s <= 0:
             self._finish(code, detail=detail)

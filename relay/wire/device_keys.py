@@ -1,7 +1,7 @@
-"""Device keys: Ed25519, with the points refused that would make a signature prove nothing.
+"""Device keys: Ed25519, refusing points for which a signature would prove nothing.
 
-The library loads small-order points and non-canonical encodings; for some of them one constant
-signature is right for every message. They are refused wherever a public key comes from outside.
+The library accepts small-order points and non-canonical encodings; for some of them one constant
+signature is valid for every message. They are refused wherever a public key comes from outside.
 """
 
 from __future__ import annotations
@@ -31,18 +31,18 @@ _SMALL_ORDER: Final = frozenset(
         "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
     )
 )
-"""With bit 255 cleared: the points of small order, in all encodings that exist."""
+"""With bit 255 cleared: the points of small order, in all existing encodings."""
 
 
 class DeviceKeyError(RelayError):
-    """Bytes that are not a device's public key, or one that nobody may use."""
+    """Bytes that are not a valid public key of a device."""
 
 
 def check_public_key(key: bytes) -> None:
     """Check the encoding of a public key.
 
     Raises:
-        DeviceKeyError: of a wrong length, a point of small order, or not canonical.
+        DeviceKeyError: wrong length, small order, or not canonical.
     """
     if len(key) != KEY_BYTES:
         raise DeviceKeyError("a device key has 32 bytes")
@@ -54,7 +54,7 @@ def check_public_key(key: bytes) -> None:
 
 
 def verify(key: bytes, signature: bytes, message: bytes) -> bool:
-    """Tell whether a signature is right. False for a key that nobody may use, too."""
+    """Return True if a signature is valid. False also for an invalid key."""
     if len(signature) != SIGNATURE_BYTES:
         return False
     try:
@@ -71,7 +71,7 @@ class PrivateDeviceKey:
     __slots__ = ("_key", "public", "seed")
 
     def __init__(self, seed: bytes) -> None:
-        """Make the key of a seed.
+        """Create the key from a seed.
 
         Args:
             seed: 32 random bytes: the secret itself (RFC 8032, section 5.1.5).
@@ -84,7 +84,7 @@ class PrivateDeviceKey:
 
     @classmethod
     def generate(cls, random_bytes: Callable[[int], bytes]) -> PrivateDeviceKey:
-        """Make a new one."""
+        """Create a new key."""
         return cls(random_bytes(KEY_BYTES))
 
     def sign(self, message: bytes) -> bytes:

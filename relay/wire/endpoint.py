@@ -1,6 +1,6 @@
-"""One end of a connection until there are keys, and after its close: sans I/O.
+"""One end of a connection before there are keys, and after its close: sans I/O.
 
-``connection.Connection`` is the whole: it adds what is sent and received with keys.
+``connection.Connection`` is complete: it adds what is sent and received with keys.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from relay.wire.tickets import ClientTicket
 from relay.wire.timing import Timing
 
 CLOSE_DRAIN_BYTES_MAX: Final = 16 * 1024 * 1024
-"""What is read and dropped after our own close: more than kernels hold for one connection."""
+"""What is read and dropped after our own close: more than kernels buffer for one connection."""
 
 
 class Endpoint:
-    """See the module's docstring."""
+    """The part of a connection without record protection."""
 
     __slots__ = (
         "_close_code", "_deadline", "_drained", "_events", "_generation", "_handshake",
@@ -47,17 +47,17 @@ class Endpoint:
         self._deadline: float | None = deadline
         self._events: list[Event] = []
         self._out = b""
-        """Owed to the peer. Bytes, not a list: one object less for ``seal`` to touch."""
+        """Pending output. Bytes, not a list: one object less for ``seal`` to access."""
         self._reader = FrameReader(LEGAL[phase])
         self.phase = phase
         self.login_binding: bytes | None = None
-        """Bound to this connection and the server's key; known once the handshake is complete."""
+        """Bound to this connection and the server's key; set once the handshake is complete."""
         self.work: Work | None = None
-        """Client: what the server asks for, to be done outside and given to ``provide_work``; None
-        except in that phase."""
+        """Client: the work that the server requests, to be done outside and passed to
+        ``provide_work``; None except in that phase."""
         self._modulus_bytes = 0
         self._resumption: Resumption | None = None
-        """Of the tickets of this connection; None: there are no keys, or none any more."""
+        """For the tickets of this connection; None: there are no keys (any more)."""
         self._close_code: int | None = None
         self._drained = 0
         """Bytes received since our own close."""
@@ -66,14 +66,14 @@ class Endpoint:
         if self._generation != fork.generation:
             raise ForkedConnection
 
-    # --- what has happened, and what is owed --------------------------------------------------
+    # --- input and output ---------------------------------------------------------------------
     @property
     def pending(self) -> int:
-        """Bytes received and not processed: whole frames that wait, and the beginning of one."""
+        """Bytes received and not processed: waiting frames, and the beginning of one."""
         return self._reader.pending
 
     def feed(self, data: bytes) -> None:
-        """Take bytes from the peer, for an owner that bounds how many frames it processes."""
+        """Take bytes from the peer, for an owner that limits how many frames it processes."""
         phase = self.phase
         if phase is Phase.CLOSING or phase is Phase.DRAINING:
             self._drained += len(data)
@@ -83,18 +83,18 @@ class Endpoint:
             self._reader.feed_bytes(data)
 
     def limit_records(self, body_bytes_max: int) -> None:
-        """Accept no record with a longer body from now on: a header with more is a violation."""
+        """Refuse records with a longer body from now on: such a header is a violation."""
         self._reader.body_bytes_max = body_bytes_max
 
     def events(self) -> list[Event]:
-        """Return what has happened since the last call."""
+        """Return the events since the last call."""
         if not self._events:
             return []
         events, self._events = self._events, []
         return events
 
     def data_to_send(self) -> bytes:
-        """Return bytes for the peer, and forget them."""
+        """Return the bytes for the peer, and clear them."""
         data = self._out
         if data:
             self._check_process()
@@ -103,18 +103,18 @@ class Endpoint:
 
     @property
     def finished(self) -> bool:
-        """True when the owner should close the socket, once ``data_to_send`` is written."""
+        """True if the owner should close the socket, once ``data_to_send`` is written."""
         return self.phase is Phase.CLOSED
 
     def next_deadline(self) -> float | None:
         """Return when ``handle_deadline`` is due, in monotonic seconds."""
         return self._deadline
 
-    # --- decisions that the owner makes -------------------------------------------------------
+    # --- decisions of the owner ---------------------------------------------------------------
     def accept_server_key(self, now: float, ticket: ClientTicket | None = None) -> None:
-        """Client: the offered key is the right one; send the session key, after the work.
+        """Client: the offered key is right; send the session key, after the work.
 
-        ``ticket`` is of an earlier connection to the server with this key; it is used up now.
+        ``ticket``: from an earlier connection to the server with this key; it is used up now.
         """
         self._check_process()
         handshake = self._handshake
@@ -128,7 +128,7 @@ class Endpoint:
         self._enter(Phase.AWAIT_SERVER_FINISHED)
 
     def provide_work(self, nonce: bytes, now: float) -> None:
-        """Client: the nonce that ``work`` has found; send the session key."""
+        """Client: the nonce found for ``work``; send the session key."""
         self._check_process()
         handshake = self._handshake
         if self.phase is not Phase.WORKING or not isinstance(handshake, ClientHandshake):
@@ -138,7 +138,7 @@ class Endpoint:
         self._enter(Phase.AWAIT_SERVER_FINISHED)
 
     def provide_secret(self, secret: bytes, now: float) -> None:
-        """Server: the key agent's answer. Without effect when the connection ended meanwhile."""
+        """Server: the key agent's answer. No effect if the connection has ended meanwhile."""
         if self.phase is Phase.CLOSED:
             return
         self._check_process()
@@ -157,7 +157,7 @@ class Endpoint:
         phase, handshake = self.phase, self._handshake
         if isinstance(handshake, ServerHandshake):
             if phase is Phase.AWAIT_CLIENT_KEY:
-                if self._reader.pending:  # before a ticket is used up, or RSA done, for that
+                if self._reader.pending:  # before a ticket is used, or RSA computed
                     raise RemoteProtocolError("bytes out of turn")
                 ciphertext = handshake.receive_key(whole, self._modulus_bytes)
                 # Absolute from accept: ClientKey within 10 s, the whole handshake within 15 s.
@@ -186,12 +186,12 @@ class Endpoint:
                 self._established(established, now)
 
     def _established(self, established: Established, now: float) -> None:
-        """Go on with keys. The whole connection's."""
+        """Continue with keys. Implemented by the complete connection."""
         raise NotImplementedError
 
     # --- the end ------------------------------------------------------------------------------
     def _lost(self) -> None:
-        """The peer has ended its stream, in the handshake."""
+        """The peer has ended its stream during the handshake."""
         if self.phase is not Phase.AWAIT_SERVER_HELLO:
             self._finish(None, remote=True, detail="the connection was lost")
         elif self._reader.pending:
@@ -201,7 +201,7 @@ class Endpoint:
             self._finish(None, remote=True, detail=detail)
 
     def _illegal_hello(self) -> None:
-        """What came is no ServerHello."""
+        """The input is not a ServerHello."""
         self._finish(None, detail=described(self._reader.head()), stranger=True)
 
     def _late(self) -> None:
@@ -212,7 +212,7 @@ class Endpoint:
         self._finish(None, detail=detail)
 
     def _end_of_closing(self, detail: str) -> None:
-        """The peer's answer to our close has come, or is not waited for any more."""
+        """The peer's answer to our close has arrived, or is no longer awaited."""
         if self.phase is Phase.CLOSING:
             self._finish(self._close_code, detail=detail)
         else:  # the owner knows

@@ -1,7 +1,7 @@
-"""Envelopes: what client and server tell each other, one NamedTuple for each operation.
+"""Envelopes: the messages between client and server, one NamedTuple per operation.
 
-Fields are in wire order. An app record carries one or more whole envelopes; their bytes are made
-and checked by ``packing``.
+Fields are in wire order. An app record carries one or more whole envelopes; ``packing`` creates and
+checks their bytes.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from relay.chat.entries import Entry as EntryMessage
 from relay.codec import Unknown
 from relay.wire.hello import Hello, Register
 
-# Made elsewhere, part of this: an entry travels exactly as it is stored.
+# Defined elsewhere, belongs to this module: an entry is transmitted exactly as it is stored.
 __all__ = ["EntryMessage", "Hello", "Register"]
 
 
 class Op(IntEnum):
-    """The operations. 1-31 travel from the client to the server, 33-63 the other way."""
+    """The operations. 1-31 are sent by the client, 33-63 by the server."""
 
     HELLO = 1
     JOIN = 2
@@ -75,8 +75,8 @@ class Leave(NamedTuple):
 class Send(NamedTuple):
     """Client: append to a log. The id is (producer, counter), see ``chat.ids``.
 
-    Invariant "Once, in order". To ``@handle`` it is a direct message, and its counter is of the
-    sender's own inbox. ``about``: the place of the entry that this one is about (``Kind``).
+    Invariant "Once, in order". With ``@handle`` it is a direct message, and its counter is that of
+    the sender's own inbox. ``about``: the position of the entry that this one is about (``Kind``).
     """
 
     log: str
@@ -106,8 +106,9 @@ class History(NamedTuple):
 
 
 class Search(NamedTuple):
-    """Client: messages of a log that have all words of ``text``, newest first, with a seq below
-    ``before`` (0: from the head).
+    """Client: messages of a log that contain all words of ``text``, newest first.
+
+    Only those with a seq below ``before`` (0: from the head).
     """
 
     request: int
@@ -118,9 +119,9 @@ class Search(NamedTuple):
 
 
 class Enrol(NamedTuple):
-    """Client: be added to the account of this name, as one of its devices approved. Before HELLO.
+    """Client: become a device of the account with this name, after approval. Before HELLO.
 
-    ``countersignature``: of the offered link, by ``key``; empty: only ask for the offer.
+    ``countersignature``: of the offered link, by ``key``; empty: only request the offer.
     """
 
     request: int
@@ -131,7 +132,7 @@ class Enrol(NamedTuple):
 
 
 class Devices(NamedTuple):
-    """Client: the chain of somebody, from the link with index ``first`` on."""
+    """Client: the chain of an account, from the link with index ``first`` on."""
 
     request: int
     name: str
@@ -147,8 +148,10 @@ class Account(NamedTuple):
 
 
 class Prove(NamedTuple):
-    """Client: prove that the key of NEXT_KEY follows the server's. ``challenge``: a fresh secret
-    under the server's key (``ServerPublicKey.challenge``); the answer is DONE with the proof.
+    """Client: request proof that the key of NEXT_KEY follows the server's.
+
+    ``challenge``: a fresh secret under the server's key (``ServerPublicKey.challenge``); the answer
+    is DONE with the proof.
     """
 
     request: int
@@ -164,7 +167,7 @@ class Room(NamedTuple):
 
 
 class Welcome(NamedTuple):
-    """Server: logged in. Carries the server's clock (ms since 1970) and the client's limits.
+    """Server: logged in. Contains the server's clock (ms since 1970) and the client's limits.
 
     ``root``: of the account's chain; empty for a guest.
     """
@@ -189,14 +192,14 @@ class Joined(NamedTuple):
 
 
 class Left(NamedTuple):
-    """Server: no entry of this log follows any more."""
+    """Server: no more entries of this log follow."""
 
     request: int
     log: str
 
 
 class Ack(NamedTuple):
-    """Server: committed as ``(epoch, seq)``. seq 0: stored earlier, entry no longer held.
+    """Server: committed as ``(epoch, seq)``. seq 0: stored earlier, entry no longer kept.
 
     ``durability``: what the commit survives, a ``wire.codes.Survives``.
     """
@@ -219,7 +222,7 @@ class Refused(NamedTuple):
 
 
 class Error(NamedTuple):
-    """Server: this request was refused. ``request`` 0: it belongs to none."""
+    """Server: this request was refused. ``request`` 0: it belongs to no request."""
 
     request: int
     code: int
@@ -262,8 +265,8 @@ class Page(NamedTuple):
 class Found(NamedTuple):
     """Server: answer to SEARCH. ``next``: the ``before`` of the next page; ``end``: there is none.
 
-    Entries above ``indexed`` were not looked at: they are not in the index yet. ``entries``: of
-    each message that was found what it is now, itself or its last edit.
+    Entries above ``indexed`` were not searched: they are not in the index yet. ``entries``: the
+    current version of each message found, itself or its last edit.
     """
 
     request: int
@@ -275,7 +278,7 @@ class Found(NamedTuple):
 
 
 class Live(NamedTuple):
-    """Server: you have everything up to ``seq``; from here entries come as they are committed."""
+    """Server: everything up to ``seq`` was delivered; from here on entries arrive as committed."""
 
     log: str
     epoch: bytes
@@ -283,7 +286,7 @@ class Live(NamedTuple):
 
 
 class Behind(NamedTuple):
-    """Server: you read too slowly and left live; entries after ``seq`` come from the log."""
+    """Server: the client reads too slowly and left live; entries after ``seq`` will follow."""
 
     log: str
     epoch: bytes
@@ -291,7 +294,7 @@ class Behind(NamedTuple):
 
 
 class Gap(NamedTuple):
-    """Server: you will not get the entries after ``from`` up to ``to``. Reason: GapReason."""
+    """Server: the entries after ``from`` up to ``to`` will not be delivered. Reason: GapReason."""
 
     log: str
     from_epoch: bytes
@@ -302,7 +305,7 @@ class Gap(NamedTuple):
 
 
 class Done(NamedTuple):
-    """Server: a request was done. ``content``: what that request answers."""
+    """Server: a request was carried out. ``content``: its answer."""
 
     request: int
     content: bytes
@@ -324,14 +327,14 @@ class NextKey(NamedTuple):
 
 
 class Invited(NamedTuple):
-    """Server: ``by`` has just invited you to the room ``log``."""
+    """Server: ``by`` has just invited the client to the room ``log``."""
 
     log: str
     by: str
 
 
 class Removed(NamedTuple):
-    """Server: you do not follow this log any more, for you may not. ``code``: an ErrorCode."""
+    """Server: the client no longer follows this log, for lack of rights. ``code``: an ErrorCode."""
 
     log: str
     code: int

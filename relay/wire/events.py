@@ -1,4 +1,4 @@
-"""What a ``Connection`` tells its owner. Drained with ``Connection.events()`` after each input."""
+"""The events of a ``Connection``. Drained with ``Connection.events()`` after each input."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from relay.wire.tickets import ClientTicket
 
 
 class ServerKeyOffered(NamedTuple):
-    """Client: the server's key arrived. Accept it, or abort: nothing was sent to it yet."""
+    """Client: the server's key arrived. Accept it, or abort: nothing was sent yet."""
 
     spki: bytes
     fingerprint: str
     server_id: str = ""
-    """That the server claims: the fingerprint of its first key. Not authentic before the handshake
-    is complete. Empty: as the fingerprint."""
+    """Claimed by the server: the fingerprint of its first key. Not authentic before the handshake
+    is complete. Empty: equal to the fingerprint."""
 
 
 class SecretWrapped(NamedTuple):
@@ -24,22 +24,22 @@ class SecretWrapped(NamedTuple):
 
 
 class HandshakeCompleted(NamedTuple):
-    """Both sides have proved themselves; records may be sent. ``mode`` 0: full, 1: resumed."""
+    """Both sides are authenticated; records may be sent. ``mode`` 0: full, 1: resumed."""
 
     mode: int
     fell_back: bool = False
-    """A ticket was offered, and was of no use: it was unknown, expired, or used before."""
+    """A ticket was offered and not accepted: it was unknown, expired, or used before."""
 
 
 class TicketReceived(NamedTuple):
-    """Client: for one later handshake with the server that has this key."""
+    """Client: a ticket for one later handshake with the server that has this key."""
 
     ticket: ClientTicket
     lifetime_s: int
 
 
 class ApplicationData(NamedTuple):
-    """One app record's content: whole envelopes, not yet looked into."""
+    """One app record's content: whole envelopes, not parsed yet."""
 
     content: bytes
 
@@ -53,9 +53,9 @@ class PongReceived(NamedTuple):
 class ConnectionClosed(NamedTuple):
     """The end; always the last event, and exactly one.
 
-    ``code`` is None when the connection was lost or dropped without an authenticated close record.
-    ``clean`` is True only with one. ``remote`` tells whether the peer ended it. ``detail`` is for
-    our own log, never for the peer.
+    ``code`` is None if the connection was lost or dropped without an authenticated close record.
+    ``clean`` is True only with one. ``remote``: whether the peer ended it. ``detail`` is for our
+    own log, never for the peer.
     """
 
     code: int | None
@@ -64,7 +64,7 @@ class ConnectionClosed(NamedTuple):
     remote: bool
     detail: str
     stranger: bool = False
-    """True when the peer does not speak this protocol at all."""
+    """True if the peer does not speak this protocol at all."""
 
 
 Event = (

@@ -1,7 +1,7 @@
 """Connections do not survive ``os.fork()``: two processes with the same keys repeat nonces.
 
-The process counts its forks: a connection notes the count at its creation, and refuses to work when
-it has changed. The hook is the one thing in this package that touches the operating system.
+The process counts its forks: a connection records the count at its creation, and refuses to work
+when it has changed. The hook is the only code in this package that touches the operating system.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 generation = 0
-"""How many forks lie between this process and the one that imported this first."""
+"""Number of forks between this process and the one that first imported this."""
 
 
 def _in_child() -> None:

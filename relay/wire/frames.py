@@ -1,4 +1,4 @@
-"""Framing: ``type u8, length u24, body``. Size first: a bad header is refused before it buffers."""
+"""Framing: ``type u8, length u24, body``. A bad header is refused before anything is buffered."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def frame(frame_type: FrameType, body: bytes) -> bytes:
 class FrameReader(FrameSplitter):
     """Splits a stream of bytes into whole frames.
 
-    ``allowed`` is set by the owner to the frame types that are legal *now*: a header of any other
-    type is refused at its fourth byte, whatever would follow. So is a longer body than
-    ``body_bytes_max``, which the owner may lower and lift.
+    The owner sets ``allowed`` to the frame types that are legal *now*: a header of any other type
+    is refused at its fourth byte, whatever would follow. So is a body longer than
+    ``body_bytes_max``, which the owner may lower and raise.
     """
 
     __slots__ = ("allowed", "body_bytes_max")

@@ -1,12 +1,12 @@
-"""Both sides of the handshake as a sequence of steps, each of which exists only when it is due.
+"""Both sides of the handshake as a sequence of steps, each available only when it is due.
 
 Client: ``ClientHandshake`` -> ``receive_hello`` -> (pin decision) -> ``prepare_key`` -> (work) ->
-``client_key`` -> ``receive_finished``.
-Server: ``ServerHandshake`` -> ``receive_key`` -> (key agent) -> ``finish`` -> ``receive_finished``.
-With a ticket that is good there is nothing to ask the key agent.
+``client_key`` -> ``receive_finished``. Server: ``ServerHandshake`` -> ``receive_key`` -> (key
+agent) -> ``finish`` -> ``receive_finished``. With a ticket that is good there is nothing to ask the
+key agent.
 
-Which step may follow which is ``phases``' business; deadlines and bytes are ``connection``'s.
-Secrets live in these objects only and go with them when the handshake ends.
+The order of steps is defined by ``phases``; deadlines and bytes belong to ``connection``. Secrets
+exist only in these objects, and end with the handshake.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ MLKEM_SEED_BYTES: Final = 64
 
 
 class Randomised(NamedTuple):
-    """The two operations whose randomness OpenSSL draws itself; replaced to make test vectors."""
+    """The two operations that OpenSSL randomises itself; replaced to create test vectors."""
 
     wrap: Callable[[ServerPublicKey, bytes], bytes]
     """(server key, 32-byte secret) -> RSA-OAEP ciphertext"""
@@ -75,15 +75,15 @@ OPENSSL: Final = Randomised(ServerPublicKey.wrap, _encapsulate)
 
 
 class Established(NamedTuple):
-    """What a completed handshake leaves."""
+    """The result of a completed handshake."""
 
     mode: int
     secrets: SessionSecrets
     login_binding: bytes
     resumption: Secret
-    """From which the secrets of this connection's tickets follow."""
+    """The source of the secrets of this connection's tickets."""
     fell_back: bool
-    """A ticket was offered, and was of no use: the handshake became a full one."""
+    """A ticket was offered and not accepted: the handshake became a full one."""
 
     def __repr__(self) -> str:
         return f"Established(mode={self.mode})"
@@ -106,7 +106,7 @@ class ClientHandshake:
 
     server_key: ServerPublicKey
     server_id: str
-    """What the server claims; empty: nothing."""
+    """Claimed by the server; empty: nothing."""
     _server_hello: ServerHello
     _psk: bytes
     _key: ClientKey
@@ -126,7 +126,7 @@ class ClientHandshake:
         """Check ServerHello and return the offered key for the pin decision.
 
         Raises:
-            RemoteProtocolError: not a hello of a server that this client can talk to.
+            RemoteProtocolError: not a hello of a server that this client supports.
         """
         hello = ServerHello.parse(whole)
         if hello.ver_min > hello.ver_max or not hello.ver_min <= VERSION <= hello.ver_max:
@@ -148,13 +148,13 @@ class ClientHandshake:
         return self.server_key
 
     def prepare_key(self, ticket: ClientTicket | None = None) -> Work | None:
-        """Draw the session key, once the server's key was accepted.
+        """Create the session key, once the server's key was accepted.
 
         Args:
-            ticket: of an earlier connection to the server with this key, to be used up.
+            ticket: from an earlier connection to the server with this key, to be used up.
 
         Returns:
-            The work that the server asks for; None: ``client_key`` takes any nonce.
+            The work that the server requests; None: ``client_key`` accepts any nonce.
         """
         self._psk = b"" if ticket is None else ticket.psk
         self._secret = self._random_bytes(limits.SESSION_SECRET_BYTES)
@@ -177,7 +177,7 @@ class ClientHandshake:
         return Work(hello.server_random, self._key.before_nonce(), hello.pow_bits)
 
     def client_key(self, nonce: bytes = bytes(NONCE_BYTES)) -> bytes:
-        """Return the ClientKey frame with the nonce that the work has found."""
+        """Return the ClientKey frame with the nonce found by the work."""
         key = self._key._replace(pow_nonce=nonce)
         whole = frame(FrameType.CLIENT_KEY, key.body())
         if self._psk:
@@ -190,7 +190,7 @@ class ClientHandshake:
         """Verify ServerFinished; return the ClientFinished frame and the session's secrets.
 
         Raises:
-            RemoteProtocolError: the server has not proved that it holds the key, or is malformed.
+            RemoteProtocolError: the server has not proved that it has the key, or it is malformed.
         """
         finished = ServerFinished.parse(whole)
         resumed = finished.mode == RESUMED and bool(self._psk)
@@ -245,7 +245,7 @@ class ServerHandshake:
         self._randomised = randomised
         self._tickets = tickets
         self._psk: bytes = b""
-        """Of a ticket that is good; empty: the handshake is a full one."""
+        """Of a valid ticket; empty: the handshake is a full one."""
         if not 0 <= pow_bits <= POW_BITS_MAX:
             raise LocalProtocolError(f"a server asks for 0 to {POW_BITS_MAX} bits of work")
         self._spki = spki
@@ -261,9 +261,9 @@ class ServerHandshake:
         return whole
 
     def receive_key(self, whole: bytes, modulus_bytes: int) -> bytes | None:
-        """Check ClientKey, cheapest first; return the ciphertext for the key agent.
+        """Check ClientKey, cheapest checks first; return the ciphertext for the key agent.
 
-        None: the ticket is good, and used up now; ``finish`` needs no secret.
+        None: the ticket is valid, and used up now; ``finish`` needs no secret.
 
         Raises:
             RemoteProtocolError: malformed, another version, a wrong binder, or the work is not
@@ -284,9 +284,9 @@ class ServerHandshake:
         return None if self._psk else key.rsa_ct
 
     def _resumed(self, key: ClientKey, whole: bytes) -> bytes:
-        """Return the secret of the ticket, which is used up by it; empty: it is of no use.
+        """Return the secret of the ticket, and use the ticket up; empty: it is not valid.
 
-        Only who knows the secret can use a ticket up, or learn that it was used.
+        Only somebody who knows the secret can use a ticket up, or find out that it was used.
         """
         assert self._tickets is not None
         opened = self._tickets.open(key.ticket)
@@ -298,9 +298,9 @@ class ServerHandshake:
         return opened.psk if self._tickets.spend(opened) else b""
 
     def finish(self, secret: bytes | None) -> bytes:
-        """Return the ServerFinished frame, given what the key agent answered.
+        """Return the ServerFinished frame, given the key agent's answer.
 
-        None: it was not asked, for a ticket is resumed.
+        None: it was not asked, because a ticket is resumed.
 
         Raises:
             RemoteProtocolError: one of the client's ephemeral keys is not a key.

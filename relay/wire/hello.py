@@ -1,7 +1,7 @@
 """HELLO and REGISTER: the envelopes that carry a secret.
 
-In a module of their own, for it is not compiled (``relay.compiled``): mypyc does not compile a
-class that makes a tuple in a way of its own.
+They have their own module because it is not compiled (``relay.compiled``): mypyc cannot compile a
+class that customises the creation of its tuple.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class _Hello(NamedTuple):
 
 
 class Hello(_Hello):
-    """Client: who I am. Once; the operations of a logged-in client follow it.
+    """Client: its identity. Once; the operations of a logged-in client follow it.
 
-    ``secret`` tells this instance from others of the account, and makes its message ids
-    (``chat.ids``). ``key`` and ``signature`` prove a device of the account (``wire.login``); both
-    are empty for a guest.
+    ``secret`` distinguishes this instance from others of the account, and determines its message
+    ids (``chat.ids``). ``key`` and ``signature`` prove a device of the account (``wire.login``);
+    both are empty for a guest.
     """
 
     __slots__ = ()
@@ -39,7 +39,7 @@ class Hello(_Hello):
         key: bytes = b"",
         signature: bytes = b"",
     ) -> Self:
-        """Make one; the secret shows itself in no repr."""
+        """Create it; its repr does not show the secret."""
         return super().__new__(cls, name, Secret(secret), display, agent, key, signature)
 
 
@@ -53,7 +53,7 @@ class _Register(NamedTuple):
 
 
 class Register(_Register):
-    """Client: begin the account of this name, by the root link of its chain. Before HELLO.
+    """Client: create the account of this name, with the root link of its chain. Before HELLO.
 
     ``token``: of an invitation or reservation; empty: none.
     """
@@ -63,5 +63,5 @@ class Register(_Register):
     def __new__(
         cls, request: int, name: str, key: bytes, signature: bytes, link: bytes, token: bytes
     ) -> Self:
-        """Make one; the token shows itself in no repr."""
+        """Create it; its repr does not show the token."""
         return super().__new__(cls, request, name, key, signature, link, Secret(token))

@@ -1,7 +1,7 @@
 """The server's RSA identity: keys from and to bytes, the fingerprint, wrap and unwrap.
 
-The SPKI a client accepts is checked byte by byte (docs/protocol.md, "The pin decision"): canonical
-DER, so that one key has one fingerprint, and bounds that the library alone does not set.
+The SPKI that a client accepts is checked byte by byte (docs/protocol.md, "The pin decision"):
+canonical DER, so that one key has one fingerprint, and limits that the library does not enforce.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ _RSA_ALGORITHM: Final = bytes.fromhex("300d06092a864886f70d0101010500")
 
 
 class IdentityError(RelayError):
-    """A key is not one that the protocol allows. The message tells why, never the key."""
+    """A key that the protocol does not allow.
+
+    The message explains why, and never contains the key.
+    """
 
 
 def fingerprint(spki: bytes) -> str:
@@ -44,12 +47,12 @@ def fingerprint(spki: bytes) -> str:
 
 
 def fingerprint_of(spki_hash: bytes) -> str:
-    """Return the fingerprint of the key whose SPKI has this SHA-256."""
+    """Return the fingerprint of the key with this SHA-256 of its SPKI."""
     return base64.b32encode(spki_hash).decode().rstrip("=").lower()
 
 
 def spki_hash_of(fingerprint: str) -> bytes:
-    """Return the SHA-256 that a well-formed fingerprint spells."""
+    """Return the SHA-256 encoded by a well-formed fingerprint."""
     return base64.b32decode(fingerprint.upper() + "====")
 
 
@@ -69,17 +72,17 @@ class ServerPublicKey:
         self._key = rsa.RSAPublicNumbers(EXPONENT, modulus).public_key()
 
     def wrap(self, secret: bytes) -> bytes:
-        """Return RSA-OAEP of a 32-byte secret. The padding's randomness is OpenSSL's own."""
+        """Return RSA-OAEP of a 32-byte secret. OpenSSL itself randomises the padding."""
         if len(secret) != limits.SESSION_SECRET_BYTES:
             raise ValueError("the secret has 32 bytes")
         return self._key.encrypt(secret, _oaep())
 
     def challenge(self, secret: bytes) -> bytes:
-        """Return what only the holder of this key can prove another key by (``prove_next``)."""
+        """Return a challenge with which only the holder of this key can prove another key."""
         return self._key.encrypt(secret, _oaep(NEXT_KEY_LABEL))
 
     def next_key_proof(self, secret: bytes, next_hash: bytes) -> bytes:
-        """Return the proof that is right for a challenge's secret."""
+        """Return the correct proof for a challenge's secret."""
         return _next_key_proof(secret, hashlib.sha256(self.spki).digest(), next_hash)
 
 
@@ -87,7 +90,7 @@ def parse_spki(der: bytes) -> ServerPublicKey:
     """Check a DER SubjectPublicKeyInfo.
 
     Raises:
-        IdentityError: not canonical DER of an RSA key, or outside the bounds.
+        IdentityError: not canonical DER of an RSA key, or outside the limits.
     """
     if len(der) > SPKI_BYTES_MAX:
         raise IdentityError("the server's key is too long")
@@ -151,7 +154,7 @@ def _next_key_proof(secret: bytes, own_hash: bytes, next_hash: bytes) -> bytes:
 
 
 class PrivateKey:
-    """The server's RSA private key. Lives in the key agent only; it has no repr."""
+    """The server's RSA private key. Exists only in the key agent; it has no repr."""
 
     __slots__ = ("_key", "_random_bytes", "modulus_bytes", "spki")
 
@@ -166,13 +169,13 @@ class PrivateKey:
     def unwrap(self, ciphertext: bytes) -> bytes:
         """Return the 32-byte secret, or 32 random bytes for anything else (implicit rejection).
 
-        The random bytes are drawn before the decryption, so that neither result, log line nor the
-        order of work tells a valid ciphertext from an invalid one.
+        The random bytes are created before the decryption, so that neither result, log line nor the
+        order of work distinguishes a valid ciphertext from an invalid one.
         """
         return self._unwrap(ciphertext, RSA_LABEL)
 
     def self_test(self) -> None:
-        """Prove that the OpenSSL in use does what RSA-OAEP is to do, with this key.
+        """Check that the OpenSSL in use implements RSA-OAEP correctly, with this key.
 
         Raises:
             IdentityError: it does not; there is no fallback.
@@ -188,7 +191,7 @@ class PrivateKey:
     def prove_next(self, challenge: bytes, next_hash: bytes) -> bytes:
         """Return the proof that the key with this SHA-256 of its SPKI follows this one.
 
-        For a challenge that is no good it is as random as the secret that takes its place.
+        For an invalid challenge it is as random as the secret that replaces it.
         """
         secret = self._unwrap(challenge, NEXT_KEY_LABEL)
         return _next_key_proof(secret, hashlib.sha256(self.spki).digest(), next_hash)
@@ -215,17 +218,17 @@ class PrivateKey:
 def generate_private_key(
     random_bytes: Callable[[int], bytes], bits: int = KEY_BITS_DEFAULT
 ) -> PrivateKey:
-    """Make a new server key."""
+    """Create a new server key."""
     return PrivateKey(rsa.generate_private_key(EXPONENT, bits), random_bytes)
 
 
 def load_private_key(
     pem: bytes, random_bytes: Callable[[int], bytes], passphrase: bytes = b""
 ) -> PrivateKey:
-    """Load a server key from PEM. A passphrase is of no effect on a key that is not encrypted.
+    """Load a server key from PEM. The passphrase is ignored if the key is not encrypted.
 
     Raises:
-        IdentityError: no RSA key that clients would accept, or its passphrase is missing or wrong.
+        IdentityError: not an RSA key that clients accept, or its passphrase is missing or wrong.
     """
     encrypted = b"ENCRYPTED" in pem
     try:
@@ -246,7 +249,7 @@ def load_private_key(
 
 
 def self_test() -> None:
-    """Prove that the OpenSSL in use has every primitive of suite 1 but RSA: see ``PrivateKey``.
+    """Check that the OpenSSL in use has every primitive of suite 1 except RSA: see ``PrivateKey``.
 
     Raises:
         IdentityError: one is missing or wrong; there is no fallback.

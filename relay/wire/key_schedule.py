@@ -1,6 +1,6 @@
-"""From shared secrets and the transcript to keys (docs/protocol.md, "Key schedule").
+"""Derives keys from shared secrets and the transcript (docs/protocol.md, "Key schedule").
 
-HKDF is RFC 5869 with SHA-256; ``expand_label`` has the shape of RFC 8446 section 7.1 with Relay's
+HKDF is RFC 5869 with SHA-256; ``expand_label`` has the form of RFC 8446 section 7.1 with Relay's
 own prefix, so no value can be mistaken for one of TLS.
 """
 
@@ -29,7 +29,8 @@ def extract(salt: bytes, ikm: bytes) -> bytes:
 def expand(secret: bytes, info: bytes, length: int) -> bytes:
     """HKDF-Expand (RFC 5869 section 2.3), ``length`` in bytes.
 
-    Written out: the library's object costs six times the HMAC, eleven times for each handshake.
+    Written out: the library's object costs six times as much as the HMAC, eleven times per
+    handshake.
 
     Raises:
         ValueError: more than 255 hashes.
@@ -58,7 +59,7 @@ def early_secret(psk: bytes = ZEROS) -> bytes:
 
 
 def handshake_secret(early: bytes, secret: bytes, x25519: bytes, mlkem: bytes) -> bytes:
-    """HS: the client's secret and both ephemeral ones, always 96 bytes together."""
+    """HS: from the client's secret and both ephemeral ones, always 96 bytes in total."""
     ikm = secret + x25519 + mlkem
     assert len(ikm) == 96, "each of the three secrets has 32 bytes"
     return extract(expand_label(early, "derived", EMPTY_HASH, HASH_BYTES), ikm)
@@ -72,7 +73,7 @@ def confirmation(secret: bytes, label: str, transcript: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class SessionSecrets:
-    """What remains of a handshake. No repr: none of it may reach a log."""
+    """The remaining secrets of a handshake. No repr: none of them may reach a log."""
 
     client: bytes
     server: bytes
@@ -98,12 +99,12 @@ def resumption_secret(secret: bytes, t4: bytes) -> Secret:
 
 
 def ticket_secret(resumption: bytes, ticket_nonce: bytes) -> Secret:
-    """PSK: what a ticket resumes, from RMS and the nonce that came with it."""
+    """PSK: the secret of a ticket, from RMS and the nonce sent with it."""
     return Secret(expand_label(resumption, "ticket", ticket_nonce, HASH_BYTES))
 
 
 def binder(early: bytes, t0: bytes) -> bytes:
-    """Prove that whoever offers a ticket knows its secret, on this connection."""
+    """Prove that the client offering a ticket knows its secret, on this connection."""
     return hmac.digest(expand_label(early, "res binder", b"", HASH_BYTES), t0, "sha256")
 
 
@@ -119,5 +120,5 @@ def next_traffic_secret(traffic_secret: bytes) -> bytes:
 
 
 def login_binding(exporter: bytes, spki: bytes) -> bytes:
-    """What a login signature is bound to: this connection and this server key."""
+    """The value that login signatures are bound to: this connection and this server key."""
     return Secret(expand_label(exporter, "client login", hashlib.sha256(spki).digest(), HASH_BYTES))

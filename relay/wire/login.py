@@ -1,7 +1,7 @@
 """The bytes that a device signs to log in: bound to this connection, server, operation and name.
 
 docs/protocol.md, "Login": a signature can be neither replayed on another connection, nor relayed to
-another server, nor taken for another operation, name or protocol.
+another server, nor used for another operation, name or protocol.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _PREFIX: Final = b" " * 64 + b"relay/1 client login\0"
 
 
 class Operation(IntEnum):
-    """What a signature is for."""
+    """The purpose of a signature."""
 
     LOGIN = 1
     REGISTER = 2
@@ -25,10 +25,10 @@ class Operation(IntEnum):
 def signed_bytes(
     operation: Operation, login_binding: bytes, spki_hash: bytes, key: bytes, handle: str
 ) -> bytes:
-    """Return what is signed.
+    """Return the bytes to sign.
 
     Args:
-        operation: what for.
+        operation: its purpose.
         login_binding: of this connection (``Connection.login_binding``).
         spki_hash: SHA-256 of the server's key.
         key: the device's public key.
@@ -49,7 +49,7 @@ def proves(
     handle: str,
     signature: bytes,
 ) -> bool:
-    """Tell whether a signature proves that whoever is on this connection holds the key."""
+    """Return True if a signature proves that the peer of this connection has the key."""
     if len(key) != KEY_BYTES:
         return False
     return verify(key, signature, signed_bytes(operation, login_binding, spki_hash, key, handle))

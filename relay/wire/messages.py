@@ -1,6 +1,6 @@
-"""The four handshake messages: layout only. What they mean is in ``handshake``.
+"""The four handshake messages: layout only. Their meaning is in ``handshake``.
 
-Every field has a fixed length unless it carries one; a missing or trailing byte is an error.
+Every field has a fixed length unless it contains a length; a missing or trailing byte is an error.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ EXT_SERVER_ID: Final = 1
 SERVER_ID_BYTES: Final = 32
 TICKET_BYTES_MAX: Final = 256
 POW_BITS_MAX: Final = 16
-"""A server asks for no more, and a client refuses more: a tenth of a second of one core, so that
-whoever stands between the two cannot keep a client busy."""
+"""A server may request no more, and a client refuses more: a tenth of a second of one core, so that
+a man in the middle cannot keep a client busy."""
 BEFORE_NONCE_BYTES: Final = 2 + RANDOM_BYTES + X25519_BYTES + MLKEM_EK_BYTES
-"""What the proof of work covers of ClientKey's body: 1250 bytes."""
+"""The part of ClientKey's body that the proof of work covers: 1250 bytes."""
 NO_BINDER: Final = bytes(MAC_BYTES)
 FULL: Final = 0
 RESUMED: Final = 1
@@ -38,7 +38,7 @@ assert BEFORE_NONCE_BYTES == 1250
 
 
 class Fields:
-    """Reads fields off a handshake frame's body, strictly."""
+    """Reads fields from a handshake frame's body, strictly."""
 
     __slots__ = ("_at", "_data")
 
@@ -67,13 +67,13 @@ class Fields:
         return self.take(length)
 
     def end(self) -> None:
-        """Raise when bytes are left."""
+        """Raise if bytes are left."""
         if self._at != len(self._data):
             raise RemoteProtocolError("a handshake message is too long")
 
 
 class ServerHello(NamedTuple):
-    """The server speaks first; this layout is frozen for all versions."""
+    """The server sends first; this layout is frozen for all versions."""
 
     ver_min: int
     ver_max: int
@@ -117,7 +117,7 @@ class ServerHello(NamedTuple):
 
 
 def pack_ext(server_id: bytes, spki_hash: bytes) -> bytes:
-    """Return ServerHello's ext: nothing, as long as the first key is the server's key."""
+    """Return ServerHello's ext: empty as long as the first key is the server's key."""
     if server_id in (b"", spki_hash):
         return b""
     return bytes((EXT_SERVER_ID, len(server_id))) + server_id
@@ -127,8 +127,8 @@ def server_id_in(ext: bytes) -> bytes:
     """Return the id that an ext claims; empty: none.
 
     Raises:
-        RemoteProtocolError: it is no sequence of (type u8, length u8, that many bytes), or the id
-            is malformed.
+        RemoteProtocolError: it is not a sequence of (type u8, length u8, that many bytes), or the
+            id is malformed.
     """
     found = b""
     while ext:
@@ -157,7 +157,7 @@ class ClientKey(NamedTuple):
     binder: bytes
 
     def before_nonce(self) -> bytes:
-        """Return what the proof of work covers."""
+        """Return the part covered by the proof of work."""
         return (
             bytes((self.version, self.suite)) + self.client_random + self.x25519_c + self.mlkem_ek
         )
@@ -197,7 +197,7 @@ class ClientKey(NamedTuple):
 
 
 class ServerFinished(NamedTuple):
-    """The server's ephemeral keys and its proof that it holds the RSA key."""
+    """The server's ephemeral keys and the proof that it has the RSA key."""
 
     mode: int
     x25519_s: bytes
@@ -231,7 +231,7 @@ def parse_client_finished(frame: bytes) -> bytes:
 
 
 def work_is_done(server_random: bytes, before_nonce: bytes, nonce: bytes, bits: int) -> bool:
-    """Tell whether a nonce solves the server's proof of work."""
+    """Return True if a nonce solves the server's proof of work."""
     if bits == 0:
         return True
     digest = hashlib.sha256(
@@ -241,19 +241,19 @@ def work_is_done(server_random: bytes, before_nonce: bytes, nonce: bytes, bits: 
 
 
 class Work:
-    """The search for a nonce: about 2 ** bits SHA-256 operations, in pieces, wherever it suits."""
+    """The search for a nonce: about 2 ** bits SHA-256 operations, in pieces of any size."""
 
     __slots__ = ("_base", "_next", "_shift")
 
     def __init__(self, server_random: bytes, before_nonce: bytes, bits: int) -> None:
-        """Begin. ``bits`` is 1 or more."""
+        """Create. ``bits`` is 1 or more."""
         covered = hashlib.sha256(before_nonce).digest()
         self._base = hashlib.sha256(POW_LABEL + server_random + covered)
         self._shift = 32 - bits
         self._next = 0
 
     def attempt(self, count: int) -> bytes | None:
-        """Try the next ``count`` nonces; return the right one, or None when it is none of them."""
+        """Try the next ``count`` nonces; return the right one, or None if it is not among them."""
         base, shift = self._base, self._shift
         for number in range(self._next, self._next + count):
             nonce = number.to_bytes(NONCE_BYTES, "big")

@@ -1,10 +1,10 @@
-"""Envelopes to bytes and back: msgpack arrays ``[op, field, ...]``, from one table of operations.
+"""Converts envelopes to bytes and back: msgpack arrays ``[op, field, ...]``, from one table.
 
-For each operation the table has one line with a strict check per field (``codec``). Trailing fields
-that a later version may add are ignored by readers, within limits. What is relayed to others is
-packed again from the checked fields: a sender's own bytes never reach anybody.
+For each operation the table has one line with a strict check per field (``codec``). Readers ignore
+trailing fields, which a later version may add, within limits. What is relayed to others is packed
+again from the checked fields: a sender's own bytes never reach anybody.
 
-``pack(envelope)`` and ``unpack_client`` / ``unpack_server`` are the whole interface. No I/O here.
+``pack(envelope)`` and ``unpack_client`` / ``unpack_server`` are the whole interface. No I/O.
 """
 
 from __future__ import annotations
@@ -72,8 +72,8 @@ from relay.wire.envelopes import (
 from relay.wire.messages import SERVER_ID_BYTES
 
 LIST_ITEMS_MAX: Final = limits.PAGE_ENTRIES_MAX
-"""Names or rows in one list of a server's envelope; the record's bytes bound them further. msgpack
-reserves room for what an array claims, at each level of nesting: a small bound keeps that small."""
+"""Names or rows in one list of a server's envelope; the record's size limits them further. msgpack
+allocates what an array claims, at each level of nesting: a small limit keeps that small."""
 
 CHALLENGE_BYTES_MAX: Final = 1024
 """An RSA ciphertext of the largest key."""
@@ -247,14 +247,14 @@ def pack_send(
 
 
 def pack_ack(log: str, counter: int, epoch: bytes, seq: int, durability: int = 0) -> bytes:
-    """Return ``pack(Ack(...))``. Apart, for each send has one."""
+    """Return ``pack(Ack(...))``. A separate function because each send has one."""
     if durability:
         return codec.pack((_ACK, log, counter, epoch, seq, durability))
     return codec.pack((_ACK, log, counter, epoch, seq))
 
 
 def pack_acks(log: str, counters: list[int], epoch: bytes, seq: int, durability: int) -> bytes:
-    """Return the ACKs of these counters, which have this seq and the next ones."""
+    """Return the ACKs of these counters, which have this seq and the following ones."""
     if len(counters) == 1:
         return pack_ack(log, counters[0], epoch, seq, durability)
     acks: list[bytes] = []
@@ -273,7 +273,7 @@ def pack_entry(entry: tuple[object, ...]) -> bytes:
 
 
 def pack_page(request: int, log: str, next_seq: int, end: bool, rows: list[bytes]) -> bytes:
-    """Pack a PAGE around rows that are packed ENTRY envelopes already: nothing is packed twice."""
+    """Pack a PAGE around rows that are already packed ENTRY envelopes: nothing is packed twice."""
     head = codec.pack((Op.PAGE, request, log, next_seq, end))
     return b"".join((b"\x96", head[1:], codec.array_header(len(rows)), *rows))
 
@@ -281,13 +281,13 @@ def pack_page(request: int, log: str, next_seq: int, end: bool, rows: list[bytes
 def pack_found(
     request: int, log: str, next_seq: int, end: bool, indexed: int, rows: list[bytes]
 ) -> bytes:
-    """Pack a FOUND around rows that are packed ENTRY envelopes already."""
+    """Pack a FOUND around rows that are already packed ENTRY envelopes."""
     head = codec.pack((Op.FOUND, request, log, next_seq, end, indexed))
     return b"".join((b"\x97", head[1:], codec.array_header(len(rows)), *rows))
 
 
 def is_control(packed: bytes) -> bool:
-    """Tell whether a packed ENTRY of our own store may change who may do what in its log."""
+    """Return True if a packed ENTRY of our own store may change the rights in its log."""
     return _CONTROL in packed and unpack_entry(packed).content[:2] == (
         SYSTEM,
         room_events.CONTENT_TYPE,
@@ -320,7 +320,7 @@ def unpack_lone(content: bytes) -> list[ClientEnvelope] | None:
 
 
 def unpacking(content: bytes) -> codec.Unpacking:
-    """Return the envelopes of a client's record of several, to be unpacked a few at a time."""
+    """Return the envelopes of a client's record, to be unpacked a few at a time."""
     return codec.Unpacking(_CLIENT, content)
 
 

@@ -1,6 +1,6 @@
 """Which frame is legal when: the one table of the protocol's states.
 
-A phase with no legal frame tolerates not a single byte: the peer speaks out of turn.
+A phase with no legal frame tolerates not a single byte: the peer sends out of turn.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Side(Enum):
 
 
 class Phase(Enum):
-    """Where a connection is."""
+    """The phase of a connection."""
 
     AWAIT_SERVER_HELLO = "client: connected, silent"
     PIN_DECISION = "client: deciding about the server's key, silent"
@@ -33,7 +33,7 @@ class Phase(Enum):
     DRAINING = "server: close sent after a violation, or to make room"
     CLOSED = "both: over"
 
-    __hash__ = object.__hash__  # Enum's own is a call of Python
+    __hash__ = object.__hash__  # Enum's own is a Python call
 
 
 LEGAL: Final[dict[Phase, tuple[FrameType, ...]]] = {

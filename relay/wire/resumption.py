@@ -1,4 +1,4 @@
-"""The tickets of one connection: what a server gives, and a client takes, for the next one."""
+"""The tickets of one connection: issued by a server, and kept by a client, for the next one."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from relay.wire.messages import TICKET_BYTES_MAX
 from relay.wire.tickets import TICKET_NONCE_BYTES, ClientTicket, TicketKeys
 
 TICKETS_MAX: Final = 2
-"""What a client takes of one connection."""
+"""What a client accepts on one connection."""
 TICKET_HEAD_BYTES: Final = 12
 
 
 @final
 class Resumption:
-    """See the module's docstring."""
+    """The tickets of one connection."""
 
     __slots__ = ("_given", "_received", "_secret")
 
     def __init__(self, secret: bytes) -> None:
-        """Begin with none.
+        """Create without tickets.
 
         Args:
-            secret: from which the secrets of this connection's tickets follow; empty: there are
-                none.
+            secret: the source of the secrets of this connection's tickets; empty: there are none.
         """
         self._secret = secret
         self._given = False
@@ -34,9 +33,9 @@ class Resumption:
 
     @property
     def may_give(self) -> bool:
-        """True until a ticket was given: one for each connection, from which the next one follows.
+        """True until a ticket was issued: one per connection, from which the next one follows.
 
-        Two would only be used by a client that makes two connections of one.
+        A second one would only be useful to a client that makes two connections from one.
         """
         return bool(self._secret) and not self._given
 
@@ -52,7 +51,7 @@ class Resumption:
         return nonce + lifetime_s.to_bytes(4, "big") + len(ticket).to_bytes(2, "big") + ticket
 
     def receive(self, content: bytes) -> TicketReceived:
-        """Client: take the content of a TICKET record.
+        """Client: handle the content of a TICKET record.
 
         Raises:
             RemoteProtocolError: it is malformed, or there were too many.

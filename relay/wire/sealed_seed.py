@@ -1,4 +1,4 @@
-"""A device key under a passphrase: scrypt (RFC 7914) makes the key of one AES-256-GCM record."""
+"""A device key under a passphrase: scrypt (RFC 7914) derives the key of one AES-256-GCM record."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from relay.secret import Secret
 SALT_BYTES: Final = 16
 NONCE_BYTES: Final = 12
 COST: Final = 1 << 17
-"""128 MiB and about 0.4 s: OWASP's advice for scrypt (Password Storage Cheat Sheet, 2025)."""
+"""128 MiB and about 0.4 s: OWASP's recommendation for scrypt (Password Storage Cheat Sheet, 2025).
+"""
 COST_MAX: Final = 1 << 20
-"""A file that asks for more is refused: it would only take the memory of whoever opens it."""
+"""A file that requires more is refused: it would only exhaust the memory of its reader."""
 _BLOCK: Final = 8
 _AAD: Final = b"relay/1 device key"
 
@@ -26,7 +27,7 @@ class WrongPassphrase(RelayError):
 
 
 class SealedSeed(NamedTuple):
-    """What is kept."""
+    """The stored values."""
 
     cost: int
     salt: bytes
@@ -45,7 +46,7 @@ def unseal(kept: SealedSeed, passphrase: str) -> Secret:
     """Return the seed.
 
     Raises:
-        WrongPassphrase: it does not open.
+        WrongPassphrase: it cannot be decrypted.
     """
     if not 2 <= kept.cost <= COST_MAX or kept.cost & (kept.cost - 1):
         raise WrongPassphrase("the key file asks for an impossible amount of work")

@@ -1,8 +1,7 @@
-"""The tables of docs/protocol.md, made from the code.
+"""The tables of docs/protocol.md, generated from the code.
 
-``python -m relay.wire.tables docs/protocol.md`` fills them in. Each stands between a
-``<!-- begin NAME -->`` and an ``<!-- end NAME -->`` line; a test checks that they are up to
-date.
+``python -m relay.wire.tables docs/protocol.md`` updates them. Each is between a ``<!-- begin NAME
+-->`` and an ``<!-- end NAME -->`` line; a test checks that they are up to date.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ def phases() -> str:
     """Return which frame is legal in which phase as a Markdown table."""
     lines = ["| phase | side: situation | legal frame | anything else |", "|---|---|---|---|"]
     for phase, legal in LEGAL.items():
-        # As section 2 writes the types: ServerHello, not SERVER_HELLO.
+        # Types are written as in section 2: ServerHello, not SERVER_HELLO.
         frames = ", ".join(frame.name.title().replace("_", "") for frame in legal)
         lines.append(
             f"| `{phase.name}` | {phase.value} | {frames or _NO_FRAME.get(phase, 'not one byte')} "
@@ -80,7 +79,7 @@ TABLES = {
 
 
 def filled(page: str) -> str:
-    """Return a page with every marked table as the code has it now."""
+    """Return a page with every marked table generated from the code."""
     for name, table in TABLES.items():
         pattern = rf"(<!-- begin {name} -->\n).*?(<!-- end {name} -->)"
         text = table().replace("\\", r"\\")

@@ -1,9 +1,9 @@
-"""Tickets: what a server gives a client so that its next handshake needs no RSA operation.
+"""Tickets: issued by a server to a client, so that its next handshake needs no RSA operation.
 
-A ticket is sealed under keys that all workers of a server share and that exist in memory only
-(docs/protocol.md, "Tickets"). It resumes keys, never a user: who resumes logs in as anybody does.
-Which tickets were used is known by a register that the workers share, too; a ticket that cannot be
-opened, or was used, is no error: that handshake is a full one.
+A ticket is sealed under keys that all workers of a server share and that exist only in memory
+(docs/protocol.md, "Tickets"). It resumes keys, never a user: a client that resumes logs in like any
+other. The workers also share a register of used tickets. A ticket that cannot be opened, or was
+used, is not an error: the handshake is then a full one.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ VERSION: Final = 1
 KEY_ID_BYTES: Final = 8
 NONCE_BYTES: Final = 12
 TICKET_NONCE_BYTES: Final = 8
-"""Of the derivation of a ticket's secret; not of its seal."""
+"""For deriving a ticket's secret; not for its seal."""
 LIFETIME_S_MIN: Final = 60
-"""A ticket for less is not worth giving."""
+"""A ticket with a shorter lifetime is not worth issuing."""
 _BODY: Final = struct.Struct("!BQQQ32s32s")
 """version, serial, issued ms, expires ms, H(spki), PSK."""
 TICKET_BYTES: Final = KEY_ID_BYTES + NONCE_BYTES + _BODY.size + 16
 
 
 class ClientTicket(NamedTuple):
-    """What a client keeps: the bytes to send, and the secret that only the two ends know."""
+    """What a client keeps: the bytes to send, and the secret that only both ends know."""
 
     ticket: bytes
     psk: Secret
@@ -45,16 +45,16 @@ class TicketKey(NamedTuple):
     """A key that seals tickets. Times are in monotonic seconds, which processes share."""
 
     generation: int
-    """Which key of this run of the server it is: 1, 2, ...; names its part of the register."""
+    """The key's number in this run of the server: 1, 2, ...; selects its part of the register."""
     key_id: bytes
-    """Random: it stands in the open in every ticket."""
+    """Random: transmitted in the clear in every ticket."""
     secret_key: Secret
     expires: float
-    """When it opens no ticket any more."""
+    """When it no longer opens tickets."""
 
 
 class OpenedTicket(NamedTuple):
-    """A ticket of ours, not expired; not known yet whether it was used."""
+    """A valid, unexpired ticket; not known yet whether it was used."""
 
     generation: int
     serial: int
@@ -62,17 +62,17 @@ class OpenedTicket(NamedTuple):
 
 
 class Register(Protocol):
-    """Which tickets were given out, and used: one for all workers of a server."""
+    """Which tickets were issued, and used: shared by all workers of a server."""
 
     def allot(self, generation: int) -> int | None:
-        """Return a number for a new ticket; None: there are no more under this key."""
+        """Return a number for a new ticket; None: there are no more for this key."""
 
     def spend(self, generation: int, serial: int) -> bool:
-        """Use a ticket. False: it was used before, or whether it was cannot be told."""
+        """Use a ticket. False: it was used before, or this cannot be determined."""
 
 
 class TicketKeys:
-    """The keys that a worker holds: seals tickets under the newest, opens those under any."""
+    """The keys of a worker: seals tickets under the newest, opens those under any."""
 
     def __init__(
         self,
@@ -81,12 +81,12 @@ class TicketKeys:
         random_bytes: Callable[[int], bytes],
         clock: Callable[[], float],
     ) -> None:
-        """Begin without a key: no tickets yet.
+        """Create without a key: no tickets yet.
 
         Args:
             spki_hash: SHA-256 of the server's key: a ticket is for one server's key.
             register: shared by the workers.
-            random_bytes: drawn from after the fork.
+            random_bytes: used after the fork.
             clock: monotonic seconds, the same in all processes.
         """
         self._spki_hash = spki_hash
@@ -97,7 +97,7 @@ class TicketKeys:
         """By generation, the newest last."""
 
     def install(self, keys: Iterable[TicketKey]) -> None:
-        """Take keys from the key agent; those that are held stay until they expire."""
+        """Take keys from the key agent; present ones stay until they expire."""
         now = self._clock()
         known = {key.key_id for key, _ in self._held}
         held = self._held + [
@@ -107,7 +107,7 @@ class TicketKeys:
         self._held = [one for one in held if one[0].expires > now][-limits.TICKET_KEYS_MAX :]
 
     def seal(self, psk: bytes) -> tuple[bytes, int] | None:
-        """Return a new ticket and its lifetime in seconds; None: there is none to give."""
+        """Return a new ticket and its lifetime in seconds; None: none can be issued."""
         if not self._held:
             return None
         key, aead = self._held[-1]
@@ -126,13 +126,13 @@ class TicketKeys:
         return key.key_id + nonce + sealed, lifetime_s
 
     def open(self, ticket: bytes) -> OpenedTicket | None:
-        """Return what a ticket holds; None: it is not ours, of another key, changed, or expired."""
+        """Return the content of a ticket; None: not ours, of another key, changed, or expired."""
         if len(ticket) != TICKET_BYTES:
             return None
         key_id = ticket[:KEY_ID_BYTES]
         now = self._clock()
         for key, aead in self._held:
-            if key.key_id != key_id:  # in the open: no secret is compared
+            if key.key_id != key_id:  # in the clear: no secret is compared
                 continue
             nonce = ticket[KEY_ID_BYTES : KEY_ID_BYTES + NONCE_BYTES]
             sealed = ticket[KEY_ID_BYTES + NONCE_BYTES :]
@@ -148,5 +148,5 @@ class TicketKeys:
         return None
 
     def spend(self, opened: OpenedTicket) -> bool:
-        """Use a ticket up. False: it was used before, or whether it was cannot be told."""
+        """Use a ticket up. False: it was used before, or this cannot be determined."""
         return self._register.spend(opened.generation, opened.serial)

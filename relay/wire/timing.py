@@ -17,8 +17,8 @@ class Timing:
     close_wait_s: float = 2.0
     violation_wait_s: float = 0.0
     """Server: how long after a violation bytes are still read, and dropped, so that no reset
-    overtakes the close record. An owner that sets it keeps reading until ``finished``, although
-    ``ConnectionClosed`` has come. 0: the connection is finished at once."""
+    overtakes the close record. An owner that sets it keeps reading until ``finished``, even after
+    ``ConnectionClosed``. 0: the connection is finished at once."""
 
 
 DEFAULT_TIMING: Final = Timing()

@@ -1,4 +1,4 @@
-"""The running hash over the handshake's frames, and the labels that keep its uses apart."""
+"""The running hash over the handshake's frames, and the labels that separate its uses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ RSA_LABEL: Final = b"relay/1 session key"
 NEXT_KEY_LABEL: Final = b"relay/1 next key"
 POW_LABEL: Final = b"relay/1 pow"
 MAC_BYTES: Final = 32
-"""Binder and confirmations stand at the end of their frames and are cut from what they confirm."""
+"""Binder and confirmations are at the end of their frames and are excluded from what they confirm.
+"""
 
 
 class Transcript:
-    """SHA-256 over whole frames, headers included, in the order in which they travel."""
+    """SHA-256 over whole frames, including headers, in the order of transmission."""
 
     __slots__ = ("_hash",)
 

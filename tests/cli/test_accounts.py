@@ -157,10 +157,23 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
     ) as request:
         assert request.stdout is not None
         key = request.stdout.readline().split()[-1]
-        assert "approved" in done("device", "approve", address, key, keys=bob)
-        assert f"is now a device of {name}" in request.stdout.read()
-        assert request.wait(DEADLINE_S) == 0
+        with subprocess.Popen(  # whoever forgets that it runs, and asks once more
+            relay_command("device", "request", address, "--name", name),
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "RELAY_KEYS": str(phone)},
+        ) as again:
+            assert again.stdout is not None
+            assert again.stdout.readline().split()[-1] == key
+            assert "approved" in done("device", "approve", address, key, keys=bob)
+            for one in (request, again):
+                assert one.stdout is not None
+                assert f"is now a device of {name}" in one.stdout.read()
+                assert one.wait(DEADLINE_S) == 0
     done("device", "rename", address, key, "phone", keys=bob)
+    for nothing in ("", " "):  # the other one has no label
+        output = done("device", "remove", address, nothing, keys=bob, status=2)
+        assert "expected a device" in output
     with subprocess.Popen(
         relay_command("tail", address, "lobby"),
         stderr=subprocess.PIPE,
@@ -217,6 +230,7 @@ def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
     token = token_in(done("user", "reset", address, "bob", "--yes"))
     output = done("send", address, "lobby", "x", keys=bob, status=1)
     assert "the account 'bob' no longer exists at this server: an operator has reset" in output
+    assert "bob.key: no command takes it once it is moved away" in output
     done("register", address, "--name", "bob", "--invitation", token, keys=bob)
     done("send", address, "lobby", "again", keys=bob)
     _unverified_until_accepted(address)
@@ -269,6 +283,9 @@ def test_what_operators_do_to_themselves(by_invitation: Relay, tmp_path: Path) -
     for asked in (("ctl", *more, "user", "show"), ("user", "show", address)):
         assert "there is no account 'nobody'" in done(*asked, "nobody", status=1)
     assert "the account carl is deleted" in done("account", "delete", address, "--yes", keys=keys)
+    assert "you have no device key at this server" in done(
+        "history", address, "lobby", keys=keys, status=1
+    )
     assert "the only operator" in done("user", "rm", address, "opera", "--yes", status=1)
 
 
@@ -321,6 +338,10 @@ def test_a_key_file_for_a_program(relay: Relay, tmp_path: Path) -> None:
         assert tail.has(1) == ["beep"]
         assert tail.entries[0]["sender"] == "the-bot"
         assert re.fullmatch("[0-9a-f]{32}", str(tail.entries[0]["device"]))
+    for no_file in ("/", "."):
+        for command in ("register", "device request"):
+            words = [*command.split(), relay.address, "--name", "the-bot", "--key", no_file]
+            assert "Is a directory" in done(*words, status=2)
     key.chmod(0o644)
     assert "open to others" in done("send", relay.address, "bots", "x", "--key", key, status=2)
 
@@ -445,6 +466,10 @@ def test_a_device_that_removes_itself(relay: Relay) -> None:
     )
     output = done("device", "remove", relay.address, mine.group(1)[:6], "--name", "hans")
     assert "this is no longer a device of hans" in output
+    assert "hans.key.ended" in output
+    assert "is no device's any more" in done(
+        "send", relay.address, "lobby", "y", "--name", "hans", status=1
+    )
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     file.write_text("mine")
     ended = run_relay("config", "init", file)
     assert ended.returncode == 2
-    assert ended.stderr.startswith(f"relay: {file}: exists, and is not overwritten")
+    assert ended.stderr.startswith(f"relay: {file}: exists and is not overwritten")
     assert file.read_text() == "mine"
     assert run_relay("config", "init").stdout.startswith("# Settings of a relay")
 

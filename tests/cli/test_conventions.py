@@ -73,7 +73,7 @@ ONE_BY_ONE: Final = {
 }
 """Commands whose help may sound like that."""
 SOUNDS_FINAL: Final = re.compile(
-    r"for good|for ever|cannot be undone|removed|erase|ends? all|^End "
+    r"permanently|for good|for ever|cannot be undone|removed|erase|ends? all|^End "
 )
 
 

@@ -249,3 +249,13 @@ def test_what_an_error_quotes_is_harmless(capsys: pytest.CaptureFixture[str]) ->
 
     guarded(fail)
     assert capsys.readouterr().err == "relay: refused: \\u{1b}[2J\\u{d}\n"
+
+
+def test_what_an_error_quotes_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    """An argument may be as long as the system takes."""
+
+    def fail() -> None:
+        raise CommandError("x" * 100_000)
+
+    guarded(fail)
+    assert len(capsys.readouterr().err) < 2100

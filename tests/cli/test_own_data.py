@@ -110,7 +110,12 @@ def test_an_account_ends(
     output = done("account", "delete", address, "--yes", "--messages", messages, "--name", bob)
     assert f"the account {bob} is deleted" in output
     assert ("2 messages were erased" in output) == (messages == "erase")
-    assert "is no longer yours" in done("send", address, room, "x", "--name", bob, status=1)
+    assert f"{bob}.key.ended" in output
+    # No key of the deleted account is taken: neither by default nor by its name.
+    ended = done("send", address, room, "x", "--name", bob, status=1)
+    assert f"the key of '{bob}' at this server is no device's any more" in ended
+    listed = done("device", "list", address)
+    assert bob not in listed.split("\n")[0], listed
     env = {"RELAY_KEYS": str(tmp_path / "others")}
     again = run_relay("register", address, "--name", bob, env=env)
     assert again.returncode == 1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import termios
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from relay.cli import passphrase
 from relay.cli.passphrase import BYTES_MAX, PASSPHRASE_VARIABLE, passphrase_for
 from relay.errors import UsageError
+from tests.support.cluster import Relay
+from tests.support.terminals import Terminal
 
 KEY = Path("key")
 
@@ -51,3 +55,24 @@ def test_what_is_no_passphrase(monkeypatch: pytest.MonkeyPatch, data: bytes) -> 
     monkeypatch.setenv(PASSPHRASE_VARIABLE, piped(data))
     with pytest.raises(UsageError, match=f"^{PASSPHRASE_VARIABLE}: cannot read "):
         passphrase_for(KEY)
+
+
+def test_typed_on_a_terminal_of_another_encoding(relay: Relay) -> None:
+    """It is one line, without what was typed."""
+    with Terminal("register", relay.address, "--name", "latin", "--passphrase") as terminal:
+        terminal.shows("Passphrase for the new key:")
+        terminal.press_bytes(b"m\xfcll\r")
+        assert terminal.ends() == 2
+        assert "what was typed is not UTF-8 text" in terminal.text
+        assert "ll" not in terminal.text.partition("Passphrase")[2].partition("relay:")[0]
+        assert b"\xfc" not in terminal.written
+
+
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_at_the_question_gives_the_echo_back(relay: Relay, number: signal.Signals) -> None:
+    with Terminal("register", relay.address, "--name", "quit", "--passphrase") as terminal:
+        terminal.shows("Passphrase for the new key:")
+        assert not terminal.modes[3] & termios.ECHO
+        os.kill(terminal.process.pid, number)
+        assert terminal.ends() == -number
+        assert terminal.modes[3] & termios.ECHO

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from relay.chat.accounts import invitation
-from relay.server.registration import FIRST_INVITATION, ended, first_invitation, prepare
+from relay.server.registration import FIRST_INVITATION, chosen, ended, first_invitation, prepare
 from relay.settings import Accounts
 
 
@@ -21,3 +21,14 @@ def test_it_goes_when_it_was_used_and_not_with_another_one(tmp_path: Path) -> No
     assert not record.waits_for_operator
     ended(path, invitation.log_of(invitation.hash_of(b"another")))
     assert not prepare(tmp_path, Accounts()).waits_for_operator, "and does not come back"
+
+
+def test_what_is_wanted_holds_at_once_and_is_written_down_where_it_is_to_stay(
+    tmp_path: Path,
+) -> None:
+    assert prepare(tmp_path, Accounts(registration="closed")).mode == "closed"
+    assert prepare(tmp_path, Accounts()).mode == "closed", "it is kept"
+    assert prepare(tmp_path, Accounts(registration="open"), change=False).mode == "open"
+    assert chosen(tmp_path) == "closed"
+    assert prepare(tmp_path, Accounts(registration="open")).mode == "open"
+    assert chosen(tmp_path) == prepare(tmp_path, Accounts()).mode == "open"

@@ -9,7 +9,7 @@ import pytest
 
 from relay import limits
 from relay.chat.entries import Extra, Kind, Submission
-from relay.store.log import LogRefused, Stored
+from relay.store.log import Forbidden, LogRefused, Stored
 from relay.store.read_budget import ReadBudget
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
@@ -52,6 +52,18 @@ def test_a_message_has_so_many_edits_at_most(
     append(partition, offer(last + 2, Kind.REDACTION, b"", original))
     left = [entry.body for entry in read(tmp_path, ROOM) if entry.kind != Kind.REDACTION]
     assert left == [b""] * (1 + limits.EDITS_MAX) + [b"another"]
+
+
+def test_what_is_erased_is_edited_no_more_in_the_same_commit(
+    tmp_path: Path, partition: SqlitePartition
+) -> None:
+    """Otherwise its text would be shown again, behind what has erased it."""
+    original = said(partition)
+    batch = [offer(2, Kind.REDACTION, b"", original), *edits(original, 3, 3)]
+    erased, edited = partition.append(batch, NOW_MS)
+    stored(erased)
+    assert isinstance(edited, Forbidden)
+    assert [entry.kind for entry in read(tmp_path, ROOM)] == [Kind.ERASED, Kind.REDACTION]
 
 
 def test_one_more_edit_does_not_read_those_before(partition: SqlitePartition) -> None:

@@ -16,12 +16,14 @@ from relay.chat.rooms import events
 from relay.server.worker.home.room_rules import RoomRules
 from relay.store.carving import PAGE_BYTES, ROW_BYTES_MAX, carved
 from relay.store.checkpoint import copy_pages
+from relay.store.companions import wal_bytes, wal_path
 from relay.store.contents import checked_logs
 from relay.store.integrity import damage
 from relay.store.salvage import SalvagedLog, salvage
 from relay.wire.packing import unpack_entry
 from tests.support.logs import ALICE, BOB, NOW_MS, append, die, message, open_partition
 
+FRAME_HEADER_BYTES = 24
 TOPIC = message(2, events.pack(events.TopicSet("tea")))._replace(
     kind=int(Kind.SYSTEM), content_type=events.CONTENT_TYPE
 )
@@ -160,6 +162,24 @@ def test_only_what_was_in_a_damaged_page_is_lost(tmp_path: Path, how: str, copie
     rows: list[Any] = made.execute("SELECT packed FROM entry ORDER BY id").fetchall()
     assert [unpack_entry(packed).body for (packed,) in rows] == bodies
     made.close()
+
+
+def test_a_commit_that_was_not_finished_is_none(tmp_path: Path) -> None:
+    """Its pages are in the WAL; SQLite knows the commit by a mark in the last frame of it."""
+    partition = open_partition(tmp_path)
+    append(partition, message(1, b"whole"))
+    path = tmp_path / "00.sqlite"
+    before = wal_bytes(path)
+    append(partition, message(2, b"half"))
+    die(partition)
+    found = [unpack_entry(packed).body for *_, packed in carved(path, with_wal=True)]
+    assert found == [b"whole", b"half"]
+    wal = bytearray(wal_path(path).read_bytes())
+    for frame in range(before, len(wal), FRAME_HEADER_BYTES + PAGE_BYTES):
+        wal[frame + 4 : frame + 8] = bytes(4)
+    wal_path(path).write_bytes(wal)
+    found = [unpack_entry(packed).body for *_, packed in carved(path, with_wal=True)]
+    assert found == [b"whole"]
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -10,7 +10,7 @@ import subprocess
 import termios
 import threading
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from tests.support.cluster import DEADLINE_S, fitting, relay_command, wait_until
 from tests.support.loaded import RELAY, Forked
@@ -85,7 +85,16 @@ class Terminal:
 
     def press(self, keys: str) -> None:
         """Type keys; Enter is a carriage return. Wait for a prompt first, or Ctrl-D is lost."""
-        os.write(self._master, keys.encode())
+        self.press_bytes(keys.encode())
+
+    def press_bytes(self, keys: bytes) -> None:
+        """Type what need not be text."""
+        os.write(self._master, keys)
+
+    @property
+    def modes(self) -> list[Any]:
+        """Of the terminal, as ``termios.tcgetattr`` has them."""
+        return termios.tcgetattr(self._master)
 
     def shows(self, text: str) -> None:
         """Wait until a text was written."""

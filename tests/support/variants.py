@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import apsw
 
+    from relay.chat.accounts.refusal import Refused
     from relay.chat.entries import Cursor, Entry, Extra, Head, Submission
     from relay.server.context import WorkerContext
     from relay.server.worker.connection.session import Session
@@ -28,6 +29,11 @@ if TYPE_CHECKING:
     from relay.store.state import Changes, LogEnd, ProducerEnd
 
 FAILING_COMMITS = 0.1
+
+
+def _is_of_the_start(context: WorkerContext) -> bool:
+    """Tell whether a worker is not in the place of another one, which was killed."""
+    return context.scoreboard.row(context.index).get("restarts") == 0
 
 
 def deliver_before_commit(_: WorkerContext) -> None:
@@ -154,7 +160,7 @@ def silent_after_kill(context: WorkerContext) -> None:
     """A worker that replaces a killed one takes connections and joins, and delivers nothing."""
     from relay.server.worker.member.fanout import Fanout
 
-    if context.generation <= context.live.current.server.workers:
+    if _is_of_the_start(context):
         return
 
     def distributing(self: Fanout, now: float) -> None:
@@ -278,7 +284,7 @@ def forgets_rights_at_a_kill(context: WorkerContext) -> None:
     """A home in the place of a killed one judges nobody who writes."""
     from relay.server.worker.home.room_rules import RoomRules
 
-    if context.generation <= context.live.current.server.workers:
+    if _is_of_the_start(context):
         return
     before = RoomRules.before
 
@@ -288,6 +294,45 @@ def forgets_rights_at_a_kill(context: WorkerContext) -> None:
         return before(self, log, submission, target) if log.id == 0 else None
 
     RoomRules.before = judging  # type: ignore[method-assign]
+
+
+def forgets_tickets_at_a_kill(context: WorkerContext) -> None:
+    """A worker in the place of a killed one begins the register of used tickets anew."""
+    if _is_of_the_start(context):
+        return
+    register = context.tickets
+    start = register._start(0)
+    register._memory[start:] = bytes(len(register._memory) - start)
+
+
+def devices_go_back_at_a_kill(context: WorkerContext) -> None:
+    """A worker in the place of a killed one shows lists of devices as it has first read them."""
+    from relay.server.worker.connection import devices
+
+    if _is_of_the_start(context):
+        return
+    chain_of = devices.chain_of
+    known: dict[str, list[bytes]] = {}
+
+    def remembered(session: Session, name: str) -> list[bytes]:
+        return known.setdefault(name, chain_of(session, name))
+
+    devices.chain_of = remembered
+
+
+def lets_removed_devices_in_at_a_kill(context: WorkerContext) -> None:
+    """A home in the place of a killed one knows devices, and not which of them were removed."""
+    from relay.chat.accounts.account import Account
+
+    if _is_of_the_start(context):
+        return
+    refusal = Account.refusal
+
+    def refusing(self: Account, key: bytes) -> Refused | None:
+        was_device = self.chain is not None and key in self.chain.removed
+        return None if was_device else refusal(self, key)
+
+    Account.refusal = refusing  # type: ignore[method-assign]
 
 
 def forgets_pending(_: WorkerContext) -> None:
@@ -518,6 +563,9 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "nobody-is-put-out": nobody_is_put_out,
     "lets-anybody-join": lets_anybody_join,
     "forgets-rights-at-a-kill": forgets_rights_at_a_kill,
+    "forgets-tickets-at-a-kill": forgets_tickets_at_a_kill,
+    "devices-go-back-at-a-kill": devices_go_back_at_a_kill,
+    "lets-removed-devices-in-at-a-kill": lets_removed_devices_in_at_a_kill,
     "forgets-pending": forgets_pending,
     "takes-copies-again": takes_copies_again,
     "removes-untold": removes_untold,

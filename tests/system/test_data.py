@@ -175,16 +175,16 @@ def test_export_and_import(whole: Path, tmp_path: Path) -> None:
 
 
 IRSSI = """\
---- Log opened Thu Nov 26 09:00:00 2026
+--- Log opened Tue Nov 26 09:00:00 2024
 09:00 -!- ann [ann@host] has joined #lobby
 09:01 <@ann> good morning
---- Day changed Fri Nov 27 2026
+--- Day changed Wed Nov 27 2024
 00:05  * Bob_ waves
 """
 WEECHAT = """\
-2026-11-26 09:00:00\t-->\tann (ann@host) has joined #lobby
-2026-11-26 09:01:00\t@ann\tgood morning
-2026-11-27 00:05:00\t *\tBob_ waves
+2024-11-26 09:00:00\t-->\tann (ann@host) has joined #lobby
+2024-11-26 09:01:00\t@ann\tgood morning
+2024-11-27 00:05:00\t *\tBob_ waves
 """
 
 
@@ -218,7 +218,7 @@ def test_what_a_log_would_have_is_no_line_for_a_person(tmp_path: Path) -> None:
     assert added.stderr == "carol is kept for whoever has this invitation:\n"
 
 
-GOOD: Final = {"room": "lobby", "time": "2026-01-01T00:00:00Z", "sender": "a", "body": "x"}
+GOOD: Final = {"room": "lobby", "time": "2024-01-01T00:00:00Z", "sender": "a", "body": "x"}
 
 
 @pytest.mark.parametrize(
@@ -226,11 +226,15 @@ GOOD: Final = {"room": "lobby", "time": "2026-01-01T00:00:00Z", "sender": "a", "
     [
         ("nonsense\n", "line 1: not a message as JSON"),
         (
-            '{"room": "Big Room", "time": "2026-01-01T00:00:00Z", "sender": "a", "body": ""}\n',
+            '{"room": "Big Room", "time": "2024-01-01T00:00:00Z", "sender": "a", "body": ""}\n',
             "invalid room name",
         ),
         ('{"gap": 1}\n{"room": "lobby"}\n', "line 2: not a message"),
         ("[" * 100_000, "line 1: not a message as JSON"),
+        (
+            json.dumps(GOOD) + "\n" + json.dumps(GOOD | {"time": "9999-12-31T00:00:00Z"}),
+            "line 2: a time in the future",
+        ),
         (
             json.dumps(GOOD | {"content_type": "\ud800"}),
             "line 1: not a message as JSON",

@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -131,11 +133,32 @@ def test_nobody_reads_what_it_prints(tmp_path: Path, reader: str) -> None:
         os.close(read_fd)
 
 
+@contextlib.contextmanager
+def _signals_to(relay: Relay, number: signal.Signals) -> Iterator[None]:
+    """Send a signal to the supervisor again and again, to its very end."""
+    supervisor = os.pidfd_open(relay.pid)
+
+    def send() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            while True:
+                signal.pidfd_send_signal(supervisor, number)
+                time.sleep(0.001)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    try:
+        yield
+    finally:
+        sending.join()
+        os.close(supervisor)
+
+
 def test_signals_without_a_meaning_end_nothing(tmp_path: Path) -> None:
     """``pkill -USR1 relay``, as whatever rotates logs does; to every process of the relay."""
     # A spare would come some seconds after the start.
     settings = {"server.spare_worker": False}
-    with Relay(tmp_path / "data", workers=2, settings=settings) as relay:
+    # Fresh: the end of its interpreter is looked at as well.
+    with Relay(tmp_path / "data", workers=2, settings=settings, fresh=True) as relay:
         processes = [relay.pid, *(child.pid for child in relay.children())]
         # TTOU asks the supervisor for one worker less (test_workers_change).
         meaningless = set(IGNORED) - {signal.SIGTTOU}
@@ -146,7 +169,8 @@ def test_signals_without_a_meaning_end_nothing(tmp_path: Path) -> None:
         sent = run_relay("send", relay.address, "lobby", text="hello\n")
         assert sent.returncode == 0, sent.stderr
         assert [relay.pid, *(child.pid for child in relay.children())] == processes
-        assert relay.stop() == 0
+        with _signals_to(relay, signal.SIGUSR1):
+            assert relay.stop() == 0, "nor does it matter how late it comes"
         assert not relay.events("child_killed")
         assert {event["how"] for event in relay.events("child_exited")} == {"exit code 0"}
 

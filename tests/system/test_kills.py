@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from relay import Client
 from relay.client.options import CLOSE_S
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, wait_until
 from tests.support.people import Person
@@ -160,3 +163,22 @@ def test_term_tells_every_client_and_ends_cleanly(tmp_path: Path) -> None:
         assert not alive
         alice.is_told("GOING_AWAY")
         alice.process.terminate()
+
+
+async def test_a_worker_that_is_refused_memory(relay: Relay) -> None:
+    """It ends by itself, as if the kernel had killed it: it would look alive and serve nobody."""
+    (victim,) = relay.worker_pids()
+    async with Client(relay.address, name="alice", register=True) as alice:
+        sent, more = 0, 256 * 1024
+        while victim in relay.worker_pids():
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
+                used = psutil.Process(victim).memory_info().vms + more
+                resource.prlimit(victim, resource.RLIMIT_AS, (used, used))
+            more = 0  # it had some to spare
+            sends = [alice.send("lobby", f"{n} {'x' * 30_000}") for n in range(sent, sent + 8)]
+            stored = await asyncio.wait_for(asyncio.gather(*sends), 60)
+            assert [one.seq for one in stored] == list(range(sent + 2, sent + 10)), "each once"
+            sent += 8
+        assert (await asyncio.wait_for(alice.send("lobby", "after"), 60)).seq == sent + 2
+    with Tail(relay.address, "lobby", "--since", "0") as tail:
+        assert [text.split()[0] for text in tail.has(sent + 1)] == [*map(str, range(sent)), "after"]

@@ -238,7 +238,7 @@ def test_backups_and_what_goes_out_and_in(operator: Operator, relay: Relay) -> N
     with BlockingClient(relay.address, name="alice") as alice:
         alice.send("lobby", "kept")
     (operator.directory / "irc.log").write_text(
-        "--- Log opened Thu Nov 26 09:00:00 2026\n09:01 < bob> hello\n"
+        "--- Log opened Tue Nov 26 09:00:00 2024\n09:01 < bob> hello\n"
     )
     parts = ("Backup", "A refused partition", "Export and import")
     for line in [line for part in parts for line in commands(part)]:

@@ -231,6 +231,14 @@ def test_keys_are_changed_only_where_that_is_meant(tmp_path: Path) -> None:
         terminal.press("n\r")
         assert terminal.ends() == 1, "a no is not an interrupt"
         assert "nothing was changed" in terminal.text
+    with Terminal("key", "rotate", "--data", str(data)) as terminal:
+        terminal.shows("Change now?")
+        before = (data / "server.key").read_bytes()
+        key_command("new", data, "--replace")
+        terminal.press("y\r")
+        assert terminal.ends() == 1, "nobody was asked about this one, and no client knows it"
+        assert "replaced meanwhile" in terminal.text
+        assert (data / "server.key").read_bytes() == before
     assert (data / "server.key.next").exists()
     for name in ("server.key", "server.key.next", "server.id"):
         assert (data / name).stat().st_mode & 0o777 == 0o600

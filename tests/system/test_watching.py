@@ -41,6 +41,14 @@ def send(relay: Relay, count: int) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+def test_whatever_form_is_asked_for(relay: Relay) -> None:
+    """What no library makes sense of is answered in the plain form."""
+    for form in ("application/openmetrics-text; version=abc", "text/plain;version=1..0", ";=,"):
+        status, body = Watcher(relay).get("/metrics", Accept=form)
+        assert status == 200
+        assert "relay_messages_accepted_total" in body
+
+
 def test_counters_tell_what_happened_and_survive_a_worker(tmp_path: Path) -> None:
     with Relay(tmp_path / "data", workers=2, settings=SETTINGS) as relay:
         watcher = Watcher(relay)

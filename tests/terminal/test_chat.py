@@ -71,6 +71,46 @@ async def test_a_false_list_of_devices_ends_no_chat() -> None:
     assert screen.told[-1].startswith("the server gave a false list of devices")
 
 
+async def test_another_roster_again_and_again_is_one_question() -> None:
+    """Each is a reason to ask who is there, which this server does not answer until the end."""
+    asked: list[wire.Who] = []
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        join = connection.wait_for(wire.Join)
+        connection.send_envelopes(wire.Joined(join.request, "lobby", EPOCH, 0, EPOCH, 0))
+        first = connection.wait_for(wire.Who)
+        for number in range(1, 501):
+            connection.send_envelopes(wire.Roster("lobby", number, 1, 0, [], []))
+        connection.send_envelopes(wire.Roster("lobby", 500, 2, 1, [["bob", ""]], []))
+        sent = connection.wait_for(wire.Send)  # the person has seen the last of them
+        connection.send_envelopes(wire.Ack("lobby", sent.counter, EPOCH, 1))
+        asked.append(first)
+        asked.extend(one for one in connection.heard if isinstance(one, wire.Who))
+        connection.send_envelopes(
+            wire.Members(first.request, "lobby", 500, 2, 2, [["bob", "", 1], ["carol", "", 1]])
+        )
+        again = connection.wait_for(wire.Who)
+        asked.append(again)
+        connection.send_envelopes(wire.Members(again.request, "lobby", 500, 3, 0, []))
+        connection.read_to_end()
+
+    async def typed() -> AsyncIterator[str]:
+        for waited_for, line in (("bob", "hello"), ("left", "")):
+            async with asyncio.timeout(WAIT_S):
+                while not any(waited_for in one for one in screen.told):
+                    screen.came.clear()
+                    await screen.came.wait()
+            yield line
+        yield "/quit"
+
+    screen = Notices()
+    with FakeServer(script) as server:
+        async with Client(server.address, name="~alice") as client:
+            await Chat(client, "lobby", screen).run(typed(), 0)
+    assert len(asked) == 2
+
+
 def nothing_for_ever(connection: FakeConnection) -> None:
     """Each page is a little below the one before, and has nothing."""
     connection.log_in()
@@ -101,6 +141,13 @@ def test_pages_without_end(words: list[str]) -> None:
     assert found.returncode == 1
     assert "nothing was found in 200 pages" in found.stderr
     assert f"--before {FAR - 200} goes on" in found.stderr
+
+
+def test_a_room_without_a_last_message() -> None:
+    with FakeServer(nothing_for_ever) as server:
+        read = run_relay("room", "read", server.address, "lobby", "--name", "~alice")
+    assert read.returncode == 1
+    assert "no message was found in 200 pages" in read.stderr
 
 
 async def test_a_search_without_end() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.client.events import Invited, State, StateChanged
 from relay.client.room_calls import ListedRoom, RoomRole
-from relay.terminal.invitations import Invitations
+from relay.terminal.invitations import KNOWN_MAX, Invitations
 
 
 def listed(**roles: RoomRole) -> list[ListedRoom]:
@@ -40,3 +40,11 @@ def test_a_name_from_a_stranger_is_made_harmless() -> None:
     notice = Invitations("here").notice_of(Invited("\x1b[31m", "a\nb"))
     assert notice is not None
     assert notice.isprintable()
+
+
+def test_a_server_that_invites_without_end() -> None:
+    """What is remembered of it is bounded."""
+    invitations = Invitations("here")
+    for number in range(3 * KNOWN_MAX):
+        assert invitations.notice_of(Invited(f"room{number}", "ann"))
+    assert len(invitations._known) <= KNOWN_MAX

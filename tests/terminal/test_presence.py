@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from relay import limits
 from relay.client.events import Member, Members, RosterChanged
 from relay.terminal.presence import Presence
 
 
-def roster(version: int, joined: str = "", left: str = "", incarnation: int = 1) -> RosterChanged:
+def roster(
+    version: int, joined: str = "", left: str = "", incarnation: int = 1, total: int = 9
+) -> RosterChanged:
     came = tuple(Member(name, "") for name in joined.split())
-    return RosterChanged("lobby", 9, came, tuple(left.split()), incarnation, version)
+    return RosterChanged("lobby", total, came, tuple(left.split()), incarnation, version)
 
 
 def members(names: str, version: int = 1, incarnation: int = 1, more: int = 0) -> Members:
@@ -56,3 +59,28 @@ def test_a_large_room_tells_of_nobody() -> None:
     assert not here.stale
     assert told(here.asked(members("ann", version=3))) == ("", ""), "who left is not known"
     assert told(here.news(roster(4, "bob"))) == ("bob", "")
+
+
+def test_a_room_that_has_become_large_tells_of_each_again_once_it_is_small() -> None:
+    """Who came and went meanwhile was not told, so nothing is known of anybody any more."""
+    here = Presence()
+    here.asked(members("ann bob"))
+    here.news(roster(2, total=limits.ROSTER_NAMES_MAX + 1))
+    assert told(here.news(roster(3, "ann", "carol"))) == ("ann", "carol")
+
+
+def test_whom_a_server_names_twice() -> None:
+    """It is no error, and no news either."""
+    here = Presence()
+    here.asked(members("ann bob"))
+    assert told(here.news(roster(2, "carol dora", "bob bob ann"))) == ("carol dora", "bob ann")
+    assert told(here.news(roster(3, "", "bob carol carol"))) == ("", "carol")
+
+
+def test_a_server_that_names_people_without_end() -> None:
+    """Whatever it says of their number."""
+    here = Presence()
+    here.asked(members("ann"))
+    for version in range(2, 9):
+        here.news(roster(version, " ".join(f"p{version}x{n}" for n in range(1000))))
+        assert here._here is None or len(here._here) <= limits.ROSTER_NAMES_MAX

@@ -1,16 +1,17 @@
 """A moderated room under torture: rights, tickets and device chains, while workers are killed.
 
 A moderator puts people out and in again, who write and follow all the time; her own devices come
-and go, and everybody reads her list of devices. What is broken is found in what people saw, held
+and go, and everybody reads her list of devices. Behind each kill comes what was good before it:
+tickets that were used, a key that was removed. What is broken is found in what people saw, held
 against the logs at the end.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,19 +22,18 @@ from relay.client.aio import Client
 from relay.client.device_key import DeviceKey, public_text
 from relay.client.errors import DeviceChainError
 from relay.client.events import Message, RoomChanged, Unfollowed
-from relay.client.refusals import Banned, Changed, MembersOnly, Refused
+from relay.client.refusals import Banned, Changed, KeyRefused, MembersOnly, Refused
 from relay.store.directory import DataDirectory
 from relay.store.reader import SqliteReader
 from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import unpack_entry
 from tests.support.cluster import Relay, until
-from tests.support.raw import RawClient
 from tests.torture import rights
+from tests.torture.traveller import NAME as TRAVELLER
+from tests.torture.traveller import Traveller
 
 ROOM = "lobby"
 ROUNDS = 10
-HOST = "127.0.0.1"
-TRAVELLER = "traveller"
 MODERATOR = "alice"
 KEYS_PER_RUN = 60
 """Of the moderator: a chain has 256 links."""
@@ -55,15 +55,19 @@ class Outcome:
 class Person:
     """Somebody who follows the room whenever allowed, writes all the time, and reads the chain."""
 
-    def __init__(self, name: str, relay: Relay) -> None:
+    def __init__(self, name: str, relay: Relay, acknowledged: Callable[[], int]) -> None:
+        """Begin; ``acknowledged``: how many links of the moderator's chain are by now."""
         self.name = name
         self._relay = relay
+        self._acknowledged = acknowledged
         self.seen: list[int] = []
         self.there = False
         """True once the name is registered."""
         self.resumed = 0
-        self.chains: list[tuple[int, frozenset[str]]] = []
-        """(links, devices) of the moderator's chain, as this person has read it."""
+        self.chains: list[tuple[int, int, frozenset[str]]] = []
+        """Of the moderator's chain, as this person has read it: how many links it had to have, how
+        many it had, and which devices.
+        """
         self.false_chains = 0
         self.refused: defaultdict[str, int] = defaultdict(int)
 
@@ -107,12 +111,13 @@ class Person:
 
     async def _read_chain(self, client: Client) -> None:
         while True:
+            least = self._acknowledged()
             try:
                 found = await client.devices(MODERATOR)
             except DeviceChainError:
                 self.false_chains += 1
             else:
-                self.chains.append((found.links, _active(found)))
+                self.chains.append((least, found.links, _active(found)))
             await asyncio.sleep(0.05)
 
 
@@ -130,21 +135,6 @@ def stored(data: Path, log: str = ROOM) -> list[EntryMessage]:
         reader.close()
 
 
-def tickets_used_twice(port: int) -> int:
-    """Offer one ticket twice, at whichever workers; return how often it was good beyond once.
-
-    In the middle of kills a connection may fail: that proves nothing.
-    """
-    with contextlib.suppress(OSError), contextlib.closing(RawClient(HOST, port, TRAVELLER)) as one:
-        ticket, resumed = one.ticket, 0
-        for _ in range(2):
-            again = RawClient(HOST, port, TRAVELLER, registered=True, ticket=ticket)
-            resumed += again.resumed
-            again.close()
-        return max(0, resumed - 1)
-    return 0
-
-
 class _Devices:
     """The moderator's devices: what was acknowledged of them."""
 
@@ -153,6 +143,10 @@ class _Devices:
         """Each acknowledged one, by the number of its last link."""
         self.stale = 0
         """Times that the moderator was shown another list than the last one."""
+        self.removed: DeviceKey | None = None
+        """The last one of which it was acknowledged."""
+        self.let_in = 0
+        """Times that it could log in all the same."""
 
     async def change(self, client: Client) -> None:
         """Add a device and remove it again."""
@@ -164,19 +158,31 @@ class _Devices:
             self.lists.append(self.lists[-1] | {public_text(key.public)})
             await client.remove_device(public_text(key.public))
             self.lists.append(self.lists[-1] - {public_text(key.public)})
+            self.removed = key
         except (DeviceChainError, Changed):
             self.stale += 1
+
+    async def come_after_a_kill(self, relay: Relay) -> None:
+        """Log in with what is no device any more."""
+        if self.removed is None:
+            return
+        try:
+            async with Client(relay.address, name=MODERATOR, key=self.removed):
+                self.let_in += 1
+        except KeyRefused:
+            return
 
     def check(self, people: list[Person], data: Path) -> list[rights.Finding]:
         """Hold what people read against what was acknowledged, and the log against both."""
         found = [rights.Finding("chain", MODERATOR, 0)] * self.stale
+        found += [rights.Finding("device", MODERATOR, 0)] * self.let_in
         for person in people:
             if person.false_chains:
                 found.append(rights.Finding("chain", person.name, 0))
             before = 0
-            for count, devices in person.chains:
+            for least, count, devices in person.chains:
                 known = self.lists[count - 1] if count <= len(self.lists) else None
-                if devices != known or count < before:
+                if devices != known or count < max(least, before):
                     found.append(rights.Finding("chain", person.name, count))
                 before = count
         links = [
@@ -194,7 +200,12 @@ class _Devices:
 
 
 async def run(
-    directory: Path, fault: str = "", *, turns: int = ROUNDS, kills_every: int = 0
+    directory: Path,
+    fault: str = "",
+    *,
+    turns: int = ROUNDS,
+    kills_every: int = 0,
+    workers: int = 3,
 ) -> Outcome:
     """Let a moderator put people out and in again, while they write and workers die.
 
@@ -203,16 +214,19 @@ async def run(
         fault: planted in the relay.
         turns: how often both are let in and put out.
         kills_every: a worker is killed in each so many turns; 0: none.
+        workers: of the relay; with one, all is behind a kill that comes after it.
     """
     data = directory / "data"
     outcome = Outcome(turns=turns)
-    with Relay(data, workers=3, fault=fault) as relay:
+    with Relay(data, workers=workers, fault=fault) as relay:
         async with Client(relay.address, name=MODERATOR) as alice:
             await alice.create_room(ROOM, "private")
             own = await alice.devices(MODERATOR)
             devices = _Devices(own.devices[0].key)
-            people = [Person(name, relay) for name in ("bob", "carol", "eve")]
-            twice = 0
+            people = [
+                Person(name, relay, lambda: len(devices.lists)) for name in ("bob", "carol", "eve")
+            ]
+            traveller = Traveller(relay.port, MODERATOR)
             tasks = [asyncio.ensure_future(person.run()) for person in people]
             await until(lambda: all(person.there for person in people), "everybody")
             try:
@@ -224,8 +238,10 @@ async def run(
                     if kills_every and turn % kills_every == 1:
                         await asyncio.to_thread(relay.kill_worker)
                         outcome.kills += 1
+                        await asyncio.to_thread(traveller.come_after_a_kill, len(devices.lists))
+                        await devices.come_after_a_kill(relay)
                     await devices.change(alice)
-                    twice += await asyncio.to_thread(tickets_used_twice, relay.port)
+                    await asyncio.to_thread(traveller.visit, len(devices.lists))
                     heard = [len(person.seen) for person in people[:2]]
                     await until(
                         lambda heard=heard: all(  # type: ignore[misc]
@@ -253,6 +269,7 @@ async def run(
     outcome.findings = [
         *rights.check(log, {person.name: person.seen for person in people}),
         *devices.check(people, data),
-        *[rights.Finding("ticket", TRAVELLER, 0)] * twice,
+        *[rights.Finding("ticket", TRAVELLER, 0)] * traveller.twice,
+        *[rights.Finding("chain", TRAVELLER, count) for count in traveller.went_back],
     ]
     return outcome

@@ -26,8 +26,8 @@ class Finding(NamedTuple):
     """One broken promise."""
 
     fault: str
-    """"wrote" or "read"; "chain": a list of devices is not one that was acknowledged;
-    "ticket": one was good twice."""
+    """"wrote" or "read"; "chain": a list of devices is not one that was acknowledged, or an older
+    one; "device": one that was removed could log in; "ticket": one was good twice."""
     who: str
     seq: int
 

@@ -146,6 +146,8 @@ class Run:
         self._server = Server(self._data, plan.workers, plan.durability, fault)
         self._effort = Effort()
         self._findings: list[Finding] = []
+        self._lost: list[Player] = []
+        """Those that never came back."""
 
     async def run(self) -> Report:
         """Do all of it; nothing that was started is left behind."""
@@ -255,8 +257,10 @@ class Run:
             if player in senders and not player.ended:
                 text = f"{player.part.name}: {player.unacknowledged} sends without an outcome"
                 self._findings.append(Finding(Fault.NEVER_BACK, text))
+                self._lost.append(player)
             elif player in readers and not player.online:
                 self._findings.append(Finding(Fault.NEVER_BACK, player.part.name))
+                self._lost.append(player)
         # Accepted is accepted: every copy gets to where it belongs, with no client's help.
         await self._until(lambda: not stored.pending(self._data), players, plan.head_s)
         if left := stored.pending(self._data):
@@ -283,7 +287,10 @@ class Run:
     async def _verdict(self, stage: Stage) -> list[Finding]:
         """End the readers, read the logs, and compare."""
         for player in stage.players:
-            player.finish()
+            if player in self._lost:
+                player.kill()  # it has had its time, and would try for ever
+            else:
+                player.finish()
         await self._until(
             lambda: not any(player.running for player in stage.players), stage.players, 10.0
         )

@@ -88,3 +88,20 @@ async def test_somebody_who_was_never_let_in_is_caught(tmp_path: Path) -> None:
         ("read", STRANGER),
         ("wrote", STRANGER),
     }
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("variant", "found"),
+    [
+        ("forgets-tickets-at-a-kill", "ticket"),
+        ("devices-go-back-at-a-kill", "chain"),
+        ("lets-removed-devices-in-at-a-kill", "device"),
+    ],
+)
+async def test_what_is_broken_behind_a_kill_alone_is_caught(
+    tmp_path: Path, variant: str, found: str
+) -> None:
+    outcome = await moderated.run(tmp_path, variant, turns=3, kills_every=3, workers=1)
+    assert outcome.kills == 1
+    assert found in {finding.fault for finding in outcome.findings}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import cache
+from pathlib import Path
 
 import pytest
 
@@ -20,6 +21,7 @@ from tests.support.pair import Pair, client, other_key, server, server_key, stre
 from tests.support.tickets import Desk, pair, ticket_of
 
 MODULUS_BYTES = 256
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 
 
 @pytest.fixture
@@ -178,6 +180,11 @@ def test_the_keys_rotate_and_the_last_one_is_accepted(desk: Desk) -> None:
     run = pair(tickets, second)
     run.run()
     assert mode_of(run) == 1
+
+
+def test_operators_are_told_how_long_a_ticket_is_good() -> None:
+    hours = f"for {(LIFETIME_S - ROTATE_S) / 3600:g} to {LIFETIME_S / 3600:g} hours"
+    assert f"A ticket is good once, {hours}" in OPERATIONS.read_text(encoding="utf-8")
 
 
 def test_a_worker_that_was_not_told_of_the_rotation_accepts_no_longer(desk: Desk) -> None:

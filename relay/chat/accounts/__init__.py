@@ -1,1 +1,1 @@
-"""Accounts: who a name belongs to, as folds over logs. No I/O; signatures are checked by others."""
+"""Accounts: who a name belongs to, as folds over logs. No I/O; signature checks are passed in."""

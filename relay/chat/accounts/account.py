@@ -28,29 +28,29 @@ from relay.chat.accounts.refusal import Reason, Refused
 
 
 class Reservation(NamedTuple):
-    """A name that waits for whoever has a token."""
+    """A name reserved for the holder of a token."""
 
     token_hash: bytes
     expires_ms: int
     operator: bool
 
     def admits(self, token_hash: bytes, now_ms: int) -> bool:
-        """Tell whether this token may begin the account now."""
+        """Return True if this token may create the account now."""
         return self.is_for(token_hash) and now_ms < self.expires_ms
 
     def is_for(self, token_hash: bytes) -> bool:
-        """Tell whether this is the token, expired or not."""
+        """Return True if this is the token, even if expired."""
         return hmac.compare_digest(token_hash, self.token_hash)
 
 
 class Account(NamedTuple):
-    """What is known of a name. A value: an event makes another one."""
+    """The state of a name. Immutable: an event creates another one."""
 
     handle: str
     version: int = 0
-    """How many events its log has: 0: there is none, and nobody has the name."""
+    """Number of events in its log; 0: none, and the name was never used."""
     chain: Chain | None = None
-    """None: nobody has the name now."""
+    """None: nobody has the name at present."""
     disabled: bool = False
     removed: bool = False
     operator: bool = False
@@ -58,17 +58,17 @@ class Account(NamedTuple):
     offer: bytes = b""
     """An ADD that waits for the new key's signature."""
     names: tuple[tuple[bytes, str], ...] = ()
-    """(key, what the person calls that device)."""
+    """(key, label of the device)."""
     blocked: frozenset[tuple[str, bytes]] = frozenset()
-    """(handle, root) of those whose messages are not taken."""
+    """(handle, root) of accounts whose messages are refused."""
     writers: int = 0
-    """Who may write to the person: ``preferences.Writers``."""
+    """Who may write to the user: ``preferences.Writers``."""
     seen_by: int = 1
-    """Who is told when the person was last here: likewise."""
+    """Who may see when the user was last connected: ``preferences.Writers``."""
     keep: tuple[int, int, int] = (0, 0, 0)
     """How long its inbox keeps messages: seconds, messages, bytes; 0: as in the settings."""
     links: tuple[bytes, ...] = ()
-    """Those of the chain, as they are stored."""
+    """The links of the chain, as stored."""
 
     def refusal(self, key: bytes) -> Refused | None:
         """Return why a device key may not log in; None: it may."""
@@ -81,26 +81,26 @@ class Account(NamedTuple):
         return None
 
     def may_ask(self, key_id: bytes) -> bool:
-        """Tell whether this is the id of a device key that may log in."""
+        """Return True if this is the id of a device key that may log in."""
         devices = () if self.chain is None or self.disabled else self.chain.devices
         return any(links.key_id(key) == key_id for key in devices)
 
     @property
     def root(self) -> bytes:
-        """Of its chain; it must have one."""
+        """The root of its chain, which must exist."""
         assert self.chain is not None
         return self.chain.root
 
 
 def applied(account: Account, event: AccountEvent) -> Account:
-    """Return the account after one event of its log. Signatures were checked before it was stored.
+    """Return the account after one event of its log. Signatures were checked before storing.
 
     Raises:
-        LinkError: the log is not one that this version has written.
+        LinkError: the log was not written by this version.
     """
     if isinstance(event, Created):
-        # Written out, for it is done for each account: the library's way leaves a tuple, which the
-        # interpreter keeps, up to 2000 of them.
+        # Written out because it is done for each account: the library's way leaves a tuple, of
+        # which the interpreter keeps up to 2000.
         return Account(
             handle=account.handle,
             version=account.version + 1,

@@ -23,22 +23,22 @@ class Device(NamedTuple):
 
 
 class Shown(NamedTuple):
-    """What is known of an account."""
+    """What is known about an account."""
 
     state: str
     """"none", "active", "disabled", "reserved" or "removed"."""
     operator: bool
     expires_ms: int
-    """When the token of a reserved name expires; else 0."""
+    """When the token of a reserved name expires; otherwise 0."""
     links: int
-    """How many its chain has."""
+    """Length of its chain."""
     devices: tuple[Device, ...]
     offered: bytes
     """The key that waits to sign its approval; empty: none."""
 
 
 def state_of(account: Account) -> str:
-    """Return in one word how an account is."""
+    """Return the state of an account in one word."""
     if account.removed:
         return "removed"
     if account.disabled:
@@ -67,24 +67,24 @@ def packed_shown(account: Account) -> bytes:
 
 
 class Invitation(NamedTuple):
-    """One that somebody can use still."""
+    """An invitation that can still be used."""
 
     token_hash: bytes
     expires_ms: int
     """Since 1970; 0: never."""
     operator: bool
-    """Whoever uses it becomes an operator."""
+    """True if the account that uses it becomes an operator."""
     by: str
-    """Who has made it."""
+    """Who created it."""
 
     @property
     def order(self) -> tuple[bool, int, bytes]:
-        """What lists go by: those that end next come first."""
+        """The sort key of lists: invitations that expire first come first."""
         return not self.expires_ms, self.expires_ms, self.token_hash
 
 
 class Invitations(NamedTuple):
-    """A part of those of a partition."""
+    """Some of the invitations of a partition."""
 
     some: tuple[Invitation, ...]
     after: str
@@ -97,7 +97,7 @@ def packed_invitations(part: Invitations) -> bytes:
 
 
 INVITATIONS_MAX: Final = 16
-"""In one answer, and so many are looked at for it: each is a log of its own."""
+"""In one answer; only this many are examined for it, since each has its own log."""
 _INVITATIONS: Final = (
     codec.list_of(
         codec.tuple_of(
@@ -116,7 +116,7 @@ def unpack_invitations(data: bytes) -> Invitations:
     """Return the answer to ``ListInvitations``.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is invalid.
     """
     rows, after = codec.unpack_array(data, _INVITATIONS, array_max=INVITATIONS_MAX)
     some = tuple(Invitation(*row) for row in cast("list[tuple[bytes, int, bool, str]]", rows))
@@ -124,14 +124,14 @@ def unpack_invitations(data: bytes) -> Invitations:
 
 
 class Wanted(NamedTuple):
-    """What a person has chosen."""
+    """A user's settings for direct messages."""
 
     writers: preferences.Writers
-    """Who may write to them."""
+    """Who may write to the user."""
     seen_by: preferences.Writers
-    """Who is told when they were last here."""
+    """Who may see when the user was last connected."""
     blocked: tuple[str, ...]
-    """The names of those whose messages are not taken."""
+    """The names of accounts whose messages are refused."""
 
 
 def packed_wanted(account: Account) -> bytes:
@@ -147,7 +147,7 @@ def unpack_wanted(data: bytes) -> Wanted:
     """Return the answer to ``Preferences``.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is invalid.
     """
     writers, seen_by, blocked = codec.unpack_array(data, _WANTED, array_max=preferences.BLOCKED_MAX)
     try:
@@ -161,7 +161,7 @@ def unpack_keep(data: bytes) -> tuple[int, int, int]:
     """Return the answer to ``Keep``: seconds, messages, bytes.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is invalid.
     """
     age_s, messages, size = codec.unpack_array(data, (U63, U63, U63), array_max=3)
     return cast("int", age_s), cast("int", messages), cast("int", size)
@@ -177,7 +177,7 @@ def unpack_marks(data: bytes) -> tuple[list[tuple[str, bytes, int]], bool]:
     """Return the answer to ``Marks``: (log, epoch, seq) each, and whether these are the last.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is invalid.
     """
     rows, end = codec.unpack_array(data, _MARKS, array_max=limits.PAGE_ENTRIES_MAX)
     marks = [(row[0], row[1], row[2]) for row in cast("list[list[Any]]", rows)]
@@ -198,7 +198,7 @@ def unpack_shown(data: bytes) -> Shown:
     """Return the answer to ``Show``.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is invalid.
     """
     fields = codec.unpack_array(data, _SHOWN, array_max=256)
     state, operator, expires_ms, count, devices, offered = fields
@@ -213,11 +213,11 @@ def unpack_shown(data: bytes) -> Shown:
 
 
 class Seen(NamedTuple):
-    """When somebody was last here, as far as who asks may know."""
+    """When a user was last connected, as far as the requester may know."""
 
     online: bool
     time_ms: int
-    """When a session began or the last one ended, ms since 1970; 0: it is not told or known."""
+    """When a session began or the last one ended, ms since 1970; 0: hidden or unknown."""
 
 
 NOT_TOLD: Final = Seen(False, 0)
@@ -232,7 +232,7 @@ def unpack_seen(data: bytes) -> Seen:
     """Return the answer to ``LastSeen``.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is invalid.
     """
     online, time_ms = codec.unpack_array(data, (codec.boolean, U63), array_max=2)
     return Seen(cast("bool", online), cast("int", time_ms))

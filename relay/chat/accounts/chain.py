@@ -1,8 +1,8 @@
 """The signed chain of an account's devices: the same rules for the home and for every reader.
 
-A chain begins with a root link and is extended link by link, each naming the hash of the one before
-it. Its *root* is the hash of its first link: the account. What a reader keeps of a chain is a
-``Pin``; it accepts only extensions of that.
+A chain begins with a root link and is extended link by link; each link contains the hash of the
+previous one. Its *root* is the hash of its first link and identifies the account. A reader
+remembers a chain as a ``Pin`` and accepts only extensions of it.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from relay.chat.accounts import links
 from relay.chat.accounts.links import Body, Kind, Link, LinkError, Verify
 
 LINKS_MAX: Final = 256
-"""Of one chain. An ADD leaves room for the removal of every device but one, so that nobody who has
-stolen a device can fill the chain up and stay."""
+"""Links of one chain. An ADD leaves room for the removal of all devices but one, so that a stolen
+device cannot fill the chain up and stay."""
 
 
 class Pin(NamedTuple):
-    """What a reader keeps of a chain."""
+    """What a reader remembers of a chain."""
 
     root: bytes
     number: int
-    """Of the last link; the root link has 0."""
+    """Index of the last link; the root link has 0."""
     head: bytes
     """The hash of the last link."""
 
 
 class Chain(NamedTuple):
-    """A chain up to one of its links. A value: extending it makes another one."""
+    """A chain up to one of its links. Immutable: extending it creates another one."""
 
     server_id: bytes
     handle: str
@@ -38,20 +38,20 @@ class Chain(NamedTuple):
     number: int
     head: bytes
     devices: dict[bytes, int]
-    """Active keys, and the index of the link that added each. Not to be changed."""
+    """Active keys, and the index of the link that added each. Must not be modified."""
     removed: frozenset[bytes]
-    """Keys that never come back."""
+    """Keys that can never be added again."""
 
     @property
     def pin(self) -> Pin:
-        """What a reader keeps of it."""
+        """What a reader remembers of it."""
         return Pin(self.root, self.number, self.head)
 
     def extended(self, link: Link, verify: Verify | None) -> Chain:
         """Return the chain with one more link.
 
         Args:
-            link: a complete one.
+            link: a complete link.
             verify: checks signatures; None: they have been checked before.
 
         Raises:
@@ -72,7 +72,7 @@ class Chain(NamedTuple):
         return self._replace(number=body.number, head=link.hash, devices=devices, removed=removed)
 
     def check_next(self, body: Body) -> None:
-        """Check all of the next link but its signatures.
+        """Check everything about the next link except its signatures.
 
         Raises:
             LinkError: it does not continue this chain.
@@ -121,7 +121,7 @@ def begun(link: Link, verify: Verify | None) -> Chain:
     """Return the chain of a root link.
 
     Raises:
-        LinkError: it is none, or its signature is wrong.
+        LinkError: it is not a root link, or its signature is wrong.
     """
     body = link.body
     if (
@@ -142,7 +142,7 @@ def read(packed: Iterable[bytes], verify: Verify) -> list[Chain]:
     """Return the chain after each of its links, from the root on.
 
     Raises:
-        LinkError: they are no chain.
+        LinkError: they do not form a chain.
     """
     chains: list[Chain] = []
     for one in packed:
@@ -154,5 +154,5 @@ def read(packed: Iterable[bytes], verify: Verify) -> list[Chain]:
 
 
 def extends(chains: list[Chain], pin: Pin) -> bool:
-    """Tell whether a chain that was read is the pinned one, or an extension of it."""
+    """Return True if a chain that was read is the pinned one, or an extension of it."""
     return len(chains) > pin.number and chains[pin.number].pin == pin

@@ -1,8 +1,8 @@
 """Decisions about accounts: (state, request, now) -> the event to store, None, or a refusal.
 
-None: it is so already, and asking again succeeds. The caller has checked what a connection proves
-(who asks, with which key) and that the asker may ask; signatures of links are checked here, by what
-is passed in.
+None: the effect exists already, and repeating the request succeeds. The caller has checked what a
+connection proves (who asks, with which key) and that the requester may ask; signatures of links are
+checked here, with the function passed in.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from relay.chat.accounts.refusal import Reason, Refused
 Registration: TypeAlias = Literal["open", "invite", "closed"]
 CLOSED: Final = "an operator adds the users of this server, by their names"
 EVENTS_MAX: Final = 1024
-"""Of one account, by its own devices' renaming and offering: a chain alone has 256."""
+"""Events of one account caused by its devices' renaming and offering: a chain alone has 256."""
 
 
 class Registering(NamedTuple):
-    """A request to begin an account."""
+    """A request to create an account."""
 
     link: bytes
     """The root link."""
     token_hash: bytes
-    """Of the invitation or reservation that was shown; empty: none was."""
+    """Of the invitation or reservation that was presented; empty: none."""
     invited: bool
-    """An invitation is bound to this name and key."""
+    """True if an invitation is bound to this name and key."""
     operator: bool
-    """That invitation makes an operator."""
+    """True if that invitation creates an operator."""
 
 
 class Policy(NamedTuple):
@@ -66,10 +66,10 @@ def register(
     """Decide about a registration.
 
     Args:
-        account: as it is; perhaps nobody's.
-        request: what is asked.
+        account: its present state; possibly unused.
+        request: the request.
         policy: of the server.
-        looks_alike: another handle that exists looks like this one.
+        looks_alike: True if a similar handle exists.
         verify: checks signatures.
         now_ms: wall clock.
 
@@ -99,7 +99,7 @@ def register(
     if looks_alike:
         raise Refused(Reason.LOOKS_ALIKE, "this name looks like one that exists")
     if request.token_hash and not request.invited:
-        # Said on an open server as well: it may have been to make an operator of the account.
+        # Also on an open server: the invitation may have been meant to create an operator.
         raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid, or no longer valid")
     if not request.invited and policy.registration != "open":
         if policy.registration == "closed":
@@ -123,7 +123,7 @@ def extend(account: Account, packed: bytes, verify: Verify) -> Linked | Offered 
     except LinkError as error:
         raise Refused(Reason.BAD_REQUEST, str(error)) from None
     if link.hash == held.head:
-        return None  # asked again: the answer was lost
+        return None  # repeated: the answer was lost
     body = link.body
     try:
         held.check_next(body)
@@ -142,7 +142,7 @@ def extend(account: Account, packed: bytes, verify: Verify) -> Linked | Offered 
 
 
 def name_device(account: Account, key: bytes, name: str) -> Named | None:
-    """Decide what a device is called.
+    """Decide the label of a device.
 
     Raises:
         Refused: with the reason.
@@ -159,26 +159,26 @@ def name_device(account: Account, key: bytes, name: str) -> Named | None:
 
 # --- by operators -------------------------------------------------------------------------------
 def disable(account: Account) -> Disabled | None:
-    """Decide about ending all logins of an account, until it is enabled."""
+    """Decide about disabling an account: no logins until it is enabled."""
     _check_exists(account)
     return None if account.disabled else Disabled()
 
 
 def enable(account: Account) -> Enabled | None:
-    """Decide about allowing logins again."""
+    """Decide about enabling logins again."""
     _check_exists(account)
     return Enabled() if account.disabled else None
 
 
 def add(account: Account, token_hash: bytes, expires_ms: int, operator: bool) -> Reserved | None:
-    """Decide about keeping a free name for somebody, whatever it looks like."""
+    """Decide about reserving a free name for somebody, even if a similar one exists."""
     if account.chain is not None or account.removed:
         raise Refused(Reason.NAME_TAKEN, "this name belongs, or belonged, to somebody")
     return _reserved(account, token_hash, expires_ms, operator)
 
 
 def reset(account: Account, token_hash: bytes, expires_ms: int) -> Reserved | None:
-    """Decide about ending an account's chain, so that a token begins a new one."""
+    """Decide about ending an account's chain, so that a token can begin a new one."""
     _check_exists(account)
     operator = account.operator or bool(account.reservation and account.reservation.operator)
     return _reserved(account, token_hash, expires_ms, operator)
@@ -194,7 +194,7 @@ def _reserved(
 
 
 def remove(account: Account) -> Removed | None:
-    """Decide about ending an account for good."""
+    """Decide about removing an account permanently."""
     if account.removed:
         return None
     _check_exists(account)
@@ -202,7 +202,7 @@ def remove(account: Account) -> Removed | None:
 
 
 def promote(account: Account, operator: bool) -> Promoted | None:
-    """Decide whether an account is an operator's."""
+    """Decide whether an account is an operator."""
     if account.chain is None:
         raise Refused(Reason.NOT_REGISTERED, "nobody has registered this name")
     return None if account.operator is operator else Promoted(operator)
@@ -215,7 +215,7 @@ def ended_keys(before: Account, event: AccountEvent) -> list[bytes] | None:
             body = links.parse(packed).body
             return [body.subject] if body.kind is Kind.REMOVE else []
         case Disabled() | Removed() | Promoted(operator=False):
-            return None  # an operator's rights end with the sessions that have them
+            return None  # operator rights end with the sessions that have them
         case Reserved():
             return None if before.chain is not None else []
         case _:
@@ -223,7 +223,7 @@ def ended_keys(before: Account, event: AccountEvent) -> list[bytes] | None:
 
 
 def returned_keys(before: Account, event: AccountEvent) -> list[bytes]:
-    """Return the device keys that an event makes good again."""
+    """Return the device keys that an event makes valid again."""
     match event:
         case Enabled():
             return [] if before.chain is None else list(before.chain.devices)

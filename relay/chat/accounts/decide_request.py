@@ -1,4 +1,4 @@
-"""Decides about a request on an account or an invitation: an event to store, or an answer."""
+"""Decides a request about an account or an invitation: an event to store, or an answer."""
 
 from __future__ import annotations
 
@@ -40,38 +40,38 @@ from relay.chat.accounts.requests import (
 
 _BY_THE_PERSON: Final = (Block, Unblock, Prefer, SetKeep)
 TOLD: Final = b"\x01"
-"""What is decided about TellInvited: the person is told."""
+"""The answer to TellInvited: the user is told."""
 
 
 class Context(NamedTuple):
-    """What a decision needs besides the state and the request."""
+    """What a decision needs in addition to the state and the request."""
 
     policy: Policy
     verify: Verify
     now_ms: int
     looks_alike: bool
-    """Another handle that exists looks like this one; only Register asks."""
+    """A similar handle exists; only used by Register."""
     by: str
-    """Who asks: a handle, or "operator" for a tool."""
+    """The requester: a handle, or "operator" for a tool."""
     knows: bool = False
-    """Only for MayWrite: the person has written to who asks."""
+    """Only for MayWrite: the user has written to the requester."""
     shares_room: bool = False
-    """Likewise: they share a room in which the person is a lasting member."""
+    """Only for MayWrite: they share a room in which the user is a permanent member."""
     full: bool = False
-    """Likewise: the inbox takes no more."""
+    """Only for MayWrite: the inbox is full."""
     online: bool = False
-    """Only for SeenBy: the person has a session now."""
+    """Only for SeenBy: the user has a session now."""
     seen_ms: int = 0
-    """Likewise: when the person's last session began, or ended; 0: it is not known."""
+    """Only for SeenBy: when the user's last session began or ended; 0: unknown."""
 
 
 class Decided(NamedTuple):
-    """What becomes of a request."""
+    """The decision about a request."""
 
     event: AccountEvent | InvitationEvent | None
-    """To be stored; None: nothing, for it is so already."""
+    """To be stored; None: nothing, because the effect exists already."""
     data: bytes = b""
-    """For who asked."""
+    """For the requester."""
 
 
 def about_account(account: Account, request: Request, context: Context) -> Decided:
@@ -81,7 +81,7 @@ def about_account(account: Account, request: Request, context: Context) -> Decid
         Refused: with the reason.
     """
     if account.removed and isinstance(request, _BY_THE_PERSON):
-        raise Refused(Reason.NOT_REGISTERED)  # from a session that is just ending
+        raise Refused(Reason.NOT_REGISTERED)  # from a session that is about to end
     match request:
         case Register():
             wanted = Registering(*request[:4])

@@ -18,7 +18,7 @@ class Created(NamedTuple):
     link: bytes
     operator: bool
     token_hash: bytes
-    """Of the invitation by which it was; empty: by none."""
+    """Of the invitation used; empty: none."""
 
 
 class Linked(NamedTuple):
@@ -34,22 +34,22 @@ class Offered(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What the person calls one of the devices. No reader sees it."""
+    """The label of a device. Other users do not see it."""
 
     key: bytes
     name: str
 
 
 class Disabled(NamedTuple):
-    """Nobody logs in under this name."""
+    """No logins are allowed under this name."""
 
 
 class Enabled(NamedTuple):
-    """As before it was disabled."""
+    """The account is no longer disabled."""
 
 
 class Reserved(NamedTuple):
-    """The name waits for whoever has the token; the chain so far has ended."""
+    """The name is reserved for the holder of the token; the previous chain has ended."""
 
     token_hash: bytes
     expires_ms: int
@@ -57,39 +57,39 @@ class Reserved(NamedTuple):
 
 
 class Removed(NamedTuple):
-    """The account is gone; its name is not given out again."""
+    """The account is removed; its name is never assigned again."""
 
 
 class Promoted(NamedTuple):
-    """Whether the account is an operator's."""
+    """Whether the account is an operator."""
 
     operator: bool
 
 
 class Blocked(NamedTuple):
-    """Somebody's messages are not taken. The root tells an account from a later one of the name."""
+    """An account's messages are refused. The root distinguishes it from a later one of the name."""
 
     handle: str
     root: bytes
 
 
 class Unblocked(NamedTuple):
-    """Likewise not any more, whatever the root."""
+    """The messages are accepted again, whatever the root."""
 
     handle: str
 
 
 class Preferred(NamedTuple):
-    """How the person wants it."""
+    """The user's preferences."""
 
     writers: int
     """Who may write: ``preferences.Writers``."""
     seen_by: int
-    """Who is told when the person was last here: likewise."""
+    """Who may see when the user was last connected: ``preferences.Writers``."""
 
 
 class KeepSet(NamedTuple):
-    """How long the person's inbox keeps direct messages; 0: as in the server's settings."""
+    """How long the user's inbox keeps direct messages; 0: as in the server's settings."""
 
     age_s: int
     messages: int
@@ -97,19 +97,19 @@ class KeepSet(NamedTuple):
 
 
 class Invited(NamedTuple):
-    """An invitation was made."""
+    """An invitation was created."""
 
     token_hash: bytes
     expires_ms: int
     """0: it does not expire."""
     operator: bool
-    """Whether the account that it makes is an operator's."""
+    """Whether the account that uses it becomes an operator."""
     by: str
-    """Who made it."""
+    """Who created it."""
 
 
 class Bound(NamedTuple):
-    """The invitation is used up: for this name and this key alone."""
+    """The invitation is used up: it is valid only for this name and this key."""
 
     handle: str
     key: bytes
@@ -164,10 +164,10 @@ def pack(event: Event) -> bytes:
 
 
 def unpack(body: bytes) -> Event:
-    """Return the event of an entry's body.
+    """Return the event in an entry's body.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is invalid.
     """
     return cast("Event", _SCHEMA.unpack(body)[0])
 
@@ -177,5 +177,5 @@ _RESERVED: Final = pack(Reserved(bytes(links.HASH_BYTES), 0, False))[:-2][: -lin
 
 
 def may_be_reset(packed: bytes) -> bool:
-    """Tell whether an entry, as it is packed, may be a ``Reserved``: a look that costs little."""
+    """Return True if a packed entry may be a ``Reserved``: a cheap check."""
     return _RESERVED in packed

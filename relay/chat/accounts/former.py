@@ -1,7 +1,8 @@
-"""Who had a name before: the keys of accounts that an operator's reset has ended.
+"""The former owners of a name: the keys of accounts that an operator's reset has ended.
 
-An entry tells a name and a device, and not whose the account was. So whoever has begun a name anew
-is told from those before by their devices: what was written with one of them is another's.
+An entry contains a name and a device, but not the account. So the present owner of a name is
+distinguished from earlier ones by their devices: entries written with an earlier account's device
+are not the present owner's.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ from relay.chat.accounts.links import Kind
 
 
 def former_keys(happened: Iterable[Event], root: bytes) -> dict[bytes, bytes]:
-    """Return the ids of keys of earlier accounts of a name, each with the root of the last of them.
+    """Return the ids of keys of a name's earlier accounts, each with the root of the last of them.
 
-    Those that are devices of this account, or were, are its own, whoever used them before.
+    Keys that are or were devices of the present account belong to it, whoever used them before.
 
     Args:
         happened: all events of the account's log, in order.
         root: of the account that has the name now.
 
     Raises:
-        LinkError: the log is not one that this version has written.
+        LinkError: the log was not written by this version.
     """
     former: dict[bytes, bytes] = {}
     own: set[bytes] = set()
@@ -32,11 +33,11 @@ def former_keys(happened: Iterable[Event], root: bytes) -> dict[bytes, bytes]:
         match event:
             case Created(link=packed):
                 if of == root:
-                    break  # it was reset as well: its sessions are about to end
+                    break  # it was reset, too: its sessions are about to end
                 former.update(dict.fromkeys(own, of))
                 link = links.parse(packed)
                 if not of and link.hash == root:
-                    break  # the first one has it still: the rest, which may be long, tells nothing
+                    break  # still the first account: the rest, which may be long, is irrelevant
                 of, own = link.hash, {links.key_id(link.body.subject)}
             case Linked(link=packed):
                 body = links.parse(packed).body

@@ -1,6 +1,6 @@
-"""Invitations: single use, expiring, known to the server by their hash alone.
+"""Invitations: single use, with expiry, known to the server only by their hash.
 
-Each is a log of its own, ``!`` and the beginning of its hash, so it has a home; there it is bound
+Each has a log of its own, named ``!`` and the beginning of its hash, and so a home, which binds it
 to a name and a key before the account exists. Binding it to the same ones again succeeds.
 """
 
@@ -23,7 +23,7 @@ _NAME_BYTES: Final = 16
 
 
 class Invitation(NamedTuple):
-    """What is known of an invitation."""
+    """The state of an invitation."""
 
     version: int = 0
     invited: Invited | None = None
@@ -31,20 +31,20 @@ class Invitation(NamedTuple):
 
 
 def hash_of(token: bytes) -> bytes:
-    """Return what is stored of a token: SHA-256("relay/1 invitation" ‖ token)."""
+    """Return the stored form of a token: SHA-256("relay/1 invitation" ‖ token)."""
     return hashlib.sha256(_LABEL + token).digest()
 
 
 def token_text(token: bytes) -> str:
-    """Return a token as a person passes it on: 52 characters of a-z and 2-7."""
+    """Return a token's text for people: 52 characters of a-z and 2-7."""
     return base64.b32encode(token).decode().rstrip("=").lower()
 
 
 def token_of(text: str) -> bytes:
-    """Return the token of its text.
+    """Return the token for its text.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is invalid.
     """
     padded = text.strip().upper() + "=" * 4
     token = base64.b32decode(padded)
@@ -59,7 +59,7 @@ def log_of(token_hash: bytes) -> str:
 
 
 def folded(events: Iterable[InvitationEvent]) -> Invitation:
-    """Return the invitation that a whole log makes."""
+    """Return the invitation described by a whole log."""
     state = Invitation()
     for event in events:
         state = applied(state, event)
@@ -75,13 +75,13 @@ def applied(state: Invitation, event: InvitationEvent) -> Invitation:
 
 
 def is_end(event: object, now_ms: int) -> bool:
-    """Tell whether nobody can use an invitation after this event of it."""
+    """Return True if an invitation cannot be used after this event."""
     taken_back = isinstance(event, Invited) and 0 < event.expires_ms <= now_ms
     return taken_back or isinstance(event, Bound)
 
 
 def is_open(state: Invitation, now_ms: int) -> bool:
-    """Tell whether somebody can use it still."""
+    """Return True if it can still be used."""
     invited = state.invited
     if invited is None or state.bound is not None:
         return False
@@ -91,14 +91,14 @@ def is_open(state: Invitation, now_ms: int) -> bool:
 def invite(
     state: Invitation, request: Invite, by: str, now_ms: int, *, closed: bool
 ) -> Invited | None:
-    """Decide about a new invitation; or, by an end that is over, about the end of one.
+    """Decide about a new invitation; or, with an expiry in the past, about revoking one.
 
     Args:
         state: of the invitation.
-        request: what is asked.
-        by: who asks.
+        request: the request.
+        by: the requester.
         now_ms: wall clock.
-        closed: only invitations that make an operator are made.
+        closed: True if only invitations for operators may be created.
 
     Raises:
         Refused: with the reason; another one has this log, which cannot happen by chance.
@@ -136,7 +136,7 @@ def bind(
     """Decide about using an invitation for a name and a key.
 
     Raises:
-        Refused: there is none, it has expired, or it was used.
+        Refused: it does not exist, has expired, or was used.
     """
     invited = state.invited
     if invited is None or not hmac.compare_digest(invited.token_hash, token_hash):

@@ -1,7 +1,7 @@
 """One link of a device chain: exact bytes (docs/protocol.md, "The device chain").
 
-A link is signed as it is, so that whoever reads a chain can verify it: nothing in it belongs to a
-connection. Making and checking signatures is the wire's business; it is passed in.
+A link is signed as it is, so that every reader of a chain can verify it: it contains nothing about
+a connection. Signatures are made and checked in the wire package; the functions are passed in.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from relay.chat import names
 LABEL: Final = b"relay/1 device link\0"
 VERSION: Final = 1
 ED25519: Final = 1
-"""The one type of key there is."""
+"""The only type of key."""
 KEY_BYTES: Final = 32
 SIGNATURE_BYTES: Final = 64
 HASH_BYTES: Final = 32
 NONCE_BYTES: Final = 16
 NO_LINK: Final = bytes(HASH_BYTES)
-"""In the place of the link before the first one."""
+"""The previous hash of the first link."""
 LINK_BYTES_MAX: Final = (
     len(LABEL) + 2 + HASH_BYTES + 1 + limits.NAME_CHARS_MAX + NONCE_BYTES + 2 + HASH_BYTES
     + 2 * (1 + KEY_BYTES) + 2 * SIGNATURE_BYTES
 )  # fmt: skip
 
 Verify: TypeAlias = Callable[[bytes, bytes, bytes], bool]
-"""(key, signature, message) -> whether it is right. False for a key that must not be used, too."""
+"""(key, signature, message) -> whether it is valid. False also for a key that must not be used."""
 
 
 class LinkError(Exception):
-    """Bytes that are no link, or a link that does not continue its chain."""
+    """Bytes that are not a link, or a link that does not continue its chain."""
 
 
 class Kind(IntEnum):
-    """What a link does."""
+    """The kind of a link."""
 
     ROOT = 1
     """Begins the chain with its first key, which signs itself."""
@@ -54,7 +54,7 @@ _SIGNATURES: Final = {Kind.ROOT: 1, Kind.ADD: 2, Kind.REMOVE: 1}
 
 
 class Body(NamedTuple):
-    """The content of a link: the bytes that its signatures cover."""
+    """The content of a link: the bytes covered by its signatures."""
 
     kind: Kind
     server_id: bytes
@@ -64,7 +64,7 @@ class Body(NamedTuple):
     number: int
     """0 for the root."""
     previous: bytes
-    """The hash of the link before."""
+    """The hash of the previous link."""
     subject: bytes
     """The key that is added or removed."""
     signer: bytes
@@ -91,19 +91,19 @@ class Body(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A link as it was read."""
+    """A parsed link."""
 
     body: Body
     packed: bytes
-    """All of it, signatures included."""
+    """All of it, including signatures."""
     signed: bytes
-    """What the signatures cover."""
+    """The bytes covered by the signatures."""
     signatures: tuple[bytes, ...]
     """Of the signer; then, for ADD, of the new key."""
 
     @property
     def hash(self) -> bytes:
-        """What the next link names as the one before it."""
+        """The value that the next link contains as its previous hash."""
         return hash_of(self.packed)
 
     @property
@@ -112,7 +112,7 @@ class Link(NamedTuple):
         return len(self.signatures) == _SIGNATURES[self.body.kind]
 
     def verified(self, verify: Verify) -> bool:
-        """Tell whether all signatures that are there are right."""
+        """Return True if all signatures present are valid."""
         body = self.body
         return all(
             verify(key, signature, self.signed)
@@ -126,21 +126,21 @@ def hash_of(packed: bytes) -> bytes:
 
 
 def key_id(key: bytes) -> bytes:
-    """Return what entries name a device by: the first 16 bytes of SHA-256 of its key."""
+    """Return the id of a device in entries: the first 16 bytes of SHA-256 of its key."""
     return hashlib.sha256(key).digest()[: limits.KEY_ID_BYTES]
 
 
 @functools.lru_cache(maxsize=16)
 def _shared(server_id: bytes) -> bytes:
-    """Return one object for all that are equal: the accounts of a server have one id."""
+    """Return one object for equal values: all accounts of a server have one id."""
     return server_id
 
 
 def parse(packed: bytes) -> Link:
-    """Read a link, strictly. An ADD may lack the new key's signature (an offer).
+    """Parse a link, strictly. An ADD may lack the new key's signature (an offer).
 
     Raises:
-        LinkError: it is none.
+        LinkError: it is invalid.
     """
     fields = _Fields(packed)
     if fields.take(len(LABEL)) != LABEL or fields.u8() != VERSION:

@@ -12,40 +12,40 @@ if TYPE_CHECKING:
     from relay.chat.accounts.account import Account
 
 BLOCKED_MAX: Final = 1000
-"""People that one account blocks at a time."""
+"""Accounts that one account may block."""
 CHANGES_MAX: Final = 8192
-"""Events of one account, blocking and unblocking included."""
+"""Events of one account, including blocking and unblocking."""
 NOT_ACCEPTED: Final = "this person takes no messages from you now"
-"""In words that are the same whatever the reason is."""
+"""The same words whatever the reason is."""
 
 
 class Writers(IntEnum):
-    """Of whom somebody speaks."""
+    """A group of accounts."""
 
     ALL = 0
     """Everybody with an account."""
     KNOWN = 1
-    """Those to whom the person has written."""
+    """Those to whom the user has written."""
     NOBODY = 2
     ROOMS = 3
-    """Those whom the person knows, and who share a room with lasting membership."""
+    """KNOWN, and permanent members of a room in which the user is one, too."""
 
 
 def may_write(
     account: Account, sender: str, root: bytes, *, knows: bool, shares_room: bool, full: bool
 ) -> None:
-    """Decide whether somebody may send a new message.
+    """Decide whether a new message may be sent.
 
     Args:
-        account: whose inbox.
-        sender: who asks.
+        account: the owner of the inbox.
+        sender: the requester.
         root: of the sender's account.
-        knows: the person has written to the sender before.
-        shares_room: the two share a room in which the person is a lasting member.
-        full: the inbox takes no more.
+        knows: True if the owner has written to the sender before.
+        shares_room: True if they share a room in which the owner is a permanent member.
+        full: True if the inbox is full.
 
     Raises:
-        Refused: NOT_REGISTERED; or NOT_ACCEPTED, for whatever reason: who asks learns only that.
+        Refused: NOT_REGISTERED; or NOT_ACCEPTED, without revealing the reason.
     """
     if account.chain is None:
         raise Refused(Reason.NOT_REGISTERED, "nobody has this name")
@@ -56,13 +56,13 @@ def may_write(
 
 
 def hears_of(account: Account, root: bytes, by: str, by_root: bytes) -> bool:
-    """Tell whether a person is told at once what somebody else does with their account.
+    """Return True if a user is told at once what somebody else does with their account.
 
     Args:
-        account: the person's.
+        account: the user's.
         root: of the account that is meant: the name may have a new one by now.
         by: who has done it.
-        by_root: of that account; empty: an operator, by no account of their own.
+        by_root: of that account; empty: an operator, without an account.
     """
     return (
         account.chain is not None and account.root == root and (by, by_root) not in account.blocked
@@ -70,7 +70,7 @@ def hears_of(account: Account, root: bytes, by: str, by_root: bytes) -> bool:
 
 
 def sees(account: Account, asker: str, root: bytes, *, knows: bool, shares_room: bool) -> bool:
-    """Tell whether somebody is told when the person was last here. As for ``may_write``.
+    """Return True if somebody may see when the user was last connected. Args as ``may_write``.
 
     Raises:
         Refused: NOT_REGISTERED.
@@ -82,7 +82,7 @@ def sees(account: Account, asker: str, root: bytes, *, knows: bool, shares_room:
 
 
 def _is_among(chosen: int, *, knows: bool, shares_room: bool) -> bool:
-    """Tell whether somebody is one of those of whom a person has spoken."""
+    """Return True if somebody belongs to the chosen group."""
     return {
         Writers.ALL: True,
         Writers.KNOWN: knows,
@@ -92,7 +92,7 @@ def _is_among(chosen: int, *, knows: bool, shares_room: bool) -> bool:
 
 
 def block(account: Account, handle: str, root: bytes) -> Blocked | None:
-    """Decide about taking no more messages of somebody.
+    """Decide about refusing messages from an account.
 
     Raises:
         Refused: with the reason.
@@ -107,14 +107,14 @@ def block(account: Account, handle: str, root: bytes) -> Blocked | None:
 
 
 def unblock(account: Account, handle: str) -> Unblocked | None:
-    """Decide about taking messages of somebody again."""
+    """Decide about accepting messages from an account again."""
     if all(blocked != handle for blocked, _ in account.blocked):
         return None
     return Unblocked(handle)
 
 
 def prefer(account: Account, writers: int, seen_by: int) -> Preferred | None:
-    """Decide who may write, and who sees when the person was last here.
+    """Decide who may write, and who may see when the user was last connected.
 
     Raises:
         Refused: with the reason.

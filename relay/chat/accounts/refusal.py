@@ -1,4 +1,4 @@
-"""Why a request about an account is refused; each home and each tool reports it in its own way."""
+"""Why a request about an account is refused. Homes and tools report it in their own ways."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 
 class Reason(Enum):
-    """What is the matter."""
+    """The reason."""
 
     NOT_REGISTERED = auto()
     """No account has this name."""
@@ -15,21 +15,21 @@ class Reason(Enum):
     DISABLED = auto()
     """An operator has disabled the account."""
     NAME_TAKEN = auto()
-    """The name belongs to somebody else, or did."""
+    """The name belongs, or belonged, to another account."""
     LOOKS_ALIKE = auto()
     """The name looks like one that exists."""
     INVITATION_NEEDED = auto()
     """None was given, or it is not valid (any more)."""
     REGISTRATION_CLOSED = auto()
-    """Only operators add accounts."""
+    """Only operators can add accounts."""
     CHANGED = auto()
-    """The state is not the one that the request was made for."""
+    """The state differs from the one that the request was made for."""
     BAD_REQUEST = auto()
-    """The request itself is wrong."""
+    """The request itself is invalid."""
     NOT_ACCEPTED = auto()
-    """This person takes no messages from who asks: it is not told why."""
+    """The user does not accept messages from the requester; the reason is not revealed."""
     LIMIT = auto()
-    """The account holds as much as it may."""
+    """The account has reached a limit."""
 
 
 class Refused(Exception):

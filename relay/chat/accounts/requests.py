@@ -1,8 +1,8 @@
-"""The requests about an account or an invitation, and how they travel.
+"""The requests about an account or an invitation, and their encoding.
 
-Between client and server (the content of ACCOUNT), between workers, and from a tool that works on a
-data directory, it is the same: a msgpack array ``[number, field, ...]``. Who may ask what is
-decided by whoever takes the request from a connection; what becomes of it, in ``decide_request``.
+The encoding is the same between client and server (the content of ACCOUNT), between workers, and
+from a tool that works on a data directory: a msgpack array ``[number, field, ...]``. The receiver
+of a request from a connection checks who may make it; ``decide_request`` decides about it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from relay.errors import EnvelopeError
 
 
 class Register(NamedTuple):
-    """Begin the account. ``probe``: only tell whether that would be granted."""
+    """Create the account. ``probe``: only check whether that would be granted."""
 
     link: bytes
     token_hash: bytes
@@ -28,7 +28,7 @@ class Register(NamedTuple):
 
 
 class Enrol(NamedTuple):
-    """A new key asks for what an old device has approved; with its signature it is a device."""
+    """A new key requests what a device has approved; with its signature it becomes a device."""
 
     key: bytes
     signature: bytes
@@ -49,66 +49,66 @@ class Extend(NamedTuple):
 
 
 class NameDevice(NamedTuple):
-    """Call a device something."""
+    """Set the label of a device."""
 
     key: bytes
     name: str
 
 
 class Show(NamedTuple):
-    """Tell what is known of the account (``Shown``)."""
+    """Return what is known about the account (``Shown``)."""
 
 
 class ListNames(NamedTuple):
-    """Tell which names exist in a partition, in order, from behind ``after`` on."""
+    """Return the names in a partition, in order, after ``after``."""
 
     partition: int
     after: str
 
 
 class ListInvitations(NamedTuple):
-    """Tell which invitations of a partition are open, some at a time (``answers.Invitations``)."""
+    """Return the open invitations of a partition, some at a time (``answers.Invitations``)."""
 
     partition: int
     after: str
 
 
 class Block(NamedTuple):
-    """Take no more messages of somebody. ``root``: of the account that is meant."""
+    """Refuse messages from an account. ``root``: of the account that is meant."""
 
     handle: str
     root: bytes
 
 
 class Unblock(NamedTuple):
-    """Take messages of somebody again."""
+    """Accept messages from an account again."""
 
     handle: str
 
 
 class Prefer(NamedTuple):
-    """Choose who may write, and who sees when the person was last here."""
+    """Choose who may write, and who may see when the user was last connected."""
 
     writers: int
     seen_by: int
 
 
 class Preferences(NamedTuple):
-    """Tell what was chosen, and who is blocked (``Wanted``)."""
+    """Return the preferences and the blocked accounts (``Wanted``)."""
 
 
 class Marks(NamedTuple):
-    """Tell up to where the person has read, from behind the log ``after`` on."""
+    """Return the user's read marks, after the log ``after``."""
 
     after: str
 
 
 class LastSeen(NamedTuple):
-    """Tell when this person was last here, if who asks may know."""
+    """Return when this user was last connected, if the requester may know."""
 
 
 class SeenBy(NamedTuple):
-    """``LastSeen``, with the root of who asks."""
+    """``LastSeen``, with the root of the requester."""
 
     root: bytes
 
@@ -120,13 +120,13 @@ class MayWrite(NamedTuple):
 
 
 class TellInvited(NamedTuple):
-    """Somebody has invited this account to a room: tell whoever has a session of it."""
+    """This account was invited to a room: notify its sessions."""
 
     room: str
     root: bytes
-    """Of the account that was invited."""
+    """Of the invited account."""
     by_root: bytes
-    """Of the account that has invited it."""
+    """Of the inviting account."""
 
 
 class SetKeep(NamedTuple):
@@ -138,11 +138,11 @@ class SetKeep(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Tell what was chosen so (``answers.unpack_keep``)."""
+    """Return the retention chosen with ``SetKeep`` (``answers.unpack_keep``)."""
 
 
 class Invite(NamedTuple):
-    """Make an invitation."""
+    """Create an invitation."""
 
     token_hash: bytes
     expires_ms: int
@@ -150,7 +150,7 @@ class Invite(NamedTuple):
 
 
 class Add(NamedTuple):
-    """Keep a name for whoever has the token."""
+    """Reserve a name for the holder of the token."""
 
     token_hash: bytes
     expires_ms: int
@@ -158,14 +158,14 @@ class Add(NamedTuple):
 
 
 class Reset(NamedTuple):
-    """End the chain; whoever has the token begins a new one."""
+    """End the chain; the holder of the token begins a new one."""
 
     token_hash: bytes
     expires_ms: int
 
 
 class Disable(NamedTuple):
-    """End all sessions, and allow none."""
+    """End all sessions, and allow no new ones."""
 
 
 class Enable(NamedTuple):
@@ -173,11 +173,11 @@ class Enable(NamedTuple):
 
 
 class Remove(NamedTuple):
-    """End the account for good. Its name is not given out again."""
+    """Remove the account permanently. Its name is never assigned again."""
 
 
 class Promote(NamedTuple):
-    """Make the account an operator's, or an ordinary one."""
+    """Make the account an operator, or an ordinary one."""
 
     operator: bool
 
@@ -236,7 +236,7 @@ SHAPES: Final[dict[int, Shape]] = {
     18: Shape(SetKeep, (U63, U63, U63)),
     19: Shape(Keep, ()),
     20: Shape(ListInvitations, (codec.uint(PARTITIONS - 1), codec.text(limits.NAME_CHARS_MAX + 1))),
-    # Between workers alone; from clients they are envelopes of their own, before the login.
+    # Only between workers; clients send separate envelopes, before the login.
     24: Shape(Register, (_link, _hash_or_none, codec.boolean, codec.boolean, codec.boolean)),
     25: Shape(Enrol, (_key, codec.binary(0, links.SIGNATURE_BYTES))),
     26: Shape(Bind, (_hash, NAME, _key)),
@@ -249,13 +249,13 @@ OF_DEVICES: Final = frozenset(
         Extend, NameDevice, Show, Block, Unblock, Prefer, Preferences, Marks, SetKeep, Keep, Remove,
     }
 )  # fmt: skip
-"""What a device may ask about its own account."""
+"""What a device may request about its own account."""
 OF_OPERATORS: Final = frozenset(
     {Show, ListNames, ListInvitations, Invite, Add, Reset, Disable, Enable, Remove, Promote}
 )
-"""What an operator may ask about any account."""
+"""What an operator may request about any account."""
 QUESTIONS: Final = frozenset({Show, ListNames, ListInvitations, Preferences, Marks, LastSeen, Keep})
-"""What changes nothing."""
+"""Requests that change nothing."""
 _NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)
 REQUEST_BYTES_MAX: Final = 1024
@@ -267,10 +267,10 @@ def pack(request: Request) -> bytes:
 
 
 def unpack(body: bytes) -> Request:
-    """Return the request of some bytes.
+    """Return the request encoded in some bytes.
 
     Raises:
-        EnvelopeError: they are none, or one of a later version.
+        EnvelopeError: they are invalid, or belong to a later version.
     """
     found = _SCHEMA.unpack(body)[0]
     if isinstance(found, codec.Unknown):

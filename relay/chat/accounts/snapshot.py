@@ -1,4 +1,4 @@
-"""The packed state of an account, so that a long log need not be folded again."""
+"""The packed state of an account, so that a long log need not be replayed."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ _ARRAY_MAX: Final = max(LINKS_MAX, preferences.BLOCKED_MAX)
 
 
 def unpack(handle: str, data: bytes) -> Account:
-    """Return the account of some bytes. Signatures were checked before its links were stored.
+    """Return the account in some bytes. Signatures were checked before its links were stored.
 
     Raises:
-        EnvelopeError: they are none.
+        EnvelopeError: they are invalid.
     """
     fields = cast("list[Any]", codec.unpack_array(data, _ACCOUNT, array_max=_ARRAY_MAX))
     version, packed, disabled, removed, operator, reservations, *rest = fields
@@ -66,10 +66,10 @@ def unpack(handle: str, data: bytes) -> Account:
 
 
 def links_of(data: bytes) -> list[bytes]:
-    """Return the links of the chain of an account's bytes.
+    """Return the links of the chain in an account's bytes.
 
     Raises:
-        EnvelopeError: they are none.
+        EnvelopeError: they are invalid.
     """
     found = codec.unpack_array(data, _ACCOUNT, array_max=_ARRAY_MAX)[1]
     return cast("list[bytes]", found)

@@ -1,1 +1,1 @@
-"""Rooms: their state, who may do what in them, and how requests about them are decided. No I/O."""
+"""Rooms: their state, the rights in them, and decisions about requests. No I/O."""

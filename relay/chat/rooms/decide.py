@@ -1,7 +1,8 @@
 """Decisions about rooms: (state, actor, request, now) -> the event to store, None, or a refusal.
 
-None: it is so already, and asking again succeeds. In this order: may the actor do that, is it so
-already, has somebody else changed it since the actor looked.
+None: the effect exists already, and repeating the request succeeds. The order of checks: whether
+the actor may do it, whether the effect exists already, and whether somebody else has changed the
+same thing since the actor looked.
 """
 
 from __future__ import annotations
@@ -55,11 +56,11 @@ _NEEDS: Final[dict[type[Change], Right]] = {
     Enter: Right.ENTER,
     Delete: Right.MANAGE,
 }
-"""Create, Leave and Depart need none of these."""
+"""Create, Leave and Depart need no right."""
 
 
 class Context(NamedTuple):
-    """What a decision needs besides the state and the request."""
+    """What a decision needs in addition to the state and the request."""
 
     actor: Actor
     seen: int
@@ -71,7 +72,7 @@ class Context(NamedTuple):
     subject: bytes = b""
     """The root of the account that the request names; empty: a guest."""
     anyone_creates: bool = True
-    """False: only operators begin rooms."""
+    """False: only operators create rooms."""
 
 
 def decide(room: Room, request: Change, context: Context) -> Event | None:
@@ -99,7 +100,7 @@ def decide(room: Room, request: Change, context: Context) -> Event | None:
 
 
 def check_redact(room: Room, actor: Actor, request: Redact, head: int) -> None:
-    """Check what can be checked of a redaction before its turn in the log comes.
+    """Check a redaction as far as possible before its turn in the log.
 
     Raises:
         Refused: with the reason.
@@ -115,7 +116,7 @@ def check_redact(room: Room, actor: Actor, request: Redact, head: int) -> None:
 
 
 def may_begin(actor: Actor, *, anyone_creates: bool) -> Refused | None:
-    """Return why somebody may not begin a room; None: they may."""
+    """Return why an actor may not create a room; None: they may."""
     if anyone_creates or actor.operator:
         return None
     return Refused(Reason.NOT_ALLOWED, "only operators create rooms on this server")
@@ -129,7 +130,7 @@ def _create(room: Room, request: Create, context: Context) -> Event | None:
     if not room.deleted and context.head:
         untouched = room.created == room.version and role_of(room, actor) is Role.OWNER
         if untouched and (room.kind, room.listed) == request:
-            return None  # asked again: the answer was lost
+            return None  # repeated: the answer was lost
         raise Refused(Reason.EXISTS, "there is a room of this name")
     if not actor.root and request.kind is not Kind.PUBLIC:
         raise Refused(Reason.NOT_ALLOWED, "a guest owns no room")
@@ -249,7 +250,7 @@ def _person_event(
 
 
 def ended(room: Room, now_ms: int) -> list[Event]:
-    """Return what ends bans and mutes whose time is over."""
+    """Return the events that end expired bans and mutes."""
     return [
         events.Freed(handle)
         for handle, person in room.people.items()

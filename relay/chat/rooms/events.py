@@ -1,6 +1,6 @@
-"""What the control entries of a room hold: one event is the body of one system entry of its log.
+"""The control entries of a room: one event is the body of one system entry of its log.
 
-The sender of the entry is who has done it; ``RELAY`` for what the server does by itself.
+The sender of the entry is the actor; ``RELAY`` for what the server does by itself.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from relay.errors import EnvelopeError
 
 CONTENT_TYPE: Final = "relay/room"
 RELAY: Final = "relay"
-"""A reserved name: nobody logs in with it."""
+"""A reserved name: nobody can log in with it."""
 
 
 class Kind(IntEnum):
@@ -30,18 +30,18 @@ class Kind(IntEnum):
 
 
 class Role(IntEnum):
-    """What somebody is in a room, lastingly."""
+    """A user's permanent role in a room."""
 
     NONE = 0
     INVITED = 1
-    """As a member, but the person has not said yes yet."""
+    """Like a member, but the user has not accepted yet."""
     MEMBER = 2
     MODERATOR = 3
     OWNER = 4
 
 
 class Created(NamedTuple):
-    """The room begins. Its sender owns it, unless ``root`` is empty: a guest owns nothing."""
+    """The room is created. Its sender owns it, unless ``root`` is empty: a guest owns nothing."""
 
     kind: Kind
     listed: bool
@@ -50,26 +50,26 @@ class Created(NamedTuple):
 
 
 class TopicSet(NamedTuple):
-    """What the room is about."""
+    """The topic of the room."""
 
     topic: str
 
 
 class TitleSet(NamedTuple):
-    """How the room's name is shown."""
+    """The displayed title of the room."""
 
     title: str
 
 
 class KindSet(NamedTuple):
-    """Who may read and write, and whether those who may not read find it in lists."""
+    """Who may read and write, and whether lists show the room to users who may not read it."""
 
     kind: Kind
     listed: bool
 
 
 class RoleSet(NamedTuple):
-    """Somebody has a role."""
+    """A user got a role."""
 
     handle: str
     root: bytes
@@ -77,21 +77,21 @@ class RoleSet(NamedTuple):
 
 
 class Invited(NamedTuple):
-    """Somebody may come in, and be a member."""
+    """A user may enter and become a member."""
 
     handle: str
     root: bytes
 
 
 class Kicked(NamedTuple):
-    """Somebody was put out, and may come back where everybody may come."""
+    """A user was removed, and may return if everybody may enter."""
 
     handle: str
     reason: str
 
 
 class Banned(NamedTuple):
-    """Somebody may not read and not write, until ``until_ms`` (0: until it is taken back)."""
+    """A user may neither read nor write, until ``until_ms`` (0: until it is lifted)."""
 
     handle: str
     root: bytes
@@ -100,7 +100,7 @@ class Banned(NamedTuple):
 
 
 class Muted(NamedTuple):
-    """Somebody may not write, until ``until_ms`` (0: until it is taken back)."""
+    """A user may not write, until ``until_ms`` (0: until it is lifted)."""
 
     handle: str
     root: bytes
@@ -109,25 +109,25 @@ class Muted(NamedTuple):
 
 
 class Freed(NamedTuple):
-    """Somebody is not banned or muted any more."""
+    """A user is no longer banned or muted."""
 
     handle: str
 
 
 class Closed(NamedTuple):
-    """Nobody writes any more; False: again as before."""
+    """Nobody may write; False: as before."""
 
     closed: bool
 
 
 class Entered(NamedTuple):
-    """The sender is a member from now on."""
+    """The sender is now a permanent member."""
 
     root: bytes
 
 
 class Left(NamedTuple):
-    """The sender has given up being one."""
+    """The sender is no longer a member."""
 
 
 class KeepSet(NamedTuple):
@@ -139,7 +139,7 @@ class KeepSet(NamedTuple):
 
 
 class Deleted(NamedTuple):
-    """The room has ended. A later one of its name is another one."""
+    """The room was deleted. A later one of its name is a different room."""
 
     reason: str
 
@@ -208,10 +208,10 @@ def pack(event: Event) -> bytes:
 
 
 def unpack(body: bytes) -> Event | None:
-    """Return the event of some bytes; None for one of a later version.
+    """Return the event encoded in some bytes; None for one of a later version.
 
     Raises:
-        EnvelopeError: they are none.
+        EnvelopeError: they are invalid.
     """
     found = _SCHEMA.unpack(body)
     if len(found) != 1:

@@ -6,38 +6,38 @@ from enum import Enum, auto
 
 
 class Reason(Enum):
-    """What is the matter."""
+    """The reason."""
 
     BANNED = auto()
     """The person is banned from the room."""
     KICKED_OUT = auto()
-    """The person was put out."""
+    """The user was removed."""
     MUTED = auto()
-    """The person may read, and not write."""
+    """The user may read, but not write."""
     MEMBERS_ONLY = auto()
-    """The room is private, and the person is not invited."""
+    """The room is private, and the user is not invited."""
     READ_ONLY = auto()
-    """The room is closed, or few may write in it."""
+    """The room is closed, or only few may write in it."""
     NOT_ALLOWED = auto()
-    """The person's role does not allow it."""
+    """The user's role does not allow it."""
     NO_SUCH_ROOM = auto()
     """There is no room of this name."""
     NO_SUCH_ENTRY = auto()
-    """What it is about is not in this room."""
+    """The target is not in this room."""
     EXISTS = auto()
-    """There is one already."""
+    """It exists already."""
     CHANGED = auto()
     """Somebody has changed the same thing meanwhile."""
     BAD_REQUEST = auto()
-    """The request makes no sense as things are."""
+    """The request is not possible in the present state."""
     LIMIT = auto()
-    """The room holds as much as it may."""
+    """The room has reached a limit."""
     DAMAGED = auto()
-    """What is stored of it is damaged."""
+    """Its stored data is damaged."""
 
 
 class Refused(Exception):
-    """A decision against somebody."""
+    """A decision against a request."""
 
     def __init__(self, reason: Reason, text: str = "") -> None:
         super().__init__(text or reason.name)

@@ -1,8 +1,9 @@
-"""The requests about a room, and how they travel.
+"""The requests about a room, and their encoding.
 
-From clients (the content of ROOM) and between workers it is the same: a msgpack array ``[number,
-seen, field, ...]``. ``seen`` is the seq of the last control entry of the room that the asker has
-seen: a change of what somebody else has changed since is refused (``Reason.CHANGED``).
+The encoding is the same from clients (the content of ROOM) and between workers: a msgpack array
+``[number, seen, field, ...]``. ``seen`` is the seq of the last control entry of the room that the
+requester has seen: a change of something that somebody else has changed since is refused
+(``Reason.CHANGED``).
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from relay.codec import Check, Shape
 from relay.errors import EnvelopeError
 
 ANYTHING_SEEN: Final = limits.U63_MAX
-"""As ``seen``: do it, whatever somebody else has done meanwhile."""
+"""As ``seen``: do it regardless of other changes."""
 
 
 class Create(NamedTuple):
-    """Begin a room, which the asker owns."""
+    """Create a room, owned by the requester."""
 
     kind: Kind = Kind.PUBLIC
     listed: bool = True
@@ -35,7 +36,7 @@ class SetTopic(NamedTuple):
 
 
 class SetTitle(NamedTuple):
-    """Set how the room's name is shown."""
+    """Set the displayed title of the room."""
 
     title: str
 
@@ -48,27 +49,27 @@ class SetKind(NamedTuple):
 
 
 class SetRole(NamedTuple):
-    """Give somebody a role, or take it (``Role.NONE``)."""
+    """Assign a role, or remove it (``Role.NONE``)."""
 
     handle: str
     role: Role
 
 
 class Invite(NamedTuple):
-    """Let somebody in who may be a member then."""
+    """Allow a user to enter and become a member."""
 
     handle: str
 
 
 class Kick(NamedTuple):
-    """Put somebody out."""
+    """Remove a user."""
 
     handle: str
     reason: str = ""
 
 
 class Ban(NamedTuple):
-    """Put somebody out and let them not come back, for so many seconds (0: without an end)."""
+    """Remove a user, who may not return, for this many seconds (0: without an end)."""
 
     handle: str
     seconds: int = 0
@@ -76,13 +77,13 @@ class Ban(NamedTuple):
 
 
 class Unban(NamedTuple):
-    """Take a ban back."""
+    """Lift a ban."""
 
     handle: str
 
 
 class Mute(NamedTuple):
-    """Let somebody not write, for so many seconds (0: without an end)."""
+    """Forbid a user to write, for this many seconds (0: without an end)."""
 
     handle: str
     seconds: int = 0
@@ -90,17 +91,17 @@ class Mute(NamedTuple):
 
 
 class Unmute(NamedTuple):
-    """Take that back."""
+    """Lift a mute."""
 
     handle: str
 
 
 class Close(NamedTuple):
-    """Let nobody write any more."""
+    """Forbid everybody to write."""
 
 
 class Reopen(NamedTuple):
-    """Take that back."""
+    """Allow writing again."""
 
 
 class SetKeep(NamedTuple):
@@ -112,47 +113,45 @@ class SetKeep(NamedTuple):
 
 
 class Enter(NamedTuple):
-    """Become a lasting member: say yes to an invitation, or enter a room that is open to all."""
+    """Become a permanent member: accept an invitation, or enter a room that is open to all."""
 
 
 class Leave(NamedTuple):
-    """Be none any more. An invitation is declined so."""
+    """Cease to be a member. Also declines an invitation."""
 
 
 class Redact(NamedTuple):
-    """Erase an entry of the log: it becomes an entry of kind *redaction*, and no event."""
+    """Erase an entry of the log: this becomes an entry of kind *redaction*, not an event."""
 
     seq: int
     reason: str = ""
 
 
 class Delete(NamedTuple):
-    """End the room."""
+    """Delete the room."""
 
     reason: str = ""
 
 
 class Depart(NamedTuple):
-    """Be none any more, as an only owner, too: the account is removed. Between workers alone."""
+    """Cease to be a member because the account is removed, even as only owner. Between workers."""
 
 
 class Show(NamedTuple):
-    """Tell the state, with the people whose handles are above ``after``."""
+    """Return the state, with the users whose handles are above ``after``."""
 
     after: str = ""
 
 
 class List(NamedTuple):
-    """Tell the rooms of a partition that the asker may see, from behind ``after`` on."""
+    """Return the rooms of a partition that the requester may see, after ``after``."""
 
     partition: int
     after: str
 
 
 class Mine(NamedTuple):
-    """Tell the rooms in which the asker has a role, and what of them is unread, from behind
-    ``after`` on.
-    """
+    """Return the rooms in which the requester has a role, with unread counts, after ``after``."""
 
     after: str = ""
 
@@ -235,10 +234,10 @@ def pack(request: Request, seen: int) -> bytes:
 
 
 def unpack(body: bytes) -> Asked:
-    """Return the request of some bytes.
+    """Return the request encoded in some bytes.
 
     Raises:
-        EnvelopeError: they are none, or one of a later version.
+        EnvelopeError: they are invalid, or belong to a later version.
     """
     found = _SCHEMA.unpack(body)
     if len(found) != 1 or isinstance(found[0], codec.Unknown):
@@ -247,7 +246,7 @@ def unpack(body: bytes) -> Asked:
 
 
 def named(request: Request) -> str:
-    """Return the handle of the person that a request is about; empty: about nobody."""
+    """Return the handle of the user that a request is about; empty: none."""
     match request:
         case (
             SetRole(handle=handle)

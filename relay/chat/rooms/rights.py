@@ -1,4 +1,4 @@
-"""Who may do what in a room: the one function that every path asks. docs/trust.md has the table."""
+"""The rights in a room: the one function that every path calls. docs/trust.md has the table."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ _TIME_MS_MAX: Final = 253_402_214_400_000
 
 
 class Right(Flag):
-    """What somebody may do."""
+    """A right."""
 
     READ = auto()
-    """Join, resume, follow, read pages of history, see who is there."""
+    """Join, resume, follow, read history, see who is present."""
     WRITE = auto()
     """Send messages."""
     ENTER = auto()
-    """Become a lasting member."""
+    """Become a permanent member."""
     TOPIC = auto()
-    """Set what the room is about, and how its name is shown."""
+    """Set the topic and the displayed title."""
     INVITE = auto()
     MODERATE = auto()
-    """Kick, ban, mute those of a lower rank, and erase what they wrote."""
+    """Kick, ban and mute users of lower rank, and erase their messages."""
     MANAGE = auto()
     """Kind, roles, closing, deleting."""
 
@@ -39,17 +39,17 @@ _OWNER: Final = _MODERATOR | Right.MANAGE
 
 
 class Actor(NamedTuple):
-    """Who asks for something."""
+    """The requester."""
 
     handle: str
     root: bytes = b""
     """Of the account; empty: a guest's."""
     operator: bool = False
-    """The account is an operator's."""
+    """True if the account is an operator."""
 
 
 def role_of(room: Room, actor: Actor) -> Role:
-    """Return what an account is in a room. Roles of an earlier one of that name do not count."""
+    """Return an account's role in a room. Roles of an earlier account of that name do not count."""
     person = room.people.get(actor.handle)
     if person is None or not actor.root or person.root != actor.root:
         return Role.NONE
@@ -57,7 +57,7 @@ def role_of(room: Room, actor: Actor) -> Role:
 
 
 def rights(room: Room, actor: Actor) -> Right:
-    """Return all that somebody may do in a room, as its state is."""
+    """Return all rights of an actor in a room."""
     person = room.people.get(actor.handle)
     kind = room.kind
     return _granted(
@@ -73,7 +73,7 @@ def rights(room: Room, actor: Actor) -> Right:
     )
 
 
-@functools.cache  # a flag's operators are calls of Python, and each member is asked for at once
+@functools.cache  # a flag's operators are Python calls, and each member is checked at once
 def _granted(
     role: Role,
     private: bool,
@@ -85,11 +85,12 @@ def _granted(
     account: bool,
     operator: bool,
 ) -> Right:
-    found = _OWNER if operator else NOTHING  # but an operator reads and writes by no right
+    # but operator rights include neither reading nor writing
+    found = _OWNER if operator else NOTHING
     if banned:
         return found
     if deleted:
-        return found  # whoever has not heard of it must not talk in another room of that name
+        return found  # a client that has not noticed must not talk in another room of that name
     if not private or role is not Role.NONE:
         found |= Right.READ
         if account:
@@ -105,7 +106,7 @@ def _granted(
 
 
 def refusal(room: Room, actor: Actor, right: Right) -> Refused | None:
-    """Return why somebody may not do something; None: they may."""
+    """Return why an actor may not do something; None: they may."""
     if right in rights(room, actor):
         return None
     if room.deleted:
@@ -130,7 +131,7 @@ def refusal(room: Room, actor: Actor, right: Right) -> Refused | None:
 
 
 def _until(person: Person) -> str:
-    """Return when being banned or muted ends, for whoever is."""
+    """Describe when a ban or mute ends."""
     if not person.until_ms:
         return ""
     end = datetime.fromtimestamp(min(person.until_ms, _TIME_MS_MAX) / 1000, UTC)
@@ -138,21 +139,21 @@ def _until(person: Person) -> str:
 
 
 def told_refusal(room: Room, actor: Actor) -> Refused | None:
-    """Return why somebody is told nothing of what a room holds, nor what not; None: they are told.
+    """Return why an actor may not know what a room contains; None: they may.
 
-    Who may erase what they may not read (an operator) is told what there is to erase.
+    An actor who may erase what they may not read (an operator) may know what can be erased.
     """
     return None if Right.MODERATE in rights(room, actor) else refusal(room, actor, Right.READ)
 
 
 def redaction_refusal(room: Room, actor: Actor, author: str, *, own: bool) -> Refused | None:
-    """Return why somebody may not erase an entry of a room; None: they may.
+    """Return why an actor may not erase an entry of a room; None: they may.
 
     Args:
         room: as it is.
-        actor: who erases.
-        author: who wrote it.
-        own: it is the actor's own.
+        actor: the requester.
+        author: the author of the entry.
+        own: True if it is the actor's own.
     """
     hidden = told_refusal(room, actor)
     if hidden is not None:
@@ -169,12 +170,12 @@ def redaction_refusal(room: Room, actor: Actor, author: str, *, own: bool) -> Re
 
 
 def rank(room: Room, actor: Actor) -> int:
-    """Return how far somebody's power reaches: it ends at those of the same rank."""
+    """Return an actor's rank: their power covers lower ranks only."""
     if actor.operator:
         return int(Role.OWNER) + 1
     return rank_of(role_of(room, actor))
 
 
 def rank_of(role: Role) -> int:
-    """Return the rank of a role: those without power have none."""
+    """Return the rank of a role: roles without power have none."""
     return int(role) if role >= Role.MODERATOR else 0

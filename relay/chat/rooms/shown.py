@@ -15,17 +15,17 @@ PEOPLE_PER_ANSWER: Final = 200
 ROOMS_PER_ANSWER: Final = 25
 """About 20 KB, with the longest topics."""
 UNREAD_LOOKED_AT: Final = 1000
-"""Newest entries of a room in which unread messages are counted: about 3 ms. More than some
-hundreds is "many" to a person."""
+"""Newest entries of a room in which unread messages are counted: about 3 ms. To a person, more than
+a few hundred is "many"."""
 
 
 class Shown(NamedTuple):
     """A part of a room's state."""
 
     room: Room
-    """With the people of this part alone."""
+    """With only the users of this part."""
     end: bool
-    """Nobody is beyond them."""
+    """True if there are no further users."""
 
 
 class Listed(NamedTuple):
@@ -37,9 +37,9 @@ class Listed(NamedTuple):
     topic: str
     closed: bool
     role: Role
-    """Of whoever asked."""
+    """Of the requester."""
     members: int
-    """Lasting ones."""
+    """Number of permanent members."""
     last_seq: int
     """Of its last entry."""
     version: int
@@ -47,18 +47,18 @@ class Listed(NamedTuple):
 
 
 class Own(NamedTuple):
-    """A room in which whoever asked has a role."""
+    """A room in which the requester has a role."""
 
     room: Listed
     read_epoch: bytes
-    """With ``read_seq``: up to where it was read, as it is marked; 8 zeros and 0: it is not."""
+    """With ``read_seq``: the read mark; 8 zeros and 0: none."""
     read_seq: int
     unread: int
-    """Messages of others after that, of the newest UNREAD_LOOKED_AT entries."""
+    """Messages of others after that, among the newest UNREAD_LOOKED_AT entries."""
 
 
 def pack(room: Room, after: str) -> bytes:
-    """Return the packed answer to ``Show``: the people whose handles are above ``after``."""
+    """Return the packed answer to ``Show``: the users whose handles are above ``after``."""
     people = sorted(handle for handle, one in room.people.items() if one.matters and handle > after)
     page = [[handle, *room.people[handle]] for handle in people[:PEOPLE_PER_ANSWER]]
     end = len(people) <= PEOPLE_PER_ANSWER
@@ -81,7 +81,7 @@ def unpack(data: bytes) -> Shown:
     """Return the answer to ``Show``.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is invalid.
     """
     *fields, rows, end, keep_seq, keep = codec.unpack_array(
         data, _SHOWN, array_max=PEOPLE_PER_ANSWER
@@ -95,7 +95,7 @@ def unpack(data: bytes) -> Shown:
 
 
 def listed(name: str, room: Room, last_seq: int, actor: Actor) -> Listed | None:
-    """Return a room as somebody sees it in a list; None: it is not for them."""
+    """Return a room as an actor sees it in a list; None: it is hidden."""
     if room.deleted or Right.READ not in rights(room, actor):
         return None
     role = role_of(room, actor)
@@ -108,7 +108,7 @@ def listed(name: str, room: Room, last_seq: int, actor: Actor) -> Listed | None:
 
 
 def pack_list(rooms: list[Listed], after: str, end: bool) -> bytes:
-    """Return the packed answer to ``List``: where to go on, and whether anything is there."""
+    """Return the packed answer to ``List``: where to continue, and whether there is more."""
     return codec.pack(([list(one) for one in rooms], after, end))
 
 
@@ -124,7 +124,7 @@ def unpack_list(data: bytes) -> tuple[list[Listed], str, bool]:
     """Return the answer to ``List``.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is invalid.
     """
     found, after, end = codec.unpack_array(data, _LIST, array_max=ROOMS_PER_ANSWER)
     rooms = [_listed_of(row) for row in cast("list[_Row]", found)]
@@ -140,12 +140,12 @@ def _listed_of(row: _Row) -> Listed:
 
 
 def unread_after(room: Room, handle: str, floor: int) -> int:
-    """Return the last entry that does not count as unread for somebody with a role.
+    """Return the last entry that does not count as unread for a user with a role.
 
     Args:
         room: its state.
-        handle: whose.
-        floor: where reading goes on behind what is marked.
+        handle: of the user.
+        floor: where reading continues without a mark.
     """
     person = room.people[handle]
     begun = room.created if floor else max(room.created, person.seq)
@@ -153,7 +153,7 @@ def unread_after(room: Room, handle: str, floor: int) -> int:
 
 
 def pack_own(rooms: list[Own], after: str, end: bool) -> bytes:
-    """Return the packed answer to ``Mine``: as to ``List``."""
+    """Return the packed answer to ``Mine``; as for ``List``."""
     return codec.pack(([[*one.room, *one[1:]] for one in rooms], after, end))
 
 
@@ -168,7 +168,7 @@ def unpack_own(data: bytes) -> tuple[list[Own], str, bool]:
     """Return the answer to ``Mine``.
 
     Raises:
-        EnvelopeError: it is none.
+        EnvelopeError: it is invalid.
     """
     found, after, end = codec.unpack_array(data, _OWN, array_max=ROOMS_PER_ANSWER)
     rows = cast("list[tuple[Any, ...]]", found)

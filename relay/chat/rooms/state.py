@@ -35,15 +35,15 @@ from relay.chat.rooms.events import (
 from relay.errors import EnvelopeError
 
 MEMBERS_MAX: Final = 1000
-"""Lasting members of one room, and who is invited. Anybody else may follow a public one."""
+"""Permanent members of one room, and invited users. Anybody else may follow a public one."""
 PEOPLE_MAX: Final = 1500
-"""With those that are banned or muted. The state of a room is about 80 bytes for each."""
+"""Including banned or muted users. The state of a room takes about 80 bytes for each."""
 REMEMBERED_MAX: Final = 64
-"""People who are nothing in the room any more, and of whom it is still known when that began."""
+"""Users without any role or restriction, for whom it is still known since when."""
 
 
 class Person(NamedTuple):
-    """What a room knows of somebody."""
+    """What a room knows about a user."""
 
     root: bytes
     """Of the account; roles belong to it. Empty: a guest's."""
@@ -51,26 +51,26 @@ class Person(NamedTuple):
     muted: bool = False
     banned: bool = False
     until_ms: int = 0
-    """When being muted or banned ends; 0: when it is taken back."""
+    """When a mute or ban ends; 0: when it is lifted."""
     seq: int = 0
-    """Of the last control entry about this person."""
+    """Of the last control entry about this user."""
 
     @property
     def matters(self) -> bool:
-        """False: the room knows only when that began."""
+        """False: the room only knows since when the user has no role."""
         return self.role is not Role.NONE or self.muted or self.banned
 
 
 PERSON_BYTES: Final = 96
-"""What each takes at most, packed."""
+"""Maximum packed size of each."""
 PACKED_BYTES_MAX: Final = (PEOPLE_MAX + REMEMBERED_MAX) * PERSON_BYTES + 2048
 NOBODY: Final[Mapping[str, Person]] = MappingProxyType({})
 
 
 class Room(NamedTuple):
-    """What is known of a room. A value: an event makes another one.
+    """The state of a room. Immutable: an event creates another one.
 
-    The state of a room from before rooms had any: public, without an owner.
+    The state of a room from before rooms had one: public, without an owner.
     """
 
     created: int = 0
@@ -84,12 +84,12 @@ class Room(NamedTuple):
     closed: bool = False
     deleted: bool = False
     title_seq: int = 0
-    """Of the last control entry about the title; likewise the others."""
+    """Of the last control entry about the title; the others correspondingly."""
     topic_seq: int = 0
     kind_seq: int = 0
     closed_seq: int = 0
     forgotten_seq: int = 0
-    """Of the last control entry about anybody who is not in ``people`` any more, at most."""
+    """Upper bound for the last control entry about any user no longer in ``people``."""
     keep_seq: int = 0
     """As ``title_seq``."""
     keep: tuple[int, int, int] = (0, 0, 0)
@@ -99,7 +99,7 @@ class Room(NamedTuple):
 
     @property
     def everybody_writes(self) -> bool:
-        """True: no message needs to be looked at for rights."""
+        """True if messages need no check of rights."""
         return (
             self.kind is Kind.PUBLIC
             and not self.closed
@@ -109,26 +109,26 @@ class Room(NamedTuple):
 
     @property
     def floor(self) -> int:
-        """The seq up to which the log belongs to earlier rooms of this name, which have ended."""
+        """The seq up to which the log belongs to earlier, deleted rooms of this name."""
         return self.version if self.deleted else max(self.created - 1, 0)
 
     @property
     def due_ms(self) -> int:
-        """When the first ban or mute ends by itself; 0: none does."""
+        """When the first ban or mute expires; 0: none does."""
         return min((one.until_ms for one in self.people.values() if one.until_ms), default=0)
 
     @property
     def owners(self) -> int:
-        """How many there are."""
+        """Number of owners."""
         return sum(one.role is Role.OWNER for one in self.people.values())
 
     @property
     def members(self) -> int:
-        """Lasting ones, without those who are only invited."""
+        """Number of permanent members, without invited users."""
         return sum(one.role >= Role.MEMBER for one in self.people.values())
 
     def seq_of(self, handle: str) -> int:
-        """Return the seq of the last control entry about somebody, or one above it."""
+        """Return the seq of the last control entry about a user, or a greater one."""
         person = self.people.get(handle)
         return self.forgotten_seq if person is None else person.seq
 
@@ -182,7 +182,7 @@ def applied(room: Room, event: Event | None, sender: str, seq: int) -> Room:
 
 
 def role_changes(before: Room, after: Room) -> tuple[tuple[str, bytes, int], ...]:
-    """Return (handle, root, role) of those whose role is another one; 0: they have none now."""
+    """Return (handle, root, role) of changed roles; role 0: none any more."""
     if before.people is after.people:
         return ()
     gone = [
@@ -200,7 +200,7 @@ def role_changes(before: Room, after: Room) -> tuple[tuple[str, bytes, int], ...
 
 
 def _known(room: Room, handle: str, root: bytes) -> Person:
-    """Return what the room knows of an account; of an earlier one of that name only bars count."""
+    """Return what the room knows about an account; of an earlier one of the name only bans."""
     known = room.people.get(handle)
     if known is None:
         return Person(root)
@@ -219,7 +219,7 @@ def _with(room: Room, handle: str, person: Person) -> Room:
     return room._replace(people=people, forgotten_seq=forgotten_seq)
 
 
-# --- as bytes -----------------------------------------------------------------------------------
+# --- encoding -----------------------------------------------------------------------------
 def pack(room: Room) -> bytes:
     """Return a room's bytes."""
     people = [[handle, *person] for handle, person in room.people.items()]
@@ -240,17 +240,17 @@ _ROOM: Final = (
 
 
 def unpack(data: bytes) -> Room:
-    """Return the room of some bytes; empty ones are of a log without control entries.
+    """Return the room in some bytes; empty ones belong to a log without control entries.
 
     Raises:
-        EnvelopeError: they are none.
+        EnvelopeError: they are invalid.
     """
     if not data:
         return Room()
     try:
         fields = codec.unpack_array(data, _ROOM, array_max=PEOPLE_MAX + REMEMBERED_MAX)
         people_at = -len(KEEP) - 1
-    except EnvelopeError:  # from before rooms had bounds of what they keep
+    except EnvelopeError:  # from before rooms had retention limits
         before = _ROOM[: -len(KEEP)]
         fields = codec.unpack_array(data, before, array_max=PEOPLE_MAX + REMEMBERED_MAX)
         people_at = -1
@@ -263,7 +263,7 @@ def unpack(data: bytes) -> Room:
 
 
 def made(fields: list[object], people: Mapping[str, Person]) -> Room:
-    """Return the room of fields that were checked, in their order, without the last."""
+    """Return the room for checked fields, in their order, without the last."""
     created, version, kind, *rest = fields
     if len(rest) > KEEP_AT - 3:
         rest[-1] = tuple(cast("list[int]", rest[-1]))

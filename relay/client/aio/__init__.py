@@ -1,3 +1,3 @@
-"""The client on an event loop of asyncio."""
+"""The client for asyncio event loops."""
 
 from relay.client.aio.client import Client as Client

@@ -29,17 +29,17 @@ class AsyncAccounts(AsyncCalls):
     """The calls of a client about accounts."""
 
     async def devices(self, name: str | None = None, *, timeout: float | None = None) -> Devices:
-        """Return the devices of an account, proved by its signed chain.
+        """Return the devices of an account, as proved by its signed chain.
 
-        It is held against what was seen of the chain before, and kept. Where it does not continue
-        that, there is a ``DeviceWarning`` among the events.
+        The chain is compared with what was seen of it before, and remembered. If it does not
+        continue that, a ``DeviceWarning`` is added to the events.
 
         Args:
-            name: whose; None: one's own, with their labels.
+            name: of the account; None: this client's own, with labels.
             timeout: seconds; None: no limit.
 
         Raises:
-            DeviceChainError: the server gave a false list, or an older one of one's own.
+            DeviceChainError: the server sent an invalid list, or an outdated one of this account.
             Refused: NotRegistered, ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
@@ -54,16 +54,16 @@ class AsyncAccounts(AsyncCalls):
     async def device_change(
         self, name: str, *, timeout: float | None = None
     ) -> DeviceChange | None:
-        """Return how somebody's devices contradict what was seen of them; None: they do not.
+        """Return how an account's devices contradict what was seen of them; None: they do not.
 
-        Until ``accept_devices`` all that comes of this sender has a ``doubt``.
+        Until ``accept_devices`` all messages of this sender have a ``doubt``.
 
         Args:
-            name: whose.
+            name: of the account.
             timeout: seconds; None: no limit.
 
         Raises:
-            DeviceChainError: the server gave a false list, which nobody can accept.
+            DeviceChainError: the server sent an invalid list, which cannot be accepted.
             Refused: NotRegistered, ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
@@ -73,16 +73,16 @@ class AsyncAccounts(AsyncCalls):
         return account_calls.device_change(found, chains[-1])
 
     async def accept_devices(self, change: DeviceChange, *, timeout: float | None = None) -> None:
-        """Accept devices that contradict what was seen: a person has made sure whose they are.
+        """Accept devices that contradict what was seen, after a person has verified their owner.
 
-        Exactly these: if the server shows others by now, those are doubtful again.
+        Accepts exactly these: if the server sends other ones by now, those are doubtful again.
 
         Args:
             change: from ``device_change``.
             timeout: seconds; None: no limit.
 
         Raises:
-            DeviceChainError: they are one's own, and the account was not begun anew.
+            DeviceChainError: they are this account's own, and the account was not begun anew.
             Refused: NotRegistered, ...
             TimedOut: no answer in time; they are accepted all the same.
             ClientError: the client has ended.
@@ -94,15 +94,15 @@ class AsyncAccounts(AsyncCalls):
         await self._device_chain(who, timeout)
 
     async def approve_device(self, key: str, *, timeout: float | None = None) -> None:
-        """Approve a new device of one's own account; it finishes by itself (``relay device``).
+        """Approve a new device of this account, which then finishes by itself (``relay device``).
 
         Args:
-            key: its public key, exactly as the new device shows it.
+            key: its public key, exactly as displayed by the new device.
             timeout: seconds; None: no limit.
 
         Raises:
-            DeviceChainError: the list of devices is false, older than what was seen of it, or
-                full, or has the key already.
+            DeviceChainError: the list of devices is invalid, older than what was seen of it, full,
+                or already contains the key.
             UsageError: it is not a device key.
             Refused: Changed, if another device changes the list at the same time; ...
             TimedOut: no answer in time.
@@ -111,7 +111,7 @@ class AsyncAccounts(AsyncCalls):
         await self._extend(Kind.ADD, account_calls.public_key(key), timeout)
 
     async def remove_device(self, key: str, *, timeout: float | None = None) -> None:
-        """Remove a device of one's own account. Its connections have ended when this returns.
+        """Remove a device of this account. When this returns, its connections have ended.
 
         Args:
             key: its public key.
@@ -126,7 +126,7 @@ class AsyncAccounts(AsyncCalls):
         await self._extend(Kind.REMOVE, account_calls.public_key(key), timeout)
 
     async def rename_device(self, key: str, label: str, *, timeout: float | None = None) -> None:
-        """Name a device of one's own account. Nobody else sees it.
+        """Set the label of a device of this account. Nobody else can see it.
 
         Args:
             key: its public key.
@@ -143,13 +143,13 @@ class AsyncAccounts(AsyncCalls):
         await self._ask_account("", request, timeout)
 
     async def add_recovery_key(self, *, timeout: float | None = None) -> str:
-        """Make one more device that exists on paper alone: for who loses all others.
+        """Create a recovery key: a device that only exists on paper, in case all others are lost.
 
         Args:
             timeout: seconds; None: no limit.
 
         Returns:
-            Its secret: 52 characters, to be written down and kept where the devices are not.
+            Its secret: 52 characters, to be written down and kept away from the devices.
 
         Raises:
             DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
@@ -161,10 +161,10 @@ class AsyncAccounts(AsyncCalls):
         return paper.paper()
 
     async def add_device(self, key: DeviceKey, *, timeout: float | None = None) -> None:
-        """Make a key that this program holds a device of one's own account: both sign here.
+        """Add a key that this program holds as a device of this account: both keys sign here.
 
         Args:
-            key: the new device's.
+            key: of the new device.
             timeout: seconds; None: no limit.
 
         Raises:
@@ -183,11 +183,11 @@ class AsyncAccounts(AsyncCalls):
         operator: bool = False,
         timeout: float | None = None,
     ) -> str:
-        """Make an invitation: whoever has it registers one name. For operators.
+        """Create an invitation, which can be used to register one name. For operators.
 
         Args:
             days: how long it is valid.
-            operator: the account that it makes is an operator's, too.
+            operator: whether the new account becomes an operator, too.
             timeout: seconds; None: no limit.
 
         Returns:
@@ -204,12 +204,12 @@ class AsyncAccounts(AsyncCalls):
         return text
 
     async def invitations(self, *, timeout: float | None = None) -> list[OpenInvitation]:
-        """Return the invitations that can be used still; next to end, first. For operators.
+        """Return the invitations that can still be used, by time of expiry. For operators.
 
-        That of a name that is kept is not among them: see ``user``.
+        Invitations for reserved names are not included: see ``user``.
 
         Args:
-            timeout: seconds, for each of several questions; None: no limit.
+            timeout: seconds, for each of several requests; None: no limit.
 
         Raises:
             Refused: NotAllowed, ...
@@ -220,26 +220,28 @@ class AsyncAccounts(AsyncCalls):
         return account_calls.as_invitations(found)
 
     async def revoke_invitation(self, invitation: str, *, timeout: float | None = None) -> None:
-        """Take an invitation back that nobody has used. For operators.
+        """Revoke an unused invitation. For operators.
 
-        That of a name that is kept ends when another is made: ``change_user(name, "add")``.
+        The invitation for a reserved name ends when another is created: ``change_user(name,
+        "add")``.
 
         Args:
-            invitation: its 52 characters, or the ``id`` that ``invitations`` has.
+            invitation: its 52 characters, or its ``id`` from ``invitations``.
             timeout: seconds; None: no limit.
 
         Raises:
-            Refused: NotAllowed; InvitationNeeded: there is none, or it has been used, and by whom.
+            Refused: NotAllowed; InvitationNeeded: it does not exist, or was used, with the name of
+                the user.
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
         await self._ask_account("", account_calls.take_back(invitation), timeout)
 
     async def user(self, name: str, *, timeout: float | None = None) -> User:
-        """Return what the server knows of an account. For operators.
+        """Return what the server knows about an account. For operators.
 
         Args:
-            name: whose.
+            name: of the account.
             timeout: seconds; None: no limit.
 
         Raises:
@@ -252,10 +254,10 @@ class AsyncAccounts(AsyncCalls):
         return cast(User, await self._ask_account(who, requests.Show(), timeout, read))
 
     async def users(self, *, timeout: float | None = None) -> list[str]:
-        """Return the names of all accounts that there are, or were. For operators.
+        """Return the names of all existing and former accounts. For operators.
 
         Args:
-            timeout: seconds, for each of several questions; None: no limit.
+            timeout: seconds, for each of several requests; None: no limit.
 
         Raises:
             Refused: NotAllowed, ...
@@ -272,13 +274,14 @@ class AsyncAccounts(AsyncCalls):
         days: float = INVITATION_DAYS,
         timeout: float | None = None,
     ) -> str | None:
-        """Change an account. For operators. Sessions that it ends have ended when this returns.
+        """Change an account. For operators. When this returns, the sessions that it ends have
+        ended.
 
         Args:
-            name: whose.
-            change: "add" or "add-operator": keep a free name for whoever has the invitation;
-                "reset": end all devices, and let the invitation begin new ones; "disable",
-                "enable"; "remove": for good; "promote" to an operator, "demote".
+            name: of the account.
+            change: "add" or "add-operator": reserve a free name for the holder of the invitation;
+                "reset": remove all devices, and let the invitation begin new ones; "disable",
+                "enable"; "remove": permanently; "promote" to an operator, "demote".
             days: how long the invitation is valid.
             timeout: seconds; None: no limit.
 
@@ -322,7 +325,7 @@ class AsyncAccounts(AsyncCalls):
         return account_calls.read_chain(packed, name, server_id_bytes(server)), packed
 
     async def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
-        """Ask one question after the other; ``timeout_s`` is for each."""
+        """Make several requests, one after the other; ``timeout_s`` applies to each."""
         try:
             question = questions.send(None)
             while True:

@@ -1,7 +1,7 @@
 """Writes an asyncio client's files in a background thread, in order.
 
-Another program may hold the lock of such a file for long, and a disk may be slow. The thread is no
-daemon: the process does not exit before everything is written.
+Another program may hold the lock of such a file for long, and a disk may be slow. The thread is not
+a daemon thread: the process does not exit before everything is written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BackgroundWriter:
         """None while nothing is being written."""
 
     def add(self, write: Callable[[], None]) -> None:
-        """Call ``write`` in the thread, after those before it. What it raises is logged."""
+        """Call ``write`` in the thread, after earlier ones. Exceptions are logged."""
         with self._lock:
             self._calls.append(write)
             if self._thread is not None:
@@ -36,7 +36,7 @@ class BackgroundWriter:
             thread = self._thread
         try:
             thread.start()
-        except RuntimeError:  # no more threads, or the interpreter ends
+        except RuntimeError:  # no more threads, or the interpreter is shutting down
             self._run()
 
     async def finish(self) -> None:

@@ -1,6 +1,6 @@
-"""The calls of an asyncio client to its server, and reading events; connecting is elsewhere.
+"""The calls of an asyncio client to its server, and reading events. Connecting is in ``client``.
 
-Every call takes ``timeout``, in seconds; None waits for as long as it takes, over lost connections.
+Every call has a ``timeout`` in seconds; None waits as long as it takes, across lost connections.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class AsyncCalls(ClientBase):
         return self
 
     async def __anext__(self) -> Event:
-        """Return the next event, as ``next_event`` does without a timeout.
+        """Return the next event, like ``next_event`` without a timeout.
 
         Raises:
             StopAsyncIteration: the client was closed by ``close``.
@@ -56,9 +56,9 @@ class AsyncCalls(ClientBase):
         return event
 
     async def events(self, timeout: float | None = None) -> AsyncIterator[Event]:
-        """Yield events as they come, until the client is closed or none came for ``timeout``.
+        """Yield events as they arrive, until the client is closed or none arrives for ``timeout``.
 
-        Rooms that were joined by ``room`` are not among them.
+        Events of rooms that were joined with ``room`` are not included.
 
         Args:
             timeout: seconds without an event; None: no limit.
@@ -70,10 +70,10 @@ class AsyncCalls(ClientBase):
             yield event
 
     async def next_event(self, timeout: float | None = None) -> Event | None:
-        """Return the next event; None when none came in time, or the client was closed.
+        """Return the next event; None if none arrives in time, or the client was closed.
 
-        A program that takes none for a while stops the socket from being read, acknowledgements
-        included: take events while you send to a room that you have joined.
+        A program that takes no events for a while stops the client from reading its socket,
+        including acknowledgements: take events while you send to a room that you have joined.
 
         Args:
             timeout: seconds; None: no limit.
@@ -84,9 +84,9 @@ class AsyncCalls(ClientBase):
         return await self._next(None, timeout)
 
     async def pump(self, timeout: float = 0.0) -> None:
-        """Wait until something has come, for at most ``timeout`` seconds.
+        """Wait until something has arrived, for at most ``timeout`` seconds.
 
-        An asyncio client reads by itself, whenever the loop runs; a blocking one reads here.
+        An asyncio client reads by itself whenever the loop runs; a blocking one reads here.
         """
         self._check_started()
         timeout = arguments.seconds("timeout", timeout)
@@ -117,14 +117,14 @@ class AsyncCalls(ClientBase):
         cursor: Cursor | None = None,
         timeout: float | None = None,
     ) -> Joined:
-        """Join a room: its last messages, or those after a number or a cursor, and what comes.
+        """Join a room: its last messages, or those after a number or a cursor, then new ones.
 
         Args:
             room: its name.
-            last: how many of the last messages come first.
-            since: begin after the message with this number; 0: with the first one.
-            cursor: begin after a saved cursor.
-            timeout: seconds; None: no limit. When it is over, the join is undone.
+            last: how many of the last messages to deliver first.
+            since: start after the message with this number; 0: with the first one.
+            cursor: start after a saved cursor.
+            timeout: seconds; None: no limit. After a timeout the join is undone.
 
         Raises:
             Refused: NameInvalid, AlreadyJoined, LimitReached, ...
@@ -160,7 +160,7 @@ class AsyncCalls(ClientBase):
 
         Args:
             room: its name.
-            timeout: seconds; None: no limit. The room is left, whether the answer comes or not.
+            timeout: seconds; None: no limit. The room is left whether or not the answer arrives.
 
         Returns:
             Where the program stood, to ``join(cursor=...)`` later.
@@ -211,7 +211,7 @@ class AsyncCalls(ClientBase):
             room: its name.
             before: the page ends below the message with this number.
             after: the page begins above the message with this number.
-            count: how many messages at most, 1 to 1,000.
+            count: maximum number of messages, 1 to 1,000.
             timeout: seconds; None: no limit.
 
         Raises:
@@ -236,22 +236,22 @@ class AsyncCalls(ClientBase):
         count: int = 50,
         timeout: float | None = None,
     ) -> SearchPage:
-        """Return messages of a joined room that have all these words, the newest first.
+        """Return messages of a joined room that contain all these words, newest first.
 
-        Words are found whole, whatever their case and accents; between quotation marks as a phrase.
-        Of direct messages, the room is ``@me``, or ``@`` and the name of whom one talked with, and
-        ``@me`` must be joined. For the next page pass the page's ``next`` as ``before``.
+        Whole words match, regardless of case and accents; text between quotation marks matches as a
+        phrase. For direct messages, the room is ``@me``, or ``@`` and the name of the other person,
+        and ``@me`` must be joined. To get the next page, pass the page's ``next`` as ``before``.
 
         Args:
             room: its name.
             text: the words, at most 256 bytes.
             before: only messages with a number below this.
-            count: how many messages at most, 1 to 100.
+            count: maximum number of messages, 1 to 100.
             timeout: seconds; None: no limit.
 
         Raises:
-            Refused: NotAMember; NotSupported, where nothing can be searched; BadRequest, if there
-                is no word in the text; ...
+            Refused: NotAMember; NotSupported, if the server has no search; BadRequest, if the text
+                contains no word; ...
             TypeError, ValueError: an argument; nothing was sent.
             TimedOut: no answer in time.
             ClientError: the client has ended.
@@ -275,21 +275,21 @@ class AsyncCalls(ClientBase):
     ) -> Stored:
         """Append a message and wait until it is stored.
 
-        A send that is cancelled, or that takes too long, is not called back: the message may still
-        be stored. ``flush`` waits for its outcome, and raises it if it failed. To have the outcome
-        itself, ``post``, and wait for what that returns.
+        Cancelling a send, or its timeout, does not withdraw it: the message may still be stored.
+        ``flush`` waits for its outcome, and raises if it failed. To get the outcome itself, use
+        ``post`` and wait for its result.
 
         Args:
-            room: its name; it need not be joined. ``@`` and a name: a direct message to somebody.
+            room: its name; it need not be joined. ``@`` and a name: a direct message.
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
-            reply_to: a message of the same room, or its cursor, that this one answers.
+            reply_to: the message of the same room that this one answers, or its cursor.
             timeout: seconds; None: no limit.
 
         Raises:
             Refused: IdConflict, UnknownOutcome, Busy (only with ``retry_timeout_s``), ...
             MessageTooLong, NameInvalid: nothing was sent.
-            TimedOut: no answer in time. The message may be stored, unless the error tells that it
+            TimedOut: no answer in time. The message may be stored, unless the error states that it
                 was not sent.
             ClientError: the client has ended; the message may or may not be stored.
         """
@@ -307,14 +307,14 @@ class AsyncCalls(ClientBase):
         """Append a message; wait only for space in the window.
 
         Args:
-            room: its name; it need not be joined. ``@`` and a name: a direct message to somebody.
+            room: its name; it need not be joined. ``@`` and a name: a direct message.
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
-            reply_to: a message of the same room, or its cursor, that this one answers.
+            reply_to: the message of the same room that this one answers, or its cursor.
             timeout: seconds to wait for space; None: no limit.
 
         Returns:
-            A future of the outcome. It may be dropped: ``flush`` reports the first failure.
+            A future for the outcome. It may be dropped: ``flush`` reports the first failure.
 
         Raises:
             NameInvalid, MessageTooLong: nothing was sent.
@@ -342,9 +342,9 @@ class AsyncCalls(ClientBase):
             timeout: seconds; None: no limit.
 
         Raises:
-            TimedOut: some have none yet.
-            ClientError: the first failure of a post, or of a send that nobody waited for to its
-                end, since the last ``flush``.
+            TimedOut: some have no outcome yet.
+            ClientError: the first failure of a post, or of a send whose caller stopped waiting,
+                since the last ``flush``.
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
@@ -386,7 +386,7 @@ class AsyncCalls(ClientBase):
             raise no_answer(timeout_s, what) from None
 
     async def _asked(self, answer: Answer, timeout_s: float | None, what: str) -> object:
-        """Wait for the answer to a question; forget it when nobody waits any more."""
+        """Wait for the answer to a request; forget the request when the caller stops waiting."""
         try:
             return await self._answered(answer, timeout_s, what)
         except (asyncio.CancelledError, TimedOut):
@@ -395,5 +395,5 @@ class AsyncCalls(ClientBase):
 
     @staticmethod
     def _awaited() -> Answer:
-        """What will be the answer to a request."""
+        """Return a future for the answer to a request."""
         return asyncio.get_running_loop().create_future()

@@ -1,4 +1,4 @@
-"""The asyncio client: its life from ``connect`` to ``close``. Runs on any event loop and platform.
+"""The asyncio client, from ``connect`` to ``close``. Runs on any event loop and platform.
 
 Usage::
 
@@ -55,30 +55,30 @@ class Client(AsyncOwn):
         retry_timeout_s: float | None = None,
         agent: str = "",
     ) -> None:
-        """Prepare; ``async with`` or ``connect`` connects.
+        """Create; ``async with`` or ``connect`` connects.
 
         Args:
             address: ``relay://[FINGERPRINT@]HOST[:PORT]``.
             name: the handle, 2 to 32 of a-z, 0-9, _ and -; None: a guest, ``~guest-`` and a random
-                number, where the server takes guests.
-            key: the device's key, or the path of its file; None: the user's own for this server
-                and name.
-            register: claim the name if nobody has it, and make the key file if there is none; None:
-                only if the environment has ``RELAY_REGISTER=1``.
-            invitation: to register with, where the server wants one.
-            enrol: the key becomes a device of the account, if one of its devices has approved it;
+                number, if the server allows guests.
+            key: the device's key, or the path of its file; None: the user's key for this server and
+                name.
+            register: claim the name if it is free, and create the key file if it does not exist;
+                None: only if the environment contains ``RELAY_REGISTER=1``.
+            invitation: for registering, if the server requires one.
+            enrol: add the key as a device of the account, if one of its devices has approved it;
                 otherwise ``connect`` raises KeyRefused.
-            display: a free name that people see besides it.
-            key_policy: known servers, whom to ask about others, and where device keys are; None:
-                the user's own files, and nobody.
+            display: a free name shown to people in addition.
+            key_policy: known servers, how to ask about unknown ones, and where device keys are;
+                None: the user's own files, without asking.
             identity: a saved instance, with its counters; None: a new one.
-            reconnect: connect again after a lost connection or a close of 1000-1999.
-            window: unacknowledged sends at most; ``send`` and ``post`` wait for space.
-            retry_timeout_s: for how many seconds a send that the server refuses with BUSY or
-                UNAVAILABLE is tried again before that is its outcome; None: for ever. Requests of
-                other kinds are tried again for two minutes after BUSY, for 10 seconds after
-                UNAVAILABLE, or for this if it is more.
-            agent: what this program calls itself.
+            reconnect: reconnect after a lost connection or a close of 1000-1999.
+            window: maximum number of unacknowledged sends; ``send`` and ``post`` wait for space.
+            retry_timeout_s: how many seconds a send that the server refuses with BUSY or
+                UNAVAILABLE is retried before that is its outcome; None: for ever. Other requests
+                are retried for two minutes after BUSY and for 10 seconds after UNAVAILABLE, or for
+                this time if it is longer.
+            agent: the name of this program.
 
         Raises:
             UsageError: the address, the known-servers file, or the invitation.
@@ -129,13 +129,13 @@ class Client(AsyncOwn):
         """Connect and log in.
 
         Args:
-            timeout: seconds. What a person takes to decide about a key does not count.
+            timeout: seconds. The time that a person takes to decide about a key is not counted.
 
         Raises:
-            ConnectFailed: nothing listens there, or it took too long.
-            ServerKeyError: the server's key is unknown, or not the pinned one.
-            NoDeviceKey: the name needs a key.
-            UsageError: the key's file.
+            ConnectFailed: there is no server, or it took too long.
+            ServerKeyError: the server's key is unknown, or differs from the pinned one.
+            NoDeviceKey: the name requires a key.
+            UsageError: of the key's file.
             ClientError: the login was refused, or the server does not speak the protocol.
             RuntimeError: it was connected in another event loop.
         """
@@ -154,7 +154,7 @@ class Client(AsyncOwn):
                     state.fail(
                         state.last_problem or ConnectFailed(f"no answer from {self.address}")
                     )
-                if asking:  # a person may take their time
+                if asking:  # a person may take as long as needed
                     until = pump.clock() + timeout
             if state.state is State.CLOSED:
                 await pump.stop()
@@ -168,10 +168,10 @@ class Client(AsyncOwn):
         """Wait for unacknowledged sends, and end the connection cleanly.
 
         Args:
-            timeout: seconds. What is unacknowledged then fails with ClientClosed.
+            timeout: seconds. Sends that are still unacknowledged then fail with ClientClosed.
 
-        Never raises for the connection. Posts that have failed, and at whose outcome nobody has
-        looked, are a WARNING in the log; where an ``async with`` ends, the first failure is raised.
+        Never raises because of the connection. Failed posts whose outcome was not retrieved are
+        logged as a WARNING; at the end of an ``async with``, the first failure is raised.
         """
         await self._close(arguments.seconds("timeout", timeout))
         self._pump.unreported.warn()
@@ -187,7 +187,7 @@ class Client(AsyncOwn):
                         while self.unacknowledged and not pump.closed:
                             await pump.change()
             state.close(pump.clock())
-            with contextlib.suppress(Exception):  # connect has told it
+            with contextlib.suppress(Exception):  # connect has raised it
                 await pump.stop()
         except asyncio.CancelledError:
             await pump.abandon()
@@ -197,15 +197,15 @@ class Client(AsyncOwn):
     def room(
         self, name: str, last: int = 0, *, since: int | None = None, cursor: Cursor | None = None
     ) -> Room:
-        """Return a room to be used in ``async with``, which joins it and leaves it in the end.
+        """Return a room for ``async with``, which joins it and leaves it at the end.
 
         Its messages and other events are then taken from the room, not from the client.
 
         Args:
             name: of the room.
-            last: how many of the last messages come first.
-            since: begin after the message with this number; 0: with the first one.
-            cursor: begin after a saved cursor.
+            last: how many of the last messages to deliver first.
+            since: start after the message with this number; 0: with the first one.
+            cursor: start after a saved cursor.
 
         Raises:
             NameInvalid: not the name of a room.

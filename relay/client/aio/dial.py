@@ -1,4 +1,4 @@
-"""The asyncio client's way to dial: resolves beside the loop, and races a host's addresses."""
+"""Dialling for the asyncio client: resolves in a thread, and races a host's addresses."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ async def dial_tcp(address: Address) -> socket.socket:
     """
     try:
         return await _race(address)
-    except NotImplementedError:  # a loop may have transports alone: Windows' own cannot add_reader
+    except NotImplementedError:  # Windows' own cannot add_reader
         return await _beside(address)
 
 
@@ -98,7 +98,7 @@ async def _race(address: Address) -> socket.socket:
 
 
 async def _connect(candidate: Candidate, alone: asyncio.Future[None]) -> socket.socket:
-    """Return a connected socket, on which the server has sent something, or which is ``alone``."""
+    """Return a connected socket on which the server has sent something, or which is ``alone``."""
     opened = open_socket(candidate)
     try:
         await asyncio.get_running_loop().sock_connect(opened, candidate.address)
@@ -111,7 +111,7 @@ async def _connect(candidate: Candidate, alone: asyncio.Future[None]) -> socket.
 
 
 async def _readable(opened: socket.socket, alone: asyncio.Future[None]) -> bool:
-    """Wait until there is something to read; False: or no other attempt is left."""
+    """Wait until there is something to read. False: no other attempt is left instead."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     loop.add_reader(opened, _resolve_once, ready)
@@ -128,6 +128,6 @@ def _resolve_once(ready: asyncio.Future[None]) -> None:
 
 
 def _close_late(attempt: asyncio.Task[socket.socket]) -> None:
-    """Close what was connected although another address has won."""
+    """Close a socket that was connected although another address has won."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().close()

@@ -1,4 +1,4 @@
-"""Calls of a client about single entries and people: edits, reactions, marks, blocks."""
+"""Calls of a client about single entries and other users: edits, reactions, marks, blocks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from relay.client.events import LogEntry, Stored
 
 
 class AsyncDirect(AsyncAccounts):
-    """The calls of a client about messages that are there, and direct ones."""
+    """The calls of a client about existing messages, and direct ones."""
 
     # --- about a message -------------------------------------------------------------------------
     async def edit(
@@ -25,7 +25,8 @@ class AsyncDirect(AsyncAccounts):
         content_type: str = "text/plain",
         timeout: float | None = None,
     ) -> Stored:
-        """Give a message of one's own another body. Readers get an ``Edit``; the first body stays.
+        """Replace the body of a message of this account. Readers get an ``Edit``; the original
+        stays.
 
         Args:
             message: from an event, or from a page of history.
@@ -34,7 +35,7 @@ class AsyncDirect(AsyncAccounts):
             timeout: seconds; None: no limit.
 
         Raises:
-            Refused: NotAllowed, for somebody else's message; NoSuchEntry, ...
+            Refused: NotAllowed, for a message of another account; NoSuchEntry, ...
             MessageTooLong: nothing was sent.
             TimedOut: no answer in time.
             ClientError: the client has ended.
@@ -48,20 +49,19 @@ class AsyncDirect(AsyncAccounts):
         *,
         timeout: float | None = None,
     ) -> Stored:
-        """Erase a message, an edit or a reaction; with a message, its edits.
+        """Erase a message, an edit or a reaction; a message is erased with its edits.
 
-        One's own, or in a room where one moderates those of people of a lower rank.
-
-        Readers get a ``Redaction``. The server forgets the body, and serves an ``Erased`` in its
-        place from then on. What others have got before, they have.
+        It must belong to this account, or be in a room that it moderates, by a member of lower
+        rank. Readers get a ``Redaction``. The server erases the body, and serves an ``Erased`` in
+        its place from then on. Clients that received it before still have it.
 
         Args:
             message: from an event, or from a page of history.
-            reason: text that everybody sees.
+            reason: text that everybody can see.
             timeout: seconds; None: no limit.
 
         Raises:
-            Refused: NotAllowed, for what one may not erase; NoSuchEntry, ...
+            Refused: NotAllowed, if this account may not erase it; NoSuchEntry, ...
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
@@ -74,7 +74,7 @@ class AsyncDirect(AsyncAccounts):
         *,
         timeout: float | None = None,
     ) -> Stored:
-        """React to a message, with an emoji or a short word. ``redact`` takes a reaction back.
+        """React to a message, with an emoji or a short word. ``redact`` removes a reaction.
 
         Args:
             message: from an event, or from a page of history.
@@ -90,12 +90,12 @@ class AsyncDirect(AsyncAccounts):
 
     # --- what was read ---------------------------------------------------------------------------
     async def mark_read(self, message: LogEntry, *, timeout: float | None = None) -> Stored:
-        """Tell one's other devices that one has read up to a message, and with it all before it.
+        """Mark a message, and all before it, as read, for the other devices of this account.
 
         They get a ``ReadMark`` if they follow the inbox. Nobody else is told.
 
         Args:
-            message: of a room, or a direct one: then of what was exchanged with that person.
+            message: of a room, or a direct one: then the mark is for the messages with that person.
             timeout: seconds; None: no limit.
 
         Raises:
@@ -106,7 +106,7 @@ class AsyncDirect(AsyncAccounts):
         return await self._append(offers.read_mark(message), timeout)
 
     async def read_marks(self, *, timeout: float | None = None) -> dict[str, Cursor]:
-        """Return up to where one has read, by room, and by ``@name`` for direct messages.
+        """Return this account's read marks, by room, and by ``@name`` for direct messages.
 
         Args:
             timeout: seconds; None: no limit.
@@ -120,15 +120,15 @@ class AsyncDirect(AsyncAccounts):
 
     # --- from whom -------------------------------------------------------------------------------
     async def block(self, name: str, *, timeout: float | None = None) -> None:
-        """Take no more direct messages of somebody. They are not told that they are blocked.
+        """Refuse direct messages from an account. It is not told that it is blocked.
 
         Args:
-            name: of the account. A later account of this name is another one.
+            name: of the account. A later account with this name is a different one.
             timeout: seconds; None: no limit.
 
         Raises:
             Refused: NotRegistered, LimitReached, ...
-            DeviceChainError: the server gave a false list of devices.
+            DeviceChainError: the server sent an invalid list of devices.
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
@@ -137,7 +137,7 @@ class AsyncDirect(AsyncAccounts):
         await self._ask_account("", requests.Block(who, chain.root), timeout)
 
     async def unblock(self, name: str, *, timeout: float | None = None) -> None:
-        """Take direct messages of somebody again.
+        """Accept direct messages from an account again.
 
         Args:
             name: of the account.
@@ -152,7 +152,7 @@ class AsyncDirect(AsyncAccounts):
         await self._ask_account("", requests.Unblock(who), timeout)
 
     async def last_seen(self, name: str, *, timeout: float | None = None) -> Seen:
-        """Return whether somebody is here, and when they came or last left, if they let one know.
+        """Return whether a user is connected, and when they connected or disconnected, if visible.
 
         Args:
             name: of the account.
@@ -168,7 +168,7 @@ class AsyncDirect(AsyncAccounts):
         return cast(Seen, await self._ask_account(who, request, timeout, read))
 
     async def preferences(self, *, timeout: float | None = None) -> Preferences:
-        """Return who may write to one, whom one blocks, and how long the inbox keeps messages.
+        """Return this account's settings: who may write, who is blocked, and the inbox's retention.
 
         Args:
             timeout: seconds; None: no limit.
@@ -188,18 +188,19 @@ class AsyncDirect(AsyncAccounts):
         keep: tuple[int, int, int] | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Choose who may write to one, who is told when one was last here, and what is kept.
+        """Choose who may write to this account and see when it was connected, and what is kept.
 
         Args:
-            writers: "all", "known" (those to whom one has written), "rooms" (these, and members of
-                a room in which one is a lasting member) or "nobody"; None: as it is.
-            seen_by: likewise.
-            keep: how long one's inbox keeps messages: seconds, messages, bytes; 0: as in the
-                server's settings, which may bound what one can choose.
+            writers: "all", "known" (accounts that this one has written to), "rooms" (these, and
+                members of rooms in which this account is a permanent member) or "nobody"; None: no
+                change.
+            seen_by: the same, for who may see when it was last connected.
+            keep: how long the inbox keeps messages: seconds, messages, bytes; 0: as in the server's
+                settings, which may limit the choice.
             timeout: seconds; None: no limit.
 
         Raises:
-            ValueError, TypeError: another word, or no bounds.
+            ValueError, TypeError: another word, or invalid limits.
             Refused: NotAllowed, for a guest; ...
             TimedOut: no answer in time.
             ClientError: the client has ended.

@@ -16,7 +16,7 @@ from relay.client.refusals import Refused
 
 
 class AsyncOwn(AsyncDirect, AsyncRooms):
-    """The calls of a client about all that is one's own."""
+    """The calls of a client about all data of its account."""
 
     async def export(
         self,
@@ -24,21 +24,21 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
         *,
         timeout: float | None = None,
     ) -> AsyncIterator[OwnData]:
-        """Yield all that the server has of one's own, read with one's own rights.
+        """Yield all data that the server has about this account, read with its own rights.
 
         A ``User``, ``Devices`` and ``Preferences``; a ``ReadUpTo`` and a ``ListedRoom`` each; then
-        all direct messages, both ways, and what one has written in rooms that one may read: those
-        in the list, and those in which one has a role. What was erased is an ``Erased``.
-        If you take no more of it, close it (``contextlib.aclosing``, ``closing`` for a blocking
-        client): a room that was being read is left then.
+        all direct messages, in both directions, and this account's messages in the rooms that it
+        may read: those in the list, and those in which it has a role. What was erased is an
+        ``Erased``. If you stop early, close the iterator (``contextlib.aclosing``, ``closing`` for
+        a blocking client): a room that was being read is then left.
 
         Args:
-            rooms: more rooms: public ones that are in no list.
-            timeout: seconds, for each of many questions; None: no limit.
+            rooms: further rooms: public ones that are in no list.
+            timeout: seconds, for each of many requests; None: no limit.
 
         Raises:
             Refused: NotAllowed, for a guest; ...
-            DeviceChainError: the server gave a false list of devices.
+            DeviceChainError: the server sent an invalid list of devices.
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
@@ -56,18 +56,18 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
         rooms: Iterable[str] = (),
         timeout: float | None = None,
     ) -> Deleted:
-        """End one's own account for good. Its name is never given to anybody again.
+        """Delete this account permanently. Its name is never assigned again.
 
-        All connections of all its devices end, this one included, and no device can log in any
-        more. The server erases the inbox and the account's devices and settings, and ends its roles
-        in rooms, within minutes; a room that only this account owned has no owner then. What one
-        wrote stays where others have it, without ``erase_messages``.
+        All connections of all its devices end, including this one, and no device can log in again.
+        The server erases the inbox and the account's devices and settings, and ends its roles in
+        rooms, within minutes; a room that only this account owned then has no owner. Without
+        ``erase_messages``, the account's messages in rooms and in other inboxes stay.
 
         Args:
-            erase_messages: first erase what one wrote: in the rooms that ``export`` reads, and in
-                the inboxes of others. It takes a moment for each message.
-            rooms: as of ``export``.
-            timeout: seconds, for each of many questions; None: no limit.
+            erase_messages: first erase this account's messages: in the rooms that ``export`` reads,
+                and in the inboxes of others. It takes a moment for each message.
+            rooms: as for ``export``.
+            timeout: seconds, for each of many requests; None: no limit.
 
         Raises:
             Refused: NotAllowed, for a guest, and, at the end, for the only operator; ...
@@ -80,7 +80,7 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
         if arguments.flag("erase_messages", erase_messages):
             async for found in self._found(own, own.erased(lambda: self.name), timeout):
                 done = cast("Deleted", found)
-        with contextlib.suppress(DeviceRevoked):  # the end of this session, before the answer
+        with contextlib.suppress(DeviceRevoked):  # this session ended before the answer
             await self._ask(own_data.delete(), timeout)
         return done
 
@@ -88,7 +88,7 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
     async def _found(
         self, own: OwnRooms, steps: Generator[Step, Any, None], timeout_s: float | None
     ) -> AsyncGenerator[Step, None]:
-        """Ask and send what the steps want, and yield what they find."""
+        """Make the requests and sends of the steps, and yield what they find."""
         played = Played(steps)
         try:
             while (step := played.next()) is not None:

@@ -11,18 +11,21 @@ from relay.client.events import Stored
 
 
 class Sending(asyncio.Future[Stored]):
-    """The outcome of a ``send``, to come. If nobody waits any more, ``flush`` reports a failure."""
+    """A future for the outcome of a ``send``.
+
+    If nobody waits for it, ``flush`` reports a failure.
+    """
 
 
 class Post(Sending):
-    """The outcome of a ``post``, to come: a future. ``flush`` reports a failure.
+    """A future for the outcome of a ``post``. ``flush`` reports a failure.
 
-    ``await`` it any number of times. A task that is cancelled meanwhile does not cancel it: the
-    message is on its way, and its outcome can still be asked for.
+    ``await`` it any number of times. Cancelling a task that awaits it does not cancel it: the
+    message is on its way, and its outcome can still be requested.
     """
 
     retrieved = False
-    """True once its program waits for the outcome, or has looked at it."""
+    """True once the program waits for the outcome, or has retrieved it."""
 
     def __await__(self) -> Generator[Any, None, Stored]:
         self.retrieved = True
@@ -35,7 +38,7 @@ class Post(Sending):
     def add_done_callback(
         self, fn: Callable[[Self], object], /, *, context: Context | None = None
     ) -> None:
-        """Call ``fn`` with this once the outcome is known, as futures do."""
+        """Call ``fn`` with this object once the outcome is known, as futures do."""
         self.retrieved = True
         super().add_done_callback(fn, context=context)
 

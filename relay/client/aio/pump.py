@@ -1,6 +1,6 @@
-"""The asyncio client's pump: one task that dials, one timer, and who waits for what.
+"""The asyncio client's pump: one task that dials, one timer, and the waiting calls.
 
-``aio.Client`` is the interface; this moves bytes and wakes tasks. Whatever is decided is decided in
+``aio.Client`` is the interface; the pump moves bytes and wakes tasks. All decisions are made in
 ``state``.
 """
 
@@ -34,7 +34,7 @@ from relay.wire.messages import Work
 
 
 class Pump:
-    """Moves bytes between a state and its sockets, one after the other."""
+    """Moves bytes between a client's state and its successive sockets."""
 
     def __init__(self, state: ClientState, address: Address, policy: KeyPolicy) -> None:
         self.state = state
@@ -44,25 +44,25 @@ class Pump:
         self._protocol: ClientProtocol | None = None
         """The protocol of the socket; None between connections."""
         self._dialler: asyncio.Task[None] | None = None
-        """Connects, and connects again; None before ``start``."""
+        """Connects and reconnects; None before ``start``."""
         self._loop: asyncio.AbstractEventLoop | None = None
-        """In which ``start`` was called: nobody wakes a call in another one."""
+        """The loop in which ``start`` was called: calls in another loop would never be woken."""
         self._work: asyncio.Task[None] | None = None
-        """Does a proof of work; None: none is asked for."""
+        """Computes a proof of work; None: none is requested."""
         self._writer = BackgroundWriter()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._settle_due = False
         self._readers: dict[str | None, asyncio.Future[None]] = {}
-        """Whoever waits for an event, by the room with a queue of its own; None: for any other."""
+        """Waiting readers, by the room with a queue of its own; None: for any other event."""
         self.space = Line(state)
         """Senders that wait for the window."""
         self._changed: set[asyncio.Future[None]] = set()
-        """Whoever waits for a change."""
+        """Calls that wait for a change."""
         self.failed_post: ClientError | None = None
-        """The first failure of a post that nobody was told of."""
+        """The first failure of a post that was not reported yet."""
         self.unreported = UnreportedFailures()
-        """The failures of posts at which the program has not looked."""
+        """Failures of posts whose outcome the program has not retrieved."""
 
     @property
     def started(self) -> bool:
@@ -70,22 +70,22 @@ class Pump:
         return self._dialler is not None
 
     def start(self) -> None:
-        """Begin to dial. Raises RuntimeError: it was called in another event loop before."""
+        """Begin to dial. Raises RuntimeError if it was called in another event loop before."""
         self.check_loop()
         if self._dialler is None:
             self._loop = asyncio.get_running_loop()
             self._dialler = asyncio.create_task(self._dial(), name="relay client")
 
     def check_loop(self) -> None:
-        """Raise RuntimeError in another event loop than that of ``start``."""
+        """Raise RuntimeError in an event loop other than that of ``start``."""
         if self._loop is not None and asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("this client was connected in another event loop: use it there")
 
     def close_elsewhere(self) -> bool:
-        """Close in another event loop than that of ``start``, if this is one, and return True.
+        """If this event loop is not that of ``start``, close the client and return True.
 
         Raises:
-            RuntimeError: its own one runs, in another thread.
+            RuntimeError: the loop of ``start`` is running in another thread.
         """
         loop = self._loop
         if loop is None or asyncio.get_running_loop() is loop:
@@ -94,33 +94,33 @@ class Pump:
             self.check_loop()
         self.state.fail(ClientClosed("the client was closed"))
         if self._protocol is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and all that it had
+            with contextlib.suppress(RuntimeError):  # the loop is closed with everything in it
                 self._protocol.end_now()
         return True
 
     async def stop(self) -> None:
-        """Wait for the end, after the state was told to end. Raises what was unforeseen."""
+        """Wait for the end, after the state was told to end. Raises unexpected errors."""
         self.settle()
         dialler = self._dialler
         if dialler is None:
             return
         if self._protocol is None or not self._protocol.connected:
-            dialler.cancel()  # in the middle of a dial, of a pause, or of a question to a person
+            dialler.cancel()  # during a dial, a pause, or a question to a person
         await asyncio.wait({dialler})
         await self._writer.finish()
         if not dialler.cancelled():
             dialler.result()
 
     async def abandon(self) -> None:
-        """End at once, as after a cancellation: what does not leave without waiting is lost."""
+        """End at once, as after a cancellation: what cannot be sent without waiting is lost."""
         self._end_now(ClientClosed("the client was closed"))
         dialler = self._dialler
         if dialler is not None:
             dialler.cancel()
-            await asyncio.wait({dialler})  # a turn of the loop or two: nothing is waited for
+            await asyncio.wait({dialler})  # a few iterations of the loop: nothing blocks
 
     def _end_now(self, error: ClientClosed) -> None:
-        """End, with a close record if it leaves without waiting."""
+        """End, with a close record if it can be sent without waiting."""
         state = self.state
         state.close(self.clock())
         self._flush()
@@ -130,7 +130,7 @@ class Pump:
             self._protocol.end_now()
 
     def forked(self) -> None:
-        """This is a copy in a forked child: the socket and the tasks are the parent's."""
+        """This is a copy in a forked child: socket and tasks belong to the parent."""
         protocol, self._protocol = self._protocol, None
         self._dialler = self._timer = self._work = self._loop = None
         self._writer = BackgroundWriter()
@@ -142,7 +142,7 @@ class Pump:
             self.settle()
 
     async def change(self) -> None:
-        """Wait until something has come or changed."""
+        """Wait until something has arrived or changed."""
         change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._changed.add(change)
         try:
@@ -151,7 +151,7 @@ class Pump:
             self._changed.discard(change)
 
     async def event(self, room: str | None) -> None:
-        """Wait for an event, or for the end. Raises RuntimeError when somebody waits already."""
+        """Wait for an event, or for the end. Raises RuntimeError if another call waits already."""
         if room in self._readers:
             what = "this client" if room is None else "this room"
             raise RuntimeError(f"another task iterates over {what} already")
@@ -162,21 +162,21 @@ class Pump:
             del self._readers[room]
 
     def sent(self) -> None:
-        """Something was queued: it leaves at the end of this turn. Let the next in line on."""
+        """Note that something was queued: sent at the end of this iteration. Wake a sender."""
         self.space.advance()
         self._settle_soon()
 
     def _settle_soon(self) -> None:
-        """Settle once at the end of this loop turn, whatever is asked in it.
+        """Settle once at the end of this loop iteration, however many calls there are.
 
-        Not only write: an answer may be there without the server (a LEAVE between connections).
+        Settling does not only write: some answers need no server (a LEAVE between connections).
         """
         if not self._settle_due:
             self._settle_due = True
             asyncio.get_running_loop().call_soon(self.settle)
 
     def _flush(self) -> None:
-        """Write what is due, read or not, have the timer that is needed."""
+        """Write what is due, pause or resume reading, and set the timer."""
         state = self.state
         protocol = self._protocol
         if protocol is not None and protocol.crowded and not state.ending:
@@ -193,7 +193,7 @@ class Pump:
         self._arm()
 
     def settle(self) -> None:
-        """Hand out what has come, and write what is due."""
+        """Deliver what has arrived, and write what is due."""
         self._settle_due = False
         state = self.state
         for token, result in state.chat.answers():
@@ -208,7 +208,7 @@ class Pump:
                 continue
             if isinstance(result, ClientError):
                 answer.set_exception(result)
-                # It may be dropped: no complaint about that. Nobody has looked by this.
+                # It may be dropped without a complaint. This does not mark it as retrieved.
                 asyncio.Future.exception(answer)
             else:
                 answer.set_result(result)
@@ -231,7 +231,7 @@ class Pump:
         self._flush()
 
     def _arm(self) -> None:
-        """Have one timer, due not later than the state's deadline."""
+        """Have one timer, due no later than the state's deadline."""
         deadline = self.state.next_deadline()
         if deadline is None or (self._timer is not None and self._timer_at <= deadline):
             return
@@ -248,7 +248,7 @@ class Pump:
         self.settle()
 
     async def _dial(self) -> None:
-        """Connect, and connect again, until the client is closed."""
+        """Connect and reconnect, until the client is closed."""
         state = self.state
         try:
             while state.state is not State.CLOSED:
@@ -274,18 +274,18 @@ class Pump:
             self.settle()
 
     def _cancelled(self) -> None:
-        """The dialler was cancelled: by this client, or by somebody who cancels all tasks.
+        """Handle a cancellation of the dialler: by this client, or of all tasks.
 
-        Such as the end of ``asyncio.run``. Nobody would ever wake those who wait for the server.
+        As at the end of ``asyncio.run``: calls that wait for the server would never be woken.
         """
         if not self.closed:
             self._end_now(ClientClosed("the client was closed: its task was cancelled"))
 
     async def _run_connection(self) -> None:
-        """Open one connection and stay with it to its end."""
+        """Open one connection and serve it to its end."""
         protocol = ClientProtocol(self.state, self.clock, self.settle)
-        # From the start: uvloop may bring ServerHello before ``create_connection`` returns, and the
-        # answer to it must not be taken from the state when there is nobody to write it.
+        # Set at once: uvloop may deliver ServerHello before ``create_connection`` returns, and the
+        # answer must not be taken from the state when there is nothing to write it.
         self._protocol = protocol
         try:
             connected = await self._connected(protocol)
@@ -293,7 +293,7 @@ class Pump:
             if connected:
                 await protocol.gone
         except asyncio.CancelledError:
-            self._cancelled()  # while there is a protocol to end
+            self._cancelled()  # while the protocol still exists
             raise
         finally:
             self._protocol = None
@@ -301,13 +301,13 @@ class Pump:
                 self._work.cancel()
 
     async def _connected(self, protocol: ClientProtocol) -> bool:
-        """Open the socket. Returns False when that fails; the state knows it then."""
+        """Open the socket. Returns False if that fails; the state has been told."""
         address = self._address
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(DIAL_S):
                 opened = await dial_tcp(address)
-                # From here on the socket is the transport's, also if this is cancelled.
+                # From here on the socket belongs to the transport, even if this is cancelled.
                 await loop.create_connection(lambda: protocol, sock=opened)
         except OSError as error:
             self.state.connect_failed(unreachable(address, error), self.clock())
@@ -318,7 +318,7 @@ class Pump:
         return True
 
     async def _do(self, work: Work) -> None:
-        """Do the server's proof of work, beside the loop."""
+        """Compute the server's proof of work in a thread."""
         given_up = threading.Event()
 
         def solve() -> bytes | None:
@@ -338,13 +338,13 @@ class Pump:
             self.settle()
 
     async def _decide(self, fingerprint: str) -> None:
-        """Ask about an unknown key. No connection is held meanwhile."""
+        """Ask about an unknown key. There is no connection meanwhile."""
         yes = self._policy.question(self._address, fingerprint)
         if inspect.isawaitable(yes):
             yes = await yes
         if yes is None:
-            yes = False  # no answer is no
-        if not isinstance(yes, bool):  # "no", as somebody typed it, would be yes
+            yes = False  # no answer counts as no
+        if not isinstance(yes, bool):  # a typed "no" would be true
             raise TypeError(f"a key policy answers with a bool, not {type(yes).__name__}")
         accepted = yes
         # It may wait for another program's lock, and for the disk.
@@ -357,7 +357,7 @@ class Pump:
             self.state.fail(refusal)
 
     async def _decide_id(self, claimed: ClaimedId) -> None:
-        """Look whether an id that the server claims is known here: in files, so beside the loop."""
+        """Look up an id that the server claims: in files, so in a thread."""
         refusal = await in_thread(lambda: self._policy.claimed(self._address, claimed))
         if self.closed:
             return
@@ -367,7 +367,7 @@ class Pump:
             self.state.fail(refusal)
 
     async def _find_credentials(self) -> None:
-        """Find the client's key at this server, once: in files, so beside the loop."""
+        """Find the client's key for this server, once: in files, so in a thread."""
         server_id = self.state.needs_credentials
         if server_id is None:
             return
@@ -393,5 +393,5 @@ class Pump:
 
     @property
     def closed(self) -> bool:
-        """True once nothing comes any more."""
+        """True once nothing arrives any more."""
         return self.state.state is State.CLOSED

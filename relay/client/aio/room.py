@@ -1,4 +1,4 @@
-"""One room of a client: joined for the length of a ``with``."""
+"""One room of a client: joined for the duration of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -25,10 +25,11 @@ from relay.client.options import CLOSE_S
 
 
 class Room(RoomBase[AsyncCalls]):
-    """A room, from ``room`` of a client. A ``with`` joins it, and leaves it in the end.
+    """A room, from ``room`` of a client. A ``with`` joins it, and leaves it at the end.
 
-    It yields its messages, ``events`` everything about it; the client's own iterator has none of
-    that. For an asyncio client write ``async with``, ``async for`` and ``await``.
+    Iterating over it yields its messages, ``events`` everything about it; the client's own iterator
+    then does not include these. For an asyncio client write ``async with``, ``async for`` and
+    ``await``.
     """
 
     async def __aenter__(self) -> Self:
@@ -41,7 +42,7 @@ class Room(RoomBase[AsyncCalls]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # The client, or the room, may have ended already; with an error nothing is waited for.
+        # The client, or the room, may have ended already; after an error nothing is waited for.
         with contextlib.suppress(ClientError):
             await self._calls.leave(self.name, timeout=0.0 if kind is not None else CLOSE_S)
 
@@ -49,10 +50,10 @@ class Room(RoomBase[AsyncCalls]):
         return self
 
     async def __anext__(self) -> Message:
-        """Return the next message; there is none once the client was closed, or the room left.
+        """Return the next message; ends when the client was closed, or the room left.
 
         Raises:
-            MessagesMissing: a gap comes first. The iteration may go on.
+            MessagesMissing: a gap comes first. The iteration may continue.
             NotAMember: the server no longer lets this client be in the room.
             ClientError: the client has ended for another reason.
         """
@@ -62,12 +63,12 @@ class Room(RoomBase[AsyncCalls]):
         raise StopAsyncIteration
 
     async def events(self, timeout: float | None = None) -> AsyncIterator[Event]:
-        """Yield the room's events, until it is left or none came for ``timeout`` seconds."""
+        """Yield the room's events, until it is left or none arrives for ``timeout`` seconds."""
         while (event := await self.next_event(timeout)) is not None:
             yield event
 
     async def next_event(self, timeout: float | None = None) -> Event | None:
-        """Return the room's next event; None when none came in time (seconds), or it was left."""
+        """Return the room's next event; None if none arrives in time (seconds), or it was left."""
         return await self._calls._next(self.name, timeout)
 
     async def send(
@@ -121,7 +122,7 @@ class Room(RoomBase[AsyncCalls]):
         count: int = 50,
         timeout: float | None = None,
     ) -> SearchPage:
-        """Return messages of the room that have these words, as the client's ``search`` does."""
+        """Return messages of the room that contain these words, as the client's ``search`` does."""
         return await self._calls.search(
             self.name, text, before=before, count=count, timeout=timeout
         )

@@ -18,14 +18,14 @@ class AsyncRooms(AsyncAccounts):
         whole: bool = False,
         timeout: float | None = None,
     ) -> list[ListedRoom]:
-        """Return the rooms that one may see, in order of their names.
+        """Return the rooms visible to this account, in order of their names.
 
         Args:
-            mine: only those in which one has a role, or an invitation: with what is unread there.
-                It asks for some of them at a time, however many rooms the server has.
-            whole: raise StoreDamaged if some may be missing, for what the server has stored of them
-                is damaged. Without it they are left out.
-            timeout: seconds, for each of several questions; None: no limit.
+            mine: only those in which it has a role, or an invitation, with unread counts. The
+                number of requests does not depend on how many rooms the server has.
+            whole: raise StoreDamaged if some may be missing because stored data is damaged.
+                Otherwise they are left out.
+            timeout: seconds, for each of several requests; None: no limit.
 
         Raises:
             Refused: StoreDamaged, ...
@@ -60,12 +60,12 @@ class AsyncRooms(AsyncAccounts):
         listed: bool = True,
         timeout: float | None = None,
     ) -> None:
-        """Begin a room, and own it. A public one is begun by its first message as well.
+        """Create a room, and own it. A public room is also created by its first message.
 
         Args:
             room: its name.
             kind: who may read and write.
-            listed: whether those who are not members find it in lists.
+            listed: whether lists show it to users who are not members.
             timeout: seconds; None: no limit.
 
         Raises:
@@ -94,28 +94,28 @@ class AsyncRooms(AsyncAccounts):
         seen: int | None = None,
         timeout: float | None = None,
     ) -> None:
-        """Change a room, or what somebody may do in it.
+        """Change a room, or somebody's rights in it.
 
         Args:
             room: its name; it need not be joined.
             action: "topic", "title" (with text); "kind" (with kind, listed); "role" (with person,
                 role); "invite", "kick", "ban", "unban", "mute", "unmute" (with person; for some a
-                text that tells why, and seconds after which it ends by itself); "close", "reopen";
-                "enter": become a lasting member, or accept an invitation; "leave": be none any
-                more; "keep" (with keep); "redact" (with seq, text): message number seq is erased;
+                text with the reason, and seconds after which it ends by itself); "close", "reopen";
+                "enter": become a permanent member, or accept an invitation; "leave": cease to be
+                one; "keep" (with keep); "redact" (with seq, text): erase message number seq;
                 "delete".
-            person: whom it is about.
-            text: the topic or title, or why.
-            seconds: how long a ban or mute lasts; 0: until it is taken back.
+            person: the user it is about.
+            text: the topic or title, or the reason.
+            seconds: how long a ban or mute lasts; 0: until it is lifted.
             kind: of the room.
-            listed: whether those who are not members find it in lists.
+            listed: whether lists show it to users who are not members.
             role: "none", "member", "moderator" or "owner".
             seq: the number of the message.
             keep: how long messages are kept: seconds, messages, bytes; 0: as in the server's
-                settings, which may bound what a room can choose.
-            seen: the number of the last change of the room that the decision rests on. None: the
-                last one that was taken from this client, if it has joined the room; else whatever
-                the room is now.
+                settings, which may limit the choice.
+            seen: the number of the last change of the room that the decision is based on. None: the
+                last one taken from this client, if it has joined the room; otherwise the room's
+                current state.
             timeout: seconds; None: no limit.
 
         Raises:

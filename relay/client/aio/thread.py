@@ -1,7 +1,7 @@
-"""What takes long and cannot be awaited, beside the event loop: in a thread that nobody waits for.
+"""Runs blocking calls beside the event loop, in a thread that nothing waits for.
 
-The loop's own executor would not do: ``asyncio.run`` waits for its threads, and some calls of the
-system, such as its resolver's, cannot be interrupted. A Ctrl-C would take as long as they do.
+The loop's own executor is not suitable: ``asyncio.run`` waits for its threads, and some system
+calls, such as the resolver's, cannot be interrupted. A Ctrl-C would take as long as they do.
 """
 
 from __future__ import annotations

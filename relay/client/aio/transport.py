@@ -14,7 +14,7 @@ from relay.client.options import LINGER_S, READ_BYTES, REST_READS_MAX
 from relay.client.state import ClientState
 
 PAUSED_LOOK_S: Final = 1.0
-"""While reading is paused, no loop tells that the connection has ended: it is looked at."""
+"""While reading is paused, the loop does not report the end of a connection, so it is polled."""
 
 
 class ClientProtocol(asyncio.Protocol):
@@ -28,18 +28,18 @@ class ClientProtocol(asyncio.Protocol):
         self._clock = clock
         self._after_input = after_input
         self._transport: asyncio.Transport | None = None
-        """None before the connection is made."""
+        """None before the connection is established."""
         self._paused = False
         self._look: asyncio.TimerHandle | None = None
-        """When it is seen whether a connection that is not read has ended."""
+        """When to check whether a connection that is not read has ended."""
         self.crowded = False
-        """True while more waits for the socket than it should."""
+        """True while more data than allowed waits for the socket."""
         self._ending = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the socket is closed."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin; the server speaks first."""
+        """Begin; the server sends first."""
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=limits.SENDS_UNACKNOWLEDGED_BYTES_MAX)
         self._state.connection_made(self._clock())
@@ -47,12 +47,12 @@ class ClientProtocol(asyncio.Protocol):
             self.end()  # the client was closed meanwhile
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes."""
+        """Receive bytes."""
         self._state.receive_data(data, self._clock())
         self._after_input()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """The socket is closed, by whichever side."""
+        """The socket is closed, by either side."""
         if self._look is not None:
             self._look.cancel()
         if not self._ending:
@@ -64,10 +64,10 @@ class ClientProtocol(asyncio.Protocol):
         self._after_input()
 
     def _read_rest(self) -> None:
-        """Take what had come before a write failed: it may be a close record, with why."""
+        """Read what had arrived before a write failed: it may be a close record with the reason."""
         assert self._transport is not None
         opened = self._transport.get_extra_info("socket")
-        # uvloop has closed it by now.
+        # uvloop may have closed it already.
         with (
             contextlib.suppress(OSError, AttributeError, ValueError, TypeError),
             opened.dup() as rest,
@@ -80,21 +80,21 @@ class ClientProtocol(asyncio.Protocol):
                 self._state.receive_data(data, self._clock())
 
     def pause_writing(self) -> None:
-        """The server does not read: what is sent from now on stays in the window of sends."""
+        """The server does not read: from now on sends stay in the window."""
         self.crowded = True
 
     def resume_writing(self) -> None:
-        """It reads again."""
+        """The server reads again."""
         self.crowded = False
         self._after_input()
 
     def write(self, data: bytes) -> None:
-        """Write; what does not leave at once is bounded: see ``crowded``."""
+        """Write; what is not sent at once is limited: see ``crowded``."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
     def pause(self, paused: bool) -> None:
-        """Stop reading, or go on."""
+        """Stop reading, or continue."""
         transport = self._transport
         if paused is not self._paused and transport is not None and not transport.is_closing():
             self._paused = paused
@@ -110,7 +110,7 @@ class ClientProtocol(asyncio.Protocol):
         self._look = asyncio.get_running_loop().call_later(PAUSED_LOOK_S, self._look_at)
 
     def _look_at(self) -> None:
-        """See whether the connection has ended, although nobody reads."""
+        """Check whether the connection has ended while reading is paused."""
         transport = self._transport
         assert transport is not None
         if self._ending or not self._paused or transport.is_closing():
@@ -125,14 +125,14 @@ class ClientProtocol(asyncio.Protocol):
         self._after_input()
 
     def end(self) -> None:
-        """Close once everything is written; do not wait for ever for that."""
+        """Close once everything is written, with a time limit."""
         if not self._ending and self._transport is not None:
             self._ending = True
             self._transport.close()
             asyncio.get_running_loop().call_later(LINGER_S, self._transport.abort)
 
     def end_now(self) -> None:
-        """Close at once; what was written and has not left is dropped."""
+        """Close at once; buffered data is dropped."""
         transport = self._transport
         if transport is not None:
             self._ending = True

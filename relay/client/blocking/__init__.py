@@ -1,3 +1,3 @@
-"""The client on a plain socket: no event loop, no threads; gevent may patch it."""
+"""The client for plain sockets: no event loop, no threads; gevent may patch it."""
 
 from relay.client.blocking.client import BlockingClient as BlockingClient

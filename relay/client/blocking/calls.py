@@ -1,6 +1,6 @@
-"""What a blocking client asks of its server, and what it reads: the calls, without the connecting.
+"""The calls of a blocking client to its server, and reading events. Connecting is in ``client``.
 
-Every call takes ``timeout``, in seconds; None waits for as long as it takes, over lost connections.
+Every call has a ``timeout`` in seconds; None waits as long as it takes, across lost connections.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from relay.client.events import (
 from relay.client.pending_sends import Offer
 
 GATHER_MAX: Final = 64
-"""Posts that leave as one write."""
+"""Posts that are sent in one write."""
 Result = TypeVar("Result")
 
 
@@ -39,7 +39,7 @@ class BlockingCalls(ClientBase):
         return self
 
     def __next__(self) -> Event:
-        """Return the next event, as ``next_event`` does without a timeout.
+        """Return the next event, like ``next_event`` without a timeout.
 
         Raises:
             StopIteration: the client was closed by ``close``.
@@ -51,9 +51,9 @@ class BlockingCalls(ClientBase):
         return event
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
-        """Yield events as they come, until the client is closed or none came for ``timeout``.
+        """Yield events as they arrive, until the client is closed or none arrives for ``timeout``.
 
-        Rooms that were joined by ``room`` are not among them.
+        Events of rooms that were joined with ``room`` are not included.
 
         Args:
             timeout: seconds without an event; None: no limit.
@@ -65,10 +65,10 @@ class BlockingCalls(ClientBase):
             yield event
 
     def next_event(self, timeout: float | None = None) -> Event | None:
-        """Return the next event; None when none came in time, or the client was closed.
+        """Return the next event; None if none arrives in time, or the client was closed.
 
-        A program that takes none for a while stops the socket from being read, acknowledgements
-        included: take events while you send to a room that you have joined.
+        A program that takes no events for a while stops the client from reading its socket,
+        including acknowledgements: take events while you send to a room that you have joined.
 
         Args:
             timeout: seconds; None: no limit.
@@ -79,13 +79,14 @@ class BlockingCalls(ClientBase):
         return self._next(None, timeout)
 
     def pump(self, timeout: float = 0.0) -> None:
-        """Read once, for at most ``timeout`` seconds: keeps the connection and takes in answers.
+        """Read once, for at most ``timeout`` seconds: maintains the connection and receives
+        answers.
 
         A program that makes no other call for a while should call it regularly.
         """
         self._check_started()
         timeout = arguments.seconds("timeout", timeout)
-        self._pump.settle()  # what was posted leaves before the wait, not after it
+        self._pump.settle()  # posts are sent before the wait, not after it
         self._pump.take_turn(self._pump.clock() + timeout)
 
     def _next(self, room: str | None, timeout_s: float | None) -> Event | None:
@@ -104,14 +105,14 @@ class BlockingCalls(ClientBase):
         cursor: Cursor | None = None,
         timeout: float | None = None,
     ) -> Joined:
-        """Join a room: its last messages, or those after a number or a cursor, and what comes.
+        """Join a room: its last messages, or those after a number or a cursor, then new ones.
 
         Args:
             room: its name.
-            last: how many of the last messages come first.
-            since: begin after the message with this number; 0: with the first one.
-            cursor: begin after a saved cursor.
-            timeout: seconds; None: no limit. When it is over, the join is undone.
+            last: how many of the last messages to deliver first.
+            since: start after the message with this number; 0: with the first one.
+            cursor: start after a saved cursor.
+            timeout: seconds; None: no limit. After a timeout the join is undone.
 
         Raises:
             Refused: NameInvalid, AlreadyJoined, LimitReached, ...
@@ -137,7 +138,7 @@ class BlockingCalls(ClientBase):
         self._chat.join(room, start, last, answer, own_queue=own_queue)
         try:
             return self._answered(answer, timeout_s, "join")
-        except BaseException:  # too late, a Ctrl-C, or a greenlet that is killed
+        except BaseException:  # a timeout, a Ctrl-C, or a greenlet that is killed
             if not answer.done():
                 self._chat.cancel_join(room, answer)
             raise
@@ -147,7 +148,7 @@ class BlockingCalls(ClientBase):
 
         Args:
             room: its name.
-            timeout: seconds; None: no limit. The room is left, whether the answer comes or not.
+            timeout: seconds; None: no limit. The room is left whether or not the answer arrives.
 
         Returns:
             Where the program stood, to ``join(cursor=...)`` later.
@@ -197,7 +198,7 @@ class BlockingCalls(ClientBase):
             room: its name.
             before: the page ends below the message with this number.
             after: the page begins above the message with this number.
-            count: how many messages at most, 1 to 1,000.
+            count: maximum number of messages, 1 to 1,000.
             timeout: seconds; None: no limit.
 
         Raises:
@@ -222,22 +223,22 @@ class BlockingCalls(ClientBase):
         count: int = 50,
         timeout: float | None = None,
     ) -> SearchPage:
-        """Return messages of a joined room that have all these words, the newest first.
+        """Return messages of a joined room that contain all these words, newest first.
 
-        Words are found whole, whatever their case and accents; between quotation marks as a phrase.
-        Of direct messages, the room is ``@me``, or ``@`` and the name of whom one talked with, and
-        ``@me`` must be joined. For the next page pass the page's ``next`` as ``before``.
+        Whole words match, regardless of case and accents; text between quotation marks matches as a
+        phrase. For direct messages, the room is ``@me``, or ``@`` and the name of the other person,
+        and ``@me`` must be joined. To get the next page, pass the page's ``next`` as ``before``.
 
         Args:
             room: its name.
             text: the words, at most 256 bytes.
             before: only messages with a number below this.
-            count: how many messages at most, 1 to 100.
+            count: maximum number of messages, 1 to 100.
             timeout: seconds; None: no limit.
 
         Raises:
-            Refused: NotAMember; NotSupported, where nothing can be searched; BadRequest, if there
-                is no word in the text; ...
+            Refused: NotAMember; NotSupported, if the server has no search; BadRequest, if the text
+                contains no word; ...
             TypeError, ValueError: an argument; nothing was sent.
             TimedOut: no answer in time.
             ClientError: the client has ended.
@@ -261,21 +262,21 @@ class BlockingCalls(ClientBase):
     ) -> Stored:
         """Append a message and wait until it is stored.
 
-        A send that is cancelled, or that takes too long, is not called back: the message may still
-        be stored. ``flush`` waits for its outcome, and raises it if it failed. To have the outcome
-        itself, ``post``, and wait for what that returns.
+        Cancelling a send, or its timeout, does not withdraw it: the message may still be stored.
+        ``flush`` waits for its outcome, and raises if it failed. To get the outcome itself, use
+        ``post`` and wait for its result.
 
         Args:
-            room: its name; it need not be joined. ``@`` and a name: a direct message to somebody.
+            room: its name; it need not be joined. ``@`` and a name: a direct message.
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
-            reply_to: a message of the same room, or its cursor, that this one answers.
+            reply_to: the message of the same room that this one answers, or its cursor.
             timeout: seconds; None: no limit.
 
         Raises:
             Refused: IdConflict, UnknownOutcome, Busy (only with ``retry_timeout_s``), ...
             MessageTooLong, NameInvalid: nothing was sent.
-            TimedOut: no answer in time. The message may be stored, unless the error tells that it
+            TimedOut: no answer in time. The message may be stored, unless the error states that it
                 was not sent.
             ClientError: the client has ended; the message may or may not be stored.
         """
@@ -292,13 +293,13 @@ class BlockingCalls(ClientBase):
     ) -> BlockingPost:
         """Append a message; wait only for space in the window.
 
-        It leaves with the next call that waits or pumps, or once 64 have gathered.
+        It is sent by the next call that waits or pumps, or once 64 have accumulated.
 
         Args:
-            room: its name; it need not be joined. ``@`` and a name: a direct message to somebody.
+            room: its name; it need not be joined. ``@`` and a name: a direct message.
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
-            reply_to: a message of the same room, or its cursor, that this one answers.
+            reply_to: the message of the same room that this one answers, or its cursor.
             timeout: seconds to wait for space; None: no limit.
 
         Returns:
@@ -324,9 +325,9 @@ class BlockingCalls(ClientBase):
             timeout: seconds; None: no limit.
 
         Raises:
-            TimedOut: some have none yet.
-            ClientError: the first failure of a post, or of a send that nobody waited for to its
-                end, since the last ``flush``.
+            TimedOut: some have no outcome yet.
+            ClientError: the first failure of a post, or of a send whose caller stopped waiting,
+                since the last ``flush``.
         """
         self._check_started()
         timeout = arguments.seconds_or_none("timeout", timeout)
@@ -366,7 +367,7 @@ class BlockingCalls(ClientBase):
         return answer.result()
 
     def _asked(self, answer: Pending[Result], timeout_s: float | None, what: str) -> Result:
-        """Wait for the answer to a question; forget it when nobody waits any more."""
+        """Wait for the answer to a request; forget the request when the caller stops waiting."""
         try:
             return self._answered(answer, timeout_s, what)
         finally:
@@ -374,5 +375,5 @@ class BlockingCalls(ClientBase):
                 self._chat.requests.drop(answer)
 
     def _awaited(self) -> Pending[Any]:
-        """What will be the answer to a request."""
+        """Return an object for the answer to a request."""
         return Pending(self._pump)

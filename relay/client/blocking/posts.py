@@ -17,11 +17,11 @@ class Waits(Protocol):
     """What waits for an answer: a client's pump."""
 
     def wait(self, met: Callable[[], bool], timeout_s: float | None) -> object:
-        """Wait until this is true, or so many seconds; None: no limit."""
+        """Wait until this is true, or for a number of seconds; None: no limit."""
 
 
 class Pending(Generic[Result]):
-    """The answer to a call, to come."""
+    """The answer to a call, which may not have arrived yet."""
 
     __slots__ = ("_ended", "_error", "_pump", "_result", "reported")
 
@@ -34,7 +34,7 @@ class Pending(Generic[Result]):
         """True: ``flush`` reports a failure."""
 
     def end(self, result: Result | ClientError) -> None:
-        """The answer is here."""
+        """The answer has arrived."""
         if isinstance(result, ClientError):
             self._error = result
         else:
@@ -52,7 +52,7 @@ class Pending(Generic[Result]):
             timeout: seconds to wait for it; None: no limit.
 
         Raises:
-            TimedOut: it is not known in time. It may be asked for again.
+            TimedOut: it is not known in time. Calling again is possible.
             ClientError: the call has failed.
         """
         error = self.exception(timeout)
@@ -69,14 +69,14 @@ class Pending(Generic[Result]):
 
 
 class BlockingPost(Pending[Stored]):
-    """The outcome of a ``post``, to come. ``flush`` reports a failure."""
+    """The outcome of a ``post``. ``flush`` reports a failure."""
 
     __slots__ = ("retrieved",)
 
     def __init__(self, pump: Waits, *, reported: bool = False) -> None:
         super().__init__(pump, reported=reported)
         self.retrieved = False
-        """True once its program has looked at the outcome."""
+        """True once its program has retrieved the outcome."""
 
     def exception(self, timeout: float | None = None) -> ClientError | None:
         """Return the error of a call that has failed, or None. Waits and raises as ``result``."""

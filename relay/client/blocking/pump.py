@@ -1,6 +1,6 @@
-"""The blocking client's pump: one socket, read by whoever waits, for everybody who waits.
+"""The blocking client's pump: one socket, read by one of the waiting calls for all of them.
 
-``blocking.BlockingClient`` is the interface; this moves bytes. Whatever is decided is decided in
+``blocking.BlockingClient`` is the interface; the pump moves bytes. All decisions are made in
 ``state``. Under gevent several greenlets may wait at once.
 """
 
@@ -31,18 +31,18 @@ from relay.wire.messages import Work
 SHORTEST_WAIT_S: Final = 0.001
 """A socket with a timeout of 0 would not block at all."""
 LONGEST_WAIT_S: Final = 3600.0
-"""Always a timeout: then Python waits by poll, and no flag of the descriptor that somebody else
-sets or clears (it is shared with whoever inherited it) turns a wait into an error."""
+"""Always a timeout: then Python waits with poll, and no change of the descriptor's shared flags by
+another process turns a wait into an error."""
 PAUSED_WAIT_S: Final = 0.1
-"""While reading is paused: no system tells of a connection's end alone in a way that gevent knows,
-and another greenlet may make space meanwhile. So it is looked at now and then."""
+"""While reading is paused: no system reports the end of a connection separately in a way that
+gevent knows, and another greenlet may make space meanwhile. So it is polled."""
 
 Dial: TypeAlias = Callable[[Address, float], socket.socket]
-"""Opens a TCP connection within so many seconds, or raises OSError."""
+"""Opens a TCP connection within a number of seconds, or raises OSError."""
 
 
 class Pump:
-    """Moves bytes between a state and its sockets, one after the other."""
+    """Moves bytes between a client's state and its successive sockets."""
 
     def __init__(
         self, state: ClientState, address: Address, policy: KeyPolicy, dial: Dial | None
@@ -56,18 +56,19 @@ class Pump:
         """None between connections."""
         # gevent makes these cooperative.
         self._reading = False
-        """True while one caller reads for everybody."""
+        """True while one caller reads for all."""
         self._read_once = threading.Condition()
-        """Told after each read: the others look whether they have what they wait for."""
+        """Notified after each read: the other callers check whether they have what they wait for.
+        """
         self._writing = threading.Lock()
         self.asked_s = 0.0
-        """What a person took to decide about a key; ``connect`` does not count it."""
+        """Time that a person took to decide about a key; ``connect`` does not count it."""
         self.gathered = 0
-        """Posts that have not left."""
+        """Number of posts not sent yet."""
         self.failed_post: ClientError | None = None
-        """The first failure of a send that nobody was told of."""
+        """The first failure of a send that was not reported yet."""
         self.unreported = UnreportedFailures()
-        """The failures of posts at which the program has not looked."""
+        """Failures of posts whose outcome the program has not retrieved."""
 
     @property
     def connected(self) -> bool:
@@ -75,9 +76,9 @@ class Pump:
         return self._socket is not None
 
     def forked(self) -> None:
-        """This is a copy in a forked child: the socket is the parent's."""
+        """This is a copy in a forked child: the socket belongs to the parent."""
         fork.disconnect(self._socket)
-        # Whoever held them is not in this process.
+        # Their holders are not in this process.
         self._reading = False
         self._read_once = threading.Condition()
         self._writing = threading.Lock()
@@ -95,9 +96,10 @@ class Pump:
             self.take_turn(deadline)
 
     def take_turn(self, until: float | None) -> None:
-        """Make one step, or wait while somebody else makes one for everybody.
+        """Make one step, or wait while another caller makes one for all.
 
-        A lock would not do: whoever reads in a loop takes it again before the others have run.
+        A lock would not work: a caller that reads in a loop takes it again before the others have
+        run.
         """
         if not self._reading:
             self._reading = True
@@ -108,7 +110,7 @@ class Pump:
                 with self._read_once:
                     self._read_once.notify_all()
             return
-        # What this caller asked for may have brought a deadline that the reader does not know of.
+        # This caller's request may have created a deadline that the reader does not know.
         due = [at for at in (until, self.state.next_deadline()) if at is not None]
         with self._read_once:
             told = self._read_once.wait(max(min(due) - self.clock(), 0.0) if due else None)
@@ -161,14 +163,14 @@ class Pump:
         state.connection_made(self.clock())
 
     def _work(self, work: Work) -> None:
-        """Do a piece of the server's proof of work; the next step does the next one."""
+        """Compute a part of the server's proof of work; the next step computes the next part."""
         nonce = work.attempt(WORK_ATTEMPTS)
         now = self.clock()
         if nonce is not None:
             self.state.work_done(work, nonce, now)
         else:
             self.state.handle_deadline(now)
-            time.sleep(0)  # under gevent the others go on
+            time.sleep(0)  # under gevent the others run
 
     def _read(self, until: float | None) -> None:
         state, opened = self.state, self._socket
@@ -192,7 +194,7 @@ class Pump:
                 state.receive_eof(self.clock())
 
     def _rest(self, opened: socket.socket, timeout_s: float) -> None:
-        """Wait without reading, for the events are not taken; see whether the connection ends."""
+        """Wait without reading, because events are not taken; detect the end of the connection."""
         time.sleep(min(timeout_s, PAUSED_WAIT_S))
         if has_ended(opened):
             self._read_rest(opened)
@@ -200,11 +202,11 @@ class Pump:
             self.state.handle_deadline(self.clock())
 
     def sent(self) -> None:
-        """Something was queued: it leaves now."""
+        """Something was queued: send it now."""
         self.settle()
 
     def settle(self) -> None:
-        """Write what is due, and hand out answers."""
+        """Write what is due, and deliver answers."""
         self._flush()
         for token, result in self.state.chat.answers():
             answer = cast("Pending[Any]", token)
@@ -223,7 +225,7 @@ class Pump:
 
     def _flush(self) -> None:
         state = self.state
-        with self._writing:  # bytes have an order: whoever takes them writes them
+        with self._writing:  # bytes must stay in order: the caller that takes them writes them
             data = state.data_to_send(self.clock())
             self.gathered = 0
             opened = self._socket
@@ -237,7 +239,8 @@ class Pump:
                 self._read_rest(opened)
                 state.data_to_send(self.clock())
             except BaseException:
-                # A Ctrl-C, or a greenlet's timeout: half a record may be out, and the rest is gone.
+                # A Ctrl-C, or a greenlet's timeout: half a record may be sent, and the rest is
+                # lost.
                 state.receive_eof(self.clock())
                 state.data_to_send(self.clock())
                 self.drop_socket()
@@ -246,7 +249,7 @@ class Pump:
                 self.drop_socket()
 
     def _read_rest(self, opened: socket.socket) -> None:
-        """Take what had come before the connection broke: it may be a close record, with why."""
+        """Read what arrived before the connection broke, such as a close record."""
         state = self.state
         with contextlib.suppress(OSError):
             opened.settimeout(SHORTEST_WAIT_S)
@@ -268,7 +271,7 @@ class Pump:
         yes = self._policy.question(self._address, fingerprint)
         self.asked_s += self.clock() - asked_at
         if yes is None:
-            yes = False  # no answer is no
+            yes = False  # no answer counts as no
         if not isinstance(yes, bool):
             raise TypeError("a blocking client's key policy answers with a bool")
         refusal = self._policy.answer(self._address, fingerprint, yes)

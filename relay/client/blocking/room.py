@@ -1,5 +1,5 @@
 # Generated from relay/client/aio by `python -m tests.blocking_client`: edit that.
-"""One room of a client: joined for the length of a ``with``."""
+"""One room of a client: joined for the duration of a ``with`` block."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ from relay.client.options import CLOSE_S
 
 
 class BlockingRoom(RoomBase[BlockingCalls]):
-    """A room, from ``room`` of a client. A ``with`` joins it, and leaves it in the end.
+    """A room, from ``room`` of a client. A ``with`` joins it, and leaves it at the end.
 
-    It yields its messages, ``events`` everything about it; the client's own iterator has none of
-    that. For an asyncio client write ``async with``, ``async for`` and ``await``.
+    Iterating over it yields its messages, ``events`` everything about it; the client's own iterator
+    then does not include these. For an asyncio client write ``async with``, ``async for`` and
+    ``await``.
     """
 
     def __enter__(self) -> Self:
@@ -42,7 +43,7 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # The client, or the room, may have ended already; with an error nothing is waited for.
+        # The client, or the room, may have ended already; after an error nothing is waited for.
         with contextlib.suppress(ClientError):
             self._calls.leave(self.name, timeout=0.0 if kind is not None else CLOSE_S)
 
@@ -50,10 +51,10 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         return self
 
     def __next__(self) -> Message:
-        """Return the next message; there is none once the client was closed, or the room left.
+        """Return the next message; ends when the client was closed, or the room left.
 
         Raises:
-            MessagesMissing: a gap comes first. The iteration may go on.
+            MessagesMissing: a gap comes first. The iteration may continue.
             NotAMember: the server no longer lets this client be in the room.
             ClientError: the client has ended for another reason.
         """
@@ -63,12 +64,12 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         raise StopIteration
 
     def events(self, timeout: float | None = None) -> Iterator[Event]:
-        """Yield the room's events, until it is left or none came for ``timeout`` seconds."""
+        """Yield the room's events, until it is left or none arrives for ``timeout`` seconds."""
         while (event := self.next_event(timeout)) is not None:
             yield event
 
     def next_event(self, timeout: float | None = None) -> Event | None:
-        """Return the room's next event; None when none came in time (seconds), or it was left."""
+        """Return the room's next event; None if none arrives in time (seconds), or it was left."""
         return self._calls._next(self.name, timeout)
 
     def send(
@@ -122,5 +123,5 @@ class BlockingRoom(RoomBase[BlockingCalls]):
         count: int = 50,
         timeout: float | None = None,
     ) -> SearchPage:
-        """Return messages of the room that have these words, as the client's ``search`` does."""
+        """Return messages of the room that contain these words, as the client's ``search`` does."""
         return self._calls.search(self.name, text, before=before, count=count, timeout=timeout)

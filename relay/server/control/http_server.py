@@ -43,23 +43,21 @@ class HttpServer:
 
     def __init__(self, routes: Mapping[str, Handler]) -> None:
         self._routes = routes
-        self._open: set[asyncio.StreamWriter] = set()
-        self._waiting: dict[asyncio.StreamWriter, None] = {}
-        """Connections without a complete request, in the order in which they began to wait."""
+        self._open: dict[asyncio.StreamWriter, None] = {}
+        """The connection whose peer was last active longest ago comes first. Answers are made at
+        once, so every connection waits for its peer: to send a request, or to read the answer."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end. Raises nothing because of the peer.
 
-        If there are too many, the connection that has been silent longest is closed, so that others
-        cannot lock out a health probe.
+        If there are too many, the connection whose peer has been inactive longest is closed: others
+        cannot lock out a health probe, whether they send no request or read no answer.
         """
         if len(self._open) >= CONNECTIONS_MAX:
-            silent = next(iter(self._waiting), writer)
+            silent = next(iter(self._open))
             silent.transport.abort()
-            if silent is writer:
-                return
-            self._closed(silent)
-        self._open.add(writer)
+            del self._open[silent]
+        self._open[writer] = None
         try:
             await self._serve(reader, writer)
         except (OSError, TimeoutError, h11.ProtocolError):
@@ -67,21 +65,20 @@ class HttpServer:
         except Exception:
             log.exception("http_failed")
         finally:
-            self._closed(writer)
+            self._open.pop(writer, None)
             writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
-    def _closed(self, writer: asyncio.StreamWriter) -> None:
-        self._open.discard(writer)
-        self._waiting.pop(writer, None)
+    def _heard_of(self, writer: asyncio.StreamWriter) -> None:
+        if writer in self._open:
+            del self._open[writer]
+            self._open[writer] = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADERS_BYTES_MAX)
         while True:
             async with asyncio.timeout(REQUEST_S):
                 try:
-                    self._waiting[writer] = None
                     request = await _next_request(connection, reader)
-                    self._waiting.pop(writer, None)
                 except h11.RemoteProtocolError as error:
                     if connection.our_state in (h11.IDLE, h11.SEND_RESPONSE):
                         status = error.error_status_hint
@@ -91,6 +88,7 @@ class HttpServer:
                     return
                 if request is None:
                     return
+                self._heard_of(writer)
                 response = self._answer(request)
                 await _send(connection, writer, response, head=request.method == b"HEAD")
                 if connection.our_state is not h11.DONE or connection.their_state is not h11.DONE:

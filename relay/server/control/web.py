@@ -22,7 +22,10 @@ def web_server(view: BoardView, disk: Callable[[], DiskUse]) -> HttpServer:
     registry.register(ScoreboardCollector(view, disk))
 
     def metrics(request: Request) -> Response:
-        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        try:
+            encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        except (TypeError, ValueError):  # of the library, at a version that is no number
+            encode, content_type = choose_encoder("")
         return Response(200, content_type, encode(registry))
 
     def answer(ask: Callable[[], health.Answer]) -> Handler:

@@ -49,6 +49,8 @@ class Renewal:
         for role in self._roles:
             if role.renewed is not None and role.renewed():
                 self._replace(role, now)
+            elif not role.owns_partitions:
+                self._end_outdated(role, now)
 
     def _replace(self, role: Role, now: float) -> None:
         """Stop the processes of a role; new ones with current parameters replace them."""
@@ -58,7 +60,17 @@ class Renewal:
             log.info("restarting", extra={"processes": count})
             return
         for child in self._state.of(role.name):
-            if child.phase is Phase.READY and not child.sent:
+            child.replace = bool(child.pid)
+        self._end_outdated(role, now)
+
+    def _end_outdated(self, role: Role, now: float) -> None:
+        """End those that are to be replaced; one that is just starting, once it serves."""
+        for child in self._state.of(role.name):
+            if not child.replace or child.sent:
+                continue
+            if child.phase is not Phase.READY:
+                self.wake_at_s = now + LOOK_S
+            else:
                 child.sent = signal.SIGTERM
                 log.info("child_replaced", extra=child.fields)
                 os.kill(child.pid, signal.SIGTERM)

@@ -66,6 +66,17 @@ def _has_terminal() -> bool:
     return True
 
 
+def ignore() -> None:
+    """Heed none of them any more: there is nothing left to be stopped.
+
+    While the interpreter ends it puts the defaults back of whatever has a handler, and a second
+    TERM, or a HUP, would make a failure of a stop that was clean.
+    """
+    for number in HANDLED:
+        if number != signal.SIGCHLD:
+            signal.signal(number, signal.SIG_IGN)
+
+
 def block_all() -> set[signal.Signals]:
     """Block all signals, around a fork. Returns the mask to restore."""
     return signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # type: ignore[return-value]

@@ -366,6 +366,8 @@ class Follower:
         """Return an entry; None, after logging it, if it is damaged: it will not be found."""
         try:
             return self._unpack(packed)
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
             fields = {"path": str(self._partition_path), "log_id": row >> SEQ_BITS}
             log.error("search_entry_skipped", extra={**fields, "seq": row & SEQ_MASK})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
 
+from relay.server.control import http_server
 from relay.server.control.http_server import (
     CONNECTIONS_MAX,
     HEADERS_BYTES_MAX,
@@ -112,6 +114,25 @@ async def test_too_many_connections() -> None:
             writer.write(QUESTION)
             assert (await reader.readuntil(b"nobody")).startswith(b"HTTP/1.1 200")
             writer.close()
+
+
+async def test_too_many_connections_that_take_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They make room as well: a probe is answered beside them."""
+    monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 3)
+    large = Response(200, "text/plain", bytes(16 * 1024 * 1024))
+    loop = asyncio.get_running_loop()
+    async with serving({"/hello": hello, "/large": lambda _: large}) as address:
+        held = []
+        for _ in range(http_server.CONNECTIONS_MAX):
+            taker = socket.socket()
+            taker.setblocking(False)
+            await loop.sock_connect(taker, address)
+            await loop.sock_sendall(taker, QUESTION.replace(b"hello", b"large"))
+            await loop.sock_recv(taker, 1)  # it is being answered; the rest is not taken
+            held.append(taker)
+        assert (await exchange(address, QUESTION)).startswith(b"HTTP/1.1 200")
+        for taker in held:
+            taker.close()
 
 
 async def test_many_requests_at_once_leave_others_their_turn() -> None:

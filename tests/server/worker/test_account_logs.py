@@ -12,6 +12,7 @@ from relay.chat.partition import partition_of
 from relay.server.worker.connection.devices import chain_of
 from relay.server.worker.home import account_logs
 from relay.server.worker.home.account_logs import AccountLogs
+from relay.server.worker.stored import stored_entry
 from relay.store.sqlite import SqlitePartition
 from relay.wire.envelopes import Account, Chain, Devices, Done
 from relay.wire.packing import unpack_entry
@@ -63,3 +64,18 @@ async def test_few_entries_are_folded_again(
         assert chain_of(session, "alice") == list(kept.links)
         alice.send_envelopes(Devices(999, "alice", 0))
         assert (await alice.expect(Chain)).links == list(kept.links)
+
+
+async def test_what_others_may_have_written_is_read_anew(tmp_path: Path) -> None:
+    """A home that has its partition back from another one knows nothing of before."""
+    async with Cluster(tmp_path, 1) as cluster:
+        worker = cluster.workers[0]
+        mine = AccountLogs(worker.parts.services.reader_of, stored_entry, b"")
+        assert mine.account("bell").chain is None
+        assert not mine.looks_alike("be11")
+        await TestClient.login(worker, "bell")
+        assert mine.account("bell").chain is None, "it has not been told"
+        assert not mine.looks_alike("be11")
+        mine.forget()
+        assert mine.account("bell").chain is not None
+        assert mine.looks_alike("be11")

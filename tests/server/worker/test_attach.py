@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
-from relay.chat.entries import NO_EPOCH
+import itertools
+
+from relay.bus.messages import Ask, Claim, Message, Presence, Submit, Who
+from relay.chat.accounts import requests as accounts
+from relay.chat.entries import NO_EPOCH, submission
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
-from relay.wire.envelopes import Join, Joined, Members, Who
+from relay.chat.rooms import requests as rooms
+from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.wakeup import Wakeup
+from relay.wire.envelopes import Join, Joined, Members
+from relay.wire.envelopes import Who as AskWho
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
 
@@ -38,7 +46,7 @@ async def test_who_leaves_meanwhile_is_gone(cluster: Cluster) -> None:
         "the partition to be attached again",
     )
     await until(lambda: len(home.parts.interest.logs[ROOM]) == 1, "the home to forget its interest")
-    stays.send_envelopes(Who(9, ROOM))
+    stays.send_envelopes(AskWho(9, ROOM))
     assert [row[0] for row in (await stays.expect(Members)).names] == ["bob"]
     again = await TestClient.login(home, "alice")
     again.disconnect()
@@ -56,6 +64,35 @@ async def test_sends_under_way_keep_their_order(cluster: Cluster) -> None:
         await client.acked(ROOM, first + 19)
     await client.has(ROOM, 200)
     assert client.seqs(ROOM) == list(range(1, 201))
+
+
+async def test_what_comes_before_a_partition_is_attached_has_no_effect(cluster: Cluster) -> None:
+    """It was sent before its worker heard that this is no home, and comes again with the rest."""
+    home = cluster.home(ROOM)
+    name, stranger = itertools.islice(cluster.names_of(home), 2)
+    stays = await TestClient.login(home, name)
+    await stays.join(ROOM)
+    port = OwnHome(7, 99, Wakeup(lambda _: None)).to_member
+    handlers = home.parts.dispatcher.handlers
+    inbox = INBOX_PREFIX + stranger
+    messages: list[Message] = [
+        Submit(
+            1, submission(ROOM, stranger, b"", b"p" * 16, 1, 0, "", b"hello", b"", False, None), []
+        ),
+        Presence(ROOM, [[stranger, "", 1]]),
+        Who(2, ROOM),
+        Claim(3, "~" + stranger, b"s" * 16, True, 1, b""),
+        Claim(3, stranger, b"s" * 16, True, 1, b""),
+        Ask(4, inbox, stranger, b"", accounts.pack(accounts.Show())),
+        Ask(5, ROOM, stranger, b"", rooms.pack(rooms.Show(""), rooms.ANYTHING_SEEN)),
+    ]
+    for message in messages:
+        handlers[type(message)](port, message)
+    stays.send(ROOM, 1)
+    await stays.acked(ROOM, 1)  # all that was taken is answered by now
+    stays.send_envelopes(AskWho(9, ROOM))
+    assert [row[0] for row in (await stays.expect(Members)).names] == [name]
+    assert not port.queue
 
 
 async def test_who_joins_while_old_entries_are_removed_is_answered_after_that(

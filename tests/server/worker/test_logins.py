@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,10 @@ from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.client.device_key import DeviceKey
 from relay.client.login import root_link
+from relay.server.worker.connection.last_operator import READ_AT_ONCE
 from relay.server.worker.member.reply import Reply
+from relay.store.errors import StoreUnavailable
+from relay.store.log import Reader
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.device_keys import verify
 from relay.wire.envelopes import (
@@ -373,6 +377,10 @@ async def test_only_operators_change_others(cluster: Cluster) -> None:
     await ended(alice, CloseCode.KICKED)
 
 
+def is_of(name: str, partition: int) -> bool:
+    return partition_of(INBOX_PREFIX + name) == partition
+
+
 async def test_the_only_operator_stays_one(cluster: Cluster) -> None:
     """Until there is another one who can log in."""
     opera = await an_operator(cluster)
@@ -387,12 +395,28 @@ async def test_the_only_operator_stays_one(cluster: Cluster) -> None:
             assert "the only operator" in answer.text
 
     await is_kept()
-    await ask(opera, next(numbers), requests.Add(bytes(32), 2**60, True), "walter")
+    index = partition_of("@alice")
+    before = (name for number in range(999) if is_of(name := f"aa{number}", index))
+    for name in itertools.islice(before, READ_AT_ONCE):
+        await ask(opera, next(numbers), requests.Add(bytes(32), 2**60, True), name)
     await is_kept()  # who waits for an invitation is none yet
     await ask(opera, next(numbers), requests.Promote(True), "alice")
     await ask(opera, next(numbers), requests.Disable(), "alice")
     await is_kept()  # nor is who cannot log in
     await ask(opera, next(numbers), requests.Enable(), "alice")
+    session = cluster.session("opera")
+    readable = session.services
+
+    def reader_at(at: int) -> Reader:
+        if at == index:
+            raise StoreUnavailable("the test's disk")
+        return readable.reader_at(at)
+
+    session.services = replace(readable, reader_at=reader_at)
+    answer = await ask(opera, next(numbers), requests.Promote(False), "opera")
+    assert isinstance(answer, Error), "nobody knows whether there is another one"
+    assert answer.code == ErrorCode.UNAVAILABLE
+    session.services = readable
     assert isinstance(await ask(opera, next(numbers), requests.Promote(False), "opera"), Done)
     await ended(opera, CloseCode.KICKED)
 
@@ -442,18 +466,26 @@ async def test_an_operator_whose_end_nobody_was_told_of(cluster: Cluster) -> Non
     assert bob.closed is None
 
 
-async def test_disabling_is_told_again_when_it_is_asked_again(cluster: Cluster) -> None:
+async def test_what_ends_devices_is_told_again_when_it_is_asked_again(cluster: Cluster) -> None:
     """Whoever asked first may not have got to telling the workers: "done" is true all the same."""
     operator = await an_operator(cluster)
     bob = await TestClient.login(cluster.other("@bob"), "bob")
+    phone = DeviceKey.generate()
+    await add_device(bob, "bob", phone, 5)
+    stolen = await login_as(cluster.other("@bob"), "bob", phone)
+    removing = requests.Extend(await removal(bob, "bob", phone))
     home = cluster.home("@bob").parts.accounts
     tell = home._tell
-    home._tell = lambda *_, done, **_more: done()  # type: ignore[method-assign]
-    assert isinstance(await ask(operator, 9, requests.Disable(), "bob"), Done)
-    assert bob.closed is None
-    home._tell = tell  # type: ignore[method-assign]
-    assert isinstance(await ask(operator, 10, requests.Disable(), "bob"), Done)
-    await ended(bob, CloseCode.KICKED)
+    for asks, request, whose, code in (
+        (bob, removing, stolen, CloseCode.REVOKED),
+        (operator, requests.Disable(), bob, CloseCode.KICKED),
+    ):
+        home._tell = lambda *_, done, **_more: done()  # type: ignore[method-assign]
+        assert isinstance(await ask(asks, 9, request, "bob"), Done)
+        assert whose.closed is None
+        home._tell = tell  # type: ignore[method-assign]
+        assert isinstance(await ask(asks, 10, request, "bob"), Done)
+        await ended(whose, code)
 
 
 async def test_the_home_dies_between_a_removal_and_its_answer(cluster: Cluster) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import itertools
 import secrets
 import shutil
+import time
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,7 +27,8 @@ from relay.client.device_key import DeviceKey
 from relay.server.worker.home.room_entries import entry_of
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.member.reply import Reply
-from relay.store.log import Denied
+from relay.store.errors import StoreUnavailable
+from relay.store.log import Denied, Reader
 from relay.store.rules import Kept
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import LogEnd
@@ -698,7 +701,11 @@ async def test_the_time_of_a_ban_ends_by_an_entry(
     await cluster.start(home.index)
     await cluster.linked()
     home = cluster.home(LOG)
-    assert home.parts.partitions.due(partition_of(LOG), home.parts.rooms._steady_ms()) == []
+    later = time.time_ns() + 7200 * 10**9
+    with monkeypatch.context() as clock:
+        clock.setattr(time, "time_ns", lambda: later)
+        due = home.parts.partitions.due(partition_of(LOG), home.parts.rooms._steady_ms())
+        assert due == []
     now = home.parts.rooms._steady_ms()
     home.parts.rooms._steady_ms = lambda: now + 3_601_000
     bob = await TestClient.login(cluster.other(LOG), "bob")
@@ -914,6 +921,24 @@ async def test_what_was_written_before_a_reset_is_another_accounts(cluster: Clus
     old = stored(cluster.home(LOG))[-1]
     carol = await begun_anew(cluster, "carol")
     edit = int(EntryKind.EDIT)
+    sessions = cluster.other(LOG).parts.connections.sessions
+    session = max((one for one in sessions if one.name == "carol"), key=lambda one: one.since_us)
+    readable = session.services
+
+    def without(unreadable: str) -> Callable[[str], Reader]:
+        def reader_of(log: str) -> Reader:
+            if log == unreadable:
+                raise StoreUnavailable("the test's disk")
+            return readable.reader_of(log)
+
+        return reader_of
+
+    for log in ("@carol", LOG):  # what tells whose the name was, and what is to be changed
+        session.services = replace(readable, reader_of=without(log))
+        carol.send_envelopes(Send(LOG, 1, edit, "text/plain", b"x", old.epoch, old.seq))
+        assert await refused_send(carol, 1) == ErrorCode.UNAVAILABLE
+        assert await refused(carol, requests.Redact(old.seq)) == ErrorCode.UNAVAILABLE
+    session.services = readable
     carol.send_envelopes(Send(LOG, 1, edit, "text/plain", b"x", old.epoch, old.seq))
     assert await refused_send(carol, 1) == ErrorCode.NOT_ALLOWED
     erase(carol, 1, old)

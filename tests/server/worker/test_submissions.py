@@ -9,6 +9,7 @@ from relay.server.worker.home.submissions import (
     LITTLE,
     LITTLE_PER_GROUP,
     QUANTUM_MIN,
+    READS_FREE,
     SLOW_PER_GROUP,
     Submissions,
     Waiting,
@@ -32,11 +33,13 @@ def _put(
     count: int,
     kind: int = 0,
     content_type: str = "",
+    *,
+    first: int = 1,
     extra: Extra | None = None,
     heavy: bool = False,
 ) -> None:
     run = []
-    for counter in range(1, count + 1):
+    for counter in range(first, first + count):
         submission = Submission(
             log=log, sender="somebody", key_id=b"", producer=producer.to_bytes(16), counter=counter,
             kind=kind, content_type=content_type, body=b"x", extra=extra,
@@ -240,6 +243,107 @@ def test_who_was_forgotten_waits_for_nothing() -> None:
     assert [counter for producer, counter in taken if producer == 1] == [1]
     assert {producer for producer, _ in taken} == {1, 3}
     assert (submissions.count, submissions.bytes) == (0, 0)
+    _put(submissions, 1, "new", 1)
+    for producer in (2, 3):
+        _put(submissions, producer, f"new-{producer}", 1)
+    assert _taken(submissions, 0) == []
+    submissions.remove(lambda one: one.submission.producer == (1).to_bytes(16))
+    assert _taken(submissions) == [(2, 1), (3, 1)], "those that are slow have their turn still"
+
+
+def test_what_is_given_up_is_gone() -> None:
+    """Nobody is answered a second time for what was taken altogether."""
+    submissions = Submissions()
+    for producer in range(1, 4):
+        _put(submissions, producer, "known", 100)
+        _put(submissions, 1000 + producer, "known", 1)
+        _put(submissions, 2000 + producer, f"new-{producer}", 1)
+    submissions.take(_in_use, 1, 0)
+    assert len(submissions.take_all()) == 3 * 102 - 1
+    assert (submissions.count, submissions.bytes) == (0, 0)
+    for producer in (7, 8):
+        _put(submissions, producer, "known", 1)
+    assert sorted(_taken(submissions)) == [(7, 1), (8, 1)]
+    assert _taken(submissions) == []
+
+
+def test_what_a_commit_did_not_get_to_is_the_next_of_its_producers() -> None:
+    """Before what they have sent meanwhile; and quick again, if it was that before."""
+    submissions = Submissions()
+    _put(submissions, 1, "known", 4)
+    _put(submissions, 2, "known", 1)
+    group, _ = submissions.take(_in_use, 512, 0)
+    rest = [one for one in group if one.submission.producer == (1).to_bytes(16)][2:]
+    _put(submissions, 1, "new", 1, first=5)
+    assert _taken(submissions, 0) == []
+    submissions.give_back(rest)
+    assert (submissions.count, submissions.bytes) == (3, 3)
+    assert _taken(submissions, 0) == [(1, 3), (1, 4)]
+    assert _taken(submissions) == [(1, 5)]
+
+
+def test_who_makes_a_commit_read_much_is_slow_until_all_of_it_is_answered() -> None:
+    """One at a time meanwhile, whatever it is; and then as anybody."""
+    submissions = Submissions()
+    _put(submissions, 1, "known", 20)
+    _put(submissions, 2, "known", 20)
+    group, _ = submissions.take(_in_use, 8, 0)
+    of_first = [one.submission.producer == (1).to_bytes(16) for one in group]
+    submissions.charge(group, [READS_FREE if first else 1 for first in of_first])
+    assert of_first.count(True) > 1, "a few reads each, and together too many"
+    left = 20 - of_first.count(True)
+    taken: list[int] = []
+    while len(taken) < left:
+        quick, slow = submissions.take(_in_use, 4, SLOW_PER_GROUP)
+        assert all(one.submission.producer == (2).to_bytes(16) for one in quick)
+        taken += [one.submission.counter for one in slow]
+        assert len(slow) <= 1
+        submissions.charge(quick + slow, [0] * len(quick + slow))
+    assert taken == list(range(21 - left, 21))
+    _put(submissions, 1, "known", 3)
+    _put(submissions, 3, "known", 1)
+    assert [number for who, number in _taken(submissions, 0) if who == 1] == [1, 2, 3]
+
+
+def test_what_the_others_had_alone_is_not_owed_to_those_who_have_little() -> None:
+    """They have half from when they come, not all until they have had as much."""
+    submissions = Submissions()
+    _put(submissions, 1, "known", 5_000)
+    for _ in range(20):
+        submissions.take(_in_use, 64, 0)
+    for producer in range(1000, 1300):
+        _put(submissions, producer, "known", 1)
+    taken = 0
+    while group := submissions.take_little(_in_use):
+        taken += len(group)
+    assert taken <= LITTLE_PER_GROUP
+
+
+def test_what_those_who_have_little_had_alone_is_not_owed() -> None:
+    """A part of what nobody else wanted could be kept for nobody."""
+    submissions = Submissions()
+    for _ in range(10):
+        for producer in range(1000, 1000 + LITTLE_PER_GROUP):
+            _put(submissions, producer, "known", 1)
+        assert submissions.take_little(_in_use)
+    _put(submissions, 1, "known", 5_000)
+    _put(submissions, 2000, "known", 1)
+    assert len(submissions.take_little(_in_use)) == 1
+
+
+def test_who_waits_is_not_passed_by_all_who_come_new() -> None:
+    """Whoever begins again and again under another name gains nothing by it."""
+    submissions = Submissions()
+    for producer in range(10):
+        _put(submissions, producer, "known", 1_000)
+    had = 0
+    for round_number in range(60):
+        for producer in range(16):
+            _put(submissions, 1000 + 16 * round_number + producer, "known", 100)
+        group, _ = submissions.take(_in_use, 64, 0)
+        if round_number > 10:
+            had += sum(int.from_bytes(one.submission.producer) < 10 for one in group)
+    assert had
 
 
 def test_a_commit_has_fewer_of_what_is_decided_by_itself() -> None:

@@ -23,6 +23,7 @@ from relay.server.worker.connection.reading import Owner, Reading
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.connection.waste import of_request
+from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member.reply import RequestRunner
 from relay.server.worker.member.routes import NO_ANSWER
 from relay.server.worker.member.subscriptions import NOBODY, Subscriptions
@@ -268,6 +269,7 @@ class Session(Owner):
         if isinstance(error, RemoteProtocolError):
             self.close(error.code, detail=str(error))
         else:
+            end_if_exhausted(error)
             extra = {"connection": self.id, "peer": self.peer}
             log.error("session_failed", extra=extra, exc_info=error)
             self.close(CloseCode.INTERNAL)

@@ -16,6 +16,7 @@ from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.error_codes import ROOM_CODES
+from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.home.permissions import refused
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.log import (
@@ -252,7 +253,8 @@ class Commits:
             outcomes = partition.append(submissions, now_ms, budget)
         except StoreError as error:
             outcomes = error
-        except Exception:
+        except Exception as bug:
+            end_if_exhausted(bug)
             log.exception("commit_failed")
             outcomes = StoreUnavailable("an internal error")
         return Commit(index, group, outcomes, budget.spent, self._clock_ns() - began_ns)

@@ -256,6 +256,8 @@ class Copies:
         page = self._reader_of(inbox).read(inbox, seq - 1, seq, limits.PAGE_BYTES_MAX, 1)
         try:
             return self._unpack(page.rows[0][1]) if page.rows else None
+        except MemoryError:
+            raise
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
             raise LogDamaged(inbox, f"entry {seq} cannot be read") from None
 

@@ -19,6 +19,7 @@ from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
+from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.home.inboxes import Inbox, Inboxes
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.retention import FOREVER, Excess, RetentionLimits, stricter
@@ -149,7 +150,8 @@ class Retention:
             except StoreError as error:
                 extra = {"partition": index, "reason": str(error)}
                 log.warning("retention_failed", extra=extra)
-            except Exception:
+            except Exception as bug:
+                end_if_exhausted(bug)
                 log.exception("retention_failed")
 
     async def _look_at(self, index: int) -> None:
@@ -165,6 +167,7 @@ class Retention:
                     except StoreError:
                         raise
                     except Exception as error:  # noqa: BLE001 - of this log; logged there
+                        end_if_exhausted(error)
                         self._cannot(one.log, error)
                 for handle in looked.removed:
                     await self._departures.end(handle)
@@ -197,6 +200,7 @@ class Retention:
                 try:
                     counted = look_at(reader, name, state, found, removed)
                 except Exception as error:
+                    end_if_exhausted(error)
                     if isinstance(error, StoreError) and not isinstance(error, StoreCorrupt):
                         raise  # an error of the partition
                     self._cannot(name, error)

@@ -17,6 +17,7 @@ from relay import limits
 from relay.chat.entries import GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
+from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.stored import stored_entry
 from relay.store.errors import LogDamaged, StoreCorrupt
@@ -137,7 +138,8 @@ class Catchup:
             # A reader that reconnects would find the same damage.
             self._damage.report(partition_of(feed.log), error)
             subscription.subscriber.remove(feed.log, Refused(Reason.DAMAGED))
-        except Exception:
+        except Exception as error:
+            end_if_exhausted(error)
             # The store cannot be read now, or a damaged entry cannot be unpacked. The client has
             # its cursor: it reconnects and resumes.
             log.exception("catchup_failed", extra={"log": feed.log})

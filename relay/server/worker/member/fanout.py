@@ -20,6 +20,7 @@ from relay import limits
 from relay.chat.entries import NO_EPOCH
 from relay.chunking import count_fitting
 from relay.server.worker.delivery.batch import EVENT, Batch
+from relay.server.worker.exhausted import end_if_exhausted
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.outbox import Flusher
@@ -83,7 +84,8 @@ class Fanout:
             done.append(feed)
             try:
                 self._distribute(feed)
-            except Exception:
+            except Exception as error:
+                end_if_exhausted(error)
                 # H has moved, so the rest of the batch would be lost silently.
                 log.exception("fan_out_failed", extra={"log": feed.log})
                 feed.fail()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.chat.partition import partition_of
+from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.stored import report_log
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 
@@ -75,7 +76,8 @@ class Repair:
                 feeds.to_repair[feed] = None
                 log.warning("repair_failed", extra={"log": feed.log, "reason": str(error)})
                 return False
-            except Exception:
+            except Exception as bug:
+                end_if_exhausted(bug)
                 log.exception("fan_out_failed", extra={"log": feed.log})
                 feed.repair_to = 0
                 feed.fail()

@@ -20,6 +20,7 @@ from relay.server import gate, registration
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY, report
 from relay.server.sources import Proxies
+from relay.server.worker.exhausted import unhandled
 from relay.server.worker.home.departures import Departures
 from relay.server.worker.home.retention import Retention
 from relay.server.worker.member.routes import NO_HOME
@@ -108,6 +109,7 @@ class _Worker:
         """Build, serve, drain."""
         context = self._context
         self._stop.listen()
+        asyncio.get_running_loop().set_exception_handler(unhandled)
         try:
             if not await self._build():
                 return 0

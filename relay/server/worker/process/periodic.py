@@ -7,6 +7,8 @@ import logging
 import time
 from collections.abc import Callable
 
+from relay.server.worker.exhausted import end_if_exhausted
+
 log = logging.getLogger("relay.worker")
 
 
@@ -14,7 +16,8 @@ def attempt(action: Callable[[], object]) -> None:
     """Call a function. If it raises, log the error and continue."""
     try:
         action()
-    except Exception:
+    except Exception as error:
+        end_if_exhausted(error)
         log.exception("periodic_task_failed")
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.chat.partition import partition_of
+from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member.reply import Reply
 from relay.store.errors import StoreError
 from relay.store.search.finder import Finder, Found
@@ -83,7 +84,8 @@ class Searches:
             return finder.find(log_name, match, after, before, count)
         except StoreError as error:
             log.warning("search_failed", extra={"partition": index, "reason": str(error)})
-        except Exception:
+        except Exception as bug:
+            end_if_exhausted(bug)
             log.exception("search_failed")
         return None
 

@@ -29,6 +29,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
+from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member import repair as repairing
 from relay.server.worker.process.pace import Pace, timer_s
 
@@ -134,7 +135,8 @@ class Turn:
         began, cpu_began = self._clock(), self._cpu_clock()
         try:
             self._run(began)
-        except Exception:
+        except Exception as error:
+            end_if_exhausted(error)
             # A bug must not stop the loop for everybody; it is logged as an error. The next turn
             # does what this one left.
             log.exception("turn_failed")

@@ -1,0 +1,100 @@
+"""What processes were started with is made again: others take their places."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import cast
+
+import pytest
+
+from relay.server.supervisor.renewal import LOOK_S, Renewal
+from relay.server.supervisor.roles import Role
+from relay.server.supervisor.spare import SpareKeeper
+from relay.server.supervisor.state import Child, State
+from tests.server.supervisor.test_plan import never
+
+
+class Watched:
+    """A server with a control process, which is a real one, and what it was started with."""
+
+    def __init__(self) -> None:
+        self.gone = False
+        control = Role("control", "control", never, 5.0, 1, renewed=self._renewed)
+        worker = Role("worker", "worker {index}", never, 30.0, 3, owns_partitions=True)
+        self.state = State((control, worker), heartbeat_timeout_s=5.0)
+        self.control, self.worker = self.state.children
+        self.process = subprocess.Popen(["/bin/sleep", "600"])
+        self.start(self.control, self.process.pid)
+        self.start(self.worker, 2)
+        for child in self.state.children:
+            self.state.became_ready(child, 0.0)
+        nobody = cast("SpareKeeper", None)  # what the control process has is not a spare's
+        self.renewal = Renewal(self.state.roles, self.state, nobody)
+
+    def start(self, child: Child, pid: int) -> None:
+        self.state.started(child, pid, 1, 0.0)
+
+    def _renewed(self) -> bool:
+        """It was gone, and is there again."""
+        gone, self.gone = self.gone, False
+        return gone
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    watched = Watched()
+    yield watched
+    watched.process.kill()
+    watched.process.wait()
+
+
+def test_one_that_serves_is_ended_at_once(watched: Watched) -> None:
+    watched.gone = True
+    watched.renewal.look(0.0)
+    assert watched.process.wait() == -signal.SIGTERM
+    watched.renewal.look(LOOK_S)
+    assert watched.control.sent == signal.SIGTERM
+
+
+def test_one_that_is_starting_is_ended_once_it_serves(watched: Watched) -> None:
+    """It was forked before, with what is of no use now; to end it earlier is a failed start."""
+    watched.start(watched.control, watched.process.pid)
+    watched.gone = True
+    watched.renewal.look(0.0)
+    assert not watched.control.sent
+    watched.state.became_ready(watched.control, 1.0)
+    assert watched.renewal.wake_at_s <= LOOK_S
+    watched.renewal.look(LOOK_S)
+    assert watched.process.wait() == -signal.SIGTERM
+    # The next one has what counts now.
+    watched.state.exited(watched.control, LOOK_S, 0.0)
+    watched.start(watched.control, watched.process.pid)
+    watched.state.became_ready(watched.control, 2 * LOOK_S)
+    watched.renewal.look(2 * LOOK_S)
+    assert not watched.control.sent
+
+
+def test_so_after_a_reload(watched: Watched) -> None:
+    changed = True
+    control = replace(watched.control.role, renewed=None, outdated=lambda: changed)
+    watched.state.roles = (control, watched.worker.role)
+    renewal = Renewal(watched.state.roles, watched.state, cast("SpareKeeper", None))
+    watched.start(watched.control, watched.process.pid)
+    renewal.reloaded(0.0)
+    changed = False
+    assert not watched.control.sent
+    assert renewal.wake_at_s <= LOOK_S
+    watched.state.became_ready(watched.control, 1.0)
+    renewal.look(LOOK_S)
+    assert watched.process.wait() == -signal.SIGTERM
+
+
+def test_none_is_ended_that_is_not_there(watched: Watched) -> None:
+    watched.state.exited(watched.control, 0.0, 0.0)
+    watched.gone = True
+    watched.renewal.look(0.0)
+    assert not watched.control.replace
+    assert not watched.control.sent

@@ -1,0 +1,70 @@
+"""A worker that is refused memory ends, and takes nothing else for the reason."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from relay.server.worker.exhausted import EXIT_CODE, end_if_exhausted, unhandled
+from relay.server.worker.process.periodic import attempt
+from relay.store.errors import StoreUnavailable
+from relay.store.integrity import _check_removed
+from relay.store.schema import translated
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Do something in a forked process; return its exit code: 0 if it goes on."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def refused() -> None:
+    raise MemoryError
+
+
+def in_a_callback() -> None:
+    loop = asyncio.new_event_loop()
+    loop.set_exception_handler(unhandled)
+    loop.call_soon(refused)
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [lambda: end_if_exhausted(MemoryError()), lambda: attempt(refused), in_a_callback],
+    ids=["it", "periodic", "callback"],
+)
+def test_it_ends_at_once(work: Callable[[], object]) -> None:
+    assert exit_code(work) == EXIT_CODE
+
+
+def test_it_goes_on_after_anything_else() -> None:
+    for error in (None, ValueError("no"), RecursionError(), KeyboardInterrupt()):
+        end_if_exhausted(error)
+
+
+def test_it_is_no_matter_of_the_store(tmp_path: Path) -> None:
+    with pytest.raises(MemoryError):
+        translated(apsw.NoMemError("out of memory"), tmp_path)
+    assert isinstance(translated(apsw.IOError("disk"), tmp_path), StoreUnavailable)
+
+
+def test_it_is_no_damage() -> None:
+    """A partition that is taken for damaged is refused for good."""
+
+    def unpack(packed: bytes) -> object:
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        _check_removed("lobby", 1, b"an entry", unpack)  # type: ignore[arg-type]
