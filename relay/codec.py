@@ -10,7 +10,7 @@ claimed lengths); all of that is refused here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple, TypedDict, cast, final
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, cast, final
 
 import msgpack
 
@@ -79,6 +79,11 @@ class Shape(NamedTuple):
         return self.names or cast("tuple[str, ...]", self.type._fields)  # type: ignore[attr-defined]
 
 
+Quick: TypeAlias = Callable[[list[object]], bool]
+"""True if all checks of an operation would take these fields, as many as there are checks. It may
+be False for some that they would take: the checks have the last word."""
+
+
 class Unknown(NamedTuple):
     """An operation unknown to this side: its number is not in this direction's table."""
 
@@ -125,6 +130,7 @@ class Schema:
         array_max: int,
         bytes_max: int = limits.RECORD_CONTENT_BYTES_MAX,
         values_max: int = 0,
+        quick: Mapping[int, Quick] | None = None,
     ) -> None:
         """Create a validator.
 
@@ -134,13 +140,18 @@ class Schema:
             array_max: items in any array, nested ones too.
             bytes_max: of one content, and of any str or bin in it.
             values_max: elements of all arrays of a message; 0: only limited by its size.
+            quick: for the most frequent operations: see ``Quick``.
         """
-        self._shapes: dict[int, tuple[Shape, tuple[Check, ...], Callable[..., object] | None]] = {}
+        self._shapes: dict[
+            int,
+            tuple[Shape, tuple[Check, ...], Callable[..., object] | None, Quick | None],
+        ] = {}
         for op, shape in shapes.items():
             assert len(shape.optional) == len(shape.missing), shape.type
             assert len(shape.checks + shape.optional) == len(shape.field_names), shape.type
             plain = shape.type.__bases__ == (tuple,)  # others create themselves: see wire.hello
-            self._shapes[op] = shape, shape.checks, shape.make or (None if plain else shape.type)
+            make = shape.make or (None if plain else shape.type)
+            self._shapes[op] = shape, shape.checks, make, (quick or {}).get(op)
         self.count_max = count_max
         self.values_max = values_max
         self._fields_max = limits.ENVELOPE_FIELDS_MAX
@@ -222,15 +233,16 @@ class Schema:
         if known is None:
             _check_unread(value)
             return Unknown(op)
-        shape, checks, make = known
+        shape, checks, make, quick = known
         count = len(checks)
         fields = value[1 : count + 1]
         if len(fields) != count:
             raise EnvelopeError(f"{shape.type.__name__} has fewer than {count} fields")
-        for index in range(count):
-            if not checks[index](fields[index]):
-                field = shape.field_names[index]
-                raise EnvelopeError(f"{shape.type.__name__}: bad {field}")
+        if quick is None or not quick(fields):
+            for index in range(count):
+                if not checks[index](fields[index]):
+                    field = shape.field_names[index]
+                    raise EnvelopeError(f"{shape.type.__name__}: bad {field}")
         if shape.missing:
             if len(value) == count + 1:
                 fields.extend(shape.missing)

@@ -38,6 +38,7 @@ MODULES: Final = (
     # A connection, from its socket to its requests.
     "relay.server.worker.connection.channel",
     "relay.server.worker.connection.commands",
+    "relay.server.worker.connection.owner",
     "relay.server.worker.connection.pauses",
     "relay.server.worker.connection.reading",
     "relay.server.worker.connection.received",
@@ -77,6 +78,7 @@ MODULES: Final = (
     "relay.store.committed",
     "relay.store.decide",
     "relay.store.log",
+    "relay.store.notes",
     "relay.store.opened",
     "relay.store.read_budget",
     "relay.store.sqlite",

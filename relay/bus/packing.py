@@ -45,7 +45,7 @@ from relay.bus.messages import (
     Who,
 )
 from relay.chat.accounts import links, requests
-from relay.chat.entries import SUBMISSION_CHECKS, Extra, Submission, submission
+from relay.chat.entries import SUBMISSION_CHECKS, Extra, Submission
 from relay.chat.fields import (
     BODY,
     DISPLAY,
@@ -81,6 +81,7 @@ def _listed(*fields: codec.Check) -> codec.Check:
 _key_or_none = codec.binary(0, links.KEY_BYTES)
 _error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
 _names = _listed(NAME, DISPLAY, _u32)
+_LOG_BYTES_MAX: Final = 1 + limits.NAME_CHARS_MAX
 
 
 _new: Final = tuple.__new__
@@ -90,7 +91,91 @@ def _submit(tag: int, more: list[bytes], *fields: object) -> Submit:
     extra = fields[-1]
     if extra is not None:
         fields = (*fields[:-1], Extra._make(cast("list[object]", extra)))
-    return _new(Submit, (tag, submission(*fields), more))  # the most frequent message
+    return _new(Submit, (tag, _new(Submission, fields), more))  # the most frequent message
+
+
+def _is_submit(fields: list[object]) -> bool:
+    """Check all fields of the SUBMIT of a plain message, or of a run of them, at once."""
+    (
+        tag, more, log, sender, key_id, producer, counter, kind, content_type, body, root, operator,
+        extra,
+    ) = fields  # fmt: skip
+    if type(more) is not list or len(more) > ITEMS_PER_MESSAGE:
+        return False
+    for following in more:
+        if type(following) is not bytes or len(following) > limits.BODY_BYTES_MAX:
+            return False
+    return (
+        type(tag) is int
+        and 0 <= tag <= limits.U63_MAX
+        and type(log) is str
+        and 0 < len(log) <= _LOG_BYTES_MAX
+        and log.isascii()
+        and type(sender) is str
+        and 0 < len(sender) <= limits.NAME_CHARS_MAX
+        and sender.isascii()
+        and type(key_id) is bytes
+        and len(key_id) <= limits.KEY_ID_BYTES_MAX
+        and type(producer) is bytes
+        and limits.PRODUCER_BYTES_OF_0_1 <= len(producer) <= limits.PRODUCER_BYTES
+        and type(counter) is int
+        and 0 < counter <= limits.U63_MAX
+        and type(kind) is int
+        and 0 <= kind <= 255
+        and type(content_type) is str
+        and len(content_type) <= limits.CONTENT_TYPE_BYTES_MAX
+        and content_type.isascii()
+        and type(body) is bytes
+        and len(body) <= limits.BODY_BYTES_MAX
+        and type(root) is bytes
+        and len(root) <= limits.ROOT_BYTES
+        and (operator is True or operator is False)
+        and extra is None
+    )
+
+
+def _is_acks(fields: list[object]) -> bool:
+    """Check all fields of ACKS at once."""
+    acks = fields[0]
+    if type(acks) is not list or len(acks) > ITEMS_PER_MESSAGE:
+        return False
+    for item in acks:
+        if type(item) is not list or len(item) != 4:
+            return False
+        tag, epoch, seq, count = item
+        if not (
+            type(tag) is int
+            and 0 <= tag <= limits.U63_MAX
+            and type(epoch) is bytes
+            and len(epoch) == limits.EPOCH_BYTES
+            and type(seq) is int
+            and 0 <= seq <= limits.U63_MAX
+            and type(count) is int
+            and 0 < count <= ITEMS_PER_MESSAGE
+        ):
+            return False
+    return True
+
+
+def _is_batch(fields: list[object]) -> bool:
+    """Check all fields of a BATCH at once."""
+    log, prev, epoch, last, count, content, control = fields
+    return (
+        type(log) is str
+        and 0 < len(log) <= _LOG_BYTES_MAX
+        and log.isascii()
+        and type(prev) is int
+        and 0 <= prev <= limits.U63_MAX
+        and type(epoch) is bytes
+        and len(epoch) == limits.EPOCH_BYTES
+        and type(last) is int
+        and 0 < last <= limits.U63_MAX
+        and type(count) is int
+        and 0 <= count <= limits.U32_MAX
+        and type(content) is bytes
+        and 0 < len(content) <= limits.RECORD_CONTENT_BYTES_MAX
+        and (control is True or control is False)
+    )
 
 
 SHAPES: Final[dict[int, Shape]] = {
@@ -150,10 +235,15 @@ SHAPES: Final[dict[int, Shape]] = {
         (U63, NAME, codec.list_of(KEY_ID, ITEMS_PER_MESSAGE), codec.boolean, codec.boolean),
     ),
 }
+QUICK: Final[dict[int, codec.Quick]] = {
+    Op.SUBMIT: _is_submit,
+    Op.ACKS: _is_acks,
+    Op.BATCH: _is_batch,
+}
 _SUBMIT: Final = int(Op.SUBMIT)
 _OP_OF: Final = {shape.type: int(op) for op, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(
-    SHAPES, count_max=1, array_max=ITEMS_PER_MESSAGE, bytes_max=STATE_BYTES_MAX
+    SHAPES, count_max=1, array_max=ITEMS_PER_MESSAGE, bytes_max=STATE_BYTES_MAX, quick=QUICK
 )
 
 assert limits.ROSTER_NAMES_MAX <= ITEMS_PER_MESSAGE

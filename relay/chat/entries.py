@@ -179,15 +179,11 @@ def committed(
     submission: Submission, epoch: bytes, seq: int, prev: int, time_ms: int
 ) -> tuple[object, ...]:
     """Return the fields of the entry for a submission, ready to be packed."""
-    log, sender, key_id, producer, counter, kind, content_type, body, _, _, extra = submission
+    entry = (submission.log, epoch, seq, prev, time_ms, *submission[1:8])
+    extra = submission.extra
     if extra is not None and (extra.to or extra.about_seq):
-        return (
-            log, epoch, seq, prev, time_ms, sender, key_id, producer, counter, kind, content_type,
-            body, extra.to, extra.about_epoch, extra.about_seq,
-        )  # fmt: skip
-    return (
-        log, epoch, seq, prev, time_ms, sender, key_id, producer, counter, kind, content_type, body,
-    )  # fmt: skip
+        return (*entry, extra.to, extra.about_epoch, extra.about_seq)
+    return entry
 
 
 def unpacked(fields: list[object]) -> Entry:

@@ -21,8 +21,8 @@ DEBUG_VARIABLE: Final = "RELAY_DEBUG"
 _INTERNAL_CHARS_MAX: Final = 500
 """Of the text of an unexpected exception: an error is one line."""
 _HALF_LINE_CHARS: Final = 1000
-"""Of an expected error: the middle of a longer line is left out. It may quote an argument of 100
-KB; what is wrong with it stands before or after it."""
+"""The middle of a longer line of an expected error is left out. The line may quote an argument of
+100 KB; the explanation comes before or after it."""
 
 
 class Exit(IntEnum):

@@ -19,7 +19,7 @@ _IRSSI_LINE: Final = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?\s+<[ @+%&~]?([^>\s]+
 _IRSSI_ACTION: Final = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?\s+\* (\S+) (.*)")
 _IRSSI_DATES: Final = ("%a %b %d %H:%M:%S %Y", "%a %b %d %Y")
 FUTURE_MS: Final = 24 * 3600 * 1000
-"""So far the clock of whoever wrote a file may be ahead of this machine's, or its time zone."""
+"""How far a file's times may be in the future: its clock or time zone may be ahead of ours."""
 _WEECHAT_MARKS: Final = frozenset({"", "-->", "<--", "--", "=!="})
 
 
@@ -155,7 +155,7 @@ def _checked(number: int, read: Read, now_ms: int) -> Read:
     if not 0 <= read.time_ms <= limits.U63_MAX:
         raise UsageError(f"line {number}: a time before 1970")
     if read.time_ms > now_ms + FUTURE_MS:
-        # Times in a room never go back: all that is ever said there would have it.
+        # Times in a room never go back: every later message would have this time.
         raise UsageError(f"line {number}: a time in the future")
     if len(read.body) > limits.BODY_BYTES_MAX:
         raise UsageError(

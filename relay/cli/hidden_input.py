@@ -44,7 +44,7 @@ def ask_hidden(text: str, *, twice: bool = False, default: str | None = None) ->
                     err=True,
                 )
             )
-    except UnicodeDecodeError as error:  # it holds what was typed: nothing of it is told
+    except UnicodeDecodeError as error:  # it contains what was typed: report none of it
         raise UsageError(
             f"what was typed is not {error.encoding.upper()} text: look at the settings of the"
             " terminal"

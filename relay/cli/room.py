@@ -180,7 +180,7 @@ async def _last_message(client: Client, room: str) -> LogEntry | None:
     """Return the last entry that is not a change of the room; None: there is none.
 
     Raises:
-        CommandError: it is further back than any honest server's pages.
+        CommandError: it was not found within the pages of any honest server.
     """
     before: int | None = None
     for number in range(EMPTY_PAGES_MAX):

@@ -33,12 +33,39 @@ EMPTY_PAGES_MAX: Final = 200
 """How many consecutive empty pages of a history or a search one call skips. A page of a search
 covers 65,536 entries, or as many matches as were requested, which may all be erased or belong to
 another conversation. A malicious server could send empty pages for ever, each slightly lower."""
+LIST_BYTES_MAX: Final = 64 * 1024 * 1024
+"""Of the pages of one list: as a server sends them, which is less than what is made of them. An
+honest list of 300,000 rooms with long topics has as much. Those of a malicious server lead on for
+ever, each a little ahead."""
+PAGE_BYTES: Final = 64
+"""What a page counts besides its content."""
 BEHIND_ALL: Final = "~"
 """Sorts after the name of every room."""
 Result = TypeVar("Result")
 Question: TypeAlias = Callable[["ChatState", object], None]
 """Sends a request; the second argument is the token that gets the decoded answer."""
 Questions: TypeAlias = Generator[Question, Any, Result]
+
+
+class _Pages:
+    """Those of one list, and how much more there may be."""
+
+    def __init__(self) -> None:
+        self._left = LIST_BYTES_MAX
+
+    def reading(self, read: Callable[[bytes], Result]) -> Callable[[bytes], Result]:
+        """Return what reads the next page, as ``read`` does.
+
+        It raises EnvelopeError, like a page that cannot be decoded, if there was too much before.
+        """
+
+        def counted(data: bytes) -> Result:
+            self._left -= len(data) + PAGE_BYTES
+            if self._left < 0:
+                raise EnvelopeError("a list that does not end")
+            return read(data)
+
+        return counted
 
 
 def _of_accounts(request: account_requests.Request, read: Read) -> Question:
@@ -52,13 +79,14 @@ def _of_rooms(room: str, request: room_requests.Request, read: Read) -> Question
 def account_names() -> Questions[list[str]]:
     """Return the names of all accounts, sorted; damaged partitions are left out."""
     found: list[str] = []
+    pages = _Pages()
     for partition in range(PARTITIONS):
         some = [""]
         with contextlib.suppress(StoreDamaged):
             while some:
                 after = some[-1]
                 request = account_requests.ListNames(partition, after)
-                some = yield _of_accounts(request, partial(_names, after))
+                some = yield _of_accounts(request, pages.reading(partial(_names, after)))
                 found += some
     return sorted(found)
 
@@ -72,12 +100,13 @@ def _names(after: str, data: bytes) -> list[str]:
 def open_invitations() -> Questions[list[answers.Invitation]]:
     """Return the invitations that can still be used; damaged partitions are left out."""
     found: list[answers.Invitation] = []
+    pages = _Pages()
     for partition in range(PARTITIONS):
         after, end = "", False
         with contextlib.suppress(StoreDamaged):
             while not end:
                 request = account_requests.ListInvitations(partition, after)
-                part = yield _of_accounts(request, partial(_invitations, after))
+                part = yield _of_accounts(request, pages.reading(partial(_invitations, after)))
                 found += part.some
                 after, end = part.after, not part.after
     return found
@@ -107,10 +136,11 @@ def _links(name: str, first: int) -> Question:
 def read_marks() -> Questions[dict[str, Cursor]]:
     """Return the account's read marks, by room and by ``@name``."""
     found: dict[str, Cursor] = {}
+    pages = _Pages()
     after, end = "", False
     while not end:
         request = account_requests.Marks(after)
-        some, end = yield _of_accounts(request, partial(_marks, after))
+        some, end = yield _of_accounts(request, pages.reading(partial(_marks, after)))
         found |= {log: Cursor(epoch, seq) for log, epoch, seq in some}
         after = some[-1][0] if some else after
     return found
@@ -139,12 +169,14 @@ def rooms(*, mine: bool, whole: bool = False) -> Questions[list[ListedRoom]]:
         own = yield from _own_rooms()
         return list(own.values())
     found: list[shown.Listed] = []
+    pages = _Pages()
     for partition in range(PARTITIONS):
         after, end = "", False
         try:
             while not end:
                 request = room_requests.List(partition, after)
-                some, after, end = yield _of_rooms("", request, partial(_rooms, after))
+                read = pages.reading(partial(_rooms, after))
+                some, after, end = yield _of_rooms("", request, read)
                 found += some
         except StoreDamaged:
             if whole:
@@ -156,9 +188,11 @@ def rooms(*, mine: bool, whole: bool = False) -> Questions[list[ListedRoom]]:
 
 def _own_rooms() -> Questions[dict[str, ListedRoom]]:
     found: dict[str, ListedRoom] = {}
+    pages = _Pages()
     after, end = "", False
     while not end:
-        some, after, end = yield _of_rooms("", room_requests.Mine(after), partial(_own, after))
+        read = pages.reading(partial(_own, after))
+        some, after, end = yield _of_rooms("", room_requests.Mine(after), read)
         found |= {one.room.name: room_calls.as_listed(one.room, one.unread) for one in some}
     return found
 
@@ -178,9 +212,11 @@ def _rooms(after: str, data: bytes) -> tuple[list[shown.Listed], str, bool]:
 def room_state(name: str) -> Questions[RoomInfo]:
     """Return the state of a room."""
     parts: list[shown.Shown] = []
+    pages = _Pages()
     after = ""
     while not parts or not parts[-1].end:
-        part = yield _of_rooms(name, room_requests.Show(after), partial(_people, after))
+        read = pages.reading(partial(_people, after))
+        part = yield _of_rooms(name, room_requests.Show(after), read)
         parts.append(part)
         after = max(part.room.people, default="")
     return room_calls.as_info(name, parts)

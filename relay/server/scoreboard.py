@@ -190,7 +190,9 @@ class Scoreboard:
 
     def owner(self, partition: int) -> Owner:
         """Return the home of a partition."""
-        packed: int = self._cells[self._partition(partition)]
+        if not 0 <= partition < PARTITIONS_MAX:
+            raise IndexError("no such partition")
+        packed: int = self._cells[_HEADER_CELLS + partition]
         worker, generation = packed >> _GENERATION_BITS, packed & (1 << _GENERATION_BITS) - 1
         return tuple.__new__(Owner, (worker, generation))  # called before each commit
 

@@ -69,6 +69,10 @@ class Committed:
         """The same as ``log``, but without reading the file; None if that would be needed."""
         return self._logs.get(name)
 
+    def remembered_producer(self, key: ProducerKey) -> tuple[int, Stack] | None:
+        """Like ``producer``, but without the file; None if it would be needed."""
+        return self._producers.get(key)
+
     def log(self, name: str) -> LogEnd | None:
         """Return the end of a log, or None if it does not exist. Must not be modified."""
         end = self._logs.get(name)
@@ -211,6 +215,13 @@ class Committed:
                 self._remember_producer(key, (producer.counter, producer.stack))
         for key, copy in changes.copies.items():
             self._remember_copy(key, copy.counter)
+
+    def remember(
+        self, name: str, log: LogEnd, key: ProducerKey, producer: tuple[int, Stack]
+    ) -> None:
+        """Remember the ends of one log and one producer after a commit."""
+        self._remember_log(name, log)
+        self._remember_producer(key, producer)
 
     def forget_producers(self) -> None:
         """Clear the producers: some were dropped from the file.

@@ -68,7 +68,7 @@ class Decision:
 
     __slots__ = (
         "_accepted", "_batch", "_entries", "_generation", "_indexed", "_logs_max", "_next_log_id",
-        "_now_ms", "_outcomes", "_pack", "_random_bytes", "_rules", "_view", "changes",
+        "_now_ms", "_outcomes", "_pack", "_random_bytes", "_rules", "_view", "changes", "special",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +104,8 @@ class Decision:
         self._accepted: dict[tuple[str, bytes, int], tuple[Stored | Began, Submission]] = {}
         """What this batch has appended, by id, up to ``_indexed``. Built on demand."""
         self._indexed = 0
+        self.special = False
+        """True once anything but new messages in rooms without rules was offered."""
         self.changes = Changes(view.logs, view.producers)
         self.changes.copies = view.copies
         self._entries = self.changes.entries
@@ -112,17 +114,18 @@ class Decision:
         """Return the outcomes of the first submissions: of as many as the view covers."""
         assert not self._batch
         self._batch, outcomes = batch, self._outcomes
-        offer, append = self.offer, self._append
+        append, ruled = self._append, self._rules is not None
         for end, submission in zip(self._view.ends, batch, strict=False):
             if (
                 submission.counter == end.counter + 1
                 and submission.extra is None
                 and not submission.kind
-                and not end.log.guarded
+                and not (ruled and end.log.guarded)
             ):  # a new message in a room without rules: a shortcut for what ``offer`` does
                 outcomes.append(append(end, submission, False))
             else:
-                outcomes.append(offer(end, submission))
+                self.special = True
+                outcomes.append(self.offer(end, submission))
         return outcomes
 
     def offer(self, end: ProducerEnd, submission: Submission) -> Outcome:
@@ -216,7 +219,11 @@ class Decision:
         if self._now_ms > time_ms:  # time never goes back in a log
             time_ms = self._now_ms
         try:
-            packed = self._pack(committed(submission, epoch, seq, prev, time_ms))
+            if extra is None:  # as ``committed``, which is a call of Python in a compiled build too
+                entry = (submission.log, epoch, seq, prev, time_ms) + submission[1:8]  # noqa: RUF005
+                packed = self._pack(entry)
+            else:
+                packed = self._pack(committed(submission, epoch, seq, prev, time_ms))
         except (ValueError, TypeError, OverflowError) as error:
             return _unpackable(error)
         # Nothing has changed before this line, and nothing fails after it.
@@ -386,13 +393,3 @@ class Decision:
 
 def _unpackable(error: Exception) -> LogRefused:
     return LogRefused(f"it cannot be packed ({type(error).__name__})")
-
-
-def note_controls(batch: list[Submission], outcomes: list[Outcome], changes: Changes) -> None:
-    """Record the entries of kind *system* of a decided batch."""
-    more = changes.more = changes.more or More()
-    for submission, outcome in zip(batch, outcomes, strict=False):
-        if type(outcome) is Began:  # the message is none, but the entry stored before it is
-            more.controls.append((changes.logs[submission.log].id, outcome.first.seq))
-        elif submission.kind == SYSTEM and type(outcome) is Stored:
-            more.controls.append((changes.logs[submission.log].id, outcome.seq))

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING
 from relay import limits
 from relay.chat.entries import Kind
 from relay.chat.names import INBOX_PREFIX
+from relay.store.log import Began, Stored
+from relay.store.state import Changes, More
 
 if TYPE_CHECKING:
-    from relay.chat.entries import Entry
-    from relay.store.state import More
+    from relay.chat.entries import Entry, Submission
+    from relay.store.log import Outcome
 
 
 def copy_links(epoch: bytes, origin: int) -> tuple[int, int]:
@@ -42,3 +44,13 @@ def derive(more: More, log_id: int, entry: Entry, chain: int, jump: int) -> None
             more.pending.append((log_id, seq))
     if entry.kind == Kind.EDIT and entry.about_seq:
         more.edits.append((log_id, entry.about_seq, seq))
+
+
+def note_controls(batch: list[Submission], outcomes: list[Outcome], changes: Changes) -> None:
+    """Note which entries of a batch that was decided on are of kind *system*."""
+    more = changes.more = changes.more or More()
+    for submission, outcome in zip(batch, outcomes, strict=False):
+        if type(outcome) is Began:  # the message is none, and what was stored before it is one
+            more.controls.append((changes.logs[submission.log].id, outcome.first.seq))
+        elif submission.kind == Kind.SYSTEM and type(outcome) is Stored:
+            more.controls.append((changes.logs[submission.log].id, outcome.seq))

@@ -12,19 +12,24 @@ from typing import Final, final
 
 import apsw
 
-from relay.chat.entries import Entry
+from relay.chat.entries import Entry, Submission
+from relay.chat.repeats import pushed
 from relay.store import apply, removal
+from relay.store.apply import ENTRY
 from relay.store.committed import Committed
+from relay.store.decide import Pack
 from relay.store.errors import StoreUnavailable
-from relay.store.log import Removed
+from relay.store.log import Removed, Stored
 from relay.store.producers import ProducerExpiry
 from relay.store.schema import pragma
-from relay.store.state import Changes, Flush
+from relay.store.state import SEQ_BITS, SEQ_MASK, Changes, Flush
 from relay.store.unflushed import Unflushed
 
 Write = Callable[[apsw.Connection | apsw.Cursor, Changes, int], None]
 """As ``apply.write``."""
 _NOTHING: Final = Flush()
+_new: Final = tuple.__new__
+"""Creates a NamedTuple without the Python call of its own ``__new__``."""
 CHECK_MS: Final = 1000
 """How often the path of an open file is checked."""
 
@@ -34,7 +39,7 @@ class Opened:
     """State that belongs to a connection and is discarded with it."""
 
     __slots__ = (
-        "_unpack", "_write", "committed", "connection", "cursor", "expiry", "generation",
+        "_unpack", "_usual", "_write", "committed", "connection", "cursor", "expiry", "generation",
         "unflushed",
     )  # fmt: skip
 
@@ -43,7 +48,7 @@ class Opened:
         connection: apsw.Connection,
         generation: int,
         unpack: Callable[[bytes], Entry],
-        write: Write,
+        write: Write | None,
     ) -> None:
         """Read the initial state. Raises apsw.Error.
 
@@ -51,7 +56,7 @@ class Opened:
             connection: of the partition's writer.
             generation: the file's.
             unpack: returns a packed entry.
-            write: writes changes into the open transaction.
+            write: writes changes into the open transaction; None: ``apply.write``.
         """
         self.connection = connection
         self.cursor = connection.cursor()
@@ -61,7 +66,8 @@ class Opened:
         self.expiry = ProducerExpiry(connection)
         self.generation = generation
         self._unpack = unpack
-        self._write = write
+        self._write = write or apply.write
+        self._usual = write is None
 
     def commit(self, changes: Changes, *, forced: bool) -> None:
         """Make changes durable, then update the caches.
@@ -87,6 +93,58 @@ class Opened:
                     pragma(self.connection, "synchronous=NORMAL")
             self.unflushed.apply(changes)
         self.committed.apply(changes)
+
+    def append_lone(
+        self, submission: Submission, now_ms: int, pack: Pack, *, ruled: bool
+    ) -> Stored | None:
+        """Store a single message, if there is nothing to decide or look up.
+
+        It must be the next one of its producer, in a room without rules whose end is remembered,
+        and its producer must stay in the tail (``unflushed``). This is a shortcut for ``Decision``
+        and ``commit``, whose views and changes would be nearly empty.
+
+        Args:
+            submission: the only one of the commit.
+            now_ms: since 1970.
+            pack: makes the bytes of the entry.
+            ruled: messages to ``guarded`` logs need a decision.
+
+        Returns:
+            None if the shortcut does not apply: then nothing was done.
+
+        Raises:
+            apsw.Error: as ``commit``.
+        """
+        committed = self.committed
+        name, counter = submission.log, submission.counter
+        log = committed.remembered_log(name)
+        if (
+            log is None
+            or (ruled and log.guarded)
+            or log.generation != self.generation
+            or submission.kind
+            or submission.extra is not None
+            or not self._usual
+        ):
+            return None
+        key = name, submission.producer
+        last = committed.remembered_producer(key)
+        tail = self.unflushed.tail_with_room(log.id)
+        prev = log.seq
+        if last is None or counter != last[0] + 1 or tail is None or prev >= SEQ_MASK:
+            return None
+        seq, epoch = prev + 1, log.epoch
+        time_ms = max(now_ms, log.time_ms)  # time in a log never goes back
+        try:
+            packed = pack((name, epoch, seq, prev, time_ms) + submission[1:8])  # noqa: RUF005
+        except (ValueError, TypeError, OverflowError):
+            return None  # deciding tells why
+        chain, jump, stack = pushed(last[1], counter, seq)
+        self.cursor.execute(ENTRY, (log.id << SEQ_BITS | seq, time_ms, chain, jump, packed))
+        log.seq, log.time_ms = seq, time_ms
+        committed.remember(name, log, key, (counter, stack))
+        self.unflushed.grow(tail, key[1], counter, seq)
+        return _new(Stored, (epoch, seq, prev, packed))
 
     def expire(self, now_ms: int) -> None:
         """Drop producers that were unused for long, in a separate commit, at most once a minute."""

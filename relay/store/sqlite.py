@@ -16,14 +16,15 @@ import apsw
 
 from relay.chat.entries import NO_EPOCH, Head, Kind, Submission
 from relay.fsync import sync_directory
-from relay.store import apply
 from relay.store.closing import close_cleanly
 from relay.store.companions import wal_bytes
-from relay.store.decide import Decision, Pack, note_controls
+from relay.store.decide import Decision, Pack
+from relay.store.derived import note_controls
 from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
 from relay.store.log import Outcome, Removed
+from relay.store.notes import Notes
 from relay.store.opened import FileIdentity, Opened, Write
 from relay.store.opening import Check, open_again, open_first
 from relay.store.read_budget import ReadBudget
@@ -56,7 +57,7 @@ class SqlitePartition:
         durability: Durability,
         pack: Pack,
         unpack_entry: UnpackEntry,
-        write: Write = apply.write,
+        write: Write | None = None,
         rules: Rules | None = None,
         index: int | None = None,
         check_limit_s: float | None = CHECK_LIMIT_S,
@@ -70,7 +71,8 @@ class SqlitePartition:
             durability: what commits survive.
             pack: converts the fields of an entry to the bytes sent to readers.
             unpack_entry: reads (kind, content type, body) back from them.
-            write: writes changes into the open transaction.
+            write: writes changes into the open transaction; None: ``apply.write``, with a shortcut
+                for single messages (``Opened.append_lone``).
             rules: who may append; None: everybody.
             index: the partition's number, for the check after doubt; None: not checked.
             check_limit_s: limit for a full check after doubt; None: none. The rest is trusted.
@@ -99,13 +101,7 @@ class SqlitePartition:
         self._doubt: str | None = None
         self._suspected: str | None = None
         """Why the file must be reopened before the next commit; None: it need not be."""
-        self._confirmed: dict[tuple[str, int], None] = {}
-        """Direct messages that are no longer pending, for the next successful commit."""
-        self._seen: dict[str, int] = {}
-        """When owners of inboxes were last connected."""
-        self._folds: dict[str, tuple[int, bytes]] = {}
-        """By log: the state after the control entries up to a seq."""
-        self._proof = False
+        self._notes = Notes()
         self._opened: Opened | None = None
         self._opening = 0
         """How often the file has been opened: also in the lock's note."""
@@ -231,6 +227,14 @@ class SqlitePartition:
         try:
             if opened.expiry.due(now_ms):
                 opened.expire(now_ms)
+            if len(batch) == 1 and self._notes.empty:
+                ruled = self._rules is not None
+                stored = opened.append_lone(batch[0], now_ms, self._pack, ruled=ruled)
+                if stored is not None:
+                    if budget is not None:
+                        budget.spent.append(0)
+                    self._touch(batch[0].log)
+                    return [stored]
             view = load(
                 opened.committed,
                 batch,
@@ -248,21 +252,16 @@ class SqlitePartition:
             )
             outcomes = decision.decide(batch)
             changes = decision.changes
-            controls = bool(changes.states)
-            for one in batch:
-                if one.kind == SYSTEM:
-                    controls = True
-                    break
-            if controls:
-                note_controls(batch, outcomes, changes)
+            controls = False
+            if decision.special:
+                controls = bool(changes.states) or any(one.kind == SYSTEM for one in batch)
+                if controls:
+                    note_controls(batch, outcomes, changes)
             if changes.more is not None and changes.more.erased:
                 self.erased = True
-            if self._confirmed or self._seen or self._folds or self._proof:
+            if not self._notes.empty:
                 changes.more = changes.more or More()
-                changes.more.proof = self._proof
-                changes.more.confirmed += self._confirmed
-                changes.more.seen += [(time_ms, log) for log, time_ms in self._seen.items()]
-                changes.more.folds += [(*fold, log) for log, fold in self._folds.items()]
+                self._notes.add_to(changes.more)
             opened.commit(changes, forced=controls and self._durability == "process")
         except apsw.Error as error:
             raise self._failed(error) from error
@@ -274,11 +273,15 @@ class SqlitePartition:
             for end in changes.logs.values():
                 if end.id:
                     touched.add(end.id)
-        if changes.more is not None:
-            for noted in (self._confirmed, self._seen, self._folds):
-                noted.clear()  # no notes are added while a commit runs
-            self._proof = False
+        if not self._notes.empty:
+            self._notes = Notes()  # no notes are added while a commit runs
         return outcomes
+
+    def _touch(self, log: str) -> None:
+        assert self._opened is not None
+        end = self._opened.committed.remembered_log(log)
+        if self.touched is not None and end is not None:
+            self.touched.add(end.id)  # for other logs the search index notices a little later
 
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
         """See ``log.Partition``."""
@@ -292,9 +295,7 @@ class SqlitePartition:
                 self._drop()
                 raise
             self.erased = self.erased or removed.entries > 0
-            end = opened.committed.remembered_log(log)
-            if self.touched is not None and end is not None:
-                self.touched.add(end.id)  # for other logs the search index notices a little later
+            self._touch(log)
             return removed
 
     def in_use(self, log: str) -> bool:
@@ -342,19 +343,19 @@ class SqlitePartition:
 
     def confirm(self, delivered: list[tuple[str, int]]) -> None:
         """See ``log.Partition``."""
-        self._confirmed.update(dict.fromkeys(delivered))
+        self._notes.confirm(delivered)
 
     def note_seen(self, seen: list[tuple[str, int]]) -> None:
         """See ``log.Partition``."""
-        self._seen.update(seen)
+        self._notes.see(seen)
 
     def note_folds(self, folds: list[tuple[str, int, bytes]]) -> None:
         """See ``log.Partition``."""
-        self._folds.update({log: (seq, packed) for log, seq, packed in folds})
+        self._notes.fold(folds)
 
     def prove(self) -> None:
         """See ``log.Partition``."""
-        self._proof = True
+        self._notes.prove()
 
     # --- for the checkpointer -------------------------------------------------------------------
     @property

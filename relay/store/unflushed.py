@@ -91,6 +91,23 @@ class Unflushed:
             raise apsw.CorruptError("entries whose senders are not noted elsewhere are damaged")
         return tail.ends.get(producer)
 
+    def tail_with_room(self, log_id: int) -> Tail | None:
+        """Return the tail of a log if it has room for one more entry."""
+        tail = self._tails.get(log_id)
+        if tail is not None and (
+            tail.entries + 1 >= self.tail_max
+            or self.entries >= self.entries_max
+            or not tail.readable
+        ):
+            return None
+        return tail
+
+    def grow(self, tail: Tail, producer: bytes, counter: int, seq: int) -> None:
+        """Add a committed entry to a tail that had room for it."""
+        tail.entries += 1
+        self.entries += 1
+        tail.ends[producer] = counter, seq
+
     def plan(self, changes: Changes) -> None:
         """Decide what a commit writes about its producers, and add it to the changes."""
         if len(changes.entries) == 1:  # the common case: one message

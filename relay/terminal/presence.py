@@ -35,10 +35,11 @@ class Presence:
             return event
         joined = tuple(one for one in event.joined if one.name not in self._here)
         self._here.update((one.name, one) for one in joined)
-        # One by one: a server may name somebody twice, which must not be news twice, nor an error.
+        # One by one: a server may name somebody twice, which must be neither news twice nor an
+        # error.
         left = tuple(name for name in event.left if self._here.pop(name, None) is not None)
         if max(event.total, len(self._here)) > limits.ROSTER_NAMES_MAX:
-            self._here = None  # from here on nobody is told of each
+            self._here = None  # changes are no longer reported one by one
         return _only(event, joined, left)
 
     def asked(self, members: Members) -> RosterChanged:

@@ -12,8 +12,8 @@ from relay.terminal.screens import Screen
 from relay.terminal.view import day
 
 UNREAD_MAX: Final = 1000
-"""People whose last message waits to be marked as read; beyond it the first of them is forgotten.
-Whoever is away for a night may be written to by many, or by a server that means harm."""
+"""Number of people whose last message waits to be marked as read; above it, the first one is
+forgotten. Many people, or a malicious server, may write to a user who is away overnight."""
 
 
 class Shown:

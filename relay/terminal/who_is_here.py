@@ -1,4 +1,4 @@
-"""Tells who comes and goes, and asks the server when something of that was not told."""
+"""Reports who enters and leaves a room, and asks the server when it did not report a change."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from relay.terminal.screens import Screen
 
 
 class WhoIsHere:
-    """Of the room that a chat is in."""
+    """The presence in the room of a chat."""
 
     def __init__(self, client: Client, room: str, screen: Screen) -> None:
-        """Begin; nobody has asked yet."""
+        """Create; nothing has been requested yet."""
         self._client = client
         self._room = room
         self._screen = screen
         self._presence = Presence()
         self.asking: set[asyncio.Task[None]] = set()
-        """What asks now, if anything does: no question of the person, so nobody waits for it."""
+        """The running request, if any. The user did not make it, so nobody waits for it."""
         self._to_ask = False
-        """It has to be asked, or asked once more."""
+        """True if a request is needed, or another one after the running one."""
 
     def news(self, event: RosterChanged) -> RosterChanged:
-        """Return what of a change is news."""
+        """Return the news in a change."""
         event = self._presence.news(event)
         if self._presence.stale:
             self.ask()
         return event
 
     def ask(self) -> None:
-        """Ask who is here, beside all that the person asks; one question at a time.
+        """Request the members, in parallel with the user's requests; one request at a time.
 
-        A server can give reason to ask as often as it likes, and need not answer.
+        A server can make this necessary as often as it likes, and need not answer.
         """
         self._to_ask = True
         if not self.asking:
@@ -46,9 +46,9 @@ class WhoIsHere:
             task.add_done_callback(self.asking.discard)
 
     async def _ask(self) -> None:
-        """Tell of who came and went without being told of."""
+        """Report people who entered and left unreported."""
         name = self._client.name
-        with contextlib.suppress(ClientError):  # what ends the client is told by its events
+        with contextlib.suppress(ClientError):  # events report what ends the client
             while self._to_ask:
                 self._to_ask = False
                 members, entered = await self._client.who(self._room), self._presence.unasked

@@ -117,6 +117,12 @@ REFUSED: dict[str, tuple[Account, requests.Request, Any, Reason]] = {
     "resetting a removed one": (
         REMOVED, requests.Reset(TOKEN, NOW), context(), Reason.NOT_REGISTERED,
     ),
+    "blocking in a removed one": (
+        REMOVED, requests.Block("bob", bytes(32)), context(), Reason.NOT_REGISTERED,
+    ),
+    "how long a removed one keeps": (
+        REMOVED, requests.SetKeep(1, 1, 1), context(), Reason.NOT_REGISTERED,
+    ),
     "promoting a kept name": (
         RESERVED, requests.Promote(True), context(), Reason.NOT_REGISTERED,
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.server.sources import is_loopback, source_of
+from relay.server.sources import Proxies, is_loopback, source_of
 
 
 def test_sources() -> None:
@@ -18,3 +18,12 @@ def test_sources() -> None:
 def test_loopback() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.9.8.7", "::1", "::ffff:127.0.0.1")))
     assert not any(map(is_loopback, ("192.0.2.7", "::2", "::ffff:192.0.2.7", "", "localhost")))
+
+
+def test_whose_word_counts() -> None:
+    """An address is the same one however it is written."""
+    proxies = Proxies(("10.0.0.0/8", "2001:db8::/32"))
+    assert all(map(proxies.has, ("10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1", "2001:db8::1%eth0")))
+    assert not any(map(proxies.has, ("11.1.2.3", "::ffff:11.1.2.3", "2001:db9::1", "unix")))
+    assert Proxies(("unix",)).has("unix")
+    assert not Proxies(("none",)).has("10.1.2.3")

@@ -323,14 +323,20 @@ def test_a_wal_that_lost_its_end_begins_new_epochs(
     assert reopened(data) is False
 
 
-def test_a_wal_that_is_damaged_before_its_end_is_refused(data: Path) -> None:
-    """SQLite reads it up to there, as if nobody had ever written what follows."""
+@pytest.mark.parametrize("altered", [False, True])
+def test_a_wal_that_is_damaged_before_its_end_is_refused(data: Path, altered: bool) -> None:
+    """SQLite reads it up to there, as if nobody had ever written what follows.
+
+    Also where the file is in doubt for another reason, such as its owner's or mode's change.
+    """
     partition = open_partition(data)
     fill(partition, 1, 40)
     die(partition)
     wal = bytearray((data / WAL).read_bytes())
     wal[len(wal) // 2] ^= 1
     (data / WAL).write_bytes(wal)
+    if altered:
+        (data / MAIN).chmod(0o640)
     with pytest.raises(StoreCorrupt) as refused:
         open_partition(data)
     with PartitionLock(data / LOCK) as lock:  # as a worker does, who has made the index anew

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,7 +14,7 @@ import pytest
 
 from relay.store.errors import NotTheWriter, StoreUnavailable
 from relay.store.generation import Host
-from relay.store.lock import PartitionLock
+from relay.store.lock import CLOCK_NS_MAX, PartitionLock
 from relay.store.opening import Check, open_first
 from relay.wire.packing import unpack_entry
 from tests.support.logs import NOW_MS, append, message, open_partition
@@ -39,6 +41,51 @@ def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
         child.send_signal(signal.SIGKILL)
         child.wait()
         PartitionLock(path).close()
+
+
+def test_a_lock_on_a_file_that_is_deleted_just_then_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever came next would have another one, on another file of that name."""
+    path = tmp_path / "00.lock"
+    flock = fcntl.flock
+
+    def deleting(fd: int, operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        path.unlink()
+        flock(fd, operation)
+
+    monkeypatch.setattr(fcntl, "flock", deleting)
+    with PartitionLock(path), pytest.raises(NotTheWriter):
+        PartitionLock(path)
+
+
+def test_a_file_in_the_place_of_one_that_was_being_changed_is_in_doubt(tmp_path: Path) -> None:
+    """Its own change time tells nothing then: that of the lock file stands in for it."""
+    path, file = tmp_path / "00.lock", tmp_path / "00.sqlite"
+    file.write_bytes(b"a file")
+    with PartitionLock(path) as lock:
+        lock.note(file, 1, "changing")
+        file.write_bytes(b"changed")
+        assert lock.doubt(file) is None
+        inode, changed_ns, opening, written_ns, state = path.read_bytes().split()
+        before = int(written_ns) - 2 * CLOCK_NS_MAX
+        path.write_bytes(b"%b %b %b %d %b" % (inode, changed_ns, opening, before, state))
+        assert lock.doubt(file) == "its lock file is a copy"
+        lock.note(file, 1, "changing")
+        copy = tmp_path / "copy"
+        shutil.copy2(file, copy)
+        copy.rename(file)
+        assert lock.doubt(file) == "another file than before, such as a copy"
+
+
+def test_what_is_readmitted_may_hold_what_its_writer_did_not_overwrite(tmp_path: Path) -> None:
+    with PartitionLock(tmp_path / "00.lock") as lock:
+        assert not lock.uncleaned
+        lock.refuse("it is damaged")
+        lock.readmit()
+    with PartitionLock(tmp_path / "00.lock") as lock:
+        assert lock.uncleaned
 
 
 def test_a_stopped_holder_keeps_it(tmp_path: Path) -> None:

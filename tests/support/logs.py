@@ -6,7 +6,6 @@ import secrets
 from pathlib import Path
 
 from relay.chat.entries import Kind, Submission
-from relay.store import apply
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, Page, Partition, Stored
@@ -26,7 +25,7 @@ def open_partition(
     *,
     boot_id: str = "boot 1",
     durability: Durability = "process",
-    write: Write = apply.write,
+    write: Write | None = None,
     at_start: bool = False,
 ) -> SqlitePartition:
     """Open the partition of a directory, as a worker does, or what comes before all workers."""

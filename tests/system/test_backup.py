@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from relay.cli.ctl_client import Server, locate
 from relay.cli.exits import CommandError
 from relay.client.events import Gap, Message
 from relay.errors import StartError
+from relay.server.backups.create import FILE_BYTES_MAX, create
 from relay.server.backups.restore import restore
 from relay.settings import WORKERS_MAX
 from relay.store.contents import LogContents, read_logs
@@ -142,12 +144,15 @@ def test_of_a_relay_that_does_not_run(tmp_path: Path) -> None:
     for option in ("--backup", "--data"):
         exported = run_relay("data", "export", option, to)
         assert json.loads(exported.stdout)["body"] == "one", exported.stderr
+    again.mkdir()
+    again.chmod(0o755)
     backup("restore", to, "--data", again)
     assert logs_of(again) == logs_of(data)
     assert (again / "server.key").read_bytes() == (data / "server.key").read_bytes()
-    assert {oct(path.stat().st_mode & 0o777) for path in again.rglob("*") if path.is_file()} == {
-        "0o600"
-    }
+    for path in (to, again):
+        found = [one.stat().st_mode for one in (path, *path.rglob("*"))]
+        modes = {(stat.S_ISDIR(mode), oct(stat.S_IMODE(mode))) for mode in found}
+        assert modes == {(False, "0o600"), (True, "0o700")}, "it has the key, and all messages"
 
 
 def test_a_pause_of_the_commits_ends_by_itself(tmp_path: Path) -> None:
@@ -240,6 +245,33 @@ def test_nothing_is_overwritten(secret: Path) -> None:
     assert logs_of(data) == logs_of(made)
     assert "not the data directory" in refused("create", secret / "b", "--data", secret)
     assert sorted(path.name for path in secret.iterdir()) == ["backup", "data"]
+
+
+class Busy:
+    """A relay that commits something while its commits are held."""
+
+    def __init__(self) -> None:
+        self.quiet = iter((False, False, True))
+
+    def pause(self) -> None:
+        """Hold nothing."""
+
+    def resume(self, _: object) -> bool:
+        """Return what it is asked for."""
+        return next(self.quiet)
+
+
+def test_what_was_not_of_one_moment_is_taken_again(secret: Path, tmp_path: Path) -> None:
+    made = create(secret / "data", tmp_path / "backup", Busy(), lambda *_: None)
+    assert made.attempts == 3
+
+
+def test_what_belongs_to_no_relay_is_not_taken_along(secret: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(secret / "data", tmp_path / "data")
+    (data / "core").write_bytes(bytes(FILE_BYTES_MAX + 1))
+    with pytest.raises(StartError, match="core: too large to belong to a relay"):
+        create(data, tmp_path / "backup", None, lambda *_: None)
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
 def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ from relay.wire.packing import (
     CLIENT_SHAPES,
     SERVER_SHAPES,
     pack,
+    pack_acks,
     pack_entry,
     pack_page,
     unpack_client,
@@ -557,3 +558,15 @@ def test_the_largest_entry_fits_a_record() -> None:
     )
     assert len(pack(largest)) < 32_768 + 1024
     assert unpack_server(pack(largest)) == [largest]
+
+
+@pytest.mark.parametrize("durability", [0, 1, 2])
+@pytest.mark.parametrize("count", [1, 2, 15, 16, 64, 300])
+def test_acks_that_are_packed_together(count: int, durability: int) -> None:
+    """As one by one, whatever sizes the numbers have."""
+    counters = list(range(100, 100 + count))
+    apart = [
+        pack(Ack("lobby", counter, b"epoch...", 65_530 + at, durability))
+        for at, counter in enumerate(counters)
+    ]
+    assert pack_acks("lobby", counters, b"epoch...", 65_530, durability) == b"".join(apart)

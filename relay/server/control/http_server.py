@@ -44,8 +44,8 @@ class HttpServer:
     def __init__(self, routes: Mapping[str, Handler]) -> None:
         self._routes = routes
         self._open: dict[asyncio.StreamWriter, None] = {}
-        """The connection whose peer was last active longest ago comes first. Answers are made at
-        once, so every connection waits for its peer: to send a request, or to read the answer."""
+        """The connection whose peer was last active longest ago comes first. Answers are created
+        immediately, so every connection waits for its peer: to send a request, or to read."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection to its end. Raises nothing because of the peer.

@@ -24,7 +24,7 @@ def web_server(view: BoardView, disk: Callable[[], DiskUse]) -> HttpServer:
     def metrics(request: Request) -> Response:
         try:
             encode, content_type = choose_encoder(request.headers.get("accept", ""))
-        except (TypeError, ValueError):  # of the library, at a version that is no number
+        except (TypeError, ValueError):  # raised by the library if a version is not a number
             encode, content_type = choose_encoder("")
         return Response(200, content_type, encode(registry))
 

@@ -64,7 +64,9 @@ class Renewal:
         self._end_outdated(role, now)
 
     def _end_outdated(self, role: Role, now: float) -> None:
-        """End those that are to be replaced; one that is just starting, once it serves."""
+        """End the processes that are to be replaced; one that is starting is ended once it is
+        ready.
+        """
         for child in self._state.of(role.name):
             if not child.replace or child.sent:
                 continue

@@ -67,10 +67,10 @@ def _has_terminal() -> bool:
 
 
 def ignore() -> None:
-    """Heed none of them any more: there is nothing left to be stopped.
+    """Ignore all of them from now on: there is nothing left to stop.
 
-    While the interpreter ends it puts the defaults back of whatever has a handler, and a second
-    TERM, or a HUP, would make a failure of a stop that was clean.
+    While the interpreter exits, it restores the default of each signal that has a handler. A second
+    TERM, or a HUP, would then turn a clean stop into a failure.
     """
     for number in HANDLED:
         if number != signal.SIGCHLD:

@@ -1,8 +1,8 @@
-"""The end of a worker that has no memory left, where the system refuses more instead of killing it.
+"""Ends a worker that has run out of memory, if the system refuses memory instead of killing it.
 
-What ran into that was left half done: committed and not published, or half of it sent. To go on is
-to serve nobody, and to look alive. So it ends at once, as the kernel would have ended it, and
-another one takes its place: then nothing is lost, and nobody waits without a word.
+An operation that fails in this way is left half done: committed and not published, or sent in part.
+A worker that continued would serve nobody and look alive. So it exits immediately, as if the kernel
+had killed it, and another one replaces it: nothing is lost, and no client waits in vain.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ log = logging.getLogger("relay.worker")
 
 
 def end_if_exhausted(error: BaseException | None) -> None:
-    """Return if an error is another one; if it is that memory ran out, end this process."""
+    """End this process if an error means that memory has run out; otherwise return."""
     if isinstance(error, MemoryError):
-        with contextlib.suppress(Exception):  # a line needs memory, too
+        with contextlib.suppress(Exception):  # logging needs memory, too
             log.error("memory_exhausted")
         os._exit(EXIT_CODE)
 
 
 def unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Take what nobody has caught in a loop: its exception handler."""
+    """Handle an exception that nothing else in an event loop handles."""
     end_if_exhausted(context.get("exception"))
     loop.default_exception_handler(context)

@@ -30,6 +30,8 @@ def stored_entry(name: str, packed: bytes) -> Entry:
     """
     try:
         return unpack_entry(packed)
+    except MemoryError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the entry is the reason
         raise LogDamaged(name, f"an entry cannot be read ({type(error).__name__})") from None
 

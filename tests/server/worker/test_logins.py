@@ -466,6 +466,34 @@ async def test_an_operator_whose_end_nobody_was_told_of(cluster: Cluster) -> Non
     assert bob.closed is None
 
 
+async def test_a_demotion_whose_home_dies_before_it_is_over(cluster: Cluster) -> None:
+    """All workers drop what was sent with the old rights, and nobody tells them that it is over.
+
+    Nor does whoever asked for it, as they would ask the next home.
+    """
+    operator = await an_operator(cluster)
+    home, other = workers(cluster, "alice")
+    await TestClient.login(other, "alice")
+    assert isinstance(await ask(operator, 50, requests.Promote(True), "alice"), Done)
+    one = await TestClient.login(other, "alice")
+    home.parts.accounts._lift = lambda *_: None  # type: ignore[method-assign]
+    operator.send_envelopes(Account(51, "alice", requests.pack(requests.Promote(False))))
+    await ended(one, CloseCode.KICKED)
+    await until(lambda: other.parts.home.revoked.devices, "what the other worker drops")
+    again = await TestClient.connect(other)
+    again.hello("alice")
+    await until(lambda: home.parts.names._waiting, "a login that waits until it is over")
+    logs = [name for name in ("lobby", "lounge", "garden", "attic") if cluster.home(name) is other]
+    operator.disconnect()
+    await operator.gone(cluster.workers[0])
+    await cluster.kill(home.index)
+    await cluster.start(home.index)
+    await again.expect(Welcome)
+    again.send(logs[0], 1)
+    await again.acked(logs[0], 1)
+    assert not other.parts.home.revoked.devices
+
+
 async def test_what_ends_devices_is_told_again_when_it_is_asked_again(cluster: Cluster) -> None:
     """Whoever asked first may not have got to telling the workers: "done" is true all the same."""
     operator = await an_operator(cluster)

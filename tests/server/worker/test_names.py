@@ -209,6 +209,19 @@ def test_a_ghost_that_is_spoken_of_last_does_not_replace_the_living() -> None:
     assert here.received == [_granted(1)], "the living one stays"
 
 
+def test_who_is_refused_has_the_name_no_more() -> None:
+    """Its worker has ended the session, and does not say so again."""
+    verdict = Verdict(0)
+    book = NameRegistry(lambda: 0.0, lambda _: False, lambda _name, _key: verdict)
+    port = _Port()
+    book.claim(port, Claim(1, "alice", b"s" * 16, False, 100, KEY))
+    assert book.online("alice")
+    verdict = Verdict(int(ErrorCode.DISABLED))
+    book.claim(port, Claim(1, "alice", b"s" * 16, True, 100, KEY))
+    assert port.received == [_granted(1), _denied(1, ErrorCode.DISABLED)]
+    assert not book.online("alice")
+
+
 async def test_hello_refused(single: Cluster) -> None:
     """Bad names, a second HELLO, and anything before it, end the connection with its code."""
     worker = single.workers[0]

@@ -12,13 +12,14 @@ import pytest
 
 from relay.bus.messages import Claimed, Revoke, Revoked
 from relay.chat.accounts import requests as account_requests
-from relay.chat.entries import Submission
+from relay.chat.entries import Extra, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.chat.rooms import state as rooms_state
 from relay.client.device_key import DeviceKey
 from relay.server.scoreboard import Owner
 from relay.server.worker.home.revocations import Revocations, RevokedDevices
+from relay.server.worker.home.submissions import Waiting
 from relay.server.worker.member.claims import Claims, Grant
 from relay.server.worker.member.routes import Routes
 from relay.server.worker.process.own_home import OwnHome
@@ -96,6 +97,45 @@ def test_the_devices_that_were_revoked_last_are_remembered() -> None:
     assert [name for name, _ in revoked.devices] == ["ann", "cat"]
     revoked.lift("ann", [bytes(16)])
     assert [name for name, _ in revoked.devices] == ["cat"]
+
+
+@pytest.mark.parametrize(
+    ("log", "kind", "extra", "included"),
+    [
+        (LOG, Kind.MESSAGE, None, True),
+        (LOG, Kind.SYSTEM, None, True),
+        ("@ann", Kind.SYSTEM, None, True),
+        ("@bob", Kind.SYSTEM, None, False),  # its list of devices decides
+        ("@bob", Kind.MESSAGE, Extra(to="ann"), True),
+        ("@ann", Kind.MESSAGE, Extra(origin_epoch=b"epoch..8", origin_seq=1), False),  # a copy
+    ],
+)
+def test_what_is_stored_of_a_revoked_device(
+    log: str, kind: Kind, extra: Extra | None, included: bool
+) -> None:
+    revoked = RevokedDevices()
+    revoked.add("bob", [b"device-1"])
+    port = OwnHome(0, 1, Wakeup(lambda _: None)).to_member
+    for key_id, of_it in ((b"device-1", True), (b"device-2", False)):
+        sent = Submission(log, "bob", key_id, bytes(16), 1, int(kind), "", b"x", extra=extra)
+        assert revoked.includes(Waiting(port, 1, sent)) == (included and of_it)
+
+
+async def test_what_was_removed_meanwhile_does_not_come_back_with_the_others(
+    cluster: Cluster,
+) -> None:
+    """Devices are to be stored again, of which one is none any more."""
+    alice = await TestClient.login(cluster.other("@alice"), "alice")
+    phone = DeviceKey.generate()
+    await add_device(alice, "alice", phone, 5)
+    removing = account_requests.Extend(await removal(alice, "alice", phone))
+    assert isinstance(await ask(alice, 6, removing, "alice"), Done)
+    home = cluster.home("@alice").parts
+    done: list[bool] = []
+    both = [device("alice").public, phone.public]
+    home.accounts._lift("alice", both, lambda: done.append(True))
+    await until(lambda: done, "all workers to have heard of it")
+    assert set(home.home._revoked.devices) == {("alice", phone.key_id)}
 
 
 async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) -> None:
@@ -306,8 +346,8 @@ async def test_an_operator_whose_end_is_being_stored_does_not_undo_it(single: Cl
     assert not accounts.logs.account("mallory").operator
 
 
-async def test_a_login_that_waits_for_its_answer_ends_with_its_device(cluster: Cluster) -> None:
-    """And an answer that comes all the same lets nobody in."""
+async def test_a_login_that_waits_for_its_answer_is_judged_anew(cluster: Cluster) -> None:
+    """An answer from before lets nobody in, and refuses nobody; what is judged now does."""
     await TestClient.login(cluster.other(LOG), "bob")
     session = cluster.session("bob")
     own_home = OwnHome(0, 1, Wakeup(lambda _: None))
@@ -318,11 +358,33 @@ async def test_a_login_that_waits_for_its_answer_ends_with_its_device(cluster: C
     assert claim.reply is not None
     granted: list[Grant] = []
     claim.reply.then(granted.append)
-    claims.revoke("bob", [device("bob").key_id], CloseCode.REVOKED)
-    assert [grant.code for grant in granted] == [ErrorCode.KEY_REFUSED]
-    claims.on_claimed(own_home.to_member, Claimed(claim.tag, True, False, 0, "", b"", False))
+    before, of_other = claim.tag, other.tag
+    claims.revoke("bob", [device("bob").key_id], CloseCode.KICKED)
+    claims.on_claimed(own_home.to_member, Claimed(before, True, False, 0, "", b"", True))
     assert not claim.granted
-    assert other.reply is not None, "another device of the account"
+    assert granted == []
+    assert other.tag == of_other, "another device of the account"
+    claims.on_claimed(own_home.to_member, Claimed(claim.tag, True, False, 0, "", b"", False))
+    assert [(grant.code, grant.operator) for grant in granted] == [(0, False)]
+
+
+async def test_a_removed_device_that_is_logging_in_is_refused_by_its_home(cluster: Cluster) -> None:
+    """Its claim is on the way while the removal is told."""
+    bob = await TestClient.login(cluster.other(LOG), "bob")
+    phone = DeviceKey.generate()
+    await add_device(bob, "bob", phone, 3)
+    worker = cluster.other("@bob")
+    claims = worker.parts.services.claims
+    session = cluster.session("bob")
+    link = await removal(bob, "bob", phone)
+    assert isinstance(await ask(bob, 4, account_requests.Extend(link)), Done)
+    claim = claims.claim("bob", bytes(16), 1, phone.public, session)
+    assert claim.reply is not None
+    granted: list[Grant] = []
+    claim.reply.then(granted.append)
+    claims.revoke("bob", [phone.key_id], CloseCode.REVOKED)
+    await until(lambda: granted, "an answer")
+    assert [grant.code for grant in granted] == [ErrorCode.KEY_REFUSED]
 
 
 async def asked(

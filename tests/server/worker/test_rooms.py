@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from relay import limits
 from relay.bus import messages as bus
 from relay.bus.messages import Heads
 from relay.chat.accounts import invitation
@@ -987,16 +988,22 @@ async def test_what_an_earlier_room_of_a_name_had_is_nobodys(cluster: Cluster) -
 async def test_erased_pages_are_not_served_by_other_workers(cluster: Cluster) -> None:
     """A page that a worker keeps of a log that it follows is dropped before anybody gets it."""
     alice, bob = await begun(cluster)
-    alice.send(LOG, 1, 3)
-    await alice.acked(LOG, 3)
-    reader = await TestClient.login(cluster.other(LOG), "reader")
+    alice.send(LOG, 1, 4, size=limits.PAGE_BYTES_MAX // 3)  # a page that has no end is kept
+    await alice.acked(LOG, 4)
+    other = cluster.other(LOG)
+    reader = await TestClient.login(other, "reader")
     reader.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
-    await reader.until(lambda: len(reader.entries(LOG)) == 4, "the log")
+    await reader.until(lambda: len(reader.entries(LOG)) == 5, "the log")
+    read = other.parts.catchup.pages_read
+    third = await TestClient.login(other, "third")
+    third.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
+    await third.until(lambda: len(third.entries(LOG)) == 5, "the log")
+    assert other.parts.catchup.pages_read == read + 1, "the first one is served again"
     await done(alice, requests.Redact(3))
     await bob.until(lambda: bob.entries(LOG)[-1].kind == EntryKind.REDACTION, "the redaction")
-    second = await TestClient.login(cluster.other(LOG), "second")
+    second = await TestClient.login(other, "second")
     second.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
-    await second.until(lambda: len(second.entries(LOG)) == 5, "the log")
+    await second.until(lambda: len(second.entries(LOG)) == 6, "the log")
     assert [e.body for e in second.entries(LOG) if e.seq == 3] == [b""]
 
 

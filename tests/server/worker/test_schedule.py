@@ -6,6 +6,7 @@ from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.schedule import (
     LITTLE,
     QUANTUM,
+    ROUND,
     SLICE_S,
     UNITS,
     UNITS_PER_TURN,
@@ -185,11 +186,14 @@ def test_nobody_passes_those_that_wait() -> None:
 
 
 def test_shares_are_small_while_others_wait() -> None:
-    """So whoever comes waits for a small one, and an idle worker's batches stay large."""
+    """So whoever comes does not wait for long, and the batches of an idle worker are large."""
     schedule, clock = _schedule()
     assert schedule.share == UNITS_PER_TURN
-    Asking(schedule, clock, 3, 1).arrive()
-    assert schedule.share == QUANTUM < UNITS_PER_TURN
+    for waiting in range(2, 101):
+        Asking(schedule, clock, 3, 1).arrive()
+        assert QUANTUM <= schedule.share <= UNITS_PER_TURN
+        assert schedule.share == QUANTUM or schedule.share * waiting <= ROUND
+    assert schedule.share == QUANTUM
 
 
 def test_a_slice_is_used_up_while_anybody_waits() -> None:

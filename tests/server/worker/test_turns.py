@@ -221,8 +221,11 @@ async def test_who_sends_little_is_stored_before_all_who_send_much(single: Clust
                 kind=0, content_type="", body=b"x",
             )  # fmt: skip
             worker.parts.own_home.to_home.submit(tag, [submission])
+    worker.parts.turn.was_crowded()
     worker.parts.turn.run()
     assert not worker.parts.home.busy
+    assert worker.parts.turn.was_crowded(), "whoever asks later knows"
+    assert not worker.parts.turn.was_crowded()
     stored = worker.parts.services.reader_of(LOG).read(LOG, 1, 1000, 1_000_000)
     entries = [unpack_entry(packed) for _, packed in stored.rows]
     assert [entry.counter for entry in entries] == [1, *range(1, 2 * GROUP_MIN + 1)]

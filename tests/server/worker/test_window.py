@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from relay.bus.messages import TAG_STEP
 from relay.chat.entries import Extra, Submission
-from relay.server.worker.member.sender import Sender
+from relay.server.worker.member.sender import OVERHEAD_BYTES, Sender
 from relay.server.worker.member.window import (
     ALONE_BYTES,
     LITTLE,
     QUANTUM,
     QUANTUM_BYTES,
-    Send,
+    Run,
     Window,
-    forget,
 )
 from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 
-SIZE = 100
+SIZE = 250
+"""Of a send, as it is counted."""
 WINDOW = 20 * SIZE
 
 
@@ -27,7 +27,8 @@ class Home:
     def __init__(self) -> None:
         self.port = LocalPort(0, 1, Wakeup(lambda _: None))
         self.window = Window(self.port, WINDOW)
-        self._sends: dict[int, Send] = {}
+        self._runs: list[Run] = []
+        """By number of the send."""
         self.answered = 0
 
     def submit(
@@ -40,15 +41,18 @@ class Home:
         extra: Extra | None = None,
     ) -> None:
         """Send as many as one run."""
-        first = len(self._sends)
-        for number in range(first, first + count):
-            submission = Submission(
+        first = len(self._runs)
+        body = bytes(size - OVERHEAD_BYTES)
+        sends = [
+            Submission(
                 log=log, sender="somebody", key_id=b"", producer=bytes(16), counter=number + 1,
-                kind=0, content_type="", body=b"x", extra=extra,
-            )  # fmt: skip
-            self._sends[number] = Send(sender, submission, size)
-        sends = [self._sends[number] for number in range(first, first + count)]
-        self.window.submit(first * TAG_STEP, sends)
+                kind=0, content_type="", body=body, extra=extra,
+            )
+            for number in range(first, first + count)
+        ]  # fmt: skip
+        run = Run(sender, first * TAG_STEP, [*sends])
+        self._runs += [run] * count
+        self.window.submit(run, sends)
 
     @property
     def runs(self) -> list[list[int]]:
@@ -66,16 +70,21 @@ class Home:
         """Answer the first that are on their way, and let others go; return whose they were."""
         whose: list[Sender] = []
         for number in self.sent[:count]:
-            whose.append(self._sends[number].sender)
-            forget(self._sends[number])
+            whose.append(self._runs[number].sender)
+            self._forget(number)
         self.answered += len(whose)
         self.window.release()
         return whose
 
     def forget(self, sender: Sender) -> None:
-        for send in self._sends.values():
-            if send.sender is sender:
-                forget(send)
+        for number, run in enumerate(self._runs):
+            if run.sender is sender:
+                self._forget(number)
+
+    def _forget(self, number: int) -> None:
+        run = self._runs[number]
+        index = number - run.first // TAG_STEP
+        run.answered(index, run.row(index, index + 1))
 
 
 def test_who_sends_alone_never_waits() -> None:
@@ -193,3 +202,18 @@ def test_what_is_a_message_of_the_bus_by_itself_counts_as_more() -> None:
     assert home.sent[10:] == [*range(100, 100 + QUANTUM)], "more at once than is little there"
     home.answer(100)
     assert home.window.in_flight == len(home.sent) * (SIZE + ALONE_BYTES)
+
+
+def test_only_what_is_not_answered_is_sent_anew() -> None:
+    """What was refused in the middle of a run is not, and nothing is counted twice."""
+    home, alone = Home(), Sender()
+    home.submit(alone, 10)
+    run = home._runs[0]
+    for number in (3, 4):
+        home._forget(number)
+    home.window.send_anew(run)
+    assert home.runs[1:] == [[0, 1, 2], [5, 6, 7, 8, 9]]
+    assert home.window.in_flight == 8 * SIZE
+    home.forget(alone)
+    assert run.left == home.window.in_flight == 0
+    assert not home.window.flows

@@ -15,7 +15,7 @@ from relay.wire.connection import Connection
 from relay.wire.login import proves
 
 if TYPE_CHECKING:
-    from relay.server.worker.connection.reading import Owner
+    from relay.server.worker.connection.owner import Owner
     from relay.server.worker.connection.services import ConnectionServices
     from relay.server.worker.delivery.stream import Stream
     from relay.wire.login import Operation

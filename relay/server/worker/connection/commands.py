@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from relay.chat import names
-from relay.chat.entries import Kind, Submission
 from relay.codec import Unknown
 from relay.server.worker.connection.charges import charged
 from relay.server.worker.connection.devices import account, devices
@@ -38,36 +37,20 @@ from relay.wire.envelopes import (
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Operations, Session
 
-MESSAGE: Final = int(Kind.MESSAGE)
-_new: Final = tuple.__new__
-"""Creates a NamedTuple without the Python call of its own ``__new__``."""
-
 
 def send(session: Session, send: Send) -> None:
-    """Offer a message to the log's home. Not a coroutine: it never waits."""
-    log, sends = send.log, session.sends
-    if log != sends.room:
-        if not names.is_room(log):  # canonical form only: an id belongs to one spelling
-            if log.startswith(names.INBOX_PREFIX):
-                send_direct(session, send)
-            else:
-                sends.refuse(log, send.counter, ErrorCode.NAME_INVALID)
-            return
-        sends.room = log
-    log = sends.room  # one shared object: its hash is already computed
-    if send.kind != MESSAGE or send.about_seq:
+    """Offer a message to the log's home. Not a coroutine: it never waits.
+
+    Plain messages to rooms, nearly all messages, do not come here: see ``Sends.take``.
+    """
+    log = send.log
+    if names.is_room(log):
+        assert send.kind or send.about_seq, "a plain message was taken"
         send_about(session, send)
-        return
-    actor = session.actor
-    sends.submit(
-        _new(
-            Submission,
-            (
-                log, actor.handle, session.key_id, session.producer, send.counter, MESSAGE,
-                send.content_type, send.body, actor.root, actor.operator, None,
-            ),
-        )
-    )  # fmt: skip
+    elif log.startswith(names.INBOX_PREFIX):
+        send_direct(session, send)
+    else:
+        session.sends.refuse(log, send.counter, ErrorCode.NAME_INVALID)
 
 
 def unknown(session: Session, unknown: Unknown) -> None:

@@ -8,7 +8,7 @@ in parts, and all of it must be valid before any of them runs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
@@ -28,6 +28,7 @@ from relay.wire.packing import unpack_lone, unpacking
 
 if TYPE_CHECKING:
     from relay.codec import Unpacking
+    from relay.server.worker.connection.owner import Owner
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.connection.source_usage import Source
@@ -35,61 +36,11 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.stream import Stream
     from relay.wire.connection import Connection
     from relay.wire.envelopes import ClientEnvelope
-    from relay.wire.events import Event
 
 ENVELOPE_BYTES: Final = 256
 """Approximate memory of an unpacked envelope, besides the bytes it came from."""
 _NONE: Final[list[ClientEnvelope]] = []
 """No operations. Shared; never modified."""
-
-
-class Owner:
-    """The session that owns a ``Reading``. Not a Protocol: compiled, calls are direct."""
-
-    __slots__ = ("_on_watch", "ended", "newcomer")
-
-    def __init__(self, on_watch: Callable[[Any], None]) -> None:
-        self._on_watch = on_watch
-        self.ended = False
-        """True once the connection is closing: operations have no effect from then on."""
-        self.newcomer = True
-        """True until the login."""
-
-    def handle_events(self, events: list[Event], now: float) -> None:
-        """Handle events of the connection. May raise."""
-        raise NotImplementedError
-
-    def run(self, envelope: ClientEnvelope) -> None:
-        """Run one operation. May raise."""
-        raise NotImplementedError
-
-    def offer_sends(self) -> None:
-        """Offer the sends taken so far, so that later operations come after them."""
-        raise NotImplementedError
-
-    def failed(self, error: Exception) -> None:
-        """Handle an exception of ``handle_events`` or ``run``."""
-        raise NotImplementedError
-
-    def write_pending(self) -> None:
-        """Write the connection's pending bytes."""
-        raise NotImplementedError
-
-    def on_keys(self, now: float) -> None:
-        """Continue with received bytes, now that the keys are available."""
-        raise NotImplementedError
-
-    def answer_send(self, envelope: bytes) -> None:
-        """Queue an answer to a send, unless the connection has ended."""
-        raise NotImplementedError
-
-    def watch(self) -> None:
-        """Examine this connection every second: it is resting, or made useless requests."""
-        self._on_watch(self)
-
-    def shed(self) -> None:
-        """Close: this connection holds the most received and unprocessed bytes."""
-        raise NotImplementedError
 
 
 class Reading:
@@ -205,14 +156,20 @@ class Reading:
         control, drained, sending = owner.ended, False, False
         try:
             while units > 0 and not self.pauses:
-                if self._pending:
-                    envelope = self._pending.pop()
-                    units -= UNITS.get(type(envelope), 1)
-                    if type(envelope) is Send:
+                pending = self._pending
+                if pending:
+                    envelope = pending[-1]
+                    if type(envelope) is Send and not owner.newcomer:
                         sending = True
+                        taken = owner.take_sends(pending, units)
+                        if taken:
+                            units -= taken
+                            continue
                     elif sending:
                         owner.offer_sends()  # operations keep their order
                         sending = False
+                    pending.pop()
+                    units -= UNITS.get(type(envelope), 1)
                     owner.run(envelope)
                 elif self._unpacking is not None:
                     units -= self._unpack_more(self._unpacking)
@@ -249,7 +206,7 @@ class Reading:
                 used = max(used, LITTLE + 1)
             elif used <= left + LITTLE:
                 used = min(used, LITTLE)
-        self._finish = self._schedule.charge(self._finish, used, drained=drained)
+        self._finish = self._schedule.queue.charge(self._finish, used, drained=drained)
         if units <= 0 and not self.pauses & Pause.TURN:
             self._wait_for_turn()
         if control:

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from relay import limits
+from relay.chat.entries import Kind, Submission
+from relay.chat.names import is_room
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import UNITS_OF_WORK
 from relay.server.worker.connection.waste import (
@@ -21,16 +23,19 @@ from relay.server.worker.connection.waste import (
 )
 from relay.server.worker.member.sender import OVERHEAD_BYTES, Sender
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Refused
+from relay.wire.envelopes import Refused, Send
 from relay.wire.packing import pack, pack_ack, pack_acks
 
 if TYPE_CHECKING:
-    from relay.chat.entries import Submission
-    from relay.server.worker.connection.reading import Owner, Reading
+    from relay.chat.rooms.rights import Actor
+    from relay.server.worker.connection.owner import Owner
+    from relay.server.worker.connection.reading import Reading
     from relay.server.worker.connection.spending import Refusal, Spending
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.refusals import Refusals
+    from relay.wire.envelopes import ClientEnvelope
 
+MESSAGE: Final = int(Kind.MESSAGE)
 
 ACKS_PER_ANSWER: Final = 64
 """ACKs queued as one: a few KiB, a small part of a record and of the limit for unread bytes."""
@@ -43,6 +48,8 @@ _NONE: Final[dict[str, Place]] = {}
 """No logs. Shared; never modified."""
 _NO_GAPS: Final[dict[str, int]] = {}
 """No gaps. Shared; never modified."""
+_new: Final = tuple.__new__
+"""Creates a NamedTuple without the Python call of its own ``__new__``."""
 
 
 class Sends(Sender):
@@ -135,11 +142,61 @@ class Sends(Sender):
         self._refusals.count(refusal.budget, self._spending.source, now)
         self._reading.waste(BUDGET_UNITS)
 
+    def take(
+        self,
+        waiting: list[ClientEnvelope],
+        most: int,
+        actor: Actor,
+        key_id: bytes,
+        producer: bytes,
+    ) -> int:
+        """Take plain messages to rooms from the end of a list; return how many.
+
+        Stops when the connection is paused. Nearly all messages take this path, so that what the
+        messages of a record have in common is looked up once.
+
+        Args:
+            waiting: the operations of a client, the next one last.
+            most: the maximum number to take.
+            actor: the sender.
+            key_id: of the device.
+            producer: of the client instance.
+        """
+        reading, spending, room = self._reading, self._spending, self.room
+        handle, root, operator = actor
+        taken = 0
+        while taken < most and waiting and not reading.pauses:
+            send = waiting[-1]
+            if type(send) is not Send or send.kind or send.about_seq:
+                break
+            log = send.log
+            if log != room:
+                if not is_room(log):  # the canonical form only: an id belongs to one spelling
+                    break
+                room = self.room = log
+            waiting.pop()
+            taken += 1
+            body = send.body
+            submission = _new(
+                Submission,
+                (
+                    room, handle, key_id, producer, send.counter, MESSAGE, send.content_type, body,
+                    root, operator, None,
+                ),
+            )  # fmt: skip
+            size = len(body)
+            if spending is None or self._pay(submission, size):
+                self._put(submission, size)
+        return taken
+
     def submit(self, submission: Submission) -> None:
         """Take a message for the log's home, which receives it with the next ``offer``."""
         size = len(submission.body)
-        if self._spending is not None and not self._pay(submission, size):
-            return
+        if self._spending is None or self._pay(submission, size):
+            self._put(submission, size)
+
+    def _put(self, submission: Submission, size: int) -> None:
+        """Add a message that was paid for to the window and to a run."""
         self.count += 1
         self.bytes += size
         if (
@@ -149,20 +206,19 @@ class Sends(Sender):
             self._held = True
             self._reading.pause(Pause.WINDOW)
         run = self._run
-        if (
-            run is not None
-            and self._run_bytes < RUN_BYTES
-            and submission.extra is None
-            and run[0].extra is None
-            and submission.log == run[0].log
-        ):
-            run.append(submission)
-            self._run_bytes += size + OVERHEAD_BYTES
-            return
         if run is not None:
+            if (
+                self._run_bytes < RUN_BYTES
+                and submission.log == run[0].log
+                and submission.extra is None
+            ):
+                run.append(submission)
+                self._run_bytes += size + OVERHEAD_BYTES
+                return
             self.offer()
         self._run = [submission]
-        self._run_bytes = size + OVERHEAD_BYTES
+        # A message with an ``extra`` is a run of its own.
+        self._run_bytes = RUN_BYTES if submission.extra is not None else size + OVERHEAD_BYTES
 
     def offer(self) -> None:
         """Offer the messages taken so far. Must be called before any later operation starts."""
@@ -219,11 +275,8 @@ class Sends(Sender):
             size = len(only.body)
             answer_send(pack_ack(log, only.counter, epoch, seq, durability))
         else:
-            counters: list[int] = []
-            size = 0
-            for submission in sends:
-                counters.append(submission.counter)
-                size += len(submission.body)
+            counters = [submission.counter for submission in sends]
+            size = sum([len(submission.body) for submission in sends])
             for start in range(0, len(counters), ACKS_PER_ANSWER):
                 some = counters[start : start + ACKS_PER_ANSWER]
                 answer_send(pack_acks(log, some, epoch, seq + start, durability))

@@ -18,8 +18,9 @@ from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed
 from relay.server.worker.connection.channel import NO_KEY_AGENT, Channel
 from relay.server.worker.connection.counts import count_failed_handshake, count_handshake
+from relay.server.worker.connection.owner import Owner
 from relay.server.worker.connection.pauses import Pause
-from relay.server.worker.connection.reading import Owner, Reading
+from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.connection.waste import of_request
@@ -121,8 +122,7 @@ class Session(Owner):
         """The device that logged in; empty for a guest."""
         self.former: dict[bytes, bytes] | None = None
         """Keys of earlier accounts with this name (``former``); None until they are needed."""
-        self.listing: tuple[int, str, str, bool, float] | None = None
-        """Where a list of rooms goes on (``room_lists``)."""
+        self.listing: tuple[int, str, str, bool, float] | None = None  # of ``room_lists``
         self.producer = b""
         self.user: User | None = None
         """Usage of the account, from the login to the end; None for a guest."""
@@ -177,14 +177,13 @@ class Session(Owner):
         self.channel.end()
         self.reading.end()
         self._on_lost(self)
-        # These refer back to this object. Breaking the cycle frees the memory now, not at some
-        # later garbage collection; otherwise a flood of short connections would hold many
-        # times the memory of its slots.
+        # These refer back to this object. Breaking the cycle frees the memory now. Otherwise a
+        # flood of short connections would hold many times the memory of its slots.
         del self.sends, self.subscriptions, self.requests
 
     # --- events of the connection -------------------------------------------------------------
     def handle_events(self, events: list[Event], now: float) -> None:
-        """reading.Owner: handle events of the connection. May raise RemoteProtocolError."""
+        """owner.Owner: handle events of the connection. May raise RemoteProtocolError."""
         for event in events:
             match event:
                 case ApplicationData(content=content):
@@ -197,9 +196,8 @@ class Session(Owner):
                     count_handshake(self.services.counts, mode, fell_back=fell_back)
                     self.enter(Stage.HELLO)
                     if self.turned_away:
-                        self.close(
-                            CloseCode.OVERLOADED, self.services.overloaded_retry_s, "no descriptors"
-                        )
+                        retry_s = self.services.overloaded_retry_s
+                        self.close(CloseCode.OVERLOADED, retry_s, "no descriptors")
                 case ConnectionClosed(code=code, remote=remote, detail=detail):
                     log.debug(
                         "session_closed",
@@ -207,20 +205,18 @@ class Session(Owner):
                     )
                     self._end(Closed.CLIENT if remote and code is not None else code, detail)
                     self.reading.read_to_the_end()
-                case _:
-                    pass
 
     def write_pending(self) -> None:
-        """reading.Owner: write the connection's pending bytes."""
+        """owner.Owner: write the connection's pending bytes."""
         self.channel.write_pending()
 
     def on_keys(self, now: float) -> None:
-        """reading.Owner: continue with bytes that arrived while the key agent was asked."""
+        """owner.Owner: continue with bytes that arrived while the key agent was asked."""
         self.reading.work(now)
 
     # --- operations ---------------------------------------------------------------------------
     def run(self, envelope: ClientEnvelope) -> None:
-        """reading.Owner: run one operation. May raise."""
+        """owner.Owner: run one operation. May raise."""
         operation = self._legal.get(type(envelope))
         if operation is None:
             if not self.ended:
@@ -237,8 +233,12 @@ class Session(Owner):
         if self.outbox.answers > limits.ANSWERS_BYTES_MAX:
             self._wait_for_reader()
 
+    def take_sends(self, waiting: list[ClientEnvelope], units: int) -> int:
+        """owner.Owner: take plain messages to rooms."""
+        return self.sends.take(waiting, units, self.actor, self.key_id, self.producer)
+
     def offer_sends(self) -> None:
-        """reading.Owner: offer the sends taken so far to their homes."""
+        """owner.Owner: offer the sends taken so far to their homes."""
         self.sends.offer()
 
     def request_ended(self) -> None:
@@ -257,7 +257,7 @@ class Session(Owner):
         self.services.budgets.sources.count_joins(self.source, change)
 
     def shed(self) -> None:
-        """reading.Owner: close, asking for a reconnect: this connection holds the most bytes."""
+        """owner.Owner: close, asking for a reconnect: this connection holds the most bytes."""
         now = self.services.clock()
         self.services.budgets.refusals.count(Budget.RECEIVED, self.source.name, now)
         retry_s = self.services.overloaded_retry_s
@@ -385,8 +385,7 @@ class Session(Owner):
 
     def make_room(self) -> None:
         """admission: close for another connection. The reason is sent once there are keys."""
-        # The connection is silent, so no bytes are unread: the close record is sent before the end
-        # of stream.
+        # It is silent, so no bytes are unread: the close record is sent before the end of stream.
         self.close(CloseCode.OVERLOADED, self.services.overloaded_retry_s, "it made room")
         self.abort()
 
@@ -396,6 +395,5 @@ class Session(Owner):
 
 
 Operation: TypeAlias = "Callable[[Session, Any], Request | None]"
-"""The function for an envelope: it finishes at once, or returns a coroutine if it has to wait. May
-raise RemoteProtocolError if the peer broke the protocol."""
+"""The function for an envelope; returns a coroutine to wait. May raise RemoteProtocolError."""
 Operations: TypeAlias = Mapping[Stage, Mapping[type, Operation]]

@@ -104,14 +104,15 @@ class AccountsHome(LogChanges[_Decided]):
         """By skeleton: the log of the name that was last being registered."""
         self.online: Callable[[str], bool] = _nobody
         """Returns whether a user has a session now."""
+        self.hold_back: Callable[[str, bool], None] = lambda _name, _held: None
+        """Lets the logins of an account wait, or go on."""
         self.shares_room: Callable[[str, bytes, str, bytes], bool] = _no_room
-        """Returns whether two accounts, each a handle and a root, are permanent members of one
-        room."""
+        """Returns whether two accounts (handle, root) are permanent members of one room."""
         self.tell: Callable[[str, bytes], None] = _nobody_hears
         """Sends an envelope to all sessions of an account."""
         self.on_removed: Callable[[], None] = _nobody_asks
         """Called when an account was removed: its inbox and its roles must be deleted."""
-        self.on_invitation_end: Callable[[str], None] = _nothing
+        self.on_invitation_end: Callable[[str], None] = lambda _: None
         """Called with the log of an invitation that was used up or revoked."""
 
     def forget(self) -> None:
@@ -329,7 +330,13 @@ class AccountsHome(LogChanges[_Decided]):
         First, everywhere, drop what they were still sending under the old rights.
         """
         handle = account.handle
-        self._tell(account, keys, by_operator=True, done=lambda: self._lift(handle, keys, done))
+        self.hold_back(handle, True)
+
+        def lifted() -> None:
+            self.hold_back(handle, False)
+            done()
+
+        self._tell(account, keys, by_operator=True, done=lambda: self._lift(handle, keys, lifted))
 
     def _lift(self, handle: str, keys: list[bytes], done: Callable[[], None]) -> None:
         """Let all workers accept again what these devices send, unless they have been removed."""
@@ -385,10 +392,6 @@ def _no_room(_person: str, _root: bytes, _other: str, _other_root: bytes) -> boo
 
 def _nobody_hears(_name: str, _envelope: bytes) -> None:
     """Default of ``tell``: no sessions are known."""
-
-
-def _nothing(_: str) -> None:
-    """Do nothing: default of ``on_invitation_end``."""
 
 
 def _nobody_asks() -> None:

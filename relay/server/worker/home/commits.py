@@ -202,14 +202,21 @@ class Commits:
         return found
 
     def begin(
-        self, index: int, partition: Partition, group: list[Waiting], now_ms: int
+        self, index: int, partition: Partition, group: list[Waiting], now_ms: int, *, quick: bool
     ) -> Commit | None:
         """Begin a commit. Return it if it is finished; otherwise None, and ``finished`` returns it
         later.
 
         Raises nothing: the senders must be answered whatever happens.
+
+        Args:
+            index: of the partition.
+            partition: the partition itself.
+            group: what to commit.
+            now_ms: since 1970.
+            quick: nothing of it is slow (``submissions``), so nothing of it waits for the disk.
         """
-        if not (self.power or self._waits_for_disk(partition, group)):
+        if not self.power and (quick or not self._waits_for_disk(partition, group)):
             commit = self._append(index, partition, group, now_ms)
             self._observe_ns(commit.took_ns)
             return commit

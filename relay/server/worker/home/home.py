@@ -105,7 +105,8 @@ class Home:
         """True when ``commit`` has left something for ``commit_rest``."""
         self._slow_next = 0
         """The partition whose slow submissions are next in turn."""
-        self._revoked = RevokedDevices()
+        self.revoked = RevokedDevices()
+        """The devices from which nothing more is stored."""
         self.running = RunningCommits()
         """Wait for these after ``revoke``: they may still store revoked submissions."""
         self.direct: Direct | None = None
@@ -132,11 +133,11 @@ class Home:
         index = partition_of(submission.log)
         if (first.port, index) not in self._attached:
             return
-        extra, revoked = submission.extra, self._revoked.devices
+        extra, revoked = submission.extra, self.revoked
         assert extra is None or len(run) == 1
         if extra is not None and extra.origin_seq:
             pass  # accepted before; the sender may have left since
-        elif revoked and (submission.sender, submission.key_id) in revoked:
+        elif revoked.devices and revoked.has(submission.sender, submission.key_id):
             refuse(run, ErrorCode.KEY_REFUSED, "")
             return
         elif extra is not None and extra.to and extra.verdict == UNDECIDED:
@@ -155,7 +156,7 @@ class Home:
     def submit_own(self, port: Port, tag: int, submission: Submission) -> None:
         """Queue an entry that this worker itself has decided on, for a log of its own."""
         index, run = partition_of(submission.log), [Waiting(port, tag, submission)]
-        if not self._revoked.kept(run):  # its requester was revoked meanwhile
+        if not self.revoked.kept(run):  # its requester was revoked meanwhile
             return
         self._submissions[index].put(run, len(submission.body))
         self._waiting[index] = None
@@ -164,14 +165,14 @@ class Home:
     def revoke(self, handle: str, key_ids: list[bytes], *, lifted: bool) -> None:
         """Store nothing from these devices, including what waits. ``lifted``: accept them again."""
         if lifted:
-            self._revoked.lift(handle, key_ids)
+            self.revoked.lift(handle, key_ids)
             return
-        self._revoked.add(handle, key_ids)
+        self.revoked.add(handle, key_ids)
         if self.direct is not None:
-            self.direct.permissions.forget(self._revoked.includes)
+            self.direct.permissions.forget(self.revoked.includes)
         for index, submissions in enumerate(self._submissions):
             if submissions.flows:
-                removed = submissions.remove(self._revoked.includes)
+                removed = submissions.remove(self.revoked.includes)
                 if not submissions.flows:
                     self._waiting.pop(index, None)
                 # A waiting change of a room blocks its other changes until it is answered.
@@ -239,9 +240,8 @@ class Home:
 
     def _left(self) -> bool:
         """Return True if some of what waits could be committed now."""
-        waiting = self._waiting
-        return bool(waiting) and any(
-            index not in self._committing and index not in self.held for index in waiting
+        return any(
+            index not in self._committing and index not in self.held for index in self._waiting
         )
 
     def _commit_little(self, resting: bool) -> None:
@@ -260,7 +260,7 @@ class Home:
             del self._waiting[index]
             if submissions.flows:
                 self._waiting[index] = None
-            self._commit(index, partition, group)
+            self._commit(index, partition, group, quick=True)
             if self._cpu_clock() >= deadline:
                 self.more = True  # the next turn goes on, whether the others rest or not
                 break
@@ -307,14 +307,15 @@ class Home:
         if submissions.flows:
             self._waiting[index] = None  # now last in turn
         if slow and group and not self._commits.power:
-            self._commit(index, partition, group)  # does not wait for the disk with the slow ones
+            # It does not wait for the disk with the slow ones.
+            self._commit(index, partition, group, quick=True)
             if self._opened.get(index) is not partition or index in self._refused:
                 submissions.give_back(slow)  # it was found damaged, and a thread may be closing it
                 self._waiting[index] = None
                 self._ready(index)  # answers them
                 return True
             group = []
-        self._commit(index, partition, group + slow)
+        self._commit(index, partition, group + slow if slow else group, quick=not slow)
         return True
 
     def _ready(self, index: int) -> Partition | None:
@@ -346,10 +347,13 @@ class Home:
         self.held.discard(index)
         return partition
 
-    def _commit(self, index: int, partition: Partition, group: list[Waiting]) -> None:
+    def _commit(
+        self, index: int, partition: Partition, group: list[Waiting], *, quick: bool
+    ) -> None:
         assert index not in self._committing
         self._committing.add(index)
-        commit = self._commits.begin(index, partition, group, self._wall_clock_ns() // 1_000_000)
+        now_ms = self._wall_clock_ns() // 1_000_000
+        commit = self._commits.begin(index, partition, group, now_ms, quick=quick)
         if commit is not None:
             self._finish(commit)
         else:
@@ -366,7 +370,7 @@ class Home:
             submissions = self._submissions[index]
             if len(outcomes) < len(group):
                 rest = [one for one in group[len(outcomes) :] if one.port not in resending]
-                if rest := self._revoked.kept(rest):
+                if rest := self.revoked.kept(rest):
                     submissions.give_back(rest)
                     self._waiting[index] = None
                 del group[len(outcomes) :]

@@ -78,6 +78,8 @@ class NameRegistry:
         self._places: dict[Port, dict[int, Holder]] = {}
         """The same sessions by port and tag."""
         self._waiting: list[tuple[Port, Claim]] = []
+        self._held_back: set[str] = set()
+        """Names whose claims wait until the rights of their account are settled everywhere."""
         self._unconfirmed: dict[Port, set[tuple[str, bytes]]] = {}
         """Sessions (name, secret) that a worker had and is about to report again, unless they have
         ended."""
@@ -108,11 +110,25 @@ class NameRegistry:
             self._settled = True
         waiting, self._waiting = self._waiting, []
         for port, claim in waiting:
-            self._answer(port, claim)
+            if claim.name in self._held_back:
+                self._waiting.append((port, claim))
+            else:
+                self._answer(port, claim)
+
+    def hold_back(self, name: str, held: bool) -> None:
+        """Let the logins of an account wait, or go on: what they send would be dropped until then.
+
+        Not those that are logged in, who are told what has changed.
+        """
+        if held:
+            self._held_back.add(name)
+        else:
+            self._held_back.discard(name)
+            self.settle()
 
     def claim(self, port: Port, claim: Claim) -> None:
         """A session claims a name, or reports that it has it."""
-        if self._settled or claim.held:
+        if claim.held or (self._settled and claim.name not in self._held_back):
             self._answer(port, claim)
         else:
             self._waiting.append((port, claim))

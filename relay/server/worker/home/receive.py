@@ -24,7 +24,7 @@ from relay.bus.messages import (
     Unsubscribe,
     Who,
 )
-from relay.chat.entries import submission
+from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX, is_room
 from relay.server.worker.home.submissions import Waiting
 
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from relay.server.worker.home.revocations import Revocations
     from relay.server.worker.home.rooms import RoomsHome
     from relay.server.worker.home.rosters import Rosters
+
+_new: Final = tuple.__new__
+"""Creates a NamedTuple without the Python call of its own ``__new__``."""
 
 
 class FromMembers:
@@ -90,9 +93,12 @@ class FromMembers:
             for body in more:
                 tag += TAG_STEP
                 counter += 1
-                following = submission(
-                    log, sender, key_id, producer, counter, kind, content_type, body, root,
-                    operator, None,
+                following = _new(
+                    Submission,
+                    (
+                        log, sender, key_id, producer, counter, kind, content_type, body, root,
+                        operator, None,
+                    ),
                 )  # fmt: skip
                 run.append(Waiting(port, tag, following))
         self._home.submit(run)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Final, final
 
 from relay.bus.messages import ITEMS_PER_MESSAGE, Revoke, Revoked
 from relay.chat.entries import Kind, is_copy
 from relay.chat.names import INBOX_PREFIX
+from relay.chat.partition import partition_of
 from relay.server.worker.home.submissions import Waiting, refuse
 from relay.wire.codes import ErrorCode
 
@@ -30,11 +31,17 @@ class RevokedDevices:
         self._most = most
         self.devices: dict[tuple[str, bytes], None] = {}
         """(handle, key id), the newest last."""
+        self._doubtful: set[tuple[str, bytes]] = set()
+        """Those of them whose account has another home now. The one before may have died before it
+        could tell that they are devices still, with other rights."""
+        self.is_device: Callable[[str, bytes], bool | None] = _unknown
+        """Whether a key id is of a device that may log in, by the log of its account; None: that
+        cannot be read now."""
 
     def add(self, handle: str, key_ids: list[bytes]) -> None:
         """Remember devices; drop the oldest beyond the limit."""
         self.lift(handle, key_ids)
-        for key_id in key_ids:
+        for key_id in key_ids:  # the newest, and not in doubt
             self.devices[handle, key_id] = None
         while len(self.devices) > self._most:
             del self.devices[next(iter(self.devices))]
@@ -43,6 +50,30 @@ class RevokedDevices:
         """Remove devices that are valid again."""
         for key_id in key_ids:
             self.devices.pop((handle, key_id), None)
+            self._doubtful.discard((handle, key_id))
+
+    def doubt(self, partitions: Collection[int]) -> None:
+        """These partitions have another home: look again at accounts in them, before refusing."""
+        self._doubtful.intersection_update(self.devices)
+        self._doubtful.update(
+            device
+            for device in self.devices
+            if partition_of(INBOX_PREFIX + device[0]) in partitions
+        )
+
+    def has(self, handle: str, key_id: bytes) -> bool:
+        """Tell whether this is one of them."""
+        device = handle, key_id
+        if device not in self.devices:
+            return False
+        if device in self._doubtful:
+            good = self.is_device(handle, key_id)
+            if good:
+                self.lift(handle, [key_id])
+                return False
+            if good is not None:
+                self._doubtful.discard(device)
+        return True
 
     def includes(self, waiting: Waiting) -> bool:
         """Return True if a revoked device has sent or requested this.
@@ -51,7 +82,7 @@ class RevokedDevices:
         account: those are decided by the list of devices, in the order of the log.
         """
         submission = waiting.submission
-        if (submission.sender, submission.key_id) not in self.devices or is_copy(submission):
+        if is_copy(submission) or not self.has(submission.sender, submission.key_id):
             return False
         return submission.kind != SYSTEM or submission.log != INBOX_PREFIX + submission.sender
 
@@ -119,3 +150,8 @@ class Revocations:
         if not ports:
             del self._open[tag]
             done()
+
+
+def _unknown(_handle: str, _key_id: bytes) -> bool | None:
+    """No log can be read."""
+    return None

@@ -138,7 +138,7 @@ class Submissions:
     ) -> tuple[list[Waiting], list[Waiting]]:
         """Remove the submissions for the next two commits; the second contains those of slow flows.
 
-        If there is only one flow, the first commit may contain anything.
+        If there is only one flow, all of it may be in one of them.
 
         Args:
             in_use: returns whether the store has a log in memory.
@@ -149,12 +149,12 @@ class Submissions:
         group: list[Waiting] = []
         if len(flows) == 1 and not self._slow:
             flow = next(iter(flows.values()))
-            if len(flow.waiting) <= group_max and (
-                slow_max or _are_quick(flow.waiting, in_use)
-            ):  # the usual case: a single sender
-                group.extend(flow.waiting)
-                self._forget_all()
-                return group, []
+            if len(flow.waiting) <= group_max:
+                quick_ones = _are_quick(flow.waiting, in_use)
+                if quick_ones or slow_max:  # the usual case: a single sender
+                    group.extend(flow.waiting)
+                    self._forget_all()
+                    return (group, []) if quick_ones else ([], group)
         self._sort(in_use)
         slow = self._serve_slow(slow_max) if self._slow_flows and slow_max else []
         quick = self._quick

@@ -112,12 +112,15 @@ class Claims:
         """
         self._count += 1
         claim = NameClaim(self._count, name, secret, since_us, key, session)
+        self._ask(claim)
+        return claim
+
+    def _ask(self, claim: NameClaim) -> None:
         self._claims[claim.tag] = claim
-        self._by_name.add(name, claim)
-        port = self._routes.port_of(INBOX_PREFIX + name)
+        self._by_name.add(claim.name, claim)
+        port = self._routes.port_of(INBOX_PREFIX + claim.name)
         if port is not None:
             port.send(claim.message())
-        return claim
 
     def release(self, claim: NameClaim) -> None:
         """A session has ended, whether its claim was answered or not."""
@@ -141,14 +144,23 @@ class Claims:
                 _answer(claim, Grant(int(ErrorCode.UNAVAILABLE), NO_HOME))
 
     def revoke(self, handle: str, key_ids: Collection[bytes], code: CloseCode) -> None:
-        """End the sessions of devices that were removed."""
-        for claim in self._by_name.values(handle):
+        """End the sessions of devices that are none any more, or have other rights now.
+
+        Who has no answer yet is asked for anew: only what the home judges from now on counts.
+        """
+        for claim in list(self._by_name.values(handle)):
             if claim.key_id in key_ids:
                 if claim.granted:
                     claim.session.end_with(code)  # this calls ``release``
                 else:
-                    self.release(claim)
-                    _answer(claim, Grant(int(ErrorCode.KEY_REFUSED), "the device was revoked"))
+                    self._ask_anew(claim)
+
+    def _ask_anew(self, claim: NameClaim) -> None:
+        """Ask by another tag: an answer that is on its way, even of an earlier home, is void."""
+        self.release(claim)
+        self._count += 1
+        claim.tag = self._count
+        self._ask(claim)
 
     def on_claimed(self, _: Port, message: Claimed) -> None:
         """Handle a home's answer."""

@@ -21,7 +21,7 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.worker.member.reply import ANSWER_S_MAX
 from relay.server.worker.member.routes import NO_ANSWER, NO_HOME
 from relay.server.worker.member.sender import OVERHEAD_BYTES
-from relay.server.worker.member.window import WINDOW_BYTES, Send, Window, forget, forget_run
+from relay.server.worker.member.window import WINDOW_BYTES, Run, Window, forget, size_of
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
@@ -49,7 +49,8 @@ class Forward:
         self.credit_bytes = CREDIT_BYTES
         self.refuse_bytes = REFUSE_BYTES
         self.window_bytes = WINDOW_BYTES
-        self._unanswered: list[dict[int, Send]] = [{} for _ in range(PARTITIONS)]
+        self._unanswered: list[dict[int, Run]] = [{} for _ in range(PARTITIONS)]
+        """By tag, in order of time."""
         self._windows: dict[Port, Window] = {}
         """For each other worker that something was sent to."""
         self.waiting: dict[Window, None] = {}
@@ -63,27 +64,20 @@ class Forward:
     def submit(self, sender: Sender, run: list[Submission]) -> None:
         """Send one sender's messages for one log to its home, now or when the home is available."""
         partition = partition_of(run[0].log)
-        held = self._bytes[partition]
-        unanswered = self._unanswered[partition]
-        sends: list[Send] = []
-        first = tag = (self._count + 1) * PARTITIONS + partition
-        for submission in run:
-            size = len(submission.body) + OVERHEAD_BYTES
-            if held + size > self.refuse_bytes:
-                break
-            held += size
-            send = unanswered[tag] = Send(sender, submission, size)
-            sends.append(send)
-            tag += TAG_STEP
-        self._bytes[partition] = held
-        self._count += len(sends)
-        if len(sends) < len(run):
-            text = "the log's home cannot keep up"
-            for submission in run[len(sends) :]:
-                sender.refused(submission, int(ErrorCode.BUSY), limits.RETRY_MS, text)
-            del run[len(sends) :]
+        held = self._bytes[partition] + size_of(run)
+        if held > self.refuse_bytes:
+            held = self._refuse(sender, run, self._bytes[partition])
             if not run:
                 return
+        first = (self._count + 1) * PARTITIONS + partition
+        offered = Run(sender, first, [*run])
+        if len(run) == 1:  # the common case: one message
+            self._unanswered[partition][first] = offered
+        else:
+            tags = range(first, first + len(run) * TAG_STEP, TAG_STEP)
+            self._unanswered[partition].update(dict.fromkeys(tags, offered))
+        self._bytes[partition] = held
+        self._count += len(run)
         if (
             held > self.credit_bytes
             and sender.bytes + sender.count * OVERHEAD_BYTES > SENDER_BYTES
@@ -98,8 +92,24 @@ class Forward:
             port.submit(first, run)
             return
         window = self._window(port)
-        if window.submit(first, sends):
+        if window.submit(offered, run):
             self.waiting[window] = None
+
+    def _refuse(self, sender: Sender, run: list[Submission], held: int) -> int:
+        """Refuse the end of a run that exceeds the limit; return the bytes held with the rest."""
+        taken = 0
+        for submission in run:
+            size = len(submission.body) + OVERHEAD_BYTES
+            if held + size > self.refuse_bytes:
+                break
+            held += size
+            taken += 1
+        refused = run[taken:]
+        del run[taken:]
+        for submission in refused:
+            text = "the log's home cannot keep up"
+            sender.refused(submission, int(ErrorCode.BUSY), limits.RETRY_MS, text)
+        return held
 
     def release(self) -> None:
         """Send what there is room for now. Called by the turn before it writes to the links."""
@@ -117,12 +127,13 @@ class Forward:
 
     def attach(self, partition: int, port: Port) -> None:
         """A home is available (again): resend everything unanswered, in order."""
-        for tag, send in list(self._unanswered[partition].items()):
-            forget(send)
+        for run in dict.fromkeys(self._unanswered[partition].values()):
             if port is self._routes.own:
-                port.submit(tag, [send.submission])
+                forget(run)
+                for start, sends in run.pieces(0, len(run.submissions)):
+                    port.submit(run.first + start * TAG_STEP, sends)
             else:
-                self._window(port).send(tag, send)
+                self._window(port).send_anew(run)
 
     def give_up(self, partitions: Collection[int]) -> None:
         """Refuse temporarily what has waited for long. Must be called once a second.
@@ -141,23 +152,20 @@ class Forward:
                 tags.append(tag)
             text = NO_HOME if away else NO_ANSWER
             for tag in tags:
-                [send] = self._answered(tag, 1)
-                if send is not None:
-                    code = int(ErrorCode.UNAVAILABLE)
-                    send.sender.refused(send.submission, code, limits.RETRY_MS, text)
+                self._refused(tag, int(ErrorCode.UNAVAILABLE), limits.RETRY_MS, text)
 
     def drop(self, handle: str, key_ids: Collection[bytes]) -> None:
         """Drop the unanswered sends of revoked devices, whether or not there is a home."""
         for unanswered in self._unanswered:
-            gone = [
-                tag
-                for tag, send in unanswered.items()
-                if send.submission.sender == handle
-                and send.submission.key_id in key_ids
-                and not is_copy(send.submission)
-            ]
-            for tag in gone:
-                self._answered(tag, 1)
+            for tag, run in list(unanswered.items()):
+                submission = run.submissions[(tag - run.first) // TAG_STEP]
+                assert submission is not None, "it is not answered"
+                if (
+                    submission.sender == handle
+                    and submission.key_id in key_ids
+                    and not is_copy(submission)
+                ):
+                    self._answered(tag, 1)
 
     def on_acks(self, _: Port, message: Acks) -> None:
         """Handle a home's acknowledgements."""
@@ -166,55 +174,53 @@ class Forward:
             assert isinstance(epoch, bytes)
             assert isinstance(seq, int)
             assert isinstance(count, int)
-            sends = self._answered(tag, count)
-            if count == 1:  # the common case: one message
-                send = sends[0]
-                if send is not None:
-                    send.sender.acknowledged([send.submission], epoch, seq)
-                continue
-            sender: Sender | None = None
-            run: list[Submission] = []
-            for send in sends:
-                if sender is not None and (send is None or send.sender is not sender):
-                    sender.acknowledged(run, epoch, seq - len(run))
-                    sender = None
-                if send is not None:
-                    if sender is None:
-                        sender, run = send.sender, []
-                    run.append(send.submission)
-                seq += 1
-            if sender is not None:
-                sender.acknowledged(run, epoch, seq - len(run))
+            while count:
+                run, sends, passed = self._answered(tag, count)
+                if run is not None:
+                    run.sender.acknowledged(sends, epoch, seq)
+                if passed == count:
+                    break
+                tag += passed * TAG_STEP
+                seq += passed
+                count -= passed
 
     def on_refused(self, _: Port, message: Refused) -> None:
         """Handle a home's refusal."""
-        [send] = self._answered(message.tag, 1)
-        if send is not None:
-            send.sender.refused(send.submission, message.code, message.arg, message.text)
+        self._refused(message.tag, message.code, message.arg, message.text)
 
-    def _answered(self, first: int, count: int) -> list[Send | None]:
-        """Remove sends from a tag on. None: answered before (sent twice, so answered twice)."""
+    def _refused(self, tag: int, code: int, arg: int, text: str) -> None:
+        run, sends, _ = self._answered(tag, 1)
+        if run is not None:
+            run.sender.refused(sends[0], code, arg, text)
+
+    def _answered(self, first: int, count: int) -> tuple[Run | None, list[Submission], int]:
+        """Remove answered sends of one run, from a tag on.
+
+        Returns:
+            The run, these sends, and the number of tags. If the first was answered before (sent
+            twice, so answered twice): None, no sends, 1.
+        """
         partition = first % PARTITIONS
         unanswered = self._unanswered[partition]
-        sends: list[Send | None] = []
-        counted: list[Send] = []
-        size = 0
-        for tag in range(first, first + count * TAG_STEP, TAG_STEP):
-            send = unanswered.pop(tag, None)
-            sends.append(send)
-            if send is not None:
-                size += send.size
-                if send.flow is not None:
-                    counted.append(send)
-        if counted:
-            forget_run(counted)
-        self._bytes[partition] -= size
+        run = unanswered.get(first)
+        if run is None:
+            return None, [], 1
+        start = (first - run.first) // TAG_STEP
+        sends = run.row(start, start + count)
+        count = len(sends)
+        if count == 1:
+            del unanswered[first]
+        else:
+            for tag in range(first, first + count * TAG_STEP, TAG_STEP):
+                del unanswered[tag]
+        run.answered(start, sends)
+        held = self._bytes[partition] = self._bytes[partition] - size_of(sends)
         paused = self._paused[partition]
-        if paused and self._bytes[partition] <= self.credit_bytes // 2:
+        if paused and held <= self.credit_bytes // 2:
             self._paused[partition] = {}
             for waiting in paused:
                 waiting.resume_reading()
-        return sends
+        return run, sends, count
 
     @property
     def unanswered(self) -> int:

@@ -9,10 +9,11 @@ sender that waits for the answers does not wait here at all.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, cast, final
 
 from relay.bus.messages import TAG_STEP
 from relay.server.worker.fair_queue import FairQueue
+from relay.server.worker.member.sender import OVERHEAD_BYTES
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -36,30 +37,67 @@ LEAD_MAX: Final = 512
 
 
 @final
-class Send:
-    """An unanswered send."""
+class Run:
+    """What one sender offered at once for one log, until all of it is answered."""
 
-    __slots__ = ("flow", "on_its_way", "sender", "size", "submission", "weight")
+    __slots__ = ("first", "flow", "left", "on_its_way", "sender", "submissions")
 
-    def __init__(self, sender: Sender, submission: Submission, size: int) -> None:
+    def __init__(self, sender: Sender, first: int, submissions: list[Submission | None]) -> None:
         self.sender = sender
-        self.submission = submission
-        self.size = size
-        """The size that it is counted with, in bytes."""
-        self.weight = size if submission.extra is None else size + ALONE_BYTES
-        """The size that it is counted with while it is in flight."""
+        self.first = first
+        """Tag of the first; those of the others are ``TAG_STEP`` apart."""
+        self.submissions = submissions
+        """None in place of each answered one."""
+        self.left = len(submissions)
+        """Number of unanswered ones."""
         self.flow: Flow | None = None
         """The flow in which it waits or is counted; None: it goes to the own home, or to none yet.
         """
-        self.on_its_way = False
-        """True once the flow has sent it."""
+        self.on_its_way = 0
+        """How many, from the first on, the flow has sent."""
+
+    def row(self, start: int, end: int) -> list[Submission]:
+        """Return those from ``start`` on, up to ``end`` or to the first answered one."""
+        some = self.submissions[start:end]
+        if None in some:
+            del some[some.index(None) :]
+        return cast("list[Submission]", some)
+
+    def pieces(self, start: int, end: int) -> list[tuple[int, list[Submission]]]:
+        """Return the unanswered ones of a part, in sequences: (index of the first, these)."""
+        some = self.row(start, end)
+        if len(some) == min(end, len(self.submissions)) - start:
+            return [(start, some)] if some else []
+        pieces: list[tuple[int, list[Submission]]] = []
+        ended = True
+        for index, submission in enumerate(self.submissions[start:end], start):
+            if submission is None:
+                ended = True
+            elif ended:
+                pieces.append((index, [submission]))
+                ended = False
+            else:
+                pieces[-1][1].append(submission)
+        return pieces
+
+    def answered(self, start: int, sends: list[Submission]) -> None:
+        """Note that some in a row are answered or refused. None of them was before."""
+        end = start + len(sends)
+        self.left -= len(sends)
+        flow = self.flow
+        if flow is not None:
+            flow.landed(self, start, sends)
+        if self.left:
+            self.submissions[start:end] = [None] * len(sends)
+        else:
+            self.flow = None
 
 
 @final
 class Flow:
     """One sender's sends to one home."""
 
-    __slots__ = ("count", "finish", "in_flight", "sender", "waiting", "window")
+    __slots__ = ("count", "finish", "in_flight", "queued", "sender", "waiting", "window")
 
     def __init__(self, window: Window, sender: Sender) -> None:
         self.window = window
@@ -68,10 +106,25 @@ class Flow:
         """Number of sends in flight."""
         self.in_flight = 0
         """Their weight in bytes."""
-        self.waiting: deque[tuple[int, Send]] = deque()
-        """(tag, send). Sends whose ``Send.flow`` is another one are skipped."""
+        self.waiting: deque[Run] = deque()
+        """Runs with waiting sends. Runs whose ``Run.flow`` is another one are skipped."""
+        self.queued = 0
+        """Number of waiting sends."""
         self.finish = 0.0
         """See ``FairQueue``."""
+
+    def landed(self, run: Run, start: int, sends: list[Submission]) -> None:
+        """Stop counting some in a row of a run of this flow: as waiting, or as in flight."""
+        gone = max(run.on_its_way - start, 0)
+        if gone < len(sends):
+            self.queued -= len(sends) - gone
+            sends = sends[:gone]
+        weight = _weights_of(sends)
+        self.count -= len(sends)
+        self.in_flight -= weight
+        self.window.in_flight -= weight
+        if not self.in_flight and not self.waiting:
+            self.window.flows.pop(self.sender, None)
 
 
 @final
@@ -97,30 +150,35 @@ class Window:
         """Flows that began to wait since the last ``release``."""
         self._queue: FairQueue[Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
 
-    def submit(self, tag: int, sends: list[Send]) -> bool:
+    def submit(self, run: Run, sends: list[Submission]) -> bool:
         """Send what there is room for of one sender's messages to one log; the rest waits.
+
+        Args:
+            run: a new one.
+            sends: all of it.
 
         Returns:
             True if some of it waits: ``release`` must be called.
         """
-        sender = sends[0].sender
+        sender = run.sender
         flow = self.flows.get(sender)
         if flow is None:
             flow = self.flows[sender] = Flow(self, sender)
-        for send in sends:
-            send.flow = flow
+        run.flow = flow
         room = self._room(flow, sends)
-        if room:
-            self._go(flow, tag, sends[:room])
+        run.on_its_way = room
         if room == len(sends):
+            self._go(flow, run.first, sends)
             return False
+        if room:
+            self._go(flow, run.first, sends[:room])
         if not flow.waiting:
             self._new.append(flow)
-        for index in range(room, len(sends)):
-            flow.waiting.append((tag + index * TAG_STEP, sends[index]))
+        flow.waiting.append(run)
+        flow.queued += len(sends) - room
         return True
 
-    def _room(self, flow: Flow, sends: list[Send]) -> int:
+    def _room(self, flow: Flow, sends: list[Submission]) -> int:
         """Return how many of these may be sent now."""
         if flow.waiting or self._new or self._queue.waiting:
             return 0
@@ -130,30 +188,30 @@ class Window:
         for index, send in enumerate(sends):
             if in_flight >= self.window_bytes:
                 return index
-            in_flight += send.weight
+            in_flight += _weight_of(send)
         return len(sends)
 
-    def send(self, tag: int, send: Send) -> None:
+    def send_anew(self, run: Run) -> None:
         """Send regardless of room: a resend of what this home, or another one, had before."""
-        flow = send.flow = self.flows.get(send.sender) or Flow(self, send.sender)
-        self.flows[send.sender] = flow
-        self._go(flow, tag, [send])
+        forget(run)
+        flow = run.flow = self.flows.get(run.sender) or Flow(self, run.sender)
+        self.flows[run.sender] = flow
+        for start, sends in run.pieces(0, len(run.submissions)):
+            self._go(flow, run.first + start * TAG_STEP, sends)
+        run.on_its_way = len(run.submissions)
 
-    def _go(self, flow: Flow, tag: int, sends: list[Send]) -> None:
-        size = 0
-        for send in sends:
-            send.on_its_way = True
-            size += send.weight
+    def _go(self, flow: Flow, tag: int, sends: list[Submission]) -> None:
+        weight = _weights_of(sends)
         flow.count += len(sends)
-        flow.in_flight += size
-        self.in_flight += size
-        self.port.submit(tag, [send.submission for send in sends])
+        flow.in_flight += weight
+        self.in_flight += weight
+        self.port.submit(tag, sends)
 
     def release(self) -> bool:
         """Send what there is room for, of each sender in turn. Return True if some still wait."""
         queue = self._queue
         for flow in self._new:
-            queue.add(flow, flow.finish, flow.count + len(flow.waiting))
+            queue.add(flow, flow.finish, flow.count + flow.queued)
         self._new.clear()
         while queue.waiting and (queue.little_first or self.in_flight < self.window_bytes):
             self._serve(queue.pop())
@@ -162,23 +220,41 @@ class Window:
     def _serve(self, flow: Flow) -> None:
         waiting = flow.waiting
         count = first = size = 0
-        run: list[Send] = []
+        going: list[Submission] = []
+        """Consecutive sends to one log, from ``first`` on, possibly of several runs."""
         while waiting and count < QUANTUM and size < QUANTUM_BYTES:
-            tag, send = waiting.popleft()
-            if send.flow is not flow:
+            run = waiting[0]
+            start = run.on_its_way
+            if run.flow is not flow or start >= len(run.submissions):
+                waiting.popleft()
                 continue
-            if run and (
-                tag != first + len(run) * TAG_STEP or send.submission.log != run[0].submission.log
-            ):
-                self._go(flow, first, run)
-                run = []
-            if not run:
-                first = tag
-            run.append(send)
-            count += 1
-            size += send.size
-        if run:
-            self._go(flow, first, run)
+            end = start
+            for submission in run.submissions[start : start + QUANTUM - count]:
+                if size >= QUANTUM_BYTES:
+                    break
+                end += 1
+                if submission is not None:
+                    size += len(submission.body) + OVERHEAD_BYTES
+            for at, sends in run.pieces(start, end):
+                tag = run.first + at * TAG_STEP
+                if going and (
+                    tag != first + len(going) * TAG_STEP
+                    or sends[0].log != going[0].log
+                    or sends[0].extra is not None
+                    or going[0].extra is not None
+                ):
+                    self._go(flow, first, going)
+                    going = []
+                if not going:
+                    first = tag
+                going += sends
+                count += len(sends)
+                flow.queued -= len(sends)
+            run.on_its_way = end
+            if end == len(run.submissions):
+                waiting.popleft()
+        if going:
+            self._go(flow, first, going)
         flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
         if waiting:
             self._queue.add(flow, flow.finish, count)
@@ -186,33 +262,28 @@ class Window:
             self.flows.pop(flow.sender, None)
 
 
-def forget_run(sends: list[Send]) -> None:
-    """The same as ``forget`` for several; consecutive sends of one flow are handled together."""
-    flow: Flow | None = None
-    count = size = 0
-    for send in sends:
-        if send.flow is not flow:
-            if flow is not None:
-                _landed(flow, count, size)
-            flow, count, size = send.flow, 0, 0
-        send.flow = None
-        if send.on_its_way:
-            send.on_its_way = False
-            count += 1
-            size += send.weight
+def size_of(sends: list[Submission]) -> int:
+    """Return the size that sends are counted with, in bytes."""
+    return sum([len(send.body) for send in sends]) + len(sends) * OVERHEAD_BYTES
+
+
+def _weight_of(send: Submission) -> int:
+    """Return the size that a send is counted with while it is in flight."""
+    size = len(send.body) + OVERHEAD_BYTES
+    return size if send.extra is None else size + ALONE_BYTES
+
+
+def _weights_of(sends: list[Submission]) -> int:
+    """Return the sum of the weights of some of one run: all have an ``extra``, or none has."""
+    size = size_of(sends)
+    return size if not sends or sends[0].extra is None else size + len(sends) * ALONE_BYTES
+
+
+def forget(run: Run) -> None:
+    """Prepare a run for a resend: it neither waits nor is in flight any more."""
+    flow = run.flow
     if flow is not None:
-        _landed(flow, count, size)
-
-
-def _landed(flow: Flow, count: int, size: int) -> None:
-    """Note that sends of a flow, with this total weight, are no longer in flight."""
-    flow.count -= count
-    flow.in_flight -= size
-    flow.window.in_flight -= size
-    if not flow.in_flight and not flow.waiting:
-        flow.window.flows.pop(flow.sender, None)
-
-
-def forget(send: Send) -> None:
-    """Remove a send that is answered or about to be resent."""
-    forget_run([send])
+        for start, sends in run.pieces(0, len(run.submissions)):
+            flow.landed(run, start, sends)
+        run.flow = None
+    run.on_its_way = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -62,14 +63,18 @@ from relay.server.worker.process.turn import Turn
 from relay.server.worker.refusals import Refusals
 from relay.server.worker.stored import stored_entry
 from relay.server.worker.wakeup import Wakeup
+from relay.store.errors import StoreError
 from relay.wire.codes import Survives
 from relay.wire.identity import parse_spki
 from relay.wire.messages import pack_ext
 from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from relay.bus.link import Link
     from relay.server.worker.process.dependencies import WorkerDependencies
+    from relay.store.log import Reader
 
 
 def build(needs: WorkerDependencies) -> WorkerParts:
@@ -125,6 +130,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         revocations,
         time.time_ns,
     )
+    home.revoked.is_device = partial(_is_device, needs.reader_of)
     accounts.logs.inbox_entries_max = needs.limits.inbox_messages
     accounts.logs.on_long = notes.note_fold
     if needs.on_invitation_end is not None:
@@ -143,7 +149,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
     names = NameRegistry(clock, needs.silent, accounts.judge)
     names.on_change = notes.note_seen
-    accounts.online = names.online
+    accounts.online, accounts.hold_back = names.online, names.hold_back
     accounts.tell = names.tell
     accounts.shares_room = lambda *asked: any(damage.answers(lambda one: one.shares(*asked)))
 
@@ -285,3 +291,11 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         refusals=refusals,
         budgets=budgets,
     )
+
+
+def _is_device(reader_of: Callable[[str], Reader], handle: str, key_id: bytes) -> bool | None:
+    """See ``RevokedDevices.is_device``."""
+    try:
+        return AccountLogs(reader_of, stored_entry, b"").account(handle).may_ask(key_id)
+    except StoreError:
+        return None

@@ -33,6 +33,8 @@ class Ownership:
         self._scoreboard = scoreboard
         self._parts = parts
         self._version = -1
+        self._owners = [scoreboard.owner(partition) for partition in range(PARTITIONS)]
+        """Of all partitions, likewise."""
         self.own: set[int] = set()
         """This worker's partitions when the table was last read."""
 
@@ -69,6 +71,9 @@ class Ownership:
             parts.names.forget_partition(partition)
             parts.rosters.forget_partition(partition)
         self.own = own
+        before, owners = self._owners, list(map(self._scoreboard.owner, range(PARTITIONS)))
+        self._owners = owners
+        parts.home.revoked.doubt({p for p in range(PARTITIONS) if owners[p] != before[p]})
         parts.followers.refuse_others()
         parts.home.give_up_others()
         parts.accounts.forget()

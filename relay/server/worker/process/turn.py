@@ -120,8 +120,8 @@ class Turn:
         """How many connections waited then, for their turn or for an answer."""
         self._used_until_s = 0.0
         """CPU time at the end of the last turn that served the crowd."""
-        self.crowded = False
-        """True while heavy users wait: see step 8."""
+        self._crowded = False
+        """True if heavy users waited in any turn since the last ``was_crowded``."""
         self.longest_s = 0.0
         self.longest_cpu_s = 0.0
         """CPU time of the longest turn: without the time that the CPU worked for other processes.
@@ -176,6 +176,11 @@ class Turn:
                     },
                 )
 
+    def was_crowded(self) -> bool:
+        """Return whether heavy users waited (step 8) in any turn since the last call."""
+        crowded, self._crowded = self._crowded, False
+        return crowded
+
     def _run(self, now: float) -> None:
         schedule = self._schedule
         waiting = schedule.queue
@@ -194,7 +199,7 @@ class Turn:
         crowd = waiting.waiting > 0 or home.rest or asked
         if permissions.waiting and permissions.has_room:
             crowd = True
-        self.crowded = crowd
+        self._crowded = self._crowded or crowd
         if crowd and resting:
             crowd = False
             self._wake_at(self.pace.until)
