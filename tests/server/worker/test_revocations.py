@@ -135,7 +135,7 @@ async def test_what_was_removed_meanwhile_does_not_come_back_with_the_others(
     both = [device("alice").public, phone.public]
     home.accounts._lift("alice", both, lambda: done.append(True))
     await until(lambda: done, "all workers to have heard of it")
-    assert set(home.home._revoked.devices) == {("alice", phone.key_id)}
+    assert set(home.home.revoked.devices) == {("alice", phone.key_id)}
 
 
 async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) -> None:
