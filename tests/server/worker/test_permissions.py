@@ -25,6 +25,8 @@ class Homes:
         """Who is asked about, and what is done with the answer; in the order of the questions."""
         self.submitted: list[tuple[str, int, int]] = []
         """(sender, counter, verdict)."""
+        self.heavy: set[str] = set()
+        """Whose messages are marked as a part of much."""
         sender = Account("ann")._replace(chain=cast("Any", _Chain()))
         self.permissions = Permissions(self._ask, lambda _: sender, self._submit)
 
@@ -36,6 +38,8 @@ class Homes:
         [waiting] = run
         submission = waiting.submission
         assert submission.extra is not None
+        if waiting.heavy:
+            self.heavy.add(submission.sender)
         self.submitted.append((submission.sender, submission.counter, submission.extra.verdict))
 
     def send(self, sender: str, *counters: int) -> None:
@@ -83,6 +87,7 @@ def test_who_writes_little_is_asked_about_before_all_who_write_to_many() -> None
     homes.answer(count=QUANTUM + 2)
     homes.permissions.ask_others()
     assert homes.counted().get(crowd[ASKED_MAX // QUANTUM]) == QUANTUM, "those who are next"
+    assert homes.heavy == set(crowd[:2]), "the pieces are small, and what they have is much"
 
 
 def test_nobody_is_asked_about_what_comes_behind_a_refused_message() -> None:

@@ -47,7 +47,7 @@ def _schedule() -> tuple[Schedule, list[float]]:
     clock = [1.0]
     wakeup = Wakeup(lambda _: None)
     wakeup.bind(lambda: None)
-    return Schedule(lambda: clock[0], wakeup), clock
+    return Schedule(lambda: clock[0], lambda: clock[0], wakeup), clock
 
 
 def test_little_is_served_before_those_that_ask_without_end() -> None:
@@ -157,6 +157,19 @@ def test_while_the_others_rest_those_who_ask_for_little_do_not_wait_for_them() -
     assert one.served == 1
     schedule.run_little(clock[0], resting=True)
     assert one.served == 2
+
+
+def test_a_slice_of_those_who_ask_for_little_is_of_the_processors_time() -> None:
+    """Where others have the processor, a turn serves no fewer of them."""
+    clock = [1.0]
+    wakeup = Wakeup(lambda _: None)
+    schedule = Schedule(lambda: clock[0], lambda: clock[0] / 1000, wakeup)
+    honest = [Asking(schedule, clock, 3, 2) for _ in range(100)]
+    for one in honest:
+        one.served = 1  # it is known
+        one.arrive()
+    schedule.run_little(clock[0])
+    assert [one.served for one in honest] == [2] * 100
 
 
 def test_nobody_passes_those_that_wait() -> None:

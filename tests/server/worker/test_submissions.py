@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from relay.chat.accounts.events import CONTENT_TYPE as ACCOUNT
-from relay.chat.entries import Kind, Submission
+from relay.chat.entries import Extra, Kind, Submission
 from relay.server.worker.home.submissions import (
+    ALONE_UNITS,
     LITTLE,
     LITTLE_PER_GROUP,
+    QUANTUM_MIN,
     READS_FREE,
     SLOW_PER_GROUP,
     Submissions,
@@ -33,14 +35,16 @@ def _put(
     content_type: str = "",
     *,
     first: int = 1,
+    extra: Extra | None = None,
+    heavy: bool = False,
 ) -> None:
     run = []
     for counter in range(first, first + count):
         submission = Submission(
             log=log, sender="somebody", key_id=b"", producer=producer.to_bytes(16), counter=counter,
-            kind=kind, content_type=content_type, body=b"x",
+            kind=kind, content_type=content_type, body=b"x", extra=extra,
         )  # fmt: skip
-        run.append(Waiting(PORT, counter, submission))
+        run.append(Waiting(PORT, counter, submission, heavy))
     submissions.put(run, count)
 
 
@@ -340,3 +344,24 @@ def test_who_waits_is_not_passed_by_all_who_come_new() -> None:
         if round_number > 10:
             had += sum(int.from_bytes(one.submission.producer) < 10 for one in group)
     assert had
+
+
+def test_a_commit_has_fewer_of_what_is_decided_by_itself() -> None:
+    """Reactions of a hundred, say: of each a few, and the commit is no longer than another."""
+    submissions = Submissions()
+    for producer in range(100):
+        _put(submissions, producer, "known", 50, extra=Extra(about_seq=1))
+    taken = _taken(submissions)
+    assert len(taken) == 512 // ALONE_UNITS
+    producers = [producer for producer, _ in taken]
+    assert {producers.count(producer) for producer in producers} == {QUANTUM_MIN}
+
+
+def test_what_comes_in_pieces_of_much_is_not_little() -> None:
+    """Direct messages come here as they are decided on, a few at a time."""
+    submissions = Submissions()
+    for producer in range(100):
+        _put(submissions, producer, "known", 4, heavy=True)
+    _put(submissions, 1000, "known", 1)
+    group = submissions.take_little(_in_use, resting=True)
+    assert [int.from_bytes(w.submission.producer) for w in group] == [1000]

@@ -84,6 +84,8 @@ async def test_a_send_to_another_home_is_one_write_each_way(
     await client.expect(Roster)
     for worker in (home, other):
         await _at_rest(worker)
+    feed = other.feed(LOG)  # as above
+    await until(lambda: feed.rest_until <= time.monotonic(), "the room to have rested")
     writes: list[int] = []
     flush = Link.flush
 

@@ -198,6 +198,7 @@ class Reading:
             self._pending = _NONE  # an empty list per connection would add up to a page each
         used = share - units
         if used:  # otherwise it only checked for input
+            drained = drained or (not self._finish and used < left)  # light still: it was late
             used, self._owed = used + self._owed, 0
             paid_s = max(self._paid_s, now - SAVED_S) + used / LITTLE_PER_S
             self._paid_s = min(paid_s, now + OWED_S_MAX)

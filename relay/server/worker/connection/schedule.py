@@ -52,7 +52,7 @@ LITTLE_PER_S: Final = 250
 """Additional allowance of light users per second, in units: eighty messages, each in a record of
 its own. Without it, an occasional writer that had to wait, for whatever reason, would count as
 heavy because of what arrived meanwhile, and would fall further and further behind."""
-SAVED_S: Final = 1.0
+SAVED_S: Final = 4.0
 """How long an unused allowance is kept. What arrived while a connection waited is read in several
 pieces: if nothing were kept, the first piece, often a single message, would use up the allowance
 for all of them."""
@@ -115,16 +115,22 @@ class Schedule:
     """The sessions of a worker that wait for their turn."""
 
     def __init__(
-        self, clock: Callable[[], float], wakeup: Wakeup, newcomers: Newcomers | None = None
+        self,
+        clock: Callable[[], float],
+        cpu_clock: Callable[[], float],
+        wakeup: Wakeup,
+        newcomers: Newcomers | None = None,
     ) -> None:
         """Create without sessions.
 
         Args:
             clock: monotonic seconds.
+            cpu_clock: seconds of CPU time of this thread.
             wakeup: requests a turn.
             newcomers: the connections that are not logged in; None: there are none.
         """
         self._clock = clock
+        self._cpu_clock = cpu_clock
         self._newcomers = newcomers
         self._wakeup = wakeup
         self.busy = 0
@@ -205,19 +211,22 @@ class Schedule:
         self._wakeup.request()
 
     def run_little(self, now: float, slice_s: float = SLICE_S, *, resting: bool = False) -> None:
-        """Give light users their turns, for this long.
+        """Give light users their turns, for this much CPU time.
+
+        Not for so long: a turn that the kernel interrupts would serve one of them, and the others
+        would wait for as many turns as they are.
 
         ``resting``: heavy users are paused for lack of CPU time. Nothing is then reserved for them,
         so the lead of light users does not matter.
         """
         queue = self.queue
-        until = now + slice_s
+        until = self._cpu_clock() + slice_s
         self._serves_little = True
         while queue.has_little if resting else queue.little_first:
             queue.pop_little().take_turn(now)
-            now = self._clock()
-            if now >= until:
+            if self._cpu_clock() >= until:
                 break
+            now = self._clock()
         self._serves_little = False
 
     def run(self, now: float, slice_s: float = SLICE_S) -> None:

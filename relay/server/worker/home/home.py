@@ -239,9 +239,8 @@ class Home:
 
     def _left(self) -> bool:
         """Return True if some of what waits could be committed now."""
-        waiting = self._waiting
-        return bool(waiting) and any(
-            index not in self._committing and index not in self.held for index in waiting
+        return any(
+            index not in self._committing and index not in self.held for index in self._waiting
         )
 
     def _commit_little(self, resting: bool) -> None:

@@ -143,7 +143,7 @@ class Permissions:
             queue.add(flow, flow.finish, len(flow.asked) + len(flow.waiting))
         self._new.clear()
         while queue.has_little if resting else queue.little_first:
-            self._serve(queue.pop_little(), LITTLE)
+            self._serve(queue.pop_little(), LITTLE, heavy=False)
 
     @property
     def has_room(self) -> bool:
@@ -154,13 +154,14 @@ class Permissions:
         """Ask about messages of the others, a few of each in turn, as far as there is room."""
         queue = self._queue
         while self.has_room:
-            self._serve(queue.pop(), QUANTUM)
+            self._serve(queue.pop(), QUANTUM, heavy=True)
 
-    def _serve(self, flow: _Flow, quantum: int) -> None:
+    def _serve(self, flow: _Flow, quantum: int, *, heavy: bool) -> None:
         flow.queued = False
         self.waiting -= 1
         waiting, count = flow.waiting, 0
         while waiting and count < quantum:
+            waiting[0].heavy = heavy
             self._ask_about(flow, waiting.popleft())
             count += 1
         flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
@@ -219,7 +220,8 @@ class Permissions:
             submission = waiting.submission
             assert submission.extra is not None
             decided = submission.extra._replace(verdict=verdict)
-            self._submit([Waiting(waiting.port, waiting.tag, submission._replace(extra=decided))])
+            decided_on = submission._replace(extra=decided)
+            self._submit([Waiting(waiting.port, waiting.tag, decided_on, waiting.heavy)])
             self.decided = True
         self._drop_empty(flow)
 

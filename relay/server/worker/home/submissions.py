@@ -59,6 +59,9 @@ of a producer that sends without end (``window.QUANTUM``)."""
 LITTLE_PER_GROUP: Final = 32
 """Submissions in the commit of light producers, and their maximum lead over the others: half of the
 smallest group."""
+ALONE_UNITS: Final = 8
+"""Submissions that one with an ``extra`` counts as in a commit of heavy producers: it is decided
+separately, what it is about is read, and several tables change."""
 SLOW_PER_GROUP: Final = 8
 """Slow flows in one commit, with one submission each: about 1 ms. For one partition per turn."""
 READS_FREE: Final = 64
@@ -73,12 +76,14 @@ SYSTEM: Final = int(Kind.SYSTEM)
 class Waiting:
     """A submission that waits for its commit, and where its answer goes."""
 
-    __slots__ = ("port", "submission", "tag")
+    __slots__ = ("heavy", "port", "submission", "tag")
 
-    def __init__(self, port: Port, tag: int, submission: Submission) -> None:
+    def __init__(self, port: Port, tag: int, submission: Submission, heavy: bool = False) -> None:
         self.port = port
         self.tag = tag
         self.submission = submission
+        self.heavy = heavy
+        """Part of much that its producer has sent, even if it comes here in small pieces."""
 
 
 @final
@@ -154,8 +159,9 @@ class Submissions:
         slow = self._serve_slow(slow_max) if self._slow_flows and slow_max else []
         quick = self._quick
         quantum = max(QUANTUM_MIN, group_max // (quick.waiting or 1))
-        while quick.waiting and len(group) < group_max:
-            self._serve(quick.pop(), quantum, in_use, group)
+        units = 0
+        while quick.waiting and units < group_max:
+            units += self._serve(quick.pop(), quantum, in_use, group, ALONE_UNITS)
         self._taken(group)
         self._taken(slow)
         return group, slow
@@ -184,8 +190,9 @@ class Submissions:
         self._new.clear()
 
     def _queue(self, flow: Flow, in_use: Callable[[str], bool]) -> None:
-        if flow.producer not in self._slow and _is_quick(flow.waiting[0], in_use):
-            self._quick.add(flow, flow.finish, len(flow.waiting))
+        first = flow.waiting[0]
+        if flow.producer not in self._slow and _is_quick(first, in_use):
+            self._quick.add(flow, flow.finish, 0 if first.heavy else len(flow.waiting))
         else:
             self._slow_flows[flow.producer] = flow
 
@@ -195,15 +202,19 @@ class Submissions:
         quantum: int,
         in_use: Callable[[str], bool],
         group: list[Waiting],
-    ) -> None:
-        """Move some submissions of a flow to a group; queue it again if there are more."""
+        alone: int = 1,
+    ) -> int:
+        """Move some submissions of a flow to a group; queue it again if there are more.
+
+        Returns their units; ``alone`` is what one with an ``extra`` counts.
+        """
         waiting = flow.waiting
         if not waiting:  # all of them were removed
-            return
-        count = 0
+            return 0
+        count = units = 0
         if flow.producer not in self._slow:
             known = ""  # the last log in use: one producer mostly sends to the same log
-            while count < quantum and waiting:
+            while waiting and (units < quantum or count < QUANTUM_MIN):
                 submission = waiting[0].submission
                 if submission.kind == SYSTEM:
                     break
@@ -214,11 +225,13 @@ class Submissions:
                     known = log
                 group.append(waiting.popleft())
                 count += 1
-        flow.finish = self._quick.charge(flow.finish, count, drained=not waiting)
+                units += 1 if submission.extra is None else alone
+        flow.finish = self._quick.charge(flow.finish, units, drained=not waiting)
         if waiting:
             self._queue(flow, in_use)
         else:
             del self.flows[flow.producer]
+        return units
 
     def _taken(self, group: list[Waiting]) -> None:
         self.count -= len(group)

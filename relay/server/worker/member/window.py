@@ -234,7 +234,7 @@ class Window:
                     break
                 end += 1
                 if submission is not None:
-                    size += _weight_of(submission)
+                    size += len(submission.body) + OVERHEAD_BYTES
             for at, sends in run.pieces(start, end):
                 tag = run.first + at * TAG_STEP
                 if going and (

@@ -56,7 +56,7 @@ from relay.server.worker.member.repair import Repair
 from relay.server.worker.member.routes import Routes
 from relay.server.worker.member.subscriptions import Following
 from relay.server.worker.process.bus_dispatcher import BusDispatcher
-from relay.server.worker.process.copy_sender import CopySender
+from relay.server.worker.process.copy_sender import CopySenders
 from relay.server.worker.process.own_home import OwnHome
 from relay.server.worker.process.parts import WorkerParts
 from relay.server.worker.process.turn import Turn
@@ -168,13 +168,13 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # home and member: a home that sends something to another home does so as a member
     copies = Copies(
-        send=lambda submission: forward.submit(copy_sender, [submission]),
+        send=lambda submission: copy_senders.send(submission),
         reader_of=needs.reader_of,
         unpack=unpack_entry,
         confirm=notes.confirm,
         later=needs.loop.call_later,
     )
-    copy_sender = CopySender(copies)
+    copy_senders = CopySenders(copies, forward)
     partitions.on_opened = lambda partition: copies.resume(partition.pending())
     home.publishing.on_direct = copies.accepted
     permissions = Permissions(queries.ask_then, accounts.logs.account, home.submit)
@@ -182,7 +182,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
 
     # connection
     admission = Admission(needs.connections_max, needs.limits)
-    schedule = Schedule(clock, wakeup, admission)
+    schedule = Schedule(clock, needs.cpu_clock, wakeup, admission)
     budgets = ConnectionBudgets(
         limits=needs.limits,
         sources=Sources(needs.limits, clock),
