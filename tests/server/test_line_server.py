@@ -36,10 +36,10 @@ async def test_too_many_ask_at_once(path: Path) -> None:
     came = asyncio.Semaphore(0)
     free = asyncio.Event()
 
-    async def wait(_: Question) -> str:
+    async def wait(_: Question) -> dict[str, bool]:
         came.release()
         await free.wait()
-        return "done"
+        return {"done": True}
 
     lines = LineServer({"wait": wait, "status": wait})
     loop = asyncio.get_running_loop()
@@ -53,7 +53,7 @@ async def test_too_many_ask_at_once(path: Path) -> None:
         why = await loop.run_in_executor(threads, asked, path)
         assert why == f"{CONNECTIONS_MAX} others ask at this moment: try again"
         free.set()
-        assert [str(answer) for answer in await asyncio.gather(*waiting)] == ["done"] * len(waiting)
+        assert await asyncio.gather(*waiting) == [{"done": True}] * len(waiting)
     server.close()
 
 
