@@ -40,8 +40,8 @@ def anonymous_file(name: str, *, secret: bool = False) -> int:
     raise OSError(refused.errno, f"{refused.strerror} (memfd_create, and {_IN_MEMORY})")
 
 
-def set_size(fd: int, size: int) -> None:
-    """Set the size of a file for good, before it is mapped.
+def set_size(fd: int, size: int) -> bool:
+    """Set the size of a file for good, before it is mapped. False: only for now.
 
     A process that uses a mapping of a file dies (SIGBUS) if another process has truncated the file.
     So the size is sealed against all of them, also against a worker that a peer has taken over.
@@ -54,3 +54,5 @@ def set_size(fd: int, size: int) -> None:
     with contextlib.suppress(OSError):
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
         fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
+        return True
+    return False

@@ -29,6 +29,7 @@ are used up, there are no more tickets until the next key."""
 BLOCK: Final = 256
 """Numbers that a worker takes at a time, so that it rarely needs the lock."""
 _CELL_BYTES: Final = 8
+_GENERATION_MAX: Final = 2**63
 _BEGINS: Final = KEYS_MAX
 """Whose byte is locked while a key begins; those before it, while numbers of a part are taken."""
 _GENERATIONS, _TAKEN = 0, KEYS_MAX
@@ -56,10 +57,12 @@ class TicketRegister:
         """For the next version; -1: there is nothing that could be handed over."""
         if memory is None:
             try:
-                set_size(self._lock_fd, _BYTES)
-                memory = mmap.mmap(self._lock_fd, _BYTES)
+                if set_size(self._lock_fd, _BYTES):
+                    memory = mmap.mmap(self._lock_fd, _BYTES)
             except OSError:  # a limit on the size of files is one on this, too
-                memory, self.fd = mmap.mmap(-1, _BYTES), -1
+                pass
+        if memory is None:
+            memory, self.fd = mmap.mmap(-1, _BYTES), -1
         self._memory = memory
         self._cells = memoryview(self._memory)[:_HEADER_BYTES].cast("Q")
         self._cells[_FORMAT_CELL] = _FORMAT
@@ -74,6 +77,8 @@ class TicketRegister:
         """
         with self._locked(_BEGINS, 1) as alone:  # in an upgrade there are two agents
             generation = max(self._cells[_GENERATIONS + part] for part in range(KEYS_MAX)) + 1
+            if generation > _GENERATION_MAX:  # written by a worker that was taken over
+                return None
             part = generation % KEYS_MAX
             start = self._start(part)
             with self._locked(start, BITMAP_BYTES) as mine, self._locked(part, 1) as header:

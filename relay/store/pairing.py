@@ -83,8 +83,8 @@ def read_row_of_file(path: Path) -> WalRow | None:
     """Return the row of the file alone, without its WAL.
 
     Raises:
-        ValueError: it is invalid. 82.apsw.Error: it cannot be read.
-        apsw.Error: likewise.
+        ValueError: it is invalid.
+        apsw.Error: it cannot be read.
     """
     connection = apsw.Connection(
         f"file:{quote(str(path))}?immutable=1",

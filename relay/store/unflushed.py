@@ -62,8 +62,8 @@ class Unflushed:
 
         Args:
             connection: of the partition's writer.
-            unpack: returns a packed entry, or raises any exception. 61.apsw.Error: they cannot be
-                read. A damaged page of entries does not raise.
+            unpack: returns a packed entry, or raises any exception. A damaged page of entries does
+                not raise.
 
         Raises:
             apsw.Error: they cannot be read. A page of entries that is damaged is no reason.

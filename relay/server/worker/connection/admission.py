@@ -104,16 +104,16 @@ class Admission:
         )
 
     def holds(self, now: float) -> bool:
-        """Tell whether newcomers should wait outside: those who came before are still at it.
+        """Return True if newcomers should wait in the backlog while earlier ones log in.
 
-        In an attack they are not: they take longer than those who log in. Then nobody is held back,
-        the slots fill up, and the oldest makes room.
+        In an attack the earlier ones take longer than logins do. Then nobody is held back, the
+        slots fill up, and from then on each newcomer takes the slot of the oldest.
 
         Args:
             now: by the clock of ``Connection.since_us``, in seconds.
         """
         held_from = min(HELD_FROM, self._limits.unauthenticated // 2)
-        if len(self._unauthenticated) <= held_from:
+        if not held_from < len(self._unauthenticated) < self._limits.unauthenticated:
             return False
         oldest = next(islice(self._unauthenticated, held_from, None))  # but for the idle ones
         patience_s = min(max(LOGINS * self._login_s, PATIENCE_S), PATIENCE_MAX_S)
@@ -153,7 +153,8 @@ class Admission:
     def log_in(self, connection: Connection, now: float) -> None:
         """Move a connection to the authenticated ones."""
         self.leave(connection)
-        self._login_s += (now - connection.since_us / 1e6 - self._login_s) / SMOOTHING
+        took_s = min(now - connection.since_us / 1e6, PATIENCE_MAX_S)
+        self._login_s += (took_s - self._login_s) / SMOOTHING
         self.authenticated += 1
         connection.source.authenticated += 1
 

@@ -142,6 +142,9 @@ class Permissions:
         for flow in self._new:
             queue.add(flow, flow.finish, len(flow.asked) + len(flow.waiting))
         self._new.clear()
+        # While no heavy sender can be asked about, nothing is reserved for them either: a home that
+        # does not answer would stop the direct messages of everybody.
+        resting = resting or self.asked >= ASKED_MAX
         while queue.has_little if resting else queue.little_first:
             self._serve(queue.pop_little(), LITTLE, heavy=False)
 
@@ -250,6 +253,8 @@ class Permissions:
             for waiting in (*[asked.waiting for asked in flow.asked], *flow.waiting):
                 if partition_of(waiting.submission.log) == partition:
                     ports[waiting.port] = None
+        if not ports:  # the usual case: nothing to forget, so nothing to build anew
+            return []
         self.forget(lambda waiting: partition_of(waiting.submission.log) == partition)
         return list(ports)
 

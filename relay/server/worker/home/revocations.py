@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from itertools import compress
 from typing import TYPE_CHECKING, Final, final
 
 from relay.bus.messages import ITEMS_PER_MESSAGE, Revoke, Revoked
@@ -90,8 +91,9 @@ class RevokedDevices:
         """Refuse the submissions of revoked devices and return the others."""
         if not self.devices:
             return group
-        refuse([one for one in group if self.includes(one)], ErrorCode.KEY_REFUSED, "")
-        return [one for one in group if not self.includes(one)]
+        included = [self.includes(one) for one in group]  # once: the next answer may be another
+        refuse(list(compress(group, included)), ErrorCode.KEY_REFUSED, "")
+        return [one for one, revoked in zip(group, included, strict=True) if not revoked]
 
 
 class Revocations:

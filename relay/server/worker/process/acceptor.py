@@ -118,6 +118,8 @@ class Acceptor:
         self._stopped = False
         self._yields = False
         """True while new connections are left to the next version's workers."""
+        self._holding = False
+        """True while newcomers are held back and the next look is due."""
         self._full = False
 
     def start(self) -> None:
@@ -192,6 +194,17 @@ class Acceptor:
         self._suspend()
         self._loop.call_later(seconds, then)
 
+    def _hold(self) -> None:
+        """Look again soon, once, however often connections end meanwhile."""
+        self._suspend()
+        if not self._holding:
+            self._holding = True
+            self._loop.call_later(HOLD_S, self._held)
+
+    def _held(self) -> None:
+        self._holding = False
+        self._resume()
+
     def _accept(self, listener: socket.socket) -> None:
         short = self._gate.rest_s() > 0.0
         for _ in range(ACCEPTS_PER_REST if short else ACCEPTS_PER_TURN):
@@ -202,7 +215,7 @@ class Acceptor:
                 self._pause(CLOSED_PAUSE_S, self.start)
                 return
             if self._gate.holds():
-                self._pause(HOLD_S, self._resume)
+                self._hold()
                 return
             least = self._least_loaded()
             if least is not None and (self._full or surplus(self.count, least)):
