@@ -108,6 +108,20 @@ def test_nobody_is_asked_about_what_comes_behind_a_refused_message() -> None:
     assert verdicts == [REFUSED] * ASKED_MAX + doomed + [0, 0]
 
 
+def test_a_home_that_does_not_answer_stops_only_those_who_write_much() -> None:
+    """Nothing is reserved for them while none of them can be asked about."""
+    homes = Homes()
+    homes.send("ann", *range(1, 101))
+    homes.permissions.ask_little()
+    homes.permissions.ask_others()
+    assert not homes.permissions.has_room
+    light = [f"x{n}" for n in range(300)]
+    for name in light:
+        homes.send(name, 1)
+        homes.permissions.ask_little()
+    assert set(light) <= set(homes.counted())
+
+
 def test_what_was_sent_later_is_asked_about() -> None:
     """Who was refused may have had a repeat, behind which others are good."""
     homes = Homes()
