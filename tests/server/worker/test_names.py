@@ -222,6 +222,20 @@ def test_who_is_refused_has_the_name_no_more() -> None:
     assert not book.online("alice")
 
 
+def test_a_login_waits_for_all_changes_of_its_rights() -> None:
+    """Two changes may overlap: the end of the first one is not the end of both."""
+    book = NameRegistry(lambda: 0.0, lambda _: False, _anybody)
+    book.settle()
+    port = _Port()
+    book.hold_back("alice", True)
+    book.hold_back("alice", True)
+    book.claim(port, Claim(1, "alice", b"s" * 16, False, 100, KEY))
+    book.hold_back("alice", False)
+    assert port.received == []
+    book.hold_back("alice", False)
+    assert port.received == [_granted(1)]
+
+
 async def test_hello_refused(single: Cluster) -> None:
     """Bad names, a second HELLO, and anything before it, end the connection with its code."""
     worker = single.workers[0]

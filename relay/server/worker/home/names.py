@@ -78,7 +78,7 @@ class NameRegistry:
         self._places: dict[Port, dict[int, Holder]] = {}
         """The same sessions by port and tag."""
         self._waiting: list[tuple[Port, Claim]] = []
-        self._held_back: set[str] = set()
+        self._held_back: dict[str, int] = {}
         """Names whose claims wait until the rights of their account are settled everywhere."""
         self._unconfirmed: dict[Port, set[tuple[str, bytes]]] = {}
         """Sessions (name, secret) that a worker had and is about to report again, unless they have
@@ -121,9 +121,12 @@ class NameRegistry:
         Not those that are logged in, who are told what has changed.
         """
         if held:
-            self._held_back.add(name)
+            self._held_back[name] = self._held_back.get(name, 0) + 1
+            return
+        left = self._held_back.pop(name, 1) - 1
+        if left:
+            self._held_back[name] = left  # another change is not known everywhere yet
         else:
-            self._held_back.discard(name)
             self.settle()
 
     def claim(self, port: Port, claim: Claim) -> None:
