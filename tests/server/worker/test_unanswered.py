@@ -8,18 +8,21 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Final, NamedTuple
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 import pytest
 import pytest_asyncio
 
 from relay import limits
 from relay.bus.link import Link
+from relay.bus.messages import Answered
 from relay.chat.accounts import requests as of_accounts
 from relay.chat.rooms import requests as of_rooms
 from relay.codec import Unknown
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.stages import Stage
+from relay.server.worker.member.queries import PendingQueries
 from relay.server.worker.member.reply import ANSWER_S_MAX
 from relay.server.worker.member.routes import AWAY_S_MAX
 from relay.wire.codes import CloseCode, ErrorCode, may_reconnect
@@ -47,6 +50,10 @@ from relay.wire.login import Operation
 from tests.support.cluster import until
 from tests.support.devices import device, hello, register, sign
 from tests.support.workers import Cluster, TestClient, Worker
+
+if TYPE_CHECKING:
+    from relay.bus.link import Port
+    from relay.server.worker.member.routes import Routes
 
 ROOM, NEW = "lobby", "market"
 """Both of one home, and one is followed before that is away."""
@@ -285,3 +292,19 @@ async def test_what_was_given_up_is_stored_once_when_it_is_sent_again(town: Town
     await client.acked(ROOM, 6)
     acks = [(e.counter, e.seq) for e in client.received if isinstance(e, Ack)]
     assert acks == [(n, n) for n in range(2, 7)]
+
+
+def test_a_home_that_asks_another_one_is_answered_in_time_as_well() -> None:
+    """Nobody ends its question: whose home has lost it waits, and what is behind it."""
+    queries = PendingQueries(cast("Routes", SimpleNamespace(port_of=lambda _: None)))
+    answers: list[Answered] = []
+    assert queries.ask_then("@bob", "alice", b"", answers.append)
+    for _ in range(ANSWER_S_MAX):
+        queries.give_up(frozenset())
+    assert not answers
+    queries.give_up(frozenset())
+    assert [answer.code for answer in answers] == [LATER]
+    queries.on_answered(cast("Port", None), Answered(1, 0, "", b""))
+    assert len(answers) == 1
+    assert not queries._asked
+    assert not queries._called

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay.bus.messages import Answered, Ask, Members, Who
 from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Actor
-from relay.server.worker.member.reply import Reply
+from relay.server.worker.member.reply import ANSWER_S_MAX, Reply
 from relay.server.worker.member.routes import NO_HOME
 from relay.wire.codes import ErrorCode
 
@@ -29,6 +30,10 @@ class PendingQueries:
         self._pending: dict[int, tuple[str, Reply[Members | None]]] = {}
         self._asked: dict[int, tuple[Ask, Reply[Answered]]] = {}
         self._count = 0
+        self._called: set[int] = set()
+        """Tags of ``ask_then``: no request ends by itself when one of these is not answered."""
+        self._counts: deque[int] = deque()
+        """The last tag at each of the last calls of ``give_up``, one per second."""
 
     def who(self, log: str) -> Reply[Members | None] | None:
         """Ask who follows a log. Returns None if too many requests are waiting.
@@ -86,11 +91,13 @@ class PendingQueries:
         if reply is None:
             return False
         reply.then(then)
+        self._called.add(self._count)
         return True
 
     def on_answered(self, _: Port, message: Answered) -> None:
         """Handle an answer; ignored if there was one before."""
         found = self._asked.pop(message.tag, None)
+        self._called.discard(message.tag)
         if found is not None:
             found[1].resolve(message)
 
@@ -103,11 +110,19 @@ class PendingQueries:
     def give_up(self, partitions: frozenset[int]) -> None:
         """Answer the requests to homes that have been away for long.
 
-        Also drops requests that nobody waits for: a hanging home may never answer them.
+        Also drops requests that nobody waits for: a hanging home may never answer them. Answers
+        those of ``ask_then`` that have waited for ``ANSWER_S_MAX``. Called once per second.
         """
+        self._counts.append(self._count)
+        late = self._counts.popleft() if len(self._counts) > ANSWER_S_MAX else 0
         for tag, (message, reply) in list(self._asked.items()):
-            if reply.abandoned or partition_of(message.log) in partitions:
+            if (
+                reply.abandoned
+                or partition_of(message.log) in partitions
+                or (tag <= late and tag in self._called)
+            ):
                 del self._asked[tag]
+                self._called.discard(tag)
                 reply.resolve(Answered(tag, int(ErrorCode.UNAVAILABLE), NO_HOME, b""))
         for tag, (log, answer) in list(self._pending.items()):
             if answer.abandoned or partition_of(log) in partitions:
@@ -124,5 +139,6 @@ class PendingQueries:
         for tag, (message, answer) in list(self._asked.items()):
             if answer.abandoned:
                 del self._asked[tag]
+                self._called.discard(tag)
             elif partition_of(message.log) == partition:
                 port.send(message)
