@@ -2,43 +2,40 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+import itertools
+from typing import NoReturn
 
-from relay.chat.entries import Submission
-from relay.server.worker.member.sender import Sender
+from relay.chat.entries import Extra, Submission
+from relay.chat.partition import partition_of
+from relay.server.worker.home.copies import Copies
 from relay.server.worker.process.copy_sender import CopySenders
+from tests.support.workers import Cluster
+
+NAMES = ("ann", "ann", "bob")
 
 
-class Way:
-    """What is sent, and to whom the answers go; and what is confirmed. A ``Forward`` and Copies."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[Sender, Submission]] = []
-        self.confirmed = self.noted
-        self.done: list[Submission] = []
-
-    def submit(self, sender: Sender, run: list[Submission]) -> None:
-        self.sent += [(sender, one) for one in run]
-
-    def noted(self, copy: Submission) -> None:
-        self.done.append(copy)
-
-    def refused(self, copy: Submission, code: int) -> None:
-        self.done.append(copy)
+def _unused(*_: object) -> NoReturn:
+    raise AssertionError("the test has no inboxes")
 
 
-def test_each_person_is_a_sender_as_long_as_anything_is_on_its_way() -> None:
+async def test_each_person_is_a_sender_as_long_as_anything_is_on_its_way(cluster: Cluster) -> None:
     """So the way to another worker is shared between people, as that of messages to rooms is."""
-    way = Way()
-    senders = CopySenders(cast("Any", way), cast("Any", way))
-    for counter, name in enumerate(("ann", "ann", "bob"), 1):
-        senders.send(Submission(f"@to-{counter}", name, b"", bytes(16), counter, 0, "", b""))
-    (ann, first), (other, second), (bob, third) = way.sent
-    assert ann is other
-    assert ann is not bob
-    ann.acknowledged([first], b"", 1)
-    bob.refused(third, 1, 0, "")
-    assert list(senders.by_handle) == ["ann"]
-    ann.acknowledged([second], b"", 2)
+    first = "@to-0"
+    home = cluster.home(first)
+    second = next(
+        log
+        for log in (f"@to-{number}" for number in itertools.count(1))
+        if cluster.home(log) is home and partition_of(log) != partition_of(first)
+    )
+    forward = cluster.other(first).parts.forward
+    await cluster.kill(home.index)
+    copies = Copies(send=_unused, reader_of=_unused, unpack=_unused, confirm=_unused, later=_unused)
+    senders = CopySenders(copies, forward)
+    for counter, (name, log) in enumerate(zip(NAMES, (first, second, first), strict=True), 1):
+        extra = Extra(to=log[1:], origin_seq=counter)
+        senders.send(Submission(log, name, b"", bytes(16), counter, 0, "", b"", extra=extra))
+    assert {name: one.unanswered for name, one in senders.by_handle.items()} == {"ann": 2, "bob": 1}
+    forward.give_up({partition_of(first)})
+    assert {name: one.unanswered for name, one in senders.by_handle.items()} == {"ann": 1}
+    forward.give_up({partition_of(second)})
     assert not senders.by_handle
-    assert way.done == [first, third, second]
