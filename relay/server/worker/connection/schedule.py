@@ -194,10 +194,6 @@ class Schedule:
             return QUANTUM  # for more than that it waits with the heavy users
         return max(QUANTUM, min(UNITS_PER_TURN, ROUND // (others + 1)))
 
-    def charge(self, finish: float, units: int, *, drained: bool) -> float:
-        """Return the round in which a session finishes its last work: see ``FairQueue``."""
-        return self.queue.charge(finish, units, drained=drained)
-
     def add(self, session: Scheduled, finish: float, units: int) -> None:
         """Queue a session that has more work than its share, or that arrived when there was no
         time.

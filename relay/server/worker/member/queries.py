@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from relay.bus.messages import Answered, Ask, Members, Who
 from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Actor
-from relay.server.worker.member.reply import ANSWER_S_MAX, Reply
+from relay.server.worker.member.reply import Late, Reply
 from relay.server.worker.member.routes import NO_HOME
 from relay.wire.codes import ErrorCode
 
@@ -32,8 +31,7 @@ class PendingQueries:
         self._count = 0
         self._called: set[int] = set()
         """Tags of ``ask_then``: no request ends by itself when one of these is not answered."""
-        self._counts: deque[int] = deque()
-        """The last tag at each of the last calls of ``give_up``, one per second."""
+        self._late = Late()
 
     def who(self, log: str) -> Reply[Members | None] | None:
         """Ask who follows a log. Returns None if too many requests are waiting.
@@ -113,8 +111,7 @@ class PendingQueries:
         Also drops requests that nobody waits for: a hanging home may never answer them. Answers
         those of ``ask_then`` that have waited for ``ANSWER_S_MAX``. Called once per second.
         """
-        self._counts.append(self._count)
-        late = self._counts.popleft() if len(self._counts) > ANSWER_S_MAX else 0
+        late = self._late.tick(self._count)
         for tag, (message, reply) in list(self._asked.items()):
             if (
                 reply.abandoned

@@ -8,6 +8,7 @@ coroutine.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
@@ -16,6 +17,25 @@ ANSWER_S_MAX: Final = 30
 """Maximum number of seconds to wait for another worker, whatever its problem: longer than it takes
 to detect and replace a worker that hangs. Requests to a home that is known to be away are answered
 sooner (``routes.AWAY_S_MAX``)."""
+
+
+class Late:
+    """Recognises by its number what has waited for more than ``ANSWER_S_MAX``."""
+
+    __slots__ = ("_last",)
+
+    def __init__(self) -> None:
+        self._last: deque[int] = deque()
+        """The number that was the last one, in each of the last seconds."""
+
+    def tick(self, last: int) -> int:
+        """Return up to which number all are late. Must be called once per second.
+
+        Args:
+            last: the number given out last; they grow from 1.
+        """
+        self._last.append(last)
+        return self._last.popleft() if len(self._last) > ANSWER_S_MAX else 0
 
 
 class Reply(Generic[T]):
