@@ -144,25 +144,26 @@ def test_a_server_that_is_closed(tmp_path: Path) -> None:
         done(*line, keys=mallory)
 
 
+def requesting(address: str, name: str, keys: Path) -> subprocess.Popen[str]:
+    """Start asking that the key for a name becomes a device."""
+    return subprocess.Popen(
+        relay_command("device", "request", address, "--name", name),
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "RELAY_KEYS": str(keys)},
+    )
+
+
 def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
     """Requested, approved, used, removed while it is connected."""
     address, name = relay.address, "bob"
     bob, phone = tmp_path / "bob", tmp_path / "phone"
     done("register", address, "--name", name, keys=bob)
-    with subprocess.Popen(
-        relay_command("device", "request", address, "--name", name),
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "RELAY_KEYS": str(phone)},
-    ) as request:
+    with requesting(address, name, phone) as request:
         assert request.stdout is not None
         key = request.stdout.readline().split()[-1]
-        with subprocess.Popen(  # whoever forgets that it runs, and asks once more
-            relay_command("device", "request", address, "--name", name),
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "RELAY_KEYS": str(phone)},
-        ) as again:
+        # whoever forgets that it runs, and asks once more
+        with requesting(address, name, phone) as again:
             assert again.stdout is not None
             assert again.stdout.readline().split()[-1] == key
             assert "approved" in done("device", "approve", address, key, keys=bob)
@@ -190,12 +191,8 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
     output = done("send", address, "lobby", "stolen", keys=phone, status=1)
     assert f"this is not a device of '{name}': it was removed" in output
     assert f"  {key} removed\n" in done("device", "list", address, keys=bob)
-    with subprocess.Popen(  # found again: a removed key never comes back, so it has another one
-        relay_command("device", "request", address, "--name", name),
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "RELAY_KEYS": str(phone)},
-    ) as request:
+    # found again: a removed key never comes back, so it has another one
+    with requesting(address, name, phone) as request:
         assert request.stdout is not None
         assert (another := request.stdout.readline().split()[-1]) != key
         assert "approved" in done("device", "approve", address, another, keys=bob)

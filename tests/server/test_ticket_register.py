@@ -7,7 +7,7 @@ import fcntl
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from relay.server.ticket_register import BITMAP_BYTES, BLOCK, TicketRegister
 
@@ -26,6 +26,25 @@ def in_child(work: Callable[[], bytes]) -> bytes:
         answer = output.read()
     os.waitpid(pid, 0)
     return answer
+
+
+@contextlib.contextmanager
+def locked_elsewhere(register: TicketRegister, at: int) -> Iterator[None]:
+    """A process that is stopped holds the lock of a byte, until it is killed at the end."""
+    read_fd, write_fd = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        fcntl.lockf(register._lock_fd, fcntl.LOCK_EX, 1, at)
+        os.write(write_fd, b"!")
+        signal.pause()
+    assert os.read(read_fd, 1) == b"!"
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(read_fd)
+        os.close(write_fd)
 
 
 def test_a_ticket_is_used_once() -> None:
@@ -86,24 +105,12 @@ def test_a_worker_that_is_stopped_with_a_lock_holds_nobody_up() -> None:
     generation = register.begin()
     assert generation is not None
     start = register._start(generation % 4)
-    read_fd, write_fd = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        fcntl.lockf(register._lock_fd, fcntl.LOCK_EX, 1, start)
-        os.write(write_fd, b"!")
-        signal.pause()
-    assert os.read(read_fd, 1) == b"!"
-    try:
+    with locked_elsewhere(register, start):
         assert not register.spend(generation, 3)
         assert register.spend(generation, 8)
         for _ in range(3):
             assert register.begin() is not None
         assert register.begin() is None, "the part with the lock in it is not cleared under it"
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(read_fd)
-        os.close(write_fd)
     assert register.begin() == 5
 
 
@@ -235,18 +242,6 @@ def test_where_files_are_limited_it_is_there_and_not_handed_over() -> None:
 def test_two_agents_do_not_begin_the_same_key() -> None:
     """In an upgrade there are two for a while: one waits for the other's, and tries again."""
     register = TicketRegister()
-    read_fd, write_fd = os.pipe()
-    pid = os.fork()
-    if pid == 0:
-        fcntl.lockf(register._lock_fd, fcntl.LOCK_EX, 1, 4)
-        os.write(write_fd, b"!")
-        signal.pause()
-    assert os.read(read_fd, 1) == b"!"
-    try:
+    with locked_elsewhere(register, 4):
         assert register.begin() is None
-    finally:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        os.close(read_fd)
-        os.close(write_fd)
     assert register.begin() == 1

@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import errno
 import socket
-from typing import NoReturn
+from collections.abc import Callable
+from typing import Final, NoReturn
 
 import pytest
 
@@ -15,8 +16,11 @@ from relay.server.worker.process.acceptor import (
     ACCEPTS_PER_REST,
     EXHAUSTED_PAUSE_S,
     Acceptor,
+    Gate,
 )
 from tests.support.cluster import DEADLINE_S
+
+NO_PROXIES: Final = Proxies(())
 
 
 class _Exhausted(socket.socket):
@@ -40,6 +44,32 @@ class _Nobody:
         return None
 
 
+def _untold(_: bool) -> None:
+    """Nobody is told whether the worker accepts."""
+
+
+def accepts(
+    listener: socket.socket,
+    gate: Gate,
+    *,
+    proxies: Proxies = NO_PROXIES,
+    connections_max: int = 10,
+    accepting: Callable[[bool], None] = _untold,
+) -> Acceptor:
+    """Return the acceptor of a worker that is alone."""
+    return Acceptor(
+        asyncio.get_running_loop(),
+        (listener,),
+        gate,
+        proxies=proxies,
+        full_at=connections_max,
+        connections_max=connections_max,
+        least_loaded=lambda: None,
+        accepting=accepting,
+        counted=lambda _: None,
+    )
+
+
 async def test_a_worker_that_is_stopped_in_a_pause_says_no_more_that_it_accepts() -> None:
     """The others would leave all new connections to it, for it has the fewest."""
     loop = asyncio.get_running_loop()
@@ -55,17 +85,7 @@ async def test_a_worker_that_is_stopped_in_a_pause_says_no_more_that_it_accepts(
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         listener.setblocking(False)
-        acceptor = Acceptor(
-            loop,
-            (listener,),
-            _Nobody(),
-            proxies=Proxies(()),
-            full_at=10,
-            connections_max=10,
-            least_loaded=lambda: None,
-            accepting=accepting,
-            counted=lambda _: None,
-        )
+        acceptor = accepts(listener, _Nobody(), accepting=accepting)
         acceptor.start()
         client.connect(listener.getsockname())
         await paused.wait()
@@ -76,7 +96,6 @@ async def test_a_worker_that_is_stopped_in_a_pause_says_no_more_that_it_accepts(
 
 
 async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_told() -> None:
-    loop = asyncio.get_running_loop()
     said: list[bool] = []
     met = asyncio.Event()
 
@@ -86,17 +105,7 @@ async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_tol
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        acceptor = Acceptor(
-            loop,
-            (listener,),
-            Meets(),
-            proxies=Proxies(()),
-            full_at=10,
-            connections_max=10,
-            least_loaded=lambda: None,
-            accepting=said.append,
-            counted=lambda _: None,
-        )
+        acceptor = accepts(listener, Meets(), accepting=said.append)
         acceptor.start()
         acceptor.yields(on=True)
         acceptor.yields(on=True)
@@ -115,7 +124,6 @@ async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_tol
 
 async def test_few_come_in_between_two_rests() -> None:
     """All of them, in the end: who has rested accepts before the next rest."""
-    loop = asyncio.get_running_loop()
     seen: list[str] = []
     done = asyncio.Event()
     count = 3 * ACCEPTS_PER_REST
@@ -134,17 +142,7 @@ async def test_few_come_in_between_two_rests() -> None:
         listener.setblocking(False)
         for _ in range(count):
             stack.enter_context(socket.create_connection(listener.getsockname()))
-        acceptor = Acceptor(
-            loop,
-            (listener,),
-            Rests(),
-            proxies=Proxies(()),
-            full_at=count + 1,
-            connections_max=count + 1,
-            least_loaded=lambda: None,
-            accepting=lambda _: None,
-            counted=lambda _: None,
-        )
+        acceptor = accepts(listener, Rests(), connections_max=count + 1)
         acceptor.start()
         await done.wait()
         acceptor.stop()
@@ -154,7 +152,6 @@ async def test_few_come_in_between_two_rests() -> None:
 
 async def test_newcomers_wait_in_the_backlog_while_they_are_held() -> None:
     """They come in by themselves when those before them are done."""
-    loop = asyncio.get_running_loop()
     looks = 0
     met = asyncio.Event()
 
@@ -170,17 +167,7 @@ async def test_newcomers_wait_in_the_backlog_while_they_are_held() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
-        acceptor = Acceptor(
-            loop,
-            (listener,),
-            Holds(),
-            proxies=Proxies(()),
-            full_at=10,
-            connections_max=10,
-            least_loaded=lambda: None,
-            accepting=lambda _: None,
-            counted=lambda _: None,
-        )
+        acceptor = accepts(listener, Holds())
         acceptor.start()
         with socket.create_connection(listener.getsockname()):
             async with asyncio.timeout(DEADLINE_S):
@@ -200,17 +187,7 @@ async def test_proxies_that_are_silent_make_room(monkeypatch: pytest.MonkeyPatch
 
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
         listener.setblocking(False)
-        acceptor = Acceptor(
-            loop,
-            (listener,),
-            Meets(),
-            proxies=Proxies(("127.0.0.0/8",)),
-            full_at=3,
-            connections_max=3,
-            least_loaded=lambda: None,
-            accepting=lambda _: None,
-            counted=lambda _: None,
-        )
+        acceptor = accepts(listener, Meets(), proxies=Proxies(("127.0.0.0/8",)), connections_max=3)
         acceptor.start()
         silent = [
             stack.enter_context(socket.create_connection(listener.getsockname())) for _ in range(3)
