@@ -1,8 +1,8 @@
-"""A secret that outlives the process that made it: in memory, in a file without a name.
+"""A secret that outlives the process that wrote it: in memory, in a file without a name.
 
-The supervisor keeps its descriptor, and gives it to the next version in an upgrade; the process
-whose secret it is inherits it, and all others close it. What is there is whole or counts as
-nothing, so nobody waits for whoever writes.
+The supervisor keeps the descriptor, and passes it to the next version in an upgrade. The process
+that owns the secret inherits it; all others close it. Incomplete content counts as empty, so no
+reader waits for a writer.
 """
 
 from __future__ import annotations

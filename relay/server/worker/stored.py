@@ -1,7 +1,8 @@
-"""What is read from one log and makes no sense is the damage of that log, not of its partition.
+"""Unpacks stored data of one log: if it is invalid, that log is damaged, not its partition.
 
-Whoever asks about it is answered DAMAGED, an operator is told by a line, and the other logs go on.
-A page that SQLite cannot read is another matter: the partition is refused (``member.damage``).
+Requests for the log are answered with DAMAGED, an event tells the operator, and the other logs stay
+available. A page that SQLite cannot read is different: the whole partition is refused
+(``member.damage``).
 """
 
 from __future__ import annotations
@@ -23,24 +24,24 @@ log = logging.getLogger("relay.worker")
 
 
 def stored_entry(name: str, packed: bytes) -> Entry:
-    """Return an entry of a log.
+    """Unpack an entry of a log.
 
     Raises:
-        LogDamaged: these bytes are none.
+        LogDamaged: the bytes are not a valid entry.
     """
     try:
         return unpack_entry(packed)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the entry is the reason
+    except Exception as error:  # noqa: BLE001 - whatever is raised, the entry is the cause
         raise LogDamaged(name, f"an entry cannot be read ({type(error).__name__})") from None
 
 
 def stored_room(name: str, state: bytes) -> Room:
-    """Return a room, from its packed state.
+    """Unpack the state of a room.
 
     Raises:
-        LogDamaged: it is none.
+        LogDamaged: the bytes are not a valid state.
     """
     try:
         return rooms.unpack(state)
@@ -49,6 +50,6 @@ def stored_room(name: str, state: bytes) -> Room:
 
 
 def report_log(error: LogDamaged) -> None:
-    """Tell the operator."""
+    """Log the damage for the operator."""
     event = "room_unreadable" if names.is_room(error.log) else "account_unreadable"
     log.error(event, extra={"log": error.log, "reason": str(error)})

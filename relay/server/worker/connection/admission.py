@@ -5,9 +5,9 @@ client that has not even sent a name cannot take the slot of one that could log 
 worker can still answer. When all unauthenticated slots are taken, the oldest *silent* connection is
 closed: one whose peer must act next, not one that waits for the server.
 
-Thousands who come back at once would throw each other out like that, before any of them had the
-time to answer. So newcomers wait in the listening socket's backlog while those who came in just
-before are still at it (``holds``).
+With thousands of clients reconnecting at once, each newcomer would close the connection of a client
+that had no time to answer yet. So newcomers wait in the backlog of the listening socket while
+earlier ones log in (``holds``).
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
 
 
 HELD_FROM: Final = 256
-"""So many connections that are not logged in hold nobody back: half a second's handshakes are on
-their way, and idle connections (a port scanner's, a load balancer's) are no queue."""
+"""Up to this many unauthenticated connections delay nobody: half a second's handshakes are always
+in progress, and idle connections (a port scanner's, a load balancer's) are not a queue."""
 LOGINS: Final = 4
-"""A connection that has taken so many times as long as others for the login will not log in."""
+"""A connection that takes this many times as long as the usual login is expected not to log in."""
 PATIENCE_S: Final = 1.0
 PATIENCE_MAX_S: Final = 4.0
-"""Bounds of that time. Whoever logs in slowly on purpose delays newcomers no longer than this."""
+"""Bounds of that time. Clients that log in slowly on purpose delay newcomers no longer."""
 SMOOTHING: Final = 16
-"""The mean is about that of so many logins."""
+"""Approximate number of logins in the moving mean."""
 
 
 class Connection(Protocol):

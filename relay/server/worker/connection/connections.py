@@ -47,7 +47,7 @@ class Connections:
         return self._admission.closed()
 
     def holds(self) -> bool:
-        """Tell whether newcomers should wait for those before them: see ``Admission.holds``."""
+        """Return True if newcomers should wait: see ``Admission.holds``."""
         return self._admission.holds(self._services.clock())
 
     def rest_s(self) -> float:

@@ -1,8 +1,8 @@
-"""ROOM: the lists of rooms, those that somebody may see and those in which somebody has a role.
+"""ROOM: lists the rooms that a user may see, and those in which a user has a role.
 
-A list costs what it looks at, not what it shows: what is hidden is charged like the rest, and one
-request passes over ``HIDDEN_MAX`` rooms at most. Whoever asks then is told to come again, and this
-worker knows where to go on: a place among hidden rooms would be the name of one.
+The cost of a list is the rooms examined, not the rooms returned: hidden rooms are charged like the
+others, and one request skips at most ``HIDDEN_MAX`` of them. The client is then told to retry, and
+this worker remembers where to continue: a position among hidden rooms would reveal a name.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
 
 STATES_BYTES: Final = 262_144
-"""Of the states of rooms that one answer looks at: about 3 ms."""
+"""Size of the room states that one answer may examine: about 3 ms."""
 HIDDEN_MAX: Final = 1000
-"""Rooms that one request passes over: 20 looks, of about 3 ms each."""
+"""Hidden rooms that one request may skip: 20 reads of about 3 ms each."""
 LISTING_S: Final = 30.0
-"""How long is known where an interrupted list goes on. What was passed over may be shown by then:
-who begins anew later begins at the beginning."""
+"""How long the position of an interrupted list is remembered. Skipped rooms may become visible: a
+later list starts at the beginning."""
 
 
 async def list_own(session: Session, number: int, after: str) -> None:
-    """Answer the rooms in which somebody has a role, whichever partitions they are in.
+    """Answer with the rooms in which the user has a role, in all partitions.
 
-    Nobody notes what anybody has not read: it is counted, from the place that was marked on.
+    Unread messages are not stored; they are counted from the user's read mark.
     """
     await turn_of(session)
     actor, some, asked_after = session.actor, shown.ROOMS_PER_ANSWER, after
@@ -60,7 +60,7 @@ async def list_own(session: Session, number: int, after: str) -> None:
         own: list[shown.Own] = []
         bytes_left = STATES_BYTES
         for name in found[:some]:
-            head = session.services.reader_of(name).head(name)  # first: rights are as of later
+            head = session.services.reader_of(name).head(name)  # first, so that rights are newer
             packed = session.services.reader_of(name).state(name)
             try:
                 own += await _own(session, name, stored_room(name, packed), head)
@@ -82,16 +82,16 @@ async def list_own(session: Session, number: int, after: str) -> None:
 
 
 def _unreadable(name: str, head: Head) -> shown.Own:
-    """Return a room of which no more is known than that somebody has a role in it.
+    """Return a damaged room, of which only the user's role is known.
 
-    It is in the list, for it is not gone: whoever opens it is told that it is damaged.
+    It is listed because it still exists; opening it reports the damage.
     """
     room = shown.Listed(name, RoomKind.PRIVATE, "", "", False, Role.MEMBER, 0, head.seq, 0)
     return shown.Own(room, bytes(limits.EPOCH_BYTES), 0, 0)
 
 
 async def _own(session: Session, name: str, room: Room, head: Head) -> list[shown.Own]:
-    """Return a room with what is unread in it; nothing if it is not for the asker any more."""
+    """Return a room with its unread count, or an empty list if the user may no longer see it."""
     reader, actor = session.services.reader_of(name), session.actor
     listed = shown.listed(name, room, head.seq, actor)
     if listed is None or listed.role is Role.NONE:
@@ -105,9 +105,9 @@ async def _own(session: Session, name: str, room: Room, head: Head) -> list[show
 
 
 async def _unread(session: Session, name: str, after: int, upto: int) -> int:
-    """Count the messages of others, of the newest entries of a room, in turn with who reads pages.
+    """Count other users' messages among a room's newest entries, in turn with readers of pages.
 
-    Who a message is from, and that it is one, stands in the entry alone; so they are read.
+    Author and kind are stored only in the entry, so the entries are read.
     """
     own, count = session.actor.handle, 0
     after = max(after, upto - shown.UNREAD_LOOKED_AT)
@@ -124,11 +124,11 @@ async def _unread(session: Session, name: str, after: int, upto: int) -> int:
 
 
 async def list_rooms(session: Session, number: int, request: requests.List) -> None:
-    """Answer rooms of one partition, in turn with those who read pages.
+    """Answer with rooms of one partition, in turn with readers of pages.
 
-    An answer ends with a room that is in it: where to go on is a name as well, and whoever may not
-    see a room must not learn of it from there. So what is hidden is passed over until something is
-    to be told. If a room cannot be read, that is told at the end, in place of the end.
+    The last room in an answer is where the next request continues, so it must be one that the user
+    may see: the name of a hidden room would leak. Hidden rooms are therefore skipped until there is
+    a visible one. A room that cannot be read is reported in place of the end of the list.
     """
     index, asked_after = request.partition, request.after
     assert index < PARTITIONS
@@ -172,7 +172,7 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
 
 
 def _goes_on(session: Session, index: int, after: str) -> tuple[str, bool]:
-    """Return behind which room to look on, and whether one before could not be read."""
+    """Return the room to continue after, and whether an earlier one could not be read."""
     noted, session.listing = session.listing, None
     if noted is not None:
         of, behind, looked, damaged, since = noted

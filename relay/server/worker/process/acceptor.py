@@ -35,7 +35,7 @@ PROXY_HEADER_S: Final = 5.0
 PROXY_TOLD_S: Final = 60.0
 """Minimum time between two log lines of a kind about proxies whose connections were closed."""
 HOLD_S: Final = 0.005
-"""How long newcomers wait outside before the next look whether those before them are done."""
+"""Interval of the checks whether newcomers may enter."""
 CLOSED_PAUSE_S: Final = 0.05
 """No connection can be admitted: check again after this time, unless one ends before."""
 log = logging.getLogger("relay.worker")
@@ -48,7 +48,7 @@ class Gate(Protocol):
         """Return True if no connection can be admitted now."""
 
     def holds(self) -> bool:
-        """Tell whether newcomers should wait for those who came in just before."""
+        """Return True if newcomers should wait in the backlog for earlier ones."""
 
     def rest_s(self) -> float:
         """Return how long to pause accepting, for the sake of the existing connections."""
@@ -195,7 +195,7 @@ class Acceptor:
         self._loop.call_later(seconds, then)
 
     def _hold(self) -> None:
-        """Look again soon, once, however often connections end meanwhile."""
+        """Pause, and check again soon: once, however often connections end meanwhile."""
         self._suspend()
         if not self._holding:
             self._holding = True
