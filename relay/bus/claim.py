@@ -15,13 +15,13 @@ class _Claim(NamedTuple):
     tag: int
     name: str
     secret: bytes
-    granted: bool
+    held: bool
     since_us: int
     key: bytes
 
 
 class Claim(_Claim):
-    """Member: a session claims a name (``granted``: it already has it). Answer: CLAIMED.
+    """Member: a session claims a name (``held``: it already has it). Answer: CLAIMED.
 
     ``since_us``: when its connection was accepted, on the clock that all workers share. Of two
     sessions of one instance the later connection is the live one, regardless of the order of the
@@ -31,7 +31,7 @@ class Claim(_Claim):
     __slots__ = ()
 
     def __new__(
-        cls, tag: int, name: str, secret: bytes, granted: bool, since_us: int, key: bytes
+        cls, tag: int, name: str, secret: bytes, held: bool, since_us: int, key: bytes
     ) -> Self:
         """Create a claim; its repr does not show the secret."""
-        return super().__new__(cls, tag, name, Secret(secret), granted, since_us, key)
+        return super().__new__(cls, tag, name, Secret(secret), held, since_us, key)

@@ -47,26 +47,9 @@ class Reading:
     """Reads one connection. A ``schedule.Scheduled`` and a ``received.Holder``."""
 
     __slots__ = (
-        "_busy",
-        "_clock",
-        "_connection",
-        "_finish",
-        "_owed",
-        "_owner",
-        "_paid_s",
-        "_paused",
-        "_pending",
-        "_received",
-        "_record_bytes",
-        "_running",
-        "_schedule",
-        "_stream",
-        "_unpacking",
-        "_waste",
-        "pauses",
-        "source",
-        "unprocessed",
-        "wasted",
+        "_busy", "_clock", "_connection", "_finish", "_owed", "_owner", "_paid_s", "_paused",
+        "_pending", "_received", "_record_bytes", "_running", "_schedule", "_stream", "_unpacking",
+        "_waste", "pauses", "source", "unprocessed", "wasted",
     )  # fmt: skip
 
     def __init__(

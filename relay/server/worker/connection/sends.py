@@ -56,21 +56,8 @@ class Sends(Sender):
     """The sends of one connection."""
 
     __slots__ = (
-        "_acked",
-        "_acked_log",
-        "_clock",
-        "_durability",
-        "_forward",
-        "_gaps",
-        "_others",
-        "_owner",
-        "_reading",
-        "_refusals",
-        "_run",
-        "_run_bytes",
-        "_spending",
-        "_window_full",
-        "room",
+        "_acked", "_acked_log", "_clock", "_durability", "_forward", "_gaps", "_others", "_owner",
+        "_reading", "_refusals", "_run", "_run_bytes", "_spending", "_window_full", "room",
     )  # fmt: skip
 
     def __init__(

@@ -131,7 +131,7 @@ class NameRegistry:
 
     def claim(self, port: Port, claim: Claim) -> None:
         """A session claims a name, or reports that it has it."""
-        if claim.granted or (self._settled and claim.name not in self._blocked_claims):
+        if claim.held or (self._settled and claim.name not in self._blocked_claims):
             self._answer(port, claim)
         else:
             self._waiting.append((port, claim))
@@ -186,7 +186,7 @@ class NameRegistry:
         self._holders.add(holder.name, holder)
         self._places.setdefault(port, {})[holder.tag] = holder
         port.send(Claimed(claim.tag, True, False, 0, "", verdict.root, verdict.operator))
-        if not claim.granted and not is_guest(name):
+        if not claim.held and not is_guest(name):
             self.on_change(name)
 
     def release(self, port: Port, message: Release) -> None:

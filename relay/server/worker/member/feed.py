@@ -93,26 +93,9 @@ class Feed:
     """One log as it is followed on this worker."""
 
     __slots__ = (
-        "ahead",
-        "changed",
-        "epoch",
-        "events",
-        "here",
-        "joining",
-        "known",
-        "live",
-        "log",
-        "paused_until",
-        "received",
-        "refused",
-        "repair_to",
-        "room",
-        "running",
-        "seq",
-        "subscriptions",
-        "swept",
-        "swept_bytes",
-        "torn",
+        "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log",
+        "paused_until", "received", "refused", "repair_to", "room", "running", "seq",
+        "subscriptions", "swept", "swept_bytes", "torn",
     )  # fmt: skip
 
     def __init__(self, log: str) -> None:
