@@ -226,7 +226,7 @@ def _explained(
             )
         case LooksAlike():
             return CommandError(
-                f"the name {name!r} looks like one that exists; choose another with --name"
+                f"the name {name!r} looks like an existing one; choose another with --name"
             )
         case InvitationNeeded() if invited:
             return CommandError(f"{error}: ask whoever gave it to you for another one")

@@ -97,7 +97,7 @@ def register(
             raise Refused(Reason.INVITATION_NEEDED, "this name needs the invitation made for it")
         return Created(request.link, reservation.operator, request.token_hash)
     if looks_alike:
-        raise Refused(Reason.LOOKS_ALIKE, "this name looks like one that exists")
+        raise Refused(Reason.LOOKS_ALIKE, "this name looks like an existing one")
     if request.token_hash and not request.invited:
         # Also on an open server: the invitation may have been meant to create an operator.
         raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid, or no longer valid")

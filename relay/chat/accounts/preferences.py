@@ -15,7 +15,7 @@ BLOCKED_MAX: Final = 1000
 """Accounts that one account may block."""
 CHANGES_MAX: Final = 8192
 """Events of one account, including blocking and unblocking."""
-NOT_ACCEPTED: Final = "this person takes no messages from you now"
+NOT_ACCEPTED: Final = "this person does not accept messages from you now"
 """The same words whatever the reason is."""
 
 
