@@ -113,7 +113,7 @@ def test_an_account_ends(
     assert f"{bob}.key.ended" in output
     # No key of the deleted account is taken: neither by default nor by its name.
     ended = done("send", address, room, "x", "--name", bob, status=1)
-    assert f"the key of '{bob}' at this server is no device's any more" in ended
+    assert f"the key of '{bob}' at this server is no longer valid" in ended
     listed = done("device", "list", address)
     assert bob not in listed.split("\n")[0], listed
     env = {"RELAY_KEYS": str(tmp_path / "others")}

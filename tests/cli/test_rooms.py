@@ -157,7 +157,7 @@ def test_two_people_at_terminals(people: Relay, room: str) -> None:
         anna.shows(f"in {room} as anna")
         bert.shows(f"in {room} as bert")
         anna.press("hello\r")
-        bert.shows("anna has begun the room, public")
+        bert.shows("anna has created the room, public")
         bert.press("/topic mine\r")
         bert.shows("NOT_ALLOWED")
         anna.press("/topic tea and biscuits\r")

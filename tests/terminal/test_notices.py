@@ -80,7 +80,7 @@ def test_people_come_and_go() -> None:
     [
         (
             Gap("lobby", Cursor(EPOCH, 4), Cursor(EPOCH, 9), GapReason.RETENTION),
-            "messages 5 to 9 are missing: the server no longer holds them",
+            "messages 5 to 9 are missing: the server no longer has them",
         ),
         (
             Gap("lobby", Cursor(EPOCH, 4), Cursor(OTHER_EPOCH, 2), GapReason.EPOCH),
