@@ -215,7 +215,7 @@ def test_a_room_that_is_not_there_yet(people: Relay, room: str) -> None:
         anna.press("/topic tea\r")
         anna.shows(f"refused: there is no room {room} yet")
         anna.press("/private\r")
-        anna.shows("anna has begun the room, private")
+        anna.shows("anna has created the room, private")
         anna.press("a secret\r")
         anna.shows("\x1b[0ma secret")
         anna.press("/quit\r")
