@@ -87,6 +87,16 @@ def test_people_come_and_go() -> None:
             "messages after 4 are missing: the server lost them, or was restored from a backup",
         ),
         (
+            Gap("lobby", Cursor(EPOCH, 50), Cursor(EPOCH, 48), GapReason.AHEAD),
+            "messages 49 to 50 are not in the log any more: the server lost them, was"
+            " restored from a backup, or is another one",
+        ),
+        (
+            Gap("@me", Cursor(EPOCH, 13), Cursor(EPOCH, 12), GapReason.AHEAD),
+            "direct message 13 is not in the log any more: the server lost them, was restored"
+            " from a backup, or is another one",
+        ),
+        (
             Gap("lobby", Cursor(EPOCH, 4), Cursor(EPOCH, 5), 77),
             "message 5 is missing: reason 77",
         ),
