@@ -24,7 +24,7 @@ from relay.terminal.text import harmless_name, quoted
 
 _WHY_GAP: Final[dict[int, str]] = {
     GapReason.EPOCH: "the server lost them, or was restored from a backup",
-    GapReason.AHEAD: "the server never had them: its log is not the one from before",
+    GapReason.AHEAD: "the server lost them, was restored from a backup, or is another one",
     GapReason.RETENTION: "the server no longer has them",
 }
 
@@ -108,13 +108,16 @@ def _why_away(detail: str) -> str:
 
 def _gap(gap: Gap) -> str:
     why = _WHY_GAP.get(gap.reason, f"reason {int(gap.reason)}")
-    if gap.start.epoch == gap.end.epoch:
-        return f"{_range(gap.start.seq + 1, gap.end.seq)} missing: {why}"
-    return f"messages after {gap.start.seq} are missing: {why}"
+    what = "direct message" if gap.room.startswith("@") else "message"
+    if gap.start.epoch != gap.end.epoch:
+        return f"{what}s after {gap.start.seq} are missing: {why}"
+    if gap.start.seq > gap.end.seq:  # the log ends before what was seen of it
+        return f"{_range(what, gap.end.seq + 1, gap.start.seq)} not in the log any more: {why}"
+    return f"{_range(what, gap.start.seq + 1, gap.end.seq)} missing: {why}"
 
 
-def _range(first: int, last: int) -> str:
-    return f"message {first} is" if first == last else f"messages {first} to {last} are"
+def _range(what: str, first: int, last: int) -> str:
+    return f"{what} {first} is" if first == last else f"{what}s {first} to {last} are"
 
 
 def members_notice(members: Members) -> str:

@@ -72,6 +72,11 @@ class Change:
     seq: int = 0
     keep: tuple[int, int, int] = (0, 0, 0)
 
+    @property
+    def narrows(self) -> bool:
+        """Whether fewer people read the room afterwards."""
+        return self.kind == "private" or self.action in ("kick", "ban")
+
 
 def size_of(text: str) -> int | None:
     """Return a size in bytes from its usual notation (500K, 100M, 2G); None: invalid."""
