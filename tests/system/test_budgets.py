@@ -115,7 +115,7 @@ def refused_with(relay: Relay, name: str) -> tuple[int | None, int]:
                 elif isinstance(event, ConnectionClosed):
                     return event.code, event.retry_after_s
             sock.sendall(connection.data_to_send())
-    raise AssertionError("closed without a word")
+    raise AssertionError("closed without sending anything")
 
 
 async def test_idle_logins_do_not_silence_a_server(tmp_path: Path) -> None:
