@@ -6,17 +6,20 @@ import contextlib
 import logging
 import os
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from relay.server.privileges import Separation, User
 from relay.server.supervisor.listener import bind_unix, format_bound
 from relay.server.supervisor.service_manager import GivenSockets
 from relay.server.supervisor.sockets import AGAIN_S, Sockets
 from tests.server.supervisor.test_handover import _hand_over as no_handover
 
+OTHER = 12345
 NONE_GIVEN = GivenSockets((), None)
 
 
@@ -222,3 +225,18 @@ def test_a_given_socket_without_a_path(name: str) -> None:
         assert not sockets.renew_clients(), "no directory has lost it"
         sockets.close(contextlib.nullcontext, shared=False)
         assert given.fileno() == -1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_root_makes_names_as_whoever_has_the_directory() -> None:
+    """Links in it are not followed with root's rights."""
+    with tempfile.TemporaryDirectory() as name:  # pytest's own directories are root's alone
+        os.chown(name, OTHER, OTHER)
+        path = Path(name) / "control"
+        sockets = Sockets(NONE_GIVEN)
+        sockets.bind(("127.0.0.1:0",), f"unix:{path}", Separation(User("", OTHER, OTHER)).lowered)
+        assert path.stat().st_uid == OTHER
+        path.unlink()
+        assert sockets.renew_control()
+        assert path.stat().st_uid == OTHER
+        sockets.close(contextlib.nullcontext, shared=False)
