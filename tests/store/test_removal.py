@@ -35,6 +35,7 @@ from tests.support.logs import (
     message,
     messages,
     open_partition,
+    unnoticed,
 )
 from tests.support.scanning import leftovers
 
@@ -126,6 +127,25 @@ def test_what_is_removed_can_be_no_target_and_its_edits_can(tmp_path: Path) -> N
     for kind in (Kind.REACTION, Kind.REDACTION, Kind.EDIT, Kind.MESSAGE):
         assert one(partition, offer(3, kind, b"x", original)) == Forbidden(31)
     append(partition, offer(3, Kind.REDACTION, b"", edit))
+
+
+@pytest.mark.parametrize("what", ["x'c1'", "'text'"])
+def test_what_cannot_be_read_is_removed_like_others(
+    tmp_path: Path, reader: RemovalReader, what: str
+) -> None:
+    partition = open_partition(tmp_path)
+    append(partition, *messages(1, 8))
+    partition.close()
+    connection = apsw.Connection(str(tmp_path / "00.sqlite"))
+    connection.execute(f"UPDATE entry SET packed={what} WHERE id & 0xff = 3")  # noqa: S608
+    connection.close()
+    unnoticed(partition)
+    partition = open_partition(tmp_path)
+    removed(partition, 5)
+    assert seqs(reader) == [6, 7, 8]
+    [again] = partition.append([message(3)], NOW_MS)
+    assert isinstance(again, Repeated), "what was stored is never stored again"
+    partition.close()
 
 
 def test_what_must_stay(tmp_path: Path, reader: RemovalReader) -> None:

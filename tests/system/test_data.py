@@ -11,7 +11,7 @@ from typing import Final
 import apsw
 import pytest
 
-from relay import BlockingClient
+from relay import BlockingClient, GapReason
 from relay.chat.partition import partition_of
 from relay.client.events import Gap, Message
 from relay.client.refusals import MembersOnly
@@ -286,3 +286,24 @@ def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
     assert "cannot be read" in ran("check", "--data", data, code=1).stdout
     repaired = ran("repair", "--data", data).stdout
     assert f"{ROOM}: {MESSAGES} entries kept, 1 after a gap are not" in repaired
+
+
+def test_an_altered_message_is_known_to_be_missing(data: Path) -> None:
+    """A disk has changed a byte of it: nobody but a check of all of the file would know."""
+    path = file_of(data, ROOM)
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
+        whole = path.read_bytes()
+        with path.open("r+b", buffering=0) as file:
+            file.seek(whole.rindex(b"text/plain", 0, whole.index(b"message 1500 ")))
+            file.write(b"\xff")
+        alice.join(ROOM, since=1490)
+        gap = next(event for event in alice.events() if isinstance(event, Gap))
+        assert (gap.reason, gap.end.seq) == (GapReason.DAMAGED, gap.start.seq + 1)
+        after = next(event for event in alice.events() if isinstance(event, Message))
+        assert (after.prev, after.text.split()[1]) == (gap.end.seq, "1501")
+        page = alice.history(ROOM, before=gap.end.seq + 2, count=3)
+        assert [entry.seq - gap.end.seq for entry in page.entries] == [-1, 1]
+        exported = ran("export", "--data", data, "--room", ROOM, code=1)
+        assert len(exported.stdout.splitlines()) == MESSAGES - 1
+        assert "1 messages are damaged, and were left out" in exported.stderr
+    assert "cannot be read" in ran("check", "--data", data, code=1).stdout

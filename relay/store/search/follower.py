@@ -14,7 +14,6 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,6 +26,7 @@ from relay.store.schema import connect_reader, epoch_at, pragma, rows
 from relay.store.search import files
 from relay.store.search.words import text_of
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
+from relay.store.view import UnpackEntry
 
 LOGS_PER_STEP: Final = 256
 ENTRIES_PER_STEP: Final = 256  # about 4 ms
@@ -50,7 +50,7 @@ SELECT json_group_array(json_array(id, name, floor, last, hex(epoch))) FROM (
     FROM json_each(?1) AS wanted CROSS JOIN log ON log.id=wanted.value->>0)
 """
 ENTRIES: Final = """
-SELECT json_group_array(json_array(id, length(packed))),
+SELECT json_group_array(json_array(id, length(CAST(packed AS BLOB)))),
     CAST(coalesce(group_concat(packed, ''), '') AS BLOB)
 FROM (SELECT entry.id AS id, packed FROM json_each(?1) AS wanted CROSS JOIN entry
     ON entry.id > ((wanted.value->>0) << 40) + (wanted.value->>1)
@@ -71,15 +71,15 @@ NEXT_POSITIONS: Final = """
 SELECT json_group_array(log_id) FROM (SELECT log_id FROM position WHERE log_id>? LIMIT ?)
 """
 EDITS_OF: Final = """
-SELECT packed FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq
+SELECT CAST(packed AS BLOB) FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq
 WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC LIMIT ?3
 """
 MESSAGE: Final = """
-SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"""
+SELECT CAST(packed AS BLOB) FROM entry JOIN log ON log.id=?1
+WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"""
 MESSAGE_KIND: Final = int(Kind.MESSAGE)
 EDIT_KIND: Final = int(Kind.EDIT)
 REDACTION_KIND: Final = int(Kind.REDACTION)
-UnpackEntry = Callable[[bytes], Entry]
 log = logging.getLogger("relay.store")
 
 
