@@ -203,6 +203,7 @@ def examined(tmp_path: Path) -> str | None:
         host=Host("boot 1", bytes),
         unpack=unpack_entry,
         partition=3,
+        meaningless=lambda _: [],
     ).damage
 
 

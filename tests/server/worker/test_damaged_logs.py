@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from relay import codec
 from relay.chat.accounts import events, requests
-from relay.chat.entries import GapReason
+from relay.chat.entries import GapReason, packable
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests as of_rooms
@@ -42,7 +42,7 @@ from relay.wire.envelopes import (
     Room,
     Send,
 )
-from relay.wire.packing import unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 from tests.server.worker.test_logins import an_operator, ask
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
@@ -89,6 +89,13 @@ def no_event(worker: Worker, log: str) -> None:
     connection_of(worker, log).execute("UPDATE entry SET packed=? WHERE id=?", (other, row))
 
 
+def later_event(worker: Worker, log: str) -> None:
+    """An entry is whole, and a newer Relay has written it."""
+    row, packed = last_control(worker, log)
+    other = pack_entry(packable(unpack_entry(packed)._replace(body=codec.pack([99]))))
+    connection_of(worker, log).execute("UPDATE entry SET packed=? WHERE id=?", (other, row))
+
+
 def neighbour_of(log: str, prefix: str = "") -> str:
     """A log of the same partition."""
     names = (f"{prefix}neighbour{n}" for n in range(1000))
@@ -125,7 +132,7 @@ async def in_room(client: TestClient, request: of_rooms.Request, log: str) -> Do
     return answers()[0]
 
 
-@pytest.mark.parametrize("damage", [no_entry, no_event], ids=["entry", "event"])
+@pytest.mark.parametrize("damage", [no_entry, no_event, later_event])
 async def test_one_account_that_cannot_be_read(
     town: Cluster, damage: Callable[[Worker, str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
