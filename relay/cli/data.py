@@ -123,11 +123,11 @@ def repair(data: str | None, config: Path | None) -> int:
             done += 1
             made = repairing.repair(directory, found, _json_line)
             print_line(f"{made.partition:02} repaired; it was refused: {made.refused}")
-            for log in made.logs:
-                name = log.name or "(a log without its beginning)"
-                lost = f", {log.aside} after a gap are not" if log.aside else ""
-                print_line(f"  {name}: {log.kept} entries kept{lost}")
-                if log.aside and repairing.is_account(log.name):
+            for kept in made.logs:
+                name = kept.name or "(a log without its beginning)"
+                lost = f", {kept.aside} after a gap are not" if kept.aside else ""
+                print_line(f"  {name}: {kept.kept} entries kept{lost}")
+                if kept.aside and repairing.is_account(kept.name):
                     report(
                         f"{name}: its last changes are lost: look at its devices "
                         "(relay user show), for one that was removed may be there again"

@@ -298,11 +298,12 @@ def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
 def changed(data: Path, log: str, change: Callable[[EntryMessage], bytes]) -> None:
     """Change the body of the first entry of a log."""
     connection = apsw.Connection(str(file_of(data, log)))
-    row, packed = connection.execute(
+    [(row, packed)] = connection.execute(
         "SELECT entry.id, packed FROM entry JOIN log ON log.id=entry.id >> 40 WHERE name=? "
         "ORDER BY entry.id LIMIT 1",
         (log,),
-    ).fetchall()[0]
+    ).fetchall()
+    assert isinstance(packed, bytes)
     entry = unpack_entry(packed)
     other = pack_entry(packable(entry._replace(body=change(entry))))
     connection.execute("UPDATE entry SET packed=? WHERE id=?", (other, row))
