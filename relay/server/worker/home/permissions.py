@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.bus.messages import Answered, Refused
 from relay.chat.accounts.requests import MayWrite, pack
-from relay.chat.entries import UNDECIDED
+from relay.chat.entries import UNDECIDED, Kind
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.server.worker.error_codes import code_of
@@ -34,7 +34,9 @@ from relay.wire.codes import ErrorCode
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.chat.accounts.account import Account
+    from relay.chat.entries import Submission
 
+PLAIN: Final = frozenset({"", "text/plain"})
 LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 ASKED_MAX: Final = 32
 """Questions in flight before another one of a heavy sender is asked: 1 ms of the homes' time."""
@@ -210,6 +212,8 @@ class Permissions:
 
     def _answered(self, flow: _Flow, asked: _Asked, code: int) -> None:
         self.asked -= 1
+        if code == ErrorCode.NOT_ACCEPTED and says_nothing(asked.waiting.submission):
+            code = 0  # in the answer, too: it does not reveal whether the sender is blocked
         asked.verdict = code
         if code:
             flow.behind, flow.doomed = asked.waiting.submission.counter, len(flow.waiting)
@@ -257,6 +261,15 @@ class Permissions:
             return []
         self.forget(lambda waiting: partition_of(waiting.submission.log) == partition)
         return list(ports)
+
+
+def says_nothing(submission: Submission) -> bool:
+    """Return True if the recipient cannot refuse it: it only erases what the sender has written.
+
+    With a reason it would be a message.
+    """
+    is_erasure = submission.kind == Kind.REDACTION and not submission.body
+    return is_erasure and submission.content_type in PLAIN
 
 
 def refused(tag: int, code: int, retry_ms: int) -> Refused:
