@@ -111,10 +111,9 @@ def plain(text: str) -> str:
 @pytest.mark.parametrize("program", ["chat", "top"])
 def test_the_shell_gets_the_modes_that_it_gave(relay: Relay, room: str, program: str) -> None:
     """All of them, also from a shell that never sets them itself; and those that it has then."""
-    if program == "chat":
-        args, sign, end = ("chat", relay.address, room, "--name", "anna"), f"{room}>", "\x04"
-    else:
-        args, sign, end = ("ctl", "--data", str(relay.data), "top"), "q ends", "q"
+    args, sign, end = ["chat", relay.address, room, "--name", "anna"], f"{room}>", "\x04"
+    if program == "top":
+        args, sign, end = ["ctl", "--data", str(relay.data), "top"], "q ends", "q"
     with Terminal(program=["sh", "-i"], env={"PS1": "sh$ "}) as shell:
         shell.shows("sh$ ")
         given = modes(shell, 1)
