@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from relay.cli.ctl_tables import Item, duration, top_lines
 from relay.cli.exits import Exit
 from relay.errors import RelayError
 from relay.terminal.job_control import JobControl
+from relay.terminal.key_modes import KeyModes
 from relay.terminal.text import harmless
 
 LATE_S: Final = 2.0
@@ -38,7 +40,8 @@ def show(ask: Callable[[], Item], interval_s: float) -> int:
         RelayError: there was no answer the first time.
     """
     shown, answered_s, failure = ask(), time.monotonic(), ""
-    keys, jobs = KeyBindings(), JobControl()
+    keys, modes = KeyBindings(), KeyModes(sys.stdin.fileno())
+    jobs = JobControl(modes)
 
     @keys.add("q")
     @keys.add("c-c")
@@ -99,8 +102,10 @@ def show(ask: Callable[[], Item], interval_s: float) -> int:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
         application.create_background_task(refresh())
 
+    modes.take()
     # EOFError: the terminal is gone.
     with contextlib.suppress(EOFError), contextlib.ExitStack() as ending:
+        ending.callback(modes.give_back)
         application.run(pre_run=begin)
     return ended
 

@@ -218,7 +218,7 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
         for _ in _messages(source, file, form, room, now_ms):
             pass  # only validates: all of it is readable, or nothing is stored
         lines = (exporting.Line._make(one) for one in _messages(source, file, form, room, now_ms))
-        done = exporting.put_in(directory, digest, lines)
+        done = exporting.import_lines(directory, digest, lines)
     again = f"; {done.repeated} were there" if done.repeated else ""
     print_line(f"{done.stored} messages stored{again}")
     return Exit.OK

@@ -157,6 +157,23 @@ class KeyFiles:
         with contextlib.suppress(OSError):
             os.utime(self.path_of(server_id, name))
 
+    def follow(self, fingerprint: str, server_id: str) -> None:
+        """Move what was stored for a server before its id was known.
+
+        A key may be made before the first connection: for a passphrase, or to be approved. Then the
+        only known name of the server is the key in its address.
+
+        Raises:
+            UsageError: it stays where it is, or would take the place of something.
+        """
+        path = self.directory / fingerprint
+        try:
+            path.rename(self.directory / server_id)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UsageError(f"cannot rename {path}: {error.strerror or error}") from None
+
     def ended(self, server_id: str, name: str) -> Path | None:
         """Put a key aside that is no device's any more: nothing takes it by itself from then on.
 

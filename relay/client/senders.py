@@ -18,9 +18,9 @@ from relay.chat.accounts import chain, links, requests
 from relay.chat.accounts.chain import Chain, Pin
 from relay.chat.accounts.links import LinkError, key_id
 from relay.client.device_queries import AGAIN_S, ANSWER_S, NUMBER, DeviceQueries
-from relay.client.doubtful_senders import HeldSenders, Sender
 from relay.client.errors import DeviceChainError
 from relay.client.events import DeviceWarning
+from relay.client.pending_senders import PendingSenders, Sender
 from relay.client.pins import Pins, changed
 from relay.client.unverified import Pair, UnverifiedSenders
 from relay.wire import envelopes as wire
@@ -58,7 +58,7 @@ class Senders:
         self._keeps_own = False
         self._senders: dict[str, Sender] = {}
         self._queries = DeviceQueries()
-        self._held = HeldSenders()
+        self._pending = PendingSenders()
         self._pages: list[bytes] = []
         self._now = 0.0
         """When something was last sent."""
@@ -99,7 +99,7 @@ class Senders:
         self._unverified.wait_again(_LOST, pins)
         for doubtful in self._senders:
             self._ask(doubtful)
-        self._held.add_anew(filter(self._unverified.waits_for, self._senders))
+        self._pending.add_at_next_request(filter(self._unverified.waits_for, self._senders))
         if kept is None:
             return
         self._keeps_own = True
@@ -113,7 +113,7 @@ class Senders:
     @property
     def deadline(self) -> float | None:
         """When an answer is overdue, or something must be requested again."""
-        due = self._queries.deadline, self._held.deadline
+        due = self._queries.deadline, self._pending.deadline
         return min((at for at in due if at is not None), default=None)
 
     @property
@@ -124,7 +124,7 @@ class Senders:
     def offline(self) -> None:
         """The connection has ended with its requests, which are repeated on the next one."""
         self._queries.clear()
-        self._held.clear()
+        self._pending.clear()
         self._unverified.give_up(_LOST)
 
     # --- what is seen ---------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Senders:
                     return
                 one.keys[sender_key] = room
                 if held and not one.doubt:
-                    self._held.add(sender, now)
+                    self._pending.add(sender, now)
             if one.doubt:
                 self._warn(sender, one, (room,))
             if new or (one.again and now >= one.again):
@@ -175,7 +175,7 @@ class Senders:
     def requests(self, now: float) -> Iterator[wire.Devices | wire.Account]:
         """Yield the requests to send now."""
         self._now = now
-        self._held.asking(now)
+        self._pending.requests_sent(now)
         self._ask_next(now)
         yield from self._queries.drain()
 
@@ -228,7 +228,7 @@ class Senders:
         """Check whether an answer is overdue, or a request must be repeated."""
         if self._queries.overdue(now):
             self.refused("no answer", now, for_now=True)
-        for name in self._held.due(now):
+        for name in self._pending.due(now):
             self._suspect(name, _NOT_YET, now)
 
     # --- checking -------------------------------------------------------------------------------
@@ -336,7 +336,7 @@ class Senders:
 
     def _settle(self, last: Chain, now: float) -> None:
         """A chain is valid: so are the keys that it has, or ever had."""
-        self._held.over(last.handle)
+        self._pending.remove(last.handle)
         one = self._senders.get(last.handle)
         if one is None:
             return
@@ -361,7 +361,7 @@ class Senders:
 
     def _suspect(self, name: str, detail: str, now: float, *, all_keys: bool = False) -> None:
         """Doubt everything unproved of a sender; ``all_keys``: also what was proved before."""
-        self._held.over(name)
+        self._pending.remove(name)
         one = self._sender(name)
         if one is None:
             if all_keys:  # marked like senders that cannot be looked up

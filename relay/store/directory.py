@@ -20,7 +20,7 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.file_access import open_to_others
 from relay.fsync import sync_directory
-from relay.store import made
+from relay.store import created
 from relay.store.companions import wal_bytes
 from relay.store.lock import closed_cleanly, read_note
 
@@ -168,13 +168,13 @@ class DataDirectory:
             StartError: that cannot be recorded.
         """
         try:
-            return made.begin_anew(self._logs)
+            return created.accept_absent(self._logs)
         except OSError as error:
             raise _unusable(self.path, error) from error
 
     def gone_partitions(self) -> list[int]:
         """Return those that were there before, and of which neither file nor lock file is there."""
-        return made.gone(self._logs)
+        return created.absent(self._logs)
 
     def refuse_gone(self, wanted: Iterable[int] = range(PARTITIONS)) -> None:
         """Make sure that none of these has been taken away: only a start makes one anew.

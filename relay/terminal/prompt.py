@@ -23,6 +23,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 from relay.client.events import LogEntry
 from relay.errors import RelayError
 from relay.terminal.job_control import JobControl
+from relay.terminal.key_modes import KeyModes
 from relay.terminal.keys import chat_keys
 from relay.terminal.size import COLUMNS_DEFAULT, terminal_columns
 from relay.terminal.view import (
@@ -66,7 +67,8 @@ class PromptScreen:
         for window in self._session.layout.find_all_windows():
             if getattr(window.content, "buffer", None) is self._session.default_buffer:
                 window.height = self._draft_height
-        self._jobs = JobControl()
+        self._modes = KeyModes(sys.stdin.fileno())
+        self._jobs = JobControl(self._modes)
         self._waiting: list[tuple[str, str]] = []
         self._lines = 0
         self._due: asyncio.Handle | None = None
@@ -115,6 +117,7 @@ class PromptScreen:
             try:
                 yield
             finally:
+                self._modes.give_back()
                 self._flush()
 
     async def typed(self) -> AsyncIterator[str]:
@@ -123,12 +126,14 @@ class PromptScreen:
         Raises:
             Interrupted: Ctrl-C without a draft.
         """
+        self._modes.take()
         while True:
             try:
                 yield await self._session.prompt_async(
                     handle_sigint=False, set_exception_handler=False
                 )
             except EOFError:
+                self._modes.give_back()
                 return
 
     def _interrupt(self, event: KeyPressEvent) -> None:
@@ -169,10 +174,11 @@ class PromptScreen:
         app = self._session.app
         if app.is_running:
             app.renderer.erase()
-        elif get_app_or_none() is not None:
-            # A dumb terminal: prompt_toolkit runs another application, which redraws nothing.
+        elif is_dumb_terminal() and (plain := get_app_or_none()) is not None:
+            # prompt_toolkit runs another application here, which redraws nothing, and ends the
+            # line itself when Enter has been pressed.
             draft = f"{self._prompt}{self._session.default_buffer.text}"
-            waiting = [("", "\n"), *waiting, ("", draft)]
+            waiting = [("", "\n"), *(waiting[:-1] if plain.is_done else [*waiting, ("", draft)])]
         print_formatted_text(
             app.output, FormattedText(waiting), default_ui_style(), color_depth=app.color_depth
         )

@@ -147,6 +147,14 @@ def invited_notice(rooms: list[str], by: str = "") -> str:
     return f"{who}: {some}; relay chat ADDRESS ROOM, and /member there"
 
 
+def not_begun(room: str) -> str:
+    """Return the notice for a user in a room without an entry: new, or a mistyped name."""
+    return (
+        f"there is no room {harmless_name(room)} yet: the first message begins it as a public one,"
+        " /private as one by invitation"
+    )
+
+
 def out_of(room: str) -> str:
     """Return the notice for a user who was removed from the room of the chat."""
     return f"you are no longer in {harmless_name(room)}; /join follows it again, if you may"

@@ -6,12 +6,15 @@ import os
 import re
 import shlex
 import signal
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.cli.test_prompt import BETWEEN_PROMPTS
 from tests.support.cluster import Relay, relay_command, wait_until
 from tests.support.tails import Tail
 from tests.support.terminals import Terminal
@@ -101,6 +104,28 @@ def test_twice(relay: Relay, room: str, shell: Terminal) -> None:
         shell.press(f"line {number}\r")
         mark = f"anna|line{number}"
         wait_until(lambda mark=mark: mark in plain(shell.text), mark)  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("how", ["key", "STOP"])
+def test_between_two_prompts(shell: Terminal, how: str) -> None:
+    """While a line is handled, too: the shell has its modes, and keys stay hidden after ``fg``."""
+    shell.press(shlex.join([sys.executable, "-c", BETWEEN_PROMPTS]) + "\r")
+    shell.shows("room>")
+    shell.press("it\r")
+    shell.shows("has it")
+    [child] = psutil.Process(shell.process.pid).children()
+    if how == "key":
+        shell.press("\x1a")
+    else:
+        os.kill(child.pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(child.pid), "it stops")
+    shell.press("stty sane; stty -a; echo in-the-$((1 + 1))nd-shell\r")
+    shell.shows("in-the-2nd-shell")
+    shell.press("fg\r")
+    wait_until(lambda: not is_stopped(child.pid), "it continues")
+    wait_until(lambda: not shell.modes[3] & termios.ECHO, "keys are hidden again")
+    shell.press("\x03")
+    wait_until(lambda: not psutil.pid_exists(child.pid), "Ctrl-C ends it")
 
 
 def plain(text: str) -> str:

@@ -15,11 +15,11 @@ import pytest
 
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.store.checkpoint import copy_pages, finish
+from relay.store.created import note_created
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.integrity import CheckUnfinished, damage
 from relay.store.lock import PartitionLock, read_refusal
-from relay.store.made import note_made
 from relay.store.reader import SqliteReader
 from relay.store.recovery import recover
 from relay.store.salvage import SalvagedLog, salvage
@@ -238,13 +238,13 @@ def test_what_is_taken_away_while_a_relay_runs_is_waited_for(
     """Nothing is made in its place by whoever opens it first: it can be put back."""
     directory = DataDirectory(tmp_path)
     logs = directory.partition_path(0).parent
-    note_made(logs)
+    note_created(logs)
     partition = open_partition(logs)
     fill(partition, 1, 4)
     partition.close()
     for index in range(1, PARTITIONS):
         shutil.copy(logs / LOCK, directory.lock_path(index))
-    note_made(logs)
+    note_created(logs)
     for name in taken:
         (logs / name).rename(tmp_path / name)
     reader = SqliteReader(logs / MAIN)

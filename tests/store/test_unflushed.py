@@ -245,7 +245,7 @@ async def test_a_checkpoint_flushes_while_commits_are_held(partition: SqlitePart
     held: list[tuple[bool, int]] = []
 
     def watched(work: Callable[[], T], /) -> Awaitable[T]:
-        held.append((partition.held, len(tails(partition))))
+        held.append((partition.commits_blocked, len(tails(partition))))
         return asyncio.to_thread(work)
 
     await Checkpointer(partition, watched).run()

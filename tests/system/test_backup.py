@@ -335,7 +335,7 @@ def test_a_second_mount_of_a_data_directory_is_within_it(tmp_path: Path) -> None
     for mounted in (data, data / "logs"):
         probe = (
             "import sys; from pathlib import Path; "
-            "from relay.server.backups.apart import is_within; "
+            "from relay.server.backups.nesting import is_within; "
             "print(is_within(Path(sys.argv[1]) / 'new', Path(sys.argv[2])))"
         )
         command = 'mount --bind "$1" "$2" && exec "$3" -c "$4" "$2" "$5"'

@@ -9,8 +9,8 @@ from pathlib import Path
 from relay.errors import StartError
 from relay.fsync import sync_directory
 from relay.server.backups import manifest
-from relay.server.backups.apart import refuse_data_within
 from relay.server.backups.manifest import Manifest
+from relay.server.backups.nesting import refuse_data_within
 from relay.store.contents import LogContents, checked_logs, total
 from relay.store.directory import FORMAT_FILE
 from relay.store.errors import StoreError

@@ -49,8 +49,8 @@ def turn_of(session: Session, *, much: bool | None = None) -> Reply[None]:
         much: whether the session was a heavy user when the request began; None: it begins now.
     """
     catchup = session.services.following.catchup
-    if session.reading.asks_much if much is None else much:
-        return catchup.turn_of_crowd()
+    if session.reading.is_heavy if much is None else much:
+        return catchup.turn_of_heavy()
     return catchup.turn()
 
 
