@@ -52,8 +52,8 @@ class JobControl:
                 self._stop()
             return
         app.renderer.erase()
-        # Not ``cooked_mode``: it sets only what reading a line needs, and some shells never set the
-        # rest themselves. Ctrl-S would no longer stop the output, for example.
+        # prompt_toolkit would set only what reading a line needs, and some shells never set the
+        # rest themselves: Ctrl-S would no longer stop the output, for example.
         with app.input.detach():
             with self._modes.lent():
                 self._stop()
