@@ -110,7 +110,7 @@ class Hall:
     def fan_out(self) -> None:
         seq = self.feed.received.seq
         self.feeds.on_batch(self.port, BusBatch("lobby", seq, EPOCH, seq + 1, 1, CONTENT))
-        self.feed.rest_until = 0.0
+        self.feed.paused_until = 0.0
         self.fanout.distribute(0.0)
         while self.flusher.flushing:
             self.fanout.flush()

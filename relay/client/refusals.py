@@ -67,7 +67,7 @@ class AccountDisabled(Refused):
 
 
 class LooksAlike(Refused):
-    """The name looks like one that exists."""
+    """The name looks like an existing one."""
 
 
 class InvitationNeeded(Refused):

@@ -93,7 +93,7 @@ def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
         raise StartError(f"{source}: there is no room {room}")
 
 
-def put_in(directory: DataDirectory, source: bytes, lines: Iterable[Line]) -> Imported:
+def import_lines(directory: DataDirectory, source: bytes, lines: Iterable[Line]) -> Imported:
     """Store messages with their original times, in a relay that is not running.
 
     Their senders become guests (``~alice``): their authorship has not been proved here. The same

@@ -25,7 +25,7 @@ from relay.terminal.text import harmless_name, quoted
 _WHY_GAP: Final[dict[int, str]] = {
     GapReason.EPOCH: "the server lost them, or was restored from a backup",
     GapReason.AHEAD: "the server lost them, was restored from a backup, or is another one",
-    GapReason.RETENTION: "the server no longer holds them",
+    GapReason.RETENTION: "the server no longer has them",
 }
 
 _WHY_AWAY: Final = {
@@ -149,19 +149,20 @@ def person(name: str, display: str) -> str:
 
 def not_indexed(indexed: int) -> str:
     """Return what a search tells that has not looked at all messages."""
-    return f"the search index is behind: messages after number {indexed} were not looked at"
+    return f"the search index is behind: messages after number {indexed} were not searched"
 
 
 def looked_back_to(seq: int) -> str:
     """Return what is told where a search was given up that found nothing for long."""
     return (
-        f"nothing was found in {EMPTY_PAGES_MAX} pages: messages before number {seq} are not read"
+        f"nothing was found in {EMPTY_PAGES_MAX} pages: messages before number {seq} were "
+        "not searched"
     )
 
 
 def choices(found: Preferences) -> str:
     """Return what somebody has chosen about direct messages and their last visit."""
-    return f"direct messages from {found.writers}, last seen told to {found.seen_by}"
+    return f"direct messages from {found.writers}, last seen visible to {found.seen_by}"
 
 
 def number_of_messages(count: int) -> str:

@@ -88,7 +88,7 @@ def test_earlier_messages_on_demand(relay: Relay, room: str) -> None:
         assert "line 14;" not in anna.text
         anna.press("/history\r")
         anna.shows("15 messages from earlier")
-        anna.shows("has begun the room, public")
+        anna.shows("has created the room, public")
         anna.press("/history\r")
         anna.shows("there are no earlier messages")
 

@@ -97,8 +97,8 @@ class Wrapped:
         self._partition = partition
 
     @property
-    def held(self) -> bool:
-        return self._partition.held
+    def commits_blocked(self) -> bool:
+        return self._partition.commits_blocked
 
     @property
     def checkpointing(self) -> bool:

@@ -83,7 +83,7 @@ AHEAD = "the server lost them, was restored from a backup, or is another one"
     [
         (
             Gap("lobby", Cursor(EPOCH, 4), Cursor(EPOCH, 9), GapReason.RETENTION),
-            "messages 5 to 9 are missing: the server no longer holds them",
+            "messages 5 to 9 are missing: the server no longer has them",
         ),
         (
             Gap("lobby", Cursor(EPOCH, 4), Cursor(OTHER_EPOCH, 2), GapReason.EPOCH),

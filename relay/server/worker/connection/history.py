@@ -9,7 +9,7 @@ from relay.chat import names
 from relay.chat.partition import partition_of
 from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.schedule import ROWS_PER_UNIT
-from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.member.routes import NO_HOME
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -63,7 +63,7 @@ async def history(session: Session, history: History) -> None:
             else:
                 page = reader.read_back(log, before, count, limits.PAGE_BYTES_MAX)
     except StoreError as error:
-        refuse_unread(session, history.request, partition_of(log), error)
+        refuse_unreadable(session, history.request, partition_of(log), error)
         return
     rows = [row for row in page.rows if row[0] > floor]
     end = page.end or len(rows) < len(page.rows)

@@ -19,7 +19,7 @@ from relay.chat.rooms.events import Kind as RoomKind
 from relay.chat.rooms.events import Role
 from relay.server.worker.connection.charges import ROOM_UNITS
 from relay.server.worker.connection.home_requests import turn_of
-from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.error_codes import unavailable_text
 from relay.server.worker.stored import report_log, stored_entry, stored_room
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
@@ -146,7 +146,7 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
             reader = session.services.reader_at(index)
             found = reader.states(looked, shown.ROOMS_PER_ANSWER, STATES_BYTES)
         except StoreError as error:
-            refuse_unread(session, number, index, error)
+            refuse_unreadable(session, number, index, error)
             return
         if not found:
             break

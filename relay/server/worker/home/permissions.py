@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 ASKED_MAX: Final = 32
 """Questions in flight before another one of a heavy sender is asked: 1 ms of the homes' time."""
-LITTLE: Final = 8
+LIGHT_MAX: Final = 8
 """A sender with at most this many messages is light. Fewer than of those that are only stored."""
 QUANTUM: Final = 4
 """Messages of a heavy sender at a time: only so many are asked about behind a refused one."""
@@ -56,7 +56,7 @@ class Ask(Protocol):
         """
 
 
-class _Asked:
+class _Question:
     """A message whose verdict was requested, or is known but not yet in order."""
 
     __slots__ = ("verdict", "waiting")
@@ -75,7 +75,7 @@ class _Flow:
         self.producer = producer
         self.waiting: deque[Waiting] = deque()
         """Messages that were not asked about yet."""
-        self.asked: deque[_Asked] = deque()
+        self.asked: deque[_Question] = deque()
         """Messages before those in ``waiting``."""
         self.queued = False
         """True while it is in ``Permissions._new`` or ``_queue``."""
@@ -110,7 +110,9 @@ class Permissions:
         """By producer; never empty."""
         self._new: list[_Flow] = []
         """Flows that began to wait; how much they have is not known yet."""
-        self._queue: FairQueue[_Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
+        self._queue: FairQueue[_Flow] = FairQueue(
+            quantum=QUANTUM, light_max=LIGHT_MAX, lead_max=LEAD_MAX
+        )
         self.waiting = 0
         """Number of producers with messages that were not asked about. Kept, not counted: each turn
         looks at it."""
@@ -123,7 +125,7 @@ class Permissions:
         """Take a submission, and submit it again when its verdict is known and it is next in order.
 
         The sender owns the log. The recipient may be anybody, including the owner. Nobody is asked
-        before ``ask_little`` or ``ask_others``.
+        before ``ask_light`` or ``ask_heavy``.
         """
         producer = waiting.submission.producer
         flow = self._flows.get(producer)
@@ -136,24 +138,24 @@ class Permissions:
             self._new.append(flow)
 
     # --- asking -------------------------------------------------------------------------------
-    def ask_little(self, *, resting: bool = False) -> None:
-        """Ask about messages of light senders, as ``Submissions.take_little`` takes theirs."""
+    def ask_light(self, *, heavy_paused: bool = False) -> None:
+        """Ask about messages of light senders, as ``Submissions.take_light`` takes theirs."""
         queue = self._queue
         for flow in self._new:
             queue.add(flow, flow.finish, len(flow.asked) + len(flow.waiting))
         self._new.clear()
         # While no heavy sender can be asked about, nothing is reserved for them either: a home that
         # does not answer would stop the direct messages of everybody.
-        resting = resting or self.asked >= ASKED_MAX
-        while queue.has_little if resting else queue.little_first:
-            self._serve(queue.pop_little(), LITTLE, heavy=False)
+        heavy_paused = heavy_paused or self.asked >= ASKED_MAX
+        while queue.has_light if heavy_paused else queue.light_first:
+            self._serve(queue.pop_light(), LIGHT_MAX, heavy=False)
 
     @property
     def has_room(self) -> bool:
-        """True if ``ask_others`` would ask."""
+        """True if ``ask_heavy`` would ask."""
         return self._queue.waiting > 0 and self.asked < ASKED_MAX
 
-    def ask_others(self) -> None:
+    def ask_heavy(self) -> None:
         """Ask about messages of the others, a few of each in turn, as far as there is room."""
         queue = self._queue
         while self.has_room:
@@ -178,7 +180,7 @@ class Permissions:
         submission = waiting.submission
         extra = submission.extra
         assert extra is not None
-        asked = _Asked(waiting)
+        asked = _Question(waiting)
         flow.asked.append(asked)
         if flow.doomed:
             flow.doomed -= 1
@@ -208,7 +210,7 @@ class Permissions:
         else:
             asked.verdict = int(ErrorCode.BUSY)
 
-    def _answered(self, flow: _Flow, asked: _Asked, code: int) -> None:
+    def _answered(self, flow: _Flow, asked: _Question, code: int) -> None:
         self.asked -= 1
         asked.verdict = code
         if code:

@@ -17,8 +17,8 @@ from relay import limits
 from relay.chat.entries import GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
-from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member.reply import Reply
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreCorrupt
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Gap, Live
@@ -61,8 +61,8 @@ class Catchup:
         self.queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
         """Readers with something to read: subscriptions that are not live, and requests for a page.
         """
-        self.crowd: deque[Reply[None]] = deque()
-        """Requests for a page from heavy users: they wait for a turn of the crowd."""
+        self.heavy: deque[Reply[None]] = deque()
+        """Requests for a page from heavy users: they wait until it is the turn of heavy users."""
         self._pages: OrderedDict[tuple[Feed, int], tuple[int, int, bytes]] = OrderedDict()
         """Cached pages. They are valid while this worker follows the log and is told of erasures.
         """
@@ -80,7 +80,7 @@ class Catchup:
     @property
     def waiting(self) -> int:
         """Number of readers that are behind and not blocked by their own socket."""
-        return len(self.queue) + len(self.crowd)
+        return len(self.queue) + len(self.heavy)
 
     def add(self, feed: Feed, subscription: Subscription) -> None:
         """Queue a subscription that is not live. If its socket blocks, the socket adds it later."""
@@ -96,10 +96,10 @@ class Catchup:
         self._wakeup.request()
         return reply
 
-    def turn_of_crowd(self) -> Reply[None]:
+    def turn_of_heavy(self) -> Reply[None]:
         """The same, for a heavy user."""
         reply: Reply[None] = Reply()
-        self.crowd.append(reply)
+        self.heavy.append(reply)
         self._wakeup.request()
         return reply
 
@@ -121,11 +121,11 @@ class Catchup:
             if self._clock() >= deadline:
                 return
 
-    def run_crowd(self, slice_s: float) -> None:
+    def run_heavy(self, slice_s: float) -> None:
         """Serve pages to heavy users, for this long."""
         deadline = self._clock() + slice_s
-        while self.crowd and not self._stalled.crowded:
-            self.crowd.popleft().resolve(None)
+        while self.heavy and not self._stalled.crowded:
+            self.heavy.popleft().resolve(None)
             if self._clock() >= deadline:
                 return
 
@@ -138,7 +138,7 @@ class Catchup:
             self._damage.report(partition_of(feed.log), error)
             subscription.subscriber.remove(feed.log, Refused(Reason.DAMAGED))
         except Exception as error:
-            end_if_exhausted(error)
+            exit_if_out_of_memory(error)
             # The store cannot be read now, or a damaged entry cannot be unpacked. The client has
             # its cursor: it reconnects and resumes.
             log.exception("catchup_failed", extra={"log": feed.log})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from relay.server.worker.connection.schedule import (
-    LITTLE_PER_S,
+    LIGHT_PER_S,
     OWED_S_MAX,
     QUANTUM,
     SAVED_S,
@@ -51,7 +51,7 @@ async def test_what_came_while_somebody_waited_makes_him_none_of_the_crowd(tmp_p
         more = [Send(LOG, 3 + BURST + n, 0, "", b"x") for n in range(2 * BURST)]
         crowd = Waits(single.session("other").services.schedule)
         parts.turn.pace.until = clock() + 600.0  # it rests
-        clock.forward(2 * BURST / LITTLE_PER_S)
+        clock.forward(2 * BURST / LIGHT_PER_S)
         for client in (late, much):
             client.send(LOG, 2)
             await client.acked(LOG, 2)
@@ -77,21 +77,21 @@ async def test_what_a_page_has_cost_counts_for_a_while(tmp_path: Path) -> None:
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         reader = await TestClient.login(single.workers[0], "reader")
         await reader.join(LOG)
-        count = 4 * LITTLE_PER_S
+        count = 4 * LIGHT_PER_S
         reader.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(1, count + 1)])
         await reader.acked(LOG, count)
         reading = single.session("reader").reading
         clock.forward(60.0)
-        assert not reading.asks_much
+        assert not reading.is_heavy
         number = 0
-        while not reading.asks_much:
+        while not reading.is_heavy:
             number += 1
             assert number <= 100
             reader.send_envelopes(History(number, LOG, False, 0, count))
             await reader.expect(Page, count=number)
         assert number > 1
         clock.forward(60.0)
-        assert not reading.asks_much
+        assert not reading.is_heavy
 
 
 async def test_nobody_owes_what_he_has_sent_long_ago(tmp_path: Path) -> None:
@@ -99,14 +99,14 @@ async def test_nobody_owes_what_he_has_sent_long_ago(tmp_path: Path) -> None:
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         loader = await TestClient.login(single.workers[0], "loader")
-        count = 20 * LITTLE_PER_S
+        count = 20 * LIGHT_PER_S
         for first in range(1, count, 1000):
             loader.send_envelopes(*[Send(LOG, first + n, 0, "", b"x") for n in range(1000)])
             await loader.acked(LOG, first + 999)
         reading = single.session("loader").reading
-        assert reading.asks_much
+        assert reading.is_heavy
         clock.forward(OWED_S_MAX)
-        assert not reading.asks_much
+        assert not reading.is_heavy
 
 
 async def test_the_steps_of_newcomers_are_no_lead_of_those_who_ask_for_little(
@@ -122,7 +122,7 @@ async def test_the_steps_of_newcomers_are_no_lead_of_those_who_ask_for_little(
         little = Waits(schedule)
         little.done = True
         schedule.add(little, 0.0, 1)
-        assert schedule.little_first
+        assert schedule.light_first
         crowd.done = True
 
 
@@ -143,7 +143,7 @@ async def test_who_had_to_wait_for_long_stays_none_of_the_crowd(tmp_path: Path) 
         late.send_envelopes(*[Send(LOG, 2 + n, 0, "", b"x") for n in range(count)])
         session = single.session("late")
         await until(lambda: session.sends.count == count, "all of it to be read")
-        assert not session.reading.asks_much
+        assert not session.reading.is_heavy
         crowd.done = True
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
