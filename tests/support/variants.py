@@ -381,7 +381,7 @@ def takes_copies_again(_: WorkerContext) -> None:
 
 def removes_untold(_: WorkerContext) -> None:
     """A reader whose cursor is before removed entries continues after them without a gap."""
-    from relay.server.worker.member.catchup import Catchup
+    from relay.server.worker.member.catchup import Catchup, Page
     from relay.store.reader import SqliteReader
     from relay.wire.envelopes import EntryMessage
     from relay.wire.packing import pack, unpack_server
@@ -391,13 +391,13 @@ def removes_untold(_: WorkerContext) -> None:
     def resuming(self: SqliteReader, log: str, cursor: Cursor, head: Head) -> ResumePoint:
         return resume(self, log, cursor, head)._replace(after=cursor.seq, gap=None)
 
-    def reading(self: Catchup, feed: Feed, after: int, upto: int) -> tuple[int, int, bytes]:
-        prev, last, content = page(self, feed, after, upto)
+    def reading(self: Catchup, feed: Feed, after: int, upto: int) -> Page:
+        prev, last, content, reason = page(self, feed, after, upto)
         if prev > after and content:
             first, *others = unpack_server(content)
             assert isinstance(first, EntryMessage)
             content = b"".join(map(pack, [first._replace(prev=after), *others]))
-        return after, last, content
+        return after, last, content, reason
 
     SqliteReader.resume = resuming  # type: ignore[method-assign]
     Catchup._page = reading  # type: ignore[method-assign]

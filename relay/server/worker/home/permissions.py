@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.bus.messages import Answered, Refused
 from relay.chat.accounts.requests import MayWrite, pack
-from relay.chat.entries import UNDECIDED
+from relay.chat.entries import UNDECIDED, Kind
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.server.worker.error_codes import code_of
@@ -36,7 +36,9 @@ from relay.wire.codes import ErrorCode
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.chat.accounts.account import Account
+    from relay.chat.entries import Submission
 
+PLAIN: Final = frozenset({"", "text/plain"})
 LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 ASKED_MAX: Final = 32
 """Questions in flight to one home before it gets another one of a heavy sender: 1 ms of its time.
@@ -264,6 +266,8 @@ class Permissions:
             self._asked[home] = left
         else:
             del self._asked[home]
+        if code == ErrorCode.NOT_ACCEPTED and says_nothing(asked.waiting.submission):
+            code = 0  # in the answer, too: it does not reveal whether the sender is blocked
         asked.verdict = code
         if code:
             flow.behind, flow.doomed = asked.waiting.submission.counter, len(flow.waiting)
@@ -316,6 +320,15 @@ def _inbox(waiting: Waiting) -> str:
     extra = waiting.submission.extra
     assert extra is not None
     return INBOX_PREFIX + extra.to
+
+
+def says_nothing(submission: Submission) -> bool:
+    """Return True if the recipient cannot refuse it: it only erases what the sender has written.
+
+    With a reason it would be a message.
+    """
+    is_erasure = submission.kind == Kind.REDACTION and not submission.body
+    return is_erasure and submission.content_type in PLAIN
 
 
 def refused(tag: int, code: int, retry_ms: int) -> Refused:
