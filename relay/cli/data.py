@@ -130,7 +130,7 @@ def repair(data: str | None, config: Path | None) -> int:
                 if kept.aside and repairing.is_account(kept.name):
                     report(
                         f"{name}: its last changes are lost: look at its devices "
-                        "(relay user show), for one that was removed may be there again"
+                        "(relay user show), because one that was removed may be back"
                     )
             print_whole(f"  the old files, and what was not kept: {made.kept_in}")
     if wrong:
@@ -219,7 +219,7 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
             pass  # only validates: all of it is readable, or nothing is stored
         lines = (exporting.Line._make(one) for one in _messages(source, file, form, room, now_ms))
         done = exporting.import_lines(directory, digest, lines)
-    again = f"; {done.repeated} were there" if done.repeated else ""
+    again = f"; {done.repeated} were already stored" if done.repeated else ""
     print_line(f"{done.stored} messages stored{again}")
     return Exit.OK
 

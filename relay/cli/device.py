@@ -195,7 +195,7 @@ def request(target: Target, who: Who) -> int:
                 waiting().unlink(missing_ok=True)
                 raise CommandError(
                     f"there is no account {name!r} at this server: give its name with --name, or"
-                    " begin it with 'relay register'"
+                    " create it with 'relay register'"
                 ) from None
             if not isinstance(error.__context__, KeyRefused):  # the login was refused
                 raise
@@ -361,7 +361,7 @@ def removed_if_refused(path: Path) -> Iterator[None]:
         if isinstance(error, Refused) and not isinstance(error, UNCLEAR):
             path.unlink()
         else:
-            stderr_notice(f"this may be a device now, or not; its key is kept: {path}")
+            stderr_notice(f"this may or may not be a device now; its key is kept: {path}")
         raise
 
 

@@ -1,7 +1,7 @@
 """The user's own device keys, one file for each server and name, and pins of other accounts.
 
     DIRECTORY/SERVER-ID/NAME.key     the key of a name at a server; with ".ended" behind it: one
-                                     that is no device's any more, which nothing reads
+                                     that is no longer valid, which nothing reads
     DIRECTORY/SERVER-ID/NAME.chain   the links of its device chain, in hexadecimal
     DIRECTORY/SERVER-ID/pins         what was seen of other accounts' chains
 
@@ -35,7 +35,7 @@ LINE_BYTES_MAX: Final = 512
 CHAIN_CHARS_MAX: Final = LINKS_MAX * (2 * links.LINK_BYTES_MAX + 1)
 LOCK_S: Final = 10.0
 ENDED: Final = ".ended"
-"""Behind the name of a key's file that is no device's any more."""
+"""Behind the name of a key's file that is no longer valid."""
 AskPassphrase = Callable[[Path], str]
 """Called with the path of a key file that has a passphrase; returns the passphrase."""
 
@@ -175,7 +175,7 @@ class KeyFiles:
             raise UsageError(f"cannot rename {path}: {error.strerror or error}") from None
 
     def ended(self, server_id: str, name: str) -> Path | None:
-        """Put a key aside that is no device's any more: nothing takes it by itself from then on.
+        """Put a key aside that is no longer valid: nothing takes it by itself from then on.
 
         Returns:
             Where it is now; None: there was none.

@@ -32,9 +32,9 @@ PAIRS_MAX: Final = 16_384
 SENDERS_MAX: Final = 1024
 """Senders with unproved pairs: their chain is still to be requested, or is doubtful."""
 _NOT_THEIRS: Final = "a message has a key that is not one of their devices"
-_NO_KEY: Final = "no device is named, as if from before there were accounts"
-_NOT_YET: Final = "the server has not given their devices yet"
-_LOST: Final = "the connection was lost before their devices could be looked at"
+_NO_KEY: Final = "the message names no device, like those from before there were accounts"
+_NOT_YET: Final = "the server has not sent the list of their devices yet"
+_LOST: Final = "the connection was lost before their devices could be checked"
 
 
 class Senders:
@@ -215,7 +215,9 @@ class Senders:
         if isinstance(asked, wire.Devices):
             if for_now:
                 self._queries.add_later(asked.name, now + AGAIN_S)
-            self._suspect(asked.name, f"the server does not give their devices ({text})", now)
+            self._suspect(
+                asked.name, f"the server does not send the list of their devices ({text})", now
+            )
         self._ask_next(now)
 
     def retry(self, error: wire.Error, now: float) -> bool:
@@ -239,7 +241,7 @@ class Senders:
         try:
             chains = chain.read(packed, verify)
         except LinkError as error:
-            text = f"the server gave a false list of their devices: {error}"
+            text = f"the server sent a false list of their devices: {error}"
             self._suspect(name, text, now, all_keys=True)
             return
         if not chains:
@@ -248,7 +250,7 @@ class Senders:
             return
         last = chains[-1]
         if last.server_id != self._server_id or last.handle != name:
-            text = "the server gave somebody else's list of devices"
+            text = "the server sent somebody else's list of devices"
             self._suspect(name, text, now, all_keys=True)
             return
         wrong = self.pins.compared(chains)

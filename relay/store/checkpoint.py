@@ -202,7 +202,7 @@ class Checkpointer:
                         pages.found |= to_clean
                         raise
             else:
-                problem = "somebody reads for long, such as a backup"
+                problem = "a long read is in progress, such as a backup"
             partition.checkpoint_ended(all_cleaned=all_pages and progress.complete)
         except StoreError as error:
             problem, progress = str(error), NOTHING_COPIED

@@ -246,7 +246,7 @@ class DataDirectory:
         except FileNotFoundError:
             if path.is_symlink():
                 raise StartError(
-                    f"data directory: {path}: a symbolic link that leads nowhere: {ADVICE}"
+                    f"data directory: {path}: a broken symbolic link: {ADVICE}"
                 ) from None
             if self._logs.exists():
                 raise StartError(
@@ -306,8 +306,9 @@ def _make_private(path: Path) -> None:
         return
     if new:
         raise StartError(
-            f"data directory: {path}: the file system does not keep it from others (mode "
-            f"{mode:04o} although it was made as 0700): mount it with umask=0077, or name a "
+            f"data directory: {path}: other users can read it (mode "
+            f"{mode:04o} although it was created with mode 0700): mount it with umask=0077, or "
+            "name a "
             "directory on another one with --data"
         )
     raise StartError(
@@ -321,7 +322,7 @@ def _unusable(path: Path, error: OSError) -> StartError:
     if isinstance(error, FileExistsError):
         why = "it is not a directory"
     elif isinstance(error, NotADirectoryError):
-        why = "it lies below something that is not a directory"
+        why = "it is below something that is not a directory"
     elif error.errno == errno.ELOOP:
         why = "it is a symbolic link: remove it"
     else:
@@ -339,6 +340,6 @@ def gone_text(path: Path, partitions: Iterable[int]) -> str:
     """Return what a person is told of partitions that were taken away."""
     which = ", ".join(f"{index:02}" for index in partitions)
     return (
-        f"of partition {which} of {path} nothing is there, and it was there before: put its files"
-        " back; or start the relay, which makes it anew, empty"
+        f"the files of partition {which} in {path} are missing: put them back; or start the relay,"
+        " which creates new, empty ones"
     )

@@ -221,7 +221,9 @@ def _refuse_missing(path: Path, lock: PartitionLock) -> None:
     if wal_bytes(path):
         raise StoreCorrupt(f"{path} {what}, though its WAL is there: {advice(path)}")
     if lock.read_note() is not None:
-        raise StoreCorrupt(f"{path} {what}, though its lock file knows it: {advice(path)}")
+        raise StoreCorrupt(
+            f"{path} {what}, though its lock file has a record of it: {advice(path)}"
+        )
 
 
 def _tell_of_other_names(path: Path) -> None:

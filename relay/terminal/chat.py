@@ -67,7 +67,7 @@ class Chat:
         self.room = room
         self.screen = screen
         self._pending = Pending(screen.pending)
-        self.sending = Sending(client, screen, self._pending)
+        self.sending = Sending(client, room, screen, self._pending)
         self.mistakes = 0
         """Lines that look like a command but are not valid, so were not sent."""
         self.target = room
@@ -278,7 +278,8 @@ class Chat:
             case commands.Rooms():
                 self._ask(self._rooms)
             case Change():
-                self._ask(partial(self._change, command))
+                make = partial(self._change, command)
+                self._ask(self.sending.change(make, needed=command.narrows))
             case commands.Who():
                 self._ask(self._who)
             case commands.History(count):

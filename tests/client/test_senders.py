@@ -123,7 +123,7 @@ def test_a_new_device_that_the_chain_proves_is_silent() -> None:
         (A, [], "does not exist"),
         (A, [root(name="bob")], "somebody else's"),
         (D, TWO, "not one of their devices"),
-        (A, None, "does not give"),
+        (A, None, "does not send"),
     ],
 )
 def test_what_a_malicious_server_tries_is_loud(
@@ -455,7 +455,7 @@ def test_nothing_is_held_for_longer_than_an_answer_may_take() -> None:
     assert senders.deadline == VERIFY_S_MAX
     senders.overdue(VERIFY_S_MAX)
     assert not reader.waits(A)
-    assert "not given their devices yet" in reader.doubt(A)
+    assert "not sent the list of their devices yet" in reader.doubt(A)
     assert [warning.name for warning in senders.warnings] == ["alice"]
     senders.overdue(40.0)
     assert list(senders.requests(40.0)), "it is asked for all the same"

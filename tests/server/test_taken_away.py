@@ -18,7 +18,7 @@ from relay.store.directory import DataDirectory
 from tests.support.cluster import run_relay
 
 LOG = "@alice"
-GONE = "nothing is there, and it was there before"
+GONE = "are missing: put them back"
 
 
 @pytest.fixture

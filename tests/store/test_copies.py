@@ -228,7 +228,7 @@ def test_an_empty_file_after_a_clean_stop(data: Path) -> None:
     fill(partition, 1, 4)
     partition.close()
     (data / MAIN).write_bytes(b"")
-    assert_refused(data, "is empty, though its lock file knows it")
+    assert_refused(data, "is empty, though its lock file has a record of it")
 
 
 @pytest.mark.parametrize("taken", [(MAIN,), (MAIN, LOCK)], ids=["alone", "with its lock"])
@@ -544,15 +544,15 @@ ENTRY_1_AS_5 = (
         (sql("DELETE FROM entry WHERE (id & 1023) = 5"), "entry 5 of log lobby is missing"),
         (sql("DELETE FROM entry"), "newer than its entries"),
         (sql("UPDATE producer SET counter = 2, seq = 4"), "older than its entries"),
-        (sql("UPDATE entry SET chain = 30 WHERE (id & 1023) = 5"), "names a later one"),
+        (sql("UPDATE entry SET chain = 30 WHERE (id & 1023) = 5"), "has a later one"),
         (sql("UPDATE entry SET packed = x'00' WHERE (id & 1023) = 5"), "5 .* cannot be read"),
         (sql("UPDATE entry SET packed = CAST(packed AS TEXT)"), "1 .* cannot be read"),
         (sql(ENTRY_1_AS_5), "5 .* another place"),
         (sql("UPDATE log SET name = CAST(x'ff' AS TEXT)"), "not UTF-8"),
         (sql("DELETE FROM epoch"), "the epoch of a log"),
-        (sql("DELETE FROM log"), "an epoch is of another moment"),
+        (sql("DELETE FROM log"), "an epoch does not match"),
         (sql("DROP TABLE producer"), "the table producer is missing"),
-        (sql("DELETE FROM meta WHERE key = 'generation'"), "generation is of another moment"),
+        (sql("DELETE FROM meta WHERE key = 'generation'"), "generation does not match"),
     ],
 )
 def test_what_the_check_of_the_whole_file_finds(

@@ -168,7 +168,7 @@ def test_export_and_import(whole: Path, tmp_path: Path) -> None:
         assert ran("export", "--room", "@bob", "--data", other, code=2).stdout == ""
     assert ran("import", exported, "--data", other).stdout == f"{MESSAGES + 1} messages stored\n"
     again = ran("import", "-", "--data", other, text=exported.read_text()).stdout
-    assert again == f"0 messages stored; {MESSAGES + 1} were there\n"
+    assert again == f"0 messages stored; {MESSAGES + 1} were already stored\n"
     with Relay(other) as relay, BlockingClient(relay.address, name="bob") as bob:
         bob.join("kitchen", since=0)
         events = (event for event in bob.events() if isinstance(event, Gap | Message))
@@ -222,7 +222,7 @@ def test_what_a_log_would_have_is_no_line_for_a_person(tmp_path: Path) -> None:
     stored = ran("import", file, "--data", data)
     assert (stored.stdout, stored.stderr) == ("1 messages stored\n", "")
     added = run_relay("user", "add", "carol", "--data", data)
-    assert added.stderr == "carol is kept for whoever has this invitation:\n"
+    assert added.stderr == "carol is reserved for whoever has this invitation:\n"
 
 
 GOOD: Final = {"room": "lobby", "time": "2024-01-01T00:00:00Z", "sender": "a", "body": "x"}

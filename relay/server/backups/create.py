@@ -191,7 +191,8 @@ class _Moment:
                 snapshot.drop()
             if time.monotonic() > deadline:
                 raise StartError(
-                    f"no moment for the backup within {MOMENT_S:.0f} s: {why}: try again later"
+                    f"no consistent moment for the backup was found within {MOMENT_S:.0f} s: "
+                    f"{why}: try again later"
                 )
             time.sleep(RETRY_S)
 

@@ -50,7 +50,7 @@ def _problem(backup: Path, found: Manifest, name: str) -> str | None:
         return f"{path} is missing"
     except OSError as error:
         return f"{path}: {error.strerror}"
-    return f"{path} is not as it was made: its SHA-256 is another one"
+    return f"{path} was changed after the backup: its SHA-256 differs"
 
 
 def restore(backup: Path, data: Path) -> Manifest:

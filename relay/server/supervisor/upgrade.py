@@ -166,7 +166,7 @@ class Upgrade:
         if now >= max(self._ready_by_s, awake_s + LEADS_S if self.lent else 0.0):
             self._ready_by_s = math.inf
             self._failed = (
-                f"it did not show for {LEADS_S:.0f} s that it runs"
+                f"it did not report for {LEADS_S:.0f} s that it runs"
                 if self.lent
                 else f"it was not ready within {READY_S:.0f} s"
             )

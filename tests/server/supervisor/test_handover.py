@@ -143,7 +143,7 @@ def test_one_that_decides_and_hangs_is_killed() -> None:
     pid, status = os.waitpid(upgrade.pid, 0)
     assert upgrade.ended(pid, Exit(os.waitstatus_to_exitcode(status)))
     assert upgrade.document() == {
-        "upgrading": False, "failed": f"it did not show for {LEADS_S:.0f} s that it runs",
+        "upgrading": False, "failed": f"it did not report for {LEADS_S:.0f} s that it runs",
     }  # fmt: skip
     assert not upgrade.lent
 

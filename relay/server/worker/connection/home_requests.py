@@ -35,7 +35,7 @@ async def asked(
     log.debug("request_asked", extra={"connection": session.id, "log": log_name})
     reply = session.services.queries.ask(log_name, by, key_id, content, subject, session.id)
     if reply is None:
-        return Answered(0, int(ErrorCode.BUSY), "too much is asked at once", b"")
+        return Answered(0, int(ErrorCode.BUSY), "too many requests at once", b"")
     return await reply
 
 

@@ -55,7 +55,7 @@ async def room(session: Session, room: Room) -> None:
             refuse_unreadable(session, number, partition_of(names.INBOX_PREFIX + handle), error)
             return
         if not subject:
-            session.refuse(number, ErrorCode.NOT_REGISTERED, 0, f"nobody is called {handle}")
+            session.refuse(number, ErrorCode.NOT_REGISTERED, 0, f"there is no user {handle}")
             return
     elif isinstance(request, requests.Redact):
         former = former_author(session, log, request.seq)

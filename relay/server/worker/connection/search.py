@@ -58,7 +58,7 @@ async def search(session: Session, search: Search) -> None:
     reply = searching.find(log, match, feed.room.floor, before, count)
     if reply is None:
         counts.searches[Searched.REFUSED] += 1
-        session.refuse(number, ErrorCode.BUSY, limits.RETRY_MS, "too much is searched for at once")
+        session.refuse(number, ErrorCode.BUSY, limits.RETRY_MS, "too many searches at once")
         return
     found = await reply
 

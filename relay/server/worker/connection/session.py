@@ -262,7 +262,7 @@ class Session(Owner):
         now = self.services.clock()
         self.services.budgets.refusals.count(Budget.RECEIVED, self.source.name, now)
         retry_s = self.services.overloaded_retry_s
-        self._connection.shed(CloseCode.OVERLOADED, now, retry_s, "it held too much")
+        self._connection.shed(CloseCode.OVERLOADED, now, retry_s, "too much unprocessed data")
         self.channel.settle(now)
 
     def failed(self, error: Exception) -> None:
