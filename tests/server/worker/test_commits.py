@@ -63,8 +63,9 @@ def made(clock: Clock, *, power: bool) -> Commits:
         return future
 
     return Commits(
-        at_once, Wakeup(lambda _: None), lambda ns: None, clock_ns=clock.read_ns, power=power
-    )
+        at_once, Wakeup(lambda _: None), lambda ns: None, clock_ns=clock.read_ns,
+        wall_clock_ns=clock.read_ns, power=power,
+    )  # fmt: skip
 
 
 async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
@@ -72,7 +73,7 @@ async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
     disk.takes_ns = takes_ns
     submission = Submission("lobby", "ann", b"", b"p" * 16, 2, int(kind), "", b"")
     waiting = Waiting(cast(Any, None), 0, submission)
-    if made.begin(3, cast(Any, disk), [waiting], 0, quick=False) is None:
+    if made.begin(3, cast(Any, disk), [waiting], quick=False) is None:
         while not made.finished():
             await asyncio.sleep(0)
 

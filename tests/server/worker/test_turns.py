@@ -17,7 +17,7 @@ from relay.bus.link import Link, Port
 from relay.bus.messages import Acks, Submit, Subscribe
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
-from relay.server.worker.home.home import COMMITS_S
+from relay.server.worker.home.commits import COMMITS_S
 from relay.server.worker.home.submissions import CROWD, GROUP_MIN
 from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster, Send
 from relay.wire.packing import unpack_entry

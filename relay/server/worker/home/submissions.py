@@ -133,6 +133,15 @@ class Submissions:
             self._new.append(flow)
         flow.waiting.extend(run)
 
+    @property
+    def lone(self) -> Waiting | None:
+        """The only submission that waits, if it is the only one, and its sender a light one."""
+        if self.count != 1:
+            return None
+        (flow,) = self.flows.values()
+        waiting = flow.waiting[0]
+        return None if waiting.heavy else waiting
+
     def take(
         self, in_use: Callable[[str], bool], group_max: int, slow_max: int
     ) -> tuple[list[Waiting], list[Waiting]]:
