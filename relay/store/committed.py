@@ -214,12 +214,12 @@ class Committed:
         for key, copy in changes.copies.items():
             self._remember_copy(key, copy.counter)
 
-    def remember(
-        self, name: str, log: LogEnd, key: ProducerKey, producer: tuple[int, Stack]
-    ) -> None:
-        """Remember the ends of one log and one producer after a commit."""
-        self._remember_log(name, log)
-        self._remember_producer(key, producer)
+    def change(self, name: str, log: LogEnd, key: ProducerKey, producer: tuple[int, Stack]) -> None:
+        """Change the ends of a log and of a producer that are remembered, after a commit."""
+        logs, producers = self.logs, self.producers
+        del logs[name], producers[key]  # the most recently used comes last
+        logs[name] = log
+        producers[key] = producer
 
     def forget_producers(self) -> None:
         """Clear the producers: some were dropped from the file.

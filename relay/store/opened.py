@@ -149,7 +149,7 @@ class Opened:
         chain, jump, stack = pushed(last[1], counter, seq)
         self.cursor.execute(ENTRY, (log.id << SEQ_BITS | seq, time_ms, chain, jump, packed))
         log.seq, log.time_ms = seq, time_ms
-        committed.remember(name, log, key, (counter, stack))
+        committed.change(name, log, key, (counter, stack))
         self.unflushed.grow(tail, key[1], counter, seq)
         if touched is not None:
             touched.add(log.id)

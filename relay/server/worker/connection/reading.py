@@ -149,7 +149,7 @@ class Reading:
         self._running = True
         share = self._schedule.share
         left = self._left(now)
-        if not self._finish and left > 0 and share < UNITS_PER_TURN:
+        if share < UNITS_PER_TURN and left > 0 and not self._finish:
             share = min(share + left, UNITS_PER_TURN)
         units = share
         connection = self._connection
@@ -199,13 +199,14 @@ class Reading:
         used = share - units
         if used:  # otherwise it only checked for input
             drained = drained or (not self._finish and used < left)  # light still: it was late
-            used, self._owed = used + self._owed, 0
+            if self._owed:
+                used, self._owed = used + self._owed, 0
             paid_s = max(self._paid_s, now - SAVED_S) + used / LITTLE_PER_S
             self._paid_s = min(paid_s, now + OWED_S_MAX)
             if owner.newcomer:  # never counts as a light user
                 used = max(used, LITTLE + 1)
-            elif used <= left + LITTLE:
-                used = min(used, LITTLE)
+            elif LITTLE < used <= left + LITTLE:
+                used = LITTLE
         self._finish = self._schedule.queue.charge(self._finish, used, drained=drained)
         if units <= 0 and not self.pauses & Pause.TURN:
             self._wait_for_turn()

@@ -208,14 +208,16 @@ class Home:
         Unless there are many at once, nearly all do: nothing is to be chosen, divided or charged.
         """
         for index in list(self._waiting):
-            lone = self._submissions[index].lone
+            submissions = self._submissions[index]
+            lone = submissions.lone
             if lone is None or index in self.held or index in self._notes.noted:
                 continue
             partition = self._ready(index)
             stored = None if partition is None else self._commits.append_lone(partition, lone)
             if stored is None:
                 continue
-            self._take_all(index)
+            del self._waiting[index]
+            submissions.clear()
             if isinstance(stored, StoreError):
                 self._failed(index, [lone], stored)
             else:

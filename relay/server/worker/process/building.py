@@ -98,7 +98,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     spki, server_id = needs.identity.spki, needs.identity.server_id
     spki_hash = sha256(spki).digest()
     partitions = OwnPartitions(
-        owns=routes.owns,
+        owns=needs.owns,
         open_partition=needs.open_partition,
         reader_of=needs.reader_of,
         wake=wakeup.request,
