@@ -55,6 +55,7 @@ def _also_there(ctx: click.Context, param: click.Parameter, value: str | None) -
         found = value if param.name == "data" else typed_path(ctx, param, value)
         setattr(ctx.obj, str(param.name), found)
 
+
 _CONNECTION_ID: Final = re.compile("[0-9]+-[0-9]+")
 
 
