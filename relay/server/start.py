@@ -99,6 +99,7 @@ def start(
     finally:
         if takeover is not None:
             takeover.failed()
+            takeover.close()
 
 
 def _start(
@@ -237,13 +238,13 @@ def _start(
         return code
     if successor.lost:
         return 1
-    line = successor.gone(stays=not manager.there)
-    if manager.there:
-        return code  # it knows the new main process
-    if takeover is not None and takeover.stays:
-        takeover.main_is(successor.pid)
-        return code
-    return parent.stay(successor.pid, line)
+    with successor.gone(stays=not manager.there) as line:
+        if manager.there:
+            return code  # it knows the new main process
+        if takeover is not None and takeover.stays:
+            takeover.main_is(successor.pid)
+            return code
+        return parent.stay(successor.pid, line)
 
 
 def _begin_alone(

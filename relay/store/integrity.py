@@ -37,6 +37,12 @@ OPCODES_BETWEEN_LOOKS: Final = 10_000
 ENTRIES_BETWEEN_LOOKS: Final = 1000
 
 
+_ENTRIES: Final = (
+    "SELECT id, chain, jump, CASE WHEN typeof(packed)='blob' AND typeof(chain)='integer' "
+    "AND typeof(jump)='integer' THEN packed END FROM entry ORDER BY id"
+)
+
+
 class CheckUnfinished(Exception):
     """The time limit was reached before the end of the file."""
 
@@ -77,6 +83,8 @@ def damage(
         raise CheckUnfinished from None
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
         return str(error)
+    except UnicodeDecodeError:
+        return "a text is not UTF-8"
     except _Damaged as error:
         return str(error)
     finally:
@@ -147,7 +155,7 @@ def _check_entries(
     controls = _Controls(connection)
     tails = _tails(connection)
     current = 0
-    cursor = connection.execute("SELECT id, chain, jump, packed FROM entry ORDER BY id")
+    cursor = connection.execute(_ENTRIES)
     try:
         for number, (row, chain, jump, packed) in enumerate(cursor):
             if number % ENTRIES_BETWEEN_LOOKS == 0 and late():
@@ -161,6 +169,8 @@ def _check_entries(
                 current = log_id
                 lasts = {log_id: _last_seqs(connection, log_id)}
             name, floor = logs[log_id]
+            if packed is None:
+                raise _Damaged(f"entry {seq} of log {name} cannot be read")
             if seq <= floor:
                 controls.take(name, seq, _check_removed(name, seq, packed, unpack))
                 continue
@@ -173,7 +183,10 @@ def _check_entries(
             if seq < tails.get(log_id, seq + 1) and chain and chain in lasts[log_id]:
                 raise _Damaged(f"the record of a sender in log {name} is older than its entries")
             try:
-                controls.take(name, seq, unpack(packed))
+                entry = unpack(packed)
+                if entry.seq != seq or entry.log != name:
+                    raise _Damaged(f"entry {seq} of log {name} is the one of another place")
+                controls.take(name, seq, entry)
             except _Damaged:
                 raise
             except MemoryError:

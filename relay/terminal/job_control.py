@@ -52,8 +52,12 @@ class JobControl:
                 self._stop()
             return
         app.renderer.erase()
-        with app.input.detach(), app.input.cooked_mode():
-            self._stop()
+        # prompt_toolkit would set only what reading a line needs, and some shells never set the
+        # rest themselves: Ctrl-S would no longer stop the output, for example.
+        with app.input.detach():
+            with self._modes.lent():
+                self._stop()
+            app.input.raw_mode().__enter__()  # left when the prompt ends
         _draw(app)
 
     def _stop(self) -> None:
@@ -70,9 +74,9 @@ class JobControl:
 
     def _continued(self) -> None:
         """Take the terminal again after a stop that we could not prepare for."""
+        self._modes.set_again()
         app = get_app_or_none()
         if app is None or not app.is_running:
-            self._modes.set_again()
             return
         app.input.raw_mode().__enter__()  # left when the prompt ends
         _draw(app)

@@ -61,9 +61,17 @@ class KeyModes:
                 self.take()
 
     def set_again(self) -> None:
-        """Set the modes again if the terminal is taken: somebody else has changed them."""
-        if self._before is not None:
-            self._set()
+        """Set the modes again if the terminal is taken: a shell may have changed them.
+
+        If it has, what it has set is what it gets back.
+        """
+        if sys.platform == "win32" or self._before is None:
+            return
+        with contextlib.suppress(termios.error):
+            now = termios.tcgetattr(self._fd)
+            if now[3] & termios.ICANON:
+                self._before = now
+        self._set()
 
     def _set(self) -> None:
         if sys.platform == "win32":

@@ -26,6 +26,7 @@ _WHY_GAP: Final[dict[int, str]] = {
     GapReason.EPOCH: "the server lost them, or was restored from a backup",
     GapReason.AHEAD: "the server lost them, was restored from a backup, or is another one",
     GapReason.RETENTION: "the server no longer has them",
+    GapReason.DAMAGED: "what the server has stored of them is damaged",
 }
 
 _WHY_AWAY: Final = {

@@ -131,3 +131,41 @@ def test_between_two_prompts(shell: Terminal, how: str) -> None:
 def plain(text: str) -> str:
     """Return text without control sequences and blanks: either may stand between words."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]| ", "", text)
+
+
+@pytest.mark.parametrize("program", ["chat", "top"])
+def test_the_shell_gets_the_modes_that_it_gave(relay: Relay, room: str, program: str) -> None:
+    """All of them, also from a shell that never sets them itself; and those that it has then."""
+    args, sign, end = ["chat", relay.address, room, "--name", "anna"], f"{room}>", "\x04"
+    if program == "top":
+        args, sign, end = ["ctl", "--data", str(relay.data), "top"], "q ends", "q"
+    with Terminal(program=["sh", "-i"], env={"PS1": "sh$ "}) as shell:
+        shell.shows("sh$ ")
+        given = modes(shell, 1)
+        shell.press(shlex.join(relay_command(*args)) + "\r")
+        shell.shows(sign)
+        [child] = psutil.Process(shell.process.pid).children()
+        shell.press("\x1a")
+        wait_until(lambda: is_stopped(child.pid), "it stops")
+        stopped = modes(shell, 2)
+        assert stopped == given
+        shell.press("stty -ixon ixoff\r")
+        other = modes(shell, 3)
+        assert other != given
+        before = len(shell.text)
+        shell.press("fg\r")
+        wait_until(lambda: sign in shell.text[before:], sign)
+        shell.press(end)
+        wait_until(lambda: not child.is_running(), "it ends")
+        ended = modes(shell, 4)
+        assert ended == other
+
+
+def modes(shell: Terminal, number: int) -> str:
+    """Return the modes of the terminal; each time with another number."""
+    shell.press(f"echo modes-{number}=$(stty -g)=\r")
+    pattern = re.compile(rf"modes-{number}=([0-9a-f:]+)=")
+    wait_until(lambda: pattern.search(shell.text) is not None, f"the modes, {number}")
+    found = pattern.search(shell.text)
+    assert found is not None
+    return found[1]

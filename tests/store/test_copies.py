@@ -528,6 +528,12 @@ def halve(file: Path) -> None:
     file.write_bytes(content[: len(content) // 2 // 4096 * 4096])
 
 
+ENTRY_1_AS_5 = (
+    "UPDATE entry SET packed = (SELECT packed FROM entry WHERE (id & 1023) = 1) "
+    "WHERE (id & 1023) = 5"
+)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -540,6 +546,9 @@ def halve(file: Path) -> None:
         (sql("UPDATE producer SET counter = 2, seq = 4"), "older than its entries"),
         (sql("UPDATE entry SET chain = 30 WHERE (id & 1023) = 5"), "has a later one"),
         (sql("UPDATE entry SET packed = x'00' WHERE (id & 1023) = 5"), "5 .* cannot be read"),
+        (sql("UPDATE entry SET packed = CAST(packed AS TEXT)"), "1 .* cannot be read"),
+        (sql(ENTRY_1_AS_5), "5 .* another place"),
+        (sql("UPDATE log SET name = CAST(x'ff' AS TEXT)"), "not UTF-8"),
         (sql("DELETE FROM epoch"), "the epoch of a log"),
         (sql("DELETE FROM log"), "an epoch does not match"),
         (sql("DROP TABLE producer"), "the table producer is missing"),

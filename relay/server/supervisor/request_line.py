@@ -33,6 +33,11 @@ class RequestLine:
         """The descriptor of the requesting end."""
         return self._far.fileno()
 
+    def close(self) -> None:
+        """Close both ends: nobody is left who asks."""
+        self._near.close()
+        self._far.close()
+
     def close_near_end(self) -> None:
         """Close the near end, in a child."""
         self._near.close()

@@ -197,6 +197,11 @@ class Takeover:
         if self.step is Step.STARTED:
             os.dup2(self._errors_fd, STDERR)
 
+    def close(self) -> None:
+        """This server has ended."""
+        self._line.close()
+        self._parent_line.close()
+
     @property
     def parent_fd(self) -> int:
         """The line to the process that has stayed; -1: none has."""

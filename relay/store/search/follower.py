@@ -15,7 +15,6 @@ import itertools
 import json
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,6 +27,7 @@ from relay.store.schema import connect_reader, epoch_at, pragma, rows
 from relay.store.search import files
 from relay.store.search.words import text_of
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
+from relay.store.view import UnpackEntry
 
 LOGS_PER_STEP: Final = 256
 ENTRIES_PER_STEP: Final = 256  # about 4 ms
@@ -54,9 +54,9 @@ ON entry.id > ((wanted.value->>0) << 40) + (wanted.value->>1)
     AND entry.id <= ((wanted.value->>0) << 40) + (wanted.value->>2)
 LIMIT ?2"""
 # SQLite knows how long a value is without reading it.
-SIZES: Final = f"SELECT json_group_array(size) FROM (SELECT length(packed) AS size {_WANTED})"  # noqa: S608 - all of it is above
+SIZES: Final = f"SELECT json_group_array(size) FROM (SELECT octet_length(packed) AS size {_WANTED})"  # noqa: S608 - all of it is above
 ENTRIES: Final = f"""
-SELECT json_group_array(json_array(id, length(packed))),
+SELECT json_group_array(json_array(id, length(CAST(packed AS BLOB)))),
     CAST(coalesce(group_concat(packed, ''), '') AS BLOB)
 FROM (SELECT entry.id AS id, packed {_WANTED})"""  # noqa: S608 - likewise
 POSITIONS: Final = """
@@ -71,14 +71,14 @@ NEXT_LOGS: Final = "SELECT json_group_array(id) FROM (SELECT id FROM log WHERE i
 NEXT_POSITIONS: Final = """
 SELECT json_group_array(log_id) FROM (SELECT log_id FROM position WHERE log_id>? LIMIT ?)"""
 EDITS_OF: Final = """
-SELECT packed FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq
+SELECT CAST(packed AS BLOB) FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq
 WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC LIMIT ?3"""
 MESSAGE: Final = """
-SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"""
+SELECT CAST(packed AS BLOB) FROM entry JOIN log ON log.id=?1
+WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"""
 MESSAGE_KIND: Final = int(Kind.MESSAGE)
 EDIT_KIND: Final = int(Kind.EDIT)
 REDACTION_KIND: Final = int(Kind.REDACTION)
-UnpackEntry = Callable[[bytes], Entry]
 log = logging.getLogger("relay.store")
 
 

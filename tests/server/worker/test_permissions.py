@@ -14,6 +14,8 @@ from relay.wire.codes import ErrorCode
 from tests.support.workers import Cluster, TestClient
 
 MANY: Final = 50
+SILENT: Final = "-silent"
+"""The end of the handles of those whose home does not answer."""
 REFUSED: Final = int(ErrorCode.NOT_REGISTERED)
 
 
@@ -28,10 +30,13 @@ class Homes:
         self.heavy: set[str] = set()
         """Whose messages are marked as a part of much."""
         sender = Account("ann")._replace(chain=cast("Any", _Chain()))
-        self.permissions = Permissions(self._ask, lambda _: sender, self._submit)
+        self.permissions = Permissions(
+            self._ask, lambda _: sender, self._submit, lambda log: log.endswith(SILENT)
+        )
 
     def _ask(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
-        self.asked.append((by, then))
+        if not log.endswith(SILENT):
+            self.asked.append((by, then))
         return True
 
     def _submit(self, run: list[Waiting]) -> None:
@@ -42,12 +47,13 @@ class Homes:
             self.heavy.add(submission.sender)
         self.submitted.append((submission.sender, submission.counter, submission.extra.verdict))
 
-    def send(self, sender: str, *counters: int) -> None:
-        """Take messages of somebody to others."""
+    def send(self, sender: str, *counters: int, end: str = "") -> None:
+        """Take messages of somebody to others, whose handles end so."""
         for counter in counters:
             submission = Submission(
                 log=f"@{sender}", sender=sender, key_id=b"", producer=sender.encode(),
-                counter=counter, kind=0, content_type="", body=b"", extra=Extra(f"to-{counter}"),
+                counter=counter, kind=0, content_type="", body=b"",
+                extra=Extra(f"to-{counter}{end}"),
             )  # fmt: skip
             self.permissions.take(Waiting(cast("Any", None), 0, submission))
 
@@ -78,12 +84,13 @@ def test_who_writes_little_is_asked_about_before_all_who_write_to_many() -> None
     assert homes.counted() == {"honest": 1}
     homes.permissions.ask_heavy()
     shared = dict.fromkeys(crowd[: ASKED_MAX // QUANTUM], QUANTUM)
+    shared[crowd[ASKED_MAX // QUANTUM - 1]] -= 1
     assert homes.counted() == {"honest": 1, **shared}
     homes.send("honest", 2)
     homes.permissions.ask_light()
     assert homes.counted()["honest"] == 2, "though no more of the others may be under way"
     homes.permissions.ask_heavy()
-    assert len(homes.asked) == ASKED_MAX + 2
+    assert len(homes.asked) == ASKED_MAX + 1
     homes.answer(count=QUANTUM + 2)
     homes.permissions.ask_heavy()
     assert homes.counted().get(crowd[ASKED_MAX // QUANTUM]) == QUANTUM, "those who are next"
@@ -122,6 +129,22 @@ def test_a_home_that_does_not_answer_stops_only_those_who_write_much() -> None:
     assert set(light) <= set(homes.counted())
 
 
+def test_a_home_that_does_not_answer_stops_nobody_who_writes_to_others() -> None:
+    """However many write to its people, and however much; and they go on when it answers."""
+    homes = Homes()
+    for n in range(100):
+        homes.send(f"x{n}", *range(1, MANY + 1), end=SILENT)
+    homes.send("ann", *range(1, MANY + 1))
+    homes.permissions.ask_light()
+    for _ in range(2 * MANY):
+        if homes.permissions.has_room:
+            homes.permissions.ask_heavy()
+        if homes.asked:
+            homes.answer()
+    assert homes.submitted == [("ann", counter, 0) for counter in range(1, MANY + 1)]
+    assert not homes.permissions.has_room
+
+
 def test_what_was_sent_later_is_asked_about() -> None:
     """Who was refused may have had a repeat, behind which others are good."""
     homes = Homes()
@@ -147,7 +170,6 @@ def test_the_order_of_a_sender_is_kept() -> None:
     homes.permissions.forget(lambda waiting: waiting.submission.sender == "bob")
     homes.answer(count=2)
     assert homes.submitted == [("ann", 1, 0), ("ann", 2, 0), ("ann", 3, 0)]
-    assert homes.permissions.asked == 0
     assert not homes.permissions.waiting
 
 

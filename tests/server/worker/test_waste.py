@@ -21,6 +21,7 @@ from relay.server.worker.connection.source_usage import Source
 from relay.server.worker.connection.token_bucket import WASTE_BURST_S, WASTE_OWED_S
 from relay.server.worker.connection.waste import (
     CONTROL_UNITS,
+    GAP_UNITS,
     REPEAT_UNITS,
     REQUEST_UNITS,
     THROTTLE_EXTRA_S,
@@ -171,6 +172,7 @@ def test_a_source_rests_only_where_it_wastes() -> None:
 def test_what_is_our_fault_costs_nothing() -> None:
     for code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE, ErrorCode.DAMAGED):
         assert of_request(code) == of_send(code) == 0
+        assert of_send(code, direct=True) == GAP_UNITS, "but two homes worked for it"
     assert of_request(ErrorCode.NOT_A_MEMBER) == REQUEST_UNITS
 
 
@@ -301,6 +303,18 @@ async def test_refused_requests_are_waste_and_granted_ones_are_not(single: Clust
     assert single.session("client").reading.wasted is None
     client.send_envelopes(*[Leave(3, room) for room in rooms])
     await until(lambda: throttled(single, "client"), "the rest")
+
+
+async def test_direct_messages_that_are_refused_for_now_are_waste(single: Cluster) -> None:
+    """Otherwise who has too much asked could have it asked for ever."""
+    worker, _ = of(single)
+    client = await TestClient.login(worker, "client")
+    direct = worker.parts.home.direct
+    assert direct is not None
+    direct.permissions._ask = lambda *_: False  # as if too much were asked
+    client.send("@nobody", 1)
+    assert (await client.expect(Refused)).code == ErrorCode.BUSY
+    assert single.session("client").reading.wasted is not None
 
 
 async def test_the_end_of_who_rests_is_noticed(single: Cluster) -> None:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
+    BULK,
+    BYTES_PER_UNIT,
     LIGHT_MAX,
     LIGHT_PER_S,
     OWED_S_MAX,
@@ -149,13 +151,22 @@ class Reading:
         self._running = True
         share = self._schedule.share
         left = self._left(now)
+        saved = 0
         if not self._finish and left > 0 and share < UNITS_PER_TURN:
-            share = min(share + left, UNITS_PER_TURN)
+            saved = min(left, UNITS_PER_TURN - share)
+        share += saved
         units = share
         connection = self._connection
         control, drained, sending = owner.ended, False, False
+        light, bulk, yields = self._schedule.serves_light, False, False
         try:
             while units > 0 and not self.pauses:
+                if (saved or light) and self._is_bulk:
+                    bulk = True
+                    share, units, saved = share - saved, units - saved, 0
+                    if light:
+                        yields = True  # it continues with the heavy users
+                        break
                 pending = self._pending
                 if pending:
                     envelope = pending[-1]
@@ -198,6 +209,8 @@ class Reading:
             self._pending = _NONE  # an empty list per connection would add up to a page each
         used = share - units
         if used:  # otherwise it only checked for input
+            if bulk or self._is_bulk:
+                left = 0
             drained = drained or (not self._finish and used < left)  # light still: it was late
             used, self._owed = used + self._owed, 0
             paid_s = max(self._paid_s, now - SAVED_S) + used / LIGHT_PER_S
@@ -207,7 +220,7 @@ class Reading:
             elif used <= left + LIGHT_MAX:
                 used = min(used, LIGHT_MAX)
         self._finish = self._schedule.queue.charge(self._finish, used, drained=drained)
-        if units <= 0 and not self.pauses & Pause.TURN:
+        if (units <= 0 or yields) and not self.pauses & Pause.TURN:
             self._wait_for_turn()
         if control:
             owner.write_pending()
@@ -223,13 +236,31 @@ class Reading:
         more = self._unpacking is not None or (self._finish > 0.0 and self._connection.pending > 0)
         return more or self._expected() + len(self._pending) > LIGHT_MAX
 
+    @property
+    def _is_bulk(self) -> bool:
+        """True if one record has brought more than an allowance is meant for."""
+        unpacking = self._unpacking
+        if unpacking is not None:
+            return len(unpacking.messages) > BULK
+        return len(self._pending) > BULK
+
     def owe(self, units: int) -> None:
         """Charge the actual cost of a request afterwards, which delays later requests."""
         self._owed += units
 
     def _expected(self) -> int:
-        """Return the expected use: what was used and is not covered by the allowance yet."""
+        """Return the expected use: what is not covered by the allowance.
+
+        That is what was used, and a bulk load.
+        """
+        if self._is_bulk:
+            return UNITS_PER_TURN
         return max(self._owed - self._left(self._clock()), 1)
+
+    def _order(self) -> int:
+        """Return the expected use, in which a light user is the less light the more it has sent."""
+        least = min(self._connection.pending // BYTES_PER_UNIT, LIGHT_MAX)
+        return max(self._expected(), least)
 
     def _left(self, now: float) -> int:
         """Return the unused allowance, in units; negative if more was used."""
@@ -262,8 +293,10 @@ class Reading:
         if not self.pauses & reason:
             return
         self._set_pauses(self.pauses & ~reason)
+        now = self._clock()
+        if reason & Pause.MUCH:  # nothing was saved while it waited for that
+            self._paid_s = max(self._paid_s, now + OWED_S_MAX)
         if not self.pauses:
-            now = self._clock()
             if self._has_time(now):
                 self._resume(now)
             else:
@@ -296,7 +329,7 @@ class Reading:
         """Stop reading until this connection's turn."""
         self.pause(Pause.TURN)
         owner = self._owner
-        units = 0 if owner is not None and owner.before_login else self._expected()
+        units = 0 if owner is not None and owner.before_login else self._order()
         self._schedule.add(self, self._finish, units)
 
     # --- useless requests -----------------------------------------------------------------------

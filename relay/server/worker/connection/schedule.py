@@ -56,6 +56,14 @@ SAVED_S: Final = 4.0
 """How long an unused allowance is kept. What arrived while a connection waited is read in several
 pieces: if nothing were kept, the first piece, often a single message, would use up the allowance
 for all of them."""
+BYTES_PER_UNIT: Final = 64
+"""For the order of light users: those of whom fewer bytes wait go first. So an occasional writer
+does not wait for all whose next record is large, and only turns out to be a bulk load."""
+BULK: Final = 64
+"""If more operations of one record wait, this is a bulk load, for which no saved allowance counts:
+what is late of an occasional writer is in records of its own, or in fewer. The allowances of some
+hundred clients that send without end, each of which waits for seconds, add up to more than all the
+CPU time there is."""
 OWED_S_MAX: Final = 1.0
 """Bound of what was used beyond the allowance: after a bulk load, a connection is light again this
 long after its last message."""
@@ -137,7 +145,7 @@ class Schedule:
         """Number of logged-in sessions that have asked for more than is done at once: they wait for
         their turn, for commits or for an answer. Updated by the sessions."""
         self.slice_s = SLICE_S
-        self._serves_light = False
+        self.serves_light = False
         """True during ``run_light``."""
         self.until = 0.0
         """End of the current slice; 0 if there is none. The turn resets it to 0."""
@@ -192,7 +200,7 @@ class Schedule:
         others = self.queue.waiting
         if not others:
             return UNITS_PER_TURN
-        if self._serves_light:
+        if self.serves_light:
             return QUANTUM  # for more than that it waits with the heavy users
         return max(QUANTUM, min(UNITS_PER_TURN, ROUND // (others + 1)))
 
@@ -221,13 +229,13 @@ class Schedule:
         """
         queue = self.queue
         until = self._cpu_clock() + slice_s
-        self._serves_light = True
+        self.serves_light = True
         while queue.has_light if heavy_paused else queue.light_first:
             queue.pop_light().take_turn(now)
             if self._cpu_clock() >= until:
                 break
             now = self._clock()
-        self._serves_light = False
+        self.serves_light = False
 
     def run(self, now: float, slice_s: float = SLICE_S) -> None:
         """Give sessions their turns, for this long."""

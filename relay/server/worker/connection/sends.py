@@ -289,7 +289,9 @@ class Sends(Sender):
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
         """A home refused a message."""
-        self.refuse(submission.log, submission.counter, code, arg, text)
+        extra = submission.extra
+        direct = extra is not None and extra.to != ""
+        self.refuse(submission.log, submission.counter, code, arg, text, direct=direct)
         self._answered(1, len(submission.body))
 
     def pause_reading(self) -> None:
@@ -300,10 +302,19 @@ class Sends(Sender):
         """The home can continue."""
         self._reading.resume(Pause.CREDIT)
 
-    def refuse(self, log: str, counter: int, code: int, arg: int = 0, text: str = "") -> None:
+    def refuse(
+        self,
+        log: str,
+        counter: int,
+        code: int,
+        arg: int = 0,
+        text: str = "",
+        *,
+        direct: bool = False,
+    ) -> None:
         """Tell the client that a message is not stored."""
         self._owner.answer_send(pack(Refused(log, counter, int(code), arg, text)))
-        self._reading.waste(of_send(code))
+        self._reading.waste(of_send(code, direct=direct))
 
     # --- inside -------------------------------------------------------------------------------
     def _note_acked(self, log: str, epoch: bytes, seq: int) -> None:

@@ -40,6 +40,7 @@ from relay.wire.events import (
 from relay.wire.packing import pack
 
 if TYPE_CHECKING:
+    from relay.server.worker.connection.listings import Listings
     from relay.server.worker.connection.services import ConnectionServices
     from relay.server.worker.connection.source_usage import Source
     from relay.server.worker.connection.users import User
@@ -57,7 +58,7 @@ class Session(Owner):
 
     __slots__ = (
         "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts", "channel",
-        "claim", "former", "id", "key_id", "listing", "outbox", "peer", "producer", "proofs",
+        "claim", "former", "id", "key_id", "listings", "outbox", "peer", "producer", "proofs",
         "reading", "requests", "sends", "services", "since_us", "source", "stage", "stream",
         "subscriptions", "turned_away", "user",
     )  # fmt: skip
@@ -122,7 +123,7 @@ class Session(Owner):
         """The device that logged in; empty for a guest."""
         self.former: dict[bytes, bytes] | None = None
         """Keys of earlier accounts with this name (``former``); None until they are needed."""
-        self.listing: tuple[int, str, str, bool, float] | None = None  # of ``room_lists``
+        self.listings: Listings | None = None  # created by ``room_lists``
         self.producer = b""
         self.user: User | None = None
         """Usage of the account, from the login to the end; None for a guest."""

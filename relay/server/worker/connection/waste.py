@@ -36,7 +36,8 @@ SEND_UNITS: Final = 4
 """For a refused message."""
 GAP_UNITS: Final = 1
 """For a message refused because an earlier one is missing: the rest of the window is refused, too.
-"""
+Also for a direct message that is refused for now, whoever's fault it is: it costs two homes more
+than a message that is stored."""
 BEHIND_UNITS: Final = 0.125
 """The same, if the earlier one was just refused for a budget: no lookup is needed."""
 BUDGET_UNITS: Final = 32
@@ -161,10 +162,14 @@ def of_request(code: int) -> int:
     return UNKNOWN_UNITS if code == ErrorCode.UNKNOWN_OPERATION else REQUEST_UNITS
 
 
-def of_send(code: int) -> int:
-    """Return the price of a message that is refused with this code."""
+def of_send(code: int, *, direct: bool = False) -> int:
+    """Return the price of a message that is refused with this code.
+
+    ``direct``: it is a direct message, for which another home had to be asked, or an earlier one
+    was refused.
+    """
     if code in OURS:
-        return 0
+        return GAP_UNITS if direct else 0
     if code == ErrorCode.ID_CONFLICT:
         return REPEAT_UNITS
     return GAP_UNITS if code == ErrorCode.EXPECTED else SEND_UNITS

@@ -186,10 +186,8 @@ class Home:
             self.direct.copies.forget_others(
                 lambda index: self._owns(index) or index in self._opened
             )
-            for index in range(PARTITIONS):
-                if not self._owns(index):
-                    for port in self.direct.permissions.refuse(index):
-                        self._followers.refuse(port, index)
+            for port, index in self.direct.permissions.refuse(self._owns):
+                self._followers.refuse(port, index)
 
     def settle(self) -> None:
         """Store notes where no commit has followed. Called about once a second."""

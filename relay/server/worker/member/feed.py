@@ -29,7 +29,7 @@ from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.delivery.batch import RunningBatch
 from relay.server.worker.member.reply import Reply
-from relay.server.worker.stored import stored_entry
+from relay.server.worker.stored import damage_of, stored_entry, unreadable
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.packing import is_control, unpack_entry
 
@@ -195,6 +195,8 @@ class Feed:
             self.torn = stored_entry(self.log, first[1]).prev != known.seq
         if self.torn:
             return False
+        if bad := unreadable(self.log, page.rows, known.seq):
+            raise damage_of(self.log, bad)
         start = 0
         for end, (last, packed) in enumerate(page.rows, 1):
             control = is_control(packed)

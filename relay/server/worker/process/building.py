@@ -177,7 +177,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     copy_senders = CopySenders(copies, forward)
     partitions.on_opened = lambda partition: copies.resume(partition.pending())
     home.publishing.on_direct = copies.accepted
-    permissions = Permissions(queries.ask_then, accounts.logs.account, home.submit)
+    permissions = Permissions(queries.ask_then, accounts.logs.account, home.submit, routes.port_of)
     home.direct = Direct(permissions, copies)
 
     # connection
