@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from relay.bus.messages import Answered
 from relay.chat.accounts.account import Account
 from relay.chat.entries import Extra, Submission
-from relay.server.worker.home.permissions import ASKED_MAX, LITTLE, QUANTUM, Permissions
+from relay.server.worker.home.permissions import ASKED_MAX, LIGHT_MAX, QUANTUM, Permissions
 from relay.server.worker.home.submissions import Waiting
 from relay.wire.codes import ErrorCode
 from tests.support.workers import Cluster, TestClient
@@ -80,19 +80,19 @@ def test_who_writes_little_is_asked_about_before_all_who_write_to_many() -> None
     for name in crowd:
         homes.send(name, *range(1, MANY + 1))
     homes.send("honest", 1)
-    homes.permissions.ask_little()
+    homes.permissions.ask_light()
     assert homes.counted() == {"honest": 1}
-    homes.permissions.ask_others()
+    homes.permissions.ask_heavy()
     shared = dict.fromkeys(crowd[: ASKED_MAX // QUANTUM], QUANTUM)
     shared[crowd[ASKED_MAX // QUANTUM - 1]] -= 1
     assert homes.counted() == {"honest": 1, **shared}
     homes.send("honest", 2)
-    homes.permissions.ask_little()
+    homes.permissions.ask_light()
     assert homes.counted()["honest"] == 2, "though no more of the others may be under way"
-    homes.permissions.ask_others()
+    homes.permissions.ask_heavy()
     assert len(homes.asked) == ASKED_MAX + 1
     homes.answer(count=QUANTUM + 2)
-    homes.permissions.ask_others()
+    homes.permissions.ask_heavy()
     assert homes.counted().get(crowd[ASKED_MAX // QUANTUM]) == QUANTUM, "those who are next"
     assert homes.heavy == set(crowd[:2]), "the pieces are small, and what they have is much"
 
@@ -101,12 +101,12 @@ def test_nobody_is_asked_about_what_comes_behind_a_refused_message() -> None:
     """The store refuses it for its counter; what comes again is asked about."""
     homes = Homes()
     homes.send("ann", *range(1, 301), 1, 2)
-    homes.permissions.ask_little()
-    homes.permissions.ask_others()
+    homes.permissions.ask_light()
+    homes.permissions.ask_heavy()
     assert len(homes.asked) == ASKED_MAX
     homes.answer(REFUSED, count=ASKED_MAX)
     while homes.permissions.waiting:
-        homes.permissions.ask_others()
+        homes.permissions.ask_heavy()
     assert len(homes.asked) == 2
     homes.answer(count=2)
     assert [counter for _, counter, _ in homes.submitted] == [*range(1, 301), 1, 2]
@@ -119,13 +119,13 @@ def test_a_home_that_does_not_answer_stops_only_those_who_write_much() -> None:
     """Nothing is reserved for them while none of them can be asked about."""
     homes = Homes()
     homes.send("ann", *range(1, 101))
-    homes.permissions.ask_little()
-    homes.permissions.ask_others()
+    homes.permissions.ask_light()
+    homes.permissions.ask_heavy()
     assert not homes.permissions.has_room
     light = [f"x{n}" for n in range(300)]
     for name in light:
         homes.send(name, 1)
-        homes.permissions.ask_little()
+        homes.permissions.ask_light()
     assert set(light) <= set(homes.counted())
 
 
@@ -135,10 +135,10 @@ def test_a_home_that_does_not_answer_stops_nobody_who_writes_to_others() -> None
     for n in range(100):
         homes.send(f"x{n}", *range(1, MANY + 1), end=SILENT)
     homes.send("ann", *range(1, MANY + 1))
-    homes.permissions.ask_little()
+    homes.permissions.ask_light()
     for _ in range(2 * MANY):
         if homes.permissions.has_room:
-            homes.permissions.ask_others()
+            homes.permissions.ask_heavy()
         if homes.asked:
             homes.answer()
     assert homes.submitted == [("ann", counter, 0) for counter in range(1, MANY + 1)]
@@ -148,11 +148,11 @@ def test_a_home_that_does_not_answer_stops_nobody_who_writes_to_others() -> None
 def test_what_was_sent_later_is_asked_about() -> None:
     """Who was refused may have had a repeat, behind which others are good."""
     homes = Homes()
-    homes.send("ann", *range(1, LITTLE + 1))
-    homes.permissions.ask_little()
-    homes.answer(REFUSED, count=LITTLE)
-    homes.send("ann", LITTLE + 1)
-    homes.permissions.ask_little()
+    homes.send("ann", *range(1, LIGHT_MAX + 1))
+    homes.permissions.ask_light()
+    homes.answer(REFUSED, count=LIGHT_MAX)
+    homes.send("ann", LIGHT_MAX + 1)
+    homes.permissions.ask_light()
     assert len(homes.asked) == 1
 
 
@@ -161,7 +161,7 @@ def test_the_order_of_a_sender_is_kept() -> None:
     homes = Homes()
     homes.send("ann", 1, 2, 3)
     homes.send("bob", 1, 2)
-    homes.permissions.ask_little()
+    homes.permissions.ask_light()
     assert homes.counted() == {"bob": 2, "ann": 3}
     for index in (1, 2, 2):  # bob's second, ann's second and third
         homes.asked[index][1](Answered(0, 0, "", b""))

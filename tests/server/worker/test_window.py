@@ -7,7 +7,7 @@ from relay.chat.entries import Extra, Submission
 from relay.server.worker.member.sender import OVERHEAD_BYTES, Sender
 from relay.server.worker.member.window import (
     ALONE_BYTES,
-    LITTLE,
+    LIGHT_MAX,
     QUANTUM,
     QUANTUM_BYTES,
     Run,
@@ -120,13 +120,13 @@ def test_little_does_not_wait_for_those_that_share() -> None:
     home.window.release()
     before = len(home.sent)
     writer = Sender()
-    home.submit(writer, LITTLE)
+    home.submit(writer, LIGHT_MAX)
     home.window.release()
-    assert len(home.sent) == before + LITTLE
-    assert home.sent[-LITTLE:] == list(range(5000, 5000 + LITTLE))
+    assert len(home.sent) == before + LIGHT_MAX
+    assert home.sent[-LIGHT_MAX:] == list(range(5000, 5000 + LIGHT_MAX))
     home.submit(writer, 1)
     home.window.release()
-    assert len(home.sent) == before + LITTLE, "more than that waits for answers"
+    assert len(home.sent) == before + LIGHT_MAX, "more than that waits for answers"
 
 
 def test_many_who_have_little_do_not_fill_the_link() -> None:
@@ -134,12 +134,12 @@ def test_many_who_have_little_do_not_fill_the_link() -> None:
     home = Home()
     crowd = [Sender() for _ in range(300)]
     for sender in crowd:
-        home.submit(sender, LITTLE - 4)
+        home.submit(sender, LIGHT_MAX - 4)
     home.window.release()
     assert home.window.in_flight <= 2 * WINDOW + QUANTUM * SIZE
     honest = Sender()
     home.submit(honest, 1)
-    number = 300 * (LITTLE - 4)
+    number = 300 * (LIGHT_MAX - 4)
     assert number not in home.sent
     while number not in home.sent:
         home.answer(QUANTUM)

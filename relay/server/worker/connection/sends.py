@@ -56,8 +56,8 @@ class Sends(Sender):
     """The sends of one connection."""
 
     __slots__ = (
-        "_acked", "_acked_log", "_clock", "_durability", "_forward", "_gaps", "_held", "_others",
-        "_owner", "_reading", "_refusals", "_run", "_run_bytes", "_spending", "room",
+        "_acked", "_acked_log", "_clock", "_durability", "_forward", "_gaps", "_others", "_owner",
+        "_reading", "_refusals", "_run", "_run_bytes", "_spending", "_window_full", "room",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +94,7 @@ class Sends(Sender):
         self._run: list[Submission] | None = None
         """Sends to one log that were taken and not offered yet."""
         self._run_bytes = 0
-        self._held = False
+        self._window_full = False
         """True while the window is full and the socket is not read."""
         self._acked_log = ""
         self._acked = _NOWHERE
@@ -203,7 +203,7 @@ class Sends(Sender):
             self.count >= limits.SENDS_UNACKNOWLEDGED_MAX
             or self.bytes >= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         ):
-            self._held = True
+            self._window_full = True
             self._reading.pause(Pause.WINDOW)
         run = self._run
         if run is not None:
@@ -340,9 +340,9 @@ class Sends(Sender):
         self.count -= count
         self.bytes -= size
         if (
-            self._held
+            self._window_full
             and self.count <= limits.SENDS_UNACKNOWLEDGED_MAX // 2
             and self.bytes <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 2
         ):
-            self._held = False
+            self._window_full = False
             self._reading.resume(Pause.WINDOW)

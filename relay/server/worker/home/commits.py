@@ -16,8 +16,8 @@ from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.error_codes import ROOM_CODES
-from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.home.permissions import refused
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.log import (
     Began,
@@ -43,13 +43,13 @@ READS_MAX: Final = 256
 """Reads per commit, about 1 ms: the rest of the group waits for the next."""
 READING_S_MAX: Final = 0.005
 SYSTEM: Final = int(Kind.SYSTEM)
-REST: Final = 19
+THROTTLE_FACTOR: Final = 19
 """After a commit that waited for the disk, a partition does not begin another such commit for this
 many times its duration. So clients that change or create rooms without end delay others for at most
 a twentieth of the time, however many they are."""
-REST_AHEAD_NS: Final = 1_000_000_000
-"""It begins to rest when it owes more than this, so that occasional changes do not wait."""
-REST_FOR_NS_MAX: Final = 100_000_000
+THROTTLE_AHEAD_NS: Final = 1_000_000_000
+"""It is throttled when it owes more than this, so that occasional changes do not wait."""
+THROTTLE_FOR_NS_MAX: Final = 100_000_000
 """Maximum duration that counts for one commit. Otherwise a stalled disk, or busy threads, would
 delay bans and removals of devices for nineteen times as long again."""
 _new: Final = tuple.__new__
@@ -177,13 +177,13 @@ class Commits:
         self.power = power
         self._rooms_begin = rooms_begin
         self._finished: list[Commit] = []
-        self._rested_at_ns: dict[int, int] = {}
-        """By partition: the end of its rest, if no time is added."""
+        self._throttled_until_ns: dict[int, int] = {}
+        """By partition: until when it is throttled, if no time is added."""
 
-    def rests(self, index: int) -> bool:
+    def throttled(self, index: int) -> bool:
         """Return True if a partition must not begin a commit now that waits for the disk."""
-        rested_at_ns = self._rested_at_ns.get(index)
-        return rested_at_ns is not None and (rested_at_ns - self._clock_ns() > REST_AHEAD_NS)
+        until_ns = self._throttled_until_ns.get(index)
+        return until_ns is not None and (until_ns - self._clock_ns() > THROTTLE_AHEAD_NS)
 
     def next_slow(self, waiting: Iterable[int], committing: Collection[int], first: int) -> int:
         """Return the next partition, in turn, that may begin a commit that waits for the disk; -1:
@@ -197,7 +197,7 @@ class Commits:
         found, nearest = -1, PARTITIONS
         for index in waiting:
             distance = (index - first) % PARTITIONS
-            if distance < nearest and index not in committing and not self.rests(index):
+            if distance < nearest and index not in committing and not self.throttled(index):
                 found, nearest = index, distance
         return found
 
@@ -227,10 +227,12 @@ class Commits:
             self._observe_ns(now_ns - began_ns)
             commit = future.result()
             if not self.power:
-                owed_ns = max(self._rested_at_ns.get(index, 0), now_ns)
+                owed_ns = max(self._throttled_until_ns.get(index, 0), now_ns)
                 # The part of the others' waiting time that the store took, plus the time until a
                 # thread ran and until the loop ran again.
-                self._rested_at_ns[index] = owed_ns + REST * min(now_ns - began_ns, REST_FOR_NS_MAX)
+                self._throttled_until_ns[index] = owed_ns + THROTTLE_FACTOR * min(
+                    now_ns - began_ns, THROTTLE_FOR_NS_MAX
+                )
             self._finished.append(commit)
             self._wakeup.request()
 
@@ -261,7 +263,7 @@ class Commits:
         except StoreError as error:
             outcomes = error
         except Exception as bug:
-            end_if_exhausted(bug)
+            exit_if_out_of_memory(bug)
             log.exception("commit_failed")
             outcomes = StoreUnavailable("an internal error")
         return Commit(index, group, outcomes, budget.spent, self._clock_ns() - began_ns)

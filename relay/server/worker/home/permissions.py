@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.bus.messages import Answered, Refused
 from relay.chat.accounts.requests import MayWrite, pack
-from relay.chat.entries import UNDECIDED
+from relay.chat.entries import UNDECIDED, Kind
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.server.worker.error_codes import code_of
@@ -36,14 +36,16 @@ from relay.wire.codes import ErrorCode
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.chat.accounts.account import Account
+    from relay.chat.entries import Submission
 
+PLAIN: Final = frozenset({"", "text/plain"})
 LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 ASKED_MAX: Final = 32
 """Questions in flight to one home before it gets another one of a heavy sender: 1 ms of its time.
 """
 SERVED_MAX: Final = 256
 """Messages of heavy senders at a time: a few milliseconds, if nobody has to be asked about them."""
-LITTLE: Final = 8
+LIGHT_MAX: Final = 8
 """A sender with at most this many messages is light. Fewer than of those that are only stored."""
 QUANTUM: Final = 4
 """Messages of a heavy sender at a time: only so many are asked about behind a refused one."""
@@ -61,7 +63,7 @@ class Ask(Protocol):
         """
 
 
-class _Asked:
+class _Question:
     """A message whose verdict was requested, or is known but not yet in order."""
 
     __slots__ = ("home", "verdict", "waiting")
@@ -82,7 +84,7 @@ class _Flow:
         self.producer = producer
         self.waiting: deque[Waiting] = deque()
         """Messages that were not asked about yet."""
-        self.asked: deque[_Asked] = deque()
+        self.asked: deque[_Question] = deque()
         """Messages before those in ``waiting``."""
         self.queued = False
         """True while it is in ``Permissions._new``, ``_queue`` or ``_parked``."""
@@ -120,7 +122,9 @@ class Permissions:
         """By producer; never empty."""
         self._new: list[_Flow] = []
         """Flows that began to wait; how much they have is not known yet."""
-        self._queue: FairQueue[_Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
+        self._queue: FairQueue[_Flow] = FairQueue(
+            quantum=QUANTUM, light_max=LIGHT_MAX, lead_max=LEAD_MAX
+        )
         self._parked: dict[object, deque[_Flow]] = {}
         """Flows of heavy senders whose next message is for a home that is asked enough."""
         self.waiting = 0
@@ -135,7 +139,7 @@ class Permissions:
         """Take a submission, and submit it again when its verdict is known and it is next in order.
 
         The sender owns the log. The recipient may be anybody, including the owner. Nobody is asked
-        before ``ask_little`` or ``ask_others``.
+        before ``ask_light`` or ``ask_heavy``.
         """
         producer = waiting.submission.producer
         flow = self._flows.get(producer)
@@ -148,25 +152,25 @@ class Permissions:
             self._new.append(flow)
 
     # --- asking -------------------------------------------------------------------------------
-    def ask_little(self, *, resting: bool = False) -> None:
-        """Ask about messages of light senders, as ``Submissions.take_little`` takes theirs."""
+    def ask_light(self, *, heavy_paused: bool = False) -> None:
+        """Ask about messages of light senders, as ``Submissions.take_light`` takes theirs."""
         queue = self._queue
         for flow in self._new:
             queue.add(flow, flow.finish, len(flow.asked) + len(flow.waiting))
         self._new.clear()
         # Nothing is reserved for heavy senders who are parked, and those are not in the queue.
-        while queue.has_little if resting else queue.little_first:
-            self._serve(queue.pop_little(), LITTLE, heavy=False)
+        while queue.has_light if heavy_paused else queue.light_first:
+            self._serve(queue.pop_light(), LIGHT_MAX, heavy=False)
 
     @property
     def has_room(self) -> bool:
-        """True if ``ask_others`` would do something."""
+        """True if ``ask_heavy`` would do something."""
         asked = self._asked
         return self._queue.waiting > 0 or any(
             asked.get(home, 0) < ASKED_MAX for home in self._parked
         )
 
-    def ask_others(self) -> None:
+    def ask_heavy(self) -> None:
         """Ask about messages of the others, a few of each in turn, as far as there is room.
 
         About some of them nobody has to be asked, so there is a limit for those, too.
@@ -224,7 +228,7 @@ class Permissions:
         submission = waiting.submission
         extra = submission.extra
         assert extra is not None
-        asked = _Asked(waiting)
+        asked = _Question(waiting)
         flow.asked.append(asked)
         if flow.doomed:
             flow.doomed -= 1
@@ -255,13 +259,15 @@ class Permissions:
         else:
             asked.verdict = int(ErrorCode.BUSY)
 
-    def _answered(self, flow: _Flow, asked: _Asked, code: int) -> None:
+    def _answered(self, flow: _Flow, asked: _Question, code: int) -> None:
         home = asked.home
         left = self._asked[home] - 1
         if left:
             self._asked[home] = left
         else:
             del self._asked[home]
+        if code == ErrorCode.NOT_ACCEPTED and says_nothing(asked.waiting.submission):
+            code = 0  # in the answer, too: it does not reveal whether the sender is blocked
         asked.verdict = code
         if code:
             flow.behind, flow.doomed = asked.waiting.submission.counter, len(flow.waiting)
@@ -314,6 +320,15 @@ def _inbox(waiting: Waiting) -> str:
     extra = waiting.submission.extra
     assert extra is not None
     return INBOX_PREFIX + extra.to
+
+
+def says_nothing(submission: Submission) -> bool:
+    """Return True if the recipient cannot refuse it: it only erases what the sender has written.
+
+    With a reason it would be a message.
+    """
+    is_erasure = submission.kind == Kind.REDACTION and not submission.body
+    return is_erasure and submission.content_type in PLAIN
 
 
 def refused(tag: int, code: int, retry_ms: int) -> Refused:

@@ -31,7 +31,7 @@ ALONE_BYTES: Final = 1024
 """Additional weight of a send with an ``extra``: it is a bus message of its own, and the home
 decides it separately, for about 40 µs at both ends. So only 200 of them are in flight, not 1,300,
 which would be 50 ms of work that nobody can overtake."""
-LITTLE: Final = 24
+LIGHT_MAX: Final = 24
 """A sender with at most this many unanswered sends is light: see ``home.submissions``."""
 LEAD_MAX: Final = 512
 """Maximum lead of light senders over the others, in sends."""
@@ -99,7 +99,7 @@ class Flow:
     """One sender's sends to one home."""
 
     __slots__ = (
-        "count", "finish", "in_flight", "little", "queued", "sender", "waiting", "window",
+        "count", "finish", "in_flight", "light", "queued", "sender", "waiting", "window",
     )  # fmt: skip
 
     def __init__(self, window: Window, sender: Sender) -> None:
@@ -109,7 +109,7 @@ class Flow:
         """Number of sends in flight."""
         self.in_flight = 0
         """Their weight in bytes."""
-        self.little = 0
+        self.light = 0
         """How much of it was sent as a light sender's, without regard to the others."""
         self.waiting: deque[Run] = deque()
         """Runs with waiting sends. Runs whose ``Run.flow`` is another one are skipped."""
@@ -128,9 +128,9 @@ class Flow:
         self.count -= len(sends)
         self.in_flight -= weight
         self.window.in_flight -= weight
-        little = min(self.little, weight)
-        self.little -= little
-        self.window.little_in_flight -= little
+        light = min(self.light, weight)
+        self.light -= light
+        self.window.light_in_flight -= light
         if not self.in_flight and not self.waiting:
             self.window.flows.pop(self.sender, None)
 
@@ -140,7 +140,7 @@ class Window:
     """The sends in flight to one other worker, and those that wait."""
 
     __slots__ = (
-        "_new", "_queue", "flows", "in_flight", "little_in_flight", "port", "window_bytes",
+        "_new", "_queue", "flows", "in_flight", "light_in_flight", "port", "window_bytes",
     )  # fmt: skip
 
     def __init__(self, port: Port, window_bytes: int) -> None:
@@ -154,13 +154,15 @@ class Window:
         self.window_bytes = window_bytes
         self.in_flight = 0
         """Weight in flight, in bytes."""
-        self.little_in_flight = 0
+        self.light_in_flight = 0
         """How much of it has been sent for light senders who waited here."""
         self.flows: dict[Sender, Flow] = {}
         """Flows with anything in flight or waiting."""
         self._new: list[Flow] = []
         """Flows that began to wait since the last ``release``."""
-        self._queue: FairQueue[Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
+        self._queue: FairQueue[Flow] = FairQueue(
+            quantum=QUANTUM, light_max=LIGHT_MAX, lead_max=LEAD_MAX
+        )
 
     def submit(self, run: Run, sends: list[Submission]) -> bool:
         """Send what there is room for of one sender's messages to one log; the rest waits.
@@ -227,17 +229,17 @@ class Window:
         self._new.clear()
         most = self.window_bytes
         while queue.waiting:
-            little = queue.little_first
+            light = queue.light_first
             # A link that holds more would delay the lightest of them as well.
-            if self.in_flight >= most and not (little and self.little_in_flight < most):
+            if self.in_flight >= most and not (light and self.light_in_flight < most):
                 break
             flow = queue.pop()
             before = flow.in_flight
             self._serve(flow)
-            if little:
+            if light:
                 sent = flow.in_flight - before
-                flow.little += sent
-                self.little_in_flight += sent
+                flow.light += sent
+                self.light_in_flight += sent
         return queue.waiting > 0
 
     def _serve(self, flow: Flow) -> None:
