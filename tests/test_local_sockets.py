@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import socket
 from pathlib import Path
 
 import pytest
@@ -26,3 +27,15 @@ def test_a_name_that_cannot_be_made_again_is_tried_now_and_then(tmp_path: Path) 
             listener.open()
         assert not listener.missing
     listener.remove()
+
+
+def test_a_name_that_is_anothers_by_now(tmp_path: Path) -> None:
+    """It counts as gone, and whose it is keeps it when this one ends."""
+    path = tmp_path / "socket"
+    listener = NamedListener(path, 1)
+    with listener.open(), NamedListener(path, 1).open() as other:
+        assert listener.missing
+        listener.remove()
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            other.accept()[0].close()

@@ -157,7 +157,7 @@ class Committed:
 
     def packed(self, row: int) -> bytes | None:
         """Return the bytes of an entry, or None if it is no longer kept."""
-        found = self._rows("SELECT packed FROM entry WHERE id=?", (row,))
+        found = self._rows("SELECT CAST(packed AS BLOB) FROM entry WHERE id=?", (row,))
         return found[0][0] if found else None
 
     def epoch_at(self, log: LogEnd, seq: int) -> bytes:

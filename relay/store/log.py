@@ -123,7 +123,7 @@ class Partition(Protocol):
     """The one writer of a partition."""
 
     @property
-    def held(self) -> bool:
+    def commits_blocked(self) -> bool:
         """True while a checkpoint holds commits: a commit that begins waits for it."""
 
     @property

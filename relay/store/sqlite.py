@@ -83,7 +83,7 @@ class SqlitePartition:
         """
         check_sqlite()
         self.path = path
-        self.held = False
+        self.commits_blocked = False
         self.checkpointing = False
         self.wal_pages = 0
         self.erased = False

@@ -223,8 +223,15 @@ def test_development_mode_finds_nothing(tmp_path: Path) -> None:
         sent = run_relay("send", relay.address, "lobby", text="hello\n")
         assert sent.returncode == 0, sent.stderr
         relay.kill_worker()
+        os.kill(relay.pid, signal.SIGHUP)
+        wait_until(lambda: relay.events("reloaded"), "the reload")
+        os.kill(relay.pid, signal.SIGUSR2)
+        wait_until(lambda: relay.events("upgraded"), "the next version")
         assert relay.stop() == 0
-    for line in relay.log:
+        lines = relay.log  # of both versions, to their ends
+    assert any('"handed_over"' in line for line in lines)
+    assert any('"stopped"' in line for line in lines)
+    for line in lines:
         assert line.startswith("{"), line
         assert "Warning" not in line
         assert "printed_to_stderr" not in line

@@ -72,7 +72,7 @@ class Handover(msgspec.Struct, frozen=True):
         return [fd for fd in found if fd is not None and fd >= 0]
 
 
-def tell(line: socket.socket, **message: object) -> None:
+def send_message(line: socket.socket, **message: object) -> None:
     """Send a message.
 
     It is lost if the peer is gone, which is noticed when waiting for the answer.
@@ -83,7 +83,7 @@ def tell(line: socket.socket, **message: object) -> None:
         return
 
 
-def heard(line: socket.socket) -> list[dict[str, Any]]:
+def receive_messages(line: socket.socket) -> list[dict[str, Any]]:
     """Return the messages received on a non-blocking socket, skipping invalid ones.
 
     Raises:

@@ -79,7 +79,7 @@ def _includes(bound: socket.socket, address: tuple[str, int] | Path) -> bool:
     """Return True if an address that cannot be bound is this socket's, or overlaps with it."""
     name = bound.getsockname()
     if isinstance(address, Path):
-        return bound.family == socket.AF_UNIX and name == os.fspath(address)
+        return path_of(bound) == address
     if bound.family == socket.AF_UNIX:
         return False
     with contextlib.suppress(OSError, UnicodeError):
@@ -91,10 +91,20 @@ def _includes(bound: socket.socket, address: tuple[str, int] | Path) -> bool:
 
 def close(sock: socket.socket, *, kept: bool = False) -> None:
     """Close a socket, and remove the name of a Unix-domain socket unless others keep using it."""
-    if sock.family == socket.AF_UNIX and not kept:
+    path = None if kept else path_of(sock)
+    if path is not None:
         with contextlib.suppress(OSError):
-            Path(sock.getsockname()).unlink()
+            path.unlink()
     sock.close()
+
+
+def path_of(sock: socket.socket) -> Path | None:
+    """Return the path of a Unix-domain socket; None: it is another kind, or has none.
+
+    A service manager may give one with an abstract name, which no file system has.
+    """
+    name = sock.getsockname()
+    return Path(name) if sock.family == socket.AF_UNIX and name and isinstance(name, str) else None
 
 
 def bind_unix(path: Path) -> socket.socket:
@@ -129,9 +139,14 @@ def bind_unix(path: Path) -> socket.socket:
 
 
 def format_bound(sock: socket.socket) -> str:
-    """Return HOST:PORT as bound; 0.0.0.0 and [::] stand for all addresses of the machine."""
+    """Return HOST:PORT as bound; 0.0.0.0 and [::] stand for all addresses of the machine.
+
+    An abstract name is shown with an @ for its first byte, as other programs show it.
+    """
     if sock.family == socket.AF_UNIX:
-        return f"unix:{sock.getsockname()}"
+        name = sock.getsockname()
+        text = name if isinstance(name, str) else os.fsdecode(name).replace("\0", "@")
+        return f"unix:{text}"
     return _join(*sock.getsockname()[:2])
 
 

@@ -33,6 +33,11 @@ class RequestLine:
         """The descriptor of the requesting end."""
         return self._far.fileno()
 
+    def close(self) -> None:
+        """Close both ends: nobody is left who asks."""
+        self._near.close()
+        self._far.close()
+
     def close_near_end(self) -> None:
         """Close the near end, in a child."""
         self._near.close()
@@ -56,7 +61,7 @@ class RequestLine:
         answer: dict[str, Any] = {"number": question["number"]}
         action = self._requests.get(question["do"])
         if action is None:
-            return answer | {"error": "the supervisor does nothing like that"}
+            return answer | {"error": "the supervisor does not know this request"}
         try:
             return answer | {"ok": action(question)}
         except RelayError as error:

@@ -24,6 +24,7 @@ UNTOLD_MAX: Final = 16
 """Messages that wait for room in the service manager's queue. The latest ones are kept."""
 DIGITS_MAX: Final = 18
 """Digits of a number in the environment."""
+FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_UNIX})
 CONTROL_NAME: Final = "control"
 """FileDescriptorName= of the socket for metrics; all others are for clients."""
 
@@ -149,8 +150,11 @@ def given_sockets(environ: MutableMapping[str, str]) -> GivenSockets:
             listens = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
         except OSError as error:
             raise StartError(f"the service manager's socket {fd}: {error.strerror}") from None
-        if sock.type != socket.SOCK_STREAM or not listens:
-            raise StartError(f"the service manager's socket {fd} is not a listening stream socket")
+        if sock.family not in FAMILIES or sock.type != socket.SOCK_STREAM or not listens:
+            raise StartError(
+                f"the service manager's socket {fd} is not a listening stream socket (TCP or "
+                "Unix-domain)"
+            )
         sock.setblocking(False)
         if number < len(names) and names[number] == CONTROL_NAME and control is None:
             control = sock

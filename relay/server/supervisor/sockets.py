@@ -32,17 +32,18 @@ Lowered = Callable[[], AbstractContextManager[None]]
 class Sockets:
     """The sockets for clients, and for metrics."""
 
-    def __init__(self, given: GivenSockets) -> None:
+    def __init__(self, given: GivenSockets, clock: Callable[[], float] = time.monotonic) -> None:
         """Create with the sockets given by a service manager, if any."""
+        self._clock = clock
         self.clients = given.clients
         self.clients_kept = bool(given.clients)
         """True if they stay when the server ends."""
         self.control = given.control
         """None: metrics are not served."""
         self.control_kept = given.control is not None
-        self._names: dict[str, tuple[int, int] | None] = {}
+        self._names: dict[Path, tuple[int, int] | None] = {}
         """Names of Unix-domain sockets that we bound: what was at their path at that time."""
-        self._again_s: dict[str, float] = {}
+        self._again_s: dict[Path, float] = {}
         """By path: when to retry binding a socket after a failure."""
 
     @classmethod
@@ -83,28 +84,29 @@ class Sockets:
 
     def _renewed(self, sock: socket.socket) -> socket.socket:
         """Return the socket to listen on from now on."""
-        if not self._is_nameless(sock):
+        path = listener.path_of(sock)
+        if path is None or not self._is_nameless(sock):
             return sock
-        path = sock.getsockname()
-        if time.monotonic() < self._again_s.get(path, -math.inf):
+        if self._clock() < self._again_s.get(path, -math.inf):
             return sock
         try:
-            with as_owner_of(Path(path).parent):  # a compromised worker may put a link there
-                new = listener.bind_unix(Path(path))
+            with as_owner_of(path.parent):  # a compromised worker may put a link there
+                new = listener.bind_unix(path)
         except (StartError, OSError) as error:  # this root may not become that owner
-            self._again_s[path] = time.monotonic() + AGAIN_S
-            log.warning("listener_failed", extra={"path": path, "reason": str(error)})
+            self._again_s[path] = self._clock() + AGAIN_S
+            log.warning("listener_failed", extra={"path": str(path), "reason": str(error)})
             return sock
         sock.close()  # processes that have it still serve the connections waiting there
         self._note_name(new)
-        log.warning("listener_replaced", extra={"path": path})
+        log.warning("listener_replaced", extra={"path": str(path)})
         return new
 
     def _is_nameless(self, sock: socket.socket) -> bool:
-        if sock.family != socket.AF_UNIX:
+        """Return True if a socket had a path that no longer leads to it."""
+        path = listener.path_of(sock)
+        if path is None:
             return False
-        path = sock.getsockname()
-        found = inode_of(Path(path))
+        found = inode_of(path)
         return found is None or found != self._names.get(path)
 
     def _note_names(self) -> None:
@@ -114,9 +116,9 @@ class Sockets:
             self._note_name(self.control)
 
     def _note_name(self, sock: socket.socket) -> None:
-        if sock.family == socket.AF_UNIX:
-            path = sock.getsockname()
-            self._names[path] = inode_of(Path(path))
+        path = listener.path_of(sock)
+        if path is not None:
+            self._names[path] = inode_of(path)
 
     def close(self, lowered: Lowered, *, shared: bool) -> None:
         """Close all. ``shared``: another server has them, too, and their names stay."""

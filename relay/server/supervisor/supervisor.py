@@ -111,6 +111,7 @@ class Supervisor:
             for action in plan(state, now):
                 if isinstance(action, Finish):
                     self._lost_lines.report(now, at_once=True)
+                    self._line.close()
                     if self.successor is None:
                         log.info("stopped")
                     else:

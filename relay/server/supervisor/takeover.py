@@ -22,8 +22,8 @@ from relay.server.supervisor.handover import (
     FORMAT,
     VARIABLE,
     Handover,
-    heard,
-    tell,
+    receive_messages,
+    send_message,
 )
 from relay.server.supervisor.roles import Step
 
@@ -136,19 +136,19 @@ class Takeover:
         """All is ready: the previous server may give everything away."""
         if not self._said_ready:
             self._said_ready = True
-            tell(self._line, ready=version, differ=self.differ)
+            send_message(self._line, ready=version, differ=self.differ)
 
     def leads(self) -> None:
         """Show that this server is in control, and alive."""
-        tell(self._line, leads=True)
+        send_message(self._line, leads=True)
 
     def finished(self) -> None:
         """All workers are this server's."""
-        tell(self._line, finished=True)
+        send_message(self._line, finished=True)
 
     def kill(self, pid: int, number: int) -> None:
         """Have the previous server, which alone knows whose a pid is, send a worker a signal."""
-        tell(self._line, kill=pid, signal=number)
+        send_message(self._line, kill=pid, signal=number)
 
     def take_exited(self) -> set[int]:
         """Return the pids of its workers that have ended since the last call."""
@@ -164,7 +164,7 @@ class Takeover:
         if self.step is Step.GONE:
             return self.step
         try:
-            for message in heard(self._line):
+            for message in receive_messages(self._line):
                 self._take(message)
         except EOFError:
             if self.step is Step.STARTED and self.before is None:
@@ -197,6 +197,11 @@ class Takeover:
         if self.step is Step.STARTED:
             os.dup2(self._errors_fd, STDERR)
 
+    def close(self) -> None:
+        """This server has ended."""
+        self._line.close()
+        self._parent_line.close()
+
     @property
     def parent_fd(self) -> int:
         """The line to the process that has stayed; -1: none has."""
@@ -204,7 +209,7 @@ class Takeover:
 
     def main_is(self, pid: int) -> None:
         """Tell the process that has stayed that another one serves from now on."""
-        tell(self._parent_line, main=pid)
+        send_message(self._parent_line, main=pid)
 
     def close_in_child(self) -> None:
         """In a child: close everything except its gate."""

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from relay.server.agent.client import AgentClient, AgentUnavailable
@@ -296,7 +297,7 @@ from pathlib import Path
 from relay.server.agent.main import agent_main
 from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
-from relay.server.kept_secret import KeptSecret
+from relay.server.inherited_secret import InheritedSecret
 from relay.server.live_settings import LiveSettings
 from relay.server.passphrase import PassphraseSource
 from relay.server.privileges import Separation
@@ -309,17 +310,20 @@ sys.exit(agent_main(AgentContext(
     socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
     expected_fingerprint=sys.argv[2], tickets=TicketRegister(), passphrase=PassphraseSource(""),
-    ticket_keys=KeptSecret("keys"), new_identity=False, separation=Separation(),
+    ticket_keys=InheritedSecret("keys"), new_identity=False, separation=Separation(),
     parent_fd=0, ready_fd=1,
 )))
 """
 
 
-def agent_process(directory: Path, fingerprint: str = "") -> subprocess.Popen[bytes]:
+def agent_process(
+    directory: Path, fingerprint: str = "", stderr: int | None = None
+) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(directory), fingerprint],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=stderr,
     )
 
 
@@ -354,14 +358,41 @@ async def test_a_socket_that_was_removed_is_made_again(tmp_path: Path) -> None:
     with agent_process(tmp_path) as process:
         first_line(process)
         path = tmp_path / "agent.sock"
+        open_files = psutil.Process(process.pid).num_fds()
         path.unlink()
         client = AgentClient(path)
         await client.connect()
         assert path.stat().st_mode & 0o777 == 0o600
         client.close()
+        await until(
+            lambda: psutil.Process(process.pid).num_fds() == open_files, "the old one to be closed"
+        )
         process.terminate()
         assert process.wait(30) == 0
     assert not path.exists()
+
+
+async def test_a_socket_that_cannot_be_made_again_ends_nothing(tmp_path: Path) -> None:
+    """It is told of, and who is connected is still answered."""
+    with agent_process(tmp_path, stderr=subprocess.PIPE) as process:
+        first_line(process)
+        path = tmp_path / "agent.sock"
+        client = AgentClient(path)
+        await client.connect()
+        path.unlink()
+        path.mkdir()
+        assert process.stderr is not None
+        told = await asyncio.to_thread(process.stderr.readline)
+        while b"agent_socket_failed" not in told:
+            assert told, "the agent has ended"
+            told = await asyncio.to_thread(process.stderr.readline)
+        secret = secrets.token_bytes(32)
+        public = parse_spki(client.identity.spki)
+        assert await client.unwrap(public.wrap(secret), "") == secret
+        client.close()
+        process.terminate()
+        assert process.wait(30) == 0
+    assert path.is_dir()
 
 
 def test_a_key_that_was_removed_is_not_made_anew(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, cast
 import pytest
 
 from relay.errors import StartError
-from relay.server.supervisor.handover import FORMAT, VARIABLE, Handover, heard
+from relay.server.supervisor.handover import FORMAT, VARIABLE, Handover, receive_messages
 from relay.server.supervisor.process import Exit
 from relay.server.supervisor.rolling import Lending
 from relay.server.supervisor.takeover import Takeover
@@ -78,7 +78,7 @@ def test_one_that_decides_and_hangs_is_killed() -> None:
     pid, status = os.waitpid(upgrade.pid, 0)
     assert upgrade.ended(pid, Exit(os.waitstatus_to_exitcode(status)))
     assert upgrade.document() == {
-        "upgrading": False, "failed": f"it did not show for {LEADS_S:.0f} s that it runs",
+        "upgrading": False, "failed": f"it did not report for {LEADS_S:.0f} s that it runs",
     }  # fmt: skip
     assert not upgrade.lent
 
@@ -115,11 +115,11 @@ def test_what_is_no_message_is_left_out(data: bytes) -> None:
         near.setblocking(False)
         for sent in (data, json.dumps({"ready": "99.0"}).encode(), data):
             far.send(sent)
-        assert heard(near) == [{"ready": "99.0"}]
-        assert heard(near) == []
+        assert receive_messages(near) == [{"ready": "99.0"}]
+        assert receive_messages(near) == []
         far.close()
         with pytest.raises(EOFError):
-            heard(near)
+            receive_messages(near)
 
 
 @pytest.mark.parametrize("number", ["x", "-1", "999999", "9" * 30, "9" * 5000])

@@ -16,8 +16,8 @@ from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.error_codes import ROOM_CODES
-from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.home.permissions import refused
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.log import (
     Began,
@@ -46,13 +46,13 @@ COMMITS_S: Final = 0.002
 """CPU time for the commits of one turn: after that, no other partition's commit is begun. With wall
 time, a turn on an overloaded machine would do almost nothing, and partitions would wait long."""
 SYSTEM: Final = int(Kind.SYSTEM)
-REST: Final = 19
+THROTTLE_FACTOR: Final = 19
 """After a commit that waited for the disk, a partition does not begin another such commit for this
 many times its duration. So clients that change or create rooms without end delay others for at most
 a twentieth of the time, however many they are."""
-REST_AHEAD_NS: Final = 1_000_000_000
-"""It begins to rest when it owes more than this, so that occasional changes do not wait."""
-REST_FOR_NS_MAX: Final = 100_000_000
+THROTTLE_AHEAD_NS: Final = 1_000_000_000
+"""It is throttled when it owes more than this, so that occasional changes do not wait."""
+THROTTLE_FOR_NS_MAX: Final = 100_000_000
 """Maximum duration that counts for one commit. Otherwise a stalled disk, or busy threads, would
 delay bans and removals of devices for nineteen times as long again."""
 _new: Final = tuple.__new__
@@ -184,16 +184,16 @@ class Commits:
         self._finished: list[Commit] = []
         self.slow_first = 0
         """The partition whose slow submissions are next in turn: see ``next_slow``."""
-        self._rested_at_ns: dict[int, int] = {}
-        """By partition: the end of its rest, if no time is added."""
+        self._throttled_until_ns: dict[int, int] = {}
+        """By partition: until when it is throttled, if no time is added."""
 
     def _now_ms(self) -> int:
         return self._wall_clock_ns() // 1_000_000
 
-    def rests(self, index: int) -> bool:
+    def throttled(self, index: int) -> bool:
         """Return True if a partition must not begin a commit now that waits for the disk."""
-        rested_at_ns = self._rested_at_ns.get(index)
-        return rested_at_ns is not None and (rested_at_ns - self._clock_ns() > REST_AHEAD_NS)
+        until_ns = self._throttled_until_ns.get(index)
+        return until_ns is not None and (until_ns - self._clock_ns() > THROTTLE_AHEAD_NS)
 
     def next_slow(self, waiting: Iterable[int], committing: Collection[int]) -> int:
         """Return the next partition, in turn, that may begin a commit that waits for the disk; -1:
@@ -206,7 +206,7 @@ class Commits:
         found, nearest = -1, PARTITIONS
         for index in waiting:
             distance = (index - self.slow_first) % PARTITIONS
-            if distance < nearest and index not in committing and not self.rests(index):
+            if distance < nearest and index not in committing and not self.throttled(index):
                 found, nearest = index, distance
         return found
 
@@ -256,10 +256,12 @@ class Commits:
             self._observe_ns(now_ns - began_ns)
             commit = future.result()
             if not self.power:
-                owed_ns = max(self._rested_at_ns.get(index, 0), now_ns)
+                owed_ns = max(self._throttled_until_ns.get(index, 0), now_ns)
                 # The part of the others' waiting time that the store took, plus the time until a
                 # thread ran and until the loop ran again.
-                self._rested_at_ns[index] = owed_ns + REST * min(now_ns - began_ns, REST_FOR_NS_MAX)
+                self._throttled_until_ns[index] = owed_ns + THROTTLE_FACTOR * min(
+                    now_ns - began_ns, THROTTLE_FOR_NS_MAX
+                )
             self._finished.append(commit)
             self._wakeup.request()
 
@@ -356,6 +358,6 @@ def _failure(error: Exception) -> StoreError:
     """Return why a commit failed."""
     if isinstance(error, StoreError):
         return error
-    end_if_exhausted(error)
+    exit_if_out_of_memory(error)
     log.error("commit_failed", exc_info=error)
     return StoreUnavailable("an internal error")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from typing import TYPE_CHECKING, NamedTuple
 
-from relay.chat.partition import PARTITIONS, partition_of
+from relay.chat.partition import partition_of
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
@@ -32,9 +32,8 @@ class Direct(NamedTuple):
     ) -> list[tuple[Port, int]]:
         """Drop what belongs to partitions of other workers.
 
-        Return the workers that must be told, each with its partition.
+        Return the workers that must be told, with the partition, once each.
         """
         # A partition that is still open may come back; its pending copies are not read again.
         self.copies.forget_others(lambda index: owns(index) or index in opened)
-        others = [index for index in range(PARTITIONS) if not owns(index)]
-        return [(port, index) for index in others for port in self.permissions.refuse(index)]
+        return self.permissions.refuse(owns)

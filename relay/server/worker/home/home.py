@@ -18,10 +18,10 @@ from relay.server.worker.error_codes import code_of, unavailable_text
 from relay.server.worker.home.commits import COMMITS_S, Commit, Commits, RunningCommits
 from relay.server.worker.home.revocations import RevokedDevices
 from relay.server.worker.home.submissions import (
-    CROWD,
     GROUP_MAX,
     GROUP_MIN,
     QUEUED_BYTES_MAX,
+    SHARE,
     SLOW_PER_GROUP,
     Submissions,
     Waiting,
@@ -87,12 +87,12 @@ class Home:
         self._submissions = [Submissions() for _ in range(PARTITIONS)]
         self._waiting: dict[int, None] = {}
         """Partitions with submissions; the first is the next to commit."""
-        self.held: set[int] = set()
+        self.blocked: set[int] = set()
         """Those whose commit waits for a checkpoint or the end of ``paused``: check again soon."""
         self.more = False
-        """True when ``commit_rest`` has left something for the next turn."""
-        self.rest = False
-        """True when ``commit`` has left something for ``commit_rest``."""
+        """True when ``commit_remaining`` has left something for the next turn."""
+        self.remaining = False
+        """True when ``commit`` has left something for ``commit_remaining``."""
         self.revoked = RevokedDevices()
         """The devices from which nothing more is stored."""
         self.running = RunningCommits()
@@ -181,26 +181,26 @@ class Home:
                 self._wake()
 
     # --- committing ---------------------------------------------------------------------------
-    def commit(self, *, resting: bool = False) -> None:
+    def commit(self, *, heavy_paused: bool = False) -> None:
         """Commit what waits, one group per partition; acknowledge; publish.
 
-        If much waits, commit only for light users, and leave the others to ``commit_rest``: fast
-        work for light users does not wait for it.
+        If much waits, commit only for light users, and leave the others to ``commit_remaining``:
+        fast work for light users does not wait for it.
         """
-        self.rest = self.more = False
+        self.remaining = self.more = False
         if self._committing:
             for commit in self._commits.finished():
                 self._finish(commit)
         waiting = self._waiting
         if self._partitions.paused:
-            self.held.update(waiting)
+            self.blocked.update(waiting)
         elif waiting:
             self._commit_lone()
-            if waiting and self._crowded():
-                self._commit_little(resting)
-                self.rest = self._left()
-            if waiting and not self.rest:
-                self.commit_rest()
+            if waiting and self._separates_light():
+                self._commit_light(heavy_paused)
+                self.remaining = self._has_ready()
+            if waiting and not self.remaining:
+                self.commit_remaining()
 
     def _commit_lone(self) -> None:
         """Commit each message that waits alone in its partition and needs no decision.
@@ -210,7 +210,7 @@ class Home:
         for index in list(self._waiting):
             submissions = self._submissions[index]
             lone = submissions.lone
-            if lone is None or index in self.held or index in self._notes.noted:
+            if lone is None or index in self.blocked or index in self._notes.noted:
                 continue
             partition = self._ready(index)
             stored = None if partition is None else self._commits.append_lone(partition, lone)
@@ -227,44 +227,44 @@ class Home:
             if self._followers.waiting:
                 self._followers.committed(index)
 
-    def _crowded(self) -> bool:
+    def _separates_light(self) -> bool:
         """Return True if light users would wait for others in a common commit."""
         if self._commits.power:
             return False  # each commit waits for the disk: two take twice as long as one
-        return sum([self._submissions[index].count for index in self._waiting]) > CROWD
+        return sum([self._submissions[index].count for index in self._waiting]) > SHARE
 
-    def commit_rest(self, slice_s: float = COMMITS_S) -> None:
+    def commit_remaining(self, slice_s: float = COMMITS_S) -> None:
         """Commit what ``commit`` has left, for so long; ``more``: not all. Raises nothing."""
-        self.rest = False
+        self.remaining = False
         if self._partitions.paused:
-            self.held.update(self._waiting)
+            self.blocked.update(self._waiting)
             return
         self._begin_commits(slice_s)
-        self.more = self._left()
+        self.more = self._has_ready()
 
-    def _left(self) -> bool:
+    def _has_ready(self) -> bool:
         """Return True if some of what waits could be committed now."""
-        return bool(self._waiting.keys() - self._committing - self.held)
+        return bool(self._waiting.keys() - self._committing - self.blocked)
 
-    def _commit_little(self, resting: bool) -> None:
+    def _commit_light(self, heavy_paused: bool) -> None:
         deadline = self._cpu_clock() + COMMITS_S / 2
         for index in list(self._waiting):
-            held = index in self.held
+            blocked = index in self.blocked
             partition = self._ready(index)
             if partition is None:
                 continue
             submissions = self._submissions[index]
-            group = submissions.take_little(partition.in_use, resting=resting)
+            group = submissions.take_light(partition.in_use, heavy_paused=heavy_paused)
             if not group:
-                if held:
-                    self.held.add(index)  # its other submissions must still wait
+                if blocked:
+                    self.blocked.add(index)  # its other submissions must still wait
                 continue
             del self._waiting[index]
             if submissions.flows:
                 self._waiting[index] = None
             self._commit(index, partition, group, quick=True)
             if self._cpu_clock() >= deadline:
-                self.more = True  # the next turn goes on, whether the others rest or not
+                self.more = True  # the next turn goes on, whether the others are paused or not
                 break
 
     def _begin_commits(self, slice_s: float) -> None:
@@ -302,8 +302,8 @@ class Home:
         if noted:
             self._notes.hand_over(index, partition)
         if not group and not slow and not noted:
-            if self._commits.rests(index):
-                self.held.add(index)
+            if self._commits.throttled(index):
+                self.blocked.add(index)
             return False
         del self._waiting[index]
         if submissions.flows:
@@ -343,10 +343,10 @@ class Home:
         except StoreError as error:
             self._failed(index, self._take_all(index), error)
             return None
-        if partition.held:
-            self.held.add(index)
+        if partition.commits_blocked:
+            self.blocked.add(index)
             return None
-        self.held.discard(index)
+        self.blocked.discard(index)
         return partition
 
     def _commit(
@@ -388,7 +388,7 @@ class Home:
 
     def _take_all(self, index: int) -> list[Waiting]:
         del self._waiting[index]
-        self.held.discard(index)
+        self.blocked.discard(index)
         return self._submissions[index].take_all()
 
     def _not_home(self, index: int) -> None:

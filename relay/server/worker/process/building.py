@@ -149,7 +149,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
     names = NameRegistry(clock, needs.silent, accounts.judge)
     names.on_change = notes.note_seen
-    accounts.online, accounts.hold_back = names.online, names.hold_back
+    accounts.online, accounts.block_claims = names.online, names.block_claims
     accounts.tell = names.tell
     accounts.shares_room = lambda *asked: any(damage.answers(lambda one: one.shares(*asked)))
 
@@ -177,7 +177,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     copy_senders = CopySenders(copies, forward)
     partitions.on_opened = lambda partition: copies.resume(partition.pending())
     home.publishing.on_direct = copies.accepted
-    permissions = Permissions(queries.ask_then, accounts.logs.account, home.submit)
+    permissions = Permissions(queries.ask_then, accounts.logs.account, home.submit, routes.port_of)
     home.direct = Direct(permissions, copies)
 
     # connection
@@ -259,7 +259,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         catchup=catchup,
     )
     connections = Connections(services, needs.operations)
-    connections.rests_until = lambda: turn.pace.until
+    connections.paused_until = lambda: turn.pace.until
     return WorkerParts(
         wakeup=wakeup,
         links=links,
