@@ -199,7 +199,7 @@ def _about_person(room: Room, request: Change, handle: str, context: Context) ->
     role = person.role if person.root == subject else Role.NONE
     own = handle == actor.handle
     if own and isinstance(request, Kick | Ban | Mute):  # an operator's rank is above their role
-        raise Refused(Reason.NOT_ALLOWED, "that is yourself")
+        raise Refused(Reason.NOT_ALLOWED, "you cannot do that to yourself")
     if rank(room, actor) <= rank_of(role) and not (own and isinstance(request, SetRole)):
         same = "you cannot do that to yourself" if own else "this person's role is not below yours"
         raise Refused(Reason.NOT_ALLOWED, same)
