@@ -377,8 +377,8 @@ _changing(
 _changing(
     "redact",
     "redact",
-    "Erase a message: your own, or as a moderator that of somebody else. ROOM may be @NAME, for your"
-    " own direct message to NAME (SEQ as in relay history @NAME --numbers).",
+    "Erase a message: your own, or as a moderator that of somebody else. ROOM may be @NAME, for"
+    " your own direct message to NAME (SEQ as in relay history @NAME --numbers).",
     "the message is erased from {room}",
     "SEQ",
     also=(REASON,),
