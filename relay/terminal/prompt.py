@@ -40,6 +40,8 @@ LINES_WAITING_MAX: Final = 200
 """Lines shown at once; then keys are processed before more are shown."""
 DRAFT_SHARE: Final = 3
 """A draft fills at most one third of the terminal."""
+DRAFT_LINES_SHOWN_MAX: Final = 50
+"""Lines of a draft to show if the chat ends before it is sent."""
 PENDING_LINES_MAX: Final = 5
 """Number of waiting lines to show; the others are only counted."""
 _HEAD_STYLE: Final = "bold"
@@ -71,6 +73,8 @@ class PromptScreen:
         self._jobs = JobControl(self._modes)
         self._waiting: list[tuple[str, str]] = []
         self._lines = 0
+        self._drafting = False
+        """True while there is a prompt: its text is a draft."""
         self._due: asyncio.Handle | None = None
         """The flush at the end of this loop iteration; None: nothing waits."""
 
@@ -118,6 +122,7 @@ class PromptScreen:
                 yield
             finally:
                 self._modes.give_back()
+                self._tell_draft()
                 self._flush()
 
     async def typed(self) -> AsyncIterator[str]:
@@ -128,13 +133,16 @@ class PromptScreen:
         """
         self._modes.take()
         while True:
+            self._drafting = True
             try:
-                yield await self._session.prompt_async(
+                line = await self._session.prompt_async(
                     handle_sigint=False, set_exception_handler=False
                 )
             except EOFError:
                 self._modes.give_back()
                 return
+            self._drafting = False
+            yield line
 
     def _interrupt(self, event: KeyPressEvent) -> None:
         """Discard the draft; without one, leave."""
@@ -143,6 +151,17 @@ class PromptScreen:
             self.notice("draft discarded (Up brings it back); press Ctrl-C again to leave")
         else:
             event.app.exit(exception=Interrupted())
+
+    def _tell_draft(self) -> None:
+        """Show what was being typed when the chat ended: it is lost with the prompt."""
+        lines = self._session.default_buffer.text.strip().split("\n") if self._drafting else [""]
+        if not lines[0]:
+            return
+        more = len(lines) - DRAFT_LINES_SHOWN_MAX
+        for line in lines[:DRAFT_LINES_SHOWN_MAX]:
+            self.notice(f"not sent: {line}")
+        if more > 0:
+            self.notice(f"not sent: {more} more lines")
 
     def _draft_height(self) -> Dimension:
         """Limit the height of a draft: as high as the screen, it would displace everything else."""

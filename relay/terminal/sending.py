@@ -183,5 +183,6 @@ class Sending:
 
 
 def shortened(text: str) -> str:
-    """Return enough of a line to identify it."""
+    """Return enough of a message to identify it, on one line."""
+    text = text.replace("\n", " ")
     return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…"

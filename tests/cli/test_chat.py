@@ -176,7 +176,7 @@ def test_lines_wait_for_the_change_before_them(relay: Relay, room: str) -> None:
     done = run_relay("chat", relay.address, room, "--name", "bert", "-n", "9", text=typed)
     assert done.returncode == 1
     assert re.findall(r"anna\| (.*)", done.stdout) == ["a secret", "another"]
-    assert "anna has begun the room, private" in done.stderr
+    assert "anna has created the room, private" in done.stderr
     assert "refused: NOT_ALLOWED" in done.stderr
     assert "not sent (the room was not changed): not for anna" in done.stderr
     assert "not sent (the room was not changed): and this" in done.stderr

@@ -49,7 +49,7 @@ sys.exit(guarded(lambda: asyncio.run(main())))
 
 
 async def test_the_server_ends_the_chat(relay: Relay, room: str) -> None:
-    """A final close while a person types: the prompt goes, the reason shows, the status is 1."""
+    """A final close while a person types: the draft and the reason show, the status is 1."""
     program = [sys.executable, "-c", KNOWN_INSTANCE, relay.address, room]
     with Terminal(program=program) as anna:
         anna.shows(f"in {room} as anna")
@@ -58,6 +58,7 @@ async def test_the_server_ends_the_chat(relay: Relay, room: str) -> None:
         anna.shows("half a line")
         async with Client(relay.address, name="anna", identity=Identity(b"s" * 16)):
             assert anna.ends() == 1
+    assert "-!- not sent: half a line\r" in bare(anna.text)
     assert "relay: REPLACED: " in anna.text
     assert "Traceback" not in anna.text
     assert "\x1b[?2004l" in anna.text

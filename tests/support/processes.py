@@ -27,7 +27,8 @@ def cpu_ns(pid: int) -> int:
 
 
 def own_bytes(pid: int) -> int:
-    """Return what a process has allocated and uses: not its files, such as libraries, in memory.
+    """Return the memory that a process has allocated and uses, without mapped files such as
+    libraries.
 
     The allocator keeps some of what was freed, by no rule: compare this only with much more.
 
@@ -60,7 +61,7 @@ def scheduled(pid: int) -> Scheduled:
 class Processes:
     """A server's processes: a root and everything below it. Callable: their CPU time in seconds.
 
-    The list is taken once and again by ``refresh``: a process that ends takes its time with it.
+    The list is updated only by ``refresh``; the CPU time of a process that has ended is lost.
     """
 
     def __init__(self, root: int) -> None:

@@ -190,6 +190,8 @@ def _about_person(room: Room, request: Change, handle: str, context: Context) ->
     person = room.people.get(handle, Person(subject))
     role = person.role if person.root == subject else Role.NONE
     own = handle == actor.handle
+    if own and isinstance(request, Kick | Ban | Mute):  # an operator's rank is above their role
+        raise Refused(Reason.NOT_ALLOWED, "that is yourself")
     if rank(room, actor) <= rank_of(role) and not (own and isinstance(request, SetRole)):
         same = "you cannot do that to yourself" if own else "this person's role is not below yours"
         raise Refused(Reason.NOT_ALLOWED, same)
@@ -210,7 +212,8 @@ def _person_event(
             if wanted is Role.INVITED or (wanted is not Role.NONE and not subject):
                 raise Refused(Reason.BAD_REQUEST, "that role cannot be given to this person")
             _check_not_banned(person)
-            if role is Role.OWNER and room.owners == 1 and not context.actor.operator:
+            own = handle == context.actor.handle
+            if role is Role.OWNER and room.owners == 1 and (own or not context.actor.operator):
                 raise Refused(Reason.BAD_REQUEST, "the last owner: make somebody else owner first")
             if role is Role.NONE:
                 _check_space(room, member=True)

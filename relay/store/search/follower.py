@@ -54,7 +54,7 @@ ON entry.id > ((wanted.value->>0) << 40) + (wanted.value->>1)
     AND entry.id <= ((wanted.value->>0) << 40) + (wanted.value->>2)
 LIMIT ?2"""
 # SQLite knows how long a value is without reading it.
-SIZES: Final = f"SELECT json_group_array(size) FROM (SELECT length(packed) AS size {_WANTED})"  # noqa: S608 - all of it is above
+SIZES: Final = f"SELECT json_group_array(size) FROM (SELECT octet_length(packed) AS size {_WANTED})"  # noqa: S608 - all of it is above
 ENTRIES: Final = f"""
 SELECT json_group_array(json_array(id, length(CAST(packed AS BLOB)))),
     CAST(coalesce(group_concat(packed, ''), '') AS BLOB)

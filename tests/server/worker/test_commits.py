@@ -63,8 +63,9 @@ def made(clock: Clock, *, power: bool) -> Commits:
         return future
 
     return Commits(
-        at_once, Wakeup(lambda _: None), lambda ns: None, clock_ns=clock.read_ns, power=power
-    )
+        at_once, Wakeup(lambda _: None), lambda ns: None, clock_ns=clock.read_ns,
+        wall_clock_ns=clock.read_ns, power=power,
+    )  # fmt: skip
 
 
 async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
@@ -72,7 +73,7 @@ async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
     disk.takes_ns = takes_ns
     submission = Submission("lobby", "ann", b"", b"p" * 16, 2, int(kind), "", b"")
     waiting = Waiting(cast(Any, None), 0, submission)
-    if made.begin(3, cast(Any, disk), [waiting], 0, quick=False) is None:
+    if made.begin(3, cast(Any, disk), [waiting], quick=False) is None:
         while not made.finished():
             await asyncio.sleep(0)
 
@@ -202,6 +203,47 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
     damaged.partition.close()
 
 
+async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> None:
+    """Unless its sender has sent much, or there is something else to store, or none may be."""
+    worker = single.workers[0]
+    home, partitions, index = worker.parts.home, worker.parts.partitions, partition_of(ROOM)
+    alice = await TestClient.login(worker, "alice")
+    alice.send(ROOM, 1)
+    await alice.acked(ROOM, 1)
+    await until(lambda: not home.busy, "nothing at work in it")
+    worker.sweeps = False
+    grouped = Watched(partitions.opened[index])
+    partitions.opened[index] = cast(Any, grouped)
+    asker = LocalPort(0, 1, Wakeup(lambda _: None))
+    first = Submission(ROOM, "ann", b"", b"p" * 16, 1, 0, "", b"x")
+    grouped.partition.append([first], time.time_ns() // MS)
+
+    def commit(*counters: int, heavy: bool = False) -> None:
+        for counter in counters:
+            one = Waiting(cast(Any, asker), counter, first._replace(counter=counter), heavy)
+            home._submissions[index].put([one], 1)
+        home._waiting[index] = None
+        home.commit()
+
+    commit(2)
+    assert [ack[0] for one in asker.queue if isinstance(one, Acks) for ack in one.acks] == [2]
+    assert (grouped.appends, home.busy) == (0, False)
+    home.blocked.add(index)
+    commit(3)
+    assert grouped.appends == 1, "it may be one of those that rest"
+    commit(4, heavy=True)
+    assert grouped.appends == 2
+    commit(5, 6)
+    assert grouped.appends == 3
+    home._notes.noted.add(index)
+    commit(7)
+    assert grouped.appends == 4
+    commit(8)
+    assert grouped.appends == 4
+    assert partitions.opened[index].head(ROOM).seq == 1 + 8
+    partitions.opened[index] = grouped.partition
+
+
 class Damaged:
     """A partition in whose file the first commit finds damage."""
 
@@ -216,3 +258,12 @@ class Damaged:
         """Find it."""
         self.appends += 1
         raise StoreCorrupt("the test's disk")
+
+
+class Watched(Damaged):
+    """A partition that counts its groups."""
+
+    def append(self, *arguments: Any) -> list[Outcome]:  # noqa: ANN401  # as a partition's
+        """Store one."""
+        self.appends += 1
+        return self.partition.append(*arguments)

@@ -17,9 +17,10 @@ from relay import limits
 from relay.chat.entries import GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
+from relay.server.worker.member.checked_entries import CheckedEntries
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
-from relay.server.worker.stored import damage_of, report_log, unreadable
+from relay.server.worker.stored import damage_of, report_log
 from relay.store.errors import StoreCorrupt
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Gap, Live
@@ -69,6 +70,7 @@ class Catchup:
         self._pages: OrderedDict[tuple[Feed, int], Page] = OrderedDict()
         """Cached pages. They are valid while this worker follows the log and is told of erasures.
         """
+        self.checked = CheckedEntries()
         self.erasures = 0
         """Number of erasures in any log: a reader with partial results starts again when it
         changes."""
@@ -111,6 +113,8 @@ class Catchup:
         self.erasures += 1
         for key in [key for key in self._pages if log in (None, key[0].log)]:
             del self._pages[key]
+        if log is None:
+            self.checked.forget()
 
     def run(self) -> None:
         """Serve pages for one slice of time."""
@@ -194,7 +198,7 @@ class Catchup:
         if not rows:
             before = min(upto, max(after, self._reader_of(log).floor(log)))
             return before, upto, b"", GapReason.RETENTION
-        if bad := unreadable(log, rows, after):
+        if bad := self.checked.unreadable(log, rows, after):
             report_log(damage_of(log, bad))
             return _page_around(rows, bad, after, upto if page.end else rows[-1][0])
         first = rows[0][0]
