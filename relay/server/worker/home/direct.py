@@ -32,7 +32,7 @@ class Direct(NamedTuple):
     ) -> list[tuple[Port, int]]:
         """Drop what belongs to partitions of other workers.
 
-        Return the workers that must be told, each with its partition.
+        Return the workers that must be told, with the partition, once each.
         """
         # A partition that is still open may come back; its pending copies are not read again.
         self.copies.forget_others(lambda index: owns(index) or index in opened)
