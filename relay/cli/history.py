@@ -18,9 +18,9 @@ from relay.cli.printing import dump
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.events import Control, Edit, HistoryPage, LogEntry, Message, SearchPage
-from relay.client.lists import EMPTY_PAGES_MAX, is_last_page
+from relay.client.lists import EMPTY_PAGES_MAX, holes, is_last_page
 from relay.terminal.history import ENTRIES_PER_MESSAGE_MAX
-from relay.terminal.notices import looked_back_to, not_indexed
+from relay.terminal.notices import left_out, looked_back_to, not_indexed
 from relay.terminal.output import Output
 from relay.terminal.recent import Recent, numbered
 from relay.terminal.screens import PlainScreen, stderr_notice
@@ -121,6 +121,8 @@ async def _entries(
             most = min(max(count, LAST), limits.PAGE_ENTRIES_MAX)
             most = limits.PAGE_ENTRIES_MAX if empty else most
             page = await client.history(room, before=before, count=most)
+            if not room.startswith("@") and (places := holes(page.entries)):
+                stderr_notice(left_out(places))
         else:
             most = limits.SEARCH_COUNT_MAX if empty else min(count, limits.SEARCH_COUNT_MAX)
             page = await client.search(room, words, before=before, count=most)

@@ -14,13 +14,14 @@ from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.json_lines import room_object
 from relay.cli.login_options import Who, who_options
-from relay.cli.names import checked_room
+from relay.cli.names import checked_log, checked_room
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_error_line, print_json, print_line
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
 from relay.cli.text_argument import TextCommand
 from relay.client import arguments
 from relay.client.aio import Client
+from relay.client.arguments import ME
 from relay.client.events import LogEntry
 from relay.client.lists import EMPTY_PAGES_MAX, is_last_page
 from relay.client.room_calls import KINDS, ROLES, RoomAction, RoomKind, RoomRole
@@ -207,6 +208,24 @@ def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str)
         print_error_line(words)
 
 
+def _erase_direct(
+    target: Target, who: Who, peer: str, seq: int, reason: str, *, as_json: bool
+) -> int:
+    """Erase a direct message of one's own, by its number in one's own inbox."""
+
+    async def use(client: Client) -> int:
+        await client.join(ME)
+        page = await client.history(peer, before=seq + 1, count=1)
+        found = page.entries[-1] if page.entries else None
+        if not isinstance(found, LogEntry) or found.seq != seq:
+            raise CommandError(f"there is no message {seq} between you and {peer[1:]}")
+        await client.redact(found, reason)
+        _tell(as_json, peer, "redact", [str(seq)], f"the message to {peer[1:]} is erased")
+        return Exit.OK
+
+    return run_connected(target, who, use)
+
+
 def confirm_change(action: RoomAction, room: str, keep: tuple[int, int, int], *, yes: bool) -> None:
     """Have a person confirm what removes messages permanently. Raises UsageError, CommandError."""
     if action == "delete":
@@ -246,6 +265,8 @@ def _changing(
     ) -> int:
         if not (seq.isascii() and seq.isdigit() and len(seq) < 20):
             raise click.UsageError(f"{seq!r} is not the number of a message")
+        if action == "redact" and room.startswith("@"):
+            return _erase_direct(target, who, checked_log(room), int(seq), reason, as_json=as_json)
         checked = checked_room(room)
         if kind is not None and kind not in KINDS:
             raise click.UsageError(f"{kind!r} is not one of {', '.join(KINDS)}")
@@ -359,7 +380,8 @@ _changing(
 _changing(
     "redact",
     "redact",
-    "Erase a message: your own, or as a moderator that of somebody else.",
+    "Erase a message: your own, or as a moderator that of somebody else. ROOM may be @NAME, for"
+    " your own direct message to NAME (SEQ as in relay history @NAME --numbers).",
     "the message is erased from {room}",
     "SEQ",
     also=(REASON,),

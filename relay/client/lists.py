@@ -8,8 +8,9 @@ that cannot be decoded: otherwise a malicious server could make its client send 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 from relay.chat.accounts import answers
@@ -28,6 +29,7 @@ from relay.errors import EnvelopeError
 
 if TYPE_CHECKING:
     from relay.client.chat_state import ChatState, Read
+    from relay.client.events import LogEntry, RoomChanged
 
 EMPTY_PAGES_MAX: Final = 200
 """How many consecutive empty pages of a history or a search one call skips. A page of a search
@@ -244,3 +246,11 @@ def is_last_page(page: HistoryPage | SearchPage, before: int | None) -> bool:
     Pages of a malicious server that make no progress end the list as well.
     """
     return page.end or page.next <= 1 or (before is not None and page.next >= before)
+
+
+def holes(entries: Sequence[LogEntry | RoomChanged]) -> int:
+    """Return in how many places entries are missing between consecutive ones of a room.
+
+    A server leaves out of a page what it has stored and cannot read.
+    """
+    return sum(later.prev > earlier.seq for earlier, later in pairwise(entries))

@@ -234,7 +234,7 @@ class DataDirectory:
             os.close(fd)
             raise StartError(
                 f"data directory {self.path} is in use by another relay (process {holder}): "
-                "stop it, or give this one another --data directory"
+                "stop it, ask it with 'relay ctl', or name another --data directory"
             ) from error
         return DirectoryLock(fd)
 

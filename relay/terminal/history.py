@@ -8,8 +8,8 @@ from typing import Final, NamedTuple
 from relay import limits
 from relay.client.aio import Client
 from relay.client.events import LogEntry, Message, RoomChanged
-from relay.client.lists import EMPTY_PAGES_MAX, is_last_page
-from relay.terminal.notices import looked_back_to, not_indexed, number_of_messages
+from relay.client.lists import EMPTY_PAGES_MAX, holes, is_last_page
+from relay.terminal.notices import left_out, looked_back_to, not_indexed, number_of_messages
 from relay.terminal.screens import Screen
 from relay.terminal.shown import Shown
 
@@ -77,6 +77,8 @@ class HistoryCommands:
         if target == self._room:
             self.first_seq = entries[0].seq
             which = "from earlier"
+            if places := holes(entries):
+                self._screen.notice(left_out(places))
         self._screen.notice(f"{number_of_messages(_messages(entries))} {which}:")
         self._shown.forget_day()
         await self._shown.show_earlier(entries)

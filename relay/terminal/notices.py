@@ -149,6 +149,12 @@ def person(name: str, display: str) -> str:
     return f"{handle} {quoted(display)}" if display and display != name else handle
 
 
+def left_out(places: int) -> str:
+    """Return the notice that a history is incomplete in this many places."""
+    where = "a place" if places == 1 else f"{places} places"
+    return f"messages are missing in {where}: what the server has stored of them is damaged"
+
+
 def not_indexed(indexed: int) -> str:
     """Return what a search tells that has not looked at all messages."""
     return f"the search index is behind: messages after number {indexed} were not searched"

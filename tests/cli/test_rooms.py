@@ -110,6 +110,25 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
     assert "NO_SUCH_ROOM" in anna("show", status=1)
 
 
+def test_a_direct_message_of_ones_own(people: Relay) -> None:
+    """By its number in the own inbox; also when the other one takes no more messages."""
+    address = people.address
+    done("send", address, "@bert", "secret", "--name", "anna")
+    done("send", address, "@bert", "other", "--name", "anna")
+    found = done("history", address, "@bert", "--json", "--name", "anna")
+    sent = [json.loads(line) for line in found.splitlines()]
+    secret = next(str(one["seq"]) for one in sent if one.get("body") == "secret")
+    done("account", "block", address, "anna", "--name", "bert")
+    arguments = ("room", "redact", address, "@bert")
+    assert "NOT_ACCEPTED" in done(*arguments, secret, "--reason", "you", "--name", "anna", status=1)
+    done(*arguments, secret, "--name", "anna")
+    seen = done("history", address, "@anna", "--name", "bert")
+    assert "secret" not in seen
+    assert "other" in seen
+    assert "no message 999" in done(*arguments, "999", "--name", "anna", status=1)
+    done("account", "unblock", address, "anna", "--name", "bert")
+
+
 @pytest.mark.parametrize(
     ("args", "problem"),
     [

@@ -357,6 +357,8 @@ def test_an_altered_message_is_known_to_be_missing(data: Path) -> None:
         assert (after.prev, after.text.split()[1]) == (gap.end.seq, "1501")
         page = alice.history(ROOM, before=gap.end.seq + 2, count=3)
         assert [entry.seq - gap.end.seq for entry in page.entries] == [-1, 1]
+        shown = run_relay("history", relay.address, ROOM, "--name", "alice", "-n", "1600")
+        assert "-!- messages are missing in a place: what the server" in shown.stderr
         exported = ran("export", "--data", data, "--room", ROOM, code=1)
         assert len(exported.stdout.splitlines()) == MESSAGES - 1
         assert "1 messages are damaged, and were left out" in exported.stderr
