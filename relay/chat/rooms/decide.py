@@ -36,7 +36,15 @@ from relay.chat.rooms.requests import (
     Unmute,
     named,
 )
-from relay.chat.rooms.rights import Actor, Right, rank, rank_of, refusal, role_of, told_refusal
+from relay.chat.rooms.rights import (
+    Actor,
+    Right,
+    disclosure_refusal,
+    rank,
+    rank_of,
+    refusal,
+    role_of,
+)
 from relay.chat.rooms.state import MEMBERS_MAX, PEOPLE_MAX, Person, Room
 
 _NEEDS: Final[dict[type[Change], Right]] = {
@@ -107,7 +115,7 @@ def check_redact(room: Room, actor: Actor, request: Redact, head: int) -> None:
     """
     if room.deleted or not head:
         raise Refused(Reason.NO_SUCH_ROOM, "there is no such room")
-    refused = told_refusal(room, actor)
+    refused = disclosure_refusal(room, actor)
     if refused is not None:
         raise refused
     _check_text(request.reason)
@@ -191,7 +199,7 @@ def _about_person(room: Room, request: Change, handle: str, context: Context) ->
     role = person.role if person.root == subject else Role.NONE
     own = handle == actor.handle
     if own and isinstance(request, Kick | Ban | Mute):  # an operator's rank is above their role
-        raise Refused(Reason.NOT_ALLOWED, "that is yourself")
+        raise Refused(Reason.NOT_ALLOWED, "you cannot do that to yourself")
     if rank(room, actor) <= rank_of(role) and not (own and isinstance(request, SetRole)):
         same = "you cannot do that to yourself" if own else "this person's role is not below yours"
         raise Refused(Reason.NOT_ALLOWED, same)

@@ -203,7 +203,7 @@ async def test_nothing_is_answered_inside_its_caller(single: Cluster) -> None:
     assert not session.ended
 
 
-async def test_who_sends_little_is_stored_before_all_who_send_much(single: Cluster) -> None:
+async def test_light_senders_are_stored_before_heavy_ones(single: Cluster) -> None:
     """Whatever was there before; and all of it is stored in that turn."""
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
@@ -231,8 +231,8 @@ async def test_who_sends_little_is_stored_before_all_who_send_much(single: Clust
     assert [entry.counter for entry in entries] == [1, *range(1, 2 * GROUP_MIN + 1)]
 
 
-async def test_who_sends_little_does_not_wait_for_a_rest_of_the_others(tmp_path: Path) -> None:
-    """Of whatever partition: one commit has used all the time that there is in a turn."""
+async def test_light_senders_do_not_wait_for_the_pauses_of_heavy_ones(tmp_path: Path) -> None:
+    """Of any partition: one commit has used all the time of a turn."""
     passed = itertools.count()
     needs: dict[str, object] = {"cpu_clock": lambda: next(passed) * COMMITS_S}
     async with Cluster(tmp_path, 1, needs=needs) as single:

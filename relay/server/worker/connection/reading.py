@@ -152,9 +152,9 @@ class Reading:
         share = self._schedule.share
         left = self._left(now)
         saved = 0
-        if not self._finish and left > 0 and share < UNITS_PER_TURN:
+        if share < UNITS_PER_TURN and left > 0 and not self._finish:
             saved = min(left, UNITS_PER_TURN - share)
-        share += saved
+            share += saved
         units = share
         connection = self._connection
         control, drained, sending = owner.ended, False, False

@@ -188,7 +188,7 @@ class _Worker:
         lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
         indexing = self._stores.indexing
         indexing.short_of_disk = lambda: parts.home.short_of_disk
-        indexing.crowded = parts.turn.heavy_waited
+        indexing.overloaded = parts.turn.heavy_waited
         gauges |= {"search_behind": lambda: indexing.behind}
         counters |= {"messages_indexed": lambda: indexing.entries}
         status.publish(gauges | lags, counters, labelled)

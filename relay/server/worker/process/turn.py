@@ -196,7 +196,7 @@ class Turn:
         self._wakeup.begun()
         home = self._home
         catchup = self._catchup
-        asked = bool(catchup.heavy) and not catchup.crowded
+        asked = bool(catchup.heavy) and not catchup.near_limit
         permissions = self._permissions
         heavy = waiting.waiting > 0 or home.remaining or asked
         if permissions.waiting and permissions.has_room:
@@ -221,10 +221,10 @@ class Turn:
             flusher.flush_answers(now)
         if fanout.sweeping:
             fanout.flush()
-        reading = bool(catchup.queue) and not catchup.crowded
+        reading = bool(catchup.queue) and not catchup.near_limit
         if reading and not flusher.flushing:
             catchup.run()
-            reading = bool(catchup.queue) and not catchup.crowded
+            reading = bool(catchup.queue) and not catchup.near_limit
         on = flusher.flushing or reading or flusher.answering or repairing_on
         if on:
             self._wakeup.request()
