@@ -229,23 +229,25 @@ async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> Non
         home._waiting[index] = None
         home.commit()
 
-    commit(2)
-    assert [ack[0] for one in asker.queue if isinstance(one, Acks) for ack in one.acks] == [2]
-    assert (grouped.appends, home.busy) == (0, False)
-    home.blocked.add(index)
-    commit(3)
-    assert grouped.appends == 1, "it may be one of those that rest"
-    commit(4, heavy=True)
-    assert grouped.appends == 2
-    commit(5, 6)
-    assert grouped.appends == 3
-    home._notes.noted.add(index)
-    commit(7)
-    assert grouped.appends == 4
-    commit(8)
-    assert grouped.appends == 4
-    assert partitions.opened[index].head(ROOM).seq == 1 + 8
-    partitions.opened[index] = grouped.partition
+    try:
+        commit(2)
+        assert [ack[0] for one in asker.queue if isinstance(one, Acks) for ack in one.acks] == [2]
+        assert (grouped.appends, home.busy) == (0, False)
+        home.blocked.add(index)
+        commit(3)
+        assert grouped.appends == 1, "it may be one of those that rest"
+        commit(4, heavy=True)
+        assert grouped.appends == 2
+        commit(5, 6)
+        assert grouped.appends == 3
+        home._notes.noted.add(index)
+        commit(7)
+        assert grouped.appends == 4
+        commit(8)
+        assert grouped.appends == 4
+        assert partitions.opened[index].head(ROOM).seq == 1 + 8
+    finally:
+        partitions.opened[index] = grouped.partition
 
 
 class Damaged:
