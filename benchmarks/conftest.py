@@ -1,4 +1,4 @@
-"""What all benchmarks share: their scale, where they run, and the table of figures at the end."""
+"""Shared by all benchmarks: their scale, where they run, and the table of figures at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN: Final = (
 
 @pytest.fixture(scope="session")
 def scale(pytestconfig: pytest.Config) -> Scale:
-    """All of it, or a smoke test."""
+    """The full measurement, or a smoke test."""
     return Scale(bool(pytestconfig.getoption("benchmark_disable")))
 
 
@@ -65,12 +65,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_benchmark_update_machine_info(
     config: pytest.Config, machine_info: dict[str, Any]
 ) -> None:
-    """Say what the figures depend on."""
+    """Record what the figures depend on."""
     machine_info["relay"] = machine.describe()
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401
-    """Print the figures that no table of times holds."""
+    """Print the figures that are not in the table of times."""
     session = getattr(config, "_benchmarksession", None)
     rows = [
         (bench.group or "", bench.name, _flat(bench.extra_info))

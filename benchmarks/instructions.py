@@ -4,7 +4,7 @@ Needs valgrind (callgrind). Instructions do not depend on what else the machine 
 changes can be seen; they say nothing of the kernel, of caches, or of waiting. A whole worker runs
 in this process, as in ``benchmarks.micro.test_message``: bytes of a sender in, one turn, bytes out.
 The clients read nothing meanwhile. callgrind makes a process fifty times slower, so clocks are
-late: a room with many members rests between its messages, and its deliveries are fewer.
+late: a room with many members pauses between its messages, and has fewer deliveries.
 Several rooms take turns, as in the benchmark of small rooms; then the sender is in none of them.
 
 In a checkout without ``relay/`` (``make compiled-checkout``) it counts the compiled build.

@@ -1,4 +1,4 @@
-"""How the programs of the benchmarks begin and end."""
+"""How the benchmark programs start and end."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """How long ``relay send`` takes to start: ``python -m benchmarks.startup [OTHER CHECKOUT]``.
 
 A relay runs, and a proxy before it notes when the first byte of the client comes. The checkout that
-is given, if any (as ``git worktree add`` makes it for another revision), is measured by turns. Both
-run with this environment's packages.
+is given, if any (as ``git worktree add`` makes it for another revision), is measured alternately.
+Both run with this environment's packages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The programs outside the environment that ``make`` sets up."""
+"""The programs, run outside the environment that ``make`` sets up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a simulated user sends: a body that proves itself, and says when it was meant to leave.
+"""The body that a simulated user sends: self-checking, with the time when it was due.
 
 The checks of a reader rest on the body alone, not on what the server says about it: who wrote it
 (``instance``), its number among that writer's messages to this log, and a checksum.
@@ -23,7 +23,7 @@ FILLER: Final = b"lorem ipsum dolor sit amet, consectetur adipiscing elit; " * 6
 
 
 class DamagedBody(ValueError):
-    """A body of ours that does not match its checksum."""
+    """A body of the load test that does not match its checksum."""
 
 
 class Body(NamedTuple):

@@ -1,8 +1,8 @@
-"""The search for the knee: how many users, before the p99 objective breaks. No I/O, no Locust.
+"""Finds the capacity: how many users until the p99 objective fails. No I/O, no Locust.
 
 First the users double until a step fails; then the range between the last good and the first bad
 number is halved until it is narrow. A step that fails is measured once more: one hiccup of the
-machine is not the knee.
+machine is not the limit.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class Step:
     """Over 1 % of the deliveries were caught up on, which are not timed: the p99 hides them."""
 
     def good(self, objective_ms: float) -> bool:
-        """True when the objective was kept, and by a generator that could tell.
+        """True if the objective was met, and the load generator was not the bottleneck.
 
-        Without a timed delivery (p99 0) nothing was kept.
+        Without a timed delivery (p99 0) it was not met.
         """
         return 0 < self.p99_ms <= objective_ms and not self.saturated and not self.fell_behind
 

@@ -2,7 +2,7 @@
 whose processes are killed during the run.
 
 At 20 % and 40 % of the time a worker is killed; at 60 % the whole server is stopped with TERM and
-started again. Like any other run it fails if a message is lost, doubled or out of order.
+started again. Like any other run it fails if a message is lost, duplicated or out of order.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""The promises, checked by each simulated user on what it reads and sends. No I/O, no Locust.
+"""The guarantees, checked by each simulated user on what it reads and sends. No I/O, no Locust.
 
-A broken promise is a ``Violation``. Its class is the kind, for counting; its text has the detail.
+A broken guarantee is a ``Violation``. Its class is its kind, for counting; its text has the
+details.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from relay.client.events import Gap, LogEntry, Message, RoomChanged
 
 
 class Violation(Exception):
-    """A promise that the server broke."""
+    """A guarantee that the server broke."""
 
 
 class Damaged(Violation):
@@ -27,11 +28,11 @@ class Doubled(Violation):
 
 
 class GapReported(Violation):
-    """The server said that entries will not come."""
+    """The server reported that entries will not come."""
 
 
 class Contradiction(Violation):
-    """An acknowledgement and the log do not say the same."""
+    """An acknowledgement and the log contradict each other."""
 
 
 class Lost(Violation):

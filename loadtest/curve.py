@@ -1,4 +1,4 @@
-"""``python -m loadtest.curve USERS... [-- LOCUST FLAGS]``: what a relay on this machine takes.
+"""``python -m loadtest.curve USERS... [-- LOCUST FLAGS]``: the capacity of a relay on this machine.
 
 One run per number of users, each on a fresh relay; prints a Markdown table. The relay and the load
 generator share the machine, so the figures are what both can do together.

@@ -34,7 +34,7 @@ def fire_request(
     error: Exception | None = None,
     kind: str = REQUEST,
 ) -> None:
-    """Tell Locust of one request; no time: it is counted, not timed."""
+    """Report one request to Locust; without a time it is counted, not timed."""
     hook: Any = environment.events.request
     hook.fire(
         request_type=kind,

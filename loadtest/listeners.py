@@ -26,7 +26,7 @@ _listening: Final[set[str]] = set()
 
 
 def install() -> None:
-    """Measure, check and report; any number of calls do it once."""
+    """Measure, check and report. Idempotent."""
     _install("general", _GENERAL)
 
 

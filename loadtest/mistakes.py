@@ -1,4 +1,4 @@
-"""A person's mistakes: one line, and the run does not begin."""
+"""User errors: one line, and the run does not start."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @contextlib.contextmanager
 def mistakes() -> Iterator[None]:
-    """End the process at a UsageError."""
+    """Exit at a UsageError."""
     try:
         yield
     except UsageError as error:

@@ -1,6 +1,6 @@
 """``python -m loadtest.options``: every flag of a run of the ready scenarios, Locust's and ours.
 
-``locust --help`` looks at no locustfile, so it knows none of ours.
+``locust --help`` does not read a locustfile, so it does not list ours.
 """
 
 from locust.argument_parser import get_parser

@@ -1,4 +1,4 @@
-"""What a run is told, on the command line, by RELAY_LOADTEST_ variables, or in the web page."""
+"""The parameters of a run, from the command line, RELAY_LOADTEST_ variables, or the web page."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ENVIRONMENT_PREFIX: Final = "RELAY_LOADTEST_"
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """One run's parameters; ``HELP`` says what each is."""
+    """One run's parameters; ``HELP`` describes each."""
 
     scenario: str = "chat-day"
     rooms: int = 50

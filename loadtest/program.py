@@ -1,4 +1,4 @@
-"""How the programs of the load test begin and end: run, smoke, chaos and curve."""
+"""How the programs of the load test start and end: run, smoke, chaos and curve."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ class Reading:
             self._violated(Missing(f"{log}: joined at {start.seq}, heard from {check.start} on"))
 
     def left(self, log: str) -> None:
-        """A log is followed no more."""
+        """A log is no longer followed."""
         self._checks.pop(log, None)
         self._sends.left(log)
         for logs in (self._live, self._behind, self._resuming):
@@ -116,7 +116,7 @@ class Reading:
             self._sends.acked(log, number, seq, following=log in self._checks)
 
     def amended(self, log: str, seq: int) -> None:
-        """What the user has stored besides messages: readers must get there, too."""
+        """What the user has stored besides messages: readers must receive it, too."""
         SWARM.acknowledged(log, seq)
 
     def page(self, log: str, page: HistoryPage) -> None:
@@ -224,7 +224,7 @@ class Reading:
 
     # --- judging ----------------------------------------------------------------------------------
     def audit(self, client: BlockingClient) -> None:
-        """The client hides repeats and mends holes; a correct server gives it no cause to."""
+        """Check that the client had no repeats to hide and no holes to repair."""
         for name, kind in (("repeats", Doubled), ("rejoins", Missing)):
             count = client.statistics[name]
             new = count - self._seen[name]

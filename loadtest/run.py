@@ -53,7 +53,7 @@ def locust_command(address: str, flags: Sequence[str]) -> list[str]:
 
 
 def _port_of_the_master(flags: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Let runs of several processes on one machine not meet: Locust always takes the same port."""
+    """Choose a free port for the master, so that runs on one machine do not collide."""
     names = {flag.partition("=")[0] for flag in flags}
     if "--processes" in names and not names & {"--worker", "--master-port", "--master-bind-port"}:
         with socket.create_server(("127.0.0.1", 0)) as sock:
@@ -105,7 +105,7 @@ def own_relay(workers: int) -> RelayServer:
 
 
 class Parser(argparse.ArgumentParser):
-    """Flags of our programs; the others are Locust's."""
+    """The flags of these programs; the others are Locust's."""
 
     def __init__(self) -> None:
         super().__init__(add_help=False, allow_abbrev=False)

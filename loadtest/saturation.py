@@ -43,7 +43,7 @@ class Watch:
             self._late_ms = max(self._late_ms, (time.monotonic() - due) * 1000.0)
 
     def look(self, measures: Measures) -> None:
-        """Judge the time since the last look; warn aloud, and keep it for the summary."""
+        """Judge the time since the last check; print a warning, and keep it for the summary."""
         now = time.monotonic()
         if now - self._began < STEP_S:
             return  # too short to say anything

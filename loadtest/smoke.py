@@ -29,7 +29,7 @@ MUST_TIME: Final = (
 
 
 def faults(summary: dict[str, Any]) -> list[str]:
-    """Return what is wrong with a run, as sentences; empty: it is good."""
+    """Return what is wrong with a run, as sentences; empty: nothing."""
     counts, latencies = summary["counts"], summary["latencies_us"]
     found = [f"{summary[key]} {key}" for key in ("violations", "failures") if summary[key]]
     if not summary["checked"]:

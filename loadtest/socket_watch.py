@@ -1,4 +1,4 @@
-"""The socket under a simulated user: counts, stamps, and cuts like a bad network."""
+"""The socket of a simulated user: counts, timestamps, and breaks like a bad network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """How good a user's network is."""
+    """The quality of a user's network."""
 
     cut_after: int | None = None
     """The connection breaks after so many bytes, in the middle of whatever is under way."""
@@ -33,7 +33,7 @@ SLOW_BUFFER_BYTES: Final = 4096
 
 
 class WatchedSocket(socket.socket):
-    """A TCP socket that knows when it last received, how much, and when to break."""
+    """A TCP socket that records when it last received and how much, and breaks when told to."""
 
     def begin(self, dialled_ns: int, network: Network) -> None:
         """Start watching."""

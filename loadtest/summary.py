@@ -1,4 +1,4 @@
-"""The end of a run: figures on the terminal and as JSON, and the exit code that they deserve."""
+"""The end of a run: figures on the terminal and as JSON, and the exit code."""
 
 from __future__ import annotations
 

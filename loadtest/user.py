@@ -67,7 +67,7 @@ class RelayUser(User):
     abstract = True
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Who has relay users wants them measured and checked."""
+        """Install measuring and checking for every locustfile with relay users."""
         super().__init_subclass__(**options)
         listeners.install()
 
@@ -115,7 +115,7 @@ class RelayUser(User):
         self.due = time.monotonic()
 
     def on_stop(self) -> None:
-        """Wait for what must still arrive, judge, and leave; Locust calls it."""
+        """Wait for what must still arrive, check, and leave; Locust calls it."""
         if self.client is None:
             return
         if self.client.state is State.CLOSED:  # for good, and reported: it waits for nothing
@@ -204,7 +204,7 @@ class RelayUser(User):
             self.join(log, cursor=cursor)
 
     def cut(self) -> None:
-        """Lose the connection, as by a bad network; the client comes back by itself."""
+        """Lose the connection, as in a bad network; the client reconnects by itself."""
         if self.socket is not None:
             SWARM.here.counts["connections cut by users"] += 1
             self.socket.reset()
@@ -228,7 +228,7 @@ class RelayUser(User):
         """Mean the next turn to come after a random pause, exponentially distributed.
 
         From the time that was *meant* for this one: a slow server does not slow the swarm, and the
-        wait that it causes is measured. Equal pauses would make all users speak at once.
+        wait that it causes is measured. Equal pauses would make all users send at once.
         """
         self.due += self.random.expovariate(1.0 / mean_s)
 
@@ -343,5 +343,5 @@ class RelayUser(User):
 
 
 def _reader_died(reader: gevent.Greenlet) -> None:
-    """A bug of ours, or an error in ``received``: without its reader a user checks nothing."""
+    """A bug, or an error in ``received``: without its reader a user checks nothing."""
     SWARM.request("reader", None, 0, RuntimeError(f"a reader ended: {reader.exception!r}"))

@@ -1,4 +1,4 @@
-"""What a run of ``benchmarks.growth`` has measured, as it is kept in JSON."""
+"""The measurements of a run of ``benchmarks.growth``, as stored in JSON."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class Point:
 
     @classmethod
     def of(cls, x: float, rounds: Sequence[float]) -> Self:
-        """Return the point that rounds make."""
+        """Return the point for some rounds."""
         return cls(x, statistics.median(rounds), min(rounds), max(rounds))
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """Points, and what was fitted to them."""
+    """Points, and the curve fitted to them."""
 
     name: str
     points: list[Point]
@@ -68,7 +68,7 @@ class Series:
 
     @classmethod
     def from_json(cls, facts: dict[str, Any]) -> Self:
-        """Return what ``to_json`` was made of."""
+        """Return the object from the result of ``to_json``."""
         curves = [
             Curve(
                 one["name"],

@@ -60,10 +60,10 @@ def fit(shape: Shape, xs: Sequence[float], ys: Sequence[float]) -> Fit:
 
 
 def choose(shape: Shape, xs: Sequence[float], ys: Sequence[float]) -> Fit:
-    """Return the curve of a shape, or the constant where that foretells the points better.
+    """Return the curve of a shape, or the constant if that predicts the points better.
 
-    Each point is left out once and foretold from the others: a slope that only follows the noise
-    foretells worse than none. Below 4 points nothing can be told: the constant.
+    Each point is left out once and predicted from the others (cross-validation): a slope that only
+    follows the noise predicts worse than none. Below 4 points it is always the constant.
     """
     if len(xs) < 4 or _foretold(shape, xs, ys) >= _foretold("constant", xs, ys):
         return fit("constant", xs, ys)

@@ -2,8 +2,8 @@
 
     python -m benchmarks.growth.report [RESULTS.json]
 
-Without an argument: the newest of docs/benchmarks/results. What stands between the markers in
-docs/performance.md is replaced; a page that is not there is made.
+Without an argument: the newest of docs/benchmarks/results. The text between the markers in
+docs/performance.md is replaced; a missing page is created.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def write(source: Path, docs: Path) -> Path:
 
 
 def lines(series: Sequence[Series]) -> list[str]:
-    """Return what was found, a line for each curve, for a terminal."""
+    """Return the results for a terminal, one line per curve."""
     return [
         f"{one.title}: {_fitted(one, curve) or _listed(curve)}"
         for one in series
@@ -130,7 +130,7 @@ def _listed(curve: Curve) -> str:
 
 
 def number(value: float | None) -> str:
-    """Return a figure as it stands in a table: three digits that matter."""
+    """Return a figure as shown in a table: three significant digits."""
     if value is None:
         return "–"
     if abs(value) >= 100:

@@ -75,7 +75,9 @@ def per_message(figures: Figures, rooms: int = 1) -> float:
 def crowd(
     server: MeasuredRelay, members: int, offered: Sequence[Offered], scale: Scale
 ) -> list[list[Figures]]:
-    """Give a room members, and each load its rounds; wait until they are gone."""
+    """Fill a room with members, run the rounds of each load, and wait until the members
+    have left.
+    """
     log = f"crowd{members}"
     with (
         Swarm(server.join(log, prefix=f"{log}-"), members, sample=SAMPLE) as swarm,
@@ -89,7 +91,7 @@ def crowd(
 
 
 def resting_ms_per_s(server: MeasuredRelay, seconds: float) -> float:
-    """Return what the server costs when nobody sends: CPU ms per second."""
+    """Return the cost of the server when nobody sends: CPU ms per second."""
     before, began = server.processes(), time.monotonic()
     time.sleep(seconds)
     return 1000 * (server.processes() - before) / (time.monotonic() - began)
@@ -225,7 +227,7 @@ def by_size(directory: Path, scale: Scale) -> list[Series]:
 
 
 def by_workers(directory: Path, scale: Scale) -> list[Series]:
-    """Have more workers on the same cores: what it costs that members are spread over them."""
+    """Use more workers on the same cores: the cost of spreading members over them."""
     load = Offered(WORKERS_RATE, 1, scale.seconds)
     points: dict[int, list[Point]] = {members: [] for members in scale.crowds}
     for workers in scale.workers:
@@ -290,7 +292,9 @@ def _rate(rounds: Sequence[Figures]) -> float:
 
 
 def _batch(rounds: Sequence[Figures]) -> float | None:
-    """Return how many messages a record held, by those who count records; None: nobody does."""
+    """Return how many messages a record had, according to the subscribers that count records; None
+    if none does.
+    """
     counting = rounds[0].subscribers - SAMPLE
     frames = sum(one.report.frames for one in rounds)
     if counting <= 0 or not frames:

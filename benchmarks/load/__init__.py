@@ -1,1 +1,3 @@
-"""Who loads a server: publishers, subscribers, crowds, each in processes of their own."""
+"""The load on a server: publishers, subscribers and groups of clients, each in their own
+processes.
+"""

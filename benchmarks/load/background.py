@@ -1,4 +1,5 @@
-"""What goes on beside a measurement: speakers, logins and readers, each a process of low priority.
+"""Background load during a measurement: senders, logins and readers, each a process of low
+priority.
 
 Each is a function that runs until its process is ended, and counts what it does in shared memory.
 """
@@ -31,7 +32,7 @@ ENDLESS: Final = 1 << 62
 
 
 class Background:
-    """One process that does something until the end. A context manager."""
+    """A process that does something until it is ended. A context manager."""
 
     def __init__(self, work: Callable[..., None], *args: object) -> None:
         """Start it: ``work(done, *args)``, importable, ``done.value`` counts."""
@@ -54,7 +55,7 @@ class Background:
         """How much it has done.
 
         Raises:
-            RuntimeError: it has ended by itself.
+            RuntimeError: the process has ended by itself.
         """
         if not self._process.is_alive():
             raise RuntimeError(f"the load {self._process.name} has ended; its words are above")
@@ -62,7 +63,7 @@ class Background:
 
     @property
     def cpu_s(self) -> float:
-        """What it has used of the processor's time."""
+        """The CPU time that it has used."""
         times = psutil.Process(self._process.pid).cpu_times()
         return times.user + times.system
 
@@ -73,7 +74,7 @@ def _main(work: Callable[..., None], done: c_uint64, args: tuple[object, ...]) -
 
 
 def speak(done: c_uint64, port: int, log: str, rate: float, size: int) -> None:
-    """Say something on a schedule; count messages."""
+    """Send messages on a schedule; count them."""
 
     def progress() -> int:
         done.value = publisher.acknowledged
@@ -111,7 +112,7 @@ def read_history(done: c_uint64, port: int, log: str, name: str, rest_s: float) 
 
 
 def write_texts(done: c_uint64, port: int, log: str, rate: float) -> None:
-    """Say texts that are indexed, on a schedule; count them."""
+    """Send texts, which are indexed, on a schedule; count them."""
     with closing(RawClient(HOST, port, "talker")) as speaker:
         began = time.monotonic()
         while True:
@@ -138,7 +139,7 @@ def search(done: c_uint64, port: int, log: str, rate: float) -> None:
 
 
 def export(done: c_uint64, address: str, rest_s: float) -> None:
-    """Take away all that is one's own, again and again; count what is found.
+    """Export all of one's own data, again and again; count what is found.
 
     All rooms are read for it, from their beginnings, and one's own are few of their messages.
     """

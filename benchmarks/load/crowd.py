@@ -1,7 +1,8 @@
-"""A process of clients that connect at once, or one after another, lose their connections, resume.
+"""A process of clients that connect at once or one after another, lose their connections and
+resume.
 
-The owner gives orders over a pipe; between them the crowd reads what comes, and whoever has lost
-its connection connects again after the client library's own back-off.
+The owner gives orders over a pipe; between orders the clients read what arrives, and those that
+have lost their connection reconnect after the client library's own back-off.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ PATIENCE_S: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Who is in the crowd. Picklable."""
+    """The clients of the crowd. Picklable."""
 
     address: tuple[str, int]
     log: str
@@ -42,9 +43,9 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Arrive:
-    """Order: those who are not connected connect, ``every_s`` apart. Answer: Arrived.
+    """Order: clients that are not connected connect, ``every_s`` apart. Answer: Arrived.
 
-    With ``lost`` > 0 nobody is told to connect: so many lose their connection by themselves.
+    With ``lost`` > 0 no client is told to connect: so many lose their connection by themselves.
     """
 
     every_s: float = 0.0
@@ -95,7 +96,7 @@ def names(count: int, prefix: str = "returner") -> tuple[str, ...]:
 
 
 class CrowdError(RuntimeError):
-    """The crowd has failed, or says nothing."""
+    """The crowd has failed, or does not answer."""
 
 
 class _Process:
@@ -278,7 +279,7 @@ class Crowd(Spawned):
         """Wait until the order is carried out.
 
         Raises:
-            CrowdError: the process ended, or says nothing.
+            CrowdError: the process has ended, or does not answer.
         """
         if not self._pipe.poll(PATIENCE_S + 60):
             raise CrowdError("the crowd says nothing")

@@ -20,7 +20,7 @@ MARKERS_MAX: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Offered:
-    """What the publisher does."""
+    """The load that the publisher offers."""
 
     rate: float
     """Messages per second; 0: saturated."""
@@ -30,14 +30,14 @@ class Offered:
     """Bytes of a message. The marker at the end of a round always has the usual size."""
 
     def __str__(self) -> str:
-        """As it stands in tables."""
+        """As shown in tables."""
         rate = f"{self.rate:g}/s" if self.rate else "saturated"
         return f"{rate}, {self.per_write} per write"
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What a round has shown."""
+    """The results of a round."""
 
     published: int
     subscribers: int
@@ -54,7 +54,7 @@ class Figures:
 
     @property
     def deliveries(self) -> int:
-        """Messages times subscribers: each has got each."""
+        """Messages times subscribers: all were delivered."""
         return self.published * self.subscribers
 
     @property
@@ -64,7 +64,7 @@ class Figures:
 
     @property
     def deliveries_per_s(self) -> float:
-        """By the clock on the wall."""
+        """By wall-clock time."""
         return self.deliveries / self.elapsed_s
 
     @property
@@ -100,7 +100,7 @@ class Figures:
 
 
 class WrongServer(AssertionError):
-    """Something was lost, doubled, damaged or out of order."""
+    """Something was lost, duplicated, damaged or out of order."""
 
 
 class Fanout:
@@ -125,14 +125,14 @@ class Fanout:
         return self._next
 
     def begin(self) -> None:
-        """Make ready for a round; not measured."""
+        """Prepare for a round; not measured."""
         self._swarm.begin(self._next)
 
     def run(self, offered: Offered) -> Figures:
         """Have one round.
 
         Raises:
-            WrongServer: not everybody got everything, in order.
+            WrongServer: a subscriber did not receive everything in order.
         """
         first = self._next
         swarm, publisher = self._swarm, self._publisher
@@ -189,7 +189,7 @@ class Fanout:
         )
 
     def _mark(self) -> Report:
-        """Send one message alone: by it everybody shows that it has everything before it.
+        """Send one message alone: it proves that a subscriber has everything before it.
 
         A subscriber that was still reading older messages may get it behind them, where it cannot
         be told apart without decrypting all; so it is sent again until each has had it alone.

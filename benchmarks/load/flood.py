@@ -34,7 +34,7 @@ def log_in_each_partition() -> list[str]:
 
 
 def flood(port: int, logs: Sequence[str], seconds: float, name: str) -> int:
-    """Have connections send into these logs, each into one of them; return how many were accepted.
+    """Let connections send to these logs, one log each; return how many messages were accepted.
 
     Args:
         port: of the relay.

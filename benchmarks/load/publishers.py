@@ -1,4 +1,4 @@
-"""Who sends: at a fixed rate, or as fast as the subscribers take it."""
+"""Publishers: at a fixed rate, or as fast as the subscribers receive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A client that comes back: it resumes from its cursor, and checks that nothing is lost or doubled.
+"""A client that reconnects: it resumes from its cursor, and checks that nothing is lost or
+duplicated.
 
 Many of them share a process and its epoll loop, so each is a set of callbacks around the sans-I/O
 core. What they receive is byte for byte the same for most; it is looked into once (``look``).
@@ -146,7 +147,7 @@ class Returner:
         self.socket.connect_ex(self._address)
 
     def drop(self) -> None:
-        """End the connection without a word. The cursor stays."""
+        """Drop the connection without a close. The cursor stays."""
         self.live = False
         self.socket.close()
 

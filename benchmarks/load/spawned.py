@@ -1,4 +1,4 @@
-"""A process of the load's side, and the pipe to it."""
+"""A process of the load, and the pipe to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a swarm needs to know of the server it listens to, and how that is for Relay."""
+"""What a swarm needs to know about its server, and the implementation for Relay."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Subscriber(Protocol):
         ...
 
     def refresh(self) -> bool:
-        """Give a sign of life, so that the server keeps us; True: one frame answers it."""
+        """Send a keepalive, so that the server keeps the connection; True: one frame answers it."""
         ...
 
     def decode(self, data: bytes) -> list[bytes]:

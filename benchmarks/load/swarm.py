@@ -53,7 +53,7 @@ class Settle:
 
 @dataclass(slots=True)
 class Report:
-    """What the swarm has got."""
+    """What the swarm has received."""
 
     missing: int
     """Subscribers that have not got it all (of the sample, or of all)."""
@@ -232,7 +232,7 @@ class _Process:
         self._pipe.send("begun")
 
     def _refresh(self) -> None:
-        """Give signs of life, and take the answers before anything is counted."""
+        """Send keepalives, and take the answers before anything is counted."""
         self._refreshed = time.monotonic()
         before = [one.tally.frames for one in self._counting]
         answered = [one.subscriber.refresh() for one in self._counting]

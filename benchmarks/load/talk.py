@@ -1,4 +1,4 @@
-"""Talk in a room for as long as something takes: messages by a schedule that waits for nobody."""
+"""Sends messages to a room for as long as something takes, on a schedule that waits for nobody."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MARKERS_MAX: Final = 20
 
 
 class Talk:
-    """One speaker, and the numbers of its messages."""
+    """One sender, and the numbers of its messages."""
 
     def __init__(self, publisher: RelayPublisher, first: int = 1) -> None:
         """Begin with message number ``first``."""
@@ -22,7 +22,7 @@ class Talk:
         """The number of the next message."""
 
     def flood(self, count: int, per_write: int = 100) -> None:
-        """Say so many messages as fast as they are acknowledged."""
+        """Send so many messages as fast as they are acknowledged."""
         left = count
         while left:
             now_ns = time.monotonic_ns()
@@ -33,12 +33,12 @@ class Talk:
             left -= len(bodies)
 
     def until(self, done: Callable[[], bool], rate: float, deadline_s: float) -> int:
-        """Say one message each 1/rate seconds until ``done``; return how many.
+        """Send one message each 1/rate seconds until ``done``; return how many.
 
         The schedule waits for nobody; a message's delay counts from when it was due.
 
         Raises:
-            TimeoutError: it does not get done.
+            TimeoutError: it does not finish.
         """
         first = self.next
         interval_ns = int(1e9 / rate)
@@ -55,12 +55,12 @@ class Talk:
         return self.next - first
 
     def for_seconds(self, seconds: float, rate: float) -> int:
-        """Say one message each 1/rate seconds for so long; return how many."""
+        """Send one message each 1/rate seconds for so long; return how many."""
         end = time.monotonic() + seconds
         return self.until(lambda: time.monotonic() >= end, rate, seconds + 60)
 
     def mark(self, missing: Callable[[int], int]) -> int:
-        """Say one message alone until nobody misses it; return how many still do at last.
+        """Send one message alone until nobody misses it; return how many still do in the end.
 
         Who only counts can tell that it has all by a message that came alone (fanout._mark).
         ``missing`` waits a little for the message of that number and returns who has not got it.

@@ -17,7 +17,7 @@ class CpuClock:
         self._watched: Processes | None = None
 
     def watch(self, processes: Processes | None) -> None:
-        """From now on show these processes' CPU time."""
+        """Show these processes' CPU time from now on."""
         self._watched = processes
 
     def __call__(self) -> float:

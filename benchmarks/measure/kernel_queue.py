@@ -1,4 +1,4 @@
-"""What the kernel holds of one TCP connection for its peer, as /proc/net/tcp shows it."""
+"""The kernel's send queue of a TCP connection, as /proc/net/tcp shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the figures depend on: the machine, the versions, and on which cores who runs."""
+"""What the figures depend on: the machine, the versions, and which process runs on which cores."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SERVER_CORES, LOAD_CORES = cores()
 
 @contextlib.contextmanager
 def exact_timers() -> Iterator[None]:
-    """Wake when a wait is over, not up to 50 µs later, as Linux does for other waits' sake.
+    """Wake up exactly on time, not up to 50 µs later (Linux's default timer slack).
 
     It is the load's, and would count as a delay of the server. Of this thread, and not of what it
     starts later.

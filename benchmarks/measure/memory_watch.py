@@ -1,4 +1,4 @@
-"""What a server's memory does while something happens: sampled by a thread, 4 times a second.
+"""A server's memory while something happens: sampled by a thread, 4 times a second.
 
 USS is what a process would give back if it ended: its own pages, none that are shared.
 """
@@ -28,7 +28,7 @@ class Memory:
 
 
 def sample(pids: list[int]) -> Memory:
-    """Look once. A process that is gone has nothing."""
+    """Take one sample. A process that has ended has nothing."""
     uss: dict[int, int] = {}
     for pid in pids:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -77,7 +77,7 @@ class MemoryWatch:
         )
 
     def growth_now_mb(self) -> float:
-        """Return how much more all have now than at the beginning."""
+        """Return the growth of all processes since the beginning."""
         return _mb(sum(sample(self._pids).uss.values()) - sum(self.first.uss.values()))
 
     def figures(self) -> dict[str, float]:

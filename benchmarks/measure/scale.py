@@ -11,7 +11,9 @@ LONGER: Final = (1.0, 5.0, 25.0)
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is done: all of it, or (``--benchmark-disable``) enough to show that it works."""
+    """How much is done: the full load, or (``--benchmark-disable``) enough to show that
+    it works.
+    """
 
     quick: bool
 

@@ -1,4 +1,4 @@
-"""What the bus costs per message: packing, framing, checking; and a hop between two processes.
+"""The cost of the bus per message: packing, framing, checking; and a hop between two processes.
 
 pytest benchmarks/micro/test_bus.py
 """

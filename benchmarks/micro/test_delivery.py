@@ -1,10 +1,10 @@
-"""Where the microseconds of a delivery go: one record to each of 1000 connections.
+"""The cost of each step of a delivery: one record to each of 1000 connections.
 
     pytest benchmarks/micro/test_delivery.py
 
 Each step does all that the one before does, and something more. The connections rest for 33 ms
 between rounds, as between the messages of a room with 30 a second: what they need is no longer in
-the processor's nearest caches then, and this is most of the cost of each step.
+the inner caches then, and this is most of the cost of each step.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class Hall:
     def fan_out(self) -> None:
         seq = self.feed.received.seq
         self.feeds.on_batch(self.port, BusBatch("lobby", seq, EPOCH, seq + 1, 1, CONTENT))
-        self.feed.rest_until = 0.0
+        self.feed.paused_until = 0.0
         self.fanout.distribute(0.0)
         while self.flusher.flushing:
             self.fanout.flush()

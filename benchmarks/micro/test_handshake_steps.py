@@ -1,4 +1,4 @@
-"""What each step of a full handshake costs, server and client, and the bare RSA operation.
+"""The cost of each step of a full handshake, server and client, and of the bare RSA operation.
 
     pytest benchmarks/micro/test_handshake_steps.py
 

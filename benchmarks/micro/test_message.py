@@ -1,4 +1,4 @@
-"""Where the microseconds of one message go, and what it costs that a worker has slept before it.
+"""The cost of each step of a message, and of the sleep of a worker before it.
 
     pytest benchmarks/micro/test_message.py
 
@@ -6,8 +6,8 @@ A whole worker runs in this process: the real hub, store, sessions and sockets, 
 The steps are those that the event loop would call: ``receive`` (open the record, check the
 envelope, submit) and ``turn`` (commit, acknowledge, seal, write). Nobody follows the log.
 
-*Rested* says for how long the process slept before: what it needs was pushed out of the caches
-meanwhile, and a virtual processor that was halted begins with none of them.
+*Rested* is how long the process slept before: meanwhile its data and code were evicted from the
+caches, and a virtual processor that was halted starts with cold ones.
 """
 
 from __future__ import annotations

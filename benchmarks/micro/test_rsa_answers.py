@@ -1,4 +1,5 @@
-"""How long the private operation takes for valid and for invalid ciphertexts: reported, by turns.
+"""How long the private operation takes for valid and for invalid ciphertexts: reported,
+alternating.
 
     pytest benchmarks/micro/test_rsa_answers.py
 

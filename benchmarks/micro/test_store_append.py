@@ -1,4 +1,4 @@
-"""What a group commit costs, by its size and the number of its producers; and what repeats cost.
+"""The cost of a group commit, by its size and the number of its producers; and the cost of repeats.
 
     pytest benchmarks/micro/test_store_append.py
 

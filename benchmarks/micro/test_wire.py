@@ -1,4 +1,4 @@
-"""What sealing, opening, packing and unpacking cost, by size.
+"""The cost of sealing, opening, packing and unpacking, by size.
 
 pytest benchmarks/micro/test_wire.py
 """
@@ -88,7 +88,7 @@ def test_unpack_live(benchmark: BenchmarkFixture) -> None:
 
 @pytest.mark.parametrize("entries", [1, 10, 100])
 def test_assemble_batch(benchmark: BenchmarkFixture, entries: int) -> None:
-    """From the pieces that came in one turn to the one content that all members share."""
+    """Joins the pieces of one turn to the content that all members share."""
     benchmark.group = "assemble a log's batch, entries"
     numbers = count(1)
 

@@ -1,1 +1,1 @@
-"""Two revisions by turns: ``python -m benchmarks.paired BASE``."""
+"""Two revisions, alternating: ``python -m benchmarks.paired BASE``."""

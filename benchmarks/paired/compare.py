@@ -2,12 +2,12 @@
 
     python -m benchmarks.paired BASE [--pairs 7] [--only SCENE ...] [--json FILE] [--quick]
 
-A machine's speed drifts by more than most changes weigh, so the two are measured by turns, in the
-order old new new old …, and each pair gives one ratio new/old. A row is *worse* when the lower
-quartile of its ratios is above 1.03. Every row is a cost: less is better. Each server has its own
-revision's load, which speaks its protocol; what was measured by one of them alone is no row.
-Both are copied to a temporary directory at the start, this checkout as it is then, changes that
-are not committed included.
+A machine's speed drifts by more than the effect of most changes, so the two are measured
+alternately, in the order old new new old …, and each pair gives one ratio new/old. A row is *worse*
+when the lower quartile of its ratios is above 1.03. Every row is a cost: less is better. Each
+server has its own revision's load, which speaks its protocol; what only one of them measures is not
+a row. Both are copied to a temporary directory at the start, this checkout as it is then, changes
+that are not committed included.
 
 The status is 0 when no row is worse, 1 when one is, 2 when it could not be compared to the end.
 """
@@ -69,7 +69,7 @@ class Side(NamedTuple):
 
 @dataclass(slots=True)
 class Row:
-    """What has been measured of one figure: a pair is (old, new)."""
+    """The measurements of one figure: a pair is (old, new)."""
 
     pairs: list[tuple[float, float]] = field(default_factory=list)
 

@@ -61,7 +61,7 @@ def serve(source: Path, data: Path, workers: int) -> MeasuredRelay:
 
 
 def crowd(source: Path, data: Path, scale: Scale) -> dict[str, float]:
-    """Log in, let a room fill, and talk in it. Targets 1, 8 and 11."""
+    """Log in, fill a room, and send messages to it. Targets 1, 8 and 11."""
     costs: dict[str, float] = {}
     with serve(source, data, workers=1) as server:
         for number in range(scale.logins + WARM_UP_LOGINS):
@@ -89,7 +89,7 @@ def crowd(source: Path, data: Path, scale: Scale) -> dict[str, float]:
 
 
 def rooms(source: Path, data: Path, scale: Scale) -> dict[str, float]:
-    """Talk in many small rooms. Target 4."""
+    """Send messages to many small rooms. Target 4."""
     logs = tuple(f"room{number}" for number in range(scale.rooms))
     with (
         serve(source, data, workers=1) as server,
@@ -104,7 +104,9 @@ def rooms(source: Path, data: Path, scale: Scale) -> dict[str, float]:
 
 
 def busy_room(source: Path, data: Path, scale: Scale) -> dict[str, float]:
-    """Talk in one large room at several rates, and without pauses. Targets 1, 2, 3 and 6."""
+    """Send messages to one large room at several rates, and without pauses. Targets 1, 2,
+    3 and 6.
+    """
     costs: dict[str, float] = {}
     with (
         serve(source, data, workers=1) as server,
@@ -129,7 +131,7 @@ def _rate(rate: float) -> str:
 
 
 def way_in(source: Path, data: Path, scale: Scale) -> dict[str, float]:
-    """Have messages acknowledged: one at a time, and as many as go. Targets 5 and 7."""
+    """Get messages acknowledged: one at a time, and as many as possible. Targets 5 and 7."""
     costs: dict[str, float] = {}
     with serve(source, data, workers=2) as server:
         log = server.log_at_home_on(0)

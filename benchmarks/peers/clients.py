@@ -29,7 +29,7 @@ class PeerSubscriber:
         return self._stream.socket
 
     def refresh(self) -> bool:
-        """Nothing: the peers are told not to ask for signs of life."""
+        """Nothing: keepalives are disabled in the peers."""
         return False
 
     def decode(self, data: bytes) -> list[bytes]:
@@ -64,7 +64,7 @@ class PeerConnect:
 
 
 class PeerPublisher:
-    """Publishes to a peer; what comes back is read and forgotten."""
+    """Publishes to a peer; answers are read and discarded."""
 
     def __init__(self, dialects: dict[str, Dialect], port: int, tls: bool) -> None:
         self._dialects = dialects

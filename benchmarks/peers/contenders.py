@@ -1,4 +1,4 @@
-"""Everybody who takes part, behind one face: Relay, its peers, the kernel floor."""
+"""All servers that are compared, with one interface: Relay, its peers, the kernel floor."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """Who takes part, and what it promises while it is measured."""
+    """A server that is compared, and what it guarantees while it is measured."""
 
     name: str
     version: str
@@ -81,7 +81,7 @@ def _peer(peer: Peer, certificate: Certificate, directory: Path, members: int) -
 
 
 def contenders(certificate: Certificate, relay_version: str) -> tuple[list[Contender], list[str]]:
-    """Return who can take part here, and the names of those who cannot."""
+    """Return the servers that can be measured here, and the names of those that cannot."""
     found = [
         Contender(
             FLOOR,

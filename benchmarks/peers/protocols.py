@@ -1,4 +1,4 @@
-"""What the peers speak, as little of it as a subscriber and a publisher need."""
+"""The protocols of the peers, as far as a subscriber and a publisher need them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ class Dialect(Protocol):
 
     @property
     def unit(self) -> int:
-        """Bytes of one message as a subscriber gets it, without TLS; the same for every one."""
+        """Size of one message as a subscriber receives it, without TLS; the same for
+        every message.
+        """
         ...
 
     def connect(self, port: int, tls: bool, name: str) -> PlainStream:
@@ -41,7 +43,7 @@ class Dialect(Protocol):
         ...
 
     def prepare(self, stream: PlainStream, topics: Sequence[str]) -> None:
-        """Make ready to publish to topics, as a publisher's connection."""
+        """Prepare the connection of a publisher to these topics."""
         ...
 
     def asking(self, body: bytes) -> bytes | None:
@@ -54,7 +56,7 @@ class Dialect(Protocol):
 
 
 class _Unacknowledged:
-    """A protocol that takes messages without a word."""
+    """A protocol without acknowledgements."""
 
     def prepare(self, stream: PlainStream, topics: Sequence[str]) -> None:
         """See ``Dialect``: there is nothing to do."""

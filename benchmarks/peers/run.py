@@ -116,7 +116,7 @@ def _options() -> argparse.Namespace:
 
 
 def _turn(one: Contender, directory: Path, members: int, failures: list[str]) -> dict[str, Any]:
-    """Give a contender its turn. A load at which it fails is its last one in this turn."""
+    """Measure one server in a round. A load at which it fails is its last one in this turn."""
     directory.mkdir()
     with one.start(directory, members) as running:
         if one.warm_up:
@@ -167,7 +167,7 @@ def _turn(one: Contender, directory: Path, members: int, failures: list[str]) ->
 
 
 def _rooms(running: Running, count: int) -> Figures:
-    """Have many small rooms, each with its own slow conversation; return the figures."""
+    """Measure many small rooms with a slow conversation each; return the figures."""
     rooms = tuple(f"room{number:03}" for number in range(count))
     with (
         Swarm(running.join("small", *rooms), len(rooms) * ROOM_MEMBERS, sample=4 * SAMPLE) as swarm,

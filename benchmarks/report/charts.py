@@ -175,7 +175,7 @@ def _dense(xs: Sequence[float], steps: int = 80) -> list[float]:
 
 
 def _room(axes: Any, values: Sequence[float]) -> None:  # noqa: ANN401
-    """Show at least a factor of 4: noise of a few per cent shall look small."""
+    """Show at least a factor of 4: noise of a few per cent should look small."""
     low, high = min(values), max(values)
     spare = max((4 / (high / low)) ** 0.5, 1.15) if low > 0 else 1.15
     axes.set_ylim(low / spare, high * spare)

@@ -1,4 +1,4 @@
-"""Where the pages, the results and the charts are, and what is put into pages."""
+"""Where pages, results and charts are, and how text is put into pages."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def table(heads: list[str], rows: list[list[str]]) -> str:
 
 
 def picture(name: str, said: str, docs_at: Path = Path()) -> str:
-    """Return what shows a chart on a page, light or dark as the reader's."""
+    """Return the HTML that shows a chart on a page, in the reader's light or dark mode."""
     charts_at = docs_at / CHARTS.relative_to(DOCS)
     return (
         "<picture>\n"

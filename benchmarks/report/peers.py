@@ -92,7 +92,7 @@ def of_load(load: str, key: str) -> Pick:
 
 
 def keeps_up(one: dict[str, Any], load: str) -> bool:
-    """Tell whether a contender carried an offered load. Saturated: there is nothing to keep."""
+    """Return True if a server kept up with an offered load; always with a saturating one."""
     if load.startswith("saturated"):
         return True
     found = figure(one, of_load(load, "kept_up"))
@@ -100,7 +100,7 @@ def keeps_up(one: dict[str, Any], load: str) -> bool:
 
 
 def load_bound(one: dict[str, Any], load: str) -> bool:
-    """Tell whether the load's side was the limit in any round: no ratio is shown."""
+    """Return True if the load generator was the bottleneck in any round: no ratio is shown then."""
     return any(turn["loads"].get(load, {}).get("load_bound", False) for turn in one["turns"])
 
 

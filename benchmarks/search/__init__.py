@@ -1,1 +1,1 @@
-"""How long a search of a large room takes while people chat."""
+"""The duration of searches in a large room during chat."""

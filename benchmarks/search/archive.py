@@ -1,4 +1,6 @@
-"""A room with a long past: written into a stopped relay's data, and indexed, without its server."""
+"""A room with a long history: written into a stopped relay's data, and indexed, without
+its server.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ _SUMS: Final = list(accumulate(1 / n for n in range(1, WORDS + 1)))
 
 
 class Archive(NamedTuple):
-    """What was made."""
+    """The result."""
 
     messages: int
     index_s: float
@@ -37,7 +39,7 @@ class Archive(NamedTuple):
 
 
 def text(chance: random.Random) -> str:
-    """Return what somebody says: 4 to 20 words."""
+    """Return a text of 4 to 20 words."""
     count = chance.randint(4, 20)
     return " ".join(f"w{bisect(_SUMS, chance.random() * _SUMS[-1])}" for _ in range(count))
 

@@ -57,7 +57,7 @@ class Measured(NamedTuple):
 
 
 def say_texts(done: c_uint64, port: int, log: str, rate: float) -> None:
-    """Say texts on a schedule; count them."""
+    """Send texts on a schedule; count them."""
     chance = random.Random(2)
     speaker = RawClient(machine.HOST, port, "talker")
     began = time.monotonic()
@@ -72,7 +72,7 @@ def say_texts(done: c_uint64, port: int, log: str, rate: float) -> None:
 def measure(
     data: Path, messages: int, seconds: float, members: int = 500, rate: float = 1000.0
 ) -> Measured:
-    """Make a room, load the relay, and search.
+    """Create a room, load the relay, and search.
 
     Args:
         data: for the relay's data; must not exist.
@@ -168,7 +168,7 @@ def lines(measured: Measured) -> list[str]:
 
 
 def main() -> int:
-    """Measure, print, and return 0: this measures, and passes no judgement."""
+    """Measure, print, and return 0: nothing is judged."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.search")
     parser.add_argument("--messages", type=int, default=1_000_000)
     parser.add_argument("--seconds", type=float, default=60.0)

@@ -36,7 +36,7 @@ class FloorSubscriber:
         self._rest = b""
 
     def refresh(self) -> bool:
-        """See ``Subscriber``: nobody waits for us."""
+        """See ``Subscriber``: no keepalive is needed."""
         return False
 
     def decode(self, data: bytes) -> list[bytes]:

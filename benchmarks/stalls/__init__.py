@@ -1,1 +1,1 @@
-"""What holds a worker's loop up: ``python -m benchmarks.stalls``."""
+"""What blocks a worker's loop: ``python -m benchmarks.stalls``."""

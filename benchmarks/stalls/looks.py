@@ -1,4 +1,4 @@
-"""What a worker's loop does while a probe waits for it: its threads, as the kernel shows them.
+"""What a worker's threads do while a probe waits for its loop, as the kernel shows them.
 
 A loop that neither runs nor waits for a CPU sleeps in a system call: in a write that waits for the
 disk, or in a futex, which is mostly the interpreter that another thread of the worker has. That one
@@ -28,7 +28,7 @@ UNINTERRUPTIBLE: Final = "D"
 
 
 def look(pid: int) -> str:
-    """Return what the threads of a process are at, the main one first.
+    """Return what the threads of a process are doing, the main one first.
 
     Of the others those that run, or would, or wait for a disk.
     """
@@ -66,7 +66,7 @@ def _doing(pid: int, tid: int) -> str:
 class OtherThreads:
     """How long the threads of a process, but for the main one, were ready and waited for a CPU.
 
-    One of them may have the interpreter meanwhile, and then the loop waits as well.
+    One of them may hold the interpreter lock meanwhile, and then the loop waits as well.
     """
 
     def __init__(self, pid: int) -> None:

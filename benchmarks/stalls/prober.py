@@ -1,7 +1,7 @@
 """Probes of a worker's loop: a message every few ms, and how long its acknowledgement took.
 
 A message into a log whose home is the worker that serves the sender's connection passes no other
-process. Whatever holds the loop of that worker up, or keeps it from a CPU, shows as a delay.
+process. Whatever blocks the loop of that worker, or keeps it from a CPU, shows as a delay.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Stall:
 
     @property
     def own_ns(self) -> int:
-        """What is left of the delay without the waiting for CPUs.
+        """The delay without the waits for CPUs.
 
         While the loop sleeps in a futex, another thread has the interpreter, and may have no CPU.
         """
@@ -68,12 +68,12 @@ class Stall:
 
     @property
     def explained(self) -> bool:
-        """True when it would be no stall, had everybody had a CPU at once."""
+        """True if it would not be a stall, had every thread had a CPU at once."""
         return self.own_ns <= STALL_S * 1e9
 
     @property
     def blocked_ns(self) -> int:
-        """The loop neither ran nor wanted to: it slept (a lock, a disk), or had nothing to do."""
+        """The loop neither ran nor was ready: it slept (a lock, a disk), or had nothing to do."""
         return max(self.delay_ns - self.ran_ns - self.waited_ns, 0)
 
 

@@ -1,4 +1,4 @@
-"""Does anything hold a worker's loop up? ``python -m benchmarks.stalls --seconds 300``.
+"""Does anything block a worker's loop? ``python -m benchmarks.stalls --seconds 300``.
 
 A relay with two workers, at about half of what saturates it: a room of 500 with 1000 messages a
 second, fresh logins all the time, readers of 10,000 entries of history, and so many writes that
@@ -56,7 +56,7 @@ WAL_SEQUENCE: Final = slice(12, 16)
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What goes on beside the probes."""
+    """The load beside the probes."""
 
     members: int = 500
     rate: float = 1000.0
@@ -216,7 +216,7 @@ class Checkpoints:
 
 
 def find_stalls(data: Path, seconds: float, load: Load, *, collections: bool = False) -> Findings:
-    """Have a relay under load, and probe it.
+    """Load a relay, and probe it.
 
     Args:
         data: for the relay's data; must not exist.
@@ -313,7 +313,7 @@ def _removed(server: MeasuredRelay) -> int:
 
 
 def _collections(data: Path, workers: int, began_ns: int) -> list[list[Collection]]:
-    """Return those of each worker since then: those of its start held nobody up."""
+    """Return those of each worker since then: those at its start blocked nobody."""
     found: list[list[Collection]] = []
     for worker in range(workers):
         path = data.with_name(f"{data.stem}.fault.gc.{worker}")
@@ -324,7 +324,7 @@ def _collections(data: Path, workers: int, began_ns: int) -> list[list[Collectio
 
 
 def main() -> int:
-    """Measure, print, and return 0: this measures, and passes no judgement."""
+    """Measure, print, and return 0: nothing is judged."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.stalls")
     usual = Load()
     parser.add_argument("--seconds", type=float, default=300.0)

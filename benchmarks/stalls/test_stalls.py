@@ -1,4 +1,4 @@
-"""The search for stalls runs, and says what it has seen. What it found is not judged here."""
+"""The search for stalls runs and reports. The figures are not judged here."""
 
 from __future__ import annotations
 

@@ -1,1 +1,3 @@
-"""Storms: thousands return at once, hostile handshakes, and who spends all budgets."""
+"""Storms: thousands of clients return at once, hostile handshakes, and clients that use up their
+budgets.
+"""

@@ -1,4 +1,4 @@
-"""Who attacks: each a function that runs in a process of its own until it is ended.
+"""Attackers: each is a function that runs in its own process until it is ended.
 
 Addresses of 127.0.0.0/8 stand for sources: a relay counts each as one.
 """
@@ -54,7 +54,8 @@ def source(number: int) -> str:
 def client_key(port: int) -> bytes:
     """Return the frame ClientKey of a whole handshake: each time it costs an RSA operation.
 
-    It is as good on another connection, up to the confirmation, which who repeats it cannot give.
+    It is also accepted on another connection, up to the confirmation, which a replayer cannot
+    compute.
     """
     with socket.create_connection((HOST, port)) as opened:
         connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
@@ -111,7 +112,7 @@ def shake(done: c_uint64, port: int, count: int, seconds: float, sources: int) -
 
 
 def spend(done: c_uint64, port: int, connections: int, sources: int, name: str) -> None:
-    """Log in, and ask and send for ever, each as soon as its budget allows it again.
+    """Log in, then send and make requests forever, each as soon as its budget allows.
 
     Messages into a room of one's own, new rooms, pages of history, changes of the room. Who goes on
     without waiting, as it is told, gets less: it is not read for a while. ``done`` counts messages
@@ -143,7 +144,7 @@ def burn(done: c_uint64) -> None:
 
 
 def use(done: c_uint64, share: float) -> None:
-    """Use such a part of a core and nothing else, as often as who spends looks what it may do."""
+    """Use this share of a core and nothing else, waking up as often as a spender does."""
     while True:
         began = time.monotonic()
         used_s = time.process_time() + share * LOOK_S
@@ -153,7 +154,7 @@ def use(done: c_uint64, share: float) -> None:
 
 
 class _Spender:
-    """One connection that spends all that it may."""
+    """One connection that uses up its budgets."""
 
     def __init__(self, port: int, name: str, address: str) -> None:
         self.client = RawClient(HOST, port, name, source=address)

@@ -1,6 +1,6 @@
-"""Storms beside live members: their delays calm and during, and what it costs the server.
+"""Storms beside live members: their delays before and during, and the cost for the server.
 
-Rows 8, 9 and 10 of the targets, and who spends all that he may. Measures, and passes no judgement.
+Rows 8, 9 and 10 of the targets, and clients that use up their budgets. Measures, judges nothing.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Load:
 
 
 class Stage:
-    """A relay with live members, to whom somebody talks."""
+    """A relay with live members and a sender."""
 
     def __init__(self, server: MeasuredRelay, swarm: Swarm, talk: Talk, data: Path) -> None:
         self.server = server
@@ -69,10 +69,10 @@ class Stage:
         self._swarm = swarm
 
     def delays(self, talking: Callable[[], object]) -> dict[str, float]:
-        """Return the live members' delays while somebody talks.
+        """Return the live members' delays while messages are sent.
 
         Raises:
-            AssertionError: one of the sample misses a message, or got a wrong one.
+            AssertionError: a sampled subscriber misses a message or received a wrong one.
         """
         self._swarm.begin(self.talk.next)
         talking()
@@ -114,7 +114,7 @@ def stage(load: Load, settings: dict[str, object] | None = None) -> Iterator[Sta
 
 
 def returning(load: Load, *, tickets: bool) -> dict[str, Any]:
-    """Everybody loses the connection and comes back at once, while people talk."""
+    """All clients lose their connections and return at once, while messages are sent."""
     with stage(load) as on:
         plan = Plan(
             (HOST, on.server.port), ROOM, names(load.returning), counting_after_live=True,
@@ -181,7 +181,7 @@ def shaking(load: Load, sources: int) -> dict[str, Any]:
 
 
 def spending(load: Load, connections: int, sources: int) -> dict[str, Any]:
-    """Connections that spend all that they may, of so many sources."""
+    """Connections that use up their budgets, from so many sources."""
     with stage(load, STRICT) as on:
         beside = on.compare(load)
         with (

@@ -1,4 +1,4 @@
-"""Each storm runs, and says what it has seen. What it found is not judged here."""
+"""Each storm runs and reports. The figures are not judged here."""
 
 from __future__ import annotations
 

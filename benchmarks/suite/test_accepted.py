@@ -1,6 +1,7 @@
 """How many messages a second are accepted: committed and acknowledged. Target 7.
 
-Nobody follows the logs: this is the way in alone. The publishers run in processes of their own.
+Nobody follows the logs: only the path of sending is measured. The publishers run in processes of
+their own.
 """
 
 from __future__ import annotations

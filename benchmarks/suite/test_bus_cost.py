@@ -1,4 +1,4 @@
-"""What it costs that a message crosses between workers: on its way in, and on its way out.
+"""The cost of the bus: on a message's way in, and on its way out.
 
 Two workers. The difference between "at home" and "elsewhere" is the bus, both ends of it: for a
 message that is forwarded to its home and acknowledged, and for a batch that a home publishes to

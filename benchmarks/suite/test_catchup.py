@@ -1,4 +1,4 @@
-"""A reader far behind: how fast it gets what a log holds, and what that costs the server."""
+"""A reader far behind: how fast it catches up, and the cost for the server."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def relay_server(directory: Path, workers: int) -> MeasuredRelay:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Give every crowd what it is offered; for a smoke test a part of it is enough."""
+    """Combine numbers of members with loads; for a smoke test a part is enough."""
     if "offered" not in metafunc.fixturenames:
         return
     quick = Scale(bool(metafunc.config.getoption("benchmark_disable"))).quick

@@ -1,5 +1,5 @@
-"""What a handshake with login costs the server: a full one against the bare RSA operation, and a
-resumed one against the full one. Targets 8 and 9.
+"""The cost of a handshake with login for the server: a full one against the bare RSA operation, and
+a resumed one against the full one. Targets 8 and 9.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def test_resumed_login(
     benchmark: BenchmarkFixture, tmp_path_factory: pytest.TempPathFactory, scale: Scale,
     watch: Watch,
 ) -> None:  # fmt: skip
-    """By ticket and in full by turns, as above: each connection's ticket is the next one's."""
+    """By ticket and in full, alternating, as above: each connection's ticket is the next one's."""
     benchmark.group = "resumed handshake with login against a full one, RSA-3072: server CPU"
     logins = scale.pick(LOGINS, 20)
     data = tmp_path_factory.mktemp("resumed") / "data"

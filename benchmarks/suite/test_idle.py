@@ -1,4 +1,6 @@
-"""What idle members cost: a server that does nothing, and a busy room beside them. Target 14."""
+"""The cost of idle members: of a server that does nothing, and of a busy room beside them. Target
+14.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one more idle, subscribed connection costs in memory. Target 11."""
+"""The memory of one more idle, subscribed connection. Target 11."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_idle_connections(
     """The growth of all server processes, from the first members on.
 
     The first ones pay for what is allocated once; they are not counted. ``pss`` counts a page
-    shared by n processes as 1/n for each; the kernel's socket buffers are nobody's memory here.
+    shared by n processes as 1/n for each; the kernel's socket buffers are not included.
     """
     first, more = scale.pick(FIRST, 20), scale.pick(MORE, 100)
     benchmark.group = f"memory of {more} idle members in one room"

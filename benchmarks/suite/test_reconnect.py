@@ -1,4 +1,4 @@
-"""Clients that come back: thousands at once, far behind; and those of a worker that was killed.
+"""Clients that reconnect: thousands at once, far behind; and those of a worker that was killed.
 
 The clients are the crowd's: one process with one core does all their handshakes and decrypts. At
 times it, not the server, is what takes long (``crowd_cpu_s`` says how much it worked).
@@ -210,10 +210,10 @@ def test_a_worker_is_killed(
 
 
 def _nothing_lost(crowd: Crowd, talk: Talk) -> Arrived:
-    """Let everybody show that it has everything.
+    """Let every client prove that it has everything.
 
     Raises:
-        AssertionError: something was lost, doubled, out of order, or does not come.
+        AssertionError: something was lost, duplicated, out of order, or does not arrive.
     """
     answers: list[Arrived] = []
 
@@ -230,7 +230,7 @@ def _latency(swarm: Swarm, talk: Talk) -> dict[str, float]:
     """Take the live members' delays since ``begin``.
 
     Raises:
-        AssertionError: one of the sample misses a message or got a wrong one.
+        AssertionError: a sampled subscriber misses a message or received a wrong one.
     """
     report: Report = swarm.settle(talk.next - 1, everybody=False, deadline_s=DEADLINE_S)
     assert not report.missing, report

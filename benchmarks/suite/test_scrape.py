@@ -1,4 +1,6 @@
-"""What a scrape of ``/metrics`` costs workers that hold many connections, and who answers it."""
+"""The cost of a scrape of ``/metrics`` for workers with many connections, and for the control
+process.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ TIMEOUT_S = 10.0
 def test_scrape(
     benchmark: BenchmarkFixture, tmp_path_factory: pytest.TempPathFactory, scale: Scale
 ) -> None:
-    """The workers' time in windows with ten scrapes a second, by turns with windows without."""
+    """The workers' CPU time in windows with ten scrapes a second, alternating with
+    windows without.
+    """
     there = scale.pick(CONNECTIONS, 50)
     window_s = scale.seconds(WINDOW_S)
     benchmark.group = f"a scrape beside {there} idle connections, 2 workers"

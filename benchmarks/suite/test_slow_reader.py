@@ -1,6 +1,6 @@
-"""One reader that takes 10 KB a second of a busy room: what it costs the server and the others.
+"""One reader that reads 10 KB a second of a busy room: the cost for the server and the others.
 
-Rounds with it and without it take turns, at one server, with the same members.
+Rounds with and without it alternate, on one server, with the same members.
 """
 
 from __future__ import annotations

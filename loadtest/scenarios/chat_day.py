@@ -1,7 +1,7 @@
-"""A day of chat: most people read, few write; talk comes in bursts; people come and go.
+"""A day of chat: most people read, few write; messages come in bursts; people come and go.
 
-Some of the talk is between two people alone. People react to what they have read, mark it as read,
-and mend what they have written.
+Some conversations are between two people only. People react to what they have read, mark it as
+read, and edit what they have written.
 """
 
 from __future__ import annotations

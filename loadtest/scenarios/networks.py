@@ -1,4 +1,4 @@
-"""Users whose network, or machine, is not as good as one would wish."""
+"""Users with a bad network or a slow machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ANSWER_BYTES: Final = 120
 
 
 class ReconnectStorm(Steady):
-    """All users of all processes lose their connections at one moment, and return."""
+    """All users of all processes lose their connections at the same moment, and return."""
 
     def begin(self) -> None:
         """Join, and find out when the first storm is."""
@@ -33,7 +33,7 @@ class ReconnectStorm(Steady):
         return (time.monotonic() // every + 1) * every
 
     def turn(self) -> None:
-        """Speak, or lose the connection."""
+        """Send, or lose the connection."""
         if self.user.due == self.storm:
             self.user.cut()
             self.storm = self._next_storm()
@@ -71,7 +71,7 @@ class FlakyNetwork(Steady):
         SWARM.here.counts["connections cut by users"] += 1
 
     def turn(self) -> None:
-        """Speak; sometimes the acknowledgement is cut."""
+        """Send; sometimes the acknowledgement is lost."""
         chance, watched = self.user.random, self.user.socket
         if self.writes and watched is not None and chance.random() < CUT_ANSWER:
             watched.cut_answer_after = chance.randrange(ANSWER_BYTES)

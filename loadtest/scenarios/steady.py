@@ -1,4 +1,4 @@
-"""Users that keep to their rooms: writers speak at random moments, at a rate."""
+"""Users that stay in their rooms: writers send at random moments, at a given rate."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class Steady(Behaviour):
         return 1.0 / self.parameters.rate
 
     def turn(self) -> None:
-        """Speak, if this one writes."""
+        """Send, if this user writes."""
         if self.writes:
             self.user.send_message(self.user.random.choice(self.rooms), self.size())
         self.user.pace(self.pause_s)
@@ -52,7 +52,7 @@ class HistoryReaders(Steady):
         """Where the next page ends; None: at the head."""
 
     def turn(self) -> None:
-        """Read a page; or speak, so that there is something to read."""
+        """Read a page; or send, so that there is something to read."""
         if self.writes:
             super().turn()
             return

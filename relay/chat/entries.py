@@ -227,6 +227,8 @@ class GapReason(IntEnum):
     """The cursor is beyond the head of its epoch: it does not come from this log."""
     RETENTION = 3
     """The log no longer holds these entries."""
+    DAMAGED = 4
+    """What is stored of these entries cannot be read."""
 
 
 class GapInfo(NamedTuple):

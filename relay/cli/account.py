@@ -177,7 +177,7 @@ def seen(target: Target, who: Who, user: str, as_json: bool) -> int:
     type=click.Choice(["keep", "erase"]),
     default="keep",
     show_default=True,
-    help="What happens to your messages in rooms and to others.",
+    help="What happens to your messages in rooms and to other people.",
 )
 @MORE_ROOMS
 @YES
@@ -202,7 +202,9 @@ def delete(target: Target, who: Who, messages: str, rooms: tuple[str, ...], yes:
                 if sum(one.role == "owner" for one in people) == 1:
                     alone.append(room.name)
         if alone:
-            stderr_notice(f"you are the only owner of {', '.join(alone)}: they will have none")
+            stderr_notice(
+                f"you are the only owner of {', '.join(alone)}: these rooms will have no owner"
+            )
         with contextlib.suppress(NotAllowed):  # only an operator may ask
             if (await client.user(client.name)).operator and not await _has_another(client):
                 # The server would refuse it at the end, after messages may have been erased.

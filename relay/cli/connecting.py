@@ -190,7 +190,7 @@ def _explained(
     match error:
         case NoDeviceKey() | NameTaken() if ended:
             return CommandError(
-                f"the key of {name!r} at this server is no device's any more (the account was"
+                f"the key of {name!r} at this server is no longer valid (the account was"
                 " deleted, or this device removed): choose another name with --name, or add this"
                 " device to an account with 'relay device request'"
             )
@@ -226,7 +226,7 @@ def _explained(
             )
         case LooksAlike():
             return CommandError(
-                f"the name {name!r} looks like one that exists; choose another with --name"
+                f"the name {name!r} looks like an existing one; choose another with --name"
             )
         case InvitationNeeded() if invited:
             return CommandError(f"{error}: ask whoever gave it to you for another one")
@@ -237,7 +237,7 @@ def _explained(
             )
         case RegistrationClosed():
             return CommandError(
-                f"{error}: ask one of them to keep a name for you ('relay user add NAME'), and"
+                f"{error}: ask one of them to reserve a name for you ('relay user add NAME'), and"
                 " register with it and the invitation to it: 'relay register --name NAME"
                 " --invitation TEXT'"
             )

@@ -91,7 +91,7 @@ def status(found: _Found, as_json: bool) -> int:
     default=TOP_INTERVAL_S,
     show_default=True,
     metavar="SECONDS",
-    help="Between two looks.",
+    help="Between two updates.",
 )
 @click.pass_obj
 def top(found: _Found, as_json: bool, interval_s: float) -> int:

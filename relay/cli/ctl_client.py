@@ -68,7 +68,7 @@ class Server:
         if not line.endswith(b"\n"):
             raise CommandError(
                 f"{self.path}: it ended without an answer, as the control process does when it is"
-                " replaced: try again; whether it was done is not known"
+                " replaced: try again; it is not known whether it was done"
             )
         return self._read(line)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from prompt_toolkit.layout.controls import FormattedTextControl
 from relay.cli.ctl_tables import Item, duration, top_lines
 from relay.cli.exits import Exit
 from relay.errors import RelayError
+from relay.terminal.job_control import JobControl
+from relay.terminal.key_modes import KeyModes
 from relay.terminal.text import harmless
 
 LATE_S: Final = 2.0
@@ -37,7 +40,8 @@ def show(ask: Callable[[], Item], interval_s: float) -> int:
         RelayError: there was no answer the first time.
     """
     shown, answered_s, failure = ask(), time.monotonic(), ""
-    keys = KeyBindings()
+    keys, modes = KeyBindings(), KeyModes(sys.stdin.fileno())
+    jobs = JobControl(modes)
 
     @keys.add("q")
     @keys.add("c-c")
@@ -46,7 +50,7 @@ def show(ask: Callable[[], Item], interval_s: float) -> int:
 
     @keys.add("c-z")
     def _(event: KeyPressEvent) -> None:
-        event.app.suspend_to_background()
+        jobs.suspend()
 
     def picture() -> str:
         return "\n".join(top_lines(shown, application.output.get_size().rows - 1))
@@ -94,10 +98,14 @@ def show(ask: Callable[[], Item], interval_s: float) -> int:
             application.exit()
 
     def begin() -> None:
+        ending.enter_context(jobs.handled())
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
         application.create_background_task(refresh())
 
-    with contextlib.suppress(EOFError):  # the terminal is gone
+    modes.take()
+    # EOFError: the terminal is gone.
+    with contextlib.suppress(EOFError), contextlib.ExitStack() as ending:
+        ending.callback(modes.give_back)
         application.run(pre_run=begin)
     return ended
 

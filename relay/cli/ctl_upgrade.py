@@ -39,5 +39,5 @@ def upgrade(server: Server, sleep: Callable[[float], None] = time.sleep) -> dict
                 "version_before": before["version"],
             }
         if not now["upgrading"]:
-            raise CommandError(f"not upgraded, the relay goes on as before: {now['failed']}")
+            raise CommandError(f"not upgraded, the relay continues as before: {now['failed']}")
     raise CommandError(f"no relay answers after {PATIENCE_S:.0f} s; its log tells more")

@@ -29,6 +29,10 @@ from relay.wire.packing import unpack_entry
 if TYPE_CHECKING:
     from relay.server.repair import Found
 
+HELP_FOR_LOGS: Final = (
+    "accounts, invitations or rooms cannot be relied on: restore a backup, or run the newer Relay "
+    "that wrote them (docs/operations.md, One account or room that cannot be read)"
+)
 FORMATS: Final = ("json", "irssi", "weechat")
 
 
@@ -47,15 +51,18 @@ def data() -> None:
 def check(data: str | None, config: Path | None, as_json: bool) -> int:
     """Read every partition completely, as a start does in case of doubt, and change nothing.
 
-    Exit code 1 if a start would refuse one.
+    Accounts, invitations and rooms are checked as well: whether their states, with every signature
+    of a device chain, follow from their entries. Exit code 1 if a start would refuse a partition,
+    or if one of these cannot be relied on.
     """
     from relay.server import repair as repairing
     from relay.store.directory import gone_text
 
-    bad = 0
+    bad = wrong = 0
     with repairing.stopped(data_directory(data, config)) as directory:
         for found in repairing.check(directory):
             bad += found.refused is not None
+            wrong += len(found.meaningless)
             if as_json:
                 print_json(_checked(found))
                 continue
@@ -69,11 +76,15 @@ def check(data: str | None, config: Path | None, as_json: bool) -> int:
                 f"{found.partition:02} good: {entries} entries in {logs} logs, digest "
                 f"{digest}{doubt}"
             )
+            for log, reason in found.meaningless:
+                print_line(f"  {log} is damaged: {reason}")
         if gone := directory.gone_partitions():
             report(gone_text(directory.path, gone))
     if bad:
         report(f"{bad} partitions are refused; relay data repair keeps what can be read of them")
-    return Exit.FAILED if bad else Exit.OK
+    if wrong:
+        report(f"{wrong} {HELP_FOR_LOGS}")
+    return Exit.FAILED if bad or wrong else Exit.OK
 
 
 def _checked(found: Found) -> dict[str, Any]:
@@ -83,6 +94,7 @@ def _checked(found: Found) -> dict[str, Any]:
         logs, entries, digest = found.examined.contents
         fields |= {"logs": logs, "entries": entries, "digest": digest}
         fields |= {"new_epochs": str(found.examined.doubt)} if found.examined.doubt else {}
+        fields |= {"damaged": dict(found.meaningless)} if found.meaningless else {}
     return fields
 
 
@@ -98,29 +110,34 @@ def repair(data: str | None, config: Path | None) -> int:
     """
     from relay.server import repair as repairing
 
-    done = 0
+    done = wrong = 0
     with repairing.stopped(data_directory(data, config)) as directory:
         for found in list(repairing.check(directory)):
             if repairing.readmit(directory, found):
                 print_line(f"{found.partition:02} was refused, and is whole now")
+            for log, reason in found.meaningless:
+                report(f"{log} is left as it is: {reason}")
+            wrong += len(found.meaningless)
             if found.refused is None:
                 continue
             done += 1
             made = repairing.repair(directory, found, _json_line)
             print_line(f"{made.partition:02} repaired; it was refused: {made.refused}")
-            for log in made.logs:
-                name = log.name or "(a log without its beginning)"
-                lost = f", {log.aside} after a gap are not" if log.aside else ""
-                print_line(f"  {name}: {log.kept} entries kept{lost}")
-                if log.aside and repairing.is_account(log.name):
+            for kept in made.logs:
+                name = kept.name or "(a log without its beginning)"
+                lost = f", {kept.aside} after a gap are not" if kept.aside else ""
+                print_line(f"  {name}: {kept.kept} entries kept{lost}")
+                if kept.aside and repairing.is_account(kept.name):
                     report(
                         f"{name}: its last changes are lost: look at its devices "
-                        "(relay user show), for one that was removed may be there again"
+                        "(relay user show), because one that was removed may be back"
                     )
             print_whole(f"  the old files, and what was not kept: {made.kept_in}")
+    if wrong:
+        report(f"{wrong} {HELP_FOR_LOGS}")
     if not done:
         print_line("nothing to repair")
-    return Exit.OK
+    return Exit.FAILED if wrong else Exit.OK
 
 
 @data.command()
@@ -201,8 +218,8 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
         for _ in _messages(source, file, form, room, now_ms):
             pass  # only validates: all of it is readable, or nothing is stored
         lines = (exporting.Line._make(one) for one in _messages(source, file, form, room, now_ms))
-        done = exporting.put_in(directory, digest, lines)
-    again = f"; {done.repeated} were there" if done.repeated else ""
+        done = exporting.import_lines(directory, digest, lines)
+    again = f"; {done.repeated} were already stored" if done.repeated else ""
     print_line(f"{done.stored} messages stored{again}")
     return Exit.OK
 

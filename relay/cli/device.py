@@ -150,22 +150,31 @@ def request(target: Target, who: Who) -> int:
     it.
     """
     name = who.name or name_to_claim()
-    own = KeyFiles().path_of(known_server_id(target), name)
-    path = who.key or own
-    waiting = path.parent / f"{path.name}.requested"
+
+    def own() -> Path:
+        """Return where the key is; elsewhere after the first connection (``KeyFiles.follow``)."""
+        kept = KeyFiles().path_of(known_server_id(target), name)
+        return who.key or kept
+
+    def waiting() -> Path:
+        path = own()
+        return path.with_name(f"{path.name}.requested")
 
     def requested() -> DeviceKey:
-        key = load_key(waiting) if waiting.exists() else new_key(waiting, name)
+        path = waiting()
+        key = load_key(path) if path.exists() else new_key(path, name)
         _show(target_address(target), key)
         return key
 
     # Checked first: a former device may have been removed, and its key never becomes valid again.
-    key = load_key(path) if path.exists() else requested()
+    is_request = not own().exists()
+    key = requested() if is_request else load_key(own())
 
     async def use(client: Client) -> int:
-        if key.path is not None and key.path != path:
+        path = own()
+        if is_request:
             try:
-                key.path.replace(path)
+                waiting().replace(path)
             except FileNotFoundError:  # the same command in another terminal was first
                 if not path.exists():
                     raise
@@ -182,16 +191,16 @@ def request(target: Target, who: Who) -> int:
                 client_options={"key": key, "enrol": True, "register": False},
             )
         except CommandError as error:
-            if isinstance(error.__context__, NotRegistered) and key.path == waiting:
-                waiting.unlink(missing_ok=True)
+            if isinstance(error.__context__, NotRegistered) and is_request:
+                waiting().unlink(missing_ok=True)
                 raise CommandError(
                     f"there is no account {name!r} at this server: give its name with --name, or"
-                    " begin it with 'relay register'"
+                    " create it with 'relay register'"
                 ) from None
             if not isinstance(error.__context__, KeyRefused):  # the login was refused
                 raise
-            if key.path == path:
-                key = requested()
+            if not is_request:
+                is_request, key = True, requested()
             if not told:
                 stderr_notice("waiting for one of your devices to approve it (Ctrl-C: later)")
                 told = True
@@ -319,14 +328,16 @@ def restore(target: Target, who: Who) -> int:
     if who.name is None:
         raise click.UsageError("give the name of the account with --name")
     kept = KeyFiles().path_of(known_server_id(target), who.name)
-    path = who.key or kept
-    if path.exists():
-        raise UsageError(f"there is a key already: {path}")
+    before = who.key or kept
+    if before.exists():
+        raise UsageError(f"there is a key already: {before}")
     question = "Recovery key"
     typed = ask_hidden(question) if sys.stdin.isatty() else click.prompt(question, err=True)
     paper = DeviceKey.from_paper(str(typed))
 
     async def use(client: Client) -> int:
+        assert client.server_id is not None
+        path = who.key or KeyFiles().path_of(client.server_id, client.name)
         own = new_key(path, client.name)
         with removed_if_refused(path):
             await client.add_device(own)
@@ -350,7 +361,7 @@ def removed_if_refused(path: Path) -> Iterator[None]:
         if isinstance(error, Refused) and not isinstance(error, UNCLEAR):
             path.unlink()
         else:
-            stderr_notice(f"this may be a device now, or not; its key is kept: {path}")
+            stderr_notice(f"this may or may not be a device now; its key is kept: {path}")
         raise
 
 

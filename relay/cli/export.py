@@ -56,7 +56,7 @@ def export(target: Target, who: Who, rooms: tuple[str, ...]) -> int:
             await output.write(dump(own_object(found)) + "\n")
         end = {"direct_messages": direct, "in_rooms": written}
         await output.write(dump({"end": end}) + "\n")
-        stderr_notice(f"exported {direct} direct messages, and {written} of yours in rooms")
+        stderr_notice(f"exported {direct} direct messages, and {written} of your messages in rooms")
         return Exit.OK
 
     return run_connected(target, who, use)

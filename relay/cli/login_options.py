@@ -163,7 +163,7 @@ def load_key(path: Path) -> DeviceKey:
 
 
 def put_aside(who: Who, client: Client) -> None:
-    """Have no command take a key by default that is no device's any more, and tell where it is."""
+    """Have no command take a key by default that is no longer valid, and tell where it is."""
     server_id = client.server_id
     assert server_id is not None
     try:

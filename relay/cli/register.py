@@ -68,7 +68,7 @@ def register(
     key, made = _key(target, who, name, passphrase)
 
     async def use(client: Client) -> int:
-        where = "" if client.server_id is None else _path(client, key)
+        where = "" if client.server_id is None else _path(client, who)
         print_whole(f"registered as {client.name}; the key of this device is {where}")
         if recovery_key:
             print_recovery_key(await client.add_recovery_key())
@@ -83,8 +83,10 @@ def register(
         return run_connected(target, who._replace(name=name, key=None), use, client_options=more)
     except RelayError as error:
         # Otherwise the file would claim a name that belongs to somebody else.
-        if made is not None and isinstance(error.__context__ or error, NOT_GRANTED):
-            made.unlink(missing_ok=True)
+        if made and isinstance(error.__context__ or error, NOT_GRANTED):
+            # The server may have told its id meanwhile.
+            path = who.key or KeyFiles().path_of(known_server_id(target), name)
+            path.unlink(missing_ok=True)
         raise
 
 
@@ -116,25 +118,23 @@ def _token(text: str | None, file: Path | None) -> str | None:
     return text
 
 
-def _key(
-    target: Target, who: Who, name: str, passphrase: bool
-) -> tuple[DeviceKey | None, Path | None]:
-    """Return the key to register with, and its file if it was created now.
+def _key(target: Target, who: Who, name: str, passphrase: bool) -> tuple[DeviceKey | None, bool]:
+    """Return the key to register with, and whether it was created now.
 
     None: the user's own, which the library finds or creates.
     """
     path = who.key
     if path is None:
         if not passphrase:
-            return None, None
+            return None, False
         path = KeyFiles().path_of(known_server_id(target), name)
     if path.exists():
-        return load_key(path), None
-    return new_key(path, name, passphrase_for_new_key() if passphrase else None), path
+        return load_key(path), False
+    return new_key(path, name, passphrase_for_new_key() if passphrase else None), True
 
 
-def _path(client: Client, key: DeviceKey | None) -> Path:
-    if key is not None and key.path is not None:
-        return key.path
+def _path(client: Client, who: Who) -> Path:
+    if who.key is not None:
+        return who.key
     assert client.server_id is not None
     return KeyFiles().path_of(client.server_id, client.name)

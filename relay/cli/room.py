@@ -64,7 +64,7 @@ def _command(
 
 
 MINE: Final = click.option(
-    "--mine", is_flag=True, help="Only those in which you have a role, or are invited to."
+    "--mine", is_flag=True, help="Only rooms in which you have a role, or to which you are invited."
 )
 
 
@@ -109,7 +109,7 @@ def show(target: Target, who: Who, as_json: bool, room: str) -> int:
     also=(
         LINES,
         UNLISTED,
-        click.option("--topic", default="", metavar="TEXT", help="What it is about."),
+        click.option("--topic", default="", metavar="TEXT", help="The topic."),
         click.option("--kind", type=click.Choice(list(KINDS)), default="public", show_default=True),
     ),
 )
@@ -170,7 +170,7 @@ def read(target: Target, who: Who, as_json: bool, room: str) -> int:
         last = await _last_message(client, name)
         if last is not None:
             await client.mark_read(last)
-        _tell(as_json, name, "read", [], f"{name} is read")
+        _tell(as_json, name, "read", [], f"{name} is marked as read")
         return Exit.OK
 
     return run_connected(target, who, use)
@@ -191,7 +191,9 @@ async def _last_message(client: Client, room: str) -> LogEntry | None:
         if is_last_page(page, before):
             return None
         before = page.next
-    raise CommandError(f"no message was found in {EMPTY_PAGES_MAX} pages: nothing is marked read")
+    raise CommandError(
+        f"no message was found in {EMPTY_PAGES_MAX} pages: nothing was marked as read"
+    )
 
 
 def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str) -> None:
@@ -205,7 +207,7 @@ def _tell(as_json: bool, room: str, done: str, arguments: list[str], words: str)
 def confirm_change(action: RoomAction, room: str, keep: tuple[int, int, int], *, yes: bool) -> None:
     """Have a person confirm what removes messages permanently. Raises UsageError, CommandError."""
     if action == "delete":
-        confirm(f"The room {room} will be deleted, with all that was said in it", room, yes=yes)
+        confirm(f"The room {room} will be deleted, with all its messages", room, yes=yes)
     elif action == "keep" and any(keep):
         confirm(f"In the room {room} {keep_words(keep)}; the rest is removed", room, yes=yes)
 
@@ -277,12 +279,13 @@ def _changing(
     _command(name, "ROOM", *arguments, also=(LINES, SEEN, *also))(function)
 
 
-_changing("topic", "topic", "Set what a room is about.", "the topic of {room} is set", "TEXT")
-_changing("title", "title", "Set how a room's name is shown.", "the title of {room} is set", "TEXT")
+_changing("topic", "topic", "Set the topic of a room.", "the topic of {room} is set", "TEXT")
+_changing("title", "title", "Set the title of a room.", "the title of {room} is set", "TEXT")
 _changing(
     "kind",
     "kind",
-    "Choose who may read and write: public, private (who is invited), announce (few write). A"
+    "Choose who may read and write: public, private (invited people), announce (moderators and "
+    "owners write). A"
     " private room stays private.",
     "{room} is {kind}",
     "KIND",
@@ -296,14 +299,21 @@ _changing(
     "PERSON",
     "ROLE",
 )
-_changing("invite", "invite", "Let somebody in.", "{person} is invited to {room}", "PERSON")
 _changing(
-    "kick", "kick", "Put somebody out.", "{person} was put out of {room}", "PERSON", also=(REASON,)
+    "invite", "invite", "Invite somebody to a room.", "{person} is invited to {room}", "PERSON"
+)
+_changing(
+    "kick",
+    "kick",
+    "Remove somebody from a room.",
+    "{person} was removed from {room}",
+    "PERSON",
+    also=(REASON,),
 )
 _changing(
     "ban",
     "ban",
-    "Put somebody out and keep them out.",
+    "Remove somebody from a room, and do not let them back in.",
     "{person} is banned from {room}",
     "PERSON",
     also=(REASON, FOR),
@@ -339,7 +349,7 @@ _changing(
     "keep",
     "keep",
     "Choose how long messages are kept; without bounds, as in the server's settings. Older ones are"
-    " removed for ever.",
+    " removed permanently.",
     "in {room} {keep}",
     also=(AGE, MESSAGES, SIZE, YES),
 )

@@ -126,13 +126,13 @@ def _announce(addresses: list[str], first_invitation: Path | None, registration:
     lines = ["Relay is ready at"]
     lines += [f"  {address}" for address in addresses]
     if addresses[0].startswith("unix:"):
-        lines += ["Clients come through a proxy that listens for them"]
+        lines += ["Clients connect through a proxy"]
     else:
         lines += ["To chat, run", f"  {program} chat {addresses[0]}"]
     if first_invitation is not None and registration != "open":
         path = shlex.quote(str(first_invitation))
         lines += [
-            "Nobody is registered as its operator yet. To be it, first run",
+            "No operator is registered yet. To become the operator, first run",
             f"  {program} register {addresses[0]} --invitation-file {path}",
         ]
     text = "\n".join(lines) + "\n"

@@ -150,14 +150,17 @@ def _changing(name: str, change: Change, help_text: str, *, invites: bool = Fals
     _command(name, "USER")(made)
 
 
-_changing("add", "add", "Keep a free name for somebody; print the invitation to it.", invites=True)
+_changing(
+    "add", "add", "Reserve a free name for somebody; print the invitation to it.", invites=True
+)
 _changing("disable", "disable", "End all sessions of an account, and allow none.")
 _changing("enable", "enable", "Allow logins again.")
 _changing(
     "reset",
     "reset",
-    "End all devices of an account, and print an invitation that starts it again: for who has lost"
-    " them all. Everybody who knows the account is told.",
+    "Remove all devices of an account, and print an invitation that starts it again, for "
+    "somebody who lost"
+    " them all. Everybody who knows the account is warned.",
     invites=True,
 )
 _changing("rm", "remove", "Remove an account permanently. Its name is never assigned again.")
@@ -165,7 +168,7 @@ _changing("promote", "promote", "Make an account an operator's.")
 _changing("demote", "demote", "Make an operator's account an ordinary one.")
 
 DONE: Final = {
-    "add": "is kept for whoever has this invitation:",
+    "add": "is reserved for whoever has this invitation:",
     "reset": "has no devices now; this invitation starts it again:",
     "disable": "is disabled",
     "enable": "is enabled",

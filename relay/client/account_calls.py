@@ -183,12 +183,12 @@ def read_chain(packed: list[bytes], name: str, server_id: bytes) -> list[Chain]:
     try:
         chains = chain.read(packed, verify)
     except LinkError as error:
-        raise DeviceChainError(f"the server gave a false list of devices: {error}") from None
+        raise DeviceChainError(f"the server sent a false list of devices: {error}") from None
     if not chains:
         raise refused(ErrorCode.NOT_REGISTERED)
     last = chains[-1]
     if last.handle != name or last.server_id != server_id:
-        raise DeviceChainError("the server gave somebody else's list of devices")
+        raise DeviceChainError("the server sent somebody else's list of devices")
     return chains
 
 

@@ -187,7 +187,7 @@ def must_speak(opened: socket.socket) -> None:
         OSError: it has ended the connection instead.
     """
     if not opened.recv(1, socket.MSG_PEEK):
-        raise ConnectionResetError(errno.ECONNRESET, "closed without a word")
+        raise ConnectionResetError(errno.ECONNRESET, "closed without sending anything")
 
 
 def _begin(

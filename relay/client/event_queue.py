@@ -183,6 +183,8 @@ class EventQueue:
             events.states -= 1
         elif kind is DeviceWarning:
             self._warnings.discard(event)
+        elif kind is Unfollowed:  # the room changes unseen from now on
+            self.changes.pop(event.room, None)  # type: ignore[union-attr]
         if (
             self.full
             and self._bytes <= EVENTS_BYTES_MAX * RESUME_AT

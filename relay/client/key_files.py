@@ -1,7 +1,7 @@
 """The user's own device keys, one file for each server and name, and pins of other accounts.
 
     DIRECTORY/SERVER-ID/NAME.key     the key of a name at a server; with ".ended" behind it: one
-                                     that is no device's any more, which nothing reads
+                                     that is no longer valid, which nothing reads
     DIRECTORY/SERVER-ID/NAME.chain   the links of its device chain, in hexadecimal
     DIRECTORY/SERVER-ID/pins         what was seen of other accounts' chains
 
@@ -35,7 +35,7 @@ LINE_BYTES_MAX: Final = 512
 CHAIN_CHARS_MAX: Final = LINKS_MAX * (2 * links.LINK_BYTES_MAX + 1)
 LOCK_S: Final = 10.0
 ENDED: Final = ".ended"
-"""Behind the name of a key's file that is no device's any more."""
+"""Behind the name of a key's file that is no longer valid."""
 AskPassphrase = Callable[[Path], str]
 """Called with the path of a key file that has a passphrase; returns the passphrase."""
 
@@ -157,8 +157,25 @@ class KeyFiles:
         with contextlib.suppress(OSError):
             os.utime(self.path_of(server_id, name))
 
+    def follow(self, fingerprint: str, server_id: str) -> None:
+        """Move what was stored for a server before its id was known.
+
+        A key may be made before the first connection: for a passphrase, or to be approved. Then the
+        only known name of the server is the key in its address.
+
+        Raises:
+            UsageError: it stays where it is, or would take the place of something.
+        """
+        path = self.directory / fingerprint
+        try:
+            path.rename(self.directory / server_id)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise UsageError(f"cannot rename {path}: {error.strerror or error}") from None
+
     def ended(self, server_id: str, name: str) -> Path | None:
-        """Put a key aside that is no device's any more: nothing takes it by itself from then on.
+        """Put a key aside that is no longer valid: nothing takes it by itself from then on.
 
         Returns:
             Where it is now; None: there was none.

@@ -123,7 +123,7 @@ class Login:
             if (body.kind, body.handle, body.server_id, body.subject) != right or link.complete:
                 raise LinkError("it is for somebody else")
         except LinkError as error:
-            self.error = DeviceChainError(f"the server gave a false approval: {error}")
+            self.error = DeviceChainError(f"the server sent a false approval: {error}")
             self.ends = True
             return
         self._out.append(pack(self._enrolling(known.key, known.key.sign(link.signed))))

@@ -66,7 +66,7 @@ class Pins:
             self._changes_left -= not new
         elif not self._full:
             self._full = True
-            log.warning("too many lists of devices were seen here: more are not remembered")
+            log.warning("too many lists of devices were seen here: no more are remembered")
         if fits or not new:
             self.known[name] = pin
 

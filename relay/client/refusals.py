@@ -67,7 +67,7 @@ class AccountDisabled(Refused):
 
 
 class LooksAlike(Refused):
-    """The name looks like one that exists."""
+    """The name looks like an existing one."""
 
 
 class InvitationNeeded(Refused):
@@ -232,8 +232,9 @@ def describe_refusal(code: int, text: str = "") -> str:
     known = _ERROR_CODES.get(code)
     if known is None:
         return f"error code {code}: {harmless}" if harmless else f"error code {code}"
-    says_more = harmless not in known.explanation and known.explanation not in harmless
-    if known in _WITH_REASON and says_more:
+    # Of a ban the server tells until when it lasts; of a kick nothing of its own.
+    of_server = known is ErrorCode.BANNED and harmless.startswith(known.explanation)
+    if known in _WITH_REASON and harmless not in ("", known.explanation) and not of_server:
         return f"{known.name}: {known.explanation}: {in_quotes(harmless)}"
     return f"{known.name}: {harmless or known.explanation}"
 

@@ -18,9 +18,9 @@ from relay.chat.accounts import chain, links, requests
 from relay.chat.accounts.chain import Chain, Pin
 from relay.chat.accounts.links import LinkError, key_id
 from relay.client.device_queries import AGAIN_S, ANSWER_S, NUMBER, DeviceQueries
-from relay.client.doubtful_senders import HeldSenders, Sender
 from relay.client.errors import DeviceChainError
 from relay.client.events import DeviceWarning
+from relay.client.pending_senders import PendingSenders, Sender
 from relay.client.pins import Pins, changed
 from relay.client.unverified import Pair, UnverifiedSenders
 from relay.wire import envelopes as wire
@@ -32,9 +32,9 @@ PAIRS_MAX: Final = 16_384
 SENDERS_MAX: Final = 1024
 """Senders with unproved pairs: their chain is still to be requested, or is doubtful."""
 _NOT_THEIRS: Final = "a message has a key that is not one of their devices"
-_NO_KEY: Final = "no device is named, as if from before there were accounts"
-_NOT_YET: Final = "the server has not given their devices yet"
-_LOST: Final = "the connection was lost before their devices could be looked at"
+_NO_KEY: Final = "the message names no device, like those from before there were accounts"
+_NOT_YET: Final = "the server has not sent the list of their devices yet"
+_LOST: Final = "the connection was lost before their devices could be checked"
 
 
 class Senders:
@@ -58,7 +58,7 @@ class Senders:
         self._keeps_own = False
         self._senders: dict[str, Sender] = {}
         self._queries = DeviceQueries()
-        self._held = HeldSenders()
+        self._pending = PendingSenders()
         self._pages: list[bytes] = []
         self._now = 0.0
         """When something was last sent."""
@@ -99,7 +99,7 @@ class Senders:
         self._unverified.wait_again(_LOST, pins)
         for doubtful in self._senders:
             self._ask(doubtful)
-        self._held.add_anew(filter(self._unverified.waits_for, self._senders))
+        self._pending.add_at_next_request(filter(self._unverified.waits_for, self._senders))
         if kept is None:
             return
         self._keeps_own = True
@@ -113,7 +113,7 @@ class Senders:
     @property
     def deadline(self) -> float | None:
         """When an answer is overdue, or something must be requested again."""
-        due = self._queries.deadline, self._held.deadline
+        due = self._queries.deadline, self._pending.deadline
         return min((at for at in due if at is not None), default=None)
 
     @property
@@ -124,7 +124,7 @@ class Senders:
     def offline(self) -> None:
         """The connection has ended with its requests, which are repeated on the next one."""
         self._queries.clear()
-        self._held.clear()
+        self._pending.clear()
         self._unverified.give_up(_LOST)
 
     # --- what is seen ---------------------------------------------------------------------------
@@ -142,7 +142,7 @@ class Senders:
                     return
                 one.keys[sender_key] = room
                 if held and not one.doubt:
-                    self._held.add(sender, now)
+                    self._pending.add(sender, now)
             if one.doubt:
                 self._warn(sender, one, (room,))
             if new or (one.again and now >= one.again):
@@ -175,7 +175,7 @@ class Senders:
     def requests(self, now: float) -> Iterator[wire.Devices | wire.Account]:
         """Yield the requests to send now."""
         self._now = now
-        self._held.asking(now)
+        self._pending.requests_sent(now)
         self._ask_next(now)
         yield from self._queries.drain()
 
@@ -215,7 +215,9 @@ class Senders:
         if isinstance(asked, wire.Devices):
             if for_now:
                 self._queries.add_later(asked.name, now + AGAIN_S)
-            self._suspect(asked.name, f"the server does not give their devices ({text})", now)
+            self._suspect(
+                asked.name, f"the server does not send the list of their devices ({text})", now
+            )
         self._ask_next(now)
 
     def retry(self, error: wire.Error, now: float) -> bool:
@@ -228,7 +230,7 @@ class Senders:
         """Check whether an answer is overdue, or a request must be repeated."""
         if self._queries.overdue(now):
             self.refused("no answer", now, for_now=True)
-        for name in self._held.due(now):
+        for name in self._pending.due(now):
             self._suspect(name, _NOT_YET, now)
 
     # --- checking -------------------------------------------------------------------------------
@@ -239,7 +241,7 @@ class Senders:
         try:
             chains = chain.read(packed, verify)
         except LinkError as error:
-            text = f"the server gave a false list of their devices: {error}"
+            text = f"the server sent a false list of their devices: {error}"
             self._suspect(name, text, now, all_keys=True)
             return
         if not chains:
@@ -248,7 +250,7 @@ class Senders:
             return
         last = chains[-1]
         if last.server_id != self._server_id or last.handle != name:
-            text = "the server gave somebody else's list of devices"
+            text = "the server sent somebody else's list of devices"
             self._suspect(name, text, now, all_keys=True)
             return
         wrong = self.pins.compared(chains)
@@ -336,7 +338,7 @@ class Senders:
 
     def _settle(self, last: Chain, now: float) -> None:
         """A chain is valid: so are the keys that it has, or ever had."""
-        self._held.over(last.handle)
+        self._pending.remove(last.handle)
         one = self._senders.get(last.handle)
         if one is None:
             return
@@ -361,7 +363,7 @@ class Senders:
 
     def _suspect(self, name: str, detail: str, now: float, *, all_keys: bool = False) -> None:
         """Doubt everything unproved of a sender; ``all_keys``: also what was proved before."""
-        self._held.over(name)
+        self._pending.remove(name)
         one = self._sender(name)
         if one is None:
             if all_keys:  # marked like senders that cannot be looked up

@@ -80,10 +80,12 @@ class KeyPolicy:
         """Decide about an id that a server claims and is not known to have.
 
         Returns:
-            None: nothing is kept here under the id, so it is accepted and recorded. Otherwise the
-            error that ends the client.
+            None: nothing is kept here under the id, so it is accepted and recorded; or another
+            program has recorded it meanwhile. Otherwise the error that ends the client.
         """
         fingerprint, server_id = claimed
+        if server_id != fingerprint and self._has_id(claimed):
+            return None
         line = f"* {FOLLOWED_TYPE} {server_id} {fingerprint}"
         if server_id == fingerprint or self._keeps(server_id):
             return ServerIdentityError(
@@ -95,7 +97,18 @@ class KeyPolicy:
                 server_id,
             )
         self.keep([KeyChange(server_id, fingerprint, followed=True)])
+        try:
+            self.keys.follow(fingerprint, server_id)
+        except UsageError as error:
+            log.warning("%s", error)
         return None
+
+    def _has_id(self, claimed: ClaimedId) -> bool:
+        """Return True if the key is known by now to belong to the server with this id."""
+        with contextlib.suppress(UsageError):
+            followed = self.known.lineage()._replace(following={})
+            return followed.id_of(claimed.fingerprint) == claimed.server_id
+        return False
 
     def _keeps(self, server_id: str) -> bool:
         """Return True if anything is kept under an id: keys, pins, or following keys."""

@@ -16,7 +16,7 @@ Pair: TypeAlias = tuple[str, bytes]
 """A sender, and the id of a device key."""
 DOUBTS_MAX: Final = 16_384
 """Unverified pairs. Beyond it, everything that is not known to be verified is marked."""
-TOO_MANY: Final = "too many senders wait for their devices to be looked at"
+TOO_MANY: Final = "the devices of too many senders are still to be checked"
 Entry = TypeVar("Entry")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.server.kept_secret import KeptSecret
+from relay.server.inherited_secret import InheritedSecret
 from relay.server.live_settings import LiveSettings
 from relay.server.passphrase import PassphraseSource
 from relay.server.privileges import Separation
@@ -110,7 +110,7 @@ class AgentContext:
     scoreboard: Scoreboard
     """One row of its own, updated like a worker's."""
     tickets: TicketRegister
-    ticket_keys: KeptSecret
+    ticket_keys: InheritedSecret
     """What the agent before has left, of this version or the one before, for the one after."""
     passphrase: PassphraseSource
     """Of the key, if it is encrypted."""

@@ -62,7 +62,8 @@ def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
         room: its name; None: all.
 
     Raises:
-        StartError: it is neither, there is no such room, or it cannot be read.
+        StartError: it is neither, there is no such room, or it cannot be read; at the end, that
+            some messages could not be read.
     """
     still = is_backup(source)
     if not still and not is_data_directory(source):
@@ -78,22 +79,32 @@ def export(source: Path, room: str | None) -> Iterator[EntryMessage]:
             reason = read_refusal(directory.lock_path(index))
             if reason is not None:
                 raise StartError(f"partition {index:02} is refused: {reason}")
-    seen = False
+    seen, unread = False, 0
     try:
         for path in paths if room is None else [paths[partition_of(room)]]:
             if path.exists():
                 for packed in packed_entries(path, is_handle, room, still=still):
                     seen = True
-                    entry = unpack_entry(packed)
+                    try:
+                        entry = unpack_entry(packed)
+                    except MemoryError:
+                        raise
+                    except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
+                        unread += 1
+                        continue
                     if entry.kind != Kind.SYSTEM:  # rights belong to this relay
                         yield entry
     except StoreError as error:
         raise StartError(str(error)) from None
     if room is not None and not seen:
         raise StartError(f"{source}: there is no room {room}")
+    if unread:
+        raise StartError(
+            f"{source}: {unread} messages are damaged, and were left out (relay data check)"
+        )
 
 
-def put_in(directory: DataDirectory, source: bytes, lines: Iterable[Line]) -> Imported:
+def import_lines(directory: DataDirectory, source: bytes, lines: Iterable[Line]) -> Imported:
     """Store messages with their original times, in a relay that is not running.
 
     Their senders become guests (``~alice``): their authorship has not been proved here. The same

@@ -48,7 +48,7 @@ class LineServer:
             self._refuse(writer, "only root and the relay's user may ask")
             return
         if self._open >= CONNECTIONS_MAX:
-            self._refuse(writer, f"{self._open} others ask at this moment: try again")
+            self._refuse(writer, f"{self._open} other requests are being answered: try again")
             return
         self._open += 1
         try:
@@ -78,7 +78,7 @@ class LineServer:
         if isinstance(question, dict) and isinstance(question.get("do"), str):
             handler = self._handlers.get(question["do"])
         if handler is None:
-            return {"error": f"what can be asked is {', '.join(self._handlers)}"}
+            return {"error": f"possible requests: {', '.join(self._handlers)}"}
         try:
             return {"ok": await handler(question)}
         except NotAnswered as error:

@@ -34,7 +34,7 @@ def read_lineage(path: Path) -> list[str]:
     found = [line for line in lines if line and not line.startswith("#")]
     if not found or not all(_FINGERPRINT.fullmatch(line) for line in found):
         raise StartError(
-            f"{path}: has something else than fingerprints in it; restore it from a backup"
+            f"{path}: contains something other than fingerprints; restore it from a backup"
         )
     return found
 

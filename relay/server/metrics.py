@@ -36,7 +36,7 @@ CLOSE_CODES: Final = (
     "normal", "protocol", "replaced", "name_refused", "limit", "kicked", "revoked",
 )  # fmt: skip
 """Those of ``wire.codes``, which the supervisor does not load."""
-GAP_REASONS: Final = ("epoch", "ahead", "retention")
+GAP_REASONS: Final = ("epoch", "ahead", "retention", "damaged")
 """Those of ``chat.entries``."""
 SUM: Final = "sum"
 ABOVE: Final = "+Inf"

@@ -22,10 +22,10 @@ _DESCRIPTOR: Final = "fd:"
 class PassphraseSource:
     """The source of the passphrase. Created before the first fork, closed in all but the agent."""
 
-    def __init__(self, setting: str, kept_fd: int = -1) -> None:
+    def __init__(self, setting: str, copy_fd: int = -1) -> None:
         """Take the setting: empty, the path of a file, or ``fd:NUMBER``.
 
-        ``kept_fd``: the copy that another server with this setting has handed over.
+        ``copy_fd``: the copy that another server with this setting has handed over.
 
         Raises:
             UsageError: no such descriptor.
@@ -34,12 +34,12 @@ class PassphraseSource:
         self.path: Path | None = None
         self._fd = -1
         if setting.startswith(_DESCRIPTOR):
-            self._fd = kept_fd if kept_fd >= 0 else _kept(setting.removeprefix(_DESCRIPTOR))
+            self._fd = copy_fd if copy_fd >= 0 else _kept(setting.removeprefix(_DESCRIPTOR))
         elif setting:
             self.path = Path(setting).expanduser().absolute()
 
     @property
-    def kept_fd(self) -> int:
+    def copy_fd(self) -> int:
         """The descriptor of the copy; -1: the setting is not a descriptor."""
         return self._fd
 

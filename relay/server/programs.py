@@ -25,7 +25,7 @@ from relay.server.context import (
     WorkerContext,
     agent_socket,
 )
-from relay.server.kept_secret import KeptSecret
+from relay.server.inherited_secret import InheritedSecret
 from relay.server.key_files import KEY_FILE, KEY_FILES, NEXT_KEY_FILE
 from relay.server.live_settings import LiveSettings
 from relay.server.metrics import AGENT as AGENT_METRICS
@@ -51,7 +51,7 @@ log = logging.getLogger("relay.supervisor")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class Resources:
     """What the start has prepared for all processes."""
 
     live: LiveSettings
@@ -63,7 +63,7 @@ class Given:
     record: RegistrationRecord
     passphrase: PassphraseSource
     tickets: TicketRegister
-    ticket_keys: KeptSecret
+    ticket_keys: InheritedSecret
     separation: Separation
     new_identity: bool
     first_generation: int
@@ -71,25 +71,25 @@ class Given:
     differs from that of the previous server, still in use."""
 
 
-def roles(given: Given) -> tuple[Role, ...]:
+def roles(resources: Resources) -> tuple[Role, ...]:
     """Return the table of a server's processes."""
-    tickets = given.tickets
-    agent = given.separation.agent
-    sockets = given.sockets
-    agent_path = agent_socket(given.runtime, given.first_generation)
+    tickets = resources.tickets
+    agent = resources.separation.agent
+    sockets = resources.sockets
+    agent_path = agent_socket(resources.runtime, resources.first_generation)
 
     def run_agent(launch: Launch) -> int:
         return _agent_main(
             AgentContext(
-                live=given.live,
+                live=resources.live,
                 socket_path=agent_path,
-                key_path=given.data / KEY_FILE,
+                key_path=resources.data / KEY_FILE,
                 scoreboard=launch.scoreboard,
                 tickets=tickets,
-                ticket_keys=given.ticket_keys,
-                passphrase=given.passphrase,
-                separation=given.separation,
-                new_identity=given.new_identity,
+                ticket_keys=resources.ticket_keys,
+                passphrase=resources.passphrase,
+                separation=resources.separation,
+                new_identity=resources.new_identity,
                 expected_fingerprint=launch.text,
                 parent_fd=launch.parent_fd,
                 ready_fd=launch.ready_fd,
@@ -97,49 +97,49 @@ def roles(given: Given) -> tuple[Role, ...]:
         )
 
     def prepare_worker() -> None:
-        given.passphrase.close()
-        given.ticket_keys.close()
-        _confine(given, [given.data / name for name in KEY_FILES])
+        resources.passphrase.close()
+        resources.ticket_keys.close()
+        _confine(resources, [resources.data / name for name in KEY_FILES])
         import relay.server.worker.process.main  # noqa: F401
 
     def run_worker(launch: Launch) -> int:
-        if given.live.changed() is not None:  # since the spare process was forked
-            logs.set_level(given.live.current.log)
+        if resources.live.changed() is not None:  # since the spare process was forked
+            logs.set_level(resources.live.current.log)
         return _worker_main(
             WorkerContext(
                 index=launch.index,
                 generation=launch.generation,
-                live=given.live,
-                listeners=given.sockets.clients,
+                live=resources.live,
+                listeners=resources.sockets.clients,
                 scoreboard=launch.scoreboard,
                 tickets=tickets,
-                runtime=given.runtime,
-                data=given.data,
-                registration=given.record.mode,
-                invitation_path=given.record.invitation_path,
-                boot_id=given.boot_id,
+                runtime=resources.runtime,
+                data=resources.data,
+                registration=resources.record.mode,
+                invitation_path=resources.record.invitation_path,
+                boot_id=resources.boot_id,
                 parent_fd=launch.parent_fd,
                 ready_fd=launch.ready_fd,
                 agent_uid=None if agent is None else agent.uid,
-                first_generation=given.first_generation,
+                first_generation=resources.first_generation,
                 gate_fd=launch.gate_fd,
             )
         )
 
     def run_control(launch: Launch) -> int:
         tickets.close()
-        given.ticket_keys.close()
-        given.passphrase.close()
-        _confine(given, [])
+        resources.ticket_keys.close()
+        resources.passphrase.close()
+        _confine(resources, [])
         return _control_main(
             ControlContext(
-                live=given.live,
+                live=resources.live,
                 boards=launch.boards,
                 scoreboard=launch.scoreboard,
-                listener=given.sockets.control,
+                listener=resources.sockets.control,
                 supervisor=socket.socket(fileno=launch.line_fd),
-                data=given.data,
-                runtime=given.runtime,
+                data=resources.data,
+                runtime=resources.runtime,
                 parent_fd=launch.parent_fd,
                 ready_fd=launch.ready_fd,
                 gate_fd=launch.gate_fd,
@@ -166,7 +166,7 @@ def roles(given: Given) -> tuple[Role, ...]:
             boot_timeout_s=AGENT_BOOT_TIMEOUT_S,
             boot_failure_code=1,
             metrics=AGENT_METRICS,
-            outdated=_Changed(given.data / NEXT_KEY_FILE),
+            outdated=_Changed(resources.data / NEXT_KEY_FILE),
             # An agent with another user than the directory's cannot recreate its socket.
             renewed=None
             if agent is None
@@ -178,7 +178,7 @@ def roles(given: Given) -> tuple[Role, ...]:
             run=run_worker,
             boot_timeout_s=WORKER_BOOT_TIMEOUT_S,
             boot_failure_code=WORKER_FAILED,
-            count=given.live.current.server.workers,
+            count=resources.live.current.server.workers,
             indexed=True,
             needs=(AGENT,),
             listeners=lambda: sockets.clients,
@@ -192,30 +192,30 @@ def roles(given: Given) -> tuple[Role, ...]:
     )
 
 
-def _confine(given: Given, files: list[Path]) -> None:
+def _confine(resources: Resources, files: list[Path]) -> None:
     """In a child: give up what it does not need, permanently."""
-    given.separation.become_server()
+    resources.separation.become_server()
     no_new_privileges()
-    if not given.live.current.server.sandbox:
+    if not resources.live.current.server.sandbox:
         return
     forbid_inspection()
     if files:
-        passphrase = given.passphrase
+        passphrase = resources.passphrase
         forbidden = files if passphrase.path is None else [*files, passphrase.path]
         try:
-            if not landlock.forbid(forbidden, _needed(given, forbidden)):
+            if not landlock.forbid(forbidden, _needed(resources, forbidden)):
                 log.info("landlock_unavailable")
         except OSError as error:
             log.warning("landlock_failed", extra={"reason": error.strerror})
 
 
-def _needed(given: Given, forbidden: list[Path]) -> list[Path]:
+def _needed(resources: Resources, forbidden: list[Path]) -> list[Path]:
     """Return files that a worker opens and that may be beside the key, or on the path to it."""
-    directory = DataDirectory(given.data)
+    directory = DataDirectory(resources.data)
     partitions = [directory.partition_path(index) for index in range(PARTITIONS)]
     return [
-        given.data / FORMAT_FILE,
-        given.record.invitation_path,
+        resources.data / FORMAT_FILE,
+        resources.record.invitation_path,
         # They may be links to anywhere.
         *(
             of(path)
@@ -223,7 +223,7 @@ def _needed(given: Given, forbidden: list[Path]) -> list[Path]:
             for of in (followed, wal_path, index_path, place_lock_path)
         ),
         *map(Path, sys.path),  # code may be in an archive
-        *landlock.beside(forbidden, given.data),
+        *landlock.beside(forbidden, resources.data),
     ]
 
 

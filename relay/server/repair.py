@@ -18,6 +18,7 @@ from relay.errors import StartError
 from relay.fsync import sync_directory
 from relay.paths import followed
 from relay.server.boot_id import boot_id
+from relay.server.meaning import meaningless
 from relay.store.companions import index_path, wal_path
 from relay.store.contents import checked_logs
 from relay.store.directory import DataDirectory
@@ -40,6 +41,11 @@ class Found(NamedTuple):
     examined: Examined | None
     refused: str | None
     """Why a start refuses it; None: it does not."""
+
+    @property
+    def meaningless(self) -> list[tuple[str, str]]:
+        """(log, reason) of accounts, invitations and rooms that cannot be relied on."""
+        return [] if self.examined is None else self.examined.meaningless
 
 
 class Repaired(NamedTuple):
@@ -73,8 +79,9 @@ def check(directory: DataDirectory) -> Iterator[Found]:
             continue
         try:
             found = examine(
-                path, directory.lock_path(index), host=host, unpack=unpack_entry, partition=index
-            )
+                path, directory.lock_path(index), host=host, unpack=unpack_entry, partition=index,
+                meaningless=meaningless,
+            )  # fmt: skip
         except StoreError as error:
             yield Found(index, None, str(error))
         else:

@@ -23,13 +23,13 @@ from relay.server import inherited, logs, privileges, recovery, registration
 from relay.server.boot_id import boot_id as current_boot_id
 from relay.server.context import AGENT
 from relay.server.data_lock import DataLock
-from relay.server.kept_secret import KeptSecret
+from relay.server.inherited_secret import InheritedSecret
 from relay.server.key_files import KEY_FILE
 from relay.server.live_settings import LiveSettings
 from relay.server.passphrase import PassphraseSource
 from relay.server.prctl import forbid_inspection
 from relay.server.privileges import Separation
-from relay.server.programs import Given, roles
+from relay.server.programs import Resources, roles
 from relay.server.steering import Steering
 from relay.server.supervisor import listener, parent, runtime_directory, signals
 from relay.server.supervisor.config import SupervisorConfig
@@ -175,7 +175,7 @@ def _start(
         live = LiveSettings(settings)
         paths = directory.path, runtime.path
         steering = Steering(wanted, live, load, lambda wanted: _resolve(wanted, *paths))
-        given = Given(
+        resources = Resources(
             live=live,
             sockets=sockets,
             data=directory.path,
@@ -184,7 +184,7 @@ def _start(
             record=record,
             passphrase=passphrase,
             tickets=TicketRegister(-1 if before is None else before.tickets),
-            ticket_keys=KeptSecret(
+            ticket_keys=InheritedSecret(
                 "relay-ticket-keys", -1 if before is None else before.ticket_keys
             ),
             separation=separation,
@@ -193,7 +193,7 @@ def _start(
         )
         supervisor = Supervisor(
             SupervisorConfig(
-                roles=roles(given),
+                roles=roles(resources),
                 requests=steering.requests,
                 reload=steering.reload,
                 partitions=PARTITIONS,
@@ -214,7 +214,7 @@ def _start(
                 program=Program(
                     own_command(),
                     next_environment(environ),
-                    partial(_hand_over, fixed, given, runtime, takeover),
+                    partial(_hand_over, fixed, resources, runtime, takeover),
                 ),
                 formats={"bus": str(BUS_FORMAT), "partitions": str(PARTITIONS)},
                 takeover=takeover,
@@ -265,14 +265,14 @@ def _begin_alone(
 
 def _hand_over(
     fixed: dict[str, str],
-    given: Given,
+    resources: Resources,
     runtime: RuntimeDirectory,
     takeover: Takeover | None,
     generation: int,
     fingerprint: str,
 ) -> Handover:
     """Return what the next version receives from this server."""
-    sockets = given.sockets
+    sockets = resources.sockets
     return Handover(
         format=HANDOVER_FORMAT,
         data_format=FORMAT_VERSION,
@@ -285,9 +285,9 @@ def _hand_over(
         control_kept=sockets.control_kept,
         runtime=str(runtime.path),
         runtime_lock=runtime.lock_fd,
-        passphrase=given.passphrase.kept_fd,
-        tickets=given.tickets.fd,
-        ticket_keys=given.ticket_keys.fd,
+        passphrase=resources.passphrase.copy_fd,
+        tickets=resources.tickets.fd,
+        ticket_keys=resources.ticket_keys.fd,
         parent_line=-1 if takeover is None else takeover.parent_fd,
         stderr=os.dup(2),
     )

@@ -83,7 +83,7 @@ class Checkpointed(Protocol):
     """A partition that can be checkpointed."""
 
     path: Path
-    held: bool
+    commits_blocked: bool
     """Set here while no commit may begin."""
     checkpointing: bool
     """Set here while a checkpoint runs: the partition must not be closed."""
@@ -163,7 +163,7 @@ class Checkpointer:
         self._partition.checkpointing = False
 
     async def run(self) -> None:
-        """Do one checkpoint. When it returns, commits that waited for ``held`` may continue.
+        """Do one checkpoint. When it returns, blocked commits may continue.
 
         Never raises for a failure of the store: a failed checkpoint is logged and repeated later;
         no message depends on it.
@@ -177,9 +177,9 @@ class Checkpointer:
         progress = NOTHING_COPIED
         try:
             if partition.unflushed:
-                partition.held = True
+                partition.commits_blocked = True
                 await self._run_in_thread(partition.flush)
-                partition.held = False
+                partition.commits_blocked = False
             all_pages = partition.checkpoint_begins()
             pages = self._pages  # filled before the next commit, which may start the WAL over
             await self._run_in_thread(lambda: copy_and_sync(path, pages))
@@ -188,11 +188,11 @@ class Checkpointer:
                 if copied.rest <= REST_PAGES_MAX:
                     break
             if copied.rest <= REST_PAGES_MAX:
-                partition.held = True
+                partition.commits_blocked = True
                 progress = await self._run_in_thread(lambda: finish(path, pages, truncate=erased))
                 if progress.complete:
                     partition.wal_pages = 0  # the next commit starts it over
-                    partition.held = False
+                    partition.commits_blocked = False
                     to_clean = pages.take()
                     parts = all_pages_of(path) if all_pages else [to_clean]
                     try:
@@ -202,14 +202,14 @@ class Checkpointer:
                         pages.found |= to_clean
                         raise
             else:
-                problem = "somebody reads for long, such as a backup"
+                problem = "a long read is in progress, such as a backup"
             partition.checkpoint_ended(all_cleaned=all_pages and progress.complete)
         except StoreError as error:
             problem, progress = str(error), NOTHING_COPIED
             if isinstance(error.__cause__, apsw.IOError):
                 partition.checkpoint_failed(problem)
         finally:
-            partition.held = False
+            partition.commits_blocked = False
             self.running = partition.checkpointing = False
         if progress.complete:
             self.completed += 1

@@ -23,7 +23,9 @@ from relay.store.state import SEQ_MASK, row_id
 
 DIGEST_BYTES: Final = 16
 ROWS_PER_PAGE: Final = 256
-_PAGE: Final = "SELECT id, packed FROM entry WHERE id>=? AND id<=? ORDER BY id LIMIT ?"
+_PAGE: Final = (
+    "SELECT id, CAST(packed AS BLOB) FROM entry WHERE id>=? AND id<=? ORDER BY id LIMIT ?"
+)
 
 
 class LogContents(NamedTuple):
@@ -133,7 +135,7 @@ def _logs(connection: apsw.Connection, upto: Callable[[str], int] | None) -> Ite
         digest = blake2b(digest_size=DIGEST_BYTES)
         head, entries = floor, 0
         cursor = connection.execute(
-            "SELECT id, packed FROM entry WHERE id>=? AND id<=? ORDER BY id",
+            "SELECT id, CAST(packed AS BLOB) FROM entry WHERE id>=? AND id<=? ORDER BY id",
             (row_id(log_id, floor + 1), row_id(log_id, last)),
         )
         for row, packed in cursor:

@@ -20,7 +20,7 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.file_access import open_to_others
 from relay.fsync import sync_directory
-from relay.store import made
+from relay.store import created
 from relay.store.companions import wal_bytes
 from relay.store.lock import closed_cleanly, read_note
 
@@ -168,13 +168,13 @@ class DataDirectory:
             StartError: that cannot be recorded.
         """
         try:
-            return made.begin_anew(self._logs)
+            return created.accept_absent(self._logs)
         except OSError as error:
             raise _unusable(self.path, error) from error
 
     def gone_partitions(self) -> list[int]:
         """Return those that were there before, and of which neither file nor lock file is there."""
-        return made.gone(self._logs)
+        return created.absent(self._logs)
 
     def refuse_gone(self, wanted: Iterable[int] = range(PARTITIONS)) -> None:
         """Make sure that none of these has been taken away: only a start makes one anew.
@@ -246,7 +246,7 @@ class DataDirectory:
         except FileNotFoundError:
             if path.is_symlink():
                 raise StartError(
-                    f"data directory: {path}: a symbolic link that leads nowhere: {ADVICE}"
+                    f"data directory: {path}: a broken symbolic link: {ADVICE}"
                 ) from None
             if self._logs.exists():
                 raise StartError(
@@ -306,8 +306,9 @@ def _make_private(path: Path) -> None:
         return
     if new:
         raise StartError(
-            f"data directory: {path}: the file system does not keep it from others (mode "
-            f"{mode:04o} although it was made as 0700): mount it with umask=0077, or name a "
+            f"data directory: {path}: other users can read it (mode "
+            f"{mode:04o} although it was created with mode 0700): mount it with umask=0077, or "
+            "name a "
             "directory on another one with --data"
         )
     raise StartError(
@@ -321,7 +322,7 @@ def _unusable(path: Path, error: OSError) -> StartError:
     if isinstance(error, FileExistsError):
         why = "it is not a directory"
     elif isinstance(error, NotADirectoryError):
-        why = "it lies below something that is not a directory"
+        why = "it is below something that is not a directory"
     elif error.errno == errno.ELOOP:
         why = "it is a symbolic link: remove it"
     else:
@@ -339,6 +340,6 @@ def gone_text(path: Path, partitions: Iterable[int]) -> str:
     """Return what a person is told of partitions that were taken away."""
     which = ", ".join(f"{index:02}" for index in partitions)
     return (
-        f"of partition {which} of {path} nothing is there, and it was there before: put its files"
-        " back; or start the relay, which makes it anew, empty"
+        f"the files of partition {which} in {path} are missing: put them back; or start the relay,"
+        " which creates new, empty ones"
     )

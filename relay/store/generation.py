@@ -74,7 +74,9 @@ def begin(
     # The relevant durability is that of the commits made so far.
     elif not clean and meta.get("durability") != "power":
         if not boot_id:
-            doubt = doubt or "it was in use, and whether the machine stopped since is not known"
+            doubt = (
+                doubt or "it was in use, and it is not known whether the machine has stopped since"
+            )
         elif meta.get("boot_id") != boot_id:
             doubt = doubt or "the machine stopped while it was in use"
     if doubt is not None:

@@ -37,6 +37,12 @@ OPCODES_BETWEEN_LOOKS: Final = 10_000
 ENTRIES_BETWEEN_LOOKS: Final = 1000
 
 
+_ENTRIES: Final = (
+    "SELECT id, chain, jump, CASE WHEN typeof(packed)='blob' AND typeof(chain)='integer' "
+    "AND typeof(jump)='integer' THEN packed END FROM entry ORDER BY id"
+)
+
+
 class CheckUnfinished(Exception):
     """The time limit was reached before the end of the file."""
 
@@ -77,6 +83,8 @@ def damage(
         raise CheckUnfinished from None
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
         return str(error)
+    except UnicodeDecodeError:
+        return "a text is not UTF-8"
     except _Damaged as error:
         return str(error)
     finally:
@@ -114,16 +122,16 @@ def _check_logs(connection: apsw.Connection, partition: int | None) -> None:
         ("the epoch of a log", "SELECT 1 FROM log WHERE id NOT IN (SELECT log_id FROM epoch)"),
     ):
         if rows(connection, condition):
-            raise _Damaged(f"{what} is of another moment than the rest")
+            raise _Damaged(f"{what} does not match the rest of the file")
     if has_states(connection):
         _check_states(connection)
     if rows(connection, "SELECT 1 FROM epoch WHERE generation > ?", (newest,)):
-        raise _Damaged("the file's generation is of another moment than the rest")
+        raise _Damaged("the file's generation does not match the rest of the file")
 
 
 def _check_states(connection: apsw.Connection) -> None:
     if rows(connection, "SELECT 1 FROM state WHERE log_id NOT IN (SELECT id FROM log)"):
-        raise _Damaged("the state of a log is of another moment than the rest")
+        raise _Damaged("the state of a log does not match the rest of the file")
     cursor = connection.execute("SELECT name, packed FROM state JOIN log ON log.id=log_id")
     try:
         for name, packed in cursor:
@@ -147,7 +155,7 @@ def _check_entries(
     controls = _Controls(connection)
     tails = _tails(connection)
     current = 0
-    cursor = connection.execute("SELECT id, chain, jump, packed FROM entry ORDER BY id")
+    cursor = connection.execute(_ENTRIES)
     try:
         for number, (row, chain, jump, packed) in enumerate(cursor):
             if number % ENTRIES_BETWEEN_LOOKS == 0 and late():
@@ -161,6 +169,8 @@ def _check_entries(
                 current = log_id
                 lasts = {log_id: _last_seqs(connection, log_id)}
             name, floor = logs[log_id]
+            if packed is None:
+                raise _Damaged(f"entry {seq} of log {name} cannot be read")
             if seq <= floor:
                 controls.take(name, seq, _check_removed(name, seq, packed, unpack))
                 continue
@@ -169,11 +179,14 @@ def _check_entries(
             ends[log_id] = seq
             # A negative value: a copy of a direct message (``derived.copy_links``).
             if chain >= 0 and (not 0 <= jump < seq or not chain < seq):
-                raise _Damaged(f"entry {seq} of log {name} names a later one as earlier")
+                raise _Damaged(f"entry {seq} of log {name} has a later one as its predecessor")
             if seq < tails.get(log_id, seq + 1) and chain and chain in lasts[log_id]:
                 raise _Damaged(f"the record of a sender in log {name} is older than its entries")
             try:
-                controls.take(name, seq, unpack(packed))
+                entry = unpack(packed)
+                if entry.seq != seq or entry.log != name:
+                    raise _Damaged(f"entry {seq} of log {name} is the one of another place")
+                controls.take(name, seq, entry)
             except _Damaged:
                 raise
             except MemoryError:
@@ -195,7 +208,9 @@ def _check_entries(
                 raise _Damaged(f"{what} of log {logs[log_id][0]} is newer than its entries")
     for log_id, seq in tails.items():
         if log_id not in logs or not logs[log_id][1] < seq <= ends[log_id]:
-            raise _Damaged("the list of senders that are not noted is of another moment")
+            raise _Damaged(
+                "the list of senders that are not recorded does not match the rest of the file"
+            )
 
 
 class _Controls:
@@ -226,9 +241,11 @@ class _Controls:
         is_control = entry is not None and entry.kind == Kind.SYSTEM
         if is_control and entry is not None and seq not in self._left:
             if not is_room(name) or (0 < self._first < seq and not is_creation(entry)):
-                raise _Damaged(f"control entry {seq} of log {name} is not known as one")
+                raise _Damaged(f"control entry {seq} of log {name} is not listed as one")
         elif not is_control and seq in self._left:
-            raise _Damaged(f"entry {seq} of log {name} is known as a control entry, and is none")
+            raise _Damaged(
+                f"entry {seq} of log {name} is listed as a control entry, but is not one"
+            )
         self._left.discard(seq)
 
     def end(self, name: str) -> None:

@@ -233,7 +233,7 @@ class PartitionLock:
         """
         note = self.read_note()
         if note is None:
-            return "no note of it in the lock file"
+            return "the lock file has no record of it"
         if note.state == "refused":
             return "it was found damaged before"
         try:

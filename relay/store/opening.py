@@ -22,12 +22,12 @@ import apsw
 from relay.chat.entries import Entry
 from relay.store import generation, pairing
 from relay.store.companions import wal_bytes
+from relay.store.created import all_created
 from relay.store.creations import note_creations
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.generation import Begun, Durability, Host, read_meta
 from relay.store.integrity import CheckUnfinished, damage
 from relay.store.lock import PartitionLock
-from relay.store.made import all_made
 from relay.store.schema import (
     advice,
     closed_on_error,
@@ -207,7 +207,7 @@ def _missing(path: Path) -> str | None:
 def _wait_for_missing(path: Path, lock: PartitionLock) -> None:
     """Wait for a file that existed at the start: it can be put back, so no new one is created."""
     what = _missing(path)
-    if what is not None and (all_made(path) or lock.read_note() is not None):
+    if what is not None and (all_created(path) or lock.read_note() is not None):
         raise StoreUnavailable(taken_away(path, what))
 
 
@@ -221,7 +221,9 @@ def _refuse_missing(path: Path, lock: PartitionLock) -> None:
     if wal_bytes(path):
         raise StoreCorrupt(f"{path} {what}, though its WAL is there: {advice(path)}")
     if lock.read_note() is not None:
-        raise StoreCorrupt(f"{path} {what}, though its lock file knows it: {advice(path)}")
+        raise StoreCorrupt(
+            f"{path} {what}, though its lock file has a record of it: {advice(path)}"
+        )
 
 
 def _tell_of_other_names(path: Path) -> None:

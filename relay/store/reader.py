@@ -35,27 +35,29 @@ WITHOUT_STATES: Final = STATES.replace(
 )
 NO_LIMIT: Final = -1
 _KEPT: Final = (
-    "SELECT id, packed FROM entry WHERE id>max(?1, (SELECT id << 40 | floor FROM log "
+    "SELECT id, CAST(packed AS BLOB) FROM entry WHERE id>max(?1, (SELECT id << 40 | floor FROM log "
     "WHERE id=?1 >> 40)) AND id<=?2 ORDER BY id "
 )
 FORWARD: Final = _KEPT + "LIMIT ?3"
 CONTROLS: Final = (
-    "SELECT packed FROM control JOIN entry ON entry.id=control.log_id << 40 | control.seq "
+    "SELECT CAST(packed AS BLOB) FROM control "
+    "JOIN entry ON entry.id=control.log_id << 40 | control.seq "
     "WHERE control.log_id=? AND control.seq>? ORDER BY control.seq"
 )
 CONTROLS_BEFORE_3: Final = (
-    "SELECT packed FROM entry WHERE id >> 40=? AND id & 0xFFFFFFFFFF>? ORDER BY id"
+    "SELECT CAST(packed AS BLOB) FROM entry WHERE id >> 40=? AND id & 0xFFFFFFFFFF>? ORDER BY id"
 )
 DIRECT: Final = (
-    "SELECT entry.id, packed FROM direct JOIN entry ON entry.id=?1 | direct.seq "
+    "SELECT entry.id, CAST(packed AS BLOB) FROM direct JOIN entry ON entry.id=?1 | direct.seq "
     "WHERE log_id=?2 AND peer=?3 AND seq<?4 AND seq>(SELECT floor FROM log WHERE id=?2) "
     "ORDER BY seq DESC LIMIT ?5"
 )
 ENTRY: Final = (
-    "SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"
+    "SELECT CAST(packed AS BLOB) FROM entry JOIN log ON log.id=?1 "
+    "WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"
 )
 EDITS: Final = (
-    "SELECT packed FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq "
+    "SELECT CAST(packed AS BLOB) FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq "
     "WHERE edit.log_id=?1 AND target=?2 AND edit.seq<=?3 ORDER BY edit.seq DESC LIMIT ?4"
 )
 WRITTEN: Final = "SELECT 1 FROM direct WHERE log_id=? AND peer=? AND epoch=x'' AND origin=0 LIMIT 1"

@@ -8,10 +8,10 @@ from typing import Any, Final
 
 import apsw
 
+from relay.store.created import was_created
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.format import FORMAT_VERSION
 from relay.store.lock import read_refusal
-from relay.store.made import was_made
 from relay.store.schema import connect_reader, rows, taken_away, translated
 
 IDS_REMEMBERED_MAX: Final = 8192
@@ -82,7 +82,7 @@ class ReaderFile:
     def _check_new(self, what: str) -> None:
         """Check that there has never been a file: its writer records one in the lock file."""
         path = self._path
-        if self._inode or was_made(path, path.with_suffix(".lock")):
+        if self._inode or was_created(path, path.with_suffix(".lock")):
             raise StoreUnavailable(taken_away(path, what))
 
     def _log_id(self, connection: apsw.Connection | None, log: str) -> int | None:

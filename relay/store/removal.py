@@ -17,20 +17,25 @@ from relay.store.apply import ENTRY
 from relay.store.log import Removed
 from relay.store.schema import rows
 from relay.store.state import SEQ_MASK, row_id
-from relay.store.stub import stub_of
+from relay.store.stub import STUB_OF_ERASED, stub_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from relay.chat.entries import Entry
     from relay.store.view import UnpackEntry
 
 ROWS_PER_STEP: Final = 128
 BYTES_PER_STEP: Final = 512 * 1024
 """At least one entry. A step is one commit, of about a millisecond."""
 _CONTROLS: Final = (
-    "SELECT id, packed FROM control JOIN entry ON entry.id=control.log_id << 40 | control.seq "
+    "SELECT id, CAST(packed AS BLOB) "
+    "FROM control JOIN entry ON entry.id=control.log_id << 40 | control.seq "
     "WHERE log_id=? AND seq<=? ORDER BY seq LIMIT ?"
 )
 _NEXT: Final = (
-    "SELECT id, time_ms, chain, jump, packed FROM entry WHERE id>? AND id<=? ORDER BY id LIMIT ?"
+    "SELECT id, time_ms, chain, jump, CAST(packed AS BLOB) FROM entry "
+    "WHERE id>? AND id<=? ORDER BY id LIMIT ?"
 )
 
 
@@ -67,9 +72,8 @@ def remove(
     for row, time_ms, chain, jump, packed in rows(
         connection, _NEXT, (row_id(log_id, floor), row_id(log_id, upto), ROWS_PER_STEP)
     ):
-        entry = unpack(packed)
-        if entry.kind != Kind.SYSTEM:
-            stubs.append((row, time_ms, chain, jump, stub_of(entry)))
+        if (stub := _stub(packed, unpack)) is not None:
+            stubs.append((row, time_ms, chain, jump, stub))
             size += len(packed)
         floor, floor_ms = row & SEQ_MASK, time_ms
         if size >= BYTES_PER_STEP:
@@ -80,7 +84,9 @@ def remove(
     connection.executemany("DELETE FROM entry WHERE id=?", [(stub[0],) for stub in stubs])
     connection.executemany(ENTRY, stubs)
     for row, packed in ended:
-        connection.execute("UPDATE entry SET packed=? WHERE id=?", (stub_of(unpack(packed)), row))
+        connection.execute(
+            "UPDATE entry SET packed=? WHERE id=?", (_stub(packed, unpack, control=True), row)
+        )
         size += len(packed)
     if ended:
         last = ended[-1][0] & SEQ_MASK
@@ -96,3 +102,19 @@ def remove(
             "UPDATE log SET floor=?, floor_ms=? WHERE id=?", (floor, floor_ms, log_id)
         )
     return Removed(floor, floor - before + gone, size)
+
+
+def _stub(
+    packed: bytes, unpack: Callable[[bytes], Entry], *, control: bool = False
+) -> bytes | None:
+    """Return the stub for a row; None: it is a control entry, which stays, unless ``control``.
+
+    An entry that cannot be read is removed as an erased one: it must not keep the others.
+    """
+    try:
+        entry = unpack(packed)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
+        return STUB_OF_ERASED
+    return None if entry.kind == Kind.SYSTEM and not control else stub_of(entry)

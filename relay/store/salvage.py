@@ -44,9 +44,17 @@ MARK: Final = int(Kind.MARK)
 SYSTEM: Final = int(Kind.SYSTEM)
 ROW_MAX: Final = (1 << 63) - 1
 ROWS_PER_COMMIT: Final = 1000
-_ROWS: Final = "SELECT id, time_ms, chain, jump, packed FROM entry WHERE id>=? ORDER BY id"
+_ROWS: Final = (
+    "SELECT id, time_ms, chain, jump, CAST(packed AS BLOB) FROM entry WHERE id>=? ORDER BY id"
+)
 _GATHER: Final = "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?)"
-_DAMAGE: Final = (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, apsw.IOError)
+_DAMAGE: Final = (
+    apsw.CorruptError,
+    apsw.NotADBError,
+    apsw.SQLError,
+    apsw.IOError,
+    UnicodeDecodeError,
+)
 Floor = tuple[str, int, int]
 """(name, floor, floor_ms) of a log."""
 NOTHING_REMOVED: Final = ("", 0, 0)

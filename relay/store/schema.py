@@ -212,7 +212,10 @@ def rows(
     connection: apsw.Connection, statement: str, bindings: tuple[int | str | bytes, ...] = ()
 ) -> list[Any]:
     """Run one SELECT to its end: an unfinished statement keeps a snapshot, and so the WAL."""
-    return connection.execute(statement, bindings).fetchall()
+    try:
+        return connection.execute(statement, bindings).fetchall()
+    except UnicodeDecodeError:  # of SQLite's errors, the one that it does not find itself
+        raise apsw.CorruptError("a text is not UTF-8") from None
 
 
 def pragma(connection: apsw.Connection, text: str) -> object:

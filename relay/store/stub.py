@@ -16,6 +16,10 @@ _MARK: Final = b"\0"
 """No packed entry begins with it."""
 
 
+STUB_OF_ERASED: Final = _MARK
+"""Of an entry whose content is not known: any content is a repeat of it."""
+
+
 def digest_of(content: Content) -> bytes:
     """Return a hash that distinguishes different contents."""
     return blake2b(codec.pack(content), digest_size=DIGEST_BYTES).digest()
@@ -23,7 +27,7 @@ def digest_of(content: Content) -> bytes:
 
 def stub_of(entry: Entry) -> bytes:
     """Return the stub for an entry; empty for an erased one, of which any content is a repeat."""
-    return _MARK if entry.kind == Kind.ERASED else _MARK + digest_of(entry.content)
+    return STUB_OF_ERASED if entry.kind == Kind.ERASED else _MARK + digest_of(entry.content)
 
 
 def is_stub(packed: bytes) -> bool:

@@ -28,7 +28,7 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
-from relay.client.refusals import AlreadyJoined, NotAMember, Refused
+from relay.client.refusals import AlreadyJoined, NoSuchRoom, NotAMember, Refused
 from relay.terminal import commands, room_commands
 from relay.terminal.accepting import accept
 from relay.terminal.history import HistoryCommands
@@ -42,6 +42,7 @@ from relay.terminal.room_notices import (
     info_lines,
     is_member,
     list_line,
+    not_begun,
     out_of,
     waiting_notices,
 )
@@ -66,7 +67,7 @@ class Chat:
         self.room = room
         self.screen = screen
         self._pending = Pending(screen.pending)
-        self.sending = Sending(client, screen, self._pending)
+        self.sending = Sending(client, room, screen, self._pending)
         self.mistakes = 0
         """Lines that look like a command but are not valid, so were not sent."""
         self.target = room
@@ -101,8 +102,10 @@ class Chat:
         Raises:
             ClientError: the server ended the connection for good, or refused the room.
         """
-        await self.client.join(self.room, last=last)
+        joined = await self.client.join(self.room, last=last)
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
+        if not joined.head.seq:
+            self.screen.notice(not_begun(self.room))
         self._who_is_here.ask()
         show = asyncio.create_task(self._show_events())
         tasks: set[asyncio.Task[Any]] = {show}
@@ -275,7 +278,8 @@ class Chat:
             case commands.Rooms():
                 self._ask(self._rooms)
             case Change():
-                self._ask(partial(self._change, command))
+                make = partial(self._change, command)
+                self._ask(self.sending.change(make, needed=command.narrows))
             case commands.Who():
                 self._ask(self._who)
             case commands.History(count):
@@ -359,15 +363,26 @@ class Chat:
             self.screen.notice("there are no rooms yet")
 
     async def _change(self, change: Change) -> None:
-        """Change the room; everybody sees the change as an entry of the room."""
-        await self.client.change_room(
-            self.room,
-            change.action,
-            change.person,
-            text=change.text,
-            seconds=change.seconds,
-            kind=change.kind,
-            role=change.role,
-            seq=change.seq,
-            keep=change.keep,
-        )
+        """Change the room; everybody sees the change as an entry of the room.
+
+        Its kind may be chosen before there is a room: its first message would make it public.
+        """
+        try:
+            await self.client.change_room(
+                self.room,
+                change.action,
+                change.person,
+                text=change.text,
+                seconds=change.seconds,
+                kind=change.kind,
+                role=change.role,
+                seq=change.seq,
+                keep=change.keep,
+            )
+        except NoSuchRoom:
+            if self._invitations.out:  # it was deleted
+                raise
+            if change.kind is None:
+                self.screen.notice(f"refused: {not_begun(self.room)}")
+            else:
+                await self.client.create_room(self.room, change.kind)

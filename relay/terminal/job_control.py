@@ -17,9 +17,15 @@ from typing import Any
 
 from prompt_toolkit.application import Application, get_app_or_none
 
+from relay.terminal.key_modes import KeyModes
+
 
 class JobControl:
     """Stops and continues this process, whose terminal may show a prompt."""
+
+    def __init__(self, modes: KeyModes) -> None:
+        """``modes``: of the terminal, between prompts."""
+        self._modes = modes
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
@@ -41,12 +47,17 @@ class JobControl:
         if sys.platform == "win32":
             return
         app = get_app_or_none()
-        if app is None:  # between two prompts: the terminal is as the shell left it
-            self._stop()
+        if app is None or not app.is_running:  # between two prompts
+            with self._modes.lent():
+                self._stop()
             return
         app.renderer.erase()
-        with app.input.detach(), app.input.cooked_mode():
-            self._stop()
+        # prompt_toolkit would set only what reading a line needs, and some shells never set the
+        # rest themselves: Ctrl-S would no longer stop the output, for example.
+        with app.input.detach():
+            with self._modes.lent():
+                self._stop()
+            app.input.raw_mode().__enter__()  # left when the prompt ends
         _draw(app)
 
     def _stop(self) -> None:
@@ -63,9 +74,12 @@ class JobControl:
 
     def _continued(self) -> None:
         """Take the terminal again after a stop that we could not prepare for."""
-        if (app := get_app_or_none()) is not None:
-            app.input.raw_mode().__enter__()  # left when the prompt ends
-            _draw(app)
+        self._modes.set_again()
+        app = get_app_or_none()
+        if app is None or not app.is_running:
+            return
+        app.input.raw_mode().__enter__()  # left when the prompt ends
+        _draw(app)
 
 
 def _draw(app: Application[Any]) -> None:

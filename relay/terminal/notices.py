@@ -24,8 +24,9 @@ from relay.terminal.text import harmless_name, quoted
 
 _WHY_GAP: Final[dict[int, str]] = {
     GapReason.EPOCH: "the server lost them, or was restored from a backup",
-    GapReason.AHEAD: "the server never had them: its log is not the one from before",
-    GapReason.RETENTION: "the server no longer holds them",
+    GapReason.AHEAD: "the server lost them, was restored from a backup, or is another one",
+    GapReason.RETENTION: "the server no longer has them",
+    GapReason.DAMAGED: "what the server has stored of them is damaged",
 }
 
 _WHY_AWAY: Final = {
@@ -108,13 +109,16 @@ def _why_away(detail: str) -> str:
 
 def _gap(gap: Gap) -> str:
     why = _WHY_GAP.get(gap.reason, f"reason {int(gap.reason)}")
-    if gap.start.epoch == gap.end.epoch:
-        return f"{_range(gap.start.seq + 1, gap.end.seq)} missing: {why}"
-    return f"messages after {gap.start.seq} are missing: {why}"
+    what = "direct message" if gap.room.startswith("@") else "message"
+    if gap.start.epoch != gap.end.epoch:
+        return f"{what}s after {gap.start.seq} are missing: {why}"
+    if gap.start.seq > gap.end.seq:  # the log ends before what was seen of it
+        return f"{_range(what, gap.end.seq + 1, gap.start.seq)} not in the log any more: {why}"
+    return f"{_range(what, gap.start.seq + 1, gap.end.seq)} missing: {why}"
 
 
-def _range(first: int, last: int) -> str:
-    return f"message {first} is" if first == last else f"messages {first} to {last} are"
+def _range(what: str, first: int, last: int) -> str:
+    return f"{what} {first} is" if first == last else f"{what}s {first} to {last} are"
 
 
 def members_notice(members: Members) -> str:
@@ -146,19 +150,20 @@ def person(name: str, display: str) -> str:
 
 def not_indexed(indexed: int) -> str:
     """Return what a search tells that has not looked at all messages."""
-    return f"the search index is behind: messages after number {indexed} were not looked at"
+    return f"the search index is behind: messages after number {indexed} were not searched"
 
 
 def looked_back_to(seq: int) -> str:
     """Return what is told where a search was given up that found nothing for long."""
     return (
-        f"nothing was found in {EMPTY_PAGES_MAX} pages: messages before number {seq} are not read"
+        f"nothing was found in {EMPTY_PAGES_MAX} pages: messages before number {seq} were "
+        "not searched"
     )
 
 
 def choices(found: Preferences) -> str:
     """Return what somebody has chosen about direct messages and their last visit."""
-    return f"direct messages from {found.writers}, last seen told to {found.seen_by}"
+    return f"direct messages from {found.writers}, last seen visible to {found.seen_by}"
 
 
 def number_of_messages(count: int) -> str:

@@ -23,6 +23,7 @@ from prompt_toolkit.utils import is_dumb_terminal
 from relay.client.events import LogEntry
 from relay.errors import RelayError
 from relay.terminal.job_control import JobControl
+from relay.terminal.key_modes import KeyModes
 from relay.terminal.keys import chat_keys
 from relay.terminal.size import COLUMNS_DEFAULT, terminal_columns
 from relay.terminal.view import (
@@ -39,6 +40,8 @@ LINES_WAITING_MAX: Final = 200
 """Lines shown at once; then keys are processed before more are shown."""
 DRAFT_SHARE: Final = 3
 """A draft fills at most one third of the terminal."""
+DRAFT_LINES_SHOWN_MAX: Final = 50
+"""Lines of a draft to show if the chat ends before it is sent."""
 PENDING_LINES_MAX: Final = 5
 """Number of waiting lines to show; the others are only counted."""
 _HEAD_STYLE: Final = "bold"
@@ -66,9 +69,12 @@ class PromptScreen:
         for window in self._session.layout.find_all_windows():
             if getattr(window.content, "buffer", None) is self._session.default_buffer:
                 window.height = self._draft_height
-        self._jobs = JobControl()
+        self._modes = KeyModes(sys.stdin.fileno())
+        self._jobs = JobControl(self._modes)
         self._waiting: list[tuple[str, str]] = []
         self._lines = 0
+        self._drafting = False
+        """True while there is a prompt: its text is a draft."""
         self._due: asyncio.Handle | None = None
         """The flush at the end of this loop iteration; None: nothing waits."""
 
@@ -115,6 +121,8 @@ class PromptScreen:
             try:
                 yield
             finally:
+                self._modes.give_back()
+                self._tell_draft()
                 self._flush()
 
     async def typed(self) -> AsyncIterator[str]:
@@ -123,13 +131,18 @@ class PromptScreen:
         Raises:
             Interrupted: Ctrl-C without a draft.
         """
+        self._modes.take()
         while True:
+            self._drafting = True
             try:
-                yield await self._session.prompt_async(
+                line = await self._session.prompt_async(
                     handle_sigint=False, set_exception_handler=False
                 )
             except EOFError:
+                self._modes.give_back()
                 return
+            self._drafting = False
+            yield line
 
     def _interrupt(self, event: KeyPressEvent) -> None:
         """Discard the draft; without one, leave."""
@@ -138,6 +151,17 @@ class PromptScreen:
             self.notice("draft discarded (Up brings it back); press Ctrl-C again to leave")
         else:
             event.app.exit(exception=Interrupted())
+
+    def _tell_draft(self) -> None:
+        """Show what was being typed when the chat ended: it is lost with the prompt."""
+        lines = self._session.default_buffer.text.strip().split("\n") if self._drafting else [""]
+        if not lines[0]:
+            return
+        more = len(lines) - DRAFT_LINES_SHOWN_MAX
+        for line in lines[:DRAFT_LINES_SHOWN_MAX]:
+            self.notice(f"not sent: {line}")
+        if more > 0:
+            self.notice(f"not sent: {more} more lines")
 
     def _draft_height(self) -> Dimension:
         """Limit the height of a draft: as high as the screen, it would displace everything else."""
@@ -169,10 +193,11 @@ class PromptScreen:
         app = self._session.app
         if app.is_running:
             app.renderer.erase()
-        elif get_app_or_none() is not None:
-            # A dumb terminal: prompt_toolkit runs another application, which redraws nothing.
+        elif is_dumb_terminal() and (plain := get_app_or_none()) is not None:
+            # prompt_toolkit runs another application here, which redraws nothing, and ends the
+            # line itself when Enter has been pressed.
             draft = f"{self._prompt}{self._session.default_buffer.text}"
-            waiting = [("", "\n"), *waiting, ("", draft)]
+            waiting = [("", "\n"), *(waiting[:-1] if plain.is_done else [*waiting, ("", draft)])]
         print_formatted_text(
             app.output, FormattedText(waiting), default_ui_style(), color_depth=app.color_depth
         )

@@ -10,14 +10,14 @@ from relay.chat.names import normal
 from relay.client.room_calls import RoomAction, RoomKind, RoomRole
 
 HELP: Final = (
-    "/topic TEXT   say what the room is about",
-    "/invite NAME, /kick NAME [WHY]   let somebody in, put somebody out",
-    "/ban NAME [TIME] [WHY], /unban NAME   keep somebody out",
+    "/topic TEXT   set the topic of the room",
+    "/invite NAME, /kick NAME [WHY]   invite somebody, remove somebody",
+    "/ban NAME [TIME] [WHY], /unban NAME   ban somebody",
     "/mute NAME [TIME] [WHY], /unmute NAME   stop somebody from writing",
     "              TIME is like 30s, 10m, 2h or 7d; without it, for good",
     "/op NAME, /deop NAME   make a moderator, or a member again; /owner NAME",
     "/private, /public, /announce, /close, /open   who may read and write",
-    "/member, /nomember   become a lasting member, or stop being one",
+    "/member, /nomember   become a permanent member, or stop being one",
     "/keep 30d 1000 1G ROOM   keep messages of 30 days, 1000 messages, 1 GiB;",
     "              others are removed for good; ROOM is this room's name",
     "/keep default   keep messages as the server's settings say",
@@ -71,6 +71,11 @@ class Change:
     role: RoomRole | None = None
     seq: int = 0
     keep: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def narrows(self) -> bool:
+        """Whether fewer people read the room afterwards."""
+        return self.kind == "private" or self.action in ("kick", "ban")
 
 
 def size_of(text: str) -> int | None:

@@ -17,7 +17,7 @@ _SPANS: Final = ((86_400, "day"), (3600, "hour"), (60, "minute"), (1, "second"))
 _KINDS: Final = {
     "public": "public",
     "private": "private: by invitation",
-    "announce": "for announcements: owners and moderators write",
+    "announce": "for announcements: only owners and moderators write",
 }
 
 
@@ -30,7 +30,7 @@ def change_notice(event: RoomChanged) -> str:
     listed = "" if event.listed or event.kind == "" else ", not in lists"
     match event.change:
         case "create":
-            return f"{who} has begun the room, {kind}{listed}"
+            return f"{who} has created the room, {kind}{listed}"
         case "topic" if not event.text:
             return f"{who} has removed the topic"
         case "topic" | "title":
@@ -38,13 +38,13 @@ def change_notice(event: RoomChanged) -> str:
         case "kind":
             return f"{who} has made the room {kind}{listed}"
         case "role" if event.role == "none":
-            return f"{who} has taken {person}'s role"
+            return f"{who} has removed {person}'s role"
         case "role":
             return f"{who} has made {person} {_a_role(event.role)}"
         case "invite":
             return f"{who} has invited {person}"
         case "kick":
-            return f"{who} has put {person} out{why}"
+            return f"{who} has removed {person}{why}"
         case "ban":
             return f"{who} has banned {person}{until}{why}"
         case "mute":
@@ -134,7 +134,7 @@ def waiting_notices(rooms: list[ListedRoom], here: str) -> list[str]:
     lines = [f"unread: {_some(unread)}"] if unread else []
     if here in invited:
         invited.remove(here)
-        lines.append("you are invited to this room: /member makes you a lasting member")
+        lines.append("you are invited to this room: /member makes you a permanent member")
     if invited:
         lines.append(invited_notice(invited))
     return lines
@@ -145,6 +145,14 @@ def invited_notice(rooms: list[str], by: str = "") -> str:
     who = f"{harmless_name(by)} has invited you to" if by else "invited to"
     some = _some([harmless_name(room) for room in rooms])
     return f"{who}: {some}; relay chat ADDRESS ROOM, and /member there"
+
+
+def not_begun(room: str) -> str:
+    """Return the notice for a user in a room without an entry: new, or a mistyped name."""
+    return (
+        f"there is no room {harmless_name(room)} yet: the first message begins it as a public one,"
+        " /private as one by invitation"
+    )
 
 
 def out_of(room: str) -> str:

@@ -1,30 +1,43 @@
-"""Sends what a user types, and tracks what could not be stored."""
+"""Sends what a user types, and tracks what could not be stored.
+
+Changes of the room and messages are different requests, so the server could take a message first
+that was typed after ``/private``. Lines therefore wait for the outcome of a change before them.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final
 
 from relay import limits
 from relay.client.aio import Client
 from relay.client.errors import MessageTooLong
 from relay.client.events import LogEntry, Stored
 from relay.client.refusals import UNCLEAR, Refused
+from relay.errors import RelayError
 from relay.terminal.notices import number_of_messages
 from relay.terminal.pending import Pending
 from relay.terminal.recent import Recent
 from relay.terminal.screens import Screen
 
+DEFERRED_MAX: Final = 100
+"""Lines that wait for a change while more are read."""
 _SHOWN_CHARS_MAX = 200
 _PATIENCE_S = 2.0
 """How long leaving waits for acknowledgements before the user is told why."""
 
 
+class NotSaid(RelayError):
+    """A line was not sent, because the change of the room before it did not take place."""
+
+
 class Sending:
     """The lines of one user that are under way."""
 
-    def __init__(self, client: Client, screen: Screen, pending: Pending) -> None:
+    def __init__(self, client: Client, room: str, screen: Screen, pending: Pending) -> None:
         self._client = client
+        self._room = room
         self._screen = screen
         self._pending = pending
         self.failures = 0
@@ -32,6 +45,39 @@ class Sending:
         self._unstored: set[asyncio.Future[Stored]] = set()
         self._latest: asyncio.Future[Stored] | None = None
         """The last line sent."""
+        self._change: asyncio.Future[bool] | None = None
+        """The outcome of the last change of the room: whether later lines may be sent."""
+        self._deferred = 0
+        """Lines that wait for it."""
+        self._turn = asyncio.Lock()
+        """Keeps these lines in order."""
+
+    def change(
+        self, make: Callable[[], Awaitable[None]], *, needed: bool
+    ) -> Callable[[], Coroutine[Any, Any, None]]:
+        """Let later lines in the room wait for a change of it, and return how to make it.
+
+        Args:
+            make: makes the change.
+            needed: whether lines that were typed before its outcome was known are not sent if it
+                fails: they may be meant for fewer people than are in the room.
+        """
+        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        before, self._change = self._changing(), outcome
+
+        async def made() -> None:
+            done = False
+            try:
+                await make()
+                done = True
+            finally:
+                failed = before is not None and before.done() and not before.result()
+                outcome.set_result((done or not needed) and not failed)
+
+        return made
+
+    def _changing(self) -> asyncio.Future[bool] | None:
+        return None if self._change is None or self._change.done() else self._change
 
     async def say(self, text: str, target: str, reply_to: LogEntry | None = None) -> None:
         """Send a line to a room, or to ``@`` and a user's name; an empty one is not sent."""
@@ -44,6 +90,13 @@ class Sending:
             return
         whom = f", to {target}" if target.startswith("@") else ""
         done = self._pending.begin(f"not stored yet{whom}: {text}")
+        if target == self._room and (self._deferred or self._changing() is not None):
+            self._deferred += 1
+            later = asyncio.create_task(self._say_later(self._changing(), target, body, reply_to))
+            self._track(later, text, done)
+            if self._deferred > DEFERRED_MAX:
+                await asyncio.wait([later])
+            return
         try:
             stored = await self._client.post(target, body, reply_to=reply_to)
         except BaseException as error:
@@ -52,6 +105,25 @@ class Sending:
                 raise
             self.fail(f"not sent ({error}): {shortened(text)}")
             return
+        self._track(stored, text, done)
+
+    async def _say_later(
+        self,
+        change: asyncio.Future[bool] | None,
+        target: str,
+        body: bytes,
+        reply_to: LogEntry | None,
+    ) -> Stored:
+        try:
+            async with self._turn:
+                if change is not None and not await asyncio.shield(change):
+                    raise NotSaid("the room was not changed")
+                stored = await self._client.post(target, body, reply_to=reply_to)
+        finally:
+            self._deferred -= 1
+        return await stored
+
+    def _track(self, stored: asyncio.Future[Stored], text: str, done: Callable[[], None]) -> None:
         self._unstored.add(stored)
         self._latest = stored
         stored.add_done_callback(lambda future: self._settled(future, text, done))
@@ -64,6 +136,8 @@ class Sending:
         if error := stored.exception():
             known = isinstance(error, Refused) and not isinstance(error, UNCLEAR)
             outcome = "not stored" if known else "may not be stored"
+            if isinstance(error, NotSaid):
+                outcome = "not sent"
             self.fail(f"{outcome} ({error}): {shortened(text)}")
 
     def fail(self, reason: str) -> None:
@@ -109,5 +183,6 @@ class Sending:
 
 
 def shortened(text: str) -> str:
-    """Return enough of a line to identify it."""
+    """Return enough of a message to identify it, on one line."""
+    text = text.replace("\n", " ")
     return text if len(text) <= _SHOWN_CHARS_MAX else f"{text[:_SHOWN_CHARS_MAX]}…"

@@ -25,14 +25,17 @@ class CloseCode(IntEnum):
     INTERNAL = 1001, "the server failed on this connection; nothing acknowledged is lost"
     IDLE = 1002, "two pings went unanswered"
     TOO_SLOW = 1003, "nothing was read for too long; connect again and resume"
-    OVERLOADED = 1004, "too many connections now, or too much held for one; connect again later"
+    OVERLOADED = (
+        1004,
+        "too many connections, or too much data waits on this one; connect again later",
+    )
     LOGIN_TIMEOUT = 1005, "no HELLO came in time"
     LOGIN_UNAVAILABLE = (
         1006,
-        "the account cannot be looked up now; come again later, and tell the operator if it lasts",
+        "the account cannot be looked up now; try again later, and tell the operator if this lasts",
     )
 
-    NORMAL = 2000, "a clean end, as asked"
+    NORMAL = 2000, "a clean end, as requested"
     PROTOCOL = 2001, "the peer broke the protocol"
     REPLACED = 2002, "the same client instance connected again"
     NAME_REFUSED = 2003, "the login was refused, with an ERROR before it"
@@ -41,7 +44,7 @@ class CloseCode(IntEnum):
         2005,
         "an operator ended this connection, or disabled, reset, removed or demoted the account",
     )
-    REVOKED = 2006, "this device is not one of the account any more"
+    REVOKED = 2006, "this device no longer belongs to the account"
 
 
 def may_reconnect(code: int | None) -> bool:
@@ -71,35 +74,38 @@ class ErrorCode(IntEnum):
         return member
 
     BAD_REQUEST = 1, "a field has a value that this request does not allow"
-    UNKNOWN_OPERATION = 2, "no operation of a client that this server knows; arg is its number"
-    NAME_INVALID = 3, "a name of a person or a room, or a display name, is invalid or reserved"
+    UNKNOWN_OPERATION = 2, "the server does not know this operation; arg is its number"
+    NAME_INVALID = 3, "a user name, room name or display name is invalid or reserved"
     NAME_TAKEN = 4, "the name belongs to somebody else, or to another guest now"
     LIMIT = 5, "a limit of this connection, its account or its address is reached; arg is the limit"
     NOT_A_MEMBER = 6, "the connection has not joined this log"
-    NOT_SUPPORTED = 7, "this version of the server does not offer that"
-    ID_CONFLICT = 8, "this counter was used for another content; arg is the sequence number of it"
+    NOT_SUPPORTED = 7, "this version of the server does not support that"
+    ID_CONFLICT = 8, "this counter was used for different content; arg is its sequence number"
     EXPECTED = 9, "counters were skipped: send again from arg"
-    UNKNOWN_OUTCOME = 10, "the id is too old or unknown: whether it was stored cannot be told"
+    UNKNOWN_OUTCOME = (
+        10,
+        "the id is too old or unknown: the server cannot tell whether it was stored",
+    )
     BUSY = 11, "the home cannot keep up, or too much is sent; arg is when to try again, in ms"
     UNAVAILABLE = 12, "the log's store cannot be used now; arg is when to try again, in ms"
     ALREADY_JOINED = 13, "the connection has joined this log before"
     NOT_REGISTERED = 14, "nobody has registered this name"
     KEY_REFUSED = 15, "the key is not a device of the account, or its signature is wrong"
     DISABLED = 16, "an operator has disabled the account"
-    LOOKS_ALIKE = 17, "the name looks like one that exists"
+    LOOKS_ALIKE = 17, "the name looks like an existing one"
     INVITATION_NEEDED = 18, "registering needs an invitation, or the given one is not valid"
     REGISTRATION_CLOSED = 19, "only operators add accounts to this server"
-    CHANGED = 20, "what the request was made for has changed meanwhile; look again"
+    CHANGED = 20, "what the request is about has changed meanwhile; look again"
     NOT_ALLOWED = 21, "this needs rights that the account does not have"
     NO_GUESTS = 22, "this server takes no guests: log in with an account"
-    DAMAGED = 23, "what is stored of it is damaged: the server's operator has to repair it first"
+    DAMAGED = 23, "the stored data is damaged: the server's operator has to repair it first"
 
     BANNED = 40, "banned from this room"
     MUTED = 41, "muted in this room: reading is allowed, writing is not"
-    MEMBERS_ONLY = 42, "the room is private: somebody in it has to invite first"
-    READ_ONLY = 43, "the room is closed, or only its owners and moderators write"
+    MEMBERS_ONLY = 42, "the room is private: a moderator or owner has to invite you first"
+    READ_ONLY = 43, "the room is closed, or only its owners and moderators may write"
     NO_SUCH_ROOM = 44, "there is no such room (any more)"
-    ROOM_EXISTS = 45, "there is a room of this name"
-    KICKED_OUT = 46, "a moderator has put the account out of the room"
-    NOT_ACCEPTED = 30, "this person takes no messages from you, or none now"
-    NO_SUCH_ENTRY = 31, "what this is about is not there, or is nothing that it can be about"
+    ROOM_EXISTS = 45, "a room of this name exists"
+    KICKED_OUT = 46, "a moderator has removed the account from the room"
+    NOT_ACCEPTED = 30, "this person does not accept messages from you, or accepts none now"
+    NO_SUCH_ENTRY = 31, "the entry that this is about does not exist, or is of the wrong kind"

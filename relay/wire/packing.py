@@ -32,6 +32,7 @@ from relay.chat.fields import (
 from relay.chat.rooms import events as room_events
 from relay.chat.rooms import requests as room_requests
 from relay.codec import Shape
+from relay.errors import EnvelopeError
 from relay.wire.envelopes import (
     Account,
     Ack,
@@ -92,7 +93,8 @@ _link = codec.binary(1, links.LINK_BYTES_MAX)
 _token_or_none = codec.binary(0, limits.TOKEN_BYTES)
 _error_text = codec.text(limits.ERROR_TEXT_BYTES_MAX)
 _packed_entry = codec.message(Op.ENTRY, ENTRY_CHECKS, "an ENTRY envelope", EXTRA_CHECKS)
-_ENTRY_END: Final = 1 + len(ENTRY_CHECKS) + len(EXTRA_CHECKS)
+_ENTRY_FIELDS: Final = 1 + len(ENTRY_CHECKS)
+_ENTRY_END: Final = _ENTRY_FIELDS + len(EXTRA_CHECKS)
 _NOT_ABOUT: Final = NO_EXTRA[1:]
 _LOG_BYTES_MAX: Final = 1 + limits.NAME_CHARS_MAX
 
@@ -113,6 +115,34 @@ def _is_send(fields: list[object]) -> bool:
         and content_type.isascii()
         and type(body) is bytes
         and len(body) <= limits.BODY_BYTES_MAX
+    )
+
+
+def _is_entry(fields: object) -> bool:
+    """Check all fields of a stored ENTRY at once. False also if its texts are not ASCII."""
+    if type(fields) is not list or len(fields) != _ENTRY_FIELDS:
+        return False
+    op, log, epoch, seq, prev, time_ms, sender, key_id, producer, counter, kind, form, body = fields
+    return (
+        type(op) is type(seq) is type(prev) is type(time_ms) is type(counter) is type(kind) is int
+        and type(log) is type(sender) is type(form) is str
+        and type(epoch) is type(key_id) is type(producer) is type(body) is bytes
+        and op == _ENTRY
+        and 0 < len(log) <= _LOG_BYTES_MAX
+        and 0 < len(sender) <= limits.NAME_CHARS_MAX
+        and len(form) <= limits.CONTENT_TYPE_BYTES_MAX
+        and log.isascii()
+        and sender.isascii()
+        and form.isascii()
+        and len(epoch) == limits.EPOCH_BYTES
+        and len(key_id) <= limits.KEY_ID_BYTES_MAX
+        and limits.PRODUCER_BYTES_OF_0_1 <= len(producer) <= limits.PRODUCER_BYTES
+        and len(body) <= limits.BODY_BYTES_MAX
+        and 0 < seq <= limits.U63_MAX
+        and 0 <= prev <= limits.U63_MAX
+        and 0 <= time_ms <= limits.U63_MAX
+        and 0 < counter <= limits.U63_MAX
+        and 0 <= kind <= 255
     )
 
 
@@ -318,9 +348,15 @@ def is_control(packed: bytes) -> bool:
 
 
 def unpack_entry(packed: bytes) -> EntryMessage:
-    """Return a packed ENTRY of our own store."""
-    fields = cast("list[object]", msgpack.unpackb(packed))
-    return unpacked(fields[1:_ENTRY_END])
+    """Return a packed ENTRY of our own store, checked as its readers do.
+
+    Raises:
+        Exception: of any kind; the bytes are not an entry (a damaged file).
+    """
+    fields = msgpack.unpackb(packed)
+    if not _is_entry(fields) and not _packed_entry(fields):
+        raise EnvelopeError("not an entry")
+    return unpacked(cast("list[object]", fields)[1:_ENTRY_END])
 
 
 # --- unpacking --------------------------------------------------------------------------------

@@ -21,17 +21,17 @@ class Side(Enum):
 class Phase(Enum):
     """The phase of a connection."""
 
-    AWAIT_SERVER_HELLO = "client: connected, silent"
-    PIN_DECISION = "client: deciding about the server's key, silent"
-    WORKING = "client: doing the work that the server asked for, silent"
+    AWAIT_SERVER_HELLO = "client: connected, has sent nothing"
+    PIN_DECISION = "client: deciding about the server's key, has sent nothing"
+    WORKING = "client: computing the proof of work, has sent nothing"
     AWAIT_SERVER_FINISHED = "client: ClientKey sent"
     AWAIT_CLIENT_KEY = "server: ServerHello sent"
-    UNWRAPPING = "server: the key agent is asked"
+    UNWRAPPING = "server: waiting for the key agent"
     AWAIT_CLIENT_FINISHED = "server: ServerFinished sent"
     OPEN = "both: records"
-    CLOSING = "both: own close sent, the peer's awaited"
+    CLOSING = "both: own close sent, waiting for the peer's"
     DRAINING = "server: close sent after a violation, or to make room"
-    CLOSED = "both: over"
+    CLOSED = "both: ended"
 
     __hash__ = object.__hash__  # Enum's own is a Python call
 

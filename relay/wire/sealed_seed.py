@@ -1,7 +1,13 @@
-"""A device key under a passphrase: scrypt (RFC 7914) derives the key of one AES-256-GCM record."""
+"""A device key under a passphrase: scrypt (RFC 7914) derives the key of one AES-256-GCM record.
+
+The passphrase is prepared like a password (RFC 8265, "OpaqueString"): in NFC, with one kind of
+space. Otherwise what is typed at another keyboard or system, where an accent is a character of its
+own, would be another passphrase. Nothing is prohibited: it never leaves this machine.
+"""
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -39,22 +45,35 @@ def seal(seed: bytes, passphrase: str, salt: bytes, nonce: bytes) -> SealedSeed:
     """Encrypt a seed. Salt and nonce are fresh random bytes."""
     assert len(salt) == SALT_BYTES
     assert len(nonce) == NONCE_BYTES
-    return SealedSeed(COST, salt, nonce, _cipher(passphrase, salt, COST).encrypt(nonce, seed, _AAD))
+    cipher = _cipher(prepared(passphrase), salt, COST)
+    return SealedSeed(COST, salt, nonce, cipher.encrypt(nonce, seed, _AAD))
 
 
 def unseal(kept: SealedSeed, passphrase: str) -> Secret:
     """Return the seed.
+
+    What was sealed before passphrases were prepared is opened as well: by the passphrase as it was
+    typed then, if this keyboard gives the same characters or the decomposed ones.
 
     Raises:
         WrongPassphrase: it cannot be decrypted.
     """
     if not 2 <= kept.cost <= COST_MAX or kept.cost & (kept.cost - 1):
         raise WrongPassphrase("the key file asks for an impossible amount of work")
-    try:
-        cipher = _cipher(passphrase, kept.salt, kept.cost)
-        return Secret(cipher.decrypt(kept.nonce, kept.sealed, _AAD))
-    except (InvalidTag, ValueError):
-        raise WrongPassphrase("the passphrase is wrong") from None
+    forms = (prepared(passphrase), passphrase, unicodedata.normalize("NFD", passphrase))
+    for form in dict.fromkeys(forms):  # one for ASCII
+        try:
+            cipher = _cipher(form, kept.salt, kept.cost)
+            return Secret(cipher.decrypt(kept.nonce, kept.sealed, _AAD))
+        except (InvalidTag, ValueError):
+            continue
+    raise WrongPassphrase("the passphrase is wrong")
+
+
+def prepared(passphrase: str) -> str:
+    """Return the form of a passphrase from which keys are derived."""
+    spaced = "".join(" " if unicodedata.category(one) == "Zs" else one for one in passphrase)
+    return unicodedata.normalize("NFC", spaced)
 
 
 def _cipher(passphrase: str, salt: bytes, cost: int) -> AESGCM:

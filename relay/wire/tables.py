@@ -64,7 +64,7 @@ def phases() -> str:
 
 _OTHERWISE: Final = {
     Phase.OPEN: "a close record (`PROTOCOL`); the client closes, the server is `DRAINING`",
-    Phase.CLOSING: "closed, silently: the close record is out already",
+    Phase.CLOSING: "closed, silently: the close record was sent already",
     Phase.DRAINING: "dropped, for up to 2 s",
     Phase.CLOSED: "never read",
 }

@@ -51,6 +51,7 @@ def test_numbers_are_the_protocols() -> None:
         ("EPOCH", 1),
         ("AHEAD", 2),
         ("RETENTION", 3),
+        ("DAMAGED", 4),
     ]
 
 

@@ -136,7 +136,9 @@ def decided(
 
 
 def test_nobody_has_power_over_themselves_or_their_like() -> None:
+    operator = ANN._replace(operator=True)  # may act on owners, and would lock itself out
     for name, actor, why in (("ann", ANN, "yourself"), ("bob", BOB, "yourself"),
+                             ("ann", operator, "yourself"),
                              ("ann", BOB, "not below yours")):  # fmt: skip
         for request in (requests.Kick(name), requests.Ban(name), requests.Mute(name)):
             with pytest.raises(Refused, match=why):
@@ -237,6 +239,8 @@ def test_the_only_owner_stays() -> None:
     assert refused(room(), requests.Leave(), ANN) is Reason.BAD_REQUEST
     down = requests.SetRole("ann", Role.MEMBER)
     assert refused(room(), down, ANN, ANN) is Reason.BAD_REQUEST
+    assert refused(room(), down, ANN._replace(operator=True), ANN) is Reason.BAD_REQUEST
+    assert decided(room(), down, OPERATOR, subject=ANN) is not None
     shared = states.applied(room(), events.RoleSet("bob", BOB.root, Role.OWNER), "ann", 9)
     assert decided(shared, requests.Leave(), ANN) == events.Left()
     assert decided(shared, down, ANN, subject=ANN) is not None

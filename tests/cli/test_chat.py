@@ -88,7 +88,7 @@ def test_earlier_messages_on_demand(relay: Relay, room: str) -> None:
         assert "line 14;" not in anna.text
         anna.press("/history\r")
         anna.shows("15 messages from earlier")
-        anna.shows("has begun the room, public")
+        anna.shows("has created the room, public")
         anna.press("/history\r")
         anna.shows("there are no earlier messages")
 
@@ -162,6 +162,24 @@ def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
         anna.press("\x04")
         anna.ends()
     assert re.findall(r"pia\| (?:\x1b\[[0-9;]*m)*(\w+)", anna.text) == ["first", "last"]
+
+
+def test_lines_wait_for_the_change_before_them(relay: Relay, room: str) -> None:
+    """What was typed after /private or /kick is not for those whom that keeps out."""
+    typed = "/private\na secret\nanother\n/topic tea\n"
+    done = run_relay("chat", relay.address, room, "--name", "anna", text=typed)
+    assert done.returncode == 0, done.stderr
+    assert run_relay("register", relay.address, "--name", "bert").returncode == 0
+    invite = run_relay("room", "invite", relay.address, room, "bert", "--name", "anna")
+    assert invite.returncode == 0, invite.stderr
+    typed = "/kick anna\nnot for anna\nand this\n"
+    done = run_relay("chat", relay.address, room, "--name", "bert", "-n", "9", text=typed)
+    assert done.returncode == 1
+    assert re.findall(r"anna\| (.*)", done.stdout) == ["a secret", "another"]
+    assert "anna has created the room, private" in done.stderr
+    assert "refused: NOT_ALLOWED" in done.stderr
+    assert "not sent (the room was not changed): not for anna" in done.stderr
+    assert "not sent (the room was not changed): and this" in done.stderr
 
 
 def test_a_message_in_a_pipe_cannot_imitate(relay: Relay, room: str, tmp_path: Path) -> None:

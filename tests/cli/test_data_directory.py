@@ -364,4 +364,4 @@ def test_a_first_start_without_hard_links_and_without_a_boot_id(tmp_path: Path) 
             assert [event["event"] for event in events].count("boot_id_unknown") == 1
             new_epochs = [event for event in events if event["event"] == "partition_new_epochs"]
             assert bool(new_epochs) is bool(number)
-    assert "whether the machine stopped" in new_epochs[0]["reason"]
+    assert "whether the machine has stopped" in new_epochs[0]["reason"]

@@ -84,10 +84,10 @@ def test_a_chat_chooses_who_may_write_and_who_is_told(relay: Relay, room: str) -
     shown = chat(relay, room, bob, "/writers\n/writers nobody\n/seenby nobody\n/writers\n")
     assert shown.returncode == 0
     assert [line for line in shown.stderr.splitlines() if "last seen" in line] == [
-        "-!- direct messages from all, last seen told to known",
-        "-!- direct messages from nobody, last seen told to known",
-        "-!- direct messages from nobody, last seen told to nobody",
-        "-!- direct messages from nobody, last seen told to nobody",
+        "-!- direct messages from all, last seen visible to known",
+        "-!- direct messages from nobody, last seen visible to known",
+        "-!- direct messages from nobody, last seen visible to nobody",
+        "-!- direct messages from nobody, last seen visible to nobody",
     ]
     other = chat(relay, room, ann, f"/msg {bob} hi\n/seen {bob}\n")
     assert "not stored (NOT_ACCEPTED" in other.stderr

@@ -99,7 +99,7 @@ def test_whoever_searches_is_told_what_was_not_looked_at(relay: Relay, room: str
     with contextlib.closing(apsw.Connection(str(path))) as index:
         index.execute("BEGIN IMMEDIATE")  # its follower waits
         said(relay, room, ann, "cake")
-        behind = "the search index is behind: messages after number 2 were not looked at"
+        behind = "the search index is behind: messages after number 2 were not searched"
         found = run_relay("history", relay.address, room, "--search", "cake", "--name", ann)
         assert (found.returncode, found.stdout) == (1, "")
         assert behind in found.stderr

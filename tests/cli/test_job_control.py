@@ -6,12 +6,15 @@ import os
 import re
 import shlex
 import signal
+import sys
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from tests.cli.test_prompt import BETWEEN_PROMPTS
 from tests.support.cluster import Relay, relay_command, wait_until
 from tests.support.tails import Tail
 from tests.support.terminals import Terminal
@@ -103,6 +106,66 @@ def test_twice(relay: Relay, room: str, shell: Terminal) -> None:
         wait_until(lambda mark=mark: mark in plain(shell.text), mark)  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("how", ["key", "STOP"])
+def test_between_two_prompts(shell: Terminal, how: str) -> None:
+    """While a line is handled, too: the shell has its modes, and keys stay hidden after ``fg``."""
+    shell.press(shlex.join([sys.executable, "-c", BETWEEN_PROMPTS]) + "\r")
+    shell.shows("room>")
+    shell.press("it\r")
+    shell.shows("has it")
+    [child] = psutil.Process(shell.process.pid).children()
+    if how == "key":
+        shell.press("\x1a")
+    else:
+        os.kill(child.pid, signal.SIGSTOP)
+    wait_until(lambda: is_stopped(child.pid), "it stops")
+    shell.press("stty sane; stty -a; echo in-the-$((1 + 1))nd-shell\r")
+    shell.shows("in-the-2nd-shell")
+    shell.press("fg\r")
+    wait_until(lambda: not is_stopped(child.pid), "it continues")
+    wait_until(lambda: not shell.modes[3] & termios.ECHO, "keys are hidden again")
+    shell.press("\x03")
+    wait_until(lambda: not psutil.pid_exists(child.pid), "Ctrl-C ends it")
+
+
 def plain(text: str) -> str:
     """Return text without control sequences and blanks: either may stand between words."""
     return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]| ", "", text)
+
+
+@pytest.mark.parametrize("program", ["chat", "top"])
+def test_the_shell_gets_the_modes_that_it_gave(relay: Relay, room: str, program: str) -> None:
+    """All of them, also from a shell that never sets them itself; and those that it has then."""
+    args, sign, end = ["chat", relay.address, room, "--name", "anna"], f"{room}>", "\x04"
+    if program == "top":
+        args, sign, end = ["ctl", "--data", str(relay.data), "top"], "q ends", "q"
+    with Terminal(program=["sh", "-i"], env={"PS1": "sh$ "}) as shell:
+        shell.shows("sh$ ")
+        given = modes(shell, 1)
+        shell.press(shlex.join(relay_command(*args)) + "\r")
+        shell.shows(sign)
+        [child] = psutil.Process(shell.process.pid).children()
+        shell.press("\x1a")
+        wait_until(lambda: is_stopped(child.pid), "it stops")
+        stopped = modes(shell, 2)
+        assert stopped == given
+        shell.press("stty -ixon ixoff\r")
+        other = modes(shell, 3)
+        assert other != given
+        before = len(shell.text)
+        shell.press("fg\r")
+        wait_until(lambda: sign in shell.text[before:], sign)
+        shell.press(end)
+        wait_until(lambda: not child.is_running(), "it ends")
+        ended = modes(shell, 4)
+        assert ended == other
+
+
+def modes(shell: Terminal, number: int) -> str:
+    """Return the modes of the terminal; each time with another number."""
+    shell.press(f"echo modes-{number}=$(stty -g)=\r")
+    pattern = re.compile(rf"modes-{number}=([0-9a-f:]+)=")
+    wait_until(lambda: pattern.search(shell.text) is not None, f"the modes, {number}")
+    found = pattern.search(shell.text)
+    assert found is not None
+    return found[1]

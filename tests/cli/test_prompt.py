@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import sys
+import termios
 
 import pytest
 
@@ -31,9 +32,24 @@ async def main(address, room):
 sys.exit(guarded(lambda: asyncio.run(main(*sys.argv[1:]))))
 """
 
+BETWEEN_PROMPTS = """
+import asyncio, sys
+from relay.cli.exits import guarded
+from relay.terminal.prompt import PromptScreen
+
+async def main():
+    screen = PromptScreen("room")
+    with screen.shown():
+        async for line in screen.typed():
+            screen.notice("has " + line)
+            await asyncio.Event().wait()
+
+sys.exit(guarded(lambda: asyncio.run(main())))
+"""
+
 
 async def test_the_server_ends_the_chat(relay: Relay, room: str) -> None:
-    """A final close while a person types: the prompt goes, the reason shows, the status is 1."""
+    """A final close while a person types: the draft and the reason show, the status is 1."""
     program = [sys.executable, "-c", KNOWN_INSTANCE, relay.address, room]
     with Terminal(program=program) as anna:
         anna.shows(f"in {room} as anna")
@@ -42,6 +58,7 @@ async def test_the_server_ends_the_chat(relay: Relay, room: str) -> None:
         anna.shows("half a line")
         async with Client(relay.address, name="anna", identity=Identity(b"s" * 16)):
             assert anna.ends() == 1
+    assert "-!- not sent: half a line\r" in bare(anna.text)
     assert "relay: REPLACED: " in anna.text
     assert "Traceback" not in anna.text
     assert "\x1b[?2004l" in anna.text
@@ -57,6 +74,44 @@ def test_pasted_lines_are_one_message(relay: Relay, room: str) -> None:
             assert tail.has(1) == ["one\n/quit\n"]
         anna.press("\x04")
         assert anna.ends() == 0
+
+
+@pytest.mark.parametrize("term", ["xterm", "dumb"])
+def test_lines_pasted_without_marks(relay: Relay, room: str, term: str) -> None:
+    """Some terminals send a paste like typed lines: each is shown once, as a message.
+
+    What arrives between two prompts draws no prompt of its own and stands on lines of its own.
+    """
+    texts = [f"line {number:02}" for number in range(40)]
+    with Terminal("chat", relay.address, room, "--name", "anna", env={"TERM": term}) as anna:
+        anna.shows(f"{room}>")
+        anna.press("".join(f"{text}\r" for text in texts))
+        for text in texts:
+            wait_until(lambda text=text: f"| {text}\r" in bare(anna.text), text)  # type: ignore[misc]
+        anna.press("\x04")
+        assert anna.ends() == 0
+    lines = [line.strip() for line in bare(anna.text).splitlines()]
+    shown = [line for line in lines if " anna| " in line]
+    assert [line.split("| ", 1)[1] for line in shown] == texts
+    if term == "dumb":
+        assert not [line for line in shown if not re.match(r"\d\d:\d\d anna\|", line)]
+    else:
+        assert f"\n{room}>" not in anna.text  # drawn by the editor, which can remove it
+
+
+def test_the_terminal_between_prompts() -> None:
+    """While a typed line is handled, keys wait for the next prompt; Ctrl-C still interrupts."""
+    with Terminal(program=[sys.executable, "-c", BETWEEN_PROMPTS]) as anna:
+        before = anna.modes
+        anna.shows("room>")
+        anna.press("it\r")
+        anna.shows("has it")
+        local = anna.modes[3]
+        assert not local & (termios.ECHO | termios.ICANON)
+        assert local & termios.ISIG
+        anna.press("\x03")
+        assert anna.ends() == 130
+        assert anna.modes == before
 
 
 def test_what_is_typed_survives_what_arrives(relay: Relay, room: str) -> None:
@@ -188,3 +243,8 @@ def test_lines_typed_into_send(relay: Relay, room: str) -> None:
         assert anna.ends() == 0
     with Tail(relay.address, room, "--since", "0") as tail:
         assert tail.has(2) == ["one", "two"]
+
+
+def bare(text: str) -> str:
+    """Return text without control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text)

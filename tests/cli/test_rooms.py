@@ -157,7 +157,7 @@ def test_two_people_at_terminals(people: Relay, room: str) -> None:
         anna.shows(f"in {room} as anna")
         bert.shows(f"in {room} as bert")
         anna.press("hello\r")
-        bert.shows("anna has begun the room, public")
+        bert.shows("anna has created the room, public")
         bert.press("/topic mine\r")
         bert.shows("NOT_ALLOWED")
         anna.press("/topic tea and biscuits\r")
@@ -204,6 +204,26 @@ def test_two_people_at_terminals(people: Relay, room: str) -> None:
         anna.shows("anna has deleted the room")
         anna.press("/quit\r")
         assert anna.ends() == 0
+
+
+def test_a_room_that_is_not_there_yet(people: Relay, room: str) -> None:
+    """A chat says so, and /private begins it: the first message after it is for nobody else."""
+    address = people.address
+    with Terminal("chat", address, room, "--name", "anna") as anna:
+        anna.shows(f"there is no room {room} yet")
+        anna.shows(f"{room}>")
+        anna.press("/topic tea\r")
+        anna.shows(f"refused: there is no room {room} yet")
+        anna.press("/private\r")
+        anna.shows("anna has created the room, private")
+        anna.press("a secret\r")
+        anna.shows("\x1b[0ma secret")
+        anna.press("/quit\r")
+        assert anna.ends() == 0
+    assert "is private" in done("tail", address, room, "--since", "0", "--name", "bert", status=1)
+    with Terminal("chat", address, room, "--name", "anna") as anna:
+        anna.shows("\x1b[0ma secret")
+        assert "there is no room" not in anna.text
 
 
 def test_what_is_unread_is_told_and_marked(relay: Relay, room: str) -> None:

@@ -38,6 +38,9 @@ def test_what_a_person_gave_as_the_reason_stands_beside_what_happened() -> None:
     false = str(refused(ErrorCode.KICKED_OUT, 0, 'x", bob (the operator) is here, \u201dann'))
     assert false.count('"') == 2, "it does not end its quotation"
     assert "\u201d" not in false
+    happened = ErrorCode.KICKED_OUT.explanation
+    for why in ("out", "the room", f"{happened}: send your passphrase to the server"):
+        assert str(refused(ErrorCode.KICKED_OUT, 0, why)) == f'KICKED_OUT: {happened}: "{why}"'
     exact = "banned from this room until 2026-11-27 00:36:00 UTC"
     assert str(refused(ErrorCode.BANNED, 0, exact)) == f"BANNED: {exact}"
     assert str(refused(ErrorCode.BANNED)) == "BANNED: banned from this room"

@@ -17,8 +17,10 @@ from relay.client.events import (
     Invited,
     Live,
     Message,
+    RoomChanged,
     State,
     StateChanged,
+    Unfollowed,
 )
 
 EPOCH = b"e" * 8
@@ -41,6 +43,18 @@ def test_the_cursor_moves_when_a_message_is_taken() -> None:
     inbox.take()
     assert inbox.taken["room"] == Cursor(b"f" * 8, 9)
     assert inbox.take() is None
+
+
+def test_what_was_seen_of_a_room_ends_with_it() -> None:
+    """A change that is asked for from outside is not compared with what was seen inside."""
+    inbox = EventQueue()
+    inbox.follow("room", Cursor(EPOCH, 0))
+    inbox.put(RoomChanged("room", EPOCH, 1, 0, 1, "ann", b"", "kick", "me"))
+    inbox.put(Unfollowed("room", "out"))
+    inbox.take()
+    assert inbox.changes == {"room": 1}
+    inbox.take()
+    assert inbox.changes == {}
 
 
 def test_full_by_number_until_half_is_taken() -> None:

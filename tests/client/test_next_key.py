@@ -292,6 +292,18 @@ def test_an_id_is_believed_when_nothing_is_kept_under_it(policy: KeyPolicy) -> N
     assert policy.expected(HOST._replace(fingerprint=NEW)) == Expected(NEW, None, OLD)
 
 
+def test_what_was_made_before_the_id_was_known_follows(policy: KeyPolicy) -> None:
+    """A key for a passphrase, or to be approved, is made before the first connection."""
+    made = policy.keys.create(NEW, "anna")
+    assert policy.claimed(HOST, ClaimedId(NEW, OLD)) is None
+    found = policy.keys.find(OLD, "anna")
+    assert found is not None
+    assert found.public == made.public
+    assert policy.keys.names(NEW) == []
+    other = KeyPolicy(policy.known, keys=policy.keys)
+    assert other.claimed(HOST, ClaimedId(NEW, OLD)) is None, "two programs at once"
+
+
 @pytest.mark.parametrize("kept", ["pin", "keys", "lineage"])
 def test_an_id_of_a_server_that_is_known_is_not_taken_over(policy: KeyPolicy, kept: str) -> None:
     """Another server claims to be the one for which keys are kept: they are not used there."""
@@ -316,7 +328,8 @@ def test_a_damaged_file_hides_no_keys(policy: KeyPolicy) -> None:
     assert policy.expected(HOST._replace(fingerprint=NEW)) == Expected(NEW)
     assert policy.claimed(HOST, ClaimedId(NEW, OLD)) is None, "there is nothing"
     (policy.keys.directory / OLD).mkdir(parents=True)
-    assert isinstance(policy.claimed(HOST, ClaimedId(NEW, OLD)), ServerIdentityError)
+    another = ClaimedId("b" * 51 + "a", OLD)
+    assert isinstance(policy.claimed(HOST, another), ServerIdentityError)
 
 
 def test_a_key_that_has_followed_begins_no_server_of_its_own(policy: KeyPolicy) -> None:

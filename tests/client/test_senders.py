@@ -8,9 +8,9 @@ from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import Pin
 from relay.chat.accounts.links import Kind
 from relay.client.device_queries import AGAIN_S, ANSWER_S, NUMBER
-from relay.client.doubtful_senders import HELD_S
 from relay.client.errors import DeviceChainError
 from relay.client.events import Message
+from relay.client.pending_senders import VERIFY_S_MAX
 from relay.client.senders import Senders
 from relay.client.unverified import UnverifiedSenders
 from relay.limits import RETRY_MS_MAX
@@ -123,7 +123,7 @@ def test_a_new_device_that_the_chain_proves_is_silent() -> None:
         (A, [], "does not exist"),
         (A, [root(name="bob")], "somebody else's"),
         (D, TWO, "not one of their devices"),
-        (A, None, "does not give"),
+        (A, None, "does not send"),
     ],
 )
 def test_what_a_malicious_server_tries_is_loud(
@@ -452,10 +452,10 @@ def test_nothing_is_held_for_longer_than_an_answer_may_take() -> None:
     assert list(senders.requests(20.0))
     assert senders.retry(busy(20_000), 20.0)
     assert reader.waits(A)
-    assert senders.deadline == HELD_S
-    senders.overdue(HELD_S)
+    assert senders.deadline == VERIFY_S_MAX
+    senders.overdue(VERIFY_S_MAX)
     assert not reader.waits(A)
-    assert "not given their devices yet" in reader.doubt(A)
+    assert "not sent the list of their devices yet" in reader.doubt(A)
     assert [warning.name for warning in senders.warnings] == ["alice"]
     senders.overdue(40.0)
     assert list(senders.requests(40.0)), "it is asked for all the same"
@@ -469,7 +469,7 @@ def test_nothing_is_held_for_longer_than_an_answer_may_take() -> None:
     assert reader.waits(D)
     senders.overdue(1000.0)
     assert reader.waits(D), "its time begins with the question"
-    senders.overdue(1000.0 + HELD_S)
+    senders.overdue(1000.0 + VERIFY_S_MAX)
     assert not reader.waits(D)
 
 

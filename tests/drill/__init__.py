@@ -1,1 +1,1 @@
-"""What an operator does to a relay, under a constant load: ``make drill``, ``make soak``."""
+"""Operator actions on a relay, under a constant load: ``make drill``, ``make soak``."""

@@ -1,6 +1,6 @@
 """``python -m tests.drill.dashboard PICTURE``: the panels of the dashboard, from a real run.
 
-A swarm talks, the steps of the drill happen, and a real Prometheus scrapes the relay each second.
+A swarm chats, the steps of the drill run, and a real Prometheus scrapes the relay each second.
 Then each panel's own queries are put to it and drawn. Needs ``prometheus`` (of the distribution)
 and matplotlib (requirements/peers.txt).
 """

@@ -1,4 +1,4 @@
-"""The relay of a drill: on a socket that somebody else holds, as with systemd's relay.socket."""
+"""The relay of a drill: on a socket that another process holds, as with systemd's relay.socket."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""``python -m tests.drill.soak``: half load with chaos for long, and whether anything grows.
+"""``python -m tests.drill.soak``: a long run at half load with chaos; checks whether anything
+grows.
 
 Memory and descriptors of each process that lives all the time are compared: of memory the median of
 the second quarter of its samples with that of the last, of descriptors the lowest tenth. Killed are

@@ -19,7 +19,7 @@ RELOADED: Final = ("[limits]\nrooms_per_minute = 900\n", "[limits]\nrooms_per_mi
 
 
 async def calm(server: Server, seconds: float) -> None:
-    """Nothing, to compare with."""
+    """Nothing, for comparison."""
     await asyncio.sleep(seconds)
 
 
@@ -50,13 +50,13 @@ async def bad_reload(server: Server, seconds: float) -> None:
 
 
 async def more_workers(server: Server, seconds: float) -> None:
-    """Two workers more."""
+    """Add two workers."""
     await server.ctl("workers", str(2 * WORKERS))
     await server.whole(2 * WORKERS)
 
 
 async def fewer_workers(server: Server, seconds: float) -> None:
-    """Two workers less."""
+    """Remove two workers."""
     await server.ctl("workers", str(WORKERS))
     await server.until(lambda: len(server.relay.worker_pids()) == WORKERS, "fewer workers")
 
@@ -93,13 +93,13 @@ async def stopped(server: Server, seconds: float) -> None:
 
 
 async def upgrade(server: Server, seconds: float) -> None:
-    """Another supervisor and other processes, of what is on the disk, worker by worker."""
+    """Upgrade to the version on disk, worker by worker."""
     await server.ctl("upgrade")
     assert server.relay.events("upgrade_ready")[-1]["worker_by_worker"]
 
 
 async def switch(server: Server, seconds: float) -> None:
-    """To a version whose workers cannot run beside those that do."""
+    """Upgrade to a version whose workers cannot run beside the current ones."""
     server.versions.install("other", OTHER_FORMAT)
     await server.ctl("upgrade")
     assert not server.relay.events("upgrade_ready")[-1]["worker_by_worker"]

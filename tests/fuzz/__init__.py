@@ -1,1 +1,1 @@
-"""Fuzzing: ``make fuzz`` looks for inputs that break a promise. See docs/reliability.md."""
+"""Fuzzing: ``make fuzz`` looks for inputs that break a guarantee. See docs/reliability.md."""

@@ -1,4 +1,4 @@
-"""``python -m tests.fuzz``: look for inputs that break a promise, for some seconds.
+"""``python -m tests.fuzz``: look for inputs that break a guarantee, for some seconds.
 
 Every target in turn gets a slice of inputs with a seed of its own. A finding is printed with its
 seed and the smallest input that shows it, and the exit status is 1.

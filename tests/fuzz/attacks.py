@@ -1,4 +1,4 @@
-"""What hostile connections do: each attack alone, or all mixed at random.
+"""The attacks of hostile connections: each alone, or all mixed at random.
 
 An attack is a step of a visitor that has got as far as the attack's stage. The runner repeats it
 until the server ends the connection, and then comes again.
@@ -65,7 +65,7 @@ async def _nested(visitor: Visitor) -> None:
 
 
 async def _old_counters(visitor: Visitor) -> None:
-    """Spend counters, and then repeat them: the dearest to look up are long ago."""
+    """Use counters, and then repeat them: old ones are the most expensive to look up."""
     if not visitor.counter:
         for start in range(1, 3001, 600):
             sends = [Send(visitor.room, n, 0, "", b"x") for n in range(start, start + 600)]
@@ -102,7 +102,7 @@ async def _rooms(visitor: Visitor) -> None:
 
 
 async def _requests(visitor: Visitor) -> None:
-    """Ask for much, and read nothing of it."""
+    """Request a lot, and read none of it."""
     if not visitor.counter:
         visitor.counter = 1000
         await visitor.send_envelopes(

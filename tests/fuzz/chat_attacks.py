@@ -1,4 +1,4 @@
-"""Steps of attackers who do what people do, only without end: ``attacks`` lists them."""
+"""Attacks with ordinary user actions, repeated without end: ``attacks`` lists them."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def directs(visitor: Visitor) -> None:
 
 
 async def presence(visitor: Visitor) -> None:
-    """Come into the pair's room and go, so that all who are there are told so, and ask who is."""
+    """Join and leave the pair's room, so that all members are notified, and send WHO."""
     again: list[ClientEnvelope] = [
         Join(1, HONEST_ROOM, None, 0, 0),
         Who(2, HONEST_ROOM),
@@ -90,7 +90,7 @@ async def reactions(visitor: Visitor) -> None:
 
 
 async def moderation(visitor: Visitor) -> None:
-    """Begin rooms, change all that can be changed of them, and end them."""
+    """Create rooms, change everything that can be changed, and delete them."""
 
     def asked() -> Iterator[ClientEnvelope]:
         topic = "t" * limits.ROOM_TOPIC_BYTES_MAX
@@ -127,7 +127,7 @@ async def lists(visitor: Visitor) -> None:
 
 
 async def resumes(visitor: Visitor) -> None:
-    """Come back by ticket again and again, from one address, with a login each time."""
+    """Reconnect by ticket again and again, from one address, with a login each time."""
     hello = visitor.hello(f"resumes-{visitor.room}")
     for _ in range(RESUMED):
         await visitor.record(hello)

@@ -1,4 +1,6 @@
-"""Two people who talk while others attack: what they send arrives, once, in order, and when."""
+"""Two honest clients during an attack: checks that their messages arrive once and in order, and how
+fast.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Many inputs quickly: kept and legal bytes, changed at random; and a finding made small.
+"""Many inputs quickly: saved and legal bytes, changed at random; and the reduction of a finding.
 
-Hypothesis thinks a millisecond about each input; parsers that take microseconds deserve more of
-them. Whatever is done follows from the seed.
+Hypothesis takes a millisecond for each input; parsers that take microseconds need more of them.
+Everything is determined by the seed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a run against a whole server is to do, and what came of it: a row of a table."""
+"""The plan of a run against a whole server, and its result: a row of a table."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ CONNECTIONS_MAX: Final = 256
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a run is to do."""
+    """The plan of a run."""
 
     name: str
     attacks: tuple[str, ...]
@@ -29,7 +29,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Row:
-    """What came of it."""
+    """The result."""
 
     plan: Plan
     calm: list[float] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""People who are put out while others attack: how long their connections go on.
+"""Users who are removed during an attack: how long their connections continue.
 
 Both wait, with connections on all workers: a device that its owner removes, and a user whom the
 operator disables. Measured is from the acknowledgement to the end of the last connection.
@@ -69,7 +69,7 @@ class PutOut:
             served |= {pid for pid, ports in after.items() if ports - before.get(pid, set())}
 
     async def measure(self) -> None:
-        """Put out the one, and then the other."""
+        """Remove the one, and then the other."""
         try:
             await self._owner.remove_device(public_text(self._lost.public))
         except ClientError as error:

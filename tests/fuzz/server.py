@@ -102,7 +102,7 @@ class Attackers:
                     stream.close()
 
     async def begin(self) -> None:
-        """Wait until all are ready, and let them loose."""
+        """Wait until all are ready, and start them."""
         for process in self._processes:
             assert process.stdout is not None
             line = await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), PROCESS_S)

@@ -1,4 +1,4 @@
-"""What a target of the fuzzer is, and how one is run for a while."""
+"""A target of the fuzzer, and how it is run for a while."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Target:
 
 
 class Hang(Exception):
-    """An example did not come to its end."""
+    """An input did not finish in time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """A broken promise, and how to see it again."""
+    """A violation, and how to reproduce it."""
 
     target: str
     seed: int

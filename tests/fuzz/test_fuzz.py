@@ -1,4 +1,4 @@
-"""The fuzzer itself: every target runs, what is broken is found, made small, and found again."""
+"""The fuzzer itself: every target runs; a bug is found, reduced, and reproduced."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets that people and files feed: settings, pinned keys, addresses, names."""
+"""Targets with input from people and files: settings, pinned keys, addresses, names."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _check_handshake(side: Side) -> Callable[[Answer], None]:
 
 
 def _to_its_end(peer: Peer) -> None:
-    """Whatever came, the deadlines end the connection; then nothing is sent or kept."""
+    """Whatever came, the deadlines end the connection; then nothing is sent or stored."""
     now = 0.0
     for _ in range(10):
         due = peer.connection.next_deadline()

@@ -51,7 +51,7 @@ async def test_too_many_ask_at_once(path: Path) -> None:
         for _ in waiting:
             await came.acquire()
         why = await loop.run_in_executor(threads, asked, path)
-        assert why == f"{CONNECTIONS_MAX} others ask at this moment: try again"
+        assert why == f"{CONNECTIONS_MAX} other requests are being answered: try again"
         free.set()
         assert await asyncio.gather(*waiting) == [{"done": True}] * len(waiting)
     server.close()

@@ -18,7 +18,7 @@ from relay.store.directory import DataDirectory
 from tests.support.cluster import run_relay
 
 LOG = "@alice"
-GONE = "nothing is there, and it was there before"
+GONE = "are missing: put them back"
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_nothing_is_read_or_put_in_as_if_it_were_new(directory: DataDirectory) -
     assert partition_of(LOG) != 0
     line = export.Line(room, 1, "bob", "text/plain", b"hi")
     with pytest.raises(StartError, match=GONE):
-        export.put_in(directory, b"", [line])
+        export.import_lines(directory, b"", [line])
     for wanted in (room, None):
         with pytest.raises(StartError, match=GONE):
             list(export.export(directory.path, wanted))

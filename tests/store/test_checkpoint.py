@@ -79,7 +79,7 @@ async def test_the_wal_stays_short_under_load(partition: SqlitePartition) -> Non
     # "More than the WAL was ever long": it has started over.
     while checkpointer.completed < 20 or written * FRAME_BYTES <= 2 * longest:
         # So many beside one checkpoint: however slow its thread is, and however fast the loop.
-        if not partition.held and (beside < BESIDE_MAX or not checkpointer.running):
+        if not partition.commits_blocked and (beside < BESIDE_MAX or not checkpointer.running):
             before = partition.wal_pages
             append(partition, *messages(counter + 1, counter + 20))
             counter += 20
@@ -109,7 +109,7 @@ async def test_commits_are_held_only_in_the_second_phase(partition: SqlitePartit
     held: list[bool] = []
 
     async def watched(work: Callable[[], T], /) -> T:
-        held.append(partition.held)
+        held.append(partition.commits_blocked)
         return await asyncio.to_thread(work)
 
     append(partition, *messages(1, 1000))
@@ -117,7 +117,7 @@ async def test_commits_are_held_only_in_the_second_phase(partition: SqlitePartit
     assert checkpointer.due(0.0)
     await checkpointer.run()
     assert held == [False, False, True, False]
-    assert not partition.held
+    assert not partition.commits_blocked
     assert not checkpointer.due(0.0)
     append(partition, *messages(1001, 1001))
     assert partition.wal_pages < 10  # started over
@@ -137,7 +137,7 @@ async def test_a_foreign_reader_is_reported_and_it_is_tried_again(
     held: list[bool] = []
 
     def watched(work: Callable[[], T], /) -> Awaitable[T]:
-        held.append(partition.held)
+        held.append(partition.commits_blocked)
         return asyncio.to_thread(work)
 
     checkpointer = Checkpointer(partition, watched, wal_pages_max=10)
@@ -149,7 +149,7 @@ async def test_a_foreign_reader_is_reported_and_it_is_tried_again(
     assert not any(held), "commits waited for a reader that stays"
     assert (checkpointer.completed, checkpointer.incomplete) == (0, 1)
     assert not checkpointer.due(0.0), "tried again at once, for ever"
-    assert not partition.held
+    assert not partition.commits_blocked
     shell.close()
     while not checkpointer.due(0.0):
         append(partition, *messages(counter + 1, counter + 500))
@@ -167,7 +167,7 @@ async def test_a_checkpoint_that_fails_releases_the_commits(
     with caplog.at_level(logging.WARNING, "relay.store"):
         await checkpointer.run()
     assert "the disk is broken" in caplog.records[0].__dict__["reason"]
-    assert not partition.held
+    assert not partition.commits_blocked
     assert not checkpointer.running
     append(partition, *messages(101, 102))
 
@@ -180,7 +180,7 @@ async def test_a_cancelled_one_releases_the_commits(partition: SqlitePartition) 
     holding = asyncio.Event()
 
     async def stuck(work: Callable[[], T], /) -> T:
-        if partition.held:
+        if partition.commits_blocked:
             holding.set()
             await asyncio.Event().wait()
         return await asyncio.to_thread(work)
@@ -189,11 +189,11 @@ async def test_a_cancelled_one_releases_the_commits(partition: SqlitePartition) 
     checkpointer = Checkpointer(partition, stuck)
     task = asyncio.create_task(checkpointer.run())
     await holding.wait()
-    assert partition.held
+    assert partition.commits_blocked
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert not partition.held
+    assert not partition.commits_blocked
     assert not checkpointer.running
 
 

@@ -15,11 +15,11 @@ import pytest
 
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.store.checkpoint import copy_pages, finish
+from relay.store.created import note_created
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.integrity import CheckUnfinished, damage
 from relay.store.lock import PartitionLock, read_refusal
-from relay.store.made import note_made
 from relay.store.reader import SqliteReader
 from relay.store.recovery import recover
 from relay.store.salvage import SalvagedLog, salvage
@@ -228,7 +228,7 @@ def test_an_empty_file_after_a_clean_stop(data: Path) -> None:
     fill(partition, 1, 4)
     partition.close()
     (data / MAIN).write_bytes(b"")
-    assert_refused(data, "is empty, though its lock file knows it")
+    assert_refused(data, "is empty, though its lock file has a record of it")
 
 
 @pytest.mark.parametrize("taken", [(MAIN,), (MAIN, LOCK)], ids=["alone", "with its lock"])
@@ -238,13 +238,13 @@ def test_what_is_taken_away_while_a_relay_runs_is_waited_for(
     """Nothing is made in its place by whoever opens it first: it can be put back."""
     directory = DataDirectory(tmp_path)
     logs = directory.partition_path(0).parent
-    note_made(logs)
+    note_created(logs)
     partition = open_partition(logs)
     fill(partition, 1, 4)
     partition.close()
     for index in range(1, PARTITIONS):
         shutil.copy(logs / LOCK, directory.lock_path(index))
-    note_made(logs)
+    note_created(logs)
     for name in taken:
         (logs / name).rename(tmp_path / name)
     reader = SqliteReader(logs / MAIN)
@@ -528,6 +528,12 @@ def halve(file: Path) -> None:
     file.write_bytes(content[: len(content) // 2 // 4096 * 4096])
 
 
+ENTRY_1_AS_5 = (
+    "UPDATE entry SET packed = (SELECT packed FROM entry WHERE (id & 1023) = 1) "
+    "WHERE (id & 1023) = 5"
+)
+
+
 @pytest.mark.parametrize(
     ("change", "match"),
     [
@@ -538,12 +544,15 @@ def halve(file: Path) -> None:
         (sql("DELETE FROM entry WHERE (id & 1023) = 5"), "entry 5 of log lobby is missing"),
         (sql("DELETE FROM entry"), "newer than its entries"),
         (sql("UPDATE producer SET counter = 2, seq = 4"), "older than its entries"),
-        (sql("UPDATE entry SET chain = 30 WHERE (id & 1023) = 5"), "names a later one"),
+        (sql("UPDATE entry SET chain = 30 WHERE (id & 1023) = 5"), "has a later one"),
         (sql("UPDATE entry SET packed = x'00' WHERE (id & 1023) = 5"), "5 .* cannot be read"),
+        (sql("UPDATE entry SET packed = CAST(packed AS TEXT)"), "1 .* cannot be read"),
+        (sql(ENTRY_1_AS_5), "5 .* another place"),
+        (sql("UPDATE log SET name = CAST(x'ff' AS TEXT)"), "not UTF-8"),
         (sql("DELETE FROM epoch"), "the epoch of a log"),
-        (sql("DELETE FROM log"), "an epoch is of another moment"),
+        (sql("DELETE FROM log"), "an epoch does not match"),
         (sql("DROP TABLE producer"), "the table producer is missing"),
-        (sql("DELETE FROM meta WHERE key = 'generation'"), "generation is of another moment"),
+        (sql("DELETE FROM meta WHERE key = 'generation'"), "generation does not match"),
     ],
 )
 def test_what_the_check_of_the_whole_file_finds(

@@ -81,7 +81,7 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     with pytest.raises(StartError, match=r"/data: it is not a directory: .* with --data"):
         DataDirectory(tmp_path / "data")
-    with pytest.raises(StartError, match=r"/data/x: it lies below .*: .* with --data"):
+    with pytest.raises(StartError, match=r"/data/x: it is below .*: .* with --data"):
         DataDirectory(tmp_path / "data" / "x")
     DataDirectory(tmp_path)
     (tmp_path / "logs").rmdir()

@@ -240,14 +240,14 @@ async def test_commits_are_not_held_for_most_of_a_checkpoint(
     pages_of_wal = scrub.pages_of_wal
 
     def looking(of: Path, frames: int, first: int = 0) -> set[int]:
-        if writer.partition.held:
+        if writer.partition.commits_blocked:
             looked_at.append(frames - first)
         return pages_of_wal(of, frames, first)
 
     async def watched(work: Callable[[], Result], /) -> Result:
-        if writer.partition.held:
+        if writer.partition.commits_blocked:
             unsynced.append(len(disk.files[path].pending))
-        disk.fails = healthy if writer.partition.held else at_a_write
+        disk.fails = healthy if writer.partition.commits_blocked else at_a_write
         result = work()
         disk.fails = healthy
         return result

@@ -35,6 +35,7 @@ from tests.support.logs import (
     message,
     messages,
     open_partition,
+    unnoticed,
 )
 from tests.support.scanning import leftovers
 
@@ -128,6 +129,25 @@ def test_what_is_removed_can_be_no_target_and_its_edits_can(tmp_path: Path) -> N
     append(partition, offer(3, Kind.REDACTION, b"", edit))
 
 
+@pytest.mark.parametrize("what", ["x'c1'", "'text'"])
+def test_what_cannot_be_read_is_removed_like_others(
+    tmp_path: Path, reader: RemovalReader, what: str
+) -> None:
+    partition = open_partition(tmp_path)
+    append(partition, *messages(1, 8))
+    partition.close()
+    connection = apsw.Connection(str(tmp_path / "00.sqlite"))
+    connection.execute(f"UPDATE entry SET packed={what} WHERE id & 0xff = 3")  # noqa: S608
+    connection.close()
+    unnoticed(partition)
+    partition = open_partition(tmp_path)
+    removed(partition, 5)
+    assert seqs(reader) == [6, 7, 8]
+    [again] = partition.append([message(3)], NOW_MS)
+    assert isinstance(again, Repeated), "what was stored is never stored again"
+    partition.close()
+
+
 def test_what_must_stay(tmp_path: Path, reader: RemovalReader) -> None:
     """Control entries, which states are made of; what another inbox has not got; copies' places."""
     partition = open_partition(tmp_path)
@@ -183,6 +203,7 @@ def examined(tmp_path: Path) -> str | None:
         host=Host("boot 1", bytes),
         unpack=unpack_entry,
         partition=3,
+        meaningless=lambda _: [],
     ).damage
 
 

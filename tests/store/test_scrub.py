@@ -179,7 +179,7 @@ async def test_pages_that_have_changed_since_a_checkpoint_failed_stay_whole(tmp_
             append(partition, *batch)
 
     async def failing(work: Callable[[], T], /) -> T:
-        if broken and partition.held:
+        if broken and partition.commits_blocked:
             error = apsw.IOError("the disk")
             raise translated(error, partition.path) from error
         done = await asyncio.to_thread(work)

@@ -245,7 +245,7 @@ async def test_a_checkpoint_flushes_while_commits_are_held(partition: SqlitePart
     held: list[tuple[bool, int]] = []
 
     def watched(work: Callable[[], T], /) -> Awaitable[T]:
-        held.append((partition.held, len(tails(partition))))
+        held.append((partition.commits_blocked, len(tails(partition))))
         return asyncio.to_thread(work)
 
     await Checkpointer(partition, watched).run()
@@ -292,8 +292,8 @@ def test_a_damaged_tail_is_the_loss_of_its_log_alone(tmp_path: Path, how: str) -
     [
         ("UPDATE unflushed SET from_seq=5", "older than its entries"),
         ("DELETE FROM unflushed", "older than its entries"),
-        ("INSERT INTO unflushed VALUES (9, 1)", "not noted is of another moment"),
-        ("INSERT INTO unflushed VALUES (2, 2)", "not noted is of another moment"),
+        ("INSERT INTO unflushed VALUES (9, 1)", "not recorded does not match the rest of the file"),
+        ("INSERT INTO unflushed VALUES (2, 2)", "not recorded does not match the rest of the file"),
         ("INSERT INTO unflushed VALUES (2, 1)", None),
         ("UPDATE unflushed SET from_seq=4", None),
     ],

@@ -1,1 +1,1 @@
-"""What tests share: real servers, in-memory pairs, test peers."""
+"""Shared by tests: real servers, in-memory pairs, test peers."""

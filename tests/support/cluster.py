@@ -33,7 +33,7 @@ what takes it would be slower for being looked at all the time."""
 
 
 def wait_until(condition: Callable[[], object], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Wait for a condition of another process, which cannot tell us; fail after the deadline."""
+    """Poll for a condition of another process; fail after the deadline."""
     for pause_s in _looks(condition, what, deadline_s):
         time.sleep(pause_s)
 
@@ -45,7 +45,7 @@ async def until(condition: Callable[[], object], what: str, deadline_s: float = 
 
 
 def _looks(condition: Callable[[], object], what: str, deadline_s: float) -> Iterator[float]:
-    """Look until it is true; each time it is not, yield how long to pause."""
+    """Check until it is true; each time it is not, yield how long to pause."""
     deadline = time.monotonic() + deadline_s
     while True:
         began = time.monotonic()
@@ -67,7 +67,9 @@ def _python_path() -> dict[str, str]:
 
 
 def fitting(arguments: Sequence[str], environment: Mapping[str, str]) -> Loader | None:
-    """Return what a ``relay`` command with these variables may be a fork of; None: nothing."""
+    """Return the process that a ``relay`` command with these variables may be forked
+    from, or None.
+    """
     kind = COMMANDS.get(arguments[0]) if arguments else None
     if kind is None or not loader(kind).fits(environment):
         return None
@@ -104,7 +106,7 @@ def start_client(
 
     Args:
         args: of ``relay``.
-        typed: it has a pipe for its input; otherwise nothing.
+        typed: it has a pipe for its input; otherwise no input.
         env: variables besides those of this process.
     """
     environment = {**os.environ, **(env or {})}
@@ -137,7 +139,7 @@ def collect(stream: IO[str] | None, into: list[str]) -> threading.Thread:
 class Relay(RelayServer):
     """``relay serve`` with production's settings; tests may plant faults, and see its processes.
 
-    But anybody may register, and be a guest: most tests are about something else.
+    Except that anybody may register or be a guest: most tests are about something else.
     """
 
     forked: ClassVar[bool] = False
@@ -165,7 +167,7 @@ class Relay(RelayServer):
             bind: where to listen.
             workers: how many.
             settings: by their names, for what has no flag.
-            launcher: Python that is run first, in the process that then becomes the server.
+            launcher: Python code that runs first, in the process that then becomes the server.
             fresh: in an interpreter of its own in any case: its memory is measured.
             fault: one of ``tests.support.faulty``; ``marker`` is written when it strikes.
             source: the directory that holds the package ``relay`` to run, with the other packages
@@ -243,7 +245,9 @@ class Relay(RelayServer):
         return super().log
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """What its log has of one event so far. Raises ValueError at a line that is no event."""
+        """Return what its log has of one event so far. Raises ValueError at a line that is not an
+        event.
+        """
         found = []
         for number, line in enumerate(lines := self.log, 1):
             try:

@@ -1,4 +1,4 @@
-"""Device keys for clients that are made of the sans-I/O core: one for each name, for ever."""
+"""Device keys for clients that use the sans-I/O core: a fixed one for each name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from relay.wire.login import Operation, signed_bytes
 
 @cache
 def device(name: str) -> DeviceKey:
-    """The device key of a name: test material, known to everybody."""
+    """The device key of a name: public test material."""
     return DeviceKey(hashlib.sha256(f"a test's device of {name}".encode()).digest())
 
 
@@ -49,7 +49,7 @@ def hello(
 def register(
     connection: Connection, spki: bytes, name: str, key: DeviceKey | None = None, token: bytes = b""
 ) -> Register:
-    """The REGISTER of a name, which succeeds again and again with the same key."""
+    """The REGISTER of a name, which can be repeated with the same key."""
     key = key or device(name)
     signature = sign(Operation.REGISTER, connection, spki, name, key)
     link = root_link(key, hashlib.sha256(spki).digest(), name, secrets.token_bytes(16))
@@ -57,6 +57,6 @@ def register(
 
 
 def login(connection: Connection, spki: bytes, name: str, secret: bytes) -> list[ClientEnvelope]:
-    """All that logs a name in at a server that is open, whether it was registered or not."""
+    """All requests that log a name in at an open server, whether it was registered or not."""
     greeting = hello(connection, spki, name, secret)
     return [greeting] if is_guest(name) else [register(connection, spki, name), greeting]

@@ -1,4 +1,4 @@
-"""Disks that fail, and disks that lose their power: VFS's of SQLite, below all of its connections.
+"""Disks that fail, and disks that lose power: SQLite VFSes below all of its connections.
 
 While a disk is in use, each file that SQLite opens in this process is on it.
 """
@@ -46,10 +46,10 @@ def _error(kind: type[apsw.Error], code: int) -> apsw.Error:
 
 
 class Disk:
-    """What is written is there at once, and durable once it is synced."""
+    """Writes are visible at once, and durable once they are synced."""
 
     def __init__(self, *, powered: bool = False) -> None:
-        """Make one; ``powered``: its power is never cut, so it need not know what was synced."""
+        """Create one; ``powered``: its power is never cut, so it does not track what was synced."""
         self.powered = powered
         self.fails: Fails = lambda operation, name: None
         self.done: list[tuple[Operation, str]] = []
@@ -75,9 +75,9 @@ class Disk:
             self.done.append((operation, path.name))
 
     def cut_power(self, chance: random.Random) -> None:
-        """Lose what was not synced: any part of it, for a disk writes in the order that it likes.
+        """Lose what was not synced: any part of it, because a disk may reorder writes.
 
-        All connections are closed, and the memory of processes (the index of a WAL) is gone.
+        All connections are closed, and the memory of processes (the index of a WAL) is lost.
         """
         for path, content in self.files.items():
             kept = content.after_power_cut(chance)
@@ -101,7 +101,7 @@ class Content:
         self.pending.clear()
 
     def after_power_cut(self, chance: random.Random) -> bytes:
-        """Return what is left: of what was pending nothing, all, or some sectors."""
+        """Return what remains: of the pending writes nothing, all, or some sectors."""
         left = bytearray(self.durable)
         share = chance.choice([0.0, 0.5, 1.0])
         for offset, data in self.pending:

@@ -1,4 +1,6 @@
-"""A server that misbehaves as a test tells it: the real wire over a real socket, in a thread."""
+"""A server that misbehaves as a test requires: the real protocol over a real socket, in a
+thread.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,7 @@ class FakeConnection:
                 raise ConnectionError("the client is gone")
 
     def log_in(self) -> None:
-        """Go as far as WELCOME."""
+        """Proceed to WELCOME."""
         self.flush()
         hello = self.wait_for(Hello)
         self.send_envelopes(Welcome(hello.name, 0, 32_768, 1024, "fake"))
@@ -107,7 +109,7 @@ class FakeConnection:
         self.socket.close()
 
     def read_to_end(self) -> None:
-        """Read until the client is gone."""
+        """Read until the client has disconnected."""
         with contextlib.suppress(OSError):
             while self.wire.phase is not Phase.CLOSED and self.read():
                 pass

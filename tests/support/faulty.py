@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from relay.chat.entries import Head, Submission
     from relay.server.context import WorkerContext
     from relay.server.worker.process.parts import WorkerParts
-    from relay.store.log import Outcome, Partition
+    from relay.store.log import Outcome, Partition, Stored
 from relay.store.read_budget import ReadBudget
 
 TRIGGER = b"fault"
@@ -35,7 +35,7 @@ TRIGGER = b"fault"
 
 
 class Planting(NamedTuple):
-    """What a fault is told when it is installed in a worker."""
+    """The context of a fault when it is installed in a worker."""
 
     marker: Path
     argument: str
@@ -43,7 +43,7 @@ class Planting(NamedTuple):
 
 
 def _strikes(marker: Path) -> bool:
-    """Claim the one strike: True for the first process that asks."""
+    """Claim the only strike: True for the first process that calls this."""
     try:
         fd = os.open(marker, os.O_WRONLY | os.O_CREAT | os.O_EXCL)
     except FileExistsError:
@@ -54,7 +54,7 @@ def _strikes(marker: Path) -> bool:
 
 
 def _with_parts(change: Callable[[WorkerParts], None]) -> None:
-    """Have the parts of the worker changed when they are built, before anybody comes in."""
+    """Change the parts of the worker when they are built, before it accepts connections."""
     from relay.server.worker.process.main import _Worker
 
     build = _Worker._build
@@ -68,21 +68,30 @@ def _with_parts(change: Callable[[WorkerParts], None]) -> None:
 
 
 def stop_before_publish(planting: Planting) -> None:
-    """The home stops after COMMIT, before anybody is told."""
+    """The home stops after COMMIT, before anybody is notified."""
     from relay.server.worker.process.stores import Stores
     from relay.store.sqlite import SqlitePartition
 
     open_partition = Stores.open_partition
+
+    def strike(*stored: Submission) -> None:
+        triggered = any(TRIGGER in submission.body for submission in stored)
+        if triggered and _strikes(planting.marker):
+            os.kill(os.getpid(), signal.SIGSTOP)
 
     class Stopping(Wrapped):
         def append(
             self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
         ) -> list[Outcome]:
             outcomes = self._partition.append(batch, now_ms, budget)
-            triggered = any(TRIGGER in submission.body for submission in batch)
-            if triggered and _strikes(planting.marker):
-                os.kill(os.getpid(), signal.SIGSTOP)
+            strike(*batch)
             return outcomes
+
+        def append_lone(self, submission: Submission, now_ms: int) -> Stored | None:
+            stored = self._partition.append_lone(submission, now_ms)
+            if stored is not None:
+                strike(submission)
+            return stored
 
     def opening(self: Stores, index: int) -> SqlitePartition:
         return cast("SqlitePartition", Stopping(open_partition(self, index)))
@@ -91,14 +100,14 @@ def stop_before_publish(planting: Planting) -> None:
 
 
 class Wrapped:
-    """A partition, for faults that lie around one."""
+    """A partition, for faults that wrap one."""
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
 
     @property
-    def held(self) -> bool:
-        return self._partition.held
+    def commits_blocked(self) -> bool:
+        return self._partition.commits_blocked
 
     @property
     def checkpointing(self) -> bool:
@@ -139,7 +148,7 @@ class Wrapped:
 
 
 def drop_one_batch(planting: Planting) -> None:
-    """One batch vanishes between two workers, and nobody notices."""
+    """One batch is lost between two workers, unnoticed."""
     from relay.bus.link import Link
     from relay.bus.messages import Batch, Event
 
@@ -158,7 +167,7 @@ _struck: Final = {"dropped": 0, "links_cut": 0}
 
 
 def drop_batches(planting: Planting) -> None:
-    """Each batch between two workers vanishes with the probability that is the argument."""
+    """Each batch between two workers is lost with the given probability."""
     from relay.bus.link import Link
     from relay.bus.messages import Batch, Event
 
@@ -175,7 +184,7 @@ def drop_batches(planting: Planting) -> None:
 
 
 def cut_links(planting: Planting) -> None:
-    """With each batch, the link it is for is lost with the probability that is the argument."""
+    """With each batch, its link is lost with the given probability."""
     from relay.bus.link import Link
     from relay.bus.messages import Batch, Event
 
@@ -192,7 +201,7 @@ def cut_links(planting: Planting) -> None:
 
 
 def small_outbox(planting: Planting) -> None:
-    """No fault: readers fall behind when so many bytes wait for them, as the argument is."""
+    """Not a fault: readers fall behind when this many bytes are queued for them."""
 
     def small(parts: WorkerParts) -> None:
         parts.fanout.outbox_bytes_max = int(planting.argument)
@@ -201,7 +210,7 @@ def small_outbox(planting: Planting) -> None:
 
 
 def quick_retention(planting: Planting) -> None:
-    """No fault: what is not to be kept goes at once, and not within a minute."""
+    """Not a fault: retention removes at once, and not within a minute."""
     from relay.server.worker.home import retention
 
     retention.PASS_S = 0.1  # type: ignore[misc]
@@ -213,7 +222,7 @@ OBSERVED = ("bus_repairs", "pages_read")
 
 
 def observe(planting: Planting) -> None:
-    """No fault: each worker writes what it counts to MARKER.BOOT.GENERATION.json, as it beats."""
+    """Not a fault: each worker writes its counters to MARKER.BOOT.GENERATION.json, as it beats."""
     from relay.server.worker.process.status import WorkerStatus
 
     beat = WorkerStatus.beat
@@ -232,7 +241,7 @@ def observe(planting: Planting) -> None:
 
 
 def note_collections(planting: Planting) -> None:
-    """No fault: each worker appends its garbage collections to MARKER.gc.INDEX, one a line.
+    """Not a fault: each worker appends its garbage collections to MARKER.gc.INDEX, one a line.
 
     A line has the end in ns of the monotonic clock, the generation, and the duration in ns.
     """
@@ -255,7 +264,7 @@ def note_collections(planting: Planting) -> None:
 
 
 def name_threads(_: Planting) -> None:
-    """No fault: the kernel knows the threads of each worker by their names, as 3.14 tells it."""
+    """Not a fault: sets the kernel's names of each worker's threads, as Python 3.14 does."""
     import ctypes
     import threading
 
@@ -270,7 +279,7 @@ def name_threads(_: Planting) -> None:
 
 
 def lose_on_one_worker(planting: Planting) -> None:
-    """The first worker shows some entries to nobody, and hides the hole from its members."""
+    """The first worker delivers some entries to nobody, and hides the hole from its members."""
     from relay.bus.messages import Batch
     from relay.chat.entries import Head
     from relay.wire.envelopes import EntryMessage
@@ -309,7 +318,7 @@ def lose_on_one_worker(planting: Planting) -> None:
 
 
 def taken_over(planting: Planting) -> None:
-    """Somebody else runs this worker: he looks what he can reach, and lets it go on."""
+    """An attacker controls this worker, tries what can be reached, and lets it continue."""
     attack(planting.context, planting.argument)
 
 
@@ -328,7 +337,7 @@ def failing_disk(planting: Planting) -> None:
     error = errors[kind]
     chance = random.Random(os.getpid())
     disk = disks.Disk(powered=True)
-    commit, messages = Opened.commit, [False]
+    commit, append_lone, messages = Opened.commit, Opened.append_lone, [False]
 
     def committing(self: Opened, *args: Any, forced: bool) -> None:  # noqa: ANN401
         messages[0] = not forced
@@ -337,7 +346,15 @@ def failing_disk(planting: Planting) -> None:
         finally:
             messages[0] = False
 
+    def appending(self: Opened, *args: Any, ruled: bool) -> Stored | None:  # noqa: ANN401
+        messages[0] = True
+        try:
+            return append_lone(self, *args, ruled=ruled)
+        finally:
+            messages[0] = False
+
     Opened.commit = committing  # type: ignore[method-assign, assignment]
+    Opened.append_lone = appending  # type: ignore[method-assign, assignment]
 
     def fails(operation: disks.Operation, name: str) -> apsw.Error | None:
         written = messages[0] and operation == "write" and name.endswith(".sqlite-wal")
@@ -387,7 +404,7 @@ _HELD: list[object] = []
 
 
 def unsynced(marker: Path) -> None:
-    """No fault: what is written and not synced is noted, for a cut of the power (``power``)."""
+    """Not a fault: records what is written and not synced, for a power cut (``power``)."""
     from tests.support import power
 
     power.record(power_notes(marker))

@@ -1,4 +1,6 @@
-"""A listening socket that somebody else holds and gives to a relay, as systemd's relay.socket."""
+"""A listening socket that another process holds and passes to a relay, as systemd's relay.socket
+does.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="r
 
 
 class GivenSocket:
-    """Gives it to whoever asks, until it is closed. A context manager."""
+    """Passes it to every process that asks, until it is closed. A context manager."""
 
     def __init__(self, directory: Path) -> None:
         """Listen; ``directory`` is where it is asked for."""

@@ -1,4 +1,4 @@
-"""How much memory an object holds: itself and everything that it alone leads to."""
+"""The memory of an object and everything that is reachable only from it."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Programs in forks of a process that has loaded what they load.
+"""Programs run in forks of a process that has already imported their modules.
 
-Loading is most of what a short command, or a start of a relay, costs, and the tests do hundreds of
-both. A fork is a process of its own as any other: its files, variables, directory, signals, session
-and end are its own. It parses, starts, connects and ends as ever. What has variables that are about
-the start of an interpreter is started in the ordinary way, as is all that does not ask for this.
+Importing takes most of the time of a short command or of a relay's start, and the tests do hundreds
+of both. A fork is a separate process with its own files, variables, directory, signals, session and
+exit. It parses, starts, connects and exits as usual. Programs with variables that affect the start
+of an interpreter are started normally, as is everything that does not request this.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ COMMANDS: Final[Mapping[str, Kind]] = {
 
 
 def loader(kind: Kind) -> Loader:
-    """Return that of this process: a fork of the tests makes its own."""
+    """Return the loader of this process: a fork of the tests creates its own."""
     return _loader(os.getpid(), kind)
 
 
@@ -79,7 +79,7 @@ def _loader(_pid: int, kind: Kind) -> Loader:
 
 
 class Loader:
-    """In the tests: the process that has loaded everything."""
+    """The tests' handle of the process that has imported everything."""
 
     def __init__(self, kind: Kind) -> None:
         """Start it."""
@@ -106,7 +106,9 @@ class Loader:
             self._process.stdout.close()
 
     def fits(self, environment: Mapping[str, str]) -> bool:
-        """Tell whether a program can be a fork of it: nothing is about the start."""
+        """Return True if a program can be a fork of it: no variable affects the interpreter's
+        start.
+        """
         return at_the_start(environment) == self._variables
 
     def start(
@@ -226,7 +228,7 @@ class Loader:
 
 
 class Forked:
-    """A program that was started: what tests use of ``subprocess.Popen``, with text on pipes."""
+    """A started program: the part of ``subprocess.Popen`` that tests use, with text on pipes."""
 
     stdin: IO[str] | None = None
     stdout: IO[str] | None = None
@@ -255,7 +257,7 @@ class Forked:
         return self._ended(0.0)
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for its end. Raises subprocess.TimeoutExpired: it goes on."""
+        """Wait for its end. Raises subprocess.TimeoutExpired if it continues."""
         status = self._ended(timeout)
         if status is None:
             assert timeout is not None
@@ -288,12 +290,14 @@ class Forked:
 
 
 def at_the_start(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that an interpreter looks at when it is started."""
+    """Return the variables that an interpreter reads when it starts."""
     return {name: environment[name] for name in environment if name.startswith(AT_THE_START)}
 
 
 def serve(kind: str, listener: socket.socket) -> int:
-    """In the process that has loaded everything: fork. Returns, in a fork, its exit code."""
+    """Fork on request, in the process that has imported everything. Returns, in a fork, its exit
+    code.
+    """
     for module in LOADED[kind]:
         importlib.import_module(module)
     # While it still finds the arguments by the variables: servers name their processes.
@@ -349,7 +353,7 @@ def serve(kind: str, listener: socket.socket) -> int:
 
 
 def _report(running: dict[int, int]) -> None:
-    """Tell of each that has ended how it did."""
+    """Report the status of each fork that has ended."""
     while running:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:

@@ -28,7 +28,7 @@ def open_partition(
     write: Write | None = None,
     at_start: bool = False,
 ) -> SqlitePartition:
-    """Open the partition of a directory, as a worker does, or what comes before all workers."""
+    """Open the partition of a directory, as a worker or the start of a server does."""
     return SqlitePartition(
         directory / "00.sqlite",
         directory / "00.lock",
@@ -42,7 +42,7 @@ def open_partition(
 
 
 def unnoticed(partition: SqlitePartition, state: State = "closed") -> None:
-    """Let what a test did to the file of a partition pass for what its writer left.
+    """Make a test's changes to a partition file look like those of its writer.
 
     Otherwise the file is checked as a whole when it is opened, and refused.
 

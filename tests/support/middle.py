@@ -1,4 +1,4 @@
-"""Somebody in the middle of connections, who meddles with one frame of the second of them."""
+"""A man in the middle who tampers with one frame of the second connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def exchanged(frames: Frames, at: int) -> Frames:
 
 
 class Direction:
-    """Bytes of one direction, in frames; one of them is meddled with."""
+    """The bytes of one direction, in frames, one of which is tampered with."""
 
     def __init__(self, at: int | None, way: Meddling) -> None:
         self._at = at

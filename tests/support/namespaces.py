@@ -1,4 +1,4 @@
-"""Whether tests may make namespaces of mounts and processes here."""
+"""Whether tests may create mount and process namespaces here."""
 
 from __future__ import annotations
 

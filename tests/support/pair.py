@@ -2,7 +2,7 @@
 
 Everything is fixed by seeds except what OpenSSL randomises itself (the OAEP padding and the ML-KEM
 encapsulation). ``Peer`` does what an owner does: it feeds, drains, accepts the key, unwraps the
-secret. What travels is in the test's hands.
+secret. The test controls what is transmitted.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ KEY_FILE = Path(__file__).parent.parent / "vectors" / "server_key.json"
 
 
 def stream(seed: str) -> RandomBytes:
-    """Bytes that only look random, the same in every run."""
+    """Pseudo-random bytes, the same in every run."""
     return random.Random(seed).randbytes
 
 
 @cache
 def server_key() -> PrivateKey:
-    """The one RSA key of the tests (2048 bits, for speed): test material, known to everybody."""
+    """The one RSA key of the tests (2048 bits, for speed): public test material."""
     n = {name: int(value, 16) for name, value in json.loads(KEY_FILE.read_text()).items()}
     numbers = rsa.RSAPrivateNumbers(
         p=n["p"],
@@ -65,7 +65,7 @@ def other_key() -> PrivateKey:
 
 @dataclass
 class Peer:
-    """One end and everything that it has told its owner."""
+    """One end, and every event that it has reported."""
 
     connection: Connection
     now: float = 0.0
@@ -230,7 +230,7 @@ def established(limits: RecordLimits = DEFAULT_LIMITS, timing: Timing = DEFAULT_
 
 
 def in_phase(phase: Phase, side: Side) -> tuple[Peer, bytes]:
-    """One end in a phase, and the bytes that its peer would rightly send next."""
+    """One end in a phase, and the legal bytes that its peer would send next."""
     pair = Pair(server=server(pow_bits=8 if phase is Phase.WORKING else 0))
     pair.client.working = phase is not Phase.WORKING
     hello = pair.server.give()

@@ -30,7 +30,7 @@ def parse_every_way(parse: Callable[[bytes], T], header: bytes, body: bytes) -> 
 
 
 def read_frames(allowed: tuple[FrameType, ...], reads: Iterable[bytes]) -> list[bytes]:
-    """All frames of a stream; the error's words stand behind them if one ended it."""
+    """All frames of a stream, followed by the error's text if one ended it."""
     reader = FrameReader(allowed)
     found: list[bytes] = []
     try:

@@ -1,4 +1,4 @@
-"""A person at ``relay chat``, in its own process, line by line."""
+"""A user of ``relay chat``, in its own process, line by line."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Person:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        """End of input is how a person in a pipe leaves."""
+        """End the input, which ends the chat."""
         self.leave()
 
     def types(self, *lines: str) -> None:

@@ -1,8 +1,8 @@
-"""A power cut for a whole relay: what its processes wrote and did not sync is dropped.
+"""A power cut for a whole relay: what its processes wrote and did not sync is lost.
 
-Each worker's SQLite files are on a VFS that notes beside them what it writes and what it syncs
-(``record``). When all processes are dead, ``cut`` makes of every file what a disk might have left.
-Names in directories count as durable at once: no VFS sees who syncs them.
+Each worker's SQLite files are on a VFS that records beside them what it writes and what it syncs
+(``record``). When all processes are dead, ``cut`` turns every file into what a disk might have
+left. Names in directories count as durable at once: no VFS sees who syncs them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WRITE, _TRUNCATE, _SYNC = range(3)
 
 
 class Notes:
-    """What is known of one file since the power came: how it was, and what was done to it."""
+    """What is known of one file since power-on: its original content, and the changes."""
 
     def __init__(self, directory: Path, path: Path) -> None:
         self.path = path
@@ -135,7 +135,7 @@ _INSTALLED: Final[list[_Vfs]] = []
 
 
 def record(directory: Path) -> None:
-    """Have all SQLite files of this process noted from now on, until it ends."""
+    """Record all SQLite files of this process from now on, until it ends."""
     directory.mkdir(exist_ok=True)
     _INSTALLED.append(_Vfs(directory))
 

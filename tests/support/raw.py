@@ -1,4 +1,4 @@
-"""The least client that speaks the protocol: a blocking socket and the sans-I/O core.
+"""A minimal client: a blocking socket and the sans-I/O core.
 
 It logs in and joins as any client does; afterwards a subscriber may be read as raw bytes, so that
 the load never is the bottleneck, while a sample of subscribers decrypts and checks everything.
@@ -113,7 +113,7 @@ class RawClient:
         self.connection.receive_data(data, time.monotonic())
 
     def flush(self) -> None:
-        """Write what the core has to say."""
+        """Write the core's pending bytes."""
         pending = self.connection.data_to_send()
         if pending:
             self.socket.sendall(pending)
@@ -127,7 +127,7 @@ class RawClient:
         self.socket.sendall(self.sealed(content))
 
     def sealed(self, content: bytes) -> bytes:
-        """One record's bytes, for who writes them on its own."""
+        """One record's bytes, for callers that write them themselves."""
         self.flush()
         return self.connection.seal(content, time.monotonic())
 

@@ -1,6 +1,6 @@
-"""A kernel that refuses some system calls, as a container's filter does (seccomp).
+"""Makes the kernel refuse some system calls, as a container's filter does (seccomp).
 
-Use ``refusing`` as a launcher, or run it in a process of its own: there is no way back.
+Use ``refusing`` as a launcher, or run it in its own process: it cannot be undone.
 """
 
 from __future__ import annotations

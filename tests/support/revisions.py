@@ -1,4 +1,4 @@
-"""Earlier versions of the program, as this repository has them, beside the present one."""
+"""Earlier versions of the program from this repository, beside the present one."""
 
 from __future__ import annotations
 

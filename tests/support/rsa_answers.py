@@ -1,7 +1,7 @@
 """Ciphertexts of five kinds: one that the key agent can open, and four that it cannot.
 
-All are numbers below the modulus: what is not one is known as such to everybody, without the key,
-and refused by OpenSSL before any secret is touched.
+All are numbers below the modulus: others can be recognised without the key, and OpenSSL refuses
+them before it uses any secret.
 """
 
 from __future__ import annotations

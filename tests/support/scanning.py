@@ -1,4 +1,4 @@
-"""Looking for bytes in files: what is erased must be nowhere."""
+"""Searches files for bytes: what was erased must not be found."""
 
 from __future__ import annotations
 

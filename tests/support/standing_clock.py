@@ -1,4 +1,4 @@
-"""A clock that stands still, for tests of rates: however slow the machine is, no time passes."""
+"""A stopped clock, for tests of rates: however slow the machine is, no time passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker can reach that somebody has taken over: it tries, and prints what came of it."""
+"""What an attacker in control of a worker can reach: tries everything, and logs the results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _Vector(ctypes.Structure):
 def attack(context: WorkerContext, more: str) -> None:
     """Try everything, and log the event ``taken_over`` with what was possible, and what not.
 
-    ``more`` names further files that are nobody's business, with ``:`` between them.
+    ``more`` names further files that must be inaccessible, separated by ``:``.
     """
     tried: dict[str, str] = {}
 

@@ -1,4 +1,4 @@
-"""Device keys that are gone afterwards, for programs that are no tests."""
+"""Temporary device keys, for programs that are not tests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def throwaway_keys() -> Iterator[None]:
-    """Let clients in here, and in processes that are started here, make keys and claim names.
+    """Let clients in this block, and in processes that are started in it, create keys and claim
+    names.
 
     As ``conftest`` does for tests: nothing of the user's is read or changed.
     """

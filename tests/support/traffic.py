@@ -1,4 +1,4 @@
-"""A writer and a reader of some rooms, while something is done to their relay."""
+"""A writer and a reader of some rooms, while a test does something to their relay."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ FAILING_COMMITS = 0.1
 
 
 def _is_of_the_start(context: WorkerContext) -> bool:
-    """Tell whether a worker is not in the place of another one, which was killed."""
+    """Return True if a worker does not replace a killed one."""
     return context.scoreboard.row(context.index).get("restarts") == 0
 
 
@@ -114,7 +114,7 @@ def no_deduplication(_: WorkerContext) -> None:
 
 
 def no_repair(_: WorkerContext) -> None:
-    """What the bus has dropped is never read from the log."""
+    """Entries that the bus has dropped are never read from the log."""
     from relay.server.worker.member.repair import Repair
 
     def repairing(self: Repair) -> bool:
@@ -145,7 +145,7 @@ def cursor_is_head(_: WorkerContext) -> None:
 
 
 def gap_on_resume(_: WorkerContext) -> None:
-    """Whoever comes back with a cursor is told of a gap, and goes on at the head."""
+    """A client that resumes with a cursor is told of a gap, and continues at the head."""
     from relay.chat.entries import Cursor, GapInfo, GapReason
     from relay.store.log import ResumePoint
     from relay.store.reader import SqliteReader
@@ -192,7 +192,9 @@ def seq_reused(_: WorkerContext) -> None:
 
 
 def live_too_early(_: WorkerContext) -> None:
-    """Who catches up goes live at the head that it saw when it began, whatever came meanwhile."""
+    """A reader that catches up goes live at the head that it saw at the start, whatever came
+    meanwhile.
+    """
     from relay.server.worker.member.catchup import Catchup
     from relay.wire.envelopes import Live
     from relay.wire.packing import pack
@@ -214,7 +216,9 @@ def live_too_early(_: WorkerContext) -> None:
 
 
 def rights_of_a_moment_ago(_: WorkerContext) -> None:
-    """Each message is judged by what was found for its sender's last one, not as of its turn."""
+    """Each message is judged by the rights found for its sender's previous one, not by the current
+    ones.
+    """
     from relay.server.worker.home.room_rules import RoomRules
 
     before = RoomRules.before
@@ -235,7 +239,7 @@ def rights_of_a_moment_ago(_: WorkerContext) -> None:
 
 
 def tickets_twice(_: WorkerContext) -> None:
-    """Whether a ticket was used is looked up, and not noted."""
+    """Whether a ticket was used is looked up, but not recorded."""
     from relay.server.ticket_register import TicketRegister
 
     def good(self: TicketRegister, generation: int, serial: int) -> bool:
@@ -258,7 +262,7 @@ def hides_devices(_: WorkerContext) -> None:
 
 
 def nobody_is_put_out(_: WorkerContext) -> None:
-    """A ban forbids to come in; whoever is there stays."""
+    """A ban forbids joining, but does not remove those who have joined."""
     from relay.server.worker.member.feed import Feed
 
     control = Feed.control
@@ -271,7 +275,7 @@ def nobody_is_put_out(_: WorkerContext) -> None:
 
 
 def lets_anybody_join(_: WorkerContext) -> None:
-    """Who may follow a room is asked where it changes, and not where somebody comes."""
+    """Read rights are checked when they change, but not at a join."""
     from relay.server.worker.connection import join
 
     def none(*_: object) -> None:
@@ -281,7 +285,7 @@ def lets_anybody_join(_: WorkerContext) -> None:
 
 
 def forgets_rights_at_a_kill(context: WorkerContext) -> None:
-    """A home in the place of a killed one judges nobody who writes."""
+    """A home that replaces a killed one does not check the rights of senders."""
     from relay.server.worker.home.room_rules import RoomRules
 
     if _is_of_the_start(context):
@@ -297,7 +301,7 @@ def forgets_rights_at_a_kill(context: WorkerContext) -> None:
 
 
 def forgets_tickets_at_a_kill(context: WorkerContext) -> None:
-    """A worker in the place of a killed one begins the register of used tickets anew."""
+    """A worker that replaces a killed one starts an empty register of used tickets."""
     if _is_of_the_start(context):
         return
     register = context.tickets
@@ -306,7 +310,7 @@ def forgets_tickets_at_a_kill(context: WorkerContext) -> None:
 
 
 def devices_go_back_at_a_kill(context: WorkerContext) -> None:
-    """A worker in the place of a killed one shows lists of devices as it has first read them."""
+    """A worker that replaces a killed one shows device lists as it first read them."""
     from relay.server.worker.connection import devices
 
     if _is_of_the_start(context):
@@ -321,7 +325,7 @@ def devices_go_back_at_a_kill(context: WorkerContext) -> None:
 
 
 def lets_removed_devices_in_at_a_kill(context: WorkerContext) -> None:
-    """A home in the place of a killed one knows devices, and not which of them were removed."""
+    """A home that replaces a killed one knows devices, but not which of them were removed."""
     from relay.chat.accounts.account import Account
 
     if _is_of_the_start(context):
@@ -336,7 +340,9 @@ def lets_removed_devices_in_at_a_kill(context: WorkerContext) -> None:
 
 
 def forgets_pending(_: WorkerContext) -> None:
-    """Copies of direct messages leave a while after the acceptance, and a new home sends none."""
+    """Copies of direct messages are sent some time after the acceptance, and a new home
+    sends none.
+    """
     from relay.server.worker.home.copies import Copies
 
     accepted = Copies.accepted
@@ -353,7 +359,7 @@ def forgets_pending(_: WorkerContext) -> None:
 
 
 def takes_copies_again(_: WorkerContext) -> None:
-    """A copy that comes again is another message; and what was confirmed is not noted."""
+    """A repeated copy is stored as another message, and confirmations are not recorded."""
     from relay.server.worker.home.notes import CommitNotes
     from relay.store.decide import Decision
 
@@ -374,8 +380,8 @@ def takes_copies_again(_: WorkerContext) -> None:
 
 
 def removes_untold(_: WorkerContext) -> None:
-    """Whoever stands behind what was removed goes on from there, and is not told."""
-    from relay.server.worker.member.catchup import Catchup
+    """A reader whose cursor is before removed entries continues after them without a gap."""
+    from relay.server.worker.member.catchup import Catchup, Page
     from relay.store.reader import SqliteReader
     from relay.wire.envelopes import EntryMessage
     from relay.wire.packing import pack, unpack_server
@@ -385,20 +391,22 @@ def removes_untold(_: WorkerContext) -> None:
     def resuming(self: SqliteReader, log: str, cursor: Cursor, head: Head) -> ResumePoint:
         return resume(self, log, cursor, head)._replace(after=cursor.seq, gap=None)
 
-    def reading(self: Catchup, feed: Feed, after: int, upto: int) -> tuple[int, int, bytes]:
-        prev, last, content = page(self, feed, after, upto)
+    def reading(self: Catchup, feed: Feed, after: int, upto: int) -> Page:
+        prev, last, content, reason = page(self, feed, after, upto)
         if prev > after and content:
             first, *others = unpack_server(content)
             assert isinstance(first, EntryMessage)
             content = b"".join(map(pack, [first._replace(prev=after), *others]))
-        return after, last, content
+        return after, last, content, reason
 
     SqliteReader.resume = resuming  # type: ignore[method-assign]
     Catchup._page = reading  # type: ignore[method-assign]
 
 
 def tells_too_much(_: WorkerContext) -> None:
-    """Whoever stands behind what was removed is told of a larger gap, and gets less."""
+    """A reader whose cursor is before removed entries is told of a larger gap, and gets fewer
+    entries.
+    """
     from relay.store.reader import SqliteReader
 
     resume = SqliteReader.resume
@@ -430,7 +438,9 @@ def removes_too_much(_: WorkerContext) -> None:
 
 
 def erases_for_members_alone(_: WorkerContext) -> None:
-    """A redaction is an entry, and whoever gets it hides what it is about: the store keeps that."""
+    """A redaction is only an entry for clients to interpret: the store keeps the redacted
+    content.
+    """
     from relay.store.decide import Decision
 
     def erasing(self: Decision, *_: object) -> None:
@@ -456,7 +466,7 @@ def keeps_pages(_: WorkerContext) -> None:
 
 
 def anybody_edits(_: WorkerContext) -> None:
-    """Whose a message is, is not looked at."""
+    """The author of a message is not checked."""
     from relay.chat import relations
     from relay.store import decide
 
@@ -470,7 +480,7 @@ def anybody_edits(_: WorkerContext) -> None:
 
 
 def reacts_to_the_erased(_: WorkerContext) -> None:
-    """What was erased can still be talked about."""
+    """Entries about an erased one are still accepted."""
     from relay.chat import relations
     from relay.chat.entries import Kind
 
@@ -478,7 +488,7 @@ def reacts_to_the_erased(_: WorkerContext) -> None:
 
 
 def copies_places(_: WorkerContext) -> None:
-    """A copy of a direct message is about the place that is in the sender's inbox."""
+    """A copy of a direct message refers to the place in the sender's inbox."""
     from relay.server.worker.home.copies import Copies
 
     def place(self: Copies, flow: object, entry: Entry) -> tuple[tuple[bytes, int], str]:
@@ -495,7 +505,7 @@ def does_not_wait_for_disk(_: WorkerContext) -> None:
 
 
 def remembers_what_did_not_fit(_: WorkerContext) -> None:
-    """The counters that a full disk has refused are remembered: a resend is a repeat."""
+    """Counters that a full disk has refused are remembered, so a resend counts as a repeat."""
     import apsw
 
     from relay.store.opened import Opened
@@ -514,7 +524,7 @@ def remembers_what_did_not_fit(_: WorkerContext) -> None:
 
 
 def takes_an_error_for_success(_: WorkerContext) -> None:
-    """A commit that ends with an error of the disk is acknowledged: it will have been written."""
+    """A commit that ends with a disk error is acknowledged."""
     import apsw
 
     from relay.store.opened import Opened
@@ -532,7 +542,7 @@ def takes_an_error_for_success(_: WorkerContext) -> None:
 
 
 def keeps_its_epoch() -> None:
-    """After a loss of power numbers go on as if nothing was lost."""
+    """After a power loss numbering continues as if nothing was lost."""
     from relay.store import generation
 
     begin = generation.begin

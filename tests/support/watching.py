@@ -1,4 +1,4 @@
-"""What a watcher of a relay asks its control process."""
+"""Requests of a monitoring system to a relay's control process."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Whole workers in one process and one loop: real parts, real sockets, real files.
 
-A ``Cluster`` stands for the supervisor: it owns the scoreboard, starts workers, ends them as ``kill
--9`` would, and puts others in their place. A ``TestClient`` is a client of one of them over TCP.
+A ``Cluster`` replaces the supervisor: it owns the scoreboard, starts workers, ends them as ``kill
+-9`` would, and replaces them. A ``TestClient`` is a client of one of them over TCP.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class LocalAgent:
 
 
 class MortalLoop:
-    """What a worker asks of its loop: nothing of it comes any more once the worker is dead."""
+    """A worker's view of its loop: nothing is called any more once the worker is dead."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -191,7 +191,7 @@ class Worker(main._Worker):
         ]
 
     async def end(self) -> None:
-        """As the kernel ends a process that was killed: no turn, no word, all files closed."""
+        """End as a killed process does: no turn, no close, all files closed."""
         for task in self._tasks:
             task.cancel()
         parts = self._parts
@@ -330,7 +330,7 @@ class Cluster:
         def all_up() -> bool:
             return all(
                 len(worker.parts.routes._links) == len(self.workers) - 1
-                and all(worker.parts.routes._ports)
+                and all(worker.parts.routes.ports)
                 for worker in self.workers.values()
             )
 
@@ -362,7 +362,7 @@ class Cluster:
 
 
 def drop_publishes(patch: pytest.MonkeyPatch, lost: Callable[[Batch | Event], bool]) -> None:
-    """Let publishes between workers vanish without a trace while ``lost`` is true."""
+    """Lose publishes between workers silently while ``lost`` is true."""
     publish = Link.publish
 
     def dropping(self: Link, message: Batch | Event) -> None:

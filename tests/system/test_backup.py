@@ -209,7 +209,7 @@ def test_what_is_no_backup_any_more_is_refused_with_its_file(made: Path, tmp_pat
     whole = file.read_bytes()
     file.write_bytes(whole.replace(b"a secret", b"a sekret"))
     new = tmp_path / "new"
-    expected = f"relay: {file} is not as it was made: its SHA-256 is another one\n"
+    expected = f"relay: {file} was changed after the backup: its SHA-256 differs\n"
     assert refused("verify", made) == expected
     assert refused("restore", made, "--data", new) == expected
     assert not new.exists()
@@ -315,12 +315,12 @@ def test_a_backup_and_a_data_directory_lie_apart(secret: Path, made: Path, tmp_p
     for to in (data / "backup", data / "logs" / "a" / "b", tmp_path / "linked" / "backup",
                data / ".." / "data" / "backup", tmp_path / "by-link"):  # fmt: skip
         for given in (data, tmp_path / "by-link"):
-            expected = f"backup {to}: it would lie in the data directory {given}, and be lost"
+            expected = f"backup {to}: it would be in the data directory {given}, and be lost"
             assert expected in refused("create", to, "--data", given)
     output = refused("create", made / "another", "--data", data)
-    assert f"it would lie in the backup {made}: name another directory" in output
+    assert f"it would be in the backup {made}: name another directory" in output
     output = refused("restore", made, "--data", made / "logs" / "data")
-    assert f"it would lie in the backup {made}: name another directory" in output
+    assert f"it would be in the backup {made}: name another directory" in output
     assert sorted(path.name for path in data.rglob("*")) == before
     backup("verify", made)
     backup("create", data.with_name("data-backup"), "--data", data)  # beside it is apart
@@ -335,7 +335,7 @@ def test_a_second_mount_of_a_data_directory_is_within_it(tmp_path: Path) -> None
     for mounted in (data, data / "logs"):
         probe = (
             "import sys; from pathlib import Path; "
-            "from relay.server.backups.apart import is_within; "
+            "from relay.server.backups.nesting import is_within; "
             "print(is_within(Path(sys.argv[1]) / 'new', Path(sys.argv[2])))"
         )
         command = 'mount --bind "$1" "$2" && exec "$3" -c "$4" "$2" "$5"'

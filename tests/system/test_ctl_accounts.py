@@ -113,7 +113,7 @@ def test_rooms(relay: Relay) -> None:
         assert asked(relay, "room", "show", "lobby")["closed"]
         asked(relay, "room", "delete", "lobby", "--yes")
         assert "there is no such room" in refused(relay, "room", "show", "lobby")
-    assert "nobody is called zoe" in refused(relay, "room", "ban", "lobby", "zoe")
+    assert "there is no user zoe" in refused(relay, "room", "ban", "lobby", "zoe")
     refused(relay, "room", "enter", "lobby")
     refused(relay, "room", "kind", "lobby", "purple")
     refused(relay, "room", "redact", "lobby", "first")

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import apsw
 import pytest
 
-from relay import BlockingClient
+from relay import BlockingClient, GapReason, codec
+from relay.chat.accounts import events as account_events
+from relay.chat.entries import packable
 from relay.chat.partition import partition_of
+from relay.chat.rooms import events
 from relay.client.events import Gap, Message
 from relay.client.refusals import MembersOnly
+from relay.wire.envelopes import EntryMessage
+from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.cluster import Relay, run_relay
 
 MESSAGES = 3000
@@ -161,7 +168,7 @@ def test_export_and_import(whole: Path, tmp_path: Path) -> None:
         assert ran("export", "--room", "@bob", "--data", other, code=2).stdout == ""
     assert ran("import", exported, "--data", other).stdout == f"{MESSAGES + 1} messages stored\n"
     again = ran("import", "-", "--data", other, text=exported.read_text()).stdout
-    assert again == f"0 messages stored; {MESSAGES + 1} were there\n"
+    assert again == f"0 messages stored; {MESSAGES + 1} were already stored\n"
     with Relay(other) as relay, BlockingClient(relay.address, name="bob") as bob:
         bob.join("kitchen", since=0)
         events = (event for event in bob.events() if isinstance(event, Gap | Message))
@@ -215,7 +222,7 @@ def test_what_a_log_would_have_is_no_line_for_a_person(tmp_path: Path) -> None:
     stored = ran("import", file, "--data", data)
     assert (stored.stdout, stored.stderr) == ("1 messages stored\n", "")
     added = run_relay("user", "add", "carol", "--data", data)
-    assert added.stderr == "carol is kept for whoever has this invitation:\n"
+    assert added.stderr == "carol is reserved for whoever has this invitation:\n"
 
 
 GOOD: Final = {"room": "lobby", "time": "2024-01-01T00:00:00Z", "sender": "a", "body": "x"}
@@ -286,3 +293,71 @@ def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
     assert "cannot be read" in ran("check", "--data", data, code=1).stdout
     repaired = ran("repair", "--data", data).stdout
     assert f"{ROOM}: {MESSAGES} entries kept, 1 after a gap are not" in repaired
+
+
+def changed(data: Path, log: str, change: Callable[[EntryMessage], bytes]) -> None:
+    """Change the body of the first entry of a log."""
+    connection = apsw.Connection(str(file_of(data, log)))
+    [(row, packed)] = connection.execute(
+        "SELECT entry.id, packed FROM entry JOIN log ON log.id=entry.id >> 40 WHERE name=? "
+        "ORDER BY entry.id LIMIT 1",
+        (log,),
+    ).fetchall()
+    assert isinstance(packed, bytes)
+    entry = unpack_entry(packed)
+    other = pack_entry(packable(entry._replace(body=change(entry))))
+    connection.execute("UPDATE entry SET packed=? WHERE id=?", (other, row))
+    connection.close()
+
+
+def test_what_does_not_follow_from_its_entries_is_named(whole: Path, tmp_path: Path) -> None:
+    """Accounts with every signature, and the rights in rooms; a start finds none of that."""
+    data = tmp_path / "data"
+    shutil.copytree(whole, data)
+    assert "damaged" not in ran("check", "--data", data).stdout
+
+    def signature(entry: EntryMessage) -> bytes:
+        event = account_events.unpack(entry.body)
+        assert isinstance(event, account_events.Created)
+        link = bytes((*event.link[:-1], event.link[-1] ^ 1))
+        return account_events.pack(event._replace(link=link))
+
+    def hidden(entry: EntryMessage) -> bytes:
+        event = events.unpack(entry.body)
+        assert isinstance(event, events.Created)
+        return events.pack(event._replace(kind=events.Kind.PRIVATE))
+
+    changed(data, "@alice", signature)
+    changed(data, "kitchen", hidden)
+    found = ran("check", "--data", data, code=1)
+    assert "  @alice is damaged: entry 1: a link with a wrong signature\n" in found.stdout
+    assert "  kitchen is damaged: its stored state is not what its entries say\n" in found.stdout
+    assert "relay: 2 accounts, invitations or rooms cannot be relied on" in found.stderr
+    lines = map(json.loads, ran("check", "--json", "--data", data, code=1).stdout.splitlines())
+    assert {log for line in lines for log in line.get("damaged", {})} == {"@alice", "kitchen"}
+    left = ran("repair", "--data", data, code=1)
+    assert "@alice is left as it is" in left.stderr
+    changed(data, "@alice", lambda _: codec.pack([99]))
+    found = ran("check", "--data", data, code=1)
+    assert "@alice is damaged: entry 1: an event of a later version" in found.stdout
+
+
+def test_an_altered_message_is_known_to_be_missing(data: Path) -> None:
+    """A disk has changed a byte of it: nobody but a check of all of the file would know."""
+    path = file_of(data, ROOM)
+    with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
+        whole = path.read_bytes()
+        with path.open("r+b", buffering=0) as file:
+            file.seek(whole.rindex(b"text/plain", 0, whole.index(b"message 1500 ")))
+            file.write(b"\xff")
+        alice.join(ROOM, since=1490)
+        gap = next(event for event in alice.events() if isinstance(event, Gap))
+        assert (gap.reason, gap.end.seq) == (GapReason.DAMAGED, gap.start.seq + 1)
+        after = next(event for event in alice.events() if isinstance(event, Message))
+        assert (after.prev, after.text.split()[1]) == (gap.end.seq, "1501")
+        page = alice.history(ROOM, before=gap.end.seq + 2, count=3)
+        assert [entry.seq - gap.end.seq for entry in page.entries] == [-1, 1]
+        exported = ran("export", "--data", data, "--room", ROOM, code=1)
+        assert len(exported.stdout.splitlines()) == MESSAGES - 1
+        assert "1 messages are damaged, and were left out" in exported.stderr
+    assert "cannot be read" in ran("check", "--data", data, code=1).stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
 from relay.testing import RelayNotStarted
-from tests.support.cluster import ROOT, Relay, run_relay, until, wait_until
+from tests.support.cluster import ROOT, Relay, relay_command, run_relay, until, wait_until
 from tests.support.terminals import Terminal
 
 
@@ -91,7 +92,50 @@ async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> N
             carol.send("lobby", "hello")
         with BlockingClient(relay.address, name="carol", key_policy=other) as carol:
             assert carol.server_id == first
+        keys_of_new_machines_are_found(relay.address, tmp_path, other)
         assert relay.stop() == 0
+
+
+def keys_of_new_machines_are_found(address: str, tmp_path: Path, carols: KeyPolicy) -> None:
+    """Keys made before the first connection to a server with its second key.
+
+    At that time the server's id, under which keys are found, is not known yet.
+    """
+    secret = tmp_path / "passphrase"
+    secret.write_text("open sesame\n")
+    secret.chmod(0o600)
+
+    def at(machine: str) -> dict[str, str]:
+        home = tmp_path / machine
+        return {
+            "RELAY_KEYS": str(home / "keys"),
+            "RELAY_KNOWN_SERVERS": str(home / "known"),
+            "RELAY_KEY_PASSPHRASE": str(secret),
+            "RELAY_REGISTER": "",
+        }
+
+    def done(machine: str, *args: str, text: str = "") -> str:
+        ended = run_relay(*args, text=text, env=at(machine))
+        assert ended.returncode == 0, ended.stderr
+        return ended.stdout
+
+    told = done("desk", "register", address, "--name", "dora", "--passphrase")
+    assert Path(told.rpartition(" is ")[2].strip()).exists()
+    done("desk", "send", address, "lobby", "hi")
+    with BlockingClient(address, name="carol", key_policy=carols) as carol:
+        paper = carol.add_recovery_key()
+        with subprocess.Popen(
+            relay_command("device", "request", address, "--name", "carol"),
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | at("phone"),
+        ) as request:
+            assert request.stdout is not None
+            carol.approve_device(request.stdout.readline().split()[-1])
+            assert "is now a device of carol" in request.stdout.read()
+    done("phone", "send", address, "lobby", "from the phone")
+    done("tablet", "device", "restore", address, "--name", "carol", text=f"{paper}\n")
+    done("tablet", "send", address, "lobby", "from the tablet")
 
 
 async def test_of_two_announcements_the_last_one_counts(tmp_path: Path) -> None:

@@ -314,7 +314,7 @@ def test_versions_that_cannot_take_over(versions: Versions) -> None:
                 if number == 0:
                     ended = run_relay("ctl", "--data", relay.data, "upgrade")
                     assert ended.returncode == 1
-                    assert "not upgraded, the relay goes on as before: " in ended.stderr
+                    assert "not upgraded, the relay continues as before: " in ended.stderr
                     assert reason in ended.stderr
                 versions.install("present")  # or a worker that is replaced would be of this one
                 traffic.goes_on("as before")

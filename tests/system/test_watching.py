@@ -113,7 +113,7 @@ def test_without_the_key_agent_it_is_not_ready(relay: Relay) -> None:
     os.kill(agent, signal.SIGSTOP)
     wait_until(lambda: watcher.ask("/readyz")[0] == 503, "not ready")
     assert watcher.ask("/readyz")[1]["reasons"] == [
-        "the key agent does not run: nobody new can connect"
+        "the key agent is not running: no new client can connect"
     ]
     os.kill(agent, signal.SIGCONT)
 

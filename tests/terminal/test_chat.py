@@ -68,7 +68,7 @@ async def test_a_false_list_of_devices_ends_no_chat() -> None:
     with FakeServer(script) as server:
         async with Client(server.address, name="~alice") as client:
             await Chat(client, "lobby", screen).run(typed(), 0)
-    assert screen.told[-1].startswith("the server gave a false list of devices")
+    assert screen.told[-1].startswith("the server sent a false list of devices")
 
 
 async def test_another_roster_again_and_again_is_one_question() -> None:

@@ -26,7 +26,7 @@ class Chat:
     def __init__(self, client: Client, recent: Recent) -> None:
         self.screen = Notices()
         self.asked: list[str] = []
-        self.sending = Sending(client, self.screen, Pending(self.screen.pending))
+        self.sending = Sending(client, "lobby", self.screen, Pending(self.screen.pending))
         self.commands = LastMessageCommands(client, self.sending, recent, self.ask)
 
     def ask(self, question: Callable[[], object]) -> None:

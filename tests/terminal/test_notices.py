@@ -75,16 +75,27 @@ def test_people_come_and_go() -> None:
     assert Narrator().notice_of(event) is None
 
 
+AHEAD = "the server lost them, was restored from a backup, or is another one"
+
+
 @pytest.mark.parametrize(
     ("gap", "notice"),
     [
         (
             Gap("lobby", Cursor(EPOCH, 4), Cursor(EPOCH, 9), GapReason.RETENTION),
-            "messages 5 to 9 are missing: the server no longer holds them",
+            "messages 5 to 9 are missing: the server no longer has them",
         ),
         (
             Gap("lobby", Cursor(EPOCH, 4), Cursor(OTHER_EPOCH, 2), GapReason.EPOCH),
             "messages after 4 are missing: the server lost them, or was restored from a backup",
+        ),
+        (
+            Gap("lobby", Cursor(EPOCH, 50), Cursor(EPOCH, 48), GapReason.AHEAD),
+            f"messages 49 to 50 are not in the log any more: {AHEAD}",
+        ),
+        (
+            Gap("@me", Cursor(EPOCH, 13), Cursor(EPOCH, 12), GapReason.AHEAD),
+            f"direct message 13 is not in the log any more: {AHEAD}",
         ),
         (
             Gap("lobby", Cursor(EPOCH, 4), Cursor(EPOCH, 5), 77),

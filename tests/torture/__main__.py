@@ -28,7 +28,9 @@ AMENDED_ROUNDS_PER_S = 0.1
 
 
 def minimum_for(seconds: float) -> Effort:
-    """Return what a run of this length must have done, on a slow machine, to prove anything."""
+    """Return the minimum that a run of this length must have done, even on a slow machine, to be
+    meaningful.
+    """
     return Effort(
         acknowledged=int(20 * seconds),
         delivered=int(60 * seconds),
@@ -51,7 +53,7 @@ def minimum_for(seconds: float) -> Effort:
 
 
 async def _stoppable(run: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; TERM and INT end it before, with all that it started."""
+    """Run to the end; TERM and INT end it and everything that it started."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):

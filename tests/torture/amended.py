@@ -47,7 +47,7 @@ ROUNDS = 12
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a run."""
+    """The result of a run."""
 
     findings: list[Finding] = field(default_factory=list)
     kills: int = 0
@@ -60,7 +60,7 @@ class Outcome:
 
 
 class Person:
-    """Says things, and things about what was said, in the room and to another person."""
+    """Sends messages, and edits, reactions and redactions, in the room and to another person."""
 
     def __init__(self, name: str, peer: str, relay: Relay, erased: set[bytes]) -> None:
         self.name = name
@@ -212,7 +212,7 @@ class Late:
 async def run(
     directory: Path, fault: str = "", *, rounds: int = ROUNDS, kept: int = KEPT
 ) -> Outcome:
-    """Let people talk while workers die, and look at what is left.
+    """Let people chat while workers die, and check what is left.
 
     Args:
         directory: an empty one.

@@ -22,7 +22,7 @@ from relay.wire.envelopes import EntryMessage
 
 
 class Finding(NamedTuple):
-    """One broken promise."""
+    """One violation."""
 
     fault: str
     """"lost", "doubled", "not-own", "about-erased", "not-erased", "served", "skipped", "gap",

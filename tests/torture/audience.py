@@ -1,4 +1,4 @@
-"""A process of members that decrypt all they get: ``python -m tests.torture.audience ORDERS``.
+"""A process of members that decrypt all they receive: ``python -m tests.torture.audience ORDERS``.
 
 Connects those that come early, prints "ready"; the next line on its standard input has the heads
 that everybody is to reach. When all have, or the time is up, it prints what was, as JSON.

@@ -1,4 +1,4 @@
-"""The clients of a run as processes: start, kill, stop, and follow what they write down."""
+"""The clients of a run as processes: start, kill, stop, and follow their histories."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Part(NamedTuple):
 
 
 class Player:
-    """One client, over as many processes as it takes, and its history as far as it is read."""
+    """One client, over any number of processes, and its history as far as it has been read."""
 
     def __init__(self, part: Part, history: Path, seed: int, address: str) -> None:
         self.part = part

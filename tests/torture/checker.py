@@ -1,4 +1,4 @@
-"""The checker: from what the clients of a run wrote down to the promises that were broken.
+"""The checker: from the histories of the clients of a run to the guarantees that were broken.
 
 Pure functions. The log as it is at the end, read twice (from the store, and by a fresh client), is
 what everything is held against:
@@ -41,7 +41,7 @@ from tests.torture.records import (
 
 
 class Fault(Enum):
-    """A broken promise."""
+    """A violation."""
 
     LOST = "an acknowledged message is not in the log"
     DOUBLED = "a message is in the log more than once"
@@ -65,7 +65,7 @@ class Fault(Enum):
 
 
 class Finding(NamedTuple):
-    """One broken promise, and where."""
+    """One violation, and where."""
 
     fault: Fault
     text: str
@@ -94,7 +94,7 @@ class Entry(NamedTuple):
 
 
 class Id(NamedTuple):
-    """What tells a message from all others."""
+    """What identifies a message."""
 
     sender: str
     number: int
@@ -103,7 +103,7 @@ class Id(NamedTuple):
 
 @dataclass(slots=True)
 class Evidence:
-    """All that is known at the end of a run. Histories may be iterators, read once."""
+    """Everything known at the end of a run. Histories may be iterators, read once."""
 
     stored: Mapping[str, list[Entry]]
     """By log, from the store."""
@@ -145,7 +145,7 @@ class Log:
 
 
 def check(evidence: Evidence) -> list[Finding]:
-    """Return every broken promise."""
+    """Return every violation."""
     findings: list[Finding] = []
     logs = {
         name: Log(name, entries, may_lose=evidence.may_lose)
@@ -206,7 +206,7 @@ def check_contents(
     sent: Mapping[str, Mapping[tuple[str, int], int]],
     lost: Mapping[str, set[tuple[str, int]]],
 ) -> Iterator[Finding]:
-    """Each message was sent, is there once, and behind those that its sender sent before."""
+    """Each message was sent, occurs once, and follows those that its sender sent before."""
     messages = [entry for entry in log.entries if entry.number]
     counts = Counter((entry.sender, entry.number) for entry in messages)
     last: dict[str, int] = {}
@@ -345,7 +345,7 @@ def check_sender(
 
 
 def _means(log: Log, place: Place, message: Id, who: str) -> Iterator[Finding]:
-    """Nobody is told of another message in a place."""
+    """Nobody saw another message at a place."""
     known = log.ids.setdefault(place, message)
     if known != message:
         yield Finding(Fault.SEQ_REUSED, f"{log.name} {place}: {known}, and {message} {who}")

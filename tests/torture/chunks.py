@@ -1,4 +1,4 @@
-"""Histories at full speed: what one process of many clients wrote down, in chunks of records.
+"""Histories at full speed: those of one process with many clients, in chunks of records.
 
 The members of a room get the same bytes, so a content that came to many is taken apart and written
 once, as one line of ``records``; the history of each member is the numbers of its lines, in order.

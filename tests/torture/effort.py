@@ -1,4 +1,4 @@
-"""What a run did to the relay, and whether that is enough to mean anything."""
+"""What a run did to the relay, and whether that is enough to be meaningful."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Effort:
     """Times that a worker read from the log what the bus had not brought."""
 
     def short_of(self, minimum: Effort) -> list[str]:
-        """Return, in words, where this is less than ``minimum``."""
+        """Describe where this is less than ``minimum``."""
         return [
             f"{name}: {have}, at least {want} expected"
             for name in (field.name for field in fields(self))

@@ -41,7 +41,7 @@ KEYS_PER_RUN = 60
 
 @dataclass(slots=True)
 class Outcome:
-    """What came of a run."""
+    """The result of a run."""
 
     findings: list[rights.Finding] = field(default_factory=list)
     resumed: int = 0

@@ -1,4 +1,4 @@
-"""The nemesis: what is done to server, network and clients, in an order that a seed decides."""
+"""The nemesis: the faults of server, network and clients, in an order determined by a seed."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Stage:
             await asyncio.wait(self.healing)
 
     async def heal_now(self) -> None:
-        """Undo everything at once: the run is being given up."""
+        """Undo everything at once: the run is being aborted."""
         for task in self.healing:
             task.cancel()
         await asyncio.gather(*self.healing, return_exceptions=True)
@@ -93,7 +93,7 @@ def sleeping(seconds: float) -> Callable[[], Awaitable[None]]:
 
 
 async def _worker(stage: Stage) -> int | None:
-    """Choose a worker; wait for one if all are dead just now."""
+    """Choose a worker; wait for one if all are dead."""
     for _ in range(VICTIM_POLLS):
         if pids := stage.server.workers():
             return stage.chance.choice(pids)
@@ -146,7 +146,7 @@ async def reboot(stage: Stage) -> None:
 
 
 async def cut_power(stage: Stage) -> None:
-    """The power of the whole machine goes, and with it what was not synced; it comes again.
+    """Cut the power of the whole machine, which loses what was not synced, and restore it.
 
     The server has the fault ``unsynced``.
     """
@@ -244,7 +244,7 @@ async def freeze_and_kill(stage: Stage) -> None:
 
 
 async def rest(stage: Stage) -> None:
-    """Do nothing: in a script, let the load go on for a while."""
+    """Do nothing: in a script, let the load continue for a while."""
 
 
 WEIGHTS: dict[Blow, float] = {
@@ -265,7 +265,7 @@ WEIGHTS: dict[Blow, float] = {
 
 
 async def strike(stage: Stage, blow: Blow, at: float) -> None:
-    """One blow, written down."""
+    """Inject one fault, and record it."""
     stage.record.append(f"{at:7.2f} {blow.__name__}")
     await blow(stage)
 
@@ -277,7 +277,8 @@ async def rage(
     weighted: dict[Blow, float],
     enough: Callable[[], bool],
 ) -> None:
-    """Strike at random until the time is over; everything once first, however long that takes.
+    """Inject faults at random until the time is over; each kind once first, however long that
+    takes.
 
     A slow machine gets up to ten times as long, until it was ``enough``.
     """

@@ -1,4 +1,4 @@
-"""What a reader writes down, and what it knows when it is started again."""
+"""What a reader records, and what it knows when it is restarted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the client programs of a run share: who they are, what they send, how they come back."""
+"""Shared by the client programs of a run: their identities, what they send, how they reconnect."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ LONG_IN = 50
 
 
 class Role(NamedTuple):
-    """What a client program is told by its command line."""
+    """The parameters of a client program's command line."""
 
     address: str
     name: str
@@ -77,7 +77,7 @@ def _account_file(role: Role) -> Path:
 
 
 def _note_account(role: Role, identity: Identity) -> None:
-    """Keep whose messages these are, before any of them leaves: a program that goes on needs it."""
+    """Record the account before any message is sent: a restarted program needs it."""
     file = _account_file(role)
     if not file.exists():
         partial = file.with_suffix(".new")
@@ -118,7 +118,7 @@ def digest_of(body: bytes) -> int:
 
 
 def hasten() -> None:
-    """Let clients come back soon."""
+    """Let clients reconnect soon."""
     backoff.MAX_S = BACKOFF_S_MAX  # type: ignore[misc]
 
 

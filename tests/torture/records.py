@@ -1,4 +1,4 @@
-"""What the clients of a run write down: one JSON line each, in the file before it counts.
+"""The records of the clients of a run: one JSON line each, written before it counts.
 
 A client's file is also all that it remembers: a client that was killed reads it and goes on. So
 what it tells of itself and what it knew can never differ.
@@ -32,7 +32,7 @@ class Acked(msgspec.Struct, frozen=True, array_like=True, tag="acked"):
 
 
 class Failed(msgspec.Struct, frozen=True, array_like=True, tag="failed"):
-    """The server has refused it for good. No message of a run deserves that."""
+    """The server has refused it finally. This must not happen to any message of a run."""
 
     log: str
     number: int
@@ -85,7 +85,7 @@ class Placed(msgspec.Struct, frozen=True, array_like=True, tag="placed"):
 
 
 class Connection(msgspec.Struct, frozen=True, array_like=True, tag="connection"):
-    """The state of the client's connection, by the client's own words."""
+    """The state of the client's connection, as the client reports it."""
 
     state: str
     detail: str

@@ -1,4 +1,4 @@
-"""Rights in rooms, held against the log: the part of the checker that knows who may do what.
+"""Rights in rooms, compared with the log: the part of the checker that knows who may do what.
 
 Pure: from the log at the end, and from what each reader got, to the promises that were broken.
 
@@ -23,7 +23,7 @@ STRANGER: bytes = b"\xff" * 32
 
 
 class Finding(NamedTuple):
-    """One broken promise."""
+    """One violation."""
 
     fault: str
     """"wrote" or "read"; "chain": a list of devices is not one that was acknowledged, or an older
@@ -60,7 +60,7 @@ def history_of(log: list[EntryMessage]) -> History:
 
 
 def check(log: list[EntryMessage], seen: Mapping[str, Iterable[int]]) -> Iterator[Finding]:
-    """Yield every broken promise.
+    """Yield every violation.
 
     Args:
         log: all of it, from its first entry on, without a hole.

@@ -1,4 +1,4 @@
-"""One run: a server, its clients, the nemesis; then silence, and the checker."""
+"""One run: a server, its clients, the nemesis; then a quiet phase, and the checker."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SHOWN_MAX = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run is to do."""
+    """The plan of a run."""
 
     seed: int
     seconds: float
@@ -59,7 +59,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Report:
-    """What came of it."""
+    """The result."""
 
     plan: Plan
     effort: Effort
@@ -68,17 +68,17 @@ class Report:
 
     @property
     def shortfalls(self) -> list[str]:
-        """Where the run did too little to mean anything."""
+        """Where the run did too little to be meaningful."""
         return self.effort.short_of(self.plan.minimum)
 
     @property
     def passed(self) -> bool:
-        """True when it did enough, and nothing was found."""
+        """True if it did enough, and nothing was found."""
         return not self.findings and not self.shortfalls
 
     @property
     def faults(self) -> set[Fault]:
-        """Which promises were broken."""
+        """Which guarantees were violated."""
         return {finding.fault for finding in self.findings}
 
     def __str__(self) -> str:

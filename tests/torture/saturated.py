@@ -1,4 +1,4 @@
-"""A server at its limit, and the history checker: ``python -m tests.torture.saturated``.
+"""A saturated server, and the history checker: ``python -m tests.torture.saturated``.
 
 Nothing is killed here: the torture does that, at a gentle rate. Here senders keep their windows
 full into several rooms, one of them hot, while members on every worker get everything, some join
@@ -50,7 +50,7 @@ Told = TypeVar("Told", flood.Outcome, audience.Outcome)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What a run is to do."""
+    """The plan of a run."""
 
     seed: int
     seconds: float
@@ -74,7 +74,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Report:
-    """What came of it."""
+    """The result."""
 
     plan: Plan
     seconds: float
@@ -99,7 +99,7 @@ class Report:
 
     @property
     def faults(self) -> set[Fault]:
-        """Which promises were broken."""
+        """Which guarantees were violated."""
         return {finding.fault for finding in self.findings}
 
     @property

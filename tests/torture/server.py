@@ -1,4 +1,4 @@
-"""The server of a run: started again and again on the same port and data, by whatever end."""
+"""The server of a run: restarted on the same port and data, however it ended."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GONE_S: Final = 30.0
 
 
 class Server:
-    """One relay over as many lives as it takes."""
+    """One relay, over any number of restarts."""
 
     def __init__(self, data: Path, workers: int, durability: str, fault: str) -> None:
         self._data = data
@@ -59,7 +59,7 @@ class Server:
 
     @property
     def relay(self) -> Relay:
-        """The life that it leads now."""
+        """The current process."""
         assert self._relay is not None
         return self._relay
 
@@ -88,7 +88,7 @@ class Server:
         await asyncio.to_thread(self._end, self.relay.stop)
 
     async def abandon(self) -> None:
-        """Leave nothing of it behind, in whatever state it is."""
+        """Clean up, whatever its state is."""
         if self._relay is not None:
             await asyncio.to_thread(self._end, self._relay.kill)
 
@@ -136,7 +136,7 @@ class Server:
             effort.links_cut += counted["links_cut"]
 
     def bugs(self) -> list[Finding]:
-        """Return what its log has that never should be there."""
+        """Return the lines of its log that indicate bugs."""
         lines = [line for log in self.logs for line in log]
         found = [line for line in lines if _is_bug(line)]
         return [Finding(Fault.SERVER_ERROR, line[:2000]) for line in found]

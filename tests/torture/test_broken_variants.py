@@ -1,6 +1,6 @@
 """The checker catches broken relays: each variant of ``tests.support.variants``, every time.
 
-Each run is short, and its nemesis does what brings the bug to light.
+Each run is short, and its nemesis injects the faults that reveal the bug.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.torture.run import Plan, Report, torture
 
 
 class Case(NamedTuple):
-    """A variant, what brings it to light, and what it must be found to have broken."""
+    """A variant, the faults that reveal it, and the violations that must be found."""
 
     variant: str
     script: tuple[tuple[int, Blow], ...]
@@ -80,7 +80,7 @@ async def _run(
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.variant)
 async def test_caught(case: Case, tmp_path: Path) -> None:
-    """The promise that this bug breaks is among those that were found broken."""
+    """The violation that this bug causes is found."""
     report = await _run(tmp_path, case.variant, case.script)
     assert case.faults <= report.faults, str(report)
 

@@ -86,7 +86,7 @@ def test_a_good_history_passes() -> None:
 
 
 def test_a_message_that_was_never_acknowledged_may_be_missing() -> None:
-    """Nobody promised anything."""
+    """There is no guarantee for it."""
     history = History(log=LOG[:3], reader=[Began(ROOM, "", 0), *map(seen, LOG[:3])])
     assert history.faults() == []
 
@@ -254,7 +254,7 @@ def _heal_what_comes_again(history: History) -> None:
     ],
 )
 def test_a_bad_history_is_named(spoil: Callable[[History], None], fault: Fault) -> None:
-    """The fault is among what is found."""
+    """The violation is found."""
     history = History()
     spoil(history)
     assert fault in history.faults()

@@ -1,4 +1,4 @@
-"""Torture on a disk that fails below SQLite, again and again: the promises hold.
+"""Torture on a disk that fails below SQLite again and again: the guarantees hold.
 
 What a broken disk does to epochs is tested with the store alone (tests/store/test_disks.py).
 """

@@ -1,4 +1,6 @@
-"""The power of the whole machine is cut: what was not synced is gone, and no promise is broken."""
+"""The power of the whole machine is cut: what was not synced is lost, and no guarantee is
+broken.
+"""
 
 from __future__ import annotations
 

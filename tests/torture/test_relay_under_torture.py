@@ -1,4 +1,6 @@
-"""A short run by chance against the real relay: nothing is found, and it did enough to mean it."""
+"""A short random run against the real relay: nothing is found, and it did enough to be
+meaningful.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody who comes again and again, also behind a kill, and trusts nobody: raw connections.
+"""A client that reconnects again and again, also after kills, and trusts nobody: raw connections.
 
 What a client of the library would heal, or take for the fault of the network, is seen here as it
 is: whether a ticket is good once more, and which list of devices is shown.

@@ -13,7 +13,7 @@ from relay.wire.envelopes import Behind, EntryMessage, Gap, Live
 
 
 def install() -> None:
-    """Take the checks out of this process's clients."""
+    """Remove the checks from this process's clients."""
     Subscriptions.entry = _entry  # type: ignore[method-assign]
     Subscriptions.gap = _gap  # type: ignore[method-assign]
     Subscriptions.place = _place  # type: ignore[method-assign]

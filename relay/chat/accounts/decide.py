@@ -29,7 +29,7 @@ from relay.chat.accounts.links import Kind, LinkError, Verify
 from relay.chat.accounts.refusal import Reason, Refused
 
 Registration: TypeAlias = Literal["open", "invite", "closed"]
-CLOSED: Final = "an operator adds the users of this server, by their names"
+CLOSED: Final = "only operators add users to this server"
 EVENTS_MAX: Final = 1024
 """Events of one account caused by its devices' renaming and offering: a chain alone has 256."""
 
@@ -97,14 +97,14 @@ def register(
             raise Refused(Reason.INVITATION_NEEDED, "this name needs the invitation made for it")
         return Created(request.link, reservation.operator, request.token_hash)
     if looks_alike:
-        raise Refused(Reason.LOOKS_ALIKE, "this name looks like one that exists")
+        raise Refused(Reason.LOOKS_ALIKE, "this name looks like an existing one")
     if request.token_hash and not request.invited:
         # Also on an open server: the invitation may have been meant to create an operator.
         raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid, or no longer valid")
     if not request.invited and policy.registration != "open":
         if policy.registration == "closed":
             raise Refused(Reason.REGISTRATION_CLOSED, CLOSED)
-        raise Refused(Reason.INVITATION_NEEDED, "this server is by invitation")
+        raise Refused(Reason.INVITATION_NEEDED, "this server requires an invitation")
     token_hash = request.token_hash if request.invited else b""
     return Created(request.link, request.invited and request.operator, token_hash)
 

@@ -8,6 +8,7 @@ from relay import codec, limits
 from relay.chat.accounts import links
 from relay.chat.fields import NAME, U63
 from relay.codec import Shape
+from relay.errors import EnvelopeError
 
 CONTENT_TYPE: Final = "relay/account"
 
@@ -169,7 +170,10 @@ def unpack(body: bytes) -> Event:
     Raises:
         EnvelopeError: it is invalid.
     """
-    return cast("Event", _SCHEMA.unpack(body)[0])
+    event = _SCHEMA.unpack(body)[0]
+    if isinstance(event, codec.Unknown):
+        raise EnvelopeError(f"an event of a later version, with the number {event.op}")
+    return cast("Event", event)
 
 
 _RESERVED: Final = pack(Reserved(bytes(links.HASH_BYTES), 0, False))[:-2][: -links.HASH_BYTES]

@@ -112,14 +112,14 @@ def invite(
         if closed and not operator:
             raise Refused(
                 Reason.REGISTRATION_CLOSED,
-                "registration is closed here: 'relay user add NAME' keeps a name, and prints the"
+                "registration is closed here: 'relay user add NAME' reserves a name, and prints the"
                 " invitation to it",
             )
         return Invited(token_hash, expires_ms, operator, by)
     if held is None:
         raise Refused(
             Reason.INVITATION_NEEDED,
-            "there is no such invitation; that of a kept name ends when 'relay user add' makes"
+            "there is no such invitation; that for a reserved name ends when 'relay user add' makes"
             " another",
         )
     if state.bound is not None:

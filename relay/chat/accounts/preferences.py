@@ -15,7 +15,7 @@ BLOCKED_MAX: Final = 1000
 """Accounts that one account may block."""
 CHANGES_MAX: Final = 8192
 """Events of one account, including blocking and unblocking."""
-NOT_ACCEPTED: Final = "this person takes no messages from you now"
+NOT_ACCEPTED: Final = "this person does not accept messages from you now"
 """The same words whatever the reason is."""
 
 
@@ -48,7 +48,7 @@ def may_write(
         Refused: NOT_REGISTERED; or NOT_ACCEPTED, without revealing the reason.
     """
     if account.chain is None:
-        raise Refused(Reason.NOT_REGISTERED, "nobody has this name")
+        raise Refused(Reason.NOT_REGISTERED, "there is no such user")
     allowed = _is_among(account.writers, knows=knows, shares_room=shares_room)
     blocked = (sender, root) in account.blocked
     if not allowed or blocked or full or account.disabled:
@@ -76,7 +76,7 @@ def sees(account: Account, asker: str, root: bytes, *, knows: bool, shares_room:
         Refused: NOT_REGISTERED.
     """
     if account.chain is None:
-        raise Refused(Reason.NOT_REGISTERED, "nobody has this name")
+        raise Refused(Reason.NOT_REGISTERED, "there is no such user")
     allowed = _is_among(account.seen_by, knows=knows, shares_room=shares_room)
     return (allowed or asker == account.handle) and (asker, root) not in account.blocked
 

@@ -17,7 +17,7 @@ class Reason(Enum):
     NAME_TAKEN = auto()
     """The name belongs, or belonged, to another account."""
     LOOKS_ALIKE = auto()
-    """The name looks like one that exists."""
+    """The name looks like an existing one."""
     INVITATION_NEEDED = auto()
     """None was given, or it is not valid (any more)."""
     REGISTRATION_CLOSED = auto()

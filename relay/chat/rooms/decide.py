@@ -131,9 +131,9 @@ def _create(room: Room, request: Create, context: Context) -> Event | None:
         untouched = room.created == room.version and role_of(room, actor) is Role.OWNER
         if untouched and (room.kind, room.listed) == request:
             return None  # repeated: the answer was lost
-        raise Refused(Reason.EXISTS, "there is a room of this name")
+        raise Refused(Reason.EXISTS, "a room of this name exists")
     if not actor.root and request.kind is not Kind.PUBLIC:
-        raise Refused(Reason.NOT_ALLOWED, "a guest owns no room")
+        raise Refused(Reason.NOT_ALLOWED, "a guest cannot own a room")
     return events.Created(request.kind, request.listed, actor.root)
 
 
@@ -190,8 +190,10 @@ def _about_person(room: Room, request: Change, handle: str, context: Context) ->
     person = room.people.get(handle, Person(subject))
     role = person.role if person.root == subject else Role.NONE
     own = handle == actor.handle
+    if own and isinstance(request, Kick | Ban | Mute):  # an operator's rank is above their role
+        raise Refused(Reason.NOT_ALLOWED, "that is yourself")
     if rank(room, actor) <= rank_of(role) and not (own and isinstance(request, SetRole)):
-        same = "that is yourself" if own else "this person's role is not below yours"
+        same = "you cannot do that to yourself" if own else "this person's role is not below yours"
         raise Refused(Reason.NOT_ALLOWED, same)
     event = _person_event(room, request, person, role, context)
     if event is not None:
@@ -210,7 +212,8 @@ def _person_event(
             if wanted is Role.INVITED or (wanted is not Role.NONE and not subject):
                 raise Refused(Reason.BAD_REQUEST, "that role cannot be given to this person")
             _check_not_banned(person)
-            if role is Role.OWNER and room.owners == 1 and not context.actor.operator:
+            own = handle == context.actor.handle
+            if role is Role.OWNER and room.owners == 1 and (own or not context.actor.operator):
                 raise Refused(Reason.BAD_REQUEST, "the last owner: make somebody else owner first")
             if role is Role.NONE:
                 _check_space(room, member=True)
@@ -276,7 +279,9 @@ def _check_space(room: Room, *, member: bool) -> None:
     if member and sum(one.role is not Role.NONE for one in room.people.values()) >= MEMBERS_MAX:
         raise Refused(Reason.LIMIT, f"the room has {MEMBERS_MAX} members, which is the limit")
     if sum(one.matters for one in room.people.values()) >= PEOPLE_MAX:
-        raise Refused(Reason.LIMIT, f"the room knows {PEOPLE_MAX} people, which is the limit")
+        raise Refused(
+            Reason.LIMIT, f"the room has a record of {PEOPLE_MAX} people, which is the limit"
+        )
 
 
 def _check_text(text: str) -> None:

@@ -19,7 +19,7 @@ from relay.server import logs
 from relay.server.agent.keys import Keys, load_keys
 from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service
-from relay.server.agent.ticket_keys import TicketKeyMaker, as_kept, from_kept
+from relay.server.agent.ticket_keys import TicketKeyMaker, packed_keys, unpacked_keys
 from relay.server.context import report
 from relay.server.prctl import forbid_inspection, no_new_privileges
 from relay.wire.identity import fingerprint, self_test
@@ -77,8 +77,8 @@ async def _serve(
         register.begin,
         secrets.token_bytes,
         time.monotonic,
-        lambda keys: kept.write(as_kept(keys)),
-        from_kept(kept.read(), register.knows),
+        lambda keys: kept.write(packed_keys(keys)),
+        unpacked_keys(kept.read(), register.knows),
     )
     ticket_keys.rotate()
     service = Service(

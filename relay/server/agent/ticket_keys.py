@@ -23,24 +23,24 @@ ROTATE_S: Final = 6 * 3600.0
 """Interval at which a new key is created."""
 LIFETIME_S: Final = 2 * ROTATE_S
 """How long a key opens tickets: while it is the current key, and while it is the previous one."""
-_KEPT_FORMAT: Final = b"\1"
+_FORMAT: Final = b"\1"
 """Of what is kept: another version takes over what it knows."""
 
 
-def as_kept(keys: Iterable[TicketKey]) -> bytes:
+def packed_keys(keys: Iterable[TicketKey]) -> bytes:
     """Return keys as they are kept for the agent after this one."""
-    return _KEPT_FORMAT + ticket_keys_payload(keys)
+    return _FORMAT + ticket_keys_payload(keys)
 
 
-def from_kept(kept: bytes, knows: Callable[[int], bool]) -> list[TicketKey]:
+def unpacked_keys(kept: bytes, knows: Callable[[int], bool]) -> list[TicketKey]:
     """Return the keys that were kept: none if another version keeps them in another way.
 
     ``knows``: tells of a key's generation whether its tickets are recorded.
     """
-    if not kept.startswith(_KEPT_FORMAT):
+    if not kept.startswith(_FORMAT):
         return []
     try:
-        keys = unpack_ticket_keys(kept.removeprefix(_KEPT_FORMAT))
+        keys = unpack_ticket_keys(kept.removeprefix(_FORMAT))
     except AgentProtocolError:
         return []
     return [key for key in keys if knows(key.generation)]

@@ -22,13 +22,13 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError, StartError
 from relay.fsync import sync_directory
 from relay.server.backups import manifest
-from relay.server.backups.apart import refuse_backup_within
 from relay.server.backups.manifest import File, Manifest
+from relay.server.backups.nesting import refuse_backup_within
 from relay.store.contents import LogContents, checked_logs, total
+from relay.store.created import was_created
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreError
 from relay.store.lock import read_refusal
-from relay.store.made import was_made
 from relay.store.schema import taken_away
 from relay.store.snapshot import Snapshot, sync_file
 from relay.wire.packing import unpack_entry
@@ -158,7 +158,7 @@ def _snapshots(directory: DataDirectory) -> Iterator[dict[int, Snapshot]]:
                 path = directory.partition_path(index)
                 if path.exists():
                     opened[index] = Snapshot(path)
-                elif was_made(path, directory.lock_path(index)):
+                elif was_created(path, directory.lock_path(index)):
                     raise StartError(taken_away(path, "is missing"))
             yield opened
         except StoreError as error:
@@ -191,7 +191,8 @@ class _Moment:
                 snapshot.drop()
             if time.monotonic() > deadline:
                 raise StartError(
-                    f"no moment for the backup within {MOMENT_S:.0f} s: {why}: try again later"
+                    f"no consistent moment for the backup was found within {MOMENT_S:.0f} s: "
+                    f"{why}: try again later"
                 )
             time.sleep(RETRY_S)
 

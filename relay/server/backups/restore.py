@@ -9,8 +9,8 @@ from pathlib import Path
 from relay.errors import StartError
 from relay.fsync import sync_directory
 from relay.server.backups import manifest
-from relay.server.backups.apart import refuse_data_within
 from relay.server.backups.manifest import Manifest
+from relay.server.backups.nesting import refuse_data_within
 from relay.store.contents import LogContents, checked_logs, total
 from relay.store.directory import FORMAT_FILE
 from relay.store.errors import StoreError
@@ -50,7 +50,7 @@ def _problem(backup: Path, found: Manifest, name: str) -> str | None:
         return f"{path} is missing"
     except OSError as error:
         return f"{path}: {error.strerror}"
-    return f"{path} is not as it was made: its SHA-256 is another one"
+    return f"{path} was changed after the backup: its SHA-256 differs"
 
 
 def restore(backup: Path, data: Path) -> Manifest:

@@ -43,7 +43,7 @@ def ready(view: BoardView, now_ns: int) -> Answer:
     if homeless := view.homeless(now_ns):
         reasons.append(f"partitions without a running worker: {_listed(homeless)}")
     if not view.agent.lives(now_ns):
-        reasons.append("the key agent does not run: nobody new can connect")
+        reasons.append("the key agent is not running: no new client can connect")
     some = []
     for name, what in (
         (

@@ -15,7 +15,7 @@ from typing import Final
 
 from relay.server.prctl import adopt_orphans
 from relay.server.supervisor import process
-from relay.server.supervisor.handover import heard
+from relay.server.supervisor.handover import receive_messages
 from relay.server.supervisor.signals import HANDLED, RESIZE
 
 TITLE: Final = "relay: parent"
@@ -52,6 +52,6 @@ def stay(pid: int, line: socket.socket) -> int:
 def _successor(line: socket.socket) -> int:
     """Return the process that took over from the one that has ended; 0: none."""
     try:
-        return int(heard(line)[-1]["main"])
+        return int(receive_messages(line)[-1]["main"])
     except (EOFError, IndexError, KeyError, ValueError):
         return 0

@@ -61,7 +61,7 @@ class RequestLine:
         answer: dict[str, Any] = {"number": question["number"]}
         action = self._requests.get(question["do"])
         if action is None:
-            return answer | {"error": "the supervisor does nothing like that"}
+            return answer | {"error": "the supervisor does not know this request"}
         try:
             return answer | {"ok": action(question)}
         except RelayError as error:

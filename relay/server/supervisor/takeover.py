@@ -13,17 +13,14 @@ import socket
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Self
 
-import msgspec
-
 from relay.errors import StartError
 from relay.server.prctl import live_without_parent
 from relay.server.supervisor.handover import (
-    BYTES_MAX,
-    FORMAT,
     VARIABLE,
     Handover,
-    heard,
-    tell,
+    receive_messages,
+    send_message,
+    take_over,
 )
 from relay.server.supervisor.roles import Step
 
@@ -73,14 +70,7 @@ class Takeover:
                 undo.callback(line.close)
                 line.set_inheritable(False)
                 line.settimeout(FIRST_MESSAGE_S)
-                data = line.recv(BYTES_MAX)
-                found = msgspec.json.decode(data)["format"]
-                if found != FORMAT:
-                    raise StartError(
-                        f"the version that runs hands over in format {found}, and this one takes "
-                        f"{FORMAT}: stop it, and start this one"
-                    )
-                handover = msgspec.json.decode(data, type=Handover)
+                handover = take_over(line)
             except (OSError, ValueError, OverflowError, TypeError, LookupError) as error:
                 raise StartError(f"nothing was handed over: {error}") from None
             undo.pop_all()
@@ -136,19 +126,19 @@ class Takeover:
         """All is ready: the previous server may give everything away."""
         if not self._said_ready:
             self._said_ready = True
-            tell(self._line, ready=version, differ=self.differ)
+            send_message(self._line, ready=version, differ=self.differ)
 
     def leads(self) -> None:
         """Show that this server is in control, and alive."""
-        tell(self._line, leads=True)
+        send_message(self._line, leads=True)
 
     def finished(self) -> None:
         """All workers are this server's."""
-        tell(self._line, finished=True)
+        send_message(self._line, finished=True)
 
     def kill(self, pid: int, number: int) -> None:
         """Have the previous server, which alone knows whose a pid is, send a worker a signal."""
-        tell(self._line, kill=pid, signal=number)
+        send_message(self._line, kill=pid, signal=number)
 
     def take_exited(self) -> set[int]:
         """Return the pids of its workers that have ended since the last call."""
@@ -164,7 +154,7 @@ class Takeover:
         if self.step is Step.GONE:
             return self.step
         try:
-            for message in heard(self._line):
+            for message in receive_messages(self._line):
                 self._take(message)
         except EOFError:
             if self.step is Step.STARTED and self.before is None:
@@ -209,7 +199,7 @@ class Takeover:
 
     def main_is(self, pid: int) -> None:
         """Tell the process that has stayed that another one serves from now on."""
-        tell(self._parent_line, main=pid)
+        send_message(self._parent_line, main=pid)
 
     def close_in_child(self) -> None:
         """In a child: close everything except its gate."""

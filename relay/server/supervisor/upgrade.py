@@ -19,12 +19,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
 from relay.errors import StartError
 from relay.server.supervisor import process
-from relay.server.supervisor.handover import VARIABLE, Handover, heard, tell
+from relay.server.supervisor.handover import (
+    VARIABLE,
+    Handover,
+    hand_over,
+    receive_messages,
+    send_message,
+)
 from relay.server.supervisor.roles import Step
 
 READY_S: Final = 150.0
@@ -146,7 +151,7 @@ class Upgrade:
             )
             ours.pop_all()
         self._line, self._errors_fd = near, read_fd
-        tell(near, **msgspec.to_builtins(handover))
+        hand_over(near, handover)
 
     def look(self, now: float, awake_s: float) -> bool:
         """Read what it sends. Returns True if it is ready and has been given nothing yet.
@@ -156,12 +161,12 @@ class Upgrade:
         if self._line is None or self.given_away:
             return False
         with contextlib.suppress(EOFError):  # ``ended`` reports its end
-            for message in heard(self._line):
+            for message in receive_messages(self._line):
                 self._take(message, now)
         if now >= max(self._ready_by_s, awake_s + LEADS_S if self.lent else 0.0):
             self._ready_by_s = math.inf
             self._failed = (
-                f"it did not show for {LEADS_S:.0f} s that it runs"
+                f"it did not report for {LEADS_S:.0f} s that it runs"
                 if self.lent
                 else f"it was not ready within {READY_S:.0f} s"
             )
@@ -188,19 +193,19 @@ class Upgrade:
         """Give it control of this server's workers: (slot, pid, generation) of each."""
         assert self._line is not None
         self.lent, self._ready_by_s = True, now + LEADS_S
-        tell(self._line, lead=workers)
+        send_message(self._line, lead=workers)
 
     def tell_exited(self, pid: int) -> None:
         """A worker that it controls has ended."""
         assert self._line is not None
-        tell(self._line, exited=pid)
+        send_message(self._line, exited=pid)
 
     def give_away(self) -> None:
         """Let it begin: this server's workers leave from now on."""
         assert self._line is not None
         self.given_away, self.lent = True, False
         self._ready_by_s = math.inf
-        tell(self._line, step=Step.GAVE_AWAY)
+        send_message(self._line, step=Step.GAVE_AWAY)
 
     def gone(self, *, stays: bool) -> socket.socket:
         """Tell it that nothing is left of this server; return the line.
@@ -208,7 +213,7 @@ class Upgrade:
         ``stays``: the process that was started first stays, as the parent of the serving one.
         """
         assert self._line is not None
-        tell(self._line, step=Step.GONE, stays=stays)
+        send_message(self._line, step=Step.GONE, stays=stays)
         return self._line
 
     def ended(self, pid: int, how: process.Exit, *, stops: bool = False) -> bool:

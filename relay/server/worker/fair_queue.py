@@ -26,20 +26,20 @@ T = TypeVar("T")
 class FairQueue(Generic[T]):
     """A fair queue. The caller stores each user's ``finish``, which starts at 0."""
 
-    def __init__(self, *, quantum: int, little: int, lead_max: int) -> None:
+    def __init__(self, *, quantum: int, light_max: int, lead_max: int) -> None:
         """Create an empty queue.
 
         Args:
             quantum: units that a user is expected to use in one turn.
-            little: a user that asks for at most this many units is light.
+            light_max: a user that asks for at most this many units is light.
             lead_max: units that light users may use before heavy users are served again.
         """
         self.quantum = quantum
-        self.little = little
+        self.light_max = light_max
         self.lead_max = lead_max
-        self._many: list[tuple[float, int, T]] = []
+        self._heavy: list[tuple[float, int, T]] = []
         """Heavy users: a heap of (finish, order of arrival, user)."""
-        self._little: list[tuple[float, int, T]] = []
+        self._light: list[tuple[float, int, T]] = []
         """Light users, in the same form."""
         self._arrivals = 0
         self._round = 0.0
@@ -50,14 +50,14 @@ class FairQueue(Generic[T]):
         """Number of users that wait. Stored, not computed: it is read several times per message."""
 
     @property
-    def little_first(self) -> bool:
+    def light_first(self) -> bool:
         """Return True if the next user is a light one."""
-        return bool(self._little) and (self._lead < self.lead_max or not self._many)
+        return bool(self._light) and (self._lead < self.lead_max or not self._heavy)
 
     @property
-    def has_little(self) -> bool:
+    def has_light(self) -> bool:
         """Return True if any light user waits, even if it is not next."""
-        return bool(self._little)
+        return bool(self._light)
 
     def charge(self, finish: float, units: int, *, drained: bool) -> float:
         """Return the round in which a user finishes the work it has just received.
@@ -69,42 +69,42 @@ class FairQueue(Generic[T]):
         """
         begun = self._round
         self._round = begun + units / (self.waiting + 1)
-        if not drained or units > self.little:
+        if not drained or units > self.light_max:
             self._lead = max(self._lead - units, 0)
-        elif self._many:
+        elif self._heavy:
             # No other bound applies while heavy users are paused: they would be owed more without
             # limit.
-            self._lead = min(self._lead + units, self.lead_max + self.little)
+            self._lead = min(self._lead + units, self.lead_max + self.light_max)
         return 0.0 if drained else max(finish, begun) + units
 
-    def add(self, who: T, finish: float, units: int) -> None:
+    def add(self, user: T, finish: float, units: int) -> None:
         """Queue a user that is not queued yet.
 
         Args:
-            who: the user.
+            user: the user.
             finish: the result of its last ``charge``.
             units: the work it will probably need; 0 if it has not been served before.
         """
         self._arrivals += 1
-        little = not finish and 0 < units <= self.little
+        light = not finish and 0 < units <= self.light_max
         finish = max(finish, self._round) + min(units or self.quantum, self.quantum)
         self.waiting += 1
-        heapq.heappush(self._little if little else self._many, (finish, self._arrivals, who))
+        heapq.heappush(self._light if light else self._heavy, (finish, self._arrivals, user))
 
     def pop(self) -> T:
         """Remove and return the next user. Raises IndexError if nobody waits."""
-        who = heapq.heappop(self._little if self.little_first else self._many)[2]
+        user = heapq.heappop(self._light if self.light_first else self._heavy)[2]
         self.waiting -= 1
-        return who
+        return user
 
-    def pop_little(self) -> T:
+    def pop_light(self) -> T:
         """Remove and return the next light user. Used while heavy users are paused."""
-        who = heapq.heappop(self._little)[2]
+        user = heapq.heappop(self._light)[2]
         self.waiting -= 1
-        return who
+        return user
 
     def clear(self) -> None:
         """Remove all users."""
-        self._many.clear()
-        self._little.clear()
+        self._heavy.clear()
+        self._light.clear()
         self.waiting = 0

@@ -18,9 +18,9 @@ class Refusals:
     def __init__(self) -> None:
         self.counts: Final = dict.fromkeys(Budget, 0)
         """Refusals since the worker started."""
-        self._told: dict[Budget, tuple[float, int]] = {}
+        self._logged: dict[Budget, tuple[float, int]] = {}
         """For each budget that was logged: the time and the count at that time."""
-        self._untold: dict[Budget, str] = {}
+        self._unlogged: dict[Budget, str] = {}
         """For each budget with unlogged refusals: the source of the last one."""
 
     def count(self, budget: Budget, source: str, now: float, refused: int = 1) -> None:
@@ -33,10 +33,10 @@ class Refusals:
             refused: number of refusals.
         """
         self.counts[budget] += refused
-        self._untold[budget] = source
-        told = self._told.get(budget)
-        if told is None or now >= told[0] + LOG_EVERY_S:
-            self._tell(budget, now)
+        self._unlogged[budget] = source
+        logged = self._logged.get(budget)
+        if logged is None or now >= logged[0] + LOG_EVERY_S:
+            self._log(budget, now)
 
     def add(self, budget: Budget, refused: int) -> None:
         """Count refusals without logging them here, because the cause is logged elsewhere."""
@@ -44,15 +44,15 @@ class Refusals:
 
     def sweep(self, now: float) -> None:
         """Log refusals since the last line. Called about once a second."""
-        for budget in list(self._untold):
-            if now >= self._told[budget][0] + LOG_EVERY_S:
-                self._tell(budget, now)
+        for budget in list(self._unlogged):
+            if now >= self._logged[budget][0] + LOG_EVERY_S:
+                self._log(budget, now)
 
-    def _tell(self, budget: Budget, now: float) -> None:
+    def _log(self, budget: Budget, now: float) -> None:
         count = self.counts[budget]
-        before = self._told[budget][1] if budget in self._told else 0
-        source = self._untold.pop(budget)
-        self._told[budget] = now, count
+        before = self._logged[budget][1] if budget in self._logged else 0
+        source = self._unlogged.pop(budget)
+        self._logged[budget] = now, count
         log.warning(
             "budget_reached",
             extra={"budget": budget.value, "refused": count - before, "source": source},

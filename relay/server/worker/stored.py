@@ -8,6 +8,7 @@ available. A page that SQLite cannot read is different: the whole partition is r
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from relay.chat import names
@@ -35,6 +36,33 @@ def stored_entry(name: str, packed: bytes) -> Entry:
         raise
     except Exception as error:  # noqa: BLE001 - whatever is raised, the entry is the cause
         raise LogDamaged(name, f"an entry cannot be read ({type(error).__name__})") from None
+
+
+def unreadable(name: str, rows: Iterable[tuple[int, bytes]], after: int = 0) -> set[int]:
+    """Return the seqs of rows of a log that a client which has ``after`` would not take.
+
+    A client that is sent one ends for good, because its server broke the protocol.
+    """
+    found: set[int] = set()
+    before = after
+    for seq, packed in rows:
+        try:
+            entry = unpack_entry(packed)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001 - whatever is raised, the entry is the cause
+            found.add(seq)
+        else:
+            in_place = entry.prev == before if seq == before + 1 else entry.prev < seq
+            if entry.seq != seq or entry.log != name or not in_place:
+                found.add(seq)
+        before = seq
+    return found
+
+
+def damage_of(name: str, unread: set[int]) -> LogDamaged:
+    """Return the error for entries that are ``unreadable``."""
+    return LogDamaged(name, f"entry {min(unread)} cannot be read ({len(unread)} of a page)")
 
 
 def stored_room(name: str, state: bytes) -> Room:

@@ -11,10 +11,10 @@ are passed at a time: many entries are read as one, and written by one statement
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,15 +27,15 @@ from relay.store.schema import connect_reader, epoch_at, pragma, rows
 from relay.store.search import files
 from relay.store.search.words import text_of
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
+from relay.store.view import UnpackEntry
 
 LOGS_PER_STEP: Final = 256
 ENTRIES_PER_STEP: Final = 256  # about 4 ms
-ENTRIES_PER_STEP_MIN: Final = 16
 READ_CACHE_KIB: Final = 256
 """For the partition's pages: they are read once, from beginning to end."""
 BYTES_PER_STEP: Final = 131_072
-"""Approximate size of the entries read at a time, estimated from the last ones. The content of a
-step is in memory several times."""
+"""Maximum size of the entries read at a time, unless it is one alone. The content of a step is in
+memory several times, and in JSON a character may take six bytes."""
 REMOVED_PER_STEP: Final = 256
 RETRY_S: Final = 30.0
 """Delay after an error, such as a full disk: the index can wait."""
@@ -47,39 +47,38 @@ SELECT json_group_array(json_array(id, name, floor, last, hex(epoch))) FROM (
             floor) AS last,
         coalesce((SELECT epoch FROM epoch WHERE log_id=log.id AND first_seq<=wanted.value->>1
             ORDER BY first_seq DESC LIMIT 1), x'') AS epoch
-    FROM json_each(?1) AS wanted CROSS JOIN log ON log.id=wanted.value->>0)
-"""
-ENTRIES: Final = """
-SELECT json_group_array(json_array(id, length(packed))),
+    FROM json_each(?1) AS wanted CROSS JOIN log ON log.id=wanted.value->>0)"""
+_WANTED: Final = """
+FROM json_each(?1) AS wanted CROSS JOIN entry
+ON entry.id > ((wanted.value->>0) << 40) + (wanted.value->>1)
+    AND entry.id <= ((wanted.value->>0) << 40) + (wanted.value->>2)
+LIMIT ?2"""
+# SQLite knows how long a value is without reading it.
+SIZES: Final = f"SELECT json_group_array(size) FROM (SELECT octet_length(packed) AS size {_WANTED})"  # noqa: S608 - all of it is above
+ENTRIES: Final = f"""
+SELECT json_group_array(json_array(id, length(CAST(packed AS BLOB)))),
     CAST(coalesce(group_concat(packed, ''), '') AS BLOB)
-FROM (SELECT entry.id AS id, packed FROM json_each(?1) AS wanted CROSS JOIN entry
-    ON entry.id > ((wanted.value->>0) << 40) + (wanted.value->>1)
-        AND entry.id <= ((wanted.value->>0) << 40) + (wanted.value->>2)
-    LIMIT ?2)
-"""
+FROM (SELECT entry.id AS id, packed {_WANTED})"""  # noqa: S608 - likewise
 POSITIONS: Final = """
 SELECT json_group_array(json_array(log_id, name, hex(epoch), seq, floor)) FROM position
 WHERE log_id IN (SELECT value FROM json_each(?))"""
 NOTE: Final = """
 INSERT OR REPLACE INTO position
-SELECT value->>0, value->>1, unhex(value->>2), value->>3, value->>4 FROM json_each(?)
-"""
+SELECT value->>0, value->>1, unhex(value->>2), value->>3, value->>4 FROM json_each(?)"""
 TEXTS: Final = "INSERT INTO text (rowid, body) SELECT value->>0, value->>1 FROM json_each(?)"
 EDITS: Final = "INSERT OR IGNORE INTO edit SELECT value->>0, value->>1 FROM json_each(?)"
 NEXT_LOGS: Final = "SELECT json_group_array(id) FROM (SELECT id FROM log WHERE id>? LIMIT ?)"
 NEXT_POSITIONS: Final = """
-SELECT json_group_array(log_id) FROM (SELECT log_id FROM position WHERE log_id>? LIMIT ?)
-"""
+SELECT json_group_array(log_id) FROM (SELECT log_id FROM position WHERE log_id>? LIMIT ?)"""
 EDITS_OF: Final = """
-SELECT packed FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq
-WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC LIMIT ?3
-"""
+SELECT CAST(packed AS BLOB) FROM edit JOIN entry ON entry.id=?1 << 40 | edit.seq
+WHERE edit.log_id=?1 AND target=?2 ORDER BY edit.seq DESC LIMIT ?3"""
 MESSAGE: Final = """
-SELECT packed FROM entry JOIN log ON log.id=?1 WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"""
+SELECT CAST(packed AS BLOB) FROM entry JOIN log ON log.id=?1
+WHERE entry.id=?1 << 40 | ?2 AND ?2 > floor"""
 MESSAGE_KIND: Final = int(Kind.MESSAGE)
 EDIT_KIND: Final = int(Kind.EDIT)
 REDACTION_KIND: Final = int(Kind.REDACTION)
-UnpackEntry = Callable[[bytes], Entry]
 log = logging.getLogger("relay.store")
 
 
@@ -134,7 +133,6 @@ class Follower:
         self._unfinished = False
         """True if the last slice ended before all changed logs were examined."""
         self._resting_until = 0.0
-        self._entries_per_step = ENTRIES_PER_STEP_MIN
         self.entries = 0
         """Number of entries examined, for statistics."""
         self.slice_entries = 0
@@ -288,13 +286,13 @@ class Follower:
     ) -> None:
         """Read entries, and add their texts and the new positions to the index."""
         lengths, packed = [], b""
-        count_max = self._entries_per_step
+        count_max = 1
         if reads:
-            shape, packed = rows(partition, ENTRIES, (json.dumps(reads), count_max))[0]
+            wanted = json.dumps(reads)
+            sizes = itertools.accumulate(_json(partition, SIZES, wanted, ENTRIES_PER_STEP))
+            count_max = max(1, sum(size <= BYTES_PER_STEP for size in sizes))
+            shape, packed = rows(partition, ENTRIES, (wanted, count_max))[0]
             lengths = json.loads(shape)
-        if lengths:
-            fitting = BYTES_PER_STEP * len(lengths) // max(1, len(packed))
-            self._entries_per_step = max(ENTRIES_PER_STEP_MIN, min(ENTRIES_PER_STEP, fitting))
         texts: dict[int, str] = {}
         edits: list[list[int]] = []
         changed: dict[int, None] = {}

@@ -15,7 +15,7 @@ import pytest
 from relay.client.aio import Client
 from relay.client.errors import ClientError
 from relay.client.events import Message
-from tests.support.cluster import ROOT, Relay
+from tests.support.cluster import DEADLINE_S, ROOT, Relay
 from tests.support.silent import SilentHost
 
 TURNS_MAX = 5_000
@@ -143,14 +143,16 @@ async def test_dialling_a_silent_host() -> None:
 
 
 PROGRAM = """
-import asyncio, socket, sys, time
+import asyncio, os, socket, sys, time
+import relay.client.options
+relay.client.options.DIAL_S = 3600.0  # whatever gives a dial up, it is the interrupt
 from relay import {face}
 
 real = socket.getaddrinfo
 def dead(host, *args, **options):
     if host == "name.example" and not options.get("flags"):
-        print("dialling", flush=True)
-        time.sleep(60)
+        os.write(1, b"dialling\\n")  # no lock of this thread keeps the interpreter from its end
+        time.sleep(3600)
     return real(host, *args, **options)
 socket.getaddrinfo = dead
 client = {face}(sys.argv[1])
@@ -162,9 +164,9 @@ print("dialling", flush=True) if "name" not in sys.argv[1] else None
 @pytest.mark.parametrize(
     ("face", "run", "host"),
     [
-        ("Client", "asyncio.run(client.connect())", "address"),
-        ("Client", "asyncio.run(client.connect())", "name"),
-        ("BlockingClient", "client.connect()", "address"),
+        ("Client", "asyncio.run(client.connect(3600))", "address"),
+        ("Client", "asyncio.run(client.connect(3600))", "name"),
+        ("BlockingClient", "client.connect(3600)", "address"),
     ],
 )
 def test_ctrl_c_while_dialling(face: str, run: str, host: str) -> None:
@@ -178,8 +180,11 @@ def test_ctrl_c_while_dialling(face: str, run: str, host: str) -> None:
             cwd=ROOT, env={**os.environ, "PYTHONUNBUFFERED": ""},
         ) as process:  # fmt: skip
             assert process.stdout is not None
-            assert process.stdout.readline() == "dialling\n"
-            process.send_signal(signal.SIGINT)
-            _, stderr = process.communicate(timeout=9)  # a dial takes 10 s
+            try:
+                assert process.stdout.readline() == "dialling\n"
+                process.send_signal(signal.SIGINT)
+                _, stderr = process.communicate(timeout=DEADLINE_S)
+            finally:
+                process.kill()
     assert process.returncode != 0
     assert "KeyboardInterrupt" in stderr

@@ -297,7 +297,7 @@ from pathlib import Path
 from relay.server.agent.main import agent_main
 from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
-from relay.server.kept_secret import KeptSecret
+from relay.server.inherited_secret import InheritedSecret
 from relay.server.live_settings import LiveSettings
 from relay.server.passphrase import PassphraseSource
 from relay.server.privileges import Separation
@@ -310,7 +310,7 @@ sys.exit(agent_main(AgentContext(
     socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
     expected_fingerprint=sys.argv[2], tickets=TicketRegister(), passphrase=PassphraseSource(""),
-    ticket_keys=KeptSecret("keys"), new_identity=False, separation=Separation(),
+    ticket_keys=InheritedSecret("keys"), new_identity=False, separation=Separation(),
     parent_fd=0, ready_fd=1,
 )))
 """

@@ -13,7 +13,7 @@ import pytest
 
 from relay.server.sources import Proxies
 from relay.server.worker.process.acceptor import (
-    ACCEPTS_PER_REST,
+    ACCEPTS_PER_PAUSE,
     EXHAUSTED_PAUSE_S,
     Acceptor,
     Gate,
@@ -34,10 +34,10 @@ class _Nobody:
     def closed(self) -> bool:
         return False
 
-    def holds(self) -> bool:
+    def defers(self) -> bool:
         return False
 
-    def rest_s(self) -> float:
+    def pause_s(self) -> float:
         return 0.0
 
     def admit(self, peer: str, *, exhausted: bool = False) -> None:
@@ -126,10 +126,10 @@ async def test_few_come_in_between_two_rests() -> None:
     """All of them, in the end: who has rested accepts before the next rest."""
     seen: list[str] = []
     done = asyncio.Event()
-    count = 3 * ACCEPTS_PER_REST
+    count = 3 * ACCEPTS_PER_PAUSE
 
     class Rests(_Nobody):
-        def rest_s(self) -> float:
+        def pause_s(self) -> float:
             seen.append("rest")
             return 0.001
 
@@ -147,7 +147,7 @@ async def test_few_come_in_between_two_rests() -> None:
         await done.wait()
         acceptor.stop()
     batches = "".join(one[0] for one in seen).split("r")
-    assert max(map(len, batches)) == ACCEPTS_PER_REST
+    assert max(map(len, batches)) == ACCEPTS_PER_PAUSE
 
 
 async def test_newcomers_wait_in_the_backlog_while_they_are_held() -> None:
@@ -156,7 +156,7 @@ async def test_newcomers_wait_in_the_backlog_while_they_are_held() -> None:
     met = asyncio.Event()
 
     class Holds(_Nobody):
-        def holds(self) -> bool:
+        def defers(self) -> bool:
             nonlocal looks
             looks += 1
             return looks < 4

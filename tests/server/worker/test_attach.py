@@ -40,7 +40,7 @@ async def test_who_leaves_meanwhile_is_gone(cluster: Cluster) -> None:
         _refuse(book, other, INBOX_PREFIX + "alice")
     client.disconnect()
 
-    await until(lambda: "alice" not in book.parts.names._held, "the name to be free")
+    await until(lambda: "alice" not in book.parts.names._holders, "the name to be free")
     await until(
         lambda: other.parts.routes.port_of(ROOM) is not None and not other.parts.feeds.by_log,
         "the partition to be attached again",

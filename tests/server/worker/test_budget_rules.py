@@ -19,7 +19,7 @@ from relay.chat.rooms.rights import Actor
 from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.admission import HELD_FROM, PATIENCE_MAX_S, Admission, Verdict
+from relay.server.worker.connection.admission import DEFER_FROM, PATIENCE_MAX_S, Admission, Verdict
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.ledger import IDLE_MAX
 from relay.server.worker.connection.received import ReceivedBytes
@@ -134,7 +134,7 @@ def test_who_comes_with_thousands_waits_for_those_before(
     while logged_in < 2000:
         now += 0.005
         assert now < 90.0
-        while not admission.holds(now):
+        while not admission.defers(now):
             one = FakeConnection(source_named("crowd"), since_s=now)
             assert admission.admit(one.source).evicted is None, f"{logged_in} are there, {now} s"
             admission.enter(one)
@@ -149,21 +149,21 @@ def test_who_comes_with_thousands_waits_for_those_before(
 def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
     """A few are a port scanner's, and no queue; many are an attack, in which the oldest goes."""
     admission = Admission(10_000, limits(unauthenticated=1024))
-    enter_all(admission, *(FakeConnection(source_named(f"a{n}")) for n in range(HELD_FROM)))
-    assert not admission.holds(0.0)
+    enter_all(admission, *(FakeConnection(source_named(f"a{n}")) for n in range(DEFER_FROM)))
+    assert not admission.defers(0.0)
     enter_all(admission, FakeConnection(source_named("b")))
-    assert admission.holds(0.0)
+    assert admission.defers(0.0)
     slow = FakeConnection(source_named("c"))
     for _ in range(100):
         enter_all(admission, slow)
         admission.log_in(slow, 600.0)
     now = PATIENCE_MAX_S
     while admission.unauthenticated < 1024:
-        assert not admission.holds(now)
+        assert not admission.defers(now)
         enter_all(admission, FakeConnection(source_named("d"), since_s=now))
     for _ in range(3000):  # however fast they come
         now += 0.0005
-        assert not admission.holds(now), "whoever comes now takes the place of the oldest"
+        assert not admission.defers(now), "whoever comes now takes the place of the oldest"
         assert admission.admit(source_named("e")).evicted is not None
         admission.enter(FakeConnection(source_named("e"), since_s=now))
 
@@ -450,7 +450,7 @@ def test_the_largest_holders_go() -> None:
     class Holder:
         def __init__(self, name: str) -> None:
             self.name = name
-            self.held = 0
+            self.unprocessed = 0
 
         def set_held(self, count: int) -> None:
             received.change(self, count)
@@ -465,7 +465,7 @@ def test_the_largest_holders_go() -> None:
     c.set_held(31)
     assert (received.total, gone) == (61, ["b"])
     a.set_held(1000)
-    assert (received.total, gone, a.held) == (31, ["b", "a"], 0)
+    assert (received.total, gone, a.unprocessed) == (31, ["b", "a"], 0)
     for held in (a, b, c):
         held.set_held(0)
     assert received.total == 0

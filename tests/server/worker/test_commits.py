@@ -12,7 +12,7 @@ from relay.bus.messages import TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
-from relay.server.worker.home.commits import REST, REST_AHEAD_NS, Commit, Commits
+from relay.server.worker.home.commits import THROTTLE_AHEAD_NS, THROTTLE_FACTOR, Commit, Commits
 from relay.server.worker.home.submissions import Waiting
 from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
@@ -25,7 +25,7 @@ from tests.support.workers import Cluster, TestClient
 
 ROOM = "lobby"
 MS = 1_000_000
-LONG_NS = REST_AHEAD_NS // REST + 10 * MS
+LONG_NS = THROTTLE_AHEAD_NS // THROTTLE_FACTOR + 10 * MS
 """A commit after which a partition owes more rest than it may owe."""
 
 
@@ -63,8 +63,9 @@ def made(clock: Clock, *, power: bool) -> Commits:
         return future
 
     return Commits(
-        at_once, Wakeup(lambda _: None), lambda ns: None, clock_ns=clock.read_ns, power=power
-    )
+        at_once, Wakeup(lambda _: None), lambda ns: None, clock_ns=clock.read_ns,
+        wall_clock_ns=clock.read_ns, power=power,
+    )  # fmt: skip
 
 
 async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
@@ -72,7 +73,7 @@ async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
     disk.takes_ns = takes_ns
     submission = Submission("lobby", "ann", b"", b"p" * 16, 2, int(kind), "", b"")
     waiting = Waiting(cast(Any, None), 0, submission)
-    if made.begin(3, cast(Any, disk), [waiting], 0, quick=False) is None:
+    if made.begin(3, cast(Any, disk), [waiting], quick=False) is None:
         while not made.finished():
             await asyncio.sleep(0)
 
@@ -109,43 +110,43 @@ async def test_a_partition_rests_from_commits_that_waited() -> None:
     """So long that they get a twentieth of its time, and no other partition rests."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
     await commit(made_, disk, Kind.SYSTEM, LONG_NS)
-    assert made_.rests(3)
-    assert not made_.rests(4)
-    clock.now_ns += REST * LONG_NS - REST_AHEAD_NS - 1
-    assert made_.rests(3)
+    assert made_.throttled(3)
+    assert not made_.throttled(4)
+    clock.now_ns += THROTTLE_FACTOR * LONG_NS - THROTTLE_AHEAD_NS - 1
+    assert made_.throttled(3)
     clock.now_ns += 1
-    assert not made_.rests(3)
+    assert not made_.throttled(3)
 
 
 async def test_a_disk_that_stood_still_is_no_reason_to_rest_for_long() -> None:
     """Who is banned, or has a device removed, must not wait for it once more, and 19 times."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
     await commit(made_, disk, Kind.SYSTEM, 60_000 * MS)
-    assert made_.rests(3)
+    assert made_.throttled(3)
     clock.now_ns += 2_000 * MS
-    assert not made_.rests(3)
+    assert not made_.throttled(3)
 
 
 async def test_a_few_do_not_wait() -> None:
     """It begins to rest when it owes more than a second: what it owes adds up."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
-    few = REST_AHEAD_NS // (REST * MS)
+    few = THROTTLE_AHEAD_NS // (THROTTLE_FACTOR * MS)
     for _ in range(few):
         await commit(made_, disk, Kind.SYSTEM, MS)
-        assert not made_.rests(3)
+        assert not made_.throttled(3)
     for _ in range(few):
         await commit(made_, disk, Kind.SYSTEM, MS)
-    assert made_.rests(3)
+    assert made_.throttled(3)
 
 
 async def test_what_does_not_wait_for_the_disk_owes_nothing() -> None:
     """Messages, however long they take; and nothing where all commits wait."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
     await commit(made_, disk, Kind.MESSAGE, LONG_NS)
-    assert not made_.rests(3)
+    assert not made_.throttled(3)
     made_ = made(clock, power=True)
     await commit(made_, disk, Kind.SYSTEM, LONG_NS)
-    assert not made_.rests(3)
+    assert not made_.throttled(3)
 
 
 async def test_a_partition_that_rests_takes_what_is_quick_alone(tmp_path: Path) -> None:
@@ -156,7 +157,7 @@ async def test_a_partition_that_rests_takes_what_is_quick_alone(tmp_path: Path) 
         bob = await TestClient.login(worker, "bob")
         alice.send(ROOM, 1)
         await alice.acked(ROOM, 1)
-        resting = worker.parts.home._commits._rested_at_ns
+        resting = worker.parts.home._commits._throttled_until_ns
         resting[partition_of(ROOM)] = time.monotonic_ns() + 3600 * 10**9
         topic = requests.pack(requests.SetTopic("tea"), requests.ANYTHING_SEEN)
         alice.send_envelopes(Room(77, ROOM, topic))
@@ -202,6 +203,47 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
     damaged.partition.close()
 
 
+async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> None:
+    """Unless its sender has sent much, or there is something else to store, or none may be."""
+    worker = single.workers[0]
+    home, partitions, index = worker.parts.home, worker.parts.partitions, partition_of(ROOM)
+    alice = await TestClient.login(worker, "alice")
+    alice.send(ROOM, 1)
+    await alice.acked(ROOM, 1)
+    await until(lambda: not home.busy, "nothing at work in it")
+    worker.sweeps = False
+    grouped = Watched(partitions.opened[index])
+    partitions.opened[index] = cast(Any, grouped)
+    asker = LocalPort(0, 1, Wakeup(lambda _: None))
+    first = Submission(ROOM, "ann", b"", b"p" * 16, 1, 0, "", b"x")
+    grouped.partition.append([first], time.time_ns() // MS)
+
+    def commit(*counters: int, heavy: bool = False) -> None:
+        for counter in counters:
+            one = Waiting(cast(Any, asker), counter, first._replace(counter=counter), heavy)
+            home._submissions[index].put([one], 1)
+        home._waiting[index] = None
+        home.commit()
+
+    commit(2)
+    assert [ack[0] for one in asker.queue if isinstance(one, Acks) for ack in one.acks] == [2]
+    assert (grouped.appends, home.busy) == (0, False)
+    home.blocked.add(index)
+    commit(3)
+    assert grouped.appends == 1, "it may be one of those that rest"
+    commit(4, heavy=True)
+    assert grouped.appends == 2
+    commit(5, 6)
+    assert grouped.appends == 3
+    home._notes.noted.add(index)
+    commit(7)
+    assert grouped.appends == 4
+    commit(8)
+    assert grouped.appends == 4
+    assert partitions.opened[index].head(ROOM).seq == 1 + 8
+    partitions.opened[index] = grouped.partition
+
+
 class Damaged:
     """A partition in whose file the first commit finds damage."""
 
@@ -216,3 +258,12 @@ class Damaged:
         """Find it."""
         self.appends += 1
         raise StoreCorrupt("the test's disk")
+
+
+class Watched(Damaged):
+    """A partition that counts its groups."""
+
+    def append(self, *arguments: Any) -> list[Outcome]:  # noqa: ANN401  # as a partition's
+        """Store one."""
+        self.appends += 1
+        return self.partition.append(*arguments)

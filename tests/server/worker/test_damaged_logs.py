@@ -9,22 +9,40 @@ from pathlib import Path
 from typing import cast
 
 import apsw
+import msgpack
 import pytest
 import pytest_asyncio
 
+from relay import codec
 from relay.chat.accounts import events, requests
+from relay.chat.entries import GapReason, packable
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests as of_rooms
 from relay.chat.rooms import shown
 from relay.chat.rooms.events import Kind
-from relay.server.worker.connection import room_lists
+from relay.server.worker.connection import listings, room_lists
 from relay.server.worker.process.administration import DAMAGED, Administration
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import SEQ_BITS, SEQ_MASK
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Chain, Devices, Done, Error, Join, Joined, Room
-from relay.wire.packing import unpack_entry
+from relay.wire.envelopes import (
+    Ack,
+    Chain,
+    Devices,
+    Done,
+    EntryMessage,
+    Error,
+    Gap,
+    History,
+    Join,
+    Joined,
+    Live,
+    Page,
+    Room,
+    Send,
+)
+from relay.wire.packing import pack_entry, unpack_entry
 from tests.server.worker.test_logins import an_operator, ask
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
@@ -71,6 +89,13 @@ def no_event(worker: Worker, log: str) -> None:
     connection_of(worker, log).execute("UPDATE entry SET packed=? WHERE id=?", (other, row))
 
 
+def later_event(worker: Worker, log: str) -> None:
+    """An entry is whole, and a newer Relay has written it."""
+    row, packed = last_control(worker, log)
+    other = pack_entry(packable(unpack_entry(packed)._replace(body=codec.pack([99]))))
+    connection_of(worker, log).execute("UPDATE entry SET packed=? WHERE id=?", (other, row))
+
+
 def neighbour_of(log: str, prefix: str = "") -> str:
     """A log of the same partition."""
     names = (f"{prefix}neighbour{n}" for n in range(1000))
@@ -81,7 +106,7 @@ def administration(worker: Worker) -> Administration:
     """What answers ``relay ctl``."""
     parts, stores = worker.parts, worker._stores
     return Administration(
-        parts.queries, parts.names, parts.routes.owns, stores.reader_at, stores.reader_of, b""
+        parts.queries, parts.names, parts.partitions.owns, stores.reader_at, stores.reader_of, b""
     )
 
 
@@ -107,7 +132,7 @@ async def in_room(client: TestClient, request: of_rooms.Request, log: str) -> Do
     return answers()[0]
 
 
-@pytest.mark.parametrize("damage", [no_entry, no_event], ids=["entry", "event"])
+@pytest.mark.parametrize("damage", [no_entry, no_event, later_event])
 async def test_one_account_that_cannot_be_read(
     town: Cluster, damage: Callable[[Worker, str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -196,6 +221,86 @@ async def test_one_room_that_cannot_be_read(
     assert {r.log for r in told} == {bad}  # type: ignore[attr-defined]
 
 
+def not_msgpack(row: list[object]) -> bytes:
+    return b"\xc1" + bytes(40)
+
+
+def wrong_type(row: list[object]) -> bytes:
+    return codec.pack([*row[:3], "two", *row[4:]])
+
+
+def wrong_length(row: list[object]) -> bytes:
+    return codec.pack([*row[:2], b"epoch", *row[3:]])
+
+
+def of_another_log(row: list[object]) -> bytes:
+    return codec.pack([row[0], "elsewhere", *row[2:]])
+
+
+def of_another_place(row: list[object]) -> bytes:
+    return codec.pack([*row[:4], 7, *row[5:]])
+
+
+def unknown_operation(row: list[object]) -> bytes:
+    return codec.pack([99, *row[1:]])
+
+
+DAMAGES = [
+    not_msgpack, wrong_type, wrong_length, of_another_log, of_another_place, unknown_operation,
+]  # fmt: skip
+
+
+async def test_entries_that_cannot_be_read_are_a_gap(
+    town: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody is sent what a client would end for; what is around them can be read."""
+    worker = town.workers[0]
+    alice = await TestClient.login(worker, "alice")
+    assert isinstance(await in_room(alice, of_rooms.Create(Kind.PUBLIC), "lobby"), Done)
+    count = 2 * len(DAMAGES) + 1
+    alice.send_envelopes(*(Send("lobby", n, 0, "text/plain", b"%d" % n) for n in range(1, count)))
+    await alice.expect(Ack, lambda e: e.counter == count - 1)
+    connection = connection_of(worker, "lobby")
+    rows = cast(
+        "list[tuple[int, bytes]]",
+        connection.execute(
+            "SELECT entry.id, packed FROM entry JOIN log ON log.id=entry.id >> 40 "
+            "WHERE name='lobby' ORDER BY entry.id"
+        ).fetchall(),
+    )
+    damaged = rows[2::2]
+    for (row, packed), damage in zip(damaged, DAMAGES, strict=True):
+        changed = damage(cast("list[object]", msgpack.unpackb(packed)))
+        connection.execute("UPDATE entry SET packed=? WHERE id=?", (changed, row))
+    bad = [row & SEQ_MASK for row, _ in damaged]
+    good = [row & SEQ_MASK for row, _ in rows if row & SEQ_MASK not in bad]
+    assert bad[-1] == rows[-1][0] & SEQ_MASK, "also at the end"
+
+    bob = await TestClient.login(worker, "bob")
+    bob.send_envelopes(Join(5, "lobby", bytes(8), 0, 0))
+    live = await bob.expect(Live, lambda e: e.log == "lobby")
+    assert live.seq == bad[-1]
+    arrived = [e for e in bob.received if isinstance(e, EntryMessage | Gap)]
+    assert [e.seq for e in arrived if isinstance(e, EntryMessage)] == good
+    gaps = [e for e in arrived if isinstance(e, Gap)]
+    assert [(e.from_seq, e.to_seq) for e in gaps] == [(seq - 1, seq) for seq in bad]
+    assert {e.reason for e in gaps} == {GapReason.DAMAGED}
+    for forward in (False, True):
+        bob.send_envelopes(History(next(NUMBERS), "lobby", forward, 0, 100))
+        page = await bob.expect(Page)
+        assert [e.seq for e in page.entries] == good
+        bob.received.remove(page)
+    own = await in_room(alice, of_rooms.Mine(""), "")
+    assert isinstance(own, Done)
+    assert [one.room.kind for one in shown.unpack_own(own.content)[0]] == [Kind.PUBLIC]
+    # Who follows it gets what comes next, and so does a worker that has missed it.
+    alice.send_envelopes(Send("lobby", count, 0, "text/plain", b"next"))
+    await bob.expect(EntryMessage, lambda e: e.body == b"next")
+    assert bob.closed is None
+    assert "room_unreadable" in {r.getMessage() for r in caplog.records}
+    assert worker.parts.partitions.refused == {}
+
+
 def in_partition_of(log: str) -> Iterator[str]:
     names = (f"room{n}" for n in itertools.count())
     return (name for name in names if partition_of(name) == partition_of(log))
@@ -229,10 +334,23 @@ async def test_a_list_passes_over_few_hidden_rooms_at_a_time(
     assert await list_of(bob, partition) == ([rooms[4], rooms[8]], 0)
     assert len(looks) == len(set(looks)), "nothing is looked at twice"
     assert await list_of(alice, partition) == (rooms, 0)
+    # Lists of one connection at the same time, of one partition and of two, do not stop each other.
+    hidden = list(itertools.islice(in_partition_of("hall"), 6))
+    for name in hidden:
+        assert isinstance(await in_room(alice, of_rooms.Create(Kind.PRIVATE), name), Done)
+    assert partition_of("hall") != partition
+    ended = 0
+    asked = [partition, partition_of("hall"), partition]
+    for _ in range(40):
+        for index in asked.copy():
+            if isinstance(await in_room(bob, of_rooms.List(index, rooms[4]), ""), Done):
+                asked.remove(index)
+                ended += 1
+    assert ended == 3
     # What was begun long ago begins at the beginning: what was hidden may be shown by now.
     busy = await in_room(bob, of_rooms.List(partition, ""), "")
     assert isinstance(busy, Error)
-    monkeypatch.setattr(room_lists, "LISTING_S", 0.0)
+    monkeypatch.setattr(listings, "LISTING_S", 0.0)
     looks.clear()
     await in_room(bob, of_rooms.List(partition, ""), "")
     assert looks == [""]

@@ -397,6 +397,36 @@ async def test_what_was_accepted_before_a_block_is_acknowledged_after_it(cluster
     await again.acked("@alice", 2)
 
 
+async def test_who_is_not_taken_still_erases_what_was_written(cluster: Cluster) -> None:
+    """One's own words are one's own. A reason would be a message, and so would an edit."""
+    alice, bob = await both(cluster)
+    send_direct(alice, BOB, 1, 2)
+    first, second = await alice.acked("@alice", 1), await alice.acked("@alice", 2)
+    send_direct(bob, ALICE, 1)
+    await bob.acked("@bob", 1)
+    await ask(bob, 7, requests.Block(ALICE, await root_of(alice)))
+    erase = Send("@bob", 3, Kind.REDACTION, "text/plain", b"", first.epoch, first.seq)
+    alice.send_envelopes(erase)
+    await alice.acked("@alice", 3)
+    await bob.expect(EntryMessage, lambda e: e.kind == Kind.REDACTION and e.sender == ALICE)
+    bob.send_envelopes(History(8, "@alice", False, 0, 100))
+    page = await bob.expect(Page, about(8))
+    assert [e.body for e in page.entries if e.sender == ALICE and e.kind != Kind.REDACTION] == [
+        b"",
+        b"alice 2",
+    ]
+    for kind, content_type, body in (
+        (Kind.REDACTION, "text/plain", b"you"),
+        (Kind.REDACTION, "you", b""),
+        (Kind.EDIT, "text/plain", b"you"),
+        (Kind.REACTION, "text/plain", b"you"),
+    ):
+        forget_refusals(alice)
+        alice.send_envelopes(Send("@bob", 4, kind, content_type, body, second.epoch, second.seq))
+        refused = await alice.expect(Refused)
+        assert refused == Refused("@alice", 4, ErrorCode.NOT_ACCEPTED, 0, "")
+
+
 async def test_known_are_those_to_whom_one_has_written(cluster: Cluster) -> None:
     alice, bob = await both(cluster)
     await ask(bob, 7, requests.Prefer(1, 1))

@@ -180,8 +180,11 @@ class FailsOnce:
     def __init__(self, partitions: dict[int, Partition], index: int) -> None:
         self._partitions, self._index = partitions, index
         self._partition = partitions[index]
-        self.held = self.checkpointing = False
+        self.commits_blocked = self.checkpointing = False
         partitions[index] = self
+
+    def append_lone(self, *_: object) -> None:
+        self.append()
 
     def append(self, *_: object) -> list[Outcome]:
         self._partitions[self._index] = self._partition
@@ -286,7 +289,7 @@ async def test_ends_in_the_middle_of_anything(single: Cluster) -> None:
     parts = worker.parts
     assert parts.services.budgets.admission.authenticated == 0
     assert not parts.claims._claims
-    assert not parts.names._held
+    assert not parts.names._holders
     await until(lambda: not parts.rosters._logs, "the roster to end")
     assert not parts.queries._pending
 

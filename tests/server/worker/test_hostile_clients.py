@@ -101,7 +101,7 @@ async def test_a_long_record_is_unpacked_a_part_at_a_time(tmp_path: Path) -> Non
             while reading._unpacking is None:
                 await asyncio.sleep(0)
         assert 0 < len(reading._unpacking.messages) < NESTED_COUNT
-        assert reading.held > len(NESTED)
+        assert reading.unprocessed > len(NESTED)
         await flood.expect(Error, count=NESTED_COUNT)
 
 

@@ -66,7 +66,9 @@ async def test_one_holder_on_all_workers(cluster: Cluster) -> None:
         for other in cluster.workers.values():
             await _refused(other, "~alice")
         holder.disconnect()
-        await until(lambda: "~alice" not in _book(cluster, "~alice")._held, "the name to be free")
+        await until(
+            lambda: "~alice" not in _book(cluster, "~alice")._holders, "the name to be free"
+        )
 
 
 async def test_the_same_instance_replaces_its_ghost(cluster: Cluster) -> None:
@@ -227,12 +229,12 @@ def test_a_login_waits_for_all_changes_of_its_rights() -> None:
     book = NameRegistry(lambda: 0.0, lambda _: False, _anybody)
     book.settle()
     port = _Port()
-    book.hold_back("alice", True)
-    book.hold_back("alice", True)
+    book.block_claims("alice", True)
+    book.block_claims("alice", True)
     book.claim(port, Claim(1, "alice", b"s" * 16, False, 100, KEY))
-    book.hold_back("alice", False)
+    book.block_claims("alice", False)
     assert port.received == []
-    book.hold_back("alice", False)
+    book.block_claims("alice", False)
     assert port.received == [_granted(1)]
 
 

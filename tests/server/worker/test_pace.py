@@ -10,16 +10,16 @@ import msgpack
 import pytest
 
 from relay.limit_settings import Limits
-from relay.server.worker.connection.connections import NEWCOMERS_REST_S
-from relay.server.worker.connection.schedule import NEWCOMERS_MAX, SLICE_S
+from relay.server.worker.connection.connections import LOGINS_PAUSE_S
+from relay.server.worker.connection.schedule import SLICE_S, UNAUTHENTICATED_MAX
 from relay.server.worker.process.pace import (
-    CROWD_LEAST,
-    FIRST,
-    LEAST,
-    LESS,
-    MORE_FOR_NEWCOMERS,
-    REST_MOST_S,
+    DECREASE,
+    HEAVY_MIN,
+    INCREASE_FOR_LOGINS,
+    PAUSE_S_MAX,
     SEEN_S,
+    SHARE_FIRST,
+    SHARE_MIN,
     SHORT_SLICE_S,
     TIMER_S,
     Pace,
@@ -32,7 +32,7 @@ from tests.support.workers import Cluster, LocalAgent, TestClient
 
 LOG = "lobby"
 UNKNOWN = msgpack.packb([99]) * 1023
-FLOODS = 2 * CROWD_LEAST
+FLOODS = 2 * HEAVY_MIN
 RECORDS = 1
 
 
@@ -40,8 +40,8 @@ def test_nobody_rests_while_the_processor_is_there() -> None:
     """A turn that took about as long as it had the processor is no sign of anything."""
     pace = Pace()
     for _ in range(1000):
-        pace.served(5.0, SEEN_S * 1.2, SEEN_S, SEEN_S, CROWD_LEAST)
-    assert pace.part == 1.0
+        pace.served(5.0, SEEN_S * 1.2, SEEN_S, SEEN_S, HEAVY_MIN)
+    assert pace.share == 1.0
     assert pace.until == 0.0
     assert pace.slice_s == SLICE_S
 
@@ -51,44 +51,44 @@ def test_the_crowd_rests_when_the_processor_is_dear() -> None:
     pace = Pace()
     parts = []
     for _ in range(20):
-        pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST)
-        parts.append(pace.part)
+        pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, HEAVY_MIN)
+        parts.append(pace.share)
     assert parts == sorted(parts, reverse=True)
-    assert parts[-1] == LEAST
+    assert parts[-1] == SHARE_MIN
     assert pace.slice_s == SHORT_SLICE_S
-    assert pace.until == 5.0 + min(SEEN_S * (1 / LEAST - 1), REST_MOST_S)
+    assert pace.until == 5.0 + min(SEEN_S * (1 / SHARE_MIN - 1), PAUSE_S_MAX)
 
 
 def test_a_long_turn_makes_no_long_rest() -> None:
     """Something else has made it long: the crowd is not to blame."""
     pace = Pace()
-    pace.served(5.0, 3.0, 1.0, 1.0, CROWD_LEAST)
-    assert pace.until == 5.0 + REST_MOST_S
+    pace.served(5.0, 3.0, 1.0, 1.0, HEAVY_MIN)
+    assert pace.until == 5.0 + PAUSE_S_MAX
 
 
 def test_the_crowd_has_all_of_it_again_in_the_end() -> None:
     """The others have gone: its part grows, and the rests with it become short, and none."""
     pace = Pace()
     for _ in range(20):
-        pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST)
+        pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, HEAVY_MIN)
     rests = []
-    while pace.part < 1.0:
-        pace.served(5.0, SEEN_S, SEEN_S, SEEN_S * 20, CROWD_LEAST)
+    while pace.share < 1.0:
+        pace.served(5.0, SEEN_S, SEEN_S, SEEN_S * 20, HEAVY_MIN)
         rests.append(pace.until - 5.0)
     assert rests == sorted(rests, reverse=True)
     until = pace.until
-    pace.served(9.0, SEEN_S, SEEN_S, SEEN_S, CROWD_LEAST)
+    pace.served(9.0, SEEN_S, SEEN_S, SEEN_S, HEAVY_MIN)
     assert pace.until == until
 
 
 def test_nobody_rests_where_few_wait() -> None:
     """They are somebody's bulk load: short slices would be dearer, and gain little."""
     pace = Pace()
-    pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST)
+    pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, HEAVY_MIN)
     until = pace.until
     assert until > 5.0
-    pace.served(6.0, SEEN_S * 3, SEEN_S, SEEN_S, CROWD_LEAST - 1)
-    assert pace.part == 1.0
+    pace.served(6.0, SEEN_S * 3, SEEN_S, SEEN_S, HEAVY_MIN - 1)
+    assert pace.share == 1.0
     assert pace.slice_s == SLICE_S
     assert pace.until == until
 
@@ -96,15 +96,15 @@ def test_nobody_rests_where_few_wait() -> None:
 def test_what_the_worker_does_between_the_turns_of_the_crowd_counts() -> None:
     """A request of the crowd is work for the home, too, and at other times."""
     pace = Pace()
-    pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S * 1.5, CROWD_LEAST)
-    assert pace.until == 5.0 + SEEN_S * 1.5 * (1 / pace.part - 1)
+    pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S * 1.5, HEAVY_MIN)
+    assert pace.until == 5.0 + SEEN_S * 1.5 * (1 / pace.share - 1)
 
 
 def test_the_crowd_has_no_more_than_there_was() -> None:
     """Not half of all of it, when a fifth was there."""
     pace = Pace()
-    pace.served(5.0, SEEN_S * 5, SEEN_S, SEEN_S, CROWD_LEAST)
-    assert pace.part == 0.2
+    pace.served(5.0, SEEN_S * 5, SEEN_S, SEEN_S, HEAVY_MIN)
+    assert pace.share == 0.2
 
 
 def test_newcomers_begin_with_a_part() -> None:
@@ -112,30 +112,30 @@ def test_newcomers_begin_with_a_part() -> None:
     pace = Pace()
     parts = []
     for _ in range(3):
-        pace.served(5.0, SEEN_S, SEEN_S / 2, SEEN_S / 2, 0, CROWD_LEAST)
-        parts.append(pace.part)
-        pace.served(5.0, 0.0, SEEN_S / 2, SEEN_S / 2, 0, CROWD_LEAST)
-    assert parts == [FIRST, min(2 * FIRST, 1.0), min(4 * FIRST, 1.0)]
-    pace.served(5.0, SEEN_S * 5 / 4, SEEN_S * 5 / 8, SEEN_S, 0, CROWD_LEAST)
-    pace.served(5.0, SEEN_S * 3 / 4, SEEN_S * 5 / 8, SEEN_S, 0, CROWD_LEAST)
-    missed = pace.part
+        pace.served(5.0, SEEN_S, SEEN_S / 2, SEEN_S / 2, 0, HEAVY_MIN)
+        parts.append(pace.share)
+        pace.served(5.0, 0.0, SEEN_S / 2, SEEN_S / 2, 0, HEAVY_MIN)
+    assert parts == [SHARE_FIRST, min(2 * SHARE_FIRST, 1.0), min(4 * SHARE_FIRST, 1.0)]
+    pace.served(5.0, SEEN_S * 5 / 4, SEEN_S * 5 / 8, SEEN_S, 0, HEAVY_MIN)
+    pace.served(5.0, SEEN_S * 3 / 4, SEEN_S * 5 / 8, SEEN_S, 0, HEAVY_MIN)
+    missed = pace.share
     assert missed == 5 / 8, "what there was of it, and not half as much"
-    pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, CROWD_LEAST)
-    assert pace.part == missed + MORE_FOR_NEWCOMERS
-    pace.served(5.0, SEEN_S * 5, SEEN_S, SEEN_S, 0, CROWD_LEAST)
-    assert pace.part == FIRST
+    pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, HEAVY_MIN)
+    assert pace.share == missed + INCREASE_FOR_LOGINS
+    pace.served(5.0, SEEN_S * 5, SEEN_S, SEEN_S, 0, HEAVY_MIN)
+    assert pace.share == SHARE_FIRST
     pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, 0)
-    assert pace.part == 1.0
+    assert pace.share == 1.0
 
 
 def test_rests_are_as_long_as_a_timer_can_do() -> None:
     """Those that would be shorter are added up: none is lost."""
     pace = Pace()
-    pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S, CROWD_LEAST)
-    assert pace.part == LESS
+    pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S, HEAVY_MIN)
+    assert pace.share == DECREASE
     until, rests = pace.until, []
     for turn in range(1, 9):
-        pace.served(5.0 + turn, TIMER_S / 4, TIMER_S / 4, TIMER_S / 4, CROWD_LEAST)
+        pace.served(5.0 + turn, TIMER_S / 4, TIMER_S / 4, TIMER_S / 4, HEAVY_MIN)
         if pace.until != until:
             until = pace.until
             rests.append(until - 5.0 - turn)
@@ -180,7 +180,7 @@ async def test_who_asks_for_little_does_not_wait_for_the_rests(tmp_path: Path) -
         for flood in floods:
             flood.transport.write(b"".join(flood.sealed(UNKNOWN) for _ in range(RECORDS)))
         counter = 1
-        while pace.part != LEAST:  # it slows down for who asks for little
+        while pace.share != SHARE_MIN:  # it slows down for who asks for little
             counter += 1
             honest.send(LOG, counter)
             await honest.acked(LOG, counter)
@@ -188,7 +188,7 @@ async def test_who_asks_for_little_does_not_wait_for_the_rests(tmp_path: Path) -
         assert answered < FLOODS * RECORDS * 1023, "the honest one waited for all of it"
         assert [type(one) for one in honest.received].count(Ack) == counter
         dear.held = False
-        pace.part = 1.0
+        pace.share = 1.0
         for flood in floods:  # nobody is forgotten in a rest
             await flood.expect(Error, count=RECORDS * 1023)
 
@@ -205,7 +205,7 @@ async def test_pages_of_the_crowd_wait_in_its_rests(tmp_path: Path) -> None:
             await client.join(LOG)
         turn.pace.until = time.monotonic() + 600.0
         greedy.send_envelopes(*[History(n, LOG, False, 0, 10) for n in range(1, 41)])
-        await until(lambda: worker.parts.catchup.crowd, "the request for a page")
+        await until(lambda: worker.parts.catchup.heavy, "the request for a page")
         honest.send_envelopes(History(1, LOG, False, 0, 10))
         await honest.expect(Page)
         assert not any(isinstance(one, Page) for one in greedy.received)
@@ -222,7 +222,7 @@ async def test_who_talks_does_not_wait_for_those_who_come(tmp_path: Path) -> Non
         worker = single.workers[0]
         turn = worker.parts.turn
         honest = await TestClient.login(worker, "honest")
-        newcomers = [await TestClient.connect(worker) for _ in range(NEWCOMERS_MAX)]
+        newcomers = [await TestClient.connect(worker) for _ in range(UNAUTHENTICATED_MAX)]
         turn.pace.until = time.monotonic() + 600.0
         for number, newcomer in enumerate(newcomers):
             newcomer.hello(f"new{number}")
@@ -241,16 +241,16 @@ async def test_who_leaves_before_his_turn_is_forgotten(tmp_path: Path) -> None:
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
         connections, schedule = worker.parts.connections, worker.parts.services.schedule
-        newcomers = [await TestClient.connect(worker) for _ in range(NEWCOMERS_MAX)]
+        newcomers = [await TestClient.connect(worker) for _ in range(UNAUTHENTICATED_MAX)]
         worker.parts.turn.pace.until = time.monotonic() + 600.0
         for number, newcomer in enumerate(newcomers):
             newcomer.hello(f"new{number}")
-        await until(lambda: schedule.waiting == NEWCOMERS_MAX, "all to wait")
+        await until(lambda: schedule.waiting == UNAUTHENTICATED_MAX, "all to wait")
         newcomers[0].transport.abort()
 
         def is_forgotten() -> bool:
             connections.check_deadlines(time.monotonic())
-            return len(connections.sessions) < NEWCOMERS_MAX
+            return len(connections.sessions) < UNAUTHENTICATED_MAX
 
         await until(is_forgotten, "who left to be forgotten")
         worker.parts.turn.pace.until = 0.0
@@ -268,7 +268,7 @@ async def test_answers_of_the_key_agent_wait_for_their_turn(
     async def unwrap(_: LocalAgent, ciphertext: bytes, source: str) -> bytes:
         nonlocal asked
         asked += 1
-        if asked > NEWCOMERS_MAX:
+        if asked > UNAUTHENTICATED_MAX:
             all_asked.set()
         await answers.wait()
         return server_key().unwrap(ciphertext)
@@ -279,7 +279,9 @@ async def test_answers_of_the_key_agent_wait_for_their_turn(
         answers.set()
         honest = await TestClient.login(worker, "honest")
         answers.clear()
-        coming = [asyncio.ensure_future(TestClient.connect(worker)) for _ in range(NEWCOMERS_MAX)]
+        coming = [
+            asyncio.ensure_future(TestClient.connect(worker)) for _ in range(UNAUTHENTICATED_MAX)
+        ]
         await all_asked.wait()
         worker.parts.turn.pace.until = time.monotonic() + 600.0
         answers.set()
@@ -297,14 +299,14 @@ async def test_nobody_comes_in_while_the_crowd_rests(tmp_path: Path) -> None:
     async with Cluster(tmp_path, 1) as single:
         connections = single.workers[0].parts.connections
         pace = single.workers[0].parts.turn.pace
-        assert connections.rest_s() <= 0.0
+        assert connections.pause_s() <= 0.0
         pace.until = time.monotonic() + 600.0
-        assert connections.rest_s() > 0.0
+        assert connections.pause_s() > 0.0
         pace.until = 0.0
-        for _ in range(NEWCOMERS_MAX - 1):
+        for _ in range(UNAUTHENTICATED_MAX - 1):
             await TestClient.connect(single.workers[0])
         pace.until = 0.0  # in case that the machine was busy
-        assert connections.rest_s() <= 0.0
+        assert connections.pause_s() <= 0.0
         await TestClient.connect(single.workers[0])
         pace.until = 0.0
-        assert connections.rest_s() == NEWCOMERS_REST_S
+        assert connections.pause_s() == LOGINS_PAUSE_S

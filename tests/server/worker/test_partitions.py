@@ -73,7 +73,7 @@ def disk(tmp_path: Path) -> Iterator[SlowDisk]:
     made.close()
 
 
-@pytest.mark.parametrize("busy", ["committing", "held"])
+@pytest.mark.parametrize("busy", ["committing", "commits_blocked"])
 def test_a_commit_in_a_thread_holds_up_no_look(disk: SlowDisk, busy: str) -> None:
     """Neither at a log that is not remembered, nor at one that nobody has begun."""
     own, index = disk.own, 0
@@ -81,12 +81,12 @@ def test_a_commit_in_a_thread_holds_up_no_look(disk: SlowDisk, busy: str) -> Non
     own.partition(index)
     opened = disk.partition._opened
     assert opened is not None
-    opened.committed._logs.clear()
+    opened.committed.logs.clear()
     disk.commits()
     if busy == "committing":
         own.committing.update(range(16))
     else:  # a checkpoint writes what commits have left for later
-        disk.partition.held = True
+        disk.partition.commits_blocked = True
     assert own.head(LOBBY) == Head(stored.epoch, 1)
     assert own.state(LOBBY) == b""
     assert own.head(ELSEWHERE) == Head(NO_EPOCH, 0)

@@ -8,12 +8,14 @@ from typing import Any, Final, cast
 from relay.bus.messages import Answered
 from relay.chat.accounts.account import Account
 from relay.chat.entries import Extra, Submission
-from relay.server.worker.home.permissions import ASKED_MAX, LITTLE, QUANTUM, Permissions
+from relay.server.worker.home.permissions import ASKED_MAX, LIGHT_MAX, QUANTUM, Permissions
 from relay.server.worker.home.submissions import Waiting
 from relay.wire.codes import ErrorCode
 from tests.support.workers import Cluster, TestClient
 
 MANY: Final = 50
+SILENT: Final = "-silent"
+"""The end of the handles of those whose home does not answer."""
 REFUSED: Final = int(ErrorCode.NOT_REGISTERED)
 
 
@@ -28,10 +30,13 @@ class Homes:
         self.heavy: set[str] = set()
         """Whose messages are marked as a part of much."""
         sender = Account("ann")._replace(chain=cast("Any", _Chain()))
-        self.permissions = Permissions(self._ask, lambda _: sender, self._submit)
+        self.permissions = Permissions(
+            self._ask, lambda _: sender, self._submit, lambda log: log.endswith(SILENT)
+        )
 
     def _ask(self, log: str, by: str, content: bytes, then: Callable[[Answered], None]) -> bool:
-        self.asked.append((by, then))
+        if not log.endswith(SILENT):
+            self.asked.append((by, then))
         return True
 
     def _submit(self, run: list[Waiting]) -> None:
@@ -42,12 +47,13 @@ class Homes:
             self.heavy.add(submission.sender)
         self.submitted.append((submission.sender, submission.counter, submission.extra.verdict))
 
-    def send(self, sender: str, *counters: int) -> None:
-        """Take messages of somebody to others."""
+    def send(self, sender: str, *counters: int, end: str = "") -> None:
+        """Take messages of somebody to others, whose handles end so."""
         for counter in counters:
             submission = Submission(
                 log=f"@{sender}", sender=sender, key_id=b"", producer=sender.encode(),
-                counter=counter, kind=0, content_type="", body=b"", extra=Extra(f"to-{counter}"),
+                counter=counter, kind=0, content_type="", body=b"",
+                extra=Extra(f"to-{counter}{end}"),
             )  # fmt: skip
             self.permissions.take(Waiting(cast("Any", None), 0, submission))
 
@@ -74,18 +80,19 @@ def test_who_writes_little_is_asked_about_before_all_who_write_to_many() -> None
     for name in crowd:
         homes.send(name, *range(1, MANY + 1))
     homes.send("honest", 1)
-    homes.permissions.ask_little()
+    homes.permissions.ask_light()
     assert homes.counted() == {"honest": 1}
-    homes.permissions.ask_others()
+    homes.permissions.ask_heavy()
     shared = dict.fromkeys(crowd[: ASKED_MAX // QUANTUM], QUANTUM)
+    shared[crowd[ASKED_MAX // QUANTUM - 1]] -= 1
     assert homes.counted() == {"honest": 1, **shared}
     homes.send("honest", 2)
-    homes.permissions.ask_little()
+    homes.permissions.ask_light()
     assert homes.counted()["honest"] == 2, "though no more of the others may be under way"
-    homes.permissions.ask_others()
-    assert len(homes.asked) == ASKED_MAX + 2
+    homes.permissions.ask_heavy()
+    assert len(homes.asked) == ASKED_MAX + 1
     homes.answer(count=QUANTUM + 2)
-    homes.permissions.ask_others()
+    homes.permissions.ask_heavy()
     assert homes.counted().get(crowd[ASKED_MAX // QUANTUM]) == QUANTUM, "those who are next"
     assert homes.heavy == set(crowd[:2]), "the pieces are small, and what they have is much"
 
@@ -94,12 +101,12 @@ def test_nobody_is_asked_about_what_comes_behind_a_refused_message() -> None:
     """The store refuses it for its counter; what comes again is asked about."""
     homes = Homes()
     homes.send("ann", *range(1, 301), 1, 2)
-    homes.permissions.ask_little()
-    homes.permissions.ask_others()
+    homes.permissions.ask_light()
+    homes.permissions.ask_heavy()
     assert len(homes.asked) == ASKED_MAX
     homes.answer(REFUSED, count=ASKED_MAX)
     while homes.permissions.waiting:
-        homes.permissions.ask_others()
+        homes.permissions.ask_heavy()
     assert len(homes.asked) == 2
     homes.answer(count=2)
     assert [counter for _, counter, _ in homes.submitted] == [*range(1, 301), 1, 2]
@@ -112,24 +119,40 @@ def test_a_home_that_does_not_answer_stops_only_those_who_write_much() -> None:
     """Nothing is reserved for them while none of them can be asked about."""
     homes = Homes()
     homes.send("ann", *range(1, 101))
-    homes.permissions.ask_little()
-    homes.permissions.ask_others()
+    homes.permissions.ask_light()
+    homes.permissions.ask_heavy()
     assert not homes.permissions.has_room
     light = [f"x{n}" for n in range(300)]
     for name in light:
         homes.send(name, 1)
-        homes.permissions.ask_little()
+        homes.permissions.ask_light()
     assert set(light) <= set(homes.counted())
+
+
+def test_a_home_that_does_not_answer_stops_nobody_who_writes_to_others() -> None:
+    """However many write to its people, and however much; and they go on when it answers."""
+    homes = Homes()
+    for n in range(100):
+        homes.send(f"x{n}", *range(1, MANY + 1), end=SILENT)
+    homes.send("ann", *range(1, MANY + 1))
+    homes.permissions.ask_light()
+    for _ in range(2 * MANY):
+        if homes.permissions.has_room:
+            homes.permissions.ask_heavy()
+        if homes.asked:
+            homes.answer()
+    assert homes.submitted == [("ann", counter, 0) for counter in range(1, MANY + 1)]
+    assert not homes.permissions.has_room
 
 
 def test_what_was_sent_later_is_asked_about() -> None:
     """Who was refused may have had a repeat, behind which others are good."""
     homes = Homes()
-    homes.send("ann", *range(1, LITTLE + 1))
-    homes.permissions.ask_little()
-    homes.answer(REFUSED, count=LITTLE)
-    homes.send("ann", LITTLE + 1)
-    homes.permissions.ask_little()
+    homes.send("ann", *range(1, LIGHT_MAX + 1))
+    homes.permissions.ask_light()
+    homes.answer(REFUSED, count=LIGHT_MAX)
+    homes.send("ann", LIGHT_MAX + 1)
+    homes.permissions.ask_light()
     assert len(homes.asked) == 1
 
 
@@ -138,7 +161,7 @@ def test_the_order_of_a_sender_is_kept() -> None:
     homes = Homes()
     homes.send("ann", 1, 2, 3)
     homes.send("bob", 1, 2)
-    homes.permissions.ask_little()
+    homes.permissions.ask_light()
     assert homes.counted() == {"bob": 2, "ann": 3}
     for index in (1, 2, 2):  # bob's second, ann's second and third
         homes.asked[index][1](Answered(0, 0, "", b""))
@@ -147,7 +170,6 @@ def test_the_order_of_a_sender_is_kept() -> None:
     homes.permissions.forget(lambda waiting: waiting.submission.sender == "bob")
     homes.answer(count=2)
     assert homes.submitted == [("ann", 1, 0), ("ann", 2, 0), ("ann", 3, 0)]
-    assert homes.permissions.asked == 0
     assert not homes.permissions.waiting
 
 

@@ -423,14 +423,14 @@ async def test_a_batch_ends_at_an_entry_that_puts_somebody_out(cluster: Cluster)
     """[m1, kick bob, m2] committed together never reaches bob whole, and m1 does."""
     alice, bob = await begun(cluster)
     for worker in cluster.workers.values():
-        worker.parts.feeds.by_log[LOG].rest_until = float("inf")  # all of it is one distribution
+        worker.parts.feeds.by_log[LOG].paused_until = float("inf")  # all of it is one distribution
     alice.send(LOG, 1)
     await alice.acked(LOG, 1)
     await done(alice, requests.Kick("bob", "out"))
     alice.send(LOG, 2)
     await alice.acked(LOG, 2)
     for worker in cluster.workers.values():
-        worker.parts.feeds.by_log[LOG].rest_until = 0.0
+        worker.parts.feeds.by_log[LOG].paused_until = 0.0
         worker.parts.wakeup.request()
     removed = await bob.expect(Removed)
     assert (removed.code, removed.text) == (ErrorCode.KICKED_OUT, "out")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.schedule import (
-    LITTLE,
+    LIGHT_MAX,
     QUANTUM,
     ROUND,
     SLICE_S,
@@ -112,7 +112,7 @@ def test_who_waits_for_answers_owes_nothing() -> None:
     floods = [Asking(schedule, clock, QUANTUM, 10_000) for _ in range(100)]
     for flood in floods:
         flood.arrive()
-    honest = Asking(schedule, clock, LITTLE, 1)
+    honest = Asking(schedule, clock, LIGHT_MAX, 1)
     honest.served = 1
     schedule.run(clock[0])
     for _ in range(1000):
@@ -129,7 +129,7 @@ def test_those_who_ask_for_little_have_half_at_most() -> None:
     floods = [Asking(schedule, clock, QUANTUM, 100_000) for _ in range(5)]
     for flood in floods:
         flood.arrive()
-    many = [Asking(schedule, clock, LITTLE, 1) for _ in range(50)]
+    many = [Asking(schedule, clock, LIGHT_MAX, 1) for _ in range(50)]
     for one in many:
         one.served = 1  # they are known
     for _ in range(1000):
@@ -139,7 +139,7 @@ def test_those_who_ask_for_little_have_half_at_most() -> None:
                 one.arrive()
         schedule.run(clock[0])
     much = sum(flood.served for flood in floods) * QUANTUM
-    assert 0.9 < sum(one.served for one in many) * LITTLE / much < 1.1
+    assert 0.9 < sum(one.served for one in many) * LIGHT_MAX / much < 1.1
     served = [flood.served for flood in floods]
     assert max(served) - min(served) <= 1
 
@@ -148,14 +148,14 @@ def test_while_the_others_rest_those_who_ask_for_little_do_not_wait_for_them() -
     """However far they are ahead: the others have no part of a rest that could be kept for them."""
     schedule, clock = _schedule()
     Asking(schedule, clock, QUANTUM, 1000).arrive()
-    while schedule.little_first or not schedule.has_little:  # until they have had their half
-        one = Asking(schedule, clock, LITTLE, 1)
+    while schedule.light_first or not schedule.has_light:  # until they have had their half
+        one = Asking(schedule, clock, LIGHT_MAX, 1)
         one.served, one._turns = 1, 2
         one.arrive()
-        schedule.run_little(clock[0])
-    schedule.run_little(clock[0])
+        schedule.run_light(clock[0])
+    schedule.run_light(clock[0])
     assert one.served == 1
-    schedule.run_little(clock[0], resting=True)
+    schedule.run_light(clock[0], heavy_paused=True)
     assert one.served == 2
 
 
@@ -168,7 +168,7 @@ def test_a_slice_of_those_who_ask_for_little_is_of_the_processors_time() -> None
     for one in honest:
         one.served = 1  # it is known
         one.arrive()
-    schedule.run_little(clock[0])
+    schedule.run_light(clock[0])
     assert [one.served for one in honest] == [2] * 100
 
 

@@ -174,7 +174,7 @@ async def test_what_is_erased_while_a_page_is_read_is_not_found(
         return turns[-1]
 
     monkeypatch.setattr(catchup, "turn", turn)
-    monkeypatch.setattr(catchup, "turn_of_crowd", turn)
+    monkeypatch.setattr(catchup, "turn_of_heavy", turn)
     bob.send_envelopes(Search(100_000, ROOM, "word", 0, 100))
     await until(lambda: turns, "the request for a turn")
     turns[0].resolve(None)

@@ -6,8 +6,8 @@ from relay.chat.accounts.events import CONTENT_TYPE as ACCOUNT
 from relay.chat.entries import Extra, Kind, Submission
 from relay.server.worker.home.submissions import (
     ALONE_UNITS,
-    LITTLE,
-    LITTLE_PER_GROUP,
+    LIGHT_MAX,
+    LIGHT_PER_GROUP,
     QUANTUM_MIN,
     READS_FREE,
     SLOW_PER_GROUP,
@@ -187,19 +187,19 @@ def test_little_has_a_commit_of_its_own() -> None:
     _put(submissions, 2, "new", 1)
     for producer in range(1000, 1003):
         _put(submissions, producer, "known", 2)
-    group = submissions.take_little(_in_use)
+    group = submissions.take_light(_in_use)
     assert sorted({int.from_bytes(w.submission.producer) for w in group}) == [1000, 1001, 1002]
     assert len(group) == 6
-    assert submissions.take_little(_in_use) == []
+    assert submissions.take_light(_in_use) == []
     for producer in range(1000, 1300):
         _put(submissions, producer, "known", 1)
-    assert 0 < len(submissions.take_little(_in_use)) <= LITTLE_PER_GROUP
-    assert submissions.take_little(_in_use) == [], "the others have their part first"
-    resting = submissions.take_little(_in_use, resting=True)
-    assert 0 < len(resting) <= LITTLE_PER_GROUP, "while they rest they have none"
+    assert 0 < len(submissions.take_light(_in_use)) <= LIGHT_PER_GROUP
+    assert submissions.take_light(_in_use) == [], "the others have their part first"
+    heavy_paused = submissions.take_light(_in_use, heavy_paused=True)
+    assert 0 < len(heavy_paused) <= LIGHT_PER_GROUP, "while they rest they have none"
     submissions.take(_in_use, 64, SLOW_PER_GROUP)
     while submissions.flows:
-        submissions.take_little(_in_use)
+        submissions.take_light(_in_use)
         submissions.take(_in_use, 64, SLOW_PER_GROUP)
     assert (submissions.count, submissions.bytes) == (0, 0)
 
@@ -209,22 +209,22 @@ def test_what_little_had_while_the_others_rested_is_not_owed() -> None:
     submissions = Submissions()
     _put(submissions, 1, "known", 5_000)
     for _ in range(40):
-        for producer in range(1000, 1000 + LITTLE_PER_GROUP):
+        for producer in range(1000, 1000 + LIGHT_PER_GROUP):
             _put(submissions, producer, "known", 1)
-        assert submissions.take_little(_in_use, resting=True)
-    submissions.take(_in_use, LITTLE_PER_GROUP, SLOW_PER_GROUP)
+        assert submissions.take_light(_in_use, heavy_paused=True)
+    submissions.take(_in_use, LIGHT_PER_GROUP, SLOW_PER_GROUP)
     _put(submissions, 2000, "known", 1)
-    assert len(submissions.take_little(_in_use)) == 1
+    assert len(submissions.take_light(_in_use)) == 1
 
 
 def test_who_had_to_wait_for_half_a_second_has_little_still() -> None:
     """With all that he wrote meanwhile; what comes of a flood in one piece is more than that."""
-    assert LITTLE < QUANTUM
+    assert LIGHT_MAX < QUANTUM
     submissions = Submissions()
     for producer in range(200):
         _put(submissions, producer, "known", QUANTUM)
     _put(submissions, 1000, "known", FIFTY_A_SECOND // 2 - 1)
-    group = submissions.take_little(_in_use)
+    group = submissions.take_light(_in_use)
     assert [int.from_bytes(w.submission.producer) for w in group] == [1000] * len(group)
     assert len(group) == FIFTY_A_SECOND // 2 - 1
 
@@ -314,21 +314,21 @@ def test_what_the_others_had_alone_is_not_owed_to_those_who_have_little() -> Non
     for producer in range(1000, 1300):
         _put(submissions, producer, "known", 1)
     taken = 0
-    while group := submissions.take_little(_in_use):
+    while group := submissions.take_light(_in_use):
         taken += len(group)
-    assert taken <= LITTLE_PER_GROUP
+    assert taken <= LIGHT_PER_GROUP
 
 
 def test_what_those_who_have_little_had_alone_is_not_owed() -> None:
     """A part of what nobody else wanted could be kept for nobody."""
     submissions = Submissions()
     for _ in range(10):
-        for producer in range(1000, 1000 + LITTLE_PER_GROUP):
+        for producer in range(1000, 1000 + LIGHT_PER_GROUP):
             _put(submissions, producer, "known", 1)
-        assert submissions.take_little(_in_use)
+        assert submissions.take_light(_in_use)
     _put(submissions, 1, "known", 5_000)
     _put(submissions, 2000, "known", 1)
-    assert len(submissions.take_little(_in_use)) == 1
+    assert len(submissions.take_light(_in_use)) == 1
 
 
 def test_who_waits_is_not_passed_by_all_who_come_new() -> None:
@@ -363,5 +363,5 @@ def test_what_comes_in_pieces_of_much_is_not_little() -> None:
     for producer in range(100):
         _put(submissions, producer, "known", 4, heavy=True)
     _put(submissions, 1000, "known", 1)
-    group = submissions.take_little(_in_use, resting=True)
+    group = submissions.take_light(_in_use, heavy_paused=True)
     assert [int.from_bytes(w.submission.producer) for w in group] == [1000]

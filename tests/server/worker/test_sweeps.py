@@ -31,7 +31,9 @@ async def _town(worker: Worker) -> tuple[list[TestClient], TestClient]:
     sender = await TestClient.login(worker, "sender")
     parts = worker.parts
     await until(lambda: not _pending(worker) and parts.rosters.due_at == FAR, "quiet")
-    await until(lambda: worker.feed(LOG).rest_until <= time.monotonic(), "the room to have rested")
+    await until(
+        lambda: worker.feed(LOG).paused_until <= time.monotonic(), "the room to have rested"
+    )
     worker.sweeps = False
     parts.wakeup.bind(lambda: None)
     ticks = itertools.count()

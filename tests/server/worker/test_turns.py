@@ -17,8 +17,8 @@ from relay.bus.link import Link, Port
 from relay.bus.messages import Acks, Submit, Subscribe
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
-from relay.server.worker.home.home import COMMITS_S
-from relay.server.worker.home.submissions import CROWD, GROUP_MIN
+from relay.server.worker.home.commits import COMMITS_S
+from relay.server.worker.home.submissions import GROUP_MIN, SHARE
 from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster, Send
 from relay.wire.packing import unpack_entry
 from tests.support.cluster import DEADLINE_S, until
@@ -62,7 +62,7 @@ async def test_a_send_to_the_own_home_is_one_turn_and_one_record(single: Cluster
     await client.expect(Roster)  # the last that a join brings
     await _at_rest(worker)
     feed = worker.feed(LOG)  # which rests after the roster, if this machine was slow to write it
-    await until(lambda: feed.rest_until <= time.monotonic(), "the room to have rested")
+    await until(lambda: feed.paused_until <= time.monotonic(), "the room to have rested")
     worker.sweeps = False  # which ask for a turn, too
     records = client.records
     with _turns(worker) as turns:
@@ -85,7 +85,7 @@ async def test_a_send_to_another_home_is_one_write_each_way(
     for worker in (home, other):
         await _at_rest(worker)
     feed = other.feed(LOG)  # as above
-    await until(lambda: feed.rest_until <= time.monotonic(), "the room to have rested")
+    await until(lambda: feed.paused_until <= time.monotonic(), "the room to have rested")
     writes: list[int] = []
     flush = Link.flush
 
@@ -221,11 +221,11 @@ async def test_who_sends_little_is_stored_before_all_who_send_much(single: Clust
                 kind=0, content_type="", body=b"x",
             )  # fmt: skip
             worker.parts.own_home.to_home.submit(tag, [submission])
-    worker.parts.turn.was_crowded()
+    worker.parts.turn.heavy_waited()
     worker.parts.turn.run()
     assert not worker.parts.home.busy
-    assert worker.parts.turn.was_crowded(), "whoever asks later knows"
-    assert not worker.parts.turn.was_crowded()
+    assert worker.parts.turn.heavy_waited(), "whoever asks later knows"
+    assert not worker.parts.turn.heavy_waited()
     stored = worker.parts.services.reader_of(LOG).read(LOG, 1, 1000, 1_000_000)
     entries = [unpack_entry(packed) for _, packed in stored.rows]
     assert [entry.counter for entry in entries] == [1, *range(1, 2 * GROUP_MIN + 1)]
@@ -247,21 +247,21 @@ async def test_who_sends_little_does_not_wait_for_a_rest_of_the_others(tmp_path:
         worker.sweeps = False  # which ask for turns
         parts.partitions.paused = True
         much, *others = clients
-        much.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(2, 2 * CROWD)])
+        much.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(2, 2 * SHARE)])
         for client, room in zip(others, rooms[1:], strict=True):
-            client.send(room, 2)
+            client.send_envelopes(*[Send(room, n, 0, "", b"x") for n in (2, 3)])  # not alone
         waiting = parts.home._submissions
         await until(lambda: all(waiting[partition_of(room)].count for room in rooms), "all of it")
-        await until(lambda: waiting[partition_of(LOG)].count > CROWD, "more than is little")
+        await until(lambda: waiting[partition_of(LOG)].count > SHARE, "more than is little")
         parts.turn.pace.until = time.monotonic() + 600.0
         parts.partitions.paused = False
-        parts.home.held.clear()  # which is looked at again soon
+        parts.home.blocked.clear()  # which is looked at again soon
         parts.wakeup.request()
         for client, room in zip(others, rooms[1:], strict=True):
-            await client.acked(room, 2)
+            await client.acked(room, 3)
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
-        await much.acked(LOG, 2 * CROWD - 1)
+        await much.acked(LOG, 2 * SHARE - 1)
 
 
 async def test_the_end_of_a_worker_commits_by_a_turn(single: Cluster) -> None:

@@ -21,11 +21,12 @@ from relay.server.worker.connection.source_usage import Source
 from relay.server.worker.connection.token_bucket import WASTE_BURST_S, WASTE_OWED_S
 from relay.server.worker.connection.waste import (
     CONTROL_UNITS,
+    GAP_UNITS,
     REPEAT_UNITS,
     REQUEST_UNITS,
-    REST_S,
+    THROTTLE_EXTRA_S,
     Waste,
-    Wasted,
+    WasteState,
     of_request,
     of_send,
 )
@@ -63,20 +64,20 @@ class Later:
 
 # --- the rule -----------------------------------------------------------------------------------
 class Somebody:
-    """A ``Waster``."""
+    """A ``ThrottledReader``."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
-        self.wasted: Wasted | None = None
-        self.rests = False
+        self.wasted: WasteState | None = None
+        self.throttled = False
 
-    def begin_rest(self) -> None:
-        assert not self.rests
-        self.rests = True
+    def begin_throttle(self) -> None:
+        assert not self.throttled
+        self.throttled = True
 
-    def end_rest(self) -> None:
-        assert self.rests
-        self.rests = False
+    def end_throttle(self) -> None:
+        assert self.throttled
+        self.throttled = False
 
 
 class Model:
@@ -116,8 +117,8 @@ def test_nobody_wastes_more_than_burst_and_rate(rate: int, steps: list[tuple[flo
     began, wasted = model.now, 0
     for pause, units in steps:
         model.now += pause
-        if one.rests:
-            assert REST_S < model.rest() <= WASTE_OWED_S + REST_S + 1.01
+        if one.throttled:
+            assert THROTTLE_EXTRA_S < model.rest() <= WASTE_OWED_S + THROTTLE_EXTRA_S + 1.01
         model.waste.charge(one, units)
         wasted += units
         assert wasted <= rate * (WASTE_BURST_S + model.now - began) + 64 + 1e-3
@@ -129,7 +130,7 @@ def test_who_wastes_within_the_burst_never_rests() -> None:
     one = Somebody(model.source)
     for _ in range(WINDOW):
         model.waste.charge(one, of_send(ErrorCode.EXPECTED))
-    assert not one.rests
+    assert not one.throttled
     assert one.wasted is not None
     model.waste.sweep(one, model.now)
     assert one.wasted is not None, "it is not forgotten at once"
@@ -144,10 +145,10 @@ def test_answers_that_come_in_a_rest_make_it_longer_but_not_for_ever() -> None:
     for _ in range(WINDOW):
         model.waste.charge(one, REPEAT_UNITS)
     first = model.rest()
-    assert one.rests
+    assert one.throttled
     second = model.rest()
-    assert not one.rests
-    assert first + second <= 2 * (REST_S + 1.01) + WASTE_OWED_S
+    assert not one.throttled
+    assert first + second <= 2 * (THROTTLE_EXTRA_S + 1.01) + WASTE_OWED_S
     assert model.refusals.counts[Budget.WASTE] == 1, "it is one rest"
 
 
@@ -158,11 +159,11 @@ def test_a_source_rests_only_where_it_wastes() -> None:
     neighbour, stranger = Somebody(model.source), Somebody(Source("192.0.2.9", model.limits))
     for _ in range(10):
         for one in many:
-            if not one.rests:
+            if not one.throttled:
                 model.waste.charge(one, REPEAT_UNITS)
         model.waste.charge(stranger, CONTROL_UNITS)
-    assert all(one.rests for one in many)
-    assert not stranger.rests
+    assert all(one.throttled for one in many)
+    assert not stranger.throttled
     assert neighbour.wasted is None
     for bucket in model.source.buckets():
         assert bucket is None or not bucket.full(model.now), "short connections are no new burst"
@@ -171,6 +172,7 @@ def test_a_source_rests_only_where_it_wastes() -> None:
 def test_what_is_our_fault_costs_nothing() -> None:
     for code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE, ErrorCode.DAMAGED):
         assert of_request(code) == of_send(code) == 0
+        assert of_send(code, direct=True) == GAP_UNITS, "but two homes worked for it"
     assert of_request(ErrorCode.NOT_A_MEMBER) == REQUEST_UNITS
 
 
@@ -179,17 +181,17 @@ def test_zero_is_no_bound() -> None:
     one = Somebody(model.source)
     for _ in range(100 * WINDOW):
         model.waste.charge(one, REPEAT_UNITS)
-    assert not one.rests
+    assert not one.throttled
 
 
 def test_an_ended_connection_is_not_kept_by_its_rest() -> None:
     model = Model(1)
     one = Somebody(model.source)
     model.waste.charge(one, 1000)
-    assert one.rests
+    assert one.throttled
     model.waste.forget(one)
     model.later.all()
-    assert one.rests, "it is not woken"
+    assert one.throttled, "it is not woken"
     assert one.wasted is None
 
 
@@ -201,7 +203,7 @@ def of(single: Cluster) -> tuple[Worker, Later]:
     return worker, later
 
 
-def rests(single: Cluster, name: str) -> bool:
+def throttled(single: Cluster, name: str) -> bool:
     return bool(single.session(name).reading.pauses & Pause.WASTE)
 
 
@@ -222,14 +224,14 @@ async def test_garbage_costs_its_sender_waiting_and_nothing_is_lost(single: Clus
     for _ in range(2):
         flood.transport.write(flood.sealed(UNKNOWN * 500))
     flood.send(LOG, 1)
-    await until(lambda: rests(single, "flood"), "the rest")
+    await until(lambda: throttled(single, "flood"), "the rest")
     errors = [e for e in flood.received if isinstance(e, Error)]
     assert len(errors) < 500
     honest = await TestClient.login(worker, "honest")
     await honest.join(LOG)
     honest.send(LOG, 1)
     await honest.acked(LOG, 1)
-    assert rests(single, "flood")
+    assert throttled(single, "flood")
     assert len([e for e in flood.received if isinstance(e, Ack)]) == 0
     worker._status.beat()
     assert worker._status._row.get("refused", Budget.WASTE) == 1
@@ -237,7 +239,7 @@ async def test_garbage_costs_its_sender_waiting_and_nothing_is_lost(single: Clus
     later.all()
     await flood.acked(LOG, 1)
     assert [e.arg for e in flood.received if isinstance(e, Error)] == [99] * 1000
-    assert not rests(single, "flood")
+    assert not throttled(single, "flood")
 
 
 async def test_a_window_that_is_sent_again_after_a_reconnect_is_no_waste(single: Cluster) -> None:
@@ -254,7 +256,7 @@ async def test_a_window_that_is_sent_again_after_a_reconnect_is_no_waste(single:
     assert acks == [(n, n) for n in range(1, WINDOW + 1)]
     assert single.session("sender").reading.wasted is None
     again.send_envelopes(*random.Random(3).sample(sends, 200))
-    await until(lambda: rests(single, "sender"), "the rest")
+    await until(lambda: throttled(single, "sender"), "the rest")
     await again.expect(Ack, count=WINDOW + 200)  # they were under way
 
 
@@ -281,10 +283,10 @@ async def test_who_answers_pings_does_not_rest_and_who_floods_them_does(single: 
         client.transport.write(cipher.seal(RecordType.PING, b"x"))
     client.send(LOG, 1)
     await client.acked(LOG, 1)
-    assert not rests(single, "client")
+    assert not throttled(single, "client")
     client.transport.write(b"".join(cipher.seal(RecordType.PONG, b"") for _ in range(2000)))
     client.send(LOG, 2)
-    await until(lambda: rests(single, "client"), "the rest")
+    await until(lambda: throttled(single, "client"), "the rest")
     single.session("client").reading.wasted.bucket = None  # type: ignore[union-attr]
     later.all()
     await client.acked(LOG, 2)
@@ -300,7 +302,19 @@ async def test_refused_requests_are_waste_and_granted_ones_are_not(single: Clust
     await client.acked(LOG, 1)
     assert single.session("client").reading.wasted is None
     client.send_envelopes(*[Leave(3, room) for room in rooms])
-    await until(lambda: rests(single, "client"), "the rest")
+    await until(lambda: throttled(single, "client"), "the rest")
+
+
+async def test_direct_messages_that_are_refused_for_now_are_waste(single: Cluster) -> None:
+    """Otherwise who has too much asked could have it asked for ever."""
+    worker, _ = of(single)
+    client = await TestClient.login(worker, "client")
+    direct = worker.parts.home.direct
+    assert direct is not None
+    direct.permissions._ask = lambda *_: False  # as if too much were asked
+    client.send("@nobody", 1)
+    assert (await client.expect(Refused)).code == ErrorCode.BUSY
+    assert single.session("client").reading.wasted is not None
 
 
 async def test_the_end_of_who_rests_is_noticed(single: Cluster) -> None:
@@ -308,7 +322,7 @@ async def test_the_end_of_who_rests_is_noticed(single: Cluster) -> None:
     worker, _ = of(single)
     client = await TestClient.login(worker, "client")
     client.transport.write(client.sealed(UNKNOWN * 500))
-    await until(lambda: rests(single, "client"), "the rest")
+    await until(lambda: throttled(single, "client"), "the rest")
     client.disconnect()
     await client.gone(worker)
 
@@ -320,7 +334,7 @@ async def test_it_is_a_setting(tmp_path: Path, per_s: int) -> None:
         client = await TestClient.login(worker, "client")
         client.transport.write(client.sealed(UNKNOWN * 100))
         if per_s:
-            await until(lambda: rests(single, "client"), "the rest")
+            await until(lambda: throttled(single, "client"), "the rest")
         else:
             await client.expect(Error, count=100)
             assert not later.due
@@ -334,7 +348,7 @@ async def test_what_is_behind_a_refused_message_takes_nothing_of_the_budget(tmp_
         worker, _ = of(single)
         flood = await TestClient.login(worker, "flood", source="127.0.0.9")
         flood.send(LOG, 1, 600, size=900)
-        await until(lambda: rests(single, "flood"), "the rest")
+        await until(lambda: throttled(single, "flood"), "the rest")
         refused = [e for e in flood.received if isinstance(e, Refused)]
         assert [e.counter for e in refused] == list(range(3, len(refused) + 3))
         assert {e.code for e in refused} == {ErrorCode.BUSY}
@@ -343,7 +357,7 @@ async def test_what_is_behind_a_refused_message_takes_nothing_of_the_budget(tmp_
         other = await TestClient.login(worker, "other")
         other.send(LOG, 1)
         await other.acked(LOG, 1)
-        assert rests(single, "flood"), "not before its time"
+        assert throttled(single, "flood"), "not before its time"
 
 
 async def test_what_is_sent_behind_a_gap_is_not_paid_for(tmp_path: Path) -> None:

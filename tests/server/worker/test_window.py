@@ -7,7 +7,7 @@ from relay.chat.entries import Extra, Submission
 from relay.server.worker.member.sender import OVERHEAD_BYTES, Sender
 from relay.server.worker.member.window import (
     ALONE_BYTES,
-    LITTLE,
+    LIGHT_MAX,
     QUANTUM,
     QUANTUM_BYTES,
     Run,
@@ -120,13 +120,13 @@ def test_little_does_not_wait_for_those_that_share() -> None:
     home.window.release()
     before = len(home.sent)
     writer = Sender()
-    home.submit(writer, LITTLE)
+    home.submit(writer, LIGHT_MAX)
     home.window.release()
-    assert len(home.sent) == before + LITTLE
-    assert home.sent[-LITTLE:] == list(range(5000, 5000 + LITTLE))
+    assert len(home.sent) == before + LIGHT_MAX
+    assert home.sent[-LIGHT_MAX:] == list(range(5000, 5000 + LIGHT_MAX))
     home.submit(writer, 1)
     home.window.release()
-    assert len(home.sent) == before + LITTLE, "more than that waits for answers"
+    assert len(home.sent) == before + LIGHT_MAX, "more than that waits for answers"
 
 
 def test_what_is_forgotten_is_not_sent() -> None:

@@ -5,9 +5,9 @@ client that has not even sent a name cannot take the slot of one that could log 
 worker can still answer. When all unauthenticated slots are taken, the oldest *silent* connection is
 closed: one whose peer must act next, not one that waits for the server.
 
-With thousands of clients reconnecting at once, each newcomer would close the connection of a client
-that had no time to answer yet. So newcomers wait in the backlog of the listening socket while
-earlier ones log in (``holds``).
+With thousands of clients reconnecting at once, each new connection would close that of a client
+that had no time to answer yet. So new connections wait in the backlog of the listening socket while
+earlier ones log in (``defers``).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.source_usage import Source
 
 
-HELD_FROM: Final = 256
+DEFER_FROM: Final = 256
 """Up to this many unauthenticated connections delay nobody: half a second's handshakes are always
 in progress, and idle connections (a port scanner's, a load balancer's) are not a queue."""
 LOGINS: Final = 4
 """A connection that takes this many times as long as the usual login is expected not to log in."""
 PATIENCE_S: Final = 1.0
 PATIENCE_MAX_S: Final = 4.0
-"""Bounds of that time. Clients that log in slowly on purpose delay newcomers no longer."""
+"""Bounds of that time. Clients that log in slowly on purpose delay others for no longer."""
 SMOOTHING: Final = 16
 """Approximate number of logins in the moving mean."""
 
@@ -103,19 +103,19 @@ class Admission:
             self._oldest_silent(self._unauthenticated) is None
         )
 
-    def holds(self, now: float) -> bool:
-        """Return True if newcomers should wait in the backlog while earlier ones log in.
+    def defers(self, now: float) -> bool:
+        """Return True if new connections should wait in the backlog while earlier ones log in.
 
-        In an attack the earlier ones take longer than logins do. Then nobody is held back, the
-        slots fill up, and from then on each newcomer takes the slot of the oldest.
+        In an attack the earlier ones take longer than logins do. Then nobody is deferred, the
+        slots fill up, and from then on each new connection takes the slot of the oldest.
 
         Args:
             now: by the clock of ``Connection.since_us``, in seconds.
         """
-        held_from = min(HELD_FROM, self._limits.unauthenticated // 2)
-        if not held_from < len(self._unauthenticated) < self._limits.unauthenticated:
+        defer_from = min(DEFER_FROM, self._limits.unauthenticated // 2)
+        if not defer_from < len(self._unauthenticated) < self._limits.unauthenticated:
             return False
-        oldest = next(islice(self._unauthenticated, held_from, None))  # but for the idle ones
+        oldest = next(islice(self._unauthenticated, defer_from, None))  # but for the idle ones
         patience_s = min(max(LOGINS * self._login_s, PATIENCE_S), PATIENCE_MAX_S)
         return now - oldest.since_us / 1e6 < patience_s
 

@@ -12,12 +12,12 @@ from relay.wire.packing import pack
 if TYPE_CHECKING:
     import asyncio
 
-TOLD_PER_SWEEP: Final = 20
+ANNOUNCED_PER_SWEEP: Final = 20
 """Connections of a worker that get a new announcement per second. Each of them then requests a
 proof, which is an RSA operation, and handshakes need the key agent, too."""
 
 
-class Told(Protocol):
+class Recipient(Protocol):
     """The part of a session that an announcement uses."""
 
     @property
@@ -42,19 +42,19 @@ class Announcement:
         self.agent = agent
         self.next_hash = next_hash
         """SHA-256 of the SPKI of the next key; empty if there is none."""
-        self._to_tell: deque[Told] = deque()
+        self._pending: deque[Recipient] = deque()
 
-    def change(self, next_hash: bytes, sessions: Iterable[Told]) -> None:
+    def change(self, next_hash: bytes, sessions: Iterable[Recipient]) -> None:
         """Announce another key to all connected clients, a few at a time."""
         self.next_hash = next_hash
-        self._to_tell = deque(sessions if next_hash else ())
+        self._pending = deque(sessions if next_hash else ())
 
     def sweep(self) -> None:
         """Send the announcement to some of the sessions that wait for it.
 
         Called about once a second.
         """
-        for _ in range(min(TOLD_PER_SWEEP, len(self._to_tell))):
-            session = self._to_tell.popleft()
+        for _ in range(min(ANNOUNCED_PER_SWEEP, len(self._pending))):
+            session = self._pending.popleft()
             if session.welcomed:
                 session.answer(pack(NextKey(self.next_hash)))

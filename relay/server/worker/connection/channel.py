@@ -117,7 +117,7 @@ class Channel:
             self._unwrapping = None
             self.connection.abort(NO_KEY_AGENT)
             self.settle(self._services.clock())
-        elif schedule.is_for_newcomers():
+        elif schedule.has_time_for_logins():
             self._go_on(secret, self._services.clock())
         else:
             self._secret = secret

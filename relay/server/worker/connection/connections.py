@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay.server.metrics import Budget
 from relay.server.worker.connection.deadlines import Deadlines
-from relay.server.worker.connection.schedule import NEWCOMERS_MAX
+from relay.server.worker.connection.schedule import UNAUTHENTICATED_MAX
 from relay.server.worker.connection.session import Session
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.delivery.stream import Stream
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.services import ConnectionServices
     from relay.server.worker.connection.session import Operations
 
-NEWCOMERS_REST_S: Final = 0.002
+LOGINS_PAUSE_S: Final = 0.002
 """Minimum pause between accepts while many connections are not logged in. It admits a thousand per
 second, more than the key agent can serve."""
 
@@ -38,7 +38,7 @@ class Connections:
         self._on_watch = self.deadlines.watch
         self.on_lost: Callable[[], None] = _nothing
         """Called when a connection is closed. Set by the acceptor."""
-        self.rests_until: Callable[[], float] = _never
+        self.paused_until: Callable[[], float] = _never
         """Returns until when heavy users are paused, on the clock. Set by the turn."""
 
     # --- acceptor.Gate ------------------------------------------------------------------------
@@ -46,16 +46,16 @@ class Connections:
         """Return True if no connection can be admitted: see ``Admission.closed``."""
         return self._admission.closed()
 
-    def holds(self) -> bool:
-        """Return True if newcomers should wait: see ``Admission.holds``."""
-        return self._admission.holds(self._services.clock())
+    def defers(self) -> bool:
+        """Return True if new connections should wait: see ``Admission.defers``."""
+        return self._admission.defers(self._services.clock())
 
-    def rest_s(self) -> float:
+    def pause_s(self) -> float:
         """Return how long to pause accepting: new connections wait like heavy users."""
-        rest_s = self.rests_until() - self._services.clock()
-        if self._admission.unauthenticated >= NEWCOMERS_MAX:
-            return max(rest_s, NEWCOMERS_REST_S)
-        return rest_s
+        pause_s = self.paused_until() - self._services.clock()
+        if self._admission.unauthenticated >= UNAUTHENTICATED_MAX:
+            return max(pause_s, LOGINS_PAUSE_S)
+        return pause_s
 
     def admit(self, peer: str, *, exhausted: bool = False) -> Stream | None:
         """Return the protocol for a connection that was accepted from this address.
@@ -118,7 +118,7 @@ class Connections:
 
 
 def _never() -> float:
-    """Default for ``rests_until``: nobody is paused."""
+    """Default for ``paused_until``: nobody is paused."""
     return 0.0
 
 

@@ -66,7 +66,7 @@ def check_deadlines(session: Session, now: float) -> None:
     pauses = session.reading.pauses
     if pauses:  # unread input may contain its pongs, or its end of stream
         # For a logged-in client, what it sent before its end still counts.
-        waits = WATCHED_PAUSES | (Pause.TURN if session.newcomer else Pause.NONE)
+        waits = WATCHED_PAUSES | (Pause.TURN if session.before_login else Pause.NONE)
         if pauses & waits and session.stream.peer_is_gone():
             session.abort()
         elif pauses & Pause.REQUEST:

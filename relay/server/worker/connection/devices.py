@@ -12,7 +12,7 @@ from relay.errors import EnvelopeError
 from relay.server.worker.connection.charges import CHANGE_UNITS, pays
 from relay.server.worker.connection.home_requests import asked, pass_on, turn_of
 from relay.server.worker.connection.last_operator import ends_operator, refused_as_last
-from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.stored import stored_entry
@@ -41,7 +41,7 @@ async def devices(session: Session, devices: Devices) -> None:
         chain = chain_of(session, name)
     except StoreError as error:
         partition = partition_of(names.INBOX_PREFIX + name)
-        refuse_unread(session, devices.request, partition, error)
+        refuse_unreadable(session, devices.request, partition, error)
         return
     wanted = chain[devices.first : devices.first + LINKS_PER_ANSWER]
     end = devices.first + LINKS_PER_ANSWER >= len(chain)
@@ -146,7 +146,7 @@ def _marks(session: Session, number: int, after: str) -> None:
     try:
         found = session.services.reader_of(log).marks(log, after, NAMES_PER_ANSWER + 1)
     except StoreError as error:
-        refuse_unread(session, number, partition_of(log), error)
+        refuse_unreadable(session, number, partition_of(log), error)
         return
     end = len(found) <= NAMES_PER_ANSWER
     session.answer(pack(Done(number, codec.pack((found[:NAMES_PER_ANSWER], end)))))
@@ -162,7 +162,7 @@ def _list(session: Session, number: int, request: requests.ListNames) -> None:
         reader = session.services.reader_at(request.partition)
         found = reader.names(prefix, prefix + request.after, NAMES_PER_ANSWER)
     except StoreError as error:
-        refuse_unread(session, number, request.partition, error)
+        refuse_unreadable(session, number, request.partition, error)
         return
     session.answer(pack(Done(number, codec.pack([name[len(prefix) :] for name in found]))))
 
@@ -180,6 +180,6 @@ def _list_invitations(session: Session, number: int, request: requests.ListInvit
             services.wall_clock_ns() // 1_000_000,
         )
     except StoreError as error:
-        refuse_unread(session, number, request.partition, error)
+        refuse_unreadable(session, number, request.partition, error)
         return
     session.answer(pack(Done(number, answers.packed_invitations(part))))

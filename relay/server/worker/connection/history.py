@@ -9,8 +9,9 @@ from relay.chat import names
 from relay.chat.partition import partition_of
 from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.schedule import ROWS_PER_UNIT
-from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.member.routes import NO_HOME
+from relay.server.worker.stored import damage_of, report_log, unreadable
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Members
@@ -63,14 +64,16 @@ async def history(session: Session, history: History) -> None:
             else:
                 page = reader.read_back(log, before, count, limits.PAGE_BYTES_MAX)
     except StoreError as error:
-        refuse_unread(session, history.request, partition_of(log), error)
+        refuse_unreadable(session, history.request, partition_of(log), error)
         return
     rows = [row for row in page.rows if row[0] > floor]
     end = page.end or len(rows) < len(page.rows)
     next_seq = history.seq
     if rows:
         next_seq = rows[-1][0] if history.forward else rows[0][0]
-    packed = [row[1] for row in rows]
+    if bad := unreadable(log, rows):
+        report_log(damage_of(log, bad))
+    packed = [row[1] for row in rows if row[0] not in bad]
     session.reading.owe(len(page.rows) // ROWS_PER_UNIT)
     session.answer(pack_page(history.request, asked, next_seq, end, packed))
 

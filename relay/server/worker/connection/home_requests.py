@@ -35,7 +35,7 @@ async def asked(
     log.debug("request_asked", extra={"connection": session.id, "log": log_name})
     reply = session.services.queries.ask(log_name, by, key_id, content, subject, session.id)
     if reply is None:
-        return Answered(0, int(ErrorCode.BUSY), "too much is asked at once", b"")
+        return Answered(0, int(ErrorCode.BUSY), "too many requests at once", b"")
     return await reply
 
 
@@ -49,8 +49,8 @@ def turn_of(session: Session, *, much: bool | None = None) -> Reply[None]:
         much: whether the session was a heavy user when the request began; None: it begins now.
     """
     catchup = session.services.following.catchup
-    if session.reading.asks_much if much is None else much:
-        return catchup.turn_of_crowd()
+    if session.reading.is_heavy if much is None else much:
+        return catchup.turn_of_heavy()
     return catchup.turn()
 
 

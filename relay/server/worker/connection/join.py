@@ -10,7 +10,7 @@ from relay.chat.entries import Cursor, GapInfo, GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Right, refusal
 from relay.server.metrics import Budget, Resume
-from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.error_codes import ROOM_CODES
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -70,7 +70,7 @@ async def join(session: Session, join: Join) -> None:
         except StoreError as error:
             if join.epoch is not None:
                 counts.resumes[Resume.UNAVAILABLE] += 1
-            refuse_unread(session, join.request, partition_of(log), error)
+            refuse_unreadable(session, join.request, partition_of(log), error)
             return
         session.answer(
             pack(Joined(join.request, log, start.epoch, start.seq, feed.epoch, feed.seq))

@@ -14,7 +14,7 @@ from relay.chat import names
 from relay.chat.accounts import requests
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.home_requests import turn_of
-from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.stored import report_log, stored_entry
 from relay.store.errors import LogDamaged, StoreError
@@ -58,7 +58,7 @@ async def refused_as_last(session: Session, number: int) -> bool:
                 if any(_acts(accounts, handle) for handle in handles if handle != own):
                     return False
             except StoreError as error:
-                refuse_unread(session, number, partition, error)
+                refuse_unreadable(session, number, partition, error)
                 return True
             accounts.forget()
             if len(found) < READ_AT_ONCE:

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 class Owner:
     """The session that owns a ``Reading``. Not a Protocol: compiled, calls are direct."""
 
-    __slots__ = ("_on_watch", "ended", "newcomer")
+    __slots__ = ("_on_watch", "before_login", "ended")
 
     def __init__(self, on_watch: Callable[[Any], None]) -> None:
         self._on_watch = on_watch
         self.ended = False
         """True once the connection is closing: operations have no effect from then on."""
-        self.newcomer = True
+        self.before_login = True
         """True until the login."""
 
     def handle_events(self, events: list[Event], now: float) -> None:
@@ -59,7 +59,7 @@ class Owner:
         raise NotImplementedError
 
     def watch(self) -> None:
-        """Examine this connection every second: it is resting, or made useless requests."""
+        """Examine this connection every second: it is throttled, or made useless requests."""
         self._on_watch(self)
 
     def shed(self) -> None:

@@ -27,3 +27,5 @@ class Pause:
     """It has asked for more than is done at once."""
     WASTE: Final = 32
     """It has made too many useless requests: see ``waste``."""
+    MUCH: Final = WINDOW | CREDIT | WASTE
+    """It has sent more than a light user does."""

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
-    LITTLE,
-    LITTLE_PER_S,
+    BULK,
+    BYTES_PER_UNIT,
+    LIGHT_MAX,
+    LIGHT_PER_S,
     OWED_S_MAX,
     RECORD_UNITS,
     SAVED_S,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.connection.source_usage import Source
-    from relay.server.worker.connection.waste import Waste, Wasted
+    from relay.server.worker.connection.waste import Waste, WasteState
     from relay.server.worker.delivery.stream import Stream
     from relay.wire.connection import Connection
     from relay.wire.envelopes import ClientEnvelope
@@ -49,7 +51,7 @@ class Reading:
     __slots__ = (
         "_busy", "_clock", "_connection", "_finish", "_owed", "_owner", "_paid_s", "_paused",
         "_pending", "_received", "_record_bytes", "_running", "_schedule", "_stream", "_unpacking",
-        "_waste", "held", "pauses", "source", "wasted",
+        "_waste", "pauses", "source", "unprocessed", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -77,7 +79,7 @@ class Reading:
             clock: monotonic seconds.
         """
         self._received = received
-        self.held = 0
+        self.unprocessed = 0
         """See ``ReceivedBytes``."""
         self._owner: Owner | None = owner
         """None once the socket is closed."""
@@ -86,8 +88,8 @@ class Reading:
         self._schedule = schedule
         self._waste = waste
         self.source = source
-        self.wasted: Wasted | None = None
-        """See ``waste.Waster``."""
+        self.wasted: WasteState | None = None
+        """See ``waste.ThrottledReader``."""
         self._clock = clock
         self.pauses: int = Pause.NONE
         self._busy = False
@@ -105,7 +107,7 @@ class Reading:
         self._finish = 0.0
         """See ``Schedule.charge``."""
         self._paid_s = clock()
-        """Time up to which the allowance (``LITTLE_PER_S``) covers what ``work`` has used."""
+        """Time up to which the allowance (``LIGHT_PER_S``) covers what ``work`` has used."""
         self._owed = 0
         """Units charged for requests after the fact, since then: see ``owe``."""
 
@@ -114,14 +116,14 @@ class Reading:
         self._connection.feed(data)
         if self.pauses:
             self._pause_socket()
-            self._note_held()
+            self._report_unprocessed()
             return  # they are processed when the pause ends
         now = self._clock()
         if self._has_time(now):
             self.work(now)
         else:
             self._wait_for_turn()
-            self._note_held()
+            self._report_unprocessed()
 
     def unpack(self, content: bytes) -> None:
         """Take the operations of a record. Raises RemoteProtocolError if it is not valid."""
@@ -149,17 +151,26 @@ class Reading:
         self._running = True
         share = self._schedule.share
         left = self._left(now)
-        if not self._finish and left > 0 and share < UNITS_PER_TURN:
-            share = min(share + left, UNITS_PER_TURN)
+        saved = 0
+        if share < UNITS_PER_TURN and left > 0 and not self._finish:
+            saved = min(left, UNITS_PER_TURN - share)
+            share += saved
         units = share
         connection = self._connection
         control, drained, sending = owner.ended, False, False
+        light, bulk, yields = self._schedule.serves_light, False, False
         try:
             while units > 0 and not self.pauses:
+                if (saved or light) and self._is_bulk:
+                    bulk = True
+                    share, units, saved = share - saved, units - saved, 0
+                    if light:
+                        yields = True  # it continues with the heavy users
+                        break
                 pending = self._pending
                 if pending:
                     envelope = pending[-1]
-                    if type(envelope) is Send and not owner.newcomer:
+                    if type(envelope) is Send and not owner.before_login:
                         sending = True
                         taken = owner.take_sends(pending, units)
                         if taken:
@@ -198,42 +209,63 @@ class Reading:
             self._pending = _NONE  # an empty list per connection would add up to a page each
         used = share - units
         if used:  # otherwise it only checked for input
+            if bulk or self._is_bulk:
+                left = 0
             drained = drained or (not self._finish and used < left)  # light still: it was late
-            used, self._owed = used + self._owed, 0
-            paid_s = max(self._paid_s, now - SAVED_S) + used / LITTLE_PER_S
+            if self._owed:
+                used, self._owed = used + self._owed, 0
+            paid_s = max(self._paid_s, now - SAVED_S) + used / LIGHT_PER_S
             self._paid_s = min(paid_s, now + OWED_S_MAX)
-            if owner.newcomer:  # never counts as a light user
-                used = max(used, LITTLE + 1)
-            elif used <= left + LITTLE:
-                used = min(used, LITTLE)
+            if owner.before_login:  # never counts as a light user
+                used = max(used, LIGHT_MAX + 1)
+            elif LIGHT_MAX < used <= left + LIGHT_MAX:
+                used = LIGHT_MAX
         self._finish = self._schedule.queue.charge(self._finish, used, drained=drained)
-        if units <= 0 and not self.pauses & Pause.TURN:
+        if (units <= 0 or yields) and not self.pauses & Pause.TURN:
             self._wait_for_turn()
         if control:
             owner.write_pending()
-        self._note_held()
+        self._report_unprocessed()
 
     def logged_in(self) -> None:
         """Expect little of the next request: the login is no indication."""
         self._paid_s = self._clock()
 
     @property
-    def asks_much(self) -> bool:
+    def is_heavy(self) -> bool:
         """True if this connection is a heavy user, by its recent use and by what is waiting."""
         more = self._unpacking is not None or (self._finish > 0.0 and self._connection.pending > 0)
-        return more or self._expected() + len(self._pending) > LITTLE
+        return more or self._expected() + len(self._pending) > LIGHT_MAX
+
+    @property
+    def _is_bulk(self) -> bool:
+        """True if one record has brought more than an allowance is meant for."""
+        unpacking = self._unpacking
+        if unpacking is not None:
+            return len(unpacking.messages) > BULK
+        return len(self._pending) > BULK
 
     def owe(self, units: int) -> None:
         """Charge the actual cost of a request afterwards, which delays later requests."""
         self._owed += units
 
     def _expected(self) -> int:
-        """Return the expected use: what was used and is not covered by the allowance yet."""
+        """Return the expected use: what is not covered by the allowance.
+
+        That is what was used, and a bulk load.
+        """
+        if self._is_bulk:
+            return UNITS_PER_TURN
         return max(self._owed - self._left(self._clock()), 1)
+
+    def _order(self) -> int:
+        """Return the expected use, in which a light user is the less light the more it has sent."""
+        least = min(self._connection.pending // BYTES_PER_UNIT, LIGHT_MAX)
+        return max(self._expected(), least)
 
     def _left(self, now: float) -> int:
         """Return the unused allowance, in units; negative if more was used."""
-        return int((now - max(self._paid_s, now - SAVED_S)) * LITTLE_PER_S)
+        return int((now - max(self._paid_s, now - SAVED_S)) * LIGHT_PER_S)
 
     # --- reading or not -----------------------------------------------------------------------
     def _set_pauses(self, pauses: int) -> None:
@@ -241,8 +273,8 @@ class Reading:
         owner = self._owner
         if owner is None:
             return
-        busy = pauses & Pause.BUSY != 0 or (pauses & Pause.REQUEST != 0 and self.asks_much)
-        busy = busy and not owner.newcomer
+        busy = pauses & Pause.BUSY != 0 or (pauses & Pause.REQUEST != 0 and self.is_heavy)
+        busy = busy and not owner.before_login
         if busy is not self._busy:
             self._busy = busy
             self._schedule.busy += 1 if busy else -1
@@ -262,8 +294,10 @@ class Reading:
         if not self.pauses & reason:
             return
         self._set_pauses(self.pauses & ~reason)
+        now = self._clock()
+        if reason & Pause.MUCH:  # nothing was saved while it waited for that
+            self._paid_s = max(self._paid_s, now + OWED_S_MAX)
         if not self.pauses:
-            now = self._clock()
             if self._has_time(now):
                 self._resume(now)
             else:
@@ -288,7 +322,7 @@ class Reading:
 
     def _has_time(self, now: float) -> bool:
         owner, schedule = self._owner, self._schedule
-        if owner is not None and owner.newcomer and not schedule.is_for_newcomers():
+        if owner is not None and owner.before_login and not schedule.has_time_for_logins():
             return False
         return schedule.has_time(now)
 
@@ -296,21 +330,21 @@ class Reading:
         """Stop reading until this connection's turn."""
         self.pause(Pause.TURN)
         owner = self._owner
-        units = 0 if owner is not None and owner.newcomer else self._expected()
+        units = 0 if owner is not None and owner.before_login else self._order()
         self._schedule.add(self, self._finish, units)
 
     # --- useless requests -----------------------------------------------------------------------
     def waste(self, units: float) -> None:
-        """Charge for a useless request. The connection may have to rest."""
+        """Charge for a useless request. The connection may be throttled."""
         if units and (owner := self._owner) is not None:
             self._waste.charge(self, units)
             owner.watch()
 
-    def begin_rest(self) -> None:
+    def begin_throttle(self) -> None:
         """waste.Waster: stop reading."""
         self.pause(Pause.WASTE)
 
-    def end_rest(self) -> None:
+    def end_throttle(self) -> None:
         """waste.Waster: continue, now or in turn."""
         self.resume(Pause.WASTE)
 
@@ -344,14 +378,14 @@ class Reading:
         if self._owner is not None:
             self._owner.shed()
 
-    def _note_held(self) -> None:
+    def _report_unprocessed(self) -> None:
         """Report how many received bytes and operations this connection holds."""
         if self._owner is None:
             return
-        held = self._connection.pending
+        unprocessed = self._connection.pending
         if self._pending:
-            held += self._record_bytes + len(self._pending) * ENVELOPE_BYTES
+            unprocessed += self._record_bytes + len(self._pending) * ENVELOPE_BYTES
         elif self._unpacking is not None:
-            held += self._record_bytes + len(self._unpacking.messages) * ENVELOPE_BYTES
-        if held != self.held:
-            self._received.change(self, held)
+            unprocessed += self._record_bytes + len(self._unpacking.messages) * ENVELOPE_BYTES
+        if unprocessed != self.unprocessed:
+            self._received.change(self, unprocessed)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 
-class Holder(Protocol):
+class Unprocessed(Protocol):
     """What one connection holds: half a record, and records and requests that wait."""
 
-    held: int
+    unprocessed: int
     """Number of bytes, initially 0. Only ``ReceivedBytes.change`` changes it."""
 
     def shed(self) -> None:
@@ -18,7 +18,7 @@ class Holder(Protocol):
 class ReceivedBytes:
     """The received and unprocessed bytes of a worker."""
 
-    __slots__ = ("_holders", "bytes_max", "total")
+    __slots__ = ("_connections", "bytes_max", "total")
 
     def __init__(self, bytes_max: int) -> None:
         """Create without bytes.
@@ -26,25 +26,25 @@ class ReceivedBytes:
         Args:
             bytes_max: limit for all connections together.
         """
-        self._holders: set[Holder] = set()
+        self._connections: set[Unprocessed] = set()
         """Connections that hold any bytes."""
         self.bytes_max = bytes_max
         self.total = 0
 
-    def change(self, holder: Holder, count: int) -> None:
+    def change(self, connection: Unprocessed, count: int) -> None:
         """Record what a connection holds now. Beyond the limit, the largest holders are closed."""
-        self.total += count - holder.held
-        holder.held = count
+        self.total += count - connection.unprocessed
+        connection.unprocessed = count
         if count:
-            self._holders.add(holder)
+            self._connections.add(connection)
         else:
-            self._holders.discard(holder)
+            self._connections.discard(connection)
         while self.total > self.bytes_max:
-            largest = max(self._holders, key=_held)
+            largest = max(self._connections, key=_unprocessed)
             largest.shed()
-            if largest.held:
+            if largest.unprocessed:
                 self.change(largest, 0)
 
 
-def _held(holder: Holder) -> int:
-    return holder.held
+def _unprocessed(connection: Unprocessed) -> int:
+    return connection.unprocessed

@@ -19,9 +19,10 @@ from relay.chat.rooms.events import Kind as RoomKind
 from relay.chat.rooms.events import Role
 from relay.server.worker.connection.charges import ROOM_UNITS
 from relay.server.worker.connection.home_requests import turn_of
-from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.connection.listings import Listings
+from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.error_codes import unavailable_text
-from relay.server.worker.stored import report_log, stored_entry, stored_room
+from relay.server.worker.stored import report_log, stored_entry, stored_room, unreadable
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
@@ -37,9 +38,6 @@ STATES_BYTES: Final = 262_144
 """Size of the room states that one answer may examine: about 3 ms."""
 HIDDEN_MAX: Final = 1000
 """Hidden rooms that one request may skip: 20 reads of about 3 ms each."""
-LISTING_S: Final = 30.0
-"""How long the position of an interrupted list is remembered. Skipped rooms may become visible: a
-later list starts at the beginning."""
 
 
 async def list_own(session: Session, number: int, after: str) -> None:
@@ -113,11 +111,12 @@ async def _unread(session: Session, name: str, after: int, upto: int) -> int:
     after = max(after, upto - shown.UNREAD_LOOKED_AT)
     while after < upto:
         page = session.services.reader_of(name).read(name, after, upto, limits.PAGE_BYTES_MAX)
-        entries = [stored_entry(name, packed) for _, packed in page.rows]
+        bad = unreadable(name, page.rows)  # readers get a gap instead
+        entries = [stored_entry(name, packed) for seq, packed in page.rows if seq not in bad]
         count += sum(one.kind == Kind.MESSAGE and one.sender != own for one in entries)
         if page.end:
             break
-        after = entries[-1].seq
+        after = page.rows[-1][0]
         session.sends.owe_work(ROOM_UNITS)
         await turn_of(session)
     return count
@@ -132,13 +131,16 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
     """
     index, asked_after = request.partition, request.after
     assert index < PARTITIONS
-    looked, damaged = _goes_on(session, index, asked_after)
+    if session.listings is None:
+        session.listings = Listings()
+    listings, clock = session.listings, session.services.clock
+    looked, damaged = listings.take(index, asked_after, clock())
     visible: list[shown.Listed] = []
     found: list[tuple[str, bytes, int]] = []
     passed = 0
     while not visible:
         if passed >= HIDDEN_MAX:
-            _note(session, index, asked_after, looked, damaged=damaged)
+            listings.put(index, asked_after, looked, clock(), damaged=damaged)
             session.refuse(number, ErrorCode.BUSY, limits.RETRY_MS, "there is more to look at")
             return
         await turn_of(session)
@@ -146,7 +148,7 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
             reader = session.services.reader_at(index)
             found = reader.states(looked, shown.ROOMS_PER_ANSWER, STATES_BYTES)
         except StoreError as error:
-            refuse_unread(session, number, index, error)
+            refuse_unreadable(session, number, index, error)
             return
         if not found:
             break
@@ -167,19 +169,5 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
         return
     after = visible[-1].name if visible else asked_after
     if damaged:
-        _note(session, index, after, after, damaged=True)
+        listings.put(index, after, after, clock(), damaged=True)
     session.answer(pack(Done(number, shown.pack_list(visible, after, not found))))
-
-
-def _goes_on(session: Session, index: int, after: str) -> tuple[str, bool]:
-    """Return the room to continue after, and whether an earlier one could not be read."""
-    noted, session.listing = session.listing, None
-    if noted is not None:
-        of, behind, looked, damaged, since = noted
-        if (of, behind) == (index, after) and session.services.clock() - since < LISTING_S:
-            return looked, damaged
-    return after, False
-
-
-def _note(session: Session, index: int, after: str, looked: str, *, damaged: bool) -> None:
-    session.listing = index, after, looked, damaged, session.services.clock()

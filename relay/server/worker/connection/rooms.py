@@ -14,7 +14,7 @@ from relay.server.worker.connection.devices import root_of
 from relay.server.worker.connection.former import former_author
 from relay.server.worker.connection.home_requests import asked, pass_on
 from relay.server.worker.connection.room_lists import list_own, list_rooms
-from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 
@@ -52,10 +52,10 @@ async def room(session: Session, room: Room) -> None:
         try:
             subject = root_of(session, handle)
         except StoreError as error:
-            refuse_unread(session, number, partition_of(names.INBOX_PREFIX + handle), error)
+            refuse_unreadable(session, number, partition_of(names.INBOX_PREFIX + handle), error)
             return
         if not subject:
-            session.refuse(number, ErrorCode.NOT_REGISTERED, 0, f"nobody is called {handle}")
+            session.refuse(number, ErrorCode.NOT_REGISTERED, 0, f"there is no user {handle}")
             return
     elif isinstance(request, requests.Redact):
         former = former_author(session, log, request.seq)

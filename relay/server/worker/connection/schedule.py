@@ -45,10 +45,10 @@ QUANTUM: Final = 32
 ROUND: Final = 1024
 """Units of all waiting connections together, each served once, while they are few: about 6 ms. So a
 few heavy users have larger shares in fewer turns, and larger commits, which cost less."""
-LITTLE: Final = 18
+LIGHT_MAX: Final = 18
 """Limit for light users: one message, a few in one record or at once, or a request. This is what a
 client does that waits for answers, plus the consequences while answers are late."""
-LITTLE_PER_S: Final = 250
+LIGHT_PER_S: Final = 250
 """Additional allowance of light users per second, in units: eighty messages, each in a record of
 its own. Without it, an occasional writer that had to wait, for whatever reason, would count as
 heavy because of what arrived meanwhile, and would fall further and further behind."""
@@ -56,12 +56,20 @@ SAVED_S: Final = 4.0
 """How long an unused allowance is kept. What arrived while a connection waited is read in several
 pieces: if nothing were kept, the first piece, often a single message, would use up the allowance
 for all of them."""
+BYTES_PER_UNIT: Final = 64
+"""For the order of light users: those of whom fewer bytes wait go first. So an occasional writer
+does not wait for all whose next record is large, and only turns out to be a bulk load."""
+BULK: Final = 64
+"""If more operations of one record wait, this is a bulk load, for which no saved allowance counts:
+what is late of an occasional writer is in records of its own, or in fewer. The allowances of some
+hundred clients that send without end, each of which waits for seconds, add up to more than all the
+CPU time there is."""
 OWED_S_MAX: Final = 1.0
 """Bound of what was used beyond the allowance: after a bulk load, a connection is light again this
 long after its last message."""
 LEAD_MAX: Final = 512
 """Units that light users may use before heavy users are served again: one and a half slices."""
-NEWCOMERS_MAX: Final = 24
+UNAUTHENTICATED_MAX: Final = 24
 """If more connections than this are not logged in, each of their steps waits with those of heavy
 users. A handshake with a login or a registration takes one or two milliseconds of CPU time, and
 clients that are chatting should not wait for hundreds of them."""
@@ -103,7 +111,7 @@ class Scheduled(Protocol):
         """Continue with the received bytes. Raises nothing."""
 
 
-class Newcomers(Protocol):
+class CountsUnauthenticated(Protocol):
     """The connections that are not logged in: ``Admission``."""
 
     @property
@@ -119,7 +127,7 @@ class Schedule:
         clock: Callable[[], float],
         cpu_clock: Callable[[], float],
         wakeup: Wakeup,
-        newcomers: Newcomers | None = None,
+        admission: CountsUnauthenticated | None = None,
     ) -> None:
         """Create without sessions.
 
@@ -127,22 +135,22 @@ class Schedule:
             clock: monotonic seconds.
             cpu_clock: seconds of CPU time of this thread.
             wakeup: requests a turn.
-            newcomers: the connections that are not logged in; None: there are none.
+            admission: counts the connections that are not logged in; None: there are none.
         """
         self._clock = clock
         self._cpu_clock = cpu_clock
-        self._newcomers = newcomers
+        self._admission = admission
         self._wakeup = wakeup
         self.busy = 0
         """Number of logged-in sessions that have asked for more than is done at once: they wait for
         their turn, for commits or for an answer. Updated by the sessions."""
         self.slice_s = SLICE_S
-        self._serves_little = False
-        """True during ``run_little``."""
+        self.serves_light = False
+        """True during ``run_light``."""
         self.until = 0.0
         """End of the current slice; 0 if there is none. The turn resets it to 0."""
         self.queue: FairQueue[Scheduled] = FairQueue(
-            quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX
+            quantum=QUANTUM, light_max=LIGHT_MAX, lead_max=LEAD_MAX
         )
         """The waiting sessions. The hot path reads its counters directly."""
 
@@ -152,14 +160,14 @@ class Schedule:
         return self.queue.waiting
 
     @property
-    def little_first(self) -> bool:
+    def light_first(self) -> bool:
         """Return True if the next session is a light user."""
-        return self.queue.little_first
+        return self.queue.light_first
 
     @property
-    def has_little(self) -> bool:
+    def has_light(self) -> bool:
         """Return True if any light user waits."""
-        return self.queue.has_little
+        return self.queue.has_light
 
     def has_time(self, now: float) -> bool:
         """Return True if bytes that have just arrived may be processed at once."""
@@ -176,13 +184,15 @@ class Schedule:
             return True
         return False
 
-    def newcomers(self) -> int:
+    def unauthenticated(self) -> int:
         """Return the number of connections that are not logged in."""
-        return 0 if self._newcomers is None else self._newcomers.unauthenticated
+        return 0 if self._admission is None else self._admission.unauthenticated
 
-    def is_for_newcomers(self) -> bool:
-        """Return True if there is time for unauthenticated connections: see ``NEWCOMERS_MAX``."""
-        return self.newcomers() < NEWCOMERS_MAX
+    def has_time_for_logins(self) -> bool:
+        """Return True if connections that are not logged in need not wait: see
+        ``UNAUTHENTICATED_MAX``.
+        """
+        return self.unauthenticated() < UNAUTHENTICATED_MAX
 
     @property
     def share(self) -> int:
@@ -190,7 +200,7 @@ class Schedule:
         others = self.queue.waiting
         if not others:
             return UNITS_PER_TURN
-        if self._serves_little:
+        if self.serves_light:
             return QUANTUM  # for more than that it waits with the heavy users
         return max(QUANTUM, min(UNITS_PER_TURN, ROUND // (others + 1)))
 
@@ -206,24 +216,26 @@ class Schedule:
         self.queue.add(session, finish, units)
         self._wakeup.request()
 
-    def run_little(self, now: float, slice_s: float = SLICE_S, *, resting: bool = False) -> None:
+    def run_light(
+        self, now: float, slice_s: float = SLICE_S, *, heavy_paused: bool = False
+    ) -> None:
         """Give light users their turns, for this much CPU time.
 
         Not for so long: a turn that the kernel interrupts would serve one of them, and the others
         would wait for as many turns as they are.
 
-        ``resting``: heavy users are paused for lack of CPU time. Nothing is then reserved for them,
-        so the lead of light users does not matter.
+        ``heavy_paused``: for lack of CPU time. Nothing is then reserved for heavy users, so the
+        lead of light users does not matter.
         """
         queue = self.queue
         until = self._cpu_clock() + slice_s
-        self._serves_little = True
-        while queue.has_little if resting else queue.little_first:
-            queue.pop_little().take_turn(now)
+        self.serves_light = True
+        while queue.has_light if heavy_paused else queue.light_first:
+            queue.pop_light().take_turn(now)
             if self._cpu_clock() >= until:
                 break
             now = self._clock()
-        self._serves_little = False
+        self.serves_light = False
 
     def run(self, now: float, slice_s: float = SLICE_S) -> None:
         """Give sessions their turns, for this long."""

@@ -18,7 +18,7 @@ from relay.server.metrics import Searched
 from relay.server.worker.connection.history import log_and_peer
 from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.schedule import FOUND_UNITS
-from relay.server.worker.connection.unread import refuse_unread
+from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.stored import report_log, stored_entry
 from relay.store.errors import LogDamaged, StoreError
 from relay.store.search.words import match_of
@@ -54,11 +54,11 @@ async def search(session: Session, search: Search) -> None:
         session.refuse(number, ErrorCode.BAD_REQUEST, 0, "there is no word to search for")
         return
     before = min(search.before or feed.seq + 1, feed.seq + 1)
-    much = session.reading.asks_much
+    much = session.reading.is_heavy
     reply = searching.find(log, match, feed.room.floor, before, count)
     if reply is None:
         counts.searches[Searched.REFUSED] += 1
-        session.refuse(number, ErrorCode.BUSY, limits.RETRY_MS, "too much is searched for at once")
+        session.refuse(number, ErrorCode.BUSY, limits.RETRY_MS, "too many searches at once")
         return
     found = await reply
 
@@ -69,7 +69,7 @@ async def search(session: Session, search: Search) -> None:
         page = await _page(session, log, feed, found, peer, much=much)
     except StoreError as error:
         counts.searches[Searched.FAILED] += 1
-        refuse_unread(session, number, partition_of(log), error)
+        refuse_unreadable(session, number, partition_of(log), error)
         return
     if page is None:
         session.refuse(number, ErrorCode.NOT_A_MEMBER)  # removed from the room meanwhile

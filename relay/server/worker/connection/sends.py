@@ -56,8 +56,8 @@ class Sends(Sender):
     """The sends of one connection."""
 
     __slots__ = (
-        "_acked", "_acked_log", "_clock", "_durability", "_forward", "_gaps", "_held", "_others",
-        "_owner", "_reading", "_refusals", "_run", "_run_bytes", "_spending", "room",
+        "_acked", "_acked_log", "_clock", "_durability", "_forward", "_gaps", "_others", "_owner",
+        "_reading", "_refusals", "_run", "_run_bytes", "_spending", "_window_full", "room",
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +94,7 @@ class Sends(Sender):
         self._run: list[Submission] | None = None
         """Sends to one log that were taken and not offered yet."""
         self._run_bytes = 0
-        self._held = False
+        self._window_full = False
         """True while the window is full and the socket is not read."""
         self._acked_log = ""
         self._acked = _NOWHERE
@@ -203,7 +203,7 @@ class Sends(Sender):
             self.count >= limits.SENDS_UNACKNOWLEDGED_MAX
             or self.bytes >= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX
         ):
-            self._held = True
+            self._window_full = True
             self._reading.pause(Pause.WINDOW)
         run = self._run
         if run is not None:
@@ -269,12 +269,12 @@ class Sends(Sender):
     def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
         """Acknowledge committed messages. Repeats are reported in calls of their own."""
         log, answer_send, durability = sends[0].log, self._owner.answer_send, self._durability
-        assert sends[-1].log == log, "an epoch is of one log"
         if len(sends) == 1:  # the common case: one message
             only = sends[0]
             size = len(only.body)
             answer_send(pack_ack(log, only.counter, epoch, seq, durability))
         else:
+            assert sends[-1].log == log, "an epoch is of one log"
             counters = [submission.counter for submission in sends]
             size = sum([len(submission.body) for submission in sends])
             for start in range(0, len(counters), ACKS_PER_ANSWER):
@@ -289,7 +289,9 @@ class Sends(Sender):
 
     def refused(self, submission: Submission, code: int, arg: int, text: str) -> None:
         """A home refused a message."""
-        self.refuse(submission.log, submission.counter, code, arg, text)
+        extra = submission.extra
+        direct = extra is not None and extra.to != ""
+        self.refuse(submission.log, submission.counter, code, arg, text, direct=direct)
         self._answered(1, len(submission.body))
 
     def pause_reading(self) -> None:
@@ -300,10 +302,19 @@ class Sends(Sender):
         """The home can continue."""
         self._reading.resume(Pause.CREDIT)
 
-    def refuse(self, log: str, counter: int, code: int, arg: int = 0, text: str = "") -> None:
+    def refuse(
+        self,
+        log: str,
+        counter: int,
+        code: int,
+        arg: int = 0,
+        text: str = "",
+        *,
+        direct: bool = False,
+    ) -> None:
         """Tell the client that a message is not stored."""
         self._owner.answer_send(pack(Refused(log, counter, int(code), arg, text)))
-        self._reading.waste(of_send(code))
+        self._reading.waste(of_send(code, direct=direct))
 
     # --- inside -------------------------------------------------------------------------------
     def _note_acked(self, log: str, epoch: bytes, seq: int) -> None:
@@ -329,9 +340,9 @@ class Sends(Sender):
         self.count -= count
         self.bytes -= size
         if (
-            self._held
+            self._window_full
             and self.count <= limits.SENDS_UNACKNOWLEDGED_MAX // 2
             and self.bytes <= limits.SENDS_UNACKNOWLEDGED_BYTES_MAX // 2
         ):
-            self._held = False
+            self._window_full = False
             self._reading.resume(Pause.WINDOW)

@@ -24,10 +24,10 @@ from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
 from relay.server.worker.connection.waste import of_request
-from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member.reply import RequestRunner
 from relay.server.worker.member.routes import NO_ANSWER
 from relay.server.worker.member.subscriptions import NOBODY, Subscriptions
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error
 from relay.wire.events import (
@@ -40,6 +40,7 @@ from relay.wire.events import (
 from relay.wire.packing import pack
 
 if TYPE_CHECKING:
+    from relay.server.worker.connection.listings import Listings
     from relay.server.worker.connection.services import ConnectionServices
     from relay.server.worker.connection.source_usage import Source
     from relay.server.worker.connection.users import User
@@ -57,7 +58,7 @@ class Session(Owner):
 
     __slots__ = (
         "_connection", "_legal", "_on_lost", "_operations", "actor", "attempts", "channel",
-        "claim", "former", "id", "key_id", "listing", "outbox", "peer", "producer", "proofs",
+        "claim", "former", "id", "key_id", "listings", "outbox", "peer", "producer", "proofs",
         "reading", "requests", "sends", "services", "since_us", "source", "stage", "stream",
         "subscriptions", "turned_away", "user",
     )  # fmt: skip
@@ -122,7 +123,7 @@ class Session(Owner):
         """The device that logged in; empty for a guest."""
         self.former: dict[bytes, bytes] | None = None
         """Keys of earlier accounts with this name (``former``); None until they are needed."""
-        self.listing: tuple[int, str, str, bool, float] | None = None  # of ``room_lists``
+        self.listings: Listings | None = None  # created by ``room_lists``
         self.producer = b""
         self.user: User | None = None
         """Usage of the account, from the login to the end; None for a guest."""
@@ -136,7 +137,7 @@ class Session(Owner):
         """admission.Connection: True if the peer must act next."""
         if self.ended:
             return self.stream.connected
-        # A connection that rests for its useless requests is not waiting for the server.
+        # A connection that is throttled for useless requests is not waiting for the server.
         pauses = self.reading.pauses & ~Pause.WASTE
         waits_for_us = self.channel.unwrapping or pauses or not self.stream.connected
         return not waits_for_us and self.stage in (Stage.HANDSHAKE, Stage.HELLO)
@@ -261,7 +262,7 @@ class Session(Owner):
         now = self.services.clock()
         self.services.budgets.refusals.count(Budget.RECEIVED, self.source.name, now)
         retry_s = self.services.overloaded_retry_s
-        self._connection.shed(CloseCode.OVERLOADED, now, retry_s, "it held too much")
+        self._connection.shed(CloseCode.OVERLOADED, now, retry_s, "too much unprocessed data")
         self.channel.settle(now)
 
     def failed(self, error: Exception) -> None:
@@ -269,7 +270,7 @@ class Session(Owner):
         if isinstance(error, RemoteProtocolError):
             self.close(error.code, detail=str(error))
         else:
-            end_if_exhausted(error)
+            exit_if_out_of_memory(error)
             extra = {"connection": self.id, "peer": self.peer}
             log.error("session_failed", extra=extra, exc_info=error)
             self.close(CloseCode.INTERNAL)
@@ -298,7 +299,7 @@ class Session(Owner):
         """Complete the login of an account and a device."""
         self.enter(Stage.READY)
         self.channel.logged_in()
-        self.newcomer = False
+        self.before_login = False
         self.reading.logged_in()
         self.actor = self.subscriptions.actor = actor
         self.key_id = key_id

@@ -12,7 +12,7 @@ WORK_BURST_S: Final = 5.0
 WASTE_BURST_S: Final = 64.0
 """For useless requests: with the default rate, all messages of a window may be refused."""
 WASTE_OWED_S: Final = 60.0
-"""Debt for useless requests beyond this is forgiven: no connection rests longer."""
+"""Debt for useless requests beyond this is forgiven: no connection is throttled for longer."""
 MINUTE_S: Final = 60.0
 
 

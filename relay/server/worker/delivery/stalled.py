@@ -108,12 +108,12 @@ class StalledConnections:
                 self._stuck.move_to_end(stream)
                 self.bytes -= size - left
             elif now - since >= timeout_s:
-                self._close(stream, "took nothing for too long")
+                self._close(stream, "read nothing for too long")
         excess = sum([size for _, size in self._stuck.values()]) - BUDGET_BYTES
         while excess > 0:
             stream, (_, size) = next(iter(self._stuck.items()))
             excess -= size
-            self._close(stream, "too many bytes wait in this worker")
+            self._close(stream, "too many bytes are buffered in this worker")
         if self._fell_behind:
             named = sorted(self._fell_behind, key=lambda name: -self._fell_behind[name])
             log.warning(

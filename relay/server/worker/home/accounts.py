@@ -27,7 +27,7 @@ from relay.chat.accounts.refusal import Refused as AccountRefused
 from relay.errors import EnvelopeError
 from relay.server.worker.error_codes import code_of
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
-from relay.server.worker.home.log_changes import Asked, Change, LogChanges
+from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
 from relay.server.worker.home.names import Verdict
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
@@ -104,7 +104,7 @@ class AccountsHome(LogChanges[_Decided]):
         """By skeleton: the log of the name that was last being registered."""
         self.online: Callable[[str], bool] = _nobody
         """Returns whether a user has a session now."""
-        self.hold_back: Callable[[str, bool], None] = lambda _name, _held: None
+        self.block_claims: Callable[[str, bool], None] = lambda _name, _blocked: None
         """Lets the logins of an account wait, or go on."""
         self.shares_room: Callable[[str, bytes, str, bytes], bool] = _no_room
         """Returns whether two accounts (handle, root) are permanent members of one room."""
@@ -152,7 +152,7 @@ class AccountsHome(LogChanges[_Decided]):
             }
         self._registering[names.skeleton(log[len(names.INBOX_PREFIX) :])] = log
 
-    def _decide(self, asked: Asked) -> None:
+    def _decide(self, asked: PendingRequest) -> None:
         ask = asked.ask
         name = ask.log
         before: Account | None = None
@@ -223,7 +223,7 @@ class AccountsHome(LogChanges[_Decided]):
         )
 
     def _repeated(
-        self, asked: Asked, request: Request, account: Account | None, data: bytes
+        self, asked: PendingRequest, request: Request, account: Account | None, data: bytes
     ) -> None:
         """Answer a request whose effect exists already.
 
@@ -291,7 +291,7 @@ class AccountsHome(LogChanges[_Decided]):
 
     def _finish(
         self,
-        asked: Asked,
+        asked: PendingRequest,
         account: Account | None,
         keys: list[bytes],
         data: bytes,
@@ -330,10 +330,10 @@ class AccountsHome(LogChanges[_Decided]):
         First, everywhere, drop what they were still sending under the old rights.
         """
         handle = account.handle
-        self.hold_back(handle, True)
+        self.block_claims(handle, True)
 
         def lifted() -> None:
-            self.hold_back(handle, False)
+            self.block_claims(handle, False)
             done()
 
         self._tell(account, keys, by_operator=True, done=lambda: self._lift(handle, keys, lifted))

@@ -27,7 +27,7 @@ Decided = TypeVar("Decided")
 """The subclass's own data about a change."""
 
 
-class Asked:
+class PendingRequest:
     """A request, and the port for its answer."""
 
     __slots__ = ("ask", "port")
@@ -56,7 +56,7 @@ class Change(Generic[Decided]):
 
     __slots__ = ("asked", "decided", "log", "seq", "tag", "waiting")
 
-    def __init__(self, tag: int, log: str, asked: Asked | None, decided: Decided) -> None:
+    def __init__(self, tag: int, log: str, asked: PendingRequest | None, decided: Decided) -> None:
         """Create with no waiting requests. ``asked``: None if nobody requested the change."""
         self.tag = tag
         self.log = log
@@ -64,7 +64,7 @@ class Change(Generic[Decided]):
         self.decided = decided
         self.seq = 0
         """The seq of its entry, once it is committed."""
-        self.waiting: deque[Asked] = deque()
+        self.waiting: deque[PendingRequest] = deque()
 
 
 class LogChanges(Generic[Decided]):
@@ -91,7 +91,7 @@ class LogChanges(Generic[Decided]):
         self._by_log: dict[str, Change[Decided]] = {}
 
     # --- implemented by subclasses ------------------------------------------------------------
-    def _decide(self, asked: Asked) -> None:
+    def _decide(self, asked: PendingRequest) -> None:
         """Answer a request at once, or call ``_commit``."""
         raise NotImplementedError
 
@@ -112,7 +112,7 @@ class LogChanges(Generic[Decided]):
         return ErrorCode.DAMAGED if damaged else ErrorCode.UNAVAILABLE
 
     def _commit(
-        self, log: str, asked: Asked | None, decided: Decided, submission: Submission
+        self, log: str, asked: PendingRequest | None, decided: Decided, submission: Submission
     ) -> None:
         """Store a change. No other change of its log is decided until it has ended."""
         self._count += 1
@@ -123,7 +123,7 @@ class LogChanges(Generic[Decided]):
     # --- requests -------------------------------------------------------------------------------
     def ask(self, port: Port, ask: Ask) -> None:
         """Take a request. The answer is sent through the port, at once or later."""
-        asked = Asked(port, ask)
+        asked = PendingRequest(port, ask)
         change = self._by_log.get(ask.log)
         if change is None:
             self._decide(asked)

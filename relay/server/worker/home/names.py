@@ -73,12 +73,12 @@ class NameRegistry:
         self._judge = judge
         self.on_change: Callable[[str], None] = _nothing
         """Called with the name of an account when a session of it begins or its last one ends."""
-        self._held: Grouped[str, bytes, Holder] = Grouped(_secret_of)
+        self._holders: Grouped[str, bytes, Holder] = Grouped(_secret_of)
         """Sessions by name and instance secret."""
         self._places: dict[Port, dict[int, Holder]] = {}
         """The same sessions by port and tag."""
         self._waiting: list[tuple[Port, Claim]] = []
-        self._held_back: dict[str, int] = {}
+        self._blocked_claims: dict[str, int] = {}
         """Names whose claims wait until the rights of their account are settled everywhere."""
         self._unconfirmed: dict[Port, set[tuple[str, bytes]]] = {}
         """Sessions (name, secret) that a worker had and is about to report again, unless they have
@@ -96,9 +96,9 @@ class NameRegistry:
     def announced(self, port: Port) -> None:
         """A worker has reported all its sessions."""
         for name, secret in self._unconfirmed.pop(port, ()):
-            held = self._held.get(name, secret)
-            if held is not None and held.port is port:
-                self._forget(held)
+            holder = self._holders.get(name, secret)
+            if holder is not None and holder.port is port:
+                self._forget(holder)
         self._announced.add(port.generation)
         self.settle()
 
@@ -110,28 +110,28 @@ class NameRegistry:
             self._settled = True
         waiting, self._waiting = self._waiting, []
         for port, claim in waiting:
-            if claim.name in self._held_back:
+            if claim.name in self._blocked_claims:
                 self._waiting.append((port, claim))
             else:
                 self._answer(port, claim)
 
-    def hold_back(self, name: str, held: bool) -> None:
+    def block_claims(self, name: str, blocked: bool) -> None:
         """Let the logins of an account wait, or go on: what they send would be dropped until then.
 
         Not those that are logged in, who are told what has changed.
         """
-        if held:
-            self._held_back[name] = self._held_back.get(name, 0) + 1
+        if blocked:
+            self._blocked_claims[name] = self._blocked_claims.get(name, 0) + 1
             return
-        left = self._held_back.pop(name, 1) - 1
+        left = self._blocked_claims.pop(name, 1) - 1
         if left:
-            self._held_back[name] = left  # another change is not known everywhere yet
+            self._blocked_claims[name] = left  # another change is not known everywhere yet
         else:
             self.settle()
 
     def claim(self, port: Port, claim: Claim) -> None:
         """A session claims a name, or reports that it has it."""
-        if claim.held or (self._settled and claim.name not in self._held_back):
+        if claim.held or (self._settled and claim.name not in self._blocked_claims):
             self._answer(port, claim)
         else:
             self._waiting.append((port, claim))
@@ -141,9 +141,9 @@ class NameRegistry:
         """A worker is about to report its sessions again: those that it omits have ended."""
         unconfirmed = self._unconfirmed.setdefault(port, set())
         unconfirmed.update(
-            (held.name, held.secret)
-            for held in self._places.get(port, {}).values()
-            if partition_of(INBOX_PREFIX + held.name) == partition
+            (holder.name, holder.secret)
+            for holder in self._places.get(port, {}).values()
+            if partition_of(INBOX_PREFIX + holder.name) == partition
         )
         self._waiting = [
             (waiting, claim)
@@ -153,10 +153,10 @@ class NameRegistry:
 
     def forget_partition(self, partition: int) -> None:
         """Another worker is the home of these names now: the sessions are reported there."""
-        for name in list(self._held):
+        for name in list(self._holders):
             if partition_of(INBOX_PREFIX + name) == partition:
-                for held in self._held.values(name):
-                    self._forget(held)
+                for holder in self._holders.values(name):
+                    self._forget(holder)
         self._waiting = [
             (port, claim)
             for port, claim in self._waiting
@@ -171,19 +171,19 @@ class NameRegistry:
             self.release(port, Release(claim.tag, name))
             port.send(_refused(claim, verdict))
             return
-        held = self._held.get(name, secret)
-        if held is not None and (held.port, held.tag) != (port, claim.tag):
-            if claim.since_us < held.since_us:  # replaced by its own later connection
+        holder = self._holders.get(name, secret)
+        if holder is not None and (holder.port, holder.tag) != (port, claim.tag):
+            if claim.since_us < holder.since_us:  # replaced by its own later connection
                 port.send(Claimed(claim.tag, False, True, 0, "", b"", False))
                 return
-            held.port.send(Evict(held.tag))
-        elif held is None and name in self._held and is_guest(name):
+            holder.port.send(Evict(holder.tag))
+        elif holder is None and name in self._holders and is_guest(name):
             port.send(_refused(claim, Verdict(int(ErrorCode.NAME_TAKEN))))
             return
-        if held is not None:
-            self._forget(held)
+        if holder is not None:
+            self._forget(holder)
         holder = Holder(port, claim)
-        self._held.add(holder.name, holder)
+        self._holders.add(holder.name, holder)
         self._places.setdefault(port, {})[holder.tag] = holder
         port.send(Claimed(claim.tag, True, False, 0, "", verdict.root, verdict.operator))
         if not claim.held and not is_guest(name):
@@ -191,9 +191,9 @@ class NameRegistry:
 
     def release(self, port: Port, message: Release) -> None:
         """A session ended. No effect if another one has taken its place."""
-        held = self._places.get(port, {}).get(message.tag)
-        if held is not None:
-            self._forget(held)
+        holder = self._places.get(port, {}).get(message.tag)
+        if holder is not None:
+            self._forget(holder)
         self._waiting = [
             (waiting, claim)
             for waiting, claim in self._waiting
@@ -202,32 +202,32 @@ class NameRegistry:
 
     def drop(self, port: Port) -> None:
         """A worker has died, and its sessions with it."""
-        for held in list(self._places.get(port, {}).values()):
-            self._forget(held)
+        for holder in list(self._places.get(port, {}).values()):
+            self._forget(holder)
         self._waiting = [waiting for waiting in self._waiting if waiting[0] is not port]
         self._unconfirmed.pop(port, None)
         self._announced.discard(port.generation)
 
-    def _forget(self, held: Holder) -> None:
-        of_port = self._places[held.port]
-        del of_port[held.tag]
+    def _forget(self, holder: Holder) -> None:
+        of_port = self._places[holder.port]
+        del of_port[holder.tag]
         if not of_port:
-            del self._places[held.port]
-        if self._held.remove(held.name, held.secret) and not is_guest(held.name):
-            self.on_change(held.name)
+            del self._places[holder.port]
+        if self._holders.remove(holder.name, holder.secret) and not is_guest(holder.name):
+            self.on_change(holder.name)
 
     def online(self, name: str) -> bool:
         """Return True if the user has a session now."""
-        return name in self._held
+        return name in self._holders
 
     def tell(self, name: str, envelope: bytes) -> None:
         """Send an envelope to each session of a user, on all workers."""
-        for held in self._held.values(name):
-            held.port.send(Tell(held.tag, envelope))
+        for holder in self._holders.values(name):
+            holder.port.send(Tell(holder.tag, envelope))
 
     def sessions(self, name: str) -> int:
         """Return how many sessions a user has now."""
-        return len(self._held.values(name))
+        return len(self._holders.values(name))
 
 
 def _secret_of(holder: Holder) -> bytes:

@@ -239,7 +239,7 @@ class OwnPartitions:
         """
         partition = self.opened.get(index)
         busy = index in self.committing or self.paused or index in self.refused
-        if partition is None or busy or partition.held or not self.owns(index):
+        if partition is None or busy or partition.commits_blocked or not self.owns(index):
             return None
         self.committing.add(index)
         return partition
@@ -291,7 +291,7 @@ class OwnPartitions:
         """
         index = partition_of(name)
         partition = self.partition(index)
-        busy = index in self.committing or partition.held
+        busy = index in self.committing or partition.commits_blocked
         return self._reader_of(name) if busy and not partition.in_use(name) else partition
 
     def _reader_beside(self, name: str, error: StoreFull | StoreUnavailable) -> Reader:
@@ -325,7 +325,7 @@ class OwnPartitions:
         """Return the logs of a partition whose state contains something that has expired."""
         partition = self.opened.get(index)
         busy = index in self.committing or index in self.refused
-        if partition is None or not self.owns(index) or busy or partition.held:
+        if partition is None or not self.owns(index) or busy or partition.commits_blocked:
             return []  # next time: a thread may take long
         try:
             return partition.due(now_ms)

@@ -11,7 +11,9 @@ repeats first, and a repeat is acknowledged whatever was decided since.
 A question costs more than the message, and every home answers at once, before other work. So only
 a few questions are in flight at a time, and ``fair_queue`` decides which are next: those of light
 senders in the turn in which their messages arrive, those of heavy senders at its end. Nobody is
-asked about a message behind a refused one, since it cannot be stored.
+asked about a message behind a refused one, since it cannot be stored. The bound is one for each
+home: a home that does not answer stops no messages to people of the others, except those of the
+same sender behind one.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.bus.messages import Answered, Refused
 from relay.chat.accounts.requests import MayWrite, pack
-from relay.chat.entries import UNDECIDED
+from relay.chat.entries import UNDECIDED, Kind
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.server.worker.error_codes import code_of
@@ -34,11 +36,16 @@ from relay.wire.codes import ErrorCode
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.chat.accounts.account import Account
+    from relay.chat.entries import Submission
 
+PLAIN: Final = frozenset({"", "text/plain"})
 LATER: Final = frozenset({ErrorCode.BUSY, ErrorCode.UNAVAILABLE})
 ASKED_MAX: Final = 32
-"""Questions in flight before another one of a heavy sender is asked: 1 ms of the homes' time."""
-LITTLE: Final = 8
+"""Questions in flight to one home before it gets another one of a heavy sender: 1 ms of its time.
+"""
+SERVED_MAX: Final = 256
+"""Messages of heavy senders at a time: a few milliseconds, if nobody has to be asked about them."""
+LIGHT_MAX: Final = 8
 """A sender with at most this many messages is light. Fewer than of those that are only stored."""
 QUANTUM: Final = 4
 """Messages of a heavy sender at a time: only so many are asked about behind a refused one."""
@@ -56,14 +63,16 @@ class Ask(Protocol):
         """
 
 
-class _Asked:
+class _Question:
     """A message whose verdict was requested, or is known but not yet in order."""
 
-    __slots__ = ("verdict", "waiting")
+    __slots__ = ("home", "verdict", "waiting")
 
     def __init__(self, waiting: Waiting) -> None:
         self.waiting = waiting
         self.verdict = UNDECIDED
+        self.home: object = None
+        """Whom the question went to, if there was one."""
 
 
 class _Flow:
@@ -75,10 +84,10 @@ class _Flow:
         self.producer = producer
         self.waiting: deque[Waiting] = deque()
         """Messages that were not asked about yet."""
-        self.asked: deque[_Asked] = deque()
+        self.asked: deque[_Question] = deque()
         """Messages before those in ``waiting``."""
         self.queued = False
-        """True while it is in ``Permissions._new`` or ``_queue``."""
+        """True while it is in ``Permissions._new``, ``_queue`` or ``_parked``."""
         self.finish = 0.0
         """See ``FairQueue``."""
         self.behind = 0
@@ -95,6 +104,7 @@ class Permissions:
         ask: Ask,
         account_of: Callable[[str], Account],
         submit: Callable[[list[Waiting]], None],
+        home_of: Callable[[str], object],
     ) -> None:
         """Create without messages.
 
@@ -102,20 +112,26 @@ class Permissions:
             ask: asks another home, or this one.
             account_of: returns the account of a handle whose home this is.
             submit: takes a submission whose verdict is known.
+            home_of: returns what stands for the home of a log.
         """
         self._ask = ask
         self._account_of = account_of
         self._submit = submit
+        self._home_of = home_of
         self._flows: dict[bytes, _Flow] = {}
         """By producer; never empty."""
         self._new: list[_Flow] = []
         """Flows that began to wait; how much they have is not known yet."""
-        self._queue: FairQueue[_Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
+        self._queue: FairQueue[_Flow] = FairQueue(
+            quantum=QUANTUM, light_max=LIGHT_MAX, lead_max=LEAD_MAX
+        )
+        self._parked: dict[object, deque[_Flow]] = {}
+        """Flows of heavy senders whose next message is for a home that is asked enough."""
         self.waiting = 0
         """Number of producers with messages that were not asked about. Kept, not counted: each turn
         looks at it."""
-        self.asked = 0
-        """Number of questions in flight."""
+        self._asked: dict[object, int] = {}
+        """Number of questions in flight to each home, if there are any."""
         self.decided = False
         """True once anything was submitted; the turn sets it to False."""
 
@@ -123,7 +139,7 @@ class Permissions:
         """Take a submission, and submit it again when its verdict is known and it is next in order.
 
         The sender owns the log. The recipient may be anybody, including the owner. Nobody is asked
-        before ``ask_little`` or ``ask_others``.
+        before ``ask_light`` or ``ask_heavy``.
         """
         producer = waiting.submission.producer
         flow = self._flows.get(producer)
@@ -136,49 +152,83 @@ class Permissions:
             self._new.append(flow)
 
     # --- asking -------------------------------------------------------------------------------
-    def ask_little(self, *, resting: bool = False) -> None:
-        """Ask about messages of light senders, as ``Submissions.take_little`` takes theirs."""
+    def ask_light(self, *, heavy_paused: bool = False) -> None:
+        """Ask about messages of light senders, as ``Submissions.take_light`` takes theirs."""
         queue = self._queue
         for flow in self._new:
             queue.add(flow, flow.finish, len(flow.asked) + len(flow.waiting))
         self._new.clear()
-        # While no heavy sender can be asked about, nothing is reserved for them either: a home that
-        # does not answer would stop the direct messages of everybody.
-        resting = resting or self.asked >= ASKED_MAX
-        while queue.has_little if resting else queue.little_first:
-            self._serve(queue.pop_little(), LITTLE, heavy=False)
+        # Nothing is reserved for heavy senders who are parked, and those are not in the queue.
+        while queue.has_light if heavy_paused else queue.light_first:
+            self._serve(queue.pop_light(), LIGHT_MAX, heavy=False)
 
     @property
     def has_room(self) -> bool:
-        """True if ``ask_others`` would ask."""
-        return self._queue.waiting > 0 and self.asked < ASKED_MAX
+        """True if ``ask_heavy`` would do something."""
+        asked = self._asked
+        return self._queue.waiting > 0 or any(
+            asked.get(home, 0) < ASKED_MAX for home in self._parked
+        )
 
-    def ask_others(self) -> None:
-        """Ask about messages of the others, a few of each in turn, as far as there is room."""
-        queue = self._queue
-        while self.has_room:
-            self._serve(queue.pop(), QUANTUM, heavy=True)
+    def ask_heavy(self) -> None:
+        """Ask about messages of the others, a few of each in turn, as far as there is room.
 
-    def _serve(self, flow: _Flow, quantum: int, *, heavy: bool) -> None:
-        flow.queued = False
-        self.waiting -= 1
-        waiting, count = flow.waiting, 0
+        About some of them nobody has to be asked, so there is a limit for those, too.
+        """
+        for home in list(self._parked):
+            self._unpark(home)
+        queue, left = self._queue, SERVED_MAX
+        while queue.waiting and left > 0:
+            left -= 1 + self._serve(queue.pop(), QUANTUM, heavy=True)
+
+    def _serve(self, flow: _Flow, quantum: int, *, heavy: bool) -> int:
+        """Ask about some messages of a flow, and queue or park it if there are more.
+
+        Returns how many these were.
+        """
+        waiting, count, parked = flow.waiting, 0, False
         while waiting and count < quantum:
+            if heavy and self._asks_enough(flow, waiting[0]):
+                parked = True
+                break
             waiting[0].heavy = heavy
             self._ask_about(flow, waiting.popleft())
             count += 1
         flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
-        if waiting:
-            flow.queued = True
-            self.waiting += 1
+        if parked:
+            self._parked.setdefault(self._home_of(_inbox(waiting[0])), deque()).append(flow)
+        elif waiting:
             self._queue.add(flow, flow.finish, len(flow.asked) + len(waiting))
+        else:
+            flow.queued = False
+            self.waiting -= 1
         self._submit_decided(flow)
+        return count
+
+    def _asks_enough(self, flow: _Flow, waiting: Waiting) -> bool:
+        """Return True if the home that must be asked about a message has enough questions."""
+        submission = waiting.submission
+        assert submission.extra is not None
+        if flow.doomed and submission.counter > flow.behind:
+            return False  # nobody is asked
+        return self._asked.get(self._home_of(_inbox(waiting)), 0) >= ASKED_MAX
+
+    def _unpark(self, home: object) -> None:
+        """Queue as many flows as this home may be asked about now."""
+        flows = self._parked[home]
+        room = ASKED_MAX - self._asked.get(home, 0)
+        while flows and room > 0:
+            room -= 1
+            flow = flows.popleft()
+            self._queue.add(flow, flow.finish, len(flow.asked) + len(flow.waiting))
+        if not flows:
+            del self._parked[home]
 
     def _ask_about(self, flow: _Flow, waiting: Waiting) -> None:
         submission = waiting.submission
         extra = submission.extra
         assert extra is not None
-        asked = _Asked(waiting)
+        asked = _Question(waiting)
         flow.asked.append(asked)
         if flow.doomed:
             flow.doomed -= 1
@@ -199,17 +249,25 @@ class Permissions:
         if chain is None:
             asked.verdict = int(ErrorCode.KEY_REFUSED)  # the account has been removed meanwhile
         elif self._ask(
-            INBOX_PREFIX + extra.to,
+            log := _inbox(waiting),
             submission.sender,
             pack(MayWrite(chain.root)),
             lambda answer: self._answered(flow, asked, answer.code),
         ):
-            self.asked += 1
+            asked.home = self._home_of(log)
+            self._asked[asked.home] = self._asked.get(asked.home, 0) + 1
         else:
             asked.verdict = int(ErrorCode.BUSY)
 
-    def _answered(self, flow: _Flow, asked: _Asked, code: int) -> None:
-        self.asked -= 1
+    def _answered(self, flow: _Flow, asked: _Question, code: int) -> None:
+        home = asked.home
+        left = self._asked[home] - 1
+        if left:
+            self._asked[home] = left
+        else:
+            del self._asked[home]
+        if code == ErrorCode.NOT_ACCEPTED and says_nothing(asked.waiting.submission):
+            code = 0  # in the answer, too: it does not reveal whether the sender is blocked
         asked.verdict = code
         if code:
             flow.behind, flow.doomed = asked.waiting.submission.counter, len(flow.waiting)
@@ -241,22 +299,36 @@ class Permissions:
             flow.doomed = 0
             self._drop_empty(flow)
 
-    def refuse(self, partition: int) -> list[Port]:
-        """This worker is no longer the home of a partition.
+    def refuse(self, owns: Callable[[int], bool]) -> list[tuple[Port, int]]:
+        """This worker is no longer the home of some partitions.
 
-        Return the workers that must be told.
+        Return the workers that must be told, with the partition, once each.
         """
-        if not self._flows:
-            return []
-        ports: dict[Port, None] = {}
+        told: dict[tuple[Port, int], None] = {}
         for flow in self._flows.values():
             for waiting in (*[asked.waiting for asked in flow.asked], *flow.waiting):
-                if partition_of(waiting.submission.log) == partition:
-                    ports[waiting.port] = None
-        if not ports:  # the usual case: nothing to forget, so nothing to build anew
-            return []
-        self.forget(lambda waiting: partition_of(waiting.submission.log) == partition)
-        return list(ports)
+                partition = partition_of(waiting.submission.log)
+                if not owns(partition):
+                    told[waiting.port, partition] = None
+        if told:  # rarely: usually nothing has to be built anew
+            self.forget(lambda waiting: not owns(partition_of(waiting.submission.log)))
+        return list(told)
+
+
+def _inbox(waiting: Waiting) -> str:
+    """Return the recipient's inbox."""
+    extra = waiting.submission.extra
+    assert extra is not None
+    return INBOX_PREFIX + extra.to
+
+
+def says_nothing(submission: Submission) -> bool:
+    """Return True if the recipient cannot refuse it: it only erases what the sender has written.
+
+    With a reason it would be a message.
+    """
+    is_erasure = submission.kind == Kind.REDACTION and not submission.body
+    return is_erasure and submission.content_type in PLAIN
 
 
 def refused(tag: int, code: int, retry_ms: int) -> Refused:

@@ -19,8 +19,8 @@ from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
-from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.home.inboxes import Inbox, Inboxes
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.retention import FOREVER, Excess, RetentionLimits, stricter
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 PASS_S: Final = 60.0
 """From the end of one pass over all logs to the beginning of the next."""
-LOGS_PER_LOOK: Final = 64
+LOGS_PER_SCAN: Final = 64
 STATES_BYTES_MAX: Final = 256 * 1024
 SLOWED_NS: Final = 3600 * 1_000_000_000
 """How long a log with many expired entries waits until more of it is removed (``Excess.more``)."""
@@ -57,7 +57,7 @@ class RunInThread(Protocol):
 log = logging.getLogger("relay.worker")
 
 
-class Wanted(NamedTuple):
+class Removal(NamedTuple):
     """What is to be removed from one log."""
 
     log: str
@@ -65,10 +65,10 @@ class Wanted(NamedTuple):
     controls_upto: int
 
 
-class Looked(NamedTuple):
+class Scan(NamedTuple):
     """The result for some logs."""
 
-    wanted: list[Wanted]
+    wanted: list[Removal]
     removed: list[str]
     """Handles of removed accounts among them."""
     after: str | None
@@ -146,72 +146,72 @@ class Retention:
             if not self._partitions.owned(index):
                 continue
             try:
-                await self._look_at(index)
+                await self._scan_partition(index)
             except StoreError as error:
                 extra = {"partition": index, "reason": str(error)}
                 log.warning("retention_failed", extra=extra)
             except Exception as bug:
-                end_if_exhausted(bug)
+                exit_if_out_of_memory(bug)
                 log.exception("retention_failed")
 
-    async def _look_at(self, index: int) -> None:
+    async def _scan_partition(self, index: int) -> None:
         for prefix in ("", INBOX_PREFIX):
             after: str | None = ""
             while after is not None:
-                looked = await self._in_thread(self._looking(index, prefix, after))
-                after = looked.after
-                for one in looked.wanted:
+                scanned = await self._in_thread(self._scanner(index, prefix, after))
+                after = scanned.after
+                for one in scanned.wanted:
                     try:
                         if not await self._remove(index, one):
                             return
                     except StoreError:
                         raise
                     except Exception as error:  # noqa: BLE001 - of this log; logged there
-                        end_if_exhausted(error)
-                        self._cannot(one.log, error)
-                for handle in looked.removed:
+                        exit_if_out_of_memory(error)
+                        self._report_failure(one.log, error)
+                for handle in scanned.removed:
                     await self._departures.end(handle)
-                if looked.counting:
+                if scanned.counting:
                     await asyncio.sleep(STEP_S)
 
-    def _looking(self, index: int, prefix: str, after: str) -> Callable[[], Looked]:
+    def _scanner(self, index: int, prefix: str, after: str) -> Callable[[], Scan]:
         settings, now_ms = self._settings(), self._wall_clock_ns() // 1_000_000
         slowed, now_ns = self._slowed, time.monotonic_ns()
         if len(slowed) > SLOWED_MAX:
             slowed.clear()
         default = RetentionLimits(settings.age_days * 86_400, settings.messages, settings.mib << 20)
 
-        def look() -> Looked:
+        def scan() -> Scan:
             # This reader belongs to the thread: a cancelled caller must not close it.
             with contextlib.closing(self._new_reader(index)) as reader:
-                return looked(reader)
+                return scan_with(reader)
 
-        def looked(reader: RemovalReader) -> Looked:
+        def scan_with(reader: RemovalReader) -> Scan:
             logs: list[tuple[str, bytes]]
             if prefix:
-                logs = [(name, b"") for name in reader.names(prefix, after, LOGS_PER_LOOK)]
+                logs = [(name, b"") for name in reader.names(prefix, after, LOGS_PER_SCAN)]
             else:
-                states = reader.states(after, LOGS_PER_LOOK, STATES_BYTES_MAX)
+                states = reader.states(after, LOGS_PER_SCAN, STATES_BYTES_MAX)
                 logs = [(name, state) for name, state, _ in states]
-            found: list[Wanted] = []
+            found: list[Removal] = []
             removed: list[str] = []
             before = after
             for name, state in logs:
                 try:
-                    counted = look_at(reader, name, state, found, removed)
+                    counted = scan_log(reader, name, state, found, removed)
                 except Exception as error:
-                    end_if_exhausted(error)
+                    exit_if_out_of_memory(error)
                     if isinstance(error, StoreError) and not isinstance(error, StoreCorrupt):
                         raise  # an error of the partition
-                    self._cannot(name, error)
+                    self._report_failure(name, error)
                     counted = True
                 if not counted:
-                    return Looked(found, removed, before, counting=True)
+                    return Scan(found, removed, before, counting=True)
                 before = name
-            return Looked(found, removed, logs[-1][0] if logs else None)
+            return Scan(found, removed, logs[-1][0] if logs else None)
 
-        def look_at(
-            reader: RemovalReader, name: str, state: bytes, found: list[Wanted], removed: list[str]
+        def scan_log(
+            reader: RemovalReader, name: str, state: bytes, found: list[Removal], removed: list[str]
         ) -> bool:
             room = _room(name, state)
             if room is None:
@@ -238,9 +238,9 @@ class Retention:
                     found.append(one)
             return excess.counted
 
-        return look
+        return scan
 
-    def _cannot(self, name: str, error: Exception) -> None:
+    def _report_failure(self, name: str, error: Exception) -> None:
         """Log once why a log cannot be processed. The others continue."""
         if name not in self._failing:
             if len(self._failing) >= SLOWED_MAX:
@@ -248,7 +248,7 @@ class Retention:
             self._failing.add(name)
             log.error("retention_failed", extra={"log": name}, exc_info=error)
 
-    async def _remove(self, index: int, wanted: Wanted) -> bool:
+    async def _remove(self, index: int, wanted: Removal) -> bool:
         """Remove it step by step. Return False if the partition belongs to another worker now."""
         while self._partitions.owned(index):
             partition = self._partitions.begin_removal(index)
@@ -288,7 +288,7 @@ def _room(name: str, state: bytes) -> Room | None:
 
 def _wanted(
     reader: RemovalReader, name: str, room: Room, keep: RetentionLimits, now_ms: int, grace_ms: int
-) -> tuple[Wanted | None, Excess]:
+) -> tuple[Removal | None, Excess]:
     """Return what is to be removed (None: nothing), and what exceeds the limits.
 
     Entries from before a room has ended are removed completely.
@@ -301,10 +301,10 @@ def _wanted(
     if room.floor:
         upto, controls_upto = max(upto, room.floor - room.deleted), room.floor - room.deleted
     has_controls = controls_upto and reader.first_control(name) <= controls_upto
-    return (Wanted(name, upto, controls_upto) if upto > floor or has_controls else None), excess
+    return (Removal(name, upto, controls_upto) if upto > floor or has_controls else None), excess
 
 
-def _all_of(reader: RemovalReader, name: str, inbox: Inbox) -> list[Wanted]:
+def _all_of(reader: RemovalReader, name: str, inbox: Inbox) -> list[Removal]:
     """Return what to remove from a removed account's inbox: all but the entry of its removal."""
     head, before = reader.head(name).seq, inbox.removed - 1
     upto = head if head > inbox.removed else before
@@ -315,4 +315,4 @@ def _all_of(reader: RemovalReader, name: str, inbox: Inbox) -> list[Wanted]:
         or reader.seen(name)
         or reader.marks(name, "", 1)
     )
-    return [Wanted(name, upto, before)] if held else []
+    return [Removal(name, upto, before)] if held else []

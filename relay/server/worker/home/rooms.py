@@ -23,7 +23,7 @@ from relay.chat.rooms.refusal import Refused as RoomRefused
 from relay.chat.rooms.rights import Actor, Right, refusal
 from relay.errors import EnvelopeError
 from relay.server.worker.error_codes import ROOM_CODES, code_of
-from relay.server.worker.home.log_changes import Asked, Change, LogChanges
+from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
 from relay.server.worker.home.room_entries import entry_of, redaction_of
 from relay.server.worker.stored import stored_room
 from relay.store.errors import StoreError
@@ -73,7 +73,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         """Asks the home of an account."""
 
     # --- requests -----------------------------------------------------------------------------
-    def _decide(self, asked: Asked) -> None:
+    def _decide(self, asked: PendingRequest) -> None:
         ask = asked.ask
         name = ask.log
         actor = Actor(ask.by, ask.root, ask.operator)
@@ -118,7 +118,9 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         packed, head = self._partitions.state(name), self._partitions.head(name).seq
         return stored_room(name, packed), head
 
-    def _show(self, asked: Asked, room: Room | None, actor: Actor, request: requests.Show) -> None:
+    def _show(
+        self, asked: PendingRequest, room: Room | None, actor: Actor, request: requests.Show
+    ) -> None:
         if room is None or room.deleted:
             raise RoomRefused(Reason.NO_SUCH_ROOM, "there is no such room")
         refused = refusal(room, actor, Right.READ)
@@ -166,7 +168,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         if asked is not None:
             self._done(asked, change.decided)
 
-    def _done(self, asked: Asked, event: Event | requests.Redact | None) -> None:
+    def _done(self, asked: PendingRequest, event: Event | requests.Redact | None) -> None:
         """Answer. An invited user is notified first, so that the inviter can rely on it."""
         if not isinstance(event, events.Invited):
             asked.answer()

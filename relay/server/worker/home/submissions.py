@@ -3,7 +3,7 @@
 Each producer has a flow, and a commit takes a few submissions of each in turn, by the same rules as
 for connections (``fair_queue``): a producer that sends without end waits for itself, and an
 occasional sender does not wait for all of those. While much waits, submissions of light users have
-a small commit of their own, before the others (``take_little``).
+a small commit of their own, before the others (``take_light``).
 
 A new message in a log that is in use needs no read in the store. A repeat needs some reads; an old
 repeat and a new room need many (``store.log.ReadBudget``). Three kinds of flows are *slow*. Few of
@@ -46,17 +46,17 @@ GROUP_MIN: Final = 256
 """Submissions of one partition, however many partitions have something to commit: in smaller
 commits each message costs more, and the file gets more pages. Partitions for which a turn has no
 time are next."""
-CROWD: Final = 64
+SHARE: Final = 64
 """Submissions of one producer per commit while others wait. If more than this wait in total, light
 users have a commit of their own."""
 QUANTUM_MIN: Final = 4
 """Minimum for one producer in one commit, however many others wait."""
-LITTLE: Final = 24
+LIGHT_MAX: Final = 24
 """A producer with at most this many submissions is light: half a second at fifty messages a second.
 With a limit of eight, a producer of that rate that was delayed by 160 ms, for whatever reason,
-would from then on wait with the heavy ones, and for their rests. It is below the size of one piece
+would from then on wait with the heavy ones, and for their pauses. It is below the size of one piece
 of a producer that sends without end (``window.QUANTUM``)."""
-LITTLE_PER_GROUP: Final = 32
+LIGHT_PER_GROUP: Final = 32
 """Submissions in the commit of light producers, and their maximum lead over the others: half of the
 smallest group."""
 ALONE_UNITS: Final = 8
@@ -111,7 +111,7 @@ class Submissions:
         self._new: list[Flow] = []
         """Flows that are not classified yet by their size and by whether they are slow."""
         self._quick: FairQueue[Flow] = FairQueue(
-            quantum=CROWD, little=LITTLE, lead_max=LITTLE_PER_GROUP
+            quantum=SHARE, light_max=LIGHT_MAX, lead_max=LIGHT_PER_GROUP
         )
         self._slow_flows: dict[bytes, Flow] = {}
         """Flows whose next submission is slow, or whose producer is; the first is next."""
@@ -133,6 +133,15 @@ class Submissions:
             self._new.append(flow)
         flow.waiting.extend(run)
 
+    @property
+    def lone(self) -> Waiting | None:
+        """The only submission that waits, if it is the only one, and its sender a light one."""
+        if self.count != 1:
+            return None
+        (flow,) = self.flows.values()
+        waiting = flow.waiting[0]
+        return None if waiting.heavy else waiting
+
     def take(
         self, in_use: Callable[[str], bool], group_max: int, slow_max: int
     ) -> tuple[list[Waiting], list[Waiting]]:
@@ -153,7 +162,7 @@ class Submissions:
                 quick_ones = _are_quick(flow.waiting, in_use)
                 if quick_ones or slow_max:  # the usual case: a single sender
                     group.extend(flow.waiting)
-                    self._forget_all()
+                    self.clear()
                     return (group, []) if quick_ones else ([], group)
         self._sort(in_use)
         slow = self._serve_slow(slow_max) if self._slow_flows and slow_max else []
@@ -166,19 +175,21 @@ class Submissions:
         self._taken(slow)
         return group, slow
 
-    def take_little(self, in_use: Callable[[str], bool], *, resting: bool = False) -> list[Waiting]:
+    def take_light(
+        self, in_use: Callable[[str], bool], *, heavy_paused: bool = False
+    ) -> list[Waiting]:
         """Remove the submissions for a commit of light producers, if those are next in turn.
 
-        ``resting``: heavy producers are paused for lack of CPU time. Nothing is then reserved for
-        them, so the lead of light ones does not matter.
+        ``heavy_paused``: for lack of CPU time. Nothing is then reserved for heavy producers, so the
+        lead of light ones does not matter.
         """
         self._sort(in_use)
         group: list[Waiting] = []
         quick = self._quick
-        while (quick.has_little if resting else quick.little_first) and (
-            len(group) < LITTLE_PER_GROUP
+        while (quick.has_light if heavy_paused else quick.light_first) and (
+            len(group) < LIGHT_PER_GROUP
         ):
-            self._serve(quick.pop_little(), LITTLE, in_use, group)
+            self._serve(quick.pop_light(), LIGHT_MAX, in_use, group)
         self._taken(group)
         return group
 
@@ -258,16 +269,17 @@ class Submissions:
     def take_all(self) -> list[Waiting]:
         """Remove everything."""
         found = [waiting for flow in self.flows.values() for waiting in flow.waiting]
-        self._forget_all()
-        self._slow.clear()
+        self.clear()
         return found
 
-    def _forget_all(self) -> None:
+    def clear(self) -> None:
+        """Forget everything. What waited has its answers."""
         self.flows.clear()
         self._new.clear()
         if self._quick.waiting:
             self._quick.clear()
         self._slow_flows.clear()
+        self._slow.clear()
         self.count = self.bytes = 0
 
     def give_back(self, rest: list[Waiting]) -> None:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from relay import limits
 from relay.chat.entries import GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
-from relay.server.worker.exhausted import end_if_exhausted
+from relay.server.worker.member.checked_entries import CheckedEntries
 from relay.server.worker.member.reply import Reply
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
+from relay.server.worker.stored import damage_of, report_log
 from relay.store.errors import StoreCorrupt
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Gap, Live
@@ -37,6 +39,8 @@ PAGES_CACHED_MAX: Final = 64
 """Full pages kept for the next reader at the same position (for example when all members of a room
 reconnect): 4 MiB."""
 log = logging.getLogger("relay.worker")
+Page: TypeAlias = tuple[int, int, bytes, GapReason]
+"""Seq before it, last seq, bytes; why the seq before it is not the one that the reader has."""
 
 
 class Catchup:
@@ -61,11 +65,12 @@ class Catchup:
         self.queue: deque[tuple[Feed, Subscription] | Reply[None]] = deque()
         """Readers with something to read: subscriptions that are not live, and requests for a page.
         """
-        self.crowd: deque[Reply[None]] = deque()
-        """Requests for a page from heavy users: they wait for a turn of the crowd."""
-        self._pages: OrderedDict[tuple[Feed, int], tuple[int, int, bytes]] = OrderedDict()
+        self.heavy: deque[Reply[None]] = deque()
+        """Requests for a page from heavy users: they wait until it is the turn of heavy users."""
+        self._pages: OrderedDict[tuple[Feed, int], Page] = OrderedDict()
         """Cached pages. They are valid while this worker follows the log and is told of erasures.
         """
+        self.checked = CheckedEntries()
         self.erasures = 0
         """Number of erasures in any log: a reader with partial results starts again when it
         changes."""
@@ -80,7 +85,7 @@ class Catchup:
     @property
     def waiting(self) -> int:
         """Number of readers that are behind and not blocked by their own socket."""
-        return len(self.queue) + len(self.crowd)
+        return len(self.queue) + len(self.heavy)
 
     def add(self, feed: Feed, subscription: Subscription) -> None:
         """Queue a subscription that is not live. If its socket blocks, the socket adds it later."""
@@ -96,10 +101,10 @@ class Catchup:
         self._wakeup.request()
         return reply
 
-    def turn_of_crowd(self) -> Reply[None]:
+    def turn_of_heavy(self) -> Reply[None]:
         """The same, for a heavy user."""
         reply: Reply[None] = Reply()
-        self.crowd.append(reply)
+        self.heavy.append(reply)
         self._wakeup.request()
         return reply
 
@@ -108,6 +113,8 @@ class Catchup:
         self.erasures += 1
         for key in [key for key in self._pages if log in (None, key[0].log)]:
             del self._pages[key]
+        if log is None:
+            self.checked.forget()
 
     def run(self) -> None:
         """Serve pages for one slice of time."""
@@ -121,11 +128,11 @@ class Catchup:
             if self._clock() >= deadline:
                 return
 
-    def run_crowd(self, slice_s: float) -> None:
+    def run_heavy(self, slice_s: float) -> None:
         """Serve pages to heavy users, for this long."""
         deadline = self._clock() + slice_s
-        while self.crowd and not self._stalled.crowded:
-            self.crowd.popleft().resolve(None)
+        while self.heavy and not self._stalled.crowded:
+            self.heavy.popleft().resolve(None)
             if self._clock() >= deadline:
                 return
 
@@ -138,7 +145,7 @@ class Catchup:
             self._damage.report(partition_of(feed.log), error)
             subscription.subscriber.remove(feed.log, Refused(Reason.DAMAGED))
         except Exception as error:
-            end_if_exhausted(error)
+            exit_if_out_of_memory(error)
             # The store cannot be read now, or a damaged entry cannot be unpacked. The client has
             # its cursor: it reconnects and resumes.
             log.exception("catchup_failed", extra={"log": feed.log})
@@ -151,9 +158,9 @@ class Catchup:
         if outbox.paused:
             return  # Subscriptions.resume adds it again
         if subscription.seq < feed.seq:
-            prev, last, content = self._page(feed, subscription.seq, feed.seq)
+            prev, last, content, reason = self._page(feed, subscription.seq, feed.seq)
             if prev > subscription.seq:
-                outbox.answer(pack(self._gap(feed, subscription.seq, prev)))
+                outbox.answer(pack(self._gap(feed, subscription.seq, prev, reason)))
             if content:
                 outbox.put(content)
                 outbox.flush(self._clock())
@@ -167,18 +174,18 @@ class Catchup:
         else:
             self.add(feed, subscription)
 
-    def _gap(self, feed: Feed, after: int, upto: int) -> Gap:
-        """Return the gap to report for entries that were removed before the reader had them."""
-        self.gaps[GapReason.RETENTION.name.lower()] += 1
+    def _gap(self, feed: Feed, after: int, upto: int, reason: GapReason) -> Gap:
+        """Return the gap to report for entries that a reader cannot have."""
+        self.gaps[reason.name.lower()] += 1
         reader = self._reader_of(feed.log)
         places = (reader.epoch_at(feed.log, after), after, reader.epoch_at(feed.log, upto), upto)
-        return Gap(feed.log, *places, int(GapReason.RETENTION))
+        return Gap(feed.log, *places, int(reason))
 
-    def _page(self, feed: Feed, after: int, upto: int) -> tuple[int, int, bytes]:
-        """Return (seq before it, last seq, bytes) of the next page.
+    def _page(self, feed: Feed, after: int, upto: int) -> Page:
+        """Return the next page.
 
         An empty page is the end of the log. The seq before the page is greater than ``after`` if
-        the entries between were removed.
+        the entries between were removed, or cannot be read.
         """
         cached = self._pages.get((feed, after))
         if cached is not None and cached[1] <= upto:
@@ -189,12 +196,40 @@ class Catchup:
         self.pages_read += 1
         rows = page.rows
         if not rows:
-            return min(upto, max(after, self._reader_of(log).floor(log))), upto, b""
+            before = min(upto, max(after, self._reader_of(log).floor(log)))
+            return before, upto, b"", GapReason.RETENTION
+        if bad := self.checked.unreadable(log, rows, after):
+            report_log(damage_of(log, bad))
+            return _page_around(rows, bad, after, upto if page.end else rows[-1][0])
         first = rows[0][0]
         prev = after if first == after + 1 else unpack_entry(rows[0][1]).prev
-        result = (prev, upto if page.end else rows[-1][0], b"".join([row[1] for row in rows]))
+        content = b"".join([row[1] for row in rows])
+        result = (prev, upto if page.end else rows[-1][0], content, GapReason.RETENTION)
         if not page.end:
             self._pages[feed, after] = result
             if len(self._pages) > PAGES_CACHED_MAX:
                 self._pages.popitem(last=False)
         return result
+
+
+def _page_around(rows: list[tuple[int, bytes]], bad: set[int], after: int, last: int) -> Page:
+    """Return what can be read of a page: the part before its first bad row, or after it.
+
+    Args:
+        rows: of the page.
+        bad: seqs of those that cannot be read; at least one.
+        after: the seq that the reader has.
+        last: the seq that it has after all of the page.
+    """
+    start = next((at for at, (seq, _) in enumerate(rows) if seq not in bad), len(rows))
+    end = next((at for at in range(start, len(rows)) if rows[at][0] in bad), len(rows))
+    if start:
+        before = rows[start - 1][0]
+    else:
+        before = after if rows[0][0] == after + 1 else unpack_entry(rows[0][1]).prev
+    if start == len(rows):
+        before = last
+    elif end < len(rows):
+        last = rows[end - 1][0]
+    reason = GapReason.DAMAGED if start else GapReason.RETENTION
+    return before, last, b"".join([packed for _, packed in rows[start:end]]), reason

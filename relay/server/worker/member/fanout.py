@@ -5,10 +5,10 @@ during a sweep is distributed between two slices if it is small: members not wri
 in the same record as the previous message, the others in the next sweep. So a message waits for one
 sweep at most, not for the rest of one and the whole of the next.
 
-*Breathing*: after a sweep that took a time T, its logs rest before their next one: for a multiple
-of T that grows with the number of messages per record. The first message after a rest is sent at
-once. So one busy room never takes all of a worker, and its records fill up before the loop is
-saturated. Where records carry few messages, rests save less and are shorter.
+*Sweep pauses*: after a sweep that took a time T, its logs pause before their next one: for a
+multiple of T that grows with the number of messages per record. The first message after a pause is
+sent at once. So one busy room never takes all of a worker, and its records fill up before the loop
+is saturated. Where records carry few messages, pauses save less and are shorter.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from relay import limits
 from relay.chat.entries import NO_EPOCH
 from relay.chunking import count_fitting
 from relay.server.worker.delivery.batch import EVENT, Batch
-from relay.server.worker.exhausted import end_if_exhausted
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
 
 if TYPE_CHECKING:
     from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.feed import Feed, Feeds
 
-REST_LEAST: Final = 0.65
-REST_MESSAGE: Final = 0.08
-REST_MOST: Final = 1.0
-"""Rest of a log after a sweep, as multiples of the sweep's duration: the basic rest, the increase
+PAUSE_LEAST: Final = 0.65
+PAUSE_PER_MESSAGE: Final = 0.08
+PAUSE_MOST: Final = 1.0
+"""Pause of a log after a sweep, as multiples of the sweep's duration: the basic pause, the increase
 for each message that the sweep brought to each member, and the maximum (docs/architecture.md,
-"Breathing")."""
-REST_S_MIN: Final = 0.0005
-"""Shorter rests are not worth a timer, so small rooms never rest."""
-REST_S_MAX: Final = 0.05
+"Sweep pauses")."""
+PAUSE_S_MIN: Final = 0.0005
+"""Shorter pauses are not worth a timer, so small rooms never pause."""
+PAUSE_S_MAX: Final = 0.05
 SWEPT_BYTES_MAX: Final = 40_960
 """Maximum for one log in one sweep; the rest waits for the next one. Outboxes wait for their write
 meanwhile, which is not their readers' fault, so this is far below ``OUTBOX_BYTES_MAX``. Records of
 this size gain nothing from further messages."""
 RUNNING_BYTES_MAX: Final = 4 * 1024 * 1024
-"""Received and not yet distributed bytes; beyond it the log does not rest."""
+"""Received and not yet distributed bytes; beyond it the log does not pause."""
 log = logging.getLogger("relay.worker")
 
 
@@ -60,7 +60,7 @@ class Fanout:
         self.outbox_bytes_max = limits.OUTBOX_BYTES_MAX
 
     def distribute(self, now: float) -> None:
-        """Move the running batches of all feeds that do not rest to their live outboxes.
+        """Move the running batches of all feeds that are not paused to their live outboxes.
 
         Begins a sweep unless one is in progress; feeds whose members were already written to become
         late.
@@ -72,7 +72,7 @@ class Fanout:
             feeds.sort(key=_size)  # feeds with few bytes do not wait for those with many
         for feed in feeds:
             size = feed.running.size
-            if feed.rest_until > now and size < RUNNING_BYTES_MAX:
+            if feed.paused_until > now and size < RUNNING_BYTES_MAX:
                 continue
             if not sweeping:
                 feed.swept_bytes = size
@@ -85,15 +85,15 @@ class Fanout:
             try:
                 self._distribute(feed)
             except Exception as error:
-                end_if_exhausted(error)
+                exit_if_out_of_memory(error)
                 # H has moved, so the rest of the batch would be lost silently.
                 log.exception("fan_out_failed", extra={"log": feed.log})
                 feed.fail()
         late = self.late
         if sweeping:
             late.extend(done)
-        elif done or (late and min([feed.rest_until for feed in late]) <= now):
-            # Late feeds go with any other sweep: no message waits for another room's rest.
+        elif done or (late and min([feed.paused_until for feed in late]) <= now):
+            # Late feeds go with any other sweep: no message waits for another room's pause.
             self.sweeping = list(dict.fromkeys(late + done)) if late else done
             late.clear()
             self._flusher.begin(now)
@@ -120,11 +120,11 @@ class Fanout:
                 self._catchup.add(feed, subscription)
 
     def flush(self) -> None:
-        """Write a slice of a sweep; when the sweep is complete, its feeds rest."""
+        """Write a slice of a sweep; when the sweep is complete, its feeds pause."""
         written = self._flusher.flush()
         if written is None:
             return
-        self._rest(*written)
+        self._pause(*written)
         self.sweeping = []
 
     def _offer(self, feed: Feed, batch: Batch) -> None:
@@ -145,21 +145,21 @@ class Fanout:
                 if outbox.size > outbox_bytes_max:
                     subscription.subscriber.fall_behind()
 
-    def _rest(self, now: float, took_s: float) -> None:
+    def _pause(self, now: float, took_s: float) -> None:
         feeds = self.sweeping
         for feed in self.late:
             feed.swept_bytes = 0
-        if took_s * REST_MOST < REST_S_MIN:  # small rooms
+        if took_s * PAUSE_MOST < PAUSE_S_MIN:  # small rooms
             for feed in feeds:
                 feed.swept = feed.seq
             return
         total = sum([len(feed.live) for feed in feeds])
         for feed in feeds:
             messages, feed.swept = feed.seq - feed.swept, feed.seq
-            factor = min(REST_MOST, REST_LEAST + REST_MESSAGE * messages)
-            rest_s = factor * took_s * len(feed.live) / total if total else 0.0
-            if rest_s >= REST_S_MIN:
-                feed.rest_until = max(feed.rest_until, now + min(rest_s, REST_S_MAX))
+            factor = min(PAUSE_MOST, PAUSE_LEAST + PAUSE_PER_MESSAGE * messages)
+            pause_s = factor * took_s * len(feed.live) / total if total else 0.0
+            if pause_s >= PAUSE_S_MIN:
+                feed.paused_until = max(feed.paused_until, now + min(pause_s, PAUSE_S_MAX))
 
 
 def _size(feed: Feed) -> int:

@@ -4,7 +4,7 @@
 shown anything above it. A subscription that has everything up to H may enter the live set in the
 same turn and misses nothing: later entries are distributed to it.
 
-``Feed.received`` is the last entry received from the home. It is ahead of H while a log rests. An
+``Feed.received`` is the last entry received from the home. It is ahead of H while a log pauses. An
 entry that does not continue it (a batch was dropped, or the home was replaced) marks the feed for
 repair: the missing entries are read from the store and distributed as ordinary batches (invariant
 "No silent tail").
@@ -29,7 +29,7 @@ from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.delivery.batch import RunningBatch
 from relay.server.worker.member.reply import Reply
-from relay.server.worker.stored import stored_entry
+from relay.server.worker.stored import damage_of, stored_entry, unreadable
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.packing import is_control, unpack_entry
 
@@ -94,8 +94,8 @@ class Feed:
 
     __slots__ = (
         "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log",
-        "received", "refused", "repair_to", "rest_until", "room", "running", "seq", "subscriptions",
-        "swept", "swept_bytes", "torn",
+        "paused_until", "received", "refused", "repair_to", "room", "running", "seq",
+        "subscriptions", "swept", "swept_bytes", "torn",
     )  # fmt: skip
 
     def __init__(self, log: str) -> None:
@@ -122,7 +122,7 @@ class Feed:
         """Name to (display name, connections here)."""
         self.changed: set[str] = set()
         """Names in ``here`` with changes that must be reported to the home."""
-        self.rest_until = 0.0
+        self.paused_until = 0.0
         self.swept_bytes = 0
         """Bytes distributed in the current sweep (``fanout``)."""
         self.swept = 0
@@ -195,6 +195,8 @@ class Feed:
             self.torn = stored_entry(self.log, first[1]).prev != known.seq
         if self.torn:
             return False
+        if bad := unreadable(self.log, page.rows, known.seq):
+            raise damage_of(self.log, bad)
         start = 0
         for end, (last, packed) in enumerate(page.rows, 1):
             control = is_control(packed)
@@ -296,7 +298,7 @@ class Feeds:
         self._routes = routes
         self.by_log: dict[str, Feed] = {}
         self.to_distribute: dict[Feed, None] = {}
-        """Feeds with entries or events for their live members, including resting ones."""
+        """Feeds with entries or events for their live members, including paused ones."""
         self.to_repair: dict[Feed, None] = {}
         """Feeds with entries to read from the store."""
 

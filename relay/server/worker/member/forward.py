@@ -83,7 +83,7 @@ class Forward:
         ):
             self._paused[partition][sender] = None
             sender.pause_reading()
-        port = self._routes.port_at(partition)
+        port = self._routes.ports[partition]
         if port is None:
             return
         if port is self._routes.own:
@@ -167,10 +167,6 @@ class Forward:
     def on_acks(self, _: Port, message: Acks) -> None:
         """Handle a home's acknowledgements."""
         for tag, epoch, seq, count in message.acks:
-            assert isinstance(tag, int)
-            assert isinstance(epoch, bytes)
-            assert isinstance(seq, int)
-            assert isinstance(count, int)
             while count:
                 run, sends, passed = self._answered(tag, count)
                 if run is not None:

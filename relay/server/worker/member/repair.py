@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.chat.partition import partition_of
-from relay.server.worker.exhausted import end_if_exhausted
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.server.worker.stored import report_log
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 
@@ -77,7 +77,7 @@ class Repair:
                 log.warning("repair_failed", extra={"log": feed.log, "reason": str(error)})
                 return False
             except Exception as bug:
-                end_if_exhausted(bug)
+                exit_if_out_of_memory(bug)
                 log.exception("fan_out_failed", extra={"log": feed.log})
                 feed.repair_to = 0
                 feed.fail()

@@ -30,7 +30,7 @@ ALONE_BYTES: Final = 1024
 """Additional weight of a send with an ``extra``: it is a bus message of its own, and the home
 decides it separately, for about 40 µs at both ends. So only 200 of them are in flight, not 1,300,
 which would be 50 ms of work that nobody can overtake."""
-LITTLE: Final = 24
+LIGHT_MAX: Final = 24
 """A sender with at most this many unanswered sends is light: see ``home.submissions``."""
 LEAD_MAX: Final = 512
 """Maximum lead of light senders over the others, in sends."""
@@ -148,7 +148,9 @@ class Window:
         """Flows with anything in flight or waiting."""
         self._new: list[Flow] = []
         """Flows that began to wait since the last ``release``."""
-        self._queue: FairQueue[Flow] = FairQueue(quantum=QUANTUM, little=LITTLE, lead_max=LEAD_MAX)
+        self._queue: FairQueue[Flow] = FairQueue(
+            quantum=QUANTUM, light_max=LIGHT_MAX, lead_max=LEAD_MAX
+        )
 
     def submit(self, run: Run, sends: list[Submission]) -> bool:
         """Send what there is room for of one sender's messages to one log; the rest waits.
@@ -213,7 +215,7 @@ class Window:
         for flow in self._new:
             queue.add(flow, flow.finish, flow.count + flow.queued)
         self._new.clear()
-        while queue.waiting and (queue.little_first or self.in_flight < self.window_bytes):
+        while queue.waiting and (queue.light_first or self.in_flight < self.window_bytes):
             self._serve(queue.pop())
         return queue.waiting > 0
 
@@ -264,6 +266,8 @@ class Window:
 
 def size_of(sends: list[Submission]) -> int:
     """Return the size that sends are counted with, in bytes."""
+    if len(sends) == 1:  # the common case: one message
+        return len(sends[0].body) + OVERHEAD_BYTES
     return sum([len(send.body) for send in sends]) + len(sends) * OVERHEAD_BYTES
 
 

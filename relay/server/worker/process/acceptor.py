@@ -23,7 +23,7 @@ from relay.server.worker.process import proxy_header
 
 ACCEPTS_PER_TURN: Final = 16
 """Per readiness event, so that a burst neither starves the loop nor lands on one worker."""
-ACCEPTS_PER_REST: Final = 12
+ACCEPTS_PER_PAUSE: Final = 12
 """While CPU time is short: accepts before each pause in which no connection is admitted."""
 YIELD_S: Final = 0.002
 """How long a worker with more than its share leaves new connections to the others."""
@@ -32,10 +32,10 @@ EXHAUSTED_PAUSE_S: Final = 0.1
 """Out of file descriptors: stop accepting for this long instead of spinning (as nginx does)."""
 PROXY_HEADER_S: Final = 5.0
 """Timeout for the header; a proxy sends it at once."""
-PROXY_TOLD_S: Final = 60.0
+PROXY_LOG_INTERVAL_S: Final = 60.0
 """Minimum time between two log lines of a kind about proxies whose connections were closed."""
-HOLD_S: Final = 0.005
-"""Interval of the checks whether newcomers may enter."""
+DEFER_S: Final = 0.005
+"""Interval of the checks whether new connections may enter."""
 CLOSED_PAUSE_S: Final = 0.05
 """No connection can be admitted: check again after this time, unless one ends before."""
 log = logging.getLogger("relay.worker")
@@ -47,10 +47,10 @@ class Gate(Protocol):
     def closed(self) -> bool:
         """Return True if no connection can be admitted now."""
 
-    def holds(self) -> bool:
-        """Return True if newcomers should wait in the backlog for earlier ones."""
+    def defers(self) -> bool:
+        """Return True if new connections should wait in the backlog for earlier ones."""
 
-    def rest_s(self) -> float:
+    def pause_s(self) -> float:
         """Return how long to pause accepting, for the sake of the existing connections."""
 
     def admit(self, peer: str, *, exhausted: bool = False) -> asyncio.Protocol | None:
@@ -107,7 +107,7 @@ class Acceptor:
         self._adopting: set[asyncio.Task[None]] = set()
         self._unannounced: dict[socket.socket, str] = {}
         """Connections of proxies without a header yet, with the proxy's address; oldest first."""
-        self._told_s: dict[str, float] = {}
+        self._logged_s: dict[str, float] = {}
         """When each kind of line about proxies was last logged."""
         self.count = 0
         """Connections of this worker, from accept to the end."""
@@ -118,8 +118,8 @@ class Acceptor:
         self._stopped = False
         self._yields = False
         """True while new connections are left to the next version's workers."""
-        self._holding = False
-        """True while newcomers are held back and the next look is due."""
+        self._deferring = False
+        """True while new connections wait in the backlog and the next check is due."""
         self._full = False
 
     def start(self) -> None:
@@ -194,28 +194,28 @@ class Acceptor:
         self._suspend()
         self._loop.call_later(seconds, then)
 
-    def _hold(self) -> None:
+    def _defer(self) -> None:
         """Pause, and check again soon: once, however often connections end meanwhile."""
         self._suspend()
-        if not self._holding:
-            self._holding = True
-            self._loop.call_later(HOLD_S, self._held)
+        if not self._deferring:
+            self._deferring = True
+            self._loop.call_later(DEFER_S, self._check_again)
 
-    def _held(self) -> None:
-        self._holding = False
+    def _check_again(self) -> None:
+        self._deferring = False
         self._resume()
 
     def _accept(self, listener: socket.socket) -> None:
-        short = self._gate.rest_s() > 0.0
-        for _ in range(ACCEPTS_PER_REST if short else ACCEPTS_PER_TURN):
+        short = self._gate.pause_s() > 0.0
+        for _ in range(ACCEPTS_PER_PAUSE if short else ACCEPTS_PER_TURN):
             if self.count >= self._connections_max or self._gate.closed():
                 self._make_room()
                 # other workers must not leave connections to this one meanwhile
                 self._accepting(False)
                 self._pause(CLOSED_PAUSE_S, self.start)
                 return
-            if self._gate.holds():
-                self._hold()
+            if self._gate.defers():
+                self._defer()
                 return
             least = self._least_loaded()
             if least is not None and (self._full or surplus(self.count, least)):
@@ -235,9 +235,9 @@ class Acceptor:
                 self._turn_one_away(listener)
                 return
             self._take(sock, address)
-        rest_s = self._gate.rest_s()
-        if rest_s > 0.0:
-            self._pause(rest_s, self._resume)
+        pause_s = self._gate.pause_s()
+        if pause_s > 0.0:
+            self._pause(pause_s, self._resume)
 
     def _make_room(self) -> None:
         """Close the oldest proxied connection without a header.
@@ -250,15 +250,15 @@ class Acceptor:
         proxy = self._unannounced.pop(sock)
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_RDWR)
-        if self._may_tell("silent"):
+        if self._may_log("silent"):
             log.warning("proxy_silent", extra={"proxy": proxy})
 
-    def _may_tell(self, kind: str) -> bool:
+    def _may_log(self, kind: str) -> bool:
         """Return True if a line of this kind may be logged: once a minute."""
         now_s = self._loop.time()
-        if now_s < self._told_s.get(kind, -math.inf) + PROXY_TOLD_S:
+        if now_s < self._logged_s.get(kind, -math.inf) + PROXY_LOG_INTERVAL_S:
             return False
-        self._told_s[kind] = now_s
+        self._logged_s[kind] = now_s
         return True
 
     def _take(
@@ -302,7 +302,7 @@ class Acceptor:
             peer = proxy_header.source(fixed, rest) or proxy
         except (proxy_header.BadHeader, OSError, TimeoutError) as error:
             reason = str(error) or "it came too late"
-            if not isinstance(error, _NothingSaid) and self._may_tell("refused"):
+            if not isinstance(error, _ClosedSilently) and self._may_log("refused"):
                 log.warning("proxy_header_refused", extra={"proxy": proxy, "reason": reason})
             protocol = None
         else:
@@ -320,7 +320,7 @@ class Acceptor:
         while len(data) < count:
             more = await self._loop.sock_recv(sock, count - len(data))
             if not more:
-                raise proxy_header.BadHeader("it ended") if data else _NothingSaid
+                raise proxy_header.BadHeader("it ended") if data else _ClosedSilently
             data += more
         return data
 
@@ -332,7 +332,7 @@ class Acceptor:
             protocol.connection_lost(error)
 
 
-class _NothingSaid(proxy_header.BadHeader):
+class _ClosedSilently(proxy_header.BadHeader):
     """A connection that closes without a byte, as load balancers do to check the port."""
 
 

@@ -187,7 +187,7 @@ class Administration:
             except StoreError as error:
                 raise NotAnswered(f"the account cannot be read now: {error}") from None
             if account.chain is None:
-                raise NotAnswered(f"nobody is called {person}")
+                raise NotAnswered(f"there is no user {person}")
             subject = account.root
         return await self._ask(room, content, subject)
 
@@ -200,7 +200,7 @@ class Administration:
             log, Actor(OPERATOR, b"", True), b"", content, subject, CONNECTION
         )
         if reply is None:
-            raise NotAnswered("too much is asked at once")
+            raise NotAnswered("too many requests at once")
         came: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
         reply.then(lambda answer: None if came.done() else came.set_result(answer))
         try:
@@ -209,7 +209,7 @@ class Administration:
         except TimeoutError:
             reply.abandoned = True
             raise NotAnswered(
-                "its home does not answer: whether it was done is not known"
+                "its home does not answer: it is not known whether it was done"
             ) from None
         if answer.code:
             raise NotAnswered(answer.text or f"refused ({answer.code})")

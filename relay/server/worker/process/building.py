@@ -98,7 +98,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     spki, server_id = needs.identity.spki, needs.identity.server_id
     spki_hash = sha256(spki).digest()
     partitions = OwnPartitions(
-        owns=routes.owns,
+        owns=needs.owns,
         open_partition=needs.open_partition,
         reader_of=needs.reader_of,
         wake=wakeup.request,
@@ -110,7 +110,6 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         followers,
         notes,
         wake=wakeup.request,
-        wall_clock_ns=time.time_ns,
         publishing=Publishing(interest),
         cpu_clock=needs.cpu_clock,
         refusals=refusals,
@@ -119,6 +118,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
             wakeup,
             needs.observe_commit_ns,
             clock_ns=time.monotonic_ns,
+            wall_clock_ns=time.time_ns,
             power=needs.durability == "power",
             rooms_begin=needs.rooms_begin,
         ),
@@ -149,7 +149,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
     names = NameRegistry(clock, needs.silent, accounts.judge)
     names.on_change = notes.note_seen
-    accounts.online, accounts.hold_back = names.online, names.hold_back
+    accounts.online, accounts.block_claims = names.online, names.block_claims
     accounts.tell = names.tell
     accounts.shares_room = lambda *asked: any(damage.answers(lambda one: one.shares(*asked)))
 
@@ -177,7 +177,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     copy_senders = CopySenders(copies, forward)
     partitions.on_opened = lambda partition: copies.resume(partition.pending())
     home.publishing.on_direct = copies.accepted
-    permissions = Permissions(queries.ask_then, accounts.logs.account, home.submit)
+    permissions = Permissions(queries.ask_then, accounts.logs.account, home.submit, routes.port_of)
     home.direct = Direct(permissions, copies)
 
     # connection
@@ -259,7 +259,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         catchup=catchup,
     )
     connections = Connections(services, needs.operations)
-    connections.rests_until = lambda: turn.pace.until
+    connections.paused_until = lambda: turn.pace.until
     return WorkerParts(
         wakeup=wakeup,
         links=links,

@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
-from relay.server.worker.exhausted import end_if_exhausted
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
 
 log = logging.getLogger("relay.worker")
 
@@ -17,7 +17,7 @@ def attempt(action: Callable[[], object]) -> None:
     try:
         action()
     except Exception as error:
-        end_if_exhausted(error)
+        exit_if_out_of_memory(error)
         log.exception("periodic_task_failed")
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from relay.chat.partition import partition_of
-from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member.reply import Reply
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreError
 from relay.store.search.finder import Finder, Found
 
@@ -85,7 +85,7 @@ class Searches:
         except StoreError as error:
             log.warning("search_failed", extra={"partition": index, "reason": str(error)})
         except Exception as bug:
-            end_if_exhausted(bug)
+            exit_if_out_of_memory(bug)
             log.exception("search_failed")
         return None
 

@@ -17,12 +17,12 @@ from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.process.indexing import Indexing
 from relay.server.worker.process.searches import Searches
 from relay.store.checkpoint import Checkpointer
+from relay.store.created import note_created
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.generation import Host
 from relay.store.lock import PartitionLock
 from relay.store.log import Partition, Reader
-from relay.store.made import note_made
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry
@@ -80,7 +80,7 @@ class Stores:
             with contextlib.suppress(StoreError), PartitionLock(lock_path, path) as lock:
                 lock.refuse(str(error))
             raise
-        note_made(lock_path.parent)
+        note_created(lock_path.parent)
         self._checkpointers[index] = Checkpointer(partition, self.run_in_thread)
         partition.touched = self.indexing.follow(index)
         return partition

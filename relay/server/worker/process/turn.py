@@ -13,24 +13,24 @@ One turn, at the end of a loop iteration in which anything arrived:
 5. ``distribute``    running batches into the outboxes of live subscriptions
 6. ``flush``         one record and one write per connection; answers first; in slices
 7. ``catchup``       pages for readers that are behind, in the remaining time
-8. the crowd         waiting connections of heavy users, in turn, for a slice of time; for another
+8. heavy users       waiting connections of heavy users, in turn, for a slice of time; for another
                      slice, what the own home has left in step 2 because it was much, and
                      permissions for direct messages of heavy senders; for a third, pages for heavy
                      users; ``links``
 
 So a light user waits for at most one slice of each kind of work for heavy users, not for one in
 each step. What step 8 causes is done in the next turn: at once, or, on an overloaded machine, after
-a rest (``pace``).
+a pause (``pace``).
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, Protocol
 
-from relay.server.worker.exhausted import end_if_exhausted
 from relay.server.worker.member import repair as repairing
+from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.server.worker.process.pace import Pace, timer_s
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
 HOME_SLICE_S: Final = 0.002
 """How long requests to the own home that need no commit may follow one another in one turn."""
-HELD_S: Final = 0.001
+BLOCKED_RETRY_S: Final = 0.001
 """When to check again a partition whose commits a checkpoint blocks."""
 FAILED_RETRY_S: Final = 0.1
 FAR: Final = float("inf")
@@ -113,21 +113,23 @@ class Turn:
         self._catchup = catchup
         self._wakes_at = FAR
         self.pace = Pace()
-        """Decides when the crowd is served."""
+        """Decides when heavy users are served."""
         self._served = False
-        """True when this turn has served the crowd."""
-        self._crowd = 0
+        """True when this turn has served heavy users."""
+        self._heavy_count = 0
         """How many connections waited then, for their turn or for an answer."""
         self._used_until_s = 0.0
-        """CPU time at the end of the last turn that served the crowd."""
-        self._crowded = False
-        """True if heavy users waited in any turn since the last ``was_crowded``."""
+        """CPU time at the end of the last turn that served heavy users."""
+        self._heavy_waited = False
+        """True if heavy users waited in any turn since the last ``heavy_waited``."""
         self.longest_s = 0.0
         self.longest_cpu_s = 0.0
         """CPU time of the longest turn: without the time that the CPU worked for other processes.
         """
         self.flush_links: Callable[[], None] = _nothing
-        """Writes what the bus has queued; set when there is a mesh."""
+        """Writes what the bus has queued; set when there is a mesh, like the next one."""
+        self.waiting_links: Collection[object] = ()
+        """The links that have queued anything; empty when all is written."""
         wakeup.bind(self.run)
 
     def run(self) -> None:
@@ -136,7 +138,7 @@ class Turn:
         try:
             self._run(began)
         except Exception as error:
-            end_if_exhausted(error)
+            exit_if_out_of_memory(error)
             # A bug must not stop the loop for everybody; it is logged as an error. The next turn
             # does what this one left.
             log.exception("turn_failed")
@@ -154,8 +156,8 @@ class Turn:
                 took_s,
                 cpu_ended - cpu_began,
                 used_s,
-                self._crowd,
-                self._schedule.newcomers(),
+                self._heavy_count,
+                self._schedule.unauthenticated(),
             )
             if self.pace.until > ended:
                 self._wake_at(self.pace.until)
@@ -176,39 +178,40 @@ class Turn:
                     },
                 )
 
-    def was_crowded(self) -> bool:
+    def heavy_waited(self) -> bool:
         """Return whether heavy users waited (step 8) in any turn since the last call."""
-        crowded, self._crowded = self._crowded, False
-        return crowded
+        waited, self._heavy_waited = self._heavy_waited, False
+        return waited
 
     def _run(self, now: float) -> None:
         schedule = self._schedule
         waiting = schedule.queue
-        resting = now < self.pace.until
+        heavy_paused = now < self.pace.until
         if waiting.waiting:
-            schedule.run_little(now, self.pace.slice_s, resting=resting)
+            schedule.run_light(now, self.pace.slice_s, heavy_paused=heavy_paused)
         schedule.until = 0.0
-        self._run_home(now, resting)
+        self._run_home(now, heavy_paused)
         # The following steps handle what has requested a turn so far. Another turn is only needed
         # for what arrives from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
         home = self._home
         catchup = self._catchup
-        asked = bool(catchup.crowd) and not catchup.crowded
+        asked = bool(catchup.heavy) and not catchup.crowded
         permissions = self._permissions
-        crowd = waiting.waiting > 0 or home.rest or asked
+        heavy = waiting.waiting > 0 or home.remaining or asked
         if permissions.waiting and permissions.has_room:
-            crowd = True
-        self._crowded = self._crowded or crowd
-        if crowd and resting:
-            crowd = False
+            heavy = True
+        self._heavy_waited = self._heavy_waited or heavy
+        if heavy and heavy_paused:
+            heavy = False
             self._wake_at(self.pace.until)
-        little = waiting.has_little if resting else waiting.little_first
-        if little or self._own_home.to_home.queue or home.more or permissions.decided:
+        light = waiting.waiting > 0 and (waiting.has_light if heavy_paused else waiting.light_first)
+        if light or self._own_home.to_home.queue or home.more or permissions.decided:
             self._wakeup.request()
         if self._forward.waiting:
             self._forward.release()
-        self.flush_links()
+        if self.waiting_links:
+            self.flush_links()
         repairing_on = bool(self._feeds.to_repair) and self._repair.run()
         flusher = self._flusher
         fanout = self._fanout
@@ -225,39 +228,40 @@ class Turn:
         on = flusher.flushing or reading or flusher.answering or repairing_on
         if on:
             self._wakeup.request()
-        if crowd:
+        if heavy:
             self._served = True
-            senders = home.senders if home.rest else 0
-            self._crowd = max(schedule.busy, senders, permissions.waiting)
-            self._serve_crowd()
+            senders = home.senders if home.remaining else 0
+            self._heavy_count = max(schedule.busy, senders, permissions.waiting)
+            self._serve_heavy()
         if on:
             return
         if (
             self._rosters.due_at < FAR
             or self._feeds.to_distribute
             or fanout.late
-            or self._home.held
+            or self._home.blocked
             or self._feeds.to_repair
         ):
             self._wake_later(now)
 
-    def _serve_crowd(self) -> None:
+    def _serve_heavy(self) -> None:
         """Continue with heavy users' requests, for a slice of time."""
         schedule, home, slice_s = self._schedule, self._home, self.pace.slice_s
         if schedule.waiting:
             schedule.run(self._clock(), slice_s)
             schedule.until = 0.0
-        if home.rest:
-            home.commit_rest(slice_s)
+        if home.remaining:
+            home.commit_remaining(slice_s)
         if self._permissions.waiting:
-            self._permissions.ask_others()
-        if self._catchup.crowd:
-            self._catchup.run_crowd(slice_s)
+            self._permissions.ask_heavy()
+        if self._catchup.heavy:
+            self._catchup.run_heavy(slice_s)
         if self._forward.waiting:
             self._forward.release()
-        self.flush_links()
+        if self.waiting_links:
+            self.flush_links()
 
-    def _run_home(self, now: float, resting: bool) -> None:
+    def _run_home(self, now: float, heavy_paused: bool) -> None:
         own, handlers = self._own_home, self._handlers
         to_home, to_member = own.to_home, own.to_member
         rosters, presence = self._rosters, self._presence
@@ -267,9 +271,9 @@ class Turn:
             if to_home.queue:
                 own.deliver_to_home(self._home, handlers)
             if permissions.waiting:
-                permissions.ask_little(resting=resting)
+                permissions.ask_light(heavy_paused=heavy_paused)
             permissions.decided = False
-            self._home.commit(resting=resting)
+            self._home.commit(heavy_paused=heavy_paused)
             if presence.to_report:
                 presence.send()
             if rosters.changed or now >= rosters.due_at:
@@ -284,9 +288,9 @@ class Turn:
     def _wake_later(self, now: float) -> None:
         wakes_at = self._rosters.due_at
         for feed in (*self._feeds.to_distribute, *self._fanout.late):
-            wakes_at = min(wakes_at, feed.rest_until)
-        if self._home.held:
-            wakes_at = min(wakes_at, now + HELD_S)
+            wakes_at = min(wakes_at, feed.paused_until)
+        if self._home.blocked:
+            wakes_at = min(wakes_at, now + BLOCKED_RETRY_S)
         if self._feeds.to_repair:
             wakes_at = min(wakes_at, now + repairing.RETRY_S)
         if wakes_at < FAR:

@@ -22,7 +22,7 @@ def refuse_backup_within(data: Path, to: Path) -> None:
     """
     if is_within(to, data):
         raise StartError(
-            f"backup {to}: it would lie in the data directory {data}, and be lost with it: name a "
+            f"backup {to}: it would be in the data directory {data}, and be lost with it: name a "
             "directory outside"
         )
     _refuse_in_backup(to, f"backup {to}")
@@ -59,4 +59,4 @@ def _identity(path: Path) -> tuple[int, int] | None:
 def _refuse_in_backup(path: Path, what: str) -> None:
     for above in followed(path).parents:
         if is_backup(above):
-            raise StartError(f"{what}: it would lie in the backup {above}: name another directory")
+            raise StartError(f"{what}: it would be in the backup {above}: name another directory")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from relay.store.errors import StoreError
 
 
-def refuse_unread(session: Session, number: int, partition: int, error: StoreError) -> None:
+def refuse_unreadable(session: Session, number: int, partition: int, error: StoreError) -> None:
     """Refuse it temporarily, or permanently if the partition's file is damaged."""
     code = session.services.damage.report(partition, error)
     if code == ErrorCode.DAMAGED:

@@ -17,7 +17,7 @@ EXIT_CODE: Final = 12
 log = logging.getLogger("relay.worker")
 
 
-def end_if_exhausted(error: BaseException | None) -> None:
+def exit_if_out_of_memory(error: BaseException | None) -> None:
     """End this process if an error means that memory has run out; otherwise return."""
     if isinstance(error, MemoryError):
         with contextlib.suppress(Exception):  # logging needs memory, too
@@ -27,5 +27,5 @@ def end_if_exhausted(error: BaseException | None) -> None:
 
 def unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Handle an exception that nothing else in an event loop handles."""
-    end_if_exhausted(context.get("exception"))
+    exit_if_out_of_memory(context.get("exception"))
     loop.default_exception_handler(context)

@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from relay.server.worker.exhausted import EXIT_CODE, end_if_exhausted, unhandled
+from relay.server.worker.out_of_memory import EXIT_CODE, exit_if_out_of_memory, unhandled
 from relay.server.worker.process.periodic import attempt
 from relay.store.errors import StoreUnavailable
 from relay.store.integrity import _check_removed
@@ -42,7 +42,7 @@ def in_a_callback() -> None:
 
 @pytest.mark.parametrize(
     "work",
-    [lambda: end_if_exhausted(MemoryError()), lambda: attempt(refused), in_a_callback],
+    [lambda: exit_if_out_of_memory(MemoryError()), lambda: attempt(refused), in_a_callback],
     ids=["it", "periodic", "callback"],
 )
 def test_it_ends_at_once(work: Callable[[], object]) -> None:
@@ -51,7 +51,7 @@ def test_it_ends_at_once(work: Callable[[], object]) -> None:
 
 def test_it_goes_on_after_anything_else() -> None:
     for error in (None, ValueError("no"), RecursionError(), KeyboardInterrupt()):
-        end_if_exhausted(error)
+        exit_if_out_of_memory(error)
 
 
 def test_it_is_no_matter_of_the_store(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ BYTES_MAX: Final = 4096
 _DIGEST_BYTES: Final = sha256().digest_size
 
 
-class KeptSecret:
+class InheritedSecret:
     """Made before the first fork. Where no such file can be made, nothing is kept."""
 
     def __init__(self, name: str, fd: int = -1) -> None:

@@ -8,18 +8,18 @@ import stat
 
 import pytest
 
-from relay.server.agent.ticket_keys import as_kept, from_kept
-from relay.server.kept_secret import BYTES_MAX, KeptSecret
+from relay.server.agent.ticket_keys import packed_keys, unpacked_keys
+from relay.server.inherited_secret import BYTES_MAX, InheritedSecret
 from relay.wire.tickets import TicketKey
 from tests.support.tickets import Desk
 
 
 def test_the_next_one_finds_it_as_it_was_written_last() -> None:
-    first = KeptSecret("relay-test")
+    first = InheritedSecret("relay-test")
     assert first.read() == b""
     for secret in (b"long " * 10, b"short", b"x" * BYTES_MAX):
         first.write(secret)
-        second = KeptSecret("relay-test", os.dup(first.fd))
+        second = InheritedSecret("relay-test", os.dup(first.fd))
         assert second.read() == first.read() == secret
         second.close()
     assert stat.S_ISREG(os.fstat(first.fd).st_mode)
@@ -30,7 +30,7 @@ def test_the_next_one_finds_it_as_it_was_written_last() -> None:
 
 
 def test_what_is_not_whole_counts_as_nothing() -> None:
-    kept = KeptSecret("relay-test")
+    kept = InheritedSecret("relay-test")
     kept.write(b"a secret of some length")
     size = os.fstat(kept.fd).st_size
     for at in (0, size - 1):
@@ -48,7 +48,7 @@ def test_without_a_descriptor_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
     try:
-        kept = KeptSecret("relay-test")
+        kept = InheritedSecret("relay-test")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert kept.fd == -1
@@ -63,14 +63,16 @@ def test_keys_of_tickets_that_are_recorded_are_gone_on_with() -> None:
     worker = desk.worker()
     sealed = worker.seal(b"p" * 32)
     assert sealed is not None
-    kept = as_kept(desk.maker.keys)
-    assert from_kept(kept, desk.register.knows) == desk.maker.keys
-    assert from_kept(b"\2" + kept[1:], desk.register.knows) == []
-    assert from_kept(kept[:-1], desk.register.knows) == []
-    assert from_kept(b"", desk.register.knows) == []
+    kept = packed_keys(desk.maker.keys)
+    assert unpacked_keys(kept, desk.register.knows) == desk.maker.keys
+    assert unpacked_keys(b"\2" + kept[1:], desk.register.knows) == []
+    assert unpacked_keys(kept[:-1], desk.register.knows) == []
+    assert unpacked_keys(b"", desk.register.knows) == []
     for _ in range(4):
         desk.register.begin()
-    assert from_kept(kept, desk.register.knows) == [], "its part of the register is another key's"
+    assert unpacked_keys(kept, desk.register.knows) == [], (
+        "its part of the register is another key's"
+    )
 
 
 def test_the_next_agent_opens_what_was_sealed_before_and_seals_with_a_key_of_its_own() -> None:

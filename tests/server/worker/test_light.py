@@ -1,13 +1,18 @@
-"""Who asks for little: by what came of him in the time since, and never who is not logged in."""
+"""Who asks for little: by what came of them in the time since, and never who is not logged in."""
 
 from __future__ import annotations
 
+from operator import gt
 from pathlib import Path
 
+import pytest
+
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
-    LITTLE_PER_S,
+    LIGHT_PER_S,
     OWED_S_MAX,
     QUANTUM,
+    RECORD_UNITS,
     SAVED_S,
     UNITS_PER_TURN,
     Schedule,
@@ -51,7 +56,7 @@ async def test_what_came_while_somebody_waited_makes_him_none_of_the_crowd(tmp_p
         more = [Send(LOG, 3 + BURST + n, 0, "", b"x") for n in range(2 * BURST)]
         crowd = Waits(single.session("other").services.schedule)
         parts.turn.pace.until = clock() + 600.0  # it rests
-        clock.forward(2 * BURST / LITTLE_PER_S)
+        clock.forward(2 * BURST / LIGHT_PER_S)
         for client in (late, much):
             client.send(LOG, 2)
             await client.acked(LOG, 2)
@@ -77,21 +82,21 @@ async def test_what_a_page_has_cost_counts_for_a_while(tmp_path: Path) -> None:
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         reader = await TestClient.login(single.workers[0], "reader")
         await reader.join(LOG)
-        count = 4 * LITTLE_PER_S
+        count = 4 * LIGHT_PER_S
         reader.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(1, count + 1)])
         await reader.acked(LOG, count)
         reading = single.session("reader").reading
         clock.forward(60.0)
-        assert not reading.asks_much
+        assert not reading.is_heavy
         number = 0
-        while not reading.asks_much:
+        while not reading.is_heavy:
             number += 1
             assert number <= 100
             reader.send_envelopes(History(number, LOG, False, 0, count))
             await reader.expect(Page, count=number)
         assert number > 1
         clock.forward(60.0)
-        assert not reading.asks_much
+        assert not reading.is_heavy
 
 
 async def test_nobody_owes_what_he_has_sent_long_ago(tmp_path: Path) -> None:
@@ -99,14 +104,14 @@ async def test_nobody_owes_what_he_has_sent_long_ago(tmp_path: Path) -> None:
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         loader = await TestClient.login(single.workers[0], "loader")
-        count = 20 * LITTLE_PER_S
+        count = 20 * LIGHT_PER_S
         for first in range(1, count, 1000):
             loader.send_envelopes(*[Send(LOG, first + n, 0, "", b"x") for n in range(1000)])
             await loader.acked(LOG, first + 999)
         reading = single.session("loader").reading
-        assert reading.asks_much
+        assert reading.is_heavy
         clock.forward(OWED_S_MAX)
-        assert not reading.asks_much
+        assert not reading.is_heavy
 
 
 async def test_the_steps_of_newcomers_are_no_lead_of_those_who_ask_for_little(
@@ -119,10 +124,10 @@ async def test_the_steps_of_newcomers_are_no_lead_of_those_who_ask_for_little(
         schedule.queue.lead_max = 1
         crowd = Waits(schedule)
         await TestClient.connect(single.workers[0])
-        little = Waits(schedule)
-        little.done = True
-        schedule.add(little, 0.0, 1)
-        assert schedule.little_first
+        light = Waits(schedule)
+        light.done = True
+        schedule.add(light, 0.0, 1)
+        assert schedule.light_first
         crowd.done = True
 
 
@@ -139,14 +144,87 @@ async def test_who_had_to_wait_for_long_stays_none_of_the_crowd(tmp_path: Path) 
         crowd = Waits(single.session("other").services.schedule)
         parts.turn.pace.until = clock() + 600.0  # it rests
         clock.forward(SAVED_S)
-        count = UNITS_PER_TURN + 100
-        late.send_envelopes(*[Send(LOG, 2 + n, 0, "", b"x") for n in range(count)])
+        count = UNITS_PER_TURN
+        assert count * (1 + RECORD_UNITS) < SAVED_S * LIGHT_PER_S
+        late.send(LOG, 2, 1 + count)
         session = single.session("late")
-        await until(lambda: session.sends.count == count, "all of it to be read")
-        assert not session.reading.asks_much
+
+        def read() -> int:
+            acked = [one for one in late.received if isinstance(one, Ack)]
+            return len(acked) - 1 + session.sends.count
+
+        await until(lambda: read() == count, "all of it to be read")
+        assert not session.reading.is_heavy
         crowd.done = True
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
         await late.acked(LOG, 1 + count)
         other.send(LOG, 1)
         await other.acked(LOG, 1)
+
+
+async def test_a_bulk_load_is_none_of_the_little_however_long_nothing_came(tmp_path: Path) -> None:
+    """Hundreds who bring one after the other would all be light, each of them now and then."""
+    clock = StandingClock()
+    async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
+        parts = single.workers[0].parts
+        much, other = [
+            await TestClient.login(single.workers[0], name) for name in ("much", "other")
+        ]
+        for client in (much, other):
+            client.send(LOG, 1)
+            await client.acked(LOG, 1)
+        session = single.session("much")
+        crowd = Waits(single.session("other").services.schedule)
+        parts.turn.pace.until = clock() + 600.0  # it rests
+        clock.forward(SAVED_S)
+        count = 2 * UNITS_PER_TURN
+        much.send_envelopes(*[Send(LOG, 2 + n, 0, "", b"x") for n in range(count)])
+        await until(lambda: session.reading.is_heavy, "it to be known as one of the crowd")
+        for counter in range(2, 7):
+            other.send(LOG, counter)
+            await other.acked(LOG, counter)
+        assert not session.sends.count, "nothing of it is begun before its turn"
+        crowd.done = True
+        parts.turn.pace.until = 0.0
+        parts.wakeup.request()
+        await much.acked(LOG, 1 + count)
+
+
+@pytest.mark.parametrize(
+    ("reason", "much"),
+    [(Pause.WINDOW, True), (Pause.CREDIT, True), (Pause.WASTE, True), (Pause.REQUEST, False)],
+)
+async def test_who_has_much_under_way_saves_nothing(
+    single: Cluster, reason: int, much: bool
+) -> None:
+    """What he may send once some of it is answered waits with the crowd."""
+    client = await TestClient.login(single.workers[0], "client")
+    client.send(LOG, 1)
+    await client.acked(LOG, 1)
+    reading = single.session("client").reading
+    reading.pause(reason)
+    reading.resume(reason)
+    assert reading.is_heavy is much
+
+
+async def test_of_the_little_those_are_first_of_whom_least_waits(single: Cluster) -> None:
+    """So an occasional writer waits for none of hundreds whose next record is large."""
+    worker = single.workers[0]
+    large, small = [await TestClient.login(worker, name) for name in ("large", "small")]
+    for client in (large, small):
+        client.send(LOG, 1)
+        await client.acked(LOG, 1)
+    sessions = [single.session(name) for name in ("large", "small")]
+    crowd = Waits(sessions[0].services.schedule)
+    for session in sessions:
+        session.reading.pause(Pause.REQUEST)
+    large.send(LOG, 2, size=10_000)
+    small.send(LOG, 2)
+    held, least = [session.channel.connection for session in sessions], (10_000, 1)
+    await until(lambda: all(map(gt, [one.pending for one in held], least)), "both to wait")
+    for session in sessions:
+        session.reading.resume(Pause.REQUEST)
+    acks = [await client.acked(LOG, 2) for client in (large, small)]
+    crowd.done = True
+    assert acks[1].seq < acks[0].seq

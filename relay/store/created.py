@@ -3,7 +3,7 @@
 A lock file records this for its own partition, but is usually moved along with it. So a file beside
 them is written when the last partition has been created. A start removes it if a partition has
 neither file nor lock: whoever deletes both from a stopped relay wants it to start afresh. Only a
-start does so, and logs it; commands on the data of a stopped relay refuse (``gone``).
+start does so, and logs it; commands on the data of a stopped relay refuse (``absent``).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ NAME: Final = "made"
 FILE_MODE: Final = 0o600
 
 
-def all_made(path: Path) -> bool:
+def all_created(path: Path) -> bool:
     """Return True if all partitions have been created. ``path``: of the file of one of them."""
     return path.with_name(NAME).exists()
 
 
-def was_made(path: Path, lock: Path) -> bool:
+def was_created(path: Path, lock: Path) -> bool:
     """Return True if a partition without a file has been created before."""
-    return read_note(lock) is not None or all_made(path)
+    return read_note(lock) is not None or all_created(path)
 
 
-def note_made(directory: Path) -> None:
+def note_created(directory: Path) -> None:
     """Record the creation of a partition if it was the last one.
 
     Errors are left to the next one.
@@ -45,8 +45,8 @@ def note_made(directory: Path) -> None:
             return
 
 
-def begin_anew(directory: Path) -> list[int]:
-    """Before any partition is opened: treat those without any files as new.
+def accept_absent(directory: Path) -> list[int]:
+    """Treat partitions without any files as new, before any partition is opened.
 
     Returns:
         Those that existed before.
@@ -54,14 +54,14 @@ def begin_anew(directory: Path) -> list[int]:
     Raises:
         OSError: that cannot be recorded.
     """
-    found = gone(directory)
+    found = absent(directory)
     if found:
         (directory / NAME).unlink()
     return found
 
 
-def gone(directory: Path) -> list[int]:
-    """Return the partitions that were there before, and of which nothing is there."""
+def absent(directory: Path) -> list[int]:
+    """Return the partitions that have been created and have no files any more."""
     if not (directory / NAME).exists():
         return []
     return [
