@@ -160,7 +160,7 @@ class SendCipher(_Direction):
 
     def __init__(self, secret: bytes, record_limits: RecordLimits, now: float) -> None:
         super().__init__(secret, record_limits, now)
-        self._generation = fork.generation
+        self._generation = fork.generation()
         self.records_max = record_limits.records_max
         self.bytes_max = record_limits.bytes_max
         self.until = now + record_limits.age_s_max
@@ -178,12 +178,15 @@ class SendCipher(_Direction):
             LocalProtocolError: the content is larger than a record may be.
             ForkedConnection: this is a copy in a forked child, which would repeat nonces.
         """
+        if self._generation != fork.generation():
+            raise ForkedConnection
         return self._sealed(*_padded(record_type, content))
 
     def seal_padded(self, padded: Padded, now: float) -> bytes:
         """Return a whole Record frame of app data, like ``seal``; empty if ``update_due``.
 
-        That check is repeated here because this is the hot path of a delivery.
+        That check is repeated here because this is the hot path of a delivery. For the same reason
+        a fork of which Python is not told is not looked for: a server's worker has none.
         """
         if self.sequence >= self.records_max or self.bytes_used >= self.bytes_max:
             return b""
@@ -193,7 +196,7 @@ class SendCipher(_Direction):
 
     def _sealed(self, head: bytes, inner: bytes) -> bytes:
         """The only place that uses a nonce."""
-        if self._generation != fork.generation:
+        if self._generation != fork.forks:
             raise ForkedConnection
         sequence = self.sequence
         if sequence > SEQUENCE_MAX:

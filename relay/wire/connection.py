@@ -157,7 +157,7 @@ class Connection(Endpoint):
         reader = self._reader
         if not reader.pending:
             return False
-        if self._generation != fork.generation:
+        if self._generation != fork.forks:
             raise ForkedConnection
         try:
             if not reader.allowed:

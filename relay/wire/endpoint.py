@@ -41,7 +41,7 @@ class Endpoint:
         deadline: float,
     ) -> None:
         self.side = side
-        self._generation = fork.generation
+        self._generation = fork.generation()
         self._handshake: ClientHandshake | ServerHandshake | None = handshake
         self._timing = timing
         self._deadline: float | None = deadline
@@ -63,7 +63,7 @@ class Endpoint:
         """Bytes received since our own close."""
 
     def _check_process(self) -> None:
-        if self._generation != fork.generation:
+        if self._generation != fork.generation():
             raise ForkedConnection
 
     # --- input and output ---------------------------------------------------------------------

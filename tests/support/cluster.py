@@ -238,6 +238,12 @@ class Relay(RelayServer):
             with contextlib.suppress(psutil.NoSuchProcess):
                 yield from psutil.Process(self.pid).children(recursive=True)
 
+    @property
+    def log(self) -> list[str]:
+        """The lines of its log so far. A test that looks after the end would see nothing in it."""
+        assert self._log.exists(), "it is closed: look at its log before"
+        return super().log
+
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return what its log has of one event so far. Raises ValueError at a line that is not an
         event.

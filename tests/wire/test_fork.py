@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Callable
@@ -12,14 +14,20 @@ import pytest
 from relay.errors import ForkedConnection
 from relay.wire.cipher import Padded
 from relay.wire.phases import LEGAL, Phase, Side
+from tests.support.cluster import ROOT
 from tests.support.pair import established, in_phase
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 
 
-def in_child(check: Callable[[], None]) -> None:
+def fork_in_c() -> int:
+    """Fork as a library in C does: Python is not told."""
+    return int(ctypes.PyDLL(None).fork())
+
+
+def in_child(check: Callable[[], None], forked: Callable[[], int] = os.fork) -> None:
     """Run a check in a forked child; fail when it fails."""
-    pid = os.fork()
+    pid = forked()
     if pid == 0:
         code = 1
         try:
@@ -33,9 +41,12 @@ def in_child(check: Callable[[], None]) -> None:
     assert os.waitstatus_to_exitcode(status) == 0
 
 
+@pytest.mark.parametrize("forked", [os.fork, fork_in_c], ids=["by Python", "in C"])
 @pytest.mark.parametrize("side", Side)
-def test_open_connections(side: Side) -> None:
+def test_open_connections(side: Side, forked: Callable[[], int]) -> None:
     """Whatever is called; and the parent's stream goes on as if nothing had been."""
+    if forked is fork_in_c and not sys.platform.startswith("linux"):
+        pytest.skip("this kernel empties no pages")
     pair = established()
     mine = pair.client if side is Side.CLIENT else pair.server
     theirs = pair.server if side is Side.CLIENT else pair.client
@@ -61,7 +72,7 @@ def test_open_connections(side: Side) -> None:
         connection.abort("the child is done with it")
         assert connection.data_to_send() == b""
 
-    in_child(check)
+    in_child(check, forked)
     mine.take(waiting)
     theirs.take(mine.give())
     assert mine.received == [b"for the parent"]
@@ -97,3 +108,33 @@ def test_connections_made_in_the_child() -> None:
         in_child(lambda: established().run())
 
     in_child(check)
+
+
+FIRST = """
+import os, sys
+if "relay" in sys.modules:
+    sys.exit("too late")
+
+def in_child():
+    try:
+        print(pair.client.connection.seal(b"x", 0.0).hex())
+    except Exception as error:
+        print(type(error).__name__)
+    sys.stdout.flush()
+
+os.register_at_fork(after_in_child=in_child)
+from tests.support.pair import established
+pair = established()
+if not os.fork():
+    os._exit(0)
+os.wait()
+pair.client.connection.seal(b"x", 0.0)
+"""
+
+
+def test_who_asked_python_first_is_refused_as_well() -> None:
+    """Python runs what is registered for a fork in that order."""
+    run = subprocess.run(
+        [sys.executable, "-c", FIRST], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    assert (run.stdout, run.stderr) == ("ForkedConnection\n", "")

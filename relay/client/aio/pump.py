@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import threading
 import time
 from functools import partial
 from typing import Any, cast
@@ -21,10 +20,11 @@ from relay.client.aio.line import Line
 from relay.client.aio.posts import Post, Sending
 from relay.client.aio.thread import in_thread
 from relay.client.aio.transport import ClientProtocol
+from relay.client.aio.work import solved
 from relay.client.errors import ClientClosed, ClientError, KeyFileError
 from relay.client.events import State
 from relay.client.lineage import ClaimedId
-from relay.client.options import DIAL_S, WORK_ATTEMPTS
+from relay.client.options import DIAL_S
 from relay.client.state import ClientState
 from relay.client.trust import KeyPolicy
 from relay.client.unreachable import unreachable
@@ -318,20 +318,10 @@ class Pump:
         return True
 
     async def _do(self, work: Work) -> None:
-        """Compute the server's proof of work in a thread."""
-        given_up = threading.Event()
-
-        def solve() -> bytes | None:
-            while not given_up.is_set():
-                nonce = work.attempt(WORK_ATTEMPTS)
-                if nonce is not None:
-                    return nonce
-            return None
-
+        """Compute the server's proof of work."""
         try:
-            nonce = await in_thread(solve)
+            nonce = await solved(work)
         finally:
-            given_up.set()
             self._work = None
         if nonce is not None:
             self.state.work_done(work, nonce, self.clock())

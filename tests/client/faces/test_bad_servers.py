@@ -31,7 +31,7 @@ from relay.client.errors import (
 from relay.client.events import State
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Ack, Hello, Join, Send, Welcome
-from relay.wire.messages import POW_BITS_MAX
+from relay.wire.messages import POW_BITS_MAX, Work
 from relay.wire.packing import pack
 from tests.client.faces.adapters import Face
 from tests.support.fake_server import FakeConnection, FakeServer
@@ -222,6 +222,34 @@ async def test_the_loop_runs_while_work_is_done() -> None:
             await connecting
         await asyncio.sleep(0)
         assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_one_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many servers ask: each thread that computes would take its share from the loop."""
+    attempt, under_way, most = Work.attempt, 0, 0
+
+    def counted(self: Work, count: int) -> bytes | None:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        try:
+            return attempt(self, count)
+        finally:
+            under_way -= 1
+
+    monkeypatch.setattr("relay.wire.messages.Work.attempt", counted)
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        connection.read_to_end()
+
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(FakeServer(script, pow_bits=POW_BITS_MAX)) for _ in range(4)]
+        clients = [Client(server.address) for server in servers]
+        await asyncio.gather(*(client.connect() for client in clients))
+        for client in clients:
+            await client.close()
+    assert most == 1
 
 
 def test_work_counts_against_the_deadline(face: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
