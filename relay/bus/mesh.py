@@ -77,7 +77,8 @@ class Mesh:
         """The task that listens again; None if that was never needed."""
         self._dials: dict[int, asyncio.Task[None]] = {}
         self._unknown: set[Link] = set()
-        self._waiting: dict[Link, None] = {}
+        self.waiting: dict[Link, None] = {}
+        """Links with something to write: then ``flush`` must be called."""
         self.links = links
 
     @staticmethod
@@ -147,10 +148,10 @@ class Mesh:
 
     def flush(self) -> None:
         """Write what every link has queued."""
-        if self._waiting:
-            waiting, self._waiting = self._waiting, {}
-            for link in waiting:
-                link.flush()
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        for link in waiting:
+            link.flush()
 
     # --- inside -------------------------------------------------------------------------------
     def _link(self) -> Link:
@@ -198,11 +199,11 @@ class Mesh:
 
     def _lost(self, link: Link) -> None:
         self._unknown.discard(link)
-        self._waiting.pop(link, None)
+        self.waiting.pop(link, None)
         if self.links.get(link.index) is link:
             del self.links[link.index]
 
     def _woken(self, link: Link) -> None:
-        if link not in self._waiting:
-            self._waiting[link] = None
+        if link not in self.waiting:
+            self.waiting[link] = None
             self._wake_turn()

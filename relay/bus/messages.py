@@ -10,7 +10,7 @@ on a link keep their order.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from relay.bus.claim import Claim
 from relay.chat.entries import Submission
@@ -232,7 +232,7 @@ class Acks(NamedTuple):
     ``count`` sends: from one to the next the tag increases by ``TAG_STEP`` and the seq by one.
     """
 
-    acks: list[list[int | bytes]]
+    acks: list[list[Any]]
 
 
 class Refused(NamedTuple):

@@ -90,7 +90,7 @@ def make(data: Path, to: Path, running: Any, *, as_json: bool) -> None:  # noqa:
     try:
         lock = directory.lock()
     except StartError:
-        made = create_backup(data, to, Steered(running()), progress)
+        made = create_backup(data, to, RunningRelay(running()), progress)
     else:
         with lock:
             if unclean := directory.unclean_partitions():
@@ -106,7 +106,7 @@ WORKERS_PER_QUESTION: Final = 64
 """Each is named in the request: more would not fit (``line_server.QUESTION_BYTES_MAX``)."""
 
 
-class Steered:
+class RunningRelay:
     """The running relay, reached through its control socket."""
 
     def __init__(self, server: Server) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from relay import __version__
 from relay.chat.names import is_guest
+from relay.cli.destination import perhaps_no_address
 from relay.cli.exits import CommandError, Exit, debugging, report_internal
 from relay.cli.login_options import Person, Who, person_at
 from relay.cli.options import Target
@@ -133,6 +134,10 @@ def run_connected(
         return attempt()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED  # before click prints anything about it
+    except ConnectFailed as error:
+        if not (doubt := perhaps_no_address(address)):
+            raise
+        raise CommandError(f"{error}{doubt}") from None
     except ServerKeyMismatch as error:
         raise changed_key(address, error, known) from None
     except NoDeviceKey as error:
@@ -359,7 +364,7 @@ async def _connected_in_time(
                     break
                 except _PASSING as error:
                     if str(error) != str(problem):
-                        stderr_notice(f"waiting: {error}")
+                        stderr_notice(f"waiting: {error}{perhaps_no_address(client.address)}")
                     problem = error
                 await asyncio.sleep(backoff.next_delay(loop.time()))
             progress.done()

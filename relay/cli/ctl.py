@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -53,6 +54,9 @@ def _also_there(ctx: click.Context, param: click.Parameter, value: str | None) -
     if value is not None and not ctx.resilient_parsing:
         found = value if param.name == "data" else typed_path(ctx, param, value)
         setattr(ctx.obj, str(param.name), found)
+
+
+_CONNECTION_ID: Final = re.compile("[0-9]+-[0-9]+")
 
 
 @click.group(cls=_CtlGroup)
@@ -187,6 +191,10 @@ def kick(found: _Found, as_json: bool, id_: str | None, name: str | None) -> int
     """
     if bool(id_) == bool(name):
         raise click.UsageError("give either the ID of a connection or --name")
+    if id_ and not _CONNECTION_ID.fullmatch(id_):
+        raise click.UsageError(
+            f"{id_!r} is not the ID of a connection, like 3-17; for a name, give --name"
+        )
     answer = found().ask("kick", id=id_, name=name)
     _show(answer, as_json, lambda shown: [f"kicked {shown['kicked']}"])
     if not answer["kicked"]:

@@ -13,8 +13,9 @@ from typing import Final
 
 import click
 
+from relay.chat.names import INBOX_PREFIX, is_room, normal
 from relay.cli.aliases import Aliases, is_alias
-from relay.client.address import Address, parse_address
+from relay.client.address import PORT_DEFAULT, Address, parse_address
 from relay.errors import UsageError
 
 ADDRESS_VARIABLE: Final = "RELAY_ADDRESS"
@@ -36,24 +37,48 @@ def split(
         UsageError: the address, the variable, or the file of aliases.
     """
     most = len(required) + len(optional)
-    default = os.environ.get(ADDRESS_VARIABLE, "").strip()
+    default = _default()
     rest = list(typed)
+    doubt = ""
     if not default or len(rest) > most or (rest and _is_address(rest[0])):
-        if not rest:
+        if not rest or rest[0].startswith(INBOX_PREFIX):
             raise _wrong(f"Missing argument 'ADDRESS', and {ADDRESS_VARIABLE} is not set.")
         address = resolved(rest.pop(0))
+        doubt = perhaps_no_address(address)
     else:
         try:
             address = resolved(default)
         except UsageError as error:
             raise UsageError(f"{ADDRESS_VARIABLE}: {error}") from None
     if len(rest) < len(required):
-        raise _wrong(f"Missing argument '{required[len(rest)]}'.")
+        raise _wrong(f"Missing argument '{required[len(rest)]}'{doubt}.")
+    if doubt and "ROOM" in required[:1] and not _is_place(rest[0]):
+        raise _wrong(f"invalid room name {rest[0]!r}{doubt}")
     if len(rest) > most:
         extra = " ".join(rest[most:])
         many = "s" if len(rest) > most + 1 else ""
         raise _wrong(f"Got unexpected extra argument{many} ({extra})")
     return address, [*rest, *[None] * (most - len(rest))]
+
+
+def perhaps_no_address(address: Address) -> str:
+    """Return why a single word was taken for the address; empty if it certainly is one.
+
+    A person who forgets the address, or who believes that RELAY_ADDRESS is set, typed a room.
+    """
+    if _default() or address != Address(address.host, PORT_DEFAULT, None):
+        return ""
+    if _is_address(address.host):
+        return ""
+    return f" ({address.host!r} is the ADDRESS here, because {ADDRESS_VARIABLE} is not set)"
+
+
+def _is_place(text: str) -> bool:
+    return text.startswith(INBOX_PREFIX) or is_room(normal(text))
+
+
+def _default() -> str:
+    return os.environ.get(ADDRESS_VARIABLE, "").strip()
 
 
 def _wrong(message: str) -> click.UsageError:

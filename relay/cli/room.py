@@ -133,7 +133,10 @@ def create(
         await client.create_room(name, kind, listed=not unlisted)
         if topic:
             await client.change_room(name, "topic", text=topic)
-        _tell(as_json, name, "create", [], f"{name} is yours")
+        yours = f"{name} is yours"
+        if client.device_key is None:
+            yours = f"{name} has no owner: a guest cannot own a room"
+        _tell(as_json, name, "create", [], yours)
         return Exit.OK
 
     return run_connected(target, who, use)

@@ -194,7 +194,22 @@ class Scoreboard:
             raise IndexError("no such partition")
         packed: int = self._cells[_HEADER_CELLS + partition]
         worker, generation = packed >> _GENERATION_BITS, packed & (1 << _GENERATION_BITS) - 1
-        return tuple.__new__(Owner, (worker, generation))  # called before each commit
+        return Owner(worker, generation)
+
+    def owned_by(self, worker: int, generation: int) -> Callable[[int], bool]:
+        """Return a function that tells whether a worker is the home of a partition now.
+
+        It is called before each commit.
+        """
+        cells, owner = self._cells, worker << _GENERATION_BITS | generation
+
+        def owns(partition: int) -> bool:
+            if not 0 <= partition < PARTITIONS_MAX:
+                raise IndexError("no such partition")
+            packed: int = cells[_HEADER_CELLS + partition]
+            return packed == owner
+
+        return owns
 
     def assign(self, partition: int, worker: int, generation: int) -> None:
         """Make a worker's generation the home of a partition. Only the supervisor may."""

@@ -30,7 +30,7 @@ from relay.server.passphrase import PassphraseSource
 from relay.server.prctl import forbid_inspection
 from relay.server.privileges import Separation
 from relay.server.programs import Resources, roles
-from relay.server.steering import Steering
+from relay.server.runtime_changes import RuntimeChanges
 from relay.server.supervisor import listener, parent, runtime_directory, signals
 from relay.server.supervisor.config import SupervisorConfig
 from relay.server.supervisor.handover import FORMAT as HANDOVER_FORMAT
@@ -174,7 +174,7 @@ def _start(
         gc.freeze()
         live = LiveSettings(settings)
         paths = directory.path, runtime.path
-        steering = Steering(wanted, live, load, lambda wanted: _resolve(wanted, *paths))
+        changes = RuntimeChanges(wanted, live, load, lambda wanted: _resolve(wanted, *paths))
         resources = Resources(
             live=live,
             sockets=sockets,
@@ -194,14 +194,14 @@ def _start(
         supervisor = Supervisor(
             SupervisorConfig(
                 roles=roles(resources),
-                requests=steering.requests,
-                reload=steering.reload,
+                requests=changes.requests,
+                reload=changes.reload,
                 partitions=PARTITIONS,
                 heartbeat_timeout_s=lambda: live.current.server.worker_timeout_s,
-                graceful_timeout_s=lambda: steering.stop_timeout_s,
+                graceful_timeout_s=lambda: changes.stop_timeout_s,
                 age_max_s=lambda: live.current.server.max_worker_age_s,
                 spare=live.current.server.spare_worker,
-                hasten=steering.hasten,
+                expedite_stop=changes.expedite_stop,
                 manager=manager,
                 on_serving=lambda texts: announce(
                     _addresses(texts[AGENT], listeners),

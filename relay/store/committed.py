@@ -61,21 +61,19 @@ class Committed:
         self._next_log_id = 0
         self._due_ms = UNKNOWN
         """When the next part of a state expires, or earlier."""
-        self._logs: dict[str, LogEnd] = {}
-        self._producers: dict[ProducerKey, tuple[int, Stack]] = {}
+        self.logs: dict[str, LogEnd] = {}
+        """The remembered ends, for a look that must not read the file; the last used comes last."""
+        self.producers: dict[ProducerKey, tuple[int, Stack]] = {}
+        """The same, of producers: (last counter, stack)."""
         self._copies: dict[ProducerKey, int] = {}
 
     def remembered_log(self, name: str) -> LogEnd | None:
         """The same as ``log``, but without reading the file; None if that would be needed."""
-        return self._logs.get(name)
-
-    def remembered_producer(self, key: ProducerKey) -> tuple[int, Stack] | None:
-        """Like ``producer``, but without the file; None if it would be needed."""
-        return self._producers.get(key)
+        return self.logs.get(name)
 
     def log(self, name: str) -> LogEnd | None:
         """Return the end of a log, or None if it does not exist. Must not be modified."""
-        end = self._logs.get(name)
+        end = self.logs.get(name)
         if end is None:
             end = self._read_log(name)
             if end is not None:
@@ -88,7 +86,7 @@ class Committed:
         Raises:
             apsw.Error: it cannot be read.
         """
-        end = self._producers.get(key)
+        end = self.producers.get(key)
         if end is None:
             last = self._unflushed.last(log_id, key[1])
             if last is None:
@@ -216,29 +214,29 @@ class Committed:
         for key, copy in changes.copies.items():
             self._remember_copy(key, copy.counter)
 
-    def remember(
-        self, name: str, log: LogEnd, key: ProducerKey, producer: tuple[int, Stack]
-    ) -> None:
-        """Remember the ends of one log and one producer after a commit."""
-        self._remember_log(name, log)
-        self._remember_producer(key, producer)
+    def change(self, name: str, log: LogEnd, key: ProducerKey, producer: tuple[int, Stack]) -> None:
+        """Change the ends of a log and of a producer that are remembered, after a commit."""
+        logs, producers = self.logs, self.producers
+        del logs[name], producers[key]  # the most recently used comes last
+        logs[name] = log
+        producers[key] = producer
 
     def forget_producers(self) -> None:
         """Clear the producers: some were dropped from the file.
 
         Those in tails were not (``Unflushed``).
         """
-        self._producers.clear()
+        self.producers.clear()
 
     def _remember_log(self, name: str, end: LogEnd) -> None:
-        logs = self._logs
+        logs = self.logs
         logs.pop(name, None)  # the most recently used comes last
         logs[name] = end
         if len(logs) > self.logs_max:
             del logs[next(iter(logs))]
 
     def _remember_producer(self, key: ProducerKey, end: tuple[int, Stack]) -> None:
-        producers = self._producers
+        producers = self.producers
         producers.pop(key, None)
         producers[key] = end
         if len(producers) > self.producers_max:

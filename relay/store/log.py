@@ -145,6 +145,19 @@ class Partition(Protocol):
             StoreError: anything else; the next call may succeed.
         """
 
+    def append_lone(self, submission: Submission, now_ms: int) -> Stored | None:
+        """Store one message in a commit of its own if nothing about it is to be decided or read.
+
+        That is the case for nearly all messages that come alone. ``append`` would have the same
+        outcome, with more work.
+
+        Returns:
+            None if it is not the case: then nothing was done.
+
+        Raises:
+            StoreError: as ``append``.
+        """
+
     def in_use(self, log: str) -> bool:
         """Return True if a log is in memory: appending to it does not read the file."""
 

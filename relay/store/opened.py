@@ -95,7 +95,13 @@ class Opened:
         self.committed.apply(changes)
 
     def append_lone(
-        self, submission: Submission, now_ms: int, pack: Pack, *, ruled: bool
+        self,
+        submission: Submission,
+        now_ms: int,
+        pack: Pack,
+        touched: set[int] | None,
+        *,
+        ruled: bool,
     ) -> Stored | None:
         """Store a single message, if there is nothing to decide or look up.
 
@@ -107,6 +113,7 @@ class Opened:
             submission: the only one of the commit.
             now_ms: since 1970.
             pack: makes the bytes of the entry.
+            touched: receives the id of the log; None: nobody asks for it.
             ruled: messages to ``guarded`` logs need a decision.
 
         Returns:
@@ -117,7 +124,7 @@ class Opened:
         """
         committed = self.committed
         name, counter = submission.log, submission.counter
-        log = committed.remembered_log(name)
+        log = committed.logs.get(name)
         if (
             log is None
             or (ruled and log.guarded)
@@ -128,7 +135,7 @@ class Opened:
         ):
             return None
         key = name, submission.producer
-        last = committed.remembered_producer(key)
+        last = committed.producers.get(key)
         tail = self.unflushed.tail_with_room(log.id)
         prev = log.seq
         if last is None or counter != last[0] + 1 or tail is None or prev >= SEQ_MASK:
@@ -142,8 +149,10 @@ class Opened:
         chain, jump, stack = pushed(last[1], counter, seq)
         self.cursor.execute(ENTRY, (log.id << SEQ_BITS | seq, time_ms, chain, jump, packed))
         log.seq, log.time_ms = seq, time_ms
-        committed.remember(name, log, key, (counter, stack))
+        committed.change(name, log, key, (counter, stack))
         self.unflushed.grow(tail, key[1], counter, seq)
+        if touched is not None:
+            touched.add(log.id)
         return _new(Stored, (epoch, seq, prev, packed))
 
     def expire(self, now_ms: int) -> None:
@@ -163,8 +172,8 @@ class Opened:
         if decided.unused:
             self.committed.forget_producers()
 
-    def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
-        """See ``log.Partition``."""
+    def remove(self, log: str, upto: int, controls_upto: int, touched: set[int] | None) -> Removed:
+        """See ``log.Partition``. ``touched``: as for ``append_lone``."""
         end = self.committed.log(log)
         flush = _NOTHING if end is None else self.unflushed.upto(end.id, upto)
         self.connection.execute("BEGIN IMMEDIATE")
@@ -172,6 +181,8 @@ class Opened:
         removed = removal.remove(self.connection, log, upto, controls_upto, self._unpack)
         self.connection.execute("COMMIT")
         self.unflushed.flushed(flush)
+        if touched is not None and end is not None:
+            touched.add(end.id)
         return removed
 
     def flush(self) -> None:

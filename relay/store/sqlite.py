@@ -23,9 +23,9 @@ from relay.store.derived import note_controls
 from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
-from relay.store.log import Outcome, Removed
+from relay.store.log import Outcome, Removed, Stored
 from relay.store.notes import Notes
-from relay.store.opened import FileIdentity, Opened, Write
+from relay.store.opened import CHECK_MS, FileIdentity, Opened, Write
 from relay.store.opening import Check, open_again, open_first
 from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules
@@ -71,8 +71,7 @@ class SqlitePartition:
             durability: what commits survive.
             pack: converts the fields of an entry to the bytes sent to readers.
             unpack_entry: reads (kind, content type, body) back from them.
-            write: writes changes into the open transaction; None: ``apply.write``, with a shortcut
-                for single messages (``Opened.append_lone``).
+            write: writes changes into the open transaction; None: ``apply.write``.
             rules: who may append; None: everybody.
             index: the partition's number, for the check after doubt; None: not checked.
             check_limit_s: limit for a full check after doubt; None: none. The rest is trusted.
@@ -108,6 +107,8 @@ class SqlitePartition:
         self._one_user = threading.Lock()
         self._lock = PartitionLock(lock_path, path)
         self._identity = FileIdentity(path)
+        self._appended_ms = 0
+        """When ``append`` last did what is due from time to time."""
         try:
             self._open()
         except BaseException:
@@ -217,6 +218,22 @@ class SqlitePartition:
         with self._one_user:
             return self._append(batch, now_ms, budget)
 
+    def append_lone(self, submission: Submission, now_ms: int) -> Stored | None:
+        """See ``log.Partition``."""
+        with self._one_user:
+            if not 0 <= now_ms - self._appended_ms < CHECK_MS:
+                self._append([], now_ms, None)  # what is due from time to time
+            opened, ruled = self._opened, self._rules is not None
+            if opened is None or self._suspected is not None or not self._notes.empty:
+                return None
+            try:
+                return opened.append_lone(submission, now_ms, self._pack, self.touched, ruled=ruled)
+            except apsw.Error as error:
+                raise self._failed(error) from error
+            except BaseException:
+                self._drop()
+                raise
+
     def _append(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None
     ) -> list[Outcome]:
@@ -224,17 +241,10 @@ class SqlitePartition:
         if opened is None or self._suspected is not None:
             opened = self._open_to_commit()
         self._identity.check(now_ms)
+        self._appended_ms = now_ms
         try:
             if opened.expiry.due(now_ms):
                 opened.expire(now_ms)
-            if len(batch) == 1 and self._notes.empty:
-                ruled = self._rules is not None
-                stored = opened.append_lone(batch[0], now_ms, self._pack, ruled=ruled)
-                if stored is not None:
-                    if budget is not None:
-                        budget.spent.append(0)
-                    self._touch(batch[0].log)
-                    return [stored]
             view = load(
                 opened.committed,
                 batch,
@@ -268,34 +278,24 @@ class SqlitePartition:
         except BaseException:
             self._drop()
             raise
-        touched = self.touched
-        if touched is not None and changes.entries:
-            for end in changes.logs.values():
-                if end.id:
-                    touched.add(end.id)
+        if self.touched is not None and changes.entries:
+            self.touched.update([end.id for end in changes.logs.values() if end.id])
         if not self._notes.empty:
             self._notes = Notes()  # no notes are added while a commit runs
         return outcomes
-
-    def _touch(self, log: str) -> None:
-        assert self._opened is not None
-        end = self._opened.committed.remembered_log(log)
-        if self.touched is not None and end is not None:
-            self.touched.add(end.id)  # for other logs the search index notices a little later
 
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
         """See ``log.Partition``."""
         with self._one_user:
             opened = self._open_to_commit()
             try:
-                removed = opened.remove(log, upto, controls_upto)
+                removed = opened.remove(log, upto, controls_upto, self.touched)
             except apsw.Error as error:
                 raise self._failed(error) from error
             except BaseException:
                 self._drop()
                 raise
             self.erased = self.erased or removed.entries > 0
-            self._touch(log)
             return removed
 
     def in_use(self, log: str) -> bool:

@@ -72,7 +72,8 @@ class Narrator:
         if isinstance(event, DeviceWarning):
             return (
                 f"WARNING about {harmless_name(event.name)}: {event.detail}. Do not trust what is"
-                " written under this name until you have asked them in another way"
+                " written under this name until you have asked them in another way; /accept in a"
+                " chat, or 'relay device accept', shows what has changed"
             )
         if isinstance(event, Unfollowed):
             return f"no longer in {harmless_name(event.room)}: {event.detail}"

@@ -71,6 +71,26 @@ def test_without_a_default_the_first_is_the_address(
     assert (address.host, values) == ("lobby", ["hello", None])
     with pytest.raises(Exception, match="Missing argument 'ADDRESS', and RELAY_ADDRESS is not set"):
         split([], [], ["ROOM"])
+    with pytest.raises(Exception, match="Missing argument 'ADDRESS', and RELAY_ADDRESS is not set"):
+        split(["@bob", "hello"], ["ROOM"], ["TEXT"])
+
+
+@pytest.mark.parametrize(
+    ("args", "problem"),
+    [
+        (("history", "lobby"), "Missing argument 'ROOM'"),
+        (("send", "lobby", "two words"), "invalid room name 'two words'"),
+        (("chat", "lobby"), "cannot connect to lobby"),
+    ],
+)
+def test_who_forgets_the_address_is_told(args: tuple[str, ...], problem: str) -> None:
+    """A room in its place is named: "lobby" is no name of a host, or nothing answers there."""
+    done = run_relay(*args, env={"RELAY_ADDRESS": ""})
+    output = " ".join(done.stderr.split())
+    assert done.returncode in (1, 2)
+    assert problem in output
+    assert "('lobby' is the ADDRESS here, because RELAY_ADDRESS is not set)" in output
+    assert "is not set" not in run_relay("history", "localhost", env={"RELAY_ADDRESS": ""}).stderr
 
 
 def test_the_commands(relay: Relay, room: str) -> None:

@@ -133,6 +133,12 @@ def test_mistakes(people: Relay, room: str, args: list[str], problem: str) -> No
     assert problem in " ".join(output.split())
 
 
+def test_a_guest_is_not_told_that_a_room_is_theirs(relay: Relay, room: str) -> None:
+    """A guest may create a public room, which has no owner then."""
+    output = done("room", "create", relay.address, room, "--name", "~gus")
+    assert output == f"{room} has no owner: a guest cannot own a room\n"
+
+
 def test_changes_in_a_tail(people: Relay, room: str) -> None:
     """With --changes as objects of their own; without, messages alone."""
     address = people.address

@@ -103,6 +103,21 @@ class LogContract:
         partition = backend.open()
         assert partition.append([], NOW_MS) == []
 
+    def test_a_message_alone_is_stored_as_by_append_or_not_at_all(self, backend: Backend) -> None:
+        partition = backend.open()
+        stored = append(partition, *messages(1, 2))
+        for counter in (3, 4):
+            one = partition.append_lone(message(counter), NOW_MS)
+            assert partition.head("lobby").seq == (counter - 1 if one is None else counter)
+            stored += append(partition, message(counter)) if one is None else [one]
+        assert [s.prev for s in stored] == [0, 1, 2, 3]
+        for other in (message(4), message(9), message(1, producer=BOB), message(1, log="new")):
+            assert partition.append_lone(other, NOW_MS) is None
+        backend.kill(partition)
+        assert backend.open().append([message(4)], NOW_MS) == [Repeated(stored[0].epoch, 4)]
+        rows = backend.reader().read("lobby", 0, 4, PAGE_BYTES).rows
+        assert rows == [(one.seq, one.packed) for one in stored]
+
     def test_time_never_goes_back_in_a_log(self, backend: Backend) -> None:
         partition = backend.open()
         append(partition, message(1), now_ms=NOW_MS)

@@ -60,7 +60,11 @@ def test_the_parent_assigns_and_a_child_reads() -> None:
 
     def child() -> None:
         for partition in range(PARTITIONS_MAX):
-            assert board.owner(partition) == Owner(partition % 256, 2**48 - 1 - partition)
+            worker, generation = board.owner(partition)
+            assert (worker, generation) == (partition % 256, 2**48 - 1 - partition)
+            assert board.owned_by(worker, generation)(partition)
+            assert not board.owned_by(worker, generation - 1)(partition)
+            assert not board.owned_by(worker ^ 1, generation)(partition)
         assert board.table_version == PARTITIONS_MAX
 
     in_child(child)

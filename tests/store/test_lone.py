@@ -12,6 +12,7 @@ from relay.chat.entries import Extra, Kind, Submission
 from relay.store import apply
 from relay.store.errors import StoreFull
 from relay.store.generation import Host
+from relay.store.log import Outcome
 from relay.store.opened import Opened
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import Changes, LogEnd
@@ -43,11 +44,17 @@ def _state(partition: SqlitePartition) -> list[object]:
         if name != "meta"  # which opening it is, and of what
     }
     committed, unflushed = opened.committed, opened.unflushed
-    logs = [(name, _fields(end)) for name, end in committed._logs.items()]
+    logs = [(name, _fields(end)) for name, end in committed.logs.items()]
     tails = {
         log: (tail.first_seq, tail.entries, tail.ends) for log, tail in unflushed._tails.items()
     }
-    return [tables, logs, list(committed._producers.items()), tails, unflushed.entries]
+    return [tables, logs, list(committed.producers.items()), tails, unflushed.entries]
+
+
+def _stored(partition: SqlitePartition, submission: Submission, now_ms: int) -> list[Outcome]:
+    """Store a message as a home does."""
+    stored = partition.append_lone(submission, now_ms)
+    return partition.append([submission], now_ms) if stored is None else [stored]
 
 
 def _fields(end: LogEnd) -> list[object]:
@@ -102,7 +109,7 @@ def test_it_leaves_what_deciding_leaves(tmp_path: Path, seed: int) -> None:
     short = _fixed(open_partition(tmp_path / "short"))
     long = _fixed(open_partition(tmp_path / "long", write=write))
     for submission, now_ms in _some(500, seed):
-        assert short.append([submission], now_ms) == long.append([submission], now_ms)
+        assert _stored(short, submission, now_ms) == _stored(long, submission, now_ms)
     assert decided > 300, "each that is stored"
     assert _state(short) == _state(long)
     short.close()
@@ -116,7 +123,7 @@ def test_what_goes_that_way(tmp_path: Path) -> None:
     opened = _opened(partition)
 
     def alone(submission: Submission, *, ruled: bool = True) -> bool:
-        return opened.append_lone(submission, NOW_MS, pack_entry, ruled=ruled) is not None
+        return opened.append_lone(submission, NOW_MS, pack_entry, None, ruled=ruled) is not None
 
     end = opened.committed.remembered_log("lobby")
     assert end is not None
@@ -152,8 +159,7 @@ def test_what_goes_that_way(tmp_path: Path) -> None:
 def test_it_changes_nothing_when_it_cannot_be_written(tmp_path: Path) -> None:
     """Its sender is told, and sends it again when there is room."""
     partition = open_partition(tmp_path)
-    append(partition, message(1))
-    append(partition, message(2))
+    append(partition, message(1), message(2))
     before = _state(partition)
     connection = _opened(partition).connection
     pages = connection.pragma("page_count")
@@ -161,7 +167,7 @@ def test_it_changes_nothing_when_it_cannot_be_written(tmp_path: Path) -> None:
     connection.pragma("max_page_count", pages)
     large = message(3, bytes(32_768))
     with pytest.raises(StoreFull):
-        partition.append([large], NOW_MS)
+        partition.append_lone(large, NOW_MS)
     assert _state(partition) == before
     connection.pragma("max_page_count", usual)
     append(partition, large)

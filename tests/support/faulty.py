@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from relay.chat.entries import Head, Submission
     from relay.server.context import WorkerContext
     from relay.server.worker.process.parts import WorkerParts
-    from relay.store.log import Outcome, Partition
+    from relay.store.log import Outcome, Partition, Stored
 from relay.store.read_budget import ReadBudget
 
 TRIGGER = b"fault"
@@ -74,15 +74,24 @@ def stop_before_publish(planting: Planting) -> None:
 
     open_partition = Stores.open_partition
 
+    def strike(*stored: Submission) -> None:
+        triggered = any(TRIGGER in submission.body for submission in stored)
+        if triggered and _strikes(planting.marker):
+            os.kill(os.getpid(), signal.SIGSTOP)
+
     class Stopping(Wrapped):
         def append(
             self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
         ) -> list[Outcome]:
             outcomes = self._partition.append(batch, now_ms, budget)
-            triggered = any(TRIGGER in submission.body for submission in batch)
-            if triggered and _strikes(planting.marker):
-                os.kill(os.getpid(), signal.SIGSTOP)
+            strike(*batch)
             return outcomes
+
+        def append_lone(self, submission: Submission, now_ms: int) -> Stored | None:
+            stored = self._partition.append_lone(submission, now_ms)
+            if stored is not None:
+                strike(submission)
+            return stored
 
     def opening(self: Stores, index: int) -> SqlitePartition:
         return cast("SqlitePartition", Stopping(open_partition(self, index)))
@@ -328,7 +337,7 @@ def failing_disk(planting: Planting) -> None:
     error = errors[kind]
     chance = random.Random(os.getpid())
     disk = disks.Disk(powered=True)
-    commit, messages = Opened.commit, [False]
+    commit, append_lone, messages = Opened.commit, Opened.append_lone, [False]
 
     def committing(self: Opened, *args: Any, forced: bool) -> None:  # noqa: ANN401
         messages[0] = not forced
@@ -337,7 +346,15 @@ def failing_disk(planting: Planting) -> None:
         finally:
             messages[0] = False
 
+    def appending(self: Opened, *args: Any, ruled: bool) -> Stored | None:  # noqa: ANN401
+        messages[0] = True
+        try:
+            return append_lone(self, *args, ruled=ruled)
+        finally:
+            messages[0] = False
+
     Opened.commit = committing  # type: ignore[method-assign, assignment]
+    Opened.append_lone = appending  # type: ignore[method-assign, assignment]
 
     def fails(operation: disks.Operation, name: str) -> apsw.Error | None:
         written = messages[0] and operation == "write" and name.endswith(".sqlite-wal")

@@ -330,7 +330,7 @@ class Cluster:
         def all_up() -> bool:
             return all(
                 len(worker.parts.routes._links) == len(self.workers) - 1
-                and all(worker.parts.routes._ports)
+                and all(worker.parts.routes.ports)
                 for worker in self.workers.values()
             )
 

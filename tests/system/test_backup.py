@@ -16,7 +16,7 @@ import pytest
 
 from relay import BlockingClient
 from relay.chat.partition import partition_of
-from relay.cli.backup import Steered
+from relay.cli.backup import RunningRelay
 from relay.cli.ctl_client import Server, locate
 from relay.cli.exits import CommandError
 from relay.client.events import Gap, Message
@@ -165,7 +165,7 @@ def test_a_pause_of_the_commits_ends_by_itself(tmp_path: Path) -> None:
             assert len(held) == 2
             alice.send(FIRST, "two")
             alice.send(SECOND, "two")
-            assert Steered(server).resume(held) is False
+            assert RunningRelay(server).resume(held) is False
             alice.send(FIRST, "three")
 
 
@@ -174,7 +174,7 @@ def test_a_pause_of_as_many_workers_as_there_can_be(tmp_path: Path) -> None:
     with Relay(tmp_path / "data") as relay:
         server: Server = locate(None, str(relay.data), None)
         held = [[number, 2**32, "f" * 16] for number in range(WORKERS_MAX)]
-        assert Steered(server).resume(held) is False
+        assert RunningRelay(server).resume(held) is False
         for wrong in (5, [5], [["x", 1, ""]], [[float("inf"), 1, ""]]):
             with pytest.raises(CommandError, match="held: expected what was answered"):
                 server.ask("go-on", held=wrong)

@@ -160,6 +160,11 @@ def test_a_kick_is_final_for_the_client_and_remembered(relay: Relay) -> None:
     again = ctl(relay, "kick", item["id"])
     assert (again.returncode, again.stderr) == (1, "relay: no such connection\n")
     assert ctl(relay, "kick").returncode == 2
+    by_name = ctl(relay, "kick", "kim")
+    assert by_name.returncode == 2
+    assert "'kim' is not the ID of a connection, like 3-17; for a name, give --name" in " ".join(
+        by_name.stderr.split()
+    )
 
 
 def test_the_log_level_of_all_processes(relay: Relay) -> None:

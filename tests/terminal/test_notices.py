@@ -7,6 +7,7 @@ import pytest
 from relay.chat.entries import Cursor, GapReason
 from relay.client.closes import describe_close
 from relay.client.events import (
+    DeviceWarning,
     Gap,
     Live,
     Member,
@@ -106,6 +107,15 @@ AHEAD = "the server lost them, was restored from a backup, or is another one"
 def test_gaps_are_told(gap: Gap, notice: str) -> None:
     """With their reason, also one that this version does not know."""
     assert Narrator().notice_of(gap) == notice
+
+
+def test_a_warning_names_what_shows_the_change() -> None:
+    """Otherwise it comes back at each start, and nobody knows how to answer it."""
+    notice = Narrator().notice_of(DeviceWarning("lobby", "bob", "other devices"))
+    assert notice is not None
+    assert notice.startswith("WARNING about bob: other devices. Do not trust")
+    assert "/accept" in notice
+    assert "relay device accept" in notice
 
 
 def test_other_events() -> None:

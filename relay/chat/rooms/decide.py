@@ -36,7 +36,15 @@ from relay.chat.rooms.requests import (
     Unmute,
     named,
 )
-from relay.chat.rooms.rights import Actor, Right, rank, rank_of, refusal, role_of, told_refusal
+from relay.chat.rooms.rights import (
+    Actor,
+    Right,
+    disclosure_refusal,
+    rank,
+    rank_of,
+    refusal,
+    role_of,
+)
 from relay.chat.rooms.state import MEMBERS_MAX, PEOPLE_MAX, Person, Room
 
 _NEEDS: Final[dict[type[Change], Right]] = {
@@ -107,7 +115,7 @@ def check_redact(room: Room, actor: Actor, request: Redact, head: int) -> None:
     """
     if room.deleted or not head:
         raise Refused(Reason.NO_SUCH_ROOM, "there is no such room")
-    refused = told_refusal(room, actor)
+    refused = disclosure_refusal(room, actor)
     if refused is not None:
         raise refused
     _check_text(request.reason)

@@ -138,7 +138,7 @@ def _until(person: Person) -> str:
     return f" until {end:%Y-%m-%d %H:%M:%S} UTC"
 
 
-def told_refusal(room: Room, actor: Actor) -> Refused | None:
+def disclosure_refusal(room: Room, actor: Actor) -> Refused | None:
     """Return why an actor may not know what a room contains; None: they may.
 
     An actor who may erase what they may not read (an operator) may know what can be erased.
@@ -155,7 +155,7 @@ def redaction_refusal(room: Room, actor: Actor, author: str, *, own: bool) -> Re
         author: the author of the entry.
         own: True if it is the actor's own.
     """
-    hidden = told_refusal(room, actor)
+    hidden = disclosure_refusal(room, actor)
     if hidden is not None:
         return hidden
     refused = refusal(room, actor, Right.MODERATE)

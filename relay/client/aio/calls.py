@@ -325,7 +325,7 @@ class AsyncCalls(ClientBase):
         timeout = arguments.seconds_or_none("timeout", timeout)
         offer = offers.message(room, body, content_type, reply_to)
         size = len(offer.body)
-        if self._pump.space.crowded or not self._chat.sends.has_space(size):
+        if self._pump.space.congested or not self._chat.sends.has_space(size):
             try:
                 async with asyncio.timeout(timeout):
                     await self._pump.space.wait(size)
@@ -362,7 +362,7 @@ class AsyncCalls(ClientBase):
         size = len(offer.body)
         try:
             async with asyncio.timeout(timeout_s):
-                if self._pump.space.crowded or not self._chat.sends.has_space(size):
+                if self._pump.space.congested or not self._chat.sends.has_space(size):
                     await self._pump.space.wait(size)
                 answer = Sending(loop=asyncio.get_running_loop())
                 self._submit(offer, answer)

@@ -18,7 +18,7 @@ class Line:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     @property
-    def crowded(self) -> bool:
+    def congested(self) -> bool:
         """True while any sender waits."""
         return len(self._waiting) > 0
 

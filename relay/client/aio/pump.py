@@ -179,7 +179,7 @@ class Pump:
         """Write what is due, pause or resume reading, and set the timer."""
         state = self.state
         protocol = self._protocol
-        if protocol is not None and protocol.crowded and not state.ending:
+        if protocol is not None and protocol.congested and not state.ending:
             self._arm()
             return
         data = state.data_to_send(self.clock())

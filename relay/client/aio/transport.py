@@ -32,7 +32,7 @@ class ClientProtocol(asyncio.Protocol):
         self._paused = False
         self._look: asyncio.TimerHandle | None = None
         """When to check whether a connection that is not read has ended."""
-        self.crowded = False
+        self.congested = False
         """True while more data than allowed waits for the socket."""
         self._ending = False
         self.gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -81,15 +81,15 @@ class ClientProtocol(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """The server does not read: from now on sends stay in the window."""
-        self.crowded = True
+        self.congested = True
 
     def resume_writing(self) -> None:
         """The server reads again."""
-        self.crowded = False
+        self.congested = False
         self._after_input()
 
     def write(self, data: bytes) -> None:
-        """Write; what is not sent at once is limited: see ``crowded``."""
+        """Write; what is not sent at once is limited: see ``congested``."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 

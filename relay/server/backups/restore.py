@@ -82,7 +82,7 @@ def restore(backup: Path, data: Path) -> Manifest:
         (data / "logs").mkdir(mode=0o700)
         # The format file last: a start refuses a directory that has logs but no format file.
         for name in sorted(found.files, key=lambda name: name == FORMAT_FILE):
-            _lay_down(backup / name, data / name)
+            _install(backup / name, data / name)
         sync_directory(data.parent)
     except BaseException as error:
         for path in data.iterdir():
@@ -98,7 +98,7 @@ def restore(backup: Path, data: Path) -> Manifest:
     return found
 
 
-def _lay_down(source: Path, to: Path) -> None:
+def _install(source: Path, to: Path) -> None:
     fd = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file, source.open("rb") as original:
         shutil.copyfileobj(original, file)

@@ -26,7 +26,7 @@ class SupervisorConfig:
     """A worker process older than this is replaced; 0: never."""
     spare: bool
     """True: keep a spare process of the role with a ``prepare``, to replace one that dies."""
-    hasten: Callable[[], None]
+    expedite_stop: Callable[[], None]
     """Called before a stop by INT: makes it faster."""
     reload: Callable[[], object]
     """Reads the settings again; logs the result. It may raise RelayError."""

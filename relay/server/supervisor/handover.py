@@ -1,8 +1,10 @@
 """The data that a supervisor passes to its successor, which may be of another version.
 
 The next supervisor is a child of the present one. They communicate over a socket pair, with one
-JSON object per message. The first message is a ``Handover``; the descriptors in it are inherited.
-Then the next one reports that it is ready, and is told of each ``Step``.
+JSON object per message. The first message is a ``Handover``; the descriptors in it are inherited,
+or come with it: those of a field that an earlier version may not know (``SHARED``). A version that
+does not know them does not take them, and none of its processes has them by accident. Then the next
+one reports that it is ready, and is told of each ``Step``.
 
 In a rolling upgrade the next one is first told to ``lead``: its own workers start beside the
 running ones, which then leave one after the other. It shows that it is alive (``leads``), is told
@@ -14,10 +16,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 from typing import Any, Final
 
 import msgspec
+from msgspec.structs import replace
+
+from relay.errors import StartError
 
 FORMAT: Final = 1
 """Of the messages. Changed when a version can no longer take over from an earlier one."""
@@ -27,6 +33,11 @@ VARIABLE: Final = "RELAY_HANDOVER"
 """In the environment of the next supervisor: the number of its socket, and its parent's process id.
 """
 BYTES_MAX: Final = 65_536
+SHARED: Final = ("board", "tickets", "ticket_keys")
+"""Fields with descriptors that are sent with the message (SCM_RIGHTS). They are memory with secrets
+and the state of workers. New fields with descriptors belong here."""
+SHARED_MAX: Final = 64
+"""Descriptors that a later version may send; those of fields unknown here are closed."""
 
 
 class Handover(msgspec.Struct, frozen=True):
@@ -63,13 +74,50 @@ class Handover(msgspec.Struct, frozen=True):
     """Which tickets were used. -1: it cannot be handed over, as the next ones."""
     ticket_keys: int = -1
     """What opens them."""
+    shared: list[str] = []
+    """The fields whose descriptors come with the message, in this order."""
 
     @property
     def descriptors(self) -> list[int]:
         """All inherited descriptors."""
         found = [*self.listeners, self.control, self.runtime_lock, self.passphrase, self.stderr]
-        found += [self.parent_line, self.board, self.tickets, self.ticket_keys]
+        found.append(self.parent_line)
         return [fd for fd in found if fd is not None and fd >= 0]
+
+
+def hand_over(line: socket.socket, handover: Handover) -> None:
+    """Send the first message. It is lost if the peer is gone, as others are."""
+    fds = {name: fd for name in SHARED if (fd := getattr(handover, name)) >= 0}
+    without = replace(handover, **dict.fromkeys(fds, -1), shared=list(fds))
+    data = json.dumps(msgspec.to_builtins(without)).encode()
+    with contextlib.suppress(OSError):
+        socket.send_fds(line, [data], list(fds.values()))
+
+
+def take_over(line: socket.socket) -> Handover:
+    """Receive the first message.
+
+    Raises:
+        OSError, ValueError, TypeError, LookupError: it is invalid, or did not come.
+        StartError: it is in another format.
+    """
+    with contextlib.ExitStack() as undo:
+        data, fds, _, _ = socket.recv_fds(line, BYTES_MAX, SHARED_MAX)
+        for fd in fds:
+            undo.callback(os.close, fd)
+            os.set_inheritable(fd, False)
+        found = msgspec.json.decode(data)["format"]
+        if found != FORMAT:
+            raise StartError(
+                f"the version that runs hands over in format {found}, and this one takes "
+                f"{FORMAT}: stop it, and start this one"
+            )
+        handover = msgspec.json.decode(data, type=Handover)
+        taken = dict(zip(handover.shared, fds, strict=True))
+        undo.pop_all()
+    for name in taken.keys() - set(SHARED):
+        os.close(taken.pop(name))
+    return replace(handover, **taken, shared=[])
 
 
 def send_message(line: socket.socket, **message: object) -> None:

@@ -65,7 +65,7 @@ class Child:
     """Consecutive ones."""
     sent: int = 0
     """The strongest signal sent to it: 0, TERM, QUIT or KILL."""
-    held: bool = False
+    at_gate: bool = False
     """True if it has prepared everything, and waits for the previous server."""
     leave_by_s: float = 0.0
     """It was asked to leave, and is killed if it still exists then; 0: it was not asked."""
@@ -130,20 +130,20 @@ class State:
         """A process was forked."""
         child.phase, child.pid, child.generation = Phase.STARTING, pid, generation
         child.since_s, child.heartbeat_s, child.sent = now, 0.0, 0
-        child.leave_by_s, child.replace, child.held = 0.0, False, False
+        child.leave_by_s, child.replace, child.at_gate = 0.0, False, False
 
     def prepared(self, child: Child) -> None:
         """A child is prepared and waits: however long that takes, it does not count as hanging."""
-        child.held, child.since_s = True, math.inf
+        child.at_gate, child.since_s = True, math.inf
 
     def released(self, child: Child, now: float) -> None:
         """A child no longer waits."""
-        child.held, child.since_s = False, now
+        child.at_gate, child.since_s = False, now
 
     @property
     def all_prepared(self) -> bool:
         """True if every child serves, or waits for the previous server."""
-        return all(child.held or child.phase is Phase.READY for child in self.children)
+        return all(child.at_gate or child.phase is Phase.READY for child in self.children)
 
     def became_ready(self, child: Child, now: float) -> bool:
         """A child serves. Returns True if this completes the start of the server."""

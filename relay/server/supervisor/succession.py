@@ -129,7 +129,7 @@ class Succession:
         """This server cannot take over: it ends, and the previous one continues."""
         if self._leading is not None and self.leads:
             self._leading.give_up()
-            self._config.hasten()
+            self._config.expedite_stop()
             self._state.stop(now, self._config.graceful_timeout_s())
         else:
             self._state.stop_quickly(now)
@@ -243,7 +243,7 @@ class Succession:
         upgrade, config = self._upgrade, self._config
         config.manager.main_is(upgrade.pid)
         upgrade.give_away()
-        config.hasten()
+        config.expedite_stop()
         self._state.stop(now, config.graceful_timeout_s())
 
     # --- from the version before ------------------------------------------------------------------
@@ -259,5 +259,5 @@ class Succession:
         if takeover.step is Step.GONE:
             self._config.on_alone()
         for child in self._state.children:
-            if child.held and child.role.waits <= takeover.step:
+            if child.at_gate and child.role.waits <= takeover.step:
                 self._state.released(child, now)

@@ -334,7 +334,7 @@ class Supervisor:
             self._succession.end()
             self._config.manager.stopping(self._config.graceful_timeout_s() + STOP_MARGIN_S)
             if number == signal.SIGINT:
-                self._config.hasten()
+                self._config.expedite_stop()
         if passed:
             return
         if number in STOP:

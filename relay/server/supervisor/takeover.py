@@ -13,17 +13,14 @@ import socket
 from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Self
 
-import msgspec
-
 from relay.errors import StartError
 from relay.server.prctl import live_without_parent
 from relay.server.supervisor.handover import (
-    BYTES_MAX,
-    FORMAT,
     VARIABLE,
     Handover,
     receive_messages,
     send_message,
+    take_over,
 )
 from relay.server.supervisor.roles import Step
 
@@ -73,14 +70,7 @@ class Takeover:
                 undo.callback(line.close)
                 line.set_inheritable(False)
                 line.settimeout(FIRST_MESSAGE_S)
-                data = line.recv(BYTES_MAX)
-                found = msgspec.json.decode(data)["format"]
-                if found != FORMAT:
-                    raise StartError(
-                        f"the version that runs hands over in format {found}, and this one takes "
-                        f"{FORMAT}: stop it, and start this one"
-                    )
-                handover = msgspec.json.decode(data, type=Handover)
+                handover = take_over(line)
             except (OSError, ValueError, OverflowError, TypeError, LookupError) as error:
                 raise StartError(f"nothing was handed over: {error}") from None
             undo.pop_all()

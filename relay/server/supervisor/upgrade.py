@@ -19,12 +19,17 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-import msgspec
 from msgspec.structs import replace
 
 from relay.errors import StartError
 from relay.server.supervisor import process
-from relay.server.supervisor.handover import VARIABLE, Handover, receive_messages, send_message
+from relay.server.supervisor.handover import (
+    VARIABLE,
+    Handover,
+    hand_over,
+    receive_messages,
+    send_message,
+)
 from relay.server.supervisor.roles import Step
 
 READY_S: Final = 150.0
@@ -146,7 +151,7 @@ class Upgrade:
             )
             ours.pop_all()
         self._line, self._errors_fd = near, read_fd
-        send_message(near, **msgspec.to_builtins(handover))
+        hand_over(near, handover)
 
     def look(self, now: float, awake_s: float) -> bool:
         """Read what it sends. Returns True if it is ready and has been given nothing yet.

@@ -268,7 +268,7 @@ async def test_what_waits_for_the_socket_is_bounded() -> None:
         transport = protocol._transport
         assert transport is not None
         async with asyncio.timeout(60):
-            while not protocol.crowded:
+            while not protocol.congested:
                 await client.post("room", bytes(32_000))
         most = transport.get_write_buffer_size()
         with contextlib.suppress(TimeoutError):

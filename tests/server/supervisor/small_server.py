@@ -135,7 +135,7 @@ def main() -> int:
         graceful_timeout_s=lambda: settings.graceful_timeout_s,
         age_max_s=lambda: settings.max_worker_age_s,
         spare=False,
-        hasten=lambda: None,
+        expedite_stop=lambda: None,
         reload=lambda: logging.getLogger("relay.supervisor").warning("reloaded"),
         manager=ServiceManager.of(os.environ),
         on_serving=lambda texts: print(texts["agent"], flush=True),

@@ -9,14 +9,25 @@ import resource
 import signal
 import socket
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import pytest
+from msgspec import structs as struct
 
 from relay.errors import StartError
-from relay.server.supervisor.handover import FORMAT, VARIABLE, Handover, receive_messages
+from relay.server.supervisor.handover import (
+    FORMAT,
+    SHARED,
+    VARIABLE,
+    Handover,
+    hand_over,
+    receive_messages,
+    take_over,
+)
 from relay.server.supervisor.process import Exit
 from relay.server.supervisor.rolling import Lending
 from relay.server.supervisor.takeover import Takeover
@@ -64,6 +75,60 @@ def test_without_descriptors_there_is_no_upgrade_and_nothing_else_happens(left: 
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
     assert _open() == before
     assert (upgrade.document(), upgrade.fd) == ({"upgrading": False, "failed": ""}, -1)
+
+
+BEFORE = """
+import os, socket, sys
+line = socket.socket(fileno=int(os.environ["RELAY_HANDOVER"].split(":")[0]))
+line.recv(65536)
+files = (f"/proc/self/fd/{one}" for one in os.listdir("/proc/self/fd"))
+print(*sorted(os.readlink(one) for one in files if os.path.exists(one)), file=sys.stderr)
+"""
+"""What a version does that knows nothing of descriptors in messages."""
+
+
+def test_whoever_does_not_know_of_memory_does_not_get_it() -> None:
+    """Not by accident either: no process of an earlier version has the keys of tickets."""
+    memory = {name: os.memfd_create(f"given {name}") for name in SHARED}
+    upgrade = Upgrade(
+        Program(
+            [sys.executable, "-c", BEFORE],
+            {},
+            lambda generation, text: struct.replace(_hand_over(generation, text), **memory),
+        )
+    )
+    upgrade.begin(7, "", 0.0, memory["board"])
+    pid, status = os.waitpid(upgrade.pid, 0)
+    assert upgrade.ended(pid, Exit(os.waitstatus_to_exitcode(status)))
+    failed = cast("str", upgrade.document()["failed"])
+    assert "socket:" in failed
+    assert "given" not in failed
+    for fd in memory.values():
+        os.close(fd)
+
+
+def test_memory_comes_with_the_message() -> None:
+    """What a later version sends in addition is closed."""
+    before = _open()
+    memory = {name: os.memfd_create(f"given {name}") for name in (*SHARED, "later")}
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near, far:
+        sent = struct.replace(_hand_over(7, ""), shared=list(memory))
+        data = json.dumps(msgspec.to_builtins(sent)).encode()
+        socket.send_fds(near, [data], list(memory.values()))
+        for fd in (sent.stderr, *memory.values()):
+            os.close(fd)
+        taken = take_over(far)
+        for name in SHARED:
+            fd = getattr(taken, name)
+            assert str(Path(f"/proc/self/fd/{fd}").readlink()) == f"/memfd:given {name} (deleted)"
+            assert not os.get_inheritable(fd)
+            os.close(fd)
+        hand_over(near, struct.replace(taken, board=-1, tickets=-1, ticket_keys=near.fileno()))
+        again = take_over(far)
+        assert (again.board, again.tickets) == (-1, -1)
+        os.close(again.ticket_keys)
+    assert _open() == before
 
 
 def test_one_that_decides_and_hangs_is_killed() -> None:

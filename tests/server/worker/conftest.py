@@ -1,4 +1,4 @@
-"""Towns for the tests of this folder, on the loop that workers run on."""
+"""Clusters for the tests of this directory, on the loop that workers use."""
 
 from __future__ import annotations
 

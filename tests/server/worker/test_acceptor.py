@@ -1,4 +1,4 @@
-"""The acceptor by itself: what it tells the other workers."""
+"""The acceptor by itself: what it reports to the other workers."""
 
 from __future__ import annotations
 
@@ -70,8 +70,8 @@ def accepts(
     )
 
 
-async def test_a_worker_that_is_stopped_in_a_pause_says_no_more_that_it_accepts() -> None:
-    """The others would leave all new connections to it, for it has the fewest."""
+async def test_a_worker_stopped_during_a_pause_no_longer_reports_that_it_accepts() -> None:
+    """The others would leave all new connections to it, because it has the fewest."""
     loop = asyncio.get_running_loop()
     said: list[bool] = []
     paused, over = asyncio.Event(), asyncio.Event()
@@ -122,8 +122,8 @@ async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_tol
         assert said == [True, False, True, False, False]
 
 
-async def test_few_come_in_between_two_rests() -> None:
-    """All of them, in the end: who has rested accepts before the next rest."""
+async def test_few_connections_are_accepted_between_two_pauses() -> None:
+    """All of them, in the end: after a pause, some are accepted before the next one."""
     seen: list[str] = []
     done = asyncio.Event()
     count = 3 * ACCEPTS_PER_PAUSE
@@ -150,8 +150,8 @@ async def test_few_come_in_between_two_rests() -> None:
     assert max(map(len, batches)) == ACCEPTS_PER_PAUSE
 
 
-async def test_newcomers_wait_in_the_backlog_while_they_are_held() -> None:
-    """They come in by themselves when those before them are done."""
+async def test_new_connections_wait_in_the_backlog_while_they_are_deferred() -> None:
+    """They are accepted when those before them are done."""
     looks = 0
     met = asyncio.Event()
 
@@ -176,7 +176,7 @@ async def test_newcomers_wait_in_the_backlog_while_they_are_held() -> None:
 
 
 async def test_proxies_that_are_silent_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are no guests yet, whose oldest silent one goes; others must not wait for them."""
+    """Admission does not know them yet, and others must not wait for them."""
     monkeypatch.setattr("relay.server.worker.process.acceptor.PROXY_HEADER_S", 600.0)
     loop = asyncio.get_running_loop()
     met = asyncio.Event()

@@ -1,4 +1,6 @@
-"""How commits are answered, and how much of a partition's time those get that wait for the disk."""
+"""How commits are answered, and the share of a partition's time for commits that wait for
+the disk.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +65,9 @@ def made(clock: Clock, *, power: bool) -> Commits:
         return future
 
     return Commits(
-        at_once, Wakeup(lambda _: None), lambda ns: None, clock_ns=clock.read_ns, power=power
-    )
+        at_once, Wakeup(lambda _: None), lambda ns: None, clock_ns=clock.read_ns,
+        wall_clock_ns=clock.read_ns, power=power,
+    )  # fmt: skip
 
 
 async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
@@ -72,13 +75,13 @@ async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
     disk.takes_ns = takes_ns
     submission = Submission("lobby", "ann", b"", b"p" * 16, 2, int(kind), "", b"")
     waiting = Waiting(cast(Any, None), 0, submission)
-    if made.begin(3, cast(Any, disk), [waiting], 0, quick=False) is None:
+    if made.begin(3, cast(Any, disk), [waiting], quick=False) is None:
         while not made.finished():
             await asyncio.sleep(0)
 
 
 def test_answers_have_the_order_of_what_is_answered() -> None:
-    """Runs of what is new, and repeats one by one between them; each to the worker that asked."""
+    """Runs of new messages, with single repeats between them; each to the worker that asked."""
     here, there = (LocalPort(n, 1, Wakeup(lambda _: None)) for n in (0, 1))
     submission = Submission("lobby", "ann", b"", b"p" * 16, 2, 0, "", b"")
     epoch = b"epoch..."
@@ -105,8 +108,8 @@ def test_answers_have_the_order_of_what_is_answered() -> None:
     assert list(there.queue) == [Acks([[TAG_STEP, epoch, 9, 1]])]
 
 
-async def test_a_partition_rests_from_commits_that_waited() -> None:
-    """So long that they get a twentieth of its time, and no other partition rests."""
+async def test_commits_that_wait_for_the_disk_are_throttled() -> None:
+    """They get a twentieth of a partition's time, and no other partition is affected."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
     await commit(made_, disk, Kind.SYSTEM, LONG_NS)
     assert made_.throttled(3)
@@ -117,8 +120,8 @@ async def test_a_partition_rests_from_commits_that_waited() -> None:
     assert not made_.throttled(3)
 
 
-async def test_a_disk_that_stood_still_is_no_reason_to_rest_for_long() -> None:
-    """Who is banned, or has a device removed, must not wait for it once more, and 19 times."""
+async def test_a_stalled_disk_does_not_throttle_for_long() -> None:
+    """Bans and removals of devices must not wait 19 times as long again."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
     await commit(made_, disk, Kind.SYSTEM, 60_000 * MS)
     assert made_.throttled(3)
@@ -126,8 +129,8 @@ async def test_a_disk_that_stood_still_is_no_reason_to_rest_for_long() -> None:
     assert not made_.throttled(3)
 
 
-async def test_a_few_do_not_wait() -> None:
-    """It begins to rest when it owes more than a second: what it owes adds up."""
+async def test_a_few_commits_are_not_throttled() -> None:
+    """Throttling begins at a debt of more than a second."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
     few = THROTTLE_AHEAD_NS // (THROTTLE_FACTOR * MS)
     for _ in range(few):
@@ -138,7 +141,7 @@ async def test_a_few_do_not_wait() -> None:
     assert made_.throttled(3)
 
 
-async def test_what_does_not_wait_for_the_disk_owes_nothing() -> None:
+async def test_commits_that_do_not_wait_for_the_disk_cost_nothing() -> None:
     """Messages, however long they take; and nothing where all commits wait."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
     await commit(made_, disk, Kind.MESSAGE, LONG_NS)
@@ -148,8 +151,8 @@ async def test_what_does_not_wait_for_the_disk_owes_nothing() -> None:
     assert not made_.throttled(3)
 
 
-async def test_a_partition_that_rests_takes_what_is_quick_alone(tmp_path: Path) -> None:
-    """A change of a room waits until it has rested; messages of that room do not."""
+async def test_a_throttled_partition_commits_only_fast_submissions(tmp_path: Path) -> None:
+    """A change of a room waits; messages of that room do not."""
     async with Cluster(tmp_path, 2, rights=True) as cluster:
         worker = cluster.home(ROOM)
         alice = await TestClient.login(worker, "alice")
@@ -175,7 +178,9 @@ async def test_a_partition_that_rests_takes_what_is_quick_alone(tmp_path: Path) 
 async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
     single: Cluster,
 ) -> None:
-    """By the commit of what is quick: what waits for the disk is answered as the rest is."""
+    """By the commit of fast submissions: those that wait for the disk are answered as the others
+    are.
+    """
     worker = single.workers[0]
     home, partitions, index = worker.parts.home, worker.parts.partitions, partition_of(ROOM)
     alice = await TestClient.login(worker, "alice")
@@ -202,6 +207,47 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
     damaged.partition.close()
 
 
+async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> None:
+    """Unless its sender has sent much, or there is something else to store, or none may be."""
+    worker = single.workers[0]
+    home, partitions, index = worker.parts.home, worker.parts.partitions, partition_of(ROOM)
+    alice = await TestClient.login(worker, "alice")
+    alice.send(ROOM, 1)
+    await alice.acked(ROOM, 1)
+    await until(lambda: not home.busy, "nothing at work in it")
+    worker.sweeps = False
+    grouped = Watched(partitions.opened[index])
+    partitions.opened[index] = cast(Any, grouped)
+    asker = LocalPort(0, 1, Wakeup(lambda _: None))
+    first = Submission(ROOM, "ann", b"", b"p" * 16, 1, 0, "", b"x")
+    grouped.partition.append([first], time.time_ns() // MS)
+
+    def commit(*counters: int, heavy: bool = False) -> None:
+        for counter in counters:
+            one = Waiting(cast(Any, asker), counter, first._replace(counter=counter), heavy)
+            home._submissions[index].put([one], 1)
+        home._waiting[index] = None
+        home.commit()
+
+    commit(2)
+    assert [ack[0] for one in asker.queue if isinstance(one, Acks) for ack in one.acks] == [2]
+    assert (grouped.appends, home.busy) == (0, False)
+    home.blocked.add(index)
+    commit(3)
+    assert grouped.appends == 1, "it may be one of those that rest"
+    commit(4, heavy=True)
+    assert grouped.appends == 2
+    commit(5, 6)
+    assert grouped.appends == 3
+    home._notes.noted.add(index)
+    commit(7)
+    assert grouped.appends == 4
+    commit(8)
+    assert grouped.appends == 4
+    assert partitions.opened[index].head(ROOM).seq == 1 + 8
+    partitions.opened[index] = grouped.partition
+
+
 class Damaged:
     """A partition in whose file the first commit finds damage."""
 
@@ -216,3 +262,12 @@ class Damaged:
         """Find it."""
         self.appends += 1
         raise StoreCorrupt("the test's disk")
+
+
+class Watched(Damaged):
+    """A partition that counts its groups."""
+
+    def append(self, *arguments: Any) -> list[Outcome]:  # noqa: ANN401  # as a partition's
+        """Store one."""
+        self.appends += 1
+        return self.partition.append(*arguments)

@@ -106,7 +106,7 @@ def administration(worker: Worker) -> Administration:
     """What answers ``relay ctl``."""
     parts, stores = worker.parts, worker._stores
     return Administration(
-        parts.queries, parts.names, parts.routes.owns, stores.reader_at, stores.reader_of, b""
+        parts.queries, parts.names, parts.partitions.owns, stores.reader_at, stores.reader_of, b""
     )
 
 

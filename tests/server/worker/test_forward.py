@@ -183,6 +183,9 @@ class FailsOnce:
         self.commits_blocked = self.checkpointing = False
         partitions[index] = self
 
+    def append_lone(self, *_: object) -> None:
+        self.append()
+
     def append(self, *_: object) -> list[Outcome]:
         self._partitions[self._index] = self._partition
         raise RuntimeError("a bug")

@@ -1,4 +1,4 @@
-"""Who asks for little: by what came of them in the time since, and never who is not logged in."""
+"""Light users: by what arrived since, and never a connection that is not logged in."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ BURST = QUANTUM + 8
 
 
 class Waits:
-    """One of the crowd, who always waits. A ``schedule.Scheduled``."""
+    """A heavy user that always waits. A ``schedule.Scheduled``."""
 
     def __init__(self, schedule: Schedule) -> None:
         self._schedule = schedule
@@ -41,8 +41,10 @@ class Waits:
             self._schedule.add(self, 0.0, 0)
 
 
-async def test_what_came_while_somebody_waited_makes_him_none_of_the_crowd(tmp_path: Path) -> None:
-    """So much a second is little, in however many pieces it is read. More waits with the crowd."""
+async def test_what_arrives_while_a_light_user_waits_does_not_make_it_heavy(tmp_path: Path) -> None:
+    """A light user may send so much per second, in however many pieces it is read. More
+    is heavy.
+    """
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         parts = single.workers[0].parts
@@ -54,8 +56,8 @@ async def test_what_came_while_somebody_waited_makes_him_none_of_the_crowd(tmp_p
             await client.acked(LOG, 1)
         burst = [Send(LOG, 3 + n, 0, "", b"x") for n in range(BURST)]
         more = [Send(LOG, 3 + BURST + n, 0, "", b"x") for n in range(2 * BURST)]
-        crowd = Waits(single.session("other").services.schedule)
-        parts.turn.pace.until = clock() + 600.0  # it rests
+        heavy = Waits(single.session("other").services.schedule)
+        parts.turn.pace.until = clock() + 600.0  # heavy users are paused
         clock.forward(2 * BURST / LIGHT_PER_S)
         for client in (late, much):
             client.send(LOG, 2)
@@ -70,14 +72,14 @@ async def test_what_came_while_somebody_waited_makes_him_none_of_the_crowd(tmp_p
             await other.acked(LOG, counter)
         acked = [one.counter for one in much.received if isinstance(one, Ack)]
         assert max(acked) < 2 + 3 * BURST
-        crowd.done = True
+        heavy.done = True
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
         await much.acked(LOG, 2 + 3 * BURST)
 
 
-async def test_what_a_page_has_cost_counts_for_a_while(tmp_path: Path) -> None:
-    """Who asks for one long page after the other is one of the crowd, though he waits for each."""
+async def test_the_cost_of_a_page_counts_for_a_while(tmp_path: Path) -> None:
+    """A client that requests one long page after the other is heavy, although it waits for each."""
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         reader = await TestClient.login(single.workers[0], "reader")
@@ -99,8 +101,8 @@ async def test_what_a_page_has_cost_counts_for_a_while(tmp_path: Path) -> None:
         assert not reading.is_heavy
 
 
-async def test_nobody_owes_what_he_has_sent_long_ago(tmp_path: Path) -> None:
-    """Who has brought much, and then writes now and then, is none of the crowd a little later."""
+async def test_old_messages_are_no_debt(tmp_path: Path) -> None:
+    """After a bulk load, a client that writes occasionally is light again soon."""
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         loader = await TestClient.login(single.workers[0], "loader")
@@ -114,25 +116,25 @@ async def test_nobody_owes_what_he_has_sent_long_ago(tmp_path: Path) -> None:
         assert not reading.is_heavy
 
 
-async def test_the_steps_of_newcomers_are_no_lead_of_those_who_ask_for_little(
+async def test_steps_before_the_login_do_not_count_as_light_users(
     tmp_path: Path,
 ) -> None:
-    """A handshake's frames are short; but they wait with the crowd, and are of its part."""
+    """The frames of a handshake are short; but they wait with heavy users, and count as theirs."""
     async with Cluster(tmp_path, 1) as single:
         await TestClient.login(single.workers[0], "somebody")
         schedule = single.session("somebody").services.schedule
         schedule.queue.lead_max = 1
-        crowd = Waits(schedule)
+        heavy = Waits(schedule)
         await TestClient.connect(single.workers[0])
         light = Waits(schedule)
         light.done = True
         schedule.add(light, 0.0, 1)
         assert schedule.light_first
-        crowd.done = True
+        heavy.done = True
 
 
-async def test_who_had_to_wait_for_long_stays_none_of_the_crowd(tmp_path: Path) -> None:
-    """Though what has come meanwhile is more than anybody is served in one turn."""
+async def test_a_light_user_that_had_to_wait_for_long_stays_light(tmp_path: Path) -> None:
+    """Even if more has arrived meanwhile than one turn serves."""
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         parts = single.workers[0].parts
@@ -141,8 +143,8 @@ async def test_who_had_to_wait_for_long_stays_none_of_the_crowd(tmp_path: Path) 
         ]
         late.send(LOG, 1)
         await late.acked(LOG, 1)
-        crowd = Waits(single.session("other").services.schedule)
-        parts.turn.pace.until = clock() + 600.0  # it rests
+        heavy = Waits(single.session("other").services.schedule)
+        parts.turn.pace.until = clock() + 600.0  # heavy users are paused
         clock.forward(SAVED_S)
         count = UNITS_PER_TURN
         assert count * (1 + RECORD_UNITS) < SAVED_S * LIGHT_PER_S
@@ -155,7 +157,7 @@ async def test_who_had_to_wait_for_long_stays_none_of_the_crowd(tmp_path: Path) 
 
         await until(lambda: read() == count, "all of it to be read")
         assert not session.reading.is_heavy
-        crowd.done = True
+        heavy.done = True
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
         await late.acked(LOG, 1 + count)

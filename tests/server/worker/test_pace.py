@@ -1,4 +1,4 @@
-"""How much of a contended processor the crowd gets, and that nobody else waits while it rests."""
+"""Heavy users' share of a contended CPU, and that nobody else waits during their pauses."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ FLOODS = 2 * HEAVY_MIN
 RECORDS = 1
 
 
-def test_nobody_rests_while_the_processor_is_there() -> None:
-    """A turn that took about as long as it had the processor is no sign of anything."""
+def test_there_are_no_pauses_while_the_cpu_is_available() -> None:
+    """A turn that took about as long as its CPU time is no sign of contention."""
     pace = Pace()
     for _ in range(1000):
         pace.served(5.0, SEEN_S * 1.2, SEEN_S, SEEN_S, HEAVY_MIN)
@@ -46,8 +46,8 @@ def test_nobody_rests_while_the_processor_is_there() -> None:
     assert pace.slice_s == SLICE_S
 
 
-def test_the_crowd_rests_when_the_processor_is_dear() -> None:
-    """It has less with every look, never less than its least part, and short slices."""
+def test_heavy_users_pause_when_the_cpu_is_contended() -> None:
+    """Their share shrinks with each decision, down to its minimum, and slices are short."""
     pace = Pace()
     parts = []
     for _ in range(20):
@@ -59,30 +59,30 @@ def test_the_crowd_rests_when_the_processor_is_dear() -> None:
     assert pace.until == 5.0 + min(SEEN_S * (1 / SHARE_MIN - 1), PAUSE_S_MAX)
 
 
-def test_a_long_turn_makes_no_long_rest() -> None:
-    """Something else has made it long: the crowd is not to blame."""
+def test_a_long_turn_does_not_cause_a_long_pause() -> None:
+    """Something other than heavy users has made it long."""
     pace = Pace()
     pace.served(5.0, 3.0, 1.0, 1.0, HEAVY_MIN)
     assert pace.until == 5.0 + PAUSE_S_MAX
 
 
-def test_the_crowd_has_all_of_it_again_in_the_end() -> None:
-    """The others have gone: its part grows, and the rests with it become short, and none."""
+def test_heavy_users_get_all_of_the_cpu_again_in_the_end() -> None:
+    """When the contention ends, their share grows, and the pauses become shorter and end."""
     pace = Pace()
     for _ in range(20):
         pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, HEAVY_MIN)
-    rests = []
+    pauses = []
     while pace.share < 1.0:
         pace.served(5.0, SEEN_S, SEEN_S, SEEN_S * 20, HEAVY_MIN)
-        rests.append(pace.until - 5.0)
-    assert rests == sorted(rests, reverse=True)
+        pauses.append(pace.until - 5.0)
+    assert pauses == sorted(pauses, reverse=True)
     until = pace.until
     pace.served(9.0, SEEN_S, SEEN_S, SEEN_S, HEAVY_MIN)
     assert pace.until == until
 
 
-def test_nobody_rests_where_few_wait() -> None:
-    """They are somebody's bulk load: short slices would be dearer, and gain little."""
+def test_few_heavy_users_never_pause() -> None:
+    """They are somebody's bulk load: short slices would cost more, and gain little."""
     pace = Pace()
     pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, HEAVY_MIN)
     until = pace.until
@@ -93,22 +93,22 @@ def test_nobody_rests_where_few_wait() -> None:
     assert pace.until == until
 
 
-def test_what_the_worker_does_between_the_turns_of_the_crowd_counts() -> None:
-    """A request of the crowd is work for the home, too, and at other times."""
+def test_work_between_the_turns_of_heavy_users_counts() -> None:
+    """A request of a heavy user also causes work for the home, at other times."""
     pace = Pace()
     pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S * 1.5, HEAVY_MIN)
     assert pace.until == 5.0 + SEEN_S * 1.5 * (1 / pace.share - 1)
 
 
-def test_the_crowd_has_no_more_than_there_was() -> None:
-    """Not half of all of it, when a fifth was there."""
+def test_the_share_is_at_most_what_was_available() -> None:
+    """Not half of the whole, if a fifth was available."""
     pace = Pace()
     pace.served(5.0, SEEN_S * 5, SEEN_S, SEEN_S, HEAVY_MIN)
     assert pace.share == 0.2
 
 
-def test_newcomers_begin_with_a_part() -> None:
-    """It doubles while the processor is there, and grows slowly once it was missed."""
+def test_logins_start_with_a_share() -> None:
+    """It doubles while the CPU is available, and grows slowly after the first contention."""
     pace = Pace()
     parts = []
     for _ in range(3):
@@ -128,23 +128,23 @@ def test_newcomers_begin_with_a_part() -> None:
     assert pace.share == 1.0
 
 
-def test_rests_are_as_long_as_a_timer_can_do() -> None:
-    """Those that would be shorter are added up: none is lost."""
+def test_pauses_are_at_least_as_long_as_a_timer() -> None:
+    """Shorter ones are added up: none is lost."""
     pace = Pace()
     pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S, HEAVY_MIN)
     assert pace.share == DECREASE
-    until, rests = pace.until, []
+    until, pauses = pace.until, []
     for turn in range(1, 9):
         pace.served(5.0 + turn, TIMER_S / 4, TIMER_S / 4, TIMER_S / 4, HEAVY_MIN)
         if pace.until != until:
             until = pace.until
-            rests.append(until - 5.0 - turn)
-    assert len(rests) == 2
-    assert min(rests) > TIMER_S * 0.999
+            pauses.append(until - 5.0 - turn)
+    assert len(pauses) == 2
+    assert min(pauses) > TIMER_S * 0.999
 
 
 def test_a_timer_is_never_at_once() -> None:
-    """Or else what waits for it would ask again and again, until it is due."""
+    """Otherwise it would fire again and again until it is due."""
     for left_s in (-1.0, 0.0, TIMER_S / 10, TIMER_S / 2, TIMER_S, 1.0):
         assert round(1000 * timer_s(left_s)) >= 1
         assert left_s <= timer_s(left_s) <= max(left_s, 0.0) + TIMER_S
@@ -165,8 +165,8 @@ class Dear:
         return self._cpu
 
 
-async def test_who_asks_for_little_does_not_wait_for_the_rests(tmp_path: Path) -> None:
-    """All turns of the crowd are followed by a rest, and a message is stored in between."""
+async def test_light_users_do_not_wait_for_the_pauses(tmp_path: Path) -> None:
+    """All turns of heavy users are followed by a pause, and a message is stored meanwhile."""
     dear = Dear()
     needs: dict[str, object] = {"cpu_clock": dear.cpu_clock}
     async with Cluster(tmp_path, 1, needs=needs, limits=Limits(waste_per_s=0)) as single:
@@ -193,8 +193,8 @@ async def test_who_asks_for_little_does_not_wait_for_the_rests(tmp_path: Path) -
             await flood.expect(Error, count=RECORDS * 1023)
 
 
-async def test_pages_of_the_crowd_wait_in_its_rests(tmp_path: Path) -> None:
-    """Who asks for one page gets it meanwhile; who asks for many counts as one of the crowd."""
+async def test_pages_for_heavy_users_wait_during_pauses(tmp_path: Path) -> None:
+    """A client that requests one page gets it meanwhile; one that requests many is heavy."""
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
         turn, schedule = worker.parts.turn, worker.parts.services.schedule
@@ -216,8 +216,8 @@ async def test_pages_of_the_crowd_wait_in_its_rests(tmp_path: Path) -> None:
         await until(lambda: not schedule.busy, "all to be done")
 
 
-async def test_who_talks_does_not_wait_for_those_who_come(tmp_path: Path) -> None:
-    """Each step of many newcomers waits with those who ask for much, in their rests."""
+async def test_chatting_clients_do_not_wait_for_logins(tmp_path: Path) -> None:
+    """Each step of many logins waits with heavy users, during their pauses."""
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
         turn = worker.parts.turn
@@ -236,8 +236,8 @@ async def test_who_talks_does_not_wait_for_those_who_come(tmp_path: Path) -> Non
             await newcomer.expect(Welcome)
 
 
-async def test_who_leaves_before_his_turn_is_forgotten(tmp_path: Path) -> None:
-    """Who comes and goes without end would be served long after, beside those who stay."""
+async def test_a_connection_that_ends_before_its_turn_is_forgotten(tmp_path: Path) -> None:
+    """Otherwise clients that connect and leave without end would delay those that stay."""
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
         connections, schedule = worker.parts.connections, worker.parts.services.schedule
@@ -262,7 +262,7 @@ async def test_who_leaves_before_his_turn_is_forgotten(tmp_path: Path) -> None:
 async def test_answers_of_the_key_agent_wait_for_their_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They come many at a time, and each is half a millisecond's work."""
+    """They arrive many at a time, and each is half a millisecond of work."""
     answers, all_asked, asked = asyncio.Event(), asyncio.Event(), 0
 
     async def unwrap(_: LocalAgent, ciphertext: bytes, source: str) -> bytes:
@@ -294,8 +294,8 @@ async def test_answers_of_the_key_agent_wait_for_their_turn(
         await asyncio.gather(*coming)
 
 
-async def test_nobody_comes_in_while_the_crowd_rests(tmp_path: Path) -> None:
-    """To accept a connection is work as well. A few come in before each rest."""
+async def test_no_connection_is_accepted_during_a_pause(tmp_path: Path) -> None:
+    """Accepting a connection is work as well. A few are accepted before each pause."""
     async with Cluster(tmp_path, 1) as single:
         connections = single.workers[0].parts.connections
         pace = single.workers[0].parts.turn.pace

@@ -81,7 +81,7 @@ def test_a_commit_in_a_thread_holds_up_no_look(disk: SlowDisk, busy: str) -> Non
     own.partition(index)
     opened = disk.partition._opened
     assert opened is not None
-    opened.committed._logs.clear()
+    opened.committed.logs.clear()
     disk.commits()
     if busy == "committing":
         own.committing.update(range(16))

@@ -1,4 +1,4 @@
-"""Direct messages that wait for the word of their recipients' homes: who is asked, and when."""
+"""Direct messages that wait for permission from their recipients' homes: who is asked, and when."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ class _Chain:
     root = bytes(32)
 
 
-def test_who_writes_little_is_asked_about_before_all_who_write_to_many() -> None:
-    """However many those are; and those share what may be under way."""
+def test_light_senders_are_asked_about_before_heavy_ones() -> None:
+    """However many those are; and they share the questions in flight."""
     homes = Homes()
     crowd = [f"x{n}" for n in range(100)]
     for name in crowd:
@@ -97,8 +97,8 @@ def test_who_writes_little_is_asked_about_before_all_who_write_to_many() -> None
     assert homes.heavy == set(crowd[:2]), "the pieces are small, and what they have is much"
 
 
-def test_nobody_is_asked_about_what_comes_behind_a_refused_message() -> None:
-    """The store refuses it for its counter; what comes again is asked about."""
+def test_nobody_is_asked_about_messages_after_a_refused_one() -> None:
+    """The store refuses them for their counters; if they are sent again, they are asked about."""
     homes = Homes()
     homes.send("ann", *range(1, 301), 1, 2)
     homes.permissions.ask_light()
@@ -115,7 +115,7 @@ def test_nobody_is_asked_about_what_comes_behind_a_refused_message() -> None:
     assert verdicts == [REFUSED] * ASKED_MAX + doomed + [0, 0]
 
 
-def test_a_home_that_does_not_answer_stops_only_those_who_write_much() -> None:
+def test_a_home_that_does_not_answer_stops_only_heavy_senders() -> None:
     """Nothing is reserved for them while none of them can be asked about."""
     homes = Homes()
     homes.send("ann", *range(1, 101))
@@ -146,7 +146,7 @@ def test_a_home_that_does_not_answer_stops_nobody_who_writes_to_others() -> None
 
 
 def test_what_was_sent_later_is_asked_about() -> None:
-    """Who was refused may have had a repeat, behind which others are good."""
+    """The refused message may have been a repeat, after which others are good."""
     homes = Homes()
     homes.send("ann", *range(1, LIGHT_MAX + 1))
     homes.permissions.ask_light()
@@ -157,7 +157,7 @@ def test_what_was_sent_later_is_asked_about() -> None:
 
 
 def test_the_order_of_a_sender_is_kept() -> None:
-    """Whoever answers first; and what is forgotten leaves its room when it is answered."""
+    """Whoever answers first; and a forgotten question frees its place when it is answered."""
     homes = Homes()
     homes.send("ann", 1, 2, 3)
     homes.send("bob", 1, 2)
@@ -173,10 +173,10 @@ def test_the_order_of_a_sender_is_kept() -> None:
     assert not homes.permissions.waiting
 
 
-async def test_a_message_within_one_worker_is_stored_without_another_turn_asked_for(
+async def test_a_message_within_one_worker_is_stored_without_requesting_another_turn(
     single: Cluster,
 ) -> None:
-    """The answer comes in the turn of the question, which nothing else follows."""
+    """The answer arrives in the turn of the question, which nothing else follows."""
     worker = single.workers[0]
     alice = await TestClient.login(worker, "alice")
     await TestClient.login(worker, "bob")

@@ -162,6 +162,7 @@ async def test_a_turn_that_fails_is_made_up_for(single: Cluster, program_errors:
         parts.turn.flush_links = flush_links
         raise RuntimeError("a bug")
 
+    parts.turn.waiting_links = ("as if there were one",)
     parts.turn.flush_links = failing
     parts.turn.run()
     parts.turn.flush_links = failing

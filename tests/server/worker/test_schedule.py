@@ -1,4 +1,4 @@
-"""Fair queueing between connections: who asks for little does not wait for who asks without end."""
+"""Fair queueing between connections: light users do not wait for heavy ones."""
 
 from __future__ import annotations
 
@@ -50,8 +50,8 @@ def _schedule() -> tuple[Schedule, list[float]]:
     return Schedule(lambda: clock[0], lambda: clock[0], wakeup), clock
 
 
-def test_little_is_served_before_those_that_ask_without_end() -> None:
-    """However many they are, and whenever it comes."""
+def test_light_users_are_served_before_heavy_ones() -> None:
+    """However many those are, and whenever a light user comes."""
     schedule, clock = _schedule()
     floods = [Asking(schedule, clock, UNITS_PER_TURN, 1000) for _ in range(100)]
     for flood in floods:
@@ -66,8 +66,8 @@ def test_little_is_served_before_those_that_ask_without_end() -> None:
         assert honest.served == 1, f"waited at arrival {arrival}"
 
 
-def test_those_that_ask_without_end_share() -> None:
-    """None of them waits while others are served twice as often, nor for those that come new."""
+def test_heavy_users_share() -> None:
+    """None waits while others are served twice as often, nor for new ones."""
     schedule, clock = _schedule()
     floods = [Asking(schedule, clock, UNITS_PER_TURN, 1000) for _ in range(20)]
     for flood in floods:
@@ -81,7 +81,7 @@ def test_those_that_ask_without_end_share() -> None:
 
 
 def test_what_was_used_while_nobody_waited_is_no_debt() -> None:
-    """A busy connection of an idle worker is not behind newcomers when it becomes crowded."""
+    """A busy connection of an idle worker is not behind new ones when the worker becomes busy."""
     schedule, clock = _schedule()
     busy = Asking(schedule, clock, UNITS_PER_TURN, 1000)
     for _ in range(10):
@@ -94,8 +94,8 @@ def test_what_was_used_while_nobody_waited_is_no_debt() -> None:
     assert busy.served
 
 
-def test_little_is_served_before_all_that_come_new() -> None:
-    """What those will ask for is not known: it is not taken to be nothing."""
+def test_light_users_are_served_before_new_ones() -> None:
+    """The use of a new connection is not known, and not assumed to be small."""
     schedule, clock = _schedule()
     for _ in range(100):
         Asking(schedule, clock, UNITS_PER_TURN, 1000).arrive()
@@ -106,8 +106,8 @@ def test_little_is_served_before_all_that_come_new() -> None:
     assert honest.served == 2
 
 
-def test_who_waits_for_answers_owes_nothing() -> None:
-    """Who has much more than an equal share of those that ask without end is served at once."""
+def test_a_client_that_waits_for_answers_has_no_debt() -> None:
+    """A client with much more than an equal share of the heavy users is served at once."""
     schedule, clock = _schedule()
     floods = [Asking(schedule, clock, QUANTUM, 10_000) for _ in range(100)]
     for flood in floods:
@@ -123,8 +123,8 @@ def test_who_waits_for_answers_owes_nothing() -> None:
     assert min(flood.served for flood in floods) > 0
 
 
-def test_those_who_ask_for_little_have_half_at_most() -> None:
-    """However many they are: those who ask for much go on."""
+def test_light_users_get_half_at_most() -> None:
+    """However many they are: heavy users continue."""
     schedule, clock = _schedule()
     floods = [Asking(schedule, clock, QUANTUM, 100_000) for _ in range(5)]
     for flood in floods:
@@ -144,8 +144,8 @@ def test_those_who_ask_for_little_have_half_at_most() -> None:
     assert max(served) - min(served) <= 1
 
 
-def test_while_the_others_rest_those_who_ask_for_little_do_not_wait_for_them() -> None:
-    """However far they are ahead: the others have no part of a rest that could be kept for them."""
+def test_light_users_do_not_wait_for_paused_heavy_ones() -> None:
+    """However large their lead is: nothing has to be reserved for heavy users during a pause."""
     schedule, clock = _schedule()
     Asking(schedule, clock, QUANTUM, 1000).arrive()
     while schedule.light_first or not schedule.has_light:  # until they have had their half
@@ -159,8 +159,8 @@ def test_while_the_others_rest_those_who_ask_for_little_do_not_wait_for_them() -
     assert one.served == 2
 
 
-def test_a_slice_of_those_who_ask_for_little_is_of_the_processors_time() -> None:
-    """Where others have the processor, a turn serves no fewer of them."""
+def test_the_slice_of_light_users_is_cpu_time() -> None:
+    """While other processes have the CPU, a turn serves no fewer of them."""
     clock = [1.0]
     wakeup = Wakeup(lambda _: None)
     schedule = Schedule(lambda: clock[0], lambda: clock[0] / 1000, wakeup)
@@ -172,8 +172,8 @@ def test_a_slice_of_those_who_ask_for_little_is_of_the_processors_time() -> None
     assert [one.served for one in honest] == [2] * 100
 
 
-def test_nobody_passes_those_that_wait() -> None:
-    """Once anybody waits, all wait: the order is by what they ask for."""
+def test_nobody_overtakes_those_that_wait() -> None:
+    """Once one connection waits, all wait: the queue determines the order."""
     schedule, clock = _schedule()
     assert schedule.has_time(clock[0])
     flood = Asking(schedule, clock, UNITS_PER_TURN, 3)
@@ -186,7 +186,7 @@ def test_nobody_passes_those_that_wait() -> None:
 
 
 def test_shares_are_small_while_others_wait() -> None:
-    """So whoever comes does not wait for long, and the batches of an idle worker are large."""
+    """So a new request does not wait for long, and batches of an idle worker are large."""
     schedule, clock = _schedule()
     assert schedule.share == UNITS_PER_TURN
     for waiting in range(2, 101):
@@ -197,7 +197,7 @@ def test_shares_are_small_while_others_wait() -> None:
 
 
 def test_a_slice_is_used_up_while_anybody_waits() -> None:
-    """Two that have much are served again and again, not once in a turn."""
+    """Two heavy users are served again and again, not once per turn."""
     schedule, clock = _schedule()
     both = [Asking(schedule, clock, QUANTUM, 1000) for _ in range(2)]
     for one in both:
@@ -207,12 +207,12 @@ def test_a_slice_is_used_up_while_anybody_waits() -> None:
 
 
 def test_every_operation_but_a_send_has_its_price() -> None:
-    """One that is forgotten would cost whoever floods as little as a send."""
+    """A missing one would cost an attacker as little as a send."""
     assert {kind for stage in OPERATIONS.values() for kind in stage} - {Send} == set(UNITS)
 
 
 def test_a_slice_that_no_turn_ended_is_over_when_nothing_came_for_long() -> None:
-    """What comes alone after a keepalive is handled at once."""
+    """What arrives alone after a keepalive is handled at once."""
     schedule, clock = _schedule()
     assert schedule.has_time(clock[0])
     clock[0] += SLICE_S
@@ -223,7 +223,7 @@ def test_a_slice_that_no_turn_ended_is_over_when_nothing_came_for_long() -> None
 
 
 def test_a_slice_that_a_turn_will_end_lasts_until_then() -> None:
-    """However long one operation of a flood takes: each would begin another slice."""
+    """However long one operation of a flood takes: otherwise each would begin another slice."""
     schedule, clock = _schedule()
     assert schedule.has_time(clock[0])
     schedule._wakeup.request()

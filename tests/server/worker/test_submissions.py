@@ -1,4 +1,4 @@
-"""Which submissions go into the next commit: quick ones first, and of each producer a few."""
+"""Which submissions go into the next commit: fast ones first, and a few of each producer."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def _taken(submissions: Submissions, slow_max: int = SLOW_PER_GROUP) -> list[tup
     return [(int.from_bytes(w.submission.producer), w.submission.counter) for w in quick + slow]
 
 
-def test_messages_of_known_rooms_do_not_wait_for_new_rooms() -> None:
-    """However many begin rooms: of them a commit takes a few, and as many as it can of others."""
+def test_messages_to_existing_rooms_do_not_wait_for_new_rooms() -> None:
+    """However many create rooms: a commit takes a few of those, and as many others as it can."""
     submissions = Submissions()
     for producer in range(200):
         _put(submissions, producer, f"new-{producer}", 10)
@@ -65,8 +65,8 @@ def test_messages_of_known_rooms_do_not_wait_for_new_rooms() -> None:
     assert taken[-1][0] != 1000, "slow ones are the last of a group"
 
 
-def test_slow_ones_have_their_turn_by_turn() -> None:
-    """Each as often as the others, in the order of each, and none of it twice."""
+def test_slow_flows_take_turns() -> None:
+    """Each as often as the others, in the order of each, and nothing twice."""
     submissions = Submissions()
     for producer in range(20):
         _put(submissions, producer, f"new-{producer}", 3)
@@ -80,8 +80,8 @@ def test_slow_ones_have_their_turn_by_turn() -> None:
     assert submissions.bytes == 0
 
 
-def test_a_partition_whose_slow_ones_are_not_in_turn_commits_what_is_quick() -> None:
-    """And keeps the others."""
+def test_a_partition_whose_slow_flows_are_not_next_commits_fast_ones() -> None:
+    """And keeps the slow ones."""
     submissions = Submissions()
     _put(submissions, 1, "new", 2)
     _put(submissions, 2, "known", 2)
@@ -92,7 +92,7 @@ def test_a_partition_whose_slow_ones_are_not_in_turn_commits_what_is_quick() -> 
 
 
 def test_a_flow_is_as_slow_as_its_next_message() -> None:
-    """What is behind a message to a new room waits with it: the order of a producer is kept."""
+    """What follows a message to a new room waits with it: the order of a producer is kept."""
     submissions = Submissions()
     _put(submissions, 1, "known", 1)
     _put(submissions, 1, "new", 1)
@@ -103,7 +103,7 @@ def test_a_flow_is_as_slow_as_its_next_message() -> None:
     assert _taken(submissions) == [(1, 1), (1, 1)], "alone it has the whole group"
 
 
-def test_what_was_slow_is_not_slow_for_that_later() -> None:
+def test_a_slow_flow_does_not_stay_slow() -> None:
     """However it was taken."""
     submissions = Submissions()
     _put(submissions, 1, "new", 1)
@@ -115,7 +115,7 @@ def test_what_was_slow_is_not_slow_for_that_later() -> None:
 
 
 def test_control_entries_are_slow() -> None:
-    """They are committed against a loss of power, and no message waits for that with them."""
+    """They are committed to survive a power loss, and no message waits for that with them."""
     submissions = Submissions()
     for producer in range(20):
         _put(submissions, producer, "known", 1, Kind.SYSTEM)
@@ -132,8 +132,8 @@ def test_control_entries_are_slow() -> None:
     assert submissions.bytes == 0
 
 
-def test_what_concerns_accounts_does_not_wait_for_all_who_begin_and_change_rooms() -> None:
-    """An operator who disables somebody, and whoever removes a device, is served at once."""
+def test_changes_of_accounts_do_not_wait_for_all_changes_of_rooms() -> None:
+    """An operator who disables somebody, or a user who removes a device, is served at once."""
     submissions = Submissions()
     for producer in range(200):
         _put(submissions, producer, f"new-{producer}", 10)
@@ -143,8 +143,8 @@ def test_what_concerns_accounts_does_not_wait_for_all_who_begin_and_change_rooms
         assert (5000 + round_number, 1) in _taken(submissions)
 
 
-def test_accounts_have_half_of_what_is_slow_at_most() -> None:
-    """Whoever begins rooms goes on, however many change their accounts."""
+def test_changes_of_accounts_get_at_most_half_of_the_slow_places() -> None:
+    """Creating rooms continues, however many change their accounts."""
     submissions = Submissions()
     for producer in range(50):
         _put(submissions, producer, f"new-{producer}", 1)
@@ -154,8 +154,8 @@ def test_accounts_have_half_of_what_is_slow_at_most() -> None:
     assert sum(producer < 1000 for producer, _ in taken) == SLOW_PER_GROUP // 2
 
 
-def test_who_sends_now_and_then_does_not_wait_for_all_who_never_stop() -> None:
-    """However many have more to commit than a commit takes: a flow that was empty comes first."""
+def test_an_occasional_sender_does_not_wait_for_heavy_ones() -> None:
+    """However much those have to commit: a flow that was empty comes first."""
     submissions = Submissions()
     for producer in range(300):
         _put(submissions, producer, "known", 50)
@@ -166,8 +166,8 @@ def test_who_sends_now_and_then_does_not_wait_for_all_who_never_stop() -> None:
     assert int.from_bytes(group[0].submission.producer) == 1000
 
 
-def test_those_who_never_stop_have_half_of_a_commit_at_least() -> None:
-    """However many send now and then."""
+def test_heavy_senders_get_at_least_half_of_a_commit() -> None:
+    """However many occasional senders there are."""
     submissions = Submissions()
     _put(submissions, 1, "known", 5000)
     taken: list[int] = []
@@ -180,8 +180,8 @@ def test_those_who_never_stop_have_half_of_a_commit_at_least() -> None:
     assert 0.4 < taken.count(1) / len(taken) < 0.6
 
 
-def test_little_has_a_commit_of_its_own() -> None:
-    """Those who have much wait for it; and it takes no more than a part of what is committed."""
+def test_light_senders_have_a_commit_of_their_own() -> None:
+    """Heavy ones wait for it; and it takes only a part of what is committed."""
     submissions = Submissions()
     _put(submissions, 1, "known", 500)
     _put(submissions, 2, "new", 1)
@@ -204,8 +204,8 @@ def test_little_has_a_commit_of_its_own() -> None:
     assert (submissions.count, submissions.bytes) == (0, 0)
 
 
-def test_what_little_had_while_the_others_rested_is_not_owed() -> None:
-    """Once the others have had a part again, those who have little are next."""
+def test_what_light_senders_got_during_a_pause_is_no_lead() -> None:
+    """Once heavy senders have had a share again, light ones are next."""
     submissions = Submissions()
     _put(submissions, 1, "known", 5_000)
     for _ in range(40):
@@ -217,8 +217,8 @@ def test_what_little_had_while_the_others_rested_is_not_owed() -> None:
     assert len(submissions.take_light(_in_use)) == 1
 
 
-def test_who_had_to_wait_for_half_a_second_has_little_still() -> None:
-    """With all that he wrote meanwhile; what comes of a flood in one piece is more than that."""
+def test_a_light_sender_that_waited_for_half_a_second_stays_light() -> None:
+    """With everything that it wrote meanwhile; one piece of a flood is more than that."""
     assert LIGHT_MAX < QUANTUM
     submissions = Submissions()
     for producer in range(200):
@@ -230,7 +230,7 @@ def test_who_had_to_wait_for_half_a_second_has_little_still() -> None:
 
 
 def test_who_was_forgotten_waits_for_nothing() -> None:
-    """What is removed is not committed, and who comes again is."""
+    """What is removed is not committed, and later submissions are."""
     submissions = Submissions()
     for producer in range(1, 4):
         _put(submissions, producer, "known", 100)
@@ -251,8 +251,8 @@ def test_who_was_forgotten_waits_for_nothing() -> None:
     assert _taken(submissions) == [(2, 1), (3, 1)], "those that are slow have their turn still"
 
 
-def test_what_is_given_up_is_gone() -> None:
-    """Nobody is answered a second time for what was taken altogether."""
+def test_what_was_taken_altogether_is_gone() -> None:
+    """Nobody is answered a second time for it."""
     submissions = Submissions()
     for producer in range(1, 4):
         _put(submissions, producer, "known", 100)
@@ -267,8 +267,8 @@ def test_what_is_given_up_is_gone() -> None:
     assert _taken(submissions) == []
 
 
-def test_what_a_commit_did_not_get_to_is_the_next_of_its_producers() -> None:
-    """Before what they have sent meanwhile; and quick again, if it was that before."""
+def test_what_a_commit_did_not_process_is_next_for_its_producers() -> None:
+    """Before later submissions; and fast again, if it was fast before."""
     submissions = Submissions()
     _put(submissions, 1, "known", 4)
     _put(submissions, 2, "known", 1)
@@ -282,8 +282,8 @@ def test_what_a_commit_did_not_get_to_is_the_next_of_its_producers() -> None:
     assert _taken(submissions) == [(1, 5)]
 
 
-def test_who_makes_a_commit_read_much_is_slow_until_all_of_it_is_answered() -> None:
-    """One at a time meanwhile, whatever it is; and then as anybody."""
+def test_a_producer_that_causes_many_reads_is_slow_until_all_is_answered() -> None:
+    """One submission at a time meanwhile, whatever it is; then as any other."""
     submissions = Submissions()
     _put(submissions, 1, "known", 20)
     _put(submissions, 2, "known", 20)
@@ -305,8 +305,8 @@ def test_who_makes_a_commit_read_much_is_slow_until_all_of_it_is_answered() -> N
     assert [number for who, number in _taken(submissions, 0) if who == 1] == [1, 2, 3]
 
 
-def test_what_the_others_had_alone_is_not_owed_to_those_who_have_little() -> None:
-    """They have half from when they come, not all until they have had as much."""
+def test_what_heavy_senders_got_alone_is_not_owed_to_light_ones() -> None:
+    """Light senders get half from when they come, not everything until they have had as much."""
     submissions = Submissions()
     _put(submissions, 1, "known", 5_000)
     for _ in range(20):
@@ -319,8 +319,8 @@ def test_what_the_others_had_alone_is_not_owed_to_those_who_have_little() -> Non
     assert taken <= LIGHT_PER_GROUP
 
 
-def test_what_those_who_have_little_had_alone_is_not_owed() -> None:
-    """A part of what nobody else wanted could be kept for nobody."""
+def test_what_light_senders_got_alone_is_no_lead() -> None:
+    """A share that nobody else wanted could not be reserved for anybody."""
     submissions = Submissions()
     for _ in range(10):
         for producer in range(1000, 1000 + LIGHT_PER_GROUP):
@@ -331,8 +331,8 @@ def test_what_those_who_have_little_had_alone_is_not_owed() -> None:
     assert len(submissions.take_light(_in_use)) == 1
 
 
-def test_who_waits_is_not_passed_by_all_who_come_new() -> None:
-    """Whoever begins again and again under another name gains nothing by it."""
+def test_waiting_producers_are_not_overtaken_by_new_ones() -> None:
+    """Starting again and again under another name gains nothing."""
     submissions = Submissions()
     for producer in range(10):
         _put(submissions, producer, "known", 1_000)
@@ -346,8 +346,10 @@ def test_who_waits_is_not_passed_by_all_who_come_new() -> None:
     assert had
 
 
-def test_a_commit_has_fewer_of_what_is_decided_by_itself() -> None:
-    """Reactions of a hundred, say: of each a few, and the commit is no longer than another."""
+def test_a_commit_has_fewer_submissions_that_are_decided_separately() -> None:
+    """Of a hundred reactions of each, for example, a few: the commit takes no longer than
+    another.
+    """
     submissions = Submissions()
     for producer in range(100):
         _put(submissions, producer, "known", 50, extra=Extra(about_seq=1))
@@ -357,8 +359,8 @@ def test_a_commit_has_fewer_of_what_is_decided_by_itself() -> None:
     assert {producers.count(producer) for producer in producers} == {QUANTUM_MIN}
 
 
-def test_what_comes_in_pieces_of_much_is_not_little() -> None:
-    """Direct messages come here as they are decided on, a few at a time."""
+def test_small_pieces_of_a_heavy_sender_are_not_light() -> None:
+    """Direct messages arrive here as they are decided, a few at a time."""
     submissions = Submissions()
     for producer in range(100):
         _put(submissions, producer, "known", 4, heavy=True)

@@ -1,4 +1,4 @@
-"""What brings nothing costs its sender waiting, and nobody else anything."""
+"""Useless requests cost their sender waiting time, and nobody else anything."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_nobody_wastes_more_than_burst_and_rate(rate: int, steps: list[tuple[flo
         assert wasted <= rate * (WASTE_BURST_S + model.now - began) + 64 + 1e-3
 
 
-def test_who_wastes_within_the_burst_never_rests() -> None:
+def test_useless_requests_within_the_burst_are_not_throttled() -> None:
     """A window of messages that are refused because one is missing, for example."""
     model = Model(Limits().waste_per_s)
     one = Somebody(model.source)
@@ -139,7 +139,7 @@ def test_who_wastes_within_the_burst_never_rests() -> None:
     assert one.wasted is None, "nothing is kept for who wastes nothing any more"
 
 
-def test_answers_that_come_in_a_rest_make_it_longer_but_not_for_ever() -> None:
+def test_answers_during_a_pause_make_it_longer_but_not_endless() -> None:
     model = Model(10)
     one = Somebody(model.source)
     for _ in range(WINDOW):
@@ -152,8 +152,8 @@ def test_answers_that_come_in_a_rest_make_it_longer_but_not_for_ever() -> None:
     assert model.refusals.counts[Budget.WASTE] == 1, "it is one rest"
 
 
-def test_a_source_rests_only_where_it_wastes() -> None:
-    """Many connections have no more than a few, and a neighbour who wastes nothing is not held."""
+def test_a_source_is_throttled_only_where_it_makes_useless_requests() -> None:
+    """Many connections get no more than a few, and others of the same source are not throttled."""
     model = Model(10, per_source=20)
     many = [Somebody(model.source) for _ in range(10)]
     neighbour, stranger = Somebody(model.source), Somebody(Source("192.0.2.9", model.limits))
@@ -169,7 +169,7 @@ def test_a_source_rests_only_where_it_wastes() -> None:
         assert bucket is None or not bucket.full(model.now), "short connections are no new burst"
 
 
-def test_what_is_our_fault_costs_nothing() -> None:
+def test_refusals_that_are_the_servers_fault_cost_nothing() -> None:
     for code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE, ErrorCode.DAMAGED):
         assert of_request(code) == of_send(code) == 0
         assert of_send(code, direct=True) == GAP_UNITS, "but two homes worked for it"
@@ -184,7 +184,7 @@ def test_zero_is_no_bound() -> None:
     assert not one.throttled
 
 
-def test_an_ended_connection_is_not_kept_by_its_rest() -> None:
+def test_a_pause_does_not_keep_an_ended_connection_in_memory() -> None:
     model = Model(1)
     one = Somebody(model.source)
     model.waste.charge(one, 1000)
@@ -218,7 +218,7 @@ async def let_all_go_on(later: Later, done: Callable[[], object]) -> int:
 
 
 async def test_garbage_costs_its_sender_waiting_and_nothing_is_lost(single: Cluster) -> None:
-    """It is not read for a while, stays connected, and has every answer in the end, in order."""
+    """It is not read for a while, stays connected, and gets every answer in the end, in order."""
     worker, later = of(single)
     flood = await TestClient.login(worker, "flood")
     for _ in range(2):
@@ -242,7 +242,7 @@ async def test_garbage_costs_its_sender_waiting_and_nothing_is_lost(single: Clus
     assert not throttled(single, "flood")
 
 
-async def test_a_window_that_is_sent_again_after_a_reconnect_is_no_waste(single: Cluster) -> None:
+async def test_a_window_that_is_resent_after_a_reconnect_costs_nothing(single: Cluster) -> None:
     """But the same connection knows what it was told."""
     worker, _ = of(single)
     first = await TestClient.login(worker, "sender")
@@ -260,8 +260,8 @@ async def test_a_window_that_is_sent_again_after_a_reconnect_is_no_waste(single:
     await again.expect(Ack, count=WINDOW + 200)  # they were under way
 
 
-async def test_repeats_in_many_rooms_are_known(single: Cluster) -> None:
-    """Turn by turn in several rooms, nobody is mistaken for who repeats, and a repeat is found."""
+async def test_repeats_in_many_rooms_are_recognised(single: Cluster) -> None:
+    """With several rooms in turn, nobody is mistaken for a repeater, and repeats are found."""
     worker, _ = of(single)
     client = await TestClient.login(worker, "sender")
     rooms = [f"room{n}" for n in range(5)]
@@ -275,7 +275,7 @@ async def test_repeats_in_many_rooms_are_known(single: Cluster) -> None:
     assert single.session("sender").reading.wasted is not None
 
 
-async def test_who_answers_pings_does_not_rest_and_who_floods_them_does(single: Cluster) -> None:
+async def test_only_floods_of_pings_are_throttled(single: Cluster) -> None:
     worker, later = of(single)
     client = await TestClient.login(worker, "client")
     cipher = client.connection._send
@@ -292,7 +292,7 @@ async def test_who_answers_pings_does_not_rest_and_who_floods_them_does(single: 
     await client.acked(LOG, 2)
 
 
-async def test_refused_requests_are_waste_and_granted_ones_are_not(single: Cluster) -> None:
+async def test_refused_requests_are_charged_and_granted_ones_are_not(single: Cluster) -> None:
     worker, _ = of(single)
     client = await TestClient.login(worker, "client")
     rooms = [f"room{n}" for n in range(300)]
@@ -305,8 +305,8 @@ async def test_refused_requests_are_waste_and_granted_ones_are_not(single: Clust
     await until(lambda: throttled(single, "client"), "the rest")
 
 
-async def test_direct_messages_that_are_refused_for_now_are_waste(single: Cluster) -> None:
-    """Otherwise who has too much asked could have it asked for ever."""
+async def test_direct_messages_that_are_refused_for_now_are_charged(single: Cluster) -> None:
+    """Otherwise a sender above the limit could repeat its questions forever."""
     worker, _ = of(single)
     client = await TestClient.login(worker, "client")
     direct = worker.parts.home.direct
@@ -317,8 +317,8 @@ async def test_direct_messages_that_are_refused_for_now_are_waste(single: Cluste
     assert single.session("client").reading.wasted is not None
 
 
-async def test_the_end_of_who_rests_is_noticed(single: Cluster) -> None:
-    """A socket that is not read tells of no end: it is asked."""
+async def test_the_end_of_a_throttled_connection_is_noticed(single: Cluster) -> None:
+    """A socket that is not read reports no end, so it is checked."""
     worker, _ = of(single)
     client = await TestClient.login(worker, "client")
     client.transport.write(client.sealed(UNKNOWN * 500))
@@ -340,8 +340,8 @@ async def test_it_is_a_setting(tmp_path: Path, per_s: int) -> None:
             assert not later.due
 
 
-async def test_what_is_behind_a_refused_message_takes_nothing_of_the_budget(tmp_path: Path) -> None:
-    """It cannot be stored before that one; who floods on all the same is not read for a while."""
+async def test_messages_after_a_refused_one_cost_no_budget(tmp_path: Path) -> None:
+    """They cannot be stored before it; a client that floods all the same is throttled."""
     clock = StandingClock()
     limits = Limits(loopback_exempt=False, send_bytes_per_s=1000, waste_per_s=1)
     async with Cluster(tmp_path, 1, limits=limits, needs={"clock": clock}) as single:
@@ -360,8 +360,8 @@ async def test_what_is_behind_a_refused_message_takes_nothing_of_the_budget(tmp_
         assert throttled(single, "flood"), "not before its time"
 
 
-async def test_what_is_sent_behind_a_gap_is_not_paid_for(tmp_path: Path) -> None:
-    """When there is something to spend again, it is for the message that is missing."""
+async def test_messages_after_a_gap_are_not_paid_for(tmp_path: Path) -> None:
+    """When there is budget again, it is for the missing message."""
     clock = StandingClock()
     limits = Limits(loopback_exempt=False, send_bytes_per_s=1000)
     async with Cluster(tmp_path, 1, limits=limits, needs={"clock": clock}) as single:
@@ -378,8 +378,8 @@ async def test_what_is_sent_behind_a_gap_is_not_paid_for(tmp_path: Path) -> None
         assert (await client.expect(Ack, count=4)).counter == 4
 
 
-async def test_a_client_that_sends_too_much_does_not_come_near(tmp_path: Path) -> None:
-    """It waits as it is told, and all that it has is stored, in order."""
+async def test_the_client_library_is_never_throttled(tmp_path: Path) -> None:
+    """It waits as it is told, and everything is stored, in order."""
     limits = Limits(loopback_exempt=False, send_bytes_per_s=100_000)
     async with Cluster(tmp_path, 1, limits=limits) as single:
         worker, later = of(single)
@@ -393,7 +393,7 @@ async def test_a_client_that_sends_too_much_does_not_come_near(tmp_path: Path) -
         assert not later.due
 
 
-async def test_who_rests_before_the_login_makes_room_for_others(single: Cluster) -> None:
+async def test_a_connection_throttled_before_its_login_makes_room(single: Cluster) -> None:
     """It waits for nobody but itself."""
     stranger = await TestClient.connect(single.workers[0])
     [session] = single.workers[0].parts.connections.sessions

@@ -1,4 +1,4 @@
-"""What is put into the link to another worker: no more than keeps its home busy, in turn."""
+"""The window to another worker: no more in flight than keeps its home busy, in turn."""
 
 from __future__ import annotations
 
@@ -87,14 +87,14 @@ class Home:
         run.answered(index, run.row(index, index + 1))
 
 
-def test_who_sends_alone_never_waits() -> None:
+def test_a_single_sender_never_waits() -> None:
     home, alone = Home(), Sender()
     home.submit(alone, 1000)
     assert home.sent == list(range(1000))
 
 
-def test_the_others_share_what_is_on_its_way() -> None:
-    """Each goes on as often as the others, in its order, and nobody is forgotten."""
+def test_several_senders_share_the_window() -> None:
+    """Each continues as often as the others, in its order, and nobody is forgotten."""
     home = Home()
     floods = [Sender() for _ in range(5)]
     for flood in floods:
@@ -112,8 +112,8 @@ def test_the_others_share_what_is_on_its_way() -> None:
     assert home.window.in_flight == 0
 
 
-def test_little_does_not_wait_for_those_that_share() -> None:
-    """Whatever is on its way, and however many wait."""
+def test_light_senders_do_not_wait_for_those_that_share() -> None:
+    """However much is in flight, and however many wait."""
     home = Home()
     for _ in range(50):
         home.submit(Sender(), 100)
@@ -148,7 +148,7 @@ def test_many_who_have_little_do_not_fill_the_link() -> None:
 
 
 def test_what_is_forgotten_is_not_sent() -> None:
-    """Its sender is put out, or its log has another home."""
+    """Its sender was removed, or its log has another home."""
     home = Home()
     first, gone, last = Sender(), Sender(), Sender()
     home.submit(first, 30)
@@ -164,8 +164,8 @@ def test_what_is_forgotten_is_not_sent() -> None:
     assert home.window.in_flight == 0
 
 
-def test_what_waits_leaves_in_runs() -> None:
-    """Of one log, and what lay between in the sender's order ends a run."""
+def test_waiting_sends_leave_in_runs() -> None:
+    """Of one log; what was between them in the sender's order ends a run."""
     home = Home()
     first, other = Sender(), Sender()
     home.submit(first, 100)
@@ -177,7 +177,7 @@ def test_what_waits_leaves_in_runs() -> None:
     assert home.runs == [list(range(100)), [107], [100, 101, 102, 103, 104], [105, 106], [108]]
 
 
-def test_as_many_of_a_run_go_as_there_is_room_for() -> None:
+def test_as_much_of_a_run_is_sent_as_fits() -> None:
     """The rest waits, and is not overtaken by the next run."""
     home = Home()
     alone, other = Sender(), Sender()
@@ -192,8 +192,8 @@ def test_as_many_of_a_run_go_as_there_is_room_for() -> None:
     assert home.runs[3:] == [list(range(end, end + 5))]
 
 
-def test_what_is_large_leaves_in_shorter_runs() -> None:
-    """Somebody's turn ends with so many bytes, but each has one send at least."""
+def test_large_sends_leave_in_shorter_runs() -> None:
+    """A sender's turn ends at a number of bytes, but each has one send at least."""
     home = Home()
     alone, other = Sender(), Sender()
     home.submit(alone, 20)
@@ -209,8 +209,8 @@ def test_what_is_large_leaves_in_shorter_runs() -> None:
     assert home.runs[4:] == [[23, 24]]
 
 
-def test_what_is_a_message_of_the_bus_by_itself_counts_as_more() -> None:
-    """Fewer are on their way, and of one sender at a time: each costs its home as much as many."""
+def test_a_send_with_a_bus_message_of_its_own_counts_more() -> None:
+    """Fewer are in flight, and one sender at a time: each costs its home as much as many others."""
     home = Home()
     home.window.window_bytes = 20 * (SIZE + ALONE_BYTES)
     for sender in (Sender(), Sender()):
@@ -222,7 +222,7 @@ def test_what_is_a_message_of_the_bus_by_itself_counts_as_more() -> None:
     assert home.window.in_flight == len(home.sent) * (SIZE + ALONE_BYTES)
 
 
-def test_only_what_is_not_answered_is_sent_anew() -> None:
+def test_only_unanswered_sends_are_sent_again() -> None:
     """What was refused in the middle of a run is not, and nothing is counted twice."""
     home, alone = Home(), Sender()
     home.submit(alone, 10)

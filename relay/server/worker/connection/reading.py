@@ -152,9 +152,9 @@ class Reading:
         share = self._schedule.share
         left = self._left(now)
         saved = 0
-        if not self._finish and left > 0 and share < UNITS_PER_TURN:
+        if share < UNITS_PER_TURN and left > 0 and not self._finish:
             saved = min(left, UNITS_PER_TURN - share)
-        share += saved
+            share += saved
         units = share
         connection = self._connection
         control, drained, sending = owner.ended, False, False
@@ -212,13 +212,14 @@ class Reading:
             if bulk or self._is_bulk:
                 left = 0
             drained = drained or (not self._finish and used < left)  # light still: it was late
-            used, self._owed = used + self._owed, 0
+            if self._owed:
+                used, self._owed = used + self._owed, 0
             paid_s = max(self._paid_s, now - SAVED_S) + used / LIGHT_PER_S
             self._paid_s = min(paid_s, now + OWED_S_MAX)
             if owner.before_login:  # never counts as a light user
                 used = max(used, LIGHT_MAX + 1)
-            elif used <= left + LIGHT_MAX:
-                used = min(used, LIGHT_MAX)
+            elif LIGHT_MAX < used <= left + LIGHT_MAX:
+                used = LIGHT_MAX
         self._finish = self._schedule.queue.charge(self._finish, used, drained=drained)
         if (units <= 0 or yields) and not self.pauses & Pause.TURN:
             self._wait_for_turn()

@@ -269,12 +269,12 @@ class Sends(Sender):
     def acknowledged(self, sends: list[Submission], epoch: bytes, seq: int) -> None:
         """Acknowledge committed messages. Repeats are reported in calls of their own."""
         log, answer_send, durability = sends[0].log, self._owner.answer_send, self._durability
-        assert sends[-1].log == log, "an epoch is of one log"
         if len(sends) == 1:  # the common case: one message
             only = sends[0]
             size = len(only.body)
             answer_send(pack_ack(log, only.counter, epoch, seq, durability))
         else:
+            assert sends[-1].log == log, "an epoch is of one log"
             counters = [submission.counter for submission in sends]
             size = sum([len(submission.body) for submission in sends])
             for start in range(0, len(counters), ACKS_PER_ANSWER):

@@ -16,8 +16,8 @@ from typing import Final, Protocol
 from relay.wire.codes import CloseCode
 
 BUDGET_BYTES: Final = 64 * 1024 * 1024
-CROWDED_BYTES: Final = BUDGET_BYTES * 3 // 4
-CROWDED_TIMEOUT_S: Final = 5.0
+NEAR_LIMIT_BYTES: Final = BUDGET_BYTES * 3 // 4
+NEAR_LIMIT_TIMEOUT_S: Final = 5.0
 """How long stalled readers may prevent others from catching up."""
 PROGRESS_BYTES_MIN: Final = 4096
 """Minimum that counts as progress: a byte now and then does not."""
@@ -78,9 +78,9 @@ class StalledConnections:
         self.too_slow = 0
 
     @property
-    def crowded(self) -> bool:
+    def near_limit(self) -> bool:
         """True when readers that are behind must wait until others accept their bytes."""
-        return self.bytes > CROWDED_BYTES
+        return self.bytes > NEAR_LIMIT_BYTES
 
     def add(self, stream: Buffered) -> None:
         """Add a stream: the kernel accepts no more, and its transport holds the rest."""
@@ -100,7 +100,7 @@ class StalledConnections:
 
     def sweep(self, now: float) -> None:
         """Close connections without progress; log slow ones. Called about once a second."""
-        timeout_s = min(self.timeout_s, CROWDED_TIMEOUT_S) if self.crowded else self.timeout_s
+        timeout_s = min(self.timeout_s, NEAR_LIMIT_TIMEOUT_S) if self.near_limit else self.timeout_s
         for stream, (since, size) in list(self._stuck.items()):
             left = stream.buffered
             if size - left >= PROGRESS_BYTES_MIN:

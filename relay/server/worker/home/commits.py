@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 READS_MAX: Final = 256
 """Reads per commit, about 1 ms: the rest of the group waits for the next."""
 READING_S_MAX: Final = 0.005
+COMMITS_S: Final = 0.002
+"""CPU time for the commits of one turn: after that, no other partition's commit is begun. With wall
+time, a turn on an overloaded machine would do almost nothing, and partitions would wait long."""
 SYSTEM: Final = int(Kind.SYSTEM)
 THROTTLE_FACTOR: Final = 19
 """After a commit that waited for the disk, a partition does not begin another such commit for this
@@ -92,8 +95,7 @@ class Commit:
         if len(outcomes) == 1:  # the common case: one message
             only = outcomes[0]
             if type(only) is Stored or type(only) is Began:
-                waiting = self.group[0]
-                waiting.port.send(_new(Acks, ([[waiting.tag, only.epoch, only.seq, 1]],)))
+                _acknowledge(self.group[0], only)
                 return
         acks: dict[Port, list[list[int | bytes]]] = {}
         # The last message while more may be added to it, and its port and content.
@@ -156,6 +158,7 @@ class Commits:
         observe_ns: Callable[[int], None],
         *,
         clock_ns: Callable[[], int],
+        wall_clock_ns: Callable[[], int],
         power: bool,
         rooms_begin: bool = True,
     ) -> None:
@@ -166,6 +169,7 @@ class Commits:
             wakeup: requests the turn that collects it.
             observe_ns: called with the duration of each commit.
             clock_ns: monotonic, as ``time.monotonic``.
+            wall_clock_ns: nanoseconds since 1970.
             power: True if all commits wait for the disk; otherwise only those with control entries
                 of accounts and rooms (``store.sqlite``).
             rooms_begin: True if the first message of a room creates a control entry.
@@ -174,35 +178,61 @@ class Commits:
         self._wakeup = wakeup
         self._observe_ns = observe_ns
         self._clock_ns = clock_ns
+        self._wall_clock_ns = wall_clock_ns
         self.power = power
         self._rooms_begin = rooms_begin
         self._finished: list[Commit] = []
+        self.slow_first = 0
+        """The partition whose slow submissions are next in turn: see ``next_slow``."""
         self._throttled_until_ns: dict[int, int] = {}
         """By partition: until when it is throttled, if no time is added."""
+
+    def _now_ms(self) -> int:
+        return self._wall_clock_ns() // 1_000_000
 
     def throttled(self, index: int) -> bool:
         """Return True if a partition must not begin a commit now that waits for the disk."""
         until_ns = self._throttled_until_ns.get(index)
         return until_ns is not None and (until_ns - self._clock_ns() > THROTTLE_AHEAD_NS)
 
-    def next_slow(self, waiting: Iterable[int], committing: Collection[int], first: int) -> int:
+    def next_slow(self, waiting: Iterable[int], committing: Collection[int]) -> int:
         """Return the next partition, in turn, that may begin a commit that waits for the disk; -1:
         none.
 
         Args:
             waiting: partitions with something to commit.
             committing: partitions in which a commit runs.
-            first: where to start.
         """
         found, nearest = -1, PARTITIONS
         for index in waiting:
-            distance = (index - first) % PARTITIONS
+            distance = (index - self.slow_first) % PARTITIONS
             if distance < nearest and index not in committing and not self.throttled(index):
                 found, nearest = index, distance
         return found
 
+    def append_lone(self, partition: Partition, waiting: Waiting) -> Stored | StoreError | None:
+        """Commit a message that waits alone, at once, and acknowledge it. Raises nothing.
+
+        Returns:
+            None if it needs ``begin``: then nothing was done.
+        """
+        if self.power:
+            return None  # it waits for the disk
+        began_ns = self._clock_ns()
+        stored: Stored | StoreError | None
+        try:
+            stored = partition.append_lone(waiting.submission, self._now_ms())
+        except Exception as error:  # noqa: BLE001 - the senders are answered whatever happens
+            stored = _failure(error)
+        if stored is None:
+            return None
+        self._observe_ns(self._clock_ns() - began_ns)
+        if not isinstance(stored, StoreError):
+            _acknowledge(waiting, stored)
+        return stored
+
     def begin(
-        self, index: int, partition: Partition, group: list[Waiting], now_ms: int, *, quick: bool
+        self, index: int, partition: Partition, group: list[Waiting], *, quick: bool
     ) -> Commit | None:
         """Begin a commit. Return it if it is finished; otherwise None, and ``finished`` returns it
         later.
@@ -213,14 +243,13 @@ class Commits:
             index: of the partition.
             partition: the partition itself.
             group: what to commit.
-            now_ms: since 1970.
             quick: nothing of it is slow (``submissions``), so nothing of it waits for the disk.
         """
         if not self.power and (quick or not self._waits_for_disk(partition, group)):
-            commit = self._append(index, partition, group, now_ms)
+            commit = self._append(index, partition, group, self._now_ms())
             self._observe_ns(commit.took_ns)
             return commit
-        began_ns = self._clock_ns()
+        began_ns, now_ms = self._clock_ns(), self._now_ms()
 
         def ended(future: asyncio.Future[Commit]) -> None:
             now_ns = self._clock_ns()
@@ -260,12 +289,8 @@ class Commits:
         outcomes: list[Outcome] | StoreError
         try:
             outcomes = partition.append(submissions, now_ms, budget)
-        except StoreError as error:
-            outcomes = error
-        except Exception as bug:
-            exit_if_out_of_memory(bug)
-            log.exception("commit_failed")
-            outcomes = StoreUnavailable("an internal error")
+        except Exception as error:  # noqa: BLE001 - the senders are answered whatever happens
+            outcomes = _failure(error)
         return Commit(index, group, outcomes, budget.spent, self._clock_ns() - began_ns)
 
     def finished(self) -> list[Commit]:
@@ -322,3 +347,17 @@ class RunningCommits:
         self.awaited = [one for one in self.awaited if one[0]]
         for done in over:
             done()
+
+
+def _acknowledge(waiting: Waiting, stored: Stored | Began) -> None:
+    """Answer that one submission is stored."""
+    waiting.port.send(_new(Acks, ([[waiting.tag, stored.epoch, stored.seq, 1]],)))
+
+
+def _failure(error: Exception) -> StoreError:
+    """Return why a commit failed."""
+    if isinstance(error, StoreError):
+        return error
+    exit_if_out_of_memory(error)
+    log.error("commit_failed", exc_info=error)
+    return StoreUnavailable("an internal error")

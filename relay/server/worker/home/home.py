@@ -8,15 +8,14 @@ means committed"). Before each commit the home checks that it still owns the par
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from relay.chat.entries import UNDECIDED, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
 from relay.server.worker.error_codes import code_of, unavailable_text
-from relay.server.worker.home.commits import Commit, Commits, RunningCommits
+from relay.server.worker.home.commits import COMMITS_S, Commit, Commits, RunningCommits
 from relay.server.worker.home.revocations import RevokedDevices
 from relay.server.worker.home.submissions import (
     GROUP_MAX,
@@ -41,11 +40,6 @@ if TYPE_CHECKING:
     from relay.server.worker.refusals import Refusals
     from relay.store.log import Partition
 
-COMMITS_S: Final = 0.002
-"""CPU time for the commits of one turn: after that, no other partition's commit is begun. With wall
-time, a turn on an overloaded machine would do almost nothing, and partitions would wait long."""
-log = logging.getLogger("relay.worker")
-
 
 class Home:
     """The writer of the partitions that this worker owns."""
@@ -57,10 +51,9 @@ class Home:
         notes: CommitNotes,
         *,
         wake: Callable[[], None],
-        wall_clock_ns: Callable[[], int],
+        cpu_clock: Callable[[], float],
         publishing: Publishing,
         commits: Commits,
-        cpu_clock: Callable[[], float],
         refusals: Refusals,
     ) -> None:
         """Create without submissions.
@@ -70,10 +63,9 @@ class Home:
             followers: the workers that may submit.
             notes: what commits store in addition.
             wake: requests a turn.
-            wall_clock_ns: nanoseconds since 1970.
+            cpu_clock: CPU time of this thread in seconds.
             publishing: publishes what was committed.
             commits: runs the commits.
-            cpu_clock: CPU time of this thread in seconds.
             refusals: of this worker.
         """
         self._partitions = partitions
@@ -85,7 +77,6 @@ class Home:
         self._attached = followers.attached
         self._notes = notes
         self._wake = wake
-        self._wall_clock_ns = wall_clock_ns
         self.publishing = publishing
         self._commits = commits
         self._cpu_clock = cpu_clock
@@ -102,8 +93,6 @@ class Home:
         """True when ``commit_remaining`` has left something for the next turn."""
         self.remaining = False
         """True when ``commit`` has left something for ``commit_remaining``."""
-        self._slow_next = 0
-        """The partition whose slow submissions are next in turn."""
         self.revoked = RevokedDevices()
         """The devices from which nothing more is stored."""
         self.running = RunningCommits()
@@ -115,9 +104,7 @@ class Home:
     def forget(self, port: Port, partition: int) -> None:
         """A worker is about to resend its submissions for a partition: drop them."""
         if self.direct is not None:
-            self.direct.permissions.forget(
-                lambda one: one.port is port and partition_of(one.submission.log) == partition
-            )
+            self.direct.forget(port, partition)
         self.running.forget(partition, port)
         submissions = self._submissions[partition]
         if submissions.flows:
@@ -145,7 +132,7 @@ class Home:
             return
         submissions, size = self._submissions[index], len(submission.body)
         if len(run) > 1:
-            size = sum([len(waiting.submission.body) for waiting in run])
+            size = sum([len(one.submission.body) for one in run])
         if submissions.bytes + size > self.queued_bytes_max:
             refuse(run, ErrorCode.BUSY, "the log's home cannot keep up")
             return
@@ -155,11 +142,10 @@ class Home:
     def submit_own(self, port: Port, tag: int, submission: Submission) -> None:
         """Queue an entry that this worker itself has decided on, for a log of its own."""
         index, run = partition_of(submission.log), [Waiting(port, tag, submission)]
-        if not self.revoked.kept(run):  # its requester was revoked meanwhile
-            return
-        self._submissions[index].put(run, len(submission.body))
-        self._waiting[index] = None
-        self._wake()
+        if self.revoked.kept(run):  # otherwise its requester was revoked meanwhile
+            self._submissions[index].put(run, len(submission.body))
+            self._waiting[index] = None
+            self._wake()
 
     def revoke(self, handle: str, key_ids: list[bytes], *, lifted: bool) -> None:
         """Store nothing from these devices, including what waits. ``lifted``: accept them again."""
@@ -182,11 +168,7 @@ class Home:
         for index in self._partitions.close_others():
             self._notes.forget(index)
         if self.direct is not None:
-            # A partition that is still open may come back; its pending copies are not read again.
-            self.direct.copies.forget_others(
-                lambda index: self._owns(index) or index in self._opened
-            )
-            for port, index in self.direct.permissions.refuse(self._owns):
+            for port, index in self.direct.give_up_others(self._owns, self._opened):
                 self._followers.refuse(port, index)
 
     def settle(self) -> None:
@@ -213,18 +195,43 @@ class Home:
         if self._partitions.paused:
             self.blocked.update(waiting)
         elif waiting:
-            if self._separates_light():
+            self._commit_lone()
+            if waiting and self._separates_light():
                 self._commit_light(heavy_paused)
                 self.remaining = self._has_ready()
             if waiting and not self.remaining:
                 self.commit_remaining()
 
+    def _commit_lone(self) -> None:
+        """Commit each message that waits alone in its partition and needs no decision.
+
+        Unless there are many at once, nearly all do: nothing is to be chosen, divided or charged.
+        """
+        for index in list(self._waiting):
+            submissions = self._submissions[index]
+            lone = submissions.lone
+            if lone is None or index in self.blocked or index in self._notes.noted:
+                continue
+            partition = self._ready(index)
+            stored = None if partition is None else self._commits.append_lone(partition, lone)
+            if stored is None:
+                continue
+            del self._waiting[index]
+            submissions.clear()
+            if isinstance(stored, StoreError):
+                self._failed(index, [lone], stored)
+            else:
+                if self._partitions.troubles:
+                    self._partitions.written(index)
+                self.publishing.publish_lone(lone.submission.log, stored)
+            if self._followers.waiting:
+                self._followers.committed(index)
+
     def _separates_light(self) -> bool:
         """Return True if light users would wait for others in a common commit."""
         if self._commits.power:
             return False  # each commit waits for the disk: two take twice as long as one
-        submissions = self._submissions
-        return sum([submissions[index].count for index in self._waiting]) > SHARE
+        return sum([self._submissions[index].count for index in self._waiting]) > SHARE
 
     def commit_remaining(self, slice_s: float = COMMITS_S) -> None:
         """Commit what ``commit`` has left, for so long; ``more``: not all. Raises nothing."""
@@ -237,9 +244,7 @@ class Home:
 
     def _has_ready(self) -> bool:
         """Return True if some of what waits could be committed now."""
-        return any(
-            index not in self._committing and index not in self.blocked for index in self._waiting
-        )
+        return bool(self._waiting.keys() - self._committing - self.blocked)
 
     def _commit_light(self, heavy_paused: bool) -> None:
         deadline = self._cpu_clock() + COMMITS_S / 2
@@ -266,13 +271,13 @@ class Home:
         """Commit the fast submissions of each partition and, in turn, the slow ones of one."""
         waiting = self._waiting
         group_max = max(GROUP_MIN, GROUP_MAX // len(waiting))
-        slow_index = self._commits.next_slow(waiting, self._committing, self._slow_next)
+        slow_index = self._commits.next_slow(waiting, self._committing)
         # With one partition the CPU clock, which is a system call, need not be read.
         deadline = self._cpu_clock() + slice_s if len(waiting) > 1 else 0.0
         for index in list(waiting):
             slow = index == slow_index
             if self._begin(index, group_max, SLOW_PER_GROUP if slow else 0) and slow:
-                self._slow_next = index + 1
+                self._commits.slow_first = index + 1
             if deadline and len(waiting) > 1 and self._cpu_clock() >= deadline:
                 break
 
@@ -349,8 +354,7 @@ class Home:
     ) -> None:
         assert index not in self._committing
         self._committing.add(index)
-        now_ms = self._wall_clock_ns() // 1_000_000
-        commit = self._commits.begin(index, partition, group, now_ms, quick=quick)
+        commit = self._commits.begin(index, partition, group, quick=quick)
         if commit is not None:
             self._finish(commit)
         else:
@@ -388,8 +392,7 @@ class Home:
         return self._submissions[index].take_all()
 
     def _not_home(self, index: int) -> None:
-        ports = dict.fromkeys([waiting.port for waiting in self._take_all(index)])
-        for port in ports:
+        for port in dict.fromkeys([waiting.port for waiting in self._take_all(index)]):
             self._followers.refuse(port, index)
 
     def _failed(self, index: int, group: list[Waiting], error: StoreError) -> None:

@@ -76,15 +76,15 @@ class LogChanges(Generic[Decided]):
     index = -1
     generation = -1
 
-    def __init__(self, submit: Callable[[Port, int, Submission], None], crowded: str) -> None:
+    def __init__(self, submit: Callable[[Port, int, Submission], None], busy_text: str) -> None:
         """Create without changes.
 
         Args:
             submit: passes a submission to the home of this worker.
-            crowded: the text of the answer when too many requests wait.
+            busy_text: the text of the answer when too many requests wait.
         """
         self._submit = submit
-        self._crowded = crowded
+        self._busy_text = busy_text
         self._count = 0
         self._by_tag: dict[int, Change[Decided]] = {}
         """By the tag of its submission."""
@@ -130,7 +130,7 @@ class LogChanges(Generic[Decided]):
         elif len(change.waiting) < WAITING_MAX:
             change.waiting.append(asked)
         else:
-            asked.refuse(ErrorCode.BUSY, self._crowded)
+            asked.refuse(ErrorCode.BUSY, self._busy_text)
 
     def drop(self, port: Port) -> None:
         """A worker has died: its requests need no answers."""

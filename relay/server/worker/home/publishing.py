@@ -135,16 +135,16 @@ class Publishing:
         self.on_direct: Callable[[str, str, int], None] = _nothing
         """Called for each direct message: the sender's inbox, the recipient, its seq."""
 
+    def publish_lone(self, log: str, stored: Stored) -> None:
+        """Publish a message that was committed alone, and count it."""
+        self.accepted += 1
+        if log in self.interest.logs:
+            epoch, seq, prev, packed = stored
+            self.interest.publish(_new(Batch, (log, prev, epoch, seq, 1, packed, False)))
+
     def publish(self, group: list[Waiting], outcomes: list[Outcome]) -> None:
         """Publish the new entries of a group, and count them."""
         interested = self.interest.logs
-        if len(outcomes) == 1:  # the common case: one message
-            only, sent = outcomes[0], group[0].submission
-            if type(only) is Stored and sent.kind != SYSTEM and sent.extra is None:
-                self.accepted += 1
-                if sent.log in interested:
-                    self.interest.publish_rows(sent.log, [only])
-                return
         by_log: dict[str, list[Stored]] = {}
         for waiting, outcome in zip(group, outcomes, strict=True):
             if type(outcome) is Stored:

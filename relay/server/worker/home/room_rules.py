@@ -16,9 +16,9 @@ from relay.chat.rooms.refusal import Reason, Refused
 from relay.chat.rooms.rights import (
     Actor,
     Right,
+    disclosure_refusal,
     redaction_refusal,
     refusal,
-    told_refusal,
 )
 from relay.chat.rooms.state import Room
 from relay.server.worker.home.room_entries import entry_of, place
@@ -67,7 +67,7 @@ class RoomRules(Rules):
         if log.id == 0 or not names.is_room(submission.log):
             return None
         actor = Actor(submission.sender, submission.root, submission.operator)
-        refused = told_refusal(_room(log), actor)
+        refused = disclosure_refusal(_room(log), actor)
         return None if refused is None else Denied(refused)
 
     def after(self, log: LogEnd, submission: Submission) -> Kept | Denied | None:

@@ -133,6 +133,15 @@ class Submissions:
             self._new.append(flow)
         flow.waiting.extend(run)
 
+    @property
+    def lone(self) -> Waiting | None:
+        """The only submission that waits, if it is the only one, and its sender a light one."""
+        if self.count != 1:
+            return None
+        (flow,) = self.flows.values()
+        waiting = flow.waiting[0]
+        return None if waiting.heavy else waiting
+
     def take(
         self, in_use: Callable[[str], bool], group_max: int, slow_max: int
     ) -> tuple[list[Waiting], list[Waiting]]:
@@ -153,7 +162,7 @@ class Submissions:
                 quick_ones = _are_quick(flow.waiting, in_use)
                 if quick_ones or slow_max:  # the usual case: a single sender
                     group.extend(flow.waiting)
-                    self._forget_all()
+                    self.clear()
                     return (group, []) if quick_ones else ([], group)
         self._sort(in_use)
         slow = self._serve_slow(slow_max) if self._slow_flows and slow_max else []
@@ -260,16 +269,17 @@ class Submissions:
     def take_all(self) -> list[Waiting]:
         """Remove everything."""
         found = [waiting for flow in self.flows.values() for waiting in flow.waiting]
-        self._forget_all()
-        self._slow.clear()
+        self.clear()
         return found
 
-    def _forget_all(self) -> None:
+    def clear(self) -> None:
+        """Forget everything. What waited has its answers."""
         self.flows.clear()
         self._new.clear()
         if self._quick.waiting:
             self._quick.clear()
         self._slow_flows.clear()
+        self._slow.clear()
         self.count = self.bytes = 0
 
     def give_back(self, rest: list[Waiting]) -> None:

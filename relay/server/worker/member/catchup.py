@@ -78,9 +78,9 @@ class Catchup:
         self.caught_up = 0
 
     @property
-    def crowded(self) -> bool:
+    def near_limit(self) -> bool:
         """True while the worker must not hold more pages: too many bytes wait to be read."""
-        return self._stalled.crowded
+        return self._stalled.near_limit
 
     @property
     def waiting(self) -> int:
@@ -119,7 +119,7 @@ class Catchup:
     def run(self) -> None:
         """Serve pages for one slice of time."""
         deadline = self._clock() + SLICE_S
-        while self.queue and not self._stalled.crowded:
+        while self.queue and not self._stalled.near_limit:
             reader = self.queue.popleft()
             if isinstance(reader, Reply):
                 reader.resolve(None)
@@ -131,7 +131,7 @@ class Catchup:
     def run_heavy(self, slice_s: float) -> None:
         """Serve pages to heavy users, for this long."""
         deadline = self._clock() + slice_s
-        while self.heavy and not self._stalled.crowded:
+        while self.heavy and not self._stalled.near_limit:
             self.heavy.popleft().resolve(None)
             if self._clock() >= deadline:
                 return

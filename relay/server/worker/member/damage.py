@@ -35,7 +35,7 @@ class DamageReports:
         """Tell whoever can do something if it is damage. Returns what is answered to who asked."""
         if isinstance(error, LogDamaged):
             report_log(error)
-        port = self._routes.port_at(partition)
+        port = self._routes.ports[partition]
         if isinstance(error, StoreCorrupt) and port is not None:
             port.send(Damaged(partition, str(error)[:REASON_CHARS_MAX]))
         return code_of(error)

@@ -17,7 +17,7 @@ from relay import limits
 from relay.bus.messages import TAG_STEP, Acks, Refused
 from relay.chat.entries import is_copy
 from relay.chat.partition import PARTITIONS, partition_of
-from relay.server.worker.member.reply import Late
+from relay.server.worker.member.reply import Expiry
 from relay.server.worker.member.routes import NO_ANSWER, NO_HOME
 from relay.server.worker.member.sender import OVERHEAD_BYTES
 from relay.server.worker.member.window import WINDOW_BYTES, Run, Window, forget, size_of
@@ -57,7 +57,7 @@ class Forward:
         self._bytes = [0] * PARTITIONS
         self._paused: list[dict[Sender, None]] = [{} for _ in range(PARTITIONS)]
         self._count = 0
-        self._late = Late()
+        self._expiry = Expiry()
 
     def submit(self, sender: Sender, run: list[Submission]) -> None:
         """Send one sender's messages for one log to its home, now or when the home is available."""
@@ -83,7 +83,7 @@ class Forward:
         ):
             self._paused[partition][sender] = None
             sender.pause_reading()
-        port = self._routes.port_at(partition)
+        port = self._routes.ports[partition]
         if port is None:
             return
         if port is self._routes.own:
@@ -139,7 +139,7 @@ class Forward:
         Args:
             partitions: those whose homes have been away for long: nothing waits for them.
         """
-        late = self._late.tick(self._count)
+        late = self._expiry.tick(self._count)
         for partition, unanswered in enumerate(self._unanswered):
             away = partition in partitions
             tags: list[int] = []
@@ -167,10 +167,6 @@ class Forward:
     def on_acks(self, _: Port, message: Acks) -> None:
         """Handle a home's acknowledgements."""
         for tag, epoch, seq, count in message.acks:
-            assert isinstance(tag, int)
-            assert isinstance(epoch, bytes)
-            assert isinstance(seq, int)
-            assert isinstance(count, int)
             while count:
                 run, sends, passed = self._answered(tag, count)
                 if run is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from relay.bus.messages import Answered, Ask, Members, Who
 from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Actor
-from relay.server.worker.member.reply import Late, Reply
+from relay.server.worker.member.reply import Expiry, Reply
 from relay.server.worker.member.routes import NO_HOME
 from relay.wire.codes import ErrorCode
 
@@ -31,7 +31,7 @@ class PendingQueries:
         self._count = 0
         self._called: set[int] = set()
         """Tags of ``ask_then``: no request ends by itself when one of these is not answered."""
-        self._late = Late()
+        self._expiry = Expiry()
 
     def who(self, log: str) -> Reply[Members | None] | None:
         """Ask who follows a log. Returns None if too many requests are waiting.
@@ -111,7 +111,7 @@ class PendingQueries:
         Also drops requests that nobody waits for: a hanging home may never answer them. Answers
         those of ``ask_then`` that have waited for ``ANSWER_S_MAX``. Called once per second.
         """
-        late = self._late.tick(self._count)
+        late = self._expiry.tick(self._count)
         for tag, (message, reply) in list(self._asked.items()):
             if (
                 reply.abandoned

@@ -19,7 +19,7 @@ to detect and replace a worker that hangs. Requests to a home that is known to b
 sooner (``routes.AWAY_S_MAX``)."""
 
 
-class Late:
+class Expiry:
     """Recognises by its number what has waited for more than ``ANSWER_S_MAX``."""
 
     __slots__ = ("_last",)
@@ -81,7 +81,7 @@ Request: TypeAlias = Coroutine[Reply[Any], None, None]
 """An operation that may have to wait."""
 
 
-class Asker(Protocol):
+class Requester(Protocol):
     """The session that owns the requests."""
 
     def request_ended(self) -> None:
@@ -97,15 +97,15 @@ class Asker(Protocol):
 class RequestRunner:
     """Runs the one waiting request of a connection; later operations wait, too."""
 
-    __slots__ = ("_asker", "_number", "_seconds", "_waiting")
+    __slots__ = ("_number", "_requester", "_seconds", "_waiting")
 
-    def __init__(self, asker: Asker) -> None:
+    def __init__(self, requester: Requester) -> None:
         """Create without a request.
 
         Args:
-            asker: is notified when requests that had to wait end.
+            requester: is notified when requests that had to wait end.
         """
-        self._asker = asker
+        self._requester = requester
         self._waiting: Request | None = None
         self._number = 0
         """The client's number of the request; 0: it has none."""
@@ -127,8 +127,8 @@ class RequestRunner:
         self._seconds += 1
         if self._waiting is not None and self._seconds > ANSWER_S_MAX:
             self.cancel()
-            self._asker.unanswered(self._number)
-            self._asker.request_ended()
+            self._requester.unanswered(self._number)
+            self._requester.request_ended()
 
     def cancel(self) -> None:
         """The connection has ended, and the request with it."""
@@ -152,6 +152,6 @@ class RequestRunner:
         try:
             waits = self._advance(request)
         except Exception as error:  # noqa: BLE001 - the session's boundary takes it
-            self._asker.failed(error)
+            self._requester.failed(error)
         if not waits:
-            self._asker.request_ended()
+            self._requester.request_ended()

@@ -39,46 +39,37 @@ class Routes:
         """
         self.own = own
         """The port to this worker's own home."""
-        self._index = own.index
         self.generation = own.generation
         """This worker's generation."""
         self._owner_of = owner_of
         self._links = links
-        self._ports: list[Port | None] = [None] * PARTITIONS
+        self.ports: list[Port | None] = [None] * PARTITIONS
+        """By partition: the port to its home; None while there is none."""
         self._away_s = [0] * PARTITIONS
-
-    def owns(self, partition: int) -> bool:
-        """Return True if this worker is a partition's home."""
-        worker, generation = self._owner_of(partition)
-        return generation == self.generation and worker == self._index
 
     def port_of(self, log: str) -> Port | None:
         """Return the port to a log's home; None while there is none."""
-        return self._ports[partition_of(log)]
-
-    def port_at(self, partition: int) -> Port | None:
-        """Return the port to a partition's home; None while there is none."""
-        return self._ports[partition]
+        return self.ports[partition_of(log)]
 
     def is_home(self, partition: int, port: Port) -> bool:
         """Return True if messages of the partition's home may come from this port."""
-        return self._ports[partition] is port
+        return self.ports[partition] is port
 
     def on_not_home(self, port: Port, message: NotHome) -> None:
         """The other side is not the home, or not yet: ``refresh`` tries again."""
-        if self._ports[message.partition] is port:
-            self._ports[message.partition] = None
+        if self.ports[message.partition] is port:
+            self.ports[message.partition] = None
 
     def away(self) -> frozenset[int]:
         """Return the partitions that have had no home for long. Must be called once a second."""
-        for partition, port in enumerate(self._ports):
+        for partition, port in enumerate(self.ports):
             self._away_s[partition] = self._away_s[partition] + 1 if port is None else 0
         return frozenset(p for p, seconds in enumerate(self._away_s) if seconds > AWAY_S_MAX)
 
     @property
     def incomplete(self) -> bool:
         """True while a partition is not attached: ``refresh`` may find its home."""
-        return None in self._ports
+        return None in self.ports
 
     def refresh(self) -> list[tuple[int, Port]]:
         """Read the table and the links again.
@@ -89,9 +80,9 @@ class Routes:
         found: list[tuple[int, Port]] = []
         for partition in range(PARTITIONS):
             port = self._find(partition)
-            if port is self._ports[partition]:
+            if port is self.ports[partition]:
                 continue
-            self._ports[partition] = port
+            self.ports[partition] = port
             if port is not None:
                 found.append((partition, port))
         return found

@@ -289,6 +289,8 @@ class Window:
 
 def size_of(sends: list[Submission]) -> int:
     """Return the size that sends are counted with, in bytes."""
+    if len(sends) == 1:  # the common case: one message
+        return len(sends[0].body) + OVERHEAD_BYTES
     return sum([len(send.body) for send in sends]) + len(sends) * OVERHEAD_BYTES
 
 

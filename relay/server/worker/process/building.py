@@ -98,7 +98,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     spki, server_id = needs.identity.spki, needs.identity.server_id
     spki_hash = sha256(spki).digest()
     partitions = OwnPartitions(
-        owns=routes.owns,
+        owns=needs.owns,
         open_partition=needs.open_partition,
         reader_of=needs.reader_of,
         wake=wakeup.request,
@@ -110,7 +110,6 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         followers,
         notes,
         wake=wakeup.request,
-        wall_clock_ns=time.time_ns,
         publishing=Publishing(interest),
         cpu_clock=needs.cpu_clock,
         refusals=refusals,
@@ -119,6 +118,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
             wakeup,
             needs.observe_commit_ns,
             clock_ns=time.monotonic_ns,
+            wall_clock_ns=time.time_ns,
             power=needs.durability == "power",
             rooms_begin=needs.rooms_begin,
         ),

@@ -56,6 +56,8 @@ class WorkerDependencies:
     identity: Identity
     agent_name: str
     owner_of: Callable[[int], Owner]
+    owns: Callable[[int], bool]
+    """Whether this worker is the home of a partition now."""
     silent: Callable[[set[int]], bool]
     """Given the generations that have reported, returns True if a live worker has not."""
     open_partition: Callable[[int], Partition]

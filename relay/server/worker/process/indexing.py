@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 SLICE_S: Final = 0.025
 """Of a tick, ten times a second: a quarter of a core at most."""
-CROWDED_SLICE_S: Final = 0.010
-CROWDED_TICKS: Final = 5
+OVERLOADED_SLICE_S: Final = 0.010
+OVERLOADED_TICKS: Final = 5
 """While many connections wait for the worker, only every n-th tick has a slice: they wait whenever
 the thread needs the interpreter, which it does every few rows."""
 GATHER_S: Final = 1.0
@@ -62,7 +62,7 @@ class Indexing:
         """By partition: until when messages accumulate, unless there is more to do."""
         self.short_of_disk: Callable[[], frozenset[int]] = frozenset
         """Returns partitions whose disk is nearly full: nothing is added to their indexes."""
-        self.crowded: Callable[[], bool] = _never
+        self.overloaded: Callable[[], bool] = _never
         """Returns whether many connections wait for the worker."""
         self._looked = loop.time()
         self._ticks = 0
@@ -147,8 +147,8 @@ class Indexing:
             for one in self._followers.values():
                 one.look()
         self._ticks += 1
-        crowded = self.crowded()
-        if crowded and self._ticks < CROWDED_TICKS:
+        overloaded = self.overloaded()
+        if overloaded and self._ticks < OVERLOADED_TICKS:
             return
         short = self.short_of_disk()
         due = [
@@ -161,7 +161,7 @@ class Indexing:
             before = self._followers.get(self._turn)
             self._turn = min(due, key=lambda index: (index <= self._turn, index))
             follower = self._followers[self._turn]
-            slice_s = CROWDED_SLICE_S if crowded else SLICE_S
+            slice_s = OVERLOADED_SLICE_S if overloaded else SLICE_S
             self._gathering[self._turn] = now + GATHER_S
             self._ticks = 0
             self._running = self._run(lambda: _run(before, follower, slice_s))

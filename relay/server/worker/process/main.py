@@ -188,7 +188,7 @@ class _Worker:
         lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
         indexing = self._stores.indexing
         indexing.short_of_disk = lambda: parts.home.short_of_disk
-        indexing.crowded = parts.turn.heavy_waited
+        indexing.overloaded = parts.turn.heavy_waited
         gauges |= {"search_behind": lambda: indexing.behind}
         counters |= {"messages_indexed": lambda: indexing.entries}
         status.publish(gauges | lags, counters, labelled)
@@ -227,6 +227,7 @@ class _Worker:
         await self._mesh.start()
         parts.names.unsettle()  # from now on the other workers can report their sessions
         parts.turn.flush_links = self._mesh.flush
+        parts.turn.waiting_links = self._mesh.waiting
         self._acceptor = Acceptor(
             loop,
             context.listeners,
@@ -248,7 +249,7 @@ class _Worker:
         administration = Administration(
             parts.queries,
             parts.names,
-            parts.routes.owns,
+            parts.partitions.owns,
             self._stores.reader_at,
             self._stores.reader_of,
             parts.services.first_invitation,
@@ -299,6 +300,7 @@ class _Worker:
                 time.monotonic,
             ),
             owner_of=context.scoreboard.owner,
+            owns=context.scoreboard.owned_by(context.index, context.generation),
             silent=self._status.silent,
             open_partition=self._stores.open_partition,
             reader_of=self._stores.reader_of,

@@ -63,7 +63,7 @@ class Ownership:
 
     def _changed(self, first: bool) -> None:
         parts = self._parts
-        own = {partition for partition in range(PARTITIONS) if parts.routes.owns(partition)}
+        own = {partition for partition in range(PARTITIONS) if parts.partitions.owns(partition)}
         if own - self.own and not first:
             parts.names.unsettle()
         for partition in self.own - own:

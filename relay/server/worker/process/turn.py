@@ -26,7 +26,7 @@ a pause (``pace``).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.server.worker.member import repair as repairing
@@ -127,7 +127,9 @@ class Turn:
         """CPU time of the longest turn: without the time that the CPU worked for other processes.
         """
         self.flush_links: Callable[[], None] = _nothing
-        """Writes what the bus has queued; set when there is a mesh."""
+        """Writes what the bus has queued; set when there is a mesh, like the next one."""
+        self.waiting_links: Collection[object] = ()
+        """The links that have queued anything; empty when all is written."""
         wakeup.bind(self.run)
 
     def run(self) -> None:
@@ -194,7 +196,7 @@ class Turn:
         self._wakeup.begun()
         home = self._home
         catchup = self._catchup
-        asked = bool(catchup.heavy) and not catchup.crowded
+        asked = bool(catchup.heavy) and not catchup.near_limit
         permissions = self._permissions
         heavy = waiting.waiting > 0 or home.remaining or asked
         if permissions.waiting and permissions.has_room:
@@ -203,12 +205,13 @@ class Turn:
         if heavy and heavy_paused:
             heavy = False
             self._wake_at(self.pace.until)
-        light = waiting.has_light if heavy_paused else waiting.light_first
+        light = waiting.waiting > 0 and (waiting.has_light if heavy_paused else waiting.light_first)
         if light or self._own_home.to_home.queue or home.more or permissions.decided:
             self._wakeup.request()
         if self._forward.waiting:
             self._forward.release()
-        self.flush_links()
+        if self.waiting_links:
+            self.flush_links()
         repairing_on = bool(self._feeds.to_repair) and self._repair.run()
         flusher = self._flusher
         fanout = self._fanout
@@ -218,10 +221,10 @@ class Turn:
             flusher.flush_answers(now)
         if fanout.sweeping:
             fanout.flush()
-        reading = bool(catchup.queue) and not catchup.crowded
+        reading = bool(catchup.queue) and not catchup.near_limit
         if reading and not flusher.flushing:
             catchup.run()
-            reading = bool(catchup.queue) and not catchup.crowded
+            reading = bool(catchup.queue) and not catchup.near_limit
         on = flusher.flushing or reading or flusher.answering or repairing_on
         if on:
             self._wakeup.request()
@@ -255,7 +258,8 @@ class Turn:
             self._catchup.run_heavy(slice_s)
         if self._forward.waiting:
             self._forward.release()
-        self.flush_links()
+        if self.waiting_links:
+            self.flush_links()
 
     def _run_home(self, now: float, heavy_paused: bool) -> None:
         own, handlers = self._own_home, self._handlers

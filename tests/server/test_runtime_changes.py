@@ -8,7 +8,7 @@ import pytest
 from relay.declarations import declarations
 from relay.errors import UsageError
 from relay.server.live_settings import LiveSettings
-from relay.server.steering import Steering
+from relay.server.runtime_changes import RuntimeChanges
 from relay.settings import Log, Settings, Store
 
 BEFORE = Settings(store=Store(data="/data"))
@@ -25,14 +25,14 @@ def changed(path: str) -> Settings:
     return msgspec.structs.replace(BEFORE, **{section: part})
 
 
-def steering(live: LiveSettings, wanted: Settings) -> Steering:
-    return Steering(BEFORE, live, lambda: wanted, lambda settings: settings)
+def changes(live: LiveSettings, wanted: Settings) -> RuntimeChanges:
+    return RuntimeChanges(BEFORE, live, lambda: wanted, lambda settings: settings)
 
 
 @pytest.mark.parametrize("path", [setting.path for setting in declarations() if setting.live])
 def test_every_live_setting_is_applied(path: str) -> None:
     live, after = LiveSettings(BEFORE), changed(path)
-    assert list(steering(live, after).reload()["changed"]) == [path]
+    assert list(changes(live, after).reload()["changed"]) == [path]
     assert live.current == after
 
 
@@ -40,19 +40,19 @@ def test_every_live_setting_is_applied(path: str) -> None:
 def test_what_needs_a_restart_is_refused(path: str) -> None:
     live = LiveSettings(BEFORE)
     with pytest.raises(UsageError, match=f"{path}: changes only with a restart"):
-        steering(live, changed(path)).reload()
+        changes(live, changed(path)).reload()
     assert live.current == BEFORE
 
 
 def test_a_reload_ends_another_log_level() -> None:
     live = LiveSettings(BEFORE)
-    steered = steering(live, BEFORE)
-    assert steered.set_log_level({"level": "debug"}) == {"level": "debug", "before": "info"}
+    running = changes(live, BEFORE)
+    assert running.set_log_level({"level": "debug"}) == {"level": "debug", "before": "info"}
     assert live.current.log == Log(level="debug")
-    assert steered.reload() == {"changed": {}}
+    assert running.reload() == {"changed": {}}
     assert live.current == BEFORE
     with pytest.raises(UsageError, match="log level: expected debug"):
-        steered.set_log_level({"level": 3})
+        running.set_log_level({"level": 3})
 
 
 def test_a_hasty_stop_leaves_delay_and_spread_out() -> None:
@@ -60,7 +60,7 @@ def test_a_hasty_stop_leaves_delay_and_spread_out() -> None:
         BEFORE, server=msgspec.structs.replace(BEFORE.server, drain_delay_s=5, drain_spread_s=7)
     )
     live = LiveSettings(gentle)
-    steered = steering(live, gentle)
-    assert steered.stop_timeout_s == 5 + 7 + BEFORE.server.graceful_timeout_s
-    steered.hasten()
-    assert steered.stop_timeout_s == BEFORE.server.graceful_timeout_s
+    running = changes(live, gentle)
+    assert running.stop_timeout_s == 5 + 7 + BEFORE.server.graceful_timeout_s
+    running.expedite_stop()
+    assert running.stop_timeout_s == BEFORE.server.graceful_timeout_s

@@ -17,7 +17,7 @@ from relay.settings import Log, Settings
 log = logging.getLogger("relay.supervisor")
 
 
-class Steering:
+class RuntimeChanges:
     """Changes the settings of all processes, which notice the changes themselves."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Steering:
         """The requests that the control process may make, by name, besides a reload."""
         return {"log-level": self.set_log_level}
 
-    def hasten(self) -> None:
+    def expedite_stop(self) -> None:
         """Make a stop fast: no waiting, and all clients are told at once."""
         current = self._live.current
         server = msgspec.structs.replace(current.server, drain_delay_s=0.0, drain_spread_s=0.0)
