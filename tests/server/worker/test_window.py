@@ -129,24 +129,6 @@ def test_light_senders_do_not_wait_for_those_that_share() -> None:
     assert len(home.sent) == before + LIGHT_MAX, "more than that waits for answers"
 
 
-def test_many_who_have_little_do_not_fill_the_link() -> None:
-    """Whoever has least is next: nothing overtakes what is in the link."""
-    home = Home()
-    crowd = [Sender() for _ in range(300)]
-    for sender in crowd:
-        home.submit(sender, LIGHT_MAX - 4)
-    home.window.release()
-    assert home.window.in_flight <= 2 * WINDOW + QUANTUM * SIZE
-    honest = Sender()
-    home.submit(honest, 1)
-    number = 300 * (LIGHT_MAX - 4)
-    assert number not in home.sent
-    while number not in home.sent:
-        home.answer(QUANTUM)
-        assert home.answered <= 2 * WINDOW // SIZE + 2 * QUANTUM
-    assert home.window.in_flight <= 2 * WINDOW + QUANTUM * SIZE
-
-
 def test_what_is_forgotten_is_not_sent() -> None:
     """Its sender was removed, or its log has another home."""
     home = Home()

@@ -2,9 +2,8 @@
 
 A link is a FIFO queue: its content is served in the order of sending. So only as much is put into
 it as keeps the home busy. The rest waits here, per sender, and is sent by the same rules as
-elsewhere (``fair_queue``). A sender that is alone has no other window than its own. A light sender
-that waits for the answers does not wait for heavy ones here; if light ones are so many that they
-fill as much again, those with fewer sends go first.
+elsewhere (``fair_queue``). A sender that is alone has no other window than its own, and a light
+sender that waits for the answers does not wait here at all.
 """
 
 from __future__ import annotations
@@ -98,9 +97,7 @@ class Run:
 class Flow:
     """One sender's sends to one home."""
 
-    __slots__ = (
-        "count", "finish", "in_flight", "light", "queued", "sender", "waiting", "window",
-    )  # fmt: skip
+    __slots__ = ("count", "finish", "in_flight", "queued", "sender", "waiting", "window")
 
     def __init__(self, window: Window, sender: Sender) -> None:
         self.window = window
@@ -109,8 +106,6 @@ class Flow:
         """Number of sends in flight."""
         self.in_flight = 0
         """Their weight in bytes."""
-        self.light = 0
-        """How much of it was sent as a light sender's, without regard to the others."""
         self.waiting: deque[Run] = deque()
         """Runs with waiting sends. Runs whose ``Run.flow`` is another one are skipped."""
         self.queued = 0
@@ -128,9 +123,6 @@ class Flow:
         self.count -= len(sends)
         self.in_flight -= weight
         self.window.in_flight -= weight
-        light = min(self.light, weight)
-        self.light -= light
-        self.window.light_in_flight -= light
         if not self.in_flight and not self.waiting:
             self.window.flows.pop(self.sender, None)
 
@@ -139,9 +131,7 @@ class Flow:
 class Window:
     """The sends in flight to one other worker, and those that wait."""
 
-    __slots__ = (
-        "_new", "_queue", "flows", "in_flight", "light_in_flight", "port", "window_bytes",
-    )  # fmt: skip
+    __slots__ = ("_new", "_queue", "flows", "in_flight", "port", "window_bytes")
 
     def __init__(self, port: Port, window_bytes: int) -> None:
         """Create with nothing in flight.
@@ -154,8 +144,6 @@ class Window:
         self.window_bytes = window_bytes
         self.in_flight = 0
         """Weight in flight, in bytes."""
-        self.light_in_flight = 0
-        """How much of it has been sent for light senders who waited here."""
         self.flows: dict[Sender, Flow] = {}
         """Flows with anything in flight or waiting."""
         self._new: list[Flow] = []
@@ -227,19 +215,8 @@ class Window:
         for flow in self._new:
             queue.add(flow, flow.finish, flow.count + flow.queued)
         self._new.clear()
-        most = self.window_bytes
-        while queue.waiting:
-            light = queue.light_first
-            # A link that holds more would delay the lightest of them as well.
-            if self.in_flight >= most and not (light and self.light_in_flight < most):
-                break
-            flow = queue.pop()
-            before = flow.in_flight
-            self._serve(flow)
-            if light:
-                sent = flow.in_flight - before
-                flow.light += sent
-                self.light_in_flight += sent
+        while queue.waiting and (queue.light_first or self.in_flight < self.window_bytes):
+            self._serve(queue.pop())
         return queue.waiting > 0
 
     def _serve(self, flow: Flow) -> None:
