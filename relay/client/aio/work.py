@@ -15,9 +15,9 @@ from relay.client.aio.thread import in_thread
 from relay.client.options import WORK_ATTEMPTS
 from relay.wire.messages import Work
 
-_turns: Final[
-    WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[asyncio.Lock]]
-] = WeakKeyDictionary()
+_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[asyncio.Lock]]] = (
+    WeakKeyDictionary()
+)
 """Held while one is computed. A lock refers to its loop, so only those that use it keep it."""
 
 
