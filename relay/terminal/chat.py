@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, NoReturn
 
@@ -47,7 +47,7 @@ from relay.terminal.room_notices import (
     waiting_notices,
 )
 from relay.terminal.screens import Screen
-from relay.terminal.sending import Sending, shortened
+from relay.terminal.sending import NotSaid, Question, Sending, shortened
 from relay.terminal.shown import Shown
 from relay.terminal.view import day_and_clock
 from relay.terminal.who_is_here import WhoIsHere
@@ -279,7 +279,8 @@ class Chat:
                 self._ask(self._rooms)
             case Change():
                 make = partial(self._change, command)
-                self._ask(self.sending.change(make, needed=command.narrows))
+                says = self._typed if command.says else ""
+                self._ask(self.sending.change(make, needed=command.narrows, says=says))
             case commands.Who():
                 self._ask(self._who)
             case commands.History(count):
@@ -314,7 +315,7 @@ class Chat:
             await self.client.set_preferences(seen_by=who)
         self.screen.notice(choices(await self.client.preferences()))
 
-    def _ask(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    def _ask(self, question: Question) -> None:
         task = asyncio.create_task(self._answer(question))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
@@ -322,7 +323,7 @@ class Chat:
             done = self._pending.begin(f"no answer yet: {self._typed}")
             task.add_done_callback(lambda _: done())
 
-    async def _answer(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    async def _answer(self, question: Question) -> None:
         """Make a request and show the answer; a refusal is a notice, not the end."""
         async with self._one_request:
             try:
@@ -331,6 +332,8 @@ class Chat:
                 self.screen.notice(f"refused: {out_of(self.room)}")
             except Refused as error:
                 self.screen.notice(f"refused: {error}")
+            except NotSaid as error:
+                self.sending.fail(str(error))
             except DeviceChainError as error:
                 self.screen.notice(str(error))
             except (ValueError, MessageTooLong) as error:
