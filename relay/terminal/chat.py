@@ -331,7 +331,9 @@ class Chat:
             except NotAMember:
                 self.screen.notice(f"refused: {out_of(self.room)}")
             except Refused as error:
-                self.screen.notice(f"refused: {error}")
+                # otherwise it was deleted
+                no_room = isinstance(error, NoSuchRoom) and not self._invitations.out
+                self.screen.notice(f"refused: {not_begun(self.room) if no_room else error}")
             except NotSaid as error:
                 self.sending.fail(str(error))
             except DeviceChainError as error:
@@ -383,9 +385,6 @@ class Chat:
                 keep=change.keep,
             )
         except NoSuchRoom:
-            if self._invitations.out:  # it was deleted
+            if self._invitations.out or change.kind is None:
                 raise
-            if change.kind is None:
-                self.screen.notice(f"refused: {not_begun(self.room)}")
-            else:
-                await self.client.create_room(self.room, change.kind)
+            await self.client.create_room(self.room, change.kind)

@@ -301,3 +301,14 @@ async def test_what_says_nothing_is_done_after_a_refused_change() -> None:
     told, sent, changes = await after_a_refusal(ErrorCode.NOT_ALLOWED, *lines)
     assert not any(one.startswith("not sent") for one in told)
     assert (len(sent), changes) == (1, 2)
+
+
+@pytest.mark.parametrize("line", ["/ban carol", "/kick carol", "/topic tea"])
+async def test_a_change_of_a_room_that_is_not_there_is_refused(line: str) -> None:
+    """The next line would begin it, and could be about whoever was to be kept out."""
+    told, sent, _ = await after_a_refusal(ErrorCode.NO_SUCH_ROOM, line, "carol lies")
+    assert told[0].startswith("refused: there is no room lobby yet: ")
+    if line == "/topic tea":
+        assert [one.body for one in sent] == [b"carol lies"], "that keeps nobody out"
+    else:
+        assert (told[1:], sent) == (["not sent (the room was not changed): carol lies"], [])
