@@ -84,6 +84,7 @@ class Chat:
         self._member = False
         """True for a permanent member of the room, whose read mark is useful."""
         self._invitations = Invitations(room)
+        self._not_begun = not_begun(room, guest=client.device_key is None)
         self._who_is_here = WhoIsHere(client, room, screen)
         self._marked_s = -_MARK_S
         """When the room was last marked as read, by a monotonic clock."""
@@ -105,7 +106,7 @@ class Chat:
         joined = await self.client.join(self.room, last=last)
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
         if not joined.head.seq:
-            self.screen.notice(not_begun(self.room))
+            self.screen.notice(self._not_begun)
         self._who_is_here.ask()
         show = asyncio.create_task(self._show_events())
         tasks: set[asyncio.Task[Any]] = {show}
@@ -333,7 +334,7 @@ class Chat:
             except Refused as error:
                 # otherwise it was deleted
                 no_room = isinstance(error, NoSuchRoom) and not self._invitations.out
-                self.screen.notice(f"refused: {not_begun(self.room) if no_room else error}")
+                self.screen.notice(f"refused: {self._not_begun if no_room else error}")
             except NotSaid as error:
                 self.sending.fail(str(error))
             except DeviceChainError as error:
