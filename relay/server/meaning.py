@@ -42,7 +42,23 @@ def _of_room(one: Controls) -> str:
         except EnvelopeError as error:
             return f"entry {entry.seq}: {error}"
         room = rooms.applied(room, event, entry.sender, entry.seq)
-    return OTHER_STATE if one.state and rooms.unpack(one.state) != room else ""
+    if one.state and _effect(rooms.unpack(one.state)) != _effect(room):
+        return OTHER_STATE
+    return ""
+
+
+def _effect(room: Room) -> tuple[object, ...]:
+    """Return what a state means for people.
+
+    The other fields tell since when, and versions differ in them. Of a deleted room retention
+    removes the entries that told the rest.
+    """
+    if room.deleted:
+        return (True,)
+    people = {name: one._replace(seq=0) for name, one in room.people.items() if one.matters}
+    return (
+        room.created, room.kind, room.listed, room.title, room.topic, room.closed, room.keep, people
+    )  # fmt: skip
 
 
 def _of_account(one: Controls) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, NoReturn
 
@@ -47,7 +47,7 @@ from relay.terminal.room_notices import (
     waiting_notices,
 )
 from relay.terminal.screens import Screen
-from relay.terminal.sending import Sending, shortened
+from relay.terminal.sending import NotSaid, Question, Sending, shortened
 from relay.terminal.shown import Shown
 from relay.terminal.view import day_and_clock
 from relay.terminal.who_is_here import WhoIsHere
@@ -84,6 +84,7 @@ class Chat:
         self._member = False
         """True for a permanent member of the room, whose read mark is useful."""
         self._invitations = Invitations(room)
+        self._not_begun = not_begun(room, guest=client.device_key is None)
         self._who_is_here = WhoIsHere(client, room, screen)
         self._marked_s = -_MARK_S
         """When the room was last marked as read, by a monotonic clock."""
@@ -105,7 +106,7 @@ class Chat:
         joined = await self.client.join(self.room, last=last)
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
         if not joined.head.seq:
-            self.screen.notice(not_begun(self.room))
+            self.screen.notice(self._not_begun)
         self._who_is_here.ask()
         show = asyncio.create_task(self._show_events())
         tasks: set[asyncio.Task[Any]] = {show}
@@ -279,7 +280,8 @@ class Chat:
                 self._ask(self._rooms)
             case Change():
                 make = partial(self._change, command)
-                self._ask(self.sending.change(make, needed=command.narrows))
+                says = self._typed if command.says else ""
+                self._ask(self.sending.change(make, needed=command.narrows, says=says))
             case commands.Who():
                 self._ask(self._who)
             case commands.History(count):
@@ -314,7 +316,7 @@ class Chat:
             await self.client.set_preferences(seen_by=who)
         self.screen.notice(choices(await self.client.preferences()))
 
-    def _ask(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    def _ask(self, question: Question) -> None:
         task = asyncio.create_task(self._answer(question))
         self._requests.add(task)
         task.add_done_callback(self._requests.discard)
@@ -322,7 +324,7 @@ class Chat:
             done = self._pending.begin(f"no answer yet: {self._typed}")
             task.add_done_callback(lambda _: done())
 
-    async def _answer(self, question: Callable[[], Coroutine[Any, Any, object]]) -> None:
+    async def _answer(self, question: Question) -> None:
         """Make a request and show the answer; a refusal is a notice, not the end."""
         async with self._one_request:
             try:
@@ -330,7 +332,11 @@ class Chat:
             except NotAMember:
                 self.screen.notice(f"refused: {out_of(self.room)}")
             except Refused as error:
-                self.screen.notice(f"refused: {error}")
+                # otherwise it was deleted
+                no_room = isinstance(error, NoSuchRoom) and not self._invitations.out
+                self.screen.notice(f"refused: {self._not_begun if no_room else error}")
+            except NotSaid as error:
+                self.sending.fail(str(error))
             except DeviceChainError as error:
                 self.screen.notice(str(error))
             except (ValueError, MessageTooLong) as error:
@@ -380,9 +386,6 @@ class Chat:
                 keep=change.keep,
             )
         except NoSuchRoom:
-            if self._invitations.out:  # it was deleted
+            if self._invitations.out or change.kind is None:
                 raise
-            if change.kind is None:
-                self.screen.notice(f"refused: {not_begun(self.room)}")
-            else:
-                await self.client.create_room(self.room, change.kind)
+            await self.client.create_room(self.room, change.kind)

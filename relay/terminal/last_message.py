@@ -7,16 +7,16 @@ room, or erase the wrong message. So the user is told, once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from relay.client.aio import Client
 from relay.client.events import LogEntry
 from relay.terminal.recent import Recent, snippet
-from relay.terminal.sending import Sending
+from relay.terminal.sending import Question, Sending
 
-Ask = Callable[[Callable[[], Any]], None]
+Ask = Callable[[Question], None]
 
 
 class _Doubt(NamedTuple):
@@ -75,18 +75,15 @@ class LastMessageCommands:
         return ""
 
     async def _say(self, what: str, text: str, target: str, message: LogEntry) -> None:
-        question: Callable[[], Awaitable[object]]
         match what:
             case "reply":
                 await self._sending.say(text, target, message)
-                return
-            case "edit":
-                question = partial(self._client.edit, message, text)
-            case "erase":
-                question = partial(self._client.redact, message)
+            case "erase":  # there is less to read afterwards: it waits for no change
+                self._ask(partial(self._client.redact, message))
             case _:
-                question = partial(self._client.react, message, text)
-        self._ask(question)
+                say = self._client.edit if what == "edit" else self._client.react
+                question: Question = partial(say, message, text)
+                self._ask(self._sending.after_change(question, target, f"/{what} {text}"))
 
 
 def _in_doubt(last: LogEntry, found: LogEntry | None, target: str, *, own: bool) -> str:

@@ -77,6 +77,11 @@ class Change:
         """Whether fewer people read the room afterwards."""
         return self.kind == "private" or self.action in ("kick", "ban")
 
+    @property
+    def says(self) -> bool:
+        """Whether others read something that the user has written, or are called in."""
+        return bool(self.text) or self.action == "invite"
+
 
 def size_of(text: str) -> int | None:
     """Return a size in bytes from its usual notation (500K, 100M, 2G); None: invalid."""

@@ -147,11 +147,12 @@ def invited_notice(rooms: list[str], by: str = "") -> str:
     return f"{who}: {some}; relay chat ADDRESS ROOM, and /member there"
 
 
-def not_begun(room: str) -> str:
+def not_begun(room: str, *, guest: bool) -> str:
     """Return the notice for a user in a room without an entry: new, or a mistyped name."""
+    otherwise = "without an owner (you are a guest)" if guest else "/private as one by invitation"
     return (
         f"there is no room {harmless_name(room)} yet: the first message begins it as a public one,"
-        " /private as one by invitation"
+        f" {otherwise}"
     )
 
 

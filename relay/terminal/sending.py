@@ -1,14 +1,15 @@
 """Sends what a user types, and tracks what could not be stored.
 
 Changes of the room and messages are different requests, so the server could take a message first
-that was typed after ``/private``. Lines therefore wait for the outcome of a change before them.
+that was typed after ``/private``. Lines therefore wait for the outcome of a change before them, and
+so does every command that others read something of.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from relay import limits
 from relay.client.aio import Client
@@ -23,6 +24,8 @@ from relay.terminal.screens import Screen
 
 DEFERRED_MAX: Final = 100
 """Lines that wait for a change while more are read."""
+Question: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
+"""Makes a request to the server."""
 _SHOWN_CHARS_MAX = 200
 _PATIENCE_S = 2.0
 """How long leaving waits for acknowledgements before the user is told why."""
@@ -30,6 +33,9 @@ _PATIENCE_S = 2.0
 
 class NotSaid(RelayError):
     """A line was not sent, because the change of the room before it did not take place."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__(f"not sent (the room was not changed): {shortened(line)}")
 
 
 class Sending:
@@ -52,29 +58,49 @@ class Sending:
         self._turn = asyncio.Lock()
         """Keeps these lines in order."""
 
-    def change(
-        self, make: Callable[[], Awaitable[None]], *, needed: bool
-    ) -> Callable[[], Coroutine[Any, Any, None]]:
+    def change(self, make: Callable[[], Awaitable[None]], *, needed: bool, says: str) -> Question:
         """Let later lines in the room wait for a change of it, and return how to make it.
 
         Args:
             make: makes the change.
             needed: whether lines that were typed before its outcome was known are not sent if it
                 fails: they may be meant for fewer people than are in the room.
+            says: the command, if it is such a line itself; empty: nobody reads anything of it.
         """
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         before, self._change = self._changing(), outcome
 
         async def made() -> None:
-            done = False
+            allowed = done = False
             try:
+                allowed = before is None or await asyncio.shield(before)
+                if says and not allowed:
+                    raise NotSaid(says)
                 await make()
                 done = True
             finally:
-                failed = before is not None and before.done() and not before.result()
-                outcome.set_result((done or not needed) and not failed)
+                outcome.set_result((done or not needed) and allowed)
 
         return made
+
+    def after_change(self, question: Question, target: str, says: str) -> Question:
+        """Let a command that others read something of wait as a line does.
+
+        Args:
+            question: makes its request.
+            target: where it is read: a room, or ``@`` and a user's name.
+            says: the command.
+        """
+        change = self._changing() if target == self._room else None
+        if change is None:
+            return question
+
+        async def asked() -> None:
+            if not await asyncio.shield(change):
+                raise NotSaid(says)
+            await question()
+
+        return asked
 
     def _changing(self) -> asyncio.Future[bool] | None:
         return None if self._change is None or self._change.done() else self._change
@@ -117,7 +143,7 @@ class Sending:
         try:
             async with self._turn:
                 if change is not None and not await asyncio.shield(change):
-                    raise NotSaid("the room was not changed")
+                    raise NotSaid(body.decode())
                 stored = await self._client.post(target, body, reply_to=reply_to)
         finally:
             self._deferred -= 1
@@ -133,11 +159,12 @@ class Sending:
         if stored.cancelled():
             return
         self._unstored.discard(stored)
-        if error := stored.exception():
+        error = stored.exception()
+        if isinstance(error, NotSaid):
+            self.fail(str(error))
+        elif error is not None:
             known = isinstance(error, Refused) and not isinstance(error, UNCLEAR)
             outcome = "not stored" if known else "may not be stored"
-            if isinstance(error, NotSaid):
-                outcome = "not sent"
             self.fail(f"{outcome} ({error}): {shortened(text)}")
 
     def fail(self, reason: str) -> None:

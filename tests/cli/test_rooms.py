@@ -158,6 +158,19 @@ def test_a_guest_is_not_told_that_a_room_is_theirs(relay: Relay, room: str) -> N
     assert output == f"{room} has no owner: a guest cannot own a room\n"
 
 
+def test_a_guest_in_a_room_that_is_not_there_yet(relay: Relay, room: str) -> None:
+    """They are told what they can begin, and /private is refused; nothing is sent before that."""
+    begun = f"-!- there is no room {room} yet: the first message begins it as a public one, without"
+    found = run_relay("chat", relay.address, room, "--name", "~gus", text="/private\n")
+    assert begun in found.stderr
+    assert "/private" not in found.stderr
+    assert "refused: NOT_ALLOWED: a guest cannot own a room" in found.stderr
+    found = run_relay("chat", relay.address, room, "--name", "~gus", text="hello\n")
+    assert begun in found.stderr, "it was not begun"
+    assert "~gus has created the room, public" in found.stderr
+    assert f"{room} is public\n" in done("room", "show", relay.address, room, "--name", "~gus")
+
+
 def test_changes_in_a_tail(people: Relay, room: str) -> None:
     """With --changes as objects of their own; without, messages alone."""
     address = people.address

@@ -152,7 +152,7 @@ async def test_accounts_rooms_and_messages_are_there(number: int, tmp_path: Path
                     await asyncio.sleep(0.05)  # the index is being made
     assert formats(data) == {FORMAT_VERSION}
     checked = run_relay("data", "check", "--data", str(data))
-    assert checked.returncode == 0, checked.stderr
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 async def conversations(alice: Client, bob: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from relay.client.aio import Client
 from relay.client.events import LogEntry
 from relay.terminal.chat import Chat
 from relay.wire import envelopes as wire
+from relay.wire.codes import ErrorCode
 from tests.support.cluster import run_relay
 from tests.support.fake_server import WAIT_S, FakeConnection, FakeServer
 from tests.support.pair import server_key
@@ -223,3 +225,90 @@ async def test_devices_that_contradict_are_accepted_by_a_person(
             await Chat(client, "lobby", screen).run(typed(), 0)
     assert screen.told.count("alice (unverified)") >= 2
     assert any(one.startswith("before: account") for one in screen.told)
+
+
+async def after_a_refusal(code: ErrorCode, *lines: str) -> tuple[list[str], list[wire.Send], int]:
+    """Type lines before the server refuses the first of them, and each other change of the room.
+
+    Return what the person is told then, what was sent, and how many changes were asked for.
+    """
+    all_typed = threading.Event()
+    sent: list[wire.Send] = []
+    changes: list[wire.Room] = []
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        join = connection.wait_for(wire.Join)
+        connection.send_envelopes(wire.Joined(join.request, "lobby", EPOCH, 0, EPOCH, 2))
+        for seq, sender in enumerate(("~alice", "~bob"), 1):
+            connection.send_envelopes(
+                wire.EntryMessage(
+                    "lobby", EPOCH, seq, seq - 1, 1, sender, b"", b"p" * 16, seq, 0,
+                    "text/plain", b"hi",
+                )
+            )  # fmt: skip
+        changes.append(connection.wait_for(wire.Room))
+        assert all_typed.wait(WAIT_S)
+        connection.send_envelopes(wire.Error(changes[0].request, code, 0, ""))
+        while connection.read():
+            for asked in connection.heard:
+                if isinstance(asked, wire.Send):
+                    sent.append(asked)
+                    ack = wire.Ack(asked.log, asked.counter, EPOCH, len(sent) + 2)
+                    connection.send_envelopes(ack)
+                elif isinstance(asked, wire.Room):
+                    changes.append(asked)
+                    connection.send_envelopes(wire.Error(asked.request, code, 0, ""))
+            connection.heard.clear()
+
+    async def typed() -> AsyncIterator[str]:
+        async with asyncio.timeout(WAIT_S):
+            while not any("bob" in one for one in screen.told):
+                screen.came.clear()
+                await screen.came.wait()
+        screen.told.clear()
+        for line in lines:
+            yield line
+        all_typed.set()
+
+    screen = Notices()
+    with FakeServer(script) as server:
+        async with Client(server.address, name="~alice") as client:
+            chat = Chat(client, "lobby", screen)
+            await chat.run(typed(), 2)
+    assert chat.sending.failures == sum(one.startswith("not sent (") for one in screen.told)
+    return screen.told, sent, len(changes)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["secret", "/edit secret", "/react secret", "/reply secret", "/topic secret", "/invite carol"]
+    + [f"/{command} carol secret" for command in ("kick", "ban", "mute")]
+    + ["/redact 1 secret"],
+)
+async def test_nothing_is_said_after_a_refused_change(line: str) -> None:
+    """Whatever others would read is for fewer people than are in the room: it is not sent."""
+    told, sent, changes = await after_a_refusal(ErrorCode.NOT_ALLOWED, "/private", line)
+    assert told[0].startswith("refused: NOT_ALLOWED")
+    shown = line.removeprefix("/reply ")
+    assert told[1:] == [f"not sent (the room was not changed): {shown}"]
+    assert (sent, changes) == ([], 1)
+
+
+async def test_what_says_nothing_is_done_after_a_refused_change() -> None:
+    """To hold it back would leave more to read, or more people to read it."""
+    lines = ("/kick carol", "/erase", "/ban dave")
+    told, sent, changes = await after_a_refusal(ErrorCode.NOT_ALLOWED, *lines)
+    assert not any(one.startswith("not sent") for one in told)
+    assert (len(sent), changes) == (1, 2)
+
+
+@pytest.mark.parametrize("line", ["/ban carol", "/kick carol", "/topic tea"])
+async def test_a_change_of_a_room_that_is_not_there_is_refused(line: str) -> None:
+    """The next line would begin it, and could be about whoever was to be kept out."""
+    told, sent, _ = await after_a_refusal(ErrorCode.NO_SUCH_ROOM, line, "carol lies")
+    assert told[0].startswith("refused: there is no room lobby yet: ")
+    if line == "/topic tea":
+        assert [one.body for one in sent] == [b"carol lies"], "that keeps nobody out"
+    else:
+        assert (told[1:], sent) == (["not sent (the room was not changed): carol lies"], [])

@@ -34,10 +34,10 @@ def test_each_entry_is_checked_once() -> None:
         (5, 34, 30),
     ]:
         before = checked.entries
-        assert checked.unreadable("lobby", rows(first, last), first - 1) == set()
+        assert checked.unreadable("lobby", EPOCH, rows(first, last), first - 1) == set()
         assert checked.entries - before == new, (first, last)
-    assert checked.unreadable("hall", rows(1, 5, "hall"), 0) == set()
-    assert checked.unreadable("lobby", rows(5, 34), 4) == set()
+    assert checked.unreadable("hall", EPOCH, rows(1, 5, "hall"), 0) == set()
+    assert checked.unreadable("lobby", EPOCH, rows(5, 34), 4) == set()
     assert checked.entries == before + 30 + 5
 
 
@@ -47,16 +47,20 @@ def test_what_is_bad_is_bad_each_time() -> None:
     page = rows(1, 9)
     page[4] = (5, page[4][1][:-1])
     for _ in range(2):
-        assert checked.unreadable("lobby", page, 0) == {5}
-        assert checked.unreadable("lobby", page[5:], 5) == set()
-    assert checked.unreadable("lobby", rows(1, 9, "hall"), 0) == set(range(1, 10)), "of another log"
+        assert checked.unreadable("lobby", EPOCH, page, 0) == {5}
+        assert checked.unreadable("lobby", EPOCH, page[5:], 5) == set()
+    assert checked.unreadable("lobby", EPOCH, rows(1, 9, "hall"), 0) == set(range(1, 10)), (
+        "of another log"
+    )
 
 
 def test_the_number_of_logs_is_bounded_and_all_can_be_forgotten() -> None:
     checked = CheckedEntries(logs_max=2)
     for log in ("one", "two", "one", "three", "one", "two"):
-        checked.unreadable(log, rows(1, 1, log), 0)
+        checked.unreadable(log, EPOCH, rows(1, 1, log), 0)
     assert checked.entries == 4, "of the three logs, the one read longest ago was forgotten"
+    checked.unreadable("two", b"another ", rows(1, 1, "two"), 0)
+    assert checked.entries == 5, "a log of another epoch is read anew"
     checked.forget()
-    checked.unreadable("two", rows(1, 1, "two"), 0)
-    assert checked.entries == 5
+    checked.unreadable("two", EPOCH, rows(1, 1, "two"), 0)
+    assert checked.entries == 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from operator import gt
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from relay.server.worker.connection.schedule import (
     Schedule,
 )
 from relay.wire.envelopes import Ack, History, Page, Send
+from relay.wire.packing import pack
 from tests.support.cluster import until
 from tests.support.standing_clock import StandingClock
 from tests.support.workers import Cluster, TestClient
@@ -191,6 +193,31 @@ async def test_a_bulk_load_is_none_of_the_little_however_long_nothing_came(tmp_p
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
         await much.acked(LOG, 1 + count)
+
+
+@pytest.mark.parametrize("records", [[40], [1] * 15])
+async def test_a_bulk_load_behind_little(single: Cluster, records: list[int]) -> None:
+    """What was saved ends when it turns up, though a part is used: nobody is closed for that."""
+    client = await TestClient.login(single.workers[0], "late")
+    client.send(LOG, 1)
+    await client.acked(LOG, 1)
+    session = single.session("late")
+    schedule, reading = session.services.schedule, session.reading
+    others = [Waits(schedule) for _ in range(40)]
+    reading._paid_s -= SAVED_S  # nothing came for so long
+    reading.pause(Pause.REQUEST)
+    content, counter = b"", 2
+    for count in [*records, 80]:
+        run = [pack(Send(LOG, counter + n, 0, "", b"x")) for n in range(count)]
+        content, counter = content + client.sealed(b"".join(run)), counter + count
+    client.transport.write(content)
+    await until(lambda: session.channel.connection.pending >= len(content), "all to wait")
+    reading.resume(Pause.REQUEST)
+    schedule.run(time.monotonic(), 0.0)  # not among the light ones, whose slice was over
+    for other in others:
+        other.done = True
+    single.workers[0].parts.wakeup.request()
+    await client.acked(LOG, counter - 1)
 
 
 @pytest.mark.parametrize(

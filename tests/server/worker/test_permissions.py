@@ -8,7 +8,13 @@ from typing import Any, Final, cast
 from relay.bus.messages import Answered
 from relay.chat.accounts.account import Account
 from relay.chat.entries import Extra, Submission
-from relay.server.worker.home.permissions import ASKED_MAX, LIGHT_MAX, QUANTUM, Permissions
+from relay.server.worker.home.permissions import (
+    ASKED_MAX,
+    LEAD_MAX,
+    LIGHT_MAX,
+    QUANTUM,
+    Permissions,
+)
 from relay.server.worker.home.submissions import Waiting
 from relay.wire.codes import ErrorCode
 from tests.support.workers import Cluster, TestClient
@@ -127,6 +133,25 @@ def test_a_home_that_does_not_answer_stops_only_heavy_senders() -> None:
         homes.send(name, 1)
         homes.permissions.ask_light()
     assert set(light) <= set(homes.counted())
+
+
+def test_light_senders_whose_lead_is_used_up_stay_light() -> None:
+    """They are next when no heavy sender can be asked about, and are never parked with those."""
+    homes = Homes()
+    homes.send("ann", *range(1, 101))
+    homes.permissions.ask_light()
+    homes.permissions.ask_heavy()
+    homes.send("bob", *range(1, 101))
+    light = [f"x{n}" for n in range(LEAD_MAX + 50)]
+    for name in light:
+        homes.send(name, 1)
+    homes.permissions.ask_light()
+    assert set(homes.counted()) != {"ann", *light}, "heavy senders are next"
+    homes.permissions.ask_heavy()
+    assert set(homes.counted()) == {"ann", *light}
+    homes.answer(count=len(homes.asked))
+    homes.permissions.ask_heavy()
+    assert homes.heavy == {"ann"}
 
 
 def test_a_home_that_does_not_answer_stops_nobody_who_writes_to_others() -> None:

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from relay.chat.accounts import requests as accounts
 from relay.chat.entries import NO_EPOCH, GapReason
 from relay.chat.entries import Kind as EntryKind
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
+from relay.chat.rooms.events import Kind
+from relay.server.repair import check, stopped
 from relay.settings import Retention as Settings
 from relay.store.checkpoint import Checkpointer
 from relay.store.message_counter import MessageCounter
@@ -19,8 +22,9 @@ from relay.store.removal_reader import RemovalReader
 from relay.store.retention import Excess, RetentionLimits
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Gap, History, Join, Live, Page
+from relay.wire.envelopes import Done, Gap, History, Join, Live, Page
 from relay.wire.packing import unpack_entry
+from tests.server.worker.test_logins import ask
 from tests.server.worker.test_rooms import LOG, done, operator, refused, stored
 from tests.support.cluster import until
 from tests.support.scanning import leftovers
@@ -165,6 +169,30 @@ async def test_a_deleted_room_leaves_no_word(tmp_path: Path) -> None:
         await bob.acked(LOG, 1)
         await look(home)
         assert [e.sender for e in stored(home)][-2:] == ["bob", "bob"]
+
+
+async def test_what_is_left_means_what_it_did(tmp_path: Path) -> None:
+    """A check folds the entries that are left: of deleted rooms and of accounts the last alone."""
+    data = tmp_path / "data"
+    async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=5)) as cluster:
+        opera = await operator(cluster)
+        alice = await TestClient.login(cluster.other(LOG), "alice")
+        for log in ("gone", "again", "kept"):
+            await done(alice, requests.Create(Kind.PRIVATE), log=log)
+            await done(alice, requests.SetTopic("a topic"), log=log)
+            alice.send(log, 1, 30)
+            await alice.acked(log, 30)
+            if log != "kept":
+                await done(alice, requests.Delete(), log=log)
+        assert isinstance(await ask(opera, 1, accounts.Remove(), "alice"), Done)
+        for worker in cluster.workers.values():
+            await look(worker)
+        await done(opera, requests.Create(), log="again")
+        for worker in cluster.workers.values():
+            await look(worker)
+    with stopped(data) as directory:
+        found = list(check(directory))
+    assert [(one.refused, one.meaningless) for one in found] == [(None, [])] * len(found)
 
 
 @pytest.mark.parametrize("kind", ["commits", "backup"])

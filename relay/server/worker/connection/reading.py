@@ -46,7 +46,7 @@ _NONE: Final[list[ClientEnvelope]] = []
 
 
 class Reading:
-    """Reads one connection. A ``schedule.Scheduled`` and a ``received.Holder``."""
+    """Reads one connection. A ``schedule.Scheduled`` and a ``received.Unprocessed``."""
 
     __slots__ = (
         "_busy", "_clock", "_connection", "_finish", "_owed", "_owner", "_paid_s", "_paused",
@@ -164,7 +164,7 @@ class Reading:
                 if (saved or light) and self._is_bulk:
                     bulk = True
                     share, units, saved = share - saved, units - saved, 0
-                    if light:
+                    if light or units <= 0:
                         yields = True  # it continues with the heavy users
                         break
                 pending = self._pending
@@ -341,11 +341,11 @@ class Reading:
             owner.watch()
 
     def begin_throttle(self) -> None:
-        """waste.Waster: stop reading."""
+        """waste.ThrottledReader: stop reading."""
         self.pause(Pause.WASTE)
 
     def end_throttle(self) -> None:
-        """waste.Waster: continue, now or in turn."""
+        """waste.ThrottledReader: continue, now or in turn."""
         self.resume(Pause.WASTE)
 
     # --- the end ------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ class Reading:
         self._received.change(self, 0)
 
     def shed(self) -> None:
-        """received.Holder: close, because this connection holds the most."""
+        """received.Unprocessed: close, because this connection holds the most."""
         if self._owner is not None:
             self._owner.shed()
 

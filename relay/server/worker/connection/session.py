@@ -243,11 +243,11 @@ class Session(Owner):
         self.sends.offer()
 
     def request_ended(self) -> None:
-        """reply.Asker: continue with the operations after the request."""
+        """reply.Requester: continue with the operations after the request."""
         self.reading.resume(Pause.REQUEST)
 
     def unanswered(self, number: int) -> None:
-        """reply.Asker: report that a request got no answer and may be repeated."""
+        """reply.Requester: report that a request got no answer and may be repeated."""
         if number:
             self.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS, NO_ANSWER)
         else:
@@ -314,7 +314,7 @@ class Session(Owner):
 
     @property
     def welcomed(self) -> bool:
-        """announcement.Told: True from the login to the end."""
+        """announcement.Recipient: True from the login to the end."""
         return self.stage is Stage.READY
 
     def answer(self, envelope: bytes) -> None:

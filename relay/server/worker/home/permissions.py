@@ -179,7 +179,10 @@ class Permissions:
             self._unpark(home)
         queue, left = self._queue, SERVED_MAX
         while queue.waiting and left > 0:
-            left -= 1 + self._serve(queue.pop(), QUANTUM, heavy=True)
+            if queue.light_first:  # it is neither parked nor marked
+                left -= 1 + self._serve(queue.pop_light(), LIGHT_MAX, heavy=False)
+            else:
+                left -= 1 + self._serve(queue.pop(), QUANTUM, heavy=True)
 
     def _serve(self, flow: _Flow, quantum: int, *, heavy: bool) -> int:
         """Ask about some messages of a flow, and queue or park it if there are more.

@@ -198,7 +198,7 @@ class Catchup:
         if not rows:
             before = min(upto, max(after, self._reader_of(log).floor(log)))
             return before, upto, b"", GapReason.RETENTION
-        if bad := self.checked.unreadable(log, rows, after):
+        if bad := self.checked.unreadable(log, feed.epoch, rows, after):
             report_log(damage_of(log, bad))
             return _page_around(rows, bad, after, upto if page.end else rows[-1][0])
         first = rows[0][0]
