@@ -18,7 +18,7 @@ from relay.cli.connecting import known_server_id, run_connected, target_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.hidden_input import ask_hidden
-from relay.cli.login_options import Who, load_key, new_key, put_aside, who_options
+from relay.cli.login_options import Who, file_of, load_key, new_key, put_aside, who_options
 from relay.cli.names import name_to_claim
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_json, print_line, print_whole
@@ -29,7 +29,7 @@ from relay.client.address import Address
 from relay.client.aio import Client
 from relay.client.aio.thread import in_thread
 from relay.client.closes import DeviceRevoked
-from relay.client.device_key import DeviceKey, public_text
+from relay.client.device_key import DeviceKey, contains, public_text
 from relay.client.key_files import KeyFiles
 from relay.client.refusals import UNCLEAR, KeyRefused, NotRegistered, Refused
 from relay.errors import UsageError
@@ -169,16 +169,20 @@ def request(target: Target, who: Who) -> int:
     # Checked first: a former device may have been removed, and its key never becomes valid again.
     is_request = not own().exists()
     key = requested() if is_request else load_key(own())
+    refused: DeviceKey | None = None
 
     async def use(client: Client) -> int:
         path = own()
-        if is_request:
-            try:
-                waiting().replace(path)
-            except FileNotFoundError:  # the same command in another terminal was first
-                if not path.exists():
-                    raise
-        print_whole(f"this is now a device of {client.name}; its key is {path}")
+        waits = file_of(key, waiting()) if is_request else None
+        # Never over another key, which another program may have stored and registered meanwhile.
+        if waits is not None and (
+            not path.exists() or (refused is not None and contains(path, refused))
+        ):
+            with contextlib.suppress(FileNotFoundError):  # the same command in another terminal
+                waits.replace(path)
+        print_whole(
+            f"this is now a device of {client.name}; its key is {file_of(key, path) or path}"
+        )
         return Exit.OK
 
     told = False
@@ -192,7 +196,8 @@ def request(target: Target, who: Who) -> int:
             )
         except CommandError as error:
             if isinstance(error.__context__, NotRegistered) and is_request:
-                waiting().unlink(missing_ok=True)
+                if (path := file_of(key, waiting())) is not None:
+                    path.unlink(missing_ok=True)
                 raise CommandError(
                     f"there is no account {name!r} at this server: give its name with --name, or"
                     " create it with 'relay register'"
@@ -200,7 +205,7 @@ def request(target: Target, who: Who) -> int:
             if not isinstance(error.__context__, KeyRefused):  # the login was refused
                 raise
             if not is_request:
-                is_request, key = True, requested()
+                is_request, refused, key = True, key, requested()
             if not told:
                 stderr_notice("waiting for one of your devices to approve it (Ctrl-C: later)")
                 told = True

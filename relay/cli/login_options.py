@@ -21,7 +21,7 @@ from relay.cli.names import checked_person, name_to_claim, person_name, program_
 from relay.cli.options import typed_path
 from relay.cli.passphrase import PASSPHRASE_VARIABLE, passphrase_for
 from relay.client.credentials import REGISTER_VARIABLE
-from relay.client.device_key import DeviceKey, PassphraseNeeded
+from relay.client.device_key import DeviceKey, PassphraseNeeded, contains
 from relay.client.key_files import KeyFiles
 from relay.errors import UsageError
 from relay.paths import from_variable
@@ -160,6 +160,16 @@ def load_key(path: Path) -> DeviceKey:
                 f" with {PASSPHRASE_VARIABLE}"
             ) from None
         return DeviceKey.load(path, passphrase)
+
+
+def file_of(key: DeviceKey, kept: Path) -> Path | None:
+    """Return the file that contains a key; None: none does.
+
+    It is where it was created, or where it is kept since the server's id is known
+    (``KeyFiles.follow``). There may be another key in both places.
+    """
+    created = [] if key.path is None else [key.path]
+    return next((path for path in (*created, kept) if contains(path, key)), None)
 
 
 def put_aside(who: Who, client: Client) -> None:

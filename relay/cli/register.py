@@ -11,7 +11,7 @@ import click
 from relay.bounded_files import read_bounded
 from relay.cli.connecting import ONLY_DEVICE, known_server_id, run_connected
 from relay.cli.exits import Exit
-from relay.cli.login_options import Who, load_key, new_key, who_options
+from relay.cli.login_options import Who, file_of, load_key, new_key, who_options
 from relay.cli.names import name_to_claim
 from relay.cli.options import STANDARD, Target, places, target_options, typed_path
 from relay.cli.passphrase import PASSPHRASE_VARIABLE, passphrase_for_new_key
@@ -68,7 +68,7 @@ def register(
     key, made = _key(target, who, name, passphrase)
 
     async def use(client: Client) -> int:
-        where = "" if client.server_id is None else _path(client, who)
+        where = "" if client.server_id is None else _path(client, who, key)
         print_whole(f"registered as {client.name}; the key of this device is {where}")
         if recovery_key:
             print_recovery_key(await client.add_recovery_key())
@@ -84,9 +84,10 @@ def register(
     except RelayError as error:
         # Otherwise the file would claim a name that belongs to somebody else.
         if made and isinstance(error.__context__ or error, NOT_GRANTED):
-            # The server may have told its id meanwhile.
-            path = who.key or KeyFiles().path_of(known_server_id(target), name)
-            path.unlink(missing_ok=True)
+            assert key is not None
+            path = file_of(key, who.key or KeyFiles().path_of(known_server_id(target), name))
+            if path is not None:
+                path.unlink(missing_ok=True)
         raise
 
 
@@ -133,8 +134,7 @@ def _key(target: Target, who: Who, name: str, passphrase: bool) -> tuple[DeviceK
     return new_key(path, name, passphrase_for_new_key() if passphrase else None), True
 
 
-def _path(client: Client, who: Who) -> Path:
-    if who.key is not None:
-        return who.key
+def _path(client: Client, who: Who, key: DeviceKey | None) -> Path:
     assert client.server_id is not None
-    return KeyFiles().path_of(client.server_id, client.name)
+    path = who.key or KeyFiles().path_of(client.server_id, client.name)
+    return path if key is None else file_of(key, path) or path

@@ -169,6 +169,15 @@ def public_from_text(text: str) -> bytes:
     return public
 
 
+def contains(path: Path, key: DeviceKey) -> bool:
+    """Return True if a file contains this key. It needs no passphrase."""
+    try:
+        content = json.loads(_read(path))
+    except (UsageError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.get("public") == public_text(key.public)
+
+
 def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
     """Write a file that only this user can read: atomically, durably, over another if ``replace``.
 
@@ -195,7 +204,7 @@ def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
             if replace:
                 partial.replace(path)
             else:
-                _publish(partial, path)
+                publish(partial, path)
         finally:
             partial.unlink(missing_ok=True)
         if os.name == "posix":
@@ -211,8 +220,11 @@ def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
         raise UsageError(f"key file {path} cannot be written: {error.strerror or error}") from None
 
 
-def _publish(partial: Path, path: Path) -> None:
-    """Give a complete file its name, unless a file has it."""
+def publish(partial: Path, path: Path) -> None:
+    """Give a complete file its name, unless a file has it: FileExistsError.
+
+    The previous name may stay.
+    """
     try:
         os.link(partial, path)
     except FileExistsError:

@@ -22,7 +22,7 @@ from relay.chat import names
 from relay.chat.accounts import links
 from relay.chat.accounts.chain import LINKS_MAX, Pin
 from relay.client.address import is_fingerprint
-from relay.client.device_key import DeviceKey, PassphraseNeeded, write_private
+from relay.client.device_key import DeviceKey, PassphraseNeeded, publish, write_private
 from relay.client.file_lock import append_whole, locked
 from relay.errors import UsageError
 from relay.paths import from_variable, given, is_there, user_directory
@@ -161,18 +161,29 @@ class KeyFiles:
         """Move what was stored for a server before its id was known.
 
         A key may be made before the first connection: for a passphrase, or to be approved. Then the
-        only known name of the server is the key in its address.
+        only known name of the server is the key in its address. A file stays where it is if there
+        is one with its name under the id, which another program has stored there.
 
         Raises:
-            UsageError: it stays where it is, or would take the place of something.
+            UsageError: something cannot be moved.
         """
-        path = self.directory / fingerprint
         try:
-            path.rename(self.directory / server_id)
+            source, home = self.directory / fingerprint, self.directory / server_id
+        except UsageError:
+            return  # nothing is stored without a directory
+        try:
+            # Not what is being written.
+            paths = [path for path in source.iterdir() if not path.name.startswith(".")]
+            if paths:
+                make_directory(home)
+            for path in paths:
+                _move(path, home / path.name)
         except FileNotFoundError:
             return
         except OSError as error:
-            raise UsageError(f"cannot rename {path}: {error.strerror or error}") from None
+            raise UsageError(f"cannot rename {source}: {error.strerror or error}") from None
+        with contextlib.suppress(OSError):  # it is not empty
+            source.rmdir()
 
     def ended(self, server_id: str, name: str) -> Path | None:
         """Put a key aside that is no longer valid: nothing takes it by itself from then on.
@@ -252,6 +263,21 @@ class KeyFiles:
                 append_whole(file, added, synced=False)
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror or error}") from None
+
+
+def _move(path: Path, target: Path) -> None:
+    """Rename a file, unless there is one with the new name. Another program may do the same now."""
+    try:
+        publish(path, target)
+    except FileNotFoundError:
+        return
+    except FileExistsError:
+        try:
+            if not path.samefile(target):  # otherwise it has two names for a moment
+                return
+        except FileNotFoundError:
+            return
+    path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -61,16 +61,21 @@ class Lineage(NamedTuple):
     def expected(self, fingerprint: str) -> Expected:
         """Return the expected key where a key was pinned, or named in an address."""
         server_id = self.id_of(fingerprint)
-        seen = {fingerprint}
-        while (later := self.followed.get(fingerprint)) is not None and later not in seen:
-            seen.add(later)
-            fingerprint = later
+        seen = [fingerprint, *self.later(fingerprint)]
+        fingerprint = seen[-1]
         following = self.following.get(fingerprint)
         return Expected(
             fingerprint,
             None if following in seen else following,
             "" if server_id == fingerprint else server_id,
         )
+
+    def later(self, fingerprint: str) -> list[str]:
+        """Return the keys that have replaced a key, one after the other."""
+        seen = [fingerprint]
+        while (later := self.followed.get(seen[-1])) is not None and later not in seen:
+            seen.append(later)
+        return seen[1:]
 
     def id_of(self, fingerprint: str) -> str:
         """Return the id of the server that has, or had, this key."""

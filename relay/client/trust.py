@@ -57,11 +57,18 @@ class KeyPolicy:
     def expected(self, address: Address) -> Expected | None:
         """Return the expected key of the server; None: unknown.
 
+        If the server's id is another one, what was stored under the key is moved there first
+        (``KeyFiles.follow``): whoever recorded the id may have had other key files.
+
         Raises:
             UsageError: the known-servers file cannot be read.
         """
         try:
-            return self.known.expected(address.host, address.port, address.fingerprint)
+            found = self.known.expected(address.host, address.port, address.fingerprint)
+            if found is not None and found.id != found.fingerprint:
+                for later in self.known.lineage().later(found.id):
+                    self._follow(later, found.id)
+            return found
         except UsageError:
             if address.fingerprint is None:
                 raise
@@ -85,6 +92,7 @@ class KeyPolicy:
         """
         fingerprint, server_id = claimed
         if server_id != fingerprint and self._has_id(claimed):
+            self._follow(fingerprint, server_id)
             return None
         line = f"* {FOLLOWED_TYPE} {server_id} {fingerprint}"
         if server_id == fingerprint or self._keeps(server_id):
@@ -97,11 +105,14 @@ class KeyPolicy:
                 server_id,
             )
         self.keep([KeyChange(server_id, fingerprint, followed=True)])
+        self._follow(fingerprint, server_id)
+        return None
+
+    def _follow(self, fingerprint: str, server_id: str) -> None:
         try:
             self.keys.follow(fingerprint, server_id)
         except UsageError as error:
             log.warning("%s", error)
-        return None
 
     def _has_id(self, claimed: ClaimedId) -> bool:
         """Return True if the key is known by now to belong to the server with this id."""

@@ -53,14 +53,16 @@ def unseal(kept: SealedSeed, passphrase: str) -> Secret:
     """Return the seed.
 
     What was sealed before passphrases were prepared is opened as well: by the passphrase as it was
-    typed then, if this keyboard gives the same characters or the decomposed ones.
+    typed then, if this keyboard gives the same spaces: composed and decomposed characters are both
+    tried.
 
     Raises:
         WrongPassphrase: it cannot be decrypted.
     """
     if not 2 <= kept.cost <= COST_MAX or kept.cost & (kept.cost - 1):
         raise WrongPassphrase("the key file asks for an impossible amount of work")
-    forms = (prepared(passphrase), passphrase, unicodedata.normalize("NFD", passphrase))
+    as_typed = (unicodedata.normalize(form, passphrase) for form in ("NFC", "NFD"))
+    forms = (prepared(passphrase), passphrase, *as_typed)
     for form in dict.fromkeys(forms):  # one for ASCII
         try:
             cipher = _cipher(form, kept.salt, kept.cost)

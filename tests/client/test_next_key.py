@@ -304,6 +304,42 @@ def test_what_was_made_before_the_id_was_known_follows(policy: KeyPolicy) -> Non
     assert other.claimed(HOST, ClaimedId(NEW, OLD)) is None, "two programs at once"
 
 
+def test_what_was_made_follows_when_another_program_has_recorded_the_id(policy: KeyPolicy) -> None:
+    """It kept keys under the id by then; one of the same name stays what it was."""
+    made = policy.keys.create(NEW, "anna")
+    policy.keys.create(NEW, "bert")
+    policy.keep([KeyChange(OLD, NEW, followed=True)])
+    others = policy.keys.create(OLD, "bert")
+    assert policy.claimed(HOST, ClaimedId(NEW, OLD)) is None
+    for name, key in (("anna", made), ("bert", others)):
+        found = policy.keys.find(OLD, name)
+        assert found is not None
+        assert found.public == key.public
+    assert policy.keys.names(NEW) == ["bert"]
+
+
+def test_keys_that_an_earlier_version_left_behind_are_found(policy: KeyPolicy) -> None:
+    """Under any key that the server has had, also one that was interrupted between two names."""
+    third = "c" * 51 + "a"
+    for key, name in ((NEW, "anna"), (third, "bert"), (third, "carol"), ("d" * 52, "dora")):
+        policy.keys.create(key, name)
+    policy.keep([KeyChange(OLD, NEW, followed=True), KeyChange(NEW, third, followed=True)])
+    (policy.keys.directory / OLD).mkdir()
+    policy.keys.path_of(OLD, "carol").hardlink_to(policy.keys.path_of(third, "carol"))
+    assert policy.server_id(HOST._replace(fingerprint=third)) == OLD
+    assert sorted(policy.keys.names(OLD)) == ["anna", "bert", "carol"]
+    assert not (policy.keys.directory / third).exists()
+    assert policy.keys.names("d" * 52) == ["dora"], "that of another server"
+
+
+def test_without_a_directory_there_is_nothing_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program whose key is in memory needs none, and is not warned each time it starts."""
+    monkeypatch.setenv("RELAY_KEYS", "~nobody-of-this-name/keys")
+    with pytest.raises(UsageError):
+        KeyFiles().find(OLD, "anna")
+    KeyFiles().follow(NEW, OLD)
+
+
 @pytest.mark.parametrize("kept", ["pin", "keys", "lineage"])
 def test_an_id_of_a_server_that_is_known_is_not_taken_over(policy: KeyPolicy, kept: str) -> None:
     """Another server claims to be the one for which keys are kept: they are not used there."""

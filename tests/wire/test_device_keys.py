@@ -110,7 +110,11 @@ def test_a_passphrase_opens_what_it_closed(monkeypatch: pytest.MonkeyPatch) -> N
 def test_one_passphrase_however_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Composed and decomposed, with any space; also of what older versions have sealed as typed."""
     monkeypatch.setattr("relay.wire.sealed_seed.COST", 1 << 10)
-    forms = ["gr\u00fc\u00dfe aus \u00c5s", "gru\u0308\u00dfe\u00a0aus A\u030as"]
+    forms = [
+        "gr\u00fc\u00dfe aus \u00c5s",
+        "gru\u0308\u00dfe\u00a0aus A\u030as",
+        "gr\u00fc\u00dfe\u00a0aus \u00c5s",
+    ]
     seed = bytes(range(32))
     for sealed, typed in itertools.product(forms, repeat=2):
         kept = seal(seed, sealed, b"s" * 16, b"n" * 12)
@@ -120,6 +124,7 @@ def test_one_passphrase_however_it_was_typed(monkeypatch: pytest.MonkeyPatch) ->
         old = [seal(seed, form, b"s" * 16, b"n" * 12) for form in forms]
     assert all(unseal(kept, form) == seed for kept, form in zip(old, forms, strict=True))
     assert unseal(old[0], "gru\u0308\u00dfe aus \u212bs") == seed
+    assert unseal(old[1], forms[2]) == unseal(old[2], forms[1]) == seed
     with pytest.raises(WrongPassphrase):
         unseal(kept, "Gr\u00fc\u00dfe aus \u00c5s")
 

@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from typing import Final
-from weakref import WeakKeyDictionary
+from weakref import ReferenceType, WeakKeyDictionary
 
 from relay.client.aio.thread import in_thread
 from relay.client.options import WORK_ATTEMPTS
 from relay.wire.messages import Work
 
-_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakKeyDictionary()
-"""Held while one is computed."""
+_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[asyncio.Lock]]] = (
+    WeakKeyDictionary()
+)
+"""Held while one is computed. A lock refers to its loop, so only those that use it keep it."""
 
 
 async def solved(work: Work) -> bytes | None:
@@ -30,9 +32,20 @@ async def solved(work: Work) -> bytes | None:
                 return nonce
         return None
 
-    turn = _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock())
+    turn = _turn()
     try:
         async with turn:
             return await in_thread(solve)
     finally:
         given_up.set()
+
+
+def _turn() -> asyncio.Lock:
+    """Return the lock of the running loop. It exists while somebody holds it or waits for it."""
+    loop = asyncio.get_running_loop()
+    kept = _turns.get(loop)
+    turn = None if kept is None else kept()
+    if turn is None:
+        turn = asyncio.Lock()
+        _turns[loop] = ReferenceType(turn)
+    return turn

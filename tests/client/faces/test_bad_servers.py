@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -17,6 +19,7 @@ import pytest
 from relay import limits
 from relay.client.address import Address
 from relay.client.aio import Client
+from relay.client.aio.work import solved
 from relay.client.blocking import BlockingClient
 from relay.client.blocking.posts import Pending
 from relay.client.closes import ProtocolViolation
@@ -250,6 +253,17 @@ async def test_one_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
         for client in clients:
             await client.close()
     assert most == 1
+
+
+def test_a_loop_in_which_works_waited_for_each_other_is_freed() -> None:
+    async def both() -> weakref.ref[asyncio.AbstractEventLoop]:
+        works = (Work(bytes(32), number, 1) for number in (b"1", b"2"))
+        assert all(await asyncio.gather(*map(solved, works)))
+        return weakref.ref(asyncio.get_running_loop())
+
+    loop = asyncio.run(both())
+    gc.collect()
+    assert loop() is None
 
 
 def test_work_counts_against_the_deadline(face: Connect, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,7 @@ from relay.server.supervisor.handover import (
     take_over,
 )
 from relay.server.supervisor.process import Exit
+from relay.server.supervisor.roles import Step
 from relay.server.supervisor.rolling import Lending
 from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import LEADS_S, Program, Upgrade
@@ -129,6 +130,23 @@ def test_memory_comes_with_the_message() -> None:
         assert (again.board, again.tickets) == (-1, -1)
         os.close(again.ticket_keys)
     assert _open() == before
+
+
+def test_memory_that_an_earlier_version_let_this_one_inherit_goes_no_further() -> None:
+    """Its message has the numbers of the descriptors, as those of all others."""
+    memory = {name: os.memfd_create(name, 0) for name in SHARED}
+    assert all(os.get_inheritable(fd) for fd in memory.values())
+    near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with near:
+        handover = struct.replace(_hand_over(7, ""), **memory)
+        near.send(json.dumps(msgspec.to_builtins(handover)).encode())
+        taken = Takeover.of({VARIABLE: f"{far.detach()}:{os.getppid()}"})
+        assert taken is not None
+        assert taken.handover.shared == []
+        assert not any(os.get_inheritable(fd) for fd in memory.values())
+        taken.close_in_child()
+    for fd in (*memory.values(), *map(taken.gate, (Step.GAVE_AWAY, Step.GONE))):
+        os.close(fd)
 
 
 def test_one_that_decides_and_hangs_is_killed() -> None:
