@@ -68,7 +68,7 @@ def _others() -> dict[str, int]:
             continue
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
             continue
         if int(fields[1]) == parent and title.startswith("relay: "):
