@@ -140,7 +140,7 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
     passed = 0
     while not visible:
         if passed >= HIDDEN_MAX:
-            listings.put(index, asked_after, looked, clock(), damaged=damaged)
+            listings.put(index, asked_after, looked, clock())
             session.refuse(number, ErrorCode.BUSY, limits.RETRY_MS, "there is more to look at")
             return
         await turn_of(session)
@@ -161,6 +161,7 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
             except LogDamaged as error:
                 report_log(error)
                 damaged = True
+                listings.put_damaged(index, clock())
                 continue
             if one is not None:
                 visible.append(one)
@@ -168,6 +169,4 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
         session.refuse(number, ErrorCode.DAMAGED)
         return
     after = visible[-1].name if visible else asked_after
-    if damaged:
-        listings.put(index, after, after, clock(), damaged=True)
     session.answer(pack(Done(number, shown.pack_list(visible, after, not found))))
