@@ -297,7 +297,10 @@ async def test_entries_that_cannot_be_read_are_a_gap(
     alice.send_envelopes(Send("lobby", count, 0, "text/plain", b"next"))
     await bob.expect(EntryMessage, lambda e: e.body == b"next")
     assert bob.closed is None
-    assert "room_unreadable" in {r.getMessage() for r in caplog.records}
+    told = [vars(r)["reason"] for r in caplog.records if r.getMessage() == "room_unreadable"]
+    assert told == [f"the log lobby is damaged: entry {seq} cannot be read" for seq in bad], (
+        "each once, however often it is read"
+    )
     assert worker.parts.partitions.refused == {}
 
 
