@@ -69,7 +69,7 @@ class Hall:
         self.flusher = Flusher(time.monotonic, wakeup)
         routes = Routes(port, lambda _: Owner(0, 1), {})
         self.feeds = Feeds(routes)
-        damage = DamageReports(routes, _no_reader)
+        damage = DamageReports(routes, _no_reader, time.monotonic)
         catchup = Catchup(_no_reader, time.monotonic, self.stalled, wakeup, {}, damage)
         self.fanout = Fanout(self.feeds, self.flusher, catchup)
         self.feed = self.feeds.open("lobby")

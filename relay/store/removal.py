@@ -34,9 +34,11 @@ _CONTROLS: Final = (
     "WHERE log_id=? AND seq<=? ORDER BY seq LIMIT ?"
 )
 _NEXT: Final = (
-    "SELECT id, time_ms, chain, jump, CAST(packed AS BLOB) FROM entry "
-    "WHERE id>? AND id<=? ORDER BY id LIMIT ?"
+    "SELECT id, time_ms, chain, jump, CAST(packed AS BLOB), EXISTS "
+    "(SELECT * FROM control WHERE log_id=entry.id >> 40 AND seq=entry.id & 0xFFFFFFFFFF) "
+    "FROM entry WHERE id>? AND id<=? ORDER BY id LIMIT ?"
 )
+"""Last: whether it is listed as a control entry, which then stays even if it is unreadable."""
 
 
 def remove(
@@ -69,10 +71,10 @@ def remove(
         upto = min(upto, from_seq - 1)
     stubs: list[tuple[int, int, int, int, bytes]] = []
     size, floor_ms, before = 0, 0, floor
-    for row, time_ms, chain, jump, packed in rows(
+    for row, time_ms, chain, jump, packed, control in rows(
         connection, _NEXT, (row_id(log_id, floor), row_id(log_id, upto), ROWS_PER_STEP)
     ):
-        if (stub := _stub(packed, unpack)) is not None:
+        if not control and (stub := _stub(packed, unpack)) is not None:
             stubs.append((row, time_ms, chain, jump, stub))
             size += len(packed)
         floor, floor_ms = row & SEQ_MASK, time_ms
@@ -109,7 +111,8 @@ def _stub(
 ) -> bytes | None:
     """Return the stub for a row; None: it is a control entry, which stays, unless ``control``.
 
-    An entry that cannot be read is removed as an erased one: it must not keep the others.
+    An entry that cannot be read is removed as an erased one: it must not keep the others. Those
+    that are listed as control entries are kept by the caller: one wrong bit may hide a ban.
     """
     try:
         entry = unpack(packed)

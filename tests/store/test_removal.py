@@ -24,6 +24,7 @@ from relay.store.retention import AT_ONCE, Excess, Measured, RetentionLimits, st
 from relay.store.salvage import salvage
 from relay.store.schema import pragma
 from relay.store.sqlite import SqlitePartition
+from relay.store.stub import STUB_OF_ERASED
 from relay.wire.packing import unpack_entry
 from tests.store.test_direct import copy, offer, one
 from tests.support.logs import (
@@ -145,6 +146,32 @@ def test_what_cannot_be_read_is_removed_like_others(
     assert seqs(reader) == [6, 7, 8]
     [again] = partition.append([message(3)], NOW_MS)
     assert isinstance(again, Repeated), "what was stored is never stored again"
+    partition.close()
+
+
+@pytest.mark.parametrize("what", ["x'c1'", "'text'"])
+def test_a_control_entry_that_cannot_be_read_stays(
+    tmp_path: Path, reader: RemovalReader, what: str
+) -> None:
+    """Its bytes may tell what it was, and the file still lists it. It goes when the others go."""
+    partition = open_partition(tmp_path)
+    control = message(3, log="@bob")._replace(kind=int(Kind.SYSTEM))
+    append(partition, *messages(1, 2, log="@bob"), control, *messages(4, 8, log="@bob"))
+    partition.close()
+    connection = apsw.Connection(str(tmp_path / "00.sqlite"))
+    found = "SELECT CAST(packed AS BLOB) FROM entry WHERE id & 0xff = 3"
+    connection.execute(f"UPDATE entry SET packed={what} WHERE id & 0xff = 3")  # noqa: S608
+    [damaged] = connection.execute(found).fetchall()
+    unnoticed(partition)
+    partition = open_partition(tmp_path)
+    removed(partition, 5, "@bob")
+    assert seqs(reader, "@bob", after=5) == [6, 7, 8]
+    assert connection.execute(found).fetchall() == [damaged]
+    assert connection.execute("SELECT seq FROM control").fetchall() == [(3,)]
+    removed(partition, 5, "@bob", controls=5)
+    assert connection.execute(found).fetchall() == [(STUB_OF_ERASED,)]
+    assert connection.execute("SELECT seq FROM control").fetchall() == []
+    connection.close()
     partition.close()
 
 

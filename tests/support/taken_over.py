@@ -68,9 +68,10 @@ def _others() -> dict[str, int]:
             continue
         try:
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            title = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            arguments = (entry / "cmdline").read_bytes().replace(b"\0", b" ")
         except OSError:
             continue
+        title = arguments.decode(errors="replace").strip()  # of any process here
         if int(fields[1]) == parent and title.startswith("relay: "):
             found[title.removeprefix("relay: ").partition(" (")[0]] = int(entry.name)
     return found

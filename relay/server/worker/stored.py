@@ -61,8 +61,8 @@ def unreadable(name: str, rows: Iterable[tuple[int, bytes]], after: int = 0) -> 
 
 
 def damage_of(name: str, unread: set[int]) -> LogDamaged:
-    """Return the error for entries that are ``unreadable``."""
-    return LogDamaged(name, f"entry {min(unread)} cannot be read ({len(unread)} of a page)")
+    """Return the error for entries that are ``unreadable``: it names the first, on any page."""
+    return LogDamaged(name, f"entry {min(unread)} cannot be read")
 
 
 def stored_room(name: str, state: bytes) -> Room:
@@ -78,6 +78,6 @@ def stored_room(name: str, state: bytes) -> Room:
 
 
 def report_log(error: LogDamaged) -> None:
-    """Log the damage for the operator."""
+    """Log the damage for the operator. For what users may ask for: ``member.damage``."""
     event = "room_unreadable" if names.is_room(error.log) else "account_unreadable"
     log.error(event, extra={"log": error.log, "reason": str(error)})

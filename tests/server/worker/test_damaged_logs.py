@@ -297,13 +297,35 @@ async def test_entries_that_cannot_be_read_are_a_gap(
     alice.send_envelopes(Send("lobby", count, 0, "text/plain", b"next"))
     await bob.expect(EntryMessage, lambda e: e.body == b"next")
     assert bob.closed is None
-    assert "room_unreadable" in {r.getMessage() for r in caplog.records}
+    told = [vars(r)["reason"] for r in caplog.records if r.getMessage() == "room_unreadable"]
+    assert told == [f"the log lobby is damaged: entry {seq} cannot be read" for seq in bad], (
+        "each once, however often it is read"
+    )
     assert worker.parts.partitions.refused == {}
 
 
 def in_partition_of(log: str) -> Iterator[str]:
     names = (f"room{n}" for n in itertools.count())
     return (name for name in names if partition_of(name) == partition_of(log))
+
+
+async def test_a_long_list_does_not_end_as_if_it_were_complete(
+    town: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many pages come after the one with a room that cannot be read."""
+    worker = town.workers[0]
+    alice = await TestClient.login(worker, "alice")
+    rooms = sorted(itertools.islice(in_partition_of("lobby"), listings.NOTES_MAX + 3))
+    for name in rooms:
+        assert isinstance(await in_room(alice, of_rooms.Create(Kind.PUBLIC), name), Done)
+    partition = partition_of("lobby")
+    connection_of(worker, "lobby").execute(
+        "UPDATE state SET packed=x'c1' WHERE log_id=(SELECT id FROM log WHERE name=?)", (rooms[0],)
+    )
+    reader = worker.parts.services.reader_at(partition)
+    states = reader.states
+    monkeypatch.setattr(reader, "states", lambda after, count, most: states(after, 1, most))
+    assert await list_of(alice, partition) == (rooms[1:], ErrorCode.DAMAGED)
 
 
 async def test_a_list_passes_over_few_hidden_rooms_at_a_time(

@@ -11,7 +11,7 @@ from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.schedule import ROWS_PER_UNIT
 from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.member.routes import NO_HOME
-from relay.server.worker.stored import damage_of, report_log, unreadable
+from relay.server.worker.stored import damage_of, unreadable
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Members
@@ -72,7 +72,7 @@ async def history(session: Session, history: History) -> None:
     if rows:
         next_seq = rows[-1][0] if history.forward else rows[0][0]
     if bad := unreadable(log, rows):
-        report_log(damage_of(log, bad))
+        session.services.damage.report_log(damage_of(log, bad))
     packed = [row[1] for row in rows if row[0] not in bad]
     session.reading.owe(len(page.rows) // ROWS_PER_UNIT)
     session.answer(pack_page(history.request, asked, next_seq, end, packed))

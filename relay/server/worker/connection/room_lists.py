@@ -22,7 +22,7 @@ from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.listings import Listings
 from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.error_codes import unavailable_text
-from relay.server.worker.stored import report_log, stored_entry, stored_room, unreadable
+from relay.server.worker.stored import stored_entry, stored_room, unreadable
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
@@ -63,7 +63,7 @@ async def list_own(session: Session, number: int, after: str) -> None:
             try:
                 own += await _own(session, name, stored_room(name, packed), head)
             except LogDamaged as error:
-                report_log(error)
+                session.services.damage.report_log(error)
                 own.append(_unreadable(name, head))
             bytes_left -= len(packed)
             session.sends.owe_work(ROOM_UNITS)
@@ -140,7 +140,7 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
     passed = 0
     while not visible:
         if passed >= HIDDEN_MAX:
-            listings.put(index, asked_after, looked, clock(), damaged=damaged)
+            listings.put(index, asked_after, looked, clock())
             session.refuse(number, ErrorCode.BUSY, limits.RETRY_MS, "there is more to look at")
             return
         await turn_of(session)
@@ -159,8 +159,9 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
             try:
                 one = shown.listed(name, stored_room(name, packed), seq, session.actor)
             except LogDamaged as error:
-                report_log(error)
+                session.services.damage.report_log(error)
                 damaged = True
+                listings.put_damaged(index, clock())
                 continue
             if one is not None:
                 visible.append(one)
@@ -168,6 +169,4 @@ async def list_rooms(session: Session, number: int, request: requests.List) -> N
         session.refuse(number, ErrorCode.DAMAGED)
         return
     after = visible[-1].name if visible else asked_after
-    if damaged:
-        listings.put(index, after, after, clock(), damaged=True)
     session.answer(pack(Done(number, shown.pack_list(visible, after, not found))))

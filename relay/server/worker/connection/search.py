@@ -19,7 +19,7 @@ from relay.server.worker.connection.history import log_and_peer
 from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.schedule import FOUND_UNITS
 from relay.server.worker.connection.unreadable import refuse_unreadable
-from relay.server.worker.stored import report_log, stored_entry
+from relay.server.worker.stored import stored_entry
 from relay.store.errors import LogDamaged, StoreError
 from relay.store.search.words import match_of
 from relay.wire.codes import ErrorCode
@@ -115,7 +115,7 @@ async def _page(
             try:
                 row = _as_it_is_now(log, reader.read_edited(log, seq, head, is_edit), peer)
             except LogDamaged as error:
-                report_log(error)
+                session.services.damage.report_log(error)
                 continue  # of the one message
             if row is None:
                 continue

@@ -20,7 +20,7 @@ from relay.chat.rooms.refusal import Reason, Refused
 from relay.server.worker.member.checked_entries import CheckedEntries
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
-from relay.server.worker.stored import damage_of, report_log
+from relay.server.worker.stored import damage_of
 from relay.store.errors import StoreCorrupt
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import Gap, Live
@@ -199,7 +199,7 @@ class Catchup:
             before = min(upto, max(after, self._reader_of(log).floor(log)))
             return before, upto, b"", GapReason.RETENTION
         if bad := self.checked.unreadable(log, feed.epoch, rows, after):
-            report_log(damage_of(log, bad))
+            self._damage.report_log(damage_of(log, bad))
             return _page_around(rows, bad, after, upto if page.end else rows[-1][0])
         first = rows[0][0]
         prev = after if first == after + 1 else unpack_entry(rows[0][1]).prev

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Final
 from relay import limits
 from relay.chat.partition import partition_of
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
-from relay.server.worker.stored import report_log
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ class Repair:
                 self._damage.report(partition_of(feed.log), error)  # its home ends the feed
                 continue
             except LogDamaged as error:
-                report_log(error)
+                self._damage.report_log(error)
                 feed.repair_to = 0
                 feed.fail()
                 continue

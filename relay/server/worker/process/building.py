@@ -85,7 +85,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     refusals = Refusals()
     own_home = OwnHome(needs.index, needs.generation, wakeup)
     routes = Routes(own_home.to_home, needs.owner_of, links)
-    damage = DamageReports(routes, needs.reader_at)
+    damage = DamageReports(routes, needs.reader_at, clock)
 
     # delivery
     flusher = Flusher(clock, wakeup)
