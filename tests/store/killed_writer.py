@@ -1,4 +1,6 @@
-"""A writer that dies in the middle of a commit: ``killed_writer DIRECTORY STATEMENT TAIL_MAX``.
+"""A writer that dies in the middle of a commit.
+
+Its arguments: ``DIRECTORY STATEMENT TAIL_MAX``, and ``alone`` if the commit is of one message.
 
 It commits counters 1 to 3, prints that, and dies before the given statement of the next commit.
 """
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import apsw
 
-from tests.support.logs import append, message, messages, open_partition
+from tests.support.logs import NOW_MS, append, message, messages, open_partition
 
 
 def main() -> None:
@@ -38,7 +40,10 @@ def main() -> None:
     append(partition, *messages(1, 3))
     print("acknowledged", flush=True)
     countdown = statement
-    append(partition, *messages(4, 6), message(1, log="new"))
+    if sys.argv[4:] == ["alone"]:
+        assert partition.append_lone(message(4), NOW_MS)
+    else:
+        append(partition, *messages(4, 6), message(1, log="new"))
     countdown = None
     print("acknowledged", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -28,7 +28,7 @@ from relay.store.log import (
 )
 from relay.store.read_budget import ReadBudget
 from relay.store.reader import SqliteReader
-from tests.support.logs import NOW_MS, die, entries, message, open_partition
+from tests.support.logs import NOW_MS, append_as_home, die, entries, message, open_partition
 
 LOGS = ("lobby", "other")
 PRODUCERS = (b"producer", b"consumer", b"anybody.")
@@ -94,7 +94,7 @@ class Dedup(RuleBasedStateMachine):
         outcomes: list[Outcome] = []
         while len(outcomes) < len(batch):
             budget = None if reads_max is None else ReadBudget(reads_max)
-            outcomes += self.partition.append(batch[len(outcomes) :], NOW_MS, budget)
+            outcomes += append_as_home(self.partition, batch[len(outcomes) :], NOW_MS, budget)
         assert [described(outcome) for outcome in outcomes] == expected
 
     @rule(log=st.sampled_from(LOGS), producer=st.sampled_from(PRODUCERS), count=st.integers(1, 90))
@@ -104,6 +104,15 @@ class Dedup(RuleBasedStateMachine):
         expected = [self.expect(log, producer, n, b"body") for n in numbers]
         batch = [message(n, b"body", producer=producer, log=log) for n in numbers]
         assert [described(o) for o in self.partition.append(batch, NOW_MS)] == expected
+
+    @rule(offers=st.lists(OFFERS, max_size=20))
+    def append_one_by_one(self, offers: list[tuple[str, bytes, int, bytes]]) -> None:
+        """As most messages come: mostly the next one of somebody."""
+        for log, producer, offset, body in offers:
+            counter = max(1, self.last(log, producer) + 1 + (offset if offset % 3 else 0))
+            one = message(counter, body, producer=producer, log=log)
+            expected = self.expect(log, producer, counter, body)
+            assert [described(o) for o in append_as_home(self.partition, [one])] == [expected]
 
     @rule()
     def kill(self) -> None:

@@ -26,6 +26,7 @@ from tests.support.disks import Disk, Fails, Operation, broken, full
 from tests.support.logs import (
     NOW_MS,
     append,
+    append_as_home,
     die,
     entries,
     message,
@@ -85,7 +86,7 @@ class Writer:
             message(n, f"message {n} ".encode().ljust(size, b"."))
             for n in range(self.last + 1, self.last + 1 + count)
         ]
-        outcomes = self.partition.append(batch, NOW_MS)
+        outcomes = append_as_home(self.partition, batch)
         for outcome in outcomes:
             if isinstance(outcome, Stored):
                 self.acknowledged[outcome.epoch, outcome.seq] = outcome.packed
@@ -112,8 +113,11 @@ class Writer:
 
 
 # --- full, and failing ----------------------------------------------------------------------------
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("durability", ["process", "power"])
-def test_full_at_any_write_of_a_commit(tmp_path: Path, disk: Disk, durability: Durability) -> None:
+def test_full_at_any_write_of_a_commit(
+    tmp_path: Path, disk: Disk, durability: Durability, count: int
+) -> None:
     """The group is refused as one, with its own error; readers go on; it is stored when there is
     room again, in the same epoch, and the file is not even opened again.
     """
@@ -124,7 +128,7 @@ def test_full_at_any_write_of_a_commit(tmp_path: Path, disk: Disk, durability: D
     for number in range(OPERATIONS_MAX):
         disk.fails = nth(number, full, "write", "truncate")
         try:
-            writer.write(3, size=5000)
+            writer.write(count, size=5000)
         except StoreFull:
             pass
         else:
@@ -146,9 +150,10 @@ def test_full_at_any_write_of_a_commit(tmp_path: Path, disk: Disk, durability: D
     writer.partition.close()
 
 
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("operation", ["write", "sync"])
 def test_an_error_at_any_operation_of_a_commit(
-    tmp_path: Path, disk: Disk, operation: Operation
+    tmp_path: Path, disk: Disk, operation: Operation, count: int
 ) -> None:
     """Whether it was stored is found out from the file alone, which is opened again. What follows
     is in a new epoch, for what the kernel has dropped looks as if it had been written.
@@ -160,7 +165,7 @@ def test_an_error_at_any_operation_of_a_commit(
     for number in range(OPERATIONS_MAX):
         disk.fails = nth(number, broken, operation)
         try:
-            writer.write(3, size=5000)
+            writer.write(count, size=5000)
         except StoreUnavailable:
             pass
         else:
@@ -168,9 +173,9 @@ def test_an_error_at_any_operation_of_a_commit(
         assert set(writer.acknowledged) <= {(e, s) for e, s in writer.read()}
         assert seqs(reader)  # readers go on
         with pytest.raises(StoreUnavailable):
-            writer.write(3, size=5000)  # opening it again fails, too
+            writer.write(count, size=5000)  # opening it again fails, too
         disk.fails = healthy
-        writer.write(3, size=5000)  # sent again: it may have been stored after all
+        writer.write(count, size=5000)  # sent again: it may have been stored after all
         [outcome] = writer.write()
         assert outcome.epoch not in epochs
         epochs.add(outcome.epoch)
@@ -456,7 +461,7 @@ def acknowledge_again(writer: Writer) -> None:
         counter = writer.last + 1
         again = message(counter, unpack_entry(there[counter][1]).body if counter in there else b"x")
         try:
-            [outcome] = writer.partition.append([again], NOW_MS)
+            [outcome] = append_as_home(writer.partition, [again])
         except StoreError:
             continue
         if isinstance(outcome, Stored):

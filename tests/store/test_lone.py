@@ -12,13 +12,12 @@ from relay.chat.entries import Extra, Kind, Submission
 from relay.store import apply
 from relay.store.errors import StoreFull
 from relay.store.generation import Host
-from relay.store.log import Outcome
 from relay.store.opened import Opened
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import Changes, LogEnd
 from relay.store.unflushed import TAIL_MAX
 from relay.wire.packing import pack_entry
-from tests.support.logs import ALICE, BOB, NOW_MS, append, message, open_partition
+from tests.support.logs import ALICE, BOB, NOW_MS, append, append_as_home, message, open_partition
 
 
 def _opened(partition: SqlitePartition) -> Opened:
@@ -49,12 +48,6 @@ def _state(partition: SqlitePartition) -> list[object]:
         log: (tail.first_seq, tail.entries, tail.ends) for log, tail in unflushed._tails.items()
     }
     return [tables, logs, list(committed.producers.items()), tails, unflushed.entries]
-
-
-def _stored(partition: SqlitePartition, submission: Submission, now_ms: int) -> list[Outcome]:
-    """Store a message as a home does."""
-    stored = partition.append_lone(submission, now_ms)
-    return partition.append([submission], now_ms) if stored is None else [stored]
 
 
 def _fields(end: LogEnd) -> list[object]:
@@ -109,7 +102,8 @@ def test_it_leaves_what_deciding_leaves(tmp_path: Path, seed: int) -> None:
     short = _fixed(open_partition(tmp_path / "short"))
     long = _fixed(open_partition(tmp_path / "long", write=write))
     for submission, now_ms in _some(500, seed):
-        assert _stored(short, submission, now_ms) == _stored(long, submission, now_ms)
+        sent = [submission], now_ms
+        assert append_as_home(short, *sent) == append_as_home(long, *sent)
     assert decided > 300, "each that is stored"
     assert _state(short) == _state(long)
     short.close()

@@ -10,6 +10,7 @@ from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, Page, Partition, Stored
 from relay.store.opened import Write
+from relay.store.read_budget import ReadBudget
 from relay.store.sqlite import CHECK_LIMIT_S, SqlitePartition
 from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import pack_entry, unpack_entry
@@ -88,6 +89,18 @@ def stored(outcome: Outcome) -> Stored:
 def append(partition: Partition, *batch: Submission, now_ms: int = NOW_MS) -> list[Stored]:
     """Append a batch of which all must be stored."""
     return [stored(outcome) for outcome in partition.append(list(batch), now_ms)]
+
+
+def append_as_home(
+    partition: Partition,
+    batch: list[Submission],
+    now_ms: int = NOW_MS,
+    budget: ReadBudget | None = None,
+) -> list[Outcome]:
+    """Append a batch as a home does: a message that comes alone goes the shorter way if it can."""
+    if len(batch) == 1 and (lone := partition.append_lone(batch[0], now_ms)) is not None:
+        return [lone]
+    return partition.append(batch, now_ms, budget)
 
 
 def entries(page: Page) -> list[EntryMessage]:
