@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from operator import gt
 from pathlib import Path
 
 import pytest
@@ -235,25 +234,3 @@ async def test_who_has_much_under_way_saves_nothing(
     reading.pause(reason)
     reading.resume(reason)
     assert reading.is_heavy is much
-
-
-async def test_of_the_little_those_are_first_of_whom_least_waits(single: Cluster) -> None:
-    """So an occasional writer waits for none of hundreds whose next record is large."""
-    worker = single.workers[0]
-    large, small = [await TestClient.login(worker, name) for name in ("large", "small")]
-    for client in (large, small):
-        client.send(LOG, 1)
-        await client.acked(LOG, 1)
-    sessions = [single.session(name) for name in ("large", "small")]
-    crowd = Waits(sessions[0].services.schedule)
-    for session in sessions:
-        session.reading.pause(Pause.REQUEST)
-    large.send(LOG, 2, size=10_000)
-    small.send(LOG, 2)
-    held, least = [session.channel.connection for session in sessions], (10_000, 1)
-    await until(lambda: all(map(gt, [one.pending for one in held], least)), "both to wait")
-    for session in sessions:
-        session.reading.resume(Pause.REQUEST)
-    acks = [await client.acked(LOG, 2) for client in (large, small)]
-    crowd.done = True
-    assert acks[1].seq < acks[0].seq

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
     BULK,
-    BYTES_PER_UNIT,
     LIGHT_MAX,
     LIGHT_PER_S,
     OWED_S_MAX,
@@ -258,11 +257,6 @@ class Reading:
             return UNITS_PER_TURN
         return max(self._owed - self._left(self._clock()), 1)
 
-    def _order(self) -> int:
-        """Return the expected use, in which a light user is the less light the more it has sent."""
-        least = min(self._connection.pending // BYTES_PER_UNIT, LIGHT_MAX)
-        return max(self._expected(), least)
-
     def _left(self, now: float) -> int:
         """Return the unused allowance, in units; negative if more was used."""
         return int((now - max(self._paid_s, now - SAVED_S)) * LIGHT_PER_S)
@@ -330,7 +324,7 @@ class Reading:
         """Stop reading until this connection's turn."""
         self.pause(Pause.TURN)
         owner = self._owner
-        units = 0 if owner is not None and owner.before_login else self._order()
+        units = 0 if owner is not None and owner.before_login else self._expected()
         self._schedule.add(self, self._finish, units)
 
     # --- useless requests -----------------------------------------------------------------------

@@ -56,9 +56,6 @@ SAVED_S: Final = 4.0
 """How long an unused allowance is kept. What arrived while a connection waited is read in several
 pieces: if nothing were kept, the first piece, often a single message, would use up the allowance
 for all of them."""
-BYTES_PER_UNIT: Final = 1024
-"""For the order of light users: those of whom fewer bytes wait go first. So an occasional writer
-does not wait for all whose next record is large, and only turns out to be a bulk load."""
 BULK: Final = 64
 """If more operations of one record wait, this is a bulk load, for which no saved allowance counts:
 what is late of an occasional writer is in records of its own, or in fewer. The allowances of some
