@@ -105,10 +105,8 @@ def _examine(
 
 def _controls(connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> Iterator[Controls]:
     """Yield what the states of logs follow from, of an intact file."""
-    if (
-        cast("int", pragma(connection, "user_version")) < FORMAT_OF_MEMBERS
-    ):  # a start makes it a newer one first
-        return
+    if cast("int", pragma(connection, "user_version")) < FORMAT_OF_MEMBERS:
+        return  # a start makes it a newer one first
     for log_id, name, seq, state in rows(connection, _LOGS):
         found = [unpack(packed) for (packed,) in rows(connection, _CONTROLS, (log_id,))]
         if found or (is_room(name) and state):

@@ -84,10 +84,15 @@ class Handover(msgspec.Struct, frozen=True):
         found.append(self.parent_line)
         return [fd for fd in found if fd is not None and fd >= 0]
 
+    @property
+    def shared_descriptors(self) -> dict[str, int]:
+        """Those of the fields in ``SHARED``, by field."""
+        return {name: fd for name in SHARED if (fd := getattr(self, name)) >= 0}
+
 
 def hand_over(line: socket.socket, handover: Handover) -> None:
     """Send the first message. It is lost if the peer is gone, as others are."""
-    fds = {name: fd for name in SHARED if (fd := getattr(handover, name)) >= 0}
+    fds = handover.shared_descriptors
     without = replace(handover, **dict.fromkeys(fds, -1), shared=list(fds))
     data = json.dumps(msgspec.to_builtins(without)).encode()
     with contextlib.suppress(OSError):

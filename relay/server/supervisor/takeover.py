@@ -16,7 +16,6 @@ from typing import Any, Final, Self
 from relay.errors import StartError
 from relay.server.prctl import live_without_parent
 from relay.server.supervisor.handover import (
-    SHARED,
     VARIABLE,
     Handover,
     receive_messages,
@@ -49,7 +48,7 @@ class Takeover:
         self._parent_line = line if first < 0 else socket.socket(fileno=first)
         self._said_ready = False
         self._gates = {step: os.pipe2(os.O_CLOEXEC) for step in (Step.GAVE_AWAY, Step.GONE)}
-        shared = [fd for name in SHARED if (fd := getattr(handover, name)) >= 0]
+        shared = handover.shared_descriptors.values()
         for fd in (*handover.descriptors, *shared):  # an earlier version had them all inherited
             os.set_inheritable(fd, False)
         self._errors_fd = os.dup(STDERR)

@@ -8,7 +8,7 @@ available. A page that SQLite cannot read is different: the whole partition is r
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from relay.chat import names
@@ -38,26 +38,32 @@ def stored_entry(name: str, packed: bytes) -> Entry:
         raise LogDamaged(name, f"an entry cannot be read ({type(error).__name__})") from None
 
 
-def unreadable(name: str, rows: Iterable[tuple[int, bytes]], after: int = 0) -> set[int]:
-    """Return the seqs of rows of a log that a client which has ``after`` would not take.
+def readable(name: str, rows: Iterable[tuple[int, bytes]], after: int = 0) -> dict[int, Entry]:
+    """Return, by seq, the entries of a log that a client which has ``after`` would take.
 
-    A client that is sent one ends for good, because its server broke the protocol.
+    A client that is sent another one ends for good, because its server broke the protocol.
     """
-    found: set[int] = set()
+    found: dict[int, Entry] = {}
     before = after
     for seq, packed in rows:
         try:
             entry = unpack_entry(packed)
         except MemoryError:
             raise
-        except Exception:  # noqa: BLE001 - whatever is raised, the entry is the cause
-            found.add(seq)
+        except Exception:  # noqa: BLE001, S110 - whatever is raised, the entry is the cause
+            pass
         else:
             in_place = entry.prev == before if seq == before + 1 else entry.prev < seq
-            if entry.seq != seq or entry.log != name or not in_place:
-                found.add(seq)
+            if entry.seq == seq and entry.log == name and in_place:
+                found[seq] = entry
         before = seq
     return found
+
+
+def unreadable(name: str, rows: Sequence[tuple[int, bytes]], after: int = 0) -> set[int]:
+    """Return the seqs of rows that are not ``readable``."""
+    found = readable(name, rows, after)
+    return {seq for seq, _ in rows if seq not in found}
 
 
 def damage_of(name: str, unread: set[int]) -> LogDamaged:

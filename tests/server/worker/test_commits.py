@@ -23,7 +23,7 @@ from relay.store.log import Outcome, Partition, Repeated, Stored
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Room
 from tests.support.cluster import until
-from tests.support.workers import Cluster, TestClient
+from tests.support.workers import Cluster, TestClient, Worker
 
 ROOM = "lobby"
 MS = 1_000_000
@@ -175,18 +175,24 @@ async def test_a_throttled_partition_commits_only_fast_submissions(tmp_path: Pat
         await alice.until(answers, "the answer")
 
 
+async def written(single: Cluster) -> tuple[Worker, int]:
+    """Write to a room. Return the worker, and the room's partition, in which nothing is at work."""
+    worker = single.workers[0]
+    alice = await TestClient.login(worker, "alice")
+    alice.send(ROOM, 1)
+    await alice.acked(ROOM, 1)
+    await until(lambda: not worker.parts.home.busy, "nothing at work in it")
+    return worker, partition_of(ROOM)
+
+
 async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
     single: Cluster,
 ) -> None:
     """By the commit of fast submissions: those that wait for the disk are answered as the others
     are.
     """
-    worker = single.workers[0]
-    home, partitions, index = worker.parts.home, worker.parts.partitions, partition_of(ROOM)
-    alice = await TestClient.login(worker, "alice")
-    alice.send(ROOM, 1)
-    await alice.acked(ROOM, 1)
-    await until(lambda: not home.busy, "nothing at work in it")
+    worker, index = await written(single)
+    home, partitions = worker.parts.home, worker.parts.partitions
     new = next(name for n in range(1000) if partition_of(name := f"room-{n}") == index)
     damaged = Damaged(partitions.opened[index])
     partitions.opened[index] = cast(Any, damaged)
@@ -209,12 +215,8 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
 
 async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> None:
     """Unless its sender has sent much, or there is something else to store, or none may be."""
-    worker = single.workers[0]
-    home, partitions, index = worker.parts.home, worker.parts.partitions, partition_of(ROOM)
-    alice = await TestClient.login(worker, "alice")
-    alice.send(ROOM, 1)
-    await alice.acked(ROOM, 1)
-    await until(lambda: not home.busy, "nothing at work in it")
+    worker, index = await written(single)
+    home, partitions = worker.parts.home, worker.parts.partitions
     worker.sweeps = False
     grouped = Watched(partitions.opened[index])
     partitions.opened[index] = cast(Any, grouped)

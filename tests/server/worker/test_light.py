@@ -166,8 +166,8 @@ async def test_a_light_user_that_had_to_wait_for_long_stays_light(tmp_path: Path
         await other.acked(LOG, 1)
 
 
-async def test_a_bulk_load_is_none_of_the_little_however_long_nothing_came(tmp_path: Path) -> None:
-    """Hundreds who bring one after the other would all be light, each of them now and then."""
+async def test_a_bulk_load_is_never_light(tmp_path: Path) -> None:
+    """However long nothing came. Of hundreds who bring one, some would always be light."""
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         parts = single.workers[0].parts
@@ -178,24 +178,24 @@ async def test_a_bulk_load_is_none_of_the_little_however_long_nothing_came(tmp_p
             client.send(LOG, 1)
             await client.acked(LOG, 1)
         session = single.session("much")
-        crowd = Waits(single.session("other").services.schedule)
-        parts.turn.pace.until = clock() + 600.0  # it rests
+        heavy = Waits(single.session("other").services.schedule)
+        parts.turn.pace.until = clock() + 600.0  # heavy users are paused
         clock.forward(SAVED_S)
         count = 2 * UNITS_PER_TURN
         much.send_envelopes(*[Send(LOG, 2 + n, 0, "", b"x") for n in range(count)])
-        await until(lambda: session.reading.is_heavy, "it to be known as one of the crowd")
+        await until(lambda: session.reading.is_heavy, "it to be known as a heavy user")
         for counter in range(2, 7):
             other.send(LOG, counter)
             await other.acked(LOG, counter)
         assert not session.sends.count, "nothing of it is begun before its turn"
-        crowd.done = True
+        heavy.done = True
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
         await much.acked(LOG, 1 + count)
 
 
 @pytest.mark.parametrize("records", [[40], [1] * 15])
-async def test_a_bulk_load_behind_little(single: Cluster, records: list[int]) -> None:
+async def test_a_bulk_load_behind_small_records(single: Cluster, records: list[int]) -> None:
     """What was saved ends when it turns up, though a part is used: nobody is closed for that."""
     client = await TestClient.login(single.workers[0], "late")
     client.send(LOG, 1)
@@ -226,7 +226,7 @@ async def test_a_bulk_load_behind_little(single: Cluster, records: list[int]) ->
 async def test_who_has_much_under_way_saves_nothing(
     single: Cluster, reason: int, much: bool
 ) -> None:
-    """What he may send once some of it is answered waits with the crowd."""
+    """What it may send once some of that is answered waits with the heavy users."""
     client = await TestClient.login(single.workers[0], "client")
     client.send(LOG, 1)
     await client.acked(LOG, 1)

@@ -22,7 +22,7 @@ from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.listings import Listings
 from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.error_codes import unavailable_text
-from relay.server.worker.stored import stored_entry, stored_room, unreadable
+from relay.server.worker.stored import readable, stored_room
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
@@ -111,9 +111,8 @@ async def _unread(session: Session, name: str, after: int, upto: int) -> int:
     after = max(after, upto - shown.UNREAD_LOOKED_AT)
     while after < upto:
         page = session.services.reader_of(name).read(name, after, upto, limits.PAGE_BYTES_MAX)
-        bad = unreadable(name, page.rows)  # readers get a gap instead
-        entries = [stored_entry(name, packed) for seq, packed in page.rows if seq not in bad]
-        count += sum(one.kind == Kind.MESSAGE and one.sender != own for one in entries)
+        entries = readable(name, page.rows)  # readers get a gap in place of others
+        count += sum(one.kind == Kind.MESSAGE and one.sender != own for one in entries.values())
         if page.end:
             break
         after = page.rows[-1][0]
