@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from typing import Final
-from weakref import ReferenceType, WeakKeyDictionary
+from weakref import WeakValueDictionary
 
 from relay.client.aio.thread import in_thread
 from relay.client.options import WORK_ATTEMPTS
 from relay.wire.messages import Work
 
-_turns: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, ReferenceType[asyncio.Lock]]] = (
-    WeakKeyDictionary()
-)
-"""Held while one is computed. A lock refers to its loop, so only those that use it keep it."""
+_turns: Final[WeakValueDictionary[asyncio.AbstractEventLoop, asyncio.Lock]] = WeakValueDictionary()
+"""Held while one is computed. A lock refers to its loop, so only those that use it keep both."""
 
 
 async def solved(work: Work) -> bytes | None:
@@ -43,9 +41,7 @@ async def solved(work: Work) -> bytes | None:
 def _turn() -> asyncio.Lock:
     """Return the lock of the running loop. It exists while somebody holds it or waits for it."""
     loop = asyncio.get_running_loop()
-    kept = _turns.get(loop)
-    turn = None if kept is None else kept()
+    turn = _turns.get(loop)
     if turn is None:
-        turn = asyncio.Lock()
-        _turns[loop] = ReferenceType(turn)
+        turn = _turns[loop] = asyncio.Lock()
     return turn

@@ -37,6 +37,7 @@ from relay.wire.envelopes import Ack, Hello, Join, Send, Welcome
 from relay.wire.messages import POW_BITS_MAX, Work
 from relay.wire.packing import pack
 from tests.client.faces.adapters import Face
+from tests.support.cluster import DEADLINE_S
 from tests.support.fake_server import FakeConnection, FakeServer
 
 Connect = Callable[..., Face]
@@ -261,7 +262,10 @@ def test_a_loop_in_which_works_waited_for_each_other_is_freed() -> None:
         assert all(await asyncio.gather(*map(solved, works)))
         return weakref.ref(asyncio.get_running_loop())
 
+    before = set(threading.enumerate())
     loop = asyncio.run(both())
+    for thread in set(threading.enumerate()) - before:  # it refers to the loop until it ends
+        thread.join(DEADLINE_S)
     gc.collect()
     assert loop() is None
 
