@@ -27,6 +27,7 @@ from relay.store.schema import connect_reader, epoch_at, pragma, rows
 from relay.store.search import files
 from relay.store.search.words import text_of
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
+from relay.store.stub import LOST
 from relay.store.view import UnpackEntry
 
 LOGS_PER_STEP: Final = 256
@@ -367,6 +368,8 @@ class Follower:
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
+            if packed == LOST:
+                return None  # a repair has told of it
             fields = {"path": str(self._partition_path), "log_id": row >> SEQ_BITS}
             log.error("search_entry_skipped", extra={**fields, "seq": row & SEQ_MASK})
             return None
