@@ -1,4 +1,4 @@
-"""Where a relay has to run that is not a usual machine: docs/operations.md, "Unusual places"."""
+"""A relay in unusual environments: docs/operations.md, "Unusual environments"."""
 
 from __future__ import annotations
 
