@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from relay.cli.ctl_client import Server
 from relay.cli.exits import CommandError
 from relay.server.line_server import CONNECTIONS_MAX, LineServer, Question
+from tests.support.threads import beside
 
 
 @pytest.fixture
@@ -69,11 +69,9 @@ def ending(path: Path) -> Iterator[None]:
         accepted.recv(1)  # what is left unread makes it a reset
         accepted.close()
 
-    thread = threading.Thread(target=end)
-    thread.start()
-    yield
-    thread.join()
-    listener.close()
+    with listener, beside(end):
+        yield
+        listener.shutdown(socket.SHUT_RDWR)  # or nobody came
 
 
 @pytest.mark.usefixtures("ending")

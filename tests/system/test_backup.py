@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from relay.settings import WORKERS_MAX
 from relay.store.contents import LogContents, read_logs
 from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.namespaces import NAMESPACES
+from tests.support.threads import beside
 
 FIRST, SECOND = "lobby", "kitchen"
 BACKUPS = 4
@@ -61,16 +64,12 @@ class Writer:
         self.acknowledged = 0
         self._address = address
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        wait_until(lambda: self.acknowledged > 10, "acknowledged messages")
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._done.set()
-        self._thread.join()
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        with beside(self._run, stop=self._done):
+            wait_until(lambda: self.acknowledged > 10, "acknowledged messages")
+            yield
 
     def _run(self) -> None:
         with BlockingClient(self._address, name="writer") as client:
@@ -87,7 +86,8 @@ def test_a_backup_is_of_one_moment_in_all_partitions(tmp_path: Path, durability:
     data = tmp_path / "data"
     made: list[tuple[int, Path]] = []
     with Relay(data, workers=2, settings={"store.durability": durability}) as relay:
-        with Writer(relay.address) as writer:
+        writer = Writer(relay.address)
+        with writer.writing():
             for number in range(BACKUPS):
                 before, to = writer.acknowledged, tmp_path / f"backup{number}"
                 backup("create", to, "--data", data)

@@ -13,6 +13,7 @@ from relay.chat.partition import partition_of
 from relay.client.events import Gap, Message
 from relay.store.pairing import wal_salts
 from tests.support.cluster import Relay, wait_until
+from tests.support.threads import beside
 
 BODY = "x" * 20_000
 CHECKPOINTS = 3
@@ -73,9 +74,7 @@ def test_a_copy_taken_under_traffic_is_refused(tmp_path: Path) -> None:
 
             wait_until(enough, "checkpoints under traffic")
 
-        thread = threading.Thread(target=talk)
-        thread.start()
-        try:
+        with beside(talk, stop=done):
             checkpoints_pass()
             first = prepared(data, tmp_path / "file first")
             later = prepared(data, tmp_path / "wal first")
@@ -84,9 +83,6 @@ def test_a_copy_taken_under_traffic_is_refused(tmp_path: Path) -> None:
             checkpoints_pass()
             copied(".sqlite-wal", data, first)
             copied(".sqlite", data, later)
-        finally:
-            done.set()
-            thread.join()
     for copy in (first, later):
         with Relay(copy) as relay, BlockingClient(relay.address, name="~bob") as client:
             refused = {one["partition"]: one["reason"] for one in relay.events("partition_refused")}

@@ -24,6 +24,7 @@ from relay.cli.exits import CommandError
 from relay.server.supervisor.runtime_directory import find
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
 from tests.support.terminals import Terminal
+from tests.support.threads import beside
 
 
 @pytest.fixture(scope="module")
@@ -271,9 +272,7 @@ def test_top(relay: Relay) -> None:
             while not stop.wait(0.02):
                 tom.post("square", "hello").result()
 
-    thread = threading.Thread(target=talk)
-    thread.start()
-    try:
+    with beside(talk, stop=stop):
         rooms: list[dict[str, Any]] = []
 
         def busy() -> bool:
@@ -294,9 +293,6 @@ def test_top(relay: Relay) -> None:
             terminal.process.terminate()
             assert terminal.ends() == -signal.SIGTERM
             assert "\x1b[?1049l" in terminal.text, "its own screen is left"
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_top_tells_that_what_it_shows_is_old(relay: Relay) -> None:

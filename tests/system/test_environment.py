@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from relay.compiled import build
 from relay.server.inherited import IGNORED
 from relay.wire.identity import fingerprint, load_private_key
 from tests.support.cluster import ROOT, Relay, relay_command, run_relay, until, wait_until
+from tests.support.threads import beside
 
 NUMBERS = "(s.SIGTERM, s.SIGINT, s.SIGQUIT, s.SIGCHLD, s.SIGHUP, s.SIGPIPE, s.SIGUSR1, s.SIGALRM)"
 REMOVED_DIRECTORY = (
@@ -137,19 +137,21 @@ def test_nobody_reads_what_it_prints(tmp_path: Path, reader: str) -> None:
 def _signals_to(relay: Relay, number: signal.Signals) -> Iterator[None]:
     """Send a signal to the supervisor again and again, to its very end."""
     supervisor = os.pidfd_open(relay.pid)
+    failed = threading.Event()
 
     def send() -> None:
         with contextlib.suppress(ProcessLookupError):
-            while True:
+            while not failed.wait(0.001):
                 signal.pidfd_send_signal(supervisor, number)
-                time.sleep(0.001)
 
-    sending = threading.Thread(target=send)
-    sending.start()
     try:
-        yield
+        with beside(send):
+            try:
+                yield
+            except BaseException:
+                failed.set()
+                raise
     finally:
-        sending.join()
         os.close(supervisor)
 
 

@@ -103,6 +103,7 @@ async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_tol
         def admit(self, peer: str, *, exhausted: bool = False) -> None:
             met.set()
 
+    loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         acceptor = accepts(listener, Meets(), accepting=said.append)
@@ -110,9 +111,13 @@ async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_tol
         acceptor.yields(on=True)
         acceptor.yields(on=True)
         acceptor.ended()  # a connection of its own: that makes room for none
-        with socket.create_connection(listener.getsockname()):
-            for _ in range(20):
-                await asyncio.sleep(0.001)
+        with socket.create_connection(listener.getsockname()), listener.dup() as same:
+            waits = asyncio.Event()
+            loop.add_reader(same, waits.set)
+            async with asyncio.timeout(DEADLINE_S):
+                await waits.wait()
+            loop.remove_reader(same)
+            await asyncio.sleep(0)  # what else the loop found readable in that turn has run
             assert not met.is_set()
             acceptor.yields(on=False)
             await met.wait()

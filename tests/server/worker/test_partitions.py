@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,9 @@ from relay.store.log import Partition
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import Changes
+from tests.support.cluster import DEADLINE_S
 from tests.support.logs import NOW_MS, append, message, open_partition
+from tests.support.threads import beside
 
 LOBBY, ELSEWHERE = "room-0", "room-12"
 GIVEN_UP_S = 30.0
@@ -39,7 +42,8 @@ class SlowDisk:
         )
         # Whoever waits for the commit does so for ever: it is let go then, and the test sees that.
         self._given_up = threading.Timer(GIVEN_UP_S, self.goes_on.set)
-        self._thread: threading.Thread | None = None
+        self._given_up.daemon = True
+        self._running = contextlib.ExitStack()
 
     def _write(self, connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
         if self.slow:
@@ -50,18 +54,15 @@ class SlowDisk:
     def commits(self) -> None:
         """A thread does, from now on."""
         self.slow = True
-        self._thread = threading.Thread(
-            target=self.partition.append, args=([message(1, log="late")], NOW_MS)
-        )
-        self._thread.start()
+        late = [message(1, log="late")]
+        self._running.enter_context(beside(lambda: self.partition.append(late, NOW_MS)))
         self._given_up.start()
-        self.begun.wait()
+        assert self.begun.wait(DEADLINE_S)
 
     def close(self) -> None:
         self.goes_on.set()
         self._given_up.cancel()
-        if self._thread is not None:
-            self._thread.join()
+        self._running.close()
         self.reader.close()
         self.partition.close()
 
