@@ -1,4 +1,4 @@
-"""The partitions of a worker, as its loop looks into them while threads are at work there."""
+"""The partitions of a worker, read by its loop while threads work on them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ GIVEN_UP_S = 30.0
 
 
 class SlowDisk:
-    """One partition, in which a commit takes until somebody lets it go on."""
+    """One partition, whose commit waits until a test lets it continue."""
 
     def __init__(self, directory: Path) -> None:
         self.begun, self.goes_on = threading.Event(), threading.Event()
@@ -40,7 +40,8 @@ class SlowDisk:
             reader_of=lambda _: self.reader,
             wake=lambda: None,
         )
-        # Whoever waits for the commit does so for ever: it is let go then, and the test sees that.
+        # A loop that waits for the commit would wait for ever: the commit continues then, and the
+        # test detects that.
         self._given_up = threading.Timer(GIVEN_UP_S, self.goes_on.set)
         self._given_up.daemon = True
         self._running = contextlib.ExitStack()
@@ -52,7 +53,7 @@ class SlowDisk:
         apply.write(connection, changes, day)
 
     def commits(self) -> None:
-        """A thread does, from now on."""
+        """Begin a commit in a thread."""
         self.slow = True
         late = [message(1, log="late")]
         self._running.enter_context(beside(lambda: self.partition.append(late, NOW_MS)))
@@ -76,7 +77,7 @@ def disk(tmp_path: Path) -> Iterator[SlowDisk]:
 
 @pytest.mark.parametrize("busy", ["committing", "commits_blocked"])
 def test_a_commit_in_a_thread_holds_up_no_look(disk: SlowDisk, busy: str) -> None:
-    """Neither at a log that is not remembered, nor at one that nobody has begun."""
+    """Neither a read of a log that is not cached, nor of one that does not exist."""
     own, index = disk.own, 0
     (stored,) = append(disk.partition, message(1, log=LOBBY))
     own.partition(index)
@@ -98,7 +99,7 @@ def test_a_commit_in_a_thread_holds_up_no_look(disk: SlowDisk, busy: str) -> Non
 
 @pytest.mark.parametrize("error", [StoreUnavailable("no"), ValueError("no entry")])
 def test_one_that_cannot_be_used_is_closed_as_any_other(disk: SlowDisk, error: Exception) -> None:
-    """Else whoever has it checkpointed would go on doing so, and its lock would stay held."""
+    """Otherwise its checkpoints would go on, and its lock would stay held."""
     closed: list[Partition] = []
 
     def fails(_: Partition) -> None:
