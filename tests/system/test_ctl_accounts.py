@@ -111,6 +111,8 @@ def test_rooms(relay: Relay) -> None:
             oda.send("lobby", "no")
         asked(relay, "room", "close", "lobby")
         assert asked(relay, "room", "show", "lobby")["closed"]
+        asked(relay, "room", "open", "lobby")
+        assert not asked(relay, "room", "show", "lobby")["closed"]
         asked(relay, "room", "delete", "lobby", "--yes")
         assert "there is no such room" in refused(relay, "room", "show", "lobby")
     assert "there is no user zoe" in refused(relay, "room", "ban", "lobby", "zoe")

@@ -24,14 +24,14 @@ PROGRAMS = ("relay", "curl", "mv", "ln", "python3", "/opt/relay/0.2.0/bin/pip")
 RUNBOOKS = (
     "The key is lost, or stolen", "Restore", "Upgrade, and back", "An attack", "A slow client",
 )  # fmt: skip
-ON_A_RELAY = (*RUNBOOKS, "Watching it", "Steering it", "Workers that come and go")
+ON_A_RELAY = (*RUNBOOKS, "Monitoring", "Administration", "Changing and replacing workers")
 OTHERWISE = (
     "Start", "The server's key", "Settings", "Upgrading", "Backup", "A refused partition",
     "Export and import",
 )  # fmt: skip
 """Headings whose commands have a test of their own."""
 NO_COMMANDS = {
-    "Users of their own": "lines of a settings file",
+    "Separate users": "lines of a settings file",
     "Processes": "a list",
     "In a container": "there is no podman",
     "Compiled or interpreted": "CI runs make test-compiled",
@@ -72,7 +72,7 @@ def section(heading: str) -> str:
 
 def of_the_table(taken: str) -> list[str]:
     """Return the commands of the table of ``relay ctl``; ``taken``: the id of a connection."""
-    rows = re.findall(r"^\| `relay (ctl .*?)` \|", section("Steering it"), re.MULTILINE)
+    rows = re.findall(r"^\| `relay (ctl .*?)` \|", section("Administration"), re.MULTILINE)
     found = [f"ctl {one.removeprefix('ctl ')}" for row in rows for one in row.split("`, `")]
     for word, own in {**OWN_WORDS, "ID": taken}.items():
         found = [re.sub(rf" {re.escape(word)}$", f" {own}", one) for one in found]

@@ -1,4 +1,4 @@
-"""Unusual environments of a relay: docs/operations.md, "Unusual places"."""
+"""A relay in unusual environments: docs/operations.md, "Unusual environments"."""
 
 from __future__ import annotations
 
