@@ -257,7 +257,7 @@ class Window:
                 waiting.popleft()
         if going:
             self._go(flow, first, going)
-        flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
+        flow.finish = self._queue.charge(flow, flow.finish, count, drained=not waiting)
         if waiting:
             self._queue.add(flow, flow.finish, count)
         elif not flow.in_flight:  # all of it was dropped
