@@ -368,10 +368,11 @@ class Follower:
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
-            if packed == LOST:
-                return None  # a repair has told of it
-            fields = {"path": str(self._partition_path), "log_id": row >> SEQ_BITS}
-            log.error("search_entry_skipped", extra={**fields, "seq": row & SEQ_MASK})
+            if packed != LOST:  # a repair has told of those
+                where = {"log_id": row >> SEQ_BITS, "seq": row & SEQ_MASK}
+                log.error(
+                    "search_entry_skipped", extra={"path": str(self._partition_path), **where}
+                )
             return None
 
     def _removed(self, index: apsw.Connection, id: int, after: int, upto: int) -> bool:
