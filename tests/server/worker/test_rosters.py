@@ -15,7 +15,7 @@ from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
 from relay.server.worker.home import rosters as rosters_module
-from relay.server.worker.home.rosters import COUNT_INTERVAL_S, GRACE_S, Rosters
+from relay.server.worker.home.rosters import GRACE_S, REST_S_MAX, Rosters
 from relay.wire.envelopes import Join, Leave, Roster
 from relay.wire.envelopes import Members as Answer
 from relay.wire.envelopes import Who as Question
@@ -178,6 +178,7 @@ def test_nobody_is_told_of_everybody_again() -> None:
     clock.now = GRACE_S
     [told] = _told(rosters)
     assert (told.total, told.joined, told.left) == (4, [], [])
+    clock.now += GRACE_S
     rosters.change(two, _present("emil"))
     [told] = _told(rosters)
     assert told.joined == [["emil", ""]]
@@ -190,10 +191,12 @@ def test_nobody_is_told_of_everybody_again() -> None:
 def test_departures_in_their_grace_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the bound, departures are announced early, the oldest first."""
     monkeypatch.setattr(rosters_module, "DEPARTURES_MAX", 2)
-    rosters = Rosters(bytes, _Clock())
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
     port = _Port()
     rosters.change(port, _present("ada", "bob", "cyd", "dan"))
     _told(rosters)
+    clock.now = GRACE_S / 2
     rosters.change(port, _gone("bob", "cyd"))
     assert _told(rosters) == []
     rosters.change(port, _gone("dan"))
@@ -234,16 +237,60 @@ def test_a_large_room_is_a_count_once_in_a_while() -> None:
     assert (told.total, told.joined, told.left) == (len(crowd), [], [])
     rosters.change(port, _present("zoe", "zora"))
     rosters.change(port, _gone("zora"))
-    clock.now = COUNT_INTERVAL_S / 2
+    clock.now = REST_S_MAX / 2
     assert _told(rosters) == []
-    assert rosters.due_at == COUNT_INTERVAL_S
-    clock.now = COUNT_INTERVAL_S
+    assert rosters.due_at == REST_S_MAX
+    clock.now = REST_S_MAX
     (told,) = _told(rosters)
     assert told.total == len(crowd) + 1, "a user who left a large room is not counted any more"
     assert rosters.due_at == float("inf")
     members = rosters.members(Who(1, LOG))
     assert members.total == len(crowd) + 1
     assert [name for name, _, _ in members.names] == crowd[: limits.ROSTER_NAMES_MAX]
+
+
+@pytest.mark.parametrize("crowd", [20, limits.ROSTER_NAMES_MAX, 2 * limits.ROSTER_NAMES_MAX])
+def test_what_people_who_come_one_by_one_cost_the_others(crowd: int) -> None:
+    """The envelopes to all members are bounded by time, not by who comes; nobody is left out."""
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
+    port = _Port()
+    sent = 0
+    named: set[str] = set()
+    for number in range(crowd):
+        rosters.change(port, _present(f"client{number:03}"))
+        for told in _told(rosters):
+            sent += number + 1
+            named.update(name for name, _ in told.joined)
+        clock.now += 0.001
+    while rosters.due_at < float("inf"):
+        clock.now = rosters.due_at
+        for told in _told(rosters):
+            sent += crowd
+            named.update(name for name, _ in told.joined)
+    assert told.total == crowd
+    if crowd <= limits.ROSTER_NAMES_MAX:
+        assert len(named) == crowd
+    per_s = limits.ROSTER_NAMES_MAX / REST_S_MAX
+    # and those of the first event, and of the last one
+    assert sent <= max(per_s, crowd / REST_S_MAX) * clock.now + 2 * crowd
+
+
+def test_a_room_rests_alone() -> None:
+    """Changes of one room wait for its own events, not for those of another one."""
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
+    port = _Port()
+    rosters.change(port, _present(*(f"client{number:03}" for number in range(100))))
+    (_,) = _told(rosters)
+    rosters.change(port, _present("zoe"))
+    assert _told(rosters) == []
+    rosters.change(port, Presence("elsewhere", [["ada", "", 1]]))
+    (told,) = _told(rosters)
+    assert told.log == "elsewhere"
+    clock.now = rosters.due_at
+    (told,) = _told(rosters)
+    assert (told.log, [name for name, _ in told.joined]) == (LOG, ["zoe"])
 
 
 def test_the_largest_answers_fit_their_messages() -> None:

@@ -1,9 +1,10 @@
 """Who follows a log, on all workers, and the changes that members are told.
 
-Invariant "Presence is derived": a worker's part of a roster disappears with its link. The changes
-of one turn are sent together, so many joins at once cause a few envelopes, not one per join and
-member. In a room with more than ``ROSTER_NAMES_MAX`` names only the count is sent, at most once per
-``COUNT_INTERVAL_S``.
+Invariant "Presence is derived": a worker's part of a roster disappears with its link. After members
+were sent changes, the next ones are collected for ``REST_S_PER_NAME`` times the number of names: a
+roster costs at most 200 envelopes per second, all members together, and people who come one after
+the other do not cause one for each of them and each member. In a room with more than
+``ROSTER_NAMES_MAX`` names only the count is sent, at most once per ``REST_S_MAX``.
 
 Arrivals are sent at once, departures only after ``GRACE_S``: most clients of a worker that died, or
 of a broken connection, are back by then, and nothing is sent about them.
@@ -28,7 +29,10 @@ from relay.server.worker.grouped import Grouped
 from relay.wire.envelopes import Roster as RosterEnvelope
 from relay.wire.packing import pack
 
-COUNT_INTERVAL_S: Final = 1.0
+REST_S_MAX: Final = 1.0
+"""Minimum time between two events of a room with ``ROSTER_NAMES_MAX`` names or more."""
+REST_S_PER_NAME: Final = REST_S_MAX / limits.ROSTER_NAMES_MAX
+"""The same for each name of a smaller room."""
 GRACE_S: Final = 1.0
 """How long a name that has gone may take to return before members are told that it left."""
 DEPARTURES_MAX: Final = 50_000
@@ -52,8 +56,8 @@ class Roster:
     """The members of one log, and the changes since they were last told."""
 
     __slots__ = (
-        "_listed", "anew", "asked_at", "changed", "incarnation", "leaving", "names", "settled_at",
-        "told_at", "version",
+        "_listed", "anew", "asked_at", "changed", "incarnation", "leaving", "names", "resting",
+        "settled_at", "told_at", "version",
     )  # fmt: skip
 
     def __init__(self, incarnation: int) -> None:
@@ -68,6 +72,8 @@ class Roster:
         self.asked_at = float("-inf")
         """When WHO was last answered: that answer did not include the names in ``leaving``."""
         self.told_at = float("-inf")
+        self.resting = False
+        """True while changes are collected because members were sent some just before."""
         self.settled_at = float("-inf")
         """Until then no arrivals are sent: members may know them from another home."""
         self.anew = False
@@ -88,6 +94,11 @@ class Roster:
     def large(self) -> bool:
         """True for a room of which only the count is sent."""
         return len(self.names) > limits.ROSTER_NAMES_MAX
+
+    @property
+    def rested_at(self) -> float:
+        """When members may be sent the next changes."""
+        return self.told_at + min(REST_S_MAX, REST_S_PER_NAME * len(self.names))
 
     @property
     def empty(self) -> bool:
@@ -115,14 +126,16 @@ class Rosters:
         self._clock = clock
         self._logs: dict[str, Roster] = {}
         self.changed: dict[str, None] = {}
-        """Logs with changes that their members have not been told."""
+        """Logs with changes that their members have not been told, except resting ones."""
+        self._resting: list[tuple[float, str]] = []
+        """A heap of (time, log): when their changes are sent. Some logs were forgotten since."""
         self._departures: deque[tuple[float, str, str]] = deque()
         """(time, log, name) of departures, oldest first. Some names have returned since."""
         self._settling: deque[tuple[float, str]] = deque()
         """(time, log) of logs that came from another home, oldest first."""
         self._of_port: dict[Port, set[str]] = {}
         self.due_at = float("inf")
-        """When a waiting change (a departure, a large room's count) must be sent."""
+        """When a waiting change (a departure, one of a resting log) must be sent."""
 
     def change(self, port: Port, message: Presence) -> None:
         """Apply a worker's changes."""
@@ -180,20 +193,28 @@ class Rosters:
         """Yield one event for each log whose members must be told now."""
         now = self._clock()
         self._end_graces(now)
-        self.due_at = self._departures[0][0] + GRACE_S if self._departures else float("inf")
-        if self._settling:
-            self.due_at = min(self.due_at, self._settling[0][0])
+        resting = self._resting
+        while resting and resting[0][0] <= now:
+            _, log = heapq.heappop(resting)
+            if log in self._logs:
+                self._logs[log].resting = False
+                self.changed[log] = None
         for log in list(self.changed):
+            del self.changed[log]
             roster = self._logs.get(log)
             if roster is None or not (roster.changed or roster.anew):
-                del self.changed[log]
                 continue
-            if roster.large and now < roster.told_at + COUNT_INTERVAL_S:
-                self.due_at = min(self.due_at, roster.told_at + COUNT_INTERVAL_S)
+            if now < roster.rested_at:
+                roster.resting = True
+                heapq.heappush(resting, (roster.rested_at, log))
                 continue
-            del self.changed[log]
             roster.told_at = now
             yield Event(log, pack(_told(log, roster)))
+        self.due_at = min(
+            self._departures[0][0] + GRACE_S if self._departures else float("inf"),
+            self._settling[0][0] if self._settling else float("inf"),
+            resting[0][0] if resting else float("inf"),
+        )
 
     def _end_graces(self, now: float) -> None:
         departures = self._departures
@@ -213,7 +234,7 @@ class Rosters:
             _, log = settling.popleft()
             if log in self._logs:
                 self._logs[log].anew = True
-                self.changed[log] = None
+                self._mark(log, self._logs[log])
 
     def _settle(self, log: str, roster: Roster) -> None:
         """Prepare a roster whose members were told by another home who is present."""
@@ -255,7 +276,11 @@ class Rosters:
 
     def _note(self, log: str, roster: Roster, name: str) -> None:
         roster.changed.add(name)
-        self.changed[log] = None
+        self._mark(log, roster)
+
+    def _mark(self, log: str, roster: Roster) -> None:
+        if not roster.resting:
+            self.changed[log] = None
 
     def _forget_empty(self, log: str, roster: Roster) -> None:
         if roster.empty:
