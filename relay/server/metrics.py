@@ -271,7 +271,9 @@ WORKER: Final = (
     Metric(
         "readers_catching_up", Kind.GAUGE, "Readers that are catching up: they read pages of a log."
     ),
-    Metric("bus_lag_ns", Kind.GAUGE, "How long another worker has not accepted all its data.", "ns"),
+    Metric(
+        "bus_lag_ns", Kind.GAUGE, "How long another worker has not accepted all its data.", "ns"
+    ),
     Metric("commit_lag_ns", Kind.GAUGE, "How long messages have waited without a commit.", "ns"),
     Metric("partitions_unavailable", Kind.GAUGE, "Partitions that cannot be opened or written."),
     Metric("partitions_refused", Kind.GAUGE, "Partitions that are damaged, and refused."),
