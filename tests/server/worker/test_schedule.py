@@ -38,7 +38,8 @@ class Asking:
         self.served += 1
         self._clock[0] += STEP_S
         drained = self.served == self._turns
-        self._finish = self._schedule.queue.charge(self._finish, self._units, drained=drained)
+        queue = self._schedule.queue
+        self._finish = queue.charge(self, self._finish, self._units, drained=drained)
         if not drained:
             self._schedule.add(self, self._finish, self._units)
 
@@ -85,7 +86,7 @@ def test_what_was_used_while_nobody_waited_is_no_debt() -> None:
     schedule, clock = _schedule()
     busy = Asking(schedule, clock, UNITS_PER_TURN, 1000)
     for _ in range(10):
-        busy._finish = schedule.queue.charge(busy._finish, UNITS_PER_TURN, drained=False)
+        busy._finish = schedule.queue.charge(busy, busy._finish, UNITS_PER_TURN, drained=False)
     for _ in range(10):
         Asking(schedule, clock, UNITS_PER_TURN, 1000).arrive()
     busy.arrive()

@@ -10,6 +10,7 @@ from relay.server.worker.member.window import (
     LIGHT_MAX,
     QUANTUM,
     QUANTUM_BYTES,
+    WINDOW_BYTES,
     Run,
     Window,
 )
@@ -127,6 +128,46 @@ def test_light_senders_do_not_wait_for_those_that_share() -> None:
     home.submit(writer, 1)
     home.window.release()
     assert len(home.sent) == before + LIGHT_MAX, "more than that waits for answers"
+
+
+def test_many_light_senders_do_not_fill_the_link() -> None:
+    """Nothing overtakes what is in it. Whoever has least is next."""
+    home = Home()
+    heavy = Sender()
+    home.submit(heavy, 1000)
+    crowd = [Sender() for _ in range(300)]
+    for sender in crowd:
+        home.submit(sender, LIGHT_MAX - 4)
+    home.window.release()
+    most = 2 * WINDOW + 2 * QUANTUM_BYTES
+    waiting = set(crowd)
+    honest, number = Sender(), 1000 + 300 * (LIGHT_MAX - 4)
+    home.answer(1000)  # that one came first and alone
+    home.submit(heavy, 1000)
+    home.submit(honest, 1)
+    while number not in home.sent:
+        waiting -= set(home.answer(QUANTUM))
+        assert home.window.in_flight <= most
+    assert len(waiting) > 250, "it waited for those with more"
+    while waiting:
+        waiting -= set(home.answer(QUANTUM))
+        assert home.window.in_flight <= most
+    assert home.window.light_in_flight == 0
+
+
+def test_heavy_senders_get_half_beside_light_ones_without_end() -> None:
+    """However many those are, and however little each has."""
+    home = Home()
+    home.window.window_bytes = WINDOW_BYTES
+    first, heavy = Sender(), Sender()
+    home.submit(first, 1200)  # it came alone, and fills the window
+    home.submit(heavy, 2000)
+    served: list[Sender] = []
+    while len(served) < 4000:
+        for _ in range(QUANTUM):  # more than are answered
+            home.submit(Sender(), LIGHT_MAX)
+        served += home.answer(2 * QUANTUM)
+    assert served.count(heavy) > 0.4 * (len(served) - 1200 - WINDOW_BYTES // SIZE)
 
 
 def test_what_is_forgotten_is_not_sent() -> None:
