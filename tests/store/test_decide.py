@@ -92,7 +92,7 @@ def test_a_first_message_begins_a_room() -> None:
 
 
 def test_a_message_that_cannot_be_stored_begins_no_room() -> None:
-    """Its create entry would be committed without an event. The next message creates it."""
+    """Its create entry would be committed and never distributed. The next message creates it."""
     batch = [message(1, b"cannot be packed"), message(1, b"can")]
 
     def pack(fields: tuple[object, ...]) -> bytes:
