@@ -2,8 +2,8 @@
 grows.
 
 Memory and descriptors are compared for each process that runs all the time: the medians of memory
-in the second and the last quarter of its samples, and the lowest tenths of descriptors. Worker 1 and
-the control process are killed, so supervisor, key agent and worker 0 run all the time.
+in the second and the last quarter of its samples, and the lowest tenths of descriptors. Worker 1
+and the control process are killed, so supervisor, key agent and worker 0 run all the time.
 
 Memory grows if it does so continuously: the third and the last quarter must both have added half of
 the threshold. Memory that an allocator keeps after a peak, or a cache that fills, is added once.
