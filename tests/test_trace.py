@@ -20,7 +20,7 @@ DRIFT = 2
 RUNS = 5
 """A worker's periodic work may come first in a run: one undisturbed run is enough."""
 ANYWHERE = {f"{WORKER}delivery/stalled.py"}
-"""The turn of a busy worker asks before it hears who came, in each run on a busy machine."""
+"""A busy worker asks for its turn before it knows what arrived, in each run on a busy machine."""
 
 
 def story(operation: str) -> list[str]:

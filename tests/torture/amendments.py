@@ -1,13 +1,12 @@
-"""What was said about messages, held against the logs: the part of the checker that knows edits,
-redactions, reactions, what retention removes, and both ends of a conversation.
+"""The part of the checker for edits, redactions, reactions, retention and conversations.
 
-Pure: from the logs at the end, what was acknowledged, and what readers got, to broken promises.
+Pure: finds violated guarantees in the logs at the end, acknowledgements, and what readers got.
 
-- what was acknowledged is in the log, once, as it was said, unless it was erased or removed;
-- an edit is of its sender's own, and nothing is about what was erased before it;
-- what a redaction is about is erased, with its edits, and served to nobody who asks after that;
-- a reader gets every entry in its order, but for gaps of what retention has removed, and as many
-  as a room keeps are there;
+- acknowledged entries are in the log, once, unchanged, unless they were erased or removed;
+- an edit is of its sender's own message, and no entry is about a message erased before it;
+- the target of a redaction is erased, with its edits, and not sent in answer to later requests;
+- a reader gets every entry in order, except for gaps of what retention has removed, and a room
+  keeps as many as configured;
 - both inboxes have a conversation in the same order, about the same messages, erased alike.
 """
 

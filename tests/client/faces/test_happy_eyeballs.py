@@ -122,7 +122,9 @@ def test_an_address_of_something_else(
 
 
 def test_nothing_but_other_servers(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """What one of them is says more than that others refuse, and is final for the first attempt."""
+    """A handshake error is reported before refused connections, and is final for the first
+    attempt.
+    """
     addresses += ["127.0.0.6", "127.0.0.4", "127.0.0.7"]
     one = face(at_host(relay), "eyeballs-g")
     with (
@@ -135,7 +137,7 @@ def test_nothing_but_other_servers(face: Connect, relay: Relay, addresses: list[
 
 
 def test_a_server_with_another_key(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """It ends the client although the next address has the right key: somebody may be between."""
+    """It ends the client although the next address has the right key: it may be an attack."""
     addresses += ["127.0.0.8", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-h")
     with (
