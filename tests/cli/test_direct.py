@@ -9,7 +9,7 @@ from tests.support.cluster import Relay, relay_command, run_relay
 
 
 def chat(relay: Relay, room: str, name: str, lines: str) -> subprocess.CompletedProcess[str]:
-    """Type lines into a chat through a pipe."""
+    """Send lines to a chat through a pipe."""
     return subprocess.run(
         relay_command("chat", relay.address, room, "--name", name, "--last", "0"),
         input=lines,
@@ -21,7 +21,7 @@ def chat(relay: Relay, room: str, name: str, lines: str) -> subprocess.Completed
 
 
 def tail(relay: Relay, name: str, count: int) -> list[dict[str, object]]:
-    """The first entries of one's own inbox that are no controls."""
+    """Return the first messages of the user's own inbox."""
     command = relay_command("tail", relay.address, "@me", "--name", name, "--json", "--since", "0")
     found: list[dict[str, object]] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -35,7 +35,7 @@ def tail(relay: Relay, name: str, count: int) -> list[dict[str, object]]:
 
 
 def test_send_and_tail(relay: Relay, room: str) -> None:
-    """A script writes to a person, who reads it with another one."""
+    """A script sends to a user, who reads it with another script."""
     ann, bob = f"ann-{room}", f"bob-{room}"
     assert run_relay("send", relay.address, f"@{bob}", "x", "--name", ann).returncode == 1
     assert run_relay("send", relay.address, room, "x", "--name", bob).returncode == 0
@@ -53,7 +53,7 @@ def test_send_and_tail(relay: Relay, room: str) -> None:
 
 
 def test_in_a_chat(relay: Relay, room: str) -> None:
-    """/msg, /query, edits and erasing; who comes later is shown what was missed."""
+    """/msg, /query, edits and erasing; a chat started later shows the missed messages."""
     ann, bob = f"ann-{room}", f"bob-{room}"
     assert chat(relay, room, bob, "hello\n").returncode == 0
     done = chat(
@@ -78,7 +78,7 @@ def test_in_a_chat(relay: Relay, room: str) -> None:
 
 
 def test_a_chat_chooses_who_may_write_and_who_is_told(relay: Relay, room: str) -> None:
-    """/writers and /seenby show what is chosen, and what is chosen holds for others."""
+    """/writers and /seenby show the choice, and it applies to other users."""
     ann, bob = f"ann-{room}", f"bob-{room}"
     assert chat(relay, room, ann, "hello\n").returncode == 0
     shown = chat(relay, room, bob, "/writers\n/writers nobody\n/seenby nobody\n/writers\n")
