@@ -20,20 +20,30 @@ from tests.support.cluster import Relay
 LONG: Final = frozenset({"torture", "loadtest", "system", "cli"})
 """Folders whose files take long. They are begun first: all processes are done at about one time."""
 LONGEST: Final = (
-    "tests/loadtest/test_swarm.py",
     "tests/system/test_upgrade.py",
-    "tests/system/test_many_workers.py",
-    "tests/torture/test_power_cut.py",
-    "tests/torture/test_broken_variants.py",
-    "tests/torture/test_failing_disk.py",
-    "tests/system/test_unopened_partition.py",
     "tests/system/test_operations_commands.py",
-    "tests/server/worker/test_presence.py",
+    "tests/system/test_many_workers.py",
+    "tests/torture/test_rights.py",
+    "tests/torture/test_broken_variants.py",
+    "tests/cli/test_send.py",
+    "tests/cli/test_rooms.py",
+    "tests/cli/test_environment.py",
+    "tests/torture/test_amended.py",
     "tests/torture/test_saturated.py",
+    "tests/torture/test_failing_disk.py",
+    "tests/torture/test_power_cut.py",
+    "tests/system/test_server_keys.py",
+    "tests/system/test_unopened_partition.py",
+    "tests/cli/test_accounts.py",
+    "tests/loadtest/test_swarm.py",
     "tests/loadtest/test_programs.py",
+    "tests/client/faces/test_talk.py",
+    "tests/client/test_malformed.py",
+    "tests/server/worker/test_seam.py",
+    "tests/server/worker/test_pace.py",
 )
-"""Those that take longest, of these folders and of others: each is one process's work for a tenth
-of the time and more."""
+"""Those that take longest, the longest first, of these folders and of others: one of them that was
+begun late would be the work of one process when the others are done."""
 FOLDER: Final = Path(__file__).parent
 _numbers = itertools.count()
 
@@ -46,14 +56,20 @@ sys.dont_write_bytecode = False
 Relay.forked = True
 
 
+def pytest_collection() -> None:
+    """What is imported and collected stays: looking for garbage meanwhile finds none."""
+    gc.disable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long; otherwise the order stays as chance has it."""
     items.sort(key=lambda item: _turn(item.path.relative_to(FOLDER.parent)))
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported and collected is there to stay: no collection looks at it again."""
+    """From now on there is garbage; but no search looks again at what has been collected."""
     gc.freeze()
+    gc.enable()
 
 
 def _turn(file: Path) -> int:
