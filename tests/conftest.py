@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -56,9 +56,14 @@ sys.dont_write_bytecode = False
 Relay.forked = True
 
 
-def pytest_collection() -> None:
-    """What is imported and collected stays: looking for garbage meanwhile finds none."""
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without looking for garbage: nearly all that is imported and collected stays."""
     gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,9 +72,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """From now on there is garbage; but no search looks again at what has been collected."""
+    """What has been imported and collected is there to stay: no collection looks at it again."""
     gc.freeze()
-    gc.enable()
 
 
 def _turn(file: Path) -> int:
