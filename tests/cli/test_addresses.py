@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from relay import BlockingClient, Message, UsageError
 from relay.cli.aliases import Aliases
 from relay.cli.destination import split
 from tests.support.cluster import Relay, run_relay
+from tests.support.threads import beside
 
 OTHER = "a" * 52
 ADDRESS = f"relay://{OTHER}@host.example:7475"
@@ -184,13 +185,8 @@ def test_a_damaged_file_is_named() -> None:
 def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
     """Under a lock: each reads what the one before has written."""
     path = tmp_path / "aliases"
-    threads = [
-        threading.Thread(target=Aliases(path).add, args=(f"n{n}", "host")) for n in range(20)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with beside(*(partial(Aliases(path).add, f"n{n}", "host") for n in range(20))):
+        pass
     assert sorted(Aliases(path).all()) == sorted(f"n{n}" for n in range(20))
 
 

@@ -13,6 +13,7 @@ from typing import Final
 import click
 import pytest
 
+from relay.cli.ctl_accounts import ROOM_ACTIONS
 from relay.cli.main import relay as program
 from tests.support.cluster import Relay, run_relay
 from tests.support.terminals import Terminal
@@ -111,6 +112,13 @@ def test_what_lists_or_shows_answers_programs() -> None:
     ]
     assert len(listing) > 10
     assert [name for name, command in listing if not has(command, "--json")] == []
+
+
+def test_an_action_is_called_as_its_command() -> None:
+    """``relay ctl room open lobby`` is ``relay room open lobby``, for whoever runs the machine."""
+    rooms = program.get_command(click.Context(program), "room")
+    assert isinstance(rooms, click.Group)
+    assert set(ROOM_ACTIONS) <= set(rooms.list_commands(click.Context(rooms)))
 
 
 def test_every_command_that_sounds_final_asks_or_says_why_not() -> None:

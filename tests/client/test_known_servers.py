@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,8 +27,9 @@ from relay.client.known_servers import (
 from relay.client.lineage import KeyChange
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
-from tests.support.cluster import ROOT
+from tests.support.cluster import DEADLINE_S, ROOT
 from tests.support.programs import run_program
+from tests.support.threads import beside
 
 KEY = "a" * 52
 OTHER = "b" * 51 + "q"
@@ -134,17 +136,14 @@ for number in range(20):
 def test_first_contacts_at_once_keep_every_pin(tmp_path: Path) -> None:
     """Of 120 threads, and of several processes: read again under a lock, never written over."""
     path = tmp_path / "threads"
-    begin = threading.Barrier(120)
+    begin = threading.Barrier(120, timeout=DEADLINE_S)
 
     def pin(number: int) -> None:
         begin.wait()
         KnownServers(path).pin(f"host-{number}", 1, KEY)
 
-    threads = [threading.Thread(target=pin, args=(number,)) for number in range(120)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with beside(*(partial(pin, number) for number in range(120))):
+        pass
     assert {pin.host for pin in parse(path.read_text(), path)} == {f"host-{n}" for n in range(120)}
 
     path = tmp_path / "processes"
@@ -168,7 +167,7 @@ def test_first_contacts_at_once_keep_every_pin(tmp_path: Path) -> None:
 def test_one_server_met_twice_at_once(tmp_path: Path) -> None:
     """One pin; and of two different keys the second one is refused, whoever comes first."""
     path = tmp_path / "pins"
-    begin = threading.Barrier(40)
+    begin = threading.Barrier(40, timeout=DEADLINE_S)
     refused: list[str] = []
 
     def pin(number: int) -> None:
@@ -178,11 +177,8 @@ def test_one_server_met_twice_at_once(tmp_path: Path) -> None:
         except UsageError as error:
             refused.append(str(error))
 
-    threads = [threading.Thread(target=pin, args=(number,)) for number in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with beside(*(partial(pin, number) for number in range(40))):
+        pass
     assert len(parse(path.read_text(), path)) == 1
     assert len(refused) == 20
 

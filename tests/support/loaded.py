@@ -209,9 +209,9 @@ class Loader:
                 pass  # as subprocess does
 
         threads = [
-            threading.Thread(target=collect, args=(process.stdout,)),
-            threading.Thread(target=collect, args=(process.stderr,)),
-            threading.Thread(target=write, args=(process.stdin,)),
+            threading.Thread(target=collect, args=(process.stdout,), daemon=True),
+            threading.Thread(target=collect, args=(process.stderr,), daemon=True),
+            threading.Thread(target=write, args=(process.stdin,), daemon=True),
         ]
         for thread in threads:
             thread.start()

@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from relay.client.refusals import KeyRefused, LooksAlike, NameInvalid, NameTaken
 from relay.client.trust import KeyPolicy
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay
+from tests.support.threads import beside
 
 Connect = Callable[..., Face]
 
@@ -195,11 +195,8 @@ def test_what_listens_is_no_relay(face: Connect) -> None:
             with peer:
                 peer.sendall(b"220 mail.example ESMTP\r\n")
 
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with pytest.raises(HandshakeFailed):
+        with beside(answer), pytest.raises(HandshakeFailed):
             one.connect()
-        thread.join(60)
 
 
 def test_killed_workers(face: Connect, tmp_path: Path) -> None:

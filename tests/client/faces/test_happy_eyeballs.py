@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import struct
 import threading
@@ -15,20 +16,22 @@ import pytest
 from relay.client.address import Address, parse_address
 from relay.client.aio import Client
 from relay.client.dialling import ADDRESSES_MAX, in_order, resolve
-from relay.client.errors import ConnectFailed
+from relay.client.errors import ConnectFailed, NotARelayServer, ServerKeyMismatch
 from relay.client.events import State
 from relay.errors import UsageError
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay
+from tests.support.fake_server import FakeConnection, FakeServer
 from tests.support.silent import SilentHost
 
 
-class Mute:
-    """An address at which connections open, and nothing more, or end at once."""
+class Stranger:
+    """An address at which connections open, hear something or nothing, and end at once or never."""
 
-    def __init__(self, host: str, port: int, says: str) -> None:
+    def __init__(self, host: str, port: int, begins: bytes, end: str) -> None:
         self._listener = socket.create_server((host, port))
-        self._says = says
+        self._begins = begins
+        self._end = end
         self._accepted: list[socket.socket] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
@@ -45,10 +48,11 @@ class Mute:
         with contextlib.suppress(OSError):
             while True:
                 opened, _ = self._listener.accept()
-                if self._says == "nothing":
+                opened.sendall(self._begins)
+                if self._end == "never":
                     self._accepted.append(opened)
                     continue
-                if self._says == "reset":
+                if self._end == "reset":
                     opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 opened.close()
 
@@ -96,16 +100,51 @@ def test_addresses_that_refuse(face: Connect, relay: Relay, addresses: list[str]
     assert one.client.state is State.ONLINE
 
 
-@pytest.mark.parametrize("says", ["nothing", "the end", "reset"])
-def test_an_address_that_opens_and_does_not_serve(
-    face: Connect, relay: Relay, addresses: list[str], says: str
+HTTP = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+SSH = b"SSH-2.0-OpenSSH_9.2p1\r\n"
+
+
+@pytest.mark.parametrize("end", ["never", "closed", "reset"])
+@pytest.mark.parametrize(
+    "begins", [b"", HTTP, SSH, b"220\r\n", b"\x01", b"\x01\x00\x01\x00RL", b"\x01\x00\x01\x00rly1"]
+)
+def test_an_address_of_something_else(
+    face: Connect, relay: Relay, addresses: list[str], begins: bytes, end: str
 ) -> None:
-    """A program that hangs, or a balancer without servers: there, the handshake would never end."""
+    """A program that hangs, a balancer without servers, another protocol, half of a hello: on none
+    of them a handshake would end well, so the client goes on to the relay.
+    """
     addresses += ["127.0.0.6", "127.0.0.1"]
-    one = face(at_host(relay), f"eyeballs-{says.replace(' ', '-')}")
-    with Mute("127.0.0.6", relay.port, says):
+    one = face(at_host(relay), "eyeballs-" + hashlib.sha256(begins).hexdigest()[:8] + end)
+    with Stranger("127.0.0.6", relay.port, begins, end):
         one.connect()
-    assert one.client.state is State.ONLINE
+        assert one.client.state is State.ONLINE
+
+
+def test_nothing_but_other_servers(face: Connect, relay: Relay, addresses: list[str]) -> None:
+    """What one of them is says more than that others refuse, and is final for the first attempt."""
+    addresses += ["127.0.0.6", "127.0.0.4", "127.0.0.7"]
+    one = face(at_host(relay), "eyeballs-g")
+    with (
+        Stranger("127.0.0.6", relay.port, SSH, "never"),
+        Stranger("127.0.0.7", relay.port, SSH, "closed"),
+        pytest.raises(NotARelayServer, match="SSH"),
+    ):
+        one.connect()
+    assert one.client.state is State.CLOSED
+
+
+def test_a_server_with_another_key(face: Connect, relay: Relay, addresses: list[str]) -> None:
+    """It ends the client although the next address has the right key: somebody may be between."""
+    addresses += ["127.0.0.8", "127.0.0.1"]
+    one = face(at_host(relay), "eyeballs-h")
+    with (
+        FakeServer(FakeConnection.log_in, at=("127.0.0.8", relay.port)) as other,
+        pytest.raises(ServerKeyMismatch),
+    ):
+        one.connect()
+    assert one.client.state is State.CLOSED
+    assert other.accepted == 1
 
 
 class TransportsOnly(asyncio.SelectorEventLoop):

@@ -1,6 +1,4 @@
-"""How commits are answered, and the share of a partition's time for commits that wait for
-the disk.
-"""
+"""How commits are answered, and throttling of slow commits by partition."""
 
 from __future__ import annotations
 
@@ -31,11 +29,11 @@ from tests.support.workers import Cluster, TestClient, Worker
 ROOM = "lobby"
 MS = 1_000_000
 LONG_NS = THROTTLE_AHEAD_NS // THROTTLE_FACTOR + 10 * MS
-"""A commit after which a partition owes more rest than it may owe."""
+"""A commit after which a partition has the maximal debt of rest, and more."""
 
 
 class Clock:
-    """Nanoseconds that pass when somebody says so."""
+    """A clock in nanoseconds that a test advances."""
 
     def __init__(self) -> None:
         self.now_ns = 10**12
@@ -45,7 +43,7 @@ class Clock:
 
 
 class Disk:
-    """A partition whose every commit takes so long."""
+    """A partition whose every commit takes a given time."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -66,7 +64,7 @@ class Disk:
 
 
 def made(clock: Clock, *, power: bool) -> Commits:
-    """Commits whose threads are done at once."""
+    """Commits whose threads finish at once."""
 
     def at_once(work: Callable[[], Commit]) -> asyncio.Future[Commit]:
         future: asyncio.Future[Commit] = asyncio.get_running_loop().create_future()
@@ -80,7 +78,7 @@ def made(clock: Clock, *, power: bool) -> Commits:
 
 
 async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
-    """One group of one submission, to its end."""
+    """Commit a group of one submission."""
     disk.takes_ns = takes_ns
     submission = Submission("lobby", "ann", b"", b"p" * 16, 2, int(kind), "", b"")
     waiting = Waiting(cast(Any, None), 0, submission)
@@ -90,7 +88,7 @@ async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
 
 
 def test_answers_have_the_order_of_what_is_answered() -> None:
-    """Runs of new messages, with single repeats between them; each to the worker that asked."""
+    """Runs of new messages with repeats between them, each answered to the worker that asked."""
     here, there = (LocalPort(n, 1, Wakeup(lambda _: None)) for n in (0, 1))
     submission = Submission("lobby", "ann", b"", b"p" * 16, 2, 0, "", b"")
     epoch = b"epoch..."
@@ -151,7 +149,7 @@ async def test_a_few_commits_are_not_throttled() -> None:
 
 
 async def test_commits_that_do_not_wait_for_the_disk_cost_nothing() -> None:
-    """Messages, however long they take; and nothing where all commits wait."""
+    """Messages, however long they take, and any commit in a mode without fsync."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
     await commit(made_, disk, Kind.MESSAGE, LONG_NS)
     assert not made_.throttled(3)
@@ -162,7 +160,7 @@ async def test_commits_that_do_not_wait_for_the_disk_cost_nothing() -> None:
 
 
 async def test_a_throttled_partition_commits_only_fast_submissions(tmp_path: Path) -> None:
-    """A change of a room waits; messages of that room do not."""
+    """A change of a room waits; messages to that room do not."""
     async with Cluster(tmp_path, 2, rights=True) as cluster:
         worker = cluster.home(ROOM)
         alice = await TestClient.login(worker, "alice")
@@ -173,14 +171,14 @@ async def test_a_throttled_partition_commits_only_fast_submissions(tmp_path: Pat
         resting[partition_of(ROOM)] = time.monotonic_ns() + 3600 * 10**9
         topic = requests.pack(requests.SetTopic("tea"), requests.ANYTHING_SEEN)
         alice.send_envelopes(Room(77, ROOM, topic))
-        for number in range(1, 11):  # turns enough for the change, if it could be committed
+        for number in range(1, 11):  # enough turns for the change, if it could be committed
             bob.send(ROOM, number)
             await bob.acked(ROOM, number)
 
         def answers() -> list[Done]:
             return [one for one in alice.received if isinstance(one, Done) and one.request == 77]
 
-        assert not answers(), "it was committed while its partition was to rest"
+        assert not answers(), "it was committed while its partition was throttled"
         resting.clear()
         await alice.until(answers, "the answer")
 
@@ -218,7 +216,7 @@ async def test_a_thread_only_runs_the_end_of_a_commit(tmp_path: Path, durability
 
 
 async def written(single: Cluster) -> tuple[Worker, int]:
-    """Write to a room. Return the worker, and the room's partition, in which nothing is at work."""
+    """Write to a room. Return the worker and the room's partition, when no thread uses it."""
     worker = single.workers[0]
     alice = await TestClient.login(worker, "alice")
     alice.send(ROOM, 1)
@@ -230,9 +228,7 @@ async def written(single: Cluster) -> tuple[Worker, int]:
 async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
     single: Cluster,
 ) -> None:
-    """By the commit of fast submissions: those that wait for the disk are answered as the others
-    are.
-    """
+    """After damage found by the fast submissions, the slow ones get the same answer."""
     worker, index = await written(single)
     home, partitions = worker.parts.home, worker.parts.partitions
     new = next(name for n in range(1000) if partition_of(name := f"room-{n}") == index)
@@ -256,7 +252,7 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
 
 
 async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> None:
-    """Unless its sender has sent much, or there is something else to store, or none may be."""
+    """Unless its sender has sent many, or other submissions wait, or none may be committed."""
     worker, index = await written(single)
     home, partitions = worker.parts.home, worker.parts.partitions
     worker.sweeps = False
@@ -279,7 +275,7 @@ async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> Non
         assert (grouped.appends, home.busy) == (0, False)
         home.blocked.add(index)
         commit(3)
-        assert grouped.appends == 1, "it may be one of those that rest"
+        assert grouped.appends == 1, "it may be a throttled one"
         commit(4, heavy=True)
         assert grouped.appends == 2
         commit(5, 6)
@@ -305,7 +301,7 @@ class Damaged:
         return getattr(self.partition, name)
 
     def append(self, *_: object) -> list[Outcome]:
-        """Find it."""
+        """Raise it."""
         self.appends += 1
         raise StoreCorrupt("the test's disk")
 
@@ -316,6 +312,6 @@ class Watched(Damaged):
     """A partition that counts its groups."""
 
     def append(self, *arguments: Any) -> list[Outcome]:  # noqa: ANN401  # as a partition's
-        """Store one."""
+        """Store one group."""
         self.appends += 1
         return self.partition.append(*arguments)

@@ -1,5 +1,5 @@
-"""Who is here (invariant "Presence is derived"): derived from the workers' own words, small and
-large rooms.
+"""Rosters (invariant "Presence is derived"): derived from the workers' reports, in small and large
+rooms.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LOG = "lobby"
 
 
 class _Port:
-    """Where a home's words go; only its identity matters here."""
+    """The way to a worker; only its identity matters here."""
 
     index = 1
     generation = 1
@@ -43,7 +43,7 @@ class _Port:
 
 
 class _Clock:
-    """What time it is."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -71,7 +71,7 @@ def _gone(*names: str) -> Presence:
 
 
 def test_a_join_storm_is_one_event() -> None:
-    """All changes of a turn are told together."""
+    """All changes of a turn are in one event."""
     rosters = Rosters(bytes, _Clock())
     rosters.change(_Port(), _present("ada", "bob"))
     rosters.change(_Port(), _present("cyd"))
@@ -83,7 +83,7 @@ def test_a_join_storm_is_one_event() -> None:
 
 
 def test_a_name_on_two_workers_goes_when_both_are_gone() -> None:
-    """A dead worker takes only its own part with it."""
+    """A dead worker removes only its own connections."""
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     one, two = _Port(), _Port()
@@ -97,12 +97,12 @@ def test_a_name_on_two_workers_goes_when_both_are_gone() -> None:
     assert (told.total, told.joined, told.left) == (1, [], ["bob"])
     rosters.leave(LOG, two)
     clock.now += GRACE_S
-    assert _told(rosters) == [], "nobody is left to be told"
+    assert _told(rosters) == [], "no worker is left to send to"
     assert rosters.members(Who(1, LOG)) == Members(1, 0, 0, 0, [])
 
 
 def test_who_comes_back_in_time_never_left() -> None:
-    """A worker's clients are back on another one: nothing is told, even if that were all."""
+    """A worker's clients are back on another one: no event, even if those were all."""
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     one, two = _Port(), _Port()
@@ -117,7 +117,7 @@ def test_who_comes_back_in_time_never_left() -> None:
     (later,) = _told(rosters)
     assert (later.version, later.incarnation) == (told.version + 1, told.incarnation)
     assert ([name for name, _ in later.joined], later.left) == (["cyd"], [])
-    assert later.total == 3, "bob still counts, for all that anybody was told"
+    assert later.total == 3, "bob still counts, for no event has said otherwise"
     clock.now = GRACE_S
     (last,) = _told(rosters)
     assert (last.total, last.joined, last.left) == (2, [], ["bob"])
@@ -125,7 +125,7 @@ def test_who_comes_back_in_time_never_left() -> None:
 
 
 def test_each_departure_has_a_grace_of_its_own() -> None:
-    """Back and gone again: the time runs from the last departure."""
+    """Back and gone again: the grace period runs from the last departure."""
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     port = _Port()
@@ -144,7 +144,7 @@ def test_each_departure_has_a_grace_of_its_own() -> None:
 
 
 def test_who_asked_meanwhile_is_told_of_the_return() -> None:
-    """WHO tells the truth at once, so for the one who asked the name comes anew."""
+    """WHO has the truth at once, so the client that asked gets an event for the name's return."""
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     port = _Port()
@@ -162,7 +162,9 @@ def test_who_asked_meanwhile_is_told_of_the_return() -> None:
 
 
 def test_nobody_is_told_of_everybody_again() -> None:
-    """By another home: once, without names, when those who lost their worker had time to return."""
+    """After a change of the home: one event, without names, when lost clients had time to
+    return.
+    """
     clock = _Clock()
     rosters = Rosters(secrets.token_bytes, clock)
     one, two = _Port(), _Port()
@@ -186,7 +188,7 @@ def test_nobody_is_told_of_everybody_again() -> None:
 
 
 def test_departures_in_their_grace_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More of them are told early, the oldest first."""
+    """Above the bound, departures are announced early, the oldest first."""
     monkeypatch.setattr(rosters_module, "DEPARTURES_MAX", 2)
     rosters = Rosters(bytes, _Clock())
     port = _Port()
@@ -200,7 +202,7 @@ def test_departures_in_their_grace_are_bounded(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_who_after_every_change() -> None:
-    """The remembered answer is never an old one: names, display names and numbers."""
+    """The cached answer is never outdated: names, display names and counts."""
     rosters = Rosters(bytes, _Clock())
     one, two = _Port(), _Port()
 
@@ -220,7 +222,9 @@ def test_who_after_every_change() -> None:
 
 
 def test_a_large_room_is_a_count_once_in_a_while() -> None:
-    """Above the bound: no names, at most one event in the interval, and the last one is told."""
+    """Above the bound: no names, at most one event per interval, and the last change is
+    announced.
+    """
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     port = _Port()
@@ -235,7 +239,7 @@ def test_a_large_room_is_a_count_once_in_a_while() -> None:
     assert rosters.due_at == COUNT_INTERVAL_S
     clock.now = COUNT_INTERVAL_S
     (told,) = _told(rosters)
-    assert told.total == len(crowd) + 1, "who left a large room is not counted a moment longer"
+    assert told.total == len(crowd) + 1, "a user who left a large room is not counted any more"
     assert rosters.due_at == float("inf")
     members = rosters.members(Who(1, LOG))
     assert members.total == len(crowd) + 1
@@ -243,7 +247,7 @@ def test_a_large_room_is_a_count_once_in_a_while() -> None:
 
 
 def test_the_largest_answers_fit_their_messages() -> None:
-    """The longest names and display names there can be, as many as are listed."""
+    """The longest names and display names, and as many as are listed."""
     rosters = Rosters(lambda count: b"\xff" * count, _Clock())
     display = "\U0001f600" * limits.DISPLAY_NAME_CHARS_MAX
     port = _Port()
@@ -255,7 +259,7 @@ def test_the_largest_answers_fit_their_messages() -> None:
 
 
 async def test_flapping_in_one_record_tells_nobody(cluster: Cluster) -> None:
-    """LEAVE and JOIN in one turn change nothing."""
+    """LEAVE and JOIN in one turn cause no event."""
     quiet = await TestClient.login(cluster.home(LOG), "quiet")
     flapper = await TestClient.login(cluster.other(LOG), "flapper")
     await quiet.join(LOG)
@@ -284,7 +288,7 @@ async def test_a_departure_is_told_after_the_grace(cluster: Cluster) -> None:
 
 
 async def test_the_roster_after_its_home_died(cluster: Cluster) -> None:
-    """Workers say again who is there; who left meanwhile is not."""
+    """Workers report again who is there; users who left meanwhile are not listed."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     stays = await TestClient.login(other, "stays")
     leaves = await TestClient.login(other, "leaves")
@@ -301,7 +305,7 @@ async def test_the_roster_after_its_home_died(cluster: Cluster) -> None:
 
 
 async def test_a_room_whose_home_died(cluster: Cluster) -> None:
-    """Members are told once that the roster is another one: of nobody by name, and no ghost."""
+    """Members get one event that the roster has changed: without names, and nobody who is gone."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     stays = await TestClient.login(other, "stays")
     await stays.join(LOG)
@@ -324,7 +328,7 @@ async def test_a_room_whose_home_died(cluster: Cluster) -> None:
 
 
 async def test_a_room_of_three_hundred(cluster: Cluster) -> None:
-    """A real large room: everybody is counted, on both workers, and goes again."""
+    """A real large room: everybody is counted, on both workers, and leaves again."""
     clients = await asyncio.gather(
         *(TestClient.login(cluster.workers[n % 2], f"client{n:03}") for n in range(300))
     )

@@ -1,4 +1,4 @@
-"""The window to another worker: no more in flight than keeps its home busy, in turn."""
+"""The window to another worker: no more in flight than keeps its home busy, taking turns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 
 SIZE = 250
-"""Of a send, as it is counted."""
+"""The counted size of a send."""
 WINDOW = 20 * SIZE
 
 
@@ -57,18 +57,18 @@ class Home:
 
     @property
     def runs(self) -> list[list[int]]:
-        """Numbers of what has left, by run."""
+        """Return the numbers of what has left, by run."""
         return [
             [one.tag // TAG_STEP for one in run] for run in self.port.queue if isinstance(run, list)
         ]
 
     @property
     def sent(self) -> list[int]:
-        """Numbers of what has left and is not answered, in order."""
+        """Return the numbers of what has left and is not answered, in order."""
         return [number for run in self.runs for number in run][self.answered :]
 
     def answer(self, count: int) -> list[Sender]:
-        """Answer the first that are on their way, and let others go; return whose they were."""
+        """Answer the first ones under way, and let others go; return their senders."""
         whose: list[Sender] = []
         for number in self.sent[:count]:
             whose.append(self._runs[number].sender)
@@ -188,7 +188,7 @@ def test_what_is_forgotten_is_not_sent() -> None:
 
 
 def test_waiting_sends_leave_in_runs() -> None:
-    """Of one log; what was between them in the sender's order ends a run."""
+    """Of one log; a send to another log between them ends a run."""
     home = Home()
     first, other = Sender(), Sender()
     home.submit(first, 100)
@@ -246,7 +246,7 @@ def test_a_send_with_a_bus_message_of_its_own_counts_more() -> None:
 
 
 def test_only_unanswered_sends_are_sent_again() -> None:
-    """What was refused in the middle of a run is not, and nothing is counted twice."""
+    """Refused ones in the middle of a run are not, and nothing is counted twice."""
     home, alone = Home(), Sender()
     home.submit(alone, 10)
     run = home._runs[0]
