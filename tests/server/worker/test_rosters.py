@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 
@@ -14,6 +15,7 @@ from relay import limits
 from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
+from relay.server.worker.connection.schedule import NAMES_PER_UNIT
 from relay.server.worker.home import rosters as rosters_module
 from relay.server.worker.home.rosters import GRACE_S, REST_S_MAX, Rosters
 from relay.wire.envelopes import Join, Leave, Roster
@@ -204,6 +206,43 @@ def test_departures_in_their_grace_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     assert told.left == ["bob"]
 
 
+def test_asking_again_after_each_change_looks_at_no_other_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also in a large room, where those who are listed leave. The answer is as if made anew."""
+    rosters, ports, chance = Rosters(secrets.token_bytes, _Clock()), (_Port(), _Port()), Random(5)
+    named = [f"name-{n:04}" for n in range(3 * limits.ROSTER_NAMES_MAX)]
+    present: dict[str, int] = {}
+    looked: list[str] = []
+    display = rosters_module.Roster.display
+
+    def looking(self: rosters_module.Roster, name: str) -> str:
+        looked.append(name)
+        return display(self, name)
+
+    def change(name: str, count: int) -> None:
+        rosters.change(ports[0], Presence(LOG, [[name, "", count]]))
+        present[name] = count
+        if not count:
+            del present[name]
+
+    for name in named[::2]:
+        change(name, 1)
+    monkeypatch.setattr(rosters_module.Roster, "display", looking)
+    changes = 20 * limits.ROSTER_NAMES_MAX
+    for n in range(changes):
+        room = named if n < changes // 2 else named[:100]  # in a small room, all of them
+        if n == changes // 2:
+            for name in named[100:]:
+                if name in present:
+                    change(name, 0)
+        change(name := chance.choice(room), 0 if name in present else chance.randrange(1, 3))
+        told = rosters.members(Who(1, LOG))
+        names = sorted(present)[: limits.ROSTER_NAMES_MAX]
+        assert told.names == [[name, "", present[name]] for name in names]
+    assert len(looked) < 3 * changes
+
+
 def test_who_after_every_change() -> None:
     """The cached answer is never outdated: names, display names and counts."""
     rosters = Rosters(bytes, _Clock())
@@ -349,6 +388,20 @@ async def test_the_roster_after_its_home_died(cluster: Cluster) -> None:
     stays.send_envelopes(Question(5, LOG))
     answer = await stays.expect(Answer, lambda e: e.request == 5)
     assert answer.names == [["stays", "", 1]]
+
+
+async def test_who_asks_for_many_names_is_charged_for_them(cluster: Cluster) -> None:
+    """What the answer costs depends on the room, not on the question."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    asks = await TestClient.login(other, "asks")
+    await asks.join(LOG)
+    names = [[f"name-{n:03}", "", 1] for n in range(limits.ROSTER_NAMES_MAX)]
+    home.parts.rosters.change(_Port(), Presence(LOG, [*names]))
+    reading = cluster.session("asks").reading
+    assert not reading.is_heavy
+    asks.send_envelopes(Question(1, LOG))
+    await asks.expect(Answer)
+    assert reading._owed == limits.ROSTER_NAMES_MAX // NAMES_PER_UNIT
 
 
 async def test_a_room_whose_home_died(cluster: Cluster) -> None:

@@ -17,6 +17,7 @@ the roster is a new one, with its total and without names. A client that wants t
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
@@ -35,6 +36,9 @@ REST_S_PER_NAME: Final = REST_S_MAX / limits.ROSTER_NAMES_MAX
 """The same for each name of a smaller room."""
 GRACE_S: Final = 1.0
 """How long a name that has gone may take to return before members are told that it left."""
+LISTED_MAX: Final = 2 * limits.ROSTER_NAMES_MAX
+"""Names that are kept in order. The answer to WHO needs half of them: so all names of a large room
+are looked at once for many that leave."""
 DEPARTURES_MAX: Final = 50_000
 """Departures within their grace period, in all logs of this home. Beyond this number the oldest are
 sent."""
@@ -50,6 +54,10 @@ class Present(NamedTuple):
 
 def _port_of(present: Present) -> Port:
     return present.port
+
+
+def _name_of(row: list[str | int]) -> str:
+    return str(row[0])
 
 
 class Roster:
@@ -79,16 +87,20 @@ class Roster:
         self.anew = False
         """True if members must be told that this roster is a new one."""
         self._listed: list[list[str | int]] | None = None
-        """The answer to WHO until something changes: sorting a large room takes a while."""
+        """The first names in order, as in MEMBERS: at most ``LISTED_MAX``; None: not known."""
 
     def listed(self) -> list[list[str | int]]:
-        """Return the first ``ROSTER_NAMES_MAX`` names as in MEMBERS. Must not be modified."""
+        """Return the first ``ROSTER_NAMES_MAX`` names as in MEMBERS. The rows must not be modified.
+
+        What a change costs does not depend on the size of the room: clients may come, go and ask
+        again and again.
+        """
         if self._listed is None:
-            self._listed = [
-                [name, self.display(name), self.connections(name)]
-                for name in heapq.nsmallest(limits.ROSTER_NAMES_MAX, self.names)
-            ]
-        return self._listed
+            self._listed = [self._row(name) for name in heapq.nsmallest(LISTED_MAX, self.names)]
+        return self._listed[: limits.ROSTER_NAMES_MAX]
+
+    def _row(self, name: str) -> list[str | int]:
+        return [name, self.display(name), self.connections(name)]
 
     @property
     def large(self) -> bool:
@@ -105,9 +117,23 @@ class Roster:
         """True if nobody is present, or was within the grace period."""
         return not self.names and not self.leaving
 
-    def touch(self) -> None:
-        """Note that something has changed."""
-        self._listed = None
+    def touch(self, name: str) -> None:
+        """Note that the connections of a name have changed."""
+        listed = self._listed
+        if listed is None:
+            return
+        at = bisect_left(listed, name, key=_name_of)
+        known = at < len(listed) and listed[at][0] == name
+        if name in self.names:
+            if known:
+                listed[at] = self._row(name)
+            elif at < len(listed) or len(listed) == len(self.names) - 1:
+                listed.insert(at, self._row(name))
+                del listed[LISTED_MAX:]
+        elif known:
+            del listed[at]
+            if len(listed) < min(limits.ROSTER_NAMES_MAX, len(self.names)):
+                self._listed = None
 
     def display(self, name: str) -> str:
         """Return the display name for a name."""
@@ -245,7 +271,6 @@ class Rosters:
     def _set(
         self, log: str, roster: Roster, port: Port, name: str, display: str, count: int
     ) -> None:
-        roster.touch()
         names = roster.names
         if count:
             new = name not in names
@@ -254,6 +279,7 @@ class Rosters:
                 self._came(log, roster, name)
         elif names.get(name, port) is not None and names.remove(name, port):
             self._went(log, roster, name)
+        roster.touch(name)
 
     def _came(self, log: str, roster: Roster, name: str) -> None:
         gone_at = roster.leaving.pop(name, None)
