@@ -298,7 +298,7 @@ def test_a_failed_choice_creates_no_public_room(people: Relay, room: str, typed:
 def test_a_program_sends_nothing_after_a_failed_choice(
     people: Relay, room: str, line: str, tmp_path: Path
 ) -> None:
-    """A chat without a terminal sends none of the lines after it: they were for fewer people, or others."""
+    """A chat without a terminal sends no later line: they were for fewer or other people."""
     address = people.address
     done("send", address, room, "hello", "--name", "anna")
     refused = line in ("/private", "/announce", "/ban anna", "/keep 1d ROOM")

@@ -38,7 +38,7 @@ MARK = message(2, b"lobby", log="@alice")._replace(
 
 @pytest.mark.parametrize("damaged", [TOPIC, MARK], ids=["topic", "mark"])
 def test_an_entry_without_a_meaning_is_kept(tmp_path: Path, damaged: Submission) -> None:
-    """A running relay sends it too. If it may have changed rights in a room, nobody has any there."""
+    """A running relay sends it too. If it may have changed a room, nobody has rights there."""
     log = damaged.log
     partition = open_partition(tmp_path)
     append(partition, message(1, log=log), damaged, message(3, log=log))
