@@ -1,4 +1,4 @@
-"""What is kept of a damaged file, where the damage is inside an entry that can be unpacked."""
+"""What is kept of a damaged file, if the damage is inside an entry that can be unpacked."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ MARK = message(2, b"lobby", log="@alice")._replace(
 
 
 @pytest.mark.parametrize("damaged", [TOPIC, MARK], ids=["topic", "mark"])
-def test_an_entry_that_says_nothing_is_kept(tmp_path: Path, damaged: Submission) -> None:
-    """A relay that runs sends it. If it may have changed the rights in a room, nobody has any."""
+def test_an_entry_without_a_meaning_is_kept(tmp_path: Path, damaged: Submission) -> None:
+    """A running relay sends it too. If it may have changed a room, nobody has rights there."""
     log = damaged.log
     partition = open_partition(tmp_path)
     append(partition, message(1, log=log), damaged, message(3, log=log))
@@ -61,7 +61,7 @@ def test_an_entry_that_says_nothing_is_kept(tmp_path: Path, damaged: Submission)
 
 
 def test_a_damaged_state_is_found_and_made_anew(tmp_path: Path) -> None:
-    """The state of a room follows from its entries."""
+    """The state of a room is folded from its entries."""
     partition = open_partition(tmp_path)
     partition._rules = RoomRules(anyone_creates=True)
     partition.append([message(1), message(2)], NOW_MS)
@@ -123,7 +123,7 @@ def test_a_log_whose_last_senders_are_unknown_can_be_sent_to_again(tmp_path: Pat
     ],
 )  # fmt: skip
 def test_what_is_made_passes_the_check(tmp_path: Path, damaged: str) -> None:
-    """Whatever a row says of earlier ones, and whatever is in the place of what it should have."""
+    """Whatever a row says of earlier ones, and whatever is in the place of the expected value."""
     partition = open_partition(tmp_path)
     append(partition, *(message(n, producer=who) for n in range(1, 9) for who in (ALICE, BOB)))
     partition.close()
@@ -148,7 +148,7 @@ def test_what_is_made_passes_the_check(tmp_path: Path, damaged: str) -> None:
 
 
 def pages_of_type(data: bytes, kind: int) -> list[int]:
-    """The places of the pages of a kind, without the first one."""
+    """Return the positions of the pages of a type, without the first one."""
     return [at for at in range(PAGE_BYTES, len(data), PAGE_BYTES) if data[at] == kind]
 
 
@@ -173,7 +173,9 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
 @pytest.mark.parametrize("how", DAMAGE)
 @pytest.mark.parametrize("copied", [True, False], ids=["copied", "in the WAL"])
 def test_only_what_was_in_a_damaged_page_is_lost(tmp_path: Path, how: str, copied: bool) -> None:
-    """Pages that hold rows say so themselves, wherever they are, and however long the rows."""
+    """Pages with rows are recognised by themselves, wherever they are, and however long the
+    rows.
+    """
     partition = open_partition(tmp_path)
     bodies = [b"%d " % number + b"x" * (number % 11 * 900) for number in range(1, 121)]
     append(partition, *(message(n, body) for n, body in enumerate(bodies, 1)))
@@ -204,7 +206,7 @@ def test_only_what_was_in_a_damaged_page_is_lost(tmp_path: Path, how: str, copie
 
 
 def test_a_commit_that_was_not_finished_is_none(tmp_path: Path) -> None:
-    """Its pages are in the WAL; SQLite knows the commit by a mark in the last frame of it."""
+    """Its pages are in the WAL; SQLite recognises a commit by a mark in its last frame."""
     partition = open_partition(tmp_path)
     append(partition, message(1, b"whole"))
     path = tmp_path / "00.sqlite"
@@ -223,7 +225,7 @@ def test_a_commit_that_was_not_finished_is_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(30))
 def test_pages_of_nonsense_are_passed_over(tmp_path: Path, seed: int) -> None:
-    """Nothing is found where nothing is, and no pointer leads round in a circle."""
+    """Nothing is invented, and pointers in a circle end."""
     chance = Random(seed)
     pages = [bytearray(chance.randbytes(PAGE_BYTES)) for _ in range(20)]
     for page in pages:

@@ -1,4 +1,4 @@
-"""A host with several addresses, some of which are dead: RFC 8305, over both faces."""
+"""A host with several addresses, some of which are dead: RFC 8305, with both clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.support.silent import SilentHost
 
 
 class Stranger:
-    """An address at which connections open, hear something or nothing, and end at once or never."""
+    """An address that accepts connections, sends some bytes or none, and then closes or hangs."""
 
     def __init__(self, host: str, port: int, begins: bytes, end: str) -> None:
         self._listener = socket.create_server((host, port))
@@ -63,7 +63,7 @@ HOST = "several.example"
 
 @pytest.fixture
 def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses that the system's resolver has for HOST."""
+    """The addresses that the system's resolver returns for HOST."""
     found: list[str] = []
     real = socket.getaddrinfo
 
@@ -79,21 +79,21 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def at_host(relay: Relay) -> str:
-    """The relay's address, by the name of several addresses."""
+    """The relay's address, with a name that has several addresses."""
     return str(parse_address(relay.address)._replace(host=HOST))
 
 
 def test_a_silent_first_address(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """The second is tried soon, long before the dial's deadline."""
+    """The second is tried soon, long before the deadline of a dial."""
     addresses += ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-a")
     with SilentHost("127.0.0.2", relay.port), SilentHost("127.0.0.3", relay.port):
-        one.connect()  # a dial's deadline, used up by one address, would be the end
+        one.connect()  # if one address used up a dial's deadline, the connect would fail
     assert one.client.state is State.ONLINE
 
 
 def test_addresses_that_refuse(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """Also of a family that this machine may not have."""
+    """Also of an address family that the machine may not have."""
     addresses += ["::1", "127.0.0.4", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-b")
     one.connect()
@@ -111,8 +111,8 @@ SSH = b"SSH-2.0-OpenSSH_9.2p1\r\n"
 def test_an_address_of_something_else(
     face: Connect, relay: Relay, addresses: list[str], begins: bytes, end: str
 ) -> None:
-    """A program that hangs, a balancer without servers, another protocol, half of a hello: on none
-    of them a handshake would end well, so the client goes on to the relay.
+    """A hung program, a load balancer without servers, another protocol, half of a ServerHello: no
+    handshake succeeds there, so the client goes on to the relay.
     """
     addresses += ["127.0.0.6", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-" + hashlib.sha256(begins).hexdigest()[:8] + end)
@@ -122,7 +122,9 @@ def test_an_address_of_something_else(
 
 
 def test_nothing_but_other_servers(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """What one of them is says more than that others refuse, and is final for the first attempt."""
+    """A handshake error is reported before refused connections, and is final for the first
+    attempt.
+    """
     addresses += ["127.0.0.6", "127.0.0.4", "127.0.0.7"]
     one = face(at_host(relay), "eyeballs-g")
     with (
@@ -135,7 +137,7 @@ def test_nothing_but_other_servers(face: Connect, relay: Relay, addresses: list[
 
 
 def test_a_server_with_another_key(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """It ends the client although the next address has the right key: somebody may be between."""
+    """It ends the client although the next address has the right key: it may be an attack."""
     addresses += ["127.0.0.8", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-h")
     with (
@@ -148,7 +150,7 @@ def test_a_server_with_another_key(face: Connect, relay: Relay, addresses: list[
 
 
 class TransportsOnly(asyncio.SelectorEventLoop):
-    """A loop without what only some have, as Windows' own."""
+    """A loop without the optional methods, as on Windows."""
 
     def add_reader(self, *arguments: object) -> None:
         raise NotImplementedError
@@ -158,7 +160,7 @@ class TransportsOnly(asyncio.SelectorEventLoop):
 
 
 def test_a_loop_without_readers(relay: Relay, addresses: list[str]) -> None:
-    """Addresses are tried as elsewhere; a cancellation leaves no socket."""
+    """Addresses are tried all the same; a cancellation leaves no socket."""
     addresses += ["127.0.0.4", "127.0.0.2", "127.0.0.1"]
 
     async def connect() -> None:
@@ -179,14 +181,14 @@ def test_a_loop_without_readers(relay: Relay, addresses: list[str]) -> None:
 
 
 def test_all_addresses_are_dead(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """One line, each reason once."""
+    """One line, with each reason once."""
     addresses += ["127.0.0.4", "127.0.0.5"]
     with pytest.raises(ConnectFailed, match=rf"cannot connect to {HOST}, port \d+: [^,]*refused$"):
         face(at_host(relay), "eyeballs-c").connect()
 
 
 def test_one_deadline_for_all(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """All addresses are silent: the caller's own deadline ends it, and leaves no socket."""
+    """No address answers: the caller's deadline ends it, and no socket is left."""
     addresses += ["127.0.0.2", "127.0.0.3"]
     one = face(at_host(relay), "eyeballs-d")
     silent = (SilentHost("127.0.0.2", relay.port), SilentHost("127.0.0.3", relay.port))
@@ -196,7 +198,7 @@ def test_one_deadline_for_all(face: Connect, relay: Relay, addresses: list[str])
 
 
 def test_no_such_host(face: Connect) -> None:
-    """A name that cannot be one is a mistake at once, not something that may come to be there."""
+    """An impossible name is an error at once: it cannot appear later."""
     for host in ("a" * 70 + ".example", "x..example"):
         with pytest.raises(UsageError, match="the host is missing or not a name"):
             face(f"relay://{'a' * 52}@{host}:1", "eyeballs-e")
@@ -205,7 +207,7 @@ def test_no_such_host(face: Connect) -> None:
 
 
 def test_families_alternate() -> None:
-    """The resolver's first choice begins; repeats count once; the number is bounded."""
+    """The resolver's first choice begins; duplicates are removed; the number is bounded."""
     rows = [
         (family, socket.SOCK_STREAM, 6, "", (f"{family.name}{number}", 1))
         for family in (socket.AF_INET6, socket.AF_INET)

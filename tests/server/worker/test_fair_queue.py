@@ -1,4 +1,4 @@
-"""The order in which users of a resource are served: half for light users, whatever comes of it."""
+"""The order in which users of a resource are served: half of it for light users."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_heavy_users_get_half_beside_light_ones_that_have_more(drained: bool) ->
     served: Counter[str] = Counter()
     finish = 0.0
     for _ in range(ROUNDS):
-        queue.add("light", 0.0, LIGHT_MAX)  # somebody new each time
+        queue.add("light", 0.0, LIGHT_MAX)  # another user each time
         user = queue.pop()
         served[user] += 1
         if user == "heavy":
@@ -33,7 +33,7 @@ def test_heavy_users_get_half_beside_light_ones_that_have_more(drained: bool) ->
 
 
 def test_light_users_get_half_beside_heavy_ones_that_have_little_left() -> None:
-    """What those receive is theirs, and not a part of the light users' half."""
+    """What those receive does not count for the light users' half."""
     queue: FairQueue[str] = FairQueue(quantum=LIGHT_MAX, light_max=LIGHT_MAX, lead_max=LEAD_MAX)
     served: Counter[str] = Counter()
     for _ in range(2 * ROUNDS):
