@@ -119,7 +119,7 @@ class Follower:
                 a time.
             unpack_entry: reads a packed entry.
         """
-        self._partition_path = partition
+        self._path = partition
         self.path = index
         self._touched = touched
         self._unpack = unpack_entry
@@ -210,7 +210,7 @@ class Follower:
 
     def _run(self, until: float) -> None:
         if self._partition is None:
-            self._partition = connect_reader(self._partition_path)
+            self._partition = connect_reader(self._path)
             if self._partition is None:
                 return
             pragma(self._partition, f"cache_size=-{READ_CACHE_KIB}")
@@ -369,10 +369,8 @@ class Follower:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
             if packed != LOST:  # a repair has told of those
-                where = {"log_id": row >> SEQ_BITS, "seq": row & SEQ_MASK}
-                log.error(
-                    "search_entry_skipped", extra={"path": str(self._partition_path), **where}
-                )
+                fields = {"log_id": row >> SEQ_BITS, "seq": row & SEQ_MASK}
+                log.error("search_entry_skipped", extra=fields | {"path": str(self._path)})
             return None
 
     def _removed(self, index: apsw.Connection, id: int, after: int, upto: int) -> bool:

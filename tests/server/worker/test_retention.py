@@ -192,7 +192,7 @@ async def test_what_is_left_means_what_it_did(tmp_path: Path) -> None:
             await look(worker)
     with stopped(data) as directory:
         found = list(check(directory))
-    assert [(one.refused, one.meaningless) for one in found] == [(None, [])] * len(found)
+    assert [(one.refused, one.damaged) for one in found] == [(None, [])] * len(found)
 
 
 @pytest.mark.parametrize("kind", ["commits", "backup"])
