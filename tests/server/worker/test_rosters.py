@@ -395,7 +395,7 @@ async def test_who_asks_for_many_names_is_charged_for_them(cluster: Cluster) -> 
     home, other = cluster.home(LOG), cluster.other(LOG)
     asks = await TestClient.login(other, "asks")
     await asks.join(LOG)
-    names = [[f"name-{n:03}", "", 1] for n in range(limits.ROSTER_NAMES_MAX)]
+    names: list[list[str | int]] = [[f"name-{n:03}", "", 1] for n in range(limits.ROSTER_NAMES_MAX)]
     home.parts.rosters.change(_Port(), Presence(LOG, [*names]))
     reading = cluster.session("asks").reading
     assert not reading.is_heavy
