@@ -74,7 +74,7 @@ def test_an_empty_variable_counts_as_unset(variable: str, empty: str) -> None:
 
 
 @pytest.mark.parametrize("empty", ["", " "])
-@pytest.mark.parametrize("declaration", list(declarations()), ids=lambda d: d.path)
+@pytest.mark.parametrize("declaration", declarations(), ids=lambda d: d.path)
 def test_an_empty_flag_or_entry_of_the_file_is_an_error(
     tmp_path: Path, declaration: Declaration, empty: str
 ) -> None:
@@ -373,7 +373,7 @@ def test_the_data_directory_has_a_default(monkeypatch: pytest.MonkeyPatch) -> No
     assert load({}, {}, None).settings.store.data.endswith("relay")
 
 
-@pytest.mark.parametrize("declaration", list(declarations()), ids=lambda d: d.path)
+@pytest.mark.parametrize("declaration", declarations(), ids=lambda d: d.path)
 def test_a_long_mistake_is_cut(declaration: Declaration) -> None:
     """Whatever check finds it: the line stays readable."""
     with pytest.raises(UsageError) as caught:

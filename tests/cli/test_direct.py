@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 
-from tests.support.cluster import Relay, relay_command, run_relay
+from tests.support.cluster import COMMAND_S, Relay, run_relay, start_client
 
 
 def chat(relay: Relay, room: str, name: str, lines: str) -> subprocess.CompletedProcess[str]:
     """Send lines to a chat through a pipe."""
-    return subprocess.run(
-        relay_command("chat", relay.address, room, "--name", name, "--last", "0"),
-        input=lines,
-        capture_output=True,
-        timeout=120,
-        check=False,
-        text=True,
-    )
+    return run_relay("chat", relay.address, room, "--name", name, "--last", "0", text=lines)
 
 
 def tail(relay: Relay, name: str, count: int) -> list[dict[str, object]]:
     """Return the first messages of the user's own inbox."""
-    command = relay_command("tail", relay.address, "@me", "--name", name, "--json", "--since", "0")
-    found: list[dict[str, object]] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            found.append(json.loads(line))
-            if len(found) == count:
-                break
+    process = start_client("tail", relay.address, "@me", "--name", name, "--json", "--since", "0")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        found = [json.loads(line) for line in itertools.islice(process.stdout, count)]
         process.terminate()
+        process.wait(COMMAND_S)
     return found
 
 

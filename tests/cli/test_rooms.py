@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.people import Person
 from tests.support.tails import Tail
 from tests.support.terminals import Terminal
 
@@ -160,7 +162,10 @@ def test_a_guest_is_not_told_that_a_room_is_theirs(relay: Relay, room: str) -> N
 
 def test_a_guest_in_a_room_that_is_not_there_yet(relay: Relay, room: str) -> None:
     """The chat lists what a guest may create, and refuses /private; nothing is sent before that."""
-    begun = f"-!- there is no room {room} yet: the first message begins it as a public one, without"
+    begun = (
+        f"-!- there is no room {room} yet: if you may create rooms here, the first message begins"
+        " it as a public one, without an owner"
+    )
     found = run_relay("chat", relay.address, room, "--name", "~gus", text="/private\n")
     assert begun in found.stderr
     assert "/private" not in found.stderr
@@ -262,6 +267,53 @@ def test_a_room_that_is_not_there_yet(people: Relay, room: str) -> None:
     with Terminal("chat", address, room, "--name", "anna") as anna:
         anna.shows("\x1b[0ma secret")
         assert "there is no room" not in anna.text
+
+
+@pytest.mark.parametrize("typed", ["/private", "/announce", "/private now", "/query b@d"])
+def test_a_failed_choice_creates_no_public_room(people: Relay, room: str, typed: str) -> None:
+    """What is typed next, with the refusal on the screen, does not create the room."""
+    address = people.address
+    with Terminal("chat", address, room, "--name", "~gus") as gus:
+        gus.shows(f"{room}>")
+        gus.press(f"{typed}\r")
+        gus.shows("refused: " if " " not in typed else "; not sent")
+        gus.press("for few\r")
+        gus.shows("has to choose first")
+        gus.press("/query\r" if "query" in typed else "/public\r")
+        gus.press("for all\r")
+        gus.shows("\x1b[0mfor all")
+        gus.press("/quit\r")
+        gus.ends()
+    stored = done("history", address, room, "--name", "anna")
+    assert ("for all" in stored, "for few" in stored) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/private", "/announce", "/ban anna", "/keep 1d ROOM", "/private now", "/kick",
+        "/ban anna 5x", "/keep 1x", "/query b@d", "/join den",
+    ],
+)  # fmt: skip
+def test_a_program_sends_nothing_after_a_failed_choice(
+    people: Relay, room: str, line: str, tmp_path: Path
+) -> None:
+    """A chat without a terminal sends no later line: they were for fewer or other people."""
+    address = people.address
+    done("send", address, room, "hello", "--name", "anna")
+    refused = line in ("/private", "/announce", "/ban anna", "/keep 1d ROOM")
+    line = line.replace("ROOM", room)
+    with Person(address, "bert", room, tmp_path) as bert:
+        bert.types(line)
+        bert.is_told("refused: " if refused else "not sent")
+        bert.types("a secret", "/topic secret", "/query anna", "for anna")
+        for held in ("a secret", "/topic secret"):
+            bert.is_told(f"): {held}")
+    assert bert.process.returncode == 1
+    for command in ("history",), ("room", "show"):
+        assert "secret" not in done(*command, address, room, "--name", "anna")
+    direct = done("history", address, "@me", "--name", "anna")
+    assert ("for anna" in direct, "secret" in direct) == (True, False)
 
 
 def test_what_is_unread_is_told_and_marked(relay: Relay, room: str) -> None:

@@ -20,7 +20,7 @@ from tests.fuzz.target import Target
 
 FINGERPRINT: Final = "a" * 51 + "q"
 PATHS: Final = [declaration.path for declaration in declarations()]
-DECLARED: Final = list(declarations())
+DECLARED: Final = declarations()
 odd_text: Final = st.one_of(
     st.text(max_size=20),
     st.sampled_from(

@@ -12,7 +12,7 @@ import pytest
 from relay.chat.rooms import events
 from relay.chat.rooms.events import Kind, Role
 from relay.server.worker.home.room_rules import RoomRules
-from relay.store.integrity import damage
+from relay.store.integrity import check_file
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import unpack_entry
@@ -52,7 +52,7 @@ def test_the_last_messages_are_counted_without_controls(
 def look(path: Path) -> str | None:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        return damage(connection, unpack=unpack_entry, partition=None, limit_s=None)
+        return check_file(connection, unpack=unpack_entry, partition=None, limit_s=None).damage
     finally:
         connection.close()
 

@@ -22,6 +22,7 @@ from relay.store.removal import ROWS_PER_STEP
 from relay.store.removal_reader import RemovalReader
 from relay.store.retention import AT_ONCE, Excess, Measured, RetentionLimits, stricter, upto
 from relay.store.salvage import salvage
+from relay.store.salvaged_log import SalvagedLog
 from relay.store.schema import pragma
 from relay.store.sqlite import SqlitePartition
 from relay.store.stub import STUB_OF_ERASED
@@ -256,13 +257,13 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
         new = tmp_path / f"new-{number}"
         new.mkdir()
         monkey = pytest.MonkeyPatch()
-        monkey.setattr("relay.store.salvage.partition_of", lambda _: 3)
+        monkey.setattr("relay.store.salvaged_log.partition_of", lambda _: 3)
         found = salvage(
             path, new / "00.sqlite", partition=3, unpack=unpack_entry, with_wal=False,
             aside=aside.append,
         )  # fmt: skip
         monkey.undo()
-        assert found == [("lobby", 300, 0), ("tea", 1, 0)]
+        assert found == [SalvagedLog("lobby", 100, 0, 0), SalvagedLog("tea", 1, 0, 0)]
         again = open_partition(new)
         reader = RemovalReader(new / "00.sqlite", MessageCounter(unpack_entry))
         assert seqs(reader) == list(range(201, 301))

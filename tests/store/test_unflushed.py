@@ -16,7 +16,7 @@ import pytest
 
 from relay.chat.entries import Kind
 from relay.store.checkpoint import Checkpointer, finish
-from relay.store.integrity import damage
+from relay.store.integrity import check_file
 from relay.store.log import Expected, LogRefused, Repeated, Stored, UnknownOutcome
 from relay.store.producers import DAY_MS
 from relay.store.schema import rows
@@ -309,6 +309,6 @@ def test_a_check_compares_tails_with_entries(
     die(partition)
     connection = apsw.Connection(str(partition.path))
     connection.execute(statement)
-    found = damage(connection, unpack=unpack_entry, partition=None, limit_s=None)
+    found = check_file(connection, unpack=unpack_entry, partition=None, limit_s=None).damage
     connection.close()
     assert found is None if said is None else said in str(found)

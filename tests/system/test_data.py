@@ -90,7 +90,8 @@ def test_what_is_good_is_said_and_left_alone(whole: Path) -> None:
     assert {path: path.read_bytes() for path in (whole / "logs").iterdir()} == before
 
 
-def test_a_damaged_room_keeps_what_is_before_the_damage(data: Path, tmp_path: Path) -> None:
+def test_a_damaged_room_keeps_what_is_around_the_damage(data: Path) -> None:
+    """What is lost is a gap for readers, as while a relay runs; numbers stay."""
     path = file_of(data, ROOM)
     damage(path, b"message 1500 ")
     refused = ran("check", "--data", data, code=1)
@@ -99,24 +100,33 @@ def test_a_damaged_room_keeps_what_is_before_the_damage(data: Path, tmp_path: Pa
     assert f"{partition_of(ROOM):02} repaired" in told
     (aside,) = (data / "damaged").iterdir()
     assert str(aside) in told
-    assert (aside / path.name).exists()
-    rescued = [json.loads(line) for line in (aside / "rescued.jsonl").read_text().splitlines()]
-    assert rescued[-1]["seq"] == MESSAGES + 1
-    assert "new epochs" in ran("check", "--data", data).stdout
+    assert not (aside / "rescued.jsonl").exists(), "everything readable has its place"
+    checked = ran("check", "--data", data, code=1).stdout
+    assert "new epochs" in checked
+    lines = re.search(rf"{ROOM}: (\d+) entries kept, (\d+) lost", told)
+    assert lines is not None
+    kept, lost = int(lines[1]), int(lines[2])
+    assert kept + lost == MESSAGES + 1
+    assert f"and {lost - 1} more cannot be read" in checked
+    assert 0 < lost < 40, "what was on the page"
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
-        kept = int(re.search(rf"{ROOM}: (\d+) entries kept", told)[1])  # type: ignore[index]
         alice.join(ROOM, since=0)
-        events = (event for event in alice.events() if isinstance(event, Message))
-        bodies = [next(events).text.split()[1] for _ in range(kept - 1)]
-        assert bodies == [str(number) for number in range(kept - 1)]
-        assert 1400 < kept <= 1501
-        # Only the messages on the damaged page are missing.
-        assert rescued[0]["seq"] - kept < 40
-        assert rescued[0]["seq"] + len(rescued) == MESSAGES + 2
-        assert alice.send(ROOM, "after").seq == kept + 1
-    # The rescued messages can be imported into a room of their own.
-    imported = ran("import", aside / "rescued.jsonl", "--room", "rescued", "--data", data).stdout
-    assert imported == f"{len(rescued)} messages stored\n"
+        found: list[int] = []
+        gaps: list[Gap] = []
+        for event in alice.events():
+            if isinstance(event, Gap):
+                gaps.append(event)
+            if isinstance(event, Message):
+                found.append(int(event.text.split()[1]))
+                if found[-1] == MESSAGES - 1:
+                    break
+        (gap,) = gaps
+        assert gap.reason == GapReason.DAMAGED
+        assert gap.end.seq - gap.start.seq == lost
+        # The room began with an entry of its own: number n is message n - 2.
+        expected = set(range(MESSAGES)) - set(range(gap.start.seq - 1, gap.end.seq - 1))
+        assert found == sorted(expected)
+        assert alice.send(ROOM, "after").seq == MESSAGES + 2
 
 
 def test_a_file_of_which_nothing_can_be_read_begins_anew(data: Path) -> None:
@@ -293,8 +303,10 @@ def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
     connection.execute("UPDATE entry SET packed=x'00' WHERE id=(SELECT max(id) FROM entry)")
     connection.close()
     assert "cannot be read" in ran("check", "--data", data, code=1).stdout
-    repaired = ran("repair", "--data", data).stdout
-    assert f"{ROOM}: {MESSAGES} entries kept, 1 after a gap are not" in repaired
+    # Nothing more can be had of it.
+    again = ran("repair", "--data", data, code=1)
+    assert again.stdout == "nothing to repair\n"
+    assert f"{ROOM} is left as it is: entry {MESSAGES + 1} cannot be read" in again.stderr
 
 
 def changed(data: Path, log: str, change: Callable[[EntryMessage], bytes]) -> None:
@@ -336,7 +348,7 @@ def test_what_does_not_follow_from_its_entries_is_named(whole: Path, tmp_path: P
     found = ran("check", "--data", data, code=1)
     assert "  @alice is damaged: entry 1: a link with a wrong signature\n" in found.stdout
     assert "  kitchen is damaged: its stored state is not what its entries say\n" in found.stdout
-    assert "relay: 2 accounts, invitations or rooms cannot be relied on" in found.stderr
+    assert "relay: 2 accounts, invitations or rooms are damaged" in found.stderr
     lines = map(json.loads, ran("check", "--json", "--data", data, code=1).stdout.splitlines())
     assert {log for line in lines for log in line.get("damaged", {})} == {"@alice", "kitchen"}
     left = ran("repair", "--data", data, code=1)
@@ -344,6 +356,37 @@ def test_what_does_not_follow_from_its_entries_is_named(whole: Path, tmp_path: P
     changed(data, "@alice", lambda _: codec.pack([99]))
     found = ran("check", "--data", data, code=1)
     assert "@alice is damaged: entry 1: an event of a later version" in found.stdout
+
+
+def test_a_backup_of_damaged_logs_is_made_and_names_them(data: Path, tmp_path: Path) -> None:
+    """It is all there is; but it must not look like a good one, however it is looked at."""
+
+    def signature(entry: EntryMessage) -> bytes:
+        event = account_events.unpack(entry.body)
+        assert isinstance(event, account_events.Created)
+        link = bytes((*event.link[:-1], event.link[-1] ^ 1))
+        return account_events.pack(event._replace(link=link))
+
+    changed(data, "@alice", signature)
+    connection = apsw.Connection(str(file_of(data, "kitchen")))
+    connection.execute(
+        "UPDATE entry SET packed=x'00' WHERE id=(SELECT (id << 40) + 2 FROM log "
+        "WHERE name='kitchen')"
+    )
+    connection.close()
+    with Relay(data):
+        pass  # a start serves what it has
+    to, restored = tmp_path / "backup", tmp_path / "restored"
+    for args in (
+        ("create", to, "--data", data), ("verify", to), ("restore", to, "--data", restored)
+    ):  # fmt: skip
+        ended = run_relay("backup", *args)
+        assert ended.returncode == 1, ended.stderr
+        assert "relay: @alice is damaged: entry 1: a link with a wrong signature\n" in ended.stderr
+        assert "relay: kitchen is damaged: entry 2 cannot be read\n" in ended.stderr
+    document = json.loads(run_relay("backup", "verify", to, "--json").stdout)
+    assert set(document["damaged"]) == {"@alice", "kitchen"}
+    assert {entry.name for entry in restored.iterdir()} >= {"logs", "server.key"}
 
 
 def test_an_altered_message_is_known_to_be_missing(data: Path) -> None:

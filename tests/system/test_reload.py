@@ -16,9 +16,6 @@ from relay import BlockingClient, Gap, GapReason
 from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 
-HANGUPS_HEARD = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
-"""Under nohup the tests, and so the relay, would ignore SIGHUP."""
-
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -31,12 +28,7 @@ def file(tmp_path: Path) -> Path:
 def relay(tmp_path: Path, file: Path) -> Iterator[Relay]:
     """A relay of two workers that reads a settings file."""
     with Relay(
-        tmp_path / "data",
-        "--config",
-        str(file),
-        workers=2,
-        settings=ON_A_FREE_PORT,
-        launcher=HANGUPS_HEARD,
+        tmp_path / "data", "--config", str(file), workers=2, settings=ON_A_FREE_PORT
     ) as running:
         yield running
 

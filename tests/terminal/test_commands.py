@@ -146,8 +146,9 @@ def test_what_people_type_elsewhere_says_what_to_do_here() -> None:
         found = parse(f"/{word}", "den")
         assert isinstance(found, Mistake)
         assert "unknown" not in found.reason
-    assert parse("/join", "den") == Join("")
-    assert parse("/join den", "den") == Join("den")
+    assert parse("/join", "den") == Join()
+    assert parse("/join Den", "den") == Join()
+    assert isinstance(parse("/join attic", "den"), Mistake)
 
 
 @pytest.mark.parametrize("lines", [commands.HELP, room_commands.HELP])

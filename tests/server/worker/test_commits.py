@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from relay.bus.messages import TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind, Submission
@@ -40,18 +43,24 @@ class Clock:
 
 
 class Disk:
-    """A partition whose every append takes a given time."""
+    """A partition whose every commit takes a given time."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.takes_ns = 0
+        self.power = False
 
-    def in_use(self, log: str) -> bool:
-        return True
+    def begin(
+        self, batch: list[Submission], now_ms: int, budget: object
+    ) -> list[object] | Callable[[], list[object]]:
+        """Messages wait for the disk only if all commits do."""
 
-    def append(self, batch: list[Submission], now_ms: int, budget: object) -> list[object]:
-        self.clock.now_ns += self.takes_ns
-        return []
+        def commit() -> list[object]:
+            self.clock.now_ns += self.takes_ns
+            return []
+
+        waits = self.power or batch[0].kind == Kind.SYSTEM
+        return commit if waits else commit()
 
 
 def made(clock: Clock, *, power: bool) -> Commits:
@@ -94,7 +103,7 @@ def test_answers_have_the_order_of_what_is_answered() -> None:
     ]
     group = [Waiting(port, number * TAG_STEP, submission) for port, number, _ in said]
     outcomes = [outcome for _, _, outcome in said]
-    Commit(3, group, outcomes, [], 0).answer(outcomes)
+    Commit(3, group, outcomes, []).answer(outcomes)
     runs: list[list[Any]] = [
         [1, epoch, 7, 2],
         [3, epoch, 3, 1],
@@ -145,6 +154,7 @@ async def test_commits_that_do_not_wait_for_the_disk_cost_nothing() -> None:
     await commit(made_, disk, Kind.MESSAGE, LONG_NS)
     assert not made_.throttled(3)
     made_ = made(clock, power=True)
+    disk.power = True
     await commit(made_, disk, Kind.SYSTEM, LONG_NS)
     assert not made_.throttled(3)
 
@@ -171,6 +181,38 @@ async def test_a_throttled_partition_commits_only_fast_submissions(tmp_path: Pat
         assert not answers(), "it was committed while its partition was throttled"
         resting.clear()
         await alice.until(answers, "the answer")
+
+
+@pytest.mark.parametrize("durability", ["process", "power"])
+async def test_a_thread_only_runs_the_end_of_a_commit(tmp_path: Path, durability: str) -> None:
+    """Deciding and writing happen in the loop: in a thread, each statement would wait for the
+    interpreter, and the partition with it.
+    """
+    async with Cluster(tmp_path, 1, rights=True, durability=durability) as cluster:
+        worker = cluster.workers[0]
+        in_thread: list[str] = []
+        in_loop: list[str] = []
+
+        def ran(_cursor: object, statement: str, _bindings: object) -> bool:
+            loop = threading.current_thread() is threading.main_thread()
+            (in_loop if loop else in_thread).append(statement)
+            return True
+
+        for partition in worker.parts.partitions.opened.values():
+            opened = cast(Any, partition)._opened
+            opened.connection.exec_trace = ran
+        alice = await TestClient.login(worker, "alice")
+        for room in range(3):
+            for number in (1, 2):
+                alice.send(f"room-{room}", number)
+            await alice.acked(f"room-{room}", 2)
+        topic = requests.pack(requests.SetTopic("tea"), requests.ANYTHING_SEEN)
+        alice.send_envelopes(Room(77, "room-0", topic))
+        await alice.until(lambda: Done(77, b"") in alice.received, "the topic")
+        await until(lambda: not worker.parts.home.busy, "no commit")
+    assert set(in_thread) <= {"COMMIT", "PRAGMA synchronous=NORMAL"}
+    assert in_thread.count("COMMIT") >= 4, "three rooms and a topic"
+    assert in_loop.count("BEGIN IMMEDIATE") >= 4
 
 
 async def written(single: Cluster) -> tuple[Worker, int]:
@@ -262,6 +304,8 @@ class Damaged:
         """Raise it."""
         self.appends += 1
         raise StoreCorrupt("the test's disk")
+
+    begin = append
 
 
 class Watched(Damaged):

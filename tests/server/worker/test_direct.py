@@ -288,6 +288,8 @@ class FailsOnce:
             raise StoreUnavailable("the test's disk")
         return self._partition.append(batch, now_ms, budget)
 
+    begin = append
+
 
 def _pending(partitions: OwnPartitions, log: str) -> list[tuple[str, int, str]]:
     pending = partitions.partition(partition_of(log)).pending()

@@ -192,6 +192,8 @@ class FailsOnce:
         self._partitions[self._index] = self._partition
         raise RuntimeError("a bug")
 
+    begin = append
+
     def in_use(self, log: str) -> bool:
         return self._partition.in_use(log)
 

@@ -13,7 +13,7 @@ import pytest
 from relay.server.worker.out_of_memory import EXIT_CODE, exit_if_out_of_memory, unhandled
 from relay.server.worker.process.periodic import attempt
 from relay.store.errors import StoreUnavailable
-from relay.store.integrity import _check_removed
+from relay.store.integrity import _readable
 from relay.store.schema import translated
 
 
@@ -67,4 +67,4 @@ def test_it_is_no_damage() -> None:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        _check_removed("lobby", 1, b"an entry", unpack)  # type: ignore[arg-type]
+        _readable(b"an entry", "lobby", 1, unpack)  # type: ignore[arg-type]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -197,14 +197,21 @@ class HeldOnce:
     def __getattr__(self, name: str) -> object:
         return getattr(self._partition, name)
 
-    def append(
+    def begin(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
-    ) -> list[Outcome]:
+    ) -> list[Outcome] | Callable[[], list[Outcome]]:
         if self.reached.is_set():
-            return self._partition.append(batch, now_ms, budget)
-        self.reached.set()
-        self.may_go_on.wait(DEADLINE_S)
-        return self._partition.append(batch[:1], now_ms, budget)
+            return self._partition.begin(batch, now_ms, budget)
+        begun = self._partition.begin(batch[:1], now_ms, budget)
+        assert callable(begun)
+        commit = begun
+
+        def when_it_may_go_on() -> list[Outcome]:
+            self.reached.set()
+            self.may_go_on.wait(DEADLINE_S)
+            return commit()
+
+        return when_it_may_go_on
 
 
 async def test_it_is_confirmed_when_no_thread_stores_anything_of_them(tmp_path: Path) -> None:

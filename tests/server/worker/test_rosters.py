@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 
@@ -14,8 +15,9 @@ from relay import limits
 from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
+from relay.server.worker.connection.schedule import NAMES_PER_UNIT
 from relay.server.worker.home import rosters as rosters_module
-from relay.server.worker.home.rosters import COUNT_INTERVAL_S, GRACE_S, Rosters
+from relay.server.worker.home.rosters import GRACE_S, REST_S_MAX, Rosters
 from relay.wire.envelopes import Join, Leave, Roster
 from relay.wire.envelopes import Members as Answer
 from relay.wire.envelopes import Who as Question
@@ -178,6 +180,7 @@ def test_nobody_is_told_of_everybody_again() -> None:
     clock.now = GRACE_S
     [told] = _told(rosters)
     assert (told.total, told.joined, told.left) == (4, [], [])
+    clock.now += GRACE_S
     rosters.change(two, _present("emil"))
     [told] = _told(rosters)
     assert told.joined == [["emil", ""]]
@@ -190,15 +193,54 @@ def test_nobody_is_told_of_everybody_again() -> None:
 def test_departures_in_their_grace_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the bound, departures are announced early, the oldest first."""
     monkeypatch.setattr(rosters_module, "DEPARTURES_MAX", 2)
-    rosters = Rosters(bytes, _Clock())
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
     port = _Port()
     rosters.change(port, _present("ada", "bob", "cyd", "dan"))
     _told(rosters)
+    clock.now = GRACE_S / 2
     rosters.change(port, _gone("bob", "cyd"))
     assert _told(rosters) == []
     rosters.change(port, _gone("dan"))
     (told,) = _told(rosters)
     assert told.left == ["bob"]
+
+
+def test_asking_again_after_each_change_looks_at_no_other_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also in a large room, where those who are listed leave. The answer is as if made anew."""
+    rosters, ports, chance = Rosters(secrets.token_bytes, _Clock()), (_Port(), _Port()), Random(5)
+    named = [f"name-{n:04}" for n in range(3 * limits.ROSTER_NAMES_MAX)]
+    present: dict[str, int] = {}
+    looked: list[str] = []
+    display = rosters_module.Roster.display
+
+    def looking(self: rosters_module.Roster, name: str) -> str:
+        looked.append(name)
+        return display(self, name)
+
+    def change(name: str, count: int) -> None:
+        rosters.change(ports[0], Presence(LOG, [[name, "", count]]))
+        present[name] = count
+        if not count:
+            del present[name]
+
+    for name in named[::2]:
+        change(name, 1)
+    monkeypatch.setattr(rosters_module.Roster, "display", looking)
+    changes = 20 * limits.ROSTER_NAMES_MAX
+    for n in range(changes):
+        room = named if n < changes // 2 else named[:100]  # in a small room, all of them
+        if n == changes // 2:
+            for name in named[100:]:
+                if name in present:
+                    change(name, 0)
+        change(name := chance.choice(room), 0 if name in present else chance.randrange(1, 3))
+        told = rosters.members(Who(1, LOG))
+        names = sorted(present)[: limits.ROSTER_NAMES_MAX]
+        assert told.names == [[name, "", present[name]] for name in names]
+    assert len(looked) < 3 * changes
 
 
 def test_who_after_every_change() -> None:
@@ -234,16 +276,60 @@ def test_a_large_room_is_a_count_once_in_a_while() -> None:
     assert (told.total, told.joined, told.left) == (len(crowd), [], [])
     rosters.change(port, _present("zoe", "zora"))
     rosters.change(port, _gone("zora"))
-    clock.now = COUNT_INTERVAL_S / 2
+    clock.now = REST_S_MAX / 2
     assert _told(rosters) == []
-    assert rosters.due_at == COUNT_INTERVAL_S
-    clock.now = COUNT_INTERVAL_S
+    assert rosters.due_at == REST_S_MAX
+    clock.now = REST_S_MAX
     (told,) = _told(rosters)
     assert told.total == len(crowd) + 1, "a user who left a large room is not counted any more"
     assert rosters.due_at == float("inf")
     members = rosters.members(Who(1, LOG))
     assert members.total == len(crowd) + 1
     assert [name for name, _, _ in members.names] == crowd[: limits.ROSTER_NAMES_MAX]
+
+
+@pytest.mark.parametrize("crowd", [20, limits.ROSTER_NAMES_MAX, 2 * limits.ROSTER_NAMES_MAX])
+def test_what_people_who_come_one_by_one_cost_the_others(crowd: int) -> None:
+    """The envelopes to all members are bounded by time, not by who comes; nobody is left out."""
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
+    port = _Port()
+    sent = 0
+    named: set[str] = set()
+    for number in range(crowd):
+        rosters.change(port, _present(f"client{number:03}"))
+        for told in _told(rosters):
+            sent += number + 1
+            named.update(name for name, _ in told.joined)
+        clock.now += 0.001
+    while rosters.due_at < float("inf"):
+        clock.now = rosters.due_at
+        for told in _told(rosters):
+            sent += crowd
+            named.update(name for name, _ in told.joined)
+    assert told.total == crowd
+    if crowd <= limits.ROSTER_NAMES_MAX:
+        assert len(named) == crowd
+    per_s = limits.ROSTER_NAMES_MAX / REST_S_MAX
+    # and those of the first event, and of the last one
+    assert sent <= max(per_s, crowd / REST_S_MAX) * clock.now + 2 * crowd
+
+
+def test_a_room_rests_alone() -> None:
+    """Changes of one room wait for its own events, not for those of another one."""
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
+    port = _Port()
+    rosters.change(port, _present(*(f"client{number:03}" for number in range(100))))
+    (_,) = _told(rosters)
+    rosters.change(port, _present("zoe"))
+    assert _told(rosters) == []
+    rosters.change(port, Presence("elsewhere", [["ada", "", 1]]))
+    (told,) = _told(rosters)
+    assert told.log == "elsewhere"
+    clock.now = rosters.due_at
+    (told,) = _told(rosters)
+    assert (told.log, [name for name, _ in told.joined]) == (LOG, ["zoe"])
 
 
 def test_the_largest_answers_fit_their_messages() -> None:
@@ -302,6 +388,20 @@ async def test_the_roster_after_its_home_died(cluster: Cluster) -> None:
     stays.send_envelopes(Question(5, LOG))
     answer = await stays.expect(Answer, lambda e: e.request == 5)
     assert answer.names == [["stays", "", 1]]
+
+
+async def test_who_asks_for_many_names_is_charged_for_them(cluster: Cluster) -> None:
+    """What the answer costs depends on the room, not on the question."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    asks = await TestClient.login(other, "asks")
+    await asks.join(LOG)
+    names = [[f"name-{n:03}", "", 1] for n in range(limits.ROSTER_NAMES_MAX)]
+    home.parts.rosters.change(_Port(), Presence(LOG, [*names]))
+    reading = cluster.session("asks").reading
+    assert not reading.is_heavy
+    asks.send_envelopes(Question(1, LOG))
+    await asks.expect(Answer)
+    assert reading._owed == limits.ROSTER_NAMES_MAX // NAMES_PER_UNIT
 
 
 async def test_a_room_whose_home_died(cluster: Cluster) -> None:

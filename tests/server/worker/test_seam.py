@@ -48,6 +48,29 @@ async def test_join_during_traffic_on_every_worker(cluster: Cluster) -> None:
         _assert_whole_from_start(client, 600)
 
 
+@pytest.mark.parametrize(("last", "records"), [(0, 1), (2, 2)])
+async def test_live_is_no_record_of_its_own(cluster: Cluster, last: int, records: int) -> None:
+    """Who misses nothing is live with JOINED, others with their last page.
+
+    An inbox, since it has no roster: the answers to JOIN are all that there is to receive.
+    """
+    name = next(cluster.names_of(cluster.workers[0]))
+    inbox = f"@{name}"
+    client = await TestClient.login(cluster.workers[0], name)
+    await client.join(inbox)  # its head is known from here on
+    client.send(inbox, 1, 5)
+    await client.acked(inbox, 5)
+    await client.has(inbox, 5)
+    client.send_envelopes(Leave(2, inbox))
+    await client.expect(Left)
+    before = client.records
+    client.received.clear()
+    client.send_envelopes(Join(3, inbox, None, 0, last))
+    await client.expect(Live)
+    assert len(client.entries(inbox)) == last
+    assert client.records == before + records
+
+
 async def test_leave_and_join_again_and_again_during_traffic(cluster: Cluster) -> None:
     """Each membership is complete, on a worker that may drop the feed in between."""
     writer = await TestClient.login(cluster.home(LOG), "writer")

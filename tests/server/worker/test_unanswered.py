@@ -290,6 +290,7 @@ async def test_what_was_given_up_is_stored_once_when_it_is_sent_again(town: Town
     await client.expect(Refused, count=2)
     client.received.clear()
     await town.cluster.start(town.home.index)
+    await town.cluster.linked()  # until then, what is sent there is refused at once
     client.send(ROOM, 2, 6)
     await client.acked(ROOM, 6)
     acks = [(e.counter, e.seq) for e in client.received if isinstance(e, Ack)]
