@@ -514,7 +514,7 @@ class AccountMachine(RuleBasedStateMachine):
             assert snapshot.links_of(snapshot.pack(self.account)) == list(self.account.links)
 
 
-AccountMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+AccountMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=25)
 test_any_mix_of_requests = AccountMachine.TestCase
 
 

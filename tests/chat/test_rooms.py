@@ -486,7 +486,7 @@ def decide_or_none(one: Room, change: requests.Change, context: Context) -> even
 
 
 TestPeople = People.TestCase
-TestPeople.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)
+TestPeople.settings = settings(max_examples=50, stateful_step_count=30)
 
 
 @pytest.mark.parametrize("until_ms", [0, 1_795_000_000_000, (1 << 63) - 1])

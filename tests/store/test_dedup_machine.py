@@ -172,4 +172,4 @@ def described(outcome: Outcome) -> tuple[type, int]:
 
 
 TestDedup = Dedup.TestCase
-TestDedup.settings = settings(max_examples=30, stateful_step_count=25, deadline=None)
+TestDedup.settings = settings(max_examples=30, stateful_step_count=25)

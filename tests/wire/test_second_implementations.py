@@ -26,7 +26,7 @@ def test_rsa_oaep_both_ways() -> None:
     assert server_key().unwrap(theirs.encrypt(SECRET)) == SECRET
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.binary(min_size=64, max_size=64))
 def test_mlkem_both_ways(seed: bytes) -> None:
     ek, dk = ML_KEM_768.key_derive(seed)
