@@ -1,4 +1,5 @@
-"""Count the instructions that a message takes in a worker: ``python -m benchmarks.instructions``
+"""Count a worker's instructions for a message, or for a client that comes back by ticket:
+``python -m benchmarks.instructions``, with ``--returns`` for the latter.
 
 Needs valgrind (callgrind). Instructions do not depend on what else the machine does, so small
 changes can be seen; they say nothing of the kernel, of caches, or of waiting. A whole worker runs
@@ -6,6 +7,10 @@ in this process, as in ``benchmarks.micro.test_message``: bytes of a sender in, 
 The clients read nothing meanwhile. callgrind makes a process fifty times slower, so clocks are
 late: a room with many members pauses between its messages, and has fewer deliveries.
 Several rooms take turns, as in the benchmark of small rooms; then the sender is in none of them.
+
+Clients that return are those of the storms (``benchmarks.load.crowd``), in a process of their own
+that valgrind does not see, over real sockets: handshake by ticket, login, and a room that they
+resume. All come at once, and the loop and its reads and writes are counted as well.
 
 In a checkout without ``relay/`` (``make compiled-checkout``) it counts the compiled build.
 """
@@ -21,15 +26,20 @@ import re
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
+from benchmarks.load import payload
+from benchmarks.load.crowd import Arrive, Crowd, Leave, Plan, Prepare, names
+from benchmarks.measure.machine import HOST
 from relay.compiled import build
 from relay.server.worker.delivery.stream import Stream
 from relay.wire.envelopes import Send
 from relay.wire.packing import pack
+from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
 
 WARMING: Final = 100
@@ -45,11 +55,13 @@ def main() -> int:
     parser.add_argument("--rooms", type=int, default=1, help="with so many members each (1)")
     parser.add_argument("--per-record", type=int, default=1, help="messages in a record (1)")
     parser.add_argument("--messages", type=int, default=100, help="that are counted (100)")
+    parser.add_argument("--returns", type=int, help="count so many returning clients instead")
     parser.add_argument("--functions", type=int, default=30, help="to name (30)")
     options = parser.parse_args()
     if OUT in os.environ:
         asyncio.set_event_loop(loop := uvloop.new_event_loop())
-        loop.run_until_complete(_count(options))
+        counting = _count_messages(options) if options.returns is None else _count_returns(options)
+        loop.run_until_complete(counting)
         sys.stdout.flush()
         os._exit(0)  # what ends a cluster is of no interest, and slow here
     with tempfile.TemporaryDirectory() as directory:
@@ -65,15 +77,17 @@ def main() -> int:
             check=True, capture_output=True, text=True,
         ).stdout  # fmt: skip
     lines = re.findall(r"^ *([\d,]+) \(.*?\) +(\S.*)$", listed, re.MULTILINE)
-    messages = options.messages // options.per_record * options.per_record
-    counted = [(int(count.replace(",", "")) // messages, name) for count, name in lines]
-    print(f"{build()}: {counted[0][0]:,} instructions for a message; with what they call:")
+    number, what = options.returns, "return"
+    if number is None:
+        number, what = options.messages // options.per_record * options.per_record, "message"
+    counted = [(int(count.replace(",", "")) // number, name) for count, name in lines]
+    print(f"{build()}: {counted[0][0]:,} instructions for a {what}; with what they call:")
     for count, name in counted[1 : options.functions + 1]:
         print(f"{count:10,}  {name.rpartition(':')[2].partition(' [')[0]}")
     return 0
 
 
-async def _count(options: argparse.Namespace) -> None:
+async def _count_messages(options: argparse.Namespace) -> None:
     logs = [f"room{number}" for number in range(options.rooms)]
     per_record: int = options.per_record
     with tempfile.TemporaryDirectory() as directory:
@@ -114,6 +128,39 @@ def _send(worker: Worker, stream: Stream, records: list[bytes]) -> None:
     for record in records:
         stream.data_received(record)
         turn.run()
+
+
+async def _count_returns(options: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        cluster = Cluster(Path(directory), 1)
+        await cluster.__aenter__()
+        worker = cluster.workers[0]
+        log = "room0"
+        members = [await TestClient.login(worker, f"member{n}") for n in range(options.members)]
+        for member in members:
+            await member.join(log)
+        members[0].send_envelopes(Send(log, 1, 0, "", payload.make(1, time.monotonic_ns())))
+        await members[0].acked(log, 1)
+        sessions = worker.parts.connections.sessions
+        with Crowd(Plan((HOST, worker.port), log, names(options.returns))) as crowd:
+
+            async def obey(order: Arrive | Leave | Prepare) -> int:
+                return (await asyncio.to_thread(crowd.obey, order)).resumed
+
+            resumed = 0
+            for _ in range(2):  # the second time it is a return: what is made once is made then
+                resumed = await obey(Arrive())
+                await obey(Leave())
+                await until(lambda: len(sessions) == len(members), "the clients' end")
+            await obey(Prepare())
+            for task in worker._tasks:
+                task.cancel()  # nothing but returns from here on
+            gc.collect()
+            gc.freeze()
+            _instrument("on")
+            resumed = await obey(Arrive()) - resumed
+            _instrument("off")
+        assert resumed == options.returns
 
 
 def _instrument(state: str) -> None:

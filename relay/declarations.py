@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
+from functools import cache, partial
 from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
@@ -122,14 +122,17 @@ class Declaration(NamedTuple):
         return isinstance(plain, types.GenericAlias) and typing.get_origin(plain) is tuple
 
 
-def declarations() -> Iterator[Declaration]:
-    """Yield every setting, in the order of the declarations."""
+@cache  # evaluating the annotations is most of what reading all sources costs
+def declarations() -> tuple[Declaration, ...]:
+    """Return every setting, in the order of the declarations."""
+    found = []
     for section, kind in typing.get_type_hints(Settings).items():
         hints = typing.get_type_hints(kind, include_extras=True)
         for info in msgspec.structs.fields(kind):
             annotated = hints[info.name]
             why = annotated.__metadata__[0].description
-            yield Declaration(section, info.name, annotated, info, why)
+            found.append(Declaration(section, info.name, annotated, info, why))
+    return tuple(found)
 
 
 def as_toml(value: object) -> str:

@@ -1,10 +1,10 @@
-"""Generates what of the blocking client is the asyncio client without ``async`` and ``await``.
+"""Generates the part of the blocking client that is the asyncio client without ``async``.
 
 Both clients have the same calls. Where they also do the same, the asyncio client is the source::
 
     python -m tests.blocking_client
 
-Calls that wait in a way of their own (``calls``, ``client``, ``pump``) are written by hand.
+Calls that wait differently (``calls``, ``client``, ``pump``) are written by hand.
 """
 
 import subprocess

@@ -1,4 +1,4 @@
-"""Is it the compiled build that would be tested here? ``python -m tests.compiled``
+"""Check that tests would run against the compiled build: ``python -m tests.compiled``.
 
 It fails unless each module of ``relay.compiled.MODULES`` is an extension that can be imported, from
 an installation outside of the directory in which the tests lie.
@@ -15,7 +15,7 @@ from relay import compiled
 
 
 def main() -> int:
-    """Print what is wrong, and return the exit code."""
+    """Print the errors, and return the exit code."""
     here = Path.cwd()
     package = Path(compiled.__file__).parent
     if package.is_relative_to(here):

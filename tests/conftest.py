@@ -9,7 +9,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -20,20 +20,30 @@ from tests.support.cluster import Relay
 LONG: Final = frozenset({"torture", "loadtest", "system", "cli"})
 """Folders whose files take long. They are begun first: all processes are done at about one time."""
 LONGEST: Final = (
-    "tests/loadtest/test_swarm.py",
     "tests/system/test_upgrade.py",
-    "tests/system/test_many_workers.py",
-    "tests/torture/test_power_cut.py",
-    "tests/torture/test_broken_variants.py",
-    "tests/torture/test_failing_disk.py",
-    "tests/system/test_unopened_partition.py",
     "tests/system/test_operations_commands.py",
-    "tests/server/worker/test_presence.py",
+    "tests/system/test_many_workers.py",
+    "tests/torture/test_rights.py",
+    "tests/torture/test_broken_variants.py",
+    "tests/cli/test_send.py",
+    "tests/cli/test_rooms.py",
+    "tests/cli/test_environment.py",
+    "tests/torture/test_amended.py",
     "tests/torture/test_saturated.py",
+    "tests/torture/test_failing_disk.py",
+    "tests/torture/test_power_cut.py",
+    "tests/system/test_server_keys.py",
+    "tests/system/test_unopened_partition.py",
+    "tests/cli/test_accounts.py",
+    "tests/loadtest/test_swarm.py",
     "tests/loadtest/test_programs.py",
+    "tests/client/faces/test_talk.py",
+    "tests/client/test_malformed.py",
+    "tests/server/worker/test_seam.py",
+    "tests/server/worker/test_pace.py",
 )
-"""Those that take longest, of these folders and of others: each is one process's work for a tenth
-of the time and more."""
+"""Those that take longest, the longest first, of these folders and of others: one of them that was
+begun late would be the work of one process when the others are done."""
 FOLDER: Final = Path(__file__).parent
 _numbers = itertools.count()
 
@@ -44,6 +54,16 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 Relay.forked = True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect without looking for garbage: nearly all that is imported and collected stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,4 +1,4 @@
-"""Items into records: what fits, at least one, nothing lost and nothing moved."""
+"""Splitting items into records: within bounds, at least one item each, in order, nothing lost."""
 
 from __future__ import annotations
 

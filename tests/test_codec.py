@@ -1,4 +1,4 @@
-"""The strict msgpack validator: what msgpack would take and we do not."""
+"""The strict msgpack validator: msgpack that is valid and still refused."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_one_and_several() -> None:
     ],
 )
 def test_bad_fields(field: int, value: object) -> None:
-    """Exact in type, range, length in bytes and shape; the message names the field."""
+    """Exact in type, range, length in bytes and shape; the error has the field's name."""
     changed = [*GOOD[:field], value, *GOOD[field + 1 :]]
     with pytest.raises(EnvelopeError, match=Ping._fields[field - 1]):
         SCHEMA.unpack(_pack(changed))
@@ -149,7 +149,7 @@ def test_what_a_later_version_may_add() -> None:
 
 
 def test_nothing_of_the_peer_in_the_error() -> None:
-    """What is logged about a refusal never quotes it."""
+    """The error, which is logged, never quotes the peer."""
     for content in (_pack([1, "secret"]), b"\xa6secret", _pack(GOOD) + b"\xa9secret\xff\xff\xff"):
         with pytest.raises(EnvelopeError) as caught:
             SCHEMA.unpack(content)
@@ -159,7 +159,7 @@ def test_nothing_of_the_peer_in_the_error() -> None:
 
 @given(st.binary(max_size=200))
 def test_garbage(content: bytes) -> None:
-    """A list of legal messages, or EnvelopeError: never anything else."""
+    """A list of legal messages, or EnvelopeError: never another exception."""
     try:
         found = SCHEMA.unpack(content)
     except EnvelopeError:
@@ -180,7 +180,7 @@ def test_garbage(content: bytes) -> None:
     )
 )
 def test_any_msgpack(value: object) -> None:
-    """Whatever msgpack can say, at the top or as a field."""
+    """Any msgpack value, at the top or as a field."""
     for content in (_pack(value), _pack([1, value]), _pack([*GOOD[:-1], value])):
         try:
             found = SCHEMA.unpack(content)
@@ -201,7 +201,7 @@ def test_array_header_of_too_many() -> None:
 
 
 def test_floats_are_no_numbers() -> None:
-    """NaN and infinity least of all."""
+    """Including NaN and infinity."""
     for bits in (0x7FC00000, 0x7F800000, 0x3F800000):
         with pytest.raises(EnvelopeError):
             SCHEMA.unpack(b"\x97\x01\xca" + struct.pack(">I", bits) + _pack(GOOD)[3:])

@@ -16,7 +16,7 @@ SERVER = ("relay/server", "relay/bus", "relay/store", "relay/cli/serve.py")
 
 
 def logged(tree: ast.AST) -> Iterator[str]:
-    """Yield each constant that a logger is called with, where an event's name stands."""
+    """Yield each constant that a logger is called with as the event's name."""
     for node in ast.walk(tree):
         if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
             continue

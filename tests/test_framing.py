@@ -1,4 +1,4 @@
-"""The one splitter of streams, for each of the three headers that are in use."""
+"""The common splitter of streams, for each of the three frame headers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from relay.server.agent import protocol as agent
 from relay.wire import frames as wire
 
 HEADER = 4
-"""Of the bus: a length, which does not count itself."""
+"""The bus's header: a length, which does not count itself."""
 
 
 def cut(data: bytes, cuts: list[int]) -> list[bytes]:

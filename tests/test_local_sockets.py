@@ -1,4 +1,4 @@
-"""Sockets between the processes of one server: their names do not last."""
+"""Sockets between the processes of one server, whose names may disappear."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from relay.local_sockets import NamedListener
 
 
 def test_a_name_that_cannot_be_made_again_is_tried_now_and_then(tmp_path: Path) -> None:
-    """Not by everybody who looks: each attempt is a line in the log."""
+    """Not at each check: every attempt is a log line."""
     listener = NamedListener(tmp_path / "run" / "socket", 1)
     with listener.open():
         assert not listener.missing
@@ -30,7 +30,7 @@ def test_a_name_that_cannot_be_made_again_is_tried_now_and_then(tmp_path: Path) 
 
 
 def test_a_name_that_is_anothers_by_now(tmp_path: Path) -> None:
-    """It counts as gone, and whose it is keeps it when this one ends."""
+    """It counts as gone, and the other process keeps the name when this one ends."""
     path = tmp_path / "socket"
     listener = NamedListener(path, 1)
     with listener.open(), NamedListener(path, 1).open() as other:

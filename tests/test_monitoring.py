@@ -1,4 +1,4 @@
-"""What is made from the table of metrics: nothing missing, and nothing that is not there."""
+"""Files generated from the table of metrics: complete, and without unknown names."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ WORST: Final = {
     "RelayBudgetReached": ('relay_refused_total{budget="send_bytes"}', "0+600x30"),
     "RelayLogLinesLost": ('relay_log_lines_lost_total{process="worker 0"}', "0 0 7x9"),
 }  # fmt: skip
-"""What makes each alert call somebody: its series, and its values from minute to minute."""
+"""What fires each alert: its series, with a value for each minute."""
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool here")
@@ -133,7 +133,7 @@ def test_an_alert_fires_when_it_should_and_not_before(alert: Alert, tmp_path: Pa
     }
     file = tmp_path / "test.yaml"
     rules = str(ROOT / "deploy" / "prometheus-alerts.yaml")
-    file.write_text(json.dumps({"rule_files": [rules], "tests": [case]}))  # which is YAML
+    file.write_text(json.dumps({"rule_files": [rules], "tests": [case]}))  # JSON, which is YAML
     ended = subprocess.run(
         ["promtool", "test", "rules", str(file)], capture_output=True, text=True, check=False
     )
@@ -141,7 +141,7 @@ def test_an_alert_fires_when_it_should_and_not_before(alert: Alert, tmp_path: Pa
 
 
 def expanded(values: str) -> list[str]:
-    """The values of promtool's notation: ``1 0x2`` is 1 0 0 0."""
+    """Return the values of promtool's notation: ``1 0x2`` is 1 0 0 0."""
     found = []
     for part in values.split():
         _, times, count = part.partition("x")
@@ -150,7 +150,7 @@ def expanded(values: str) -> list[str]:
 
 
 def labels_of(alert: Alert, labels: dict[str, str]) -> dict[str, str]:
-    """Of a series, those that the alert's expression keeps."""
+    """Return the labels of a series that the alert's expression keeps."""
     if by := re.search(r"by \((\w+)\)", alert.expression):
         return {name: value for name, value in labels.items() if name == by[1] != "le"}
     return {} if re.match(r"(sum|max)\(", alert.expression) else labels
@@ -162,7 +162,7 @@ def test_labels_are_those_of_the_protocol() -> None:
 
 
 def test_names_follow_the_convention() -> None:
-    """Base units, and the suffixes that Prometheus' own documentation asks for."""
+    """Base units, and the suffixes that Prometheus' documentation recommends."""
     for name in exposed():
         assert re.fullmatch(r"relay(_[a-z]+)+", name), name
         assert not re.search(r"_(ns|ms|us|kib|mib)(_|$)", name), name

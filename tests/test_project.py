@@ -1,4 +1,4 @@
-"""The project itself: its locks, its metadata, its pages, and what its parts may import."""
+"""The project: its lock files, metadata, documentation and imports."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>\S+)", re.MULTILINE)
 
 
 def pins(lock: str) -> dict[str, str]:
-    """The locked versions by package."""
+    """Return the locked versions by package."""
     text = (ROOT / "requirements" / lock).read_text()
     return {canonicalize_name(found["name"]): found["version"] for found in PIN.finditer(text)}
 
 
 def group(name: str) -> list[str]:
-    """The requirements of a dependency group, with those it includes."""
+    """Return the requirements of a dependency group, with those of included groups."""
     wanted: list[str] = []
     for item in PROJECT["dependency-groups"][name]:
         wanted += [item] if isinstance(item, str) else group(item["include-group"])
@@ -51,7 +51,7 @@ def test_lock_covers_what_the_project_asks_for(lock: str, name: str) -> None:
 
 
 def test_both_locks_agree() -> None:
-    """The tests run with exactly what a server runs with."""
+    """The tests run with the versions that a server runs with."""
     development = pins("dev.txt")
     assert pins("run.txt").items() <= development.items()
 
@@ -113,7 +113,7 @@ LINES_MAX = 400
 
 
 def test_no_module_is_too_long() -> None:
-    """Whoever must be told what a module does reads it: it has one job."""
+    """A module has one job."""
     root = ROOT / "relay"
     lines = {
         module.relative_to(root).as_posix(): len(module.read_text().splitlines())
@@ -125,7 +125,7 @@ def test_no_module_is_too_long() -> None:
 
 # --- imports -----------------------------------------------------------------------------------
 def imported_by(*modules: str) -> set[str]:
-    """The top-level names that a fresh interpreter has after importing these modules."""
+    """Return the top-level modules that a fresh interpreter has loaded after importing these."""
     script = (
         f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\n"
         "print('\\n'.join({name.partition('.')[0] for name in sys.modules}))"
@@ -142,7 +142,7 @@ def imported_by(*modules: str) -> set[str]:
 
 
 def test_the_client_imports_nothing_of_linux_alone() -> None:
-    """The contracts see our own imports; this sees what other packages bring in as well."""
+    """The import contracts cover our own imports; this includes what other packages import."""
     loaded = imported_by(
         "relay.client.aio",
         "relay.client.blocking",
@@ -156,7 +156,7 @@ def test_the_client_imports_nothing_of_linux_alone() -> None:
 
 
 def test_locust_is_kept_out_of_this_process(pytestconfig: pytest.Config) -> None:
-    """It patches the whole process; its pytest plugin is installed beside our own."""
+    """It patches the whole process; its pytest plugin is installed in the same environment."""
     assert not pytestconfig.pluginmanager.has_plugin("locust")
     assert sys.modules.keys().isdisjoint({"locust", "gevent"})
 

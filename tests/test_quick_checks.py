@@ -1,4 +1,4 @@
-"""What is checked at once, for it is most of what comes: never more than the checks would take."""
+"""The fast checks of common values accept nothing that the full checks refuse."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ODD: Final[tuple[object, ...]] = (
     ("shape", "quick"), QUICK, ids=lambda one: getattr(one, "type", one).__name__
 )
 def test_nothing_else_is_taken_at_once(shape: Shape, quick: Quick) -> None:
-    """Each field is changed to whatever is odd; and each of what a list holds."""
+    """Each field is replaced by unusual values, and so is each element of a list."""
     good = GOOD[shape.type]
     assert quick(good), "the usual case"
     tried: list[list[object]] = [good]

@@ -1,9 +1,9 @@
-"""References in code, tests and docs lead somewhere: pages, headings, rules, files, tests.
+"""References in code, tests and docs resolve: pages, headings, rules, files, tests.
 
-The forms are ``docs/PAGE.md, "Heading"`` (in Markdown also a link with an anchor),
-``docs/PAGE.md, section 1.2`` for a page that numbers its headings, and ``invariant "Name"`` for a
-rule of docs/invariants.md. A rule is never referred to by its number. In the program, a name
-between double backticks is one of the program's; in a page, `package/module` is a module.
+The forms are ``docs/PAGE.md, "Heading"`` (in Markdown also a link with an anchor), ``docs/PAGE.md,
+section 1.2`` for a page that numbers its headings, and ``invariant "Name"`` for a rule of
+docs/invariants.md. A rule is never referred to by its number. In the program, a name between double
+backticks is defined in the program; in a page, `package/module` is a module.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAME = r"(?<![\w/.-])((?:[\w.-]+/)*[\w-]+\.md)\b"
 PAGE = re.compile(NAME)
 """A page's path."""
 BARE_NAME = re.compile(r'"[\w-]+\.md"')
-"""A string that is nothing but a file's name: code puts a path together from it."""
+"""A string that is only a file name: code joins a path from it."""
 HEADING_OF_PAGE = re.compile(NAME + r'[`)\]]*,? \(?"([^"]+)"')
 SECTION_OF_PAGE = re.compile(NAME + r"[`)\]]*,? \(?sections? (\d+(?:\.\d+)*)")
 LINK = re.compile(r"\]\((?![a-z]+:)([^)#\s]*)#([^)\s]+)\)")
@@ -44,7 +44,7 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 
 @cache
 def files() -> list[Path]:
-    """All text files that belong to the repository, new ones included."""
+    """Return all text files of the repository, including new ones."""
     if (ROOT / ".git").exists():
         git = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others"]
         listed = subprocess.run(
@@ -60,19 +60,19 @@ def files() -> list[Path]:
 
 
 def flat(text: str) -> str:
-    """The text with each paragraph on one line, so that a wrapped reference is whole."""
+    """Return the text with each paragraph on one line, so that a wrapped reference is whole."""
     paragraphs = re.split(r"\n(?:[ \t]*(?:#|//|>)?[ \t]*\n)+", text)
     return "\n".join(re.sub(r"\s*\n\s*(?:(?:#|//|>)+ )?\s*", " ", part) for part in paragraphs)
 
 
 def without_code(markdown: str) -> str:
-    """The page without its fenced code: a comment in there is no heading."""
+    """Return the page without fenced code, in which comments look like headings."""
     return re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
 
 
 @cache
 def headings(page: Path) -> frozenset[str]:
-    """The names of a page's headings: without a number, and also without what explains them."""
+    """Return the names of a page's headings: without a number, and also without an explanation."""
     found = set()
     for title in HEADING.findall(without_code(page.read_text())):
         name = re.sub(r"^\d+(?:\.\d+)*\.? ", "", title)
@@ -81,25 +81,25 @@ def headings(page: Path) -> frozenset[str]:
 
 
 def sections(page: Path) -> set[str]:
-    """The numbers of a page's headings."""
+    """Return the numbers of a page's headings."""
     titles = HEADING.findall(without_code(page.read_text()))
     return {found[1] for title in titles if (found := re.match(r"(\d+(?:\.\d+)*)\.? ", title))}
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors that GitHub makes of a page's headings."""
+    """Return the anchors that GitHub generates from a page's headings."""
     titles = HEADING.findall(without_code(page.read_text()))
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def rules() -> dict[str, str]:
-    """The rules by name, each with its text."""
+    """Return the rules by name, each with its text."""
     parts = re.split(r"^## \d+\. (.+)$", RULES.read_text(), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def found_page(file: Path, name: str) -> Path | None:
-    """The page that a file means: by its path from the root, or from the file's own folder."""
+    """Resolve the name of a page: from the repository's root, or from the file's own folder."""
     for base in (ROOT, file.parent):
         if (base / name).is_file():
             return base / name
@@ -107,7 +107,7 @@ def found_page(file: Path, name: str) -> Path | None:
 
 
 def faults(file: Path, text: str) -> Iterator[str]:
-    """Name each reference in a text that leads nowhere."""
+    """Describe each reference in a text that does not resolve."""
     line = flat(text)
     bare = {found[1:-1] for found in BARE_NAME.findall(text)} if file.suffix == ".py" else set()
     for name in PAGE.findall(line):
@@ -144,7 +144,7 @@ def faults(file: Path, text: str) -> Iterator[str]:
 
 @cache
 def functions(file: Path) -> frozenset[str]:
-    """The names of a module's functions, methods included, and classes."""
+    """Return the names of a module's functions, methods and classes."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
     return frozenset(
         node.name for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, kinds)
@@ -163,7 +163,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 @pytest.mark.parametrize("name", rules())
 def test_each_rule_has_a_reason_and_a_test(name: str) -> None:
-    """A rule that nothing tries to break is a wish, unless the page tells that it is not built."""
+    """A rule without a test is allowed only if the page states that it is not built yet."""
     text = rules()[name]
     assert "*Why.*" in text
     tests = [file for file, _ in FILE.findall(text) if file.startswith("tests/")]
@@ -237,14 +237,14 @@ QUALIFIED = re.compile(r"`(?:[\w/]*[./])?([a-z_]+)\.([A-Z]\w*)`")
 
 
 def named(text: str) -> set[str]:
-    """The parts of all names between double backticks in docstrings and comments."""
+    """Return the parts of all names between double backticks in docstrings and comments."""
     prose = " ".join([*STRING.findall(text), *re.findall(r"#.*", text)])
     names = re.findall(r"``([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\(\))?``", prose)
     return {part for name in names for part in name.split(".")}
 
 
 def test_a_name_of_the_program_exists() -> None:
-    """A docstring outlives what it refers to, when that gets another name."""
+    """A docstring must be updated when a name that it mentions is changed."""
     texts = {file: file.read_text() for file in sorted((ROOT / "relay").rglob("*.py"))}
     code = "\n".join(re.sub(r"#.*", "", STRING.sub("", text)) for text in texts.values())
     known = {*re.findall(r"\w+", code), *FOREIGN}

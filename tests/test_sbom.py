@@ -1,4 +1,4 @@
-"""The bill of materials in the wheel: what the lock file of what runs has."""
+"""The bill of materials in the wheel has the locked run-time dependencies."""
 
 from __future__ import annotations
 

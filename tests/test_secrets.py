@@ -1,4 +1,6 @@
-"""No secret shows itself: every type that holds one is found, made, and shown in every way."""
+"""No secret is shown: every type with a secret is found, created, and converted to text in every
+way.
+"""
 
 from __future__ import annotations
 
@@ -35,12 +37,12 @@ assert len(MARK) == 16
 SECRET_NAME = re.compile(r"secret|private|exporter|binding|password|psk|seed|token$")
 ALSO = {("SessionSecrets", "client"), ("SessionSecrets", "server"), ("Frame", "payload")}
 CONVERTS = {Hello, Register, Claim, Identity, SessionSecrets}
-"""These take plain bytes, from a peer, a file or the key schedule; the others what is in them."""
+"""These take plain bytes, from a peer, a file or the key schedule; the others take Secret."""
 NO_SECRETS = {("SecretWrapped", "ciphertext"), ("Established", "secrets")}
 
 
 def classes() -> Iterator[type]:
-    """Every class that the package defines."""
+    """Return every class that the package defines."""
     for module in pkgutil.walk_packages(relay.__path__, "relay."):
         if module.name.endswith("__main__"):
             continue
@@ -51,7 +53,7 @@ def classes() -> Iterator[type]:
 
 
 def fields_of(kind: type) -> Mapping[str, Any]:
-    """The fields of a NamedTuple or a dataclass, with their types."""
+    """Return the fields of a NamedTuple or a dataclass, with their types."""
     if dataclasses.is_dataclass(kind):
         return {field.name: field.type for field in dataclasses.fields(kind)}
     if issubclass(kind, tuple) and hasattr(kind, "_fields"):
@@ -76,7 +78,7 @@ HOLDERS = {
 
 
 def plausible(hint: Any) -> Any:  # noqa: ANN401
-    """A value for a field that is no secret."""
+    """Return a value for a field that is not a secret."""
     text = str(hint)
     if "None" in text:
         return None
@@ -88,7 +90,7 @@ def plausible(hint: Any) -> Any:  # noqa: ANN401
 
 
 def made(kind: type) -> object:
-    """One with the marked secret in every place for one."""
+    """Create an instance with the marked secret in every secret field."""
     held = MARK if kind in CONVERTS else Secret(MARK)
     return kind(
         **{
@@ -99,7 +101,7 @@ def made(kind: type) -> object:
 
 
 def ways(value: Any) -> Iterator[str]:  # noqa: ANN401
-    """Every way in which a value becomes text by accident."""
+    """Return every way in which a value becomes text by accident."""
     yield from (repr(value), str(value), format(value), f"{value}", f"{value!r}", ascii(value))
     yield "%s %r" % (str(value), value)  # noqa: UP031
     yield "{} {!r}".format(value, value)  # noqa: UP032
@@ -121,7 +123,7 @@ def ways(value: Any) -> Iterator[str]:  # noqa: ANN401
 
 
 def hidden(text: str) -> bool:
-    """True when no spelling of the secret is in a text."""
+    """Return whether no spelling of the secret is in a text."""
     return not any(
         spelling in text
         for spelling in ("MARKED", MARK.hex(), MARK.hex(" "), str(list(MARK))[1:-1])
@@ -129,7 +131,7 @@ def hidden(text: str) -> bool:
 
 
 def test_the_types_are_found() -> None:
-    """The walk sees what is known to hold a secret."""
+    """The search finds the types known to hold a secret."""
     found = {kind.__name__ for kind in HOLDERS}
     assert {"Hello", "Claim", "Identity", "SessionSecrets", "Register", "Frame"} <= found
 
@@ -144,7 +146,7 @@ def test_no_secret_is_shown(kind: type) -> None:
 
 
 def test_what_arrives_is_hidden_too() -> None:
-    """Unpacked, not made by hand."""
+    """Instances that were unpacked instead of constructed."""
     hello = Hello("alice", MARK, "", "")
     (arrived,) = unpack_client(pack(hello))
     claim = unpack_message(pack_message(Claim(1, "alice", MARK, True, 1, b""))[4:])
@@ -168,7 +170,7 @@ def test_a_secret_is_bytes_otherwise() -> None:
 
 @pytest.mark.parametrize("kind", [Client, BlockingClient])
 def test_clients(kind: Callable[..., Any]) -> None:
-    """A client, its parts, and what it answers about itself."""
+    """A client, its parts, and its attributes."""
     client = kind("relay://127.0.0.1:1", identity=Identity(MARK))
     seen = [client, client.identity, client._state, client._state.options, vars(client)]
     for value in seen:
@@ -178,7 +180,7 @@ def test_clients(kind: Callable[..., Any]) -> None:
 
 
 def test_other_classes_do_not_show_what_they_hold() -> None:
-    """A class that keeps a secret in an attribute has no repr of its own."""
+    """A class with a secret in an attribute has no repr of its own."""
     for kind in classes():
         names = {*getattr(kind, "__slots__", ()), *getattr(kind, "__annotations__", {})}
         if kind not in HOLDERS and any(SECRET_NAME.search(name) for name in names):

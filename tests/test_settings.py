@@ -1,4 +1,4 @@
-"""Settings: precedence, sources, and what is told about mistakes."""
+"""Settings: precedence, sources, and error messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from tests.support.cluster import ROOT
 
 
 def test_precedence(tmp_path: Path) -> None:
-    """Flag, then environment, then file, then a convention, then the default; and it is told."""
+    """Flag, then environment, then file, then a convention, then the default; the source is
+    reported.
+    """
     file = tmp_path / "relay.toml"
     file.write_text(
         '[server]\nworkers = 3\nbind = ["127.0.0.1:1", "[::1]:2"]\nkey_bits = 4096\n'
@@ -72,11 +74,11 @@ def test_an_empty_variable_counts_as_unset(variable: str, empty: str) -> None:
 
 
 @pytest.mark.parametrize("empty", ["", " "])
-@pytest.mark.parametrize("declaration", list(declarations()), ids=lambda d: d.path)
+@pytest.mark.parametrize("declaration", declarations(), ids=lambda d: d.path)
 def test_an_empty_flag_or_entry_of_the_file_is_an_error(
     tmp_path: Path, declaration: Declaration, empty: str
 ) -> None:
-    """Except for those whose emptiness means something."""
+    """Except for settings where an empty value has a meaning."""
     file = tmp_path / "relay.toml"
     file.write_text(f"[{declaration.section}]\n{declaration.key} = {json.dumps(empty)}\n")
     flags: dict[str, object] = {declaration.path: empty}
@@ -124,13 +126,13 @@ def test_a_tilde_is_expanded_or_refused(
     ],
 )
 def test_a_variable_that_nearly_is_a_setting(variable: str, meant: str) -> None:
-    """It would do nothing, in silence."""
+    """Otherwise it would silently have no effect."""
     with pytest.raises(UsageError, match=f"{variable}: no such setting; did you mean {meant}\\?"):
         load({}, {variable: "1"}, None)
 
 
 def test_a_variable_that_is_ours_but_no_setting() -> None:
-    """There is nothing to suggest, but it is no less wrong."""
+    """There is no similar name to suggest, but it is an error as well."""
     with pytest.raises(
         UsageError, match=r'RELAY_SERVER__9QX7Z4: no such setting; "relay config init" prints'
     ):
@@ -164,7 +166,7 @@ def test_what_orchestrators_define_is_left_alone(service: str) -> None:
 
 
 def test_errors_name_the_flag_that_was_typed() -> None:
-    """Each setting that has one: ``relay serve`` knows the flag by the same name."""
+    """For each setting that has one: the flag of ``relay serve`` has the same name."""
     options = {option: param.name for param in serve.params for option in param.opts}
     flags = {d.path: d.flag for d in declarations() if d.flag in options}
     assert flags["log.level"] == "--log-level"
@@ -258,7 +260,7 @@ def test_mistakes_in_the_file(tmp_path: Path, text: str, message: str) -> None:
 
 
 def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
-    """Each with where it is: the sources, and in the file the line."""
+    """Each with its source, and in the file with its line."""
     file = tmp_path / "relay.toml"
     file.write_text(
         "# nothing here\n[server]\nwrokers = 1\nbind = [\n  'nowhere',\n]\n\n"
@@ -301,14 +303,14 @@ def test_each_wrong_item_of_a_list_is_told(tmp_path: Path) -> None:
 
 
 def test_a_byte_order_mark(tmp_path: Path) -> None:
-    """An editor of Windows begins a file with one, and ends lines in two characters."""
+    """Windows editors write one, and end lines with CR LF."""
     file = tmp_path / "relay.toml"
     file.write_bytes(b"\xef\xbb\xbf[server]\r\nworkers = 2\r\n")
     assert load({}, {}, file).settings.server.workers == 2
 
 
 def test_the_template_has_every_setting_with_its_default(tmp_path: Path) -> None:
-    """As it is, it changes nothing; with every "#" before a key removed, neither."""
+    """Unchanged it has no effect, and neither does it with every "#" before a key removed."""
     file = tmp_path / "relay.toml"
     file.write_text(template())
     assert load({}, {}, file) == load({}, {}, None)
@@ -321,7 +323,9 @@ def test_the_template_has_every_setting_with_its_default(tmp_path: Path) -> None
 
 
 def test_no_setting_holds_a_secret() -> None:
-    """A value is shown, logged, and in the environment of children: a secret is named by file."""
+    """A value is shown, logged, and in the environment of children: a secret is read from a
+    file.
+    """
     secret = re.compile(r"password|passphrase|secret|token|credential|private")
     assert [d.path for d in declarations() if secret.search(d.key) and "path" not in d.rules] == []
 
@@ -369,9 +373,9 @@ def test_the_data_directory_has_a_default(monkeypatch: pytest.MonkeyPatch) -> No
     assert load({}, {}, None).settings.store.data.endswith("relay")
 
 
-@pytest.mark.parametrize("declaration", list(declarations()), ids=lambda d: d.path)
+@pytest.mark.parametrize("declaration", declarations(), ids=lambda d: d.path)
 def test_a_long_mistake_is_cut(declaration: Declaration) -> None:
-    """Whatever checks it: the line can be read."""
+    """Whatever check finds it: the line stays readable."""
     with pytest.raises(UsageError) as caught:
         load({}, {declaration.variable: "~" + 3000 * "x"}, None)
     assert len(str(caught.value)) < 500

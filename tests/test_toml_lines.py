@@ -1,4 +1,4 @@
-"""The line of each key, as the parser sees it."""
+"""The line of each key, as the parser counts it."""
 
 from __future__ import annotations
 
@@ -31,5 +31,5 @@ def test_lines(text: str, lines: dict[str, int]) -> None:
 
 
 def test_a_statement_without_end_costs_little() -> None:
-    """It is no document, and asked for by nobody; but it ends."""
+    """It is no valid document, but parsing it must end."""
     assert lines_of("a = 1\nb = [\n" + "1,\n" * 100_000) == {"a": 1}

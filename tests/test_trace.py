@@ -1,4 +1,4 @@
-"""The three stories of docs/architecture.md against real runs of what they tell."""
+"""The three stories of docs/architecture.md, compared with real runs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 TITLES = {"send": "A message", "login": "A login", "resume": "A resume"}
 FIGURES = {"send": "SEND enters", "login": "a login", "resume": "a resume"}
-"""How the page names the number of files of each."""
+"""How the page gives the number of files of each."""
 WORKER = "server/worker/"
 DRIFT = 2
-"""A run may differ by this many files, by what else a busy worker does in the same turns."""
+"""A run may differ by this many files, depending on other work of the same turns."""
 RUNS = 5
-"""What a worker does of its own accord may come first in a run: one that is undisturbed counts."""
+"""A worker's periodic work may come first in a run: one undisturbed run is enough."""
 ANYWHERE = {f"{WORKER}delivery/stalled.py"}
-"""The turn of a busy worker asks before it hears who came, in each run on a busy machine."""
+"""A busy worker asks for its turn before it knows what arrived, in each run on a busy machine."""
 
 
 def story(operation: str) -> list[str]:
-    """The files that a story names, in order, each once."""
+    """Return the files that a story names, in order, each once."""
     page = PAGE.read_text()
     text = page[page.index(f"**{TITLES[operation]}.**") :].split("\n\n")[0]
     return [_file(name) for name in dict.fromkeys(re.findall(r"`(\w+(?:/\w+)+|wakeup)`", text))]
@@ -38,14 +38,14 @@ def _file(name: str) -> str:
 
 
 def figures(operation: str) -> set[int]:
-    """The number of files that the page gives for an operation, or the ends of a range."""
+    """Return the number of files that the page gives for an operation, or the ends of a range."""
     found = re.search(rf"{FIGURES[operation]} (\d+)(?: to (\d+))?\b", PAGE.read_text())
     assert found is not None
     return {int(number) for number in found.groups() if number}
 
 
 def faults(operation: str, entered: list[str]) -> list[str]:
-    """What a story tells otherwise than a run."""
+    """Return the differences between a story and a run."""
     told = story(operation)
     found = [f"{name} is not entered" for name in told if name not in entered]
     order = [name for name in entered if name in told and name not in ANYWHERE]

@@ -1,7 +1,7 @@
 """Which files of the server one operation passes: ``python -m tests.trace send|login|resume``.
 
-A real worker runs in this process, and its client in another. Every call of a function of
-``relay`` is noted while the operation is under way, in the order in which files are first entered.
+A real worker runs in this process, and its client in another. Every call of a function of ``relay``
+is recorded during the operation, in the order in which files are first entered.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ if TYPE_CHECKING:
 ROOT = Path(relay.__file__).parent
 ARRIVAL = "server/worker/delivery/stream.py"
 ROOTS = {ARRIVAL, "server/worker/process/turn.py"}
-"""What the loop calls for an operation: a client's bytes, and the turn. What a worker does from
-time to time has nothing to do with it, nor a turn that was due before the bytes arrived.
+"""Callbacks of the loop that belong to an operation: a client's bytes, and the turn. Periodic work
+of a worker does not, nor a turn that was due before the bytes arrived.
 """
 
 
 class Files:
-    """The files entered, in order, from the arrival of an operation on."""
+    """The files entered, in order, since the arrival of an operation."""
 
     def __init__(self) -> None:
         self.entered: dict[str, None] = {}
@@ -54,14 +54,14 @@ class Files:
 
 
 def _name(frame: FrameType) -> str:
-    """The file of a call, within ``relay``; empty for others."""
+    """Return the file of a call, within ``relay``; empty for others."""
     path = frame.f_code.co_filename
     return path[len(str(ROOT)) + 1 :] if path.startswith(f"{ROOT}/") else ""
 
 
 @contextmanager
 def traced(files: Files) -> Iterator[None]:
-    """Note what is called."""
+    """Record calls."""
     sys.setprofile(files)
     try:
         yield
@@ -70,7 +70,7 @@ def traced(files: Files) -> Iterator[None]:
 
 
 class ClientProcess:
-    """A client that does one thing for each line."""
+    """A client process that does one operation for each line."""
 
     def __init__(self, port: int) -> None:
         self._process = subprocess.Popen(
@@ -82,7 +82,7 @@ class ClientProcess:
         )
 
     async def do(self, what: str) -> None:
-        """Have something done, and wait until it is."""
+        """Start an operation, and wait until it is done."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         print(what, file=self._process.stdin)
@@ -91,7 +91,7 @@ class ClientProcess:
             raise SystemExit(f"the client failed at {what!r}")
 
     def end(self) -> None:
-        """Let it go."""
+        """End the process."""
         self._process.kill()
         self._process.communicate()
 
@@ -122,7 +122,7 @@ async def _send(client: ClientProcess, worker: Worker, files: Files) -> None:
 
 
 async def _login(client: ClientProcess, worker: Worker, files: Files) -> None:
-    for _ in range(2):  # the first one registers the name, and opens the readers that it needs
+    for _ in range(2):  # the first login registers the name, and opens the readers that it needs
         await client.do("connect")
         await client.do("hello other")
     await client.do("connect")
@@ -149,7 +149,7 @@ async def _opened(client: TestClient) -> None:
 
 
 async def _client(port: int) -> None:
-    """The client's process: reads what to do from its input."""
+    """The client's process: reads its operations from standard input."""
     from relay.wire.envelopes import EntryMessage, Join, Live, Welcome
     from tests.support.devices import hello
 
@@ -165,7 +165,7 @@ async def _client(port: int) -> None:
             if what == "hello":
                 client.hello(words[0])
                 await client.expect(Welcome)
-            elif what == "login":  # of an account that there is
+            elif what == "login":  # with an account that exists
                 client.name, client.secret = words[0], secrets.token_bytes(16)
                 connection, spki = client.connection, client.spki
                 client.send_envelopes(hello(connection, spki, client.name, client.secret))
@@ -185,7 +185,7 @@ async def _client(port: int) -> None:
 
 
 def by_package(files: list[str]) -> dict[str, int]:
-    """How many of the files each package has; of the server, each of its own."""
+    """Return the number of files by package; of the server, by subpackage."""
     return dict(sorted(Counter(map(_package, files)).items()))
 
 
@@ -197,7 +197,7 @@ def _package(file: str) -> str:
 
 
 def main() -> None:
-    """See the module's docstring."""
+    """Run the command; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("operation", choices=sorted(_OPERATIONS), nargs="?", default="send")
     parser.add_argument("--client", type=int, help=argparse.SUPPRESS)

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection as Pipe
-from typing import Final, Self
+from typing import Final, Self, TypeAlias
 
 from benchmarks.load.returner import Returner
 from benchmarks.load.spawned import Spawned
@@ -22,6 +22,8 @@ from benchmarks.measure.latency import Delays
 
 LOOK_S: Final = 0.01
 """How often to look who is to connect again."""
+COUNT_S: Final = 0.25
+"""How often what has come for those who only count is read: nothing waits for that."""
 PATIENCE_S: Final = 120.0
 
 
@@ -63,11 +65,22 @@ class Leave:
 
 
 @dataclass(frozen=True, slots=True)
+class Prepare:
+    """Order: all create the ephemeral keys of their next connection. Answer: Arrived (of nobody).
+
+    So that a storm measures the server, not the clients' own keys (``benchmarks.load.prepared``).
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Settle:
     """Order: wait until all have got this message. Answer: Arrived, missing counted."""
 
     last: int
     deadline_s: float
+
+
+Order: TypeAlias = Arrive | Leave | Prepare | Settle
 
 
 @dataclass(slots=True)
@@ -107,6 +120,9 @@ class _Process:
         self._epoll = select.epoll()
         self._readers: dict[int, Callable[[], None]] = {pipe.fileno(): _nothing}
         self._epoll.register(pipe.fileno(), select.EPOLLIN)
+        self._counting = select.epoll()
+        """The sockets of those who only count."""
+        self._count_at = 0.0
         self._again: list[tuple[float, Returner]] = []
         self._everybody = [
             Returner(
@@ -115,6 +131,7 @@ class _Process:
                 plan.log,
                 counts=plan.counting_after_live and index % 20 != 0,
                 changed=self._changed,
+                counting=self._count,
                 tickets=plan.tickets,
             )
             for index, name in enumerate(plan.names)
@@ -134,7 +151,7 @@ class _Process:
                 return
             self._pipe.send(self._obey(order))
 
-    def _obey(self, order: Arrive | Leave | Settle) -> Arrived:
+    def _obey(self, order: Order) -> Arrived:
         began_ns = time.monotonic_ns()
         deadline = time.monotonic() + PATIENCE_S
         if isinstance(order, Arrive):
@@ -145,6 +162,11 @@ class _Process:
                     self._forget(one)
                     one.drop()
             self._away = set(self._everybody)
+            return self._answer()
+        if isinstance(order, Prepare):
+            for one in self._everybody:
+                one.prepare()
+                self._read_until(_never, time.monotonic())
             return self._answer()
         pending = [one for one in self._everybody if one not in self._away]
 
@@ -208,6 +230,10 @@ class _Process:
     def _forget(self, one: Returner) -> None:
         self._readers.pop(one.socket.fileno(), None)
 
+    def _count(self, one: Returner) -> None:
+        self._epoll.unregister(one.socket.fileno())
+        self._counting.register(one.socket.fileno(), select.EPOLLIN)
+
     def _changed(self, one: Returner) -> None:
         if one.live:
             self._revived.append(one)
@@ -223,10 +249,19 @@ class _Process:
                 self._connect_again()
             if condition():
                 return True
-            left = deadline - time.monotonic()
+            now = time.monotonic()
+            if now >= self._count_at:
+                self._read_counting()
+                self._count_at = now + COUNT_S
+            left = deadline - now
             if left < 0:
                 return False
-            for fileno, _ in poll(min(left, LOOK_S if self._again else 1.0)):
+            for fileno, _ in poll(min(left, LOOK_S if self._again else COUNT_S)):
+                self._readers[fileno]()
+
+    def _read_counting(self) -> None:
+        while ready := self._counting.poll(0):
+            for fileno, _ in ready:
                 self._readers[fileno]()
 
     def _connect_again(self) -> None:
@@ -266,7 +301,7 @@ class Crowd(Spawned):
         """Nothing to wait for."""
         return self
 
-    def order(self, order: Arrive | Leave | Settle) -> None:
+    def order(self, order: Order) -> None:
         """Give an order; ``answer`` waits for its end."""
         self._pipe.send(order)
 
@@ -291,7 +326,7 @@ class Crowd(Spawned):
             raise answer
         return answer
 
-    def obey(self, order: Arrive | Leave | Settle) -> Arrived:
+    def obey(self, order: Order) -> Arrived:
         """Give an order and wait until it is carried out."""
         self.order(order)
         return self.answer()

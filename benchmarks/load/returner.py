@@ -16,7 +16,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+import msgpack
+
 from benchmarks.load import payload
+from benchmarks.load.prepared import PreparedKeys
 from benchmarks.load.tally import RELAY_FRAMES, Tally
 from relay.chat.entries import Kind
 from relay.client.backoff import Backoff
@@ -32,7 +35,7 @@ from relay.wire.events import (
 from relay.wire.messages import RESUMED
 from relay.wire.packing import pack, unpack_server
 from relay.wire.tickets import ClientTicket
-from tests.support.devices import login
+from tests.support.devices import hello, login
 
 READ_BYTES: Final = 262_144
 LOOKED_INTO_MAX: Final = 512
@@ -95,7 +98,8 @@ class Returner:
 
     def __init__(
         self, address: tuple[str, int], name: str, log: str, *, counts: bool,
-        changed: Callable[[Returner], None], tickets: bool = True,
+        changed: Callable[[Returner], None], counting: Callable[[Returner], None],
+        tickets: bool = True,
     ) -> None:  # fmt: skip
         """Prepare; ``connect`` begins.
 
@@ -106,6 +110,7 @@ class Returner:
             counts: once live it counts records and decrypts the last one only (cheap for the load;
                 such a client must not lose its connection then).
             changed: called when a connection has become live first, and when it is lost.
+            counting: called when from now on it only counts, so that nothing waits for its reads.
             tickets: it resumes by ticket where it can, as the client library does.
         """
         self._tickets = tickets
@@ -120,8 +125,11 @@ class Returner:
         self._log = log
         self._counts = counts
         self._changed = changed
+        self._counting = counting
+        self._prepared: PreparedKeys | None = None
         self._connection: Connection
         self._tally: Tally | None = None
+        self._welcomed = False
         self._records_before = 0
         self._epoch: bytes | None = None
         self._seq = 0
@@ -136,10 +144,15 @@ class Returner:
         self.checked = self.behind = self.losses = 0
         self.wrong: list[str] = []
 
+    def prepare(self) -> None:
+        """Create the ephemeral keys of the next connection. Only after a connection."""
+        self._prepared = PreparedKeys(self._spki)
+
     def connect(self) -> None:
         """Begin to connect, log in and resume; returns at once."""
         self.began_ns = time.monotonic_ns()
         self._tally = None
+        self._welcomed = False
         self._connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
         self.socket = socket.socket()
         self.socket.setblocking(False)
@@ -184,16 +197,19 @@ class Returner:
                 case ServerKeyOffered(spki=spki):
                     self._spki = spki
                     ticket, self._ticket = self._ticket, None
-                    connection.accept_server_key(time.monotonic(), ticket)
+                    prepared, self._prepared = self._prepared, None
+                    if prepared is None:
+                        connection.accept_server_key(time.monotonic(), ticket)
+                    else:
+                        prepared.accept(connection, ticket)
                 case TicketReceived(ticket=ticket):
                     self._ticket = ticket if self._tickets else None
                 case HandshakeCompleted(mode=mode):
                     self.resumed += mode == RESUMED
                     join = Join(1, self._log, self._epoch, self._seq, 0)
-                    said = login(connection, self._spki, self._name, self._secret)
-                    if self._registered:
-                        said = said[-1:]
-                    content = b"".join(map(pack, [*said, join]))
+                    who = (connection, self._spki, self._name, self._secret)
+                    greeting = (hello(*who),) if self._registered else login(*who)
+                    content = b"".join(map(pack, [*greeting, join]))
                     connection.send(content, time.monotonic())
                 case _:
                     pass
@@ -204,9 +220,21 @@ class Returner:
         if self.live and self._counts and not connection._reader.pending:
             self._tally = Tally(self.socket, RELAY_FRAMES)
             self._records_before = connection._receive.sequence
+            self._counting(self)
 
     def _take(self, content: bytes) -> None:
-        seen = look(content)
+        if not self._welcomed:
+            # WELCOME is this client's own; what may follow in its record is the same for most.
+            unpacker = msgpack.Unpacker()
+            unpacker.feed(content)
+            unpacker.skip()
+            self._welcomed = True
+            self._take(content[: unpacker.tell()])
+            content = content[unpacker.tell() :]
+        if content:
+            self._see(look(content))
+
+    def _see(self, seen: Look) -> None:
         if seen.fault:
             self.wrong.append(seen.fault)
         if seen.messages:

@@ -39,6 +39,8 @@ WORSE: Final = 1.03
 """The lower quartile of new/old beyond which a row is worse."""
 FIRST_LOAD: Final = "5a7652f2c26a"
 """The first revision that has a load to compare by; it speaks to all revisions before it."""
+RELEASES: Final = {"v0.1.0": "cea2a6856f70"}
+"""The commits of releases, for clones that were made without their tags."""
 PACKAGES: Final = ("relay", "benchmarks", "loadtest", "tests")
 RUN_SCENE: Final = """
 import json, sys
@@ -98,7 +100,7 @@ def take_revision(base: str, directory: Path) -> Side:
     Raises:
         NotCompared: there is no such revision, or it has no package ``relay``.
     """
-    commit = _git("rev-parse", "--verify", "--quiet", f"{base}^{{commit}}")
+    commit = _commit_of(base) or _commit_of(RELEASES.get(base, base))
     if commit is None:
         raise NotCompared(f"{base}: not a revision of this repository (a tag, a branch, a commit)")
     source = _unpack(commit, directory / "old")
@@ -118,6 +120,11 @@ def take_checkout(directory: Path) -> Side:
         shutil.copytree(ROOT / package, source / package, ignore=ignored)
     described = _git("describe", "--always", "--dirty", "--tags", "--abbrev=12")
     return _ready(Side(f"new: this checkout ({described})", source, source))
+
+
+def _commit_of(revision: str) -> str | None:
+    """Return the full hash of a revision; None if this clone has no such revision."""
+    return _git("rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
 
 
 def _unpack(commit: str, directory: Path) -> Path:

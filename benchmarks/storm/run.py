@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.load.background import Background
-from benchmarks.load.crowd import Arrive, Crowd, Leave, Plan, Settle, names
+from benchmarks.load.crowd import Arrive, Crowd, Leave, Plan, Prepare, Settle, names
 from benchmarks.load.swarm import Swarm
 from benchmarks.load.talk import Talk
 from benchmarks.measure import machine
@@ -66,7 +66,7 @@ class Stage:
         self.server = server
         self.data = data
         self.talk = talk
-        self._swarm = swarm
+        self.swarm = swarm
 
     def delays(self, talking: Callable[[], object]) -> dict[str, float]:
         """Return the live members' delays while messages are sent.
@@ -74,9 +74,9 @@ class Stage:
         Raises:
             AssertionError: a sampled subscriber misses a message or received a wrong one.
         """
-        self._swarm.begin(self.talk.next)
+        self.swarm.begin(self.talk.next)
         talking()
-        report = self._swarm.settle(self.talk.next - 1, everybody=False, deadline_s=DEADLINE_S)
+        report = self.swarm.settle(self.talk.next - 1, everybody=False, deadline_s=DEADLINE_S)
         assert not report.missing, report
         assert not report.wrong, report
         delays = Delays()
@@ -94,6 +94,37 @@ class Stage:
             _until(lambda: burner.done)
             burned = self.delays(lambda: self.talk.for_seconds(load.calm_s, load.rate))
         return {"calm": calm, "burned": burned}
+
+
+class Used:
+    """Who has used the CPU time during a return."""
+
+    def __init__(self, on: Stage, crowd: Crowd) -> None:
+        self._clocks: dict[str, Callable[[], float]] = {
+            "server": on.server.processes,
+            "clients": crowd.cpu_s,
+            "the others": lambda: on.swarm.cpu_s() + time.process_time(),
+        }
+        self._began_s = 0.0
+        self._used: dict[str, float] = {}
+
+    def begin(self) -> None:
+        """The return begins."""
+        self._began_s = time.monotonic()
+        self._used = {who: clock() for who, clock in self._clocks.items()}
+
+    def end(self) -> None:
+        """All are back."""
+        self._used = {who: clock() - self._used[who] for who, clock in self._clocks.items()}
+        self._began_s = time.monotonic() - self._began_s
+
+    def figures(self, returns: int) -> dict[str, float]:
+        """Return milliseconds per return, and how much of the cores that is."""
+        cores_s = self._began_s * len(machine.ALL_CORES)
+        return {
+            f"CPU of {who} per return, ms": round(1000 * used_s / returns, 2)
+            for who, used_s in self._used.items()
+        } | {"of all cores that time, %": round(100 * sum(self._used.values()) / cores_s)}
 
 
 @contextmanager
@@ -124,17 +155,18 @@ def returning(load: Load, *, tickets: bool) -> dict[str, Any]:
             came = crowd.obey(Arrive(every_s=ARRIVAL_S))
             assert not came.missing, came
             crowd.obey(Leave())
+            crowd.obey(Prepare())
             beside = on.compare(load)
-            processes = on.server.processes
-            before_s = processes()
+            used = Used(on, crowd)
 
             def storm() -> None:
+                used.begin()
                 crowd.order(Arrive(since_ns=time.monotonic_ns()))
                 on.talk.until(lambda: crowd.answered, load.rate, DEADLINE_S)
+                used.end()
 
             during = on.delays(storm)
             arrived = crowd.answer()
-            cpu_s = processes() - before_s
             assert not arrived.missing, arrived
             answers = []
 
@@ -149,7 +181,7 @@ def returning(load: Load, *, tickets: bool) -> dict[str, Any]:
         "storm": during,
         "all live again, s": round(arrived.elapsed_s, 2),
         "resumed by ticket": arrived.resumed - came.resumed,
-        "server CPU per return, ms": round(1000 * cpu_s / load.returning, 2),
+        **used.figures(load.returning),
         "refused and tried again": arrived.losses - came.losses,
     }
 

@@ -16,7 +16,7 @@ from typing import Any, Self
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.load.crowd import Arrive, Arrived, Crowd, Leave, Plan, Settle, names
+from benchmarks.load.crowd import Arrive, Arrived, Crowd, Leave, Plan, Prepare, Settle, names
 from benchmarks.load.publishers import RelayPublisher
 from benchmarks.load.swarm import Report, Swarm
 from benchmarks.load.talk import Talk
@@ -72,6 +72,7 @@ def test_many_return_far_behind(
         came = crowd.obey(Arrive())
         assert not came.missing, came
         crowd.obey(Leave())
+        crowd.obey(Prepare())
         talk.flood(missed)
         _latency(swarm, talk)
 
@@ -140,6 +141,7 @@ class Hall:
         self.crowd.obey(Leave())
         came = self.crowd.obey(Arrive())
         assert not came.missing, came
+        self.crowd.obey(Prepare())
 
     def kill(self) -> dict[str, Any]:
         """Kill a worker; return when its clients were live again, and what others noticed."""

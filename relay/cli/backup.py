@@ -11,7 +11,8 @@ import click
 
 from relay.chunking import chunks
 from relay.cli.ctl_client import Server, data_directory, locate
-from relay.cli.exits import CommandError, Exit
+from relay.cli.damaged_logs import HELP_FOR_LOGS, reasons_by_log
+from relay.cli.exits import CommandError, Exit, report
 from relay.cli.groups import CommandGroup
 from relay.cli.options import config_option, data_option, document_option, typed_path
 from relay.cli.printing import print_error_line, print_json, print_whole
@@ -20,6 +21,7 @@ from relay.terminal.view import day_and_clock
 
 if TYPE_CHECKING:
     from relay.server.backups.manifest import Manifest
+    from relay.store.integrity import DamagedLog
 
 _backup = click.argument("directory", metavar="BACKUP", callback=typed_path)
 
@@ -41,21 +43,26 @@ def create(directory: Path, data: str | None, config: Path | None, as_json: bool
     """Create BACKUP, a new directory, whether or not the relay is running.
 
     It contains everything that was acknowledged before. Commits are held for some milliseconds.
+    What is damaged in the data is damaged in the backup, too: it is named, with exit code 1.
     """
     found = data_directory(data, config)
-    make(found, directory, lambda: locate(None, data, config), as_json=as_json)
-    return Exit.OK
+    return make(found, directory, lambda: locate(None, data, config), as_json=as_json)
 
 
 @backup.command()
 @_backup
 @document_option
 def verify(directory: Path, as_json: bool) -> int:
-    """Read all of BACKUP, and check that every file and message is unchanged."""
+    """Read all of BACKUP, and check that every file and message is unchanged.
+
+    Its accounts, invitations and rooms are checked as by "relay data check". Exit code 1 if it was
+    changed, or if something in it was damaged before it was made.
+    """
     from relay.server.backups import restore as restoring
 
-    _tell("good", directory, restoring.verify(directory), as_json)
-    return Exit.OK
+    found = restoring.verify(directory)
+    what = "unchanged" if found.damaged else "good"
+    return _tell(what, directory, found.manifest, found.damaged, as_json)
 
 
 @backup.command()
@@ -67,17 +74,20 @@ def restore(directory: Path, data: str | None, config: Path | None, as_json: boo
     """Verify BACKUP and restore it to a data directory, which must be empty or new.
 
     Then start the relay as usual. Clients resume; those that have messages missing from the backup
-    are told of a gap.
+    are told of a gap. Exit code 1 with a restored directory if something in it is damaged.
     """
     from relay.server.backups import restore as restoring
 
     found = data_directory(data, config)
-    _tell(f"restored to {found} from", directory, restoring.restore(directory, found), as_json)
-    return Exit.OK
+    restored = restoring.restore(directory, found)
+    what = f"restored to {found} from"
+    return _tell(what, directory, restored.manifest, restored.damaged, as_json)
 
 
-def make(data: Path, to: Path, running: Any, *, as_json: bool) -> None:  # noqa: ANN401
-    """Create a backup and report it. ``running`` returns the relay that uses the data, if any.
+def make(data: Path, to: Path, running: Any, *, as_json: bool) -> int:  # noqa: ANN401
+    """Create a backup, report it, and return the exit code.
+
+    ``running`` returns the relay that uses the data, if any.
 
     Raises:
         StartError, CommandError: it cannot be created.
@@ -99,7 +109,8 @@ def make(data: Path, to: Path, running: Any, *, as_json: bool) -> None:  # noqa:
                     "once, and make the backup while it runs or after it has stopped"
                 )
             made = create_backup(data, to, None, progress)
-    _tell("made", to, made.manifest, as_json, held_ms=made.held_ms, attempts=made.attempts)
+    more = {"held_ms": made.held_ms, "attempts": made.attempts}
+    return _tell("made", to, made.manifest, made.damaged, as_json, **more)
 
 
 WORKERS_PER_QUESTION: Final = 64
@@ -132,19 +143,33 @@ def _progress(done: int, of: int) -> None:
     )
 
 
-def _tell(what: str, path: Path, found: Manifest, as_json: bool, **more: float) -> None:
+def _tell(
+    what: str,
+    path: Path,
+    found: Manifest,
+    damaged: list[DamagedLog],
+    as_json: bool,
+    **more: float,
+) -> int:
+    """Print the result and what is damaged in the backup; return the exit code."""
     made = day_and_clock(found.made_ms)
     if as_json:
         document = {
             "backup": str(path), "made_ms": found.made_ms, "relay": found.relay,
             "logs": found.logs, "entries": found.entries, "digest": found.digest,
-            "bytes": sum(file.bytes for file in found.files.values()), **more,
+            "bytes": sum(file.bytes for file in found.files.values()),
+            "damaged": reasons_by_log(damaged), **more,
         }  # fmt: skip
         print_json(document)
-        return
-    print_whole(
-        f"{what} {path}: {found.entries} entries in {found.logs} logs, as of {made}, digest "
-        f"{found.digest}"
-    )
-    if more.get("held_ms"):
-        print_error_line(f"commits were held for {more['held_ms']} ms")
+    else:
+        print_whole(
+            f"{what} {path}: {found.entries} entries in {found.logs} logs, as of {made}, digest "
+            f"{found.digest}"
+        )
+        if more.get("held_ms"):
+            print_error_line(f"commits were held for {more['held_ms']} ms")
+    for one in damaged:
+        report(f"{one.log} is damaged: {one.reason}")
+    if damaged:
+        report(f"{len({one.log for one in damaged})} {HELP_FOR_LOGS}")
+    return Exit.FAILED if damaged else Exit.OK

@@ -28,9 +28,16 @@ from relay.terminal.room_notices import info_lines
 from relay.terminal.screens import stderr_notice
 
 ACCOUNT_ACTIONS: Final = ("show", "add", "disable", "enable", "reset", "rm", "promote", "demote")
+CALLED: Final = {"open": "reopen"}
+"""The actions of which ``relay room`` calls the command otherwise than the library its call."""
 ROOM_ACTIONS: Final = (
     "show",
-    *(word for word in get_args(room_calls.RoomAction) if word not in ("enter", "leave")),
+    *CALLED,
+    *(
+        word
+        for word in get_args(room_calls.RoomAction)
+        if word not in ("enter", "leave", *CALLED.values())
+    ),
 )
 ENDS_OPERATOR: Final = ("demote", "disable", "reset", "rm")
 USERS: Final = 1000
@@ -139,12 +146,13 @@ def room(
 ) -> int:
     """Show or change ROOM, like "relay room"; the entries are by "operator".
 
-    ACTION is show, topic, title, kind, role, invite, kick, ban, unban, mute, unmute, close, reopen,
+    ACTION is show, topic, title, kind, role, invite, kick, ban, unban, mute, unmute, close, open,
     keep, redact or delete. --for applies to ban and mute; --age, --messages and --size apply to
     keep. keep and delete remove messages permanently: at a terminal you are asked, a script passes
     --yes.
     """
     name = checked_room(room)
+    action = CALLED.get(action, action)
     if action == "show":
         info = room_calls.as_info(name, _parts(found(), name))
         _print(room_object(info), info_lines(info), as_json)

@@ -17,6 +17,7 @@ import click
 from relay.chat.names import is_handle
 from relay.cli import foreign_lines
 from relay.cli.ctl_client import data_directory
+from relay.cli.damaged_logs import HELP_FOR_LOGS, reasons_by_log
 from relay.cli.exits import CommandError, Exit, report
 from relay.cli.groups import CommandGroup
 from relay.cli.json_lines import message_object
@@ -29,10 +30,6 @@ from relay.wire.packing import unpack_entry
 if TYPE_CHECKING:
     from relay.server.repair import Found
 
-HELP_FOR_LOGS: Final = (
-    "accounts, invitations or rooms cannot be relied on: restore a backup, or run the newer Relay "
-    "that wrote them (docs/operations.md, One account or room that cannot be read)"
-)
 FORMATS: Final = ("json", "irssi", "weechat")
 
 
@@ -51,9 +48,9 @@ def data() -> None:
 def check(data: str | None, config: Path | None, as_json: bool) -> int:
     """Read every partition completely, as a start does in case of doubt, and change nothing.
 
-    Accounts, invitations and rooms are checked as well: whether their states, with every signature
-    of a device chain, follow from their entries. Exit code 1 if a start would refuse a partition,
-    or if one of these cannot be relied on.
+    Accounts, invitations and rooms are checked as well: whether every entry can be read, and
+    whether their states, with every signature of a device chain, follow from their entries. Exit
+    code 1 if a start would refuse a partition, or if one of these is damaged.
     """
     from relay.server import repair as repairing
     from relay.store.directory import gone_text
@@ -62,7 +59,7 @@ def check(data: str | None, config: Path | None, as_json: bool) -> int:
     with repairing.stopped(data_directory(data, config)) as directory:
         for found in repairing.check(directory):
             bad += found.refused is not None
-            wrong += len(found.meaningless)
+            wrong += len(found.damaged)
             if as_json:
                 print_json(_checked(found))
                 continue
@@ -76,8 +73,8 @@ def check(data: str | None, config: Path | None, as_json: bool) -> int:
                 f"{found.partition:02} good: {entries} entries in {logs} logs, digest "
                 f"{digest}{doubt}"
             )
-            for log, reason in found.meaningless:
-                print_line(f"  {log} is damaged: {reason}")
+            for one in found.damaged:
+                print_line(f"  {one.log} is damaged: {one.reason}")
         if gone := directory.gone_partitions():
             report(gone_text(directory.path, gone))
     if bad:
@@ -94,7 +91,7 @@ def _checked(found: Found) -> dict[str, Any]:
         logs, entries, digest = found.examined.contents
         fields |= {"logs": logs, "entries": entries, "digest": digest}
         fields |= {"new_epochs": str(found.examined.doubt)} if found.examined.doubt else {}
-        fields |= {"damaged": dict(found.meaningless)} if found.meaningless else {}
+        fields |= {"damaged": reasons_by_log(found.damaged)} if found.damaged else {}
     return fields
 
 
@@ -104,9 +101,10 @@ def _checked(found: Found) -> dict[str, Any]:
 def repair(data: str | None, config: Path | None) -> int:
     """Replace partitions that a start refuses by what is readable in them.
 
-    Of each log everything before the first unreadable entry is kept; readable entries after it are
-    written as JSON lines to the directory "damaged", beside the old files. Other partitions are not
-    changed. A backup is better, if there is one.
+    Every readable entry keeps its place; for readers the others are gaps, as they are while a relay
+    runs. Partitions of which one room's rights or senders cannot be read are replaced, too, if they
+    follow from the rest. The old files are kept in the directory "damaged". Other partitions are
+    not changed. A backup is better, if there is one.
     """
     from relay.server import repair as repairing
 
@@ -115,22 +113,29 @@ def repair(data: str | None, config: Path | None) -> int:
         for found in list(repairing.check(directory)):
             if repairing.readmit(directory, found):
                 print_line(f"{found.partition:02} was refused, and is whole now")
-            for log, reason in found.meaningless:
-                report(f"{log} is left as it is: {reason}")
-            wrong += len(found.meaningless)
-            if found.refused is None:
+            if found.to_repair is None:
+                for one in found.damaged:
+                    report(f"{one.log} is left as it is: {one.reason}")
+                wrong += len(found.damaged)
                 continue
             done += 1
             made = repairing.repair(directory, found, _json_line)
-            print_line(f"{made.partition:02} repaired; it was refused: {made.refused}")
+            how = "it was refused" if found.refused else "it was damaged"
+            print_line(f"{made.partition:02} repaired; {how}: {made.reason}")
             for kept in made.logs:
                 name = kept.name or "(a log without its beginning)"
-                lost = f", {kept.aside} after a gap are not" if kept.aside else ""
-                print_line(f"  {name}: {kept.kept} entries kept{lost}")
-                if kept.aside and repairing.is_account(kept.name):
+                lost = f", {kept.lost} lost" if kept.lost else ""
+                aside = f", {kept.aside} readable ones without a place" if kept.aside else ""
+                print_line(f"  {name}: {kept.kept} entries kept{lost}{aside}")
+                if kept.doubtful:
                     report(
-                        f"{name}: its last changes are lost: look at its devices "
-                        "(relay user show), because one that was removed may be back"
+                        f"{kept.name}: it is not known any more who may do what, so it stays "
+                        "refused as damaged: restore a backup"
+                    )
+                elif kept.lost and repairing.is_account(kept.name):
+                    report(
+                        f"{kept.name}: if its last changes are lost, a device that was removed may "
+                        "be back: look at its devices (relay user show)"
                     )
             print_whole(f"  the old files, and what was not kept: {made.kept_in}")
     if wrong:

@@ -93,7 +93,7 @@ class LazyGroup(CommandGroup):
     cls=LazyGroup,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="ADDRESS is relay://[FINGERPRINT@]HOST[:PORT], or an alias of one; without it,"
-    " RELAY_ADDRESS is. Exit status: 0 success, 1 failure, 2"
+    " RELAY_ADDRESS is used. Exit status: 0 success, 1 failure, 2"
     " wrong usage or unknown server key, 3 changed server key.",
 )
 @click.version_option(

@@ -40,7 +40,8 @@ log = logging.getLogger("relay.supervisor")
 @click.option(
     "--registration",
     metavar="open|invite|closed",
-    help="Who may register a name: everybody, users with an invitation, or nobody.",
+    help="Who may register a name: everybody, people with an invitation, or only those whom an"
+    " operator has added.",
 )
 @click.option("--max-connections", metavar="N", help="Maximum connections per worker.")
 @click.option("--graceful-timeout", metavar="SECONDS", help="How long a stop waits for clients.")

@@ -60,7 +60,7 @@ def typed_place(ctx: click.Context, param: click.Parameter, value: str | None) -
     callback=typed_place,
     metavar="[EPOCH:]SEQ",
     help="Begin after this message (epoch and seq as in --json); 0: with the first one. Without"
-    " EPOCH, a log that was restored from a backup goes unnoticed.",
+    " EPOCH, a restore from a backup is not noticed.",
 )
 @click.option(
     "-n",

@@ -2,9 +2,14 @@
 
 A host name may have several addresses, and some of them may swallow every packet. So the attempts
 are raced: the next one starts when one has failed, or after ``ATTEMPT_DELAY_S`` without a result,
-and all of them share one deadline. The first on which the server sends something wins: a relay does
-so as soon as it accepts. Behind an address that accepts there may be a load balancer without
-servers, or a program that hangs. For the last remaining attempt it is enough that it connects.
+and all of them share one deadline. The first on which the peer begins as a Relay server does wins:
+a relay sends its hello as soon as it accepts. Behind an address that accepts there may be a load
+balancer without servers, a program that hangs, or a server of another protocol. For the last
+remaining attempt it is enough that it connects. If nothing else is left, a server of another
+protocol is returned: the caller finds out what it is.
+
+Who answers does not matter to the check of the server's key, which is the same for all addresses of
+a host.
 """
 
 from __future__ import annotations
@@ -21,6 +26,8 @@ from collections.abc import Iterable
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from relay.client.address import Address
+from relay.wire.frames import HEADER, FrameType
+from relay.wire.messages import MAGIC
 
 ATTEMPT_DELAY_S: Final = 0.25
 """RFC 8305, section 5: the recommended Connection Attempt Delay."""
@@ -28,6 +35,9 @@ ADDRESSES_MAX: Final = 32
 """Of one name; at the delay above, all of them get their turn within the deadline of a dial."""
 _ENDED: Final = frozenset({7, 8})
 """The first byte of Linux's ``tcp_info``: TCP_CLOSE (reset), TCP_CLOSE_WAIT (the peer closed)."""
+
+_BEGINNING_BYTES: Final = HEADER + len(MAGIC)
+"""Of a server's hello; what follows is for the handshake to judge."""
 
 _Info: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 """A row of ``getaddrinfo``."""
@@ -90,10 +100,11 @@ def in_order(infos: Iterable[_Info]) -> list[Candidate]:
 
 
 def open_socket(candidate: Candidate) -> socket.socket:
-    """Return an unconnected, non-blocking socket for a candidate."""
+    """Return an unconnected, non-blocking socket for a candidate; see ``accepted``."""
     opened = socket.socket(candidate.family, socket.SOCK_STREAM, candidate.protocol)
     opened.setblocking(False)
     disable_nagle(opened)
+    _wake_at(opened, _BEGINNING_BYTES)
     return opened
 
 
@@ -126,20 +137,23 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
     deadline = time.monotonic() + timeout_s
     waiting = deque(numeric(address) or resolve(address))
     failures: list[OSError] = []
+    strangers: list[socket.socket] = []
     # Looked up now: gevent replaces it.
     with selectors.DefaultSelector() as selector:
         try:
             while True:
                 if waiting:
-                    won = _begin(waiting.popleft(), selector, failures)
-                    if won is not None:
-                        selector.register(won, selectors.EVENT_READ)
+                    begun = _begin(waiting.popleft(), selector, failures)
+                    if begun is not None:
+                        selector.register(begun, selectors.EVENT_READ)
                 if not waiting:
                     last = _last(selector)
                     if last is not None:
-                        return last
+                        return accepted(last)
                 racing = len(selector.get_map())
                 if not racing and not waiting:
+                    if strangers:
+                        return accepted(strangers.pop())
                     raise AllFailed(failures)
                 left = deadline - time.monotonic()
                 if left <= 0:
@@ -150,8 +164,8 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
                     assert isinstance(opened, socket.socket)
                     selector.unregister(opened)
                     try:
-                        if key.events == selectors.EVENT_READ:
-                            must_speak(opened)
+                        if key.events == selectors.EVENT_READ and begins_as_relay(opened):
+                            return accepted(opened)
                         failed = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                         if failed:
                             raise _error(failed)
@@ -160,9 +174,12 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
                         failures.append(error)
                         continue
                     if key.events == selectors.EVENT_READ:
-                        return opened
-                    selector.register(opened, selectors.EVENT_READ)
+                        strangers.append(opened)
+                    else:
+                        selector.register(opened, selectors.EVENT_READ)
         finally:
+            for opened in strangers:
+                opened.close()
             for key in list(selector.get_map().values()):
                 selector.unregister(key.fileobj)
                 assert isinstance(key.fileobj, socket.socket)
@@ -180,14 +197,29 @@ def _last(selector: selectors.BaseSelector) -> socket.socket | None:
     return opened
 
 
-def must_speak(opened: socket.socket) -> None:
-    """Check a readable socket: the peer must have sent something, which stays unread.
+def begins_as_relay(opened: socket.socket) -> bool:
+    """Return whether the peer of a readable socket has begun a hello, which stays unread.
 
     Raises:
         OSError: it has ended the connection instead.
     """
-    if not opened.recv(1, socket.MSG_PEEK):
-        raise ConnectionResetError(errno.ECONNRESET, "closed without sending anything")
+    begun = opened.recv(_BEGINNING_BYTES, socket.MSG_PEEK)
+    if not begun or (len(begun) < _BEGINNING_BYTES and has_ended(opened)):
+        raise ConnectionResetError(errno.ECONNRESET, "closed without a whole message")
+    magic = begun[HEADER:]
+    return begun[0] == FrameType.SERVER_HELLO and magic == MAGIC[: len(magic)]
+
+
+def accepted(opened: socket.socket) -> socket.socket:
+    """Return a socket that is to be used, in the state in which others know sockets."""
+    _wake_at(opened, 1)
+    return opened
+
+
+def _wake_at(opened: socket.socket, count: int) -> None:
+    """Let a socket be readable once it has this many bytes, or has ended. Not all systems can."""
+    with contextlib.suppress(OSError):
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
 def _begin(

@@ -52,12 +52,12 @@ ALERTS: Final = (
     ),
     Alert(
         "RelayWriteAheadLogGrows", f"{gauge('relay_wal_bytes')} > 1e9", "10m", "warn",
-        "Checkpoints do not succeed.", "Close other programs that have the files open; the log: "
-        "checkpoint_incomplete.",
+        "Checkpoints do not succeed.", "Close other programs that have the files open; see "
+        "checkpoint_incomplete in the log.",
     ),
     Alert(
         "RelayCommitsWait", f"max({gauge('commit_lag_ns')}) > 1", "1m", "page",
-        "Messages wait, and none is committed.", "Check the disk.",
+        "Messages are waiting, but none is committed.", "Check the disk.",
     ),
     Alert(
         "RelayBusLags", f"max({gauge('bus_lag_ns')}) > 1", "1m", "warn",
@@ -65,7 +65,7 @@ ALERTS: Final = (
     ),
     Alert(
         "RelayLoopDelayed", f"{quantile('loop_delay_ns', 0.99, '5m')} > 0.25", "5m", "warn",
-        "Workers answer late.", "Use more cores and workers, or fewer clients.",
+        "The workers' event loops respond late.", "Use more cores and workers, or fewer clients.",
     ),
     Alert(
         "RelayGaps", f"sum by (reason) (increase({total('gaps')}[10m])) > 0", "0m", "warn",
@@ -75,7 +75,7 @@ ALERTS: Final = (
     Alert(
         "RelayKeyAgentBusy", f"{rate('agent_busy', '5m')} > 0", "5m", "warn",
         "More handshakes arrive than the key agent can process.",
-        "Look for a storm of connections.",
+        "Find out where the connections come from.",
     ),
     Alert(
         "RelayBudgetReached", f"sum by (budget) ({rate('refused', '5m')}) > 1", "10m", "warn",

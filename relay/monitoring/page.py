@@ -12,7 +12,7 @@ HEAD: Final = """\
 <!-- Made by `python -m relay.monitoring metrics > docs/metrics.md`; a test compares. -->
 # Metrics
 
-What `/metrics` of the control process shows (docs/operations.md, "Watching it").
+What `/metrics` of the control process shows (docs/operations.md, "Monitoring").
 Counters begin with the server and survive the death of a worker; rooms, names and addresses are
 never labels. Units are seconds and bytes.
 

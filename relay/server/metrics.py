@@ -271,7 +271,9 @@ WORKER: Final = (
     Metric(
         "readers_catching_up", Kind.GAUGE, "Readers that are catching up: they read pages of a log."
     ),
-    Metric("bus_lag_ns", Kind.GAUGE, "How long another worker has accepted too little.", "ns"),
+    Metric(
+        "bus_lag_ns", Kind.GAUGE, "How long another worker has not accepted all its data.", "ns"
+    ),
     Metric("commit_lag_ns", Kind.GAUGE, "How long messages have waited without a commit.", "ns"),
     Metric("partitions_unavailable", Kind.GAUGE, "Partitions that cannot be opened or written."),
     Metric("partitions_refused", Kind.GAUGE, "Partitions that are damaged, and refused."),
@@ -280,7 +282,7 @@ WORKER: Final = (
     Metric(
         "messages_repeated",
         Kind.COUNTER,
-        "Messages that were sent again although they were stored.",
+        "Messages that were resent although they were stored.",
     ),
     Metric("deliveries", Kind.COUNTER, "Messages passed to connections, live."),
     Metric(
@@ -300,7 +302,7 @@ WORKER: Final = (
     Metric(
         "closes",
         Kind.COUNTER,
-        "Connections that ended after their handshake, by our close code or by who ended them.",
+        "Connections that ended after their handshake, by the server's code, or by who ended them.",
         labels=(*CLOSE_CODES, *Closed),
         label="code",
     ),
@@ -339,7 +341,7 @@ WORKER: Final = (
         Kind.COUNTER,
         "Readers that were disconnected because they read nothing.",
     ),
-    Metric("bus_repairs", Kind.COUNTER, "Holes between batches that were repaired from the store."),
+    Metric("bus_repairs", Kind.COUNTER, "Missing batches that were repaired from the store."),
     Metric(
         "pages_read", Kind.COUNTER, "Pages that were read from the store for readers that catch up."
     ),

@@ -20,13 +20,14 @@ from relay.paths import followed
 from relay.server.boot_id import boot_id
 from relay.server.meaning import meaningless
 from relay.store.companions import index_path, wal_path
-from relay.store.contents import checked_logs
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt, StoreError
-from relay.store.examine import Examined, examine
+from relay.store.examine import Examined, examine, examine_still
 from relay.store.generation import Host
+from relay.store.integrity import DamagedLog
 from relay.store.lock import PartitionLock, read_refusal
-from relay.store.salvage import SalvagedLog, salvage
+from relay.store.salvage import salvage
+from relay.store.salvaged_log import SalvagedLog
 from relay.wire.packing import unpack_entry
 
 ASIDE: Final = "damaged"
@@ -43,16 +44,22 @@ class Found(NamedTuple):
     """Why a start refuses it; None: it does not."""
 
     @property
-    def meaningless(self) -> list[tuple[str, str]]:
-        """(log, reason) of accounts, invitations and rooms that cannot be relied on."""
-        return [] if self.examined is None else self.examined.meaningless
+    def damaged(self) -> list[DamagedLog]:
+        """Accounts, invitations and rooms that are not whole, in a partition that is served."""
+        return [] if self.examined is None else self.examined.logs
+
+    @property
+    def to_repair(self) -> str | None:
+        """Why a repair replaces it; None: it would gain nothing."""
+        mended = [f"{one.log}: {one.reason}" for one in self.damaged if one.repairable]
+        return self.refused or (", ".join(mended) if mended else None)
 
 
 class Repaired(NamedTuple):
     """What was done about a partition."""
 
     partition: int
-    refused: str
+    reason: str
     logs: list[SalvagedLog]
     kept_in: Path
     """Location of the damaged files, and of what was readable in them and not kept."""
@@ -90,17 +97,18 @@ def check(directory: DataDirectory) -> Iterator[Found]:
 
 
 def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes], str]) -> Repaired:
-    """Replace a refused partition by what is readable in it.
+    """Replace a partition by what is readable in it.
 
     Args:
         directory: locked by the caller.
-        found: the result of ``check``, with a reason.
+        found: the result of ``check``, with a reason to repair it.
         write_line: a packed entry as a line, for what is not kept.
 
     Raises:
         StartError: it cannot be replaced; everything is unchanged.
     """
-    assert found.refused is not None
+    reason = found.to_repair
+    assert reason is not None
     index = found.partition
     path = directory.partition_path(index)
     real = followed(path)
@@ -122,7 +130,7 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
         raise StartError(f"partition {index:02} cannot be repaired: {error}") from None
     finally:
         new.unlink(missing_ok=True)
-    return Repaired(index, found.refused, logs, aside)
+    return Repaired(index, reason, logs, aside)
 
 
 def readmit(directory: DataDirectory, found: Found) -> bool:
@@ -192,7 +200,7 @@ def _best(
 def _is_whole(path: Path, index: int) -> bool:
     """Return True if a start would accept the new file. Raises StoreError."""
     try:
-        checked_logs(path, unpack=unpack_entry, partition=index)
+        examine_still(path, unpack=unpack_entry, partition=index, meaningless=meaningless)
     except StoreCorrupt:
         return False
     return True

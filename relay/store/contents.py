@@ -15,9 +15,7 @@ from urllib.parse import quote
 
 import apsw
 
-from relay.chat.entries import Entry
 from relay.store.errors import StoreCorrupt, StoreUnavailable
-from relay.store.integrity import damage
 from relay.store.schema import check_format, connect_reader, rows, translated
 from relay.store.state import SEQ_MASK, row_id
 
@@ -58,28 +56,7 @@ def read_logs(path: Path, upto: Callable[[str], int] | None = None) -> list[LogC
     """
     connection = connect_still(path)
     try:
-        return list(_logs(connection, upto))
-    except apsw.Error as error:
-        raise translated(error, path) from error
-    finally:
-        connection.close(True)
-
-
-def checked_logs(
-    path: Path, *, unpack: Callable[[bytes], Entry], partition: int
-) -> list[LogContents]:
-    """Check the whole file, then return its logs as ``read_logs`` does.
-
-    Raises:
-        StoreCorrupt: it is damaged.
-        StoreError: it cannot be read.
-    """
-    connection = connect_still(path)
-    try:
-        found = damage(connection, unpack=unpack, partition=partition, limit_s=None)
-        if found is not None:
-            raise StoreCorrupt(f"{path} is damaged ({found})")
-        return list(_logs(connection, None))
+        return list(logs_of(connection, upto))
     except apsw.Error as error:
         raise translated(error, path) from error
     finally:
@@ -99,7 +76,7 @@ def total(logs: Iterable[LogContents]) -> Contents:
 
 def contents_of(connection: apsw.Connection) -> Contents:
     """Return the contents of a file as a connection sees it. Raises apsw.Error."""
-    return total(_logs(connection, None))
+    return total(logs_of(connection, None))
 
 
 def connect_still(path: Path) -> apsw.Connection:
@@ -129,7 +106,10 @@ def connect_still(path: Path) -> apsw.Connection:
     return connection
 
 
-def _logs(connection: apsw.Connection, upto: Callable[[str], int] | None) -> Iterator[LogContents]:
+def logs_of(
+    connection: apsw.Connection, upto: Callable[[str], int] | None
+) -> Iterator[LogContents]:
+    """Yield the logs that a connection sees; ``upto`` as for ``read_logs``. Raises apsw.Error."""
     for log_id, name, floor in rows(connection, "SELECT id, name, floor FROM log ORDER BY name"):
         last = SEQ_MASK if upto is None else upto(name)
         digest = blake2b(digest_size=DIGEST_BYTES)

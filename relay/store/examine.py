@@ -10,13 +10,15 @@ import apsw
 
 from relay.chat.entries import Entry
 from relay.chat.names import is_room
+from relay.chat.rooms import state as rooms
 from relay.store import opening, recovery
-from relay.store.contents import Contents, contents_of
+from relay.store.contents import Contents, LogContents, connect_still, contents_of, logs_of
+from relay.store.errors import StoreCorrupt
 from relay.store.format import FORMAT_OF_MEMBERS
 from relay.store.generation import Host
-from relay.store.integrity import damage
+from relay.store.integrity import DamagedLog, check_file
 from relay.store.lock import PartitionLock
-from relay.store.schema import closed_on_error, connect_writer, pragma, rows
+from relay.store.schema import closed_on_error, connect_writer, pragma, rows, translated
 
 _LOGS: Final = (
     "SELECT id, name, coalesce(fold.seq, state.seq, 0), coalesce(fold.packed, state.packed, x'') "
@@ -40,6 +42,10 @@ class Controls(NamedTuple):
     """Up to which entry it is valid."""
 
 
+Meaningless = Callable[[Iterator[Controls]], list[tuple[str, str]]]
+"""Returns (log, reason) of logs whose states cannot be relied on."""
+
+
 class Examined(NamedTuple):
     """The result."""
 
@@ -49,9 +55,9 @@ class Examined(NamedTuple):
     """Why it is refused; None: it is intact."""
     contents: Contents
     """What it contains."""
-    meaningless: list[tuple[str, str]]
-    """(log, reason) of logs with a state that cannot be what it should be. The partition is served
-    all the same, without them."""
+    logs: list[DamagedLog]
+    """Logs of which something cannot be read, or with a state that cannot be what it should be. The
+    partition is served all the same, and these logs as far as possible."""
 
 
 def examine(
@@ -61,7 +67,7 @@ def examine(
     host: Host,
     unpack: Callable[[bytes], Entry],
     partition: int,
-    meaningless: Callable[[Iterator[Controls]], list[tuple[str, str]]],
+    meaningless: Meaningless,
 ) -> Examined:
     """Examine a partition that no process has open.
 
@@ -91,23 +97,64 @@ def _examine(
     host: Host,
     unpack: Callable[[bytes], Entry],
     partition: int,
-    meaningless: Callable[[Iterator[Controls]], list[tuple[str, str]]],
+    meaningless: Meaningless,
 ) -> Examined:
     doubt = opening.doubt_of(path, lock, host)
     connection = connect_writer(path, create=False)
     with closed_on_error(connection, path):
-        found = damage(connection, unpack=unpack, partition=partition, limit_s=None)
-        contents = Contents(0, 0, "") if found else contents_of(connection)
-        wrong = [] if found else meaningless(_controls(connection, unpack))
+        found = check_file(connection, unpack=unpack, partition=partition, limit_s=None)
+        contents = Contents(0, 0, "") if found.damage else contents_of(connection)
+        logs = [] if found.damage else found.logs + _wrong(connection, unpack, meaningless)
         connection.close(True)
-    return Examined(doubt, found, contents, wrong)
+    return Examined(doubt, found.damage, contents, logs)
+
+
+def examine_still(
+    path: Path, *, unpack: Callable[[bytes], Entry], partition: int, meaningless: Meaningless
+) -> tuple[list[LogContents], list[DamagedLog]]:
+    """Check a file that nobody changes; return what it contains, and which logs are damaged.
+
+    Its write-ahead log is ignored, and nothing is written. Arguments as for ``examine``.
+
+    Raises:
+        StoreCorrupt: the file is damaged.
+        StoreError: it cannot be read.
+    """
+    connection = connect_still(path)
+    try:
+        found = check_file(connection, unpack=unpack, partition=partition, limit_s=None)
+        if found.damage is not None:
+            raise StoreCorrupt(f"{path} is damaged ({found.damage})")
+        wrong = _wrong(connection, unpack, meaningless)
+        return list(logs_of(connection, None)), found.logs + wrong
+    except apsw.Error as error:
+        raise translated(error, path) from error
+    finally:
+        connection.close(True)
+
+
+def _wrong(
+    connection: apsw.Connection, unpack: Callable[[bytes], Entry], meaningless: Meaningless
+) -> list[DamagedLog]:
+    return [DamagedLog(*one) for one in meaningless(_controls(connection, unpack))]
 
 
 def _controls(connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> Iterator[Controls]:
-    """Yield what the states of logs follow from, of an intact file."""
+    """Yield what the states of logs follow from, of a whole file.
+
+    Logs with control entries or a state that cannot be read are left out: that was reported.
+    """
     if cast("int", pragma(connection, "user_version")) < FORMAT_OF_MEMBERS:
         return  # a start makes it a newer one first
     for log_id, name, seq, state in rows(connection, _LOGS):
-        found = [unpack(packed) for (packed,) in rows(connection, _CONTROLS, (log_id,))]
+        packed_ones = [packed for (packed,) in rows(connection, _CONTROLS, (log_id,))]
+        try:
+            found = [unpack(packed) for packed in packed_ones]
+            if is_room(name) and state:
+                rooms.unpack(state)
+        except MemoryError:
+            raise
+        except Exception:  # noqa: BLE001, S112 - whatever it is, the bytes are the reason
+            continue
         if found or (is_room(name) and state):
             yield Controls(name, found, state, seq)

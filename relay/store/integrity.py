@@ -2,6 +2,9 @@
 
 SQLite's own check detects broken trees. It does not detect pages from different times that happen
 to fit: those leave holes in logs, or a producer's record that is older than its entries.
+
+An entry or a state that cannot be read, in a file that is whole, damages its log alone: a running
+relay serves what is around it, and so does a start.
 """
 
 from __future__ import annotations
@@ -9,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -31,7 +34,7 @@ from relay.store.schema import (
     rows,
 )
 from relay.store.state import SEQ_BITS, SEQ_MASK
-from relay.store.stub import is_stub
+from relay.store.stub import LOST, is_stub
 
 OPCODES_BETWEEN_LOOKS: Final = 10_000
 ENTRIES_BETWEEN_LOOKS: Final = 1000
@@ -51,14 +54,33 @@ class _Damaged(Exception):
     pass
 
 
-def damage(
+class DamagedLog(NamedTuple):
+    """A log of which something cannot be read."""
+
+    log: str
+    reason: str
+    repairable: bool = False
+    """True if a repair restores something: its state follows from its entries, or messages are
+    refused because it is unknown who sent the last ones."""
+
+
+class FileCheck(NamedTuple):
+    """The result."""
+
+    damage: str | None
+    """Why the file cannot be relied on; None: it is whole."""
+    logs: list[DamagedLog]
+    """What cannot be read in a file that is whole, sorted."""
+
+
+def check_file(
     connection: apsw.Connection,
     *,
     unpack: Callable[[bytes], Entry],
     partition: int | None,
     limit_s: float | None,
-) -> str | None:
-    """Return what is wrong with a file, seen through its WAL; None: it is intact.
+) -> FileCheck:
+    """Return what is wrong with a file, seen through its WAL.
 
     Args:
         connection: to the file.
@@ -77,19 +99,19 @@ def damage(
     connection.set_progress_handler(late, OPCODES_BETWEEN_LOOKS)
     try:
         _check_structure(connection)
-        _check_logs(connection, partition)
-        _check_entries(connection, unpack, late)
+        logs = _check_logs(connection, partition)
+        logs += _check_entries(connection, unpack, late)
     except apsw.InterruptError:
         raise CheckUnfinished from None
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
-        return str(error)
+        return FileCheck(str(error), [])
     except UnicodeDecodeError:
-        return "a text is not UTF-8"
+        return FileCheck("a text is not UTF-8", [])
     except _Damaged as error:
-        return str(error)
+        return FileCheck(str(error), [])
     finally:
         connection.set_progress_handler(None)
-    return None
+    return FileCheck(None, sorted(logs))
 
 
 def _check_structure(connection: apsw.Connection) -> None:
@@ -110,7 +132,7 @@ def _check_structure(connection: apsw.Connection) -> None:
             raise _Damaged(f"the {what.lower()} {name} is missing")
 
 
-def _check_logs(connection: apsw.Connection, partition: int | None) -> None:
+def _check_logs(connection: apsw.Connection, partition: int | None) -> list[DamagedLog]:
     for (name,) in rows(connection, "SELECT name FROM log") if partition is not None else ():
         if partition_of(name) != partition:
             raise _Damaged(f"log {name} belongs to partition {partition_of(name):02}")
@@ -123,29 +145,33 @@ def _check_logs(connection: apsw.Connection, partition: int | None) -> None:
     ):
         if rows(connection, condition):
             raise _Damaged(f"{what} does not match the rest of the file")
-    if has_states(connection):
-        _check_states(connection)
     if rows(connection, "SELECT 1 FROM epoch WHERE generation > ?", (newest,)):
         raise _Damaged("the file's generation does not match the rest of the file")
+    return _check_states(connection) if has_states(connection) else []
 
 
-def _check_states(connection: apsw.Connection) -> None:
+def _check_states(connection: apsw.Connection) -> list[DamagedLog]:
     if rows(connection, "SELECT 1 FROM state WHERE log_id NOT IN (SELECT id FROM log)"):
         raise _Damaged("the state of a log does not match the rest of the file")
-    cursor = connection.execute("SELECT name, packed FROM state JOIN log ON log.id=log_id")
+    found: list[DamagedLog] = []
+    cursor = connection.execute(
+        "SELECT name, CAST(packed AS BLOB) FROM state JOIN log ON log.id=log_id"
+    )
     try:
         for name, packed in cursor:
             try:
                 rooms.unpack(packed)
             except EnvelopeError:
-                raise _Damaged(f"the state of log {name} cannot be read") from None
+                again = packed != LOST  # otherwise a repair has put it there
+                found.append(DamagedLog(name, "its state cannot be read", repairable=again))
     finally:
         cursor.close(True)
+    return found
 
 
 def _check_entries(
     connection: apsw.Connection, unpack: Callable[[bytes], Entry], late: Callable[[], bool]
-) -> None:
+) -> list[DamagedLog]:
     logs: dict[int, tuple[str, int]] = {
         log_id: (name, floor)
         for log_id, name, floor in rows(connection, "SELECT id, name, floor FROM log")
@@ -154,6 +180,7 @@ def _check_entries(
     lasts: dict[int, set[int]] = {}
     controls = _Controls(connection)
     tails = _tails(connection)
+    unreadable: dict[str, _Unreadable] = {}
     current = 0
     cursor = connection.execute(_ENTRIES)
     try:
@@ -170,29 +197,25 @@ def _check_entries(
                 lasts = {log_id: _last_seqs(connection, log_id)}
             name, floor = logs[log_id]
             if packed is None:
-                raise _Damaged(f"entry {seq} of log {name} cannot be read")
-            if seq <= floor:
-                controls.take(name, seq, _check_removed(name, seq, packed, unpack))
+                raise _Damaged(f"the row of entry {seq} of log {name} cannot be read")
+            if seq <= floor and is_stub(packed):
+                controls.take(name, seq, None)
                 continue
-            if seq != ends[log_id] + 1:
+            if seq > floor and seq != ends[log_id] + 1:
                 raise _Damaged(f"entry {ends[log_id] + 1} of log {name} is missing")
-            ends[log_id] = seq
+            ends[log_id] = max(ends[log_id], seq)
             # A negative value: a copy of a direct message (``derived.copy_links``).
-            if chain >= 0 and (not 0 <= jump < seq or not chain < seq):
+            above = seq > floor
+            if above and chain >= 0 and (not 0 <= jump < seq or not chain < seq):
                 raise _Damaged(f"entry {seq} of log {name} has a later one as its predecessor")
-            if seq < tails.get(log_id, seq + 1) and chain and chain in lasts[log_id]:
+            in_tail = seq >= tails.get(log_id, seq + 1)
+            if above and not in_tail and chain and chain in lasts[log_id]:
                 raise _Damaged(f"the record of a sender in log {name} is older than its entries")
-            try:
-                entry = unpack(packed)
-                if entry.seq != seq or entry.log != name:
-                    raise _Damaged(f"entry {seq} of log {name} is the one of another place")
+            if (entry := _readable(packed, name, seq, unpack)) is None:
+                unreadable.setdefault(name, _Unreadable(seq)).add(blocks=in_tail and chain >= 0)
+                controls.pass_over(seq)
+            else:
                 controls.take(name, seq, entry)
-            except _Damaged:
-                raise
-            except MemoryError:
-                raise
-            except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
-                raise _Damaged(f"entry {seq} of log {name} cannot be read") from None
         controls.end(logs[current][0] if current else "")
     finally:
         cursor.close(True)
@@ -211,6 +234,40 @@ def _check_entries(
             raise _Damaged(
                 "the list of senders that are not recorded does not match the rest of the file"
             )
+    return [one.found(name) for name, one in unreadable.items()]
+
+
+def _readable(packed: bytes, name: str, seq: int, unpack: Callable[[bytes], Entry]) -> Entry | None:
+    """Return the entry of a row; None: it is none, or the one of another place."""
+    try:
+        entry = unpack(packed)
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
+        return None
+    return entry if entry.seq == seq and entry.log == name else None
+
+
+class _Unreadable:
+    """The entries of one log that cannot be read."""
+
+    def __init__(self, first: int) -> None:
+        self._first = first
+        self._count = 0
+        self._blocks = False
+
+    def add(self, *, blocks: bool) -> None:
+        """Add one. ``blocks``: nothing can be stored in the log because of it (``unflushed``)."""
+        self._count += 1
+        self._blocks = self._blocks or blocks
+
+    def found(self, name: str) -> DamagedLog:
+        """Return the result for the log with this name."""
+        more = f" and {self._count - 1} more" if self._count > 1 else ""
+        reason = f"entry {self._first}{more} cannot be read"
+        if self._blocks:
+            reason += ", so nothing can be sent to it"
+        return DamagedLog(name, reason, self._blocks)
 
 
 class _Controls:
@@ -248,24 +305,14 @@ class _Controls:
             )
         self._left.discard(seq)
 
+    def pass_over(self, seq: int) -> None:
+        """Process an entry that cannot be read: it may be one or not."""
+        self._left.discard(seq)
+
     def end(self, name: str) -> None:
         """End a log."""
         if self._left:
             raise _Damaged(f"control entry {min(self._left)} of log {name} is missing")
-
-
-def _check_removed(
-    name: str, seq: int, packed: bytes, unpack: Callable[[bytes], Entry]
-) -> Entry | None:
-    """Check an entry below the floor: a hash (None), or a complete control entry."""
-    if is_stub(packed):
-        return None
-    try:
-        return unpack(packed)
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
-        raise _Damaged(f"what is kept of entry {seq} of log {name} cannot be read") from None
 
 
 def _tails(connection: apsw.Connection) -> dict[int, int]:

@@ -72,10 +72,7 @@ class Forbidden(NamedTuple):
 
 
 class LogRefused(NamedTuple):
-    """This submission cannot be stored, and a retry does not help.
-
-    Others of the batch are stored.
-    """
+    """This submission, unlike others of its batch, cannot be stored. A retry does not help."""
 
     reason: str
     """For the operator's log and the sender: what is wrong with the log or the message."""
@@ -136,20 +133,25 @@ class Partition(Protocol):
         """Store a batch in one commit and return one outcome for each submission, in order.
 
         If the budget is used up, or a copy is about another copy of the batch, only the first
-        submissions have outcomes, at least one. The others were not examined and must be passed
-        again. Returns only after the commit. If this raises, nothing of the batch is stored. A
-        problem with one submission is its own outcome and never raises.
+        submissions have outcomes, at least one; the others must be passed again. Returns only after
+        the commit. If this raises, nothing is stored. A problem with one submission is its own
+        outcome and never raises.
 
         Raises:
             StoreFull: no space.
             StoreError: anything else; the next call may succeed.
         """
 
-    def append_lone(self, submission: Submission, now_ms: int) -> Stored | None:
-        """Store one message in a commit of its own if nothing about it is to be decided or read.
+    def begin(
+        self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
+    ) -> list[Outcome] | Callable[[], list[Outcome]]:
+        """As ``append``, but return what waits for the disk, if anything, to be run in a thread.
 
-        That is the case for nearly all messages that come alone. ``append`` would have the same
-        outcome, with more work.
+        Until that has ended nothing else may write the partition.
+        """
+
+    def append_lone(self, submission: Submission, now_ms: int) -> Stored | None:
+        """Store one message in a commit of its own, if nothing is to be decided or read.
 
         Returns:
             None if it is not the case: then nothing was done.

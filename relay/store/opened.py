@@ -8,30 +8,45 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import apsw
 
-from relay.chat.entries import Entry, Submission
+from relay.chat.entries import Entry, Kind, Submission
 from relay.chat.repeats import pushed
 from relay.store import apply, removal
 from relay.store.apply import ENTRY
 from relay.store.committed import Committed
-from relay.store.decide import Pack
+from relay.store.decide import Decision, Pack
+from relay.store.derived import note_controls
 from relay.store.errors import StoreUnavailable
-from relay.store.log import Removed, Stored
+from relay.store.generation import Durability
+from relay.store.log import Outcome, Removed, Stored
 from relay.store.producers import ProducerExpiry
+from relay.store.read_budget import ReadBudget
+from relay.store.rules import Rules
 from relay.store.schema import pragma
 from relay.store.state import SEQ_BITS, SEQ_MASK, Changes, Flush
 from relay.store.unflushed import Unflushed
+from relay.store.view import load
 
 Write = Callable[[apsw.Connection | apsw.Cursor, Changes, int], None]
 """As ``apply.write``."""
+SYSTEM: Final = int(Kind.SYSTEM)
 _NOTHING: Final = Flush()
 _new: Final = tuple.__new__
 """Creates a NamedTuple without the Python call of its own ``__new__``."""
 CHECK_MS: Final = 1000
 """How often the path of an open file is checked."""
+
+
+class Written(NamedTuple):
+    """A batch that was decided and written, but is not committed yet."""
+
+    opened: Opened
+    changes: Changes
+    outcomes: list[Outcome]
+    forced: bool
 
 
 @final
@@ -69,30 +84,81 @@ class Opened:
         self._write = write or apply.write
         self._usual = write is None
 
-    def commit(self, changes: Changes, *, forced: bool) -> None:
-        """Make changes durable, then update the caches.
+    def decide(
+        self,
+        batch: list[Submission],
+        now_ms: int,
+        budget: ReadBudget | None,
+        *,
+        pack: Pack,
+        random_bytes: Callable[[int], bytes],
+        logs_max: int,
+        rules: Rules | None,
+    ) -> tuple[list[Outcome], Changes, bool]:
+        """Decide about a batch: (outcomes, changes, whether there are control entries among them).
+
+        Raises apsw.Error.
+        """
+        if self.expiry.due(now_ms):
+            self.expire(now_ms)
+        view = load(
+            self.committed,
+            batch,
+            generation=self.generation,
+            unpack_entry=self._unpack,
+            budget=budget,
+        )
+        decision = Decision(
+            view,
+            now_ms=now_ms,
+            pack=pack,
+            random_bytes=random_bytes,
+            logs_max=logs_max,
+            rules=rules,
+        )
+        outcomes = decision.decide(batch)
+        changes, controls = decision.changes, False
+        if decision.special:
+            controls = bool(changes.states) or any(one.kind == SYSTEM for one in batch)
+            if controls:
+                note_controls(batch, outcomes, changes)
+        return outcomes, changes, controls
+
+    def write(self, changes: Changes, *, forced: bool, apart: bool) -> None:
+        """Write changes. ``end`` must follow: it commits them, unless this was one statement.
 
         Args:
             changes: the decided changes.
             forced: make this commit survive a power failure.
+            apart: leave the commit to ``end`` in any case.
         """
         if changes.entries:
             self.unflushed.plan(changes)
         if changes.entries or changes.more is not None:
             cursor = self.cursor
-            if apply.is_one_statement(changes):
+            if not apart and apply.is_one_statement(changes):
                 assert not forced, "what is forced writes more"
-                self._write(cursor, changes, self.expiry.day)
             else:
                 if forced:
                     pragma(self.connection, "synchronous=FULL")
                 cursor.execute("BEGIN IMMEDIATE")
-                self._write(cursor, changes, self.expiry.day)
-                cursor.execute("COMMIT")
-                if forced:
-                    pragma(self.connection, "synchronous=NORMAL")
-            self.unflushed.apply(changes)
+            self._write(cursor, changes, self.expiry.day)
+
+    def end(self, changes: Changes, *, forced: bool) -> None:
+        """Commit what was written, then update the caches. ``forced``: as for ``write``."""
+        if self.connection.in_transaction:
+            self.cursor.execute("COMMIT")
+            if forced:
+                pragma(self.connection, "synchronous=NORMAL")
+        self.unflushed.apply(changes)
         self.committed.apply(changes)
+
+    def roll_back(self, durability: Durability) -> None:
+        """Undo what ``write`` has begun. Raises apsw.Error."""
+        if self.connection.in_transaction:
+            self.connection.execute("ROLLBACK")
+        if durability == "process":
+            pragma(self.connection, "synchronous=NORMAL")  # undoes a forced commit's
 
     def append_lone(
         self,
@@ -106,8 +172,8 @@ class Opened:
         """Store a single message, if there is nothing to decide or look up.
 
         It must be the next one of its producer, in a room without rules whose end is remembered,
-        and its producer must stay in the tail (``unflushed``). This is a shortcut for ``Decision``
-        and ``commit``, whose views and changes would be nearly empty.
+        and its producer must stay in the tail (``unflushed``). This is a shortcut for ``Decision``,
+        ``write`` and ``end``, whose views and changes would be nearly empty.
 
         Args:
             submission: the only one of the commit.
@@ -120,7 +186,7 @@ class Opened:
             None if the shortcut does not apply: then nothing was done.
 
         Raises:
-            apsw.Error: as ``commit``.
+            apsw.Error: it is not stored.
         """
         committed = self.committed
         name, counter = submission.log, submission.counter

@@ -26,7 +26,7 @@ from relay.store.created import all_created
 from relay.store.creations import note_creations
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.generation import Begun, Durability, Host, read_meta
-from relay.store.integrity import CheckUnfinished, damage
+from relay.store.integrity import CheckUnfinished, check_file
 from relay.store.lock import PartitionLock
 from relay.store.schema import (
     advice,
@@ -327,12 +327,16 @@ def _refuse_damaged(connection: apsw.Connection, path: Path, doubt: str, check: 
     extra = {"path": str(path), "reason": doubt}
     log.debug("partition_check", extra=extra)
     try:
-        found = damage(
+        found = check_file(
             connection, unpack=check.unpack, partition=check.partition, limit_s=check.limit_s
         )
     except CheckUnfinished:
         # Only while the server runs: before it serves there is no limit.
         log.warning("partition_check_unfinished", extra=extra)
         return
-    if found is not None:
-        raise StoreCorrupt(f"{path} is damaged ({found}): {advice(path)}")
+    if found.damage is not None:
+        raise StoreCorrupt(f"{path} is damaged ({found.damage}): {advice(path)}")
+    if found.logs:
+        first = found.logs[0]
+        fields = {"path": str(path), "logs": len(found.logs), "first": first.log}
+        log.error("logs_damaged", extra={**fields, "reason": first.reason})

@@ -7,35 +7,36 @@ rebuilt from the file (invariant "Disk errors").
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import apsw
 
-from relay.chat.entries import NO_EPOCH, Head, Kind, Submission
+from relay.chat.entries import NO_EPOCH, Head, Submission
 from relay.fsync import sync_directory
 from relay.store.closing import close_cleanly
 from relay.store.companions import wal_bytes
-from relay.store.decide import Decision, Pack
-from relay.store.derived import note_controls
+from relay.store.decide import Pack
 from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock
 from relay.store.log import Outcome, Removed, Stored
 from relay.store.notes import Notes
-from relay.store.opened import CHECK_MS, FileIdentity, Opened, Write
+from relay.store.opened import CHECK_MS, FileIdentity, Opened, Write, Written
 from relay.store.opening import Check, open_again, open_first
 from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules
-from relay.store.schema import check_sqlite, closed_on_error, is_full, pragma, translated
+from relay.store.schema import check_sqlite, closed_on_error, is_full, translated
 from relay.store.state import LOGS_MAX, LogEnd, More
-from relay.store.view import UnpackEntry, load
+from relay.store.view import UnpackEntry
 
 __all__ = ["Durability", "Host", "SqlitePartition"]
 
-SYSTEM: Final = int(Kind.SYSTEM)
 CHECK_LIMIT_S: Final = 1.0
 """For a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
 log = logging.getLogger("relay.store")
@@ -44,8 +45,8 @@ log = logging.getLogger("relay.store")
 class SqlitePartition:
     """See ``log.Partition``.
 
-    ``append`` may run in a thread (durability "power"); other uses of the file then wait. ``head``
-    of a log in use only needs memory.
+    What ``begin`` returns runs in a thread; other uses of the file then wait. ``head`` of a log in
+    use only needs memory.
     """
 
     def __init__(
@@ -151,24 +152,18 @@ class SqlitePartition:
     def close(self) -> None:
         """Mark the partition clean, copy its WAL into the file, and release the lock."""
         with self._one_user:
-            self._close()
-
-    def _close(self) -> None:
-        opened, self._opened = self._opened, None
-        try:
-            if opened is not None:
-                close_cleanly(
-                    opened.connection, self.path, self._lock, self._opening, opened.write_rest
-                )
-        except (apsw.Error, OSError, StoreError) as error:
-            # It stays unclean: the next start then checks it.
-            log.warning(
-                "partition_close_failed", extra={"path": str(self.path), "reason": str(error)}
-            )
-        finally:
-            if opened is not None:
-                opened.connection.close(True)
-            self._lock.close()
+            opened, self._opened = self._opened, None
+            try:
+                if opened is not None:
+                    close_cleanly(
+                        opened.connection, self.path, self._lock, self._opening, opened.write_rest
+                    )
+            except (apsw.Error, OSError, StoreError) as error:
+                self._close_failed(error)  # it stays unclean: the next start then checks it
+            finally:
+                if opened is not None:
+                    opened.connection.close(True)
+                self._lock.close()
 
     def refuse(self, reason: str) -> None:
         """See ``log.Partition``."""
@@ -177,24 +172,19 @@ class SqlitePartition:
             try:
                 self._lock.refuse(reason)
             except StoreError as error:  # it is not closed cleanly in any case
-                log.warning(
-                    "partition_close_failed", extra={"path": str(self.path), "reason": str(error)}
-                )
+                self._close_failed(error)
             self._lock.close()
 
-    def _failed(self, error: apsw.Error) -> StoreError:
-        """Roll back after a full disk; after any other error drop everything and reread the file.
+    def _close_failed(self, error: Exception) -> None:
+        log.warning("partition_close_failed", extra={"path": str(self.path), "reason": str(error)})
 
-        Invariant "Disk errors".
-        """
+    def _failed(self, error: apsw.Error) -> StoreError:
+        """Roll back (full disk), or drop everything (other errors): invariant "Disk errors"."""
         opened = self._opened
         full = is_full(error, None if opened is None else opened.connection)
         if full and opened is not None:
             try:
-                if opened.connection.in_transaction:
-                    opened.connection.execute("ROLLBACK")
-                if self._durability == "process":
-                    pragma(opened.connection, "synchronous=NORMAL")  # undoes a forced commit's
+                opened.roll_back(self._durability)
             except apsw.Error:
                 self._drop()
         else:
@@ -204,6 +194,16 @@ class SqlitePartition:
                 self._doubt = f"an error of the disk ({error})"
             self._drop()
         return translated(error, self.path, full=full)
+
+    @contextlib.contextmanager
+    def _dropped_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except apsw.Error as error:
+            raise self._failed(error) from error
+        except BaseException:
+            self._drop()
+            raise
 
     def _drop(self) -> None:
         opened, self._opened = self._opened, None
@@ -216,13 +216,32 @@ class SqlitePartition:
     ) -> list[Outcome]:
         """See ``log.Partition``."""
         with self._one_user:
-            return self._append(batch, now_ms, budget)
+            return self._end_commit(self._write_batch(batch, now_ms, budget, apart=False))
+
+    def begin(
+        self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
+    ) -> list[Outcome] | Callable[[], list[Outcome]]:
+        """See ``log.Partition``."""
+        with contextlib.ExitStack() as using:
+            using.enter_context(self._one_user)
+            written = self._write_batch(batch, now_ms, budget, apart=True)
+            waits = written.forced or self._durability == "power"
+            if not (waits and written.opened.connection.in_transaction):
+                return self._end_commit(written)
+            using.pop_all()  # what is returned releases it
+            return partial(self._commit, written)
+
+    def _commit(self, written: Written) -> list[Outcome]:
+        try:
+            return self._end_commit(written)
+        finally:
+            self._one_user.release()
 
     def append_lone(self, submission: Submission, now_ms: int) -> Stored | None:
         """See ``log.Partition``."""
         with self._one_user:
             if not 0 <= now_ms - self._appended_ms < CHECK_MS:
-                self._append([], now_ms, None)  # what is due from time to time
+                self._end_commit(self._write_batch([], now_ms, None, apart=False))  # what is due
             opened, ruled = self._opened, self._rules is not None
             if opened is None or self._suspected is not None or not self._notes.empty:
                 return None
@@ -234,67 +253,48 @@ class SqlitePartition:
                 self._drop()
                 raise
 
-    def _append(
-        self, batch: list[Submission], now_ms: int, budget: ReadBudget | None
-    ) -> list[Outcome]:
-        opened = self._opened
-        if opened is None or self._suspected is not None:
-            opened = self._open_to_commit()
+    def _write_batch(
+        self, batch: list[Submission], now_ms: int, budget: ReadBudget | None, *, apart: bool
+    ) -> Written:
+        opened = self._open_to_commit()
         self._identity.check(now_ms)
         self._appended_ms = now_ms
-        try:
-            if opened.expiry.due(now_ms):
-                opened.expire(now_ms)
-            view = load(
-                opened.committed,
+        with self._dropped_on_error():
+            chance, most, rules = self._host.random_bytes, self.logs_max, self._rules
+            outcomes, changes, controls = opened.decide(
                 batch,
-                generation=opened.generation,
-                unpack_entry=self._unpack_entry,
-                budget=budget,
-            )
-            decision = Decision(
-                view,
-                now_ms=now_ms,
+                now_ms,
+                budget,
                 pack=self._pack,
-                random_bytes=self._host.random_bytes,
-                logs_max=self.logs_max,
-                rules=self._rules,
+                random_bytes=chance,
+                logs_max=most,
+                rules=rules,
             )
-            outcomes = decision.decide(batch)
-            changes = decision.changes
-            controls = False
-            if decision.special:
-                controls = bool(changes.states) or any(one.kind == SYSTEM for one in batch)
-                if controls:
-                    note_controls(batch, outcomes, changes)
             if changes.more is not None and changes.more.erased:
                 self.erased = True
             if not self._notes.empty:
                 changes.more = changes.more or More()
                 self._notes.add_to(changes.more)
-            opened.commit(changes, forced=controls and self._durability == "process")
-        except apsw.Error as error:
-            raise self._failed(error) from error
-        except BaseException:
-            self._drop()
-            raise
+            forced = controls and self._durability == "process"
+            opened.write(changes, forced=forced, apart=apart)
+        return Written(opened, changes, outcomes, forced)
+
+    def _end_commit(self, written: Written) -> list[Outcome]:
+        changes = written.changes
+        with self._dropped_on_error():
+            written.opened.end(changes, forced=written.forced)
         if self.touched is not None and changes.entries:
             self.touched.update([end.id for end in changes.logs.values() if end.id])
         if not self._notes.empty:
             self._notes = Notes()  # no notes are added while a commit runs
-        return outcomes
+        return written.outcomes
 
     def remove(self, log: str, upto: int, controls_upto: int) -> Removed:
         """See ``log.Partition``."""
         with self._one_user:
             opened = self._open_to_commit()
-            try:
+            with self._dropped_on_error():
                 removed = opened.remove(log, upto, controls_upto, self.touched)
-            except apsw.Error as error:
-                raise self._failed(error) from error
-            except BaseException:
-                self._drop()
-                raise
             self.erased = self.erased or removed.entries > 0
             return removed
 

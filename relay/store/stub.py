@@ -1,4 +1,4 @@
-"""What remains of a removed entry: a hash that identifies a resend of it."""
+"""What remains of a removed entry: a hash that identifies a resend of it; and of a lost one."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ _MARK: Final = b"\0"
 
 STUB_OF_ERASED: Final = _MARK
 """Of an entry whose content is not known: any content is a repeat of it."""
+
+
+LOST: Final = b"\xc1"
+"""In the place of an entry, or of a state, that a repair has found unreadable. It cannot be read
+either (no MessagePack has this byte), so what is true of a damaged entry is true of it: readers get
+a gap."""
 
 
 def digest_of(content: Content) -> bytes:

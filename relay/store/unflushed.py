@@ -210,6 +210,8 @@ def _read(
         for row, chain, packed in found:
             if chain >= 0:  # otherwise a copy of a direct message (``derived.copy_links``)
                 entry = unpack(packed)
+                if entry.seq != row & SEQ_MASK:
+                    tail.readable = False  # the entry of another place
                 tail.ends[entry.producer] = entry.counter, row & SEQ_MASK
     except apsw.CorruptError:
         tail.readable = False

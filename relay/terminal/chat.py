@@ -105,6 +105,7 @@ class Chat:
         """
         joined = await self.client.join(self.room, last=last)
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
+        self.sending.begin(watched=self.reads, begun=bool(joined.head.seq))
         if not joined.head.seq:
             self.screen.notice(self._not_begun)
         self._who_is_here.ask()
@@ -133,6 +134,7 @@ class Chat:
         async for event in self.client:
             if isinstance(event, LogEntry | RoomChanged):
                 if event.room == self.room:
+                    self.sending.room_begun()
                     self._history.first_seq = self._history.first_seq or event.seq
                 # only here: what history shows happened long ago
                 if isinstance(event, RoomChanged):
@@ -249,6 +251,7 @@ class Chat:
             case commands.Tell(name, text):
                 await self.sending.say(text, f"@{name}")
             case commands.Query(name):
+                self.sending.chosen(commands.AIM)
                 self.target = f"@{name}" if name else self.room
                 self.screen.talk_to(self.target)
             case commands.About(what, text):
@@ -261,9 +264,13 @@ class Chat:
                 self._ask(partial(self._block, name, blocked))
             case commands.Choose(what, chosen):
                 self._ask(partial(self._choose, what, chosen))
-            case commands.Mistake(reason):
+            case commands.Mistake(reason, chooses):
                 self.mistakes += 1
                 self.screen.notice(reason)
+                if chooses:
+                    self.sending.not_chosen(chooses)
+                if chooses == commands.AIM and not self.reads:
+                    self.target = self.room  # where lines are held
             case commands.Help(of_rooms):
                 for line in room_commands.HELP if of_rooms else commands.HELP:
                     self.screen.notice(line)
@@ -271,9 +278,6 @@ class Chat:
                 self._ask(partial(self._history.numbers, count))
             case commands.Room():
                 self._ask(self._room)
-            case commands.Join(room) if room not in ("", self.room):
-                self.mistakes += 1
-                self.screen.notice("a chat is in one room; for another: relay chat ADDRESS ROOM")
             case commands.Join():
                 self._ask(self._join_again)
             case commands.Rooms():
@@ -281,7 +285,8 @@ class Chat:
             case Change():
                 make = partial(self._change, command)
                 says = self._typed if command.says else ""
-                self._ask(self.sending.change(make, needed=command.narrows, says=says))
+                narrows, chooses = command.narrows, command.chooses
+                self._ask(self.sending.change(make, chooses, needed=narrows, says=says))
             case commands.Who():
                 self._ask(self._who)
             case commands.History(count):

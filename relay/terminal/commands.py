@@ -7,6 +7,7 @@ from typing import Final, Literal, TypeAlias, cast, get_args
 
 from relay import limits
 from relay.chat import names
+from relay.chat.names import normal
 from relay.client.account_calls import Writers
 from relay.terminal import room_commands
 from relay.terminal.room_commands import Change
@@ -38,6 +39,8 @@ HELP: Final = (
 )
 """Each fits a line of 80 columns, and all of them a screen of 24 lines, with the prompt."""
 
+AIM: Final = "aim"
+"""What ``/query`` and ``/join`` choose: where lines are sent."""
 _OTHER_WORDS: Final = {
     "exit": "quit",
     "leave": "part",
@@ -97,9 +100,6 @@ class Room:
 @dataclass(frozen=True, slots=True)
 class Join:
     """Follow the room again, after being removed from it."""
-
-    room: str
-    """As typed; empty: the room of the chat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +186,8 @@ class Mistake:
     """Nothing is sent; tell the user why."""
 
     reason: str
+    chooses: str = ""
+    """What the command would have chosen, if later lines may rely on it: see ``Change.chooses``."""
 
 
 Command: TypeAlias = (
@@ -260,14 +262,18 @@ def parse(line: str, room: str) -> Command:
             return Mistake(f"/{word} takes a text; not sent")
         case "reply" | "edit" | "react" | "erase":
             return About(word, rest)
+        case "join" if rest and normal(rest) != room:
+            return Mistake(
+                "a chat is in one room; for another: relay chat ADDRESS ROOM; not sent", AIM
+            )
         case "join":
-            return Join(rest)
+            return Join()
         case _ if word in _ELSEWHERE:
             return Mistake(f"{_ELSEWHERE[word]}; not sent")
         case _:
             changed = room_commands.parse(word, rest, room)
             if isinstance(changed, str):
-                return Mistake(changed)
+                return Mistake(changed, room_commands.meant_to_choose(word, rest))
             if changed is not None:
                 return changed
             return Mistake(f"unknown command /{word}; not sent (/help lists the commands)")
@@ -275,7 +281,7 @@ def parse(line: str, room: str) -> Command:
 
 def _about_person(word: str, name: str) -> Command:
     if not name:
-        return _no_name(word)
+        return _no_name(word, AIM if word == "query" else "")
     if word == "query":
         return Query(name)
     return Seen(name) if word == "seen" else Block(name, word == "block")
@@ -300,12 +306,12 @@ def _tell(typed: str) -> Command:
 
 def _name(typed: str) -> str:
     """Return the name of a user as typed, with or without @; empty: it is invalid."""
-    name = names.normal(typed.removeprefix(names.INBOX_PREFIX))
+    name = normal(typed.removeprefix(names.INBOX_PREFIX))
     return name if names.is_handle(name) else ""
 
 
-def _no_name(word: str) -> Mistake:
-    return Mistake(f"/{word} takes the name of a person; not sent")
+def _no_name(word: str, chooses: str = "") -> Mistake:
+    return Mistake(f"/{word} takes the name of a person; not sent", chooses)
 
 
 def _search(rest: str) -> Command:

@@ -24,6 +24,8 @@ HELP: Final = (
     "/redact N [WHY]   erase message N (/numbers), others' too if you moderate",
     "/delete ROOM   delete this room for good, with all messages; ROOM: its name",
 )
+KIND: Final = "kind"
+"""What ``/private``, ``/public`` and ``/announce`` choose."""
 _TIME: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ALONE: Final[dict[str, RoomAction]] = {
@@ -74,8 +76,17 @@ class Change:
 
     @property
     def narrows(self) -> bool:
-        """Whether fewer people read the room afterwards."""
-        return self.kind == "private" or self.action in ("kick", "ban")
+        """Whether fewer people read or write in the room afterwards, or read it less long."""
+        return (
+            self.kind in ("private", "announce")
+            or self.action in ("kick", "ban")
+            or (self.action == "keep" and any(self.keep))
+        )
+
+    @property
+    def chooses(self) -> str:
+        """What is chosen: another command may choose it again, such as ``/public``."""
+        return KIND if self.kind is not None else self.person or self.action
 
     @property
     def says(self) -> bool:
@@ -117,6 +128,15 @@ def seconds_of(text: str) -> int | None:
     return None if found is None else int(found[1]) * _UNITS[found[2]]
 
 
+def meant_to_choose(word: str, rest: str) -> str:
+    """Return ``Change.chooses`` of an invalid command that narrows; empty: of no such command."""
+    if word in _KINDS:
+        return KIND if word != "public" else ""
+    if word in ("kick", "ban"):
+        return rest.partition(" ")[0] or word
+    return word if word == "keep" else ""
+
+
 def parse(word: str, rest: str, room: str) -> Change | str | None:
     """Return the meaning of a command; a str: what is wrong with it; None: no such command.
 
@@ -134,8 +154,8 @@ def parse(word: str, rest: str, room: str) -> Change | str | None:
     if word == "keep":
         return _keep(rest, room)
     if word in _ALONE or word in _KINDS:
-        if rest:
-            return f"/{word} takes no arguments; not sent"
+        if rest and normal(rest) != room:
+            return f"/{word} is for this room, {room}; not sent"
         return Change(_ALONE[word]) if word in _ALONE else Change("kind", kind=_KINDS[word])
     if word == "topic":
         return Change("topic", text=rest)

@@ -151,8 +151,8 @@ def not_begun(room: str, *, guest: bool) -> str:
     """Return the notice for a user in a room without an entry: new, or a mistyped name."""
     otherwise = "without an owner (you are a guest)" if guest else "/private as one by invitation"
     return (
-        f"there is no room {harmless_name(room)} yet: the first message begins it as a public one,"
-        f" {otherwise}"
+        f"there is no room {harmless_name(room)} yet: if you may create rooms here, the first"
+        f" message begins it as a public one, {otherwise}"
     )
 
 

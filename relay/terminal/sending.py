@@ -3,6 +3,9 @@
 Changes of the room and messages are different requests, so the server could take a message first
 that was typed after ``/private``. Lines therefore wait for the outcome of a change before them, and
 so does every command that others read something of.
+
+If ``/private`` fails, or is mistyped, and nobody sees that, later lines are *held*: not sent until
+a command has made that choice. They come from a program, or would begin the room as a public one.
 """
 
 from __future__ import annotations
@@ -17,25 +20,33 @@ from relay.client.errors import MessageTooLong
 from relay.client.events import LogEntry, Stored
 from relay.client.refusals import UNCLEAR, Refused
 from relay.errors import RelayError
+from relay.terminal.commands import AIM
 from relay.terminal.notices import number_of_messages
 from relay.terminal.pending import Pending
 from relay.terminal.recent import Recent
+from relay.terminal.room_commands import KIND
 from relay.terminal.screens import Screen
 
 DEFERRED_MAX: Final = 100
 """Lines that wait for a change while more are read."""
 Question: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 """Makes a request to the server."""
+_NOT_CHANGED: Final = "the room was not changed"
+_OPEN_CHOICES: Final = {
+    KIND: "/public, /private or /announce has to choose first what the room is",
+    AIM: "/query has to choose first whom it is for; without a name, the room",
+}
+"""Why lines are held by what is not chosen. In all other cases, the room was not changed."""
 _SHOWN_CHARS_MAX = 200
 _PATIENCE_S = 2.0
 """How long leaving waits for acknowledgements before the user is told why."""
 
 
 class NotSaid(RelayError):
-    """A line was not sent, because the change of the room before it did not take place."""
+    """A line was not sent, because a command before it did not take effect."""
 
-    def __init__(self, line: str) -> None:
-        super().__init__(f"not sent (the room was not changed): {shortened(line)}")
+    def __init__(self, line: str, why: str) -> None:
+        super().__init__(f"not sent ({why}): {shortened(line)}")
 
 
 class Sending:
@@ -53,32 +64,66 @@ class Sending:
         """The last line sent."""
         self._change: asyncio.Future[bool] | None = None
         """The outcome of the last change of the room: whether later lines may be sent."""
+        self._watched = False
+        """True if a person sees that something failed, and types the next line knowing that."""
+        self._begun = True
+        """True if the room exists; if not, the next line begins it, as a public one."""
+        self._open: dict[str, None] = {}
+        """Choices that failed, and hold lines."""
         self._deferred = 0
         """Lines that wait for it."""
         self._turn = asyncio.Lock()
         """Keeps these lines in order."""
 
-    def change(self, make: Callable[[], Awaitable[None]], *, needed: bool, says: str) -> Question:
+    def begin(self, *, watched: bool, begun: bool) -> None:
+        """Note whether a person sees the notices, and whether the room exists."""
+        self._watched = watched
+        self._begun = begun
+
+    def room_begun(self) -> None:
+        """The room exists: no line begins it any more."""
+        if not self._begun:
+            self._begun = True
+            if self._watched:
+                self._open.clear()
+
+    def chosen(self, what: str) -> None:
+        """A command has taken effect: lines that were held by this choice alone may be sent."""
+        self._open.pop(what, None)
+
+    def not_chosen(self, what: str) -> None:
+        """A command that later lines may rely on has failed, or was invalid."""
+        if not self._watched or (not self._begun and what in _OPEN_CHOICES):
+            self._open[what] = None
+
+    def change(
+        self, make: Callable[[], Awaitable[None]], chooses: str, *, needed: bool, says: str
+    ) -> Question:
         """Let later lines in the room wait for a change of it, and return how to make it.
 
         Args:
             make: makes the change.
+            chooses: what it chooses: see ``Change.chooses``.
             needed: whether lines that were typed before its outcome was known are not sent if it
                 fails: they may be meant for fewer people than are in the room.
             says: the command, if it is such a line itself; empty: nobody reads anything of it.
         """
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         before, self._change = self._changing(), outcome
+        held = self._held(before)
 
         async def made() -> None:
             allowed = done = False
             try:
                 allowed = before is None or await asyncio.shield(before)
-                if says and not allowed:
-                    raise NotSaid(says)
+                if says:
+                    self._check(says, held, allowed)
                 await make()
                 done = True
+                self.chosen(chooses)
             finally:
+                if needed and not done:
+                    self.not_chosen(chooses)
                 outcome.set_result((done or not needed) and allowed)
 
         return made
@@ -91,16 +136,33 @@ class Sending:
             target: where it is read: a room, or ``@`` and a user's name.
             says: the command.
         """
-        change = self._changing() if target == self._room else None
-        if change is None:
+        change = self._changing()
+        if target != self._room or (change is None and not self._open):
             return question
+        held = self._held(change)
 
         async def asked() -> None:
-            if not await asyncio.shield(change):
-                raise NotSaid(says)
+            self._check(says, held, change is None or await asyncio.shield(change))
             await question()
 
         return asked
+
+    def _held(self, change: asyncio.Future[bool] | None) -> str:
+        """Return why a line is held that is typed now, after this change; empty: it is not.
+
+        A change under way may make a choice. Where lines go is chosen at once, and later choices of
+        that are about later lines.
+        """
+        if not self._open or (change is not None and AIM not in self._open):
+            return ""
+        return _OPEN_CHOICES.get(AIM if AIM in self._open else next(iter(self._open)), _NOT_CHANGED)
+
+    def _check(self, says: str, held: str, allowed: bool) -> None:
+        """Raise NotSaid unless a line for the room may be sent."""
+        if not allowed:
+            raise NotSaid(says, _NOT_CHANGED)
+        if held := held or self._held(None):
+            raise NotSaid(says, held)
 
     def _changing(self) -> asyncio.Future[bool] | None:
         return None if self._change is None or self._change.done() else self._change
@@ -116,9 +178,12 @@ class Sending:
             return
         whom = f", to {target}" if target.startswith("@") else ""
         done = self._pending.begin(f"not stored yet{whom}: {text}")
-        if target == self._room and (self._deferred or self._changing() is not None):
+        change = self._changing()
+        if target == self._room and (self._deferred or self._open or change is not None):
             self._deferred += 1
-            later = asyncio.create_task(self._say_later(self._changing(), target, body, reply_to))
+            later = asyncio.create_task(
+                self._say_later(change, target, body, reply_to, self._held(change))
+            )
             self._track(later, text, done)
             if self._deferred > DEFERRED_MAX:
                 await asyncio.wait([later])
@@ -139,11 +204,11 @@ class Sending:
         target: str,
         body: bytes,
         reply_to: LogEntry | None,
+        held: str,
     ) -> Stored:
         try:
             async with self._turn:
-                if change is not None and not await asyncio.shield(change):
-                    raise NotSaid(body.decode())
+                self._check(body.decode(), held, change is None or await asyncio.shield(change))
                 stored = await self._client.post(target, body, reply_to=reply_to)
         finally:
             self._deferred -= 1

@@ -1,4 +1,4 @@
-"""The bus runs on uvloop in a worker, whose transports differ from asyncio's in detail."""
+"""The bus runs on uvloop in a worker, whose transports differ from asyncio's in details."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import uvloop
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Run the tests of this folder on both."""
+    """Run the tests of this folder on both loops."""
     return {"uvloop": uvloop.new_event_loop, "asyncio": asyncio.new_event_loop}

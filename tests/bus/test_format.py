@@ -1,4 +1,4 @@
-"""The format of the bus has a number: whoever changes the messages has to change it as well."""
+"""The format of the bus has a number: a change of the messages requires a new one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMATS = {
     3: "dc7bdd0e1f8b19f6",
     4: "c68e5fbf40815d42",
 }
-"""By number, a digest of all that workers send each other."""
+"""By number, a digest of all messages between workers."""
 
 
 def test_the_number_stands_for_what_workers_send_each_other() -> None:

@@ -1,4 +1,4 @@
-"""Links between workers over real sockets: who may come in, what goes first, what is dropped."""
+"""Links between workers over real sockets: who is accepted, what is sent first, what is dropped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _batch(number: int, log: str = "lobby", size: int = 60_000) -> Batch:
 
 
 class Worker:
-    """One worker's end of the bus: keeps what it is told."""
+    """One worker's end of the bus, recording events."""
 
     def __init__(self, directory: Path, index: int, generation: int) -> None:
         self.me = Peer(index, generation, os.getpid())
@@ -37,7 +37,7 @@ class Worker:
         self.happened: list[str] = []
         self.answer: Callable[[Link, Message], None] = lambda _link, _message: None
         self.head = 0
-        """Of each log, for ``heads_due``."""
+        """Heads by log, for ``heads_due``."""
         self._woken = False
         self.mesh = Mesh(
             directory, index, generation, lambda: self.peers, self, self._wake, self.links
@@ -112,7 +112,7 @@ async def test_everybody_meets_everybody_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        pack(Introduction(1, 12)),  # not the generation that the table has
+        pack(Introduction(1, 12)),  # not the generation in the table
         pack(Introduction(2, 11)),  # not the slot
         pack(Introduction(0, 10)),  # it claims to be the listener itself
         pack(Evict(1)),
@@ -123,7 +123,9 @@ async def test_everybody_meets_everybody_once(tmp_path: Path) -> None:
     ],
 )
 async def test_strangers_are_refused(tmp_path: Path, words: bytes) -> None:
-    """Who is not in the table, or does not tell who it is, is dropped and told nothing."""
+    """A peer that is not in the table, or does not introduce itself, is dropped without an
+    answer.
+    """
     async with _workers(tmp_path, 1) as (worker,):
         worker.peers = [Peer(1, 11, os.getpid())]
         reader, writer = await asyncio.open_unix_connection(str(Mesh.path(tmp_path / "bus", 0, 10)))
@@ -138,7 +140,7 @@ async def test_strangers_are_refused(tmp_path: Path, words: bytes) -> None:
 
 
 async def test_another_process_is_refused(tmp_path: Path) -> None:
-    """The kernel tells who is on the other end: a right introduction of a wrong process is none."""
+    """The kernel reports the peer's pid: a valid introduction from another process is refused."""
     async with _workers(tmp_path, 1) as (worker,):
         worker.peers = [Peer(1, 11, os.getpid() + 1)]
         reader, writer = await asyncio.open_unix_connection(str(Mesh.path(tmp_path / "bus", 0, 10)))
@@ -150,7 +152,7 @@ async def test_another_process_is_refused(tmp_path: Path) -> None:
 
 
 async def test_a_bad_message_costs_the_link_and_it_is_dialled_again(tmp_path: Path) -> None:
-    """What follows is not read as if nothing had been."""
+    """What follows a bad message is not processed."""
     async with _workers(tmp_path, 2) as workers:
         await _meet(workers)
         old, young = workers
@@ -167,7 +169,7 @@ async def test_a_bad_message_costs_the_link_and_it_is_dialled_again(tmp_path: Pa
 
 
 async def test_a_successor_in_the_same_slot(tmp_path: Path) -> None:
-    """A new generation takes the place of the old one, whose link is reported down once."""
+    """A new generation replaces the old one, whose link is reported down once."""
     async with _workers(tmp_path, 2) as workers:
         await _meet(workers)
         old, young = workers
@@ -185,7 +187,7 @@ async def test_a_successor_in_the_same_slot(tmp_path: Path) -> None:
 
 
 async def test_a_link_that_dies_as_soon_as_it_is_up(tmp_path: Path) -> None:
-    """The peer accepts and drops: no dead link stays among those that are up."""
+    """The peer accepts and drops: the dead link is not reported as up."""
     (tmp_path / "bus").mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(Mesh.path(tmp_path / "bus", 0, 10)))
@@ -258,7 +260,7 @@ async def test_control_goes_before_publishes(tmp_path: Path) -> None:
 
 
 async def test_publishes_beyond_the_bound(tmp_path: Path) -> None:
-    """Dropped, not kept; control still passes; then the heads are sent, behind what was kept."""
+    """Dropped; control still passes; then the heads are sent, after what was queued before."""
     async with _workers(tmp_path, 2) as workers:
         await _meet(workers)
         old, young = workers
@@ -277,7 +279,7 @@ async def test_publishes_beyond_the_bound(tmp_path: Path) -> None:
             number += 1
             link.publish(_batch(number))
         number += 1
-        link.publish(_batch(number, size=4))  # there is room for it, but it does not continue
+        link.publish(_batch(number, size=4))  # there is room for it, but it would leave a gap
         link.publish(_batch(1, "hall"))
         assert set(link.dropped) <= {"lobby", "hall"}
         link.send(Evict(7))
@@ -289,7 +291,7 @@ async def test_publishes_beyond_the_bound(tmp_path: Path) -> None:
         assert {log for log, _, _ in heads.heads} >= {"lobby"}
         assert Evict(7) in young.got
         lasts = [m.last for m in young.got if isinstance(m, Batch) and m.log == "lobby"]
-        assert lasts == list(range(1, len(lasts) + 1)), "what was kept is whole up to the drop"
+        assert lasts == list(range(1, len(lasts) + 1)), "what was queued is complete up to the drop"
         assert len(lasts) < number
         assert not link.dropped
         young.got.clear()
@@ -299,7 +301,7 @@ async def test_publishes_beyond_the_bound(tmp_path: Path) -> None:
 
 
 async def test_both_sides_full_towards_each_other(tmp_path: Path) -> None:
-    """No deadlock: reading never stops, whatever waits to be written; all control arrives."""
+    """No deadlock: reading never stops, however much is to be written; all control arrives."""
     async with _workers(tmp_path, 2) as workers:
         await _meet(workers)
         total = 60
@@ -326,7 +328,7 @@ async def test_both_sides_full_towards_each_other(tmp_path: Path) -> None:
 
 
 async def test_nothing_is_kept_for_a_lost_link(tmp_path: Path) -> None:
-    """Who still holds a port to a dead worker may send: it goes nowhere and takes no room."""
+    """A port to a dead worker may still be used: messages are discarded."""
     async with _workers(tmp_path, 2) as workers:
         await _meet(workers)
         old, young = workers

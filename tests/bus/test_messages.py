@@ -1,4 +1,4 @@
-"""The bus codec: every message there and back, and nothing else gets through."""
+"""The bus codec: every message is decoded as it was encoded, and everything else is refused."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_there_is_a_sample_of_every_message() -> None:
 
 @pytest.mark.parametrize("message", SAMPLES, ids=lambda m: type(m).__name__)
 def test_there_and_back(message: Message) -> None:
-    """Equal in type and value, and never longer than the other side takes."""
+    """Equal in type and value, and never longer than the other side accepts."""
     data = pack(message)
     assert int.from_bytes(data[:HEADER], "big") == len(data) - HEADER <= MESSAGE_BYTES_MAX
     back = unpack(data[HEADER:])
@@ -144,7 +144,7 @@ def test_a_message_is_given_out_as_soon_as_it_is_whole() -> None:
 
 @pytest.mark.parametrize("length", [0, MESSAGE_BYTES_MAX + 1, 2**32 - 1])
 def test_illegal_length(length: int) -> None:
-    """Refused by the header alone: nothing is collected for it."""
+    """Refused by the header alone: nothing is buffered for it."""
     reader = MessageReader()
     with pytest.raises(RemoteProtocolError):
         reader.feed(length.to_bytes(HEADER, "big"))
@@ -160,14 +160,14 @@ def test_trailing_bytes_in_a_message() -> None:
 
 
 def test_later_versions_may_say_more() -> None:
-    """An unknown operation and trailing fields are no mistake (workers of two versions meet)."""
+    """Unknown operations and trailing fields are accepted (workers of two versions meet)."""
     assert isinstance(unpack(codec.pack([200, 1, 2])), Unknown)
     assert unpack(codec.pack([int(Op.EVICT), 7, "more", [1, 2]])) == Evict(7)
 
 
 @pytest.mark.parametrize("message", SAMPLES, ids=lambda m: type(m).__name__)
 def test_each_field_is_checked(message: Message) -> None:
-    """Any field replaced by something of another kind is refused; so is any that is missing."""
+    """Any field replaced by a value of another type is refused; so is any missing one."""
     fields = [bus_packing._OP_OF[type(message)], *message]
     for index in range(1, len(fields)):
         wrongs: list[object] = [None, -1, 1.5, {}, [[]]]
@@ -206,7 +206,7 @@ def test_over_a_bound(message: Message) -> None:
 
 @given(st.lists(st.binary(max_size=300), max_size=5))
 def test_garbage(pieces: list[bytes]) -> None:
-    """Messages, or RemoteProtocolError: never anything else."""
+    """Messages, or RemoteProtocolError: never another exception."""
     reader = MessageReader()
     try:
         for piece in pieces:
@@ -218,7 +218,7 @@ def test_garbage(pieces: list[bytes]) -> None:
 
 @given(st.data())
 def test_damaged_messages(data: st.DataObject) -> None:
-    """One byte of a real message changed: parsed to a legal message, or refused."""
+    """One changed byte of a real message: parsed as a legal message, or refused."""
     sample = data.draw(st.sampled_from([s for s in SAMPLES if len(pack(s)) < 1000]))
     body = bytearray(pack(sample)[HEADER:])
     at = data.draw(st.integers(0, len(body) - 1))
@@ -251,7 +251,7 @@ def _run(count: int, body: bytes = b"x") -> list[Submission]:
     ],
 )
 def test_sends_travel_in_runs(sends: list[Submission], runs: list[int]) -> None:
-    """As few as there can be, and what comes out is what went in."""
+    """The number of runs is minimal, and decoding them gives the sends."""
     messages = MessageReader().feed(b"".join(pack_submits(7, sends)))
     found: list[Submission] = []
     for message in messages:

@@ -1,4 +1,4 @@
-"""Accounts and invitations: decisions by tables, and any mix of them against a plain model."""
+"""Accounts and invitations: decisions as tables, and random sequences against a simple model."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def test_asked_again_it_is_so_already(what: str) -> None:
 
 
 def test_whose_invitation_has_expired_is_told_so() -> None:
-    """And nobody else: who has another one learns nothing of the right one."""
+    """With another token the answer reveals nothing about the right one."""
     for token, text in ((TOKEN, "has expired"), (OTHER, "made for it"), (b"", "made for it")):
         with pytest.raises(Refused, match=text) as caught:
             decide_request.about_account(RESERVED, register(root(), token), context(now=NOW + 1))
@@ -182,7 +182,7 @@ def test_whose_invitation_has_expired_is_told_so() -> None:
 
 
 def test_an_invitation_that_is_none_is_said_to_be_none_on_an_open_server() -> None:
-    """It may have been to make an operator; without it one has an ordinary account for good."""
+    """It may have been an operator's invitation; without it the account is ordinary for good."""
     for registration in ("open", "invite", "closed"):
         with pytest.raises(Refused, match="is not valid") as caught:
             decide_request.about_account(NOBODY, register(root(), TOKEN), context(registration))
@@ -190,7 +190,7 @@ def test_an_invitation_that_is_none_is_said_to_be_none_on_an_open_server() -> No
 
 
 def test_nobody_makes_themselves_an_operator() -> None:
-    """An invitation does, if it says so; not the wish for it."""
+    """An operator's invitation does; the request alone does not."""
     for registration, invited, wanted in (
         ("open", False, True), ("open", True, True), ("invite", True, True),
         ("invite", True, False),
@@ -233,7 +233,7 @@ def test_who_is_ended() -> None:
 
 
 def test_a_reset_begins_anew() -> None:
-    """Same name, same key perhaps: another account all the same, so other ids of messages."""
+    """Same name, perhaps the same key: still another account, with other message ids."""
     reset = after(TWO, requests.Reset(TOKEN, NOW + 1))
     assert reset.refusal(A.public) is not None
     again = after(reset, register(root(A, nonce=b"o" * 16), TOKEN))
@@ -243,7 +243,7 @@ def test_a_reset_begins_anew() -> None:
 
 
 def test_what_a_reset_leaves_and_what_it_takes() -> None:
-    """Who was disabled is, and whom they have blocked; an operator is one by the token alone."""
+    """Whether disabled, and blocked users, are kept; an operator only by the token."""
     other = bytes(32)
     begun = register(root(A, nonce=b"o" * 16), TOKEN)
     wishes = (requests.Block("eve", other), requests.Prefer(2, 2), requests.SetKeep(1, 2, 3))
@@ -265,7 +265,7 @@ def test_what_a_reset_leaves_and_what_it_takes() -> None:
 
 
 def test_who_hears_what_others_do_with_their_account() -> None:
-    """Not who got the name by a reset, nor of somebody whom the person has blocked."""
+    """Not the owner of a name after a reset, nor a blocked user."""
     by = "bob", bytes(32)
     assert preferences.hears_of(ALICE, ALICE.root, *by)
     assert not preferences.hears_of(ALICE, b"x" * 32, *by)
@@ -275,7 +275,7 @@ def test_who_hears_what_others_do_with_their_account() -> None:
 
 
 def test_who_is_blocked_sees_nobody_come_and_go() -> None:
-    """Nor who got the blocked one's name back: only that account."""
+    """Nor the owner of the blocked name after a reset: only that account."""
     seen = after(ALICE, requests.Prefer(0, 0), requests.Block("bob", bytes(32)))
     assert not preferences.sees(seen, "bob", bytes(32), knows=True, shares_room=True)
     assert preferences.sees(seen, "bob", b"x" * 32, knows=False, shares_room=False)
@@ -300,7 +300,7 @@ def test_what_is_noted_of_an_account_is_all_of_it() -> None:
 
 
 def test_a_log_whose_beginning_is_missing_is_damaged() -> None:
-    """It is said by an error that whoever reads it expects."""
+    """With the exception that its readers expect."""
     with pytest.raises(links.LinkError, match="has not begun"):
         folded(Account("alice"), [events.Linked(root())])
 
@@ -336,7 +336,7 @@ def test_an_invitation_is_for_one_name_and_one_key() -> None:
 
 
 def test_an_invitation_is_taken_back() -> None:
-    """By an end that is over; who has used it, is told; asking again changes nothing."""
+    """By ending it; if it was used, the answer tells that; a repeat changes nothing."""
     back = requests.Invite(TOKEN, 1, False)
     for registration in ("invite", "closed"):
         state = invited()
@@ -353,7 +353,7 @@ def test_an_invitation_is_taken_back() -> None:
 
 
 def test_where_registration_is_closed_invitations_are_operators_alone() -> None:
-    """None for any name is made, and one from before is neither taken nor used up."""
+    """No invitation for any name is created, and an older one is neither accepted nor used up."""
     nobody, bind = NONE, requests.Bind(TOKEN, "bob", B.public)
     for operator in (False, True):
         ask = requests.Invite(TOKEN, NOW + 10, operator)
@@ -399,7 +399,7 @@ device = st.sampled_from(DEVICES)
 
 
 class AccountMachine(RuleBasedStateMachine):
-    """Requests in any order, right and wrong ones; a set of keys and two flags are the model."""
+    """Requests in any order, valid and not; the model is a set of keys and two flags."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Device chains: what continues one, and everything that does not."""
+"""Device chains: which links extend one, and which do not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_bytes_there_and_back() -> None:
 
 @pytest.mark.parametrize("at", range(len(add(begun(), B, A))))
 def test_every_byte_counts(at: int) -> None:
-    """Whatever is changed, the link does not continue the chain."""
+    """Whatever is changed, the link does not extend the chain."""
     packed = bytearray(add(begun(), B, A))
     packed[at] ^= 1
     with pytest.raises(LinkError):
@@ -175,13 +175,13 @@ def test_a_reader_accepts_extensions_alone() -> None:
     whole = packed_chain()
     chains = chain.read(whole, verify)
     for held in chains:
-        assert chain.extends(chains, held.pin), "what it had, and what came behind it"
+        assert chain.extends(chains, held.pin), "the known chain, and an extension"
     short = chain.read(whole[:2], verify)
-    assert not chain.extends(short, chains[2].pin), "a server that went back"
+    assert not chain.extends(short, chains[2].pin), "the server rolled back"
     fork = [root(), add(begun(), D, A)]
     assert not chain.extends(chain.read(fork, verify), chains[1].pin), "two histories"
     other = chain.read([root(B)], verify)
-    assert not chain.extends(other, chains[0].pin), "another beginning"
+    assert not chain.extends(other, chains[0].pin), "another root"
     assert not chain.extends(chains, Pin(chains[0].root, 7, chains[2].head))
 
 

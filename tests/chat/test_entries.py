@@ -1,4 +1,4 @@
-"""The vocabulary: what crosses the network and the disk keeps its order and its numbers."""
+"""The types of entries: what is sent and stored keeps its field order and its numbers."""
 
 from __future__ import annotations
 
@@ -99,6 +99,6 @@ def test_what_a_message_says_is_the_end_of_it_everywhere() -> None:
 
 
 def test_a_plain_message_is_packed_as_before_there_were_others() -> None:
-    """A room's message pays nothing for what it does not have."""
+    """A room's message has no bytes for fields that it does not use."""
     packed = packing.pack_entry(committed(SUBMISSION, b"epoch...", 1, 0, 5))
     assert packed[0] == 0x9D, "an array of the operation and twelve fields"

@@ -1,4 +1,4 @@
-"""Whose keys were a name's before an operator's reset."""
+"""Which keys had a name before an operator's reset."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_which_keys_were_anothers(
 
 
 def test_the_first_account_of_a_name_reads_no_further() -> None:
-    """Nobody had the name before; what the account's log has after its beginning may be long."""
+    """Nobody had the name before; the rest of the account's log may be long."""
     log = iter([Reserved(bytes(32), 5, False), FIRST, *LOG[1:]])
     assert former_keys(log, OF_FIRST) == {}
     assert next(log) == LOG[1]

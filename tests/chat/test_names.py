@@ -76,7 +76,8 @@ def test_handles_that_look_like_a_reserved_one_are_reserved(name: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "alice", "a1ice", "admin2", "ali", "ali-", "root-x4k9", "roots", "roadmin", "andi", "heron",
+        "alice", "a1ice", "admin1", "admin2", "root0", "support", "security", "ali", "ali-",
+        "root-x4k9", "roots", "roadmin", "andi", "heron",
         "model", "moderna", "relays", "bart", "brad", "clad", "ian", "lan", "allan", "al", "00",
     ],
 )  # fmt: skip

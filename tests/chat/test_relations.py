@@ -1,4 +1,4 @@
-"""Which entries may be about which others, and whose they are."""
+"""Which entries may refer to which others, and who their authors are."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_whose_an_entry_is(target: Entry, submission: Submission, own: bool) -> 
 
 @pytest.mark.parametrize("kind", [Kind.MESSAGE, Kind.EDIT, Kind.REDACTION, Kind.REACTION])
 def test_nothing_is_about_another_conversation(kind: Kind) -> None:
-    """In one's own inbox all conversations are: nobody is shown a place in another one."""
+    """One's own inbox has all conversations: no reference may lead into another one."""
     with_bob, from_bob = entry(to="bob"), entry("bob", to="alice")
     for target in (with_bob, from_bob):
         assert refusal(target, offered(kind), Extra("carol"), ruled=True) is Refusal.NO_SUCH_ENTRY
@@ -51,7 +51,7 @@ def test_nothing_is_about_another_conversation(kind: Kind) -> None:
 
 
 def test_nobody_erases_what_the_other_one_wrote() -> None:
-    """There is no moderator between two people; in a room its rules decide."""
+    """There is no moderator between two users; in a room its permissions decide."""
     from_bob = entry("bob", to="alice")
     redaction = offered(Kind.REDACTION)
     assert refusal(from_bob, redaction, Extra("bob"), ruled=True) is Refusal.NOT_ALLOWED
@@ -60,7 +60,7 @@ def test_nobody_erases_what_the_other_one_wrote() -> None:
 
 
 def test_a_message_that_was_erased_is_the_same_as_its_resend() -> None:
-    """Whoever sends it again has it acknowledged, and it does not come back under another id."""
+    """A resend is acknowledged, and the message does not come back under another id."""
     same = offered(Kind.MESSAGE)._replace(body=b"x")
     assert not differs(entry(), same)
     assert differs(entry(), same._replace(body=b"y"))

@@ -1,4 +1,4 @@
-"""Rooms: the table of rights, decisions about requests, and what a log of events makes."""
+"""Rooms: the table of permissions, decisions about requests, and the state folded from events."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_the_table_of_rights(
     guest: Right,
     operator: Right,
 ) -> None:
-    """As docs/trust.md has it."""
+    """As in docs/trust.md."""
     found = [rights(room(kind), one) for one in (ANN, BOB, CAT, DAN, EVE, GUEST, OPERATOR)]
     assert found == [ann, bob, cat, dan, eve, guest, operator]
 
@@ -77,7 +77,7 @@ def test_nobody_writes_in_a_closed_room(kind: Kind) -> None:
 
 
 def test_roles_belong_to_an_account_and_bans_to_a_name() -> None:
-    """Somebody who got the name by a reset has no role of the one before."""
+    """The owner of a name after a reset has no role of the previous account."""
     other = Actor("ann", b"x" * 32)
     assert rights(room(), other) == MEMBER
     assert rights(room(Kind.PRIVATE), other) == NOTHING
@@ -173,7 +173,7 @@ NEEDS: list[tuple[requests.Change, Right]] = [
 
 
 def test_each_request_needs_its_right() -> None:
-    """Whoever has not got it is refused, whatever else the request would come to."""
+    """A user without it is refused, whatever else the result would be."""
     without = {requests.Create, requests.Leave, requests.Depart}
     assert {type(one) for one, _ in NEEDS} | without == set(get_args(requests.Change))
     for request, right in NEEDS:
@@ -269,7 +269,7 @@ def test_what_is_so_already_needs_no_entry() -> None:
 
 
 def test_two_moderators_cannot_undo_each_other_unseen() -> None:
-    """CHANGED is per subject: of a person, of the topic."""
+    """CHANGED is per subject: a user, the topic."""
     one = states.applied(room(), events.TopicSet("tea"), "bob", 10)
     one = states.applied(one, events.Muted("eve", EVE.root, 0, ""), "bob", 11)
     assert refused(one, requests.SetTopic("coffee"), ANN, seen=9) is Reason.CHANGED
@@ -281,7 +281,7 @@ def test_two_moderators_cannot_undo_each_other_unseen() -> None:
 
 
 def test_rights_come_before_whether_it_is_so_already() -> None:
-    """Whoever may not ask is not told how it is."""
+    """The answer reveals nothing to a user without the permission."""
     assert refused(room(), requests.Ban("dan"), EVE, DAN) is Reason.NOT_ALLOWED
     assert refused(room(Kind.PRIVATE), requests.SetTopic(""), EVE) is Reason.NOT_ALLOWED
 
@@ -318,7 +318,7 @@ def test_the_end_of_a_ban_is_an_entry() -> None:
     assert one.due_ms == 5000
     assert ended(one, 4999) == []
     assert ended(one, 5000) == [events.Freed("eve")]
-    assert rights(one, EVE) == NOTHING, "no clock decides about rights"
+    assert rights(one, EVE) == NOTHING, "no clock decides about permissions"
     free = states.applied(one, events.Freed("eve"), events.RELAY, 11)
     assert rights(free, EVE) == MEMBER
     assert free.due_ms == 0
@@ -326,7 +326,7 @@ def test_the_end_of_a_ban_is_an_entry() -> None:
 
 @pytest.mark.parametrize("kind", Kind)
 def test_a_ban_ends_the_role_for_good(kind: Kind) -> None:
-    """Who is let in again is what anybody is: no moderator, and no member of a private room."""
+    """After the ban the user has no role: no moderator, and no member of a private room."""
     before = room(kind)
     banned = states.applied(before, events.Banned("bob", BOB.root, 5000, ""), "ann", 10)
     assert rights(banned, BOB) == NOTHING
@@ -408,7 +408,7 @@ CHANGES = st.one_of(
 
 
 class People(RuleBasedStateMachine):
-    """Some people who ask for anything, in one room and its successors."""
+    """Users with random requests in one room and its successors."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -416,7 +416,7 @@ class People(RuleBasedStateMachine):
         self.head = 0
         self.now_ms = 0
         self.roles: dict[str, tuple[bytes, int]] = {}
-        """What whoever keeps track of the changes knows."""
+        """The state as known from the changes."""
 
     @rule(actor=st.sampled_from(PEOPLE), change=CHANGES, behind=st.integers(0, 3))
     def ask(self, actor: Actor, change: requests.Change, behind: int) -> None:
@@ -434,7 +434,7 @@ class People(RuleBasedStateMachine):
         self.append(event, actor.handle)
         again = decide_or_none(self.room, change, context._replace(head=self.head, seen=self.head))
         if not isinstance(change, requests.Kick | requests.Ban | requests.Mute | requests.Delete):
-            assert again is None, "the answer was lost: asking again changes nothing"
+            assert again is None, "the answer was lost: a repeat changes nothing"
         if not isinstance(change, requests.Create):
             assert not before.deleted
             power = rights(before, actor)
@@ -475,7 +475,7 @@ class People(RuleBasedStateMachine):
             if WRITE in found:
                 assert READ in found
             if one.everybody_writes:
-                assert WRITE in found, "whoever is not judged may write"
+                assert WRITE in found, "a sender without a permission check may write"
 
 
 def decide_or_none(one: Room, change: requests.Change, context: Context) -> events.Event | None:

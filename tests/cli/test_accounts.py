@@ -1,4 +1,4 @@
-"""``relay register``, ``device``, ``invite`` and ``user``, as people use them."""
+"""``relay register``, ``device``, ``invite`` and ``user``, as users run them."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.tails import Tail
 from tests.support.terminals import Terminal
 
 pytestmark = pytest.mark.timeout(300)
-"""Each command is a process of its own, and some tests have a dozen of them."""
+"""Each command is a process of its own, and some tests run a dozen of them."""
 TOKEN = re.compile(r"^[a-z2-7]{52}$", re.MULTILINE)
 
 
 @pytest.fixture
 def by_invitation(tmp_path: Path) -> Iterator[Relay]:
-    """A relay as ``relay serve`` begins it, and nothing that claims a name by itself."""
+    """A relay with the defaults of ``relay serve``; clients claim no name by themselves."""
     settings = {"accounts.registration": "kept", "accounts.guests": False}
     with Relay(tmp_path / "data", workers=2, settings=settings) as running:
         yield running
@@ -57,10 +57,10 @@ def token_in(text: str) -> str:
 def an_operator(relay: Relay, name: str = "opera") -> None:
     file = relay.data / "first-invitation"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert any(str(file) in line for line in relay.announced), "serve prints where it is"
+    assert any(str(file) in line for line in relay.announced), "serve prints where the token is"
     output = done("register", relay.address, "--name", name, "--invitation-file", file)
     assert f"registered as {name}" in output
-    assert not file.exists(), "it is good for once"
+    assert not file.exists(), "it is valid once"
 
 
 def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_path: Path) -> None:
@@ -96,11 +96,11 @@ def test_the_first_invitation_and_those_that_follow(by_invitation: Relay, tmp_pa
         output = done(*line, status=1)
         assert "INVITATION_NEEDED" in output
         assert "for another one" in output
-        assert "--invitation TEXT" not in output, "they have one"
+        assert "--invitation TEXT" not in output, "they have an account"
 
 
 def test_invitations_that_expire(by_invitation: Relay, tmp_path: Path) -> None:
-    """By the clock: what was made for less than a second is over when it is used."""
+    """By the clock: an invitation for less than a second has expired when it is used."""
     relay, address = by_invitation, by_invitation.address
     an_operator(relay)
     soon = ("--days", "0.000001")
@@ -116,7 +116,9 @@ def test_invitations_that_expire(by_invitation: Relay, tmp_path: Path) -> None:
 
 
 def test_a_server_that_is_closed(tmp_path: Path) -> None:
-    """Its operator begins as ever; a stranger is told what to ask for; old invitations are off."""
+    """Its operator registers as usual; others are told to ask for an invitation; old ones
+    are void.
+    """
     data = tmp_path / "data"
     with Relay(data, settings={"accounts.registration": "invite"}) as relay:
         an_operator(relay)
@@ -128,7 +130,7 @@ def test_a_server_that_is_closed(tmp_path: Path) -> None:
             output = done(*line, keys=mallory, status=1)
             assert "REGISTRATION_CLOSED" in output
             assert "relay user add" in output
-            assert not list(mallory.rglob("*.key")), "a key for a name that is not granted"
+            assert not list(mallory.rglob("*.key")), "a key for a name that was not registered"
         output = done("invite", address, status=1)
         assert "relay user add NAME" in output
         token = token_in(done("user", "add", address, "bob"))
@@ -145,7 +147,7 @@ def test_a_server_that_is_closed(tmp_path: Path) -> None:
 
 
 def requesting(address: str, name: str, keys: Path) -> subprocess.Popen[str]:
-    """Start asking that the key for a name becomes a device."""
+    """Start a request that the key for a name becomes a device."""
     return subprocess.Popen(
         relay_command("device", "request", address, "--name", name),
         stdout=subprocess.PIPE,
@@ -155,14 +157,14 @@ def requesting(address: str, name: str, keys: Path) -> subprocess.Popen[str]:
 
 
 def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
-    """Requested, approved, used, removed while it is connected."""
+    """Requested, approved, used, and removed while it is connected."""
     address, name = relay.address, "bob"
     bob, phone = tmp_path / "bob", tmp_path / "phone"
     done("register", address, "--name", name, keys=bob)
     with requesting(address, name, phone) as request:
         assert request.stdout is not None
         key = request.stdout.readline().split()[-1]
-        # whoever forgets that it runs, and asks once more
+        # a repeated request while the first one still runs
         with requesting(address, name, phone) as again:
             assert again.stdout is not None
             assert again.stdout.readline().split()[-1] == key
@@ -191,7 +193,7 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
     output = done("send", address, "lobby", "stolen", keys=phone, status=1)
     assert f"this is not a device of '{name}': it was removed" in output
     assert f"  {key} removed\n" in done("device", "list", address, keys=bob)
-    # found again: a removed key never comes back, so it has another one
+    # restored: a removed key cannot be used again, so it has another one
     with requesting(address, name, phone) as request:
         assert request.stdout is not None
         assert (another := request.stdout.readline().split()[-1]) != key
@@ -204,7 +206,7 @@ def test_a_second_device(relay: Relay, tmp_path: Path) -> None:
 
 
 def test_a_device_of_nobody(relay: Relay, tmp_path: Path) -> None:
-    """A mistyped name: told at once, and nothing of it stays."""
+    """A mistyped name is refused at once, and nothing is kept."""
     line = ["device", "request", relay.address, "--name", "no-such-person"]
     output = done(*line, keys=tmp_path / "keys", status=1)
     assert "there is no account 'no-such-person' at this server: give its name" in output
@@ -237,7 +239,7 @@ def test_what_an_operator_does(by_invitation: Relay, tmp_path: Path) -> None:
 
 
 def _unverified_until_accepted(address: str) -> None:
-    """Another account is behind the name, as an operator has it: a person who knew it decides."""
+    """The name has another account, as after an operator's reset: users who knew it decide."""
     for _ in range(2):
         output = done("history", address, "lobby", "-n", "1")
         assert "bob (unverified)| again" in output
@@ -255,7 +257,7 @@ def _unverified_until_accepted(address: str) -> None:
 
 
 def test_what_operators_do_to_themselves(by_invitation: Relay, tmp_path: Path) -> None:
-    """It succeeds, and a reset prints the way back in, though the session that asks ends by it."""
+    """It succeeds, and a reset prints the way to log in again, though it ends the own session."""
     address, more = by_invitation.address, ["--data", str(by_invitation.data)]
     an_operator(by_invitation)
     token = token_in(done("user", "reset", address, "opera", "--yes"))
@@ -287,7 +289,7 @@ def test_what_operators_do_to_themselves(by_invitation: Relay, tmp_path: Path) -
 
 
 def test_a_guest(relay: Relay) -> None:
-    """By a name that no account has; needs neither key nor registration, and gets none."""
+    """With a name that has no account; needs neither key nor registration, and creates none."""
     address = relay.address
     done("send", address, "garden", "x", "--name", "~Visitor")
     assert "~visitor| x" in done("history", address, "garden", "--name", "~visitor")
@@ -303,13 +305,13 @@ def test_a_guest(relay: Relay) -> None:
 
 
 def test_no_guests(by_invitation: Relay) -> None:
-    """Where there are none, that is told."""
+    """Where guests are not allowed, the error tells that."""
     output = done("send", by_invitation.address, "lobby", "x", "--name", "~bob", status=1)
     assert "NO_GUESTS" in output
 
 
 def test_offline(by_invitation: Relay) -> None:
-    """On the data directory of a relay that does not run; not while it runs."""
+    """On the data directory of a stopped relay; refused while it runs."""
     relay, data = by_invitation, by_invitation.data
     assert "in use" in done("user", "list", "--data", data, status=1)
     relay.stop()
@@ -344,7 +346,7 @@ def test_a_key_file_for_a_program(relay: Relay, tmp_path: Path) -> None:
 
 
 def test_a_name_that_is_not_granted_leaves_no_key(relay: Relay, tmp_path: Path) -> None:
-    """It would be what later commands log in with: a name of somebody else."""
+    """Later commands would log in with the key: it belongs to a name of another user."""
     address = relay.address
     done("register", address, "--name", "granted", keys=tmp_path / "hers")
     bot, secret = tmp_path / "bot.key", tmp_path / "secret"
@@ -359,18 +361,18 @@ def test_a_name_that_is_not_granted_leaves_no_key(relay: Relay, tmp_path: Path) 
     done("register", address, "--name", "another-bot", "--key", bot)
     done("send", address, "lobby", "x", "--key", bot)
     done("register", address, "--name", "granted", "--key", bot, status=1)
-    assert bot.exists(), "that of another name"
+    assert bot.exists(), "the key of another name"
 
 
 def test_a_script_claims_no_name(relay: Relay, tmp_path: Path) -> None:
     output = done("send", relay.address, "lobby", "x", status=1)
     assert "relay: you have no device key at this server: register a name" in output
-    assert "--key" in output  # not the word of the library
+    assert "--key" in output  # not the wording of the library
     assert not list((tmp_path / "keys").rglob("*.key"))
 
 
 def test_a_passphrase_needs_a_terminal(relay: Relay, tmp_path: Path) -> None:
-    """One line, and no key file; not a question into a pipe."""
+    """A one-line error and no key file, instead of a prompt into a pipe."""
     key = tmp_path / "key"
     found = run_relay("register", relay.address, "--name", "pia", "--key", str(key), "--passphrase")
     assert (found.returncode, found.stdout) == (2, "")
@@ -382,7 +384,7 @@ def test_a_passphrase_needs_a_terminal(relay: Relay, tmp_path: Path) -> None:
 def test_a_refusal_after_the_login_costs_no_key(
     relay: Relay, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name that was just claimed stays one's own, whatever the command then does wrong."""
+    """A name just claimed is kept, whatever mistake the command makes then."""
     monkeypatch.setenv("RELAY_REGISTER", "1")
     output = done("device", "list", relay.address, "not a name", "--name", "fay", status=1)
     assert "NAME_INVALID" in output
@@ -391,7 +393,7 @@ def test_a_refusal_after_the_login_costs_no_key(
 
 
 def test_a_refusal_tells_of_what_was_asked(by_invitation: Relay) -> None:
-    """Not of the login: nobody is sent to another name because a third one is taken."""
+    """Not to the login: the error does not suggest another name because a third one is taken."""
     an_operator(by_invitation)
     output = done("user", "add", by_invitation.address, "opera", status=1)
     assert "NAME_TAKEN" in output
@@ -399,7 +401,7 @@ def test_a_refusal_tells_of_what_was_asked(by_invitation: Relay) -> None:
 
 
 def test_the_passphrase_of_a_key(relay: Relay, tmp_path: Path) -> None:
-    """Asked for once, changed, taken away; a program has it in a file."""
+    """Asked for once, changed, removed; programs read it from a file."""
     kept = {"RELAY_KEYS": str(tmp_path / "own")}
     with Terminal("register", relay.address, "--name", "gina", "--passphrase", env=kept) as gina:
         gina.shows("Passphrase for the new key")
@@ -452,7 +454,7 @@ def test_the_passphrase_of_a_key(relay: Relay, tmp_path: Path) -> None:
 
 
 def test_a_device_that_removes_itself(relay: Relay) -> None:
-    """It is told that it is none any more, as what it wanted."""
+    """It reports the removal as a success."""
     done("register", relay.address, "--name", "hans", "--recovery-key")
     listed = done("device", "list", relay.address, "--name", "hans")
     mine = re.search(r"^\* ([a-z2-7]{52})", listed, re.MULTILINE)
@@ -477,9 +479,9 @@ def test_a_device_that_removes_itself(relay: Relay) -> None:
 def test_a_key_as_a_code_for_cameras(
     relay: Relay, tmp_path: Path, encoding: str, term: str, shown: str
 ) -> None:
-    """By what the terminal can show; the text is there in any case.
+    """By what the terminal can display; the text is always printed.
 
-    Without half blocks it would be 37 lines high, which these terminals are not.
+    Without half blocks the code would be 37 lines high, more than these terminals have.
     """
     name = f"ivan-{encoding}-{term}"
     done("register", relay.address, "--name", name)
@@ -512,7 +514,7 @@ def test_a_recovery_key(relay: Relay, tmp_path: Path) -> None:
     ids=" ".join,
 )
 def test_a_key_for_a_server_that_is_not_known(tmp_path: Path, command: tuple[str, ...]) -> None:
-    """Keys are kept by server: the full address tells which it is."""
+    """Keys are stored by server: the full address identifies it."""
     output = done(*command, "127.0.0.1:1", "--name", "bob", status=2)
     assert "not known here yet" in output
     assert "relay://FINGERPRINT@HOST" in output
@@ -534,7 +536,7 @@ def test_a_key_for_a_server_that_is_not_known(tmp_path: Path, command: tuple[str
 def test_a_key_that_may_have_been_accepted_is_kept(
     tmp_path: Path, error: BaseException, stays: bool
 ) -> None:
-    """``relay device restore``: nobody else has it, and the recovery key may be used up."""
+    """``relay device restore``: no other copy exists, and the recovery key may be used up."""
     path = tmp_path / "bob.key"
     path.touch()
     with pytest.raises(type(error)), removed_if_refused(path):

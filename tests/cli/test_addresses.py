@@ -1,9 +1,9 @@
-"""The address once: RELAY_ADDRESS, aliases, and the fingerprint kept from the first time."""
+"""The default address: RELAY_ADDRESS, aliases, and the fingerprint stored at the first contact."""
 
 from __future__ import annotations
 
 import os
-import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,13 +12,14 @@ from relay import BlockingClient, Message, UsageError
 from relay.cli.aliases import Aliases
 from relay.cli.destination import split
 from tests.support.cluster import Relay, run_relay
+from tests.support.threads import beside
 
 OTHER = "a" * 52
 ADDRESS = f"relay://{OTHER}@host.example:7475"
 
 
 def texts(relay: Relay, room: str) -> list[str]:
-    """What is stored in a room."""
+    """Return the texts stored in a room."""
     with BlockingClient(relay.address) as client:
         client.join(room)
         entries = client.history(room).entries
@@ -50,7 +51,7 @@ def texts(relay: Relay, room: str) -> list[str]:
 def test_with_a_default(
     typed: list[str], host: str | None, rest: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the number of arguments, and by the look of the first one."""
+    """By the number of arguments, and by the form of the first one."""
     Aliases.of_user().add("work", "work.example")
     monkeypatch.setenv("RELAY_ADDRESS", "default")
     if host is None:
@@ -65,7 +66,7 @@ def test_with_a_default(
 def test_without_a_default_the_first_is_the_address(
     default: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As ever; an empty variable counts as unset."""
+    """As before; an empty variable counts as unset."""
     monkeypatch.setenv("RELAY_ADDRESS", default)
     address, values = split(["lobby", "hello"], ["ROOM"], ["TEXT"])
     assert (address.host, values) == ("lobby", ["hello", None])
@@ -84,7 +85,7 @@ def test_without_a_default_the_first_is_the_address(
     ],
 )
 def test_who_forgets_the_address_is_told(args: tuple[str, ...], problem: str) -> None:
-    """A room in its place is named: "lobby" is no name of a host, or nothing answers there."""
+    """The error has the room: "lobby" is not a host name, or no server answers there."""
     done = run_relay(*args, env={"RELAY_ADDRESS": ""})
     output = " ".join(done.stderr.split())
     assert done.returncode in (1, 2)
@@ -94,7 +95,7 @@ def test_who_forgets_the_address_is_told(args: tuple[str, ...], problem: str) ->
 
 
 def test_the_commands(relay: Relay, room: str) -> None:
-    """send, tail and chat, by variable and by alias."""
+    """send, tail and chat, with the variable and with an alias."""
     assert run_relay("alias", "add", "here", relay.address).returncode == 0
     assert run_relay("send", "here", room, "by alias").returncode == 0
     assert (
@@ -119,7 +120,7 @@ def test_a_wrong_variable_is_named(room: str) -> None:
 
 # --- aliases --------------------------------------------------------------------------------------
 def test_add_list_remove() -> None:
-    """What was there otherwise stays: comments, a link."""
+    """Other content is kept: comments, a link."""
     aliases = Aliases.of_user()
     aliases.path.parent.mkdir(parents=True, exist_ok=True)
     real = aliases.path.with_name("elsewhere")
@@ -153,7 +154,7 @@ def test_add_list_remove() -> None:
     ],
 )
 def test_mistakes(args: tuple[str, ...], problem: str) -> None:
-    """One clear line; nothing is written."""
+    """A one-line error; nothing is written."""
     Aliases.of_user().add("taken", "first")
     done = run_relay("alias", *args)
     assert done.returncode == 2
@@ -169,7 +170,7 @@ def test_alias_alone_shows_its_commands() -> None:
 
 
 def test_a_damaged_file_is_named() -> None:
-    """With the line; an address that is written out needs no file."""
+    """The error has the line; a full address needs no file."""
     aliases = Aliases.of_user()
     aliases.path.parent.mkdir(parents=True, exist_ok=True)
     for content in (b"work\n", b"work a b\n", b"a.b host\n", b"\xff\xff"):
@@ -182,20 +183,15 @@ def test_a_damaged_file_is_named() -> None:
 
 
 def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
-    """Under a lock: each reads what the one before has written."""
+    """Under a lock: each reads what the previous one has written."""
     path = tmp_path / "aliases"
-    threads = [
-        threading.Thread(target=Aliases(path).add, args=(f"n{n}", "host")) for n in range(20)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with beside(*(partial(Aliases(path).add, f"n{n}", "host") for n in range(20))):
+        pass
     assert sorted(Aliases(path).all()) == sorted(f"n{n}" for n in range(20))
 
 
 def test_the_file_stays_as_it_was_arranged(tmp_path: Path) -> None:
-    """Links, hard links and mode; it used to be replaced by a new file."""
+    """Links, hard links and mode: the file is not replaced by a new one."""
     real = tmp_path / "real"
     real.write_text("# mine\nold host.example")
     real.chmod(0o640)
@@ -213,7 +209,9 @@ def test_the_file_stays_as_it_was_arranged(tmp_path: Path) -> None:
 
 
 def test_what_is_no_file_of_aliases(tmp_path: Path) -> None:
-    """Refused in one line, and left as it is: a device used to be replaced, a pipe waited for."""
+    """Refused with a one-line error, and not changed: a device is not replaced, a pipe not waited
+    for.
+    """
     path = tmp_path / "aliases"
     path.symlink_to("pipe")
     os.mkfifo(tmp_path / "pipe")
@@ -221,7 +219,7 @@ def test_what_is_no_file_of_aliases(tmp_path: Path) -> None:
         Aliases(path).add("work", "host")
     assert (tmp_path / "pipe").is_fifo()
     path.unlink()
-    path.symlink_to(os.devnull)  # nothing is ever added to it: where that fails it would be lost
+    path.symlink_to(os.devnull)  # nothing is ever appended to it, as a failure would lose data
     assert Aliases(path).all() == {}
 
 
@@ -244,7 +242,7 @@ def test_the_first_full_address_is_remembered(relay: Relay, room: str) -> None:
 
 
 def test_a_wrong_fingerprint_is_not_remembered(relay: Relay, room: str) -> None:
-    """The key has not proved it."""
+    """The server has not proved that key."""
     done = run_relay("send", f"relay://{OTHER}@127.0.0.1:{relay.port}", room, "x")
     assert done.returncode == 3
     assert "HAS CHANGED" in done.stderr
@@ -252,7 +250,7 @@ def test_a_wrong_fingerprint_is_not_remembered(relay: Relay, room: str) -> None:
 
 
 def test_what_cannot_be_remembered_is_no_reason_to_fail(relay: Relay, room: str) -> None:
-    """No home, a damaged file, a directory in its place: the address has all that is needed."""
+    """No home directory, a damaged file, a directory in its place: the address is complete."""
     assert (
         run_relay(
             "send", relay.address, room, "x", env={"HOME": "", "XDG_CONFIG_HOME": ""}

@@ -15,7 +15,7 @@ from tests.support.terminals import COLUMNS, Terminal
 
 SEQUENCE = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z@]|.)")
 OURS = re.compile(r"\[(\?(1|7|12|25|2004)[hl]|[0-9;]*[mABCDKJ])")
-"""What prompt_toolkit and our own colours use; ``\\x1b[2J`` is handled apart."""
+"""Sequences of prompt_toolkit and of our own colours; ``\\x1b[2J`` is handled separately."""
 HOSTILE = (
     "\x1b[2J\x1b[1;1H\x1b]52;c;cm0gLXJm\x07\x1b]0;title\x1b\\\x1b[6n\x1bPq\x1b\\\x9b31m"
     "safe\rEVIL\b\x07\x7f\u202egnp\u2066\u200b\U000e0041\u3164"
@@ -23,7 +23,7 @@ HOSTILE = (
 
 
 def assert_only_ours(written: str) -> None:
-    """No control character and no sequence but those of the prompt."""
+    """Check that there is no control character and no sequence but those of the prompt."""
     for found in SEQUENCE.finditer(written):
         assert OURS.fullmatch(found.group(1)), ascii(found.group())
         assert found.group() != "\x1b[2J"
@@ -32,7 +32,7 @@ def assert_only_ours(written: str) -> None:
 
 
 def test_hostile_text_at_a_terminal(relay: Relay, room: str) -> None:
-    """Of a message that attacks the terminal only visible escapes arrive there."""
+    """Of a message that attacks the terminal only visible escapes are printed."""
     assert run_relay("send", relay.address, room, HOSTILE + "\n-!- you were kicked").returncode == 0
     with Terminal("chat", relay.address, room, "--name", "victim") as terminal:
         terminal.shows("you were kicked")
@@ -48,7 +48,7 @@ def test_hostile_text_at_a_terminal(relay: Relay, room: str) -> None:
 
 
 def test_two_terminals_talk(relay: Relay, room: str) -> None:
-    """What is typed shows to both once it is stored; commands are not sent; Ctrl-D leaves."""
+    """Typed lines show at both once they are stored; commands are not sent; Ctrl-D leaves."""
     with (
         Terminal("chat", relay.address, room, "--name", "anna") as anna,
         Terminal("chat", relay.address, room, "--name", "bert") as bert,
@@ -75,7 +75,7 @@ def test_two_terminals_talk(relay: Relay, room: str) -> None:
 
 
 def test_earlier_messages_on_demand(relay: Relay, room: str) -> None:
-    """/history goes further back each time."""
+    """Each /history shows older messages."""
     lines = "".join(f"line {n};\n" for n in range(30))
     assert run_relay("send", relay.address, room, text=lines).returncode == 0
     with Terminal("chat", relay.address, room, "--name", "anna", "-n", "5") as anna:
@@ -106,7 +106,7 @@ def test_colours_can_be_turned_off(relay: Relay, room: str, colours: bool) -> No
 
 
 def test_control_c_at_the_prompt(relay: Relay, room: str) -> None:
-    """It leaves at once, by the signal, with the terminal as it was."""
+    """It exits at once, by the signal, with the terminal restored."""
     with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows(f"in {room} as anna")
         anna.shows(f"{room}>")
@@ -117,7 +117,7 @@ def test_control_c_at_the_prompt(relay: Relay, room: str) -> None:
 
 
 def test_terminated(relay: Relay, room: str) -> None:
-    """SIGTERM at the prompt: it dies of it, with the terminal as it was."""
+    """SIGTERM at the prompt: it dies by the signal, with the terminal restored."""
     with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows(f"in {room} as anna")
         anna.shows(f"{room}>")
@@ -128,7 +128,7 @@ def test_terminated(relay: Relay, room: str) -> None:
 
 
 def test_no_line_is_wider_than_the_terminal(relay: Relay, room: str) -> None:
-    """So what looks like the beginning of a line is one."""
+    """So every line on the screen that looks like the start of a line is one."""
     text = "x" * 59 + " " + "12:00 admin| pay me " * 8
     assert run_relay("send", relay.address, room, text, "--name", "eve").returncode == 0
     with Terminal("chat", relay.address, room, "--name", "anna") as anna:
@@ -142,7 +142,7 @@ def test_no_line_is_wider_than_the_terminal(relay: Relay, room: str) -> None:
 
 
 def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
-    """What cannot be sent is reported with its line; the rest is sent; the status tells."""
+    """A line that cannot be sent is reported; the rest is sent; the exit status shows it."""
     typed = b"first\n/nonsense\n\xff\n" + b"x" * 40_000 + b"\n\nlast\n"
     done = subprocess.run(
         relay_command("chat", relay.address, room, "--name", "pia"),
@@ -165,7 +165,7 @@ def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
 
 
 def test_lines_wait_for_the_change_before_them(relay: Relay, room: str) -> None:
-    """What was typed after /private or /kick is not for those whom that keeps out."""
+    """Lines typed after /private or /kick must not reach users whom that excludes."""
     typed = "/private\na secret\nanother\n/topic tea\n"
     done = run_relay("chat", relay.address, room, "--name", "anna", text=typed)
     assert done.returncode == 0, done.stderr
@@ -183,7 +183,7 @@ def test_lines_wait_for_the_change_before_them(relay: Relay, room: str) -> None:
 
 
 def test_a_message_in_a_pipe_cannot_imitate(relay: Relay, room: str, tmp_path: Path) -> None:
-    """Not even when both streams go to the same place."""
+    """Not even when both streams have the same destination."""
     text = "hi\n-!- you were kicked\n12:00 admin| pay me\x1b[2J"
     assert run_relay("send", relay.address, room, text, "--name", "eve").returncode == 0
     with Person(relay.address, "pia", room, tmp_path) as pia:
@@ -197,7 +197,7 @@ def test_a_message_in_a_pipe_cannot_imitate(relay: Relay, room: str, tmp_path: P
 
 
 def test_interrupted_in_a_pipe(relay: Relay, room: str, tmp_path: Path) -> None:
-    """It dies of SIGINT, quietly."""
+    """It dies by SIGINT, without a message."""
     with Person(relay.address, "pia", room, tmp_path) as pia:
         pia.is_told(f"in {room}")
         pia.process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""``relay config``: write a settings file, check it, see what holds."""
+"""``relay config``: write a settings file, check it, show the effective settings."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.support.cluster import run_relay
 
 
 def test_from_nothing_to_a_file_that_serves(tmp_path: Path) -> None:
-    """As a person does: init, edit, check, show."""
+    """As a user does: init, edit, check, show."""
     file = tmp_path / "relay.toml"
     assert run_relay("config", "init", file).returncode == 0
     assert set(tomllib.loads(file.read_text())) >= {"server", "store", "limits", "log"}

@@ -1,6 +1,6 @@
-"""What all commands have in common: output for programs, and a question before what is for good.
+"""What all commands have in common: output for programs, and confirmation of irreversible changes.
 
-Both are asked of every command that there is, so that a new one has them or is named here.
+Every existing command is checked, so that a new one has both or is listed here.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Final
 import click
 import pytest
 
+from relay.cli.ctl_accounts import ROOM_ACTIONS
 from relay.cli.main import relay as program
 from tests.support.cluster import Relay, run_relay
 from tests.support.terminals import Terminal
@@ -42,7 +43,7 @@ WITHOUT_JSON: Final = {
     "config init": "prints a file",
     "config check": "as send",
 }
-"""Commands without ``--json``, and why."""
+"""Commands without ``--json``, and the reason."""
 JSON_ITSELF: Final = {"export", "data export"}
 FOR_GOOD: Final = {
     "account delete": [],
@@ -57,8 +58,9 @@ FOR_GOOD: Final = {
     "ctl room": ["delete", "lobby"],
     "key rotate": [],
 }
-"""Commands that ask, and what they take: they destroy more than one message, or lock somebody
-out."""
+"""Commands that ask, and their arguments: they destroy more than one message, or lock a
+user out.
+"""
 ONE_BY_ONE: Final = {
     "room redact": "one message, named by its number, by who may do it",
     "room kind": "a private room stays private; nothing is lost",
@@ -71,14 +73,14 @@ ONE_BY_ONE: Final = {
     "send": "says when something is refused for good",
     "config init": "makes a new file",
 }
-"""Commands whose help may sound like that."""
+"""Commands whose help has the same words, but that do not ask."""
 SOUNDS_FINAL: Final = re.compile(
     r"permanently|for good|for ever|cannot be undone|removed|erase|ends? all|^End "
 )
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
-    """Every command, by the words that it is typed as."""
+    """Return every command by the words of its command line."""
 
     def below(command: click.Command, words: list[str]) -> Iterator[tuple[str, click.Command]]:
         if isinstance(command, click.Group):
@@ -103,7 +105,7 @@ def test_every_command_answers_programs_or_says_why_not() -> None:
 
 
 def test_what_lists_or_shows_answers_programs() -> None:
-    """Whatever the table says."""
+    """Whatever the table contains."""
     listing = [
         (name, command)
         for name, command in commands()
@@ -111,6 +113,13 @@ def test_what_lists_or_shows_answers_programs() -> None:
     ]
     assert len(listing) > 10
     assert [name for name, command in listing if not has(command, "--json")] == []
+
+
+def test_an_action_is_called_as_its_command() -> None:
+    """``relay ctl room open lobby`` corresponds to ``relay room open lobby``."""
+    rooms = program.get_command(click.Context(program), "room")
+    assert isinstance(rooms, click.Group)
+    assert set(ROOM_ACTIONS) <= set(rooms.list_commands(click.Context(rooms)))
 
 
 def test_every_command_that_sounds_final_asks_or_says_why_not() -> None:
@@ -133,12 +142,12 @@ def typed(name: str, relay: Relay) -> list[str]:
 
 @pytest.fixture(scope="module")
 def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay with operators, anna and carl, with a room of hers and a message in it, and bob."""
+    """A relay with operators anna and carl, anna's room with a message in it, and bob."""
     with Relay(tmp_path_factory.mktemp("lasting") / "data", workers=2) as running:
         for name in ("anna", "bob", "carl"):
             ended = run_relay("send", running.address, "lobby", f"by {name}", "--name", name)
             assert ended.returncode == 0, ended.stderr
-        for name in ("anna", "carl"):  # the only one is not asked: it cannot be done
+        for name in ("anna", "carl"):  # the only operator is not asked: the request is refused
             ended = run_relay("ctl", "--data", running.data, "user", "promote", name)
             assert ended.returncode == 0, ended.stderr
         yield running
@@ -154,9 +163,9 @@ def all_is_there(relay: Relay) -> None:
 
 @pytest.mark.parametrize("name", [name for name in FOR_GOOD if name != "key rotate"])
 def test_nothing_is_lost_without_an_answer(name: str, lasting: Relay) -> None:
-    """A script is told of ``--yes`` and a terminal asks; anything but the name changes nothing.
+    """A script is told about ``--yes``; a terminal asks; any answer but the name changes nothing.
 
-    ``key rotate`` asks only when it is early, and never while the relay runs: test_server_keys.
+    ``key rotate`` asks only when it is early, and never while the relay runs: test_server_keys.py.
     """
     line = typed(name, lasting)
     ended = run_relay(*line)
@@ -172,7 +181,7 @@ def test_nothing_is_lost_without_an_answer(name: str, lasting: Relay) -> None:
 
 
 def test_the_name_is_the_answer(lasting: Relay) -> None:
-    """However it is written; and ``--yes`` is, where there is no terminal."""
+    """In any spelling; without a terminal, ``--yes`` is the confirmation."""
     address = lasting.address
     for room, more in (("attic", ["--yes"]), ("cellar", [])):
         run_relay("send", address, room, "x", "--name", "anna")

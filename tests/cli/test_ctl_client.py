@@ -1,4 +1,4 @@
-"""What answers at the socket that was named: perhaps another program, or another version."""
+"""Answers on the control socket of another program, or of another version."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Answering = Callable[[bytes], Server]
 
 @pytest.fixture
 def answering(tmp_path: Path) -> Iterator[Answering]:
-    """Start a program that answers one request; return where it is."""
+    """Start a program that answers one request; return its socket's path."""
     path = tmp_path / "sock"
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -49,7 +49,7 @@ def test_another_program(answering: Answering, line: bytes) -> None:
 
 
 def test_another_version(answering: Answering) -> None:
-    """Its answer may lack what this one expects, at any depth."""
+    """Its answer may lack expected fields, at any depth."""
     found = answering(b'{"ok": {"workers": [{"pid": 1}]}}\n').ask("status")
     assert found["workers"][0]["pid"] == 1
     for part in (found, found["workers"][0]):

@@ -1,4 +1,4 @@
-"""``relay serve`` and what it finds in the place of its data: used, or refused with one line."""
+"""``relay serve`` and the state of its data directory: used, or refused with a one-line error."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ MAKES: Final[Mapping[str, Callable[[], object]]] = {
 def test_whoever_was_a_client_first_can_serve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """A client's keys are below the default data directory, and may have come before the server."""
+    """A client's keys are below the default data directory, and may be older than the server."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
     monkeypatch.delenv("RELAY_KEYS")
-    before = os.umask(0o022)  # as most people have it
+    before = os.umask(0o022)  # the usual default
     try:
         MAKES[what]()
     finally:
@@ -89,7 +89,7 @@ os.setuid(54321)
     "use", ["DataDirectory(Path(sys.argv[1]))", "prepare('', Path(sys.argv[1]))"]
 )
 def test_open_to_a_group_of_which_we_are_the_only_member(use: str, member: bool) -> None:
-    """As Kubernetes leaves a volume with fsGroup, after a relay that could not clean up."""
+    """As Kubernetes mounts a volume with fsGroup, after a relay that was killed."""
     with tempfile.TemporaryDirectory() as volume:
         Path(volume).chmod(0o755)
         data = Path(volume) / "data"
@@ -154,7 +154,7 @@ def test_a_key_that_vanishes_while_the_server_runs_is_not_replaced(tmp_path: Pat
 
 
 def test_a_path_that_is_no_text(tmp_path: Path) -> None:
-    """Names on Linux are bytes; those of SQLite's files are not. Nothing is made before."""
+    """File names on Linux are bytes; SQLite's are UTF-8. Nothing is created before the check."""
     data = tmp_path / os.fsdecode(b"\xff")
     code, line = refused("--data", data, *BIND)
     assert code == 1
@@ -278,7 +278,7 @@ def test_what_is_in_the_way_of_a_socket(tmp_path: Path, name: str) -> None:
 
 
 def test_a_partition_on_another_disk_by_a_link(tmp_path: Path) -> None:
-    """SQLite keeps the WAL where the link leads to, and so must all that looks at the WAL."""
+    """SQLite keeps the WAL beside the link's target, and so must all code that reads the WAL."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     partition = open_partition(tmp_path)

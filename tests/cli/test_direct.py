@@ -2,40 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 
-from tests.support.cluster import Relay, relay_command, run_relay
+from tests.support.cluster import COMMAND_S, Relay, run_relay, start_client
 
 
 def chat(relay: Relay, room: str, name: str, lines: str) -> subprocess.CompletedProcess[str]:
-    """Type lines into a chat through a pipe."""
-    return subprocess.run(
-        relay_command("chat", relay.address, room, "--name", name, "--last", "0"),
-        input=lines,
-        capture_output=True,
-        timeout=120,
-        check=False,
-        text=True,
-    )
+    """Send lines to a chat through a pipe."""
+    return run_relay("chat", relay.address, room, "--name", name, "--last", "0", text=lines)
 
 
 def tail(relay: Relay, name: str, count: int) -> list[dict[str, object]]:
-    """The first entries of one's own inbox that are no controls."""
-    command = relay_command("tail", relay.address, "@me", "--name", name, "--json", "--since", "0")
-    found: list[dict[str, object]] = []
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            found.append(json.loads(line))
-            if len(found) == count:
-                break
+    """Return the first messages of the user's own inbox."""
+    process = start_client("tail", relay.address, "@me", "--name", name, "--json", "--since", "0")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    with process.stdout, process.stderr:
+        found = [json.loads(line) for line in itertools.islice(process.stdout, count)]
         process.terminate()
+        process.wait(COMMAND_S)
     return found
 
 
 def test_send_and_tail(relay: Relay, room: str) -> None:
-    """A script writes to a person, who reads it with another one."""
+    """A script sends to a user, who reads it with another script."""
     ann, bob = f"ann-{room}", f"bob-{room}"
     assert run_relay("send", relay.address, f"@{bob}", "x", "--name", ann).returncode == 1
     assert run_relay("send", relay.address, room, "x", "--name", bob).returncode == 0
@@ -53,7 +45,7 @@ def test_send_and_tail(relay: Relay, room: str) -> None:
 
 
 def test_in_a_chat(relay: Relay, room: str) -> None:
-    """/msg, /query, edits and erasing; who comes later is shown what was missed."""
+    """/msg, /query, edits and erasing; a chat started later shows the missed messages."""
     ann, bob = f"ann-{room}", f"bob-{room}"
     assert chat(relay, room, bob, "hello\n").returncode == 0
     done = chat(
@@ -78,7 +70,7 @@ def test_in_a_chat(relay: Relay, room: str) -> None:
 
 
 def test_a_chat_chooses_who_may_write_and_who_is_told(relay: Relay, room: str) -> None:
-    """/writers and /seenby show what is chosen, and what is chosen holds for others."""
+    """/writers and /seenby show the choice, and it applies to other users."""
     ann, bob = f"ann-{room}", f"bob-{room}"
     assert chat(relay, room, ann, "hello\n").returncode == 0
     shown = chat(relay, room, bob, "/writers\n/writers nobody\n/seenby nobody\n/writers\n")

@@ -1,4 +1,4 @@
-"""Every command line of ours in the pages is one that the program takes."""
+"""Every command line of relay in the documentation is accepted by the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ENDS = frozenset({">", "|", "&&", ";", "<"})
 
 
 def commands() -> Iterator[tuple[str, str]]:
-    """The lines of code that begin with our program."""
+    """Return the lines of code that begin with our program."""
     for page in PAGES:
         for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
             if (
@@ -29,7 +29,7 @@ def commands() -> Iterator[tuple[str, str]]:
 
 
 def parse(command: click.Command, args: list[str], name: str, parent: click.Context | None) -> None:
-    """Raises click.UsageError."""
+    """Parse; raises click.UsageError."""
     with command.make_context(name, args, parent=parent) as context:
         if isinstance(command, click.Group):
             rest = [*context._protected_args, *context.args]

@@ -1,4 +1,4 @@
-"""The commands in environments that are poorer or odder than a login shell's."""
+"""The commands in environments that lack what a login shell has."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WITHOUT_A_HOME = ("HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "RELAY_KNOWN_S
 
 @pytest.fixture
 def homeless(tmp_path: Path) -> dict[str, str]:
-    """The environment of a user id that the system knows nothing of, as containers run programs."""
+    """The environment of a user id without an entry, as in containers."""
     place = tmp_path / "python"
     place.mkdir()
     (place / "sitecustomize.py").write_text(NO_PASSWD)
@@ -63,7 +63,7 @@ def run(
 def test_what_needs_no_home_works_without_one(
     relay: Relay, room: str, homeless: dict[str, str], tmp_path: Path
 ) -> None:
-    """Names are made up, and directories that are given make those of a user unneeded."""
+    """Names are generated, and with directories given, none of the user's is needed."""
     place = f"127.0.0.1:{relay.port}"
     known = ("--known-servers", tmp_path / "known")
     for command in (
@@ -103,7 +103,7 @@ def test_what_needs_a_home_names_what_to_give(
     remedy: str,
     home: str | None,
 ) -> None:
-    """One line; no directory called ``~``, and none in the root directory."""
+    """A one-line error; no directory called ``~``, and none in the root directory."""
     env = homeless if home is None else homeless | {"HOME": home}
     done = run(env, *command, cwd=tmp_path)
     assert done.returncode == 2
@@ -150,7 +150,7 @@ def test_a_tilde_is_the_home_directory(relay: Relay, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["RELAY_KNOWN_SERVERS", "XDG_CONFIG_HOME"])
 def test_an_empty_variable_is_none(relay: Relay, tmp_path: Path, name: str) -> None:
-    """The file is where it is without the variable."""
+    """The file is at its default path."""
     env = {**os.environ, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     env.pop("XDG_CONFIG_HOME", None)
     env.pop("RELAY_KNOWN_SERVERS", None)
@@ -171,7 +171,7 @@ def nonblocking_pipe() -> tuple[int, int]:
 
 @pytest.mark.parametrize("command", ["send", "chat"])
 def test_input_from_a_nonblocking_pipe(relay: Relay, room: str, command: str) -> None:
-    """Reading waits: nothing is lost, whenever it comes."""
+    """Reading waits: no input is lost, whenever it comes."""
     reading, writing = nonblocking_pipe()
     with subprocess.Popen(
         relay_command(command, relay.address, room),
@@ -181,7 +181,7 @@ def test_input_from_a_nonblocking_pipe(relay: Relay, room: str, command: str) ->
     ) as process:
         os.close(reading)
         with Tail(relay.address, room, "--since", "0") as tail:
-            for number in range(3):  # each comes when the one before was read and stored
+            for number in range(3):  # each comes when the previous one was read and stored
                 os.write(writing, f"line {number}\n".encode())
                 tail.has(number + 1)
             os.close(writing)
@@ -192,7 +192,7 @@ def test_input_from_a_nonblocking_pipe(relay: Relay, room: str, command: str) ->
 
 
 def test_a_line_that_comes_late_from_a_nonblocking_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an invitation or a recovery key that a program writes, and the settings for "-"."""
+    """Such as an invitation or a recovery key written by a program, and the settings for "-"."""
     reading, writing = nonblocking_pipe()
 
     def late(_: int) -> None:
@@ -212,7 +212,7 @@ def test_a_line_that_comes_late_from_a_nonblocking_pipe(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize("arguments", ["invite --revoke - --data /", "config check -"])
 def test_input_that_is_a_socket_and_no_text(arguments: str) -> None:
-    """As ssh may give one."""
+    """As with ssh."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(b"\xff\n")
@@ -227,7 +227,7 @@ def test_input_that_is_a_socket_and_no_text(arguments: str) -> None:
 
 
 def read_slowly(fd: int, chunk: int = 1000) -> bytes:
-    """Everything that comes from a non-blocking pipe, a little at a time."""
+    """Read everything from a non-blocking pipe, a little at a time."""
     data = b""
     while True:
         select.select([fd], [], [], DEADLINE_S)
@@ -238,7 +238,7 @@ def read_slowly(fd: int, chunk: int = 1000) -> bytes:
 
 
 def test_output_to_a_nonblocking_pipe(relay: Relay, room: str) -> None:
-    """Writing waits for the reader: messages, help and errors come whole."""
+    """Writing waits for the reader: messages, help and errors are complete."""
     text = "".join(f"{number} {'x' * 500}\n" for number in range(200))
     assert run_relay("send", relay.address, room, text=text).returncode == 0
     reading, writing = nonblocking_pipe()
@@ -269,7 +269,7 @@ def test_output_to_a_nonblocking_pipe(relay: Relay, room: str) -> None:
 def test_what_is_printed_fits_through_a_nonblocking_pipe(
     stream: str, arguments: list[str], expected: bytes
 ) -> None:
-    """Not only a room's messages: more than a pipe has room for that is nearly full."""
+    """Not only a room's messages: any output that exceeds the free space of the pipe."""
     reading, writing = nonblocking_pipe()
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -293,7 +293,7 @@ def test_what_is_printed_fits_through_a_nonblocking_pipe(
     ("output", "reason"), [("/dev/full", "No space left on device"), ("&-", "Bad file descriptor")]
 )
 def test_an_output_that_takes_nothing(arguments: str, output: str, reason: str) -> None:
-    """One line, and not status 0; "&-" closes it."""
+    """A one-line error, and a non-zero exit status; "&-" closes stdout."""
     done = subprocess.run(
         ["sh", "-c", f"{shlex.join(relay_command())} {arguments} >{output}"],
         stderr=subprocess.PIPE,
@@ -306,7 +306,7 @@ def test_an_output_that_takes_nothing(arguments: str, output: str, reason: str) 
 
 @pytest.mark.parametrize("arguments", ["--help", "config init", "tail {address} {room} -n 1"])
 def test_a_reader_that_has_gone_away(relay: Relay, room: str, arguments: str) -> None:
-    """It ends of the signal, as programs do: in a pipeline, and for a shell with pipefail."""
+    """It ends by SIGPIPE, as programs do: in a pipeline, and for a shell with pipefail."""
     assert run_relay("send", relay.address, room, "x").returncode == 0
     reading, writing = os.pipe()
     os.close(reading)
@@ -320,7 +320,7 @@ def test_a_reader_that_has_gone_away(relay: Relay, room: str, arguments: str) ->
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 def test_what_is_printed_is_out_at_the_end_of_the_line(unbuffered: str) -> None:
-    """With PYTHONUNBUFFERED, too, which images of containers set; and whatever the encoding."""
+    """With PYTHONUNBUFFERED, too, which container images set; and with any encoding."""
     code = (
         "import os, sys; from relay.cli.streams import prepare_streams; prepare_streams();"
         "print('\\u00e9', file=sys.stderr); os.write(2, b'after')"
@@ -337,7 +337,7 @@ def test_what_is_printed_is_out_at_the_end_of_the_line(unbuffered: str) -> None:
 
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
 def test_an_error_with_nobody_to_tell(closed: str) -> None:
-    """The exit code tells all the same."""
+    """The exit code still shows it."""
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""``relay history`` and the terminal's /search, as people and scripts use them."""
+"""``relay history`` and the chat's /search, as users and scripts run them."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_the_newest_messages_oldest_first(relay: Relay, room: str) -> None:
 
 
 def test_searching(relay: Relay, room: str) -> None:
-    """By words, as lines and as JSON; what nobody said is exit code 1."""
+    """By words, as lines and as JSON; no match is exit code 1."""
     ann = f"ann-{room}"
     said(relay, room, ann, "Tea at four", "coffee", "more tea", "four cups")
     until_found(relay, room, "cups", ann)
@@ -91,13 +91,13 @@ def test_searching(relay: Relay, room: str) -> None:
 
 
 def test_whoever_searches_is_told_what_was_not_looked_at(relay: Relay, room: str) -> None:
-    """Else nothing is found in an index that is being made anew, and nobody knows why."""
+    """Otherwise an empty result of an index that is being rebuilt would be unexplained."""
     ann = f"ann-{room}"
     said(relay, room, ann, "tea")
     until_found(relay, room, "tea", ann)
     path = DataDirectory(relay.data).search_path(partition_of(room))
     with contextlib.closing(apsw.Connection(str(path))) as index:
-        index.execute("BEGIN IMMEDIATE")  # its follower waits
+        index.execute("BEGIN IMMEDIATE")  # its indexing waits
         said(relay, room, ann, "cake")
         behind = "the search index is behind: messages after number 2 were not searched"
         found = run_relay("history", relay.address, room, "--search", "cake", "--name", ann)
@@ -134,7 +134,7 @@ def test_direct_messages(relay: Relay, room: str) -> None:
 
 
 def test_searching_in_a_chat(relay: Relay, room: str) -> None:
-    """The oldest of what is found first; /search alone goes on with older ones."""
+    """The oldest match first; /search alone continues with older ones."""
     ann = f"ann-{room}"
     said(relay, room, ann, *[f"tea {n}" for n in range(25)], "coffee")
     until_found(relay, room, "coffee", ann)

@@ -1,4 +1,4 @@
-"""Ctrl-Z in a chat under a real shell: stopped, the terminal is the shell's; ``fg`` resumes it."""
+"""Ctrl-Z in a chat under a real shell: it stops, the shell has the terminal; ``fg`` resumes it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def is_stopped(pid: int) -> bool:
 
 @pytest.mark.parametrize("how", ["key", "TSTP", "STOP"])
 def test_stopped_and_continued(relay: Relay, room: str, shell: Terminal, how: str) -> None:
-    """By the key, or by somebody else's signal, even one that nothing can prepare for."""
+    """By the key, or by a signal from outside, even SIGSTOP, which no handler can catch."""
     pid = chat(shell, relay, room)
     shell.press("half")
     shell.shows("half")
@@ -55,7 +55,7 @@ def test_stopped_and_continued(relay: Relay, room: str, shell: Terminal, how: st
     else:
         os.kill(pid, getattr(signal, f"SIG{how}"))
     wait_until(lambda: is_stopped(pid), "the chat stops")
-    # The shell reads lines again, and the terminal echoes and answers Ctrl-C.
+    # The shell reads lines again, and the terminal echoes and handles Ctrl-C.
     shell.press("echo in-the-$((1 + 1))nd-shell\r")
     shell.shows("in-the-2nd-shell")
     before = len(shell.text)
@@ -72,7 +72,7 @@ def test_stopped_and_continued(relay: Relay, room: str, shell: Terminal, how: st
 
 
 def test_a_passphrase_stays_hidden(relay: Relay, shell: Terminal, tmp_path: Path) -> None:
-    """The shell, which has shown what is typed meanwhile, does not go on with that after ``fg``."""
+    """Input typed at the shell meanwhile is echoed, and is not echoed any more after ``fg``."""
     key = str(tmp_path / "key")
     command = relay_command(
         "register", relay.address, "--name", "pip", "--key", key, "--passphrase"
@@ -108,7 +108,7 @@ def test_twice(relay: Relay, room: str, shell: Terminal) -> None:
 
 @pytest.mark.parametrize("how", ["key", "STOP"])
 def test_between_two_prompts(shell: Terminal, how: str) -> None:
-    """While a line is handled, too: the shell has its modes, and keys stay hidden after ``fg``."""
+    """Also while a line is handled: the shell has its modes, and input is hidden after ``fg``."""
     shell.press(shlex.join([sys.executable, "-c", BETWEEN_PROMPTS]) + "\r")
     shell.shows("room>")
     shell.press("it\r")
@@ -135,7 +135,9 @@ def plain(text: str) -> str:
 
 @pytest.mark.parametrize("program", ["chat", "top"])
 def test_the_shell_gets_the_modes_that_it_gave(relay: Relay, room: str, program: str) -> None:
-    """All of them, also from a shell that never sets them itself; and those that it has then."""
+    """All of them, also for a shell that never sets them itself; and its current ones after a
+    change.
+    """
     args, sign, end = ["chat", relay.address, room, "--name", "anna"], f"{room}>", "\x04"
     if program == "top":
         args, sign, end = ["ctl", "--data", str(relay.data), "top"], "q ends", "q"
@@ -162,7 +164,7 @@ def test_the_shell_gets_the_modes_that_it_gave(relay: Relay, room: str, program:
 
 
 def modes(shell: Terminal, number: int) -> str:
-    """Return the modes of the terminal; each time with another number."""
+    """Print the terminal's modes in the shell; each call with another number."""
     shell.press(f"echo modes-{number}=$(stty -g)=\r")
     pattern = re.compile(rf"modes-{number}=([0-9a-f:]+)=")
     wait_until(lambda: pattern.search(shell.text) is not None, f"the modes, {number}")

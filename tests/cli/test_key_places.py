@@ -1,4 +1,4 @@
-"""A key that was made before the server's id was known, while another program learns the id."""
+"""A key made before the server's id was known, while another program learns the id."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run(
 ) -> tuple[int, str]:
     """Run a command at a server whose key was changed; return its exit code and output.
 
-    Another program records the server's id, and stores keys under it, during the first connection.
+    Another program stores the server's id, and keys under it, during the first connection.
     """
     secret = tmp_path / "secret"
     secret.write_text("x\n")
@@ -83,7 +83,7 @@ def test_a_refused_name_costs_no_key_that_another_program_has_registered(tmp_pat
     code, output = run(tmp_path, REGISTER, script, {"bob.key": other})
     assert (code, "belongs to somebody else" in output) == (1, True), output
     assert DeviceKey.load(tmp_path / "keys" / ID / "bob.key").public == other.public
-    assert paths(tmp_path) == [f"{ID}/bob.key"], "its own key, of a name of somebody else, is gone"
+    assert paths(tmp_path) == [f"{ID}/bob.key"], "its own key, for another user's name, is gone"
 
 
 @pytest.mark.parametrize(("command", "script"), [(REGISTER, register), (REQUEST, approve)])

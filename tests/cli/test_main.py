@@ -1,4 +1,4 @@
-"""The ``relay`` command as a whole: help, version, exit codes, what it imports."""
+"""The ``relay`` command as a whole: help, version, exit codes, imports."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.programs import run_program
 
 
 def test_version() -> None:
-    """As every program prints it."""
+    """In the usual form."""
     done = run_relay("--version")
     build = "interpreted" if str(codec.__file__).endswith(".py") else "compiled"
     assert (done.returncode, done.stdout) == (0, f"relay {__version__} ({build})\n")
 
 
 def test_no_command_shows_the_help() -> None:
-    """As it is, on standard error: nothing was done."""
+    """On standard error: nothing was done."""
     done = run_relay()
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == run_relay("--help").stdout
@@ -58,7 +58,7 @@ def test_help_is_quick_because_it_imports_little() -> None:
 
 @pytest.mark.parametrize("command", ["chat", "send", "tail"])
 def test_clients_need_nothing_of_linux(command: str) -> None:
-    """They import where uvloop, apsw, setproctitle and our server cannot."""
+    """They can be imported where uvloop, apsw, setproctitle and our server cannot."""
     code = (
         "import sys\n"
         "for name in ('uvloop', 'apsw', 'setproctitle', 'fcntl', 'termios', 'relay.server'):\n"
@@ -84,14 +84,14 @@ END = "atexit.register(signal.raise_signal, signal.SIGINT)"
 
 @pytest.mark.parametrize("when", [BEGINNING, END], ids=["begins", "ends"])
 def test_an_interrupt_while_it(when: str) -> None:
-    """No traceback of modules that are loaded or unloaded: the signal ends it."""
+    """The signal ends it, without a traceback of modules being imported or torn down."""
     code = f"import atexit, signal, sys\nfrom relay.cli.__main__ import main\n{when}\n"
     done = run_program(f"{code}\nsys.argv[1:] = ['--version']\nsys.exit(main())")
     assert (done.returncode, done.stderr) == (-signal.SIGINT, "")
 
 
 def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
-    """A missing module of the server is one line; help still lists everything."""
+    """A missing module of the server is a one-line error; help still lists everything."""
     code = (
         "import sys; sys.modules['relay.cli.serve'] = None\n"
         "from relay.cli.main import main\n"
@@ -128,7 +128,7 @@ def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
     ],
 )
 def test_wrong_use(arguments: list[str]) -> None:
-    """Exit code 2, a clear line, no traceback, nothing on standard output."""
+    """Exit code 2, a clear error, no traceback, nothing on standard output."""
     done = run_relay(*arguments)
     assert done.returncode == 2, done.stderr
     lines = [line for line in done.stderr.splitlines() if line.startswith("relay: ")]
@@ -140,7 +140,7 @@ def test_wrong_use(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize("command", ["chat", "tail"])
 def test_nothing_listens_there(command: str) -> None:
-    """Exit code 1 and one line."""
+    """Exit code 1 and a one-line error."""
     done = run_relay(command, "127.0.0.1:1", "lobby")
     assert done.returncode == 1
     assert done.stderr.startswith("relay: ")
@@ -165,7 +165,7 @@ def test_nothing_listens_there(command: str) -> None:
 def test_errors_end_in_exit_codes(
     error: Exception, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each with one line on standard error."""
+    """Each with a one-line error on standard error."""
 
     def fail() -> None:
         raise error
@@ -189,7 +189,7 @@ def test_errors_end_in_exit_codes(
 def test_what_nobody_foresaw_is_one_line_too(
     error: BaseException, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With its kind, and how to see the rest; RELAY_DEBUG=1 shows the traceback as well."""
+    """With its type, and how to see more; RELAY_DEBUG=1 shows the traceback as well."""
 
     def fail() -> None:
         raise error
@@ -210,7 +210,7 @@ def test_what_nobody_foresaw_is_one_line_too(
 
 
 def test_debugging_shows_where_a_foreseen_error_comes_from() -> None:
-    """Of any command."""
+    """For any command."""
     done = run_relay("tail", "no address", "lobby", env={"RELAY_DEBUG": "1"})
     assert done.returncode == 2
     assert "Traceback" in done.stderr
@@ -219,7 +219,7 @@ def test_debugging_shows_where_a_foreseen_error_comes_from() -> None:
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), click.Abort()])
 def test_interrupted(error: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
-    """130, and not a word."""
+    """Exit code 130, and no output."""
 
     def fail() -> None:
         raise error
@@ -231,7 +231,7 @@ def test_interrupted(error: BaseException, capsys: pytest.CaptureFixture[str]) -
 def test_the_end_of_the_input_is_no_interrupt(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-D at a question: a script that goes on after a failure goes on."""
+    """Ctrl-D at a prompt: a script that goes on after a failure goes on."""
     monkeypatch.setattr(sys, "stdin", io.StringIO())
 
     def fail() -> None:
@@ -242,7 +242,7 @@ def test_the_end_of_the_input_is_no_interrupt(
 
 
 def test_what_an_error_quotes_is_harmless(capsys: pytest.CaptureFixture[str]) -> None:
-    """A server's words may be in it."""
+    """It may contain text of a server."""
 
     def fail() -> None:
         raise CommandError("refused: \x1b[2J\r")
@@ -252,7 +252,7 @@ def test_what_an_error_quotes_is_harmless(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_what_an_error_quotes_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
-    """An argument may be as long as the system takes."""
+    """An argument may be as long as the system allows."""
 
     def fail() -> None:
         raise CommandError("x" * 100_000)

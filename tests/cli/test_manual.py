@@ -1,4 +1,4 @@
-"""Manual pages and shell completion: as the commands are, and as their programs take them."""
+"""Manual pages and shell completion are up to date, and accepted by man, bash and fish."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_bash_completes(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="no fish here")
 def test_fish_completes(tmp_path: Path) -> None:
-    """Likewise, with what each command is for."""
+    """Likewise, with a description of each command."""
     program = tmp_path / "relay"
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m relay.cli "$@"\n')
     program.chmod(0o755)

@@ -1,4 +1,4 @@
-"""Names that nobody typed, and names that somebody did."""
+"""Default names, and names that a user typed."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ from relay.cli import names
 def test_a_person_goes_by_the_login_name(
     monkeypatch: pytest.MonkeyPatch, login: str, name: str
 ) -> None:
-    """Made legal."""
+    """Converted to a legal name."""
     monkeypatch.setattr(getpass, "getuser", lambda: login)
     assert names.person_name() == name
 
 
 @pytest.mark.parametrize("login", ["root", "admin", "x", "", "Ж", "---", "用户", "a" * 32])
 def test_every_default_is_legal(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
-    """Whatever the login name; a reserved one gets a suffix, a program always does."""
+    """Whatever the login name; a reserved one gets a suffix, and so do all names of programs."""
     monkeypatch.setattr(getpass, "getuser", lambda: login)
     for name in (names.person_name(), names.program_name()):
         assert is_handle(name)
@@ -43,7 +43,7 @@ def test_every_default_is_legal(monkeypatch: pytest.MonkeyPatch, login: str) -> 
 
 @pytest.mark.parametrize("login", ["root", "x", ""])
 def test_nobody_gets_an_invented_name_for_good(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
-    """A name that is claimed stays: where there is nobody to ask, it has to be given."""
+    """A claimed name is permanent: without a terminal to ask, it has to be given."""
     monkeypatch.setattr(getpass, "getuser", lambda: login)
     monkeypatch.setattr("sys.stdin", io.StringIO())
     with pytest.raises(click.UsageError, match="give --name"):
@@ -51,7 +51,7 @@ def test_nobody_gets_an_invented_name_for_good(monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_no_login_name_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a container with a number for a user."""
+    """As in a container with a numeric user."""
 
     def fail() -> str:
         raise KeyError("uid not found: 1234")
@@ -61,7 +61,7 @@ def test_no_login_name_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_typed_names_are_canonical_or_refused() -> None:
-    """Upper case is folded; what the grammar forbids is explained."""
+    """Upper case is folded; other illegal characters are explained."""
     assert names.checked_name("Alice") == "alice"
     assert names.checked_name(None) is None
     assert names.checked_room("Lobby") == "lobby"

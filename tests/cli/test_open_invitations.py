@@ -1,4 +1,4 @@
-"""Which invitations are open: offline, by ``relay ctl``, and for an operator at the server."""
+"""Open invitations: listed offline, by ``relay ctl``, and by an operator at the server."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def printed(*args: str | os.PathLike[str]) -> str:
 
 
 def listed(*args: str | os.PathLike[str]) -> list[str]:
-    """The ids that a command lists, in its order."""
+    """Return the ids that a command lists, in its order."""
     lines = printed(*args, "--json").splitlines()
     if args[0] == "ctl":
         (line,) = lines
@@ -44,7 +44,7 @@ def listed(*args: str | os.PathLike[str]) -> list[str]:
 
 
 def made_in_one_partition(data: Path) -> list[str]:
-    """Make invitations; return their ids, the next to end first."""
+    """Create invitations; return their ids, the next to expire first."""
     ids: list[str] = []
     now_ms = int(time.time() * 1000)
     with OfflineAccounts(data) as accounts:
@@ -60,7 +60,7 @@ def made_in_one_partition(data: Path) -> list[str]:
 
 @pytest.mark.parametrize("runs", [True, False])
 def test_the_first_one_is_taken_back(tmp_path: Path, runs: bool) -> None:
-    """By its ID; then nobody is told any more to become the operator by it."""
+    """By its ID; then no message suggests to become the operator with it."""
     data = tmp_path / "data"
     with Relay(data, settings={"accounts.registration": "kept"}) as relay:
         (first,) = listed("ctl", "--data", data, "invitations")
@@ -81,7 +81,7 @@ def test_the_first_one_is_taken_back(tmp_path: Path, runs: bool) -> None:
 
 
 def test_all_that_are_open(tmp_path: Path) -> None:
-    """The same list in three ways: without those that were used, and those taken back."""
+    """The same list in three ways: without used and revoked ones."""
     data = tmp_path / "data"
     with Relay(data, workers=2, settings={"accounts.registration": "kept"}) as relay:
         (first,) = listed("ctl", "--data", data, "invitations")

@@ -1,4 +1,4 @@
-"""``relay export`` and ``relay account``: what people take away, choose, and end."""
+"""``relay export`` and ``relay account``: what users export, choose, and delete."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def people(relay: Relay, room: str) -> tuple[str, str]:
 
 
 def test_all_that_is_mine(relay: Relay, room: str, people: tuple[str, str]) -> None:
-    """And nothing of what others wrote in rooms; what was erased is none any more."""
+    """And no message of others in rooms, and no erased one."""
     ann, bob = people
     secret = f"hidden-{room}"
     done("room", "create", relay.address, secret, "--unlisted", "--name", ann)
@@ -76,7 +76,7 @@ def test_all_that_is_mine(relay: Relay, room: str, people: tuple[str, str]) -> N
 
 
 def test_who_may_write_as_a_person_says_it(relay: Relay, people: tuple[str, str]) -> None:
-    """Four choices; last seen told or not; a bound of what the inbox keeps."""
+    """Four choices; last seen visible or not; a bound of what the inbox keeps."""
     ann, bob = people
     address = relay.address
     for choice in ("all", "rooms", "known", "nobody"):
@@ -103,7 +103,7 @@ def test_who_may_write_as_a_person_says_it(relay: Relay, people: tuple[str, str]
 def test_an_account_ends(
     relay: Relay, room: str, people: tuple[str, str], tmp_path: Path, messages: str
 ) -> None:
-    """Its name is nobody's; what it wrote is kept or erased, as was chosen."""
+    """Its name cannot be registered again; its messages are kept or erased, as chosen."""
     ann, bob = people
     address = relay.address
     done("account", "delete", address, "--name", bob, status=2)
@@ -111,7 +111,7 @@ def test_an_account_ends(
     assert f"the account {bob} is deleted" in output
     assert ("2 messages were erased" in output) == (messages == "erase")
     assert f"{bob}.key.ended" in output
-    # No key of the deleted account is taken: neither by default nor by its name.
+    # No key of the deleted account is used: neither by default nor by its name.
     ended = done("send", address, room, "x", "--name", bob, status=1)
     assert f"the key of '{bob}' at this server is no longer valid" in ended
     listed = done("device", "list", address)
@@ -127,7 +127,7 @@ def test_an_account_ends(
 
 
 def test_a_terminal_asks_first(relay: Relay, room: str, people: tuple[str, str]) -> None:
-    """By the name of the account; an owner is told of the rooms that have no other."""
+    """By the name of the account; an owner gets a list of the rooms without another owner."""
     ann, _ = people
     for typed, status in (("no", 1), (ann, 0)):
         master, slave = pty.openpty()

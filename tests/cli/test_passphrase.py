@@ -1,4 +1,4 @@
-"""What a program gives as the passphrase of its key: a file or a descriptor, whatever is there."""
+"""Where a program finds the passphrase of its key: a file or a descriptor."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ KEY = Path("key")
 
 @pytest.fixture(autouse=True)
 def nothing_read() -> None:
-    """A command is a process of its own; here numbers of descriptors come again."""
+    """A command is a process of its own; in these tests descriptor numbers are reused."""
     passphrase._read.cache_clear()
 
 
 def piped(data: bytes) -> str:
-    """Return what names a pipe that holds this."""
+    """Return the setting for a pipe with this content."""
     read, write = os.pipe()
     with os.fdopen(write, "wb") as file:
         file.write(data)
@@ -33,7 +33,7 @@ def piped(data: bytes) -> str:
 
 
 def test_the_first_line_of_a_descriptor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipe can be read once, and what was in it is known then."""
+    """A pipe can be read once, and its content is remembered."""
     monkeypatch.setenv(PASSPHRASE_VARIABLE, piped(b"a pass\xc3\xa9\r\nmore\n"))
     assert passphrase_for(KEY) == "a pass\u00e9"
     assert passphrase_for(KEY) == "a pass\u00e9"
@@ -51,14 +51,14 @@ def test_what_cannot_be_read(monkeypatch: pytest.MonkeyPatch, given: str) -> Non
 
 @pytest.mark.parametrize("data", [b"", b"\n", b"\xff\n", b"x" * (BYTES_MAX + 1)])
 def test_what_is_no_passphrase(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
-    """What is too long is not cut off: the rest would be missing from the passphrase."""
+    """A passphrase that is too long is refused, not truncated."""
     monkeypatch.setenv(PASSPHRASE_VARIABLE, piped(data))
     with pytest.raises(UsageError, match=f"^{PASSPHRASE_VARIABLE}: cannot read "):
         passphrase_for(KEY)
 
 
 def test_typed_on_a_terminal_of_another_encoding(relay: Relay) -> None:
-    """It is one line, without what was typed."""
+    """A one-line error, without the input."""
     with Terminal("register", relay.address, "--name", "latin", "--passphrase") as terminal:
         terminal.shows("Passphrase for the new key:")
         terminal.press_bytes(b"m\xfcll\r")

@@ -1,4 +1,4 @@
-"""What a person sees of their own lines while the server does not answer."""
+"""How a chat shows the user's own lines while the server does not answer."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.terminals import Terminal
 
 REDRAW = "\x0c"
-"""Ctrl-L: the terminal is cleared, and what is marked is drawn again with the prompt."""
+"""Ctrl-L: the terminal is cleared, and pending lines are drawn again with the prompt."""
 
 
 @contextlib.contextmanager
 def standing(relay: Relay) -> Iterator[None]:
-    """Nothing is answered, and connections stay. (The supervisor would end workers that stand.)"""
+    """Stop the server: no request is answered, and connections stay. (The supervisor would kill
+    hung workers.)
+    """
     pids = [relay.pid, *relay.worker_pids()]
     try:
         for pid in pids:
@@ -41,13 +43,13 @@ def drawn_again(person: Terminal, room: str) -> str:
 
 @pytest.fixture
 def frozen(tmp_path: Path) -> Iterator[Relay]:
-    """A relay of one's own, for it stands still at times."""
+    """A relay of this module, for it is stopped at times."""
     with Relay(tmp_path / "data") as running:
         yield running
 
 
 def test_what_is_not_accepted_is_marked(frozen: Relay, room: str) -> None:
-    """A line and a command, beside the draft; the mark goes when the server answers."""
+    """A line and a command, above the draft; the mark disappears when the server answers."""
     with Terminal("chat", frozen.address, room, "--name", "anna") as anna:
         anna.shows(f"{room}>")
         anna.press("before\r")
@@ -70,7 +72,7 @@ def test_what_is_not_accepted_is_marked(frozen: Relay, room: str) -> None:
 
 
 def test_what_is_refused_stays_told(frozen: Relay, room: str) -> None:
-    """With its words and the reason, after the mark has gone."""
+    """With its text and the reason, after the mark has disappeared."""
     create = ("room", "create", frozen.address, room, "--kind", "announce", "--name", "bert")
     assert run_relay(*create, env={"RELAY_REGISTER": "1"}).returncode == 0
     with Terminal("chat", frozen.address, room, "--name", "anna") as anna:
@@ -86,7 +88,7 @@ def test_what_is_refused_stays_told(frozen: Relay, room: str) -> None:
 
 
 def test_many_lines_leave_room_for_the_draft(frozen: Relay, room: str) -> None:
-    """Some are shown, of the others their number; once they are accepted all are printed."""
+    """Some are shown, and the number of the others; once accepted, all are printed."""
     with Terminal("chat", frozen.address, room, "--name", "anna") as anna:
         anna.shows(f"{room}>")
         with standing(frozen):
@@ -99,7 +101,7 @@ def test_many_lines_leave_room_for_the_draft(frozen: Relay, room: str) -> None:
 
 
 def test_a_dumb_terminal_is_told_once(frozen: Relay, room: str) -> None:
-    """What was printed there stays, so the mark is a line of its own."""
+    """Printed text stays there, so the mark is a line of its own."""
     with Terminal("chat", frozen.address, room, "--name", "anna", env={"TERM": "dumb"}) as anna:
         anna.shows(f"{room}>")
         with standing(frozen):

@@ -1,4 +1,4 @@
-"""What a command prints: one door, and nothing but text passes it."""
+"""Commands print through one module, which prints only harmless text."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DOORS = {
     "cli/printing.py", "cli/exits.py", "cli/streams.py", "terminal/output.py",
     "terminal/screens.py",
 }  # fmt: skip
-"""The modules that write to the standard streams: each makes harmless what it writes."""
+"""The modules that write to the standard streams: each escapes what it writes."""
 
 
 def _calls(path: Path) -> list[str]:
@@ -29,7 +29,7 @@ def _calls(path: Path) -> list[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
-            excused = "noqa: T" in lines[node.lineno - 1]  # each says why
+            excused = "noqa: T" in lines[node.lineno - 1]  # each has its reason
             if called in ("print", "click.echo", "click.secho") and not excused:
                 found.append(called)
             if called.startswith(("sys.stdout.write", "sys.stderr.write")):
@@ -38,7 +38,7 @@ def _calls(path: Path) -> list[str]:
 
 
 def test_no_command_prints_but_through_the_door() -> None:
-    """ruff forbids print and click.echo as well; the streams themselves are looked for here."""
+    """ruff forbids print and click.echo as well; this test finds writes to the streams."""
     root = Path(printing.__file__).parents[1]
     found = {
         str(path.relative_to(root)): calls
@@ -52,7 +52,7 @@ def test_no_command_prints_but_through_the_door() -> None:
 def test_what_a_server_says_of_accounts_and_devices_is_harmless(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Every field that it may fill as it likes."""
+    """Every field that a server can fill freely."""
     device._print(Devices(EVIL, b"a" * 32, (Device("k" * 52, EVIL, False),), 1), "")
     account._print(EVIL, Preferences("all", "all", (EVIL,)), as_json=False)
     account._print(EVIL, Preferences("all", "all", (EVIL,)), as_json=True)
@@ -68,7 +68,7 @@ def test_what_a_server_says_of_accounts_and_devices_is_harmless(
 def test_a_line_that_is_wider_than_the_terminal_goes_on_with_an_indent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Otherwise its second row would begin, with what it quotes, where a line begins."""
+    """Otherwise its second row, with quoted text, would begin where a line begins."""
     master, slave = pty.openpty()
     text = "word " * 100
     with os.fdopen(slave, "w") as terminal:

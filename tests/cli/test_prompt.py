@@ -1,4 +1,4 @@
-"""The line editor at the bottom of a terminal, and how it ends when the chat does."""
+"""The line editor at the bottom of a terminal, and its end when the chat ends."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ sys.exit(guarded(lambda: asyncio.run(main())))
 
 
 async def test_the_server_ends_the_chat(relay: Relay, room: str) -> None:
-    """A final close while a person types: the draft and the reason show, the status is 1."""
+    """A final close while the user types: the draft and the reason are shown, the status is 1."""
     program = [sys.executable, "-c", KNOWN_INSTANCE, relay.address, room]
     with Terminal(program=program) as anna:
         anna.shows(f"in {room} as anna")
@@ -65,7 +65,7 @@ async def test_the_server_ends_the_chat(relay: Relay, room: str) -> None:
 
 
 def test_pasted_lines_are_one_message(relay: Relay, room: str) -> None:
-    """A bracketed paste is not sent line by line; nothing in it is a command."""
+    """A bracketed paste is not sent line by line; none of it is a command."""
     with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows(f"in {room} as anna")
         anna.shows(f"{room}>")
@@ -80,7 +80,7 @@ def test_pasted_lines_are_one_message(relay: Relay, room: str) -> None:
 def test_lines_pasted_without_marks(relay: Relay, room: str, term: str) -> None:
     """Some terminals send a paste like typed lines: each is shown once, as a message.
 
-    What arrives between two prompts draws no prompt of its own and stands on lines of its own.
+    Lines that arrive between two prompts draw no prompt of their own.
     """
     texts = [f"line {number:02}" for number in range(40)]
     with Terminal("chat", relay.address, room, "--name", "anna", env={"TERM": term}) as anna:
@@ -115,7 +115,7 @@ def test_the_terminal_between_prompts() -> None:
 
 
 def test_what_is_typed_survives_what_arrives(relay: Relay, room: str) -> None:
-    """A half-typed line is still there, and still whole, after somebody else's messages."""
+    """A half-typed line is still there, and complete, after messages of others."""
     with (
         Terminal("chat", relay.address, room, "--name", "anna") as anna,
         Terminal("chat", relay.address, room, "--name", "bert") as bert,
@@ -134,7 +134,7 @@ def test_what_is_typed_survives_what_arrives(relay: Relay, room: str) -> None:
 
 @pytest.mark.parametrize("term", ["dumb", "xterm-256color", "no-such-terminal"])
 def test_any_terminal_type(relay: Relay, room: str, term: str) -> None:
-    """It works, if only plainly."""
+    """It works, if without decoration."""
     arguments = ["chat", relay.address, room, "--name", "anna"]
     with Terminal(*arguments, env={"TERM": term}) as anna:
         anna.shows(f"in {room} as anna")
@@ -151,18 +151,18 @@ def test_any_terminal_type(relay: Relay, room: str, term: str) -> None:
         assert not re.search(r"\x1b\[[0-9;]*[ABCDJK]", anna.text)
 
 
-# Not Ctrl-C, Ctrl-Z, Escape: what they do is meant. Ctrl-D has a draft here, and deletes in it.
+# Not Ctrl-C, Ctrl-Z, Escape, which have a function. Ctrl-D deletes in a draft.
 CONTROLS = [chr(code) for code in range(32) if code not in (3, 26, 27)]
 SEQUENCES = [
     "\x1b5", "\x1b-", "\x1b#", "\x1b\x1d",  # repeat counts, comment, character search
     "\x1b[1;2D", "\x1b[1;6D", "\x1b[1;2H",  # selections by Shift and an arrow
-    "\x1b[1;1R",  # the terminal reports where its cursor is, though nobody asked
+    "\x1b[1;1R",  # the terminal reports its cursor position, without a request
     "\x1bOP", "\x1b[15~", "\x1b[2~", "\x18(", "\x18\x05",  # F1, F5, Insert, macros, editor
 ]  # fmt: skip
 
 
 def test_no_key_begins_a_mode(relay: Relay, room: str) -> None:
-    """Whatever is pressed in a draft, what is typed next is in it, and Enter sends it."""
+    """Whichever key is pressed in a draft, the text typed next is in it, and Enter sends it."""
     with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows(f"{room}>")
         with Tail(relay.address, room, "--since", "0") as tail:
@@ -177,7 +177,7 @@ def test_no_key_begins_a_mode(relay: Relay, room: str) -> None:
 
 
 def test_interrupt_discards_the_draft_first(relay: Relay, room: str) -> None:
-    """Ctrl-C with a draft shows how to leave; the draft is not lost. Without one it leaves."""
+    """Ctrl-C with a draft shows how to leave, and keeps the draft. Without one it leaves."""
     with Terminal("chat", relay.address, room, "--name", "anna") as anna:
         anna.shows(f"{room}>")
         anna.press("precious")
@@ -200,9 +200,10 @@ def test_interrupt_discards_the_draft_first(relay: Relay, room: str) -> None:
 
 
 def test_the_terminal_is_not_asked_where_its_cursor_is(relay: Relay, room: str) -> None:
-    """A late answer would move the prompt over what was printed; no answer would be complained of.
+    """A late answer would move the prompt over printed lines; a missing answer would cause a
+    warning.
 
-    An answer that comes all the same draws nothing.
+    An answer that comes without a request draws nothing.
     """
     assert run_relay("send", relay.address, room, text="one\ntwo\n").returncode == 0
     with Terminal("chat", relay.address, room, "--name", "anna") as anna:

@@ -1,20 +1,22 @@
-"""``relay room`` and the terminal's commands about rooms, as people use them."""
+"""``relay room`` and the chat's commands about rooms, as users run them."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.people import Person
 from tests.support.tails import Tail
 from tests.support.terminals import Terminal
 
 pytestmark = pytest.mark.timeout(300)
-"""Each command is a process of its own, and some tests have a dozen of them."""
+"""Each command is a process of its own, and some tests run a dozen of them."""
 
 
 @pytest.fixture
@@ -26,7 +28,7 @@ def people(relay: Relay) -> Relay:
 
 
 def done(*args: str | os.PathLike[str], status: int = 0) -> str:
-    """Run a command; return what it printed, its errors too."""
+    """Run a command; return its output, with stderr."""
     found = run_relay(*args)
     output = found.stdout + found.stderr
     assert found.returncode == status, output
@@ -35,12 +37,12 @@ def done(*args: str | os.PathLike[str], status: int = 0) -> str:
 
 
 def json_lines(*args: str) -> list[dict[str, Any]]:
-    """What a command printed as JSON."""
+    """Return a command's JSON output."""
     return [json.loads(line) for line in done(*args).splitlines() if line.startswith("{")]
 
 
 def test_what_an_owner_does(people: Relay, room: str) -> None:
-    """Each command once, and what the other sees of it."""
+    """Each command once, and what the other user sees of it."""
     address = people.address
 
     def anna(command: str, *args: str, status: int = 0) -> str:
@@ -111,7 +113,7 @@ def test_what_an_owner_does(people: Relay, room: str) -> None:
 
 
 def test_a_direct_message_of_ones_own(people: Relay) -> None:
-    """By its number in the own inbox; also when the other one takes no more messages."""
+    """By its number in the own inbox; also when the recipient accepts no more messages."""
     address = people.address
     done("send", address, "@bert", "secret", "--name", "anna")
     done("send", address, "@bert", "other", "--name", "anna")
@@ -145,7 +147,7 @@ def test_a_direct_message_of_ones_own(people: Relay) -> None:
     ],
 )
 def test_mistakes(people: Relay, room: str, args: list[str], problem: str) -> None:
-    """One clear line, and nothing is sent."""
+    """A one-line error, and nothing is sent."""
     command, name, *rest = args
     name = room if name == "ROOM" else name
     output = done("room", command, people.address, name, *rest, "--name", "anna", status=2)
@@ -159,20 +161,23 @@ def test_a_guest_is_not_told_that_a_room_is_theirs(relay: Relay, room: str) -> N
 
 
 def test_a_guest_in_a_room_that_is_not_there_yet(relay: Relay, room: str) -> None:
-    """They are told what they can begin, and /private is refused; nothing is sent before that."""
-    begun = f"-!- there is no room {room} yet: the first message begins it as a public one, without"
+    """The chat lists what a guest may create, and refuses /private; nothing is sent before that."""
+    begun = (
+        f"-!- there is no room {room} yet: if you may create rooms here, the first message begins"
+        " it as a public one, without an owner"
+    )
     found = run_relay("chat", relay.address, room, "--name", "~gus", text="/private\n")
     assert begun in found.stderr
     assert "/private" not in found.stderr
     assert "refused: NOT_ALLOWED: a guest cannot own a room" in found.stderr
     found = run_relay("chat", relay.address, room, "--name", "~gus", text="hello\n")
-    assert begun in found.stderr, "it was not begun"
+    assert begun in found.stderr, "it was not created"
     assert "~gus has created the room, public" in found.stderr
     assert f"{room} is public\n" in done("room", "show", relay.address, room, "--name", "~gus")
 
 
 def test_changes_in_a_tail(people: Relay, room: str) -> None:
-    """With --changes as objects of their own; without, messages alone."""
+    """With --changes as objects of their own; without, messages only."""
     address = people.address
     done("send", address, room, "hi", "--name", "anna")
     done("room", "ban", address, room, "bert", "--reason", "spam", "--name", "anna")
@@ -186,7 +191,7 @@ def test_changes_in_a_tail(people: Relay, room: str) -> None:
 
 
 def test_two_people_at_terminals(people: Relay, room: str) -> None:
-    """The commands that IRC users know, and what the other one sees."""
+    """The commands that IRC users know, and what the other user sees."""
     address = people.address
     with (
         Terminal("chat", address, room, "--name", "anna") as anna,
@@ -245,7 +250,7 @@ def test_two_people_at_terminals(people: Relay, room: str) -> None:
 
 
 def test_a_room_that_is_not_there_yet(people: Relay, room: str) -> None:
-    """A chat says so, and /private begins it: the first message after it is for nobody else."""
+    """The chat reports it, and /private creates it: the first message after it is private."""
     address = people.address
     with Terminal("chat", address, room, "--name", "anna") as anna:
         anna.shows(f"there is no room {room} yet")
@@ -264,15 +269,62 @@ def test_a_room_that_is_not_there_yet(people: Relay, room: str) -> None:
         assert "there is no room" not in anna.text
 
 
+@pytest.mark.parametrize("typed", ["/private", "/announce", "/private now", "/query b@d"])
+def test_a_failed_choice_creates_no_public_room(people: Relay, room: str, typed: str) -> None:
+    """What is typed next, with the refusal on the screen, does not create the room."""
+    address = people.address
+    with Terminal("chat", address, room, "--name", "~gus") as gus:
+        gus.shows(f"{room}>")
+        gus.press(f"{typed}\r")
+        gus.shows("refused: " if " " not in typed else "; not sent")
+        gus.press("for few\r")
+        gus.shows("has to choose first")
+        gus.press("/query\r" if "query" in typed else "/public\r")
+        gus.press("for all\r")
+        gus.shows("\x1b[0mfor all")
+        gus.press("/quit\r")
+        gus.ends()
+    stored = done("history", address, room, "--name", "anna")
+    assert ("for all" in stored, "for few" in stored) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/private", "/announce", "/ban anna", "/keep 1d ROOM", "/private now", "/kick",
+        "/ban anna 5x", "/keep 1x", "/query b@d", "/join den",
+    ],
+)  # fmt: skip
+def test_a_program_sends_nothing_after_a_failed_choice(
+    people: Relay, room: str, line: str, tmp_path: Path
+) -> None:
+    """A chat without a terminal sends no later line: they were for fewer or other people."""
+    address = people.address
+    done("send", address, room, "hello", "--name", "anna")
+    refused = line in ("/private", "/announce", "/ban anna", "/keep 1d ROOM")
+    line = line.replace("ROOM", room)
+    with Person(address, "bert", room, tmp_path) as bert:
+        bert.types(line)
+        bert.is_told("refused: " if refused else "not sent")
+        bert.types("a secret", "/topic secret", "/query anna", "for anna")
+        for held in ("a secret", "/topic secret"):
+            bert.is_told(f"): {held}")
+    assert bert.process.returncode == 1
+    for command in ("history",), ("room", "show"):
+        assert "secret" not in done(*command, address, room, "--name", "anna")
+    direct = done("history", address, "@me", "--name", "anna")
+    assert ("for anna" in direct, "secret" in direct) == (True, False)
+
+
 def test_what_is_unread_is_told_and_marked(relay: Relay, room: str) -> None:
-    """Dora comes back to another room: she is told, reads, and is not told again."""
+    """Dora returns to another room: she is told once, and reads."""
     address, second = relay.address, f"{room}-2"
 
     def unread() -> dict[str, int]:
         found = json_lines("room", "list", address, "--mine", "--json", "--name", "dora")
         return {one["name"]: one["unread"] for one in found}
 
-    for name in ("carl", "dora"):  # of no other test: they are told of all their rooms
+    for name in ("carl", "dora"):  # of no other test: the chat lists all their rooms
         done("register", address, "--name", name)
     for each in (room, second):
         done("room", "create", address, each, "--name", "carl")
@@ -297,7 +349,7 @@ def test_what_is_unread_is_told_and_marked(relay: Relay, room: str) -> None:
 
 
 def test_who_is_there_and_what_is_read(people: Relay, room: str) -> None:
-    """For scripts: each answer as JSON, and what cannot be is one line and a status."""
+    """For scripts: each answer as JSON; an error is one line and an exit status."""
     address = people.address
 
     def anna(command: str, *args: str) -> list[dict[str, Any]]:
@@ -335,7 +387,7 @@ def anna_lists(address: str) -> list[dict[str, Any]]:
 
 
 def test_who_is_invited_is_told_at_once(relay: Relay, room: str) -> None:
-    """At a terminal in another room; while the connection is away, when it is back."""
+    """At a terminal in another room; after a lost connection, when it is back."""
     address, others = relay.address, f"{room}-2"
     for name in ("ginny", "hugo"):
         done("register", address, "--name", name)
@@ -350,7 +402,9 @@ def test_who_is_invited_is_told_at_once(relay: Relay, room: str) -> None:
 
 
 def test_old_changes_that_are_shown_change_nothing(relay: Relay, room: str) -> None:
-    """Who looks at the time when they had left is a member still, and marks what they read."""
+    """A user who reads the entries of an earlier leave is still a member, and marks them as
+    read.
+    """
     address = relay.address
     for name in ("erna", "fred"):
         done("register", address, "--name", name)

@@ -1,4 +1,4 @@
-"""``relay send``: what arrives, and what the status says."""
+"""``relay send``: what is stored, and the exit status."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT_S = 8.0
 
 
 def send(relay: Relay, room: str, data: bytes) -> subprocess.CompletedProcess[bytes]:
-    """Send bytes of input."""
+    """Send the bytes on standard input."""
     return subprocess.run(
         relay_command("send", relay.address, room),
         input=data,
@@ -48,7 +48,7 @@ def send(relay: Relay, room: str, data: bytes) -> subprocess.CompletedProcess[by
     ],
 )
 def test_lines_arrive_as_they_are(relay: Relay, room: str, data: bytes, texts: list[str]) -> None:
-    """Empty ones too; only the newline that ends the last one adds nothing."""
+    """Empty ones too; the newline of the last line adds no message."""
     done = send(relay, room, data)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
     with Tail(relay.address, room, "--since", "0") as tail:
@@ -56,7 +56,7 @@ def test_lines_arrive_as_they_are(relay: Relay, room: str, data: bytes, texts: l
 
 
 def test_nothing_to_send_is_success(relay: Relay, room: str) -> None:
-    """Of an empty input everything is stored."""
+    """All lines of an empty input are stored."""
     assert send(relay, room, b"").returncode == 0
 
 
@@ -71,7 +71,9 @@ def test_nothing_to_send_is_success(relay: Relay, room: str) -> None:
 def test_a_line_that_cannot_be_sent(
     relay: Relay, room: str, unfit: bytes, complaint: bytes
 ) -> None:
-    """It is named; the lines before it are stored, those behind it are not; the status is 1."""
+    """The error has the line; lines before it are stored, those after it are not; the
+    status is 1.
+    """
     done = send(relay, room, b"one\ntwo\n" + unfit + b"\nfour\n")
     assert done.returncode == 1
     assert done.stderr == complaint + b"; the lines before it are stored\n"
@@ -82,7 +84,7 @@ def test_a_line_that_cannot_be_sent(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell of POSIX closes the streams")
 def test_closed_streams(relay: Relay, room: str) -> None:
-    """Without stdin there is nothing to read; without any stream a text is sent all the same."""
+    """Without stdin there is no input; without any stream a text argument is sent all the same."""
     command = shlex.join(relay_command("send", relay.address, room))
     for redirected in (f"{command} <&-", f"{command} text <&- >&- 2>&-"):
         done = subprocess.run(
@@ -94,7 +96,7 @@ def test_closed_streams(relay: Relay, room: str) -> None:
 
 
 def test_a_text_is_one_message(relay: Relay, room: str) -> None:
-    """With its newlines; standard input is left alone."""
+    """With its newlines; standard input is not read."""
     done = run_relay("send", relay.address, room, "one\ntwo", text="not this\n")
     assert done.returncode == 0, done.stderr
     with Tail(relay.address, room, "--since", "0", "--name", "reader") as tail:
@@ -102,14 +104,14 @@ def test_a_text_is_one_message(relay: Relay, room: str) -> None:
 
 
 def test_a_text_that_is_too_long(relay: Relay, room: str) -> None:
-    """Refused here, before anything is sent."""
+    """Refused before a connection is made."""
     done = run_relay("send", relay.address, room, "x" * 32_769)
     assert done.returncode == 1
     assert done.stderr.startswith("relay: TEXT is too long: 32,769 bytes")
 
 
 def test_the_name_that_was_given(relay: Relay, room: str) -> None:
-    """Is the sender's; in small letters."""
+    """It is the sender's name, in lower case."""
     assert run_relay("send", relay.address, room, "x", "--name", "Sender-1").returncode == 0
     with Tail(relay.address, room, "--since", "0") as tail:
         tail.has(1)
@@ -118,7 +120,9 @@ def test_the_name_that_was_given(relay: Relay, room: str) -> None:
 
 @pytest.mark.parametrize("text", ["-5", "--help"])
 def test_a_text_like_an_option_needs_two_dashes(relay: Relay, room: str, text: str) -> None:
-    """Without them nothing is sent, the status is not 0, and the way is told; with them it is."""
+    """Without them nothing is sent, the status is not 0, and the error shows how; with them it is
+    sent.
+    """
     done = run_relay("send", relay.address, room, text)
     assert done.returncode == 2
     assert done.stdout == ""
@@ -135,7 +139,7 @@ def test_a_text_like_an_option_needs_two_dashes(relay: Relay, room: str, text: s
 def test_every_text_like_an_option_gets_the_hint(
     text: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever the parser makes of it, and whatever the command is that takes a text."""
+    """Whatever the parser makes of it, for every command that takes a text."""
     for *arguments, example in [
         ["send", "127.0.0.1:1", "lobby", text, "send ADDRESS ROOM -- TEXT"],
         ["room", "topic", "127.0.0.1:1", "lobby", text, "room topic ADDRESS ROOM -- TEXT"],
@@ -151,7 +155,7 @@ def test_every_text_like_an_option_gets_the_hint(
 
 
 def test_nobody_listens_and_the_time_is_limited() -> None:
-    """It prints why it waits, once, and then that it gives up."""
+    """It prints once why it waits, and then that it gives up."""
     done = run_relay("send", "127.0.0.1:1", "lobby", "x", "--timeout", "3")
     assert done.returncode == 1
     refused = "cannot connect to 127.0.0.1, port 1: Connection refused"
@@ -162,7 +166,7 @@ def test_nobody_listens_and_the_time_is_limited() -> None:
 
 
 def test_something_listens_that_never_answers() -> None:
-    """The limit is for it as well."""
+    """The limit applies as well."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         place = f"127.0.0.1:{silent.getsockname()[1]}"
         done = run_relay("send", place, "lobby", "x", "--timeout", "0.5")
@@ -193,7 +197,7 @@ def test_the_first_contact_is_waited_for(tmp_path: Path, room: str) -> None:
 
 
 def test_the_time_limit_is_for_the_server_alone(relay: Relay, room: str) -> None:
-    """Input may take longer, however often; a server that stores nothing may not."""
+    """Input may take longer, repeatedly; a server that stores nothing may not."""
     with subprocess.Popen(
         relay_command("send", relay.address, room, "--timeout", f"{LIMIT_S:g}"),
         stdin=subprocess.PIPE,
@@ -213,7 +217,7 @@ def test_the_time_limit_is_for_the_server_alone(relay: Relay, room: str) -> None
 
 
 def test_a_server_that_stops_storing(tmp_path: Path, room: str) -> None:
-    """It hangs: what is not acknowledged within the limit is reported, and the status is 1."""
+    """It hangs: lines not acknowledged within the limit are reported, and the status is 1."""
     with (
         Relay(tmp_path / "data") as hanging,
         subprocess.Popen(
@@ -247,7 +251,7 @@ def test_a_server_that_stops_storing(tmp_path: Path, room: str) -> None:
 
 @contextlib.contextmanager
 def sending(relay: Relay, room: str) -> Iterator[subprocess.Popen[str] | Forked]:
-    """Somebody's ``send`` in a room of somebody else's, whose first line is stored."""
+    """Start ``send`` of a user in another user's room, and wait until its first line is stored."""
     for name in ("anna", "bert"):
         assert run_relay("register", relay.address, "--name", name).returncode == 0
     assert run_relay("send", relay.address, room, "mine", "--name", "anna").returncode == 0
@@ -268,7 +272,7 @@ def sending(relay: Relay, room: str) -> Iterator[subprocess.Popen[str] | Forked]
 
 
 def test_a_refusal_ends_it_without_another_line(relay: Relay, room: str) -> None:
-    """A program that writes a line now and then learns of it now, and not with the next one."""
+    """A program that writes a line now and then learns of it at once, not with its next line."""
     with sending(relay, room) as process:
         banned = run_relay("room", "ban", relay.address, room, "bert", "--name", "anna")
         assert banned.returncode == 0, banned.stderr
@@ -283,7 +287,7 @@ def test_a_refusal_ends_it_without_another_line(relay: Relay, room: str) -> None
 
 
 def test_the_end_of_the_session_ends_it_without_another_line(relay: Relay, room: str) -> None:
-    """Kicked for good by an operator, with nothing under way."""
+    """Kicked by an operator, with no line pending."""
     with sending(relay, room) as process:
         kicked = run_relay("ctl", "--data", relay.data, "kick", "--name", "bert")
         assert kicked.returncode == 0, kicked.stderr

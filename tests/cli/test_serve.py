@@ -1,4 +1,4 @@
-"""``relay serve``: what it prints, what it refuses, and with which exit code."""
+"""``relay serve``: its output, its errors, and its exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def relay(tmp_path: Path) -> Relay:
 
 
 def refused(*args: str | Path, env: dict[str, str] | None = None) -> tuple[int, str]:
-    """Run ``relay serve``, which must not start. Returns its exit code and its one line."""
+    """Run ``relay serve``, which must not start. Return its exit code and its one-line error."""
     ended = run_relay("serve", *args, env={"RELAY_LOG__LEVEL": "warning", **(env or {})})
     assert ended.stdout == ""
     lines = [line for line in ended.stderr.splitlines() if not line.startswith("Usage: ")]
@@ -116,7 +116,7 @@ def test_check_and_print(tmp_path: Path) -> None:
 
 
 def test_nothing_is_loaded_before_the_fork(tmp_path: Path) -> None:
-    """A fork copies a loop's, a thread's, OpenSSL's or SQLite's state: none may be there."""
+    """A fork copies the state of a loop, a thread, OpenSSL or SQLite: none may exist."""
     script = (
         "import sys, threading, relay.cli.main, relay.cli.serve\n"
         "from relay.server import start\n"
@@ -140,7 +140,7 @@ def test_nothing_is_loaded_before_the_fork(tmp_path: Path) -> None:
 
 
 def test_a_closed_stdout_does_not_end_it(tmp_path: Path) -> None:
-    """``relay serve | head -1``, and head is gone."""
+    """``relay serve | head -1``, after head has exited."""
     read_fd, write_fd = os.pipe()
     os.close(read_fd)
     process = subprocess.Popen(

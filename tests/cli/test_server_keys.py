@@ -1,4 +1,4 @@
-"""Trust on first use: asked at a terminal, refused in a script, never changed in silence."""
+"""Trust on first use: asked at a terminal, refused in a script, never changed silently."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def place(relay: Relay) -> str:
 
 
 def fingerprint(relay: Relay) -> str:
-    """Of the relay's key."""
+    """The fingerprint of the relay's key."""
     return relay.address.removeprefix("relay://").split("@")[0]
 
 
 def script(
     relay: Relay, known: Path, *args: str, text: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``relay send`` without any terminal, by the address without fingerprint."""
+    """Run ``relay send`` without any terminal, with the address without a fingerprint."""
     return subprocess.run(
         relay_command("send", place(relay), "keys", "x", "--known-servers", str(known), *args),
         input=text,
@@ -51,7 +51,7 @@ def line(relay: Relay, key: str) -> str:
 
 
 def test_a_script_is_told_what_to_do(relay: Relay, known: Path) -> None:
-    """Exit code 2, the fingerprint, the ways to go on; a ``yes`` in a pipe counts nothing."""
+    """Exit code 2, the fingerprint, and what to do; a ``yes`` in a pipe is ignored."""
     done = script(relay, known, text="yes\nyes\n")
     assert done.returncode == 2
     for part in (fingerprint(relay), relay.address, "--fingerprint", "--accept-new"):
@@ -71,7 +71,7 @@ def test_a_script_may_accept_what_is_new(relay: Relay, known: Path) -> None:
 
 
 def test_a_script_may_name_the_fingerprint(relay: Relay, known: Path) -> None:
-    """A wrong one, which is not remembered, two that differ, and the right one, which is."""
+    """A wrong one, which is not stored, two that differ, and the right one, which is stored."""
     wrong = script(relay, known, "--fingerprint", OTHER)
     assert not known.exists()
     assert wrong.returncode == 3
@@ -93,7 +93,7 @@ def test_a_script_may_name_the_fingerprint(relay: Relay, known: Path) -> None:
 def test_a_script_that_was_started_from_a_terminal_asks_nobody(
     relay: Relay, known: Path, tmp_path: Path
 ) -> None:
-    """Who works there sees neither what it reads nor what it says, and would answer blindly."""
+    """The user of the terminal sees neither its input nor its output, and would answer blindly."""
     command = shlex.join(
         relay_command("send", place(relay), "keys", "x", "--known-servers", str(known))
     )
@@ -109,9 +109,9 @@ def test_a_script_that_was_started_from_a_terminal_asks_nobody(
 
 @pytest.mark.parametrize("arguments", [[], ["--accept-new"]])
 def test_a_changed_key_is_refused(relay: Relay, known: Path, arguments: list[str]) -> None:
-    """Exit code 3, both fingerprints, file and line; the file stays as it is.
+    """Exit code 3, both fingerprints, file and line; the file is not changed.
 
-    The line is the one that counts: of this type of key, however its port is written.
+    The line is the effective one: of this type of key, however its port is written.
     """
     later_type = line(relay, OTHER).replace("relay-key-v1", "relay-key-v2")
     pinned = line(relay, OTHER).replace("]:", "]:0")
@@ -127,7 +127,7 @@ def test_a_changed_key_is_refused(relay: Relay, known: Path, arguments: list[str
 
 @contextlib.contextmanager
 def listening(relay: Relay) -> Iterator[tuple[int, list[bytes]]]:
-    """Pass the server's bytes on, and keep the client's: yields (port, what the client sent)."""
+    """Forward the server's bytes, and keep the client's: yields (port, what the client sent)."""
     sent: list[bytes] = []
 
     def serve(listener: socket.socket) -> None:
@@ -149,7 +149,7 @@ def listening(relay: Relay) -> Iterator[tuple[int, list[bytes]]]:
 def test_nothing_is_sent_to_a_server_that_is_not_trusted(
     relay: Relay, known: Path, pinned: bool
 ) -> None:
-    """Not one byte behind its hello, whether its key is unknown or another one."""
+    """Not one byte after ServerHello, whether its key is unknown or differs from the pin."""
     with listening(relay) as (port, sent):
         if pinned:
             known.write_text(f"[127.0.0.1]:{port} relay-key-v1 {OTHER}\n")
@@ -179,7 +179,7 @@ def test_a_changed_key_is_refused_at_a_terminal(relay: Relay, known: Path) -> No
 
 @pytest.mark.parametrize("answer", ["", "no", "N", "\x04", OTHER, f"relay://{OTHER}@h:1"])
 def test_a_person_refuses(relay: Relay, known: Path, answer: str) -> None:
-    """The default is no, as is another key's fingerprint: status 2, nothing is remembered."""
+    """The default is no, and so is another key's fingerprint: status 2, nothing is stored."""
     with Terminal(
         "chat", place(relay), "--known-servers", str(known), "--name", "anna"
     ) as terminal:
@@ -194,7 +194,7 @@ def test_a_person_refuses(relay: Relay, known: Path, answer: str) -> None:
 
 @pytest.mark.parametrize("answer", ["yes", "y", "Yes", "the fingerprint", "the address"])
 def test_a_person_accepts(relay: Relay, known: Path, answer: str) -> None:
-    """By yes, the fingerprint or the address; the chat begins, and nobody is asked again."""
+    """By yes, the fingerprint or the address; the chat begins, and does not ask again."""
     typed = {"the fingerprint": f" {fingerprint(relay)} ", "the address": relay.address}.get(
         answer, answer
     )
@@ -211,7 +211,7 @@ def test_a_person_accepts(relay: Relay, known: Path, answer: str) -> None:
 
 @pytest.mark.parametrize("answer", ["YES!", "what?", "a" * 51, "127.0.0.1", "relay://"])
 def test_what_is_no_answer_is_asked_again(relay: Relay, known: Path, answer: str) -> None:
-    """As ssh does, with what can be typed."""
+    """As ssh does, with the possible answers."""
     with Terminal(
         "chat", place(relay), "keys", "--known-servers", str(known), "--name", "anna"
     ) as terminal:
@@ -224,7 +224,7 @@ def test_what_is_no_answer_is_asked_again(relay: Relay, known: Path, answer: str
 
 
 def test_control_c_at_the_question(relay: Relay, known: Path) -> None:
-    """The command dies of it; nothing is remembered."""
+    """The command dies by the signal; nothing is stored."""
     with Terminal(
         "chat", place(relay), "--known-servers", str(known), "--name", "anna"
     ) as terminal:

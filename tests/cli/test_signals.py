@@ -1,4 +1,4 @@
-"""Commands die of the signals that end them: a script around them ends, too."""
+"""Commands die of the signals that end them, so that a script around them ends, too."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.terminals import Terminal
 
 @pytest.mark.parametrize("command", ["tail", "send", "chat"])
 def test_a_script_ends_at_control_c(relay: Relay, room: str, tmp_path: Path, command: str) -> None:
-    """A loop of a shell at a terminal: Ctrl-C ends the loop, not only one round of it."""
+    """A shell loop at a terminal: Ctrl-C ends the loop, not only one iteration."""
     after = tmp_path / "after"
     line = shlex.join(relay_command(command, relay.address, room))
     if command == "chat":
@@ -34,7 +34,7 @@ def test_a_script_ends_at_control_c(relay: Relay, room: str, tmp_path: Path, com
 def test_a_mask_of_the_parent_stops_nothing(
     relay: Relay, room: str, number: signal.Signals
 ) -> None:
-    """Whoever starts it may have blocked signals: it hears them all the same."""
+    """The parent process may have blocked signals: they still end the command."""
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         process = subprocess.Popen(relay_command("tail", relay.address, room))
@@ -61,7 +61,7 @@ def _connections(relay: Relay) -> int:
     ],
 )  # fmt: skip
 def test_killed_by_it(relay: Relay, room: str, command: str, number: signal.Signals) -> None:
-    """As ``sleep`` is, and quietly: nothing was left undone."""
+    """As ``sleep`` is, and without a message: no work was left undone."""
     with subprocess.Popen(
         relay_command(command, relay.address, room),
         stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""``relay tail``: its JSON, its text, its ends."""
+"""``relay tail``: JSON, text, and how it ends."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_bodies_that_are_not_text(relay: Relay, room: str) -> None:
 
 
 def test_json_lines_are_harmless_and_exact(relay: Relay, room: str) -> None:
-    """No byte of it does anything to a terminal, and reading it back gives the text."""
+    """It has no control characters, and decoding it gives the exact text."""
     text = '\x1b[2J\x7f\x9b\u202e\u2028\U000e0041\u3164é✓👩‍👩‍👧\n\t\\"'
     assert run_relay("send", relay.address, room, text).returncode == 0
     with subprocess.Popen(
@@ -72,11 +72,11 @@ def test_json_lines_are_harmless_and_exact(relay: Relay, room: str) -> None:
     [(["--since", "0"], [2, 3, 4]), (["--since", "3"], [4]), (["-n", "2"], [3, 4]), ([], [])],
 )
 def test_where_it_begins(relay: Relay, room: str, arguments: list[str], seqs: list[int]) -> None:
-    """By default with what is new."""
+    """By default with new messages."""
     assert run_relay("send", relay.address, room, text="1\n2\n3\n").returncode == 0
     with Tail(relay.address, room, *arguments) as tail:
         tail.has(len(seqs))
-        # With nothing old to print it does not show when it is there: say things until it is.
+        # Without old messages it does not show when it has joined: send until it prints one.
         for _ in range(50):
             assert run_relay("send", relay.address, room, "more").returncode == 0
             if len(tail.entries) > len(seqs):
@@ -101,7 +101,7 @@ def follow(relay: Relay, room: str, *arguments: str) -> subprocess.Popen[str]:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, -signal.SIGINT)])
 def test_being_stopped(relay: Relay, room: str, number: signal.Signals, code: int) -> None:
-    """TERM is how it is meant to end; after INT the status shows that. Both are quiet."""
+    """TERM is the normal way; after INT the status shows it. Both print nothing."""
     process = follow(relay, room, "--json")
     process.send_signal(number)
     _, told = process.communicate(timeout=DEADLINE_S)
@@ -110,7 +110,9 @@ def test_being_stopped(relay: Relay, room: str, number: signal.Signals, code: in
 
 
 def test_the_reader_goes_away(relay: Relay, room: str) -> None:
-    """As ``relay tail | head -1``: it ends at once, although nothing more comes, and quietly."""
+    """As ``relay tail | head -1``: it ends at once, without another message, and prints no
+    error.
+    """
     process = follow(relay, room)
     assert process.stdout is not None
     process.stdout.close()
@@ -121,7 +123,7 @@ def test_the_reader_goes_away(relay: Relay, room: str) -> None:
 
 
 def test_text_for_people(relay: Relay, room: str) -> None:
-    """Date, time, sender, text; further lines are indented; nothing is obeyed."""
+    """Date, time, sender, text; further lines are indented; control characters are escaped."""
     process = follow(relay, room)
     assert process.stdout is not None
     assert process.stdout.readline() == " " * 24 + "| two\\u{1b}\n"
@@ -133,7 +135,9 @@ def test_text_for_people(relay: Relay, room: str) -> None:
 
 
 def test_since_an_epoch_and_a_number(relay: Relay, room: str) -> None:
-    """As JSON gives both: of the same epoch nothing is repeated, of another one a gap is told."""
+    """As in its JSON: with the same epoch nothing is repeated, with another one a gap is
+    reported.
+    """
     assert run_relay("send", relay.address, room, text="one\ntwo\nthree\n").returncode == 0
     with Tail(relay.address, room, "--since", "0") as tail:
         tail.has(3)
@@ -152,7 +156,7 @@ def test_since_an_epoch_and_a_number(relay: Relay, room: str) -> None:
     "place", ["", "x", "-1", "1.5", "abc:1", f"{'0' * 16}:", f"{'0' * 16}:x", "9" * 19, "\u0661"]
 )
 def test_since_no_place(place: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line with the two forms."""
+    """A one-line error with the two forms."""
     arguments = ["tail", "127.0.0.1", "lobby", "--since", place]
     assert guarded(lambda: relay_group.main(arguments, standalone_mode=False)) == 2
     told = capsys.readouterr().err
@@ -161,7 +165,7 @@ def test_since_no_place(place: str, capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("json", [["--json"], []])
 def test_being_put_out_of_the_room(relay: Relay, room: str, json: list[str]) -> None:
-    """Nothing will come any more: it ends, and one line tells why."""
+    """No more messages will come: it ends with a one-line reason."""
     for name in ("anna", "bert"):
         assert run_relay("register", relay.address, "--name", name).returncode == 0
     process = follow(relay, room, "--name", "bert", *json)

@@ -1,4 +1,4 @@
-"""``python -X dev -W error``: no command leaves anything open, or uses what will be gone."""
+"""``python -X dev -W error``: no command leaves a resource open, or uses a deprecated function."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Tests of relay.client, file by file; both faces in faces/."""
+"""Tests of relay.client, file by file; both clients in faces/."""

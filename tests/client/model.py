@@ -1,4 +1,4 @@
-"""A model of what a home does with sends, to test the client's window against.
+"""A model of how a home handles sends, to test the client's window against.
 
 Invariant "Once, in order".
 """
@@ -51,7 +51,7 @@ class ModelLog:
         return Refused(self.log, counter, int(code), arg, "")
 
     def forget(self) -> None:
-        """Thirty days later: the producer's record is gone, the entries are not."""
+        """Simulate thirty days: the producer's record is gone, the entries are not."""
         self.last = None
         self.ids.clear()
 

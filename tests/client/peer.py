@@ -1,4 +1,4 @@
-"""A server in memory, line by line as a test writes it: the real wire, none of the real worker."""
+"""An in-memory server scripted by tests: the real wire protocol, without the real worker."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ Found = TypeVar("Found")
 
 
 class Link:
-    """A client's state with one server's connection at a time, and a clock that moves as told."""
+    """A client's state with one connection at a time, and a clock that tests advance."""
 
     def __init__(self, **options: object) -> None:
         self.now = 1000.0
@@ -45,27 +45,27 @@ class Link:
         }
         self.state = ClientState(Options(**(given | options)))  # type: ignore[arg-type]
         self.received: list[ClientEnvelope] = []
-        """What the client has sent on this connection."""
+        """Envelopes that the client has sent on this connection."""
         self.records: list[int] = []
         """How many envelopes each record had."""
         self.close: ConnectionClosed | None = None
         """How the server saw the connection end."""
         self.bytes_from_client = self.bytes_from_client_now = 0
-        """In all, and on this connection until the handshake went no further."""
+        """Bytes in all, and on this connection up to the last step of the handshake."""
         self.desk = Desk(now=self.now)
         self.tickets = self.desk.worker()
         self.offered_ticket = False
         """The client has offered one on this connection."""
 
     def give_ticket(self) -> int:
-        """The server gives the client a ticket; return its lifetime in seconds."""
+        """Give the client a ticket; return its lifetime in seconds."""
         self.desk.now = self.now
         assert self.server.give_ticket(self.tickets, self.now)
         self.run()
         return int(self.desk.maker.keys[-1].expires - self.now)
 
     def forget_tickets(self) -> None:
-        """The server is started again: it knows no ticket any more."""
+        """Restart the server: it knows no ticket any more."""
         self.desk = Desk(now=self.now)
         self.tickets = self.desk.worker()
 
@@ -100,7 +100,7 @@ class Link:
         server_id: bytes = b"",
         root: bytes = b"",
     ) -> None:
-        """Dial, and welcome the client."""
+        """Dial, and send WELCOME to the client."""
         if self.state.connect_at is not None:
             self.now = max(self.now, self.state.connect_at)
         self.dial(key, server_id)
@@ -111,7 +111,7 @@ class Link:
         self.send_envelopes(Welcome(self.hello.name, 0, 32_768, sends_max, "peer", root))
 
     def run(self) -> None:
-        """Carry bytes both ways until nothing moves."""
+        """Transfer bytes both ways until there are no more."""
         while True:
             from_client = self.state.data_to_send(self.now)
             self.bytes_from_client += len(from_client)
@@ -142,26 +142,26 @@ class Link:
                     pass
 
     def send_envelopes(self, *envelopes: ServerEnvelope) -> None:
-        """The server sends something in one record; the client's reaction is carried."""
+        """Send envelopes in one record; transfer the client's reaction."""
         self.send_raw(b"".join(map(pack, envelopes)))
 
     def send_raw(self, content: bytes) -> None:
-        """The server sends bytes."""
+        """Send bytes as the server."""
         self.server.send(content, self.now)
         self.run()
 
     def end(self, code: int, retry_after_s: int = 0) -> None:
-        """The server closes."""
+        """Close as the server."""
         self.server.close(code, self.now, retry_after_s)
         self.run()
 
     def lose(self) -> None:
-        """The connection is lost without a word."""
+        """Lose the connection without a close."""
         self.state.receive_eof(self.now)
         self.state.data_to_send(self.now)
 
     def pass_time(self, seconds: float) -> None:
-        """Let time go by, with every deadline of the client's in it."""
+        """Advance the clock, with every deadline of the client."""
         until = self.now + seconds
         while (deadline := self.state.next_deadline()) is not None and deadline <= until:
             self.now = max(self.now, deadline)
@@ -170,18 +170,18 @@ class Link:
         self.now = until
 
     def heard(self, kind: Callable[..., Found]) -> Found:
-        """Return the one envelope of a kind that the client has sent, and forget it."""
+        """Return the only envelope of a type that the client has sent, and forget it."""
         (found,) = self.all_heard(kind)
         return found
 
     def all_heard(self, kind: Callable[..., Found]) -> list[Found]:
-        """Return all of a kind, and forget them."""
+        """Return all of a type, and forget them."""
         found = [envelope for envelope in self.received if type(envelope) is kind]
         self.received = [envelope for envelope in self.received if type(envelope) is not kind]
         return found  # type: ignore[return-value]
 
     def taken(self) -> list[Event]:
-        """Take every event, as a client does: it writes only when ``flush_due`` tells it to."""
+        """Take every event, as a client does: it writes only when ``flush_due`` requires it."""
         events = []
         while (event := self.state.chat.take()) is not None:
             if self.state.chat.rooms.flush_due:
@@ -191,13 +191,13 @@ class Link:
 
     @property
     def cursors(self) -> dict[str, Cursor]:
-        """What the program has taken, by room."""
+        """Return the cursors of what the program has taken, by room."""
         return dict(self.state.chat.queue.taken)
 
     def condition(self) -> State:
-        """The client's state, as a type checker cannot foresee it."""
+        """Return the client's state, hiding it from the type checker's narrowing."""
         return self.state.state
 
     def results(self) -> dict[object, object]:
-        """What ended, by token."""
+        """Return the ended calls, by token."""
         return dict(self.state.chat.answers())

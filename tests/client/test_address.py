@@ -25,7 +25,7 @@ KEY = "a" * 51 + "q"
     ],
 )
 def test_legal(text: str, address: Address) -> None:
-    """Each form is read, and what is printed reads back the same."""
+    """Each form is parsed, and its string form parses to the same."""
     assert parse_address(text) == address
     assert parse_address(str(address)) == address
 
@@ -67,7 +67,7 @@ def test_legal(text: str, address: Address) -> None:
     ],
 )
 def test_illegal(text: str, why: str) -> None:
-    """One line that tells what is wrong."""
+    """A one-line error with the reason."""
     with pytest.raises(UsageError, match=why) as caught:
         parse_address(text)
     assert "\n" not in str(caught.value)

@@ -6,7 +6,7 @@ from relay.client.backoff import FIRST_S, LEAST_S, MAX_S, STABLE_S, Backoff
 
 
 def test_the_ceiling_doubles_up_to_its_bound() -> None:
-    """With the highest jitter; the lowest still waits a little."""
+    """With the highest jitter; with the lowest there is still a delay."""
     highest = Backoff(lambda: 1.0)
     delays = [highest.next_delay(0.0) for _ in range(20)]
     assert delays[:3] == [FIRST_S, 2 * FIRST_S, 4 * FIRST_S]
@@ -15,13 +15,13 @@ def test_the_ceiling_doubles_up_to_its_bound() -> None:
 
 
 def test_the_servers_wish_is_the_least() -> None:
-    """retry_after is kept, and the crowd is spread behind it."""
+    """The delay is at least retry_after, with clients spread after it."""
     assert Backoff(lambda: 0.0).next_delay(0.0, 10.0) >= 10.0
     assert Backoff(lambda: 1.0).next_delay(0.0, 10.0) == 12.5
 
 
 def test_only_a_stable_connection_ends_it() -> None:
-    """A server that lets in and drops at once is not asked faster and faster."""
+    """A server that accepts and drops at once is not retried faster and faster."""
     backoff = Backoff(lambda: 1.0)
     backoff.next_delay(0.0)
     backoff.online(1.0)

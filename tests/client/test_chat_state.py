@@ -1,4 +1,6 @@
-"""relay.client.chat_state: rooms and requests, over the real wire and a server of the test's."""
+"""relay.client.chat_state: rooms and requests, over the real wire protocol and a scripted
+server.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,7 @@ def entry(seq: int, prev: int | None = None, body: bytes = b"") -> wire.EntryMes
 
 
 def joined(last: int = 0, head: int = 10, options: dict[str, object] | None = None) -> Link:
-    """A client that has joined room; what it was told is taken."""
+    """A client that has joined room, with its first events taken."""
     link = Link(**(options or {}))
     link.log_in()
     link.state.chat.join("room", None, last, "join")
@@ -63,19 +65,19 @@ def joined(last: int = 0, head: int = 10, options: dict[str, object] | None = No
 
 
 def seqs(events: list[Event]) -> list[int]:
-    """The entries among events."""
+    """Return the sequence numbers of entries among events."""
     return [event.seq for event in events if isinstance(event, Message)]
 
 
 def rejoin(link: Link) -> wire.Join:
-    """The JOIN that the client sent by itself; answer it."""
+    """Take the JOIN that the client sent by itself; answer it."""
     join = link.heard(wire.Join)
     link.send_envelopes(wire.Joined(join.request, "room", EPOCH, join.seq, EPOCH, 99))
     return join
 
 
 def test_entries_and_where_they_end() -> None:
-    """History, LIVE, what comes then; the cursor is of what was taken."""
+    """History, LIVE, what comes then; the cursor is that of the last taken entry."""
     link = joined(last=2)
     link.send_envelopes(entry(9), entry(10), wire.Live("room", EPOCH, 10), entry(11))
     assert link.cursors == {"room": Cursor(EPOCH, 8)}
@@ -86,7 +88,7 @@ def test_entries_and_where_they_end() -> None:
 
 
 def test_a_lost_connection_goes_on_from_what_was_received() -> None:
-    """Not from what was taken: messages that are still queued are neither lost nor doubled."""
+    """Not from the taken one: messages that are still queued are neither lost nor duplicated."""
     link = joined()
     link.send_envelopes(entry(11), entry(12))
     link.lose()
@@ -106,7 +108,7 @@ def test_a_client_that_had_received_nothing_resumes_too() -> None:
 
 
 def test_a_join_without_an_answer_is_asked_again() -> None:
-    """As it was meant, with its number, and the caller sees nothing of it."""
+    """With the same arguments and number, unnoticed by the caller."""
     link = Link()
     link.log_in()
     link.state.chat.join("room", None, 5, "join")
@@ -132,7 +134,7 @@ def test_a_hole_is_repaired_not_skipped() -> None:
 
 
 def test_a_server_that_keeps_a_hole_loses_the_connection() -> None:
-    """It is asked a few times, not for ever in a hot loop."""
+    """The repair is tried a few times, not for ever in a hot loop."""
     link = joined()
     for _ in range(3):
         link.send_envelopes(entry(13, 12))
@@ -146,7 +148,7 @@ def test_a_server_that_keeps_a_hole_loses_the_connection() -> None:
 
 
 def test_gap_behind_and_roster_are_events() -> None:
-    """A reason of a later version is its number."""
+    """A reason of a later version is given as its number."""
     link = joined()
     link.send_envelopes(
         wire.Behind("room", EPOCH, 10),
@@ -164,7 +166,7 @@ def test_gap_behind_and_roster_are_events() -> None:
 
 
 def test_leave_and_join_again() -> None:
-    """Nothing of the first time is delivered in the second; the cursor goes on where it was."""
+    """No entry of the first membership is delivered in the second; the cursor continues."""
     link = joined()
     link.send_envelopes(entry(11), entry(12))
     link.state.chat.take()
@@ -182,7 +184,7 @@ def test_leave_and_join_again() -> None:
 
 
 def test_leave_while_offline() -> None:
-    """Is done at once, and the log is not joined again."""
+    """It is done at once, and the log is not joined again."""
     link = joined()
     link.lose()
     link.state.chat.leave("room", "leave")
@@ -193,7 +195,7 @@ def test_leave_while_offline() -> None:
 
 
 def test_requests_are_asked_again_behind_the_joins() -> None:
-    """WHO rests on the membership."""
+    """WHO requires the membership."""
     link = joined()
     link.state.chat.who("room", "who")
     link.state.chat.history("room", False, 0, 10, "history")
@@ -238,14 +240,14 @@ retried = pytest.mark.parametrize(
         (ErrorCode.BUSY, {"retry_timeout_s": 200}, 50_000, 5),
     ],
 )
-"""How often something is asked that is always refused so."""
+"""How often a request is repeated that is always refused so."""
 
 
 @retried
 def test_a_request_that_is_never_answered_is_over(
     code: ErrorCode, options: dict[str, object], arg_ms: int, asked: int
 ) -> None:
-    """As soon as it would wait for more than the time of its code, or than the given one."""
+    """As soon as the wait would exceed the time for its code, or the given timeout."""
     link = Link(**options)
     link.log_in()
     link.state.chat.join("room", None, 0, "join")
@@ -259,7 +261,7 @@ def test_a_request_that_is_never_answered_is_over(
 
 
 def test_a_store_that_cannot_be_written_is_told_once() -> None:
-    """Not at each try; and again when it had recovered meanwhile."""
+    """Not at each try; again if it had recovered meanwhile."""
     link = Link()
     link.log_in()
     link.taken()
@@ -282,7 +284,7 @@ def test_a_store_that_cannot_be_written_is_told_once() -> None:
 
 
 def test_a_refused_join_is_an_error_and_can_be_tried_again() -> None:
-    """It leaves nothing behind."""
+    """No state is left."""
     link = Link()
     link.log_in()
     link.state.chat.join("root", None, 0, "join")
@@ -296,7 +298,7 @@ def test_a_refused_join_is_an_error_and_can_be_tried_again() -> None:
 
 
 def test_a_log_that_is_refused_after_a_reconnect() -> None:
-    """Is an event: nobody waits for an answer."""
+    """It is an event: no call waits for an answer."""
     link = joined()
     link.lose()
     link.log_in()
@@ -308,7 +310,7 @@ def test_a_log_that_is_refused_after_a_reconnect() -> None:
 
 
 def test_an_invitation_comes_among_the_events_of_the_client() -> None:
-    """Also to a room that has a queue of its own, whose end it outlives; and so many at most."""
+    """Also in a room with a queue of its own, which it outlives; and a bounded number."""
     link = joined()
     link.state.chat.join("den", None, 0, "join", own_queue=True)
     link.run()
@@ -347,7 +349,7 @@ def test_what_is_refused_before_anything_is_sent() -> None:
 
 # --- an application that does not take its events ------------------------------------------------
 def fill(link: Link, first: int) -> int:
-    """Send entries until the client would not read any more; return the next seq."""
+    """Send entries until the client stops reading; return the next seq."""
     seq = first
     while not link.state.reading_paused:
         link.send_envelopes(*[entry(seq + n) for n in range(100)])
@@ -356,7 +358,7 @@ def fill(link: Link, first: int) -> int:
 
 
 def test_reading_stops_and_goes_on() -> None:
-    """At the bound, until half of it is taken; while it stops, silence is nobody's fault."""
+    """At the bound, until half of it is taken; meanwhile silence is not counted."""
     link = joined()
     end = fill(link, 11)
     assert end - 11 <= event_queue.EVENTS_MAX + 100
@@ -374,7 +376,9 @@ def test_reading_stops_and_goes_on() -> None:
 
 
 def test_an_answer_is_never_stuck_behind_entries() -> None:
-    """A client that awaits an answer with a full queue leaves its logs, and comes back to them."""
+    """A client that waits for an answer with a full queue leaves its logs, and joins them again
+    later.
+    """
     link = joined()
     end = fill(link, 11)
     link.state.chat.send(Offer("room", "", b"x"), "send")
@@ -395,7 +399,7 @@ def test_an_answer_is_never_stuck_behind_entries() -> None:
 
 
 def test_a_full_queue_over_a_reconnect() -> None:
-    """The logs are joined again only once there is room: memory stays bounded."""
+    """The logs are joined again only once there is space: memory stays bounded."""
     link = joined()
     end = fill(link, 11)
     link.lose()
@@ -413,7 +417,7 @@ def test_a_full_queue_over_a_reconnect() -> None:
 
 
 def test_who_while_stepped_aside() -> None:
-    """Joins for it, so that the answer is not "not a member"."""
+    """It joins for the request, so that the answer is not "not a member"."""
     link = joined()
     fill(link, 11)
     link.state.chat.send(Offer("room", "", b"x"), "send")
@@ -425,7 +429,7 @@ def test_who_while_stepped_aside() -> None:
 
 
 def test_no_second_join_while_one_is_unanswered() -> None:
-    """It would be refused with ALREADY_JOINED, and the log would be followed no more."""
+    """It would be refused with ALREADY_JOINED, and the log would not be followed any more."""
     link = joined()
     fill(link, 11)
     link.state.chat.send(Offer("room", "", b"x"), "send")
@@ -433,7 +437,7 @@ def test_no_second_join_while_one_is_unanswered() -> None:
     link.send_envelopes(wire.Left(link.heard(wire.Leave).request, "room"))
     link.state.chat.who("room", "who")
     link.run()
-    link.taken()  # there is room again: the log is to be followed
+    link.taken()  # there is space again: the log is to be followed
     assert [type(envelope) for envelope in link.received].count(wire.Join) == 1
 
 
@@ -456,7 +460,7 @@ def test_leaving_makes_space_too() -> None:
 
 
 def test_an_answer_is_read_when_no_room_is_joined() -> None:
-    """The queue is full, and the only room is being joined again: nothing to leave, but to read."""
+    """The queue is full, and the only room is being joined again: there is none to leave."""
     link = joined()
     end = fill(link, 11)
     link.send_envelopes(entry(end + 1))  # one is missing
@@ -474,7 +478,7 @@ def test_an_answer_is_read_when_no_room_is_joined() -> None:
 
 
 def test_a_room_joined_while_suspended_is_left_again() -> None:
-    """Its answer came with the JOINED: nothing is awaited, and its entries must not pile up."""
+    """Its answer came with the JOINED: no call waits, and its entries must not pile up."""
     link = joined()
     fill(link, 11)
     link.state.chat.send(Offer("room", "", b"x"), "send")
@@ -495,7 +499,7 @@ def test_a_room_joined_while_suspended_is_left_again() -> None:
 
 # --- whose devices wrote it ---------------------------------------------------------------------
 def of_device(room: str, seq: int) -> wire.EntryMessage:
-    """An ENTRY that bob wrote on a device that nobody has looked at."""
+    """An ENTRY that bob wrote on a device that was not verified yet."""
     return entry(seq)._replace(log=room, key_id=bytes(16))
 
 
@@ -510,7 +514,7 @@ def warnings(link: Link) -> list[tuple[str, str]]:
 def test_a_query_about_devices_is_given_up_whatever_time_a_program_has(
     code: ErrorCode, arg_ms: int, asked: int
 ) -> None:
-    """A server without time says nothing about anybody; if that lasts, it is a warning."""
+    """The server answers Unavailable each time; if that lasts, there is a warning."""
     link = joined(options={"retry_timeout_s": 86_400.0})
     link.send_envelopes(of_device("room", 11))
     for time in range(asked):
@@ -523,7 +527,7 @@ def test_a_query_about_devices_is_given_up_whatever_time_a_program_has(
 
 
 def test_a_doubt_is_told_with_the_first_entry_in_each_room() -> None:
-    """Not with what the server says next, which may be never."""
+    """Not with the server's next message, which may never come."""
     link = joined()
     link.send_envelopes(of_device("room", 11))
     link.send_envelopes(wire.Error(NUMBER, ErrorCode.NOT_ALLOWED, 0, "no"))
@@ -537,7 +541,7 @@ def test_a_doubt_is_told_with_the_first_entry_in_each_room() -> None:
 
 
 def test_an_entry_is_looked_at_before_anybody_can_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The application may be in another thread: it has no entry that ought to wait."""
+    """The application may be in another thread: it gets no entry before its check."""
     link, taken = joined(), []
     link.state.chat.senders.pins.known["bob"] = Pin(bytes(32), 0, bytes(32))
     put = event_queue.EventQueue.put

@@ -1,4 +1,4 @@
-"""A new device takes what a device of its account has signed for it, and signs nothing else."""
+"""A new device accepts the link that another device has signed for it, and signs nothing else."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ OWNER, NEW, OTHER = DeviceKey.generate(), device("alice"), device("mallory")
 def offer(
     kind: Kind = Kind.ADD, server: bytes = SERVER, name: str = "alice", subject: DeviceKey = NEW
 ) -> bytes:
-    """What the server says that a device has signed: an ADD that its new key has not signed."""
+    """The server's message that a device has signed an ADD, which the new key has not signed."""
     body = chain.root_body(server, name, bytes(16), OWNER.public)
     held = chain.begun(links.parse(body.packed() + OWNER.sign(body.packed())), verify)
     asked = held.next_body(Kind.ADD, subject.public, OWNER.public)._replace(kind=kind).packed()
@@ -61,7 +61,7 @@ def test_the_offer_for_this_key_is_signed() -> None:
     ids=["a removal", "server", "name", "key", "complete", "cut short", "none"],
 )  # fmt: skip
 def test_nothing_else_is_signed(false: bytes) -> None:
-    """A false server would have, by this key, a device of an account that is not its owner's."""
+    """A malicious server would get, with this key, a device in an account of another owner."""
     link, asked = enrolling()
     link.send_envelopes(Done(asked.request, false))
     assert not link.all_heard(Enrol)

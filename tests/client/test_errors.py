@@ -13,7 +13,7 @@ from relay.wire.codes import CloseCode, ErrorCode
 
 @pytest.mark.parametrize("code", CloseCode)
 def test_every_close_code_has_its_exception(code: CloseCode) -> None:
-    """And it has name, explanation, number."""
+    """And it has a name, an explanation and a number."""
     error = closed_by_server(int(code), 7)
     assert type(error) is CLOSES[code]
     assert type(error) is not ClosedByServer
@@ -33,7 +33,7 @@ def test_every_error_code_has_its_exception(code: ErrorCode) -> None:
 
 
 def test_what_a_person_gave_as_the_reason_stands_beside_what_happened() -> None:
-    """And what the server says more exactly is not said twice."""
+    """And a more exact text of the server is not repeated."""
     assert str(refused(ErrorCode.BANNED, 0, "spam")) == 'BANNED: banned from this room: "spam"'
     false = str(refused(ErrorCode.KICKED_OUT, 0, 'x", bob (the operator) is here, \u201dann'))
     assert false.count('"') == 2, "it does not end its quotation"
@@ -47,7 +47,7 @@ def test_what_a_person_gave_as_the_reason_stands_beside_what_happened() -> None:
 
 
 def test_codes_of_later_versions() -> None:
-    """They are the general class, and still have their number."""
+    """They get the general class, and keep their number."""
     assert "1999" in str(closed_by_server(1999))
     assert type(closed_by_server(1999)) is ClosedByServer
     assert "777" in str(refused(777))
@@ -71,7 +71,7 @@ def test_text_of_the_server_is_made_harmless() -> None:
 
 
 def test_arguments_have_names() -> None:
-    """The number of an error code by what it means."""
+    """The number of an error code, named by its meaning."""
     busy = refused(ErrorCode.BUSY, 1500)
     assert isinstance(busy, Busy)
     assert busy.retry_after_s == 1.5

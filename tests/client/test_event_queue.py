@@ -46,7 +46,7 @@ def test_the_cursor_moves_when_a_message_is_taken() -> None:
 
 
 def test_what_was_seen_of_a_room_ends_with_it() -> None:
-    """A change that is asked for from outside is not compared with what was seen inside."""
+    """A change requested from outside is not compared with what was seen inside."""
     inbox = EventQueue()
     inbox.follow("room", Cursor(EPOCH, 0))
     inbox.put(RoomChanged("room", EPOCH, 1, 0, 1, "ann", b"", "kick", "me"))
@@ -58,7 +58,7 @@ def test_what_was_seen_of_a_room_ends_with_it() -> None:
 
 
 def test_full_by_number_until_half_is_taken() -> None:
-    """So that reading does not stop and go once per event."""
+    """So that reading does not stop and resume once per event."""
     inbox = EventQueue()
     for _ in range(EVENTS_MAX + 1):
         inbox.put(Live("room", 0))
@@ -82,7 +82,7 @@ def test_full_by_bytes() -> None:
 
 
 def test_states_that_nobody_takes_do_not_pile_up() -> None:
-    """A program that only sends never iterates. The newest stay; messages are not touched."""
+    """A program that only sends never iterates. The newest are kept; messages are not affected."""
     inbox = EventQueue()
     inbox.put(message(1))
     for number in range(20_000):
@@ -104,7 +104,7 @@ def warnings_in(inbox: EventQueue) -> list[Event]:
 
 
 def test_nothing_that_comes_later_takes_a_warning_away() -> None:
-    """A false server that was found out may say whatever it likes: invitations, more warnings."""
+    """A server that was detected may send anything later: invitations, more warnings."""
     inbox = EventQueue()
     first = DeviceWarning("room", "alice", "begun anew")
     inbox.follow("room", Cursor(EPOCH, 0))
@@ -125,7 +125,7 @@ def test_nothing_that_comes_later_takes_a_warning_away() -> None:
 
 
 def test_a_warning_of_a_room_with_a_queue_of_its_own_outlives_it() -> None:
-    """Whoever put us out of the room may be the one that it warns of."""
+    """The user who removed us from the room may be the one that the warning is about."""
     inbox = EventQueue()
     inbox.separate("room")
     inbox.put(DeviceWarning("room", "alice", "begun anew"))
@@ -135,7 +135,7 @@ def test_a_warning_of_a_room_with_a_queue_of_its_own_outlives_it() -> None:
 
 
 def test_unfollow_drops_what_was_not_taken() -> None:
-    """Of that log alone; the returned cursor is the place to go on from."""
+    """Of that log alone; the returned cursor is where to resume."""
     inbox = EventQueue()
     inbox.follow("room", Cursor(EPOCH, 0))
     inbox.follow("other", Cursor(EPOCH, 0))

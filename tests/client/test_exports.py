@@ -1,4 +1,4 @@
-"""relay/__init__.py: the public names, and what they cost."""
+"""relay/__init__.py: the public names, and their import cost."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ NAMES = sorted(relay._HOME_OF)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_name_is_there(name: str) -> None:
-    """From its home, at its first use."""
+    """From its module, at its first use."""
     value = getattr(relay, name)
     assert value is getattr(sys.modules[relay._HOME_OF[name]], name)
     assert name in dir(relay)
 
 
 def test_type_checkers_see_the_same_names() -> None:
-    """The imports for them and the table for the rest of us agree."""
+    """The imports for type checkers and the table for run time agree."""
     tree = ast.parse(Path(relay.__file__).read_text())
     imported = {
         f"{node.module}.{alias.name}"
@@ -48,7 +48,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_import_relay_loads_none_of_it() -> None:
-    """The server, and whoever asks for the version, pay for no client."""
+    """The server, and programs that need only the version, import no client."""
     program = "import sys, relay; print([m for m in sys.modules if m.startswith('relay.')])"
     done = run_program(program)
     assert (done.returncode, done.stdout) == (0, "[]\n"), done.stderr
@@ -56,7 +56,7 @@ def test_import_relay_loads_none_of_it() -> None:
 
 @pytest.mark.parametrize("module", [closes, errors, events, refusals])
 def test_every_exception_and_event_is_public(module: object) -> None:
-    """What a program has to handle it can import from relay."""
+    """Programs can import from relay what they have to handle."""
     own = {
         name
         for name, value in inspect.getmembers(module, inspect.isclass)
@@ -71,7 +71,7 @@ def test_the_reference_is_up_to_date() -> None:
 
 
 def test_the_reference_is_complete() -> None:
-    """Every public name is in it, once; and every method of the clients and rooms."""
+    """It has every public name once, and every method of the clients and rooms."""
     grouped = [name for group in reference.GROUPS.values() for name in group]
     assert sorted([*grouped, *reference.errors()]) == NAMES
     page = (DOCS / "reference.md").read_text(encoding="utf-8")
@@ -82,7 +82,7 @@ def test_the_reference_is_complete() -> None:
 
 
 def test_the_guide_names_what_exists() -> None:
-    """Each class that it tells people to use or to handle comes from relay."""
+    """Each class that it tells programs to use or to handle comes from relay."""
     guide = (DOCS / "client.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)*)\b[^`]*`", guide))
     assert len(named) > 30

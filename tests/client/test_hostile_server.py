@@ -1,4 +1,4 @@
-"""A server that means harm cannot make its client hold more than a bound, in any state."""
+"""A malicious server cannot make its client hold more than a bound, in any state."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.support.held import held_bytes
 
 EPOCH = b"e" * 8
 RECORDS = 30
-"""Of 60 KB: rosters of that become 100 MB in a client that counts events by their number."""
+"""Of 60 KB: such rosters take 100 MB in a client that bounds events by their number."""
 HELD_MAX = OVER * EVENTS_BYTES_MAX + 4 * 1024 * 1024
-"""The hard bound of the queue, one record beyond it, and the client's other state."""
+"""The hard bound of the queue, one record more, and the client's other state."""
 
 
 def names(count: int, chars: int) -> list[str]:
@@ -35,7 +35,7 @@ def names(count: int, chars: int) -> list[str]:
 
 
 def packed(*each: wire.ServerEnvelope) -> bytes:
-    """As many of these in a record as fit."""
+    """As many of these as fit into a record."""
     one = b"".join(map(packing.pack, each))
     return one * (60_000 // len(one))
 
@@ -54,7 +54,7 @@ def entries(body: bytes, count: int) -> Iterator[bytes]:
 
 
 def strangers() -> Iterator[bytes]:
-    """Each entry is of somebody else, with another key."""
+    """Each entry has another sender, with another key."""
     for first in itertools.count(1, 300):
         yield b"".join(
             packing.pack(entry(seq)._replace(sender=f"s{seq}", key_id=b"%032d" % seq))
@@ -97,7 +97,7 @@ FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
     "unknown": lambda: repeated(b"\x91\x63" * 3_000),
     "entries of strangers": strangers,
     "invitations": lambda: repeated(packed(wire.Invited("other", "bob"))),
-    # Each drops another one: looked for from the beginning, a record of them took minutes.
+    # Each drops another one: with a search from the beginning, a record of them took minutes.
     "invitations behind all that can wait": lambda: itertools.chain(
         itertools.repeat(packed(wire.Live("room", EPOCH, 0)), 20),
         repeated(packed(wire.Invited("other", "bob"))),
@@ -119,11 +119,11 @@ def joined() -> Link:
 
 
 def idle(link: Link) -> None:
-    """Nothing is awaited: only what one read brings can come, but it may be any amount."""
+    """No call waits: only what one read brings can come, but it may be any amount."""
 
 
 def waiting_for_an_answer(link: Link) -> None:
-    """A send and a question, so that the client must read on; neither is answered."""
+    """A send and a request, so that the client must read on; neither is answered."""
     link.state.chat.send(Offer("room", "", b"x"), "send")
     link.state.chat.who("room", "who")
 
@@ -148,7 +148,7 @@ CASES = [(waiting_for_an_answer, flood) for flood in FLOODS] + [
 
 @pytest.mark.parametrize(("prepare", "flood"), CASES)
 def test_what_is_held_is_bounded(prepare: Callable[[Link], None], flood: str) -> None:
-    """The program takes nothing, and the server heeds neither a full inbox nor a LEAVE."""
+    """The program takes nothing, and the server ignores a full inbox and a LEAVE."""
     link = joined()
     prepare(link)
     link.run()
@@ -158,12 +158,12 @@ def test_what_is_held_is_bounded(prepare: Callable[[Link], None], flood: str) ->
             break
         link.server.send(next(records), link.now)
         link.state.receive_data(link.server.data_to_send(), link.now)
-        link.state.data_to_send(link.now)  # is not read by anybody
+        link.state.data_to_send(link.now)  # is not read
     assert held_bytes(link.state) < HELD_MAX
 
 
 def test_a_size_is_never_less_than_what_is_held() -> None:
-    """Of the largest event of each kind."""
+    """For the largest event of each type."""
     wide = "\U0001f600"
     big: list[events.Event] = [
         events.Message("r" * 33, EPOCH, 2**63 - 1, 2**63 - 2, 2**63 - 1, "s" * 32, b"k" * 32,
@@ -193,7 +193,7 @@ def test_a_size_is_never_less_than_what_is_held() -> None:
 
 
 def ask_everything(state: ClientState) -> None:
-    """What a program may ask; some of it is refused at once, depending on what came before."""
+    """Make every possible request; some are refused at once, depending on earlier ones."""
     for method, args in (
         ("send", (Offer("room", "", b"x"), "send")),
         ("join", ("other", None, 0, "join")),
@@ -206,7 +206,7 @@ def ask_everything(state: ClientState) -> None:
 
 
 def test_legal_envelopes_in_any_order_end_in_no_other_error() -> None:
-    """Random talk of a server in many runs: the client goes on, or has one reason."""
+    """Random envelopes in many runs: the client goes on, or ends with one reason."""
     dice = random.Random(7)
     logs, seqs = ["room", "other", "never"], [0, 1, 2, 7, limits.U63_MAX]
 

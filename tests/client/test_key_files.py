@@ -1,4 +1,4 @@
-"""Key files: whole, private, never over another; what is pinned is kept."""
+"""Key files: complete, private, never overwritten; stored pins are kept."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_a_key_there_and_back(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     again = DeviceKey.load(path)
     assert (again.public, again.name, again.path) == (key.public, "bot", path)
-    assert [one.name for one in path.parent.iterdir()] == ["key"], "nothing half made is left"
+    assert [one.name for one in path.parent.iterdir()] == ["key"], "no partial file is left"
     assert again.sign(b"m") == key.sign(b"m")
 
 
@@ -126,7 +126,7 @@ def test_what_is_no_file(tmp_path: Path) -> None:
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    """Nobody may ever write into it."""
+    """It may never get a writer."""
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UsageError, match="not a regular file"):
         DeviceKey.load(tmp_path / "pipe")
@@ -135,7 +135,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
 @pytest.mark.parametrize("name", ["pins", "alice.chain"])
 def test_a_pipe_where_something_is_kept_stays_one(files: KeyFiles, name: str) -> None:
-    """Nothing waits for it, and nothing takes its place."""
+    """It is neither waited for nor replaced."""
     path = files.directory / SERVER / name
     path.parent.mkdir(parents=True)
     os.mkfifo(path)
@@ -184,7 +184,7 @@ def test_one_key_for_each_server_and_name(files: KeyFiles) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="limits are of Unix")
 def test_a_pin_that_does_not_fit_is_taken_back(files: KeyFiles) -> None:
-    """A limit of the size stands for a full disk: half a line would end every later login."""
+    """A size limit stands for a full disk: half a line would end every later login."""
     files.pin(SERVER, "alice", PIN)
     path = files.directory / SERVER / "pins"
     size = path.stat().st_size
@@ -217,7 +217,7 @@ def test_pins(files: KeyFiles) -> None:
 
 @pytest.mark.parametrize("cut", [1, 2, 30, 100, 135])
 def test_half_a_line_of_pins_takes_no_other_with_it(files: KeyFiles, cut: int) -> None:
-    """A program that was killed while it wrote leaves one; a login reads what is whole."""
+    """A program killed while writing leaves half a line; a login reads the complete ones."""
     files.pin(SERVER, "alice", PIN)
     files.pin(SERVER, "bobby", PIN)
     path = files.directory / SERVER / "pins"
@@ -245,7 +245,7 @@ def test_pins_never_become_more_than_can_be_read(
 def test_pins_that_do_not_count_any_more_are_removed(
     files: KeyFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At half of the bound; what this version does not understand is no line of its own."""
+    """At half of the bound; lines that this version does not understand are kept."""
     monkeypatch.setattr("relay.client.key_files.PINS_BYTES_MAX", 2000)
     path = files.directory / SERVER / "pins"
     later = PIN._replace(root=b"r" * 48, head=b"h" * 48)
@@ -268,7 +268,7 @@ def test_pins_that_do_not_count_any_more_are_removed(
 def test_no_pin_is_lost_to_a_file_that_was_replaced(
     files: KeyFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It waited for the lock of the file that was there, and another program compacted it."""
+    """It waited for the lock of the old file, and another program compacted it."""
     files.pin(SERVER, "alice", PIN)
     path = files.directory / SERVER / "pins"
     replaced: list[Path] = []
@@ -285,7 +285,7 @@ def test_no_pin_is_lost_to_a_file_that_was_replaced(
 
 
 def test_a_linked_file_is_replaced_where_it_is(files: KeyFiles, tmp_path: Path) -> None:
-    """Or the plain key would stay behind, and what the user arranged would be gone."""
+    """Otherwise the unencrypted key would stay, and the user's link would be lost."""
     real, link = tmp_path / "real.key", tmp_path / "bot.key"
     DeviceKey.generate().save(real)
     link.symlink_to(real)
@@ -334,14 +334,14 @@ def test_on_purpose_it_does(files: KeyFiles, monkeypatch: pytest.MonkeyPatch, ho
     choice = KeyChoice("alice", None, True if how == "register" else None, token, files)
     found = choice.at(SERVER)
     assert found.register_first
-    assert files.names(SERVER) == ["alice"], "on the disk before anybody hears of it"
+    assert files.names(SERVER) == ["alice"], "on disk before its public key is sent"
 
 
 @pytest.mark.parametrize("own", [False, True])
 def test_a_key_that_nobody_has_accepted_is_removed(
     files: KeyFiles, tmp_path: Path, own: bool
 ) -> None:
-    """Unless another program has taken it from the file meanwhile, or it was there before."""
+    """Unless another program reads it meanwhile, or it was there before."""
     path = tmp_path / "bot.key" if own else files.path_of(SERVER, "bot")
     key = path if own else None
     first = KeyChoice("bot", key, True, None, files)
@@ -358,7 +358,7 @@ def test_a_key_that_nobody_has_accepted_is_removed(
 
 
 def test_a_key_is_removed_while_another_program_reads_it(files: KeyFiles) -> None:
-    """That one registers no key whose file is gone."""
+    """The reader registers no key whose file was removed."""
     first = KeyChoice("bot", None, True, None, files)
     first.at(SERVER)
 
@@ -379,7 +379,7 @@ def test_a_key_is_removed_while_another_program_reads_it(files: KeyFiles) -> Non
 def test_a_key_is_taken_while_its_maker_waits_for_the_lock(
     files: KeyFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the maker looks at before it has the lock, it does not know."""
+    """The state before the lock was taken may be outdated."""
     first = KeyChoice("bot", None, True, None, files)
     first.at(SERVER)
     path = files.path_of(SERVER, "bot")
@@ -414,7 +414,7 @@ def test_a_key_file_of_the_programs_own(files: KeyFiles, tmp_path: Path) -> None
 def test_a_tilde_is_the_home_directory(
     files: KeyFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For a program, too, there is no directory named ``~``; and an empty path is none."""
+    """No directory named ``~`` is created for programs either; an empty path is an error."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import threading
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,15 +27,16 @@ from relay.client.known_servers import (
 from relay.client.lineage import KeyChange
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
-from tests.support.cluster import ROOT
+from tests.support.cluster import DEADLINE_S, ROOT
 from tests.support.programs import run_program
+from tests.support.threads import beside
 
 KEY = "a" * 52
 OTHER = "b" * 51 + "q"
 
 
 def test_parse_passes_over_what_is_not_ours() -> None:
-    """Comments, empty lines, other key types; a comment behind the fingerprint is allowed."""
+    """Comments, empty lines, other key types; a comment after the fingerprint is allowed."""
     text = (
         "# a comment\n\n"
         f"[one.example]:7475 relay-key-v1 {KEY} my server\n"
@@ -54,13 +56,13 @@ def test_parse_passes_over_what_is_not_ours() -> None:
     ],
 )
 def test_a_damaged_pin_is_an_error(line: str) -> None:
-    """It names file and line: a pin that silently does not count would ask again."""
+    """The error has file and line: a pin that is silently ignored would cause a new question."""
     with pytest.raises(UsageError, match="known, line 2"):
         parse(f"# first\n{line}\n", Path("known"))
 
 
 def test_match_is_by_host_and_port() -> None:
-    """Case of the host does not count; the first line wins."""
+    """Case of the host does not matter; the first line wins."""
     pins = [Pin("a", 1, KEY), Pin("a", 2, OTHER), Pin("a", 1, OTHER)]
     assert match(pins, "A", 1) == Pin("a", 1, KEY)
     assert match(pins, "a", 2) == Pin("a", 2, OTHER)
@@ -78,7 +80,7 @@ def test_pin_makes_a_private_file(tmp_path: Path) -> None:
 
 
 def test_pin_keeps_every_other_line(tmp_path: Path) -> None:
-    """Also the ones that it does not understand, and a missing last newline."""
+    """Also lines that it does not understand, and a missing last newline."""
     path = tmp_path / "known_servers"
     path.write_text("# mine\n[x]:1 future-key zzz")
     KnownServers(path).pin("h", 1, KEY)
@@ -87,7 +89,7 @@ def test_pin_keeps_every_other_line(tmp_path: Path) -> None:
 
 
 def test_pin_never_replaces_a_key(tmp_path: Path) -> None:
-    """Another key for the same place is refused, and the file stays as it was."""
+    """Another key for the same address is refused, and the file is not changed."""
     path = tmp_path / "known_servers"
     known = KnownServers(path)
     known.pin("h", 1, KEY)
@@ -132,19 +134,16 @@ for number in range(20):
 
 
 def test_first_contacts_at_once_keep_every_pin(tmp_path: Path) -> None:
-    """Of 120 threads, and of several processes: read again under a lock, never written over."""
+    """From 120 threads, and from several processes: each reads again under a lock."""
     path = tmp_path / "threads"
-    begin = threading.Barrier(120)
+    begin = threading.Barrier(120, timeout=DEADLINE_S)
 
     def pin(number: int) -> None:
         begin.wait()
         KnownServers(path).pin(f"host-{number}", 1, KEY)
 
-    threads = [threading.Thread(target=pin, args=(number,)) for number in range(120)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with beside(*(partial(pin, number) for number in range(120))):
+        pass
     assert {pin.host for pin in parse(path.read_text(), path)} == {f"host-{n}" for n in range(120)}
 
     path = tmp_path / "processes"
@@ -166,9 +165,9 @@ def test_first_contacts_at_once_keep_every_pin(tmp_path: Path) -> None:
 
 
 def test_one_server_met_twice_at_once(tmp_path: Path) -> None:
-    """One pin; and of two different keys the second one is refused, whoever comes first."""
+    """One pin; of two different keys the second one is refused, in any order."""
     path = tmp_path / "pins"
-    begin = threading.Barrier(40)
+    begin = threading.Barrier(40, timeout=DEADLINE_S)
     refused: list[str] = []
 
     def pin(number: int) -> None:
@@ -178,11 +177,8 @@ def test_one_server_met_twice_at_once(tmp_path: Path) -> None:
         except UsageError as error:
             refused.append(str(error))
 
-    threads = [threading.Thread(target=pin, args=(number,)) for number in range(40)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with beside(*(partial(pin, number) for number in range(40))):
+        pass
     assert len(parse(path.read_text(), path)) == 1
     assert len(refused) == 20
 
@@ -214,7 +210,7 @@ def test_links_owner_and_mode_stay(tmp_path: Path) -> None:
 
 
 def test_the_null_device_remembers_nothing() -> None:
-    """Beyond the object that was told: a command asks once, connects, and forgets."""
+    """Beyond the object itself: a command asks once, connects, and forgets."""
     before = Path(os.devnull).stat()
     known = KnownServers(Path(os.devnull))
     assert known.find("host", 1) is None
@@ -228,7 +224,7 @@ def test_the_null_device_remembers_nothing() -> None:
 
 
 def special(kind: str, tmp_path: Path) -> Path:
-    """A path that is no regular file."""
+    """A path that is not a regular file."""
     path = tmp_path / kind
     if kind == "pipe":
         os.mkfifo(path)
@@ -252,7 +248,7 @@ def special(kind: str, tmp_path: Path) -> Path:
      "/dev/tty"],
 )  # fmt: skip
 def test_other_special_files_are_refused(kind: str, tmp_path: Path) -> None:
-    """By one line, at once, and stay what they are."""
+    """With a one-line error, at once, and not changed."""
     path = special(kind, tmp_path)
     before = path.lstat().st_mode
     known = KnownServers(path)
@@ -266,7 +262,7 @@ def test_other_special_files_are_refused(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
 def test_a_mounted_single_file(tmp_path: Path) -> None:
-    """A file cannot be put in its place: it is written as it is."""
+    """It cannot be replaced: it is written in place."""
     real, mounted = tmp_path / "real", tmp_path / "mounted"
     real.write_text("")
     mounted.write_text("")
@@ -283,7 +279,7 @@ def test_a_mounted_single_file(tmp_path: Path) -> None:
 
 
 def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
-    """A limit of the file's size stands for a full disk: whole or not at all."""
+    """A limit of the file's size stands for a full disk: all of the line or nothing."""
     path = tmp_path / "pins"
     path.write_text("# mine\n")
     program = (
@@ -300,7 +296,7 @@ def test_a_line_that_does_not_fit_is_taken_back(tmp_path: Path) -> None:
 def test_a_file_that_is_full_can_still_be_read(
     tmp_path: Path, null: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whatever one server proves of its keys: the pins of all others stand in it, too."""
+    """Whatever one server proves about its keys: the file has the pins of all others, too."""
     monkeypatch.setattr("relay.client.known_servers.FILE_BYTES_MAX", 1000)
     known = KnownServers(Path(os.devnull) if null else tmp_path / "pins")
     known.pin("other.example", 7475, KEY)

@@ -1,4 +1,4 @@
-"""When a list of pages has ended, whatever a server answers."""
+"""When a list of pages ends, whatever a server answers."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from relay.errors import EnvelopeError
         (40, False, None, False),
         (40, False, 41, False),
         (40, True, 41, True),
-        (1, False, 41, True),  # nothing is below the first entry
+        (1, False, 41, True),  # there is nothing before the first entry
         (0, False, None, True),
-        (41, False, 41, True),  # a false server's pages lead nowhere
+        (41, False, 41, True),  # a false server's pages go in circles
         (2**63 - 1, False, 41, True),
     ],
 )
@@ -36,7 +36,7 @@ def test_the_last_page(following: int, end: bool, before: int | None, last: bool
 
 
 class EndlessServer:
-    """Answers each question of a list with one entry that is a little ahead."""
+    """Answers each request for a page with one entry that is a little further."""
 
     def __init__(self) -> None:
         self.read: Any = None
@@ -79,7 +79,7 @@ def listed(name: str) -> shown.Listed:
 def test_a_list_that_always_leads_on_ends(
     questions: Callable[[], Any], page: Callable[[str], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As what breaks the protocol, when it is longer than any honest one."""
+    """As a protocol violation, when it is longer than any honest one."""
     monkeypatch.setattr(lists, "LIST_BYTES_MAX", 10_000)
     server: Any = EndlessServer()
 

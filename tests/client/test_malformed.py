@@ -1,6 +1,7 @@
-"""What a server may not send ends the client with ServerBrokeProtocol, whatever comes with it.
+"""What a server may not send ends the client with ServerBrokeProtocol, whatever else is in the
+record.
 
-Every operation, every field, before the login and after it.
+Every operation, every field, before and after the login.
 """
 
 from __future__ import annotations
@@ -104,9 +105,9 @@ CASES = dict(malformed())
 
 
 def broken(link: Link, case: str, told: bool) -> None:
-    """The client has ended, for this reason, and everybody who waits is told it.
+    """Check that the client has ended for this reason, and that all waiting calls raise it.
 
-    So is the server, unless its own close came first.
+    The server gets a close, unless it has closed first.
     """
     assert link.condition() is State.CLOSED, case
     error = link.state.error
@@ -128,7 +129,7 @@ def test_there_are_many() -> None:
 
 @pytest.mark.parametrize("welcome", ["never", "before", "after"])
 def test_every_malformed_envelope(welcome: str) -> None:
-    """Also when a right WELCOME comes right behind it, in the same read."""
+    """Also when a valid WELCOME follows in the same read."""
     for case, content in CASES.items():
         link = Link(expected_key=KEY)
         link.dial()
@@ -159,7 +160,7 @@ QUESTIONS: dict[type, tuple[Callable[[ChatState], object], int]] = {
 
 
 def asked(question: type) -> tuple[Link, int]:
-    """A client that has asked this; the number of its request."""
+    """A client that has made this request; the request's number."""
     link = Link(expected_key=KEY)
     link.log_in()
     link.state.chat.join("room", Cursor(EPOCH, 0), 0, "join")
@@ -173,7 +174,7 @@ def asked(question: type) -> tuple[Link, int]:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_the_answer_to_another_question(question: type) -> None:
-    """A legal one, but a page of history says nothing about who is there."""
+    """A legal one, but a page of history is no answer to WHO."""
     expected = QUESTIONS[question][1]
     for op in sorted({op for _, op in QUESTIONS.values()}):
         link, number = asked(question)
@@ -184,7 +185,7 @@ def test_the_answer_to_another_question(question: type) -> None:
             assert not isinstance(link.results()["asked"], ServerBrokeProtocol)
             continue
         if question is Leave:
-            link.results()  # the end of the connection has done what was asked
+            link.results()  # the end of the connection has done what was requested
         broken(link, f"{question} {op}", told=True)
 
 
@@ -210,16 +211,16 @@ FURTHER = ["room", EPOCH, 9, *ENTRY[3:]]
     ],
 )
 def test_an_answer_about_something_else(question: type, answer: list[object]) -> None:
-    """Another room, another person, entries of another room, more of them, in another order."""
+    """Another room, another user, entries of another room, more of them, in another order."""
     link, number = asked(question)
     link.send_raw(codec.pack([QUESTIONS[question][1], number, *answer]))
     if question is Leave:
-        link.results()  # the end of the connection has done what was asked
+        link.results()  # the end of the connection has done what was requested
     broken(link, f"{question} {answer}", told=True)
 
 
 def test_a_page_of_ones_own_inbox() -> None:
-    """Of ``@bo`` it is, so its entries are of another log than the question."""
+    """It is a page of ``@bo``, so its entries are of another log than requested."""
     link = Link(expected_key=KEY)
     link.log_in()
     link.state.chat.join("@me", Cursor(EPOCH, 0), 0, "join")
@@ -235,7 +236,7 @@ def test_a_page_of_ones_own_inbox() -> None:
 
 
 def test_each_request_has_an_answer() -> None:
-    """Two are of the login, which looks for their answers itself."""
+    """Two are of the login, which handles its answers itself."""
     numbered = {kind for kind in get_args(ClientEnvelope) if "request" in kind._fields}
     numbered -= {Enrol, Register}
     assert set(ANSWERS) == numbered

@@ -1,4 +1,4 @@
-"""relay.client: a server's keys that follow one another, and what a client believes of it."""
+"""relay.client: successive keys of a server, and which of them a client accepts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def hash_of(key: PrivateKey) -> bytes:
 
 
 def announced(link: Link, by: PrivateKey, following: PrivateKey) -> None:
-    """The server announces a key, and answers the client's challenge with ``by``."""
+    """Announce a key as the server, and answer the client's challenge with ``by``."""
     link.send_envelopes(NextKey(hash_of(following)))
     for asked in link.all_heard(Prove):
         link.send_envelopes(Done(asked.request, by.prove_next(asked.challenge, hash_of(following))))
@@ -54,12 +54,12 @@ def test_an_announced_key_is_followed_without_a_question() -> None:
     assert known.server_id == OLD, "keys and pins stay where they are"
     link.lose()
     link.log_in(key=other_key(), server_id=hash_of(server_key()))
-    assert link.condition() is State.ONLINE, "the id is the same, and no question again"
+    assert link.condition() is State.ONLINE, "the id is the same, and there is no question"
     assert link.state.key.id == OLD
 
 
 def test_once_followed_the_old_key_is_refused() -> None:
-    """Who has stolen it cannot take its place any more."""
+    """A thief of the old key cannot take the server's place any more."""
     link = Link(expected_key=Expected(OLD))
     link.log_in()
     announced(link, server_key(), other_key())
@@ -72,7 +72,7 @@ def test_once_followed_the_old_key_is_refused() -> None:
 
 
 def test_a_key_that_was_replaced_is_not_gone_back_to(caplog: pytest.LogCaptureFixture) -> None:
-    """Though the present one vouches for it: who has stolen both would make it count again."""
+    """Though the present key vouches for it: a thief of both could make it valid again."""
     link = Link(expected_key=Expected(OLD))
     link.log_in()
     announced(link, server_key(), other_key())
@@ -88,7 +88,7 @@ def test_a_key_that_was_replaced_is_not_gone_back_to(caplog: pytest.LogCaptureFi
 
 
 def test_no_earlier_key_is_gone_back_to(caplog: pytest.LogCaptureFixture) -> None:
-    """Of a server on its third key: not the first, which is its id, and not the one between."""
+    """For a server on its third key: neither the first, which is its id, nor the second."""
     third = generate_private_key(secrets.token_bytes, 2048)
     keys, server_id = [server_key(), other_key(), third], hash_of(server_key())
     link = Link(expected_key=Expected(OLD))
@@ -114,13 +114,13 @@ def test_until_it_is_met_the_old_key_is_as_good() -> None:
     assert link.condition() is State.ONLINE
     assert link.state.key.fingerprint == OLD
     announced(link, server_key(), other_key())
-    assert len(link.state.key.take_changes()) == 1, "it was proved, and is not asked for again"
+    assert len(link.state.key.take_changes()) == 1, "it was proved, and is not requested again"
 
 
 def test_an_announcement_without_the_key_is_not_believed(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A taken-over worker can say it, and cannot prove it."""
+    """A compromised worker can announce it, and cannot prove it."""
     link = Link(expected_key=Expected(OLD))
     link.log_in()
     announced(link, other_key(), other_key())
@@ -165,9 +165,10 @@ def test_the_last_announcement_counts() -> None:
 def test_an_announcement_while_the_one_before_is_being_proved_counts(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The operator replaces the next key at once: whoever is connected learns of the last one.
+    """The operator replaces the next key at once: connected clients learn of the last one.
 
-    The key agent may be the next one already, and prove the second key to who asks about the first.
+    The key agent may be the new one already, and prove the second key in answer to a challenge for
+    the first.
     """
     third = generate_private_key(stream("a third key"), 2048)
     for proves in (other_key(), third):
@@ -192,7 +193,7 @@ def test_an_announcement_while_the_one_before_is_being_proved_counts(
 def test_what_was_announced_on_another_connection_is_not_asked_about(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """The server tells at each login what it announces, if anything."""
+    """The server announces its next key at each login."""
     link = Link(expected_key=Expected(OLD))
     link.log_in()
     third = generate_private_key(stream("a third key"), 2048)
@@ -206,7 +207,7 @@ def test_what_was_announced_on_another_connection_is_not_asked_about(
 
 
 def test_announcements_without_end_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
-    """Each is a line in a file that all servers share; the next connection begins anew."""
+    """Each is a line in a file shared by all servers; the next connection starts again."""
     third = generate_private_key(stream("a third key"), 2048)
     link = Link(expected_key=Expected(OLD))
     for _ in range(2):
@@ -236,7 +237,9 @@ def test_an_announcement_that_was_withdrawn_makes_room_for_the_next() -> None:
 
 
 def test_an_id_that_nobody_has_proved_is_left_to_the_face() -> None:
-    """The connection ends before a name is on it; a claim counts after the server's proof only."""
+    """The connection ends before a name is sent; a claimed id counts after the server's
+    proof only.
+    """
     link = Link(expected_key=Expected(NEW))
     link.dial(other_key(), server_id=hash_of(server_key()))
     assert link.state.key.undecided_id == ClaimedId(NEW, OLD)
@@ -287,7 +290,7 @@ def test_keys_over_many_years() -> None:
 
 
 def test_an_id_is_believed_when_nothing_is_kept_under_it(policy: KeyPolicy) -> None:
-    """Somebody who comes after a change of keys; the next time it is known."""
+    """For a client that is new after a change of keys; the next time the id is known."""
     assert policy.claimed(HOST, ClaimedId(NEW, OLD)) is None
     assert policy.expected(HOST._replace(fingerprint=NEW)) == Expected(NEW, None, OLD)
 
@@ -305,7 +308,7 @@ def test_what_was_made_before_the_id_was_known_follows(policy: KeyPolicy) -> Non
 
 
 def test_what_was_made_follows_when_another_program_has_recorded_the_id(policy: KeyPolicy) -> None:
-    """It kept keys under the id by then; one of the same name stays what it was."""
+    """It stored keys under the id by then; one of the same name is not changed."""
     made = policy.keys.create(NEW, "anna")
     policy.keys.create(NEW, "bert")
     policy.keep([KeyChange(OLD, NEW, followed=True)])
@@ -319,7 +322,7 @@ def test_what_was_made_follows_when_another_program_has_recorded_the_id(policy: 
 
 
 def test_keys_that_an_earlier_version_left_behind_are_found(policy: KeyPolicy) -> None:
-    """Under any key that the server has had, also one that was interrupted between two names."""
+    """Under any key that the server has had, also one left between two renames."""
     third = "c" * 51 + "a"
     for key, name in ((NEW, "anna"), (third, "bert"), (third, "carol"), ("d" * 52, "dora")):
         policy.keys.create(key, name)
@@ -333,7 +336,7 @@ def test_keys_that_an_earlier_version_left_behind_are_found(policy: KeyPolicy) -
 
 
 def test_without_a_directory_there_is_nothing_to_move(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program whose key is in memory needs none, and is not warned each time it starts."""
+    """A program with its key in memory needs none, and gets no warning at each start."""
     monkeypatch.setenv("RELAY_KEYS", "~nobody-of-this-name/keys")
     with pytest.raises(UsageError):
         KeyFiles().find(OLD, "anna")
@@ -342,7 +345,7 @@ def test_without_a_directory_there_is_nothing_to_move(monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("kept", ["pin", "keys", "lineage"])
 def test_an_id_of_a_server_that_is_known_is_not_taken_over(policy: KeyPolicy, kept: str) -> None:
-    """Another server claims to be the one for which keys are kept: they are not used there."""
+    """Another server claims an id for which keys are stored: they are not used there."""
     if kept == "pin":
         policy.known.pin("elsewhere.example", 1, OLD)
     elif kept == "keys":
@@ -359,7 +362,7 @@ def test_an_id_of_a_server_that_is_known_is_not_taken_over(policy: KeyPolicy, ke
 
 
 def test_a_damaged_file_hides_no_keys(policy: KeyPolicy) -> None:
-    """The full address needs no file of known servers; whose keys are kept is still seen."""
+    """A full address needs no known-servers file; the stored keys are still found."""
     policy.known.path.write_text(f"[{HOST.host}]:7475 relay-key-v1 damaged\n")
     assert policy.expected(HOST._replace(fingerprint=NEW)) == Expected(NEW)
     assert policy.claimed(HOST, ClaimedId(NEW, OLD)) is None, "there is nothing"
@@ -369,14 +372,14 @@ def test_a_damaged_file_hides_no_keys(policy: KeyPolicy) -> None:
 
 
 def test_a_key_that_has_followed_begins_no_server_of_its_own(policy: KeyPolicy) -> None:
-    """It claims to be the first one: what is kept under the id would not be used any more."""
+    """It claims to be the first key: what is stored under the id would not be used any more."""
     policy.keep([KeyChange(OLD, NEW, followed=True)])
     assert isinstance(policy.claimed(HOST, ClaimedId(NEW, NEW)), ServerIdentityError)
     assert policy.expected(HOST._replace(fingerprint=NEW)) == Expected(NEW, None, OLD)
 
 
 def test_lines_in_any_order_of_events(policy: KeyPolicy) -> None:
-    """Announced twice, the last one counts; a key of before is not gone back to."""
+    """Announced twice, the last one counts; an earlier key is not accepted again."""
     third = "c" * 51 + "a"
     policy.keep([KeyChange(OLD, third, followed=False)])
     assert policy.expected(HOST._replace(fingerprint=third)) == Expected(third, None, OLD)
@@ -388,7 +391,7 @@ def test_lines_in_any_order_of_events(policy: KeyPolicy) -> None:
     assert policy.expected(HOST._replace(fingerprint=OLD)) == Expected(NEW, None, OLD)
     assert len(policy.known.path.read_text().splitlines()) == 3, "no way back is written"
     circle = Lineage({NEW: OLD}, {OLD: NEW})
-    assert circle.expected(OLD) == Expected(NEW, None, OLD), "nor believed"
+    assert circle.expected(OLD) == Expected(NEW, None, OLD), "nor accepted"
 
 
 def test_damaged_lines_about_keys_are_an_error(tmp_path: Path) -> None:

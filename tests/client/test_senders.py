@@ -1,4 +1,4 @@
-"""Whose keys the senders' are: honest chains are silent, what a malicious server does is loud."""
+"""Verification of senders' keys: honest chains cause no warning, a malicious server does."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def busy(wait_ms: int) -> Error:
 
 
 class Reader:
-    """A client that reads, and what its server answers."""
+    """A reading client, and the answers of its server."""
 
     def __init__(self, pins: dict[str, Pin] | None = None, own: list[bytes] | None = None) -> None:
         self.pins = {} if pins is None else pins
@@ -64,7 +64,7 @@ class Reader:
         self.senders.begin(SERVER, "reader", bytes(32), self.pins, own, [])
 
     def again(self) -> None:
-        """The connection is lost, and there is another one."""
+        """Lose the connection, and connect again."""
         self.senders.offline()
         self.senders.begin(SERVER, "reader", bytes(32), self.pins, None, [])
 
@@ -75,7 +75,7 @@ class Reader:
         return self.unverified.must_wait(entry("alice", links.key_id(device.public)))
 
     def doubt(self, device: PrivateDeviceKey, *, see: bool = False) -> str:
-        """Return what a message of a device of alice's is marked with."""
+        """Return how a message of a device of alice is marked."""
         if see:
             self.senders.look("lobby", "alice", links.key_id(device.public), now=0.0)
         return self.unverified.marked(entry("alice", links.key_id(device.public))).doubt
@@ -83,7 +83,7 @@ class Reader:
     def sees(
         self, device: PrivateDeviceKey, packed: list[bytes] | None, name: str = "alice"
     ) -> list[str]:
-        """A message came; the server answers the question, if there is one. Return warnings."""
+        """Deliver a message; answer the client's request, if there is one. Return warnings."""
         pair = (name, links.key_id(device.public))
         if pair not in self.senders.known:
             self.senders.look("lobby", *pair, now=0.0)
@@ -103,13 +103,13 @@ def test_a_first_contact_is_pinned() -> None:
     assert reader.sees(A, TWO) == []
     assert reader.pins == {"alice": pin_of(TWO)}
     assert reader.senders.pins.seen == {"alice": pin_of(TWO)}
-    assert reader.sees(A, None) == [], "and is not asked about again"
+    assert reader.sees(A, None) == [], "and is not requested again"
 
 
 def test_a_new_device_that_the_chain_proves_is_silent() -> None:
     reader = Reader({"alice": pin_of(ONE)})
     assert reader.sees(B, TWO) == []
-    assert reader.sees(A, THREE) == [], "what a removed device wrote stays what it is"
+    assert reader.sees(A, THREE) == [], "a removed device's old messages stay valid"
     assert reader.pins["alice"] == pin_of(THREE)
 
 
@@ -129,7 +129,7 @@ def test_a_new_device_that_the_chain_proves_is_silent() -> None:
 def test_what_a_malicious_server_tries_is_loud(
     device: PrivateDeviceKey, packed: list[bytes] | None, output: str
 ) -> None:
-    """A fork, another beginning, a rollback, a forged link, another's chain, a stranger's key."""
+    """A fork, another root, a rollback, a forged link, another account's chain, an unknown key."""
     reader = Reader({"alice": pin_of(TWO)})
     warnings = reader.sees(device, packed)
     assert warnings
@@ -171,7 +171,7 @@ def test_a_long_chain_comes_in_pages() -> None:
 
 
 def test_what_the_server_has_lost_is_given_back() -> None:
-    """Restored from a backup: the account's own device has the links that are missing."""
+    """Restored from a backup: the account's own device sends the missing links."""
     own = list(THREE)
     senders = Senders()
     senders.begin(SERVER, "alice", pin_of(ONE).root, {"alice": pin_of(THREE)}, own, [])
@@ -207,7 +207,7 @@ def test_unasked_answers_mean_nothing() -> None:
 
 
 def test_what_answers_another_question_is_no_answer() -> None:
-    """The look at somebody's devices is not over: in the end, silence is loud."""
+    """The verification is not over: in the end there is a warning."""
     senders = Reader().senders
     senders.look("lobby", "alice", links.key_id(A.public), now=0.0)
     assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
@@ -217,7 +217,7 @@ def test_what_answers_another_question_is_no_answer() -> None:
 
 
 def test_what_a_server_hides_stays_known() -> None:
-    """After the warning too: a fork from there is none of what was seen."""
+    """After the warning too: a fork of that chain is not accepted."""
     reader = Reader({"alice": pin_of(THREE)})
     assert "hides" in reader.sees(A, ONE)[0]
     assert reader.pins["alice"] == pin_of(THREE)
@@ -229,7 +229,7 @@ def test_what_a_server_hides_stays_known() -> None:
     [(TWO, "hides"), (longer(TWO, Kind.ADD, C, A, C), "contradicts"), (ANEW, "begun anew")],
 )
 def test_no_link_is_signed_that_would_fork_ones_own_chain(packed: list[bytes], output: str) -> None:
-    """Who approves a device after a removal that the server hides would undo the removal."""
+    """Approving a device after a removal that the server hides would undo the removal."""
     senders = Senders()
     senders.begin(SERVER, "alice", pin_of(ONE).root, {"alice": pin_of(THREE)}, THREE, [])
     with pytest.raises(DeviceChainError, match=output):
@@ -246,7 +246,7 @@ def test_a_list_that_was_asked_for_is_held_against_what_was_seen() -> None:
     for packed, warnings in ((TWO, 0), (THREE, 0), (TWO, 1), (ANEW, 2), (ANEW, 2)):
         reader.senders.hold(packed, chain.read(packed, verify))
         assert len(reader.senders.warnings) == warnings
-    assert reader.senders.pins.seen == {"alice": pin_of(THREE)}, "what contradicts it is not pinned"
+    assert reader.senders.pins.seen == {"alice": pin_of(THREE)}, "a contradiction is not pinned"
 
 
 def test_ones_own_links_are_kept_as_they_are_made() -> None:
@@ -261,7 +261,7 @@ def test_ones_own_links_are_kept_as_they_are_made() -> None:
 
 
 def test_who_begins_an_account_anew_knows_its_chain() -> None:
-    """After an operator's reset: what is kept is of the account before."""
+    """After an operator's reset: the stored chain is of the account before."""
     anew = pin_of(ANEW)
     senders = Senders()
     pins = {"alice": pin_of(TWO)}
@@ -289,7 +289,7 @@ def test_a_later_connection_forgets_no_link() -> None:
 def test_names_that_a_server_invents_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And what was known stays known."""
+    """And known names stay known."""
     monkeypatch.setattr("relay.client.pins.PINS_MAX", 6)
     reader = Reader({"alice": pin_of(ONE)})
     names = list(map("name-{}".format, range(9)))
@@ -305,7 +305,7 @@ def test_names_that_a_server_invents_are_bounded(
 def test_what_a_server_changes_again_and_again_is_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """For the file; each change counts while the program runs."""
+    """In the file; each change counts while the program runs."""
     monkeypatch.setattr("relay.client.pins.CHANGES_MAX", 3)
     reader, packed = Reader({"alice": pin_of(ONE)}), ONE
     for _ in range(2):
@@ -324,12 +324,12 @@ def test_what_a_server_changes_again_and_again_is_bounded(
 
 
 def test_what_contradicts_is_not_pinned_and_stays_doubtful() -> None:
-    """On the next connection, too; until a chain comes that continues the known one."""
+    """On the next connection, too, until a chain comes that extends the known one."""
     reader = Reader({"alice": pin_of(TWO)})
     assert len(reader.sees(D, ANEW)) == 1
     assert reader.pins == {"alice": pin_of(TWO)}
     assert reader.doubt(D) == reader.doubt(A, see=True) != ""
-    assert reader.sees(D, ANEW) == [], "told once"
+    assert reader.sees(D, ANEW) == [], "warned once"
     reader.again()
     assert "alice" in reader.asked()
     assert reader.doubt(D) != ""
@@ -348,7 +348,7 @@ def test_all_of_a_sender_is_doubtful_also_what_was_proved_before() -> None:
 
 @pytest.mark.parametrize("packed", [FORK, ANEW, ONE], ids=["fork", "anew", "older"])
 def test_a_person_accepts_what_contradicts(packed: list[bytes]) -> None:
-    """Exactly that: what the server shows next has to continue it."""
+    """Exactly that one: what the server shows next has to extend it."""
     reader = Reader({"alice": pin_of(TWO)})
     device = {id(FORK): C, id(ANEW): D}.get(id(packed), A)
     assert reader.sees(device, packed) != []
@@ -374,7 +374,7 @@ def test_a_forged_list_of_ones_own_devices_cannot_be_accepted() -> None:
 
 
 def test_a_lost_connection_answers_no_question() -> None:
-    """A server that hangs up instead of an answer is asked on the next connection."""
+    """A server that closes instead of answering is asked on the next connection."""
     reader = Reader({"alice": pin_of(TWO)})
     reader.senders.look("lobby", "alice", links.key_id(D.public), now=0.0)
     assert reader.asked() == ["alice"]
@@ -383,12 +383,14 @@ def test_a_lost_connection_answers_no_question() -> None:
     assert not reader.waits(D)
     assert "lost" in reader.doubt(D)
     reader.again()
-    assert reader.waits(D), "what is not taken by then is not marked for ever"
+    assert reader.waits(D), "entries not taken by then are not marked for ever"
     assert reader.asked() == ["alice"]
 
 
 def test_a_server_without_time_says_nothing_about_anybody() -> None:
-    """It is asked again when it says, and nothing else until then. If that lasts, it is loud."""
+    """It is asked again at the given time, and nothing else until then. If that lasts, a warning
+    comes.
+    """
     senders = Reader().senders
     for name in ("alice", "bob"):
         senders.look("lobby", name, links.key_id(A.public), now=0.0)
@@ -408,11 +410,11 @@ def test_a_server_without_time_says_nothing_about_anybody() -> None:
     senders.refused("BUSY", now)
     assert len(senders.warnings) == 1
     assert list(senders.requests(now)) == [Devices(NUMBER, "bob", 0)]
-    assert senders.retry(busy(RETRY_MS_MAX), now), "a time of its own"
+    assert senders.retry(busy(RETRY_MS_MAX), now), "a timeout of its own"
 
 
 def test_one_whose_devices_cannot_be_had_now_holds_nobody_up() -> None:
-    """The others are asked about meanwhile; what waits is shown, marked, and verified later."""
+    """Others are verified meanwhile; its messages are delivered, marked, and verified later."""
     reader = Reader({name: pin_of(TWO) for name in ("alice", "bob")})
     senders, queries = reader.senders, {n: Devices(NUMBER, n, 0) for n in ("alice", "bob")}
     unavailable = Error(NUMBER, int(ErrorCode.UNAVAILABLE), 4000, "")
@@ -429,7 +431,7 @@ def test_one_whose_devices_cannot_be_had_now_holds_nobody_up() -> None:
     senders.overdue(9.0)
     assert list(senders.requests(9.0)) == [queries["alice"]]
     assert reader.waits(A)
-    assert not senders.retry(unavailable, 9.0), "for as long as a caller without a time of his own"
+    assert not senders.retry(unavailable, 9.0), "as long as for a caller without a timeout"
     senders.refused("not now", 9.0, for_now=True)
     assert not reader.waits(A)
     assert "not now" in reader.doubt(A)
@@ -458,7 +460,7 @@ def test_nothing_is_held_for_longer_than_an_answer_may_take() -> None:
     assert "not sent the list of their devices yet" in reader.doubt(A)
     assert [warning.name for warning in senders.warnings] == ["alice"]
     senders.overdue(40.0)
-    assert list(senders.requests(40.0)), "it is asked for all the same"
+    assert list(senders.requests(40.0)), "it is requested all the same"
     senders.received(Chain(NUMBER, "alice", TWO, True), 40.0)
     assert reader.doubt(A) == ""
     senders.look("lobby", "alice", links.key_id(D.public), now=50.0)
@@ -468,7 +470,7 @@ def test_nothing_is_held_for_longer_than_an_answer_may_take() -> None:
     assert list(senders.requests(1000.0))
     assert reader.waits(D)
     senders.overdue(1000.0)
-    assert reader.waits(D), "its time begins with the question"
+    assert reader.waits(D), "its time begins with the request"
     senders.overdue(1000.0 + VERIFY_S_MAX)
     assert not reader.waits(D)
 
@@ -481,7 +483,7 @@ def test_a_damaged_file_of_ones_own_links_holds_nothing_up() -> None:
     assert list(senders.requests(0.0)) == [Devices(NUMBER, "alice", 0)]
     senders.received(Chain(NUMBER, "alice", ONE, True), 0.0)
     assert not unverified.holding
-    assert list(senders.requests(0.0)) == [], "nothing false is given to the server"
+    assert list(senders.requests(0.0)) == [], "nothing false is sent to the server"
     assert senders.own_links == ONE
 
 
@@ -493,7 +495,7 @@ def test_a_message_without_a_key_is_doubtful_once_its_sender_had_one() -> None:
 
 
 def test_senders_that_a_server_invents_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What cannot be looked at any more is doubtful."""
+    """Senders that cannot be verified any more are doubtful."""
     monkeypatch.setattr("relay.client.senders.SENDERS_MAX", 3)
     names = list(map("name-{}".format, range(5)))
     reader = Reader({name: pin_of(TWO) for name in names})
@@ -504,7 +506,7 @@ def test_senders_that_a_server_invents_are_bounded(monkeypatch: pytest.MonkeyPat
 
 
 def test_invented_senders_hide_no_forged_list(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was proved of somebody is doubtful, though there is no place to note why."""
+    """A sender with a proved chain is marked doubtful, although there is no place to record why."""
     monkeypatch.setattr("relay.client.senders.SENDERS_MAX", 3)
     reader = Reader()
     assert reader.sees(A, TWO) == []

@@ -18,7 +18,7 @@ from tests.client.model import EPOCH, ModelLog, sends_in
 
 
 class Window:
-    """A window with a model of the server behind it; the clock moves only as told."""
+    """A window with a model of the server; the clock moves only when told to."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Window:
         return [send.counter for send in self.out]
 
     def answer(self, *answers: Ack | Refused) -> None:
-        """Take answers."""
+        """Process answers."""
         for answer in answers:
             if isinstance(answer, Ack):
                 self.sends.acknowledged(answer, self.now)
@@ -90,7 +90,7 @@ def test_counters_begin_at_one_for_each_log() -> None:
 
 
 def test_acknowledged() -> None:
-    """The outcome carries the place; an answer to nothing changes nothing."""
+    """The outcome has the place; an unexpected answer changes nothing."""
     window = Window()
     window.add("a")
     window.settle()
@@ -101,7 +101,7 @@ def test_acknowledged() -> None:
 
 
 def test_the_window_is_bounded_by_number_and_bytes() -> None:
-    """One message always has room, however large."""
+    """One message always fits, however large."""
     window = Window(window=3)
     window.add("a", "b", "c")
     assert not window.sends.has_space(1)
@@ -128,7 +128,7 @@ def test_the_servers_own_window_is_kept() -> None:
 
 
 def test_resent_after_a_lost_connection_in_order() -> None:
-    """Everything unacknowledged, with the counters it had; the log has each once."""
+    """Everything unacknowledged, with the same counters; the log has each once."""
     window = Window()
     window.add("a", "b", "c")
     window.transmitted()
@@ -144,7 +144,7 @@ def test_resent_after_a_lost_connection_in_order() -> None:
 
 
 def test_nobody_waits_for_weeks() -> None:
-    """As long as the protocol page has a server ask for, and no longer."""
+    """As long as docs/protocol.md lets a server ask for, and no longer."""
     window = Window()
     window.add("a")
     window.transmitted()
@@ -153,7 +153,7 @@ def test_nobody_waits_for_weeks() -> None:
 
 
 def test_busy_waits_for_its_time_and_for_the_others() -> None:
-    """Nothing of the log leaves before everything under way is answered and the time is over."""
+    """No send of the log leaves before all those under way are answered and the time is over."""
     window = Window()
     window.add("a", "b", "c")
     window.transmitted()
@@ -198,7 +198,7 @@ def test_expected_goes_back_at_once() -> None:
 
 
 def test_no_hot_loop_without_progress() -> None:
-    """A server that answers EXPECTED for ever is asked more and more slowly."""
+    """A server that answers EXPECTED for ever is retried more and more slowly."""
     window = Window()
     window.add("a")
     pauses = []
@@ -215,7 +215,7 @@ def test_no_hot_loop_without_progress() -> None:
 
 
 def test_a_server_that_was_restored_to_an_earlier_state() -> None:
-    """EXPECTED below the first unacknowledged: numbering goes on where the server stands."""
+    """EXPECTED below the first unacknowledged: numbering continues at the server's position."""
     window = Window()
     window.add("a", "b", "c")
     window.settle()
@@ -228,7 +228,7 @@ def test_a_server_that_was_restored_to_an_earlier_state() -> None:
 
 
 def test_a_final_refusal_has_not_used_its_counter() -> None:
-    """Those behind it move up, and are stored in order."""
+    """The sends after it move up, and are stored in order."""
     window = Window()
     window.add("a", "bad", "c", "d")
     window.transmitted()
@@ -246,7 +246,7 @@ def test_a_final_refusal_has_not_used_its_counter() -> None:
 
 
 def test_a_whole_window_refused() -> None:
-    """A log with no legal name: each send gets its own error, and the counter stays at 1."""
+    """A log with an illegal name: each send gets its own error, and the counter stays at 1."""
     window = Window()
     bodies = [f"m{n}" for n in range(100)]
     window.add(*bodies)
@@ -260,7 +260,7 @@ def test_a_whole_window_refused() -> None:
 
 
 def test_id_conflict_uses_the_counter() -> None:
-    """A program that restored too low a counter: the error names the entry; the next goes on."""
+    """A program restored too low a counter: the error has the entry; the next send goes on."""
     window = Window({"room": 1})
     window.log.stored, window.log.ids, window.log.last = [b"old"], {1: 1}, 1
     window.add("new", "more")
@@ -273,7 +273,9 @@ def test_id_conflict_uses_the_counter() -> None:
 
 
 def test_a_restored_counter_is_used_for_the_first_send() -> None:
-    """Exactly once over a restart of the program: what was stored is answered, not stored again."""
+    """Exactly once over a restart of the program: a stored message is answered, not stored
+    again.
+    """
     window = Window({"room": 2, "quiet": 9})
     window.log.stored, window.log.ids, window.log.last = [b"a", b"b"], {1: 1, 2: 2}, 2
     window.add("b", "c")
@@ -307,7 +309,7 @@ def test_a_client_that_was_silent_for_a_month() -> None:
 
 
 def test_unknown_after_a_lost_connection_is_unknown() -> None:
-    """It was on the wire before: it may have been stored and forgotten."""
+    """It was sent before: it may have been stored and forgotten."""
     window = Window()
     window.add("a")
     window.settle()
@@ -322,7 +324,7 @@ def test_unknown_after_a_lost_connection_is_unknown() -> None:
 
 
 def test_the_retry_timeout_ends_as_busy() -> None:
-    """Only for what is surely not stored; the ones behind it move up."""
+    """Only for what is certainly not stored; the sends after it move up."""
     window = Window(retry_timeout_s=1.0)
     window.add("a", "b")
     for _ in range(3):
@@ -341,7 +343,7 @@ def test_the_retry_timeout_ends_as_busy() -> None:
 @pytest.mark.parametrize("has_it", [True, False])
 @pytest.mark.parametrize("code", [ErrorCode.UNAVAILABLE, ErrorCode.BUSY])
 def test_what_an_earlier_connection_had_may_be_stored(code: ErrorCode, has_it: bool) -> None:
-    """BUSY does not mean that it was not stored there. Without a time it is tried for ever."""
+    """BUSY does not mean that it was not stored there. Without a timeout it is retried for ever."""
     for limit_s in (None, 1.0):
         window = Window(retry_timeout_s=limit_s)
         window.add("a", "b")
@@ -370,7 +372,7 @@ def test_what_an_earlier_connection_had_may_be_stored(code: ErrorCode, has_it: b
 @pytest.mark.parametrize("has_it", [True, False])
 @pytest.mark.parametrize("last", [ErrorCode.UNAVAILABLE, ErrorCode.BUSY])
 def test_what_a_home_was_away_for_may_be_stored(last: ErrorCode, has_it: bool) -> None:
-    """So that is its outcome, whatever came last; and its counter is given to nothing else."""
+    """So its outcome is unknown, whatever came last; and its counter is not used again."""
     window = Window(retry_timeout_s=1.0)
     window.add("a")
     window.transmitted()
@@ -389,7 +391,7 @@ def test_what_a_home_was_away_for_may_be_stored(last: ErrorCode, has_it: bool) -
 
 
 def test_the_end_of_the_client_is_an_outcome() -> None:
-    """For every one of them."""
+    """For every pending send."""
     window = Window()
     window.add("a", "b")
     window.transmitted()

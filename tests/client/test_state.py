@@ -1,4 +1,4 @@
-"""relay.client.state: connections, over the real wire and a server that a test writes."""
+"""relay.client.state: connections, over the real wire protocol and a scripted server."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ EPOCH = b"e" * 8
 
 
 def states(link: Link) -> list[State]:
-    """The states that the program was told of."""
+    """Return the states that the program was told."""
     return [event.state for event in link.taken() if isinstance(event, StateChanged)]
 
 
@@ -61,7 +61,7 @@ def test_an_unknown_key_gets_not_one_byte() -> None:
 
 
 def test_an_unknown_key_that_is_not_accepted_ends_the_client() -> None:
-    """With the error that the face gives."""
+    """With the given error."""
     link = Link()
     link.dial()
     link.state.fail(UnknownServerKey("no", "x"))
@@ -70,7 +70,7 @@ def test_an_unknown_key_that_is_not_accepted_ends_the_client() -> None:
 
 
 def test_another_key_than_the_expected_one_is_final() -> None:
-    """Both fingerprints are told, not one byte is sent, and it is never tried again."""
+    """The error has both fingerprints, no byte is sent, and it is never tried again."""
     expected = fingerprint(other_key().spki)
     link = Link(expected_key=Expected(expected))
     link.dial()
@@ -109,7 +109,7 @@ def test_login() -> None:
 
 @pytest.mark.parametrize("name", ["alicf", "Alice", "", "\x1b[2Jalice", "~alice"])
 def test_a_welcome_for_another_name_ends_the_client(name: str) -> None:
-    """What a program asks for is what it shows, and looks its keys up by."""
+    """The requested name is what the program shows, and looks its keys up by."""
     link = Link()
     link.dial()
     link.state.key.trust(link.state.key.undecided or "")
@@ -120,7 +120,7 @@ def test_a_welcome_for_another_name_ends_the_client(name: str) -> None:
 
 
 def test_an_account_that_begins_anew_ends_a_client_that_was_in_the_old_one() -> None:
-    """It would send again what the server stored for the account that was: twice, then."""
+    """It would send again what the server stored for the old account: twice, then."""
     link = Link()
     link.log_in(root=b"a" * 32)
     link.state.chat.send(Offer("room", "", b"x"), "send")
@@ -132,7 +132,7 @@ def test_an_account_that_begins_anew_ends_a_client_that_was_in_the_old_one() -> 
 
 
 def test_a_name_in_use_is_the_error_not_the_close_code() -> None:
-    """ERROR tells which; the close only that."""
+    """ERROR has the exact reason; the close code has not."""
     link = Link()
     link.dial()
     link.state.key.trust(link.state.key.undecided or "")
@@ -144,7 +144,7 @@ def test_a_name_in_use_is_the_error_not_the_close_code() -> None:
 
 
 def test_a_server_that_does_not_answer_the_login() -> None:
-    """The connection is given up and dialled again."""
+    """The connection is dropped and dialled again."""
     link = Link()
     link.dial()
     link.state.key.trust(link.state.key.undecided or "")
@@ -157,7 +157,7 @@ def test_a_server_that_does_not_answer_the_login() -> None:
 # --- the end of a connection -------------------------------------------------------------------
 @pytest.mark.parametrize("code", CloseCode)
 def test_close_codes_in_two_ranges(code: CloseCode) -> None:
-    """1000-1999: again, not before the time that the server asked for. Others: the end."""
+    """1000-1999: reconnect, not before the given time. Others: the end."""
     link = Link()
     link.log_in()
     link.taken()
@@ -190,7 +190,7 @@ def test_without_reconnect_every_end_is_the_end() -> None:
 
 
 def test_the_same_secret_comes_back() -> None:
-    """A ghost is replaced, never waited for (invariant "Presence is derived")."""
+    """Its old connection is replaced, never waited for (invariant "Presence is derived")."""
     link = Link()
     link.log_in()
     first = link.hello
@@ -203,7 +203,7 @@ def test_the_same_secret_comes_back() -> None:
 
 
 def test_replaced_does_not_fight_back() -> None:
-    """Two programs with one identity would throw each other out for ever."""
+    """Two programs with one identity would replace each other for ever."""
     link = Link()
     link.log_in()
     link.end(CloseCode.REPLACED)
@@ -211,7 +211,7 @@ def test_replaced_does_not_fight_back() -> None:
 
 
 def test_the_first_dial_fails_for_good_later_ones_do_not() -> None:
-    """A wrong address is told at once; a server that is away comes back."""
+    """A wrong address is an error at once; a server that was reached before is retried."""
     link = Link()
     link.state.connect_failed(ConnectFailed("refused"), link.now)
     assert isinstance(link.state.error, ConnectFailed)
@@ -250,7 +250,7 @@ def test_a_silent_server_is_given_up() -> None:
 
 @pytest.mark.parametrize("content", [b"\xc1", b"\x91\x21", b"\x91\xff", b"\x91\xcf" + b"\xff" * 8])
 def test_a_server_that_breaks_the_protocol(content: bytes) -> None:
-    """It is told so with a close, and the client ends."""
+    """It gets a close, and the client ends."""
     link = Link()
     link.log_in()
     link.send_raw(content)
@@ -260,7 +260,7 @@ def test_a_server_that_breaks_the_protocol(content: bytes) -> None:
 
 
 def test_an_operation_of_a_later_version_is_ignored() -> None:
-    """And one more field behind a known one."""
+    """And one more field after a known one."""
     link = Link()
     link.log_in()
     link.send_raw(b"\x92\x3c\x01" + pack(Error(0, 2, 9, "")))
@@ -269,7 +269,7 @@ def test_an_operation_of_a_later_version_is_ignored() -> None:
 
 # --- silence -----------------------------------------------------------------------------------
 def test_silence_while_an_answer_is_awaited() -> None:
-    """A ping soon, then the connection is lost, and the send goes again on the next.
+    """A ping soon, then the connection is dropped, and the send is repeated on the next.
 
     Invariant "Silence has an end".
     """
@@ -292,7 +292,7 @@ def test_silence_while_an_answer_is_awaited() -> None:
 
 
 def test_a_server_that_is_only_slow_is_not_given_up() -> None:
-    """It answers the pings, and at last the send."""
+    """It answers the pings, and finally the send."""
     link = Link()
     link.log_in()
     link.state.chat.send(Offer("room", "", b"x"), "token")
@@ -305,7 +305,7 @@ def test_a_server_that_is_only_slow_is_not_given_up() -> None:
 
 # --- sends -------------------------------------------------------------------------------------
 def test_a_burst_is_one_record() -> None:
-    """Coalesced: what is sent in one turn leaves together."""
+    """Coalesced: the sends of one turn leave together."""
     link = Link()
     link.log_in()
     link.records.clear()
@@ -316,7 +316,7 @@ def test_a_burst_is_one_record() -> None:
 
 
 def test_sends_before_the_login_wait_for_it() -> None:
-    """And go in order, after a lost connection again."""
+    """And go in order; again after a lost connection."""
     link = Link()
     for number in (1, 2, 3):
         link.state.chat.send(Offer("room", "", b"%d" % number), number)
@@ -330,7 +330,7 @@ def test_sends_before_the_login_wait_for_it() -> None:
 
 # --- close -------------------------------------------------------------------------------------
 def test_close_says_goodbye() -> None:
-    """A close record; what waits for an answer gets ClientClosed; nothing can be asked any more."""
+    """A close record; pending calls get ClientClosed; no request can be made any more."""
     link = Link()
     link.log_in()
     link.state.chat.send(Offer("room", "", b"x"), "token")
@@ -362,7 +362,7 @@ def test_close_does_not_wait_for_ever() -> None:
 
 
 def test_close_between_two_connections() -> None:
-    """Ends at once."""
+    """It ends at once."""
     link = Link()
     link.log_in()
     link.lose()
@@ -403,7 +403,7 @@ def test_an_unknown_operation_of_the_server_is_ignored(op: int) -> None:
 
 # --- tickets -----------------------------------------------------------------------------------
 def test_a_ticket_shortens_the_next_handshake() -> None:
-    """The newest is used, once; without one, or with one of no use, nothing changes."""
+    """The newest is used, once; without one, or with an unusable one, nothing changes."""
     link = Link()
     link.log_in()
     assert link.state.resumptions == 0
@@ -436,7 +436,7 @@ def test_a_ticket_is_kept_no_longer_than_it_is_good() -> None:
 
 
 def test_a_ticket_is_not_shown_to_another_server() -> None:
-    """Nor is anything else: its key is not the one that the ticket came under."""
+    """Nor is anything else: its key is not the one that the ticket came from."""
     link = Link()
     link.log_in()
     link.give_ticket()
@@ -447,7 +447,7 @@ def test_a_ticket_is_not_shown_to_another_server() -> None:
 
 
 def test_a_ticket_is_used_up_when_it_is_sent() -> None:
-    """Whatever becomes of that connection, the next one does not show it again."""
+    """Whatever becomes of that connection, the next one does not offer it again."""
     link = Link()
     link.log_in()
     link.give_ticket()

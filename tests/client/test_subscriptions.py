@@ -15,14 +15,14 @@ def entry(seq: int, prev: int, epoch: bytes = E1, log: str = "room") -> EntryMes
 
 
 def followed(cursor: Cursor = Cursor(E1, 10)) -> Subscriptions:  # noqa: B008  # a NamedTuple
-    """A log that is joined behind a cursor."""
+    """A log that is joined at a cursor."""
     follows = Subscriptions()
     follows.add("room", Start(None, 5)).joined_at(cursor)
     return follows
 
 
 def received(follows: Subscriptions) -> Cursor:
-    """Where the log stands."""
+    """Return the position in the log."""
     following = follows.get("room")
     assert following is not None
     assert following.received is not None
@@ -30,7 +30,7 @@ def received(follows: Subscriptions) -> Cursor:
 
 
 def test_entries_follow_prev_not_seq() -> None:
-    """A log may have holes in its numbers; an epoch may change at an entry."""
+    """A log may have gaps in its numbers; an epoch may change at an entry."""
     follows = followed()
     assert follows.entry(entry(11, 10)) is Step.DELIVER
     assert follows.entry(entry(20, 11)) is Step.DELIVER
@@ -75,7 +75,7 @@ def test_a_gap_moves_the_cursor_also_back() -> None:
 
 
 def test_nothing_counts_before_joined() -> None:
-    """Entries that were under way before a LEFT, or of a log that is not followed."""
+    """Entries that were under way before a LEFT, or of a log that is not joined."""
     follows = Subscriptions()
     assert follows.entry(entry(1, 0)) is Step.DROP
     follows.add("room", Start(None, 0))
@@ -98,7 +98,7 @@ def test_a_rejoin_begins_at_the_received_cursor() -> None:
 
 
 def test_live_tells_the_epoch() -> None:
-    """A cursor without one takes it, so that a later loss of the log is noticed."""
+    """A cursor without one adopts it, so that a later loss of the log is noticed."""
     follows = followed(Cursor(NO_EPOCH, 10))
     assert follows.place(Live("room", E1, 10)) is Step.DELIVER
     assert received(follows) == Cursor(E1, 10)

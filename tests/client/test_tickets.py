@@ -1,4 +1,4 @@
-"""The tickets that a client holds: for the server with one key, once, and not for ever."""
+"""The tickets that a client holds: for the server with one key, for one use, for a limited time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def ticket(number: int) -> ClientTicket:
 
 
 def test_a_ticket_is_for_the_key_of_who_gave_it() -> None:
-    """Another key is another server, whatever it says of itself: it learns of no session."""
+    """Another key is another server, whatever it claims: it gets no ticket."""
     held = Tickets()
     held.keep("one", ticket(1), 60.0, 0.0)
     assert held.take("other", 1.0) is None
@@ -21,7 +21,7 @@ def test_a_ticket_is_for_the_key_of_who_gave_it() -> None:
     held.keep("one", ticket(2), 60.0, 0.0)
     held.keep("other", ticket(3), 60.0, 0.0)
     assert held.take("other", 1.0) == ticket(3)
-    assert held.take("other", 1.0) is None, "those of before are forgotten"
+    assert held.take("other", 1.0) is None, "the earlier ones are forgotten"
 
 
 def test_few_are_held_and_none_for_ever() -> None:

@@ -1,4 +1,4 @@
-"""relay.client.unreachable: real refusals, in words without the event loop's own."""
+"""relay.client.unreachable: real connection errors, without the event loop's wording."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOTH = f"{os.strerror(111)}, {os.strerror(113)}"
 
 @pytest.fixture
 def closed_port() -> int:
-    """Return a port of the loopback interface that nobody listens on."""
+    """Return a port of the loopback interface without a listener."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -29,7 +29,7 @@ def closed_port() -> int:
 
 
 def test_both_faces_report_the_same(closed_port: int) -> None:
-    """The system's words, once, with the address."""
+    """The system's wording, once, with the address."""
     address = Address("127.0.0.1", closed_port, None)
     expected = f"cannot connect to 127.0.0.1, port {closed_port}: {REFUSED}"
     with pytest.raises(OSError, match="no address") as blocking:

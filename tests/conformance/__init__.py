@@ -1,1 +1,1 @@
-"""What any backend of logs must do, whatever it is made of."""
+"""What any storage backend of logs must do."""

@@ -1,4 +1,4 @@
-"""The suite that any backend of logs must pass, unchanged: ``class TestX(LogContract)`` with a
+"""The suite that any storage backend must pass, unchanged: ``class TestX(LogContract)`` with a
 fixture.
 
 The fixture ``backend`` gives a fresh, empty partition of the backend.
@@ -49,14 +49,14 @@ class Backend(Protocol):
         """Make another reader of it."""
 
     def kill(self, partition: Partition) -> None:
-        """Let the writer's process die."""
+        """Kill the writer's process."""
 
     def lose_machine(self, partition: Partition) -> None:
-        """Let the writer's machine die: commits not forced to the disk may be lost."""
+        """Stop the writer's machine: commits not forced to the disk may be lost."""
 
 
 class LogContract:
-    """Every promise of ``relay.store.log`` as a test."""
+    """Every guarantee of ``relay.store.log`` as a test."""
 
     # --- appending ------------------------------------------------------------------------------
     def test_numbers_entries_from_one_without_holes_in_prev(self, backend: Backend) -> None:
@@ -224,7 +224,7 @@ class LogContract:
         budget = ReadBudget(0)
         batch = [*messages(2, 200), message(2, producer=BOB), message(2), message(500)]
         outcomes = partition.append(batch, NOW_MS, budget)
-        # Repeats within one batch are known, too; and so is what comes out of turn.
+        # Repeats within one batch are known, too; and so are messages out of turn.
         assert [type(outcome) for outcome in outcomes[-3:]] == [Stored, Repeated, Expected]
         assert len(outcomes) == len(batch)
         assert budget.spent == [0] * len(batch)

@@ -1,4 +1,4 @@
-"""SQLite is a backend of logs."""
+"""The SQLite store passes the conformance suite."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def backend(tmp_path: Path) -> Iterator[SqliteBackend]:
 
 
 class TestSqlite(LogContract):
-    """Everything of the contract."""
+    """All tests of the contract."""
 
     def test_the_second_writer_is_told_where(self, backend: SqliteBackend) -> None:
         backend.open()

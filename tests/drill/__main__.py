@@ -32,7 +32,7 @@ def line(name: str, window: Window) -> str:
 
 
 async def drill(directory: Path, names: list[str], seconds: float, load: dict[str, float]) -> int:
-    """Run the steps and print the table; return 0 if nothing was lost, doubled or refused."""
+    """Run the steps and print the table; return 0 if nothing was lost, duplicated or refused."""
     print(HEAD, flush=True)
     bad = 0
     with Server(directory, WORKERS, SETTINGS) as server:

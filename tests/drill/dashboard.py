@@ -1,8 +1,8 @@
 """``python -m tests.drill.dashboard PICTURE``: the panels of the dashboard, from a real run.
 
-A swarm chats, the steps of the drill run, and a real Prometheus scrapes the relay each second.
-Then each panel's own queries are put to it and drawn. Needs ``prometheus`` (of the distribution)
-and matplotlib (requirements/peers.txt).
+A swarm chats, the steps of the drill run, and a real Prometheus scrapes the relay each second. Then
+each panel's own queries are run and drawn. Needs ``prometheus`` (of the distribution) and
+matplotlib (requirements/peers.txt).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DASHBOARD: Final = ROOT / "deploy" / "grafana-dashboard.json"
 RULES: Final = ROOT / "deploy" / "prometheus-alerts.yaml"
 SCRAPE_S: Final = 1
 RATE_OVER_S: Final = 5
-"""What Grafana makes of ``$__rate_interval`` is four scrapes and one."""
+"""Grafana's ``$__rate_interval`` is four scrapes and one."""
 START_S: Final = 60.0
 COLUMNS: Final = 3
 PANEL_INCHES: Final = (5.2, 2.3)
@@ -49,12 +49,12 @@ MARKED: Final = {
     "kill -9 of the key agent": "kill -9 of the key agent",
     "`relay ctl upgrade` (USR2)": "upgrade",
 }
-"""The steps that are played, as the picture names them."""
+"""The steps of the run, as the picture labels them."""
 
 
 @contextmanager
 def prometheus(target: str, directory: Path) -> Iterator[str]:
-    """Run a Prometheus that scrapes one address; yields its own, until the block ends."""
+    """Run a Prometheus that scrapes one address; yield its own, until the block ends."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"127.0.0.1:{free.getsockname()[1]}"
     config = {
@@ -62,7 +62,7 @@ def prometheus(target: str, directory: Path) -> Iterator[str]:
         "scrape_configs": [{"job_name": "relay", "static_configs": [{"targets": [target]}]}],
         "rule_files": [str(RULES)],
     }
-    (directory / "prometheus.yml").write_text(json.dumps(config))  # which is YAML
+    (directory / "prometheus.yml").write_text(json.dumps(config))  # JSON, which is YAML
     with (directory / "prometheus.log").open("wb") as log:
         server = subprocess.Popen(
             [
@@ -105,7 +105,7 @@ def ask(address: str, expression: str, start: float, end: float) -> list[dict[st
 
 
 def legend(form: str, labels: dict[str, str]) -> str:
-    """Return a series' name, as Grafana makes it of the panel's format."""
+    """Return a series' name, as Grafana formats it with the panel's template."""
     return re.sub(r"{{(\w+)}}", lambda label: labels.get(label[1], ""), form)
 
 
@@ -157,7 +157,7 @@ def draw(path: Path, address: str, start: float, end: float, moments: dict[str, 
 
 
 async def run(directory: Path, picture: Path, seconds: float) -> int:
-    """Play the steps, and draw."""
+    """Run the steps, and draw."""
     moments = {}
     with Server(directory, WORKERS, {"control.bind": "127.0.0.1:0"}) as server:
         (starting,) = server.relay.events("starting")

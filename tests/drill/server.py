@@ -19,12 +19,12 @@ WAIT_S: Final = 60.0
 
 
 class Server:
-    """One relay, with what an operator does to it."""
+    """One relay, with the actions of an operator."""
 
     def __init__(self, directory: Path, workers: int, settings: Mapping[str, object]) -> None:
         self._given = GivenSocket(directory)
         self.versions = Versions(directory / "versions")
-        """Of what is installed; what is started is the current one."""
+        """The versions installed; the current one is started."""
         self.config = directory / "relay.toml"
         self.config.write_text("[limits]\nrooms_per_minute = 1000\n")
         self.relay = Relay(
@@ -49,7 +49,7 @@ class Server:
 
     # --- what is done to it -----------------------------------------------------------------------
     async def ctl(self, *args: str, code: int = 0) -> Any:  # noqa: ANN401  # JSON
-        """Run ``relay ctl``; return its answer, or None of one that was refused as expected."""
+        """Run ``relay ctl``; return its answer, or None if it was refused as expected."""
         ended = await asyncio.to_thread(
             run_relay, "ctl", "--data", self.relay.data, *args, "--json"
         )
@@ -57,7 +57,7 @@ class Server:
         return json.loads(ended.stdout) if code == 0 else None
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for something; raise AssertionError after a minute."""
+        """Wait for a condition; raise AssertionError after a minute."""
         deadline = time.monotonic() + WAIT_S
         while not await asyncio.to_thread(condition):
             assert time.monotonic() < deadline, f"not within {WAIT_S:.0f} s: {what}"
@@ -87,7 +87,7 @@ class Server:
         return pid
 
     async def replaced(self, title: str, pid: int) -> None:
-        """Wait until another process is in the place of one."""
+        """Wait until another process has replaced the given one."""
         await self.until(
             lambda: (
                 any(found != pid for found in self.relay.pids_titled(title))

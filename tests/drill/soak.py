@@ -1,21 +1,21 @@
-"""``python -m tests.drill.soak``: a long run at half load with chaos; checks whether anything
+"""``python -m tests.drill.soak``: a long run at half load with faults; checks whether anything
 grows.
 
-Memory and descriptors of each process that lives all the time are compared: of memory the median of
-the second quarter of its samples with that of the last, of descriptors the lowest tenth. Killed are
-worker 1 and the control process, so supervisor, key agent and worker 0 show their whole life.
+Memory and descriptors are compared for each process that runs all the time: the medians of memory
+in the second and the last quarter of its samples, and the lowest tenths of descriptors. Worker 1
+and the control process are killed, so supervisor, key agent and worker 0 run all the time.
 
-Growth of memory is judged as one that goes on: the third quarter and the last one must both have
-added half of what counts. What an allocator keeps of a peak, or a cache that fills, is there once.
+Memory grows if it does so continuously: the third and the last quarter must both have added half of
+the threshold. Memory that an allocator keeps after a peak, or a cache that fills, is added once.
 
-Memory is all that is anonymous (RssAnon), whether others share its pages or not. What a process has
-for itself alone (USS) would tell of a supervisor how long ago its last children were forked: until
-one of them or the supervisor writes to a page, both have it.
+Memory is all anonymous memory (RssAnon), whether its pages are shared or not. The unshared part
+(USS) of a supervisor depends on how long ago its last children were forked: they share each page
+until one of them writes to it.
 
 Connections of the swarm's clients that are open at both ends are not counted: each kill of worker 1
-hands all to worker 0, which gives them back one a second, so that their number there says when the
-kills were, and nothing of a leak. The prober's connections are open at the server until it gets to
-them: how many are says how busy the machine is, and a leak is also there when there are fewest.
+moves all to worker 0, which gives them back one a second, so that their number there depends on
+the times of the kills. The prober's connections are open at the server until it processes them:
+their number depends on the load of the machine, and a leak also shows when it is lowest.
 Nor are the first few of each file of a partition: a worker opens a reader of another one's
 partition when a client first needs it, which may be late in a short run. A leak opens a file again.
 """
@@ -46,11 +46,11 @@ from tests.support.throwaway import throwaway_keys
 SAMPLE_S: Final = 1.0
 TITLES: Final = ("supervisor", "key agent", "worker 0", "clients")
 GROWTH_KIB_MAX: Final = 2048
-"""What an allocator may keep of a peak, beyond which it counts as growth."""
+"""What an allocator may keep of a peak; more counts as growth."""
 DESCRIPTORS_MAX: Final = 3
-"""Connections of the prober and of ``relay ctl`` that were always just open."""
+"""Connections of the prober and of ``relay ctl`` that may just be open."""
 READERS: Final = 4
-"""Descriptors of a file of a partition: a writer's or the loop's reader, and those of threads."""
+"""Descriptors of a partition's file: a writer's or the loop's reader, and those of threads."""
 EXPECTED: Final = frozenset(
     {
         "starting", "control_ready", "agent_ready", "workers", "child_exited", "child_killed",
@@ -60,7 +60,7 @@ EXPECTED: Final = frozenset(
         "budget_reached", "open_files_limit_low", "rebalancing",
     }
 )  # fmt: skip
-"""Events of the log that the load and the chaos explain."""
+"""Log events that the load and the faults explain."""
 CHAOS: Final = {
     "kill -9 of worker 1": killed("relay: worker 1"),
     "kill -9 of the control process": killed("relay: control"),
@@ -72,13 +72,15 @@ CHAOS: Final = {
 
 @dataclass(slots=True)
 class Samples:
-    """Of one process."""
+    """Samples of one process."""
 
     memory_kib: list[float] = field(default_factory=list)
     descriptors: list[int] = field(default_factory=list)
 
     def growth(self, values: list[float], of: Callable[[list[float]], float]) -> float:
-        """Return how much more the last quarter is than the second one, by a figure of each."""
+        """Return how much larger the last quarter is than the second one, by a statistic of
+        each.
+        """
         quarter = len(values) // 4
         if not quarter:
             return 0.0
@@ -91,7 +93,7 @@ class Samples:
 
     @property
     def steady_memory_growth_kib(self) -> float:
-        """Twice what each of the last two quarters has added at least."""
+        """Twice the smaller growth of the last two quarters."""
         quarter = len(self.memory_kib) // 4
         if not quarter:
             return 0.0
@@ -117,7 +119,7 @@ def _anonymous_kib(pid: int) -> float:
 
 
 def _descriptors(process: psutil.Process) -> int:
-    """Return how many are open, without those of which the docstring of the module tells."""
+    """Return how many are open, without those listed in the module's docstring."""
     stored = Counter(one.path for one in process.open_files() if ".sqlite" in one.path)
     clients = {one.laddr for one in psutil.Process().net_connections("tcp") if one.raddr}
     served = sum(one.raddr in clients for one in process.net_connections("tcp") if one.raddr)

@@ -13,7 +13,7 @@ from tests.drill.server import Server
 from tests.support.versions import OTHER_FORMAT
 
 Step = Callable[[Server, float], Awaitable[None]]
-"""Given how many seconds an undisturbed step takes."""
+"""Gets how many seconds an undisturbed step takes."""
 WORKERS: Final = 2
 RELOADED: Final = ("[limits]\nrooms_per_minute = 900\n", "[limits]\nrooms_per_minute = 901\n")
 
@@ -31,7 +31,7 @@ async def rolling_restart(server: Server, seconds: float) -> None:
 
 
 async def good_reload(server: Server, seconds: float) -> None:
-    """A reload that changes a limit, each time it is done."""
+    """Reload a changed limit, another one each time."""
     before = server.config.read_text() if server.config.exists() else ""
     changed = RELOADED[before == RELOADED[0]]
     server.config.write_text(changed)
@@ -41,7 +41,7 @@ async def good_reload(server: Server, seconds: float) -> None:
 
 
 async def bad_reload(server: Server, seconds: float) -> None:
-    """A reload of a file with a mistake."""
+    """Reload a file with a mistake."""
     before = server.config.read_text()
     server.config.write_text("[limits]\nrooms_per_minuet = 900\n")
     await server.ctl("reload", code=1)
@@ -80,7 +80,9 @@ def killed(title: str, *, spare: bool = False) -> Step:
 
 
 async def all_killed(server: Server, seconds: float) -> None:
-    """``kill -9`` of the supervisor, whom nobody outlives, and another start, as of a service."""
+    """``kill -9`` of the supervisor, with which all processes end, and a new start, as of a
+    service.
+    """
     os.kill(server.relay.pid, signal.SIGKILL)
     await server.until(lambda: not server.relay.pids_titled("relay: worker"), "the end of all")
     await asyncio.to_thread(server.relay.kill)
@@ -88,7 +90,7 @@ async def all_killed(server: Server, seconds: float) -> None:
 
 
 async def stopped(server: Server, seconds: float) -> None:
-    """SIGSTOP of a worker: it is noticed, killed and replaced."""
+    """SIGSTOP of a worker: it is detected, killed and replaced."""
     await server.replaced("relay: worker 0", server.kill("relay: worker 0", signal.SIGSTOP))
 
 

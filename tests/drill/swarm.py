@@ -1,8 +1,8 @@
 """Clients that write and read all the time, in one process, and what they notice.
 
-Each writer has a number for each message; each reader follows all rooms and knows of every writer
-and room which number comes next. So what is lost, doubled or out of order is seen at once, and how
-long each message took, by one clock.
+Each writer numbers its messages; each reader follows all rooms and knows for every writer and room
+which number comes next. So loss, duplicates and wrong order are detected at once, and the latency
+of each message is measured by one clock.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ from relay.client.events import Gap, Message, State, StateChanged
 PROBE_S: Final = 0.02
 SETTLE_S: Final = 60.0
 BACKOFF_S_MAX: Final = 1.0
-"""Instead of 20 s: a drill has no time for those who wait longer than they need."""
+"""Instead of 20 s: clients in a drill are to come back soon."""
 
 
 @dataclass(slots=True)
 class Window:
-    """What was noticed in a time."""
+    """What was noticed in a period."""
 
     latencies_ms: list[float] = field(default_factory=list)
     lost: int = 0
     doubled: int = 0
     gaps: int = 0
     refused: int = 0
-    """Connections that nobody accepted: of a prober, 50 a second."""
+    """Connections that were not accepted: of a prober, 50 a second."""
     reconnects: int = 0
     offline_s: float = 0.0
     """The longest time that any client was not connected."""
 
     def percentile(self, share: float) -> float:
-        """Return a percentile of the times that messages took, in ms."""
+        """Return a percentile of the messages' latencies, in ms."""
         ordered = sorted(self.latencies_ms)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))] if ordered else 0.0
 
@@ -72,7 +72,7 @@ class Swarm:
         self._clients: list[Client] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._writers: list[asyncio.Task[None]] = []
-        """Those of them that end when there is nothing more to write."""
+        """Tasks that end when there is nothing more to write."""
         self._writing = True
         self.failures: list[str] = []
 
@@ -123,7 +123,7 @@ class Swarm:
         return self.window
 
     async def caught_up(self) -> bool:
-        """Wait until everything sent so far has been read by all readers; False: it was not."""
+        """Wait until everything sent so far has been read by all readers; False if it was not."""
         sent = dict(self._sent)
         deadline = time.monotonic() + SETTLE_S
         while time.monotonic() < deadline and not self.failures:
@@ -137,7 +137,7 @@ class Swarm:
         return False
 
     async def finish(self) -> bool:
-        """Write no more, and wait until everything has been read."""
+        """Stop writing, and wait until everything has been read."""
         self._writing = False
         await asyncio.wait(self._writers, timeout=SETTLE_S)
         return await self.caught_up()

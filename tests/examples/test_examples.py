@@ -29,7 +29,7 @@ def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 
 PYTHON = (sys.executable, "-X", "dev", "-W", "error")
-"""Whatever a program or the library does wrong by Python's own lights is an error."""
+"""Python's warnings about a program or the library are errors."""
 
 
 def run(*args: str | os.PathLike[str], text: str = "") -> subprocess.CompletedProcess[str]:
@@ -58,7 +58,7 @@ def test_the_programs_of_the_guide_work(relay: Relay) -> None:
 
 
 def test_archive_goes_on_where_it_stopped(relay: Relay, tmp_path: Path) -> None:
-    """Also after a crash in the middle of a line: each message once, in order."""
+    """Also after a crash within a line: each message once, in order."""
     archive = tmp_path / "archive.jsonl"
     script = ROOT / "examples" / "archive.py"
     with BlockingClient(relay.address) as client:
@@ -75,7 +75,7 @@ def test_archive_goes_on_where_it_stopped(relay: Relay, tmp_path: Path) -> None:
 
 
 def test_a_client_written_from_the_protocol_page(relay: Relay, tmp_path: Path) -> None:
-    """It owes nothing to the library, and both understand each other."""
+    """It does not use the library, and both understand each other."""
     script = ROOT / "examples" / "from_the_page.py"
     assert re.search(r"^\s*(from|import) relay", script.read_text(), re.MULTILINE) is None
     with BlockingClient(relay.address, name="erin") as client:
@@ -102,7 +102,7 @@ def test_a_client_written_from_the_protocol_page(relay: Relay, tmp_path: Path) -
 
 @contextlib.contextmanager
 def running(*args: str | os.PathLike[str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a program until Ctrl-C; it has printed its first line."""
+    """Run a program until Ctrl-C; its first line has been printed."""
     with subprocess.Popen(
         [*PYTHON, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT
     ) as program:
@@ -118,13 +118,13 @@ def running(*args: str | os.PathLike[str]) -> Iterator[subprocess.Popen[str]]:
 
 
 def said(client: BlockingClient, room: str, count: int) -> list[tuple[str, str]]:
-    """The first messages of a room."""
+    """Return the first messages of a room."""
     with client.room(room, since=0) as joined:
         return [(message.sender, message.text) for _, message in zip(range(count), joined)]  # noqa: B905
 
 
 def test_echo_bot_answers(relay: Relay) -> None:
-    """What begins with its command, and nothing else."""
+    """Messages that begin with its command, and no others."""
     with (
         running(ROOT / "examples" / "echo_bot.py", relay.address, "echoes"),
         BlockingClient(relay.address, name="dora") as client,
@@ -137,7 +137,7 @@ def test_echo_bot_answers(relay: Relay) -> None:
 
 
 def test_bridge_carries_both_ways(relay: Relay) -> None:
-    """Each message once, and nothing back again."""
+    """Each message once, without a loop."""
     with (
         running(ROOT / "examples" / "bridge.py", relay.address, "east", "west"),
         BlockingClient(relay.address, name="emma") as client,

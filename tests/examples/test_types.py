@@ -1,4 +1,4 @@
-"""The examples, the guide's programs and the public types, as a user's type checkers see them."""
+"""The examples, the guide's programs and the public types, checked by a user's type checkers."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ def blocking(client: BlockingClient) -> None:
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Path:
-    """A directory of a user's own, which has nothing of this checkout's settings."""
+    """A user's own directory, without the settings of this checkout."""
     for path in (ROOT / "examples").glob("*.py"):
-        if path.name != "from_the_page.py":  # it has nothing to do with the library
+        if path.name != "from_the_page.py":  # it does not use the library
             (tmp_path / path.name).write_text(path.read_text())
     for number, program in enumerate(PROGRAMS):
         (tmp_path / f"guide_{number}.py").write_text(program)

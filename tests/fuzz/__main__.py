@@ -22,7 +22,7 @@ TARGETS: Final = {
 }
 SERVER: Final = "server"
 SERVER_SHARE: Final = 1 / 3
-"""Of the time, for mixes against a whole server."""
+"""The part of the time for mixes against a whole server."""
 SERVER_SECONDS_MIN: Final = 5.0
 
 

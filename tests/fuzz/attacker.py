@@ -22,15 +22,15 @@ from tests.fuzz.attacks import ATTACKS, Attack, Stage
 from tests.fuzz.visitor import Visitor
 
 PAUSE_S: Final = 0.05
-"""Between two connections of one visitor: at least, so that a refusal is no busy loop."""
+"""Minimal pause between two connections of one visitor, so that a refusal causes no busy loop."""
 ENDED: Final = "ended by the server"
 """Counted beside the attacks: a visit that the server cut short."""
 STEPS_MAX: Final = 30
-"""Of a visit in a mix; an attack alone goes on until the server ends it."""
+"""The length of a visit in a mix; a single attack goes on until the server ends it."""
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What a process is to do."""
+    """The parameters of a process."""
 
     port: int
     attacks: list[str]
@@ -42,7 +42,9 @@ class Orders(msgspec.Struct, frozen=True):
 async def visit(
     attacks: list[Attack], visitor: Visitor, done: Counter[str], arrived: Callable[[], None]
 ) -> None:
-    """One connection, from open to its end; told when it begins to attack, or has failed to."""
+    """Open one connection and attack until its end; report when it begins to attack, or has failed
+    to.
+    """
     chance = visitor.chance
     attack = chance.choice(attacks)
     try:
@@ -71,7 +73,7 @@ async def visit(
 async def attack_until(
     orders: Orders, stop: asyncio.Event, arrived: Callable[[], None]
 ) -> Counter[str]:
-    """Attack with all connections until told to stop; tell once when all have arrived."""
+    """Attack with all connections until told to stop; report once when all have arrived."""
     attacks = [ATTACKS[name] for name in orders.attacks]
     done: Counter[str] = Counter()
     coming = set(range(orders.connections))
@@ -106,7 +108,7 @@ async def attack_until(
 
 
 async def main() -> None:
-    """See the module."""
+    """Run the command; see the module's docstring."""
     orders = msgspec.json.decode(sys.argv[1], type=Orders)
     print("ready", flush=True)
     await asyncio.to_thread(sys.stdin.readline)

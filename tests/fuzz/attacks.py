@@ -43,7 +43,7 @@ class Attack:
     stage: Stage
     step: Callable[[Visitor], Awaitable[None]]
     what: str
-    """In a few words, for a table."""
+    """A short description for a table."""
     again: bool = True
     """False: a new connection for each step."""
 
@@ -133,7 +133,7 @@ async def _silent(visitor: Visitor) -> None:
 
 
 async def _half(visitor: Visitor) -> None:
-    """A record of which nearly everything comes, and then nothing."""
+    """Send nearly all of a record, and then nothing."""
     await visitor.write(header(FrameType.RECORD, limits.RECORD_BODY_BYTES_MAX) + bytes(69_000))
     await visitor.ended(30.0)
 
@@ -150,12 +150,12 @@ async def _slow_login(visitor: Visitor) -> None:
 
 
 async def _names(visitor: Visitor) -> None:
-    """A handshake and a login, for a name that nobody has; nothing more."""
+    """A handshake and a login with a new name; nothing more."""
     await visitor.log_in()
 
 
 async def _ghosts(visitor: Visitor) -> None:
-    """Logins of eight instances, each of which replaces itself again and again."""
+    """Logins of eight instances, each of which replaces its own connection repeatedly."""
     number = visitor.chance.randrange(8)
     await visitor.log_in(visitor.hello(f"ghost-{number}", bytes(16)))
     await visitor.ended(2.0)

@@ -26,7 +26,7 @@ from relay.wire.events import TicketReceived
 from tests.fuzz.visitor import Visitor
 
 HONEST_ROOM: Final = "honest"
-"""Attackers may follow it, and not read; nobody but the honest pair sends into it."""
+"""Attackers may follow it, and not read; only the honest pair sends into it."""
 RESUMED: Final = 1000
 """How often a connection is resumed, one after the other."""
 
@@ -47,7 +47,7 @@ async def searches(visitor: Visitor) -> None:
 
 
 async def directs(visitor: Visitor) -> None:
-    """Write to people, and to handles that nobody has."""
+    """Write to users, and to handles that do not exist."""
     chance = visitor.chance
     names = ["alice", "bob", *[f"x{chance.getrandbits(60):x}" for _ in range(300)]]
     first = visitor.counter + 1
@@ -112,7 +112,7 @@ async def moderation(visitor: Visitor) -> None:
 
 
 async def lists(visitor: Visitor) -> None:
-    """Ask for lists: of rooms, of the people of one, of devices."""
+    """Request lists: of rooms, of the members of one, of devices."""
     room = visitor.chance.randrange(PARTITIONS)
     await visitor.send_envelopes(
         *[
@@ -127,7 +127,7 @@ async def lists(visitor: Visitor) -> None:
 
 
 async def resumes(visitor: Visitor) -> None:
-    """Reconnect by ticket again and again, from one address, with a login each time."""
+    """Reconnect by ticket repeatedly, from one address, with a login each time."""
     hello = visitor.hello(f"resumes-{visitor.room}")
     for _ in range(RESUMED):
         await visitor.record(hello)

@@ -1,4 +1,4 @@
-"""The client's state against a server that sends anything, over the real wire."""
+"""The client's state against a server that sends anything, over the real wire protocol."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Say(NamedTuple):
 
 
 class Call(NamedTuple):
-    """The program does something."""
+    """The program calls a method."""
 
     name: str
     log: str
@@ -74,7 +74,7 @@ steps: Final = st.lists(
 
 
 def _check(value: tuple[bool, list[Any]]) -> None:
-    """Only ClientError, where the program asks; what waits is bounded; it can always be ended."""
+    """Only ClientError for the program; pending data is bounded; it can always be closed."""
     welcomed, todo = value
     link = Link(expected_key=Expected(fingerprint(server_key().spki)))
     link.dial()
@@ -98,7 +98,8 @@ def _check(value: tuple[bool, list[Any]]) -> None:
         # One read may bring what one record holds beyond the bound.
         assert len(link.state.chat.queue) <= EVENTS_MAX + 65_536
         if link.close is not None and link.close.remote and link.close.code == CloseCode.PROTOCOL:
-            # The server was told that it broke the protocol: so is the program, whatever follows.
+            # The server got a close for its violation: the program gets the error, whatever
+            # follows.
             assert isinstance(link.state.error, ServerBrokeProtocol), link.state.error
     link.state.close(link.now)
     link.run()
@@ -123,7 +124,7 @@ def _say(link: Link, contents: list[bytes]) -> None:
 
 
 def _call(link: Link, call: Call, token: int) -> None:
-    """Within what the faces let through: they check a program's arguments."""
+    """With the arguments that the clients let through: they check a program's arguments."""
     state, log, number = link.state, call.log, call.number
     if call.name == "send":
         if state.chat.sends.has_space(1):

@@ -18,18 +18,18 @@ from tests.fuzz.chat_attacks import HONEST_ROOM
 INTERVAL_S: Final = 0.01
 """Between two messages; they take turns."""
 ARRIVAL_S: Final = 60.0
-"""For what is under way to arrive once the attack is over."""
+"""For messages under way to arrive once the attack is over."""
 NAMES: Final = ("alice", "bob")
 
 
 class HonestPair:
-    """Two clients that never reconnect. ``faults`` tells what was broken, in words for people."""
+    """Two clients that never reconnect. ``faults`` describes what went wrong."""
 
     def __init__(self, address: str) -> None:
         self._clients = [Client(address, name=name, reconnect=False) for name in NAMES]
         self._sent = 0
         self._due: list[float] = []
-        """When each message was to be sent: waiting for the window counts."""
+        """When each message was due: waiting for the window counts."""
         self._seen: list[list[int]] = [[], []]
         self._latencies: list[float] = []
         self._readers: list[asyncio.Task[None]] = []
@@ -62,7 +62,7 @@ class HonestPair:
         return await self.talk_until(lambda due: due >= until)
 
     async def talk_until(self, enough: Callable[[float], bool]) -> list[float]:
-        """Likewise, until told, of the moment when the next message is due, that it is enough."""
+        """Likewise, until a callback, called when the next message is due, ends it."""
         self._latencies = []
         due = time.monotonic()
         while not self.faults and not enough(due):
@@ -80,14 +80,16 @@ class HonestPair:
         return sorted(self._latencies)
 
     async def _arrived(self) -> None:
-        """Wait until everything that was sent is with both, or somebody has lost the connection."""
+        """Wait until both have received everything that was sent, or one has lost the
+        connection.
+        """
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ARRIVAL_S):
                 while not self.faults and min(map(len, self._seen)) < self._sent:
                     await asyncio.sleep(0.01)
 
     async def end(self) -> None:
-        """Leave, and judge what both have seen, now that nobody attacks."""
+        """Disconnect, and check what both have received."""
         await self._arrived()
         if not self.faults:
             results = await asyncio.gather(*self._posts, return_exceptions=True)
@@ -103,7 +105,7 @@ class HonestPair:
 
 
 def faults_in(sent: int, seen: list[list[int]]) -> list[str]:
-    """Judge what each of the two got of the messages below ``sent``; the even ones are alice's."""
+    """Check what each of the two got of the messages below ``sent``; the even ones are alice's."""
     faults: list[str] = []
     if seen[0] != seen[1]:
         faults.append("the two have seen different orders")

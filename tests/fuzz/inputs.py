@@ -1,4 +1,4 @@
-"""Strategies for hostile inputs: legal ones, changed as a fuzzer changes them, and plain noise."""
+"""Strategies for hostile inputs: legal ones, mutated, and random ones."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def swapped(envelope: list[Any], changes: Iterable[Swap]) -> list[Any]:
 
 
 def packed(value: object) -> bytes:
-    """Pack anything that msgpack can; what it cannot becomes nil."""
+    """Pack anything that msgpack can; other values become nil."""
     try:
         return bytes(msgpack.packb(value))
     except (ValueError, OverflowError, TypeError):

@@ -18,7 +18,7 @@ INPUT_BYTES_MAX: Final = 150_000
 
 
 def mutated(chance: random.Random, seeds: Sequence[bytes]) -> bytes:
-    """Return some seeds in a row, with a few changes."""
+    """Return some concatenated seeds, with a few changes."""
     data = b"".join(chance.choice(seeds) for _ in range(chance.choice((1, 1, 1, 2, 3))))
     if chance.random() < 0.003:
         data *= chance.choice(EDGES[:24])
@@ -35,7 +35,7 @@ def mutated(chance: random.Random, seeds: Sequence[bytes]) -> bytes:
 
 
 def reduced(data: bytes, fails: Callable[[bytes], bool]) -> bytes:
-    """Return a small input that fails as well: pieces are left out, and bytes become zero."""
+    """Return a small input that fails as well: parts are removed, and bytes become zero."""
     until = time.monotonic() + REDUCE_S
     size = len(data) // 2
     while size and time.monotonic() < until:

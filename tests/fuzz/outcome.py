@@ -33,30 +33,30 @@ class Row:
 
     plan: Plan
     calm: list[float] = field(default_factory=list)
-    """Seconds that each message took, sorted; likewise those below."""
+    """Latencies of messages in seconds, sorted; likewise those below."""
     burned: list[float] = field(default_factory=list)
     arrival: list[float] = field(default_factory=list)
-    """While the attackers come: connect, register, log in, all at once."""
+    """While the attackers arrive: connect, register, log in, concurrently."""
     arrival_s: float = 0.0
-    """How long that was."""
+    """The length of that phase."""
     attacked: list[float] = field(default_factory=list)
     """From then on."""
     turn_ms: float | None = None
     """The longest turn of a worker; None: none was long enough to be logged."""
     turn_cpu_ms: float | None = None
-    """Likewise, of the processor's time alone."""
+    """Likewise, of CPU time alone."""
     killed: int = 0
-    """Workers that are not there any more."""
+    """Workers that do not run any more."""
     grown_mib: float = 0.0
-    """Memory of the workers: at its highest during the attack, less before it."""
+    """Growth of the workers' memory: the highest during the attack, minus before."""
     removed_s: float | None = None
-    """How long a removed device stayed connected; None: it was not measured."""
+    """How long a removed device stayed connected; None: not measured."""
     disabled_s: float | None = None
     """Likewise, a disabled user."""
     steps: dict[str, int] = field(default_factory=dict)
     """How often each attack was begun."""
     cut_off: bool = False
-    """True when something was broken for the pair itself."""
+    """True if the pair itself was affected."""
     findings: list[str] = field(default_factory=list)
 
     @property
@@ -109,7 +109,7 @@ def cells(row: Row) -> list[str]:
 
 
 def times(sorted_s: list[float], others_s: list[float]) -> str:
-    """Return how many times as long as the others the slowest hundredth took."""
+    """Return how many times slower the slowest hundredth was than beside the burners."""
     if not sorted_s or not others_s:
         return "-"
     return f"{quantile(sorted_s, 0.99) / quantile(others_s, 0.99):.1f}"

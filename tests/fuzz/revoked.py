@@ -1,7 +1,7 @@
 """Users who are removed during an attack: how long their connections continue.
 
-Both wait, with connections on all workers: a device that its owner removes, and a user whom the
-operator disables. Measured is from the acknowledgement to the end of the last connection.
+Two wait, with connections on all workers: a device that its owner removes, and a user whom the
+operator disables. Measured from the acknowledgement to the end of the last connection.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from relay.client.errors import ClientError
 from tests.support.cluster import Relay, run_relay
 
 CONNECTIONS_MAX: Final = 64
-"""Of each who is put out: as many as it takes until each worker has one, and no more than this."""
+"""Connections of each: enough for one on each worker, and no more than this."""
 END_S: Final = 30.0
-"""A connection that has not ended by then goes on."""
+"""A connection that has not ended by then counts as open."""
 
 
 class PutOut:
-    """``begin`` before the attack, ``measure`` in it. ``faults`` are for people."""
+    """``begin`` before the attack, ``measure`` during it. ``faults`` describes what went wrong."""
 
     def __init__(self, relay: Relay, data: Path) -> None:
         """Connect nobody yet.
@@ -46,14 +46,14 @@ class PutOut:
         self.faults: list[str] = []
 
     async def begin(self) -> None:
-        """Log everybody in."""
+        """Log both in."""
         await self._owner.connect()
         await self._owner.add_device(self._lost)
         await self._connect("carol", self._lost)
         await self._connect("dave", None)
 
     async def _connect(self, name: str, key: DeviceKey | None) -> None:
-        """Log somebody in until each worker has a connection: the kernel chooses who takes it."""
+        """Log in until each worker has a connection: the kernel chooses the worker."""
         self._ended[name] = []
         served: set[int] = set()
         workers = set(self._relay.worker_pids())
@@ -69,7 +69,7 @@ class PutOut:
             served |= {pid for pid, ports in after.items() if ports - before.get(pid, set())}
 
     async def measure(self) -> None:
-        """Remove the one, and then the other."""
+        """Remove the device, and then disable the user."""
         try:
             await self._owner.remove_device(public_text(self._lost.public))
         except ClientError as error:
@@ -91,7 +91,7 @@ class PutOut:
         return max(0.0, max(task.result() for task in done) - since)
 
     async def end(self) -> None:
-        """Leave."""
+        """Disconnect."""
         tasks = [task for ended in self._ended.values() for task in ended]
         for client in (self._owner, *self._clients):
             await client.close(1.0)

@@ -1,11 +1,11 @@
 """A whole server under attack, and an honest pair beside it: ``python -m tests.fuzz.server``.
 
 Each scenario is an attack of ``attacks`` alone, or ``mix``, all of them at random. First the pair
-talks alone, then beside processes that only burn the CPU time, then while all attackers arrive
-(they connect, and log in if the attack needs it), then beside the attack. Printed: how long its
-messages took in each of these, by how many times the slowest hundredth is that beside the burners,
-and how long after that who is put out during the attack stays connected (``revoked``). Asserted:
-nothing of the pair is lost, doubled or reordered, neither of the two is cut off, and no worker is
+talks alone, then beside processes that only burn CPU time, then while all attackers arrive (they
+connect, and log in if the attack needs it), then during the attack. Printed: the latency of its
+messages in each phase, how many times slower the slowest hundredth is than beside the burners, and
+how long users who are removed during the attack stay connected (``revoked``). Checked: no message
+of the pair is lost, duplicated or reordered, neither of the two is disconnected, and no worker is
 killed or replaced.
 """
 
@@ -41,15 +41,15 @@ WORKERS: Final = 2
 PROCESS_S: Final = 60.0
 """For an attacker to begin or to end."""
 ARRIVAL_MOST_S: Final = 15.0
-"""For all of them to come; what is later is a part of the attack."""
+"""For all of them to arrive; later arrivals count as a part of the attack."""
 ALONE_S: Final = 5.0
-"""For each attack when it is asked which of a mix breaks the promise by itself."""
+"""For each attack alone, to find which of a mix violates the guarantee by itself."""
 DEATHS: Final = frozenset({"child_killed", "child_exited", "worker_fenced", "boot_failed"})
 """Log events that no attack may cause."""
 TURN_FIELD: Final = "turn_ms_max"
-"""A log line of the server that has it tells its longest turn so far."""
+"""A server log line that has it reports its longest turn so far."""
 TURN_CPU_FIELD: Final = "turn_cpu_ms_max"
-"""Likewise, of the processor's time alone."""
+"""Likewise, of CPU time alone."""
 BURNER: Final = """
 import os
 parent = os.getppid()
@@ -57,12 +57,12 @@ while os.getppid() == parent:
     for _ in range(1_000_000):
         pass
 """
-"""Nothing but CPU time, and not without us."""
+"""Uses CPU time only, and ends with us."""
 
 
 # --- processes ------------------------------------------------------------------------------------
 class Attackers:
-    """The attacking processes. A context; nothing of them is left behind."""
+    """The attacking processes. A context manager, which leaves no process behind."""
 
     def __init__(self, plan: Plan, port: int) -> None:
         share = plan.connections // plan.processes
@@ -121,7 +121,7 @@ class Attackers:
 
     @property
     def arrived(self) -> bool:
-        """True once all have come, or failed to."""
+        """True once all have arrived, or failed to."""
         return self._arriving is not None and self._arriving.done()
 
     async def end(self) -> dict[str, int]:
@@ -144,10 +144,10 @@ class Attackers:
 
 @contextlib.contextmanager
 def burners(count: int) -> Iterator[None]:
-    """Processes that do nothing but take CPU time.
+    """Processes that only use CPU time.
 
-    Each has a session of its own, as attackers have: where the kernel shares the processor between
-    sessions first (sched_autogroup), they would have less than those otherwise.
+    Each has a session of its own, as attackers have: where the kernel shares the CPU between
+    sessions first (sched_autogroup), they would otherwise have less.
     """
     processes = [
         subprocess.Popen([sys.executable, "-c", BURNER], start_new_session=True)
@@ -199,7 +199,7 @@ def longest_turn_ms(log: Sequence[str], field: str = TURN_FIELD) -> float | None
 
 
 async def attacked(plan: Plan, relay: Relay) -> Row:
-    """Run a plan against a server that serves; it is not stopped here."""
+    """Run a plan against a running server; it is not stopped here."""
     row = Row(plan)
     pair = HonestPair(relay.address)
     await pair.begin()
@@ -250,7 +250,7 @@ async def attacked(plan: Plan, relay: Relay) -> Row:
 
 
 def run(plan: Plan) -> Row:
-    """Run a plan against a fresh server; return the row."""
+    """Run a plan against a new server; return the row."""
     with tempfile.TemporaryDirectory(prefix="relay-fuzz-") as folder:
         relay = Relay(Path(folder) / "data", workers=WORKERS, settings=plan.settings)
         try:
@@ -271,9 +271,9 @@ def plan_of(name: str, seed: int, seconds: float, compare_s: float = 0.0) -> Pla
 
 # --- for the fuzzer -------------------------------------------------------------------------------
 def mixes(seed: int, seconds: float) -> bool:
-    """Mix attacks at random for a while; print what came of it. True: a promise was broken.
+    """Mix attacks at random for a while; print the result. True: a guarantee was violated.
 
-    Then each attack runs alone, to say which of them is enough.
+    Then each attack runs alone, to find which of them is enough.
     """
     began = time.monotonic()
     row = run(plan_of(MIX, seed, seconds))
@@ -297,7 +297,7 @@ def mixes(seed: int, seconds: float) -> bool:
 
 
 def leave_nothing_behind() -> None:
-    """End as by an exception when told to end: what was started is stopped."""
+    """Exit as by an exception when told to end, so that child processes are stopped."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 

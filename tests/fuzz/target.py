@@ -28,21 +28,22 @@ engine.MAX_SHRINKING_SECONDS = 30
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One thing that takes hostile input."""
+    """A function that processes hostile input."""
 
     name: str
     inputs: SearchStrategy[Any]
     check: Callable[[Any], None]
-    """Raises if a promise is broken: an exception that is not documented, or an assertion."""
+    """Raises if a guarantee is violated: an undocumented exception, or an assertion."""
     examples: int = 100
-    """Of one slice: a second's worth at most. Each slice has a seed of its own, so that one alone
-    repeats a finding."""
+    """Inputs of one slice: a second's worth at most. Each slice has a seed of its own, so that one
+    alone repeats a finding.
+    """
     of_bytes: Callable[[bytes], Any] | None = None
-    """Makes an input of plain bytes; then many of those are tried as well."""
+    """Makes an input of plain bytes; then many mutated ones are tried as well."""
     seeds: Sequence[bytes] = ()
-    """What these bytes are changed from."""
+    """Bytes that are mutated."""
     quick: int = 0
-    """How many of those in a slice."""
+    """How many mutations in a slice."""
 
     @property
     def inputs_max(self) -> int:
@@ -122,7 +123,7 @@ def _by_strategy(target: Target, seed: int) -> Finding | None:
 
 @contextmanager
 def no_longer_than(seconds: float) -> Iterator[None]:
-    """Raise Hang in the middle of what takes longer. For the main thread."""
+    """Raise Hang inside of a call that takes longer. For the main thread."""
 
     def hang(*_: object) -> None:
         raise Hang(f"an input was worked on for more than {seconds:.0f} s")

@@ -20,7 +20,7 @@ from tests.fuzz.inputs import CORPUS, Edit, corpus_of, edited
 from tests.fuzz.outcome import TITLES, Plan, cells
 from tests.fuzz.target import Hang, Target, no_longer_than, run_slice
 from tests.fuzz.wire import _check_envelopes
-from tests.support.cluster import ROOT, Relay
+from tests.support.cluster import ROOT, Relay, until
 
 SEED = 20_261_125
 
@@ -112,8 +112,7 @@ async def test_a_worker_that_dies_is_a_finding(tmp_path: Path) -> None:
     plan = Plan("silent", ("silent",), SEED, 60.0, connections=4, processes=1)
     with Relay(tmp_path / "data", workers=server.WORKERS) as relay:
         attack = asyncio.create_task(server.attacked(plan, relay))
-        while sum(map(len, relay.peers_by_worker().values())) < 6:
-            await asyncio.sleep(0.05)
+        await until(lambda: sum(map(len, relay.peers_by_worker().values())) >= 6, "the connections")
         for pid in relay.worker_pids():
             os.kill(pid, signal.SIGKILL)
         row = await attack

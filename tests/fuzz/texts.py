@@ -1,4 +1,4 @@
-"""Targets with input from people and files: settings, pinned keys, addresses, names."""
+"""Targets with input from users and files: settings, pinned keys, addresses, names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.fuzz.target import Target
 
 FINGERPRINT: Final = "a" * 51 + "q"
 PATHS: Final = [declaration.path for declaration in declarations()]
-DECLARED: Final = list(declarations())
+DECLARED: Final = declarations()
 odd_text: Final = st.one_of(
     st.text(max_size=20),
     st.sampled_from(
@@ -140,7 +140,7 @@ PINS: Final = [
 
 
 def _check_known_servers(value: tuple[list[bytes], list[Edit], str, int]) -> None:
-    """Pins, or one UsageError; a pin that was added is found, and no other one is lost by it."""
+    """Pins, or one UsageError; an added pin is found, and no other one is lost."""
     lines, changes, host, port = value
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "known_servers"
@@ -190,7 +190,7 @@ ADDRESSES: Final = [
 
 
 def _check_address(text: str) -> None:
-    """An address that is the same when written and read again, or one UsageError of one line."""
+    """An address that is the same when written and parsed again, or one UsageError of one line."""
     try:
         address = parse_address(text)
     except UsageError as error:
@@ -218,7 +218,7 @@ addresses = Target(
 
 
 def _check_name(text: str) -> None:
-    """What is accepted shows as it is, and takes the room that the protocol has for it."""
+    """An accepted name is displayed unchanged, and within the protocol's size."""
     if names.is_handle(text) or names.is_room(text):
         assert text.isascii()
         assert text.isprintable()

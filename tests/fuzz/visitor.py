@@ -26,7 +26,7 @@ from tests.support.devices import login
 
 READ_BYTES: Final = 262_144
 STEP_S: Final = 30.0
-"""For one step of a handshake or one write: a server that is attacked may be slow."""
+"""For one step of a handshake or one write: an attacked server may be slow."""
 
 
 class Visitor:
@@ -44,7 +44,7 @@ class Visitor:
         self.counter = 0
         """The last counter that was sent into this visitor's own room."""
         self.stored: Ack | None = None
-        """Where a message of this visitor is, for what is about one."""
+        """The place of a message of this visitor, for entries about it."""
         self.room = f"r{chance.getrandbits(60):x}"
 
     async def open(self) -> None:
@@ -85,7 +85,7 @@ class Visitor:
                 self._writer.write(connection.data_to_send())
 
     def hello(self, name: str = "", secret: bytes = b"") -> bytes:
-        """Return what logs in, of a new instance with a new name unless others are given."""
+        """Return HELLO, for a new instance with a new name unless others are given."""
         name = name or f"x{self.chance.getrandbits(80):x}"
         envelopes = login(self.connection, self.spki, name, secret or secrets.token_bytes(16))
         return b"".join(map(pack, envelopes))
@@ -118,12 +118,12 @@ class Visitor:
         return [found[kind] for kind in wanted]
 
     def read_on(self) -> None:
-        """Read, and drop, everything that comes from now on."""
+        """Read, and discard, everything from now on."""
         if self._reading is None:
             self._reading = asyncio.create_task(self._drop())
 
     def stop_reading(self) -> None:
-        """Read nothing any more."""
+        """Stop reading."""
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
@@ -135,7 +135,7 @@ class Visitor:
         self._writer.transport.abort()
 
     async def write(self, data: bytes) -> None:
-        """Write raw bytes; return when nearly all of it has left."""
+        """Write raw bytes; return when nearly all of them have left."""
         if self._writer.transport.is_closing():
             raise ConnectionResetError("closed")
         self._writer.write(data)
@@ -148,7 +148,7 @@ class Visitor:
         await self.write(b"".join(seal(content, time.monotonic()) for content in contents))
 
     async def send_envelopes(self, *envelopes: ClientEnvelope) -> None:
-        """Send envelopes in as few records as hold them, in one write."""
+        """Send envelopes in as few records as possible, in one write."""
         contents = [b""]
         for envelope in envelopes:
             packed = pack(envelope)
@@ -163,7 +163,7 @@ class Visitor:
         await self.write(b"".join(seal(kind, content) for kind, content in records))
 
     async def ended(self, seconds: float) -> None:
-        """Wait until the server ends the connection, or for so long."""
+        """Wait until the server ends the connection, or until a timeout."""
         self.read_on()
         assert self._reading is not None
         await asyncio.wait([self._reading], timeout=seconds)

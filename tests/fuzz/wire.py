@@ -39,9 +39,9 @@ from tests.vectors.generate import TO_CLIENT, TO_SERVER
 Unpack = Callable[[bytes], list[Any]]
 PENDING_MAX: Final = HEADER + limits.RECORD_BODY_BYTES_MAX
 SAMPLE_BYTES_MAX: Final = 4096
-"""Larger ones only make it slow: the bounds are tried by the parsers' own tests."""
+"""Larger ones only make it slow: the bounds are tested by the parsers' own tests."""
 ENVELOPES_PEAK_BYTES: Final = 12 * 1024 * 1024
-"""Of unpacking one record: 64 KiB of the smallest values, and arrays that claim much."""
+"""Memory for unpacking one record: 64 KiB of the smallest values, and arrays that claim much."""
 
 
 # --- frames ---------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ class Stream(NamedTuple):
 
 
 def _check_frames(stream: Stream) -> None:
-    """Only RemoteProtocolError; the cuts do not matter; no more is held than one frame."""
+    """Only RemoteProtocolError; the splits do not matter; at most one frame is buffered."""
     whole = read_frames(stream.allowed, [stream.data])
     assert read_frames(stream.allowed, pieces(stream.data, stream.sizes)) == whole
     reader = FrameReader(stream.allowed)
@@ -101,7 +101,7 @@ frames = Target(
 
 # --- handshakes -----------------------------------------------------------------------------------
 class Answer(NamedTuple):
-    """What the peer sends in one phase: its rightful answer, changed."""
+    """The peer's frame of one phase: the valid one, changed."""
 
     phase: Phase
     changes: list[Edit]
@@ -167,7 +167,7 @@ server_handshake = Target(
 
 # --- records --------------------------------------------------------------------------------------
 class Sealed(NamedTuple):
-    """A record with a good tag, whatever it holds, and changes to its frame."""
+    """A record with a valid tag and any content, and changes to its frame."""
 
     inner: bytes
     changes: list[Edit]
@@ -205,7 +205,7 @@ actions: Final = st.lists(
 
 
 def sealed(cipher: SendCipher, content: bytes) -> bytes:
-    """Return a Record frame around any bytes of plaintext, as only a misbehaving peer makes it."""
+    """Return a Record frame around any plaintext, as only a misbehaving peer makes it."""
     content = (content or b"\0")[: limits.RECORD_INNER_BYTES_MAX]
     head = header(FrameType.RECORD, len(content) + limits.TAG_BYTES)
     nonce = (cipher._iv ^ cipher.sequence).to_bytes(12, "big")

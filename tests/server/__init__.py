@@ -1,1 +1,1 @@
-"""The server, process by process."""
+"""Tests of the server's processes."""

@@ -1,4 +1,4 @@
-"""Who is answered by the sockets of ``relay ctl``."""
+"""Which users the sockets of ``relay ctl`` answer."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ except ConnectionError:
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """One that anybody may enter; pytest's own are root's."""
+    """A directory that any user may enter; pytest's own are root's."""
     directory = Path(tempfile.mkdtemp(prefix="relay-lines-"))
     directory.chmod(0o755)
     yield directory
@@ -38,7 +38,7 @@ def open_directory() -> Iterator[Path]:
 
 @pytest.fixture
 async def path(open_directory: Path) -> AsyncIterator[Path]:
-    """A socket that stands open to everybody."""
+    """A socket that any user may connect to."""
 
     async def tell(_: Question) -> str:
         return "the secret"
@@ -62,7 +62,7 @@ async def answer(path: Path, uid: int) -> str:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
 async def test_only_root_and_the_servers_own_user_are_answered(path: Path) -> None:
-    """Whatever the modes of the directories on the way are."""
+    """Whatever the permissions of the directories above are."""
     assert "the secret" in await answer(path, 0)
     assert "the secret" not in await answer(path, 54_321)
     os.seteuid(54_321)  # the server's user
@@ -80,7 +80,7 @@ async def test_only_root_and_the_servers_own_user_are_answered(path: Path) -> No
             sys.executable, "-c", ASK, str(path), "54322", stdout=asyncio.subprocess.PIPE
         )
         os.seteuid(54_321)
-        assert b"the secret" in (await asking.communicate())[0], "root, of another's server"
+        assert b"the secret" in (await asking.communicate())[0], "root, at another user's server"
         assert b"the secret" not in (await stranger.communicate())[0]
     finally:
         os.seteuid(0)

@@ -1,4 +1,4 @@
-"""A secret that outlives who made it: whole, or nothing."""
+"""A secret that outlives the process that made it: complete, or absent."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_without_a_descriptor_nothing_is_kept(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_keys_of_tickets_that_are_recorded_are_gone_on_with() -> None:
-    """And none that another version keeps in another way."""
+    """Keys stored by another version in another form are not used."""
     desk = Desk()
     worker = desk.worker()
     sealed = worker.seal(b"p" * 32)
@@ -71,7 +71,7 @@ def test_keys_of_tickets_that_are_recorded_are_gone_on_with() -> None:
     for _ in range(4):
         desk.register.begin()
     assert unpacked_keys(kept, desk.register.knows) == [], (
-        "its part of the register is another key's"
+        "its part of the register belongs to another key"
     )
 
 

@@ -1,4 +1,4 @@
-"""A key file is read only when nobody else could have read or replaced it."""
+"""A key file is read only if nobody else could have read or replaced it."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_open_to_others(path: Path, mode: int) -> None:
 
 
 def test_a_symbolic_link_is_judged_by_what_it_leads_to(path: Path) -> None:
-    """As Kubernetes mounts a Secret: links, in a directory where all may write."""
+    """As Kubernetes mounts a Secret: links, in a directory that all may write."""
     secret = path.with_name("secret")
     (secret / "..1").mkdir(parents=True)
     create_key_file(secret / "..1" / "server.key", b"secret")
@@ -81,7 +81,7 @@ def test_a_symbolic_link_is_judged_by_what_it_leads_to(path: Path) -> None:
 
 
 def test_who_a_server_is_is_read_like_a_key(tmp_path: Path) -> None:
-    """Whoever may write its id decides whose accounts it has."""
+    """Whoever may write the server's id decides which accounts it has."""
     path = tmp_path / "server.id"
     write_lineage(path, ["a" * 52])
     assert read_lineage(path) == ["a" * 52]
@@ -114,11 +114,12 @@ UID, FS_GROUP = 54321, 54322
         (UID, FS_GROUP, 0o640, True, True),
         (0, FS_GROUP, 0o440, True, True),  # a Secret with defaultMode 0400
         (0, FS_GROUP, 0o640, True, True),
-        (UID, FS_GROUP, 0o660, False, False),  # others are in that group, not we
+        (UID, FS_GROUP, 0o660, False, False),  # others are in that group, we are not
         (UID, FS_GROUP, 0o670, True, False),
         (UID, FS_GROUP, 0o664, True, False),
         (0, FS_GROUP, 0o644, True, False),  # a Secret with the default mode
-        (UID, grp.getgrnam("users").gr_gid, 0o640, True, False),  # it has a name: it has members
+        # the group has a name, so it may have members
+        (UID, grp.getgrnam("users").gr_gid, 0o640, True, False),
         (UID, 0, 0o640, True, False),
         (UID + 5, FS_GROUP, 0o660, True, False),
     ],
@@ -149,7 +150,7 @@ def test_a_group_of_which_we_are_the_only_member(
 def test_the_group_that_a_system_makes_for_each_user(
     monkeypatch: pytest.MonkeyPatch, name: str, members: list[str], fits: bool
 ) -> None:
-    """It is the user's alone as long as nobody else was put into it."""
+    """It belongs to the user alone unless others were added to it."""
     user = pwd.struct_passwd(("me", "x", os.geteuid(), FS_GROUP, "", "/", "/bin/sh"))
     monkeypatch.setattr(os, "getegid", lambda: FS_GROUP)
     monkeypatch.setattr(pwd, "getpwuid", lambda _: user)
@@ -174,7 +175,7 @@ def test_a_file_system_without_hard_links(
 
 
 def test_one_that_takes_the_place_of_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one before is whole until then, whatever fails."""
+    """The previous file is intact until then, whatever fails."""
     create_key_file(path, b"first")
     create_key_file(path, b"second", replace=True)
     assert read_key_file(path) == b"second"

@@ -1,4 +1,4 @@
-"""What a repair that was killed has left is in nobody's way, and is gone after the next one."""
+"""Leftovers of a killed repair do no harm, and the next repair removes them."""
 
 from __future__ import annotations
 

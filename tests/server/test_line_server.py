@@ -1,11 +1,10 @@
-"""Who is told what on the sockets that ``relay ctl`` asks."""
+"""Answers and errors on the sockets that ``relay ctl`` asks."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import tempfile
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,11 +14,12 @@ import pytest
 from relay.cli.ctl_client import Server
 from relay.cli.exits import CommandError
 from relay.server.line_server import CONNECTIONS_MAX, LineServer, Question
+from tests.support.threads import beside
 
 
 @pytest.fixture
 def path() -> Iterator[Path]:
-    """Of a socket: 107 bytes at most; pytest's own directory may have a longer path."""
+    """The path of a socket: 107 bytes at most; pytest's own directory may be longer."""
     with tempfile.TemporaryDirectory(prefix="relay-line-") as directory:
         yield Path(directory) / "ctl.sock"
 
@@ -32,7 +32,7 @@ def asked(path: Path) -> str:
 
 
 async def test_too_many_ask_at_once(path: Path) -> None:
-    """That is told, and not that somebody may not ask."""
+    """The error is about the number of requests, not about permissions."""
     came = asyncio.Semaphore(0)
     free = asyncio.Event()
 
@@ -59,26 +59,24 @@ async def test_too_many_ask_at_once(path: Path) -> None:
 
 @pytest.fixture
 def ending(path: Path) -> Iterator[None]:
-    """Somebody who hears a question, and ends without an answer."""
+    """A server that reads a request and closes without an answer."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
 
     def end() -> None:
         accepted, _ = listener.accept()
-        accepted.recv(1)  # what is left unread makes it a reset
+        accepted.recv(1)  # closing with unread data resets the connection
         accepted.close()
 
-    thread = threading.Thread(target=end)
-    thread.start()
-    yield
-    thread.join()
-    listener.close()
+    with listener, beside(end):
+        yield
+        listener.shutdown(socket.SHUT_RDWR)  # or there was no request
 
 
 @pytest.mark.usefixtures("ending")
 def test_who_ends_without_an_answer(path: Path) -> None:
-    """Its control process was killed: nobody is told that only root may ask."""
+    """Its control process was killed: the error is not about permissions."""
     why = asked(path)
     assert "it ended without an answer" in why
     assert "only root" not in why

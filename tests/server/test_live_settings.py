@@ -1,4 +1,4 @@
-"""Settings that change: seen once by each reader, and never half of them."""
+"""Settings that change: each reader sees a change once, and never a part of it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_child_sees_each_change_once() -> None:
     os.close(from_parent)
     assert os.waitstatus_to_exitcode(status) == 0
     assert live.current == AFTER
-    assert live.changed() is None, "who writes knows already"
+    assert live.changed() is None, "the writer knows it already"
 
 
 def test_what_is_being_written_is_not_read() -> None:
@@ -43,7 +43,7 @@ def test_what_is_being_written_is_not_read() -> None:
     reader = LiveSettings(BEFORE)
     reader._header, reader._memory = live._header, live._memory
     live.publish(AFTER)
-    live._header[0] += 1  # as in the middle of the next
+    live._header[0] += 1  # as during the next write
     assert reader.changed() is None
     live._header[0] += 1
     assert reader.changed() == AFTER

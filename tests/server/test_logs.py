@@ -1,4 +1,4 @@
-"""The log: one line per event, whatever is in it."""
+"""The log has one line per event, whatever the event contains."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_repeats_are_dropped_and_counted(capfd: Capture, monkeypatch: pytest.Mon
 
 
 def test_nothing_that_is_logged_can_fail(capfd: Capture) -> None:
-    """Neither a value, nor arguments that do not fit, nor an event that is no text."""
+    """Neither a value, nor arguments that do not match, nor an event that is not a string."""
 
     class Broken:
         def __repr__(self) -> str:
@@ -117,7 +117,7 @@ def test_lost_lines_are_counted(tmp_path: Path) -> None:
 
 
 def test_what_libraries_print_becomes_lines(capfd: Capture) -> None:
-    """A thread's or a destructor's error is printed by the interpreter, in several writes."""
+    """The interpreter prints an error of a thread or a destructor in several writes."""
     logs.set_up(Log(format="json"))
     with logs.stderr_to_log():
         print("half", end=" ", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Writing without waiting, to every kind of file that stderr can be."""
+"""Non-blocking output to every kind of file that stderr can be."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def ends(request: pytest.FixtureRequest) -> Iterator[tuple[int, int]]:
 
 
 def read_all(fd: int) -> bytes:
-    """What waits in the kernel."""
+    """Return what the kernel has buffered."""
     data = b""
     while select.select([fd], [], [], 0.2)[0]:
         data += os.read(fd, 65536)
@@ -63,12 +63,12 @@ def read_all(fd: int) -> bytes:
 
 @pytest.mark.parametrize("reopen", [True, False])
 def test_an_unread_reader_is_not_waited_for(ends: tuple[int, int], reopen: bool) -> None:
-    """Lines are written whole until there is no room, are lost, and are written again."""
+    """Lines are written whole until the buffer is full, are lost, and are written again."""
     reader, writer = ends
     flags = fcntl.fcntl(writer, fcntl.F_GETFL)
     output = Output(writer, reopen=reopen)
     written, failures = [], 0
-    while failures < 1000:  # a terminal makes room for itself, a little later
+    while failures < 1000:  # a terminal drains by itself, a little later
         line = LINE if failures < 10 else b"s\n"
         if output.write(line):
             written.append(line)
@@ -76,7 +76,7 @@ def test_an_unread_reader_is_not_waited_for(ends: tuple[int, int], reopen: bool)
         else:
             failures += 1
     assert LINE in written
-    assert fcntl.fcntl(writer, fcntl.F_GETFL) == flags, "it belongs to others, too"
+    assert fcntl.fcntl(writer, fcntl.F_GETFL) == flags, "other processes use the open file, too"
     data = read_all(reader)
     assert output.write(b"again\n")
     data += read_all(reader)
@@ -99,7 +99,7 @@ def test_two_writers_of_one_pipe_keep_their_lines_whole() -> None:
 
 
 def test_a_line_of_which_a_part_went_is_finished_first() -> None:
-    """Longer than what a pipe takes as one: nothing of this process goes between its parts."""
+    """A line longer than an atomic write: nothing of this process goes between its parts."""
     reader, writer = pipe()
     output = Output(writer)
     assert output.write(b"a" * 10_000 + b"\n")
@@ -117,7 +117,7 @@ def test_a_line_of_which_a_part_went_is_finished_first() -> None:
 @CAN_BE_REFUSED
 @pytest.mark.parametrize("error", [errno.EPERM, errno.ENOSYS])
 def test_a_kernel_that_refuses_to_write_without_waiting(error: int) -> None:
-    """As the filter of a container does with calls that it does not know."""
+    """As a container's filter does with system calls that it does not know."""
     ours, theirs = socket.socketpair()
     program = (
         f"{refusing(error, 'pwritev2')}from relay.server.output import Output\n"

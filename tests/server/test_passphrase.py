@@ -1,4 +1,4 @@
-"""The setting that tells where the passphrase is, if it names nothing."""
+"""Invalid values of the setting that locates the passphrase."""
 
 from __future__ import annotations
 

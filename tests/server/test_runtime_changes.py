@@ -1,4 +1,4 @@
-"""What an operator changes while the server runs."""
+"""Settings that an operator changes while the server runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.settings import Log, Settings, Store
 
 BEFORE = Settings(store=Store(data="/data"))
 OTHER = {float: 17.0, int: 17, bool: False, str: "debug"}
-"""By type: another value than any default."""
+"""A value for each type that differs from any default."""
 
 
 def changed(path: str) -> Settings:

@@ -1,4 +1,4 @@
-"""Shared memory: between processes, in whole numbers, within its bounds."""
+"""Shared memory between processes: whole numbers, within its bounds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MANY = (
 
 
 def in_child(action: object) -> None:
-    """Run something in a forked child and wait for it."""
+    """Run a function in a forked child and wait for it."""
     assert callable(action)
     pid = os.fork()
     if pid == 0:
@@ -157,7 +157,7 @@ def test_bounds() -> None:
 
 
 def test_another_supervisor_maps_the_same_board() -> None:
-    """By its descriptor, with all that is in it; the mapping outlives the descriptor."""
+    """By its descriptor, with its content; the mapping outlives the descriptor."""
     fd = os.memfd_create("board")
     os.ftruncate(fd, Scoreboard.bytes_of(3, MANY))
     first = Scoreboard(3, MANY, fd)

@@ -1,4 +1,4 @@
-"""What counts as one source."""
+"""Which addresses count as one source."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_loopback() -> None:
 
 
 def test_whose_word_counts() -> None:
-    """An address is the same one however it is written."""
+    """An address is the same in every notation."""
     proxies = Proxies(("10.0.0.0/8", "2001:db8::/32"))
     assert all(map(proxies.has, ("10.1.2.3", "::ffff:10.1.2.3", "2001:db8::1", "2001:db8::1%eth0")))
     assert not any(map(proxies.has, ("11.1.2.3", "::ffff:11.1.2.3", "2001:db9::1", "unix")))

@@ -1,6 +1,6 @@
-"""Commands on a stopped relay's data, of which a partition was taken away with its lock file.
+"""Commands on a stopped relay's data, of which a partition and its lock file were removed.
 
-Only a start makes it anew, and tells so: what a command forgot, nobody would be told of.
+Only a start creates it anew, and logs that: a command would do it unnoticed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GONE = "are missing: put them back"
 
 @pytest.fixture
 def directory(tmp_path: Path) -> DataDirectory:
-    """That of a relay all of whose partitions had been made."""
+    """The data directory of a relay that had created all its partitions."""
     made = DataDirectory(tmp_path / "data")
     with OfflineAccounts(made.path) as accounts:
         accounts.ask(LOG, requests.Add(bytes(32), 2**60, False))
@@ -41,7 +41,7 @@ def test_accounts_are_neither_listed_nor_changed(directory: DataDirectory) -> No
             pass
     ended = run_relay("user", "list", "--data", str(directory.path))
     assert (ended.returncode, GONE in ended.stderr) == (1, True), ended.stderr
-    assert directory.begin_anew() == [partition_of(LOG)], "a start is told"
+    assert directory.begin_anew() == [partition_of(LOG)], "a start reports it"
     with OfflineAccounts(directory.path) as accounts:
         assert accounts.names() == []
 

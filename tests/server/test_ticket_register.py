@@ -13,7 +13,7 @@ from relay.server.ticket_register import BITMAP_BYTES, BLOCK, TicketRegister
 
 
 def in_child(work: Callable[[], bytes]) -> bytes:
-    """Run something in a forked process, as a worker is; return what it writes."""
+    """Run a function in a forked process, as a worker is; return what it writes."""
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -30,7 +30,7 @@ def in_child(work: Callable[[], bytes]) -> bytes:
 
 @contextlib.contextmanager
 def locked_elsewhere(register: TicketRegister, at: int) -> Iterator[None]:
-    """A process that is stopped holds the lock of a byte, until it is killed at the end."""
+    """Hold the lock of a byte in a stopped process, which is killed at the end."""
     read_fd, write_fd = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -65,11 +65,11 @@ def test_what_another_process_has_used_is_used() -> None:
     assert in_child(lambda: bytes((register.spend(generation, 5),))) == b"\1"
     assert not register.spend(generation, 5)
     numbers = [in_child(lambda: str(register.allot(generation)).encode()) for _ in range(3)]
-    assert numbers == [str(n * BLOCK).encode() for n in range(3)], "none is given out twice"
+    assert numbers == [str(n * BLOCK).encode() for n in range(3)], "an index was allocated twice"
 
 
 def test_one_ticket_at_many_workers_at_once() -> None:
-    """Each of four processes tries all of 20,000 tickets: every ticket was granted at most once."""
+    """Each of four processes tries all of 20,000 tickets: every ticket is accepted at most once."""
     register = TicketRegister()
     generation = register.begin()
     assert generation is not None
@@ -81,7 +81,7 @@ def test_one_ticket_at_many_workers_at_once() -> None:
         pid = os.fork()
         if pid == 0:
             os.close(go_write)
-            os.read(go_read, 1)  # the end: all begin together
+            os.read(go_read, 1)  # end of file: all begin together
             granted = bytes(register.spend(generation, number) for number in range(count))
             with os.fdopen(write_fd, "wb") as out:
                 out.write(granted)
@@ -110,12 +110,12 @@ def test_a_worker_that_is_stopped_with_a_lock_holds_nobody_up() -> None:
         assert register.spend(generation, 8)
         for _ in range(3):
             assert register.begin() is not None
-        assert register.begin() is None, "the part with the lock in it is not cleared under it"
+        assert register.begin() is None, "the part with the locked byte is not cleared"
     assert register.begin() == 5
 
 
 def test_two_workers_do_not_take_the_same_numbers() -> None:
-    """Who takes some while another one does gets none: its clients do without tickets."""
+    """A second worker gets none at that moment: its clients receive no tickets."""
     register = TicketRegister()
     generation = register.begin()
     assert generation is not None
@@ -170,7 +170,7 @@ def test_what_is_given_out_is_bounded() -> None:
 
 
 def test_the_next_version_goes_on_with_it() -> None:
-    """What was used is used, whichever of both is asked, and locks of either hold."""
+    """Used tickets stay used in both versions, and locks of either hold."""
     first = TicketRegister()
     generation = first.begin()
     assert generation == 1
@@ -207,7 +207,7 @@ def test_one_of_another_layout_is_not_gone_on_with() -> None:
 
 
 def test_no_process_can_truncate_it() -> None:
-    """All others that use its memory would die: a taken-over worker has the descriptor, too."""
+    """SIGBUS would kill all processes that map it: a compromised worker has the descriptor, too."""
     register = TicketRegister()
 
     def try_it() -> bytes:
@@ -240,7 +240,7 @@ def test_where_files_are_limited_it_is_there_and_not_handed_over() -> None:
 
 
 def test_two_agents_do_not_begin_the_same_key() -> None:
-    """In an upgrade there are two for a while: one waits for the other's, and tries again."""
+    """During an upgrade there are two: one waits for the other's lock, and tries again."""
     register = TicketRegister()
     with locked_elsewhere(register, 4):
         assert register.begin() is None

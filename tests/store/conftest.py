@@ -1,4 +1,4 @@
-"""Partitions that are closed again, whatever happens."""
+"""Partitions that are closed after the test in any case."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def reader(tmp_path: Path) -> Iterator[SqliteReader]:
 
 @pytest.fixture
 def connection_hooks() -> Iterator[Hooks]:
-    """What is called with each new connection of apsw: where faults are put in."""
+    """Hooks called with each new apsw connection: faults are injected there."""
     hooks: Hooks = apsw.connection_hooks
     before = list(hooks)
     yield hooks

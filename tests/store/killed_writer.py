@@ -1,4 +1,4 @@
-"""A writer that dies in the middle of a commit.
+"""A writer that is killed during a commit.
 
 Its arguments: ``DIRECTORY STATEMENT TAIL_MAX``, and ``alone`` if the commit is of one message.
 

@@ -53,7 +53,7 @@ def in_thread(work: Callable[[], T], /) -> Awaitable[T]:
 
 @pytest.fixture
 def other_readers(partition: SqlitePartition) -> Iterator[list[subprocess.Popen[bytes]]]:
-    """Two processes that read the log over and over."""
+    """Two processes that read the log repeatedly."""
     readers = [
         subprocess.Popen([sys.executable, "-c", READ_ON, partition.path], stdout=subprocess.PIPE)
         for _ in range(2)
@@ -76,9 +76,9 @@ async def test_the_wal_stays_short_under_load(partition: SqlitePartition) -> Non
     wal = partition.path.with_name("00.sqlite-wal")
     running: asyncio.Task[None] | None = None
     counter = beside = during = longest = written = completed = tried = worst = 0
-    # "More than the WAL was ever long": it has started over.
+    # "More than the WAL was ever long": it has restarted.
     while checkpointer.completed < 20 or written * FRAME_BYTES <= 2 * longest:
-        # So many beside one checkpoint: however slow its thread is, and however fast the loop.
+        # So many during one checkpoint: however slow its thread is, and however fast the loop.
         if not partition.commits_blocked and (beside < BESIDE_MAX or not checkpointer.running):
             before = partition.wal_pages
             append(partition, *messages(counter + 1, counter + 20))
@@ -89,16 +89,16 @@ async def test_the_wal_stays_short_under_load(partition: SqlitePartition) -> Non
         if checkpointer.due(0.0):
             running = asyncio.create_task(checkpointer.run())
         longest = max(longest, wal.stat().st_size)
-        # A reader that has lost the processor in the middle of a page makes a checkpoint in vain.
+        # A reader that is descheduled within a page makes a checkpoint incomplete.
         if checkpointer.completed > completed:
             completed, tried = checkpointer.completed, checkpointer.incomplete
         worst = max(worst, checkpointer.incomplete - tried)
-        # A loop waits for its sockets now and then: else the thread seldom gets the interpreter.
+        # A loop waits for its sockets occasionally: otherwise the thread seldom gets the GIL.
         await asyncio.sleep(0.001 if checkpointer.running else 0)
     assert running is not None
     await running
-    assert during > 0, "no commit went on beside a checkpoint"
-    # It grows by what one more try allows, and by what is committed beside that, and no further.
+    assert during > 0, "no commit went on during a checkpoint"
+    # It grows by what one retry allows, and by what is committed meanwhile, and no further.
     a_try = checkpoint.RETRY_PAGES + 2 * WAL_PAGES_MAX
     assert longest < (1 + worst) * a_try * FRAME_BYTES
     read = SqliteReader(partition.path).read("lobby", 0, counter, 10**9)
@@ -120,7 +120,7 @@ async def test_commits_are_held_only_in_the_second_phase(partition: SqlitePartit
     assert not partition.commits_blocked
     assert not checkpointer.due(0.0)
     append(partition, *messages(1001, 1001))
-    assert partition.wal_pages < 10  # started over
+    assert partition.wal_pages < 10  # restarted
 
 
 async def test_a_foreign_reader_is_reported_and_it_is_tried_again(
@@ -198,12 +198,12 @@ async def test_a_cancelled_one_releases_the_commits(partition: SqlitePartition) 
 
 
 async def test_what_was_erased_leaves_the_wal_after_a_while(partition: SqlitePartition) -> None:
-    """Though it is short; and is tried again, as long as somebody reads."""
+    """Although it is short; it is tried again as long as somebody reads."""
     append(partition, *messages(1, 5))
     wal = partition.path.with_name("00.sqlite-wal")
     checkpointer = Checkpointer(partition, in_thread)
     await checkpointer.run()
-    assert wal.stat().st_size > 0, "it starts over in place"
+    assert wal.stat().st_size > 0, "it restarts in place"
     partition.erased = True
     assert not checkpointer.due(100.0)
     assert not checkpointer.due(100.0 + FORGET_S / 2)
@@ -220,12 +220,12 @@ async def test_what_was_erased_leaves_the_wal_after_a_while(partition: SqlitePar
     before = wal.stat().st_size
     await checkpointer.run()
     assert not partition.erased
-    assert wal.stat().st_size < before, "the commit that starts it over is all it has"
+    assert wal.stat().st_size < before, "the commit that restarts it is all it has"
     assert not checkpointer.due(300.0)
 
 
 def test_only_a_wal_that_was_left_may_hold_what_was_erased(tmp_path: Path) -> None:
-    """A start after a clean end leaves the disk alone, however many partitions there are."""
+    """A start after a clean stop does not write, however many partitions there are."""
     for first, state in ((1, "new"), (6, "closed")):
         partition = open_partition(tmp_path)
         assert not partition.erased, state

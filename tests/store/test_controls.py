@@ -1,4 +1,6 @@
-"""Which entries of a file are controls: what a check compares, and what older formats lack."""
+"""Which entries of a file are control entries: what a check compares, and what older
+formats lack.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,7 @@ import pytest
 from relay.chat.rooms import events
 from relay.chat.rooms.events import Kind, Role
 from relay.server.worker.home.room_rules import RoomRules
-from relay.store.integrity import damage
+from relay.store.integrity import check_file
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import unpack_entry
@@ -19,12 +21,12 @@ from tests.store.test_members import ANN, BOB, change
 from tests.support.logs import append, message, open_partition, unnoticed
 
 FALSE_CONTROL = b"\x03\xaarelay/room"
-"""What a control entry has in it, as the body of a message."""
+"""The content of a control entry, as the body of a message."""
 
 
 @pytest.fixture
 def partition(tmp_path: Path) -> SqlitePartition:
-    """A room with three controls and two messages, an account with two, a person's message."""
+    """A room with three control entries and two messages, an account with two, a direct message."""
     made = open_partition(tmp_path)
     made._rules = RoomRules(anyone_creates=True)
     append(made, change(0, events.Created(Kind.PUBLIC, True, ANN)))
@@ -41,7 +43,7 @@ def partition(tmp_path: Path) -> SqlitePartition:
 def test_the_last_messages_are_counted_without_controls(
     partition: SqlitePartition, count: int, upto: int, after: int
 ) -> None:
-    """Whoever asks for the last one gets a message, not that the topic has changed."""
+    """A request for the last one returns a message, not a change of the topic."""
     reader = SqliteReader(partition.path)
     assert reader.floor_of_last("lobby", count, upto) == after
     reader.close()
@@ -50,13 +52,13 @@ def test_the_last_messages_are_counted_without_controls(
 def look(path: Path) -> str | None:
     connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
-        return damage(connection, unpack=unpack_entry, partition=None, limit_s=None)
+        return check_file(connection, unpack=unpack_entry, partition=None, limit_s=None).damage
     finally:
         connection.close()
 
 
 def changed(partition: SqlitePartition, *statements: str) -> Path:
-    """Close it, and change its file as nobody ever does."""
+    """Close it, and change its file in a way that no version does."""
     partition.close()
     connection = apsw.Connection(str(partition.path))
     for statement in statements:
@@ -90,7 +92,7 @@ def test_a_file_that_is_whole(partition: SqlitePartition) -> None:
     ],
 )
 def test_rows_of_another_moment(partition: SqlitePartition, statement: str, finding: str) -> None:
-    """They name what is no control, or lack one."""
+    """They list an entry that is no control entry, or lack one."""
     found = look(changed(partition, statement))
     assert found is not None
     assert finding in found
@@ -100,7 +102,7 @@ def test_rows_of_another_moment(partition: SqlitePartition, statement: str, find
     ("table", "version"), [("direct", 3), ("state", 2), ("member", 4), ("unflushed", 5)]
 )
 def test_a_table_that_is_missing(partition: SqlitePartition, table: str, version: int) -> None:
-    """Of the format that the file claims to have, and of no later one."""
+    """A table of the format that the file claims to have, not of a later one."""
     path = changed(partition, f"DROP TABLE {table}", f"PRAGMA user_version={version}")
     assert look(path) == f"the table {table} is missing"
 
@@ -113,7 +115,7 @@ def test_an_index_that_is_missing(partition: SqlitePartition) -> None:
 def test_a_file_of_format_2_is_brought_up_to_date(
     partition: SqlitePartition, tmp_path: Path
 ) -> None:
-    """The controls of its rooms are known as such, and nothing that only looks like one."""
+    """The control entries of its rooms are found, and no messages that only look like one."""
     older = [f"DROP TABLE {name}" for name in ("control", "direct", "pending", "edit", "mark")]
     path = changed(
         partition, *older, *(f"DROP TABLE {name}" for name in ("member", "fold", "unflushed")),
@@ -128,7 +130,7 @@ def test_a_file_of_format_2_is_brought_up_to_date(
 
 
 def begun_again(partition: SqlitePartition, *statements: str) -> Path:
-    """Delete the lobby, begin a room of its name, and close and change its file."""
+    """Delete the lobby, create it again, and close and change its file."""
     append(partition, change(4, events.Deleted("over")))
     append(partition, change(6, events.Created(Kind.PUBLIC, True, ANN)))
     append(partition, message(3))
@@ -142,7 +144,7 @@ UNKNOWN_AS_IT_WAS = (
 
 
 def test_a_room_that_begins_again(partition: SqlitePartition) -> None:
-    """The entry that begins it is a control as any other: for a check, and for who counts."""
+    """Its create entry is a control entry: for a check, and for counts."""
     path = begun_again(partition)
     assert look(path) is None
     reader = SqliteReader(path)
@@ -153,7 +155,7 @@ def test_a_room_that_begins_again(partition: SqlitePartition) -> None:
 def test_a_room_that_began_again_in_an_older_relay(
     partition: SqlitePartition, tmp_path: Path
 ) -> None:
-    """It did not note that entry: its file is whole, and what it lacks is added."""
+    """That version did not list the entry: the file is valid, and what it lacks is added."""
     path = begun_again(partition, *UNKNOWN_AS_IT_WAS)
     assert look(path) is None
     open_partition(tmp_path).close()
@@ -165,7 +167,7 @@ def test_a_room_that_began_again_in_an_older_relay(
 def test_a_message_at_the_beginning_of_an_epoch_is_no_room(
     partition: SqlitePartition, tmp_path: Path
 ) -> None:
-    """Whatever is in it; and one that cannot be read does not keep the file from being opened."""
+    """Whatever its body is; an unreadable entry does not prevent opening the file."""
     partition.close()
     (tmp_path / "00.lock").unlink()  # the next append begins an epoch
     again = open_partition(tmp_path)

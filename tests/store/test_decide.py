@@ -1,4 +1,4 @@
-"""Deciding is apart from storing: no file, no clock; what was decided can be applied anywhere."""
+"""Decisions need no file and no clock; their result can be applied anywhere."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ RULES = RoomRules(anyone_creates=True)
 
 
 def view(batch: list[Submission], log: LogEnd, known: dict[bytes, tuple[int, Stack]]) -> View:
-    """A view of one log, as it would have been read for a batch."""
+    """A view of one log, as it would be read for a batch."""
     made = View(generation=2)
     made.logs["lobby"] = log
     made.next_log_id = 5
@@ -92,7 +92,7 @@ def test_a_first_message_begins_a_room() -> None:
 
 
 def test_a_message_that_cannot_be_stored_begins_no_room() -> None:
-    """Its create entry would be committed, and told to nobody. The next one begins it."""
+    """Its create entry would be committed and never distributed. The next message creates it."""
     batch = [message(1, b"cannot be packed"), message(1, b"can")]
 
     def pack(fields: tuple[object, ...]) -> bytes:
@@ -109,7 +109,7 @@ def test_a_message_that_cannot_be_stored_begins_no_room() -> None:
 
 
 def test_a_message_behind_the_end_of_a_room_is_refused() -> None:
-    """What was meant for the room that was begins no public one of its name."""
+    """A message for the deleted room must not create a public one of its name."""
     ended = states.applied(Room(), events.Created(Kind.PRIVATE, True, b"r" * 32), "alice", 1)
     ended = states.applied(ended, events.Deleted(""), "alice", 2)
     log = LogEnd(3, EPOCH, 1, 7, NOW_MS, 2, guarded=True, packed_state=states.pack(ended))
@@ -119,8 +119,8 @@ def test_a_message_behind_the_end_of_a_room_is_refused() -> None:
 
 
 def test_rights_are_judged_in_the_order_of_the_log() -> None:
-    """In one commit: what is before a ban is stored, what is behind it is not, and repeats are
-    repeats; a change that was decided on an older state is none.
+    """In one commit: messages before a ban are stored, those after it are not, and repeats are
+    repeats; a change decided on an older state is refused.
     """
     room = states.applied(Room(), events.Created(Kind.PUBLIC, True, b"r" * 32), "alice", 1)
     log = LogEnd(3, EPOCH, 1, 1, NOW_MS, 2, packed_state=states.pack(room))
@@ -144,7 +144,7 @@ def test_rights_are_judged_in_the_order_of_the_log() -> None:
 
 
 def test_a_damaged_state_costs_its_log_alone() -> None:
-    """Whoever writes elsewhere in the same commit does not notice."""
+    """Submissions to other logs in the same commit are not affected."""
     damaged = LogEnd(3, EPOCH, 1, 1, NOW_MS, 2, guarded=True, packed_state=b"\xc1")
     topic = entry_of("lobby", 1, events.TopicSet("tea"), "alice", b"")
     batch = [message(1), topic, message(1, log="other")]
@@ -185,7 +185,7 @@ def test_a_view_of_the_first_submissions_decides_about_these() -> None:
 def test_what_was_decided_in_one_place_can_be_applied_in_another(
     tmp_path: Path,
 ) -> None:
-    """As a replicated log will: the same changes make the same tables, whenever and wherever."""
+    """As with a replicated log: the same changes make the same tables, at any time and place."""
     carried: list[tuple[Changes, int]] = []
 
     def writing(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:

@@ -1,4 +1,4 @@
-"""Any mix of sends, resends, skips, kills and checkpoints against a small model.
+"""Random sends, resends, skips, kills and checkpoints against a small model.
 
 Invariant "Once, in order".
 """
@@ -65,13 +65,13 @@ class Dedup(RuleBasedStateMachine):
         opened = self.partition._opened
         assert opened is not None
         opened.unflushed.tail_max, opened.unflushed.entries_max = self.tail_max, self.entries_max
-        opened.committed.producers_max = 2  # of the six that there are
+        opened.committed.producers_max = 2  # of the six that exist
 
     def last(self, log: str, producer: bytes) -> int:
         return sum(1 for entry in self.model[log] if entry[0] == producer)
 
     def expect(self, log: str, producer: bytes, counter: int, body: bytes) -> tuple[type, int]:
-        """Say what must come out, and apply it to the model."""
+        """Compute the expected results, and apply them to the model."""
         entries = self.model[log]
         last = self.last(log, producer)
         if counter == last + 1:
@@ -107,7 +107,7 @@ class Dedup(RuleBasedStateMachine):
 
     @rule(offers=st.lists(OFFERS, max_size=20))
     def append_one_by_one(self, offers: list[tuple[str, bytes, int, bytes]]) -> None:
-        """As most messages come: mostly the next one of somebody."""
+        """As most messages come: mostly a producer's next one."""
         for log, producer, offset, body in offers:
             counter = max(1, self.last(log, producer) + 1 + (offset if offset % 3 else 0))
             one = message(counter, body, producer=producer, log=log)
@@ -126,7 +126,7 @@ class Dedup(RuleBasedStateMachine):
 
     @rule()
     def lose_machine(self) -> None:
-        """Nothing is lost this time, but nobody can know."""
+        """Nothing is really lost, but the store cannot know that."""
         die(self.partition)
         self.open(boot_id=self.directory.name)
 
@@ -139,13 +139,13 @@ class Dedup(RuleBasedStateMachine):
 
     @rule(tail_max=st.integers(1, 70), entries_max=st.integers(0, 140))
     def bound_tails(self, tail_max: int, entries_max: int) -> None:
-        """From now on producers are written now and then, always, or hardly ever."""
+        """From now on producers are written occasionally, always, or hardly ever."""
         self.tail_max, self.entries_max = tail_max, entries_max
         self.bound()
 
     @rule(log=st.sampled_from(LOGS), count=st.integers(0, 90))
     def remove(self, log: str, count: int) -> None:
-        """What was removed is still known by its id."""
+        """Removed entries are still known by their ids."""
         upto = min(self.floors[log] + count, len(self.model[log]))
         while (removed := self.partition.remove(log, upto, 0)).entries:
             self.floors[log] = removed.floor

@@ -1,4 +1,4 @@
-"""Direct messages and entries about others in the store: copies, edits, erasing, marks."""
+"""Direct messages and entries about others in the store: copies, edits, erasing, read marks."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def offer(
     sender: str = "alice",
     to: str = "",
 ) -> Submission:
-    """An entry about another one, or to somebody."""
+    """Submit an entry about another one, or to a user."""
     place = (b"", 0) if about is None else (about.epoch, about.seq)
     extra = Extra(about_epoch=place[0], about_seq=place[1], verdict=0)
     producer = ALICE if sender == "alice" else BOB
@@ -57,7 +57,7 @@ def offer(
 def copy(
     origin: int, after: int = 0, *, epoch: bytes = EPOCH, about: Extra | None = None
 ) -> Submission:
-    """The copy for bob of what alice has written."""
+    """Return the copy for bob of a message of alice."""
     extra = (about or Extra())._replace(
         to="bob", verdict=0, origin_epoch=epoch, origin_seq=origin, origin_after=after
     )
@@ -76,7 +76,7 @@ def copy(
 
 
 def read(tmp_path: Path, log: str) -> list[Entry]:
-    """All of a log, as a reader gets it."""
+    """Return all of a log, as a reader gets it."""
     reader = SqliteReader(tmp_path / "00.sqlite")
     try:
         return [unpack_entry(packed) for _, packed in reader.read(log, 0, 10**6, 10**9).rows]
@@ -92,7 +92,7 @@ def one(partition: SqlitePartition, submission: Submission) -> Outcome:
 
 # --- copies ---------------------------------------------------------------------------------------
 def test_a_copy_is_taken_once_and_in_order(tmp_path: Path) -> None:
-    """By its place in the sender's inbox, whose numbers have holes; in one commit or in several."""
+    """By its position in the sender's inbox, which has gaps; in one commit or in several."""
     partition = open_partition(tmp_path)
     batch = [copy(3), copy(9, after=8), copy(8, after=3), copy(3), copy(9, after=8)]
     kinds = [type(outcome) for outcome in partition.append(batch, NOW_MS)]
@@ -108,8 +108,8 @@ def test_a_copy_is_taken_once_and_in_order(tmp_path: Path) -> None:
 
 
 def test_a_copy_about_another_copy_waits_until_that_has_a_place(tmp_path: Path) -> None:
-    """Both come in one batch when the recipient's home was away: what is said about a message that
-    has just come is not cut off from it, or a message that was erased would stay.
+    """Both come in one batch when the recipient's home was away: an entry about a message in the
+    same batch is not dropped, or an erased message would stay.
     """
     partition = open_partition(tmp_path)
     about_first = Extra(about_epoch=EPOCH, about_seq=3, about_in="alice", verdict=0)
@@ -125,7 +125,7 @@ def test_a_copy_about_another_copy_waits_until_that_has_a_place(tmp_path: Path) 
 
 
 def test_another_epoch_of_the_senders_inbox_is_another_inbox(tmp_path: Path) -> None:
-    """It may have lost its end: numbers that come again are other messages."""
+    """It may have lost its end: the same numbers are other messages."""
     partition = open_partition(tmp_path)
     append(partition, copy(100), copy(50, epoch=b"epoch..B"))
     assert one(partition, copy(50, epoch=b"epoch..B")) == Repeated(b"epoch..B", 0)
@@ -133,7 +133,7 @@ def test_another_epoch_of_the_senders_inbox_is_another_inbox(tmp_path: Path) -> 
 
 
 def test_what_was_accepted_is_pending_until_it_is_confirmed(tmp_path: Path) -> None:
-    """Over the death of the writer; a note to oneself never is."""
+    """Also after the death of the writer; a note to oneself never is."""
     partition = open_partition(tmp_path)
     append(
         partition,
@@ -171,7 +171,7 @@ def test_the_verdict_refuses_what_is_new_alone(tmp_path: Path) -> None:
 
 
 def test_what_a_copy_is_about_is_a_place_of_its_own_log(tmp_path: Path) -> None:
-    """In the sender's inbox it was another one; what is not held any more is nothing."""
+    """In the sender's inbox it was another one; a target that is not stored any more is dropped."""
     partition = open_partition(tmp_path)
     append(partition, message(1, log="@bob"), copy(7))
     about = Extra(about_epoch=EPOCH, about_seq=7, about_in="alice")
@@ -187,7 +187,7 @@ def test_what_a_copy_is_about_is_a_place_of_its_own_log(tmp_path: Path) -> None:
 
 # --- about others ---------------------------------------------------------------------------------
 def test_one_edits_and_redacts_what_is_ones_own(tmp_path: Path) -> None:
-    """And answers and reacts to everything; who moderates is the business of the rules."""
+    """Answers and reactions may be about any message; moderation is decided by the permissions."""
     partition = open_partition(tmp_path)
     [original] = append(partition, offer(1, Kind.MESSAGE, b"hello"))
     for kind in (Kind.EDIT, Kind.REDACTION):
@@ -211,7 +211,7 @@ def test_one_edits_and_redacts_what_is_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("together", [True, False])
 def test_a_redaction_erases_a_message_and_its_edits(tmp_path: Path, together: bool) -> None:
-    """From the file as well, once the WAL is in it; a resend is still a repeat."""
+    """Also from the file, after the checkpoint; a resend is still a repeat."""
     partition = open_partition(tmp_path)
     secret, other = b"the launch code is 0000", b"the launch code was 1111"
     [original] = append(partition, offer(1, Kind.MESSAGE, secret))
@@ -251,7 +251,7 @@ def test_read_marks_go_forward(tmp_path: Path) -> None:
 
 
 def copy_for_alice(origin: int, after: int = 0) -> Submission:
-    """A copy of what bob has written."""
+    """Return a copy of a message of bob."""
     found = copy(origin, after)
     assert found.extra is not None
     return found._replace(
@@ -263,7 +263,7 @@ def copy_for_alice(origin: int, after: int = 0) -> Submission:
 
 
 def test_a_file_is_made_anew_of_its_entries(tmp_path: Path) -> None:
-    """With the places that copies come from; what was sent is sent again, and known there."""
+    """With the origins of copies; pending copies are sent again, and recognised."""
     partition = open_partition(tmp_path)
     [original] = append(partition, offer(1, Kind.MESSAGE, b"hi", log="@alice", to="bob"))
     append(
@@ -298,7 +298,7 @@ def test_a_file_is_made_anew_of_its_entries(tmp_path: Path) -> None:
 
 # --- formats --------------------------------------------------------------------------------------
 def control(counter: int) -> Submission:
-    """What only the server writes."""
+    """Submit a control entry, as only the server writes."""
     return message(counter, log="@alice")._replace(kind=int(Kind.SYSTEM))
 
 
@@ -312,7 +312,7 @@ def test_controls_are_found_by_their_kind(tmp_path: Path) -> None:
 
 
 def test_a_file_of_format_1_is_brought_up_to_date(tmp_path: Path) -> None:
-    """Its inboxes hold nothing but controls. A reader may come before the writer."""
+    """Its inboxes have only control entries. A reader may open it before the writer."""
     partition = open_partition(tmp_path)
     append(partition, control(1), control(2), message(1), message(2))
     partition.close()

@@ -1,4 +1,4 @@
-"""The data directory: made once, of one format, used by one server."""
+"""The data directory: created once, of one format, used by one server."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_the_lock_dies_with_the_supervisor_though_a_worker_lives_on(tmp_path: Pa
             DataDirectory(tmp_path).lock()
         child.kill()
         os.waitpid(child.pid, 0)
-        # The forked one still reads our pipe: it has the descriptor, not the lock.
+        # The forked process still reads our pipe: it has the descriptor, not the lock.
         with DataDirectory(tmp_path).lock():
             pass
 

@@ -1,4 +1,4 @@
-"""Disks that are full, that fail, and that lose their power: below SQLite, at every operation.
+"""Disks that are full, that fail, and that lose power: below SQLite, at every operation.
 
 Invariants "Disk errors", "Accepted means committed" and "Epochs are segments".
 """
@@ -37,7 +37,7 @@ from tests.support.logs import (
 Result = TypeVar("Result")
 
 OPERATIONS_MAX = 400
-"""More than any commit here has: a test that comes so far has failed at each of them."""
+"""More than any commit here has: a test that reaches it has failed at each of them."""
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def disk() -> Iterator[Disk]:
 
 
 def nth(number: int, error: Fails, *operations: Operation) -> Fails:
-    """Fail at the nth of some operations (from 0), and at all after it: a disk stays full."""
+    """Fail at the nth of some operations (from 0), and at all later ones: a disk stays full."""
     left = number
 
     def fails(operation: Operation, name: str) -> apsw.Error | None:
@@ -69,7 +69,7 @@ def seqs(reader: SqliteReader) -> list[int]:
 
 
 class Writer:
-    """Appends, and knows what was acknowledged."""
+    """Appends, and records what was acknowledged."""
 
     def __init__(self, directory: Path, durability: Durability) -> None:
         self.directory = directory
@@ -77,11 +77,11 @@ class Writer:
         self.acknowledged: dict[tuple[bytes, int], bytes] = {}
         """By (epoch, seq): the packed entries."""
         self.last = 0
-        """The last counter that was acknowledged."""
+        """The last acknowledged counter."""
         self.partition = open_partition(directory, durability=durability)
 
     def write(self, count: int = 1, size: int = 100) -> list[Stored]:
-        """Append one group, which may raise; sent again, it has the same ids."""
+        """Append one group, which may raise; a resend has the same ids."""
         batch = [
             message(n, f"message {n} ".encode().ljust(size, b"."))
             for n in range(self.last + 1, self.last + 1 + count)
@@ -94,7 +94,7 @@ class Writer:
         return [outcome for outcome in outcomes if isinstance(outcome, Stored)]
 
     def read(self) -> dict[tuple[bytes, int], bytes]:
-        """All that a reader gets."""
+        """Return all that a reader gets."""
         reader = SqliteReader(self.directory / "00.sqlite")
         try:
             return {
@@ -105,7 +105,7 @@ class Writer:
             reader.close()
 
     def lost(self) -> list[int]:
-        """What was acknowledged and is not there as it was."""
+        """Return the acknowledged entries that are missing or changed."""
         there = self.read()
         return sorted(
             place[1] for place, packed in self.acknowledged.items() if there.get(place) != packed
@@ -118,8 +118,8 @@ class Writer:
 def test_full_at_any_write_of_a_commit(
     tmp_path: Path, disk: Disk, durability: Durability, count: int
 ) -> None:
-    """The group is refused as one, with its own error; readers go on; it is stored when there is
-    room again, in the same epoch, and the file is not even opened again.
+    """The group is refused as a whole, with an error of its own; reading goes on; it is stored when
+    there is space again, in the same epoch, without opening the file again.
     """
     writer = Writer(tmp_path, durability)
     reader = SqliteReader(writer.partition.path)
@@ -155,8 +155,8 @@ def test_full_at_any_write_of_a_commit(
 def test_an_error_at_any_operation_of_a_commit(
     tmp_path: Path, disk: Disk, operation: Operation, count: int
 ) -> None:
-    """Whether it was stored is found out from the file alone, which is opened again. What follows
-    is in a new epoch, for what the kernel has dropped looks as if it had been written.
+    """Whether it was stored is read from the file, which is opened again. What follows has a new
+    epoch, for pages that the kernel has dropped look as if they had been written.
     """
     writer = Writer(tmp_path, "power")
     reader = SqliteReader(writer.partition.path)
@@ -171,11 +171,11 @@ def test_an_error_at_any_operation_of_a_commit(
         else:
             break
         assert set(writer.acknowledged) <= {(e, s) for e, s in writer.read()}
-        assert seqs(reader)  # readers go on
+        assert seqs(reader)  # reading goes on
         with pytest.raises(StoreUnavailable):
             writer.write(count, size=5000)  # opening it again fails, too
         disk.fails = healthy
-        writer.write(count, size=5000)  # sent again: it may have been stored after all
+        writer.write(count, size=5000)  # a resend: it may have been stored after all
         [outcome] = writer.write()
         assert outcome.epoch not in epochs
         epochs.add(outcome.epoch)
@@ -190,7 +190,7 @@ def test_an_error_at_any_operation_of_a_commit(
 
 
 def test_a_reader_whose_disk_fails_goes_on_when_it_can(tmp_path: Path, disk: Disk) -> None:
-    """An error of its own, and nothing that it remembers stands in the way later."""
+    """An error of its own, and no cached state is in the way later."""
     partition = open_partition(tmp_path)
     append(partition, *[message(n, b"x" * 5000) for n in range(1, 200)])
     partition.close()
@@ -211,7 +211,7 @@ def test_a_reader_whose_disk_fails_goes_on_when_it_can(tmp_path: Path, disk: Dis
 
 @pytest.mark.parametrize("error", [full, broken], ids=["full", "broken"])
 def test_a_checkpoint_that_fails_loses_nothing(tmp_path: Path, disk: Disk, error: Fails) -> None:
-    """Of any of its operations; commits go on meanwhile, and the next one is complete."""
+    """At any of its operations; commits go on meanwhile, and the next checkpoint is complete."""
     writer = Writer(tmp_path, "process")
     writer.write(50)
     for number in range(OPERATIONS_MAX):
@@ -235,8 +235,8 @@ def test_a_checkpoint_that_fails_loses_nothing(tmp_path: Path, disk: Disk, error
 async def test_commits_are_not_held_for_most_of_a_checkpoint(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was copied is on the disk before that, though people write all the time; and a part of
-    the WAL that was looked at is not looked at again.
+    """Copied pages are synced before that, under continuous writes; and a part of the WAL that was
+    read is not read again.
     """
     writer = Writer(tmp_path, "process")
     path = writer.partition.path
@@ -278,7 +278,7 @@ async def test_commits_are_not_held_for_most_of_a_checkpoint(
 
 
 async def test_a_checkpoint_whose_sync_fails_is_no_loss_later(tmp_path: Path, disk: Disk) -> None:
-    """What it did not write to the WAL would end the WAL there, for all that is forced later."""
+    """Pages that it did not write to the WAL would end the WAL there, for all later syncs."""
     writer = Writer(tmp_path, "process")
     [first] = writer.write()
     writer.write(30)
@@ -329,7 +329,7 @@ async def test_a_removal_after_such_a_checkpoint_opens_the_file_again(
 async def test_the_file_is_not_opened_again_while_a_checkpoint_goes_on(
     tmp_path: Path, disk: Disk
 ) -> None:
-    """Both would write to the file: what one has found unused in a page may be the other's."""
+    """Both would write to the file: a page that one considers unused may be the other's."""
     writer = Writer(tmp_path, "process")
     [first] = writer.write()
     writer.write(30)
@@ -360,7 +360,7 @@ async def test_the_file_is_not_opened_again_while_a_checkpoint_goes_on(
 def lose_power(
     directory: Path, disk: Disk, durability: Durability, seed: int
 ) -> tuple[Writer, dict[tuple[bytes, int], bytes]]:
-    """Write until the power is cut, at any operation; return who wrote, and what is left."""
+    """Write until the power is cut, at any operation; return the writer, and what is left."""
     chance = random.Random(seed)
     writer = Writer(directory, durability)
     disk.fails = nth(chance.randrange(150), broken, "write", "sync", "truncate")
@@ -386,14 +386,14 @@ def lose_power(
 
 
 def judge_power(writer: Writer, there: dict[tuple[bytes, int], bytes]) -> None:
-    """Everything that was acknowledged is there, who has it goes on without a gap, and so does the
+    """Everything acknowledged is stored, readers continue without a gap, and so does the
     numbering.
     """
     assert writer.lost() == []
     last = max((seq for _, seq in there), default=0)
     unacknowledged = last - len(writer.acknowledged)
     assert unacknowledged >= 0
-    # What is there without an acknowledgement is answered with its place when it is sent again.
+    # An entry stored without an acknowledgement is answered with its seq on a resend.
     for outcome in writer.partition.append(messages_again(writer, unacknowledged), NOW_MS):
         assert not isinstance(outcome, Stored)
     writer.last = last
@@ -408,7 +408,7 @@ def judge_power(writer: Writer, there: dict[tuple[bytes, int], bytes]) -> None:
 
 
 def messages_again(writer: Writer, count: int) -> list[Submission]:
-    """The last messages that are there, as their sender would send them again."""
+    """Return the last stored messages, as their sender would send them again."""
     there = {seq: unpack_entry(packed) for (_, seq), packed in writer.read().items()}
     found = [there[seq] for seq in sorted(there)[len(there) - count :]] if count else []
     return [message(entry.counter, entry.body) for entry in found]
@@ -423,7 +423,7 @@ def test_what_was_acknowledged_with_power_survives_its_loss(
 
 @pytest.mark.parametrize("seed", range(25))
 def test_a_sync_that_failed_once_is_no_loss_later(tmp_path: Path, disk: Disk, seed: int) -> None:
-    """What it did not write is still read, and the next sync finds all well: as on Linux."""
+    """What it did not write can still be read, and the next sync succeeds: as on Linux."""
     chance = random.Random(seed)
     writer = Writer(tmp_path, "power")
     left = chance.randrange(8)
@@ -438,7 +438,7 @@ def test_a_sync_that_failed_once_is_no_loss_later(tmp_path: Path, disk: Disk, se
         before = writer.last
         with contextlib.suppress(StoreError):
             writer.write(chance.randint(1, 5), size=chance.choice([50, 3000]))
-        if writer.last == before:  # sent again, as clients do: what is answered was accepted
+        if writer.last == before:  # resent, as clients do: what is answered was accepted
             acknowledge_again(writer)
         if chance.random() < 0.3:
             with contextlib.suppress(StoreError):
@@ -453,7 +453,7 @@ def test_a_sync_that_failed_once_is_no_loss_later(tmp_path: Path, disk: Disk, se
 
 
 def acknowledge_again(writer: Writer) -> None:
-    """Send the next message again until it is answered; a repeat is an acknowledgement, too."""
+    """Send the next message until it is answered; a repeat is an acknowledgement, too."""
     there = {
         unpack_entry(packed).counter: (place, packed) for place, packed in writer.read().items()
     }
@@ -493,7 +493,7 @@ def test_without_power_no_number_comes_back_with_another_meaning(
 def test_acknowledging_before_the_disk_has_it_is_caught(
     tmp_path: Path, disk: Disk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same, with a store that claims power and does not wait."""
+    """The same, with a store that claims power and does not sync."""
     monkeypatch.setitem(opening.SYNCHRONOUS, "power", "NORMAL")
     caught = 0
     for seed in range(10):

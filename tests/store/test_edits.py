@@ -1,4 +1,4 @@
-"""A message that is edited again and again: what that costs, and how far it goes."""
+"""A message that is edited many times: the cost, and the bound."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def edits(original: Stored, first: int, last: int) -> list[Submission]:
 def test_a_message_has_so_many_edits_at_most(
     tmp_path: Path, partition: SqlitePartition, together: bool
 ) -> None:
-    """Whether they come in one commit or in several. A redaction erases all of them, as ever."""
+    """In one commit or in several. A redaction still erases all of them."""
     original = said(partition)
     last = 1 + limits.EDITS_MAX
     batch = edits(original, 2, last + 1)
@@ -57,7 +57,7 @@ def test_a_message_has_so_many_edits_at_most(
 def test_what_is_erased_is_edited_no_more_in_the_same_commit(
     tmp_path: Path, partition: SqlitePartition
 ) -> None:
-    """Otherwise its text would be shown again, behind what has erased it."""
+    """Otherwise its text would be shown again, after it was erased."""
     original = said(partition)
     batch = [offer(2, Kind.REDACTION, b"", original), *edits(original, 3, 3)]
     erased, edited = partition.append(batch, NOW_MS)
@@ -78,7 +78,7 @@ def test_one_more_edit_does_not_read_those_before(partition: SqlitePartition) ->
 
 
 def test_a_copy_is_taken_however_often_a_message_was_edited(partition: SqlitePartition) -> None:
-    """The sender's inbox has taken it: nobody refuses it any more."""
+    """The sender's inbox has accepted it: the copy is not refused any more."""
     append(partition, copy(3))
     partition.flush()
     writer = apsw.Connection(str(partition.path))
@@ -91,7 +91,7 @@ def test_a_copy_is_taken_however_often_a_message_was_edited(partition: SqlitePar
 
 # --- as it is now -------------------------------------------------------------------------------
 def now(tmp_path: Path, upto: int) -> list[bytes]:
-    """The bodies that a reader is given for the first message."""
+    """Return the bodies that a reader gets for the first message."""
     looked_at.clear()
     reader = SqliteReader(tmp_path / "00.sqlite")
     try:
@@ -111,7 +111,7 @@ def is_edit(packed: bytes) -> bool:
 
 
 def test_the_last_edit_alone_is_read(tmp_path: Path, partition: SqlitePartition) -> None:
-    """Of those that are shown yet: not above the place up to which somebody has read."""
+    """Of the edits up to the position that the reader has reached."""
     original = said(partition)
     assert now(tmp_path, 9) == [b"hello"]
     append(partition, *edits(original, 2, 90))

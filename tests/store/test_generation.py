@@ -79,7 +79,7 @@ def test_a_checkpoint_does_not_look_like_a_restored_copy(tmp_path: Path) -> None
     die(partition)
     partition = open_partition(tmp_path)
     assert append(partition, message(2))[0].epoch == epoch
-    # Nor does one that the process did not survive.
+    # Nor does one during which the process died.
     partition.checkpoint_begins()
     copy_pages(partition.path)
     die(partition)
@@ -141,7 +141,7 @@ def test_death_in_the_middle_of_closing_keeps_the_epoch(tmp_path: Path) -> None:
         epochs.add(append(partition, message(step + 1))[0].epoch)
         opened, lock = partition._opened, partition._lock
         assert opened is not None
-        if step:  # 0: a whole closing
+        if step:  # 0: a complete close
             generation.mark_clean(opened.connection)
             if step > 1:
                 lock.note(partition.path, partition._opening, "changing")

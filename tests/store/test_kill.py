@@ -31,7 +31,7 @@ TAILS = (64, 5, 1)
 def write(
     directory: Path, statement: int, tail_max: int, *more: str
 ) -> subprocess.CompletedProcess[str]:
-    """Let a writer be killed before a statement."""
+    """Have a writer killed before a statement."""
     arguments = [str(directory), str(statement), str(tail_max), *more]
     return loader("servers").run(
         arguments, "", os.environ, COMMAND_S, module="tests.store.killed_writer"
@@ -53,7 +53,7 @@ def test_a_group_is_stored_whole_or_not_at_all(
     if acknowledged == 2:
         assert kept == 6
 
-    # The sender resends all that it has no acknowledgement of, and goes on.
+    # The sender resends everything unacknowledged, and goes on.
     partition = open_partition(tmp_path)
     epoch = partition.head("lobby").epoch
     outcomes = partition.append([*messages(4, 7), message(1, log="new")], NOW_MS)

@@ -1,4 +1,4 @@
-"""A partition's lock: freed by the death of its process, however it dies."""
+"""A partition's lock is released by the death of its process, however it dies."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_a_killed_holder_frees_it(tmp_path: Path) -> None:
 def test_a_lock_on_a_file_that_is_deleted_just_then_is_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever came next would have another one, on another file of that name."""
+    """The next process would lock another file of that name."""
     path = tmp_path / "00.lock"
     flock = fcntl.flock
 
@@ -61,7 +61,7 @@ def test_a_lock_on_a_file_that_is_deleted_just_then_is_none(
 
 
 def test_a_file_in_the_place_of_one_that_was_being_changed_is_in_doubt(tmp_path: Path) -> None:
-    """Its own change time tells nothing then: that of the lock file stands in for it."""
+    """Its own change time is useless then: that of the lock file replaces it."""
     path, file = tmp_path / "00.lock", tmp_path / "00.sqlite"
     file.write_bytes(b"a file")
     with PartitionLock(path) as lock:
@@ -144,7 +144,7 @@ def test_a_note_that_cannot_be_read_is_a_doubt(tmp_path: Path, garbage: bytes) -
 
 
 def test_a_lock_file_that_cannot_be_read_is_an_error_of_the_store(tmp_path: Path) -> None:
-    """It costs one partition: the worker goes on with the others."""
+    """One partition is affected: the worker goes on with the others."""
     lock = PartitionLock(tmp_path / "00.lock")
     os.dup2(directory := os.open(tmp_path, os.O_RDONLY), lock._fd)  # reads of it fail
     os.close(directory)
@@ -164,11 +164,11 @@ def test_a_lock_file_that_cannot_be_read_is_an_error_of_the_store(tmp_path: Path
 
 @pytest.mark.parametrize("suspected", [False, True])
 def test_a_partition_that_was_closed_is_not_opened_again(tmp_path: Path, suspected: bool) -> None:
-    """Whoever still has it: its file may have another writer, or be damaged."""
+    """By no remaining user of it: its file may have another writer, or be damaged."""
     partition = open_partition(tmp_path)
     append(partition, message(1))
     partition.refuse("the test says so")
-    if suspected:  # the doubt is known then, without a look at the lock
+    if suspected:  # the doubt is known then, without a read of the lock file
         partition.checkpoint_failed("no")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     for use in (

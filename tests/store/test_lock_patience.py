@@ -1,4 +1,4 @@
-"""How long a partition's lock is waited for: less if another relay has what a link leads to."""
+"""How long a partition's lock is waited for: shorter if another relay has the target of a link."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def over(linked: tuple[Path, Path]) -> Iterator[Event]:
 def test_what_a_link_leads_to_is_not_waited_for_as_long_as_the_own_lock(
     linked: tuple[Path, Path], over: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another relay does not end soon, as a worker does that is being replaced."""
+    """Unlike a worker that is being replaced, another relay does not end soon."""
     now_s = 0.0
 
     def passing(seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""A message that comes alone goes a shorter way into the store, and nobody can tell."""
+"""A single message takes a shorter way into the store, with the same result."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def _opened(partition: SqlitePartition) -> Opened:
 
 
 def _fixed(partition: SqlitePartition) -> SqlitePartition:
-    """Let epochs be the same in each."""
+    """Make the epochs of all partitions the same."""
     partition._host = Host("boot 1", lambda count: b"e" * count)
     return partition
 
 
 def _state(partition: SqlitePartition) -> list[object]:
-    """All that a partition has, in its file and in memory, the order of what is used included."""
+    """Return the whole state of a partition, in its file and in memory, including the LRU order."""
     opened = _opened(partition)
     names = opened.connection.execute(
         "SELECT name FROM sqlite_master WHERE type='table'"
@@ -58,7 +58,7 @@ def _fields(end: LogEnd) -> list[object]:
 
 
 def _some(count: int, seed: int) -> list[tuple[Submission, int]]:
-    """What comes one by one, mostly the next message of somebody: (submission, when)."""
+    """Single submissions, mostly the next message of a producer: (submission, when)."""
     chance = random.Random(seed)
     counters: dict[tuple[str, bytes], int] = {}
     now_ms = NOW_MS
@@ -89,7 +89,7 @@ def _some(count: int, seed: int) -> list[tuple[Submission, int]]:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_it_leaves_what_deciding_leaves(tmp_path: Path, seed: int) -> None:
-    """In the file, in memory, and in what its sender is told."""
+    """In the file, in memory, and in the sender's answer."""
     decided = 0
 
     def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
@@ -111,7 +111,7 @@ def test_it_leaves_what_deciding_leaves(tmp_path: Path, seed: int) -> None:
 
 
 def test_what_goes_that_way(tmp_path: Path) -> None:
-    """The next message of somebody who is remembered, as long as its log's tail has room."""
+    """The next message of a cached producer, as long as its log's tail has room."""
     partition = open_partition(tmp_path)
     append(partition, message(1), message(2))
     opened = _opened(partition)
@@ -135,7 +135,7 @@ def test_what_goes_that_way(tmp_path: Path) -> None:
     assert not alone(next_._replace(kind=Kind.EDIT))
     assert not alone(next_._replace(extra=Extra(about_seq=1)))
     end.guarded = True
-    assert not alone(next_), "somebody has to be asked"
+    assert not alone(next_), "another home has to be asked"
     assert alone(next_, ruled=False)
     next_ = message(8)
     end.guarded = False
@@ -151,7 +151,7 @@ def test_what_goes_that_way(tmp_path: Path) -> None:
 
 
 def test_it_changes_nothing_when_it_cannot_be_written(tmp_path: Path) -> None:
-    """Its sender is told, and sends it again when there is room."""
+    """Its sender gets the error, and sends it again when there is space."""
     partition = open_partition(tmp_path)
     append(partition, message(1), message(2))
     before = _state(partition)

@@ -1,4 +1,4 @@
-"""The rooms of a person: a table that follows from the states of rooms, in the same commit."""
+"""The rooms of a user: a table derived from the states of rooms, in the same commit."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_rooms_of_a_person(tmp_path: Path, partition: SqlitePartition) -> No
     assert reader.memberships("ann", BOB, "", 9) == [], "another account of this name"
     assert [reader.owned(name, root) for name, root in (("ann", ANN), ("cat", CAT))] == [1, 0]
     assert reader.shares("ann", ANN, "bob", BOB)
-    assert not reader.shares("cat", CAT, "bob", BOB), "invited is not a lasting member"
+    assert not reader.shares("cat", CAT, "bob", BOB), "an invited user is no permanent member"
     assert not reader.shares("ann", ANN, "bob", CAT)
 
 
@@ -77,7 +77,7 @@ def test_it_follows_each_change(tmp_path: Path, partition: SqlitePartition) -> N
 def test_a_file_of_format_3_is_brought_up_to_date(
     tmp_path: Path, partition: SqlitePartition
 ) -> None:
-    """A reader may come before the writer: then nobody has a room yet."""
+    """A reader may open it before the writer: then no user has a room yet."""
     before = everything(tmp_path)
     partition.close()
     connection = apsw.Connection(str(tmp_path / "00.sqlite"))

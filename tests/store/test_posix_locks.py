@@ -1,7 +1,7 @@
 """A process keeps SQLite's locks on a partition's files, whatever it does with the partition.
 
-POSIX locks of a process end when it closes any descriptor of the file. Then another process takes
-the WAL index for one of nobody and truncates it: whoever has it mapped dies by SIGBUS.
+POSIX locks of a process end when it closes any descriptor of the file. Then another process
+considers the WAL index unused and truncates it: processes that have it mapped die by SIGBUS.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ with open(sys.argv[1], "r+b") as file:
 
 
 def is_free(path: Path, byte: int) -> bool:
-    """Tell whether another process could lock a byte, and so take the file for one of nobody."""
+    """Return whether another process could lock a byte, and so consider the file unused."""
     done = subprocess.run([sys.executable, "-c", IS_FREE, path, str(byte)], check=False)
     assert done.returncode in (0, 1)
     return done.returncode == 0
@@ -90,4 +90,4 @@ def test_its_locks_outlive(tmp_path: Path, work: Callable[[Path], None]) -> None
     assert not is_free(file, SHARED_OF_FILE)
     assert not is_free(index_path(file), IN_USE_OF_INDEX)
     reader.close()
-    assert is_free(file, SHARED_OF_FILE)  # else this could not fail
+    assert is_free(file, SHARED_OF_FILE)  # otherwise this could not fail

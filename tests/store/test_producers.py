@@ -1,4 +1,4 @@
-"""Producers are forgotten after 30 days of the file's own, and by no jump of a clock."""
+"""Producers are forgotten after 30 days of use, and not by a jump of a clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reader of a file that others write, replace and check-point."""
+"""The reader of a file that others write, replace and checkpoint."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ A, B, C, X = (letter * 8 for letter in (b"a", b"b", b"c", b"x"))
 
 
 def wal_can_start_over(path: Path) -> bool:
-    """True if no reader holds a snapshot: a checkpoint of all of the WAL succeeds at once."""
+    """True if no reader holds a snapshot: a checkpoint of the whole WAL succeeds at once."""
     connection = apsw.Connection(str(path))
     connection.execute("SELECT count(*) FROM meta").fetchall()
     try:
@@ -145,7 +145,7 @@ def test_more_logs_than_are_remembered(
             assert entry.log == f"room-{n}"
 
 
-# Entries 1 to 10 in A, 11 to 20 in B, 21 to 30 in C; up to 5 no longer kept.
+# Entries 1 to 10 in A, 11 to 20 in B, 21 to 30 in C; up to 5 removed.
 VIEW = LogView(5, 30, [Segment(1, A), Segment(11, B), Segment(21, C)])
 HEAD = Head(C, 28)
 
@@ -154,7 +154,8 @@ HEAD = Head(C, 28)
     ("cursor", "after", "end", "reason"),
     [
         (Cursor(C, 28), 28, None, None),
-        (Cursor(C, 30), 30, None, None),  # this worker shows less than the reader has seen
+        # this worker has distributed less than the reader has seen
+        (Cursor(C, 30), 30, None, None),
         (Cursor(C, 31), 28, Cursor(C, 28), GapReason.AHEAD),
         (Cursor(C, 20), 20, None, None),
         (Cursor(B, 20), 20, None, None),
@@ -216,7 +217,7 @@ def beginning_again(partition: SqlitePartition, every: int, epochs: int) -> list
 def test_where_a_reader_goes_on_of_few_segments(
     partition: SqlitePartition, reader: SqliteReader, floor: int
 ) -> None:
-    """What is read of the file comes to the same as all of it, wherever somebody is."""
+    """Reading a part of the segments gives the same result as reading all, at any position."""
     segments = beginning_again(partition, 3, 7)
     if floor:
         partition.flush()

@@ -1,4 +1,4 @@
-"""Logs that begin above 1: what was removed, what is known of it, and what readers are told."""
+"""Logs that begin above 1: what was removed, what is still known of it, and what readers get."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from relay.store.removal import ROWS_PER_STEP
 from relay.store.removal_reader import RemovalReader
 from relay.store.retention import AT_ONCE, Excess, Measured, RetentionLimits, stricter, upto
 from relay.store.salvage import salvage
+from relay.store.salvaged_log import SalvagedLog
 from relay.store.schema import pragma
 from relay.store.sqlite import SqlitePartition
 from relay.store.stub import STUB_OF_ERASED
@@ -44,7 +45,7 @@ LOG = "lobby"
 
 
 def removed(partition: SqlitePartition, last: int, log: str = LOG, controls: int = 0) -> int:
-    """Remove up to an entry, in as many steps as it takes; return how many."""
+    """Remove up to an entry, in as many steps as needed; return how many."""
     steps = 0
     while partition.remove(log, last, controls).entries:
         steps += 1
@@ -61,7 +62,7 @@ def seqs(reader: RemovalReader, log: str = LOG, after: int = 0) -> list[int]:
 
 
 def test_readers_get_what_is_kept(tmp_path: Path, reader: RemovalReader) -> None:
-    """In steps; forward, back, and by count; those behind are told of one gap."""
+    """In steps; forward, back, and by count; readers behind get one gap."""
     partition = open_partition(tmp_path)
     *_, last = append(partition, *messages(1, 500))
     assert removed(partition, 300) == -(-300 // ROWS_PER_STEP)
@@ -80,7 +81,7 @@ def test_readers_get_what_is_kept(tmp_path: Path, reader: RemovalReader) -> None
 
 
 def test_what_is_removed_leaves_pages_free(tmp_path: Path) -> None:
-    """What stays of each message shares pages: else no bound would keep a file from growing."""
+    """The remainders of messages share pages: otherwise no bound would keep a file from growing."""
     partition = open_partition(tmp_path)
     append(partition, *[message(n, b"x" * 200) for n in range(1, 2001)])
     finish(partition.path)
@@ -106,7 +107,7 @@ def test_what_is_removed_leaves_pages_free(tmp_path: Path) -> None:
 
 
 def test_a_resend_of_what_was_removed_is_a_repeat(tmp_path: Path) -> None:
-    """With its number; another content under its id is a conflict; also after a restart."""
+    """With its number; other content under its id is a conflict; also after a restart."""
     partition = open_partition(tmp_path)
     stored = append(partition, *messages(1, 50))
     append(partition, message(1, b"bob's", producer=BOB))
@@ -153,7 +154,7 @@ def test_what_cannot_be_read_is_removed_like_others(
 def test_a_control_entry_that_cannot_be_read_stays(
     tmp_path: Path, reader: RemovalReader, what: str
 ) -> None:
-    """Its bytes may tell what it was, and the file still lists it. It goes when the others go."""
+    """It may be of any kind, and the file still lists it. It is removed with the others."""
     partition = open_partition(tmp_path)
     control = message(3, log="@bob")._replace(kind=int(Kind.SYSTEM))
     append(partition, *messages(1, 2, log="@bob"), control, *messages(4, 8, log="@bob"))
@@ -176,7 +177,7 @@ def test_a_control_entry_that_cannot_be_read_stays(
 
 
 def test_what_must_stay(tmp_path: Path, reader: RemovalReader) -> None:
-    """Control entries, which states are made of; what another inbox has not got; copies' places."""
+    """Control entries, from which states are folded; messages not yet copied; copies' origins."""
     partition = open_partition(tmp_path)
     append(
         partition,
@@ -235,7 +236,7 @@ def examined(tmp_path: Path) -> str | None:
 
 
 def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
-    """What was removed is no damage; a hole is; a new file of it begins where it began."""
+    """Removed entries are no damage; a gap is; a rebuilt file begins where it began."""
     partition = open_partition(tmp_path)
     epoch = append(partition, *messages(1, 300))[0].epoch
     append(partition, message(1, log="tea"))
@@ -256,13 +257,13 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
         new = tmp_path / f"new-{number}"
         new.mkdir()
         monkey = pytest.MonkeyPatch()
-        monkey.setattr("relay.store.salvage.partition_of", lambda _: 3)
+        monkey.setattr("relay.store.salvaged_log.partition_of", lambda _: 3)
         found = salvage(
             path, new / "00.sqlite", partition=3, unpack=unpack_entry, with_wal=False,
             aside=aside.append,
         )  # fmt: skip
         monkey.undo()
-        assert found == [("lobby", 300, 0), ("tea", 1, 0)]
+        assert found == [SalvagedLog("lobby", 100, 0, 0), SalvagedLog("tea", 1, 0, 0)]
         again = open_partition(new)
         reader = RemovalReader(new / "00.sqlite", MessageCounter(unpack_entry))
         assert seqs(reader) == list(range(201, 301))
@@ -278,7 +279,7 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
 
 # --- how much is kept -----------------------------------------------------------------------------
 def bound(keep: RetentionLimits, *, head: int = 1000, now_ms: int = 10**9) -> Excess:
-    """A log with an entry each second, of a byte each."""
+    """A log with an entry each second, of one byte each."""
     return upto(
         keep,
         Measured(0, head),
@@ -301,7 +302,7 @@ def bound(keep: RetentionLimits, *, head: int = 1000, now_ms: int = 10**9) -> Ex
         (
             RetentionLimits(messages=1),
             994,
-        ),  # those of the last five seconds are on their way to readers
+        ),  # those of the last five seconds are under way to readers
         (RetentionLimits(age_s=950), 49),
         (RetentionLimits(age_s=500), AT_ONCE),  # a tenth in one pass
     ],
@@ -342,7 +343,7 @@ def test_what_a_log_is_measured_by(tmp_path: Path, reader: RemovalReader) -> Non
 
 
 def test_erased_messages_make_room_for_older_ones(tmp_path: Path, reader: RemovalReader) -> None:
-    """Which were not removed yet when they were counted."""
+    """Older messages that were not removed yet when they were counted."""
     partition = open_partition(tmp_path)
     places = append(partition, *(offer(n, Kind.MESSAGE, b"x", log=LOG) for n in range(1, 21)))
     assert reader.removable(LOG, RetentionLimits(messages=5), NOW_MS + 10**6, 0).upto == 15

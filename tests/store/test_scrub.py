@@ -1,4 +1,4 @@
-"""What was erased is nowhere in the files: neither in pages, free ones included, nor in the WAL."""
+"""Erased content is nowhere in the files: neither in pages, free ones included, nor in the WAL."""
 
 from __future__ import annotations
 
@@ -31,10 +31,9 @@ async def checkpointed(partition: SqlitePartition) -> None:
 
 
 async def filled(partition: SqlitePartition, commits: int) -> list[Submission]:
-    """Write to many logs by turns, so that pages are split in the middle of the tree.
+    """Write to many logs in turn, so that pages are split in the middle of the tree.
 
-    Returns:
-        What erases each of it.
+    Return what erases a part of each.
     """
     rng = random.Random(7)
     counters: dict[str, int] = {}
@@ -82,7 +81,9 @@ async def test_nothing_is_left_of_what_was_redacted(tmp_path: Path) -> None:
 async def test_what_a_killed_writer_did_not_overwrite_is_overwritten_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
-    """Killed between the copy of the WAL and that: which pages it is was in its memory alone."""
+    """Killed between the copy of the WAL and the overwriting: the list of pages was in
+    memory only.
+    """
     partition = open_partition(tmp_path)
     erasing = await filled(partition, 60)
     counters: dict[str, int] = {}
@@ -115,7 +116,7 @@ async def test_what_a_killed_writer_did_not_overwrite_is_overwritten_later(
 
 
 class Killed(Exception):
-    """Instead of a death."""
+    """Raised instead of a death."""
 
 
 def killed(*_: object) -> None:
@@ -125,14 +126,14 @@ def killed(*_: object) -> None:
 async def test_pages_keep_copies_if_nobody_overwrites_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The test above would see it."""
+    """The test above would detect it."""
     monkeypatch.setattr(checkpoint, "overwrite", lambda *_: None)
     with pytest.raises(AssertionError):
         await test_nothing_is_left_of_what_was_redacted(tmp_path)
 
 
 def test_what_is_no_leaf_is_left_alone(tmp_path: Path) -> None:
-    """Pages of other kinds, and those whose header does not fit what is behind it."""
+    """Pages of other types, and those whose header does not match their content."""
     used = b"\x0d\0\0\0\x01\x01\xf8\0\x01\xf8".ljust(504, b"x") + b"contents"
     assert scrub.unused(used) == [(10, 494)]
     clean = used[:10] + bytes(494) + used[504:]
@@ -142,9 +143,9 @@ def test_what_is_no_leaf_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "00.sqlite"
     header = (bytes(16) + (512).to_bytes(2, "big")).ljust(512, b"h")
     path.write_bytes(header + used + b"".join(others[1:]) + used + used[:100])
-    scrub.overwrite(path, {1, 2, 3, 4, 5, 7, 99})  # the last ones are cut off, and not there
+    scrub.overwrite(path, {1, 2, 3, 4, 5, 7, 99})  # the last ones are truncated, and not there
     whole = header + clean + b"".join(others[1:])
-    assert path.read_bytes() == whole + used + used[:100], "the sixth was not asked for"
+    assert path.read_bytes() == whole + used + used[:100], "the sixth was not requested"
     path.write_bytes(header + 300 * used)
     scrub.overwrite(path, {*range(2, 200), *range(201, 302)})
     assert path.read_bytes() == header + 198 * clean + used + 101 * clean
@@ -156,7 +157,7 @@ def test_pages_are_known_by_the_frames_of_the_wal(tmp_path: Path) -> None:
     frames = [number.to_bytes(4, "big").ljust(24, b"f") + bytes(512) for number in (3, 7, 3, 9)]
     path.with_name("00.sqlite-wal").write_bytes(header + b"".join(frames))
     assert scrub.pages_of_wal(path, 3) == {3, 7}
-    assert scrub.pages_of_wal(path, 6) == {3, 7, 9}, "cut off"
+    assert scrub.pages_of_wal(path, 6) == {3, 7, 9}, "truncated"
     many = [number.to_bytes(4, "big").ljust(24, b"f") + bytes(512) for number in range(1, 201)]
     path.with_name("00.sqlite-wal").write_bytes(header + b"".join(many))
     assert scrub.pages_of_wal(path, 199) == set(range(1, 200))
@@ -164,7 +165,7 @@ def test_pages_are_known_by_the_frames_of_the_wal(tmp_path: Path) -> None:
 
 
 async def test_pages_that_have_changed_since_a_checkpoint_failed_stay_whole(tmp_path: Path) -> None:
-    """The WAL that the next one sees has not all that was committed: the file was opened again."""
+    """The WAL of the next one does not have all commits: the file was opened again."""
     partition = open_partition(tmp_path)
     rng = random.Random(7)
     counters: dict[str, int] = {}

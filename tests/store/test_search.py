@@ -1,4 +1,4 @@
-"""The index of words: what is found, what is not any more, and that it follows whatever happens."""
+"""The search index: which words are found, which not any more, and that it follows in any case."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ class Indexed:
         return self.finder.find(log, match_of(typed), 0, before, count)
 
     def bytes(self) -> bytes:
-        """All that is in the index's files."""
+        """Return the content of the index's files."""
         return b"".join(each.read_bytes() for each in self.directory.glob("00.search*"))
 
     def reopen(self) -> None:
-        """A new home, that finds what the one before has left."""
+        """A new home, with the files of the previous one."""
         self.follower.close()
         die(self.partition)
         self.partition = open_partition(self.directory)
@@ -111,7 +111,7 @@ def test_words_are_found_newest_first(indexed: Indexed) -> None:
 
 
 def test_scripts_without_spaces_and_emoji_have_words(indexed: Indexed) -> None:
-    """A part of a sentence is found; characters that stand elsewhere in it are not."""
+    """A part of a sentence is found; its characters in other places are not."""
     indexed.append("你好世界,今天天气很好")
     indexed.append("コーヒーは四時です")
     indexed.append("tea at four🫖🎉 ❤️")
@@ -174,7 +174,7 @@ def test_an_edit_takes_the_place_of_what_was_said(indexed: Indexed) -> None:
     assert indexed.found("mug") == [first.seq]
     indexed.append(
         "", kind=Kind.REDACTION, about=second
-    )  # of the edit alone: the one before counts
+    )  # of the edit alone: the previous text counts
     assert indexed.found("mug") == []
     assert indexed.found("teapot") == [first.seq]
 
@@ -214,7 +214,7 @@ def test_what_was_erased_is_in_no_byte_of_the_index(indexed: Indexed, followed: 
 
 
 def test_erased_among_many_and_while_somebody_reads(indexed: Indexed) -> None:
-    """A reader keeps the WAL from being emptied: it is when the reader has ended."""
+    """A reader prevents emptying the WAL: it is emptied when the reader has ended."""
     entries = [indexed.append(f"word{n} common text of some length") for n in range(600)]
     indexed.follow()
     connection = apsw.Connection(str(indexed.path))
@@ -244,7 +244,7 @@ def test_erased_among_many_and_while_somebody_reads(indexed: Indexed) -> None:
 def test_removed_entries_are_removed_of_the_index(
     indexed: Indexed, removal: str, followed: bool
 ) -> None:
-    """What retention does: the floor of the log is raised, and nothing below it is an entry."""
+    """As retention does: the floor of the log is raised, and there is no entry below it."""
     for n in range(700):
         indexed.append(f"old{n} tea")
     if followed:
@@ -294,7 +294,7 @@ def test_a_commit_that_is_lost_is_made_again(indexed: Indexed, tmp_path: Path) -
     [([10] * 300, [256, 44]), ([8000] * 20, [16, 4]), ([10] * 250 + [32_000] * 8, [253, 4, 1])],
 )
 def test_a_step_is_bounded_by_bytes(indexed: Indexed, sizes: list[int], read: list[int]) -> None:
-    """Many short messages at a time, and few long ones: what is read at once is in memory."""
+    """Many short messages at a time, and few long ones: a step's messages are in memory."""
     for size in sizes:
         indexed.append("tea " + "z" * size)
     index = files.open_writer(indexed.path)
@@ -309,7 +309,7 @@ def test_a_step_is_bounded_by_bytes(indexed: Indexed, sizes: list[int], read: li
 
 
 def test_two_homes_at_once_do_no_harm(indexed: Indexed) -> None:
-    """The one before may not have ended: each entry is in the index once."""
+    """The previous one may not have ended: each entry is in the index once."""
     other = Follower(indexed.partition.path, indexed.path, {1}, unpack_entry)
     for n in range(100):
         indexed.append(f"tea {n}")
@@ -395,7 +395,7 @@ def test_an_error_of_the_disk_waits_and_goes_on(
         indexed.follower.run(1.0)
         assert indexed.look("tea").seqs == [1]
     indexed.follower.run(1.0)
-    assert indexed.look("tea").seqs == [1]  # it does not try at once again
+    assert indexed.look("tea").seqs == [1]  # it does not try again at once
     monkeypatch.setattr(follower, "RETRY_S", 0.0)
     indexed.follower._resting_until = 0.0
     assert indexed.found("tea") == [2, 1]

@@ -1,4 +1,4 @@
-"""The writer when things go wrong: invariants "Accepted means committed" and "Disk errors"."""
+"""The writer when operations fail: invariants "Accepted means committed" and "Disk errors"."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_full_disk_stores_nothing_of_the_group_and_recovers(
     with pytest.raises(StoreFull, match=r"no space left for .*00\.sqlite"):
         partition.append([message(2), message(3, big), message(4, big), message(5, big)], NOW_MS)
     assert partition.head("lobby") == (epoch, 1)
-    # A group that fits is stored; one that does not still fails; then there is room again.
+    # A group that fits is stored; one that does not still fails; then there is space again.
     assert append(partition, message(2))[0][:2] == (epoch, 2)
     with pytest.raises(StoreFull):
         partition.append([message(n, big) for n in range(3, 7)], NOW_MS)
@@ -79,7 +79,7 @@ def test_a_commit_of_nothing_proves_that_it_can_be_written(
     append(partition, message(1))
     pages = partition.wal_pages
     partition.append([], NOW_MS)
-    assert partition.wal_pages == pages  # as a rule it writes nothing
+    assert partition.wal_pages == pages  # usually it writes nothing
     for _ in range(2):
         partition.prove()
         partition.append([], NOW_MS)
@@ -94,7 +94,7 @@ def test_a_commit_of_nothing_proves_that_it_can_be_written(
 
 
 def test_what_is_noted_again_and_again_while_commits_fail_is_written_once(tmp_path: Path) -> None:
-    """The last of each. Whoever notes it does so each second until it is written."""
+    """The last value of each. Callers note it each second until it is written."""
     fails, written = [True], []
 
     def write(connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
@@ -158,7 +158,7 @@ def test_a_disk_that_is_really_full(small_disk: Path) -> None:
 
 
 def test_a_limit_for_files_is_a_full_disk(tmp_path: Path) -> None:
-    """As a quota: nothing of what was refused is there, and nothing else is in doubt."""
+    """As with a quota: nothing of a refused group is stored, and nothing else is in doubt."""
     partition = open_partition(tmp_path)
     epoch = append(partition, message(1))[0].epoch
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -179,7 +179,7 @@ def test_a_limit_for_files_is_a_full_disk(tmp_path: Path) -> None:
 
 
 def test_no_room_for_the_index_of_a_log_is_a_full_disk(small_disk: Path) -> None:
-    """After a killed relay it has to be made anew."""
+    """After a killed relay it has to be rebuilt."""
     partition = open_partition(small_disk)
     append(partition, message(1))
     die(partition)
@@ -197,7 +197,7 @@ def test_no_room_for_the_index_of_a_log_is_a_full_disk(small_disk: Path) -> None
 
 
 def test_a_file_that_is_removed_takes_nothing_more(tmp_path: Path) -> None:
-    """Nobody would find it again. Put back, it goes on, in the same epoch."""
+    """It would be lost. Put back, the partition continues in the same epoch."""
     partition = open_partition(tmp_path)
     epoch = append(partition, message(1))[0].epoch
     aside = tmp_path / "aside"
@@ -216,7 +216,7 @@ def test_a_file_that_is_removed_takes_nothing_more(tmp_path: Path) -> None:
 # --- the file and its directory -------------------------------------------------------------------
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Path]:
-    """A directory that even root cannot write."""
+    """A directory that even root cannot write to."""
     path = tmp_path / "disk"
     path.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "ro", "none", str(path)]
@@ -251,7 +251,7 @@ def test_a_file_that_is_no_database(tmp_path: Path, garbage: bytes) -> None:
     with pytest.raises(StoreCorrupt):
         SqliteReader(tmp_path / "00.sqlite").read("lobby", 0, 1, PAGE_BYTES)
     (tmp_path / "00.sqlite").unlink()
-    open_partition(tmp_path).close()  # the lock was given back
+    open_partition(tmp_path).close()  # the lock was released
 
 
 def test_a_database_of_another_program(tmp_path: Path) -> None:
@@ -295,7 +295,7 @@ def test_a_damaged_page_is_reported_and_the_rest_goes_on(tmp_path: Path) -> None
 
 # --- invariant "Disk errors" ----------------------------------------------------------------------
 class FailingOnce:
-    """Fails one statement of every connection it is put into, once."""
+    """Makes one statement fail, once, on every connection that it is installed on."""
 
     def __init__(self, hooks: Hooks, statement: str, error: type[apsw.Error]) -> None:
         self._statement = statement
@@ -333,7 +333,7 @@ def test_nothing_is_remembered_of_a_group_that_failed(
     assert partition.append([message(1)], NOW_MS) == [Repeated(first.epoch, 1)]
     outcomes = partition.append(batch, NOW_MS)
     assert [stored(outcome).seq for outcome in outcomes] == [2, 1]
-    # What the disk failed to keep may show itself later only: nothing continues the old epoch.
+    # Writes that the disk lost may show later only: nothing continues the old epoch.
     assert (stored(outcomes[0]).epoch == first.epoch) is (error is not apsw.IOError)
     partition.close()
 
@@ -342,7 +342,7 @@ def test_nothing_is_remembered_of_a_group_that_failed(
 def test_nothing_is_remembered_of_a_lone_message_that_failed(
     tmp_path: Path, connection_hooks: Hooks, error: type[apsw.Error]
 ) -> None:
-    """It is a statement alone, with no transaction around it."""
+    """It is a single statement, without a transaction around it."""
     statements: list[str] = []
     fault = FailingOnce(connection_hooks, "INSERT INTO entry", error)
     partition = open_partition(tmp_path)
@@ -369,7 +369,7 @@ def test_nothing_is_remembered_of_a_lone_message_that_failed(
 
 
 def test_a_commit_that_happened_after_all_is_found(tmp_path: Path, connection_hooks: Hooks) -> None:
-    """The error comes after COMMIT: the sender was told "unavailable", and sends again."""
+    """The error comes after COMMIT: the sender got "unavailable", and sends again."""
     armed = False
 
     def fail_after_commit(connection: apsw.Connection) -> None:
@@ -458,7 +458,7 @@ def test_a_log_without_numbers_refuses_and_others_go_on(partition: SqlitePartiti
 
 
 def test_what_cannot_be_packed_is_refused_alone(partition: SqlitePartition) -> None:
-    """The codecs let none of these in; if one does, it is not the neighbours' concern."""
+    """The codecs let none of these in; if one does, other submissions are not affected."""
     odd = [
         message(1)._replace(log="odd", sender="\ud800"),
         message(1)._replace(log="odder", kind=2**64),
@@ -533,14 +533,14 @@ def test_a_foreign_lock_is_waited_for_a_second_at_most(partition: SqlitePartitio
 def test_a_deleted_lock_file_does_not_let_two_writers_in(
     partition: SqlitePartition, tmp_path: Path
 ) -> None:
-    """The last guard is the key of the table: the second one's numbers are taken."""
+    """The last guard is the primary key of the table: the second writer's numbers are taken."""
     append(partition, message(1))
     (tmp_path / "00.lock").unlink()
     other = open_partition(tmp_path)
     append(other, message(2))
     with pytest.raises(StoreUnavailable, match="UNIQUE"):
         partition.append([message(2)], NOW_MS)
-    # It has dropped what it remembered, and knows now.
+    # It has dropped what it had cached, and reads it again.
     assert partition.head("lobby").seq == 2
     other.close()
 
@@ -597,7 +597,7 @@ def test_what_retention_removed_is_answered_without_a_seq(partition: SqliteParti
 
 # --- what is remembered ---------------------------------------------------------------------------
 def test_the_next_end_of_a_state_is_remembered(tmp_path: Path) -> None:
-    """Once a second somebody asks what is over: mostly nothing, and nothing is read for that."""
+    """It is checked once a second: usually nothing has ended, and nothing is read for that."""
     partition = open_partition(tmp_path)
     append(partition, message(1))
     opened = partition._opened
@@ -652,7 +652,7 @@ def test_errors_say_what_and_where(
 
 
 def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is an error of the store, nothing stays open, and the next opening syncs it."""
+    """It is a StoreError, nothing stays open, and the next opening syncs it."""
     synced: list[Path] = []
 
     def failing(path: Path) -> None:
@@ -670,7 +670,7 @@ def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_an_entry_of_an_account_is_forced_to_disk_alone(tmp_path: Path) -> None:
-    """Also when the disk is full just then: what follows is not as slow as it."""
+    """Also when the disk is full just then: what follows is committed without an fsync."""
     levels: list[object] = []
 
     def writing(cursor: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:

@@ -1,4 +1,4 @@
-"""Nothing of SQLite is written outside of the data directory, where it may be forbidden."""
+"""SQLite writes no file outside of the data directory, where that may be forbidden."""
 
 from __future__ import annotations
 

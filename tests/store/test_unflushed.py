@@ -1,6 +1,6 @@
-"""Ends of producers that are in the entries alone: they are as good as those in their table.
+"""Last counters of producers that are in the entries only: as good as those in the table.
 
-The table is written now and then: invariant "Once, in order". ``test_dedup_machine`` mixes
+The table is written occasionally: invariant "Once, in order". ``test_dedup_machine`` mixes
 everything, and ``test_kill`` kills the writer at each statement; here is one case at a time.
 """
 
@@ -16,7 +16,7 @@ import pytest
 
 from relay.chat.entries import Kind
 from relay.store.checkpoint import Checkpointer, finish
-from relay.store.integrity import damage
+from relay.store.integrity import check_file
 from relay.store.log import Expected, LogRefused, Repeated, Stored, UnknownOutcome
 from relay.store.producers import DAY_MS
 from relay.store.schema import rows
@@ -49,13 +49,13 @@ def look(partition: SqlitePartition, select: str) -> list[Any]:
 
 
 def flushed(partition: SqlitePartition) -> dict[tuple[str, bytes], int]:
-    """The last counters that the table of producers has."""
+    """Return the last counters in the table of producers."""
     found = look(partition, "SELECT name, producer, counter FROM producer")
     return {(log, producer): counter for log, producer, counter in found}
 
 
 def tails(partition: SqlitePartition) -> dict[str, int]:
-    """Where the tails of logs begin, as the file has it."""
+    """Return where the tails of logs begin, from the file."""
     return dict(look(partition, "SELECT name, from_seq FROM unflushed"))
 
 
@@ -75,7 +75,7 @@ def rewritten(partition: SqlitePartition, statement: str) -> SqlitePartition:
 
 
 def alone(partition: SqlitePartition, first: int, last: int, producer: bytes = ALICE) -> None:
-    """Append messages in a commit each."""
+    """Append messages, each in a commit of its own."""
     for one in messages(first, last, producer=producer):
         append(partition, one)
 
@@ -122,7 +122,7 @@ def test_a_large_group_is_written_at_once(partition: SqlitePartition) -> None:
 def test_many_logs_have_no_more_in_their_tails_than_one_may_read(
     partition: SqlitePartition,
 ) -> None:
-    """So are there no more logs with one than it pays for."""
+    """So no more logs have a tail than the bound allows."""
     for number in range(2 * TAILS_MAX):
         append(partition, message(1, log=f"log{number}"))
     assert len(tails(partition)) == unflushed(partition).entries == TAILS_MAX
@@ -199,7 +199,7 @@ def test_entries_are_removed_when_their_producers_are_written(tmp_path: Path) ->
 
 
 def test_a_new_day_is_noted_with_the_end_of_the_last(tmp_path: Path) -> None:
-    """So a record is as old as the last use of it."""
+    """So a record is as old as its last use."""
     partition = open_partition(tmp_path)
     alone(partition, 1, 2)
     append(partition, message(1, producer=BOB), now_ms=NOW_MS + DAY_MS)
@@ -208,7 +208,7 @@ def test_a_new_day_is_noted_with_the_end_of_the_last(tmp_path: Path) -> None:
 
 
 def test_an_old_record_is_dropped_and_what_is_newer_stays(tmp_path: Path) -> None:
-    """A day ends, and in the same commit the row that the last flush left is to be dropped."""
+    """A day ends, and in the same commit the row of the last flush is to be dropped."""
     partition = open_partition(tmp_path)
     append(partition, *messages(1, TAIL_MAX))
     partition = rewritten(partition, "UPDATE producer SET used_day=used_day-99")
@@ -256,7 +256,7 @@ async def test_a_checkpoint_flushes_while_commits_are_held(partition: SqlitePart
 
 @pytest.mark.parametrize("how", ["page", "entry"])
 def test_a_damaged_tail_is_the_loss_of_its_log_alone(tmp_path: Path, how: str) -> None:
-    """Who has sent its entries is not known: nobody's message is taken, and none twice."""
+    """The producers of its entries are not known: no message is accepted, so none twice."""
     partition = open_partition(tmp_path)
     append(partition, *[message(n, b"x" * 3000) for n in range(1, 6)])
     append(partition, message(1, log="other"))
@@ -309,6 +309,6 @@ def test_a_check_compares_tails_with_entries(
     die(partition)
     connection = apsw.Connection(str(partition.path))
     connection.execute(statement)
-    found = damage(connection, unpack=unpack_entry, partition=None, limit_s=None)
+    found = check_file(connection, unpack=unpack_entry, partition=None, limit_s=None).damage
     connection.close()
     assert found is None if said is None else said in str(found)

@@ -124,6 +124,7 @@ class FakeServer:
         pow_bits: int = 0,
         receive_buffer_bytes: int | None = None,
         keys: Callable[[int], tuple[PrivateKey, PrivateKey]] | None = None,
+        at: tuple[str, int] = ("127.0.0.1", 0),
     ) -> None:
         """Begin.
 
@@ -133,17 +134,18 @@ class FakeServer:
             receive_buffer_bytes: of its sockets; None: the system's.
             keys: by the number of a connection, from 1, the key that it shows, with the id of
                 the first one, and the key that it holds; None: always the first one.
+            at: host and port to listen on; port 0: any.
         """
         self._script = script
         self._keys = keys
         self._pow_bits = pow_bits
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server(at)
         if receive_buffer_bytes is not None:  # what is accepted inherits it
             self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer_bytes)
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self.accepted = 0
-        port = self._listener.getsockname()[1]
-        self.address = f"relay://{fingerprint(server_key().spki)}@127.0.0.1:{port}"
+        host, port = self._listener.getsockname()
+        self.address = f"relay://{fingerprint(server_key().spki)}@{host}:{port}"
         self.problems: list[BaseException] = []
 
     def _serve(self) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from relay.server.context import WorkerContext
     from relay.server.worker.process.parts import WorkerParts
     from relay.store.log import Outcome, Partition, Stored
+    from relay.store.state import Changes
 from relay.store.read_budget import ReadBudget
 
 TRIGGER = b"fault"
@@ -86,6 +87,11 @@ def stop_before_publish(planting: Planting) -> None:
             outcomes = self._partition.append(batch, now_ms, budget)
             strike(*batch)
             return outcomes
+
+        def begin(
+            self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
+        ) -> list[Outcome]:
+            return self.append(batch, now_ms, budget)
 
         def append_lone(self, submission: Submission, now_ms: int) -> Stored | None:
             stored = self._partition.append_lone(submission, now_ms)
@@ -337,12 +343,20 @@ def failing_disk(planting: Planting) -> None:
     error = errors[kind]
     chance = random.Random(os.getpid())
     disk = disks.Disk(powered=True)
-    commit, append_lone, messages = Opened.commit, Opened.append_lone, [False]
+    write, end, append_lone = Opened.write, Opened.end, Opened.append_lone
+    messages = [False]
 
-    def committing(self: Opened, *args: Any, forced: bool) -> None:  # noqa: ANN401
+    def writing(self: Opened, changes: Changes, *, forced: bool, apart: bool) -> None:
         messages[0] = not forced
         try:
-            commit(self, *args, forced=forced)
+            write(self, changes, forced=forced, apart=apart)
+        finally:
+            messages[0] = False
+
+    def ending(self: Opened, changes: Changes, *, forced: bool) -> None:
+        messages[0] = not forced
+        try:
+            end(self, changes, forced=forced)
         finally:
             messages[0] = False
 
@@ -353,7 +367,8 @@ def failing_disk(planting: Planting) -> None:
         finally:
             messages[0] = False
 
-    Opened.commit = committing  # type: ignore[method-assign, assignment]
+    Opened.write = writing  # type: ignore[method-assign]
+    Opened.end = ending  # type: ignore[method-assign]
     Opened.append_lone = appending  # type: ignore[method-assign, assignment]
 
     def fails(operation: disks.Operation, name: str) -> apsw.Error | None:

@@ -39,7 +39,22 @@ AT_THE_START: Final = ("PYTHON", "LC_", "LANG", "LD_", "OPENSSL", "MALLOC", "GLI
 """Variables that an interpreter and its libraries look at when they are started."""
 Kind: TypeAlias = Literal["commands", "servers", "players"]
 LOADED: Final[Mapping[str, Sequence[str]]] = {
-    "commands": ("relay.cli.connecting", "relay.cli.main"),
+    "commands": (
+        "relay.cli.account",
+        "relay.cli.chat",
+        "relay.cli.config",
+        "relay.cli.ctl",
+        "relay.cli.device",
+        "relay.cli.export",
+        "relay.cli.history",
+        "relay.cli.invite",
+        "relay.cli.main",
+        "relay.cli.register",
+        "relay.cli.room",
+        "relay.cli.send",
+        "relay.cli.tail",
+        "relay.cli.user",
+    ),
     "servers": (
         "relay.cli.serve",
         "relay.server.start",
@@ -59,8 +74,8 @@ LOADED: Final[Mapping[str, Sequence[str]]] = {
 here they find it, and OpenSSL and SQLite, as nothing but code: nobody has used it before."""
 COMMANDS: Final[Mapping[str, Kind]] = {
     **dict.fromkeys(
-        ("alias", "chat", "ctl", "device", "history", "invite", "register", "room", "send", "tail",
-         "user"),
+        ("account", "alias", "chat", "config", "ctl", "device", "export", "history", "invite",
+         "register", "room", "send", "tail", "user"),
         "commands",
     ),
     **dict.fromkeys(("backup", "data", "key", "serve"), "servers"),
@@ -209,9 +224,9 @@ class Loader:
                 pass  # as subprocess does
 
         threads = [
-            threading.Thread(target=collect, args=(process.stdout,)),
-            threading.Thread(target=collect, args=(process.stderr,)),
-            threading.Thread(target=write, args=(process.stdin,)),
+            threading.Thread(target=collect, args=(process.stdout,), daemon=True),
+            threading.Thread(target=collect, args=(process.stderr,), daemon=True),
+            threading.Thread(target=write, args=(process.stdin,), daemon=True),
         ]
         for thread in threads:
             thread.start()

@@ -39,7 +39,6 @@ def _is_of_the_start(context: WorkerContext) -> bool:
 def deliver_before_commit(_: WorkerContext) -> None:
     """The home publishes a batch, then commits it: and some commits of rooms fail."""
     from relay.chat import names
-    from relay.server.worker.home.commits import Commits
     from relay.server.worker.home.publishing import Publishing
     from relay.store import apply
     from relay.store.decide import Decision
@@ -88,11 +87,8 @@ def deliver_before_commit(_: WorkerContext) -> None:
         finally:
             self.interest.logs = logs
 
-    def never(*_: object) -> bool:
-        return False
-
     # A thread must not publish.
-    Commits._waits_for_disk = never  # type: ignore[method-assign,assignment]
+    SqlitePartition.begin = SqlitePartition.append  # type: ignore[method-assign]
     Publishing.__init__ = making  # type: ignore[method-assign]
     Decision.decide = deciding  # type: ignore[method-assign]
     SqlitePartition.__init__ = beginning  # type: ignore[method-assign]
@@ -511,16 +507,24 @@ def remembers_what_did_not_fit(_: WorkerContext) -> None:
     from relay.store.opened import Opened
     from relay.store.state import Changes
 
-    commit = Opened.commit
+    write, end = Opened.write, Opened.end
 
-    def committing(self: Opened, changes: Changes, *, forced: bool) -> None:
+    def writing(self: Opened, changes: Changes, *, forced: bool, apart: bool) -> None:
         try:
-            commit(self, changes, forced=forced)
+            write(self, changes, forced=forced, apart=apart)
         except apsw.FullError:
             self.committed.apply(Changes({}, changes.producers))
             raise
 
-    Opened.commit = committing  # type: ignore[method-assign]
+    def ending(self: Opened, changes: Changes, *, forced: bool) -> None:
+        try:
+            end(self, changes, forced=forced)
+        except apsw.FullError:
+            self.committed.apply(Changes({}, changes.producers))
+            raise
+
+    Opened.write = writing  # type: ignore[method-assign]
+    Opened.end = ending  # type: ignore[method-assign]
 
 
 def takes_an_error_for_success(_: WorkerContext) -> None:
@@ -529,16 +533,24 @@ def takes_an_error_for_success(_: WorkerContext) -> None:
 
     from relay.store.opened import Opened
 
-    commit = Opened.commit
+    write, end = Opened.write, Opened.end
 
-    def committing(self: Opened, changes: Changes, *, forced: bool) -> None:
+    def writing(self: Opened, changes: Changes, *, forced: bool, apart: bool) -> None:
         try:
-            commit(self, changes, forced=forced)
+            write(self, changes, forced=forced, apart=apart)
         except apsw.IOError:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
 
-    Opened.commit = committing  # type: ignore[method-assign]
+    def ending(self: Opened, changes: Changes, *, forced: bool) -> None:
+        try:
+            end(self, changes, forced=forced)
+        except apsw.IOError:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+
+    Opened.write = writing  # type: ignore[method-assign]
+    Opened.end = ending  # type: ignore[method-assign]
 
 
 def keeps_its_epoch() -> None:

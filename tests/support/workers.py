@@ -159,9 +159,7 @@ class Worker(main._Worker):
     def _dependencies(self, loop: asyncio.AbstractEventLoop) -> WorkerDependencies:
         self._mortal_loop = MortalLoop(loop)
         self._stores.judges = self._rules
-        given = replace(
-            super()._dependencies(loop), loop=self._mortal_loop, rooms_begin=self._rules
-        )
+        given = replace(super()._dependencies(loop), loop=self._mortal_loop)
         return replace(given, **self._needs)  # type: ignore[arg-type]
 
     def _sweep(self) -> None:

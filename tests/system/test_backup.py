@@ -1,7 +1,8 @@
-"""Backups of a real relay, made while people write: of one moment, and good for a new life."""
+"""Backups of a running relay: consistent over all partitions, and restorable."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -9,6 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from relay.settings import WORKERS_MAX
 from relay.store.contents import LogContents, read_logs
 from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.namespaces import NAMESPACES
+from tests.support.threads import beside
 
 FIRST, SECOND = "lobby", "kitchen"
 BACKUPS = 4
@@ -44,7 +47,7 @@ def backup(*args: str | Path) -> dict[str, Any]:
 
 
 def logs_of(directory: Path, upto: dict[str, int] | None = None) -> dict[str, LogContents]:
-    """What the files of a backup, or of a relay that was stopped, hold."""
+    """Return the logs in the files of a backup, or of a stopped relay."""
     found: dict[str, LogContents] = {}
     for path in sorted((directory / "logs").glob("*.sqlite")):
         for log in read_logs(
@@ -55,22 +58,18 @@ def logs_of(directory: Path, upto: dict[str, int] | None = None) -> dict[str, Lo
 
 
 class Writer:
-    """Sends each number to one room, waits for its acknowledgement, and sends it to the other."""
+    """Sends each number to one room and, after its acknowledgement, to the other room."""
 
     def __init__(self, address: str) -> None:
         self.acknowledged = 0
         self._address = address
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def __enter__(self) -> Writer:
-        self._thread.start()
-        wait_until(lambda: self.acknowledged > 10, "acknowledged messages")
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self._done.set()
-        self._thread.join()
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        with beside(self._run, stop=self._done):
+            wait_until(lambda: self.acknowledged > 10, "acknowledged messages")
+            yield
 
     def _run(self) -> None:
         with BlockingClient(self._address, name="writer") as client:
@@ -87,7 +86,8 @@ def test_a_backup_is_of_one_moment_in_all_partitions(tmp_path: Path, durability:
     data = tmp_path / "data"
     made: list[tuple[int, Path]] = []
     with Relay(data, workers=2, settings={"store.durability": durability}) as relay:
-        with Writer(relay.address) as writer:
+        writer = Writer(relay.address)
+        with writer.writing():
             for number in range(BACKUPS):
                 before, to = writer.acknowledged, tmp_path / f"backup{number}"
                 backup("create", to, "--data", data)
@@ -96,7 +96,8 @@ def test_a_backup_is_of_one_moment_in_all_partitions(tmp_path: Path, durability:
         assert not relay.events("partition_unavailable")
     for before, to in made:
         found = logs_of(to)
-        # What was acknowledged before is in it, and no message without what was sent before it.
+        # It has every message acknowledged before it began, and no message without its
+        # predecessors.
         assert found[SECOND].head >= before
         assert 0 <= found[FIRST].head - found[SECOND].head <= 1
         heads = {name: log.head for name, log in found.items()}
@@ -123,9 +124,9 @@ def test_clients_resume_at_a_relay_that_was_restored(tmp_path: Path) -> None:
         relay.stop()
         data.rename(tmp_path / "gone")
         restored = backup("restore", to, "--data", data)
-        assert (restored["logs"], restored["entries"]) == (3, 4)  # a room, two accounts
+        assert (restored["logs"], restored["entries"]) == (3, 4)  # the room and two accounts
         relay.start()
-        assert alice.send(FIRST, "after").seq == 3  # the number of what is lost, in another epoch
+        assert alice.send(FIRST, "after").seq == 3  # the lost sequence number, in a new epoch
         gap = next(e for e in events if isinstance(e, Gap | Message))
         assert isinstance(gap, Gap)
         after = next(e for e in events if isinstance(e, Message))
@@ -152,11 +153,15 @@ def test_of_a_relay_that_does_not_run(tmp_path: Path) -> None:
     for path in (to, again):
         found = [one.stat().st_mode for one in (path, *path.rglob("*"))]
         modes = {(stat.S_ISDIR(mode), oct(stat.S_IMODE(mode))) for mode in found}
-        assert modes == {(False, "0o600"), (True, "0o700")}, "it has the key, and all messages"
+        assert modes == {(False, "0o600"), (True, "0o700")}, (
+            "the backup contains the key and all messages"
+        )
 
 
 def test_a_pause_of_the_commits_ends_by_itself(tmp_path: Path) -> None:
-    """Whoever asked for it may be dead: nobody waits, and no backup believes in it."""
+    """The backup process may have died: commits resume, and no backup relies on the expired
+    pause.
+    """
     with Relay(tmp_path / "data", workers=2) as relay:
         server: Server = locate(None, str(relay.data), None)
         with BlockingClient(relay.address, name="alice") as alice:
@@ -170,7 +175,7 @@ def test_a_pause_of_the_commits_ends_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_pause_of_as_many_workers_as_there_can_be(tmp_path: Path) -> None:
-    """The end of it names each of them."""
+    """The request to resume lists every worker."""
     with Relay(tmp_path / "data") as relay:
         server: Server = locate(None, str(relay.data), None)
         held = [[number, 2**32, "f" * 16] for number in range(WORKERS_MAX)]
@@ -182,7 +187,7 @@ def test_a_pause_of_as_many_workers_as_there_can_be(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with the data of a relay, and a backup of it. Nothing in it is changed."""
+    """The data directory of a relay and a backup of it. Tests do not change either."""
     directory = tmp_path_factory.mktemp("secret")
     data = directory / "data"
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
@@ -193,7 +198,7 @@ def secret(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def made(secret: Path, tmp_path: Path) -> Path:
-    """A backup that may be changed."""
+    """A backup that tests may change."""
     return shutil.copytree(secret / "backup", tmp_path / "backup")
 
 
@@ -222,7 +227,7 @@ def test_what_is_no_backup_any_more_is_refused_with_its_file(made: Path, tmp_pat
 
 
 def test_a_partition_that_was_taken_away_is_not_left_out(tmp_path: Path) -> None:
-    """Alone, or with its lock file."""
+    """The partition file alone, or with its lock file."""
     data, to = tmp_path / "data", tmp_path / "backup"
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
         alice.send(FIRST, "one")
@@ -248,16 +253,16 @@ def test_nothing_is_overwritten(secret: Path) -> None:
 
 
 class Busy:
-    """A relay that commits something while its commits are held."""
+    """A running relay that commits during the pause of its commits."""
 
     def __init__(self) -> None:
         self.quiet = iter((False, False, True))
 
     def pause(self) -> None:
-        """Hold nothing."""
+        """Do not pause the commits."""
 
     def resume(self, _: object) -> bool:
-        """Return what it is asked for."""
+        """Return whether nothing was committed since ``pause``."""
         return next(self.quiet)
 
 
@@ -275,7 +280,7 @@ def test_what_belongs_to_no_relay_is_not_taken_along(secret: Path, tmp_path: Pat
 
 
 def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Path) -> None:
-    """Nothing is laid down that no backup has, and nothing without an end is read."""
+    """Refused: files that no backup contains, and files without a size limit."""
     new, manifest = tmp_path / "new", made / "backup.json"
     good = json.loads(manifest.read_text())
 
@@ -290,7 +295,7 @@ def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Pa
     for name in ("../out", "/out", "a/b", "..", "", "a\0", "logs/00.sqlite-wal", "lock", "runtime"):
         outside = {**whole, name: whole["format"]}
         assert f"a file that no backup has: {name!r}" in restored_with(files=outside)
-    for name in ("logs/99.sqlite", f"{log}.old"):  # a start would not look at its messages
+    for name in ("logs/99.sqlite", f"{log}.old"):  # a start would not check its messages
         shutil.copyfile(made / log, made / name)
         renamed = {name if one == log else one: file for one, file in whole.items()}
         assert "a file that no backup has" in restored_with(files=renamed)
@@ -323,7 +328,8 @@ def test_a_backup_and_a_data_directory_lie_apart(secret: Path, made: Path, tmp_p
     assert f"it would be in the backup {made}: name another directory" in output
     assert sorted(path.name for path in data.rglob("*")) == before
     backup("verify", made)
-    backup("create", data.with_name("data-backup"), "--data", data)  # beside it is apart
+    # a sibling directory is allowed
+    backup("create", data.with_name("data-backup"), "--data", data)
     shutil.rmtree(data.with_name("data-backup"))
 
 

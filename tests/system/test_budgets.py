@@ -1,4 +1,6 @@
-"""Budgets of a whole server, with its own processes: what the attacks that led to them do now."""
+"""Budgets of a whole server, with its own processes, against the attacks for which they
+were made.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,7 @@ def events(relay: Relay, budget: str) -> list[dict[str, object]]:
 
 
 def open_(sock: socket.socket) -> bool:
-    """Tell whether the server still holds a connection."""
+    """Return whether the server still holds a connection."""
     sock.setblocking(False)
     try:
         while sock.recv(65_536):
@@ -43,7 +45,7 @@ def open_(sock: socket.socket) -> bool:
 
 
 async def test_silent_sockets_hold_nobody_up(tmp_path: Path) -> None:
-    """Five times as many as there are slots; people come in and talk beside them."""
+    """Five times as many as there are slots; clients log in and chat beside them."""
     with Relay(tmp_path / "data", workers=2, settings=SETTINGS) as relay:
         silent = [socket.create_connection(("127.0.0.1", relay.port)) for _ in range(10 * SLOTS)]
         for sock in silent[::2]:
@@ -65,12 +67,12 @@ HALF_KEY = header(FrameType.CLIENT_KEY, 4096) + bytes(4000)
 GUESTS = 600
 WAVES = 6
 GUEST_BYTES = 16 * 1024
-"""docs/operations.md, "Budgets": what a connection that is not logged in may take."""
+"""docs/operations.md, "Budgets": memory of a connection that is not logged in."""
 
 
 @contextlib.contextmanager
 def wave(relay: Relay, size: int, name: str) -> Iterator[None]:
-    """So many half handshakes; then somebody comes in behind them, and talks."""
+    """Open so many half-finished handshakes; then log in behind them, and chat."""
     with contextlib.ExitStack() as opened:
         for _ in range(size):
             sock = opened.enter_context(socket.create_connection(("127.0.0.1", relay.port)))
@@ -83,23 +85,23 @@ def wave(relay: Relay, size: int, name: str) -> Iterator[None]:
 
 
 def test_a_flood_before_login_takes_the_documented_memory(tmp_path: Path) -> None:
-    """All slots take no more than is documented, and leave nothing behind for those to come."""
+    """All slots take no more memory than documented, and it is free again afterwards."""
     settings = SETTINGS | {"server.max_connections": GUESTS}
     with Relay(tmp_path / "data", settings=settings, fresh=True) as relay:
         [worker] = relay.worker_pids()
-        with wave(relay, GUESTS // 20, "first"):  # what is made once
+        with wave(relay, GUESTS // 20, "first"):  # caches that are filled once
             before = own_bytes(worker)
         used = []
         for number in range(WAVES):
             with wave(relay, GUESTS, f"alice{number}"):
                 used.append(own_bytes(worker) - before)
     assert used[0] <= GUESTS * GUEST_BYTES
-    # If one in two kept what it was sent, this would be reached.
+    # If every second connection kept what it was sent, this would be reached.
     assert used[-1] - used[0] < (WAVES - 1) * GUESTS * len(HALF_KEY) // 2, used
 
 
 def refused_with(relay: Relay, name: str) -> tuple[int | None, int]:
-    """Log in where there is no room; return the close code, and when to come again."""
+    """Log in while all slots are taken; return the close code, and the time to retry."""
     connection = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
     with socket.create_connection(("127.0.0.1", relay.port)) as sock:
         sock.settimeout(60)
@@ -119,7 +121,9 @@ def refused_with(relay: Relay, name: str) -> tuple[int | None, int]:
 
 
 async def test_idle_logins_do_not_silence_a_server(tmp_path: Path) -> None:
-    """All slots of all workers are taken for good: who comes is told, and comes in at the end."""
+    """All slots of all workers are taken for good: a client gets OVERLOADED, and logs in at the
+    end.
+    """
     with Relay(tmp_path / "data", workers=2, settings=SETTINGS) as relay:
         idle = [RawClient("127.0.0.1", relay.port, f"idle{n}") for n in range(2 * SLOTS)]
         assert refused_with(relay, "late") == (CloseCode.OVERLOADED, 5)

@@ -1,4 +1,4 @@
-"""Copies of a real relay's data: what was copied under traffic is refused, a backup is known."""
+"""Copied data directories: a copy made under traffic is refused, a backup is accepted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from relay.chat.partition import partition_of
 from relay.client.events import Gap, Message
 from relay.store.pairing import wal_salts
 from tests.support.cluster import Relay, wait_until
+from tests.support.threads import beside
 
 BODY = "x" * 20_000
 CHECKPOINTS = 3
@@ -27,9 +28,11 @@ def copied(suffix: str, data: Path, copy: Path) -> None:
 
 
 def starts_over(file: Path) -> bool:
-    """Whether a WAL has a header and no frame of it yet: then the file beside it is whole alone.
+    """Return whether a WAL has a header and no frame: then the database file is complete without
+    it.
 
-    The two are written apart; a copy is caught in between once in some hundred times.
+    Header and first frame are written separately, and about one copy in some hundred falls in
+    between.
     """
     data = file.read_bytes()[:64] if file.name.endswith("-wal") else b""
     return len(data) == 64 and data[16:24] != data[40:48]
@@ -44,13 +47,13 @@ def prepared(data: Path, copy: Path) -> Path:
 
 
 def elsewhere(refused: set[int]) -> str:
-    """Return the name of a room of another partition."""
+    """Return the name of a room in a partition that was not refused."""
     names = (f"room-{n}" for n in range(1000))
     return next(name for name in names if partition_of(name) not in refused)
 
 
 def test_a_copy_taken_under_traffic_is_refused(tmp_path: Path) -> None:
-    """Files first and their WALs later, as by a slow tar, or the other way round."""
+    """Database files first and WALs later, as a slow tar does, or the reverse."""
     data = tmp_path / "data"
     path = data / "logs" / f"{partition_of('lobby'):02}.sqlite"
     done = threading.Event()
@@ -64,7 +67,9 @@ def test_a_copy_taken_under_traffic_is_refused(tmp_path: Path) -> None:
                     client.flush()
 
         def checkpoints_pass() -> None:
-            """Wait until the WAL has started over, and again: only then is a pair surely torn."""
+            """Wait until the WAL has restarted twice: only then do the two files certainly not
+            match.
+            """
             seen: set[bytes] = set()
 
             def enough() -> bool:
@@ -73,9 +78,7 @@ def test_a_copy_taken_under_traffic_is_refused(tmp_path: Path) -> None:
 
             wait_until(enough, "checkpoints under traffic")
 
-        thread = threading.Thread(target=talk)
-        thread.start()
-        try:
+        with beside(talk, stop=done):
             checkpoints_pass()
             first = prepared(data, tmp_path / "file first")
             later = prepared(data, tmp_path / "wal first")
@@ -84,9 +87,6 @@ def test_a_copy_taken_under_traffic_is_refused(tmp_path: Path) -> None:
             checkpoints_pass()
             copied(".sqlite-wal", data, first)
             copied(".sqlite", data, later)
-        finally:
-            done.set()
-            thread.join()
     for copy in (first, later):
         with Relay(copy) as relay, BlockingClient(relay.address, name="~bob") as client:
             refused = {one["partition"]: one["reason"] for one in relay.events("partition_refused")}

@@ -1,4 +1,4 @@
-"""``relay ctl`` with a real relay: what an operator sees, and does."""
+"""``relay ctl`` with a real relay, as an operator uses it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from relay.cli.exits import CommandError
 from relay.server.supervisor.runtime_directory import find
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
 from tests.support.terminals import Terminal
+from tests.support.threads import beside
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay of two workers. Nobody is killed for silence."""
+    """A relay of two workers with a worker timeout that no test reaches."""
     data = tmp_path_factory.mktemp("relay") / "data"
     with Relay(data, workers=2, settings={"server.worker_timeout_s": 600}) as running:
         yield running
@@ -36,7 +37,9 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 @pytest.fixture
 def relay(shared: Relay) -> Relay:
-    """The relay, when all who used it before are gone. Names and rooms are a test's own."""
+    """The shared relay without connections of earlier tests. Each test uses names and rooms of its
+    own.
+    """
     wait_until(lambda: not asked(shared, "connections")["items"], "all others to be gone")
     wait_until(lambda: not asked(shared, "rooms")["items"], "nobody to follow a room")
     return shared
@@ -47,7 +50,7 @@ def ctl(relay: Relay, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def asked(relay: Relay, *args: str) -> Any:  # noqa: ANN401  # JSON
-    """Ask, and again while a process of the relay is late with its answer or sign of life."""
+    """Ask; repeat while a process of the relay has not answered or sent its heartbeat."""
     deadline = time.monotonic() + DEADLINE_S
     while (ended := ctl(relay, *args, "--json")).returncode:
         late = args[0] == "status" or "does not answer" in ended.stderr
@@ -97,7 +100,7 @@ PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 
 
 def documented(command: str) -> set[str]:
-    """The fields of a command's JSON, by docs/operations.md: of lists and objects with a prefix."""
+    """Return the documented fields of a command's JSON; fields of nested objects have a prefix."""
     row = re.search(rf"^\| `{command}`[^|]*\| (.*) \|$", PAGE, re.MULTILINE)
     assert row is not None, command
     found = set()
@@ -110,7 +113,7 @@ def documented(command: str) -> set[str]:
 
 
 def fields(document: dict[str, Any]) -> set[str]:
-    """Those that are there."""
+    """Return the fields that an answer has."""
     found = set()
     for key, value in document.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -187,7 +190,7 @@ def test_the_log_level_of_all_processes(relay: Relay) -> None:
 
 
 def test_drain_ends_the_relay(tmp_path: Path) -> None:
-    """And not who looks at it: the relay may come back."""
+    """``relay ctl top`` keeps running: the relay may come back."""
     with Relay(tmp_path / "data", workers=2) as relay:
         with Terminal("ctl", "--data", str(relay.data), "top", "--interval", "0.2") as terminal:
             terminal.shows("q ends")
@@ -203,13 +206,17 @@ def test_drain_ends_the_relay(tmp_path: Path) -> None:
 
 @pytest.fixture
 def short_path() -> Iterator[Path]:
-    """A directory for sockets, whose paths are 107 bytes at most; pytest's may be longer."""
+    """A short directory for sockets: their paths are limited to 107 bytes; pytest's may be
+    longer.
+    """
     with tempfile.TemporaryDirectory(prefix="relay-ctl-") as directory:
         yield Path(directory)
 
 
 def test_it_is_found_by_its_data_wherever_its_sockets_are(tmp_path: Path, short_path: Path) -> None:
-    """And however it was started: by a flag, which no settings tell. Options go before or after."""
+    """Also when the relay was started with a flag instead of a setting. Options go before or
+    after.
+    """
     runtime, data = short_path / "sockets", tmp_path / "data"
     with Relay(data, "--runtime", str(runtime)) as relay:
         for args in (("--data", data, "status"), ("status", "--data", data)):
@@ -222,13 +229,14 @@ def test_it_is_found_by_its_data_wherever_its_sockets_are(tmp_path: Path, short_
             Server(tmp_path / "none", data).ask("status")
         copy = tmp_path / "copy"
         copy.mkdir(0o700)
-        for name in ("format", "lock", "runtime"):  # all others come and go meanwhile
+        # other runtime directories come and go meanwhile
+        for name in ("format", "lock", "runtime"):
             shutil.copy2(data / name, copy / name, follow_symlinks=False)
         ended = run_relay("ctl", "--data", copy, "drain")
         assert (ended.returncode, ended.stderr.partition(";")[0]) == (
             1, f"relay: no relay runs with the data directory {copy}",
         )  # fmt: skip
-        (data / "lock").unlink()  # it is found all the same
+        (data / "lock").unlink()  # it is still found
         assert f"pid {relay.pid}" in run_relay("ctl", "--data", data, "status").stdout
     assert not (data / "runtime").is_symlink()
     with Relay(data) as relay:
@@ -250,7 +258,7 @@ def test_where_none_is(tmp_path: Path, option: str, why: str) -> None:
 
 
 def test_a_worker_that_hangs_is_named(relay: Relay) -> None:
-    """The others answer."""
+    """The other workers answer."""
     stopped = relay.worker_pids()[1]
     os.kill(stopped, signal.SIGSTOP)
     ended = ctl(relay, "connections")
@@ -262,7 +270,7 @@ def test_a_worker_that_hangs_is_named(relay: Relay) -> None:
 
 
 def test_top(relay: Relay) -> None:
-    """Once where nobody looks at a terminal; live on one, until q."""
+    """It prints once if stdout is not a terminal; on a terminal it refreshes until q."""
     stop = threading.Event()
 
     def talk() -> None:
@@ -271,9 +279,7 @@ def test_top(relay: Relay) -> None:
             while not stop.wait(0.02):
                 tom.post("square", "hello").result()
 
-    thread = threading.Thread(target=talk)
-    thread.start()
-    try:
+    with beside(talk, stop=stop):
         rooms: list[dict[str, Any]] = []
 
         def busy() -> bool:
@@ -293,10 +299,7 @@ def test_top(relay: Relay) -> None:
             terminal.shows("BUSIEST ROOM")
             terminal.process.terminate()
             assert terminal.ends() == -signal.SIGTERM
-            assert "\x1b[?1049l" in terminal.text, "its own screen is left"
-    finally:
-        stop.set()
-        thread.join()
+            assert "\x1b[?1049l" in terminal.text, "the alternate screen is left"
 
 
 def test_top_tells_that_what_it_shows_is_old(relay: Relay) -> None:
@@ -305,8 +308,9 @@ def test_top_tells_that_what_it_shows_is_old(relay: Relay) -> None:
         terminal.shows("q ends")
         os.kill(control, signal.SIGSTOP)
         try:
-            terminal.shows("answer")  # of "no answer for": of a line only what differs is written
-            assert "within" not in terminal.text, "before it has given up"
+            # of "no answer for": only the changed part of a line is written
+            terminal.shows("answer")
+            assert "within" not in terminal.text, "it exited before its timeout"
             terminal.press("q")
             assert terminal.ends() == 0
         finally:
@@ -338,7 +342,8 @@ def test_sockets_that_a_cleaner_removes_come_back(relay: Relay) -> None:
 
 
 def test_a_requests_connection_is_named_by_its_worker_and_by_its_home(tmp_path: Path) -> None:
-    rooms = {f"room-{number}" for number in range(8)}  # some have their home at the other worker
+    # some rooms have their home at the other worker
+    rooms = {f"room-{number}" for number in range(8)}
     with Relay(tmp_path / "data", workers=2, settings={"log.level": "debug"}) as relay:
         with BlockingClient(relay.address, name="ann") as ann:
             for room in rooms:

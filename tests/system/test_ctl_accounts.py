@@ -1,4 +1,4 @@
-"""``relay ctl users``, ``user`` and ``room``, with the people that they are about."""
+"""``relay ctl users``, ``user`` and ``room``, with clients of the users concerned."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.system.test_ctl import asked, ctl
 
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """A relay of two workers. Names and rooms are a test's own."""
+    """A relay of two workers. Each test uses names and rooms of its own."""
     data = tmp_path_factory.mktemp("relay") / "data"
     with Relay(data, workers=2, settings={"accounts.guests": False}) as running:
         yield running
 
 
 def users(relay: Relay, *args: str) -> dict[str, tuple[str, bool, int, int]]:
-    """Each account: state, whether it is an operator's, devices, sessions."""
+    """Return for each account: state, whether it is an operator, devices, sessions."""
     return {
         item["name"]: (item["state"], item["operator"], item["devices"], item["sessions"])
         for item in asked(relay, "users", *args)["items"]
@@ -42,7 +42,7 @@ def refused(relay: Relay, *args: str) -> str:
 
 
 def test_accounts(relay: Relay, tmp_path: Path) -> None:
-    others = set(users(relay))  # whose names come later in the list
+    others = set(users(relay))  # these names sort after the others
     people = [BlockingClient(relay.address, name=name) for name in ("ann", "bob", "carol", "dan")]
     for client in people:
         client.connect()
@@ -111,6 +111,8 @@ def test_rooms(relay: Relay) -> None:
             oda.send("lobby", "no")
         asked(relay, "room", "close", "lobby")
         assert asked(relay, "room", "show", "lobby")["closed"]
+        asked(relay, "room", "open", "lobby")
+        assert not asked(relay, "room", "show", "lobby")["closed"]
         asked(relay, "room", "delete", "lobby", "--yes")
         assert "there is no such room" in refused(relay, "room", "show", "lobby")
     assert "there is no user zoe" in refused(relay, "room", "ban", "lobby", "zoe")
@@ -161,7 +163,9 @@ OF_MEMBERS: list[of_rooms.Request] = [
 
 
 def test_nobody_acts_in_a_persons_place(relay: Relay) -> None:
-    """Not the machine's operator either: what a person chooses is asked by their devices."""
+    """Not the machine's operator either: a user's preferences are answered to the user's devices
+    only.
+    """
     with BlockingClient(relay.address, name="nina") as nina:
         nina.send("ninas", "hello")
         chosen = nina.preferences()

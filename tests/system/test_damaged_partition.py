@@ -1,4 +1,4 @@
-"""A partition whose file is damaged is refused by itself, and the others go on."""
+"""A damaged partition is refused alone; the other partitions are served."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ MESSAGES = 400
 
 
 def room_in(partition: int) -> str:
-    """Return the name of a room of a partition."""
+    """Return the name of a room in a partition."""
     return next(name for n in range(10_000) if partition_of(name := f"room-{n}") == partition)
 
 
 def person_in(partition: int) -> str:
-    """Return the name of somebody whose account is in a partition."""
+    """Return the name of a user whose account is in a partition."""
     names = (f"ann{n}" for n in range(10_000))
     return next(name for name in names if partition_of(INBOX_PREFIX + name) == partition)
 
@@ -38,7 +38,7 @@ def file_of(data: Path, partition: int) -> Path:
 
 
 def overwrite_middle(path: Path) -> None:
-    """Damage a page that holds messages, in place: as a bad disk does."""
+    """Damage a page with messages in place, as a failing disk does."""
     page = path.read_bytes().index(b" 200 " + BODY.encode()) // PAGE * PAGE
     with path.open("r+b") as file:
         file.seek(page)
@@ -85,7 +85,7 @@ def fill(client: BlockingClient, partitions: range | list[int]) -> None:
 
 
 def read_all(client: BlockingClient, room: str) -> list[str]:
-    """Return what a room has, up to its end."""
+    """Read a room up to its head."""
     head = client.join(room, since=0).head.seq
     found: list[str] = []
     for event in client.events():
@@ -98,7 +98,7 @@ def read_all(client: BlockingClient, room: str) -> list[str]:
 
 
 def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
-    """Header, a page in the middle, cut off, empty, a directory: each at the start of a relay."""
+    """With each kind of damage: header, middle page, truncated, empty, a directory in its place."""
     data = tmp_path / "data"
     gone, there = person_in(5), person_in(6)
     with Relay(data) as relay:
@@ -126,7 +126,7 @@ def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
                     client.send(room_in(partition), "lost?")
             with pytest.raises(StoreDamaged):
                 client.send(f"@{gone}", "are you there?")
-            # A list has the others; what must be whole is refused.
+            # A listing leaves the damaged partition out; what must be complete is refused.
             assert {room.name for room in client.rooms()} == {room_in(n) for n in WHOLE}
             for mine in (True, False):
                 with pytest.raises(StoreDamaged):
@@ -166,7 +166,8 @@ def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
         export = run_relay("data", "export", "--data", data)
         assert export.returncode == 1
         assert "partition 02 is refused" in export.stderr
-        # Another home of them, which no start has checked, knows it as well.
+        # A new home worker, which has not checked the partition at a start, detects the damage as
+        # well.
         relay.kill_worker(0)
         with BlockingClient(relay.address, name=there) as client:
             for partition in DAMAGE:
@@ -186,18 +187,19 @@ def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
                 assert "it goes on" in read_all(client, room_in(partition))
             for partition in DAMAGE:
                 assert client.send(room_in(partition), "back").seq
-            # What was whole all the time has everything, and so has what lost its first page.
+            # The undamaged partitions have everything, and so has the one that lost its first
+            # page.
             for partition in (5, 13):
                 assert len(read_all(client, room_in(partition))) >= MESSAGES
 
 
 async def test_damage_is_found_while_it_runs(tmp_path: Path) -> None:
-    """Whoever follows the room is told once; nobody connects again and again."""
+    """Each follower of the room gets one error; no client reconnects in a loop."""
     data = tmp_path / "data"
     bad, good = room_in(2), room_in(3)
     with Relay(data) as relay, BlockingClient(relay.address, name="~writer") as client:
         fill(client, [2, 3])
-    # Clean, and opened again: no page of it is in anybody's memory but the first ones.
+    # Closed cleanly and opened again: no process has cached more than its first pages.
     with Relay(data, workers=2) as relay:
         workers = relay.worker_pids()
         async with (
@@ -207,7 +209,8 @@ async def test_damage_is_found_while_it_runs(tmp_path: Path) -> None:
             await ann.join(bad)
             await ann.join(good)
             overwrite_middle(file_of(data, 2))
-            with contextlib.suppress(StoreDamaged):  # or it is found when the join is answered
+            # or the damage is found when the join is answered
+            with contextlib.suppress(StoreDamaged):
                 await bob.join(bad, last=MESSAGES)
             async with asyncio.timeout(60):
                 while not isinstance(event := await ann.next_event(), Unfollowed):
@@ -238,6 +241,10 @@ async def test_damage_is_found_while_it_runs(tmp_path: Path) -> None:
     assert run_relay("data", "repair", "--data", data).returncode == 0
     with Relay(data) as relay, BlockingClient(relay.address, name="~writer") as client:
         kept = read_all(client, bad)
-        assert kept == [text_of(bad, number) for number in range(len(kept))]
-        assert len(kept) > 150
+        whole = [text_of(bad, number) for number in range(MESSAGES)]
+        lost = [number for number, text in enumerate(whole) if text not in kept]
+        assert kept == [text for text in whole if text in kept]
+        # What is behind the damage is there as well.
+        assert lost == list(range(lost[0], lost[-1] + 1))
+        assert 0 < len(lost) < MESSAGES - 1 - lost[-1]
         assert client.send(bad, "back").seq

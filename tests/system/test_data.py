@@ -1,4 +1,4 @@
-"""``relay data`` on the files of a real relay: checked, damaged, mended, written out, read in."""
+"""``relay data`` on the files of a real relay: check, repair, export, import."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOM = "lobby"
 
 
 def used(data: Path) -> Path:
-    """Use a relay: a room with some megabytes, a small one, an account."""
+    """Fill a relay: a room with some megabytes, a small room, an account."""
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
         for number in range(MESSAGES):
             alice.post(ROOM, f"message {number} {'x' * 200}")
@@ -40,19 +40,21 @@ def used(data: Path) -> Path:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """Of a relay that was used. A copy would not do: the files of one were not closed cleanly."""
+    """The data of a relay that was used. Made anew each time: copied files count as not closed
+    cleanly.
+    """
     return used(tmp_path / "data")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """As ``data``, for tests that change nothing of it."""
+    """As ``data``, for tests that do not change it."""
     return used(tmp_path_factory.mktemp("whole") / "data")
 
 
 @pytest.fixture(scope="module")
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a relay that nobody has used, for tests of what is refused: nothing is stored in it."""
+    """The data of an unused relay, for tests of refused imports: nothing is stored in it."""
     data = tmp_path_factory.mktemp("empty") / "data"
     with Relay(data):
         pass
@@ -71,7 +73,7 @@ def file_of(data: Path, room: str) -> Path:
 
 
 def damage(path: Path, text: bytes) -> None:
-    """Overwrite the page that holds a text, as a bad disk does."""
+    """Overwrite the page that holds a text, as a failing disk does."""
     whole = bytearray(path.read_bytes())
     page = whole.index(text) // 4096 * 4096
     whole[page : page + 4096] = b"\xa5" * 4096
@@ -88,7 +90,8 @@ def test_what_is_good_is_said_and_left_alone(whole: Path) -> None:
     assert {path: path.read_bytes() for path in (whole / "logs").iterdir()} == before
 
 
-def test_a_damaged_room_keeps_what_is_before_the_damage(data: Path, tmp_path: Path) -> None:
+def test_a_damaged_room_keeps_what_is_around_the_damage(data: Path) -> None:
+    """What is lost is a gap for readers, as while a relay runs; numbers stay."""
     path = file_of(data, ROOM)
     damage(path, b"message 1500 ")
     refused = ran("check", "--data", data, code=1)
@@ -97,24 +100,33 @@ def test_a_damaged_room_keeps_what_is_before_the_damage(data: Path, tmp_path: Pa
     assert f"{partition_of(ROOM):02} repaired" in told
     (aside,) = (data / "damaged").iterdir()
     assert str(aside) in told
-    assert (aside / path.name).exists()
-    rescued = [json.loads(line) for line in (aside / "rescued.jsonl").read_text().splitlines()]
-    assert rescued[-1]["seq"] == MESSAGES + 1
-    assert "new epochs" in ran("check", "--data", data).stdout
+    assert not (aside / "rescued.jsonl").exists(), "everything readable has its place"
+    checked = ran("check", "--data", data, code=1).stdout
+    assert "new epochs" in checked
+    lines = re.search(rf"{ROOM}: (\d+) entries kept, (\d+) lost", told)
+    assert lines is not None
+    kept, lost = int(lines[1]), int(lines[2])
+    assert kept + lost == MESSAGES + 1
+    assert f"and {lost - 1} more cannot be read" in checked
+    assert 0 < lost < 40, "what was on the page"
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
-        kept = int(re.search(rf"{ROOM}: (\d+) entries kept", told)[1])  # type: ignore[index]
         alice.join(ROOM, since=0)
-        events = (event for event in alice.events() if isinstance(event, Message))
-        bodies = [next(events).text.split()[1] for _ in range(kept - 1)]
-        assert bodies == [str(number) for number in range(kept - 1)]
-        assert 1400 < kept <= 1501
-        # Nothing is missing but what was on the page.
-        assert rescued[0]["seq"] - kept < 40
-        assert rescued[0]["seq"] + len(rescued) == MESSAGES + 2
-        assert alice.send(ROOM, "after").seq == kept + 1
-    # What was rescued can be put into a room of its own.
-    imported = ran("import", aside / "rescued.jsonl", "--room", "rescued", "--data", data).stdout
-    assert imported == f"{len(rescued)} messages stored\n"
+        found: list[int] = []
+        gaps: list[Gap] = []
+        for event in alice.events():
+            if isinstance(event, Gap):
+                gaps.append(event)
+            if isinstance(event, Message):
+                found.append(int(event.text.split()[1]))
+                if found[-1] == MESSAGES - 1:
+                    break
+        (gap,) = gaps
+        assert gap.reason == GapReason.DAMAGED
+        assert gap.end.seq - gap.start.seq == lost
+        # The room began with an entry of its own: number n is message n - 2.
+        expected = set(range(MESSAGES)) - set(range(gap.start.seq - 1, gap.end.seq - 1))
+        assert found == sorted(expected)
+        assert alice.send(ROOM, "after").seq == MESSAGES + 2
 
 
 def test_a_file_of_which_nothing_can_be_read_begins_anew(data: Path) -> None:
@@ -127,7 +139,7 @@ def test_a_file_of_which_nothing_can_be_read_begins_anew(data: Path) -> None:
 
 
 def test_a_repaired_private_room_is_private(data: Path) -> None:
-    """Who may read it follows from its entries, as everything in the file does."""
+    """Its members follow from its entries, which the repair keeps."""
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
         alice.create_room("secret", "private")
         alice.change_room("secret", "topic", text="not for everybody")
@@ -164,7 +176,7 @@ def test_export_and_import(whole: Path, tmp_path: Path) -> None:
         bob.send("@bob", "a note to nobody else")
         assert "in use" in ran("import", exported, "--data", other, code=1).stderr
         while_it_runs = ran("export", "--data", other).stdout
-        assert json.loads(while_it_runs)["body"] == "first", "and no direct message"
+        assert json.loads(while_it_runs)["body"] == "first", "no direct message is exported"
         assert ran("export", "--room", "@bob", "--data", other, code=2).stdout == ""
     assert ran("import", exported, "--data", other).stdout == f"{MESSAGES + 1} messages stored\n"
     again = ran("import", "-", "--data", other, text=exported.read_text()).stdout
@@ -212,7 +224,7 @@ def test_logs_of_others(tmp_path: Path, form: str, text: str) -> None:
 
 
 def test_what_a_log_would_have_is_no_line_for_a_person(tmp_path: Path) -> None:
-    """A restored directory begins new epochs, whoever stores something in it first."""
+    """A restored directory begins new epochs, whatever is stored first."""
     data, file = tmp_path / "data", tmp_path / "lines"
     with Relay(data):
         pass
@@ -285,14 +297,16 @@ def test_a_log_of_something_else(empty: Path, tmp_path: Path, form: str) -> None
 
 
 def test_a_row_that_is_no_entry_is_damage(data: Path) -> None:
-    """The file's structure is good; the content is not."""
+    """The structure of the file is valid; the content is not."""
     path = file_of(data, ROOM)
     connection = apsw.Connection(str(path))
     connection.execute("UPDATE entry SET packed=x'00' WHERE id=(SELECT max(id) FROM entry)")
     connection.close()
     assert "cannot be read" in ran("check", "--data", data, code=1).stdout
-    repaired = ran("repair", "--data", data).stdout
-    assert f"{ROOM}: {MESSAGES} entries kept, 1 after a gap are not" in repaired
+    # Nothing more can be had of it.
+    again = ran("repair", "--data", data, code=1)
+    assert again.stdout == "nothing to repair\n"
+    assert f"{ROOM} is left as it is: entry {MESSAGES + 1} cannot be read" in again.stderr
 
 
 def changed(data: Path, log: str, change: Callable[[EntryMessage], bytes]) -> None:
@@ -311,7 +325,9 @@ def changed(data: Path, log: str, change: Callable[[EntryMessage], bytes]) -> No
 
 
 def test_what_does_not_follow_from_its_entries_is_named(whole: Path, tmp_path: Path) -> None:
-    """Accounts with every signature, and the rights in rooms; a start finds none of that."""
+    """Accounts (with every signature) and room permissions are recomputed; a start does not do
+    that.
+    """
     data = tmp_path / "data"
     shutil.copytree(whole, data)
     assert "damaged" not in ran("check", "--data", data).stdout
@@ -332,7 +348,7 @@ def test_what_does_not_follow_from_its_entries_is_named(whole: Path, tmp_path: P
     found = ran("check", "--data", data, code=1)
     assert "  @alice is damaged: entry 1: a link with a wrong signature\n" in found.stdout
     assert "  kitchen is damaged: its stored state is not what its entries say\n" in found.stdout
-    assert "relay: 2 accounts, invitations or rooms cannot be relied on" in found.stderr
+    assert "relay: 2 accounts, invitations or rooms are damaged" in found.stderr
     lines = map(json.loads, ran("check", "--json", "--data", data, code=1).stdout.splitlines())
     assert {log for line in lines for log in line.get("damaged", {})} == {"@alice", "kitchen"}
     left = ran("repair", "--data", data, code=1)
@@ -342,8 +358,39 @@ def test_what_does_not_follow_from_its_entries_is_named(whole: Path, tmp_path: P
     assert "@alice is damaged: entry 1: an event of a later version" in found.stdout
 
 
+def test_a_backup_of_damaged_logs_is_made_and_names_them(data: Path, tmp_path: Path) -> None:
+    """It is all there is; but it must not look like a good one, however it is looked at."""
+
+    def signature(entry: EntryMessage) -> bytes:
+        event = account_events.unpack(entry.body)
+        assert isinstance(event, account_events.Created)
+        link = bytes((*event.link[:-1], event.link[-1] ^ 1))
+        return account_events.pack(event._replace(link=link))
+
+    changed(data, "@alice", signature)
+    connection = apsw.Connection(str(file_of(data, "kitchen")))
+    connection.execute(
+        "UPDATE entry SET packed=x'00' WHERE id=(SELECT (id << 40) + 2 FROM log "
+        "WHERE name='kitchen')"
+    )
+    connection.close()
+    with Relay(data):
+        pass  # a start serves what it has
+    to, restored = tmp_path / "backup", tmp_path / "restored"
+    for args in (
+        ("create", to, "--data", data), ("verify", to), ("restore", to, "--data", restored)
+    ):  # fmt: skip
+        ended = run_relay("backup", *args)
+        assert ended.returncode == 1, ended.stderr
+        assert "relay: @alice is damaged: entry 1: a link with a wrong signature\n" in ended.stderr
+        assert "relay: kitchen is damaged: entry 2 cannot be read\n" in ended.stderr
+    document = json.loads(run_relay("backup", "verify", to, "--json").stdout)
+    assert set(document["damaged"]) == {"@alice", "kitchen"}
+    assert {entry.name for entry in restored.iterdir()} >= {"logs", "server.key"}
+
+
 def test_an_altered_message_is_known_to_be_missing(data: Path) -> None:
-    """A disk has changed a byte of it: nobody but a check of all of the file would know."""
+    """A byte of it changed on the disk: only a check of the whole file detects it."""
     path = file_of(data, ROOM)
     with Relay(data) as relay, BlockingClient(relay.address, name="alice") as alice:
         whole = path.read_bytes()

@@ -1,4 +1,4 @@
-"""A worker without descriptors: it waits without spinning, and goes on when there are some."""
+"""A worker out of file descriptors waits without spinning, and resumes when some are free."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from relay import BlockingClient, RelayError
 from tests.support.cluster import DEADLINE_S, Relay, wait_until
 
 PAUSES = 5
-"""Accepting pauses for 0.1 s each time."""
+"""Accepting pauses 0.1 s each time."""
 SAMPLES = 100
-"""Looks at whether it sleeps: a loop that spins never does."""
+"""Samples of the process state: a spinning loop never sleeps."""
 
 
 def test_accepting_pauses_while_there_are_none_and_goes_on(tmp_path: Path) -> None:
-    """Without a search index: it opens and closes files by itself, and so leaves descriptors."""
+    """Without a search index, which opens and closes files of its own."""
     with (
         Relay(tmp_path / "data", settings={"store.search": False}) as relay,
         BlockingClient(relay.address, name="alice") as alice,
     ):
         (worker,) = relay.worker_pids()
         before = resource.prlimit(worker, resource.RLIMIT_NOFILE)
-        # What the start opens and closes again (a look at each log's age) leaves gaps.
+        # Files that the start opens and closes again (to read each log's age) leave gaps.
         wait_until(lambda: len(set(_free(worker))) == 1, "no file that comes or goes")
         resource.prlimit(worker, resource.RLIMIT_NOFILE, (next(_free(worker)), before[1]))
-        for name in ("bob", "carol"):  # there is one in reserve, again and again
+        for name in ("bob", "carol"):  # the reserve descriptor is used each time
             with pytest.raises(RelayError, match="OVERLOADED"), _client(relay, name):
                 pass
         where = ("127.0.0.1", relay.port)
         with socket.create_connection(where) as first, socket.create_connection(where) as waiting:
             first.settimeout(DEADLINE_S)
-            assert first.recv(1), "it has the one in reserve, and tells nothing"
+            assert first.recv(1), "the reserve descriptor is used, and the client gets no answer"
             wait_until(lambda: relay.events("accept_exhausted"), "a pause")
             wait_until(lambda: _pauses(relay) >= PAUSES, "more pauses")
-            for number in range(20):  # who is connected notices nothing
+            for number in range(20):  # connected clients are served
                 assert alice.send("lobby", "meanwhile").seq == number + 2
             states = list(_looked_at(worker))
-            assert states.count(psutil.STATUS_SLEEPING) > SAMPLES / 2, "it spins"
+            assert states.count(psutil.STATUS_SLEEPING) > SAMPLES / 2, "the loop spins"
             resource.prlimit(worker, resource.RLIMIT_NOFILE, before)
             waiting.settimeout(DEADLINE_S)
-            assert waiting.recv(1), "the server's first word, once there are descriptors"
+            assert waiting.recv(1), "no ServerHello after descriptors became free"
         with BlockingClient(relay.address, name="bob") as bob:
             assert bob.send("lobby", "hello").seq == 22
         assert not relay.events("child_killed")
@@ -58,7 +58,7 @@ def _client(relay: Relay, name: str) -> BlockingClient:
 
 
 def _free(pid: int) -> Iterator[int]:
-    """The lowest free descriptor, again and again: a limit of it leaves none."""
+    """Sample the lowest free descriptor: a limit of this number leaves none."""
     for _ in range(SAMPLES):
         time.sleep(0.01)
         taken = {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
@@ -66,7 +66,7 @@ def _free(pid: int) -> Iterator[int]:
 
 
 def _looked_at(pid: int) -> Iterator[str]:
-    """Its state, again and again: each is of another moment."""
+    """Sample its state."""
     for _ in range(SAMPLES):
         time.sleep(0.01)
         yield psutil.Process(pid).status()

@@ -1,4 +1,4 @@
-"""What a relay is started with, and what becomes of what it relies on while it runs."""
+"""How a relay may be started, and what happens when its environment changes while it runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from relay.compiled import build
 from relay.server.inherited import IGNORED
 from relay.wire.identity import fingerprint, load_private_key
 from tests.support.cluster import ROOT, Relay, relay_command, run_relay, until, wait_until
+from tests.support.threads import beside
 
 NUMBERS = "(s.SIGTERM, s.SIGINT, s.SIGQUIT, s.SIGCHLD, s.SIGHUP, s.SIGPIPE, s.SIGUSR1, s.SIGALRM)"
 REMOVED_DIRECTORY = (
@@ -48,7 +48,9 @@ EVERYTHING = (
     ids=["blocked", "ignored", "default"],
 )
 def test_it_does_not_matter_how_it_is_started(tmp_path: Path, signals: str) -> None:
-    """A dead worker is replaced, what is stored is private, TERM ends with 0."""
+    """However it was started: a dead worker is replaced, stored data is private, TERM exits with
+    0.
+    """
     with Relay(tmp_path / "data", launcher=EVERYTHING + signals) as relay:
         relay.kill_worker()
         sent = run_relay("send", relay.address, "lobby", text="hello\n")
@@ -59,7 +61,7 @@ def test_it_does_not_matter_how_it_is_started(tmp_path: Path, signals: str) -> N
 
 
 def serving_workers(server: psutil.Process) -> int:
-    """How many of its workers say in their titles how many connections they have."""
+    """Return how many workers have a title with a connection count."""
     titles = []
     with contextlib.suppress(psutil.NoSuchProcess):
         titles = [" ".join(child.cmdline()) for child in server.children()]
@@ -68,7 +70,7 @@ def serving_workers(server: psutil.Process) -> int:
 
 @contextlib.contextmanager
 def unheard_relay(data: Path, launcher: str, output: int) -> Iterator[tuple[psutil.Process, str]]:
-    """A relay whose output nobody reads: its supervisor, and its address."""
+    """Yield the supervisor and the address of a relay whose output is not read."""
     command = relay_command("serve", "--bind", "127.0.0.1:0", "--data", data, "--workers", "2")
     command += ["--control", "off", "--registration", "open"]
     become = f"import os, sys\n{launcher}\nos.execv(sys.argv[1], sys.argv[1:])"
@@ -96,7 +98,7 @@ def unheard_relay(data: Path, launcher: str, output: int) -> Iterator[tuple[psut
 
 @pytest.mark.parametrize("closed", ["0, 1, 2", "2"])
 def test_closed_streams(tmp_path: Path, closed: str) -> None:
-    """No file, socket or pipe gets the number of a stream, into which somebody may write."""
+    """No file, socket or pipe gets the descriptor of a standard stream."""
     launcher = f"[os.close(n) for n in ({closed},)]"
     with unheard_relay(tmp_path / "data", launcher, subprocess.DEVNULL) as (server, address):
         sent = run_relay("send", address, "lobby", text="hello\n")
@@ -109,7 +111,7 @@ def test_closed_streams(tmp_path: Path, closed: str) -> None:
 
 @pytest.mark.parametrize("reader", ["gone", "asleep"])
 def test_nobody_reads_what_it_prints(tmp_path: Path, reader: str) -> None:
-    """Address and log go to a pipe without a reader, or one that is full from the beginning."""
+    """The address and the log go to a pipe without a reader, or to a full pipe."""
     read_fd, write_fd = os.pipe()
     os.set_blocking(write_fd, False)
     with contextlib.suppress(BlockingIOError):
@@ -135,29 +137,31 @@ def test_nobody_reads_what_it_prints(tmp_path: Path, reader: str) -> None:
 
 @contextlib.contextmanager
 def _signals_to(relay: Relay, number: signal.Signals) -> Iterator[None]:
-    """Send a signal to the supervisor again and again, to its very end."""
+    """Send a signal to the supervisor repeatedly until it has ended."""
     supervisor = os.pidfd_open(relay.pid)
+    failed = threading.Event()
 
     def send() -> None:
         with contextlib.suppress(ProcessLookupError):
-            while True:
+            while not failed.wait(0.001):
                 signal.pidfd_send_signal(supervisor, number)
-                time.sleep(0.001)
 
-    sending = threading.Thread(target=send)
-    sending.start()
     try:
-        yield
+        with beside(send):
+            try:
+                yield
+            except BaseException:
+                failed.set()
+                raise
     finally:
-        sending.join()
         os.close(supervisor)
 
 
 def test_signals_without_a_meaning_end_nothing(tmp_path: Path) -> None:
-    """``pkill -USR1 relay``, as whatever rotates logs does; to every process of the relay."""
-    # A spare would come some seconds after the start.
+    """``pkill -USR1 relay``, as log rotation does: every process of the relay gets the signal."""
+    # A spare worker would start some seconds later.
     settings = {"server.spare_worker": False}
-    # Fresh: the end of its interpreter is looked at as well.
+    # Fresh: the interpreter's shutdown is tested as well.
     with Relay(tmp_path / "data", workers=2, settings=settings, fresh=True) as relay:
         processes = [relay.pid, *(child.pid for child in relay.children())]
         # TTOU asks the supervisor for one worker less (test_workers_change).
@@ -170,7 +174,7 @@ def test_signals_without_a_meaning_end_nothing(tmp_path: Path) -> None:
         assert sent.returncode == 0, sent.stderr
         assert [relay.pid, *(child.pid for child in relay.children())] == processes
         with _signals_to(relay, signal.SIGUSR1):
-            assert relay.stop() == 0, "nor does it matter how late it comes"
+            assert relay.stop() == 0, "a signal during the shutdown is ignored as well"
         assert not relay.events("child_killed")
         assert {event["how"] for event in relay.events("child_exited")} == {"exit code 0"}
 
@@ -202,7 +206,7 @@ def test_a_relative_path_in_a_directory_that_was_removed() -> None:
 
 
 def refuse(launcher: str, *args: str | Path) -> str:
-    """Run a relay that cannot start; return what it prints on stderr but for the log."""
+    """Run a relay that cannot start; return its stderr without the log."""
     become = f"{launcher}\nimport os, sys\nos.execv(sys.argv[1], sys.argv[1:])"
     ended = subprocess.run(
         [sys.executable, "-c", become, *relay_command("serve", "--bind", "127.0.0.1:0", *args)],
@@ -217,7 +221,7 @@ def refuse(launcher: str, *args: str | Path) -> str:
 
 
 def test_development_mode_finds_nothing(tmp_path: Path) -> None:
-    """Warnings are errors: nothing is left open at the end, by any process."""
+    """Warnings are errors: no process leaves a resource open at its end."""
     launcher = "import os; os.environ.update(PYTHONDEVMODE='1', PYTHONWARNINGS='error')"
     with Relay(tmp_path / "data", workers=2, launcher=launcher) as relay:
         sent = run_relay("send", relay.address, "lobby", text="hello\n")
@@ -228,7 +232,7 @@ def test_development_mode_finds_nothing(tmp_path: Path) -> None:
         os.kill(relay.pid, signal.SIGUSR2)
         wait_until(lambda: relay.events("upgraded"), "the next version")
         assert relay.stop() == 0
-        lines = relay.log  # of both versions, to their ends
+        lines = relay.log  # of both versions, until they end
     assert any('"handed_over"' in line for line in lines)
     assert any('"stopped"' in line for line in lines)
     for line in lines:
@@ -239,11 +243,11 @@ def test_development_mode_finds_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("cleaned", ["sockets", "directory"])
 async def test_a_cleaner_of_temporary_directories(tmp_path: Path, cleaned: str) -> None:
-    """The processes' sockets go, then a worker and the agent are killed: every room still works."""
+    """Its sockets are removed, then a worker and the agent are killed: every room still works."""
     data = tmp_path / ("long" * 25)
     with Relay(data, workers=2) as relay:
         runtime = (data / "runtime").readlink()
-        # Of the agent, and for the bus and relay ctl of each worker.
+        # The agent's socket, and each worker's sockets for the bus and for relay ctl.
         await until(lambda: len(list(runtime.rglob("*.sock"))) == 6, "all sockets")
         sockets = sorted(runtime.rglob("*.sock"))
         if cleaned == "directory":
@@ -258,14 +262,14 @@ async def test_a_cleaner_of_temporary_directories(tmp_path: Path, cleaned: str) 
         async with asyncio.timeout(60):
             await talk_in_every_partition(relay)
         assert runtime.stat().st_mode & 0o777 == 0o700
-        # One that the killed worker had made again before it died may lie beside them.
+        # The killed worker may have left one that it had created again.
         await until(lambda: len(list(runtime.rglob("*.sock"))) >= 6, "all sockets to come back")
         assert relay.stop() == 0
     assert not runtime.exists()
 
 
 async def talk_in_every_partition(relay: Relay) -> None:
-    """Clients at both workers: what one sends to rooms of all partitions, all receive."""
+    """Clients at both workers receive what one of them sends to rooms of all partitions."""
     rooms = [f"room-{n}" for n in range(40)]
     async with contextlib.AsyncExitStack() as stack:
         clients: list[Client] = []

@@ -1,4 +1,4 @@
-"""A disk that fails, or becomes read-only, while the relay runs, and then does not any more."""
+"""A disk that fails, or becomes read-only, while the relay runs, and recovers later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.watching import ON_A_FREE_PORT, Watcher
 
 ROOM: Final = "lobby"
 MEANWHILE: Final = 20
-"""Messages that are sent while the disk fails, besides those before and after."""
+"""Messages sent while the disk fails, besides those before and after."""
 
 
 class Trouble(NamedTuple):
@@ -31,13 +31,15 @@ class Trouble(NamedTuple):
     begin: Callable[[Relay], None]
     end: Callable[[Relay], None]
     reads: bool
-    """True if what is stored can still be read."""
+    """True if stored data can still be read."""
 
 
 def _immutable(relay: Relay, flag: str) -> None:
-    """Have the kernel refuse each write, also through descriptors that are open, as a file system
-    does that has become read-only (which cannot be made so by hand while files are open). But for
-    the index of a WAL, which is memory.
+    """Make every write fail, through open descriptors as well, as on a file system remounted
+    read-only.
+
+    (A real remount is refused while files are open for writing.) The WAL index is left out: it is
+    memory.
     """
     files = [path for path in (relay.data / "logs").iterdir() if path.suffix != ".sqlite-shm"]
     subprocess.run(["chattr", flag, *files, relay.data / "logs"], check=True)
@@ -83,7 +85,9 @@ def trouble(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Trouble]
 async def test_senders_wait_readers_go_on_and_nothing_is_lost(
     tmp_path: Path, trouble: Trouble
 ) -> None:
-    """Twice: whoever needs the disk is told so, and it heals without a restart."""
+    """Twice in a row: requests that need the disk fail with an error; it recovers without a
+    restart.
+    """
     with Relay(tmp_path / "data", workers=2, fault=trouble.fault, settings=ON_A_FREE_PORT) as relay:
         workers = relay.worker_pids()
         policy = KeyPolicy(KnownServers(tmp_path / "known"))
@@ -134,7 +138,9 @@ async def _postponed(client: Client) -> None:
 
 
 async def _meanwhile(relay: Relay, policy: KeyPolicy, bob: Client, *, reads: bool) -> None:
-    """What needs the disk is refused, typed; who reads goes on, if that is possible."""
+    """Requests that need the disk are refused with their error code; reading goes on if
+    possible.
+    """
     refused = asyncio.create_task(_refused(relay, policy))
     if reads:
         assert (await bob.history(ROOM, count=5)).entries

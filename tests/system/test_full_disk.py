@@ -1,4 +1,4 @@
-"""A relay on a disk that is full to its last byte, and then is not any more."""
+"""A relay on a disk that becomes completely full, and later has space again."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def resize(disk: Path, size: str) -> None:
 
 
 def fill(disk: Path) -> None:
-    """Leave less than the reserve, which is a twentieth of so small a disk."""
+    """Leave less than the reserve, which is a twentieth of such a small disk."""
     found = os.statvfs(disk)
     (disk / "filler").write_bytes(bytes(found.f_bavail * found.f_frsize - MIB // 2))
 
@@ -55,14 +55,15 @@ def body(number: int) -> bytes:
 
 
 async def test_nothing_is_lost_and_nobody_restarts(small_disk: Path, tmp_path: Path) -> None:
-    """Senders are told, and wait; readers go on; with room on the disk all is stored, once."""
-    # Without a reserve, which would keep the disk from being full.
+    """Senders get an error and wait; readers go on; with free space everything is stored once."""
+    # Without a reserve, which would keep the disk from filling up.
     settings = {"limits.disk_reserve_mib": 0}
     beside = small_disk / "beside"
     beside.write_bytes(bytes(8 * MIB))
     with Relay(small_disk / "data", workers=2, settings=settings) as relay:
         workers = relay.worker_pids()
-        # What an operator deletes beside the data is free: no process of the relay holds it.
+        # Space that an operator frees beside the data is really free: the relay holds no such
+        # file open.
         before = os.statvfs(small_disk).f_bavail
         beside.unlink()
         freed = os.statvfs(small_disk)
@@ -89,7 +90,7 @@ async def test_nothing_is_lost_and_nobody_restarts(small_disk: Path, tmp_path: P
             page = await bob.history(ROOM, count=5)
             assert page.entries
             async with Client(relay.address, name="~cat", key_policy=policy) as cat:
-                await cat.join(ROOM, last=3)  # who comes now reads as well
+                await cat.join(ROOM, last=3)  # a new client reads as well
                 async with asyncio.timeout(60):
                     while not isinstance(await cat.next_event(), Message):
                         pass
@@ -116,7 +117,9 @@ async def test_nothing_is_lost_and_nobody_restarts(small_disk: Path, tmp_path: P
 
 
 async def test_it_is_found_out_that_there_is_room_again(small_disk: Path, tmp_path: Path) -> None:
-    """By itself: whoever spreads clients sends nobody here who would write before."""
+    """Without a write: a load balancer sends no client here while the relay reports that it is
+    full.
+    """
     settings = {**ON_A_FREE_PORT, "limits.disk_reserve_mib": 0}
     with Relay(small_disk / "data", settings=settings) as relay:
         policy = KeyPolicy(KnownServers(tmp_path / "known"))
@@ -138,7 +141,9 @@ async def test_it_is_found_out_that_there_is_room_again(small_disk: Path, tmp_pa
 def test_one_partition_that_cannot_be_written_takes_no_machine_away(
     small_disk: Path, tmp_path: Path
 ) -> None:
-    """The others serve, and nobody else has it; a person is told."""
+    """The relay stays ready, for no other machine has the partition; the operator gets a
+    warning.
+    """
     data, elsewhere = tmp_path / "data", small_disk / "partition.sqlite"
     with Relay(data, settings=ON_A_FREE_PORT):
         pass

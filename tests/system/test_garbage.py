@@ -1,4 +1,4 @@
-"""A thousand connections that are no clients, while two people chat."""
+"""A thousand connections that send garbage, while two clients chat."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ ROOM = "lobby"
 CONNECTIONS = 1000
 MESSAGES = 200
 AT_ONCE = 100
-"""Garbage connections that are open at a time, in each of the two ways to end."""
+"""Garbage connections open at a time, for each of the two ways to end."""
 ROUNDS = 6
 GROWTH_MAX = 1024 * 1024
-"""Of a round that adds nothing: 40 KB are usual, and 1,000 connections that are kept are 2.5 MB."""
+"""Growth of a round without a leak: 40 KB are usual; 1,000 leaked connections are 2.5 MB."""
 TLS_HELLO = bytes.fromhex(
     "16030100c8010000c40303" + "5a" * 32 + "20" + "a5" * 32 + "0004130113020100007700000012001000"
 )
 
 
 def _half_handshake(hello: bytes, chance: random.Random) -> bytes:
-    """A client's real answer to a real ServerHello, cut off, damaged, or followed by rubbish."""
+    """A valid ClientKey for a real ServerHello, truncated, damaged, or followed by random bytes."""
     client = Connection.client(now=time.monotonic(), random_bytes=secrets.token_bytes)
     client.receive_data(hello, time.monotonic())
     assert any(isinstance(event, ServerKeyOffered) for event in client.events())
@@ -48,7 +48,7 @@ def _half_handshake(hello: bytes, chance: random.Random) -> bytes:
         return bytes(answer)
     if kind == 2:
         return bytes(answer) + chance.randbytes(100)
-    return bytes(answer)  # whole, and then never a word
+    return bytes(answer)  # valid, then silence
 
 
 def _rubbish(number: int, hello: bytes, chance: random.Random) -> bytes:
@@ -56,8 +56,8 @@ def _rubbish(number: int, hello: bytes, chance: random.Random) -> bytes:
         chance.randbytes(chance.randrange(1, 5000)),
         b"GET / HTTP/1.1\r\nHost: relay\r\n\r\n",
         TLS_HELLO,
-        hello[: chance.randrange(1, len(hello))],  # the server's own words, cut off
-        b"\x02\x00\x01",  # three bytes of a frame's header
+        hello[: chance.randrange(1, len(hello))],  # the server's own frame, truncated
+        b"\x02\x00\x01",  # three bytes of a frame header
         struct.pack(">I", 0x02_000200) + bytes(17),  # half a frame
         b"",
         _half_handshake(hello, chance),
@@ -66,7 +66,7 @@ def _rubbish(number: int, hello: bytes, chance: random.Random) -> bytes:
 
 
 async def _visit(relay: Relay, number: int, chance: random.Random) -> None:
-    """One garbage connection: read ServerHello, say something, and end in one of several ways."""
+    """Open one garbage connection: read ServerHello, send something, end in one of several ways."""
     reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
     try:
         head = await reader.readexactly(4)
@@ -76,12 +76,12 @@ async def _visit(relay: Relay, number: int, chance: random.Random) -> None:
         if ending == 0:  # with a reset
             linger = struct.pack("ii", 1, 0)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-        elif ending == 1:  # the server is to see it first, if it ends it at once
+        elif ending == 1:  # the server should read it before the end, unless it closes at once
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(0.05):
                     await reader.read()
     except (ConnectionError, asyncio.IncompleteReadError):
-        pass  # it may well have been dropped already
+        pass  # the server may have closed it already
     finally:
         writer.close()
         with contextlib.suppress(ConnectionError):
@@ -102,7 +102,7 @@ async def _visits(relay: Relay, seed: int) -> None:
 
 
 async def _silent(relay: Relay, count: int) -> None:
-    """Connections that say nothing, or half of something, until the server ends them."""
+    """Connections that send nothing, or half a message, until the server closes them."""
 
     async def one(number: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
@@ -119,7 +119,7 @@ async def _silent(relay: Relay, count: int) -> None:
 
 
 async def _talk(alice: Client, bob: Client, begin: int) -> None:
-    """Two people take turns; both see all of it, in the order in which it was stored."""
+    """Two clients take turns; both receive all messages in stored order."""
 
     async def read(client: Client) -> list[str]:
         texts: list[str] = []
@@ -138,18 +138,19 @@ async def _talk(alice: Client, bob: Client, begin: int) -> None:
 
 
 def _descriptors(relay: Relay) -> int:
-    """Of all processes of the server: sockets, files, and whatever else."""
+    """Count the descriptors of all processes of the server."""
     return sum(child.num_fds() for child in relay.children())
 
 
 def _memory(relay: Relay) -> int:
-    """What the worker, the key agent and the control process have allocated, in bytes."""
+    """Return the bytes allocated by the worker, the key agent and the control process."""
     return sum(own_bytes(child.pid) for child in relay.children())
 
 
 async def test_a_thousand_garbage_connections_while_two_people_chat(tmp_path: Path) -> None:
     """All 200 messages arrive in order; then descriptors and memory are as before."""
-    # A spare worker would begin in between, and be counted; so would files of the search index.
+    # A spare worker would start in between and be counted, and so would files of the search
+    # index.
     settings = {"server.spare_worker": False, "store.search": False}
     with Relay(tmp_path / "data", settings=settings, fresh=True) as relay:
         async with (
@@ -161,11 +162,11 @@ async def test_a_thousand_garbage_connections_while_two_people_chat(tmp_path: Pa
             baseline = _descriptors(relay)
             processes = {child.pid for child in relay.children()}
             sizes: list[int] = []
-            # The first round also warms up what is made once. An allocator may keep something of
-            # the next ones, too, but not of each: what each leaves behind is a leak.
+            # The first round also fills caches. An allocator may keep some memory of the next
+            # rounds, but not of every one: what each round adds is a leak.
             for round_ in range(ROUNDS):
                 work = [_visits(relay, 7), _talk(alice, bob, round_ * MESSAGES)]
-                if round_ == 0:  # these last as long as the handshake may
+                if round_ == 0:  # these last as long as the handshake timeout
                     work.append(_silent(relay, 50))
                 await asyncio.gather(*work)
                 await until(lambda: _descriptors(relay) == baseline, "descriptors as before")
@@ -174,7 +175,7 @@ async def test_a_thousand_garbage_connections_while_two_people_chat(tmp_path: Pa
                     break
             else:
                 raise AssertionError(f"memory grows with each round: {sizes}")
-            assert {child.pid for child in relay.children()} == processes, "nobody was restarted"
+            assert {child.pid for child in relay.children()} == processes, "a process was restarted"
         await until(
             lambda: (
                 not any(

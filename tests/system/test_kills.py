@@ -1,4 +1,4 @@
-"""kill -9 of each kind of process: nothing lost, nothing doubled, nothing left behind."""
+"""kill -9 of each kind of process: no loss, no duplicate, no process left behind."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.tails import Tail
 
 
 def test_worker_killed_twice_during_send(relay: Relay) -> None:
-    """The command ends with status 0; the log has each line once, in order."""
+    """``relay send`` exits with 0; the log has each line once, in order."""
     lines = [f"line {n}" for n in range(1000)]
     with Tail(relay.address, "bulk", "--since", "0") as tail:
         sender = subprocess.Popen(
@@ -50,7 +50,7 @@ def test_worker_killed_twice_during_send(relay: Relay) -> None:
 
 
 def test_send_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
-    """It neither gives up nor ends with success while lines are not stored."""
+    """It keeps trying, and does not exit with 0 while lines are not stored."""
     with Relay(tmp_path / "data") as first:
         sender = subprocess.Popen(
             relay_command("send", first.address, "bulk"),
@@ -78,7 +78,7 @@ def test_send_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
 
 
 def test_agent_killed(relay: Relay, tmp_path: Path) -> None:
-    """Chats go on without the agent; handshakes work again once it is back."""
+    """Connected clients go on without the agent; handshakes work again once it is back."""
     with (
         Person(relay.address, "alice", "lobby", tmp_path) as alice,
         Person(relay.address, "bob", "lobby", tmp_path) as bob,
@@ -98,7 +98,7 @@ def test_agent_killed(relay: Relay, tmp_path: Path) -> None:
 
 
 def test_supervisor_killed_leaves_nothing(tmp_path: Path) -> None:
-    """No process stays, and a restart on the same port and data binds at once."""
+    """All processes end, and a restart on the same port and data binds at once."""
     with Relay(tmp_path / "data") as first:
         run_relay("send", first.address, "lobby", "before")
         children = list(first.children())
@@ -141,17 +141,19 @@ def test_who_asks_a_server_that_is_silent_can_interrupt(tmp_path: Path) -> None:
             alice.types("/who", "/quit")
             alice.has_read_all()
             alice.process.send_signal(signal.SIGINT)
-            # Its connection may be given up just before: it leaves by itself then.
+            # Its connection may be closed just before: then it exits by itself.
             assert alice.process.wait(DEADLINE_S) in (-signal.SIGINT, 0)
         finally:
             for pid in workers:
-                with contextlib.suppress(ProcessLookupError):  # replaced, as one that hangs
+                with contextlib.suppress(ProcessLookupError):  # replaced as a worker that hangs
                     os.kill(pid, signal.SIGCONT)
     assert [line for line in alice.notices if not line.startswith("-!- ")] == []
 
 
 def test_term_tells_every_client_and_ends_cleanly(tmp_path: Path) -> None:
-    """TERM: exit status 0, clients know that the server went away, no process stays."""
+    """TERM: exit status 0, clients are told that the server is shutting down, no process is
+    left.
+    """
     with (
         Relay(tmp_path / "data") as relay,
         Person(relay.address, "alice", "lobby", tmp_path) as alice,
@@ -166,7 +168,7 @@ def test_term_tells_every_client_and_ends_cleanly(tmp_path: Path) -> None:
 
 
 async def test_a_worker_that_is_refused_memory(relay: Relay) -> None:
-    """It ends by itself, as if the kernel had killed it: it would look alive and serve nobody."""
+    """It exits as if the kernel had killed it: otherwise it would look alive and serve nobody."""
     (victim,) = relay.worker_pids()
     async with Client(relay.address, name="alice", register=True) as alice:
         sent, more = 0, 256 * 1024
@@ -174,10 +176,12 @@ async def test_a_worker_that_is_refused_memory(relay: Relay) -> None:
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
                 used = psutil.Process(victim).memory_info().vms + more
                 resource.prlimit(victim, resource.RLIMIT_AS, (used, used))
-            more = 0  # it had some to spare
+            more = 0  # the worker had memory to spare
             sends = [alice.send("lobby", f"{n} {'x' * 30_000}") for n in range(sent, sent + 8)]
             stored = await asyncio.wait_for(asyncio.gather(*sends), 60)
-            assert [one.seq for one in stored] == list(range(sent + 2, sent + 10)), "each once"
+            assert [one.seq for one in stored] == list(range(sent + 2, sent + 10)), (
+                "each message is stored once"
+            )
             sent += 8
         assert (await asyncio.wait_for(alice.send("lobby", "after"), 60)).seq == sent + 2
     with Tail(relay.address, "lobby", "--since", "0") as tail:

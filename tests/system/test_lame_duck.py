@@ -1,4 +1,4 @@
-"""How a relay stops: gently for TERM, quicker for INT, at once for a second signal."""
+"""How a relay stops: gracefully on TERM, faster on INT, at once on a second signal."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 
 FOR_EVER_S = 3600
-"""No test waits for it: a signal that is meant to cut it short does."""
+"""Longer than any test waits: a second signal is meant to cut it short."""
 
 
 def lame(tmp_path: Path, settings: Mapping[str, object]) -> Relay:
@@ -23,7 +23,9 @@ def lame(tmp_path: Path, settings: Mapping[str, object]) -> Relay:
 
 
 def ended(relay: Relay) -> bool:
-    """True once its last line has come, whoever has not taken its exit status yet."""
+    """Return whether its last log line was written, even if its exit status was not collected
+    yet.
+    """
     return any(json.loads(line)["event"] == "stopped" for line in relay.log)
 
 
@@ -34,7 +36,7 @@ def connections(relay: Relay) -> list[dict[str, Any]]:
 
 
 def test_term_tells_watchers_first_and_serves_on(tmp_path: Path) -> None:
-    """Red at once; who comes meanwhile is served; a second signal ends it."""
+    """Not ready at once; new clients are served meanwhile; a second signal ends it."""
     with lame(tmp_path, {"server.drain_delay_s": FOR_EVER_S}) as relay:
         watcher = Watcher(relay)
         assert watcher.ask("/readyz")[0] == 200
@@ -48,11 +50,11 @@ def test_term_tells_watchers_first_and_serves_on(tmp_path: Path) -> None:
 
 
 def test_clients_are_sent_away_a_few_at_a_time(tmp_path: Path) -> None:
-    """The first at once, the others later: until a second signal."""
+    """The first at once, the others later, until a second signal."""
     with lame(tmp_path, {"server.drain_spread_s": FOR_EVER_S}) as relay, ExitStack() as clients:
         for n in range(4):
             client = BlockingClient(relay.address, name=f"client{n}")
-            clients.callback(client.close, timeout=0)  # the relay is gone by then
+            clients.callback(client.close, timeout=0)  # the relay may have exited by then
             client.connect()
             client.join("lobby")
         os.kill(relay.pid, signal.SIGTERM)
@@ -63,7 +65,7 @@ def test_clients_are_sent_away_a_few_at_a_time(tmp_path: Path) -> None:
 
 
 def test_int_is_quicker(tmp_path: Path) -> None:
-    """No delay, no spread; but every client is told."""
+    """No delay and no spread, but every client is told."""
     gentle = {"server.drain_delay_s": FOR_EVER_S, "server.drain_spread_s": FOR_EVER_S}
     with lame(tmp_path, gentle) as relay:
         os.kill(relay.pid, signal.SIGINT)

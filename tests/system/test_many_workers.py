@@ -1,4 +1,6 @@
-"""Several workers are one relay: one order for all, whatever is killed, stopped or dropped."""
+"""Several workers act as one relay: one order for all, also when one is killed, stopped or a batch
+is lost.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,7 @@ async def _send(client: Client, count: int) -> None:
 
 
 def _assert_one_order(messages: list[Message], senders: Iterable[str], each: int) -> None:
-    """One sequence without hole or repeat, and each sender's own order."""
+    """Sequence numbers without a gap or duplicate, and each sender's own order."""
     assert [m.seq for m in messages] == list(range(2, len(messages) + 2))
     assert [m.prev for m in messages] == list(range(1, len(messages) + 1))
     by_sender = defaultdict(list)
@@ -60,7 +62,7 @@ def _assert_one_order(messages: list[Message], senders: Iterable[str], each: int
 
 
 async def test_eight_senders_three_readers_four_workers(tmp_path: Path) -> None:
-    """All readers see one and the same sequence; all workers take part."""
+    """All readers receive the same sequence; all workers serve clients."""
     with Relay(tmp_path / "data", workers=4) as relay:
         async with AsyncExitStack() as stack:
             worker_of: dict[str, int] = {}
@@ -79,7 +81,7 @@ async def test_eight_senders_three_readers_four_workers(tmp_path: Path) -> None:
                 readers.setdefault(worker_of[reader.name], reader)
                 if len(readers) == 3:
                     break
-            assert len(readers) == 3, "three readers on three workers"
+            assert len(readers) == 3, "readers on three different workers"
             assert {worker_of[s.name] for s in senders} == set(relay.worker_pids())
             for reader in readers.values():
                 await reader.join(ROOM)
@@ -91,7 +93,7 @@ async def test_eight_senders_three_readers_four_workers(tmp_path: Path) -> None:
 
 
 async def test_presence_over_workers(tmp_path: Path) -> None:
-    """Who is in a room is the same everywhere; a dead worker's ghosts go."""
+    """Each worker answers WHO alike; connections of a killed worker disappear."""
     with Relay(tmp_path / "data", workers=4) as relay:
         async with AsyncExitStack() as stack:
             names = [f"guest{n}" for n in range(8)]
@@ -100,7 +102,7 @@ async def test_presence_over_workers(tmp_path: Path) -> None:
                 await client.join(ROOM)
 
             async def all_once(client: Client) -> None:
-                """Wait until a client is told of all, and of each once."""
+                """Wait until WHO lists all names, and each once."""
                 expected = [(name, 1) for name in names]
                 async with asyncio.timeout(DEADLINE_S):
                     while True:
@@ -112,29 +114,29 @@ async def test_presence_over_workers(tmp_path: Path) -> None:
             for client in clients:
                 await all_once(client)
             await asyncio.to_thread(relay.kill_worker)
-            # Its clients come back to other workers by themselves: again all, and none twice.
+            # Its clients reconnect to other workers: again all names, and none twice.
             for client in clients:
                 await all_once(client)
 
 
 async def test_own_ghost_is_replaced_and_a_stranger_refused(tmp_path: Path) -> None:
-    """The same instance coming back replaces its ghost on whatever worker that is."""
+    """A reconnect of the same instance replaces its old connection on whatever worker that is."""
     with Relay(tmp_path / "data", workers=4) as relay:
         async with _client(relay, "alice") as first:
-            for _ in range(4):  # each lands on another worker
+            for _ in range(4):  # each connects to another worker
                 async with Client(relay.address, name="alice", identity=first.identity) as again:
                     await again.send(ROOM, "here")
                 first = again
 
 
 def _end_at_fault(relay: Relay) -> None:
-    """Wait until the home stopped at its fault point, then end it there."""
+    """Wait until the home worker has stopped at its fault point, then kill it there."""
     wait_until(lambda: relay.marker.exists() and relay.marker.read_text(), "the fault point")
     os.kill(int(relay.marker.read_text()), signal.SIGKILL)
 
 
 async def test_home_killed_between_commit_and_publish(tmp_path: Path) -> None:
-    """Invariant "No silent tail": then silence; every member gets the message all the same."""
+    """Invariant "No silent tail": every member gets the message, without another one after it."""
     with Relay(tmp_path / "data", workers=2, fault="stop-before-publish") as relay:
         async with AsyncExitStack() as stack:
             readers = [
@@ -153,7 +155,7 @@ async def test_home_killed_between_commit_and_publish(tmp_path: Path) -> None:
 
 
 async def test_any_bus_batch_dropped(tmp_path: Path) -> None:
-    """One batch vanishes on its way, then silence: repaired from the log."""
+    """One batch is dropped, and nothing follows it: members repair from the log."""
     with Relay(tmp_path / "data", workers=2, fault="drop-one-batch") as relay:
         async with AsyncExitStack() as stack:
             readers = [
@@ -167,11 +169,11 @@ async def test_any_bus_batch_dropped(tmp_path: Path) -> None:
             for reader in readers:
                 texts = [m.text for m in await _read(reader, 2)]
                 assert texts == ["before", "dropped: fault"]
-            assert relay.marker.exists(), "the fault point was reached"
+            assert relay.marker.exists(), "the fault point was not reached"
 
 
 async def test_stopped_home_is_replaced(tmp_path: Path) -> None:
-    """SIGSTOP a home under load, continue it when it was replaced: nothing lost, nothing twice."""
+    """SIGSTOP a home under load, SIGCONT after it was replaced: no loss, no duplicate."""
     with Relay(tmp_path / "data", workers=2) as relay:
         async with AsyncExitStack() as stack:
             senders = [
@@ -185,7 +187,7 @@ async def test_stopped_home_is_replaced(tmp_path: Path) -> None:
                 lambda: (now := relay.worker_pids()) and victims[0] not in now and len(now) == 2,
                 "the stopped worker to be replaced",
             )
-            with contextlib.suppress(ProcessLookupError):  # it was ended, not only replaced
+            with contextlib.suppress(ProcessLookupError):  # it was killed, not only replaced
                 os.kill(victims[0], signal.SIGCONT)
             await asyncio.gather(*load)
         with Tail(relay.address, ROOM, "--since", "0") as tail:
@@ -204,7 +206,7 @@ async def _numbered(client: Client, start: int, end: int) -> None:
 
 @contextlib.contextmanager
 def _writer(relay: Relay, name: str) -> Iterator[subprocess.Popen[str]]:
-    """``relay send`` with its standard input open."""
+    """Start ``relay send`` with its standard input open."""
     with subprocess.Popen(
         relay_command("send", relay.address, ROOM, "--name", name),
         stdin=subprocess.PIPE,
@@ -218,12 +220,14 @@ def _writer(relay: Relay, name: str) -> Iterator[subprocess.Popen[str]]:
 
 
 KILLS = 12
-"""Of three workers: from the third death within 30 s on a worker waits before it starts again, and
-from the fifth on for seconds, in which nothing is tested."""
+"""Three workers are killed: the third death within 30 s delays a restart, and from the fifth on the
+delay is seconds, in which nothing is tested."""
 
 
 def test_many_kills_while_people_send(tmp_path: Path) -> None:
-    """Random ``kill -9`` of workers: three sends, two tails, each line once, in order."""
+    """Random ``kill -9`` of workers: with three senders and two tails, each line comes once, in
+    order.
+    """
     chance = random.Random(7)
     with (
         Relay(tmp_path / "data", workers=3) as relay,
@@ -252,7 +256,7 @@ def test_many_kills_while_people_send(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arrival", ["slow", "burst"])
 async def test_balance(tmp_path: Path, arrival: str) -> None:
-    """Logged-in connections over workers: max/min at most 1.25 from 200 connections on."""
+    """Logged-in connections per worker: max/min at most 1.25 from 200 connections on."""
     with Relay(tmp_path / "data", workers=4) as relay:
         async with AsyncExitStack() as stack:
             if arrival == "slow":
@@ -267,7 +271,9 @@ async def test_balance(tmp_path: Path, arrival: str) -> None:
 
 
 async def test_balance_with_a_worker_killed_half_way(tmp_path: Path) -> None:
-    """While it restarts, the others share what comes; then it gets what comes, until all level."""
+    """During the restart the others share new connections; then the new worker gets them, until all
+    are level.
+    """
     with Relay(tmp_path / "data", workers=4) as relay:
 
         def counts() -> list[int]:
@@ -287,14 +293,14 @@ async def test_balance_with_a_worker_killed_half_way(tmp_path: Path) -> None:
 
 
 async def test_a_stopped_worker_keeps_nobody_from_accepting(tmp_path: Path) -> None:
-    """While one worker is stopped the others take all connections, evenly."""
+    """While one worker is stopped, the others accept all connections, evenly."""
     with Relay(tmp_path / "data", "--worker-timeout", "60", workers=4) as relay:
         stopped = relay.worker_pids()[0]
         os.kill(stopped, signal.SIGSTOP)
         try:
             connections = []
             for _ in range(200):
-                # Reading ServerHello shows that a worker has accepted.
+                # A received ServerHello shows that a worker has accepted.
                 reader, writer = await asyncio.open_connection("127.0.0.1", relay.port)
                 async with asyncio.timeout(DEADLINE_S):
                     await reader.readexactly(4)
@@ -311,7 +317,7 @@ async def test_a_stopped_worker_keeps_nobody_from_accepting(tmp_path: Path) -> N
 
 
 def test_worker_count_may_change_with_the_same_data(tmp_path: Path) -> None:
-    """Three workers, then one, then two: one log goes on."""
+    """Three workers, then one, then two: the log continues."""
     total = 0
     for workers in (3, 1, 2):
         with Relay(tmp_path / "data", workers=workers) as relay:

@@ -1,4 +1,4 @@
-"""Data directories that earlier versions wrote (tests/data) still serve all that is in them."""
+"""Data directories written by earlier versions (tests/data) are served completely."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ BEFORE_ACCOUNTS: dict[str, list[tuple[str, str]]] = {
         for room in ("news", "random", "support-desk", "a_room", "zz")
     },
 }
-"""What format 1 has, by tests/data/README.md."""
+"""What format 1 contains, by tests/data/README.md."""
 
 
 def unpacked(number: int, directory: Path) -> Path:
-    """The data directory of a format, and beside it, as ``keys``, the keys of its people."""
+    """The data directory of a format and, in ``keys`` beside it, its users' keys."""
     for name in ("data", "keys"):
         path = KEPT / f"format-{number}" / f"{name}.tar.xz"
         if not path.exists():
             continue
         with tarfile.open(path) as archive:
-            # Python 3.11.2 has no argument for it, 3.12 warns without: our own archive is trusted.
+            # Python 3.11.2 lacks the argument, 3.12 warns without it; our own archive is trusted.
             archive.extraction_filter = lambda member, _path: member
             archive.extractall(directory / name)  # noqa: S202
     return directory / "data"
 
 
 def formats(data: Path) -> set[object]:
-    """The formats that partitions' files have."""
+    """Return the formats of the partition files."""
     found = set()
     for path in (data / "logs").glob("*.sqlite"):
         connection = connect_reader(path)
@@ -62,7 +62,7 @@ def formats(data: Path) -> set[object]:
 
 
 async def read(client: Client, room: str) -> list[LogEntry]:
-    """Read a room, or one's own inbox, from its first entry to its head."""
+    """Read a room, or the client's own inbox, from its first entry to its head."""
     joined = await client.join(room, since=0)
     found: list[LogEntry] = []
     seq = 0
@@ -80,13 +80,13 @@ def said(entries: list[LogEntry]) -> list[tuple[str, str]]:
 
 
 def test_every_format_is_kept() -> None:
-    """Whoever makes another one keeps a directory of it."""
+    """Whoever adds a format adds a data directory of it."""
     kept = sorted(path.name for path in KEPT.glob("format-*"))
     assert kept == [f"format-{number}" for number in FORMATS_READ]
 
 
 def test_data_of_a_later_relay_is_refused_and_left_alone(tmp_path: Path) -> None:
-    """One partition is enough: what is in it cannot be told."""
+    """One partition of a later format is enough: its content cannot be interpreted."""
     data = unpacked(FORMAT_VERSION, tmp_path)
     file = min((data / "logs").glob("*.sqlite"))
     connection = apsw.Connection(str(file))
@@ -104,7 +104,7 @@ async def test_before_there_were_accounts(tmp_path: Path) -> None:
     assert stat.S_IMODE((data / "server.key").stat().st_mode) == 0o600
     assert formats(data) == {1}
     with Relay(data, workers=2) as relay:
-        assert FINGERPRINT in relay.address  # the server is still the one that clients have pinned
+        assert FINGERPRINT in relay.address  # clients have this server's key pinned
         async with Client(relay.address, name="reader") as client:
             for room, expected in BEFORE_ACCOUNTS.items():
                 found = await read(client, room)
@@ -117,7 +117,7 @@ async def test_before_there_were_accounts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [one for one in FORMATS_READ if one > 1])
 async def test_accounts_rooms_and_messages_are_there(number: int, tmp_path: Path) -> None:
-    """What each of the formats has, and everything goes on."""
+    """Everything that the format has is served, and can be changed."""
     data = unpacked(number, tmp_path)
     assert formats(data) == {number}
     [keys] = (tmp_path / "keys").iterdir()
@@ -149,14 +149,14 @@ async def test_accounts_rooms_and_messages_are_there(number: int, tmp_path: Path
             assert (await bob.send("@alice", "today")).seq
             async with asyncio.timeout(DEADLINE_S):
                 while not (await bob.search("den", "psst")).entries:
-                    await asyncio.sleep(0.05)  # the index is being made
+                    await asyncio.sleep(0.05)  # the index is being built
     assert formats(data) == {FORMAT_VERSION}
     checked = run_relay("data", "check", "--data", str(data))
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 async def conversations(alice: Client, bob: Client) -> None:
-    """Direct messages, and what is said about messages."""
+    """Direct messages, edits, reactions and unread counts."""
     direct = [("alice", "one"), ("alice", "two"), ("bob", "three")]
     for person in (alice, bob):
         inbox = await read(person, "@me")

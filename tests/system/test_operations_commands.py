@@ -1,4 +1,4 @@
-"""The commands of docs/operations.md, run as they are written, on a relay."""
+"""Run the commands of docs/operations.md as they are written."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PROGRAMS = ("relay", "curl", "mv", "ln", "python3", "/opt/relay/0.2.0/bin/pip")
 RUNBOOKS = (
     "The key is lost, or stolen", "Restore", "Upgrade, and back", "An attack", "A slow client",
 )  # fmt: skip
-ON_A_RELAY = (*RUNBOOKS, "Watching it", "Steering it", "Workers that come and go")
+ON_A_RELAY = (*RUNBOOKS, "Monitoring", "Administration", "Changing and replacing workers")
 OTHERWISE = (
     "Start", "The server's key", "Settings", "Upgrading", "Backup", "A refused partition",
     "Export and import",
 )  # fmt: skip
-"""Headings with a test of their own."""
+"""Headings whose commands have a test of their own."""
 NO_COMMANDS = {
-    "Users of their own": "lines of a settings file",
+    "Separate users": "lines of a settings file",
     "Processes": "a list",
     "In a container": "there is no podman",
     "Compiled or interpreted": "CI runs make test-compiled",
@@ -41,7 +41,7 @@ EXAMPLES = ("relay: ", "scrape_configs:", "  - job_name", "    static_configs", 
 
 
 def commands(heading: str) -> list[str]:
-    """The lines of code below a heading, up to the next one, without comments."""
+    """Return the lines of code below a heading, up to the next heading, without comments."""
     found = [line[4:] for line in section(heading).splitlines() if line.startswith("    ")]
     lines = [line.partition("  #")[0].rstrip() for line in found if not line.startswith(EXAMPLES)]
     return [line for line in lines if line]
@@ -57,7 +57,7 @@ def test_every_command_is_run_by_a_test() -> None:
 
 
 OTHERS_RUN = {"drain", "restart", "upgrade", "workers"}
-"""Of the table of ``relay ctl``: the blocks of code have them."""
+"""Except those of the table of ``relay ctl``, whose commands are in blocks of code as well."""
 OWN_WORDS = {
     "ACTION NAME": "show alice", "ACTION ROOM ...": "show lobby", "--name NAME": "--name carol",
     "BACKUP": "/backups/by-ctl", "LEVEL": "info",
@@ -65,14 +65,14 @@ OWN_WORDS = {
 
 
 def section(heading: str) -> str:
-    """The text below a heading, up to the next one."""
+    """Return the text below a heading, up to the next one."""
     [text] = re.findall(rf"\n##+ {re.escape(heading)}\n(.*?)(?=\n##+ |\Z)", PAGE, re.DOTALL)
     return str(text)
 
 
 def of_the_table(taken: str) -> list[str]:
-    """The commands of the table of ``relay ctl``; ``taken``: the id of a connection."""
-    rows = re.findall(r"^\| `relay (ctl .*?)` \|", section("Steering it"), re.MULTILINE)
+    """Return the commands of the table of ``relay ctl``; ``taken``: the id of a connection."""
+    rows = re.findall(r"^\| `relay (ctl .*?)` \|", section("Administration"), re.MULTILINE)
     found = [f"ctl {one.removeprefix('ctl ')}" for row in rows for one in row.split("`, `")]
     for word, own in {**OWN_WORDS, "ID": taken}.items():
         found = [re.sub(rf" {re.escape(word)}$", f" {own}", one) for one in found]
@@ -82,7 +82,7 @@ def of_the_table(taken: str) -> list[str]:
 
 
 def test_what_the_text_names_exists() -> None:
-    """Each command, and each of its options, that is named outside of a block of code."""
+    """Each command and option that is named outside of a block of code."""
     text = "\n".join(line for line in PAGE.splitlines() if not line.startswith("    "))
     named = re.findall(r"`(relay [a-z-].*?)`", text)
     assert len(named) > 50
@@ -99,7 +99,7 @@ def test_what_the_text_names_exists() -> None:
 
 
 class Operator:
-    """At a shell, where the paths of the page are others."""
+    """A shell whose paths differ from those of the page."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -117,16 +117,16 @@ class Operator:
         }
 
     def there(self, line: str) -> str:
-        """The line with the places of this test."""
+        """Replace the page's paths in a line by those of this test."""
         for place, here in self.places.items():
             line = line.replace(place, here)
         return line
 
     def run(self, line: str) -> str:
-        """Run it; what it printed."""
+        """Run a line; return its output."""
         words = self.there(line).split()
         if words[0] == "relay" and words[1] != "data" and '"' not in line:
-            done = run_relay(*words[1:])  # a fork of what has loaded the program
+            done = run_relay(*words[1:])  # a fork of a process that has imported the program
         else:
             done = subprocess.run(
                 ["sh", "-c", self.there(line)],
@@ -137,7 +137,7 @@ class Operator:
         return done.stdout
 
     def serve(self, line: str) -> None:
-        """Run a server until it has told its address, on free ports."""
+        """Run a server until it has printed its address, on free ports."""
         line = self.there(line).replace("0.0.0.0:7475", "0.0.0.0:0")
         environment = {**self.environment, "RELAY_CONTROL__BIND": "127.0.0.1:0"}
         with subprocess.Popen(
@@ -157,7 +157,7 @@ def operator(tmp_path: Path) -> Operator:
 
 @pytest.fixture
 def relay(operator: Operator) -> Iterator[Relay]:
-    """A relay that runs."""
+    """A running relay."""
     control = operator.directory / "control.sock"
     with Relay(operator.data, workers=2, settings={"control.bind": "127.0.0.1:0"}) as relay:
         operator.places["127.0.0.1:7476"] = Watcher(relay).address
@@ -194,7 +194,7 @@ def test_on_a_relay_that_runs(operator: Operator, relay: Relay, heading: str) ->
 
 
 def test_the_table_of_ctl(operator: Operator, relay: Relay) -> None:
-    """Its other commands, as they are written."""
+    """The other commands of the table."""
     with (
         BlockingClient(relay.address, name="alice") as alice,
         BlockingClient(relay.address, name="carol") as carol,
@@ -230,7 +230,7 @@ def test_the_servers_key(operator: Operator, relay: Relay) -> None:
     before = operator.run(show)
     operator.run(new)
     relay.stop()
-    operator.run(f"{rotate} --yes")  # which is for who does not wait the weeks
+    operator.run(f"{rotate} --yes")  # for a change without the weeks of announcement
     assert operator.run(show) != before
 
 
@@ -254,7 +254,7 @@ def test_backups_and_what_goes_out_and_in(operator: Operator, relay: Relay) -> N
 
 
 def test_upgrading(operator: Operator) -> None:
-    """The environment and the link are real; what is installed is this checkout's package."""
+    """The environment and the link are real; the package is this checkout's."""
     venv, install, link, upgrade = commands("Upgrading")
     versions = Versions(operator.directory / "versions")
     opt = operator.directory / "opt"
@@ -267,7 +267,7 @@ def test_upgrading(operator: Operator) -> None:
         cwd=ROOT, check=True, capture_output=True, timeout=COMMAND_S,
     )  # fmt: skip
     [built] = operator.directory.glob("*.whl")
-    # Without the libraries: those are the index's to give, and CI installs them.
+    # Without dependencies: they would come from the package index, and CI installs them.
     operator.run(
         install.replace("install", "install --no-deps --no-index").replace(wheel, str(built))
     )

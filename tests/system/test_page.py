@@ -1,4 +1,4 @@
-"""Statements of docs/protocol.md about what a server does, each tried on a real one."""
+"""Statements of docs/protocol.md about a server's behaviour, each tested against a real server."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LARGEST = 2**32 - 1
 
 @pytest.fixture(scope="module")
 def port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Of one relay for all statements."""
+    """The port of one relay for all tests."""
     with Relay(tmp_path_factory.mktemp("page") / "data") as running:
         yield running.port
 
 
 @pytest.fixture
 def raw(port: int) -> Iterator[RawClient]:
-    """A client that is logged in."""
+    """A logged-in client."""
     client = RawClient("127.0.0.1", port, f"raw-{secrets.token_hex(4)}")
     yield client
     client.close()
@@ -44,7 +44,7 @@ def room() -> str:
 
 
 def next_of(raw: RawClient, kind: type[Envelope]) -> Envelope:
-    """Return the next envelope of a kind; what comes before it is passed over."""
+    """Return the next envelope of a kind, skipping others."""
     return cast("Envelope", raw.wait(lambda envelope: isinstance(envelope, kind)))
 
 
@@ -66,7 +66,7 @@ def ends_with(raw: RawClient, code: CloseCode) -> None:
 # --- section 6: the rules for all envelopes -------------------------------------------------------
 @pytest.mark.parametrize("op", [0, 11, 33, 39, 45, 255, 256, 65_536, LARGEST])
 def test_an_unknown_operation_is_answered(raw: RawClient, room: str, op: int) -> None:
-    """Those of a server, too; and the connection goes on."""
+    """Operations that only a server sends as well; the connection stays open."""
     send_fields(raw, op, "whatever", [1, [2]])
     assert refusal(raw) == (0, ErrorCode.UNKNOWN_OPERATION, op)
     raw.join(room)
@@ -96,7 +96,7 @@ def test_a_violation(raw: RawClient, fields: tuple[object, ...]) -> None:
 def test_a_bad_envelope_ends_the_connection_and_a_repeat_settles_the_rest(
     port: int, room: str
 ) -> None:
-    """Whatever became of the SEND before it: sent again it is stored once."""
+    """Whether or not the SEND before it was committed, a repeat is stored once."""
     secret = secrets.token_bytes(16)
     send = wire.Send(room, 1, 0, "text/plain", b"once")
     name = f"raw-{secrets.token_hex(4)}"
@@ -150,7 +150,7 @@ def test_a_bad_name_or_display_name(port: int, name: str, display: str) -> None:
 
 @pytest.mark.parametrize("log", ["x", "UPPER CASE", "a/b", "../etc", "@a", "ä" * 16])
 def test_invalid_names_of_logs(raw: RawClient, log: str) -> None:
-    """JOIN and SEND check them; the others look whether such a log is joined."""
+    """JOIN and SEND check the name; other requests check whether such a log is joined."""
     raw.send_envelopes(wire.Join(1, log, None, 0, 0))
     assert refusal(raw) == (1, ErrorCode.NAME_INVALID, 0)
     raw.send_envelopes(wire.Leave(2, log))
@@ -185,7 +185,7 @@ def test_a_join_of_too_many(raw: RawClient, room: str, epoch: bytes | None) -> N
 
 
 def fill(raw: RawClient, room: str, count: int) -> bytes:
-    """Store entries; return their epoch."""
+    """Store entries; return the epoch."""
     raw.send_envelopes(
         *(wire.Send(room, n, 0, "text/plain", b"%d" % n) for n in range(1, count + 1))
     )
@@ -195,7 +195,7 @@ def fill(raw: RawClient, room: str, count: int) -> bytes:
 
 
 def test_a_page_of_too_many(raw: RawClient, room: str) -> None:
-    """More than 1000 counts as 1000; 0 is refused."""
+    """A limit above 1000 counts as 1000; 0 is refused."""
     fill(raw, room, 1001)
     raw.join(room)
     raw.send_envelopes(wire.History(7, room, False, 0, 65_535))
@@ -208,7 +208,7 @@ def test_a_page_of_too_many(raw: RawClient, room: str) -> None:
 
 
 def place(raw: RawClient, room: str, epoch: bytes, seq: int) -> tuple[wire.Joined, wire.Gap | None]:
-    """Join from a cursor; return JOINED and the GAP, if one comes before LIVE."""
+    """Join from a cursor; return JOINED, and the GAP if one comes before LIVE."""
     raw.send_envelopes(wire.Join(1, room, epoch, seq, 0))
     joined = next_of(raw, wire.Joined)
     gap = raw.wait(lambda envelope: isinstance(envelope, wire.Gap | wire.Live))
@@ -278,7 +278,7 @@ def test_what_no_client_sends_and_what_its_kind_cannot_be(
     raw.send_envelopes(wire.Send(room, 1, kind, "", body, NO_EPOCH, about))
     refused = next_of(raw, wire.Refused)
     assert (refused.code, refused.arg) == (code, kind if code == ErrorCode.NOT_SUPPORTED else 0)
-    assert fill(raw, room, 1), "its counter is free"
+    assert fill(raw, room, 1), "its counter was used up"
 
 
 @pytest.mark.parametrize(

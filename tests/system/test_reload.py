@@ -1,4 +1,4 @@
-"""HUP and ``relay ctl reload``: checked as a whole, then applied, to open connections as well."""
+"""HUP and ``relay ctl reload``: checked as a whole, then applied, also to open connections."""
 
 from __future__ import annotations
 
@@ -16,9 +16,6 @@ from relay import BlockingClient, Gap, GapReason
 from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 
-HANGUPS_HEARD = "import signal; signal.signal(signal.SIGHUP, signal.SIG_DFL)"
-"""Whoever runs the tests under nohup ignores them, and then so does a relay."""
-
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
@@ -29,14 +26,9 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def relay(tmp_path: Path, file: Path) -> Iterator[Relay]:
-    """A relay of two workers that reads a file."""
+    """A relay of two workers that reads a settings file."""
     with Relay(
-        tmp_path / "data",
-        "--config",
-        str(file),
-        workers=2,
-        settings=ON_A_FREE_PORT,
-        launcher=HANGUPS_HEARD,
+        tmp_path / "data", "--config", str(file), workers=2, settings=ON_A_FREE_PORT
     ) as running:
         yield running
 
@@ -71,7 +63,7 @@ def test_limits_reach_connections_that_are_open(relay: Relay, file: Path) -> Non
             "limits.loopback_exempt: false -> true",
             "limits.rooms_per_minute: 20 -> 60",
         ]
-        # What was refused is sent again by the client itself, and is stored now.
+        # The client sends the refused message again by itself, and it is stored now.
         ann.flush()
     assert watcher.total("relay_reloads_total", "applied") == 2
 
@@ -84,7 +76,7 @@ def test_retention_reaches_rooms_that_are_there(relay: Relay, file: Path) -> Non
             ann.send("lobby", str(number))
 
         def removed() -> bool:
-            # More than once: what has just been written stays for a moment in any case.
+            # Repeatedly: an entry is kept for a moment after it was written, in any case.
             file.write_text(f"[retention]\nmessages = {next(kept)}\n")
             assert run_relay("ctl", "--data", relay.data, "reload").returncode == 0
             return watcher.total("relay_retention_removed_total") > 0
@@ -157,4 +149,4 @@ def test_a_worker_that_comes_later_has_the_new_settings(relay: Relay, file: Path
             return watcher.total("relay_refused_total", "rooms") > 0
 
         wait_until(refused, "a room that is refused")
-        ann.close(timeout=0)  # it would be sent again in a minute
+        ann.close(timeout=0)  # the client would send it again in a minute

@@ -1,7 +1,7 @@
-"""Forward to this version, which changes the format of the data, and back to the one before.
+"""Upgrade to this version, which changes the data format, and roll back to the version before.
 
-By the ways of docs/operations.md, "Upgrading": from 0.1.0, which has no backups, with a copy;
-from a version that has them, with one. The earlier versions themselves do their part.
+As docs/operations.md, "Upgrading", describes: from 0.1.0, which has no backups, with a copy; from a
+version that has them, with a backup. The earlier versions really run.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tests.system.test_old_data import LOBBY, formats, unpacked
 
 VERSION_0_1_0 = "cea2a68"
 OF_FORMAT_4 = "750b458"
-"""The commit that kept a directory of that format: tests/data/README.md."""
+"""The commit that added a data directory of that format: tests/data/README.md."""
 SINCE = "written since the upgrade"
 
 
 def digests(data: Path) -> dict[str, str]:
-    """All files of a directory that hold something for good."""
+    """Hash all files of a directory that hold persistent data."""
     return {
         str(path.relative_to(data)): sha256(path.read_bytes()).hexdigest()
         for path in sorted(data.rglob("*"))
@@ -34,7 +34,7 @@ def digests(data: Path) -> dict[str, str]:
 
 
 def lines(revision: Revision, address: str, known: Path, *who: str | Path) -> list[str]:
-    """What a client of a version reads in the lobby, from the beginning."""
+    """Return what a client of a version reads in the lobby, from the beginning."""
     args = (*who, "--json", "--since", "0", "--known-servers", known, "--accept-new")
     with revision.start("tail", address, "lobby", *args) as tail:
         assert tail.stdout is not None
@@ -50,7 +50,7 @@ def lines(revision: Revision, address: str, known: Path, *who: str | Path) -> li
 
 
 def refuses(revision: Revision, data: Path) -> None:
-    """The version does not start with data of the present one, and changes nothing in it."""
+    """Check that the version refuses to start with newer data, and changes nothing in it."""
     before = digests(data)
     done = revision.run("serve", "--data", data, "--bind", "127.0.0.1:0")
     assert done.returncode not in (0, None), done.stdout
@@ -83,7 +83,7 @@ def test_from_0_1_0_with_a_copy(tmp_path: Path) -> None:
     with old.serving(data) as address:
         assert lines(old, address, tmp_path / "known", "--name", "zed") == texts
     assert exported(after) == [*texts, SINCE]
-    # And forward again, some day.
+    # And upgrade again later.
     with Relay(data, workers=2) as relay, BlockingClient(relay.address, name="ann") as ann:
         assert ann.send("lobby", "once more").seq > len(texts)
 

@@ -1,4 +1,4 @@
-"""A worker that was taken over, in a real server: what it can reach, with each way to start it."""
+"""What a compromised worker of a real server can reach, for each way to start the server."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from relay.testing import RelayNotStarted
 from tests.support.cluster import Relay, run_relay, wait_until
 
 RELAY, AGENT = 54_321, 54_322
-"""Users without a name, as in a container."""
+"""User ids without a name, as in a container."""
 
 
 def _public_python() -> str | None:
-    """A Python of this version that any user may run; None: there is none."""
+    """Return a Python of this version that any user may run, or None."""
     for candidate in (sys.executable, f"/usr/bin/python3.{sys.version_info.minor}"):
         way = Path(candidate).resolve()
         if way.exists() and all(parent.stat().st_mode & 0o001 for parent in way.parents):
@@ -53,13 +53,13 @@ def home() -> Iterator[Path]:
 def server(
     data: Path, settings: Mapping[str, object], fault: str = "", launcher: str = ""
 ) -> Relay:
-    """A relay of two workers that its users can run."""
+    """A relay of two workers that other users can run."""
     python = PYTHON or sys.executable
     return Relay(data, workers=2, settings=settings, fault=fault, launcher=launcher, python=python)
 
 
 def passphrase_in(home: Path) -> Path:
-    """Neither beside the data nor on the way to it: a directory that is allowed but for it."""
+    """A passphrase file in a directory of its own, which the sandbox has to allow."""
     directory = home / "etc"
     directory.mkdir(exist_ok=True)
     directory.chmod(0o755)
@@ -78,7 +78,7 @@ def settings_with(home: Path, **more: object) -> dict[str, object]:
 
 
 def tried(relay: Relay, home: Path) -> dict[str, str]:
-    """What the last worker tried that has begun: by then all other processes are there."""
+    """Return what the last worker to start has tried: all other processes exist by then."""
     victim = relay.worker_pids()[0]
     before = len(relay.events("taken_over"))
     os.kill(victim, 9)
@@ -120,7 +120,7 @@ def uids_of(relay: Relay) -> dict[str, int]:
 
 
 def gains_nothing(relay: Relay) -> set[str]:
-    """The processes that no set-user-id program helps."""
+    """Return the processes with no_new_privs."""
     found = set()
     for child in relay.children():
         if "NoNewPrivs:\t1" in Path(f"/proc/{child.pid}/status").read_text():
@@ -130,7 +130,7 @@ def gains_nothing(relay: Relay) -> set[str]:
 
 
 def groups_of(relay: Relay) -> dict[str, set[int]]:
-    """By process, all groups that it is in, real, effective, saved or supplementary."""
+    """Return by process all its groups: real, effective, saved and supplementary."""
     found = {}
     for child in relay.children():
         lines = Path(f"/proc/{child.pid}/status").read_text().splitlines()
@@ -145,7 +145,7 @@ def groups_of(relay: Relay) -> dict[str, set[int]]:
 
 
 def rotated_once(data: Path, settings: dict[str, object]) -> None:
-    """Have all kinds of key files."""
+    """Rotate the key, so that all kinds of key files exist."""
     env = {"RELAY_SERVER__KEY_PASSPHRASE": str(settings["server.key_passphrase"])}
     made = run_relay("key", "new", "--data", str(data), env=env)
     assert made.returncode == 0, made.stderr
@@ -154,7 +154,7 @@ def rotated_once(data: Path, settings: dict[str, object]) -> None:
 @ROOT_ONLY
 @pytest.mark.parametrize("sandbox", [True, False], ids=["with sandbox", "users alone"])
 def test_users_of_their_own(home: Path, sandbox: bool) -> None:
-    """Started as root, with both users: nothing of the key, nor of others' memory, is reached."""
+    """Started as root, with both users: workers reach neither the key nor others' memory."""
     data = home / "data"
     users = {"server.user": RELAY, "server.agent_user": AGENT}
     settings = settings_with(home, **users, **{"server.sandbox": sandbox})
@@ -186,10 +186,11 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
         wait_until(lambda: len(relay.events("agent_ready")) >= 2, "another key agent")
         sent = run_relay("send", relay.address, "lobby", "by the next agent")
         assert sent.returncode == 0, sent.stderr
-        # Its socket is in a directory of the relay's user: it cannot make it again itself.
+        # Its socket is in a directory of the relay's user: the agent cannot create it again
+        # itself.
         if sandbox:
             next((data / "run").glob("agent.*.sock")).unlink()
-        else:  # the workers make the directory again
+        else:  # the workers create the directory again
             shutil.rmtree(data / "run")
         wait_until(lambda: len(relay.events("agent_ready")) >= 3, "one with a socket")
         relay.kill_worker()
@@ -217,7 +218,7 @@ print(number.value)
 
 
 def test_a_user_of_roots_group_is_as_good_as_root(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What root's group may write, a taken-over worker could."""
+    """Whatever root's group may write, a compromised worker could write."""
     entry = pwd.struct_passwd(("ops", "x", RELAY, 0, "", "/", "/bin/sh"))
     monkeypatch.setattr(pwd, "getpwnam", lambda name: entry)
     with pytest.raises(UsageError, match="of root's group"):
@@ -236,7 +237,7 @@ for capability in {numbers}:
     ("numbers", "names"), [([5], "CAP_KILL"), ([6, 7], "CAP_SETGID, CAP_SETUID")]
 )
 def test_a_root_that_may_not_do_what_is_needed(home: Path, numbers: list[int], names: str) -> None:
-    """It would find out when a worker hangs, which it could not end."""
+    """Otherwise it would notice when a worker hangs that it cannot kill it."""
     launcher = WITHOUT.format(numbers=numbers)
     with pytest.raises(RelayNotStarted, match=f"this root has no {names}: grant it"):
         server(home / "data", {"server.user": RELAY}, launcher=launcher).__enter__()
@@ -245,9 +246,10 @@ def test_a_root_that_may_not_do_what_is_needed(home: Path, numbers: list[int], n
 @ROOT_ONLY
 @pytest.mark.parametrize(("who", "uid"), [("server", RELAY), ("agent", AGENT)])
 def test_no_group_of_root_is_kept(who: str, uid: int) -> None:
-    """Whoever starts it may be in more groups than one: ``adm`` reads logs, ``disk`` everything.
+    """The starting user may be in several groups: ``adm`` reads logs, ``disk`` reads every block
+    device.
 
-    And who has become somebody else still dies with the supervisor.
+    And a child that has changed its user still dies with the supervisor.
     """
     program = GIVE_UP.format(become=f"given.become_{who}()")
     ended = subprocess.run(
@@ -260,7 +262,7 @@ def test_no_group_of_root_is_kept(who: str, uid: int) -> None:
 @ROOT_ONLY
 @pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
 def test_one_user_with_landlock(home: Path) -> None:
-    """Not started as root: all processes have one user, and still the same is refused."""
+    """Not started as root: all processes have one user, and the same accesses are refused."""
     home.chmod(0o777)
     data = home / "data"
     settings = settings_with(home)
@@ -275,7 +277,8 @@ def test_one_user_with_landlock(home: Path) -> None:
     fault = f"taken-over={passphrase_in(home)}"
     with server(data, settings, fault=fault, launcher=launcher) as relay:
         assert set(uids_of(relay).values()) == {RELAY}
-        for pid in relay.pids_titled("relay: "):  # the kernel gives them to root: not dumpable
+        # the kernel gives these files to root: the process is not dumpable
+        for pid in relay.pids_titled("relay: "):
             assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
         found = tried(relay, home)
         key_is_closed(found)
@@ -289,7 +292,7 @@ def test_one_user_with_landlock(home: Path) -> None:
 
 @ROOT_ONLY
 def test_without_the_sandbox_the_same_worker_reaches_it(home: Path) -> None:
-    """The attempts are real: where nothing holds them, they succeed."""
+    """The attempts are real: without a sandbox they succeed."""
     home.chmod(0o777)
     data = home / "data"
     settings = settings_with(home, **{"server.sandbox": False})
@@ -362,7 +365,9 @@ def test_who_is_not_root_cannot_change_users(home: Path) -> None:
 
 
 def test_what_is_beside_a_key_elsewhere_is_needed(tmp_path: Path) -> None:
-    """With the key in /etc, a worker reads the other files there; beside the data it need not."""
+    """With the key in /etc, a worker may read other files there; beside the data it does not need
+    to.
+    """
     for name in ("etc/relay/key", "etc/hosts", "lib/data/format", "lib/backup", "above"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -374,7 +379,7 @@ def test_what_is_beside_a_key_elsewhere_is_needed(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not landlock.abi(), reason="this kernel has no Landlock")
 def test_landlock_forbids_files_and_nothing_beside_them(tmp_path: Path) -> None:
-    """By name, by link, by a link in the way, and files that do not exist yet."""
+    """By name, by link, by a replaced directory, and for files that do not exist yet."""
     (tmp_path / "deep" / "data").mkdir(parents=True)
     key, other = tmp_path / "deep" / "data" / "key", tmp_path / "deep" / "data" / "other"
     key.write_text("secret")

@@ -1,4 +1,4 @@
-"""A real server whose key changes: announced, unannounced, encrypted; as its users see it."""
+"""A real server whose key changes: announced, unannounced, encrypted; as clients see it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def fingerprint_in(text: str, what: str) -> str:
 
 
 async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> None:
-    """Connected or not at the moment of the change, both clients, with their accounts."""
+    """Connected or not at the time of the change, with both clients, and with their accounts."""
     data, home = tmp_path / "data", tmp_path / "home"
     with Relay(data, workers=2) as relay:
         first = relay.address.partition("//")[2].partition("@")[0]
@@ -71,12 +71,12 @@ async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> N
         assert known.lineage().followed == {first: second}
         with BlockingClient(plain, name="bob", key_policy=policy_in(home)) as bob:
             bob.send("lobby", "after, too")
-            # A client that was written from the page alone registers under the server's id, too.
+            # A client written from docs/protocol.md alone registers under the server's id, too.
             page, key = ROOT / "examples" / "from_the_page.py", tmp_path / "page"
             said = relay.address, "stranger", "lobby", "from the page"
             done = await asyncio.create_subprocess_exec(sys.executable, page, *said, key)
             assert await done.wait() == 0
-            # Chains go by the server's id: its key may be another one by now.
+            # Chains are keyed by the server's id: its key may have changed since.
             spare = DeviceKey.generate()
             bob.add_device(spare)
             bob.remove_device(public_text(spare.public))
@@ -86,7 +86,7 @@ async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> N
         await alice.approve_device(public_text(DeviceKey.generate().public))
         assert len((await alice.devices("bob")).devices) == 2
         await alice.close()
-        # Who is new meets the server with its second key, and keeps his own under its id.
+        # A new client meets the server with its second key, and stores its own keys under the id.
         other = policy_in(tmp_path / "other")
         with BlockingClient(relay.address, name="carol", register=True, key_policy=other) as carol:
             carol.send("lobby", "hello")
@@ -97,9 +97,9 @@ async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> N
 
 
 def keys_of_new_machines_are_found(address: str, tmp_path: Path, carols: KeyPolicy) -> None:
-    """Keys made before the first connection to a server with its second key.
+    """Keys created before the first connection, to a server with its second key.
 
-    At that time the server's id, under which keys are found, is not known yet.
+    The server's id, under which keys are stored, was not known at that time.
     """
     secret = tmp_path / "passphrase"
     secret.write_text("open sesame\n")
@@ -139,9 +139,9 @@ def keys_of_new_machines_are_found(address: str, tmp_path: Path, carols: KeyPoli
 
 
 async def test_of_two_announcements_the_last_one_counts(tmp_path: Path) -> None:
-    """For who was there, or came by later; who was not is told, and loses no account.
+    """Clients that connected meanwhile follow; others get an error and lose no account.
 
-    And a thief of the old key, at the old place, gets nobody who has followed.
+    Whoever has stolen the old key, and serves at the old address, gets no client that has followed.
     """
     data = tmp_path / "data"
     homes = {name: tmp_path / name for name in ("alice", "early", "late", "never")}
@@ -173,7 +173,7 @@ async def test_of_two_announcements_the_last_one_counts(tmp_path: Path) -> None:
         await until(lambda: alice.statistics["logins"] == 2, "alice is back by herself")
         assert alice.server_fingerprint == third
         await in_thread(partial(visit, "late"))
-        told = run_relay(  # a script, by the new address that the operator has sent
+        told = run_relay(  # a script with the new address that the operator has published
             "send", relay.address, "lobby", "x", "--name", "never",
             env={
                 "RELAY_KNOWN_SERVERS": str(homes["never"] / "known"), "RELAY_REGISTER": "",
@@ -214,7 +214,9 @@ async def test_of_two_announcements_the_last_one_counts(tmp_path: Path) -> None:
 
 
 async def test_an_unannounced_change_is_refused(tmp_path: Path) -> None:
-    """And named as such; the data directory keeps its id, so that the operator can vouch for it."""
+    """With an error of its own; the data directory keeps its id, so that the operator can vouch for
+    it.
+    """
     data, home = tmp_path / "data", tmp_path / "home"
     with Relay(data) as relay:
         first = relay.address.partition("//")[2].partition("@")[0]
@@ -237,7 +239,7 @@ async def test_an_unannounced_change_is_refused(tmp_path: Path) -> None:
         with (home / "known").open("a") as file:
             file.write(f"{line}\n")
         with BlockingClient(plain, name="bob", key_policy=policy_in(home)) as bob:
-            assert bob.server_id == first, "no account is lost"
+            assert bob.server_id == first, "an account was lost"
             bob.send("lobby", "after")
 
 
@@ -273,14 +275,14 @@ def test_keys_are_changed_only_where_that_is_meant(tmp_path: Path) -> None:
     with Terminal("key", "rotate", "--data", str(data)) as terminal:
         terminal.shows("Change now?")
         terminal.press("n\r")
-        assert terminal.ends() == 1, "a no is not an interrupt"
+        assert terminal.ends() == 1, '"no" was taken for an interrupt'
         assert "nothing was changed" in terminal.text
     with Terminal("key", "rotate", "--data", str(data)) as terminal:
         terminal.shows("Change now?")
         before = (data / "server.key").read_bytes()
         key_command("new", data, "--replace")
         terminal.press("y\r")
-        assert terminal.ends() == 1, "nobody was asked about this one, and no client knows it"
+        assert terminal.ends() == 1, "it rotated to a key that was not confirmed"
         assert "replaced meanwhile" in terminal.text
         assert (data / "server.key").read_bytes() == before
     assert (data / "server.key.next").exists()
@@ -292,12 +294,12 @@ def test_keys_are_changed_only_where_that_is_meant(tmp_path: Path) -> None:
     linked = run_relay("key", "rotate", "--data", str(data), "--yes")
     assert linked.returncode == 1
     assert "symbolic link" in linked.stderr
-    assert key.is_symlink(), "what the user arranged stays"
+    assert key.is_symlink(), "the symbolic link of the user was replaced"
     assert (data / "server.key.next").exists()
 
 
 def test_an_encrypted_key(tmp_path: Path) -> None:
-    """By a file and by a descriptor; a missing or wrong passphrase is one line."""
+    """From a file and from a descriptor; a missing or wrong passphrase is a one-line error."""
     data, secret = tmp_path / "data", tmp_path / "passphrase"
     secret.write_text("correct horse\n")
     secret.chmod(0o600)
@@ -331,7 +333,7 @@ def test_an_encrypted_key(tmp_path: Path) -> None:
         for pid in relay.worker_pids():
             held = []
             for fd in Path(f"/proc/{pid}/fd").iterdir():
-                with contextlib.suppress(FileNotFoundError):  # closed since: the worker goes on
+                with contextlib.suppress(FileNotFoundError):  # closed since: the worker serves
                     held.append(str(fd.readlink()))
             assert held
             assert not any("relay-passphrase" in one for one in held)

@@ -1,4 +1,4 @@
-"""A relay under a service manager, and behind a proxy: what it tells, and what it is given."""
+"""A relay under a service manager, and behind a proxy: what it reports, and what it is passed."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_what_the_service_manager_is_told(tmp_path: Path) -> None:
 def test_nobody_is_refused_while_the_relay_is_restarted_on_a_given_socket(
     tmp_path: Path,
 ) -> None:
-    """As with relay.socket: the next version starts on the same socket, and clients wait for it."""
+    """As with relay.socket: the next process serves the same socket, and clients wait meanwhile."""
     with (
         GivenSocket(tmp_path) as given,
         Relay(tmp_path / "data", launcher=given.launcher) as relay,
@@ -79,7 +79,7 @@ def test_nobody_is_refused_while_the_relay_is_restarted_on_a_given_socket(
             with BlockingClient(relay.address, name="bob") as bob:
                 assert bob.send("lobby", "new").seq == 4
             early.settimeout(DEADLINE_S)
-            assert early.recv(1), "the server's first word to who connected while none ran"
+            assert early.recv(1), "no ServerHello for a client that connected while no relay ran"
 
 
 OF_MACHINES = "socket.socket(socket.AF_VSOCK)\ns.bind((0xFFFFFFFF, 0xFFFFFFFF))\ns.listen()"
@@ -119,7 +119,7 @@ def test_the_unit_files_are_legal() -> None:
 
 
 def test_the_unit_exposes_little() -> None:
-    """By systemd's own scale from 0 to 10, of which each version rates a little otherwise."""
+    """On systemd's scale from 0 to 10, which differs a little between versions."""
     if shutil.which("systemd-analyze") is None:
         pytest.skip("no systemd here")
     unit = str(ROOT / "deploy" / "relay.service")
@@ -133,7 +133,7 @@ def test_the_unit_exposes_little() -> None:
 
 
 def test_the_unit_lets_workers_keep_themselves_from_the_key() -> None:
-    """Landlock's system calls are in none of systemd's groups that a service is usually given."""
+    """None of the system call groups usually granted to a service contains those of Landlock."""
 
     def group(name: str) -> set[str]:
         ended = subprocess.run(
@@ -160,7 +160,7 @@ def test_the_unit_lets_workers_keep_themselves_from_the_key() -> None:
 
 
 def test_it_runs_without_new_privileges_and_executable_memory(tmp_path: Path) -> None:
-    """As NoNewPrivileges= and MemoryDenyWriteExecute= of the unit have it."""
+    """As with NoNewPrivileges= and MemoryDenyWriteExecute= of the unit."""
     launcher = (
         "import ctypes\nlibc = ctypes.CDLL(None)\nassert libc.prctl(38, 1, 0, 0, 0) == 0\n"
         "libc.prctl(65, 1, 0, 0, 0)"
@@ -182,7 +182,7 @@ def header(address: str, *, command: int = 0x21) -> bytes:
 
 
 class ProxyServer:
-    """Passes each connection on to a Unix-domain socket, with some first words."""
+    """Forwards each connection to a Unix-domain socket, with a header in front."""
 
     def __init__(self, path: Path, first: bytes) -> None:
         self._path = path
@@ -222,7 +222,7 @@ class ProxyServer:
 
 
 def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path) -> None:
-    """The proxy tells for whom it connects: that is the source, for budgets and in what is told."""
+    """The address in the proxy's header is the source, for budgets and in reports."""
     path = tmp_path / "relay.sock"
     with Relay(
         tmp_path / "data",
@@ -261,7 +261,7 @@ def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path) -> None:
 
 
 def test_the_name_of_a_listening_socket_is_removed(tmp_path: Path) -> None:
-    """As cleaners do: it is listened on there again, by workers that take the others' places."""
+    """As cleaners do: new workers bind the name again and replace the others."""
     path = tmp_path / "relay.sock"
     with (
         Relay(tmp_path / "data", "--bind", f"unix:{path}", workers=2) as relay,
@@ -285,7 +285,7 @@ def test_the_name_of_a_listening_socket_is_removed(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def behind_a_proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Relay, Path]]:
-    """A relay that proxies reach on a Unix-domain socket, and its path."""
+    """A relay that proxies reach on a Unix-domain socket, and the socket's path."""
     directory = tmp_path_factory.mktemp("relay")
     path = directory / "relay.sock"
     settings = {"server.proxies": "unix"}
@@ -311,10 +311,10 @@ def test_who_should_say_for_whom_and_does_not_is_closed(
             peer.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):
             assert peer.recv(1) == b""
-    with BlockingClient(relay.address, name="alice") as alice:  # not a proxy: as ever
+    with BlockingClient(relay.address, name="alice") as alice:  # not a proxy: served as usual
         alice.send("lobby", "hello")
     wait_until(lambda: asked(relay, "status")["connections"] == 0, "all slots free")
-    if first:  # once a minute, and not of a connection that nothing came from
+    if first:  # once a minute, and not for a connection that sent nothing
         assert relay.events("proxy_header_refused")[0]["proxy"] == "unix"
 
 

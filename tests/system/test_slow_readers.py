@@ -1,4 +1,4 @@
-"""Readers that take less than their rooms bring: they lose nothing, cost little, slow nobody."""
+"""Readers slower than their rooms lose nothing, use bounded memory, and delay nobody."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ ROOM = "lobby"
 BODY = bytes(8192)
 DEADLINE_S = 120.0
 LARGE_BODY, LARGE_COUNT = bytes(limits.BODY_BYTES_MAX), 2000
-"""64 MB: so much more than caches and the allocator keep (15 MB) that most of it tells whether
-anybody holds what is not read."""
+"""64 MB: compared with this, caches and the allocator keep little (15 MB), so that memory use shows
+whether unread data is held."""
 
 
 def _worker_bytes(relay: Relay) -> int:
@@ -34,14 +34,14 @@ def _worker_bytes(relay: Relay) -> int:
 
 
 def _owed(relay: Relay, name: str) -> list[int]:
-    """What the connections of a name have not read, by the relay's own account."""
+    """Return the bytes that connections of a name have not read, as ``relay ctl`` reports them."""
     connections = asked(relay, "connections")["items"]
     return [one["owed_bytes"] for one in connections if one["name"] == name]
 
 
 @contextlib.contextmanager
 def _raw(relay: Relay, name: str) -> Iterator[RawClient]:
-    """A client that reads nothing until it is told to."""
+    """A client that reads only when asked to."""
     client = RawClient("127.0.0.1", relay.port, name)
     try:
         yield client
@@ -50,7 +50,7 @@ def _raw(relay: Relay, name: str) -> Iterator[RawClient]:
 
 
 async def _entries_until(client: RawClient, entries: list[EntryMessage], seq: int) -> None:
-    """Read until an entry is there; a connection that ends raises."""
+    """Read up to an entry; raise if the connection ends."""
     while not entries or entries[-1].seq < seq:
         envelopes = await asyncio.to_thread(client.read)
         entries += [envelope for envelope in envelopes if isinstance(envelope, EntryMessage)]
@@ -71,7 +71,7 @@ async def _collect(client: Client, count: int) -> list[Event]:
 async def test_one_that_does_not_read_gets_everything_later(tmp_path: Path) -> None:
     """It leaves live; memory stays within its bound; then it reads all, in order, once."""
     async with AsyncExitStack() as stack:
-        settings = {"server.slow_reader_timeout_s": 3600}  # however slow this machine is
+        settings = {"server.slow_reader_timeout_s": 3600}  # however slow the machine is
         relay = stack.enter_context(
             Relay(tmp_path / "data", workers=2, settings=settings, fresh=True)
         )
@@ -89,15 +89,15 @@ async def test_one_that_does_not_read_gets_everything_later(tmp_path: Path) -> N
         grown = _worker_bytes(relay) - before
         (owed,) = await asyncio.to_thread(_owed, relay, "stuck")
         assert seen == list(range(2, LARGE_COUNT + 2))
-        assert owed <= limits.CONNECTION_BYTES_MAX, "by its own account"
-        assert grown < LARGE_COUNT * len(LARGE_BODY) * 3 // 4, "and nobody else keeps it all"
+        assert owed <= limits.CONNECTION_BYTES_MAX, "by the relay's own account"
+        assert grown < LARGE_COUNT * len(LARGE_BODY) * 3 // 4, "another process keeps the data"
         envelopes: list[ServerEnvelope] = []
         while not _caught_up(envelopes[-1:], LARGE_COUNT + 1):
             envelopes += await asyncio.to_thread(stuck.read)
         entries = [e for e in envelopes if isinstance(e, EntryMessage)]
         assert [e.seq for e in entries] == list(range(1, LARGE_COUNT + 2))
         assert all(e.prev == e.seq - 1 for e in entries)
-        assert any(isinstance(e, Behind) for e in envelopes), "the reader was to fall behind"
+        assert any(isinstance(e, Behind) for e in envelopes), "the reader did not fall behind"
         await until(
             lambda: any("stuck" in str(event) for event in relay.events("readers_fell_behind")),
             "the operator to be told who is slow",
@@ -109,7 +109,7 @@ def _caught_up(envelopes: list[ServerEnvelope], head: int) -> bool:
 
 
 async def test_one_that_takes_nothing_is_closed_and_resumes(tmp_path: Path) -> None:
-    """Its own close code; it may come again, and goes on at its cursor."""
+    """It is closed with a code of its own; it may reconnect, and resumes at its cursor."""
     count = 600
     settings = {"server.slow_reader_timeout_s": 4}
     async with AsyncExitStack() as stack:
@@ -133,7 +133,9 @@ async def test_one_that_takes_nothing_is_closed_and_resumes(tmp_path: Path) -> N
 
 
 async def test_many_come_back_far_behind_while_people_talk(tmp_path: Path) -> None:
-    """200 readers resume 1,000 messages behind; talk goes on; all get everything, once."""
+    """200 readers resume 1,000 messages behind; others chat meanwhile; all receive everything
+    once.
+    """
     count, readers = 1000, 200
     with Relay(tmp_path / "data", workers=2) as relay:
         async with (
@@ -166,7 +168,7 @@ async def test_many_come_back_far_behind_while_people_talk(tmp_path: Path) -> No
 
 
 async def test_half_open_connections_end(tmp_path: Path) -> None:
-    """A peer that is silent is pinged, then closed; a live client answers and stays."""
+    """A silent peer is pinged, then closed; a live client answers and stays."""
     with Relay(tmp_path / "data", workers=1, settings={"server.keepalive_s": 3}) as relay:
         async with Client(relay.address, name="alive") as alive:
             await alive.join(ROOM)
@@ -181,7 +183,7 @@ async def test_half_open_connections_end(tmp_path: Path) -> None:
 
 
 async def test_a_client_that_awaits_an_answer_notices_silence(tmp_path: Path) -> None:
-    """SIGSTOP of everything: the client gives the connection up, and sends again afterwards."""
+    """SIGSTOP of the whole server: the client drops the connection, and sends again afterwards."""
     with Relay(tmp_path / "data", "--worker-timeout", "60", workers=1) as relay:
         async with Client(relay.address, name="alice") as alice:
             await alice.join(ROOM)

@@ -1,4 +1,4 @@
-"""Clients that come back to a real relay by ticket, through the deaths of its processes."""
+"""Clients that resume by ticket at a real relay after its processes were killed."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def kinds(watcher: Watcher) -> list[float]:
 
 
 async def test_asyncio_clients_of_a_killed_worker(relay: Relay) -> None:
-    """They log in again at new workers, without the private operation; what they say is stored."""
+    """They resume at new workers without the RSA operation; what they send is stored."""
     watcher = Watcher(relay)
     async with Client(relay.address, name="alice", register=True) as client:
         for times in (1, 2):
@@ -55,7 +55,7 @@ def test_blocking_clients_of_a_killed_worker(relay: Relay) -> None:
 
 
 def test_tickets_through_the_death_of_the_key_agent(relay: Relay) -> None:
-    """The next one goes on with the keys of the one before, and new workers get them as well."""
+    """A new agent gets the ticket keys of the previous one, and new workers get them as well."""
     watcher = Watcher(relay)
     clients = [RawClient("127.0.0.1", relay.port, f"visitor{n}") for n in range(2)]
     tickets = [client.ticket for client in clients]
@@ -64,11 +64,11 @@ def test_tickets_through_the_death_of_the_key_agent(relay: Relay) -> None:
     os.kill(victim, signal.SIGKILL)
     wait_until(lambda: relay.agent() not in (None, victim), "a new key agent")
     back = RawClient("127.0.0.1", relay.port, "visitor0", registered=True, ticket=tickets[0])
-    assert back.resumed, "workers still hold the key"
+    assert back.resumed, "the workers kept the key"
     kill_workers(relay)
     wait_until(lambda: watcher.ask("/readyz")[0] == 200, "new workers")
     late = RawClient("127.0.0.1", relay.port, "visitor1", registered=True, ticket=tickets[1])
-    assert late.resumed, "its key did not die with the agent and the workers"
+    assert late.resumed, "the key was lost with the agent and the workers"
     again = RawClient("127.0.0.1", relay.port, "visitor1", registered=True, ticket=late.ticket)
     assert again.resumed
     for client in (*clients, back, late, again):
@@ -76,7 +76,7 @@ def test_tickets_through_the_death_of_the_key_agent(relay: Relay) -> None:
 
 
 def test_a_server_that_was_started_again_knows_no_ticket(tmp_path: Path) -> None:
-    """Its keys were in memory only: the client does a full handshake, and notices nothing."""
+    """Its keys were in memory only: the client does a full handshake, without an error."""
     data = tmp_path / "data"
     with Relay(data) as first:
         visitor = RawClient("127.0.0.1", first.port, "visitor")

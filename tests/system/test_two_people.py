@@ -1,4 +1,4 @@
-"""Two people chat; a third sees history; send and tail agree."""
+"""Two users chat; a third reads the history; send and tail agree."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tests.support.tails import Tail
 
 @pytest.fixture(scope="module")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """One relay for all: each test has people and a room of its own."""
+    """One relay for all; each test uses names and a room of its own."""
     with Relay(tmp_path_factory.mktemp("relay") / "data") as running:
         yield running
 
 
 def test_two_people_talk_and_a_third_sees_history(relay: Relay, tmp_path: Path) -> None:
-    """Both ways, live; and what was said before one came."""
+    """Both directions, live, and the history before the join."""
     with (
         Person(relay.address, "alice", "lobby", tmp_path) as alice,
         Person(relay.address, "bob", "lobby", tmp_path) as bob,
@@ -39,7 +39,7 @@ def test_two_people_talk_and_a_third_sees_history(relay: Relay, tmp_path: Path) 
 
 
 def test_leaving_delivers_what_was_typed(relay: Relay, tmp_path: Path) -> None:
-    """End of input waits for every acknowledgement before it leaves, with status 0."""
+    """End of input waits for every acknowledgement, then exits with 0."""
     with Person(relay.address, "dora", "den", tmp_path) as dora:
         dora.types(*[f"line {n}" for n in range(50)])
         assert dora.leave() == 0
@@ -58,7 +58,7 @@ def test_a_thousand_lines_sent_are_a_thousand_lines_read(relay: Relay) -> None:
 
 
 def test_anothers_name_is_refused(relay: Relay, tmp_path: Path) -> None:
-    """On another machine: with another key, whether the owner is there or not; it is told so."""
+    """From another machine with another key, whether the owner is connected or not."""
     elsewhere = {"RELAY_KEYS": str(tmp_path / "elsewhere")}
     for _ in range(2):
         with Person(relay.address, "erin", "hall", tmp_path) as erin:
@@ -68,4 +68,4 @@ def test_anothers_name_is_refused(relay: Relay, tmp_path: Path) -> None:
             assert "erin" in other.stderr
             assert "belongs to somebody else" in other.stderr
             assert "Traceback" not in other.stderr
-    assert not list((tmp_path / "elsewhere").rglob("*.key")), "nothing is left of the attempt"
+    assert not list((tmp_path / "elsewhere").rglob("*.key")), "the attempt left something behind"

@@ -1,4 +1,6 @@
-"""A partition that cannot be opened is told of, the others go on, and it heals by itself."""
+"""A partition that cannot be opened is reported, the others are served, and it recovers by
+itself.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ def person_in(partition: int) -> str:
 
 
 def put_in_the_way(lock: Path) -> None:
-    """As root, whose relay this may be, no permissions keep it from opening a file."""
+    """A directory in the file's place: the tests may run as root, whom permissions do not stop."""
     lock.rename(lock.with_suffix(".away"))
     lock.mkdir()
 
@@ -40,7 +42,7 @@ def mend(lock: Path) -> None:
 
 
 def at_a_handover(relay: Relay) -> None:
-    """The last partitions are those that a third worker gets of two."""
+    """Return the last partitions: those that a third worker takes over from two."""
     os.kill(relay.pid, signal.SIGTTIN)
 
 
@@ -50,7 +52,7 @@ def at_a_death(relay: Relay) -> None:
 
 
 async def refused_in_time(client: Client, person: str) -> None:
-    """Ask for all that needs the partition: each is answered."""
+    """Make each request that needs the partition; each must be answered."""
     bad = room_in(BAD)
     asked = [
         client.join(bad, last=10),
@@ -60,7 +62,7 @@ async def refused_in_time(client: Client, person: str) -> None:
     ]
     answers = await asyncio.gather(*asked, return_exceptions=True)
     assert [type(answer) for answer in answers] == [Unavailable] * len(asked)
-    # What is accepted by another partition waits for this one.
+    # A direct message accepted by another partition waits for this one.
     assert (await client.send(f"@{person}", "read it later")).seq
 
 
@@ -71,7 +73,7 @@ def told_to_the_operator(relay: Relay, lock: Path) -> None:
     assert status.returncode == 0
     assert f"partition {BAD}: {lock} is not a regular file: remove it" in status.stdout
     code, ready = Watcher(relay).ask("/readyz")
-    assert code == 200  # the others serve
+    assert code == 200  # the others are served
     (warning,) = ready["warnings"]
     assert warning.startswith("1 of 16 partitions cannot be opened or written now")
 
@@ -112,7 +114,7 @@ async def test_each_who_asks_is_answered_and_goes_on_when_it_is_mended(
                 await reader.join(bad)
             await reader.join(f"@{person}", last=10)
             await client.join(bad)
-            assert (await client.send(bad, "stored")).seq == 4  # the first began the room
+            assert (await client.send(bad, "stored")).seq == 4  # the first entry began the room
             texts: set[str] = set()
             async with asyncio.timeout(60):
                 while texts != {"stored", "read it later"}:
@@ -129,7 +131,7 @@ async def test_each_who_asks_is_answered_and_goes_on_when_it_is_mended(
 async def test_a_worker_that_can_open_nothing_serves_in_the_place_of_one_that_has_died(
     tmp_path: Path,
 ) -> None:
-    """A file system that has become read-only: else nobody would be answered at all."""
+    """The file system has become read-only: without this, no request would be answered at all."""
     data = tmp_path / "data"
     locks = [data / "logs" / f"{index:02}.lock" for index in range(PARTITIONS)]
     with Relay(data, settings=ON_A_FREE_PORT) as relay:
@@ -155,12 +157,12 @@ async def test_a_worker_that_can_open_nothing_serves_in_the_place_of_one_that_ha
 
 
 async def test_whoever_needs_a_partition_without_a_process_is_answered(tmp_path: Path) -> None:
-    """For as long as that lasts: here the supervisor stands still, and replaces nobody."""
+    """For as long as that lasts: here the supervisor is stopped, and replaces no worker."""
     data, bad = tmp_path / "data", room_in(BAD)
     with Relay(data, workers=2) as relay:
         async with Client(relay.address, name="~ann", retry_timeout_s=0.1) as client:
             await client.send(bad, "stored")
-            os.kill(relay.pid, signal.SIGSTOP)  # nobody takes the place of one that dies
+            os.kill(relay.pid, signal.SIGSTOP)  # no worker is replaced
             try:
                 os.kill(relay.worker_pids()[BAD % 2], signal.SIGKILL)
                 asked = client.join(bad), client.room_info(bad), client.send(bad, "not stored")

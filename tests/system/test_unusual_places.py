@@ -1,4 +1,4 @@
-"""Where a relay has to run that is not a usual machine: docs/operations.md, "Unusual places"."""
+"""A relay in unusual environments: docs/operations.md, "Unusual environments"."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ time.time_ns = lambda: _time_ns() + int(float(_shift.read_text()) * 1e9)
 
 
 def goes_on(relay: Relay) -> None:
-    """It serves, replaces a worker that dies, is steered, and ends as it should."""
+    """Check that it serves, replaces a killed worker, answers ``relay ctl``, and stops cleanly."""
     with BlockingClient(relay.address, name="alice") as alice:
         assert alice.send("lobby", "hello").seq == 2
         relay.kill_worker()
@@ -74,7 +74,7 @@ def goes_on(relay: Relay) -> None:
     [
         (NO_HOME, "data"),
         pytest.param(NO_HOME + AS_NOBODY, "data", marks=NAMESPACES),
-        # Its sockets would be in the temporary directory: they go to the next one that there is.
+        # Its sockets would be in the temporary directory: the next candidate is used.
         pytest.param(NO_HOME + READ_ONLY_TMP, "long" * 25, marks=NAMESPACES),
         # Neither /proc nor /sys, and of /dev the null device alone.
         pytest.param(NO_HOME + BARE, "data", marks=NAMESPACES),
@@ -97,7 +97,7 @@ def is_zombie(process: psutil.Process) -> bool:
 
 @NAMESPACES
 def test_as_process_1(tmp_path: Path) -> None:
-    """As in a container: it reaps orphans, ends with TERM, and stays the first after an upgrade."""
+    """As in a container: it reaps orphans, ends on TERM, and stays process 1 after an upgrade."""
     with Relay(tmp_path / "data", workers=2, launcher=AS_PROCESS_1) as relay:
         (first,) = relay.pids_titled("relay: supervisor")
         namespace = Path(f"/proc/{first}/status").read_text()
@@ -120,7 +120,7 @@ def test_as_process_1(tmp_path: Path) -> None:
 
 @NAMESPACES
 def test_process_1_is_stopped_while_it_begins(tmp_path: Path) -> None:
-    """The kernel lets no signal end process 1 that has no handler yet."""
+    """The kernel does not deliver a signal to process 1 before it has a handler."""
     settings = tmp_path / "relay.toml"
     os.mkfifo(settings)
     command = [*relay_command("serve", "--config", str(settings)), "--data", str(tmp_path / "data")]
@@ -135,10 +135,10 @@ def test_process_1_is_stopped_while_it_begins(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_jumps(tmp_path: Path) -> None:
-    """Back and forth, by days: order, delivery and sessions do not depend on it."""
+    """By days, forward and back: order, delivery and sessions do not depend on the wall clock."""
     site = tmp_path / "site"
     site.mkdir()
-    shift = site / "shift"  # workers read no file that appears beside their data
+    shift = site / "shift"  # workers open no file that appears beside their data
     shift.write_text("0")
     (site / "sitecustomize.py").write_text(SHIFTED.format(shift=str(shift)))
     launcher = (
@@ -169,7 +169,7 @@ def test_a_clock_that_jumps(tmp_path: Path) -> None:
             while len(times) < 5:
                 event = carol.next_event(30)
                 times += [event.time_ms] if isinstance(event, Message) else []
-            assert times == sorted(times), "what people see as the time never goes back"
+            assert times == sorted(times), "displayed times go backwards"
         assert [e["reason"] for e in relay.events("child_killed")] == []
 
 
@@ -191,7 +191,7 @@ except RelayNotStarted as refused:
 
 @NAMESPACES
 def test_a_machine_without_ipv6() -> None:
-    """Where only loopback is there, and no address of IPv6."""
+    """Only loopback exists, and no IPv6 address."""
     sysctl = "/proc/sys/net/ipv6/conf/all/disable_ipv6"
     become = f'ip link set lo up && {{ [ ! -e {sysctl} ] || echo 1 > {sysctl}; }} && exec "$@"'
     ended = subprocess.run(
@@ -208,9 +208,9 @@ def test_a_machine_without_ipv6() -> None:
 
 @CAN_BE_REFUSED
 def test_system_calls_that_a_container_refuses(tmp_path: Path) -> None:
-    """Those for which there is another way: it serves, and goes on over an upgrade.
+    """System calls with a fallback: the relay serves, and upgrades.
 
-    EPERM, which is not what a kernel says that has no such call.
+    The error is EPERM, unlike that of a kernel without the call.
     """
     launcher = refusing(errno.EPERM, *NOT_NEEDED)
     with Relay(tmp_path / "data", workers=2, launcher=launcher) as relay:
@@ -229,7 +229,7 @@ def test_64_descriptors(tmp_path: Path) -> None:
 
 
 def test_files_of_200_kb(tmp_path: Path) -> None:
-    """The limit on files is one on shared memory as well."""
+    """The limit on file sizes applies to shared memory as well."""
     small = "import resource\nresource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
     line = refuse(small, "--data", tmp_path / "data", "--control", "off")
     assert "relay: shared memory of " in line

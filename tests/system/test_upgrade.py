@@ -1,7 +1,7 @@
-"""USR2: the version on the disk takes over while people write; or it cannot, and nothing happens.
+"""USR2: the version on disk takes over while clients write; or it cannot, and nothing changes.
 
-A version is a copy of the package with some changes, and what runs is reached by a link, as
-docs/operations.md, "Upgrading", tells an operator to do it.
+A version is a copy of the package with some changes, started through a link, as docs/operations.md,
+"Upgrading", tells an operator to do.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ VERSION = ("__init__.py", f'__version__ = "{package.__version__}"', '__version__
 
 
 class Prober:
-    """Connects all the time: nobody may be refused."""
+    """Connects repeatedly: no connection may be refused."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -75,7 +75,7 @@ def versions(tmp_path: Path) -> Versions:
 
 @contextlib.contextmanager
 def running(versions: Versions, *flags: str, count: int = 2, **settings: object) -> Iterator[Relay]:
-    """A relay of the current version, with two workers, or so many."""
+    """A relay of the current version, with two workers or as many as given."""
     data = versions.current.with_name("data")
     named = {name.replace("__", "."): value for name, value in settings.items()}
     with Relay(data, *flags, workers=count, source=versions.current, settings=named) as relay:
@@ -83,7 +83,7 @@ def running(versions: Versions, *flags: str, count: int = 2, **settings: object)
 
 
 def upgrade(relay: Relay) -> None:
-    """Send the signal, and wait until the next one serves."""
+    """Send the signal, and wait until the next version serves."""
     before = _ends(relay)
     os.kill(relay.pid, signal.SIGUSR2)
     wait_until(lambda: _ends(relay) != before, "the upgrade")
@@ -95,7 +95,7 @@ def _ends(relay: Relay) -> tuple[int, int]:
 
 
 def refusal(relay: Relay) -> str:
-    """Send the signal, and return why there was no upgrade."""
+    """Send the signal, and return why the upgrade was refused."""
     before = len(relay.events("upgrade_failed"))
     os.kill(relay.pid, signal.SIGUSR2)
     wait_until(lambda: len(relay.events("upgrade_failed")) > before, "that it failed")
@@ -108,7 +108,7 @@ def processes(relay: Relay) -> list[int]:
 
 
 def settled(relay: Relay) -> list[int]:
-    """Return its processes once all have their titles, and the spare as well."""
+    """Return its processes once all have their titles, including the spare worker."""
     wait_until(
         lambda: len(processes(relay)) == 5 and relay.pids_titled("relay: spare"), "all processes"
     )
@@ -118,7 +118,7 @@ def settled(relay: Relay) -> list[int]:
 def stay(relay: Relay, before: list[int]) -> None:
     """Wait until its processes are those of before.
 
-    The spare is made anew: until it has a title of its own, it has its supervisor's.
+    The spare worker is started anew: until it sets its title, it has its supervisor's.
     """
     wait_until(lambda: processes(relay) == before, f"none but {before}")
 
@@ -141,7 +141,7 @@ def test_forth_and_back_while_people_write(versions: Versions, *, rolls: bool) -
                 (True, []) if rolls else (False, ["bus"])
             )
             traffic.goes_on("with the next version")
-            assert any(traffic.resumed.values()), "tickets of the version before are good"
+            assert any(traffic.resumed.values()), "tickets of the previous version are accepted"
             status = asked(relay, "status")
             assert (status["version"], status["ready"]) == ("99.0", True)
             assert len(relay.worker_pids()) == 2
@@ -157,7 +157,8 @@ def test_forth_and_back_while_people_write(versions: Versions, *, rolls: bool) -
             os.kill(relay.worker_pids()[0], signal.SIGKILL)
             wait_until(lambda: len(relay.worker_pids()) == 2, "another worker")
             traffic.goes_on("with another worker")
-        # The process that was started is the parent of what serves: signals go through it.
+        # The process started by the operator is the parent of the serving one: signals are passed
+        # on.
         os.kill(relay.pid, signal.SIGHUP)
         wait_until(lambda: relay.events("reloaded"), "a reload")
         assert relay.stop() == 0
@@ -169,7 +170,7 @@ def test_forth_and_back_while_people_write(versions: Versions, *, rolls: bool) -
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_each_client_is_sent_away_once(versions: Versions, workers: int) -> None:
-    """By its worker, to one of the next version; and what was counted until then is not lost."""
+    """By its worker, to a worker of the next version; counters include the previous workers'."""
 
     async def people(relay: Relay) -> list[int]:
         online, resumed = [0] * 8, 0
@@ -199,19 +200,19 @@ def test_each_client_is_sent_away_once(versions: Versions, workers: int) -> None
             resumed = sum(client.statistics["resumptions"] for client in clients)
             for task in tasks:
                 task.cancel()
-        assert resumed, "tickets of the version before are good"
+        assert resumed, "tickets of the previous version are accepted"
         return online
 
     with running(versions, count=workers, server__worker_timeout_s=60) as relay:
         versions.install("next", VERSION)
         online = asyncio.run(people(relay))
-        assert online == [2] * len(online), "at first, and once more"
+        assert online == [2] * len(online), "at the first login, and once more"
         assert asked(relay, "status")["messages_accepted"] == len(online)
         assert relay.stop() == 0
 
 
 def test_its_end_in_the_middle(versions: Versions) -> None:
-    """One of two workers has left when the next one dies: the one that runs goes on with two."""
+    """One of two workers has left when the new version dies: the running one goes on with two."""
     with running(versions) as relay:
         with Traffic(relay) as traffic, Prober(relay.port):
             versions.install("dies", VERSION, at_the_second_leave("__import__('os')._exit(9)"))
@@ -233,7 +234,7 @@ def test_its_end_in_the_middle(versions: Versions) -> None:
 
 
 def test_the_end_of_the_one_before_in_the_middle(versions: Versions) -> None:
-    """It is killed, and its workers with it, when one of two has left: the next one goes on."""
+    """It and its workers are killed after one of two has left: the new version goes on."""
     with running(versions) as relay:
         with Traffic(relay) as traffic:
             kills = "__import__('os').kill(__import__('os').getppid(), 9)"
@@ -264,7 +265,7 @@ def test_a_stop_in_the_middle(versions: Versions) -> None:
 
 
 def test_what_has_to_wait_until_it_is_over(versions: Versions) -> None:
-    """A worker that is stopped does not leave: meanwhile nothing else is done with the workers."""
+    """A stopped worker does not leave: until it does, no other operation changes the workers."""
     with running(versions, server__worker_timeout_s=60) as relay:
         versions.install("next", VERSION)
         stopped = relay.worker_pids()[0]
@@ -316,7 +317,7 @@ def test_versions_that_cannot_take_over(versions: Versions) -> None:
                     assert ended.returncode == 1
                     assert "not upgraded, the relay continues as before: " in ended.stderr
                     assert reason in ended.stderr
-                versions.install("present")  # or a worker that is replaced would be of this one
+                versions.install("present")  # or a replaced worker would be of this version
                 traffic.goes_on("as before")
                 stay(relay, before)
         assert asked(relay, "status")["ready"]
@@ -340,7 +341,7 @@ def test_settings_that_it_refuses(versions: Versions) -> None:
 
 
 def test_who_may_register_changes_with_the_upgrade_alone(versions: Versions) -> None:
-    """It is written down in the data directory, which a version that cannot take over leaves."""
+    """It is stored in the data directory, which a version that cannot take over does not change."""
     closed = ("server/registration.py", "wanted = settings.registration", 'wanted = "closed"')
     broken = ("server/worker/process/main.py", "import uvloop\n", "import uvlop\n")
     with running(versions) as relay:
@@ -357,7 +358,7 @@ def test_who_may_register_changes_with_the_upgrade_alone(versions: Versions) -> 
 
 
 def test_its_end_before_it_was_ready(versions: Versions) -> None:
-    """Somebody kills it; or the server that runs dies, and nothing of either is left."""
+    """It is killed, or the running server dies: nothing of the failed version is left."""
     with running(versions) as relay:
         before = settled(relay)
         versions.install("slow", SLOW["start"])
@@ -372,7 +373,7 @@ def test_its_end_before_it_was_ready(versions: Versions) -> None:
             os.kill(relay.pid if kill_old else pid, signal.SIGKILL)
             if not kill_old:
                 wait_until(lambda: relay.events("upgrade_failed"), "that it failed")
-                # Its children end with it, and may do so a moment later.
+                # Its children end with it, perhaps a moment later.
                 wait_until(lambda: processes(relay) == before, "the end of what it had started")
         wait_until(lambda: not relay.pids_titled("relay:"), "the end of all")
         versions.install("present")
@@ -393,7 +394,7 @@ def test_a_stop_while_it_gets_ready(versions: Versions, slow: str) -> None:
 
 
 def test_its_end_after_it_got_everything(versions: Versions) -> None:
-    """Nobody serves any more: the one from before tells so, and it can still be told to hurry."""
+    """No process serves any more: the old one logs that, and can still be told to hurry."""
     told = "        if takeover.step is Step.GONE:\n"
     dies = ("server/supervisor/succession.py", told, "        os._exit(9)\n" + told)
     with running(versions, server__worker_timeout_s=60) as relay:
@@ -413,7 +414,7 @@ def test_its_end_after_it_got_everything(versions: Versions) -> None:
 
 
 def test_the_service_manager_is_told_who_serves(versions: Versions, tmp_path: Path) -> None:
-    """And then the process from before ends: systemd knows the main one."""
+    """Then the old process ends: systemd knows the new main process."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(DEADLINE_S)
@@ -438,7 +439,7 @@ def test_the_service_manager_is_told_who_serves(versions: Versions, tmp_path: Pa
 
 
 def test_a_unix_socket_and_a_passphrase_from_a_descriptor(versions: Versions) -> None:
-    """The name of the socket stays; what was in the pipe is handed over."""
+    """The socket's name stays; the passphrase read from the pipe is handed over."""
     path = versions.current.with_name("relay.sock")
     passphrase = (
         "import os\nr, w = os.pipe()\nos.write(w, b'correct horse')\nos.close(w)\n"
@@ -464,7 +465,7 @@ def test_a_unix_socket_and_a_passphrase_from_a_descriptor(versions: Versions) ->
 
 
 def test_another_format_and_back_again(versions: Versions) -> None:
-    """As "Upgrading" tells it: a backup, a stop, the next version; and back by the backup."""
+    """As "Upgrading" describes: backup, stop, next version; and back, with the backup."""
     data = versions.current.with_name("data")
     backup, aside = data.with_name("backup"), data.with_name("aside")
     begin = "    if found == 0:\n        connection.execute(TABLES)"

@@ -1,4 +1,4 @@
-"""The control process of a real relay: what it counts, and three answers about its health."""
+"""The control process of a real relay: its metrics, and its three health endpoints."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 
 SETTINGS = {**ON_A_FREE_PORT, "server.worker_timeout_s": 600}
-"""Nobody is killed for silence."""
+"""Longer than any test: no worker is killed for silence."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 @pytest.fixture
 def relay(shared: Relay) -> Relay:
-    """The relay, when it has got over what the test before has done to it."""
+    """The shared relay, recovered from what the previous test has done to it."""
     watcher = Watcher(shared)
     wait_until(lambda: watcher.ask("/readyz")[0] == 200, "it to be ready")
     wait_until(lambda: watcher.ask("/lagz")[0] == 200, "no lag")
@@ -42,7 +42,7 @@ def send(relay: Relay, count: int) -> None:
 
 
 def test_whatever_form_is_asked_for(relay: Relay) -> None:
-    """What no library makes sense of is answered in the plain form."""
+    """A format that no library parses is answered in the text format."""
     for form in ("application/openmetrics-text; version=abc", "text/plain;version=1..0", ";=,"):
         status, body = Watcher(relay).get("/metrics", Accept=form)
         assert status == 200
@@ -89,7 +89,7 @@ def test_resumes_repeats_and_gaps_are_counted(relay: Relay) -> None:
 
 
 def test_a_worker_that_hangs_is_no_reason_to_restart_the_server(relay: Relay) -> None:
-    """/livez, /readyz and /lagz are three answers."""
+    """/livez, /readyz and /lagz give three answers."""
     watcher = Watcher(relay)
     assert watcher.ask("/readyz") == (200, {"ready": True, "reasons": [], "warnings": []})
     assert watcher.ask("/lagz")[0] == 200
@@ -119,7 +119,7 @@ def test_without_the_key_agent_it_is_not_ready(relay: Relay) -> None:
 
 
 def test_clients_need_no_control_process(relay: Relay) -> None:
-    """Killed, it comes back; meanwhile nobody notices."""
+    """When killed, it is replaced; clients do not notice."""
     watcher = Watcher(relay)
     before = watcher.total("relay_messages_accepted_total")
     with BlockingClient(relay.address, name="someone") as client:
@@ -146,7 +146,7 @@ def test_on_a_unix_socket(tmp_path: Path) -> None:
         assert taken.returncode == 1
         assert f"control.bind: cannot listen on unix:{path}: another program" in taken.stderr
         relay.kill()
-        relay.start()  # what is left of a killed one is no obstacle
+        relay.start()  # the socket file of a killed process does not prevent the start
         assert Watcher(relay).ask("/readyz")[0] == 200
         path.unlink()
         wait_until(lambda: relay.events("listener_replaced") and path.exists(), "another one")

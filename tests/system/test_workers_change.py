@@ -1,4 +1,4 @@
-"""Workers come, go and are replaced while people write: nothing is lost, and nobody is refused."""
+"""Workers are added, removed and replaced while clients write: no loss, no refused connection."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.traffic import ROOMS, Traffic
 
 def ctl(relay: Relay, *args: str) -> Any:  # noqa: ANN401  # JSON
     ended = run_relay("ctl", "--data", relay.data, *args, "--json")
-    # 1 of status: a worker that has just been started does not answer yet.
+    # Exit status 1: a worker that has just been started does not answer yet.
     assert ended.returncode in ((0, 1) if args == ("status",) else (0,)), ended.stderr
     return json.loads(ended.stdout)
 
@@ -58,7 +58,7 @@ def test_more_and_fewer_workers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_all_workers_are_replaced(tmp_path: Path, workers: int) -> None:
-    """A single one has nobody to give anything to: its clients wait for the next."""
+    """A single worker has no other to hand over to: its clients wait for the next one."""
     with Relay(tmp_path / "data", workers=workers) as relay, Traffic(relay) as traffic:
         before = set(relay.worker_pids())
         assert ctl(relay, "restart") == {"workers": workers}
@@ -84,7 +84,7 @@ def test_an_old_worker_is_replaced(tmp_path: Path) -> None:
 
 
 def test_presence_and_names_go_with_their_home(tmp_path: Path) -> None:
-    """Who is there is known to the new home, and a guest's name is taken there, and free later."""
+    """The new home knows who is in a room, and that a guest's name is taken, and later free."""
     with Relay(tmp_path / "data", workers=1) as relay:
         with (
             BlockingClient(relay.address, name="~ann") as ann,

@@ -1,4 +1,4 @@
-"""A chat whose server lies to it."""
+"""Chats with a malicious server."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ FAR = 10**15
 
 
 class Notices:
-    """A screen that keeps what it is told."""
+    """A screen that records what it is told."""
 
     def __init__(self) -> None:
         self.told: list[str] = []
         self.came = asyncio.Event()
 
     async def message(self, message: LogEntry, label: str = "") -> None:
-        """Keep who it is from."""
+        """Record the sender."""
         self.notice(label)
 
     def notice(self, text: str) -> None:
-        """Keep it."""
+        """Record it."""
         self.told.append(text)
         self.came.set()
 
     def talk_to(self, target: str) -> None:
-        """Nobody is talked to."""
+        """Ignore it."""
 
     def pending(self, waiting: list[str]) -> None:
-        """Nobody looks."""
+        """Ignore it."""
 
 
 async def test_a_false_list_of_devices_ends_no_chat() -> None:
-    """The person is told that it is false, and the chat goes on."""
+    """The user gets a warning, and the chat goes on."""
 
     def script(connection: FakeConnection) -> None:
         connection.log_in()
@@ -74,7 +74,7 @@ async def test_a_false_list_of_devices_ends_no_chat() -> None:
 
 
 async def test_another_roster_again_and_again_is_one_question() -> None:
-    """Each is a reason to ask who is there, which this server does not answer until the end."""
+    """Each requires a WHO, which this server does not answer until the end."""
     asked: list[wire.Who] = []
 
     def script(connection: FakeConnection) -> None:
@@ -85,7 +85,7 @@ async def test_another_roster_again_and_again_is_one_question() -> None:
         for number in range(1, 501):
             connection.send_envelopes(wire.Roster("lobby", number, 1, 0, [], []))
         connection.send_envelopes(wire.Roster("lobby", 500, 2, 1, [["bob", ""]], []))
-        sent = connection.wait_for(wire.Send)  # the person has seen the last of them
+        sent = connection.wait_for(wire.Send)  # the user has seen the last of them
         connection.send_envelopes(wire.Ack("lobby", sent.counter, EPOCH, 1))
         asked.append(first)
         asked.extend(one for one in connection.heard if isinstance(one, wire.Who))
@@ -114,7 +114,7 @@ async def test_another_roster_again_and_again_is_one_question() -> None:
 
 
 def nothing_for_ever(connection: FakeConnection) -> None:
-    """Each page is a little below the one before, and has nothing."""
+    """Each page is a little further back than the previous one, and empty."""
     connection.log_in()
     join = connection.wait_for(wire.Join)
     connection.send_envelopes(
@@ -137,7 +137,7 @@ def nothing_for_ever(connection: FakeConnection) -> None:
 
 @pytest.mark.parametrize("words", [["--search", "tea"], []])
 def test_pages_without_end(words: list[str]) -> None:
-    """A command that reads them ends, and tells how far it came."""
+    """A command that reads them ends, and reports how far it came."""
     with FakeServer(nothing_for_ever) as server:
         found = run_relay("history", server.address, "lobby", *words, "--name", "~alice")
     assert found.returncode == 1
@@ -153,7 +153,7 @@ def test_a_room_without_a_last_message() -> None:
 
 
 async def test_a_search_without_end() -> None:
-    """In a chat it is over, too, and can go on."""
+    """It ends in a chat, too, and can be continued."""
     screen = Notices()
 
     async def typed() -> AsyncIterator[str]:
@@ -174,7 +174,9 @@ async def test_a_search_without_end() -> None:
 async def test_devices_that_contradict_are_accepted_by_a_person(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Shown first, then by the code of exactly that list; until then each message is marked."""
+    """Shown first, then accepted with the code of exactly that list; until then messages are
+    marked.
+    """
     monkeypatch.setenv("RELAY_KEYS", str(tmp_path / "keys"))
     server_id = hashlib.sha256(server_key().spki).digest()
     phone, other = key("a"), key("b")
@@ -230,7 +232,7 @@ async def test_devices_that_contradict_are_accepted_by_a_person(
 async def after_a_refusal(code: ErrorCode, *lines: str) -> tuple[list[str], list[wire.Send], int]:
     """Type lines before the server refuses the first of them, and each other change of the room.
 
-    Return what the person is told then, what was sent, and how many changes were asked for.
+    Return what the user is told, what was sent, and how many changes were requested.
     """
     all_typed = threading.Event()
     sent: list[wire.Send] = []
@@ -287,7 +289,7 @@ async def after_a_refusal(code: ErrorCode, *lines: str) -> tuple[list[str], list
     + ["/redact 1 secret"],
 )
 async def test_nothing_is_said_after_a_refused_change(line: str) -> None:
-    """Whatever others would read is for fewer people than are in the room: it is not sent."""
+    """A text for fewer users than are in the room is not sent."""
     told, sent, changes = await after_a_refusal(ErrorCode.NOT_ALLOWED, "/private", line)
     assert told[0].startswith("refused: NOT_ALLOWED")
     shown = line.removeprefix("/reply ")
@@ -296,7 +298,7 @@ async def test_nothing_is_said_after_a_refused_change(line: str) -> None:
 
 
 async def test_what_says_nothing_is_done_after_a_refused_change() -> None:
-    """To hold it back would leave more to read, or more people to read it."""
+    """Holding it back would leave more to read, or more users to read it."""
     lines = ("/kick carol", "/erase", "/ban dave")
     told, sent, changes = await after_a_refusal(ErrorCode.NOT_ALLOWED, *lines)
     assert not any(one.startswith("not sent") for one in told)
@@ -305,7 +307,7 @@ async def test_what_says_nothing_is_done_after_a_refused_change() -> None:
 
 @pytest.mark.parametrize("line", ["/ban carol", "/kick carol", "/topic tea"])
 async def test_a_change_of_a_room_that_is_not_there_is_refused(line: str) -> None:
-    """The next line would begin it, and could be about whoever was to be kept out."""
+    """The next line would create it, and might be about a user who was to be kept out."""
     told, sent, _ = await after_a_refusal(ErrorCode.NO_SUCH_ROOM, line, "carol lies")
     assert told[0].startswith("refused: there is no room lobby yet: ")
     if line == "/topic tea":

@@ -1,4 +1,4 @@
-"""What a typed line means."""
+"""How a typed line is parsed."""
 
 from __future__ import annotations
 
@@ -122,14 +122,14 @@ def test_lines(line: str, command: Command) -> None:
     + [f"/history {n}" for n in ("0", "-1", "1001", "²", "9" * 5000)],
 )
 def test_a_mistake_is_never_sent(line: str) -> None:
-    """One slash and no known command: the person is told, the room is not."""
+    """A slash with an unknown command: an error to the user, nothing to the room."""
     mistake = parse(line, "den")
     assert isinstance(mistake, Mistake)
     assert "not sent" in mistake.reason
 
 
 def test_what_removes_messages_says_how_it_is_meant() -> None:
-    """With the room's name, which a room may have in common with a bound."""
+    """With the room's name, which may look like a bound."""
     for line, meant in (("/delete it", "/delete den"), ("/keep 1d 7", "/keep 1d 7 den")):
         mistake = parse(line, "den")
         assert isinstance(mistake, Mistake)
@@ -146,12 +146,13 @@ def test_what_people_type_elsewhere_says_what_to_do_here() -> None:
         found = parse(f"/{word}", "den")
         assert isinstance(found, Mistake)
         assert "unknown" not in found.reason
-    assert parse("/join", "den") == Join("")
-    assert parse("/join den", "den") == Join("den")
+    assert parse("/join", "den") == Join()
+    assert parse("/join Den", "den") == Join()
+    assert isinstance(parse("/join attic", "den"), Mistake)
 
 
 @pytest.mark.parametrize("lines", [commands.HELP, room_commands.HELP])
 def test_help_fits_a_screen(lines: tuple[str, ...]) -> None:
-    """Of 80 columns and 24 lines, of which the prompt and what was typed need some."""
+    """Of 80 columns and 24 lines, some of which the prompt and the input need."""
     assert len(lines) <= 20
     assert max(columns(NOTICE + line) for line in lines) < 80

@@ -1,4 +1,4 @@
-"""Of which invitations a person is told, and when."""
+"""Which invitations a chat shows, and when."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def listed(**roles: RoomRole) -> list[ListedRoom]:
 
 
 def test_those_that_come_and_those_that_came_meanwhile() -> None:
-    """Each is told once, but a new one of a room is news."""
+    """Each is shown once, but a new one of a room is shown again."""
     invitations = Invitations("here")
     invitations.known(listed(den="invited", hall="member"))
     assert invitations.notice_of(Invited("attic", "ann")) == (
@@ -43,7 +43,7 @@ def test_a_name_from_a_stranger_is_made_harmless() -> None:
 
 
 def test_a_server_that_invites_without_end() -> None:
-    """What is remembered of it is bounded."""
+    """A bounded number is remembered."""
     invitations = Invitations("here")
     for number in range(3 * KNOWN_MAX):
         assert invitations.notice_of(Invited(f"room{number}", "ann"))

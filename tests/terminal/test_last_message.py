@@ -1,4 +1,4 @@
-"""/edit, /erase, /reply and /react say nothing about a message that may not be meant."""
+"""/edit, /erase, /reply and /react do not apply to a message that may not be meant."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.terminal.test_recent import EPOCH, entry
 
 
 class Chat:
-    """What a chat has of this: what was shown, and what was asked of the server."""
+    """The parts of a chat that they use: what was shown, and what the server was asked."""
 
     def __init__(self, client: Client, recent: Recent) -> None:
         self.screen = Notices()
@@ -30,12 +30,12 @@ class Chat:
         self.commands = LastMessageCommands(client, self.sending, recent, self.ask)
 
     def ask(self, question: Callable[[], object]) -> None:
-        """Keep what it is."""
+        """Record the request."""
         assert isinstance(question, partial)
         self.asked.append(f"{question.func.__name__} {question.args[0].body.decode()}")
 
     async def type(self, what: str, target: str, text: str = "x") -> str:
-        """Return what the person is told, or the server is asked."""
+        """Return what the user is told, or what the server is asked."""
         asked = len(self.asked)
         await self.commands.do(what, text, target)
         return self.asked[-1] if len(self.asked) > asked else self.screen.told[-1]
@@ -50,7 +50,7 @@ class Chat:
     ],
 )
 async def test_after_a_direct_message(what: str, done: str, why: str) -> None:
-    """In the room it is refused until it is typed again; where the person talks, it is done."""
+    """In a room it is refused until typed again; in the conversation it is done."""
     recent = Recent("me")
     for seq, sender, text, to in (
         (1, "me", "mine", ""),
@@ -84,7 +84,7 @@ def stored_as_2(connection: FakeConnection) -> None:
 
 
 async def test_what_was_just_sent_is_the_last_message() -> None:
-    """Until it is stored and shown, an edit would be about the one before it."""
+    """Until it is stored and shown, an edit would apply to the previous message."""
     recent = Recent("~me")
     recent.note(entry(Message, 1, "~me", "before"))
     with FakeServer(stored_as_2) as server:
@@ -117,7 +117,7 @@ async def test_what_was_just_sent_is_the_last_message() -> None:
     ids=["retention", "epoch", "erased"],
 )
 async def test_what_was_just_sent_is_never_shown(hidden: Gap | LogEntry) -> None:
-    """Nobody waits for it."""
+    """The chat does not wait for it."""
     recent = Recent("~me")
     with FakeServer(stored_as_2) as server:
         async with Client(server.address, name="~me") as client:

@@ -1,4 +1,4 @@
-"""What people are told about the connection, the room and what is missing."""
+"""Notices about the connection, the room and missing messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHER_EPOCH = b"\1" * 8
 
 
 def test_the_connection_is_news_only_when_it_changes() -> None:
-    """Not the first login, not each attempt, but a new reason, and the end of it."""
+    """Not the first login or each attempt, but a new reason, and its end."""
     narrator = Narrator()
     told = [
         narrator.notice_of(event)
@@ -54,7 +54,7 @@ def test_the_connection_is_news_only_when_it_changes() -> None:
 
 @pytest.mark.parametrize("code", [code for code in CloseCode if may_reconnect(code)])
 def test_no_close_code_gives_orders(code: CloseCode) -> None:
-    """Each after which the client comes back by itself has words for people, and keeps its name."""
+    """Each code after which the client reconnects has a readable text with its name."""
     notice = Narrator().notice_of(StateChanged(State.WAITING, describe_close(code), 1.0))
     assert notice is not None
     assert notice.endswith(f" ({code.name})")
@@ -67,7 +67,7 @@ def roster(joined: tuple[Member, ...], left: tuple[str, ...]) -> RosterChanged:
 
 
 def test_people_come_and_go() -> None:
-    """Not oneself; in a large room nobody is named."""
+    """Not the user itself; in a large room without names."""
     narrator = Narrator("anna")
     event = roster((Member("anna", ""), Member("bert", "Bert\x1b B.")), ("carl",))
     assert narrator.notice_of(event) == 'bert "Bert\\u{1b} B." is here, carl left'
@@ -110,7 +110,7 @@ def test_gaps_are_told(gap: Gap, notice: str) -> None:
 
 
 def test_a_warning_names_what_shows_the_change() -> None:
-    """Otherwise it comes back at each start, and nobody knows how to answer it."""
+    """Otherwise it would come again at each start, without a way to answer it."""
     notice = Narrator().notice_of(DeviceWarning("lobby", "bob", "other devices"))
     assert notice is not None
     assert notice.startswith("WARNING about bob: other devices. Do not trust")
@@ -119,7 +119,7 @@ def test_a_warning_names_what_shows_the_change() -> None:
 
 
 def test_other_events() -> None:
-    """The end of following is told; being live is nothing new to a person."""
+    """The end of a membership is shown; being live is not."""
     assert Narrator().notice_of(Unfollowed("lobby", "closed")) == "no longer in lobby: closed"
     assert Narrator().notice_of(Live("lobby", 3)) is None
     assert Narrator().notice_of(Postponed("lobby", "the disk is full\x1b")) == (
@@ -140,7 +140,7 @@ def test_who_is_here() -> None:
 
 
 def test_who_else_is_here() -> None:
-    """Told to whoever enters: nothing when alone, a few names of many."""
+    """Shown after entering: nothing when alone, a few names of many."""
     anna, bert = Member("anna", "anna"), Member("bert", "B.")
     assert others_notice(Members("lobby", 1, (anna,), 1, 1), "anna") is None
     assert others_notice(Members("lobby", 2, (anna, bert), 1, 1), "anna") == 'also here: bert "B."'
@@ -168,7 +168,7 @@ def test_who_else_is_here() -> None:
     ],
 )
 def test_no_display_name_ends_its_quotation(display: str) -> None:
-    """So nothing in it can be read as our own words; names that people have stay as they are."""
+    """So no part of it can look like our own text; common names are not changed."""
     notice = Narrator("anna").notice_of(roster((Member("mallory", display),), ()))
     assert notice is not None
     inner = notice.removeprefix('mallory "').removesuffix('" is here')
@@ -185,7 +185,7 @@ def test_ordinary_display_names_show_as_they_are(display: str) -> None:
 
 @pytest.mark.parametrize("width", range(10, 100, 7))
 def test_no_display_name_begins_a_line_of_a_notice(width: int) -> None:
-    """Wherever it is broken, what follows is indented: only our own line begins with -!-."""
+    """Wherever the line is wrapped, the rest is indented: only notices begin with -!-."""
     display = "x" + " " * 24 + "alice left" + " " * 20 + "-!- bob"
     notice = Narrator("anna").notice_of(roster((Member("mallory", display),), ()))
     assert notice is not None

@@ -1,4 +1,4 @@
-"""Writing to slow readers, gone readers and files, with the event loop running."""
+"""Writing to slow readers, closed readers and files, with the event loop running."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.terminal.output import Output
 
 
 async def test_a_slow_reader_does_not_stop_the_loop() -> None:
-    """Writing waits; everything else goes on; nothing is lost."""
+    """Writing waits; the loop goes on; nothing is lost."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     text = "".join(f"{n}\n" for n in range(100_000))
@@ -32,7 +32,7 @@ async def test_a_slow_reader_does_not_stop_the_loop() -> None:
 
 
 async def test_a_full_pipe_can_be_given_up() -> None:
-    """Ctrl-C while nobody reads."""
+    """Ctrl-C while there is no reader."""
     reading, writing = os.pipe()
     write = asyncio.create_task(Output(writing).write("x" * 1_000_000))
     done, _ = await asyncio.wait({write}, timeout=0.2)
@@ -59,7 +59,7 @@ async def test_the_reader_is_gone() -> None:
 
 
 async def test_a_file(tmp_path: Path) -> None:
-    """Files take everything at once; nobody ever leaves them."""
+    """Files accept everything at once."""
     with (tmp_path / "out").open("wb") as file:
         output = Output(file.fileno())
         gone = asyncio.create_task(output.closed_by_reader())

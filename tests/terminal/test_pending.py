@@ -1,4 +1,4 @@
-"""Which of the lines that wait are marked."""
+"""Which pending lines are marked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.support.cluster import until
 
 
 class Marks:
-    """What is marked now, and how often that was told."""
+    """The lines that are marked now, and the number of updates."""
 
     def __init__(self) -> None:
         self.now: list[str] = []
@@ -32,7 +32,7 @@ async def test_what_waits_is_marked_until_it_does_no_more() -> None:
 
 
 async def test_what_is_accepted_soon_is_never_marked() -> None:
-    """Nor does its timer come later."""
+    """Nor when its timer fires later."""
     marks = Marks()
     pending = Pending(marks, after_s=0)
     pending.begin("one")()
@@ -40,7 +40,7 @@ async def test_what_is_accepted_soon_is_never_marked() -> None:
     await until(lambda: marks.told, "a later one is marked")
     assert marks.now == ["last"]
     last()
-    last()  # a second time is no harm
+    last()  # a second time has no effect
     assert marks.told == 2
 
 
@@ -55,7 +55,7 @@ async def test_the_same_words_twice_are_two_lines() -> None:
 
 
 def test_a_mark_is_one_line() -> None:
-    """Of a paste, of a long line, of what a terminal would obey."""
+    """For a paste, a long line, and control characters."""
     assert notice_line("one\ntwo", 40) == "-!- one two"
     assert notice_line("words " * 20, 20) == "-!- words words…"
     assert len(notice_line("x" * 500, 30)) <= 30

@@ -1,4 +1,6 @@
-"""What a chat tells of who comes and goes: news alone, and all of it, whoever has the room."""
+"""What a chat shows of users who come and go: changes only, and all of them, also after a change of
+the home.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,7 @@ def test_what_is_known_is_no_news() -> None:
 
 
 def test_another_roster_is_compared() -> None:
-    """Nobody is told of again who stayed; who came and went meanwhile is."""
+    """Users who stayed are not shown again; those who came and went meanwhile are."""
     here = Presence()
     here.asked(members("ann bob carol"))
     assert told(here.news(roster(1, incarnation=2))) == ("", "")
@@ -44,7 +46,7 @@ def test_another_roster_is_compared() -> None:
 
 
 def test_what_was_not_told() -> None:
-    """A version that is missing: the connection was lost, for example."""
+    """A version is missing: the connection was lost, for example."""
     here = Presence()
     here.asked(members("ann bob"))
     assert told(here.news(roster(4, "carol"))) == ("carol", "")
@@ -57,12 +59,12 @@ def test_a_large_room_tells_of_nobody() -> None:
     here.asked(members("ann bob", more=300))
     assert told(here.news(roster(2))) == ("", "")
     assert not here.stale
-    assert told(here.asked(members("ann", version=3))) == ("", ""), "who left is not known"
+    assert told(here.asked(members("ann", version=3))) == ("", ""), "it is not known who left"
     assert told(here.news(roster(4, "bob"))) == ("bob", "")
 
 
 def test_a_room_that_has_become_large_tells_of_each_again_once_it_is_small() -> None:
-    """Who came and went meanwhile was not told, so nothing is known of anybody any more."""
+    """Changes were not sent meanwhile, so nothing is known about any user."""
     here = Presence()
     here.asked(members("ann bob"))
     here.news(roster(2, total=limits.ROSTER_NAMES_MAX + 1))
@@ -70,7 +72,7 @@ def test_a_room_that_has_become_large_tells_of_each_again_once_it_is_small() -> 
 
 
 def test_whom_a_server_names_twice() -> None:
-    """It is no error, and no news either."""
+    """It is no error, and no change either."""
     here = Presence()
     here.asked(members("ann bob"))
     assert told(here.news(roster(2, "carol dora", "bob bob ann"))) == ("carol dora", "bob ann")
@@ -78,7 +80,7 @@ def test_whom_a_server_names_twice() -> None:
 
 
 def test_a_server_that_names_people_without_end() -> None:
-    """Whatever it says of their number."""
+    """Whatever number it gives."""
     here = Presence()
     here.asked(members("ann"))
     for version in range(2, 9):

@@ -1,4 +1,4 @@
-"""QR codes in a terminal: read back by what a camera would see, as dark and light modules."""
+"""QR codes in a terminal, read back as dark and light modules, as by a camera."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def seen(lines: list[str]) -> list[list[int]]:
 
 
 def test_half_blocks() -> None:
-    """Light on black by colours of its own; without colours, light is what is drawn."""
+    """Light on black with its own colours; without colours, light modules are drawn."""
     lines = shown()
     assert all(line.startswith("\x1b[97;40m") and line.endswith("\x1b[0m") for line in lines)
     bare = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
@@ -40,7 +40,7 @@ def test_half_blocks() -> None:
 
 
 def test_colours_alone() -> None:
-    """Where the encoding has no blocks: two blanks for a module, white or black."""
+    """In an encoding without blocks: two blanks for a module, white or black."""
     lines = shown(encoding="latin-1")
     assert all(line.isascii() for line in lines)
     for line, row in zip(lines, MODULES, strict=True):
@@ -51,7 +51,7 @@ def test_colours_alone() -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
 def test_one_that_does_not_fit_is_left_out(encoding: str) -> None:
-    """A part of a code is none: it would push away the line that is to be typed."""
+    """A part of a code is useless, and would scroll away the line that is to be typed."""
     whole = shown(encoding=encoding)
     width = WIDTH * (1 if encoding == "utf-8" else 2)
     assert shown(width, len(whole), encoding) == whole

@@ -1,4 +1,4 @@
-"""What a person is shown of answers, edits, reactions and of what was erased."""
+"""How answers, edits, reactions and erased messages are shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EPOCH = b"epoch..."
 def entry(
     kind: type[LogEntry], seq: int, sender: str, text: str = "", about: int = 0, to: str = ""
 ) -> LogEntry:
-    """One in a room, or in the inbox of "me"."""
+    """An entry in a room, or in the inbox of "me"."""
     return kind(
         "@me" if to else "lobby", EPOCH, seq, seq - 1, 0, sender, b"", b"p" * 16, seq, 0,
         "text/plain", text.encode(), to, EPOCH if about else b"", about,
@@ -35,7 +35,7 @@ def test_who_said_it_to_whom_and_what_it_answers() -> None:
 
 
 def test_what_happened_to_a_message() -> None:
-    """Once it is erased, nothing of it is quoted."""
+    """Once it is erased, none of it is quoted."""
     recent = Recent("me")
     recent.note(entry(Message, 1, "bob", "helo"))
     edit = entry(Edit, 2, "bob", "hello", about=1)
@@ -55,11 +55,11 @@ def test_what_happened_to_a_message() -> None:
     assert erased is not None
     assert erased.endswith("has been erased")
     recent.note(entry(Erased, 1, "bob", about=4))
-    assert recent.notice_of(entry(Erased, 2, "bob", about=4)) is None, "its edit goes with it"
+    assert recent.notice_of(entry(Erased, 2, "bob", about=4)) is None, "its edit is erased with it"
 
 
 def test_the_last_message_of_a_room_or_of_a_person() -> None:
-    """What /edit and /reply are about."""
+    """The target of /edit and /reply."""
     recent = Recent("me")
     for seq, sender, to in ((1, "bob", ""), (2, "me", ""), (3, "bob", "me"), (4, "me", "bob")):
         recent.note(entry(Message, seq, sender, str(seq), to=to))
@@ -92,7 +92,7 @@ def test_whose_message_a_moderator_has_erased() -> None:
 
 
 def test_the_number_of_an_edit_is_that_of_its_message() -> None:
-    """What ``relay history --search --numbers`` prints is what is to be erased."""
+    """The number that ``relay history --search --numbers`` prints is the one to erase."""
     assert numbered(entry(Edit, 7, "bob", "x", about=3), "bob (edited)") == "#3 bob (edited)"
     assert numbered(entry(Message, 7, "bob", "x", about=3), "bob") == "#7 bob", "an answer"
 
@@ -105,7 +105,7 @@ def test_it_forgets_what_is_long_ago() -> None:
 
 
 async def test_what_is_looked_up_drives_out_nothing_later() -> None:
-    """Else what /edit is about would be a message of long ago."""
+    """Otherwise /edit would apply to an old message."""
     shown = Shown(Notices(), "me", "lobby")
     now = entry(Message, 2 * REMEMBERED_MAX, "me", "now")
     await shown.show(now)

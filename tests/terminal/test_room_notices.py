@@ -1,4 +1,4 @@
-"""What people are told about rooms."""
+"""Notices about rooms."""
 
 from __future__ import annotations
 

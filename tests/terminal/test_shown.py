@@ -1,4 +1,4 @@
-"""What a screen remembers of what it has shown."""
+"""What a screen remembers of the messages that it has shown."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from tests.terminal.test_chat import EPOCH, Notices
 
 
 async def test_many_who_write_while_nobody_is_there() -> None:
-    """The last message of each waits to be marked as read: of so many at most, the newest ones."""
+    """The last message of each waits for its read mark: a bounded number, the newest ones."""
     shown = Shown(Notices(), "alice", "lobby")
     for number in range(UNREAD_MAX + 10):
         name = f"p{number}"

@@ -1,4 +1,4 @@
-"""Text from others cannot command, deceive or flood a terminal."""
+"""Text from others cannot control, deceive or flood a terminal."""
 
 from __future__ import annotations
 
@@ -76,17 +76,17 @@ def test_hostile_text_becomes_visible(text: str, shown: str) -> None:
     ],
 )
 def test_ordinary_text_stays(text: str) -> None:
-    """People's languages and emoji are left alone."""
+    """Scripts of all languages and emoji are not changed."""
     assert harmless(text) == text
 
 
 def test_the_caller_may_deal_with_newline_and_tab() -> None:
-    """Only what is named passes."""
+    """Only the named characters pass."""
     assert harmless("a\n\tb\r", allow="\n\t") == "a\n\tb\\u{d}"
 
 
 def test_marks_are_capped() -> None:
-    """A thousand marks on one letter show as eight and a sign that there were more."""
+    """A thousand combining marks on one letter show as eight and a sign that there were more."""
     assert harmless("e" + "\u0301" * 1000 + "x") == "e" + "\u0301" * MARKS_MAX + "…x"
 
 
@@ -98,7 +98,7 @@ def test_a_mark_does_not_sit_on_what_is_before_the_text() -> None:
 
 @given(st.text(max_size=200))
 def test_nothing_unseen_passes(text: str) -> None:
-    """Whatever comes: what remains unseen are the joiners and selectors inside of emoji."""
+    """For any text: only joiners and selectors inside of emoji remain invisible."""
     for char in harmless(text):
         assert not is_unseen(char) or char in "\u200d\ufe0f"
         assert unicodedata.category(char) not in {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -124,7 +124,7 @@ def test_harmless_twice_is_harmless_once(text: str) -> None:
     ],
 )
 def test_names_of_a_hostile_server(name: str, shown: str) -> None:
-    """A name shows as it is only if it is one."""
+    """A name is shown unchanged only if it is legal."""
     assert harmless_name(name) == shown
 
 
@@ -136,13 +136,13 @@ def test_wrapping_cuts_at_spaces() -> None:
 
 
 def test_wrapping_counts_columns() -> None:
-    """A wide character does not stick out of the last column."""
+    """A wide character does not exceed the last column."""
     assert list(wrapped("漢字漢字", 5)) == ["漢字", "漢字"]
 
 
 @given(st.text(max_size=300), st.integers(2, 40))
 def test_no_piece_is_wider_than_the_terminal(text: str, width: int) -> None:
-    """And no character is lost, except for spaces where a line was cut."""
+    """And no character is lost, except for spaces where a line was wrapped."""
     line = harmless(text)
     pieces = list(wrapped(line, width))
     assert all(columns(piece) <= max(width, 2) for piece in pieces)
@@ -150,11 +150,11 @@ def test_no_piece_is_wider_than_the_terminal(text: str, width: int) -> None:
 
 
 def test_a_very_long_line_takes_linear_time() -> None:
-    """40,000 columns, with and without spaces, are cut without trouble."""
+    """40,000 columns, with and without spaces."""
     assert len(list(wrapped("a" * 40_000, 80))) == 500
     assert len(list(wrapped("ab " * 13_333, 80))) == 513
 
 
 def test_the_cut_mark_is_plain() -> None:
-    """What we add ourselves is harmless, too."""
+    """Our own additions are harmless, too."""
     assert harmless(CUT) == CUT

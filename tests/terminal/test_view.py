@@ -49,7 +49,7 @@ def test_a_further_line_cannot_imitate(second: str, width: int | None) -> None:
 
 
 def test_padding_cannot_reach_the_next_line() -> None:
-    """A text that counts on the terminal's own line break still starts behind the indentation."""
+    """A text that is padded to the terminal's width still continues behind the indentation."""
     text = "x" + " " * (80 - len("12:34 eve| x")) + "12:35 admin| pay me"
     lines = shown(message_lines("12:34", "eve", text, 80))
     assert all(columns(line) <= 80 for line in lines)
@@ -65,18 +65,18 @@ def test_a_message_fills_at_most_so_many_lines() -> None:
 
 
 def test_a_narrow_terminal_gives_the_text_its_own_lines() -> None:
-    """The sender takes the first line."""
+    """The sender is on the first line."""
     lines = shown(message_lines("12:34", "a" * 32, "hello there", 40))
     assert lines == [f"12:34 {'a' * 32}|", "  | hello there"]
 
 
 def test_a_hostile_sender_is_harmless() -> None:
-    """A server's invention cannot look like a notice or like somebody else's message."""
+    """A sender invented by a server cannot look like a notice or another user's message."""
     assert shown(message_lines("12:34", "-!- x\n12:35 admin", "y"))[0].count("\n") == 0
 
 
 def test_a_notice_is_one_line_whatever_it_quotes() -> None:
-    """A server's words in it stay inside."""
+    """A server's text stays within the notice."""
     assert shown(notice_lines("refused: a\n-!- b\x1b[2J")) == [
         "-!- refused: a\\u{a}-!- b\\u{1b}[2J"
     ]
@@ -87,14 +87,14 @@ def test_a_notice_is_one_line_whatever_it_quotes() -> None:
 
 
 def test_a_body_that_is_no_text() -> None:
-    """It is named; bytes that are not UTF-8 are visible."""
+    """Its content type is shown; bytes that are not UTF-8 are visible."""
     assert body_text("image/png", b"\x89PNG") == "[image/png, 4 bytes]"
     assert body_text("", b"") == "[no content type, 0 bytes]"
     assert body_text("text/plain", b"a\xffb") == "a\\xffb"
 
 
 def test_times() -> None:
-    """A server's nonsense does not raise."""
+    """An invalid time of a server raises no exception."""
     assert rfc3339(1_785_542_400_123) == "2026-08-01T00:00:00.123Z"
     assert rfc3339(0) == "1970-01-01T00:00:00.000Z"
     assert rfc3339(2**63 - 1).startswith("9999-")
@@ -106,7 +106,7 @@ def test_times() -> None:
 @pytest.mark.parametrize("snippet", ["--12:35 alice| yes, send mallory the 500", "あ" * 40])
 @pytest.mark.parametrize("width", [20, 39, 79])
 def test_no_row_of_a_reply_begins_with_what_it_quotes(snippet: str, width: int) -> None:
-    """A terminal that breaks a row itself begins the next one at its left edge."""
+    """If the terminal wraps a row itself, the next row begins at its left edge."""
     label = f"mallory{'x' * 25} (re mallory{'x' * 25}: {quoted(snippet)})"
     rows = message_lines("12:34", "mallory", "ok\nyes", width, label)
     assert all(columns(row.head + row.text) <= width for row in rows)
@@ -132,7 +132,7 @@ def test_a_time_zone_of_any_kind(zone: str, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("show", [clock, day, day_and_minute, day_and_clock, rfc3339])
 def test_a_time_beyond_the_calendar_is_its_end(show: Callable[[int], str]) -> None:
-    """A server may send any number: no command fails for it."""
+    """A server may send any number: no command fails because of it."""
     assert show(2**63 - 1) == show(2**62)
 
 

@@ -1,4 +1,4 @@
-"""``relay.testing.plugin`` in a project of a user's, run by a pytest of its own."""
+"""``relay.testing.plugin`` in a user's project, run by a pytest of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = (ROOT / "docs" / "testing.md").read_text()
 
 
 def blocks_of_the_page() -> dict[str, str]:
-    """The page's programs by the file name in their first line."""
+    """Return the page's programs by the file name in their first line."""
     blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL)
     return dict(blocks)
 

@@ -1,4 +1,4 @@
-"""``relay.testing.RelayServer``: starts, stops, starts again, and leaves nothing behind."""
+"""``relay.testing.RelayServer``: starts, stops, restarts, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_another_start_has_the_same_address_and_the_same_messages(end: str) -> N
 
 
 def test_its_settings_come_from_the_caller_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a developer has in the environment for a relay of their own does not reach it."""
+    """Variables of the developer's environment for another relay do not affect it."""
     monkeypatch.setenv("RELAY_SERVER__BIND", "nowhere")
     monkeypatch.setenv("RELAY_CONFIG", "/nonexistent")
     monkeypatch.setenv("WEB_CONCURRENCY", "7")
@@ -138,7 +138,7 @@ def test_an_end_of_the_program_without_with_leaves_nothing() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_kill_of_the_program_leaves_nothing(number: signal.Signals) -> None:
-    """Nothing in it runs any more; a fork of it that goes on keeps nothing alive.
+    """No process of it runs any more; a fork of the program that goes on keeps nothing alive.
 
     The end of the thread that started the relay is not the end of the program.
     """

@@ -1,1 +1,1 @@
-"""Fault injection for a relay, and a checker of what its clients saw (docs/reliability.md)."""
+"""Fault injection for a relay, and a checker of what its clients received (docs/reliability.md)."""

@@ -1,4 +1,4 @@
-"""``python -m tests.torture --seconds 600 --seed 1``: a long run, and its verdict."""
+"""``python -m tests.torture --seconds 600 --seed 1``: a long run, and its result."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from tests.torture.run import Plan, torture
 T = TypeVar("T")
 
 MODERATED_TURNS_PER_S = 0.1
-"""Of the seconds of a run; a turn takes about one."""
+"""Seconds of a run for one turn of the test of rights; a turn takes about one."""
 AMENDED_ROUNDS_PER_S = 0.1
-"""Likewise."""
+"""Likewise for a round of the test of amendments."""
 
 
 def minimum_for(seconds: float) -> Effort:
@@ -53,7 +53,7 @@ def minimum_for(seconds: float) -> Effort:
 
 
 async def _stoppable(run: Coroutine[Any, Any, T]) -> T:
-    """Run to the end; TERM and INT end it and everything that it started."""
+    """Run to the end; TERM and INT end it and every process that it started."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,7 +1,7 @@
-"""People who edit, erase and react, in a room that keeps little and to each other, under torture.
+"""Users who edit, erase and react, in a room with little retention and in conversations.
 
-Workers are killed meanwhile, so homes move, also between the two inboxes of a conversation. Who
-joins late reads the room from its beginning again and again.
+Workers are killed meanwhile, so homes move, also between the two inboxes of a conversation. Late
+readers read the room from its beginning repeatedly.
 """
 
 from __future__ import annotations
@@ -52,22 +52,22 @@ class Outcome:
     findings: list[Finding] = field(default_factory=list)
     kills: int = 0
     floor: int = 0
-    """Of the room: how much was removed."""
+    """How many entries of the room were removed."""
     gaps: int = 0
-    """That readers were told of."""
+    """Gaps that readers got."""
     acknowledged: dict[str, int] = field(default_factory=dict)
     """By kind, of the room and of conversations."""
 
 
 class Person:
-    """Sends messages, and edits, reactions and redactions, in the room and to another person."""
+    """Sends messages, edits, reactions and redactions, in the room and to another user."""
 
     def __init__(self, name: str, peer: str, relay: Relay, erased: set[bytes]) -> None:
         self.name = name
         self._peer = peer
         self._relay = relay
         self._erased = erased
-        """Bodies of which the redaction was acknowledged, by anybody."""
+        """Bodies whose redaction was acknowledged, of any user."""
         self._numbers = itertools.count(1)
         self._chance = random.Random(name)
         self._recent: dict[bool, deque[LogEntry]] = {
@@ -80,7 +80,7 @@ class Person:
         self.there = False
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Run until cancelled."""
         async with Client(self._relay.address, name=self.name) as client:
             await client.join("@me")
             await client.join(ROOM)
@@ -107,7 +107,8 @@ class Person:
         mine = [one for one in recent if one.sender == self.name]
         messages = [one for one in recent if isinstance(one, Message)]
         text = f"{self.name} {next(self._numbers)}."
-        # What must be refused is tried as often: only what the room still keeps is looked at.
+        # Requests that must be refused are tried as often: only what the room still keeps is
+        # checked.
         what = self._chance.choices(
             ("send", "edit", "react", "redact", "edit-other", "about-gone"), (8, 3, 3, 3, 3, 3)
         )[0]
@@ -139,7 +140,7 @@ class Person:
             self._note(1, stored, target.seq, text, direct=direct)
         elif kind is Reaction:
             stored = await client.react(target, text)
-            # An edit stands for its message: whose edit was erased, that is still there.
+            # An edit stands for its message: if the edit was erased, the message is still there.
             edited = target.about if isinstance(target, Edit) else None
             about = target.seq if edited is None else edited.seq
             self._note(4, stored, about, text, direct=direct)
@@ -156,7 +157,7 @@ class Person:
 
 
 class Late:
-    """Reads the room from its beginning, again and again."""
+    """Reads the room from its beginning, repeatedly."""
 
     def __init__(self, relay: Relay, erased: set[bytes]) -> None:
         self._relay = relay
@@ -166,7 +167,7 @@ class Late:
         self.findings: list[Finding] = []
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Run until cancelled."""
         async with Client(self._relay.address, name="late") as client:
             while True:
                 erased = set(self._erased)
@@ -195,7 +196,7 @@ class Late:
                 return
 
     async def _pages(self, client: Client, erased: set[bytes]) -> None:
-        """A page that a worker has kept is not served any more, either."""
+        """A worker's cached page must not be served any more, either."""
         await client.join(ROOM)
         try:
             page = await client.history(ROOM, count=KEPT)
@@ -212,7 +213,7 @@ class Late:
 async def run(
     directory: Path, fault: str = "", *, rounds: int = ROUNDS, kept: int = KEPT
 ) -> Outcome:
-    """Let people chat while workers die, and check what is left.
+    """Let users chat while workers are killed, and check the result.
 
     Args:
         directory: an empty one.
@@ -226,13 +227,13 @@ async def run(
             Person(name, peer, relay, erased)
             for name, peer in zip(PEOPLE, PEOPLE[1:] + PEOPLE[:1], strict=True)
         ]
-        # Two talk to each other; the third one talks to the first.
+        # Two write to each other; the third writes to the first.
         people[1] = Person("bob", "ann", relay, erased)
         async with Client(relay.address, name="opal") as owner:
             await owner.create_room(ROOM)
             for name in PEOPLE:
                 async with Client(relay.address, name=name):
-                    pass  # nobody can write to a name that nobody has
+                    pass  # messages to a name that does not exist are refused
             await owner.change_room(ROOM, "keep", keep=(0, kept, 0))
             late = Late(relay, erased)
             tasks = [asyncio.ensure_future(person.run()) for person in people]

@@ -1,13 +1,12 @@
-"""What was said about messages, held against the logs: the part of the checker that knows edits,
-redactions, reactions, what retention removes, and both ends of a conversation.
+"""The part of the checker for edits, redactions, reactions, retention and conversations.
 
-Pure: from the logs at the end, what was acknowledged, and what readers got, to broken promises.
+Pure: finds violated guarantees in the logs at the end, acknowledgements, and what readers got.
 
-- what was acknowledged is in the log, once, as it was said, unless it was erased or removed;
-- an edit is of its sender's own, and nothing is about what was erased before it;
-- what a redaction is about is erased, with its edits, and served to nobody who asks after that;
-- a reader gets every entry in its order, but for gaps of what retention has removed, and as many
-  as a room keeps are there;
+- acknowledged entries are in the log, once, unchanged, unless they were erased or removed;
+- an edit is of its sender's own message, and no entry is about a message erased before it;
+- the target of a redaction is erased, with its edits, and not sent in answer to later requests;
+- a reader gets every entry in order, except for gaps of what retention has removed, and a room
+  keeps as many as configured;
 - both inboxes have a conversation in the same order, about the same messages, erased alike.
 """
 
@@ -47,11 +46,11 @@ class Got(NamedTuple):
     seq: int
     prev: int
     body: bytes
-    """Of a message or an edit, else empty."""
+    """The body of a message or an edit, else empty."""
 
 
 class Told(NamedTuple):
-    """A gap that a reader was told of."""
+    """A gap that a reader got."""
 
     after: int
     to: int
@@ -59,7 +58,7 @@ class Told(NamedTuple):
 
 
 def check_log(log: Sequence[EntryMessage], floor: int, sent: Sequence[Said]) -> Iterator[Finding]:
-    """Hold a log, from behind its floor on, against what was acknowledged, and against itself."""
+    """Check a log, from its floor on, against what was acknowledged, and for consistency."""
     by_seq = {entry.seq: entry for entry in log}
     for one in sent:
         entry = by_seq.get(one.seq)
@@ -106,11 +105,9 @@ def _check_about(entry: EntryMessage, target: EntryMessage | None) -> Iterator[F
 def check_reader(
     who: str, history: Sequence[Got | Told], floor: int, kept: int = 0
 ) -> Iterator[Finding]:
-    """Hold what a reader got, from the beginning of a log up to its end, against its order, its
-    floor, and what the log is to keep.
-    """
+    """Check what a reader got, from the beginning of a log to its end: order, floor, retention."""
     gaps = [one.to for one in history if isinstance(one, Told)]
-    # With more of them, something was removed while it was read.
+    # With more of them, entries were removed during the read.
     if len(gaps) == 1 and len(history) - 1 < kept:
         yield Finding("removed", who, gaps[0])
     at = 0
@@ -120,13 +117,13 @@ def check_reader(
                 yield Finding("gap", who, one.to)
             at = one.to
         else:
-            if one.prev != at or one.seq != at + 1:  # our seqs have no holes
+            if one.prev != at or one.seq != at + 1:  # our sequence numbers have no gaps
                 yield Finding("skipped", who, one.seq)
             at = one.seq
 
 
 def check_served(who: str, got: Sequence[Got], erased_before: set[bytes]) -> Iterator[Finding]:
-    """Hold what a reader was served against what was erased before it asked."""
+    """Check that a reader was not served what was erased before its request."""
     for one in got:
         if one.body in erased_before:
             yield Finding("served", who, one.seq)
@@ -135,7 +132,7 @@ def check_served(who: str, got: Sequence[Got], erased_before: set[bytes]) -> Ite
 def check_conversation(
     one: str, ones: Sequence[EntryMessage], other: str, others: Sequence[EntryMessage]
 ) -> Iterator[Finding]:
-    """Hold both inboxes of two people against each other."""
+    """Compare both inboxes of a conversation."""
     places: dict[int, int] = {0: 0}
     pairs: list[tuple[EntryMessage, EntryMessage]] = []
     for sender, to in ((one, other), (other, one)):

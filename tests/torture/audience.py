@@ -1,9 +1,9 @@
 """A process of members that decrypt all they receive: ``python -m tests.torture.audience ORDERS``.
 
-Connects those that come early, prints "ready"; the next line on its standard input has the heads
-that everybody is to reach. When all have, or the time is up, it prints what was, as JSON.
+Connects the early members, prints "ready"; the next line on its standard input has the heads that
+every member is to reach. When all have, or the time is up, it prints the outcome as JSON.
 
-They use the wire's core, not the client library: nothing here checks, heals or hides anything.
+They use the wire's core, not the client library: nothing here checks, repairs or hides anything.
 """
 
 from __future__ import annotations
@@ -38,15 +38,15 @@ class Guest(msgspec.Struct, frozen=True):
     name: str
     rooms: list[str]
     after_s: float = 0.0
-    """When it joins, after the beginning."""
+    """When it joins, in seconds after the beginning."""
     last: int = HISTORY_ALL
     """With how many entries of history; HISTORY_ALL: from the first one."""
     restless: bool = False
-    """Loses its connection again and again, and resumes from its cursors."""
+    """Disconnects repeatedly, and resumes from its cursors."""
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What a process is to do."""
+    """The parameters of a process."""
 
     port: int
     directory: str
@@ -57,20 +57,20 @@ class Orders(msgspec.Struct, frozen=True):
 
 
 class Settle(msgspec.Struct, frozen=True):
-    """Read until everybody has got these entries: (epoch, seq) by room."""
+    """Read until every member has got these entries: (epoch, seq) by room."""
 
     heads: dict[str, tuple[str, int]]
     deadline_s: float
 
 
 class Outcome(msgspec.Struct):
-    """What was."""
+    """The result of a process."""
 
     seen: int
-    """Entries that came before Settle, all members together."""
+    """Entries that came before Settle, for all members together."""
     resumes: int
     behind: int
-    """How often a member was told that it reads too slowly."""
+    """How often a member got BEHIND."""
     not_at_head: list[str]
 
 
@@ -116,7 +116,7 @@ class Member:
         return client.socket.fileno()
 
     def drop(self) -> None:
-        """End the connection, whatever is on its way."""
+        """End the connection without a close."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -154,7 +154,7 @@ class Member:
         return False
 
     def misses(self, heads: dict[str, tuple[str, int]]) -> str:
-        """Return, in words, which head it has not reached; nothing if all."""
+        """Describe which heads it has not reached; empty if none."""
         for room in self.guest.rooms:
             epoch, seq = heads[room]
             if self.cursors.get(room) != Cursor(bytes.fromhex(epoch), seq):
@@ -173,10 +173,10 @@ class Audience:
         self._epoll = select.epoll()
         self._connected: dict[int, Member] = {}
         self._due: list[tuple[float, Member]] = []
-        """When somebody connects, or loses the connection."""
+        """When a member connects or disconnects."""
 
     def run(self) -> Outcome:
-        """Obey."""
+        """Run the orders."""
         for member in self._members:
             if not member.guest.after_s:
                 self._connect(member)
@@ -206,7 +206,7 @@ class Audience:
         )
 
     def _turn(self) -> bool:
-        """Read who has something; return True when there is an order."""
+        """Read from the ready connections; return True when there is an order."""
         ordered = False
         for fileno, _ in self._epoll.poll(0.02):
             member = self._connected.get(fileno)
@@ -217,7 +217,7 @@ class Audience:
         return ordered
 
     def _move(self) -> None:
-        """Let those connect, or go, whose time has come."""
+        """Connect and disconnect the members whose time has come."""
         now = time.monotonic()
         due = [member for when, member in self._due if when <= now]
         self._due = [(when, member) for when, member in self._due if when > now]
@@ -242,7 +242,7 @@ class Audience:
         member.drop()
 
     def _settle(self, order: Settle) -> list[str]:
-        """Let everybody be there and read, until all are at the head or the time is up."""
+        """Connect all members and read, until all are at the head or the time is up."""
         for member in self._members:
             if not member.connected:
                 self._connect(member)
@@ -255,7 +255,7 @@ class Audience:
 
 
 def main() -> None:
-    """Do what the command line orders, and print what came of it."""
+    """Run the orders of the command line, and print the outcome."""
     outcome = Audience(msgspec.json.decode(sys.argv[1], type=Orders)).run()
     print(msgspec.json.encode(outcome).decode(), flush=True)
 

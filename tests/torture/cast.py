@@ -38,7 +38,7 @@ class Part(NamedTuple):
     """``sender`` or ``reader``."""
     logs: tuple[str, ...]
     option: str
-    """See the programs."""
+    """The options of its program."""
 
 
 class Player:
@@ -56,9 +56,9 @@ class Player:
         """True while SIGSTOP holds it."""
         self.online = False
         self.ended = False
-        """True once it has ended as it was told."""
+        """True once it has ended by itself after TERM."""
         self.places: dict[str, Place] = {}
-        """Where a reader stands."""
+        """A reader's cursors."""
         self.unacknowledged = 0
 
     @property
@@ -109,11 +109,11 @@ class Player:
         self.stopped = False
 
     def finish(self) -> None:
-        """TERM: a sender waits for its acknowledgements, a reader just ends."""
+        """TERM: a sender waits for its acknowledgements, a reader ends at once."""
         self.signal(signal.SIGTERM)
 
     def follow(self, effort: Effort) -> None:
-        """Take in what was written down since the last call."""
+        """Read the records written since the last call."""
         for record in self._follower.new():
             match record:
                 case Seen(log=log, epoch=epoch, seq=seq):

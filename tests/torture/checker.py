@@ -1,19 +1,19 @@
-"""The checker: from the histories of the clients of a run to the guarantees that were broken.
+"""The checker: finds the violated guarantees in the histories of the clients of a run.
 
-Pure functions. The log as it is at the end, read twice (from the store, and by a fresh client), is
-what everything is held against:
+Pure functions. Everything is compared with the log at the end, which is read twice (from the store,
+and by a new client):
 
-- every acknowledged message is in it exactly once, where the acknowledgement has it;
+- every acknowledged message is in it exactly once, at the acknowledged place;
 - it holds nothing that was not sent, and each sender's messages in their order;
-- every reader's view is a piece of it, in order, without repeats, complete from its first to its
+- every reader's view is a part of it, in order, without repeats, complete from its first to its
   last entry except for reported gaps;
-- no (epoch, seq) ever meant two messages, to anybody;
-- every direct message that its sender's inbox has is in the inbox of its recipient: once, in order;
-- gaps are reported only to who stands behind the end of an ended epoch (invariants "Epochs are
-  segments" and "Gaps are rare").
+- no (epoch, seq) ever had two messages, for any client;
+- every direct message in its sender's inbox is in its recipient's inbox: once, in order;
+- gaps are reported only to a reader whose cursor is behind the end of an ended epoch (invariants
+  "Epochs are segments" and "Gaps are rare").
 
 Where the power was cut under durability "process", ends of ended epochs may be lost, and nothing
-else: what was acknowledged there, or shown, and copies of direct messages.
+else: messages acknowledged or received there, and copies of direct messages.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Fault(Enum):
 
 
 class Finding(NamedTuple):
-    """One violation, and where."""
+    """One violation, and where it is."""
 
     fault: Fault
     text: str
@@ -94,7 +94,7 @@ class Entry(NamedTuple):
 
 
 class Id(NamedTuple):
-    """What identifies a message."""
+    """The identity of a message."""
 
     sender: str
     number: int
@@ -112,9 +112,9 @@ class Evidence:
     senders: Mapping[str, Iterable[Record]]
     readers: Mapping[str, Iterable[Record]]
     people: Sequence[str] = ()
-    """To whom the senders write, in turn (``programs.recipient``)."""
+    """The users to whom the senders write, in turn (``programs.recipient``)."""
     may_lose: bool = False
-    """The power was cut, and what was acknowledged need not have survived that."""
+    """The power was cut, and acknowledged messages need not have survived that."""
 
 
 class Log:
@@ -128,15 +128,15 @@ class Log:
         self.at = {Place(e.epoch, e.seq): index for index, e in enumerate(entries)}
         self.epochs = list(dict.fromkeys(e.epoch for e in entries))
         self.ids = {place: self.message_at(place) for place in self.at}
-        """What each place meant to anybody: grows with what clients report."""
+        """The message at each place, for any client: grows with the clients' records."""
 
     def may_have_lost(self, place: Place) -> bool:
-        """Tell whether an entry may be lost: behind the end of an epoch that has ended."""
+        """Return whether an entry may be lost: after the end of an epoch that has ended."""
         ended = place.epoch not in self.epochs[-1:]
         return self.may_lose and ended and place.seq > self.ends.get(place.epoch, 0)
 
     def message_at(self, place: Place) -> Id | None:
-        """Return the message in a place of the log as it is at the end."""
+        """Return the message at a place of the log at the end."""
         index = self.at.get(place)
         if index is None:
             return None
@@ -173,7 +173,9 @@ def check(evidence: Evidence) -> list[Finding]:
 
 # --- the log itself ------------------------------------------------------------------------------
 def check_log(log: Log) -> Iterator[Finding]:
-    """One sequence: prev names the entry before, seqs ascend, an epoch that ended stays ended."""
+    """One sequence: prev is the entry before, sequence numbers ascend, an ended epoch stays
+    ended.
+    """
     before = Entry("", 0, 0, "", 0, 0)
     places: set[Place] = set()
     for entry in log.entries:
@@ -190,7 +192,7 @@ def check_log(log: Log) -> Iterator[Finding]:
 
 
 def compare(log: Log, fetched: list[Entry]) -> Iterator[Finding]:
-    """The log read by a client is the log in the store."""
+    """The log read by a client equals the log in the store."""
     if fetched == log.entries:
         return
     for index, (one, other) in enumerate(zip(log.entries, fetched, strict=False)):
@@ -206,14 +208,14 @@ def check_contents(
     sent: Mapping[str, Mapping[tuple[str, int], int]],
     lost: Mapping[str, set[tuple[str, int]]],
 ) -> Iterator[Finding]:
-    """Each message was sent, occurs once, and follows those that its sender sent before."""
+    """Each message was sent, occurs once, and follows the sender's earlier ones."""
     messages = [entry for entry in log.entries if entry.number]
     counts = Counter((entry.sender, entry.number) for entry in messages)
     last: dict[str, int] = {}
     for entry in messages:
         sender, number = entry.sender, entry.number
         if number == 0:
-            continue  # the server's own
+            continue  # written by the server
         text = f"{log.name} ({entry.epoch}, {entry.seq}): {sender} {number}"
         if sent.get(sender, {}).get((log.name, number)) != entry.digest:
             yield Finding(Fault.INVENTED, text)
@@ -234,7 +236,7 @@ def check_copies(
     logs: Mapping[str, Log],
     sent: Mapping[str, Mapping[tuple[str, int], int]],
 ) -> Iterator[Finding]:
-    """What senders' inboxes have for somebody is in the inbox of that person: once, in order."""
+    """Every copy in a sender's inbox is in the recipient's inbox: once, in order."""
     inbox = logs[f"@{person}"]
     for log in logs.values():
         sender = log.name[1:]
@@ -249,7 +251,7 @@ def check_copies(
         if inbox.may_lose:
             found = _delivered_once(found, log)
         numbers = [entry.number for entry in found]
-        if inbox.may_lose:  # the sender's inbox, too, may have lost what was delivered
+        if inbox.may_lose:  # the sender's inbox may have lost what was delivered, too
             wanted = {
                 number: digest
                 for (name, number), digest in sent.get(sender, {}).items()
@@ -271,10 +273,11 @@ def check_copies(
 
 
 def _delivered_once(found: list[Entry], origin: Log) -> list[Entry]:
-    """Leave out what comes again, the same: the power took the sender's inbox, and not this one.
+    """Leave out copies that come twice because the power cut took the sender's inbox only.
 
-    The sender had no acknowledgement yet, and sent it again; where it comes from it is new. So it
-    comes again behind a cut, in another epoch, and the sender's inbox has it in none of before.
+    The sender had no acknowledgement, and sent the message again; for its inbox it is new. So the
+    copy comes again after a cut, in another epoch, and the sender's inbox does not have it in an
+    earlier one.
     """
     once = {e.number for e in origin.entries if e.epoch in origin.epochs[:1]}
     last: dict[int, Entry] = {}
@@ -315,7 +318,7 @@ def check_sender(
     digests: dict[tuple[str, int], int],
     lost: set[tuple[str, int]],
 ) -> Iterator[Finding]:
-    """Every acknowledged message is where its acknowledgement said.
+    """Every acknowledged message is at its acknowledged place.
 
     Fills ``digests``, and ``lost`` with what may be lost.
     """
@@ -345,7 +348,7 @@ def check_sender(
 
 
 def _means(log: Log, place: Place, message: Id, who: str) -> Iterator[Finding]:
-    """Nobody saw another message at a place."""
+    """Check that no client got another message at a place."""
     known = log.ids.setdefault(place, message)
     if known != message:
         yield Finding(Fault.SEQ_REUSED, f"{log.name} {place}: {known}, and {message} {who}")
@@ -354,13 +357,13 @@ def _means(log: Log, place: Place, message: Id, who: str) -> Iterator[Finding]:
 # --- readers -------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class View:
-    """Where one reader stands in one log."""
+    """The position of one reader in one log."""
 
     place: Place
     index: int
     """Of the next entry, in the log at the end."""
     lost: bool = False
-    """True after an entry that is not in the log: where the next one belongs is not known."""
+    """True after an entry that is not in the log: the position of the next one is not known."""
 
 
 @dataclass(slots=True)
@@ -398,7 +401,7 @@ class Reader:
         return Finding(fault, f"{self.name} in {log}, {place}: {text}")
 
     def _stand(self, name: str, place: Place) -> None:
-        """Stand behind a place."""
+        """Set the position after a place."""
         log = self.logs.get(name)
         index = 0 if log is None or place.seq == 0 else log.at.get(place, -1) + 1
         self.views[name] = View(place, index, lost=place.seq > 0 and index == 0)
@@ -431,8 +434,8 @@ class Reader:
         log = self.logs.get(hole.log)
         view = self.views.get(hole.log)
         epochs = [] if log is None else log.epochs
-        # Invariant "Epochs are segments": who stands at an entry that is still there goes on from
-        # it, whatever epoch began.
+        # Invariant "Epochs are segments": a reader at an entry that still exists continues from it,
+        # whatever epoch began.
         stands = view is not None and not view.lost
         ended = hole.reason == GapReason.EPOCH and len(epochs) > 1
         if log is not None and log.may_lose:

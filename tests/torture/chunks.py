@@ -1,6 +1,6 @@
 """Histories at full speed: those of one process with many clients, in chunks of records.
 
-The members of a room get the same bytes, so a content that came to many is taken apart and written
+The members of a room get the same bytes, so a content that many received is unpacked and written
 once, as one line of ``records``; the history of each member is the numbers of its lines, in order.
 """
 
@@ -21,21 +21,21 @@ from tests.torture.programs import digest_of
 from tests.torture.records import Began, Hole, Lost, Placed, Record, Seen
 
 CONTENTS_KEPT: Final = 512
-"""Contents that are known again: 32 MB at most. One that comes later is only written twice."""
+"""Cached contents: 32 MB at most. One that comes again later is only written twice."""
 NUMBERS: Final = "I"
 _ENCODER: Final = msgspec.json.Encoder()
 _DECODER: Final = msgspec.json.Decoder(list[Record])
 
 
 class Noted(NamedTuple):
-    """A content, as it was written down."""
+    """A content, as it was written."""
 
     chunk: int
     entries: int
     behind: int
-    """How often it tells that the reader is too slow."""
+    """The number of BEHIND in it."""
     cursors: dict[str, Cursor]
-    """Where its reader stands after it, in the logs that it moves on in."""
+    """The reader's cursors after it, in the logs that it advances."""
 
 
 class Chunks:
@@ -46,7 +46,7 @@ class Chunks:
         self._file = path.open("xb")
         self._count = 0
         self.note = lru_cache(CONTENTS_KEPT)(self._note)
-        """Write down what a content holds, if it is not there yet."""
+        """Write a content, if it is not there yet."""
 
     def add(self, records: list[Record]) -> int:
         """Write records; return the number of their line."""
@@ -55,7 +55,7 @@ class Chunks:
         return self._count - 1
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Flush."""
         self._file.close()
 
     def _note(self, content: bytes) -> Noted:
@@ -73,7 +73,7 @@ class Chunks:
 
 
 def record_of(envelope: ServerEnvelope) -> Record | None:
-    """Return what a reader writes down of an envelope."""
+    """Return a reader's record of an envelope."""
     match envelope:
         case EntryMessage(log=log, seq=seq, prev=prev, sender=sender, counter=counter, body=body):
             epoch = envelope.epoch.hex()
@@ -97,12 +97,12 @@ def record_of(envelope: ServerEnvelope) -> Record | None:
 
 
 def write_history(path: Path, numbers: array[int]) -> None:
-    """Write which chunks a member got, in order."""
+    """Write the chunks of a member, in order."""
     path.write_bytes(numbers.tobytes())
 
 
 class Library:
-    """The histories in a file of chunks. Only where each line begins is in memory."""
+    """The histories in a file of chunks. Only the offset of each line is in memory."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
@@ -118,8 +118,8 @@ class Library:
     def history(self, path: Path) -> Iterator[Record]:
         """Yield the records of one member.
 
-        A log begins once for it: where a later join puts its beginning is not believed, what
-        comes after it must go on from the last entry before it.
+        A log begins once for it: the start of a later join is ignored, and entries after it must
+        follow the last entry before it.
         """
         numbers = array(NUMBERS, path.read_bytes())
         begun: set[str] = set()

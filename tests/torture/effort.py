@@ -1,4 +1,4 @@
-"""What a run did to the relay, and whether that is enough to be meaningful."""
+"""How much a run did to the relay, and whether that is enough to be meaningful."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ class Effort:
     server_stops: int = 0
     """The whole server, by SIGTERM."""
     reboots: int = 0
-    """Kills of the whole server after which the machine seems to have been restarted."""
+    """Kills of the whole server after which the machine seems to have been rebooted."""
     power_cuts: int = 0
-    """Kills of the whole server after which what was not synced is gone."""
+    """Kills of the whole server after which unsynced writes are lost."""
     unsynced: int = 0
-    """Bytes that were written and are gone with the power."""
+    """Bytes that were written and lost with the power."""
     client_kills: int = 0
     cuts: int = 0
     """Connections of clients cut in the middle."""
     stops: int = 0
     """Workers and readers stopped (SIGSTOP) for a while."""
     dropped: int = 0
-    """Bus batches that vanished."""
+    """Bus batches that were dropped."""
     links_cut: int = 0
     """Links between two workers cut while both live."""
     reconnects: int = 0
     """Logins of clients beyond their first."""
     resumes: int = 0
-    """Of those, and of restarted processes: by readers, that went on from their cursors."""
+    """Of those, and of restarted processes: by readers that resumed from their cursors."""
     resent: int = 0
     """Messages that were transmitted again."""
     catch_ups: int = 0
     """Times that a reader left live because it was too slow, and read the log."""
     repairs: int = 0
-    """Times that a worker read from the log what the bus had not brought."""
+    """Times that a worker read from the log what the bus had lost."""
 
     def short_of(self, minimum: Effort) -> list[str]:
         """Describe where this is less than ``minimum``."""

@@ -1,7 +1,7 @@
 """A process of senders that keep their windows full: ``python -m tests.torture.flood ORDERS``.
 
-Connects, prints "ready", floods after a line on its standard input, and ends its sends at the next:
-when all is acknowledged (or nothing comes any more) it prints what was, as JSON.
+Connects, prints "ready", floods after a line on its standard input, and stops sending at the next;
+when all is acknowledged (or nothing comes any more) it prints the outcome as JSON.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ REFILL: Final = 128
 """Sent at once, when so many are acknowledged: as one record, into one room."""
 BODY_BYTES_MAX: Final = 400
 QUIET_S: Final = 20.0
-"""After the flood: without any acknowledgement for so long, none comes any more."""
+"""After the flood: without any acknowledgement for this long, none is expected any more."""
 HOT_SHARE: Final = 0.35
-"""How much of it goes to the first room."""
+"""The part that goes to the first room."""
 
 
 class Orders(msgspec.Struct, frozen=True):
-    """What a process is to do."""
+    """The parameters of a process."""
 
     niceness: int
-    """Above the members': who only ever reads from the log does not show that live is right."""
+    """Above the members': readers that only read from the log do not show that live
+    delivery works.
+    """
     port: int
     directory: str
     """For the histories: NAME.chunks."""
@@ -48,7 +50,7 @@ class Orders(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct):
-    """What was."""
+    """The result of a process."""
 
     acknowledged: int
     """While the flood lasted."""
@@ -72,7 +74,7 @@ class Sender:
         self.lost = False
 
     def fileno(self) -> int:
-        """Return the socket's."""
+        """Return the socket's descriptor."""
         return self._client.socket.fileno()
 
     def fill(self) -> None:
@@ -100,7 +102,7 @@ class Sender:
             self._gone(error)
 
     def take(self) -> int:
-        """Take what has come; return how many were acknowledged."""
+        """Read what has come; return how many were acknowledged."""
         try:
             envelopes = self._client.read()
         except (OSError, ConnectionError) as error:
@@ -123,13 +125,13 @@ class Sender:
         self._chunks.add([Lost(f"{type(error).__name__}: {error}")])
 
     def close(self) -> None:
-        """End it, and its history."""
+        """Close the connection and the history."""
         self._client.close()
         self._chunks.close()
 
 
 def flood(orders: Orders) -> Outcome:
-    """Obey."""
+    """Run the orders."""
     os.nice(orders.niceness)
     senders = [Sender(orders, name) for name in orders.names]
     epoll = select.epoll()
@@ -171,7 +173,7 @@ def flood(orders: Orders) -> Outcome:
 
 
 def main() -> None:
-    """Do what the command line orders, and print what came of it."""
+    """Run the orders of the command line, and print the outcome."""
     outcome = flood(msgspec.json.decode(sys.argv[1], type=Orders))
     print(msgspec.json.encode(outcome).decode(), flush=True)
 

@@ -1,9 +1,9 @@
-"""A moderated room under torture: rights, tickets and device chains, while workers are killed.
+"""A moderated room under torture: permissions, tickets and device chains, while workers are killed.
 
-A moderator puts people out and in again, who write and follow all the time; her own devices come
-and go, and everybody reads her list of devices. Behind each kill comes what was good before it:
-tickets that were used, a key that was removed. What is broken is found in what people saw, held
-against the logs at the end.
+A moderator bans users and lets them in again, who write and follow all the time; her own devices
+are added and removed, and every user reads her list of devices. After each kill, credentials that
+were valid before it are tried: used tickets, a removed key. Violations are found by comparing what
+users received with the logs at the end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROOM = "lobby"
 ROUNDS = 10
 MODERATOR = "alice"
 KEYS_PER_RUN = 60
-"""Of the moderator: a chain has 256 links."""
+"""Devices of the moderator: a chain has 256 links."""
 
 
 @dataclass(slots=True)
@@ -45,18 +45,20 @@ class Outcome:
 
     findings: list[rights.Finding] = field(default_factory=list)
     resumed: int = 0
-    """Handshakes that a ticket has shortened."""
+    """Resumed handshakes."""
     kills: int = 0
     turns: int = 0
     links: int = 0
-    """Of the moderator's chain of devices."""
+    """Links of the moderator's chain of devices."""
 
 
 class Person:
-    """Somebody who follows the room whenever allowed, writes all the time, and reads the chain."""
+    """A user who follows the room whenever allowed, writes all the time, and reads the chain."""
 
     def __init__(self, name: str, relay: Relay, acknowledged: Callable[[], int]) -> None:
-        """Begin; ``acknowledged``: how many links of the moderator's chain are by now."""
+        """Begin; ``acknowledged``: how many links of the moderator's chain are acknowledged
+        by now.
+        """
         self.name = name
         self._relay = relay
         self._acknowledged = acknowledged
@@ -65,14 +67,14 @@ class Person:
         """True once the name is registered."""
         self.resumed = 0
         self.chains: list[tuple[int, int, frozenset[str]]] = []
-        """Of the moderator's chain, as this person has read it: how many links it had to have, how
-        many it had, and which devices.
+        """The moderator's chain, as this user has read it: how many links it had to have, how many
+        it had, and which devices.
         """
         self.false_chains = 0
         self.refused: defaultdict[str, int] = defaultdict(int)
 
     async def run(self) -> None:
-        """Go on until cancelled."""
+        """Run until cancelled."""
         async with Client(self._relay.address, name=self.name) as client:
             self.there = True
             others = [
@@ -126,7 +128,7 @@ def _active(found: Devices) -> frozenset[str]:
 
 
 def stored(data: Path, log: str = ROOM) -> list[EntryMessage]:
-    """Return a log as it is in the files."""
+    """Return a log from the store's files."""
     reader = SqliteReader(DataDirectory(data).partition_path(partition_of(log)))
     try:
         page = reader.read(log, 0, 2**40 - 1, 10**9)
@@ -136,15 +138,15 @@ def stored(data: Path, log: str = ROOM) -> list[EntryMessage]:
 
 
 class _Devices:
-    """The moderator's devices: what was acknowledged of them."""
+    """The moderator's devices, as far as changes were acknowledged."""
 
     def __init__(self, first: str) -> None:
         self.lists = [frozenset({first})]
         """Each acknowledged one, by the number of its last link."""
         self.stale = 0
-        """Times that the moderator was shown another list than the last one."""
+        """Times that the moderator got a list other than the last one."""
         self.removed: DeviceKey | None = None
-        """The last one of which it was acknowledged."""
+        """The last device whose removal was acknowledged."""
         self.let_in = 0
         """Times that it could log in all the same."""
 
@@ -163,7 +165,7 @@ class _Devices:
             self.stale += 1
 
     async def come_after_a_kill(self, relay: Relay) -> None:
-        """Log in with what is no device any more."""
+        """Try to log in with a removed device."""
         if self.removed is None:
             return
         try:
@@ -173,7 +175,7 @@ class _Devices:
             return
 
     def check(self, people: list[Person], data: Path) -> list[rights.Finding]:
-        """Hold what people read against what was acknowledged, and the log against both."""
+        """Compare what users read with what was acknowledged, and the log with both."""
         found = [rights.Finding("chain", MODERATOR, 0)] * self.stale
         found += [rights.Finding("device", MODERATOR, 0)] * self.let_in
         for person in people:
@@ -207,14 +209,14 @@ async def run(
     kills_every: int = 0,
     workers: int = 3,
 ) -> Outcome:
-    """Let a moderator put people out and in again, while they write and workers die.
+    """Let a moderator ban users and let them in again, while they write and workers are killed.
 
     Args:
         directory: an empty one.
         fault: planted in the relay.
-        turns: how often both are let in and put out.
+        turns: how often both are let in and banned.
         kills_every: a worker is killed in each so many turns; 0: none.
-        workers: of the relay; with one, all is behind a kill that comes after it.
+        workers: of the relay; with one, each kill interrupts all of them.
     """
     data = directory / "data"
     outcome = Outcome(turns=turns)

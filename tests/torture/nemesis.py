@@ -1,4 +1,4 @@
-"""The nemesis: the faults of server, network and clients, in an order determined by a seed."""
+"""The nemesis: faults of server, network and clients, in an order determined by a seed."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class Stage:
     record: list[str] = field(default_factory=list)
     """What was done, in order, for the report."""
     healing: set[asyncio.Task[None]] = field(default_factory=set)
-    """Wounds that end by themselves."""
+    """Faults that end by themselves."""
 
     def follow(self) -> None:
-        """Take in what the clients have written down."""
+        """Read what the clients have written."""
         for player in self.players:
             player.follow(self.effort)
 
     async def load(self, count: int) -> None:
-        """Let so many messages be acknowledged, however long it takes on this machine."""
+        """Wait until so many messages are acknowledged, however long it takes on this machine."""
         loop = asyncio.get_running_loop()
         deadline, before = loop.time() + LOAD_S, self.effort.acknowledged
         enough = before + count
@@ -60,7 +60,7 @@ class Stage:
                 deadline, before = loop.time() + LOAD_S, self.effort.acknowledged
 
     def later(self, when: Callable[[], Awaitable[None]], heal: Callable[[], None]) -> None:
-        """Undo something after what is awaited, however the run goes on."""
+        """Undo a fault after what is awaited, whatever the run does."""
 
         async def wait() -> None:
             try:
@@ -73,12 +73,12 @@ class Stage:
         task.add_done_callback(self.healing.discard)
 
     async def healed(self) -> None:
-        """Wait until nothing is stopped or dead any more."""
+        """Wait until no process is stopped or dead."""
         while self.healing:
             await asyncio.wait(self.healing)
 
     async def heal_now(self) -> None:
-        """Undo everything at once: the run is being aborted."""
+        """Undo every fault at once: the run is being aborted."""
         for task in self.healing:
             task.cancel()
         await asyncio.gather(*self.healing, return_exceptions=True)
@@ -139,14 +139,14 @@ async def kill_server(stage: Stage) -> None:
 
 
 async def reboot(stage: Stage) -> None:
-    """As ``kill_server``; the new server believes that the machine was restarted: new epochs."""
+    """As ``kill_server``; the new server assumes that the machine was rebooted: new epochs."""
     stage.effort.reboots += 1
     stage.server.reboot()
     await kill_server(stage)
 
 
 async def cut_power(stage: Stage) -> None:
-    """Cut the power of the whole machine, which loses what was not synced, and restore it.
+    """Cut the power of the whole machine, which loses unsynced writes, and restore it.
 
     The server has the fault ``unsynced``.
     """
@@ -173,7 +173,7 @@ async def cut(stage: Stage) -> None:
 
 
 async def kill_client(stage: Stage) -> None:
-    """``kill -9`` of a client's process; a new one goes on from its history."""
+    """``kill -9`` of a client's process; a new one continues from its history."""
     running = [player for player in stage.players if player.running and not player.stopped]
     if not running:
         return
@@ -261,7 +261,7 @@ WEIGHTS: dict[Blow, float] = {
     freeze_and_cut: 2,
     freeze_and_kill: 2,
 }
-"""How often each blow falls in a run by chance."""
+"""The weight of each fault in a random run."""
 
 
 async def strike(stage: Stage, blow: Blow, at: float) -> None:
@@ -293,7 +293,7 @@ async def rage(
 
 
 async def follow(stage: Stage, script: Sequence[tuple[int, Blow]]) -> None:
-    """Strike by a script: (messages acknowledged since the blow before, blow) each."""
+    """Inject faults by a script: (messages acknowledged since the previous fault, fault) each."""
     loop = asyncio.get_running_loop()
     began = loop.time()
     for count, blow in script:

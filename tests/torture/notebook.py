@@ -39,7 +39,7 @@ class Start(TypedDict, total=False):
 
 
 def cursors_of(role: Role) -> dict[str, Cursor]:
-    """Return where a reader stands in each log, by its history."""
+    """Return a reader's cursors, by its history."""
     cursors: dict[str, Cursor] = {}
     for record in read_records(role.history):
         match record:
@@ -61,7 +61,7 @@ class Notebook:
         self._cursors = cursors_of(role)
 
     def start(self, log: str) -> Start:
-        """Return where to join a log; it is written down when that is a resume."""
+        """Return where to join a log; a resume is recorded."""
         cursor = self._cursors.get(log)
         if cursor is not None:
             self._recorder.write(Resumed(log, cursor.epoch.hex(), cursor.seq))
@@ -69,17 +69,17 @@ class Notebook:
         return {} if self._late else {"since": 0}
 
     def joined(self, joined: Joined) -> None:
-        """Write down where a log was joined for the first time."""
+        """Record where a log was joined for the first time."""
         if joined.room not in self._cursors:
             start = joined.start
             self._recorder.write(Began(joined.room, start.epoch.hex(), start.seq))
 
     def refused(self, log: str, error: Refused) -> None:
-        """Write down that a log was not joined."""
+        """Record that a log was not joined."""
         self._recorder.write(Lost(f"join of {log}: {error}"))
 
     def note(self, event: Event) -> None:
-        """Write down an event."""
+        """Record an event."""
         write = self._recorder.write
         match event:
             case LogEntry(room=log, seq=seq, prev=prev, sender=sender):

@@ -26,7 +26,7 @@ from tests.torture.records import Connection, Lost, Recorder, Totals
 
 RETRY_S = 0.2
 BACKOFF_S_MAX = 1.0
-"""Instead of 20 s: a run wants clients that come back, again and again."""
+"""Instead of 20 s: clients are to come back soon, repeatedly."""
 SHORT_BYTES = 1500
 LONG_BYTES = 16_000
 LONG_IN = 50
@@ -63,7 +63,7 @@ def parse_role(argv: list[str] | None = None) -> Role:
 
 
 def identity_of(role: Role, counters: dict[str, int] | None = None) -> Identity:
-    """Return the instance that a client of this name is, in every one of its processes."""
+    """Return the instance of a client of this name, the same in every one of its processes."""
     secret = blake2b(
         f"secret {role.seed} {role.name}".encode(), digest_size=limits.INSTANCE_SECRET_BYTES
     ).digest()
@@ -94,7 +94,7 @@ def body_of(name: str, log: str, number: int, seed: int) -> bytes:
 
 
 def people_of(option: str) -> list[str]:
-    """Return to whom a sender writes direct messages, by its options."""
+    """Return the users to whom a sender writes direct messages, by its options."""
     return next((part[3:].split(".") for part in option.split("+") if part[:3] == "to="), [])
 
 
@@ -106,24 +106,24 @@ def recipient(people: Sequence[str], number: int) -> str:
 def number_of(entry: EntryMessage | LogEntry) -> int:
     """Return a sender's own number of an entry; 0: the server has written it.
 
-    It is the counter as well, but not of a copy in an inbox, and not where the server has lost the
+    It is the counter as well, but not for a copy in an inbox, and not where the server has lost the
     counters before it.
     """
     return 0 if entry.kind == Kind.SYSTEM else int(entry.body.split(b" ", 3)[2])
 
 
 def digest_of(body: bytes) -> int:
-    """Return what stands for a body in the records."""
+    """Return the digest of a body for the records."""
     return zlib.crc32(body)
 
 
 def hasten() -> None:
-    """Let clients reconnect soon."""
+    """Make clients reconnect soon."""
     backoff.MAX_S = BACKOFF_S_MAX  # type: ignore[misc]
 
 
 async def connect(role: Role, recorder: Recorder, counters: dict[str, int] | None = None) -> Client:
-    """Connect for the first time in this process, as often as it takes."""
+    """Connect for the first time in this process, with retries."""
     while True:
         identity = identity_of(role, counters)
         client = Client(role.address, name=role.name, identity=identity)
@@ -155,17 +155,17 @@ def connect_blocking(
 
 
 def _note_failed(recorder: Recorder, error: ClientError) -> None:
-    # A program's first attempt is final for the library; these programs are stubborn.
+    # A program's first attempt is final for the library; these programs retry.
     recorder.write(Connection("failed", f"{type(error).__name__}: {error}"))
 
 
 def note_state(recorder: Recorder, event: StateChanged) -> None:
-    """Write down that a connection came or went."""
+    """Record that a connection was established or lost."""
     recorder.write(Connection(event.state.value, event.detail))
     if event.state is State.CLOSED and event.detail:
         recorder.write(Lost(event.detail))
 
 
 def note_totals(recorder: Recorder, statistics: dict[str, int]) -> None:
-    """Write down what the library counted, before a client is given up."""
+    """Record the library's counters before a client is dropped."""
     recorder.write(Totals(**statistics))

@@ -8,7 +8,7 @@ import socket
 from typing import Self
 
 BUFFER_BYTES = 32_768
-"""Small, so that a client that does not read is felt by the server."""
+"""Small, so that a client that does not read blocks the server."""
 
 
 class Proxy:
@@ -33,7 +33,7 @@ class Proxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Cut everything and listen no more."""
+        """Cut everything and stop listening."""
         assert self._server is not None
         self._server.close()
         self.cut(list(self._pipes))
@@ -43,11 +43,11 @@ class Proxy:
 
     @property
     def connections(self) -> list[asyncio.Task[None]]:
-        """The connections that are open, oldest first; ``cut`` takes them."""
+        """The open connections, oldest first; ``cut`` takes them."""
         return list(self._pipes)
 
     def cut(self, connections: list[asyncio.Task[None]]) -> None:
-        """Reset connections on both sides, whatever was on its way."""
+        """Reset connections on both sides, with data under way."""
         for connection in connections:
             for writer in self._pipes.get(connection, ()):
                 writer.transport.abort()
@@ -93,7 +93,7 @@ class Proxy:
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Copy one way until its end, and pass the end on."""
+    """Copy one direction until its end, and forward the end."""
     writer.transport.set_write_buffer_limits(high=BUFFER_BYTES)
     while data := await reader.read(BUFFER_BYTES):
         writer.write(data)

@@ -1,9 +1,9 @@
 """A reader: ``python -m tests.torture.reader ADDRESS NAME HISTORY LOGS SEED OPTIONS``.
 
-Follows its logs until TERM. Killed at any moment and started again with the same history, it goes
-on from the last entry in it. OPTIONS, joined by "+":
+Follows its logs until TERM. Killed at any moment and started again with the same history, it
+resumes at the last entry in it. OPTIONS, joined by "+":
 
-- ``plain``: nothing of the below
+- ``plain``: none of the below
 - ``late``: begins at the head instead of at the first entry
 - ``trusting``: checks nothing (``trusting``)
 - ``small``: holds few events, so that the library itself must stop reading and fall behind

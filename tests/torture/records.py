@@ -1,7 +1,7 @@
-"""The records of the clients of a run: one JSON line each, written before it counts.
+"""The records of the clients of a run: one JSON line each, written before it takes effect.
 
-A client's file is also all that it remembers: a client that was killed reads it and goes on. So
-what it tells of itself and what it knew can never differ.
+A client's file is also its only memory: a client that was killed reads it and continues. So its
+records and its knowledge never differ.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Seen(msgspec.Struct, frozen=True, array_like=True, tag="seen"):
 
 
 class Hole(msgspec.Struct, frozen=True, array_like=True, tag="gap"):
-    """A reader was told of a gap: after ``start`` up to and with ``end``, each (epoch, seq)."""
+    """A reader got a gap: after ``start`` up to and including ``end``, each (epoch, seq)."""
 
     log: str
     start: tuple[str, int]
@@ -77,7 +77,7 @@ class Hole(msgspec.Struct, frozen=True, array_like=True, tag="gap"):
 
 
 class Placed(msgspec.Struct, frozen=True, array_like=True, tag="placed"):
-    """A reader was told that it is live (or behind) at ``seq``."""
+    """A reader got LIVE (or BEHIND) at ``seq``."""
 
     log: str
     live: bool
@@ -98,7 +98,7 @@ class Lost(msgspec.Struct, frozen=True, array_like=True, tag="lost"):
 
 
 class Process(msgspec.Struct, frozen=True, array_like=True, tag="process"):
-    """A process of this client begins (or, as its last word, ends as it was told)."""
+    """A process of this client begins (or, as its last record, ends after TERM)."""
 
     pid: int
     ends: bool = False
@@ -111,11 +111,13 @@ class Totals(msgspec.Struct, frozen=True, array_like=True, tag="totals"):
     resent: int
     repeats: int
     rejoins: int
-    """Times that the client found something missing, and joined again: it must not be needed."""
+    """Times that the client detected a gap, and joined again: it must not be needed."""
     suspensions: int = 0
-    """Times that it left its rooms: its program took too little while it awaited an answer."""
+    """Times that it left its rooms: its program took too few events while it waited for an
+    answer.
+    """
     resumptions: int = 0
-    """Connections whose handshake a ticket has shortened."""
+    """Resumed handshakes."""
 
 
 Record: TypeAlias = (
@@ -137,10 +139,10 @@ _DECODER: Final = msgspec.json.Decoder(Record)
 
 
 class Recorder:
-    """Appends records to a file; each is with the kernel when ``write`` returns."""
+    """Appends records to a file; each is written to the kernel when ``write`` returns."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file; a line that its last process did not finish is cut off."""
+        """Open the file; an incomplete last line is cut off."""
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         whole = path.read_bytes().rfind(b"\n") + 1
         os.ftruncate(self._fd, whole)

@@ -1,8 +1,8 @@
-"""Rights in rooms, compared with the log: the part of the checker that knows who may do what.
+"""Permissions in rooms, compared with the log: the part of the checker for who may do what.
 
-Pure: from the log at the end, and from what each reader got, to the promises that were broken.
+Pure: from the log at the end, and from what each reader got, to the violated guarantees.
 
-- behind an entry that forbids it, nothing of somebody is in the log, until another one allows it;
+- after an entry that forbids it, no message of the user is in the log, until another one allows it;
 - a reader gets an entry only if it might read as of the entry before it, or later.
 """
 
@@ -40,13 +40,13 @@ class History(NamedTuple):
     """Of the accounts that entries name."""
 
     def may(self, who: str, right: Right, index: int) -> bool:
-        """Tell whether somebody had a right after so many entries."""
+        """Return whether a user had a permission after so many entries."""
         actor = Actor(who, self.roots.get(who, STRANGER))
         return right in rights(self.rooms[index], actor)
 
 
 def history_of(log: list[EntryMessage]) -> History:
-    """Return the states that a log makes."""
+    """Return the states of a log."""
     room = Room()
     rooms = [room]
     roots: dict[str, bytes] = {}
@@ -63,8 +63,8 @@ def check(log: list[EntryMessage], seen: Mapping[str, Iterable[int]]) -> Iterato
     """Yield every violation.
 
     Args:
-        log: all of it, from its first entry on, without a hole.
-        seen: by name of each reader, the seqs that it got.
+        log: all of it, from its first entry on, without a gap.
+        seen: by name of each reader, the sequence numbers that it got.
     """
     history = history_of(log)
     for index, entry in enumerate(log):

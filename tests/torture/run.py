@@ -20,7 +20,7 @@ from tests.torture.server import Server
 
 POLL_S = 0.1
 START_S = 120.0
-"""For all clients to be there at first."""
+"""For all clients to be connected at first."""
 READER_OPTIONS = ("blocking", "trusting", "small", "late+trusting", "sleepy", "blocking+trusting")
 SENDER_OPTIONS = ("", "+blocking")
 SHOWN_MAX = 5
@@ -33,7 +33,7 @@ class Plan:
 
     seed: int
     seconds: float
-    """Of the nemesis; start, silence and check come on top."""
+    """Of the nemesis; start, quiet phase and check come on top."""
     workers: int = 2
     durability: str = "process"
     senders: int = 3
@@ -42,17 +42,17 @@ class Plan:
     rate: float = 40.0
     """Messages per second and sender."""
     pause_s: float = 0.8
-    """Mean time between two blows."""
+    """Mean time between two faults."""
     script: tuple[tuple[int, Blow], ...] | None = None
-    """Blows in order, instead of blows by chance; before each, so many messages are stored."""
+    """Faults in order, instead of random ones; before each, so many messages are stored."""
     fault: str = "drop-batches=0.08,cut-links=0.02,small-outbox=20000"
     """Planted in the server (``tests.support.faulty``)."""
     power_cuts: bool = False
-    """Among the blows by chance are cuts of the power."""
+    """The random faults include power cuts."""
     reader_options: tuple[str, ...] = READER_OPTIONS
     minimum: Effort = field(default_factory=Effort)
     back_s: float = 40.0
-    """When the nemesis has ended: for all clients to be back, and all sends to have ended."""
+    """When the nemesis has ended: for all clients to be connected, and all sends to have ended."""
     head_s: float = 10.0
     """Then: for connected readers to reach the head (invariant "Gaps are rare")."""
 
@@ -78,7 +78,7 @@ class Report:
 
     @property
     def faults(self) -> set[Fault]:
-        """Which guarantees were violated."""
+        """The guarantees that were violated."""
         return {finding.fault for finding in self.findings}
 
     def __str__(self) -> str:
@@ -92,7 +92,7 @@ class Report:
 
 
 def verdict_lines(findings: list[Finding], doubt: str) -> list[str]:
-    """Return what a report ends with: some findings of each kind, and the verdict.
+    """Return the end of a report: some findings of each kind, and the result.
 
     Args:
         findings: of the checker.
@@ -147,10 +147,10 @@ class Run:
         self._effort = Effort()
         self._findings: list[Finding] = []
         self._lost: list[Player] = []
-        """Those that never came back."""
+        """Clients that never came back."""
 
     async def run(self) -> Report:
-        """Do all of it; nothing that was started is left behind."""
+        """Run all phases; no process that was started is left behind."""
         plan = self._plan
         async with Proxy() as proxy:
             chance = random.Random(plan.seed)
@@ -160,7 +160,7 @@ class Run:
                 await self._server.start()
                 proxy.target = self._server.relay.port
                 players += self._players(proxy.port)
-                # Readers first: nobody can write to a name that nobody has.
+                # Readers first: messages to a name that does not exist are refused.
                 for program in ("reader", "sender"):
                     some = [player for player in players if player.part.program == program]
                     for player in some:
@@ -224,7 +224,7 @@ class Run:
             striking.cancel()
 
     def _did_enough(self) -> bool:
-        # Clients tell when they end how much they have sent again.
+        # Clients record at their end how much they have sent again.
         effort = replace(self._effort, resent=self._plan.minimum.resent)
         self._server.count(effort)
         return not effort.short_of(self._plan.minimum)
@@ -237,7 +237,7 @@ class Run:
         )
 
     async def _settle(self, stage: Stage) -> None:
-        """Let everything come back; stop the load; every reader must reach the head."""
+        """Wait until all is connected; stop the load; every reader must reach the head."""
         plan, players = self._plan, stage.players
         await stage.healed()
         senders = [player for player in players if player.part.program == "sender"]
@@ -261,7 +261,7 @@ class Run:
             elif player in readers and not player.online:
                 self._findings.append(Finding(Fault.NEVER_BACK, player.part.name))
                 self._lost.append(player)
-        # Accepted is accepted: every copy gets to where it belongs, with no client's help.
+        # Accepted is accepted: every copy is delivered, without help of a client.
         await self._until(lambda: not stored.pending(self._data), players, plan.head_s)
         if left := stored.pending(self._data):
             self._findings.append(Finding(Fault.LOST, f"{left} direct messages still pending"))
@@ -288,18 +288,18 @@ class Run:
         """End the readers, read the logs, and compare."""
         for player in stage.players:
             if player in self._lost:
-                player.kill()  # it has had its time, and would try for ever
+                player.kill()  # its time is over, and it would retry for ever
             else:
                 player.finish()
         await self._until(
             lambda: not any(player.running for player in stage.players), stage.players, 10.0
         )
-        # Straight to the server: the proxy is part of the torture.
+        # Directly from the server: the proxy is part of the torture.
         address = self._server.relay.address
         fetched = {room: await stored.fetch(address, room) for room in self._rooms}
         logs = (*self._rooms, *self._inboxes)
         in_store = {log: stored.read_store(self._data, log) for log in logs}
-        # Nobody but its owner reads an inbox: what the readers have seen must do.
+        # Only its owner reads an inbox: the readers' records have to be enough.
         fetched |= {inbox: in_store[inbox] for inbox in self._inboxes}
         await self._server.stop()
         histories = {
@@ -329,7 +329,7 @@ class Run:
     async def _until(
         self, condition: Callable[[], bool], players: list[Player], deadline_s: float
     ) -> None:
-        """Wait for a condition, at most so long; what is not true then is a finding elsewhere."""
+        """Wait for a condition until a deadline; what is not true then is found elsewhere."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + deadline_s
         while not condition() and loop.time() < deadline:
@@ -338,5 +338,5 @@ class Run:
 
 
 async def torture(plan: Plan, directory: Path, show: Callable[[str], None] = print) -> Report:
-    """Run a plan to its verdict."""
+    """Run a plan; return its report."""
     return await Run(plan, directory, show).run()

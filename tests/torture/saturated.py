@@ -1,9 +1,9 @@
 """A saturated server, and the history checker: ``python -m tests.torture.saturated``.
 
-Nothing is killed here: the torture does that, at a gentle rate. Here senders keep their windows
-full into several rooms, one of them hot, while members on every worker get everything, some join
-late with history, and some lose their connection again and again and resume. What each of them
-wrote down is judged by the torture's checker, room by room, so that memory holds one room a core.
+Nothing is killed here: the torture does that, at a low rate. Here senders keep their windows full
+into several rooms, one of them hot, while members on every worker get everything, some join late
+with history, and some disconnect repeatedly and resume. Their records are checked by the torture's
+checker, room by room, so that memory holds one room per core.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from tests.torture.run import rooms_for, verdict_lines
 from tests.torture.server import Server
 
 BUSY_MIN: Final = 0.8
-"""Of each worker's time, running or waiting for a CPU: below it, it was not saturated."""
+"""Part of each worker's time, running or waiting for a CPU: below it, it was not saturated."""
 PROCESS_S: Final = 120.0
 """For a process to get ready or to end: generous."""
 OF_A_LOG: Final = (Sent, Acked, Failed, Began, Resumed, Seen, Hole, Placed)
@@ -69,7 +69,7 @@ class Plan:
     fault: str = ""
     """Planted in the server (``tests.support.faulty``)."""
     head_s: float = 120.0
-    """When the flood has ended: for everybody to reach the head (invariant "Gaps are rare")."""
+    """When the flood has ended: for all members to reach the head (invariant "Gaps are rare")."""
 
 
 @dataclass(slots=True)
@@ -78,7 +78,7 @@ class Report:
 
     plan: Plan
     seconds: float
-    """Of the flood, as it was."""
+    """The measured length of the flood."""
     accepted: int
     """Messages acknowledged in it."""
     delivered: int
@@ -91,20 +91,20 @@ class Report:
     """For each worker."""
     resumes: int
     behind: int
-    """How often members were told that they read too slowly."""
+    """How often members got BEHIND."""
     messages: int = 0
     judged: int = 0
-    """Entries in the histories that the checker has looked at."""
+    """Entries in the histories that the checker has processed."""
     findings: list[Finding] = field(default_factory=list)
 
     @property
     def faults(self) -> set[Fault]:
-        """Which guarantees were violated."""
+        """The guarantees that were violated."""
         return {finding.fault for finding in self.findings}
 
     @property
     def saturated(self) -> bool:
-        """True if no worker ever rested for long."""
+        """True if no worker was ever idle for long."""
         return min(self.busy) >= BUSY_MIN
 
     def __str__(self) -> str:
@@ -130,7 +130,9 @@ class Report:
 
 # --- the clients ---------------------------------------------------------------------------------
 class Program:
-    """A process of clients: it prints "ready", takes lines, and prints its outcome. A context."""
+    """A process of clients: it prints "ready", reads lines, and prints its outcome. A context
+    manager.
+    """
 
     def __init__(self, module: str, orders: msgspec.Struct) -> None:
         self._process = loader("players").piped(module, [msgspec.json.encode(orders).decode()])
@@ -168,9 +170,10 @@ class Program:
 
 
 def guests_of(plan: Plan, rooms: tuple[str, ...]) -> dict[str, list[Guest]]:
-    """Return the members, by the process that they live in.
+    """Return the members, by process.
 
-    Those who come late or again block their process for a handshake: that is theirs alone.
+    Members that join late or reconnect block their process for a handshake: they have processes of
+    their own.
     """
     chance = random.Random(plan.seed)
     hot, everywhere = [rooms[0]], list(rooms)
@@ -179,7 +182,7 @@ def guests_of(plan: Plan, rooms: tuple[str, ...]) -> dict[str, list[Guest]]:
         Guest(f"steady{n}", hot if n % 2 == 0 else elsewhere[n // 2 % len(elsewhere)])
         for n in range(plan.steady)
     ]
-    # One room each: what one of these reads of the past, it reads alone.
+    # One room each: history that one of these reads, it reads alone.
     restless = [
         Guest(f"restless{n}", [rooms[n % len(rooms)]], restless=True) for n in range(plan.restless)
     ]
@@ -210,7 +213,7 @@ class Run:
         self._findings: list[Finding] = []
 
     async def run(self) -> Report:
-        """Flood, wait for silence, judge; nothing that was started is left behind."""
+        """Flood, wait for quiet, check; no process that was started is left behind."""
         plan = self._plan
         server = Server(self._data, plan.workers, plan.durability, plan.fault)
         try:
@@ -301,7 +304,7 @@ class Run:
 
 
 class Meter:
-    """How busy a server is, from when this is made."""
+    """How busy a server is, from the creation of this."""
 
     def __init__(self, processes: Processes, workers: list[int]) -> None:
         self._processes = processes
@@ -314,7 +317,7 @@ class Meter:
         """Return (seconds, share of all cores, for each worker how much of the time it was busy).
 
         A worker is busy while it runs and while it waits for a CPU: on a machine that it shares
-        with its load, its CPU time alone does not say whether it ever rested.
+        with its load, its CPU time alone does not show whether it was ever idle.
         """
         seconds = time.monotonic() - self._began
         cores = multiprocessing.cpu_count()
@@ -329,11 +332,11 @@ class Meter:
 # --- the verdict ---------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One room, and who tells something of it."""
+    """One room, and the files with records about it."""
 
     room: str
     first: bool
-    """What is of no room is judged with the first one."""
+    """Records without a room are checked with the first one."""
     directory: Path
     data: Path
     port: int
@@ -391,7 +394,7 @@ def judge(case: Case) -> Verdict:
 
 
 def fetch(port: int, room: str) -> list[Entry]:
-    """Read a log as a client that begins at its first entry, until it is told that it is live.
+    """Read a log as a client that begins at its first entry, until LIVE.
 
     Nobody sends any more: what has not come by then does not come.
     """
@@ -408,12 +411,12 @@ def fetch(port: int, room: str) -> list[Entry]:
 
 
 async def saturate(plan: Plan, directory: Path, show: Callable[[str], None] = print) -> Report:
-    """Run a plan to its verdict."""
+    """Run a plan; return its report."""
     return await Run(plan, directory, show).run()
 
 
 async def _run(plan: Plan, directory: Path, show: Callable[[str], None]) -> Report:
-    """Run a plan; TERM and INT end it, with all that it started."""
+    """Run a plan; TERM and INT end it, with all processes that it started."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):

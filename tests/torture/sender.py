@@ -1,10 +1,10 @@
 """A sender: ``python -m tests.torture.sender ADDRESS NAME HISTORY LOGS SEED OPTIONS``.
 
-OPTIONS is ``RATE[+blocking][+to=NAME.NAME...]``: messages per second, and to whom it writes what
-goes to its own inbox, ``@NAME`` among LOGS.
+OPTIONS is ``RATE[+blocking][+to=NAME.NAME...]``: messages per second, and the recipients of direct
+messages, which go to its own inbox, ``@NAME`` among LOGS.
 
-Sends until TERM, then waits for its acknowledgements and ends. Killed at any moment and started
-again with the same history, it sends again what was not acknowledged, under the same ids.
+Sends until TERM, then waits for its acknowledgements and exits. Killed at any moment and started
+again with the same history, it sends again what was not acknowledged, with the same ids.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOOK_S = 0.2
 
 
 class Burst(NamedTuple):
-    """So many messages to a log at once, and a rest."""
+    """So many messages to a log at once, and a pause."""
 
     log: str
     size: int
@@ -42,7 +42,7 @@ class Burst(NamedTuple):
 
 
 class Outbox:
-    """What a sender sends, and what it wrote down of it: all its memory is its history."""
+    """What a sender sends and records: its history is its only memory."""
 
     def __init__(self, role: Role, recorder: Recorder) -> None:
         self._role = role
@@ -53,7 +53,7 @@ class Outbox:
         self._people = programs.people_of(role.option)
         self._last = dict.fromkeys(role.logs, 0)
         self.pending: dict[str, dict[int, None]] = {log: {} for log in role.logs}
-        """For each log, what was sent and not acknowledged, when this was made."""
+        """For each log, what was sent and not acknowledged, when this was created."""
         for record in read_records(role.history):
             if isinstance(record, Sent):
                 self._last[record.log] = record.number
@@ -76,7 +76,7 @@ class Outbox:
         return Burst(self._chance.choice(self._role.logs), size, rest_s)
 
     def next(self, log: str) -> int:
-        """Return the number of the next message of a log; it is written down."""
+        """Return the number of the next message of a log; it is recorded."""
         self._last[log] += 1
         number = self._last[log]
         digest = programs.digest_of(self.body(log, number))
@@ -84,7 +84,7 @@ class Outbox:
         return number
 
     def target(self, log: str, number: int) -> str:
-        """Return where a message goes: what one's own inbox numbers goes to one person each."""
+        """Return where a message goes: in the own inbox, each number has one recipient."""
         return f"@{programs.recipient(self._people, number)}" if log.startswith("@") else log
 
     def body(self, log: str, number: int) -> bytes:
@@ -92,11 +92,11 @@ class Outbox:
         return programs.body_of(self._role.name, log, number, self._role.seed)
 
     def stored(self, log: str, number: int, stored: Stored) -> None:
-        """Write down an acknowledgement."""
+        """Record an acknowledgement."""
         self._recorder.write(Acked(log, number, stored.epoch.hex(), stored.seq))
 
     def failed(self, log: str, number: int, error: ClientError) -> None:
-        """Write down a refusal. That a client ended is none: its sends go again."""
+        """Record a refusal. The end of a client is none: its sends are repeated."""
         if isinstance(error, Refused):
             self._recorder.write(Failed(log, number, f"{type(error).__name__}: {error}"))
 
@@ -202,7 +202,7 @@ class BlockingSender:
         self._collect(client, outbox)
 
     def _collect(self, client: BlockingClient, outbox: Outbox) -> None:
-        """Write down the outcomes and the states that have come."""
+        """Record the outcomes and the states that have come."""
         open_still: list[tuple[str, int, BlockingPost]] = []
         for posted in self._posted:
             log, number, pending = posted
@@ -213,7 +213,7 @@ class BlockingSender:
             else:
                 outbox.stored(log, number, pending.result())
         self._posted = open_still
-        with contextlib.suppress(ClientError):  # the sends say so, too
+        with contextlib.suppress(ClientError):  # the sends report it, too
             while (event := client.next_event(0.0)) is not None:
                 if isinstance(event, StateChanged):
                     programs.note_state(self._recorder, event)

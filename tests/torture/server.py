@@ -36,9 +36,9 @@ class Server:
         self._bind = "127.0.0.1:0"
         self._relay: Relay | None = None
         self._held: set[int] = set()
-        """Process ids that SIGSTOP holds."""
+        """Process ids stopped by SIGSTOP."""
         self.logs: list[list[str]] = []
-        """The server's log, one for each life that is over."""
+        """The server's logs, one for each previous life."""
         self.up = False
 
     # --- lives ------------------------------------------------------------------------------------
@@ -64,7 +64,7 @@ class Server:
         return self._relay
 
     async def kill(self) -> None:
-        """``kill -9`` of the supervisor: its children must follow it."""
+        """``kill -9`` of the supervisor: its children must end with it."""
         self.up = False
         children = list(self.relay.children())
         os.kill(self.relay.pid, signal.SIGKILL)
@@ -93,17 +93,17 @@ class Server:
             await asyncio.to_thread(self._end, self._relay.kill)
 
     def cut_power(self, chance: random.Random) -> int:
-        """Drop what was not synced: between two lives. Returns of how many bytes."""
+        """Drop what was not synced, between two lives. Return the number of bytes."""
         self.reboot()
         return power.cut(power_notes(self._data.with_suffix(".fault")), chance)
 
     def reboot(self) -> None:
-        """The next life is on a machine that was restarted, as far as it can tell."""
+        """The next life is on a machine that was rebooted, as far as it can detect."""
         self._boot += 1
 
     # --- its processes ----------------------------------------------------------------------------
     def workers(self) -> list[int]:
-        """Process ids of the workers that are there just now."""
+        """Process ids of the current workers."""
         return [] if self._relay is None else self._relay.worker_pids()
 
     def agent(self) -> int | None:
@@ -117,18 +117,18 @@ class Server:
             self._held.add(pid)
 
     def go_on(self, pid: int) -> None:
-        """SIGCONT; a process that was held for too long has been replaced meanwhile."""
+        """SIGCONT; a process that was stopped for too long has been replaced meanwhile."""
         self._held.discard(pid)
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGCONT)
 
     def complete(self) -> bool:
-        """True when every worker and the agent are there."""
+        """True when every worker and the agent are running."""
         return self.up and len(self.workers()) == self._workers and self.agent() is not None
 
     # --- what it tells of itself ------------------------------------------------------------------
     def count(self, effort: Effort) -> None:
-        """Add what the workers counted (``observe`` of ``tests.support.faulty``)."""
+        """Add the workers' counters (``observe`` of ``tests.support.faulty``)."""
         for path in self._data.parent.glob(f"{self._data.name}.fault.*.json"):
             counted = json.loads(path.read_bytes())
             effort.repairs += counted["bus_repairs"]

@@ -1,4 +1,4 @@
-"""The log at the end of a run, by two ways: out of the store's files, and by a fresh client."""
+"""The log at the end of a run, read in two ways: from the store's files, and by a new client."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FETCH_S = 60.0
 
 
 def entry_of(entry: EntryMessage | Message | RoomChanged) -> Entry:
-    """Return an entry as the checker knows it."""
+    """Return an entry as the checker represents it."""
     epoch = entry.epoch.hex()
     number = 0 if isinstance(entry, RoomChanged) else number_of(entry)
     if isinstance(entry, RoomChanged) or not number:
@@ -32,7 +32,7 @@ def entry_of(entry: EntryMessage | Message | RoomChanged) -> Entry:
 
 
 def pending(data: Path) -> int:
-    """Return how many direct messages are accepted and not known to be delivered."""
+    """Return how many direct messages are accepted and not confirmed as delivered."""
     found = 0
     for index in range(PARTITIONS):
         connection = connect_reader(DataDirectory(data).partition_path(index))
@@ -71,7 +71,7 @@ def read_head(data: Path, log: str) -> tuple[str, int]:
 
 
 async def fetch(address: str, log: str) -> list[Entry]:
-    """Read all of a log as a client that begins at its first entry; what came in the deadline."""
+    """Read all of a log as a client that begins at its first entry, until a deadline."""
     entries: list[Entry] = []
     async with Client(address, name="auditor") as client:
         joined = await client.join(log, since=0)
@@ -86,5 +86,5 @@ async def fetch(address: str, log: str) -> list[Entry]:
                     elif isinstance(event, Gap):
                         place = event.end
         except TimeoutError:
-            pass  # the comparison with the store tells what is missing
+            pass  # the comparison with the store shows what is missing
     return entries

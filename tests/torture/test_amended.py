@@ -77,7 +77,7 @@ ABOUT_REMOVAL = ("skipped", "gap", "removed", "served")
 # --- a whole relay -------------------------------------------------------------------------------
 @pytest.mark.timeout(600)
 async def test_amendments_removal_and_kills(tmp_path: Path) -> None:
-    """Nothing is lost, doubled, or served when it is erased; gaps are of what was removed."""
+    """Nothing is lost, duplicated, or served after it was erased; gaps are of removed entries."""
     outcome = await amended.run(tmp_path)
     assert outcome.findings == []
     assert outcome.kills
@@ -102,7 +102,7 @@ async def test_amendments_removal_and_kills(tmp_path: Path) -> None:
 )
 async def test_broken_relays_are_caught(tmp_path: Path, variant: str, found: str) -> None:
     """Each bug that a reasonable implementation might have."""
-    # What is wrong in the log can be found only while it is there.
+    # Violations in the log can be found only while the entries are kept.
     kept = amended.KEPT if found in ABOUT_REMOVAL else 1000
     outcome = await amended.run(tmp_path, variant, rounds=4, kept=kept)
     assert found in {finding.fault for finding in outcome.findings}

@@ -1,6 +1,6 @@
-"""The checker catches broken relays: each variant of ``tests.support.variants``, every time.
+"""The checker detects broken relays: each variant of ``tests.support.variants``, every time.
 
-Each run is short, and its nemesis injects the faults that reveal the bug.
+Each run is short, and its nemesis injects the faults that trigger the bug.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from tests.torture.run import Plan, Report, torture
 
 
 class Case(NamedTuple):
-    """A variant, the faults that reveal it, and the violations that must be found."""
+    """A variant, the faults that trigger it, and the violations that must be found."""
 
     variant: str
     script: tuple[tuple[int, Blow], ...]
@@ -80,13 +80,13 @@ async def _run(
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.variant)
 async def test_caught(case: Case, tmp_path: Path) -> None:
-    """The violation that this bug causes is found."""
+    """The violation of this bug is found."""
     report = await _run(tmp_path, case.variant, case.script)
     assert case.faults <= report.faults, str(report)
 
 
 async def test_the_same_torture_without_a_bug(tmp_path: Path) -> None:
-    """Nothing is found: what is caught above is the bug."""
+    """Nothing is found: the findings above are caused by the bug."""
     blows = (cut, freeze_and_cut, stop_all_readers, kill_all_workers, kill_server, rest)
     report = await _run(
         tmp_path, "drop-batches=0.2", tuple((200, blow) for blow in blows), 120.0, 60.0

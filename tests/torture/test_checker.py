@@ -1,4 +1,4 @@
-"""The checker on histories written by hand: good ones pass, each bad one is named."""
+"""The checker on handwritten histories: good ones pass, each bad one has its finding."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ LOG = [
 
 @dataclass
 class History:
-    """A run that is fine; a test breaks one thing in it."""
+    """A valid run; a test breaks one thing in it."""
 
     log: list[Entry] = field(default_factory=lambda: list(LOG))
     fetched: list[Entry] | None = None
-    """None: what the log holds."""
+    """None: what the log has."""
     ann: list[Record] = field(
         default_factory=lambda: [
             Sent(ROOM, 1, 7),
@@ -68,7 +68,7 @@ class History:
     )
 
     def faults(self) -> list[Fault]:
-        """What the checker finds broken."""
+        """Return what the checker finds."""
         fetched = self.log if self.fetched is None else self.fetched
         evidence = Evidence(
             {ROOM: self.log},
@@ -92,7 +92,7 @@ def test_a_message_that_was_never_acknowledged_may_be_missing() -> None:
 
 
 def test_a_view_may_begin_late_and_end_early() -> None:
-    """It is a piece of the log; and a restarted reader goes on where its file ends."""
+    """It is a part of the log; and a restarted reader continues where its file ends."""
     reader: list[Record] = [Began(ROOM, OLD, 1), seen(LOG[1]), Resumed(ROOM, OLD, 2), seen(LOG[2])]
     assert History(reader=reader).faults() == []
 
@@ -114,7 +114,7 @@ def _lose(history: History) -> None:
 
 
 def replace_prev(found: Entry, prev: int) -> Entry:
-    """An entry behind another one."""
+    """Return an entry with another prev."""
     return found._replace(prev=prev)
 
 
@@ -261,7 +261,7 @@ def test_a_bad_history_is_named(spoil: Callable[[History], None], fault: Fault) 
 
 
 def test_a_run_that_did_too_little_proves_nothing() -> None:
-    """Each count is held against its minimum."""
+    """Each count is compared with its minimum."""
     minimum = Effort(acknowledged=100, worker_kills=2)
     enough = Effort(acknowledged=100, worker_kills=3)
     assert enough.short_of(minimum) == []
@@ -272,11 +272,11 @@ def test_a_run_that_did_too_little_proves_nothing() -> None:
 
 # --- direct messages -----------------------------------------------------------------------------
 PEOPLE = ("bob", "carol")
-"""Carol gets what has an odd number."""
+"""Carol gets the messages with an odd number."""
 
 
 def direct_faults(carols: list[int], digests: dict[int, int] | None = None) -> set[Fault]:
-    """What is found when ann has sent 1 to 5, and carol's inbox has these of her."""
+    """Return the findings when ann has sent 1 to 5, and carol's inbox has these of her."""
     sent = {number: number * 7 for number in range(1, 6)}
 
     def inbox(numbers: list[int]) -> list[Entry]:
@@ -316,17 +316,19 @@ def direct_faults(carols: list[int], digests: dict[int, int] | None = None) -> s
     ],
 )
 def test_copies_are_those_that_were_accepted(carols: list[int], faults: set[Fault]) -> None:
-    """Once each, in order, and nobody else's."""
+    """Once each, in order, and no others."""
     assert direct_faults(carols) == faults
 
 
 def test_a_copy_says_what_was_accepted() -> None:
-    """Not something else."""
+    """With the same content."""
     assert direct_faults([1, 3, 5], {1: 7, 3: 99, 5: 35}) == {Fault.INVENTED}
 
 
 def _cut_copies(carols: list[tuple[str, int]], lost: int) -> set[Fault]:
-    """What is found when the power was cut, and ann's inbox has 1 to ``lost`` from before it."""
+    """Return the findings when the power was cut, and ann's inbox has 1 to ``lost`` from
+    before it.
+    """
     sent = range(1, 6)
 
     def logged(person: str, entries: list[tuple[str, int]]) -> list[Entry]:
@@ -361,5 +363,5 @@ def _cut_copies(carols: list[tuple[str, int]], lost: int) -> set[Fault]:
 def test_a_copy_comes_twice_only_where_the_power_took_the_first(
     carols: list[tuple[str, int]], lost: int, faults: set[Fault]
 ) -> None:
-    """Behind the cut, and of what the sender's inbox has lost."""
+    """After the cut, and for messages that the sender's inbox has lost."""
     assert _cut_copies(carols, lost) == faults

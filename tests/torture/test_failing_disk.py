@@ -1,6 +1,6 @@
-"""Torture on a disk that fails below SQLite again and again: the guarantees hold.
+"""Torture on a disk that fails repeatedly below SQLite: the guarantees hold.
 
-What a broken disk does to epochs is tested with the store alone (tests/store/test_disks.py).
+Effects of a failing disk on epochs are tested with the store alone (tests/store/test_disks.py).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _markers(directory: Path) -> list[Path]:
 
 @pytest.mark.parametrize("kind", ["full", "broken"])
 async def test_a_disk_that_fails_again_and_again(kind: str, tmp_path: Path) -> None:
-    """Everything is stored in the end, once and in order, and readers are told of no gap."""
+    """Everything is stored in the end, once and in order, and readers get no gap."""
     report = await _run(tmp_path, f"failing-disk={kind}:0.02")
     assert report.passed, str(report)
 
@@ -50,6 +50,6 @@ async def test_a_disk_that_fails_again_and_again(kind: str, tmp_path: Path) -> N
     [("full", "remembers-what-did-not-fit"), ("broken", "takes-an-error-for-success")],
 )
 async def test_caught(kind: str, variant: str, tmp_path: Path) -> None:
-    """What was not stored is acknowledged: at once, or when it is sent again."""
+    """A message that was not stored is acknowledged: at once, or when it is sent again."""
     report = await _run(tmp_path, f"{variant},failing-disk={kind}:0.02", back_s=5.0, head_s=1.0)
     assert Fault.LOST in report.faults, str(report)

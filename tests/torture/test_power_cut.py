@@ -1,6 +1,4 @@
-"""The power of the whole machine is cut: what was not synced is lost, and no guarantee is
-broken.
-"""
+"""The power of the whole machine is cut: unsynced writes are lost, and no guarantee is violated."""
 
 from __future__ import annotations
 
@@ -42,8 +40,8 @@ async def _run(
 
 @pytest.mark.parametrize("durability", ["power", "process"])
 async def test_what_is_promised_survives(durability: str, tmp_path: Path) -> None:
-    """Under "power" all that was acknowledged; under "process" all but ends of epochs, which their
-    readers are told of, and no number comes back with another meaning.
+    """Under "power" everything acknowledged; under "process" all but ends of epochs, for which
+    readers get gaps, and no sequence number is reused with another meaning.
     """
     report = await _run(tmp_path, durability)
     assert report.passed, str(report)
@@ -54,7 +52,7 @@ async def test_what_is_promised_survives(durability: str, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("variant", "durability", "blows", "back_s", "fault"),
     [
-        # Nothing after the cut: mostly it has lost people's keys, too, and nobody comes back.
+        # Nothing after the cut: mostly it has lost users' keys, too, and no client comes back.
         ("does-not-wait-for-disk", "power", (rest, cut_power), 1.0, Fault.LOST),
         ("keeps-its-epoch", "process", ALL, 5.0, Fault.SEQ_REUSED),
     ],
@@ -67,6 +65,6 @@ async def test_caught(
     fault: Fault,
     tmp_path: Path,
 ) -> None:
-    """Acknowledged too early; or numbers that come back with another meaning."""
+    """Acknowledged too early; or sequence numbers that are reused with another meaning."""
     report = await _run(tmp_path, durability, variant, blows, back_s)
     assert fault in report.faults, str(report)

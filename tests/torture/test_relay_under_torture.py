@@ -27,11 +27,11 @@ MINIMUM = Effort(
     catch_ups=1,
     repairs=1,
 )
-"""Low on purpose: a slow machine does little in the time, but everything must have happened."""
+"""Low on purpose: a slow machine does little in the time, but every fault must have happened."""
 
 
 async def test_nothing_lost_doubled_reordered_or_skipped(tmp_path: Path) -> None:
-    """The promises of docs/reliability.md, under everything that the nemesis knows."""
+    """The guarantees of docs/reliability.md, under all faults of the nemesis."""
     plan = Plan(
         seed=20261124,
         seconds=15.0,

@@ -17,7 +17,7 @@ ROOM = "lobby"
 
 # --- the checker itself --------------------------------------------------------------------------
 def log_of(*entries: tuple[str, events.Event | None]) -> list[EntryMessage]:
-    """A log of events and (None) messages."""
+    """Return a log of events and (None) messages."""
     found = []
     for seq, (sender, event) in enumerate(entries, 1):
         kind = Kind.MESSAGE if event is None else Kind.SYSTEM
@@ -55,12 +55,12 @@ def test_what_the_checker_finds() -> None:
 # --- a whole relay -------------------------------------------------------------------------------
 @pytest.mark.timeout(600)
 async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
-    """No message behind a ban, no entry at somebody who may not read."""
+    """No message after a ban, no entry for a user who may not read."""
     outcome = await moderated.run(tmp_path, kills_every=3)
     assert outcome.findings == []
     assert outcome.kills
     assert outcome.links > moderated.ROUNDS
-    assert outcome.resumed, "who comes back does so by ticket"
+    assert outcome.resumed, "a client that reconnects resumes by ticket"
 
 
 @pytest.mark.timeout(600)
@@ -80,7 +80,7 @@ async def test_broken_relays_are_caught(tmp_path: Path, variant: str, found: str
 
 @pytest.mark.timeout(600)
 async def test_somebody_who_was_never_let_in_is_caught(tmp_path: Path) -> None:
-    """Who reads, for one bug, and writes, for another one that only a kill brings to light."""
+    """Who reads, for one bug, and writes, for another one that only shows after a kill."""
     variants = "lets-anybody-join,forgets-rights-at-a-kill"
     outcome = await moderated.run(tmp_path, variants, turns=5, kills_every=5)
     assert outcome.kills == 1

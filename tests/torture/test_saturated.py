@@ -1,4 +1,4 @@
-"""A few seconds at the limit: nothing is found in a relay, and something in a broken one."""
+"""A few seconds at full load: nothing is found in a relay, and something in a broken one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.torture.checker import Fault
 from tests.torture.saturated import Plan, Report, saturate
 
 LONGER = (1.5, 6.0, 24.0)
-"""Seconds of the flood: a machine that does little in them gets more."""
+"""Seconds of the flood: a slow machine gets more."""
 
 
 def _new(directory: Path, number: int) -> Path:
@@ -34,7 +34,7 @@ async def _run(directory: Path, seconds: float, fault: str = "", head_s: float =
 
 
 async def test_nothing_lost_doubled_reordered_or_skipped(tmp_path: Path) -> None:
-    """All see one sequence, and everything acknowledged is in it; that there was a load is seen."""
+    """All members get one sequence, with everything acknowledged in it; and there was a load."""
     for number, seconds in enumerate(LONGER):
         report = await _run(_new(tmp_path, number), 2 * seconds)
         assert not report.findings, str(report)
@@ -53,7 +53,7 @@ async def test_nothing_lost_doubled_reordered_or_skipped(tmp_path: Path) -> None
     ],
 )
 async def test_caught(tmp_path: Path, variant: str, faults: set[Fault]) -> None:
-    """What this bug breaks is among what is found broken."""
+    """The violation of this bug is among the findings."""
     for number, seconds in enumerate(LONGER):
         report = await _run(_new(tmp_path, number), seconds, variant, head_s=2.0)
         if faults <= report.faults:

@@ -1,7 +1,7 @@
-"""A client that reconnects again and again, also after kills, and trusts nobody: raw connections.
+"""A client that reconnects repeatedly, also after kills, with raw connections.
 
-What a client of the library would heal, or take for the fault of the network, is seen here as it
-is: whether a ticket is good once more, and which list of devices is shown.
+The client library would repair some faults, or take them for network errors. Here they are seen:
+whether a used ticket is accepted, and which list of devices is sent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NAME = "traveller"
 
 
 class Traveller:
-    """See the module's docstring. In the middle of kills a connection may fail: it proves nothing.
+    """See the module's docstring. A connection may fail during a kill: that proves nothing.
 
     Each call blocks.
     """
@@ -27,21 +27,21 @@ class Traveller:
 
         Args:
             port: of the relay.
-            whose: list of devices is read.
+            whose: the user whose list of devices is read.
         """
         self._port = port
         self._whose = whose
         self._used: list[ClientTicket] = []
         self.twice = 0
-        """How often a ticket was good that had been good before."""
+        """How often a used ticket was accepted."""
         self.went_back: list[int] = []
         """Lengths of lists that were shorter than one that had been acknowledged before."""
 
     def visit(self, links: int) -> None:
-        """Use a ticket and offer it again, and read the list, at whichever workers.
+        """Use a ticket and offer it again, and read the list, at any workers.
 
         Args:
-            links: so many of the list were acknowledged.
+            links: how many of the list are acknowledged.
         """
         with contextlib.suppress(OSError):
             with contextlib.closing(RawClient(HOST, self._port, NAME)) as one:
@@ -53,7 +53,7 @@ class Traveller:
                 self.twice += self._is_good(ticket, links)
 
     def come_after_a_kill(self, links: int) -> None:
-        """Offer once more what was used before it."""
+        """Offer again what was used before it."""
         used, self._used = self._used, []
         for ticket in used:
             with contextlib.suppress(OSError):

@@ -1,8 +1,8 @@
-"""A client that trusts: it takes whatever the server shows as all there is.
+"""A client without checks: it accepts whatever the server sends.
 
-The real client checks that each entry names the one before it, joins again where something is
-missing, and drops what comes twice. So it would heal, and hide, a server that skips or repeats.
-Half the readers of a run are without that check: what they see is what the server did.
+The real client checks that each entry follows the one before it, joins again where one is missing,
+and drops repeats. So it would repair, and hide, a server that skips or repeats. Half the readers of
+a run are without that check: they record what the server did.
 """
 
 from __future__ import annotations

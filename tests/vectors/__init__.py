@@ -1,1 +1,1 @@
-"""Test vectors of the protocol, how they are made, and an independent decoder of them."""
+"""Test vectors of the protocol, their generator, and an independent decoder."""

@@ -1,4 +1,4 @@
-"""The vectors of logins, device chains and look-alikes: made from fixed seeds."""
+"""The vectors of logins, device chains and look-alikes, generated from fixed seeds."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ REFUSED_KEYS = (
 
 
 def key(label: str) -> PrivateDeviceKey:
-    """A device key of these vectors."""
+    """Return a device key of these vectors."""
     return PrivateDeviceKey(hashlib.sha256(f"device {label}".encode()).digest())
 
 
 def signed(body: links.Body, *keys: PrivateDeviceKey) -> bytes:
-    """A link's bytes."""
+    """Return a link's bytes."""
     packed = body.packed()
     return packed + b"".join(one.sign(packed) for one in keys)
 
 
 def logins(login_binding: bytes, spki_hash: bytes) -> list[Vector]:
-    """One signature for each operation, on the connection of the first handshake."""
+    """Return one signature for each operation, on the connection of the first handshake."""
     made = []
     for operation in Operation:
         device, name = key("a"), "alice"
@@ -62,7 +62,7 @@ def logins(login_binding: bytes, spki_hash: bytes) -> list[Vector]:
 
 
 def chain_of(server_id: bytes) -> Vector:
-    """A root, two additions, a removal, another addition."""
+    """Return a root, two additions, a removal, another addition."""
     a, b, c, d = (key(label) for label in "abcd")
     nonce = hashlib.sha256(b"nonce").digest()[:16]
     root = signed(chain.root_body(server_id, "alice", nonce, a.public), a)
@@ -99,7 +99,7 @@ def chain_of(server_id: bytes) -> Vector:
 
 
 def accounts(login_binding: bytes, spki_hash: bytes) -> Vector:
-    """All of them."""
+    """Return all of them."""
     token = bytes(range(32))
     return {
         "logins": logins(login_binding, spki_hash),

@@ -1,8 +1,8 @@
-"""Makes the protocol's test vectors: ``python -m tests.vectors.generate``.
+"""Generates the protocol's test vectors: ``python -m tests.vectors.generate``.
 
 All randomness is fixed. What OpenSSL randomises itself (OAEP's padding, ML-KEM's encapsulation) is
 drawn once and kept in randomised.json; with that file and server_key.json present, every run writes
-the same bytes. Delete randomised.json to draw anew.
+the same bytes. Delete randomised.json to draw again.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ Vector = dict[str, Any]
 
 
 def fixed(name: str, count: int) -> bytes:
-    """Bytes that only look random, by their name."""
+    """Return bytes that look random, derived from their name."""
     return hashlib.shake_256(f"relay test vector {name}".encode()).digest(count)
 
 
 class Drawn:
-    """Fixed bytes in place of a random source; remembers each draw by its name in the vector."""
+    """Fixed bytes in place of a random source; records each draw by its name in the vector."""
 
     def __init__(self, seed: str, *names: str) -> None:
         self._seed = seed
@@ -74,7 +74,7 @@ class Drawn:
 
 
 class Stored:
-    """The results of OpenSSL's own randomness: drawn when missing, the same ever after."""
+    """The results of OpenSSL's own randomness: drawn when missing, then always the same."""
 
     def __init__(self, known: dict[str, list[str]]) -> None:
         self.known = known
@@ -104,7 +104,7 @@ TICKET_NONCE = bytes(8)
 
 
 def first_ticket(tickets: TicketKeys, full: Vector) -> ClientTicket:
-    """The ticket that a server gives on the connection of a handshake."""
+    """Return the ticket that a server gives on the connection of a handshake."""
     psk = ticket_secret(bytes.fromhex(full["schedule"]["RMS"]), TICKET_NONCE)
     sealed = tickets.seal(psk)
     assert sealed is not None
@@ -112,7 +112,7 @@ def first_ticket(tickets: TicketKeys, full: Vector) -> ClientTicket:
 
 
 def ticket_keys(stock: str) -> TicketKeys:
-    """What seals and opens tickets, with fixed keys; each server that is made knows its own."""
+    """Return fixed ticket keys, with a register of their own for each server that is created."""
     register = TicketRegister()
     generation = register.begin()
     assert generation is not None
@@ -137,7 +137,7 @@ def handshake(
     tickets: TicketKeys | None = None,
     ext: bytes = b"",
 ) -> Vector:
-    """One whole handshake between our own two ends, and its key schedule."""
+    """Run a handshake between our own two ends; return it with its key schedule."""
     mine = Drawn(name, "session_key", "x25519_c_private", "mlkem_seed", "client_random")
     theirs = Drawn(name, "server_random", "x25519_s_private")
     randomised = Randomised(stored.wrap, stored.encapsulate)
@@ -183,7 +183,7 @@ def handshake(
 def schedule(
     inputs: dict[str, bytes], stored: Stored, frames: tuple[bytes, bytes, bytes, bytes]
 ) -> dict[str, bytes]:
-    """Every intermediate value of section 4, by its name there."""
+    """Return every intermediate value of section 4, by its name there."""
     f1, f2, f3, f4 = frames
     x25519_s = ServerFinished.parse(f3).x25519_s
     x25519 = X25519PrivateKey.from_private_bytes(inputs["x25519_c_private"]).exchange(
@@ -238,7 +238,7 @@ UPDATE: Content = (RecordType.KEY_UPDATE, b"")
 
 
 def direction(name: str, secret: bytes, generations: list[list[Content]]) -> Vector:
-    """One direction's records; a new generation of keys begins with each list."""
+    """Return one direction's records; a new generation of keys begins with each list."""
     cipher = SendCipher(secret, RecordLimits(), 0.0)
     made: list[Vector] = []
     for number, contents in enumerate(generations):
@@ -261,7 +261,7 @@ def direction(name: str, secret: bytes, generations: list[list[Content]]) -> Vec
 
 # --- the next key ---------------------------------------------------------------------------------
 def next_key(stored: Stored) -> Vector:
-    """The proof that a key follows the server's."""
+    """Return the proof that a key follows the server's."""
     public = parse_spki(server_key().spki)
     secret, next_hash = fixed("challenge", 32), fixed("next key", 32)
     challenge = stored.challenge(public, secret)
@@ -343,7 +343,7 @@ TO_CLIENT: list[wire.ServerEnvelope] = [
 
 
 def envelope(value: wire.ClientEnvelope | wire.ServerEnvelope) -> Vector:
-    """One envelope's bytes and its fields."""
+    """Return one envelope's bytes and its fields."""
     if isinstance(value, wire.Page):
         rows = [packing.pack_entry(packable(entry)) for entry in value.entries]
         packed = packing.pack_page(*value[:4], rows)
@@ -355,11 +355,11 @@ def envelope(value: wire.ClientEnvelope | wire.ServerEnvelope) -> Vector:
 
 
 EXACT_IN_JSON: int = 2**53 - 1
-"""Many parsers make a floating-point number of a greater one."""
+"""Many parsers turn a larger number into a floating-point number."""
 
 
 def as_json(value: object) -> object:
-    """Bytes as ``{"bin": hex}``, large numbers as ``{"int": decimal}``: JSON has neither."""
+    """Return bytes as ``{"bin": hex}``, large numbers as ``{"int": decimal}``: JSON has neither."""
     if isinstance(value, bytes):
         return {"bin": value.hex()}
     if isinstance(value, int) and value > EXACT_IN_JSON:
@@ -369,7 +369,7 @@ def as_json(value: object) -> object:
 
 # --- files ----------------------------------------------------------------------------------------
 def generate(stored: Stored) -> dict[str, Vector]:
-    """All vectors, by the name of their file."""
+    """Return all vectors, by the name of their file."""
     handshakes = [handshake("full", stored), handshake("full with work", stored, pow_bits=12)]
     tickets = ticket_keys("ticket")
     ticket = first_ticket(tickets, handshakes[0])

@@ -23,7 +23,7 @@ Vector = dict[str, Any]
 
 
 class Disagreement(AssertionError):
-    """A stored value is not what this decoder computes."""
+    """A stored value differs from what this decoder computes."""
 
 
 def load(name: str) -> Vector:
@@ -43,7 +43,7 @@ def sha256(data: bytes) -> bytes:
 
 # --- section 3: the four messages -----------------------------------------------------------------
 class Reader:
-    """Takes fields off a body."""
+    """Takes fields from a body."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body
@@ -66,7 +66,7 @@ class Reader:
 
 
 def body_of(frame: bytes, kind: int) -> Reader:
-    """The body of a frame: type u8, length u24, body."""
+    """Return the body of a frame: type u8, length u24, body."""
     if frame[0] != kind or int.from_bytes(frame[1:4], "big") != len(frame) - 4:
         raise Disagreement("a frame's header")
     return Reader(frame[4:])
@@ -129,7 +129,7 @@ def label(secret: bytes, name: str, context: bytes, length: int) -> bytes:
 
 
 def check_handshake(vector: Vector, key: Vector) -> None:
-    """Every field, every secret and every intermediate value of one handshake."""
+    """Check every field, every secret and every intermediate value of one handshake."""
     inputs, schedule = vector["inputs"], vector["schedule"]
     f1, f2, f3, f4 = (bytes.fromhex(vector["frames"][f"f{n}"]) for n in (1, 2, 3, 4))
 
@@ -221,13 +221,13 @@ def check_handshake(vector: Vector, key: Vector) -> None:
 
 
 def check_ticket(first: Vector, resumed: Vector) -> None:
-    """Section 5, "Ticket": its secret follows from the connection that it came on."""
+    """Check section 5, "Ticket": its secret follows from the connection that it came on."""
     rms = bytes.fromhex(first["schedule"]["RMS"])
     same("PSK", resumed["inputs"]["psk"], label(rms, "ticket", bytes(8), 32))
 
 
 def check_next_key(vector: Vector, key: Vector) -> None:
-    """Section 6.7."""
+    """Check section 6.7."""
     for one in vector["proofs"]:
         secret = oaep_decode(key, bytes.fromhex(one["challenge"]), b"relay/1 next key")
         same("the secret of a challenge", one["secret"], secret)
@@ -296,7 +296,9 @@ def as_json(value: object) -> object:
 
 
 def decode(data: bytes) -> tuple[Any, bytes]:
-    """One msgpack value of the few families that the protocol allows, and the bytes behind it."""
+    """Return one msgpack value of the few types that the protocol allows, and the bytes
+    after it.
+    """
     first, rest = data[0], data[1:]
     if first < 0x80:
         return first, rest
@@ -358,7 +360,7 @@ def head(length: int, widths: dict[int, int]) -> bytes:
 
 
 def check_producers(vector: Vector) -> None:
-    """Section 6.3."""
+    """Check section 6.3."""
     for one in vector["producers"]:
         name = one["name"].encode("ascii")
         content = b"relay/1 producer" + bytes.fromhex(one["root"]) + bytes((len(name),)) + name
@@ -376,7 +378,7 @@ def verified(key: bytes, signature: bytes, message: bytes) -> bool:
 
 
 def check_accounts(vector: Vector) -> None:
-    """Sections 6.1, 6.5 and 6.6."""
+    """Check sections 6.1, 6.5 and 6.6."""
     for login in vector["logins"]:
         handshake = load("handshake")["handshakes"][0]
         same(
@@ -417,7 +419,7 @@ SMALL_ORDER_Y = {
 
 
 def check_chain(chain: Vector) -> None:
-    """Section 6.6: every rule of it."""
+    """Check section 6.6: every rule of it."""
     devices: list[bytes] = []
     removed: list[bytes] = []
     previous, nonce = bytes(32), b""
@@ -463,7 +465,7 @@ def check_chain(chain: Vector) -> None:
 
 
 def check_rooms(vector: Vector) -> None:
-    """Events and requests are what the vectors have them be; the events make the state."""
+    """Check that events and requests are as in the vectors, and that the events give the state."""
     version = 0
     people: dict[str, dict[str, Any]] = {}
     state: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""The vectors of rooms: events, requests, and the state that a log of events makes."""
+"""The vectors of rooms: events, requests, and the state that a log of events gives."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ REQUESTS: tuple[tuple[requests.Request, int], ...] = (
 
 
 def rooms() -> Vector:
-    """All of it."""
+    """Return all of them."""
     room = states.Room()
     made = []
     for seq, sender, event in LOG:
@@ -99,7 +99,7 @@ def rooms() -> Vector:
 
 
 def _plain(fields: list[Any]) -> list[Any]:
-    """Bytes as hexadecimal digits, and what a parser might round as digits."""
+    """Return bytes as hexadecimal digits, and numbers that a parser might round as digits."""
     return [
         one.hex() if isinstance(one, bytes) else str(one) if _is_large(one) else one
         for one in fields

@@ -1,4 +1,4 @@
-"""Record protection of one direction: padding, sequence, limits, updates."""
+"""Record protection of one direction: padding, sequence, limits, key updates."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def ciphers(bounds: RecordLimits | None = None) -> tuple[SendCipher, ReceiveCiph
 
 
 def sealed(inner: bytes, sequence: int = 0) -> bytes:
-    """A frame around any inner plaintext, legal or not, under SECRET."""
+    """Return a frame around any inner plaintext, legal or not, under SECRET."""
     key, iv = traffic_keys(SECRET)
     nonce = (int.from_bytes(iv, "big") ^ sequence).to_bytes(12, "big")
     head = bytes((0x10,)) + (len(inner) + 16).to_bytes(3, "big")
@@ -60,7 +60,7 @@ def test_padding(inner: int, padded: int) -> None:
 
 
 def test_padding_reaches_from_every_step_to_the_next() -> None:
-    """The longest padding that a type byte's tail must cover."""
+    """The longest padding, which a type byte's tail must cover."""
     assert max(padded_size(n) - n for n in range(1, 65_538)) <= 1024
 
 
@@ -156,7 +156,7 @@ def test_equal_contents_never_look_equal() -> None:
 
 @pytest.mark.parametrize("length", [0, 16, 24, 31, 33])
 def test_only_keys_of_32_bytes(length: int) -> None:
-    """The library takes 16 and 24 silently."""
+    """The library silently accepts 16 and 24."""
     with pytest.raises(LocalProtocolError):
         new_aead(bytes(length))
 
@@ -221,7 +221,7 @@ def test_an_update_goes_to_the_next_generation_from_sequence_0() -> None:
     assert receive.open(send.seal(RecordType.APP, b"new")) == (1, b"new")
     fresh = ReceiveCipher(next_traffic_secret(SECRET), FEW, 0.0)
     assert fresh.open(SendCipher(next_traffic_secret(SECRET), FEW, 0.0).seal(1, b"x")) == (1, b"x")
-    with pytest.raises(AuthenticationFailed):  # replayed from the generation before
+    with pytest.raises(AuthenticationFailed):  # replayed from the previous generation
         receive.open(old)
 
 
@@ -285,12 +285,12 @@ def test_what_is_padded_once_has_the_bounds_of_a_record() -> None:
     send.sequence = SEQUENCE_MAX + 1
     with pytest.raises(LocalProtocolError, match="used up"):
         send.seal(RecordType.APP, b"")
-    assert send.seal_padded(Padded(b""), 0.0) == b"", "another key is due long before"
+    assert send.seal_padded(Padded(b""), 0.0) == b"", "a new key is due long before"
 
 
 @given(st.lists(st.booleans(), min_size=1, max_size=60))
 def test_a_direction_at_rest_goes_on_where_it_was(rests: list[bool]) -> None:
-    """No nonce comes twice, and nothing is lost, wherever ``rest`` falls."""
+    """No nonce is reused, and nothing is lost, wherever ``rest`` is called."""
     usual, _ = ciphers()
     send, receive = ciphers()
     for rest in rests:
@@ -303,7 +303,7 @@ def test_a_direction_at_rest_goes_on_where_it_was(rests: list[bool]) -> None:
 
 
 def test_a_direction_that_is_hardly_used_keeps_its_key_alone() -> None:
-    """What the library makes of the key is 2.4 KiB: kept by who is busy, until it is no more."""
+    """The library's key object takes 2.4 KiB: busy connections keep it until they are idle."""
     send, receive = ciphers()
     for _ in range(RECORDS_AT_FIRST):
         receive.open(send.seal(RecordType.APP, b"x"))
@@ -311,7 +311,7 @@ def test_a_direction_that_is_hardly_used_keeps_its_key_alone() -> None:
     receive.open(send.seal(RecordType.APP, b"x"))
     assert send._aead is not None
     assert receive._aead is not None
-    for _ in range(2):  # busy the first time, as far as it can tell, and not the second
+    for _ in range(2):  # it counts as busy the first time, and not the second
         kept = send._aead
         send.rest()
         receive.rest()

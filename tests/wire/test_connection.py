@@ -31,18 +31,18 @@ BOTH = pytest.mark.parametrize("side", list(Side), ids=lambda side: side.value)
 
 
 def ends(side: Side, limits: RecordLimits | None = None) -> tuple[Peer, Peer]:
-    """(the peer under test, the one that misbehaves) of an open connection."""
+    """Return (the peer under test, the misbehaving one) of an open connection."""
     pair = established(limits or RecordLimits())
     return (pair.client, pair.server) if side is Side.CLIENT else (pair.server, pair.client)
 
 
 def record(source: Peer, kind: int, content: bytes = b"") -> bytes:
-    """A record as only a misbehaving peer would send it; no key update goes before it."""
+    """Return a record that only a misbehaving peer would send; no key update goes before it."""
     return source.connection._send.seal(kind, content)
 
 
 def close_code_in(data: bytes, reader: Peer) -> int:
-    """The code of the close record that is all of ``data``."""
+    """Return the code of the close record that is all of ``data``."""
     kind, content = reader.connection._receive.open(data)
     assert kind == RecordType.CLOSE
     assert len(content) == 4
@@ -50,7 +50,7 @@ def close_code_in(data: bytes, reader: Peer) -> int:
 
 
 def refuses(peer: Peer, other: Peer, data: bytes) -> None:
-    """The peer ends the connection with a close record PROTOCOL."""
+    """Check that the peer ends the connection with a close record PROTOCOL."""
     peer.take(data)
     assert peer.closed.code == CloseCode.PROTOCOL
     assert not peer.closed.clean
@@ -59,7 +59,7 @@ def refuses(peer: Peer, other: Peer, data: bytes) -> None:
 
 
 def drops(peer: Peer, data: bytes) -> None:
-    """The peer ends the connection without a word."""
+    """Check that the peer ends the connection without a close record."""
     peer.take(data)
     assert peer.closed.code is None
     assert peer.give() == b""
@@ -91,7 +91,7 @@ def test_records_every_way(side: Side) -> None:
 )
 @settings(max_examples=60)
 def test_random_splits_give_identical_events(contents: list[bytes], seed: int) -> None:
-    """The whole life of a connection, cut anywhere on both sides."""
+    """A whole connection, split at random positions in both directions."""
     cuts = random.Random(seed)
     whole, split = fixed_pair(), fixed_pair()
     for pair, random_cuts in ((whole, None), (split, cuts)):
@@ -123,7 +123,7 @@ def carry(pair: Pair, cuts: random.Random | None) -> None:
 @given(data=st.binary(max_size=2000), phase=st.sampled_from(range(4)))
 @settings(max_examples=150)
 def test_random_bytes_never_escape(data: bytes, phase: int) -> None:
-    """Raw, and behind the header of the frame that is legal: events, never an exception."""
+    """Alone, and after the header of a legal frame: events, never an exception."""
     kinds = (FrameType.SERVER_HELLO, FrameType.CLIENT_KEY, FrameType.SERVER_FINISHED, 0x10)
     length = max(1, min(len(data), 4096))
     for text in (data, header(kinds[phase], length) + data):
@@ -147,7 +147,7 @@ def test_random_bytes_never_escape(data: bytes, phase: int) -> None:
 
 @BOTH
 def test_a_flipped_bit_in_a_record(side: Side) -> None:
-    """In each byte: nothing surfaces, nothing is sent, the connection is over."""
+    """In each byte: no event, nothing is sent, the connection has ended."""
     whole = len(record(ends(side)[1], 1, b"secret"))
     for index in range(0, whole, 3 if side is Side.CLIENT else 1):
         pair = fixed_pair()
@@ -159,10 +159,10 @@ def test_a_flipped_bit_in_a_record(side: Side) -> None:
         data[index] ^= 1 << index % 8
         peer.take(bytes(data))
         if 1 <= index < 4 and not peer.connection.finished:
-            peer.take(bytes(70_000))  # a longer length was claimed: let it have the bytes
+            peer.take(bytes(70_000))  # a longer length was claimed: send that many bytes
         assert peer.connection.finished
         assert not peer.received
-        # A header that is illegal by itself is a violation, and told; a wrong tag is not.
+        # A header that is illegal by itself is a violation, and gets a close; a wrong tag does not.
         assert peer.closed.code in (None, CloseCode.PROTOCOL)
         assert (peer.closed.code is None) == (peer.give() == b"")
 
@@ -215,7 +215,7 @@ def test_unknown_types_of_record(side: Side, kind: int) -> None:
 
 @BOTH
 def test_an_empty_app_record_reaches_the_envelopes(side: Side) -> None:
-    """17 bytes, type only: legal as a record; that it has no envelope is their business."""
+    """17 bytes, type only: legal as a record; that it has no envelope is detected later."""
     peer, other = ends(side)
     send = other.connection._send
     head = bytes((0x10, 0, 0, 17))
@@ -241,7 +241,7 @@ def test_the_largest_record(side: Side) -> None:
 
 
 def test_a_violation_costs_no_memory() -> None:
-    """A claimed length, a flood of refused starts: nothing is kept."""
+    """A claimed length, a flood of refused starts: nothing is buffered."""
     peers = [ends(Side.SERVER)[0] for _ in range(4)]
     tracemalloc.start()
     try:
@@ -254,7 +254,9 @@ def test_a_violation_costs_no_memory() -> None:
 
 # --- sending ----------------------------------------------------------------------------------
 def test_sends_queue_in_order_behind_what_waits() -> None:
-    """Client: the first send may come while ClientFinished waits, and so may a sealed record."""
+    """Client: the first send may come while ClientFinished is queued, and so may a sealed
+    record.
+    """
     pair = fixed_pair()
     pair.client.take(pair.server.give())
     pair.server.take(pair.client.give())
@@ -360,7 +362,7 @@ def test_a_burst_of_updates(side: Side) -> None:
 
 @BOTH
 def test_an_old_key_after_an_update(side: Side) -> None:
-    """The sender announces an update and goes on under the old key."""
+    """The sender announces an update and continues with the old key."""
     peer, other = ends(side)
     drops(peer, record(other, RecordType.KEY_UPDATE) + record(other, 1, b"old"))
     assert not peer.received
@@ -445,12 +447,12 @@ def test_any_record_breaks_the_silence(side: Side) -> None:
         pair.at(due)
     assert pair.client.phase is pair.server.phase is Phase.OPEN
     assert peer.connection.next_deadline() == 180.0
-    assert pair.client.events == pair.server.events == [], "the keepalive is nobody's business"
+    assert pair.client.events == pair.server.events == [], "the keepalive is no event"
 
 
 @BOTH
 def test_garbage_does_not_break_the_silence(side: Side) -> None:
-    """Half a record that trickles in is no sign of life."""
+    """Half a record that arrives slowly does not count as traffic."""
     peer, other = ends(side)
     whole = record(other, 1, bytes(1000))
     trickle = list(pieces(whole[:-1], 13))
@@ -611,7 +613,9 @@ def test_a_ticket_from_a_client() -> None:
 
 # --- deadlines of the handshake ---------------------------------------------------------------
 def test_deadlines_are_absolute() -> None:
-    """Ten seconds for ClientKey, fifteen for the whole, however the bytes trickle."""
+    """Ten seconds for ClientKey, fifteen for the whole handshake, however slowly the bytes
+    arrive.
+    """
     peer = server()
     peer.give()
     for second in range(10):
@@ -659,7 +663,7 @@ def test_timing_is_a_parameter() -> None:
 
 
 def test_who_is_pinged_twice_keeps_the_keys_alone() -> None:
-    """What the library makes of them is most of an idle connection's memory."""
+    """The library's key objects are most of an idle connection's memory."""
     pair = established()
     for number in range(10):
         pair.client.connection.send(b"from the client", float(number))
@@ -696,7 +700,7 @@ def violated() -> tuple[Peer, Peer]:
 
 @pytest.mark.parametrize("violation", [b"\x7f\0\0\1", b""])
 def test_after_a_violation_the_server_reads_on(violation: bytes) -> None:
-    """Section 5: the close is out, the owner knows, and whatever follows is dropped unread."""
+    """Section 5: the close was sent, the owner has its event, and what follows is discarded."""
     pair = established(timing=WAITING)
     pair.server.take(violation or record(pair.client, RecordType.PING, bytes(65)))
     told = [event for event in pair.server.events if isinstance(event, ConnectionClosed)]
@@ -709,7 +713,7 @@ def test_after_a_violation_the_server_reads_on(violation: bytes) -> None:
     pair.server.connection.receive_eof(0.0)
     pair.server.act()
     assert pair.server.connection.finished
-    assert pair.server.events == told, "told once"
+    assert pair.server.events == told, "reported once"
 
 
 def test_the_wait_after_a_violation_is_bounded_in_time() -> None:
@@ -769,7 +773,7 @@ def test_a_wrong_tag_ends_at_once_and_silently() -> None:
 # --- what an owner bounds -----------------------------------------------------------------------
 @pytest.mark.parametrize("over", [0, 1])
 def test_an_owner_may_refuse_long_records(over: int) -> None:
-    """A header that announces more is refused before a byte of the body is held."""
+    """A header that announces more is refused before a byte of the body is buffered."""
     pair = fixed_pair()
     pair.run()
     source, sink = pair.client, pair.server
@@ -784,7 +788,7 @@ def test_an_owner_may_refuse_long_records(over: int) -> None:
 
 
 def test_shedding_forgets_what_was_received_and_says_why() -> None:
-    """The close record leaves, half a record is forgotten, and what still comes is dropped."""
+    """The close record is sent, half a record is discarded, and what still comes as well."""
     timing = Timing(violation_wait_s=2.0)
     pair = Pair(client(), server(timing=timing))
     pair.run()

@@ -1,4 +1,4 @@
-"""Ed25519 as devices use it: the published cases, and the keys that nobody may use."""
+"""Ed25519 as devices use it: the published cases, and keys that must be refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ P = 2**255 - 19
 
 
 def test_wycheproof() -> None:
-    """All signatures of the published file, right and wrong; its keys are good ones."""
+    """All signatures of the published file, valid and invalid; its keys are valid."""
     tried = {"valid": 0, "invalid": 0, "small order": 0}
     for group, case in wycheproof("Signature/wycheproof/ed25519_test.json"):
         public = bytes.fromhex(group["publicKey"]["pk"])
@@ -41,7 +41,7 @@ def test_keys_that_nobody_may_use(text: str) -> None:
 
 
 def test_every_small_order_and_non_canonical_encoding() -> None:
-    """With either sign; y from p to 2^255-1 is nobody's."""
+    """With either sign; y from p to 2^255-1."""
     for y in [
         *(int.from_bytes(k, "little") for k in device_keys._SMALL_ORDER),
         *range(P, 2**255),
@@ -52,7 +52,7 @@ def test_every_small_order_and_non_canonical_encoding() -> None:
 
 
 def test_what_a_small_order_key_would_allow() -> None:
-    """One constant signature is right for every message, if the key is let in."""
+    """One constant signature is valid for every message if such a key is accepted."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     neutral = b"\1" + bytes(31)
@@ -108,7 +108,7 @@ def test_a_passphrase_opens_what_it_closed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_one_passphrase_however_it_was_typed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Composed and decomposed, with any space; also of what older versions have sealed as typed."""
+    """Composed and decomposed, with any space; also keys that older versions sealed as typed."""
     monkeypatch.setattr("relay.wire.sealed_seed.COST", 1 << 10)
     forms = [
         "gr\u00fc\u00dfe aus \u00c5s",

@@ -1,4 +1,4 @@
-"""Envelopes: every operation both ways, and everything that msgpack lets pass and we do not."""
+"""Envelopes: every operation both ways, and msgpack that is valid but refused."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ EACH = pytest.mark.parametrize(("unpack", "envelope"), SAMPLES)
 
 
 def packed(envelope: Envelope) -> bytes:
-    """As the server and the client pack it: a PAGE around rows that are packed already."""
+    """Return the envelope as server and client pack it: a PAGE has rows that are packed already."""
     if isinstance(envelope, Page):
         rows = [pack_entry(packable(entry)) for entry in envelope.entries]
         return pack_page(*envelope[:4], rows)
@@ -144,7 +144,7 @@ def refused(data: bytes, unpack: Unpack = unpack_client) -> None:
 
 
 def every_way(unpack: Unpack, data: bytes) -> list[Any]:
-    """Unpack whole; refuse every prefix and every trailing byte that begins nothing whole."""
+    """Unpack whole; refuse every prefix and every trailing byte that does not begin an envelope."""
     whole = unpack(data)
     for length in {*range(min(len(data), 300)), len(data) - 1}:
         refused(data[:length], unpack)
@@ -288,7 +288,7 @@ def test_bytes_that_are_no_envelope(data: bytes) -> None:
 
 
 def test_integers_may_be_longer_than_needed() -> None:
-    """What is relayed is packed again, so it cannot matter."""
+    """Relayed values are packed again, so it does not matter."""
     assert unpack_client(b"\x93\xcc\x05\xd3\0\0\0\0\0\0\0\x01\xd9\x05lobby") == [Who(1, "lobby")]
 
 
@@ -320,7 +320,7 @@ def test_nesting(op: int) -> None:
 @pytest.mark.parametrize("foreign", [b"\x80", b"\x81\x01\x01", b"\xc7\x00\x05", b"\xd4\x05\x00"])
 @pytest.mark.parametrize("start", [b"\x94\x05\x01\xa5lobby", b"\x92\x14"])
 def test_maps_and_extensions_nowhere(start: bytes, foreign: bytes) -> None:
-    """An empty one passes msgpack's own bound of 0."""
+    """An empty map passes msgpack's own bound of 0."""
     refused(start + foreign)
     refused(start + b"\x91" + foreign)
 
@@ -330,7 +330,7 @@ UNKNOWN = [0, 11, 32, 64, 255, 256, 65_535, 65_536, U32]
 
 @pytest.mark.parametrize("op", UNKNOWN)
 def test_an_unknown_operation_is_no_violation(op: int) -> None:
-    """Section 6: any number that the direction's table does not have, and whatever its fields."""
+    """Section 6: any number that is not in the direction's table, with any fields."""
     for fields in ((), ("anything",), (None, -1, 0.5, [[b"x"]])):
         assert unpack_client(packb(op, *fields)) == [Unknown(op)]
         assert unpack_server(packb(op, *fields)) == [Unknown(op)]
@@ -368,7 +368,9 @@ def test_an_unknown_operation_is_bound_to_the_rules_for_all(unpack: Unpack) -> N
 @pytest.mark.parametrize("count", [1, 2])
 @pytest.mark.parametrize("op", [Op.WHO, 20])
 def test_values_of_an_envelope_of_a_client(op: int, count: int) -> None:
-    """Elements of all its arrays: 1024, not one more. Of a server's its bytes are the bound."""
+    """Elements of all its arrays: 1024, not one more. A server's envelope is bounded by its
+    bytes.
+    """
     known = [1, "lobby"] if op == Op.WHO else []
     many = [[0] * 24] * 24, [[0] * 24] * 15  # 600 and 375 with their own elements
     left = 1024 - 600 - 375 - (1 + len(known) + 4) - 24
@@ -415,7 +417,7 @@ def test_order_is_kept() -> None:
 
 
 def test_a_record_of_many_is_unpacked_in_steps() -> None:
-    """By what they hold, not by how many they are; and in the end there are all of them."""
+    """By their elements, not by their number; all of them in the end."""
     small = [Who(n, "lobby") for n in range(1, 1001)]
     nested_ones = packb(99, *[nested(7)] * 23) * 100
     for content, values, expected in (
@@ -445,7 +447,7 @@ def peak(data: bytes, unpack: Unpack) -> int:
 
 
 def test_memory_is_bounded_by_the_record() -> None:
-    """The worst that 64 KiB can claim, from a client and (with longer arrays) from a server."""
+    """The worst claims in 64 KiB, from a client and (with longer arrays) from a server."""
     full = 65_536
     nils = b"\xdd" + (full - 5).to_bytes(4, "big") + b"\xc0" * (full - 5)
     assert peak(nils, unpack_client) < 10_240
@@ -453,14 +455,14 @@ def test_memory_is_bounded_by_the_record() -> None:
     assert peak(empties * (full // len(empties)), unpack_client) < 4_194_304
     claims = (b"\xdc\x27\x10" * 1000).ljust(full, b"\xc0")
     assert peak(claims, unpack_client) < 262_144
-    # Each level may claim 1,000 items, for which msgpack reserves at once: 8 kB a level.
+    # Each level may claim 1,000 items, for which msgpack allocates at once: 8 kB a level.
     assert peak(claims[:3000], unpack_server) < 262_144
     claims = (b"\xdc\x03\xe8" * 1000).ljust(full, b"\xc0")
     assert peak(claims[:3000], unpack_server) < 10_000_000
 
 
 def test_rows_of_a_page_are_checked_as_entries() -> None:
-    """Their operation's exact type, their count of fields, and what lies behind those."""
+    """The exact type of the operation, the number of fields, and what follows them."""
     entry = msgpack.unpackb(pack(ENTRY))
     assert unpack_server(msgpack.packb([Op.PAGE, 1, "lobby", 2, True, [entry]])) == [
         Page(1, "lobby", 2, True, [ENTRY])
@@ -563,7 +565,7 @@ def test_the_largest_entry_fits_a_record() -> None:
 @pytest.mark.parametrize("durability", [0, 1, 2])
 @pytest.mark.parametrize("count", [1, 2, 15, 16, 64, 300])
 def test_acks_that_are_packed_together(count: int, durability: int) -> None:
-    """As one by one, whatever sizes the numbers have."""
+    """The same bytes as one by one, for numbers of any size."""
     counters = list(range(100, 100 + count))
     apart = [
         pack(Ack("lobby", counter, b"epoch...", 65_530 + at, durability))

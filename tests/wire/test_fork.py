@@ -1,4 +1,4 @@
-"""A connection in a forked child refuses before one byte: the same nonce must not be used twice."""
+"""A connection in a forked child refuses every operation: a nonce must not be used twice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has 
 
 
 def fork_in_c() -> int:
-    """Fork as a library in C does: Python is not told."""
+    """Fork as a library in C does: without Python's fork handlers."""
     return int(ctypes.PyDLL(None).fork())
 
 
@@ -44,7 +44,7 @@ def in_child(check: Callable[[], None], forked: Callable[[], int] = os.fork) -> 
 @pytest.mark.parametrize("forked", [os.fork, fork_in_c], ids=["by Python", "in C"])
 @pytest.mark.parametrize("side", Side)
 def test_open_connections(side: Side, forked: Callable[[], int]) -> None:
-    """Whatever is called; and the parent's stream goes on as if nothing had been."""
+    """Every method raises; and the parent's stream is not affected."""
     if forked is fork_in_c and not sys.platform.startswith("linux"):
         pytest.skip("this kernel empties no pages")
     pair = established()
@@ -89,7 +89,7 @@ def test_open_connections(side: Side, forked: Callable[[], int]) -> None:
     ],
 )
 def test_handshakes_under_way(phase: Phase, side: Side) -> None:
-    """The keys that a child would compute are the parent's."""
+    """The child would compute the same keys as its parent."""
     peer, following = in_phase(phase, side)
 
     def check() -> None:
@@ -101,7 +101,7 @@ def test_handshakes_under_way(phase: Phase, side: Side) -> None:
 
 
 def test_connections_made_in_the_child() -> None:
-    """Work there, also in a child of a child."""
+    """They work there, also in a child of a child."""
 
     def check() -> None:
         established().run()
@@ -133,7 +133,7 @@ pair.client.connection.seal(b"x", 0.0)
 
 
 def test_who_asked_python_first_is_refused_as_well() -> None:
-    """Python runs what is registered for a fork in that order."""
+    """Python runs the registered fork handlers in that order."""
     run = subprocess.run(
         [sys.executable, "-c", FIRST], capture_output=True, text=True, cwd=ROOT, check=True
     )

@@ -1,4 +1,4 @@
-"""Framing: what is refused, when, and how little is held."""
+"""Framing: what is refused, when, and how little is buffered."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HANDSHAKE = [kind for kind in FrameType if kind is not FrameType.RECORD]
 
 
 def refused(allowed: tuple[FrameType, ...], head: bytes) -> None:
-    """The fourth byte of a header decides, not the third, and nothing of a body is needed."""
+    """The fourth byte of a header decides, not the third, and no byte of a body is needed."""
     reader = FrameReader(allowed)
     reader.feed(head[:3])
     assert reader.next() is None
@@ -108,7 +108,7 @@ def test_a_claimed_length_reserves_nothing() -> None:
 
 
 def test_a_frame_in_many_pieces_is_held_once() -> None:
-    """Bytes of one frame that trickle in are appended, not copied each time."""
+    """Small pieces of one frame are appended, not copied each time."""
     whole = frame(FrameType.RECORD, bytes(limits.RECORD_BODY_BYTES_MAX))
     reads = list(pieces(whole, 16))
     tracemalloc.start()

@@ -37,7 +37,7 @@ def encapsulated(key: bytes) -> tuple[bytes, bytes]:
 
 
 def wrap(key: ServerPublicKey, secret: bytes) -> bytes:
-    """The same ciphertext every time, for the same key."""
+    """Return the same ciphertext every time, for the same key."""
     return wrapped(secret) if key.spki == server_key().spki else key.wrap(secret)
 
 
@@ -45,13 +45,13 @@ FIXED = Randomised(wrap, encapsulated)
 
 
 def fixed_pair() -> Pair:
-    """Both ends, with no randomness left: two such pairs send the same bytes."""
+    """Both ends, without randomness: two such pairs send the same bytes."""
     return Pair(client(randomised=FIXED), server(randomised=FIXED))
 
 
 @cache
 def transcript() -> tuple[bytes, bytes, bytes, bytes]:
-    """The four frames of a fixed pair."""
+    """Return the four frames of a fixed pair."""
     pair = fixed_pair()
     f1 = pair.server.give()
     pair.client.take(f1)
@@ -67,7 +67,7 @@ def transcript() -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def frames_to_and_fro(change: Callable[[int, bytes], bytes]) -> Pair:
-    """Run a fixed pair; each frame (numbered 1 to 4) passes through ``change`` on its way."""
+    """Run a fixed pair; each frame (numbered 1 to 4) passes through ``change``."""
     pair = fixed_pair()
     ends = [(pair.server, pair.client), (pair.client, pair.server)] * 2
     for number, (source, target) in enumerate(ends, 1):
@@ -98,7 +98,7 @@ def test_the_sizes_that_the_page_promises() -> None:
     assert len(f2) == 4 + 1250 + 8 + MODULUS_BYTES + 2 + 32
     assert len(f3) == 4 + 1153
     assert len(f4) == 4 + 32
-    assert len(f1) + len(f3) <= len(f2) + 2 * len(f1), "nothing to amplify"
+    assert len(f1) + len(f3) <= len(f2) + 2 * len(f1), "no amplification"
     assert len(f3) < len(f2)
 
 
@@ -161,14 +161,14 @@ def test_each_message_every_way(phase: Phase, trusting: bool) -> None:
         peer.trusting = trusting
         return peer
 
-    # A byte behind ServerFinished: the client does not even begin.
+    # A byte after ServerFinished: the client does not even begin.
     withheld = (*WITHHELD, HandshakeCompleted) if number == 3 else WITHHELD
     assert receive_every_way(make, transcript()[number - 1], withheld)
 
 
 # --- every byte of every message ------------------------------------------------------------------
 def masks(number: int, index: int) -> list[int]:
-    """One flipped bit per byte; all eight in headers and in the fields of one byte."""
+    """Return one flipped bit per byte; all eight in headers and in one-byte fields."""
     small = index < 12 or (number == 2 and index < 6)
     return [1 << bit for bit in range(8)] if small else [1 << index % 8]
 
@@ -190,8 +190,8 @@ def test_a_flipped_bit_never_establishes(number: int) -> None:
             assert not pair.server.completed, (index, mask)
             assert not pair.client.completed or number == 4, (index, mask)
             if number < 4:
-                assert pair.client.give() == b"", "not a byte of a person's goes out"
-            # What waits for bytes that will not come ends at its deadline.
+                assert pair.client.give() == b"", "no application data is sent"
+            # A connection that waits for missing bytes ends at its deadline.
             for peer in (pair.client, pair.server):
                 peer.at(15.0)
                 assert peer.phase is Phase.CLOSED or (number == 4 and peer is pair.client)
@@ -199,7 +199,7 @@ def test_a_flipped_bit_never_establishes(number: int) -> None:
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
 def test_truncated_and_extended_messages(number: int) -> None:
-    """With the header to match: cut at every 16th byte and at the ends, longer by 1 and 100."""
+    """With a matching header: cut at every 16th byte and at the ends, longer by 1 and 100."""
     body = transcript()[number - 1][4:]
     kind = FrameType(number)
     cuts = {*range(1, len(body), 16), 1, len(body) - 1}
@@ -216,7 +216,7 @@ def test_truncated_and_extended_messages(number: int) -> None:
 
 # --- ServerHello as a malicious server sends it ------------------------------------------------
 def hello(**changes: object) -> bytes:
-    """A legal ServerHello with some fields changed."""
+    """Return a legal ServerHello with some fields changed."""
     right = ServerHello.parse(transcript()[0])
     return frame(FrameType.SERVER_HELLO, right._replace(**changes).body())  # type: ignore[arg-type]
 
@@ -294,7 +294,7 @@ def test_the_id_that_a_server_claims_is_passed_on() -> None:
 
 
 def test_an_id_that_was_put_in_on_the_way_is_never_believed() -> None:
-    """The hello is confirmed by the key's holder: nobody else can say who the server is."""
+    """The hello is confirmed by the holder of the key: nobody else can claim the server's id."""
     for ext in (pack_ext(b"i" * 32, bytes(32)), b"\xc8\x00"):
         pair = frames_to_and_fro(lambda at, data, ext=ext: hello(ext=ext) if at == 1 else data)  # type: ignore[misc]
         assert not pair.client.completed
@@ -396,7 +396,7 @@ def test_confirmations_are_not_interchangeable() -> None:
 
 
 def test_a_recorded_session_is_worthless() -> None:
-    """Frames 2 and 4 and the records behind them, played to the same server again."""
+    """Frames 2 and 4 and the records after them, replayed to the same server."""
     pair = fixed_pair()
     f1 = pair.server.give()
     pair.client.take(f1)
@@ -453,7 +453,7 @@ def test_a_client_key_that_costs_no_rsa(changes: dict[str, object]) -> None:
 
 
 def test_a_ticket_that_cannot_be_opened_counts_as_none() -> None:
-    """Mode 0, and the binder is not looked at. The transcript covers both."""
+    """Mode 0, and the binder is not checked. The transcript covers both."""
     for binder in (bytes(32), b"\xff" * 32):
         peer = server_after(key(ticket=b"opaque", binder=binder))
         assert peer.phase is Phase.AWAIT_CLIENT_FINISHED
@@ -549,14 +549,14 @@ def test_bytes_while_the_key_agent_works() -> None:
     peer, _ = in_phase(Phase.UNWRAPPING, Side.SERVER)
     peer.take(b"\x04")
     assert peer.phase is Phase.CLOSED
-    peer.connection.provide_secret(bytes(32), 0.0)  # the answer comes too late, and harms nothing
+    peer.connection.provide_secret(bytes(32), 0.0)  # the answer comes too late, without effect
     peer.act()
     assert peer.give() == b""
     assert peer.closed.code is None
 
 
 def test_a_client_that_answers_before_it_was_asked() -> None:
-    """ClientKey guessed before ServerHello is read: taken as bytes, it cannot be right."""
+    """ClientKey guessed before ServerHello is read: it is processed, and cannot be valid."""
     peer = server(seed="another random")
     peer.take(transcript()[1])
     peer.give()

@@ -58,7 +58,7 @@ def spki(
     inside: bytes = b"",
     behind: bytes = b"",
 ) -> bytes:
-    """A SubjectPublicKeyInfo, right unless told otherwise."""
+    """Return a SubjectPublicKeyInfo, valid by default."""
     numbers = integer(modulus() if n is None else n, zeros) + integer(e) + inside
     bits = der(3, bytes((unused_bits,)) + der(0x30, numbers))
     return der(0x30, der(0x30, bytes.fromhex(algorithm)) + bits) + behind
@@ -67,7 +67,9 @@ def spki(
 def rebuilt(
     exponent: bytes = b"\x02\x03\x01\x00\x01", numbers_behind: bytes = b"", bits_behind: bytes = b""
 ) -> bytes:
-    """The right key with one element exchanged or added, and all lengths around it right."""
+    """Return the valid key with one element replaced or added, and all lengths around it
+    adjusted.
+    """
     numbers = der(0x30, integer(modulus()) + exponent) + numbers_behind
     bits = der(3, b"\0" + numbers) + bits_behind
     return der(0x30, der(0x30, bytes.fromhex(RSA_OID + NULL)) + bits)
@@ -148,7 +150,7 @@ def test_keys_that_are_refused(case: str) -> None:
 
 
 def test_every_prefix_and_every_flipped_bit() -> None:
-    """Nothing but IdentityError, and nothing accepted that has the same meaning."""
+    """No exception but IdentityError, and no other encoding of the same key is accepted."""
     good = spki()
     for end in range(len(good)):
         with pytest.raises(IdentityError):
@@ -203,7 +205,7 @@ def oaep(
 
 
 def bad_ciphertexts() -> dict[str, bytes]:
-    """Everything that looks like a ciphertext and is none."""
+    """Return values that look like ciphertexts and are invalid."""
     key = rsa.RSAPublicNumbers(65537, modulus()).public_key()
     secret = bytes(range(32))
     right = oaep(hashes.SHA256())
@@ -240,7 +242,7 @@ def test_implicit_rejection(case: str) -> None:
 
 
 def test_the_random_bytes_are_drawn_for_a_valid_ciphertext_too() -> None:
-    """The order of work does not depend on validity."""
+    """The order of operations does not depend on validity."""
     drawn: list[int] = []
 
     def random_bytes(count: int) -> bytes:
@@ -326,7 +328,7 @@ def test_an_openssl_that_computes_wrongly_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_a_key_that_decrypts_wrongly_is_refused() -> None:
-    """What OpenSSL makes of it is no secret, or none of the one that was encrypted."""
+    """OpenSSL's result has the wrong length, or is another secret."""
 
     class Wrong:
         """A key that decrypts to something else."""

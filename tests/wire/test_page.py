@@ -1,4 +1,4 @@
-"""Statements of docs/protocol.md that no table makes: each against the code that keeps it."""
+"""Statements of docs/protocol.md outside of its tables, each compared with the code."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_a_request_number_is_one_or_more() -> None:
 
 # --- section 9: the shapes of the vectors ---------------------------------------------------------
 def load(name: str) -> dict[str, Any]:
-    """Parse as the least able parser does: every number a float of 64 bits."""
+    """Parse as the least capable parser does: every number a 64-bit float."""
 
     def number(text: str) -> int:
         assert float(text) == int(text), f"{name}: {text} loses digits in other parsers"
@@ -158,7 +158,7 @@ def test_shape_of_the_records(name: str) -> None:
 
 
 def is_value(value: object) -> bool:
-    """A VALUE of section 9."""
+    """Return whether it is a VALUE of section 9."""
     if isinstance(value, list):
         return all(map(is_value, value))
     if isinstance(value, dict):

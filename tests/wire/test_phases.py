@@ -1,4 +1,4 @@
-"""The state table: each phase meets each type of frame, and either advances or ends."""
+"""The state table: each phase with each type of frame either advances or ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEXT = {
     (Phase.CLOSED, CLIENT): Phase.CLOSED,
     (Phase.CLOSED, SERVER): Phase.CLOSED,
 }
-"""The phase after the frame that is legal there; the owner decides at once where it is asked."""
+"""The phase after the legal frame; the owner decides at once where it is asked."""
 STATES = list(NEXT)
 TYPES = [*FrameType, 0, 5, 0x0F, 0x11, 0x80, 0xFF]
 
@@ -35,7 +35,7 @@ def smallest(kind: int) -> bytes:
 
 
 def test_every_phase_is_in_the_table() -> None:
-    # DRAINING looks at no frame: test_connection.
+    # DRAINING does not read frames: test_connection.
     assert {phase for phase, _ in STATES} | {Phase.DRAINING} == set(Phase) == set(LEGAL)
     assert all(len(frames) <= 1 for frames in LEGAL.values())
 
@@ -62,7 +62,7 @@ def test_any_other_frame_ends(phase: Phase, side: Side, kind: int) -> None:
         assert len(peer.events) == events_before, "nothing is read after the end"
     else:
         peer.closed  # noqa: B018  # exactly one, and the last
-    # A close record after the keys; before them, for a wrong tag, and after a close: silence.
+    # A close record once there are keys; none before them, for a wrong tag, and after a close.
     told = phase is Phase.OPEN and kind != FrameType.RECORD
     assert bool(answer) is told
     assert not peer.received

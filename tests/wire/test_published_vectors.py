@@ -1,6 +1,6 @@
-"""Wycheproof, NIST and RFC vectors through the functions that the handshake and the records use.
+"""Wycheproof, NIST and RFC vectors through the functions of the handshake and the records.
 
-The number of cases is pinned: a file that moved or shrank fails, it does not pass empty.
+The number of cases is pinned: a file that was moved or truncated fails.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def test_wycheproof_aes_gcm() -> None:
                 new_aead(key)
             counts["another key size"] += 1
         elif (group["ivSize"], group["tagSize"]) != (96, 128):
-            counts["another nonce size"] += 1  # the cipher makes its nonces itself, of 12 bytes
+            counts["another nonce size"] += 1  # the cipher makes its own nonces, of 12 bytes
         elif case["result"] == "valid":
             assert new_aead(key).decrypt(iv, ct + tag, aad) == msg
             assert new_aead(key).encrypt(iv, msg, aad) == ct + tag
@@ -72,7 +72,7 @@ def test_wycheproof_hkdf() -> None:
         counts[case["result"]] += 1
         if case["result"] == "valid":
             assert expand(extract(salt, ikm), info, case["size"]) == okm
-        else:  # longer than HKDF can give
+        else:  # longer than HKDF allows
             with pytest.raises(ValueError, match="8160"):
                 expand(extract(salt, ikm), info, case["size"])
     assert counts == {"valid": 83, "invalid": 3}
@@ -88,7 +88,7 @@ def test_rfc_5869() -> None:
 
 
 def test_rfc_4231_hmac() -> None:
-    """HKDF-Extract is HMAC of the input under the salt."""
+    """HKDF-Extract is HMAC of the input with the salt as the key."""
     cases = nist("HMAC/rfc-4231-sha256.txt")
     for case in cases:
         key, message, digest = unhex(case, "key", "msg", "md")
@@ -98,7 +98,7 @@ def test_rfc_4231_hmac() -> None:
 
 # --- X25519 -----------------------------------------------------------------------------------
 def test_wycheproof_x25519() -> None:
-    """A zero result is refused; encodings that are not canonical are taken (RFC 7748)."""
+    """A zero result is refused; non-canonical encodings are accepted (RFC 7748)."""
     counts: Counter[str] = Counter()
     for _, case in wycheproof("Protocol/wycheproof/x25519_test.json"):
         private, public, shared = unhex(case, "private", "public", "shared")
@@ -152,7 +152,7 @@ def test_wycheproof_mlkem_decapsulation() -> None:
 
 
 def test_wycheproof_mlkem_encapsulation() -> None:
-    """The modulus check of FIPS 203 section 7.2, and the length, by the server's own function."""
+    """The modulus check of FIPS 203 section 7.2, and the length, with the server's own function."""
     counts: Counter[str] = Counter()
     for _, case in wycheproof("Protocol/wycheproof/mlkem_768_encaps_test.json"):
         (ek,) = unhex(case, "ek")
@@ -209,7 +209,9 @@ def fixed_fake(pem: str) -> identity.PrivateKey:
 
 @pytest.mark.parametrize("name", OAEP_FILES)
 def test_wycheproof_oaep(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With our label put aside: 32 bytes come through, everything else is implicitly rejected."""
+    """With their label instead of ours: 32 bytes decrypt, everything else is implicitly
+    rejected.
+    """
     counts: Counter[str] = Counter()
     for group, case in wycheproof(f"Cipher/wycheproof/{name}"):
         if (group["sha"], group["mgfSha"]) != ("SHA-256", "SHA-256") or group["keySize"] < 2048:
@@ -218,7 +220,7 @@ def test_wycheproof_oaep(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         message, ciphertext, label = unhex(case, "msg", "ct", "label")
         key = fixed_fake(group["privateKeyPem"])
         monkeypatch.setattr(identity, "RSA_LABEL", b"relay/1 session key")
-        assert key.unwrap(ciphertext) == FAKE, "never under our own label"
+        assert key.unwrap(ciphertext) == FAKE, "never with our own label"
         monkeypatch.setattr(identity, "RSA_LABEL", label)
         found = key.unwrap(ciphertext)
         if case["result"] == "valid" and len(message) == 32:

@@ -1,4 +1,4 @@
-"""The same operations by other people's code: pycryptodome and kyber-py."""
+"""The same operations with other implementations: pycryptodome and kyber-py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is read from our own store is checked as its readers check it."""
+"""Entries read from our own store are checked as clients check them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OTHERS = [
 
 @given(st.integers(0, len(GOOD)), st.sampled_from(OTHERS), st.integers(0, len(GOOD)))
 def test_an_entry_is_what_a_client_takes(field: int, value: object, other: int) -> None:
-    """Also the quick check of all fields at once."""
+    """Also by the fast check of all fields at once."""
     fields: list[object] = [int(Op.ENTRY), *GOOD]
     fields[field] = fields[other] = value
     packed = codec.pack(fields)

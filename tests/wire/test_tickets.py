@@ -30,7 +30,7 @@ def desk() -> Desk:
 
 
 def mode_of(run: Pair) -> int:
-    """How both ends say that the handshake ended."""
+    """Return the kind of handshake, as both ends report it."""
     found = [
         [event for event in peer.events if isinstance(event, HandshakeCompleted)]
         for peer in (run.client, run.server)
@@ -103,7 +103,7 @@ def test_a_ticket_is_good_at_every_worker_and_once(desk: Desk) -> None:
     run.run()
     assert mode_of(run) == 1
     for worker in (one, two):
-        assert fell_back(pair(worker, ticket)), "the same round trip, by RSA"
+        assert fell_back(pair(worker, ticket)), "the same round trip, with RSA"
 
 
 def test_one_ticket_for_each_connection(desk: Desk) -> None:
@@ -145,11 +145,11 @@ def test_changed_and_cut_tickets(desk: Desk) -> None:
         assert fell_back(pair(tickets, ClientTicket(bad, psk)))
     run = pair(tickets, ClientTicket(ticket, psk))
     run.run()
-    assert mode_of(run) == 1, "none of it has used the ticket up"
+    assert mode_of(run) == 1, "none of them has used the ticket up"
 
 
 def test_a_ticket_of_another_server(desk: Desk) -> None:
-    """Even if both had the same ticket keys: it is sealed for one server's key."""
+    """Even with the same ticket keys: it is bound to one server's key."""
     other = desk.worker(other_key().spki)
     assert fell_back(pair(desk.worker(), ticket_of(other)))
 
@@ -167,7 +167,7 @@ def test_the_keys_rotate_and_the_last_one_is_accepted(desk: Desk) -> None:
     first = [ticket_of(tickets, f"first {n}") for n in range(3)]
     desk.at(1000 + ROTATE_S)
     second = ticket_of(tickets, "second")
-    assert first[0].ticket[:8] != second.ticket[:8], "under a new key"
+    assert first[0].ticket[:8] != second.ticket[:8], "with a new key"
     run = pair(tickets, first[0])
     run.run()
     assert mode_of(run) == 1
@@ -205,7 +205,7 @@ def test_the_lifetime_that_a_client_is_told_ends_with_the_key(desk: Desk) -> Non
 
 
 def test_an_agent_that_dies_and_dies(desk: Desk) -> None:
-    """Each new agent has one new key; workers keep those they hold, four at most."""
+    """Each new agent has one new key; workers keep the earlier ones, four at most."""
     tickets = desk.worker()
     ticket = ticket_of(tickets)
     for death in range(1, 5):
@@ -218,7 +218,7 @@ def test_an_agent_that_dies_and_dies(desk: Desk) -> None:
 
 # --- attacks --------------------------------------------------------------------------------------
 def test_a_ticket_without_its_secret_is_worth_nothing(desk: Desk) -> None:
-    """Whoever saw it on the wire: the connection ends, no RSA was done, and it is not used up."""
+    """For an eavesdropper: the connection ends, no RSA was done, and the ticket is not used up."""
     tickets = desk.worker()
     ticket = ticket_of(tickets)
     for psk in (stream("a guess")(32), bytes(32)):
@@ -233,7 +233,7 @@ def test_a_ticket_without_its_secret_is_worth_nothing(desk: Desk) -> None:
 
 
 def test_a_recorded_client_key_with_its_ticket_is_worth_nothing(desk: Desk) -> None:
-    """On another connection the binder is wrong; on none is the ticket used up by it."""
+    """On another connection the binder is invalid; the ticket is not used up."""
     tickets = desk.worker()
     sender = pair(tickets, ticket_of(tickets))
     sender.client.take(sender.server.give())
@@ -279,7 +279,7 @@ def test_nothing_of_a_user_before_the_confirmation(desk: Desk) -> None:
 
 
 def test_a_server_that_cannot_open_the_ticket_cannot_claim_that_it_did(desk: Desk) -> None:
-    """Somebody with the server's public key only: no mode completes."""
+    """An attacker with the server's public key only: no mode completes."""
     for mode in (0, 1):
         run = pair(None, ticket_of(desk.worker()))
         run.server.trusting = False
@@ -320,13 +320,13 @@ FIXED_TICKET = ticket_of(FIXED_DESK.worker())
 
 
 def fixed() -> Pair:
-    """A resumption with no randomness left; each at a server that has not seen the ticket yet."""
+    """A resumption without randomness; each at a server that has not seen the ticket yet."""
     desk = Desk(random_bytes=stream("other tickets"))
     tickets = TicketKeys(
         hashlib.sha256(server_key().spki).digest(), desk.register, stream("t"), desk.clock
     )
     tickets.install(FIXED_DESK.maker.keys)
-    desk.register._cells[1] = 1  # the part of the register that the ticket's key has
+    desk.register._cells[1] = 1  # the part of the register for the ticket's key
     return Pair(
         client(ticket=FIXED_TICKET, randomised=FIXED), server(tickets=tickets, randomised=FIXED)
     )
@@ -344,7 +344,7 @@ def transcript() -> tuple[bytes, bytes, bytes, bytes]:
 
 
 def with_frame(number: int, data: bytes) -> Pair:
-    """Run a fixed resumption in which one frame is another one when it arrives."""
+    """Run a fixed resumption in which one frame is replaced on the way."""
     run = fixed()
     for at, (source, target) in enumerate(
         [(run.server, run.client), (run.client, run.server)] * 2, 1
@@ -357,7 +357,9 @@ def with_frame(number: int, data: bytes) -> Pair:
 
 
 def never(run: Pair, number: int) -> None:
-    """Neither side has completed; but for ClientFinished, behind which the client has."""
+    """Check that neither side has completed; except for ClientFinished, after which the
+    client has.
+    """
     assert not run.server.completed
     assert not run.client.completed or number == 4
     if number < 4:

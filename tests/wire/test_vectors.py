@@ -1,4 +1,4 @@
-"""Our own vectors: made again they are the same bytes, and an independent decoder agrees."""
+"""Our own vectors: generating them gives the same bytes, and an independent decoder agrees."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_made_again_they_are_the_same_bytes() -> None:
     for name, vector in made.items():
         text = (generate.HERE / f"{name}.json").read_text(encoding="utf-8")
         assert text == generate.text_of(vector), "run: python -m tests.vectors.generate"
-    assert stored.used == before, "nothing was drawn anew, and nothing is left over"
+    assert stored.used == before, "a value was drawn again, or is not used"
 
 
 def test_the_independent_decoder_imports_nothing_of_relay() -> None:
@@ -65,7 +65,7 @@ def test_the_vectors_cover_every_type_of_record_and_every_operation() -> None:
 @pytest.mark.parametrize("at", [0, 4, 30, -1])
 @pytest.mark.parametrize("number", [0, 2, 3])
 def test_the_decoder_notices_a_changed_frame(field: str, at: int, number: int) -> None:
-    """It can disagree: otherwise its agreement means nothing."""
+    """It can disagree: otherwise its agreement would prove nothing."""
     vector = independent.load("handshake")["handshakes"][number]
     frame = bytearray.fromhex(vector["frames"][field])
     frame[at] ^= 1

@@ -13,7 +13,8 @@ from relay.client.dialling import (
     ATTEMPT_DELAY_S,
     AllFailed,
     Candidate,
-    must_speak,
+    accepted,
+    begins_as_relay,
     numeric,
     open_socket,
     resolve,
@@ -65,7 +66,8 @@ async def _race(address: Address) -> socket.socket:
     if len(waiting) == 1:
         alone.set_result(None)
     failures: list[OSError] = []
-    racing: set[asyncio.Task[socket.socket]] = set()
+    strangers: list[socket.socket] = []
+    racing: set[asyncio.Task[tuple[socket.socket, bool]]] = set()
     try:
         while waiting or racing:
             if waiting:
@@ -78,36 +80,47 @@ async def _race(address: Address) -> socket.socket:
             won = None
             for attempt in done:
                 error = attempt.exception()
-                if error is None and won is None:
-                    won = attempt.result()
-                elif error is None:
-                    attempt.result().close()
-                elif isinstance(error, OSError):
+                if isinstance(error, OSError):
                     failures.append(error)
-                else:
+                    continue
+                if error is not None:
                     raise error
+                opened, usable = attempt.result()
+                if not usable:
+                    strangers.append(opened)
+                elif won is None:
+                    won = opened
+                else:
+                    opened.close()
             if won is not None:
-                return won
+                return accepted(won)
             if not waiting and len(racing) == 1 and not alone.done():
                 alone.set_result(None)
+        if strangers:
+            return accepted(strangers.pop())
     finally:
+        for opened in strangers:
+            opened.close()
         for attempt in racing:
             attempt.add_done_callback(_close_late)
             attempt.cancel()
     raise AllFailed(failures)
 
 
-async def _connect(candidate: Candidate, alone: asyncio.Future[None]) -> socket.socket:
-    """Return a connected socket on which the server has sent something, or which is ``alone``."""
+async def _connect(candidate: Candidate, alone: asyncio.Future[None]) -> tuple[socket.socket, bool]:
+    """Return a connected socket, and False if a server of another protocol is its peer.
+
+    Waits until the peer has sent something, or until no other attempt is left.
+    """
     opened = open_socket(candidate)
     try:
         await asyncio.get_running_loop().sock_connect(opened, candidate.address)
         if not alone.done() and await _readable(opened, alone):
-            must_speak(opened)
+            return opened, begins_as_relay(opened)
     except BaseException:
         opened.close()
         raise
-    return opened
+    return opened, True
 
 
 async def _readable(opened: socket.socket, alone: asyncio.Future[None]) -> bool:
@@ -127,7 +140,7 @@ def _resolve_once(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-def _close_late(attempt: asyncio.Task[socket.socket]) -> None:
+def _close_late(attempt: asyncio.Task[tuple[socket.socket, bool]]) -> None:
     """Close a socket that was connected although another address has won."""
     if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result().close()
+        attempt.result()[0].close()

@@ -22,16 +22,17 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError, StartError
 from relay.fsync import sync_directory
 from relay.server.backups import manifest
+from relay.server.backups.checking import checked
 from relay.server.backups.manifest import File, Manifest
 from relay.server.backups.nesting import refuse_backup_within
-from relay.store.contents import LogContents, checked_logs, total
+from relay.store.contents import LogContents, total
 from relay.store.created import was_created
 from relay.store.directory import DataDirectory
 from relay.store.errors import StoreError
+from relay.store.integrity import DamagedLog
 from relay.store.lock import read_refusal
 from relay.store.schema import taken_away
 from relay.store.snapshot import Snapshot, sync_file
-from relay.wire.packing import unpack_entry
 
 MOMENT_S: Final = 30.0
 """How long to try to fix one moment."""
@@ -57,6 +58,8 @@ class Made(NamedTuple):
     """The result."""
 
     manifest: Manifest
+    damaged: list[DamagedLog]
+    """Accounts, invitations and rooms that are not whole, in the data as in the backup of it."""
     held_ms: float
     """How long commits were held; 0: no relay was running."""
     attempts: int
@@ -119,7 +122,7 @@ def _make(
             snapshot.copy(copies[index])
             progress(done, len(snapshots))
     files = _copy_others(directory.path, part)
-    contents = total(_checked(copies))
+    held, damaged = _checked(copies)
     files |= {f"logs/{copy.name}": manifest.file_of(copy) for copy in copies.values()}
     made = Manifest(
         format=manifest.FORMAT,
@@ -127,21 +130,18 @@ def _make(
         made_ms=moment.at_ms,
         partitions=PARTITIONS,
         files=files,
-        **contents._asdict(),
+        **total(held)._asdict(),
     )
     manifest.write(part, made)
-    return Made(made, moment.held_ms, moment.attempts)
+    return Made(made, damaged, moment.held_ms, moment.attempts)
 
 
-def _checked(copies: dict[int, Path]) -> list[LogContents]:
+def _checked(copies: dict[int, Path]) -> tuple[list[LogContents], list[DamagedLog]]:
     """Read the copies: a backup of damaged messages must not look like a good one."""
-    found: list[LogContents] = []
     try:
-        for index, copy in copies.items():
-            found += checked_logs(copy, unpack=unpack_entry, partition=index)
+        return checked(copies)
     except StoreError as error:
         raise StartError(f"the data to be backed up is damaged: {error}") from None
-    return found
 
 
 @contextlib.contextmanager

@@ -5,21 +5,31 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from relay.errors import StartError
 from relay.fsync import sync_directory
 from relay.server.backups import manifest
+from relay.server.backups.checking import checked
 from relay.server.backups.manifest import Manifest
 from relay.server.backups.nesting import refuse_data_within
-from relay.store.contents import LogContents, checked_logs, total
+from relay.store.contents import total
 from relay.store.directory import FORMAT_FILE
 from relay.store.errors import StoreError
+from relay.store.integrity import DamagedLog
 from relay.store.snapshot import sync_file
-from relay.wire.packing import unpack_entry
 
 
-def verify(backup: Path) -> Manifest:
-    """Read all of a backup, and return its manifest.
+class Verified(NamedTuple):
+    """A backup that is as it was made."""
+
+    manifest: Manifest
+    damaged: list[DamagedLog]
+    """Accounts, invitations and rooms that were not whole when it was made."""
+
+
+def verify(backup: Path) -> Verified:
+    """Read all of a backup, and check what it contains as ``relay data check`` does.
 
     Raises:
         StartError: it differs from its manifest; every such file is named, one per line.
@@ -28,17 +38,14 @@ def verify(backup: Path) -> Manifest:
     problems = [problem for name in found.files if (problem := _problem(backup, found, name))]
     if problems:
         raise StartError("\n".join(problems))
-    held: list[LogContents] = []
+    paths = [backup / name for name in found.files if name in manifest.LOG_FILES]
     try:
-        for name in found.files:
-            if name in manifest.LOG_FILES:
-                path = backup / name
-                held += checked_logs(path, unpack=unpack_entry, partition=int(path.stem))
+        held, damaged = checked({int(path.stem): path for path in paths})
     except StoreError as error:
         raise StartError(f"backup {backup}: {error}") from None
     if total(held) != found.contents:
         raise StartError(f"backup {backup}: its messages do not match its manifest")
-    return found
+    return Verified(found, damaged)
 
 
 def _problem(backup: Path, found: Manifest, name: str) -> str | None:
@@ -53,7 +60,7 @@ def _problem(backup: Path, found: Manifest, name: str) -> str | None:
     return f"{path} was changed after the backup: its SHA-256 differs"
 
 
-def restore(backup: Path, data: Path) -> Manifest:
+def restore(backup: Path, data: Path) -> Verified:
     """Restore a backup to a data directory, after verifying all of it.
 
     The new directory has no record of the files' last writer, so the logs begin new epochs
@@ -67,7 +74,8 @@ def restore(backup: Path, data: Path) -> Manifest:
         StartError: it is not possible; what was written is removed.
     """
     refuse_data_within(data)
-    found = verify(backup)
+    verified = verify(backup)
+    found = verified.manifest
     try:
         made = not data.exists()
         if not made and any(data.iterdir()):
@@ -95,7 +103,7 @@ def restore(backup: Path, data: Path) -> Manifest:
         if isinstance(error, OSError):
             raise StartError(f"data directory: {data}: {error.strerror or error}") from None
         raise
-    return found
+    return verified
 
 
 def _install(source: Path, to: Path) -> None:

@@ -35,9 +35,9 @@ DISK: Final = (
 )
 _RESIDENT: Final = (
     "relay_process_resident_bytes",
-    "Memory of each process (RSS, shared pages too).",
+    "Resident memory of each process (RSS, including shared pages).",
 )
-_CPU: Final = ("relay_process_cpu_seconds", "Processor time of each process, user and system.")
+_CPU: Final = ("relay_process_cpu_seconds", "CPU time of each process, user and system.")
 OWN: Final = (*DISK, _RESIDENT, (f"{_CPU[0]}_total", _CPU[1]), ("relay_build_info", "Versions."))
 """Metrics that are not in the table of ``server.metrics``: measured here, by asking the kernel."""
 

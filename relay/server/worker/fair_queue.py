@@ -46,6 +46,8 @@ class FairQueue(Generic[T]):
         """Units that each waiting user would have received by now if all were served at once."""
         self._lead = 0
         """Units used by light users, minus units used by heavy users."""
+        self._light_served: T | None = None
+        """The user removed last, if it was queued as a light one; until it is charged."""
         self.waiting = 0
         """Number of users that wait. Stored, not computed: it is read several times per message."""
 
@@ -59,22 +61,27 @@ class FairQueue(Generic[T]):
         """Return True if any light user waits, even if it is not next."""
         return bool(self._light)
 
-    def charge(self, finish: float, units: int, *, drained: bool) -> float:
+    def charge(self, user: T, finish: float, units: int, *, drained: bool) -> float:
         """Return the round in which a user finishes the work it has just received.
 
+        What it was queued as decides whose share this was: a light user that turns out to have more
+        work has still been served before the heavy ones.
+
         Args:
+            user: removed last, or served without having been queued.
             finish: the previous result for this user; 0 at first.
             units: the work it has received.
             drained: True if none of its work is left; its debt is then dropped.
         """
         begun = self._round
         self._round = begun + units / (self.waiting + 1)
-        if not drained or units > self.light_max:
+        if user is not self._light_served:
             self._lead = max(self._lead - units, 0)
         elif self._heavy:
             # No other bound applies while heavy users are paused: they would be owed more without
             # limit.
             self._lead = min(self._lead + units, self.lead_max + self.light_max)
+        self._light_served = None
         return 0.0 if drained else max(finish, begun) + units
 
     def add(self, user: T, finish: float, units: int) -> None:
@@ -93,13 +100,15 @@ class FairQueue(Generic[T]):
 
     def pop(self) -> T:
         """Remove and return the next user. Raises IndexError if nobody waits."""
-        user = heapq.heappop(self._light if self.light_first else self._heavy)[2]
+        if self.light_first:
+            return self.pop_light()
+        self._light_served = None
         self.waiting -= 1
-        return user
+        return heapq.heappop(self._heavy)[2]
 
     def pop_light(self) -> T:
         """Remove and return the next light user. Used while heavy users are paused."""
-        user = heapq.heappop(self._light)[2]
+        user = self._light_served = heapq.heappop(self._light)[2]
         self.waiting -= 1
         return user
 
@@ -107,4 +116,5 @@ class FairQueue(Generic[T]):
         """Remove all users."""
         self._heavy.clear()
         self._light.clear()
+        self._light_served = None
         self.waiting = 0

@@ -27,6 +27,7 @@ from relay.store.schema import connect_reader, epoch_at, pragma, rows
 from relay.store.search import files
 from relay.store.search.words import text_of
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
+from relay.store.stub import LOST
 from relay.store.view import UnpackEntry
 
 LOGS_PER_STEP: Final = 256
@@ -118,7 +119,7 @@ class Follower:
                 a time.
             unpack_entry: reads a packed entry.
         """
-        self._partition_path = partition
+        self._path = partition
         self.path = index
         self._touched = touched
         self._unpack = unpack_entry
@@ -209,7 +210,7 @@ class Follower:
 
     def _run(self, until: float) -> None:
         if self._partition is None:
-            self._partition = connect_reader(self._partition_path)
+            self._partition = connect_reader(self._path)
             if self._partition is None:
                 return
             pragma(self._partition, f"cache_size=-{READ_CACHE_KIB}")
@@ -367,8 +368,9 @@ class Follower:
         except MemoryError:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
-            fields = {"path": str(self._partition_path), "log_id": row >> SEQ_BITS}
-            log.error("search_entry_skipped", extra={**fields, "seq": row & SEQ_MASK})
+            if packed != LOST:  # a repair has told of those
+                fields = {"log_id": row >> SEQ_BITS, "seq": row & SEQ_MASK}
+                log.error("search_entry_skipped", extra=fields | {"path": str(self._path)})
             return None
 
     def _removed(self, index: apsw.Connection, id: int, after: int, upto: int) -> bool:

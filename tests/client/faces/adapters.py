@@ -14,11 +14,11 @@ from relay.client.options import CONNECT_S
 
 Result = TypeVar("Result")
 WAIT_S = 60.0
-"""For something that must come."""
+"""For an event that must come."""
 
 
 class Face(Protocol):
-    """What a test does with a client."""
+    """The operations of a client that tests use."""
 
     @property
     def client(self) -> Client | BlockingClient:
@@ -28,7 +28,7 @@ class Face(Protocol):
         """Connect and log in."""
 
     def close(self) -> None:
-        """End."""
+        """Close."""
 
     def join(
         self, room: str, last: int = 0, since: int | None = None, cursor: Cursor | None = None
@@ -39,12 +39,12 @@ class Face(Protocol):
         """Leave."""
 
     def who(self, room: str) -> Members:
-        """Members."""
+        """Return the members."""
 
     def history(
         self, room: str, before: int | None = None, after: int | None = None, count: int = 100
     ) -> HistoryPage:
-        """A page."""
+        """Return a page."""
 
     def send(self, room: str, body: str | bytes, content_type: str = "text/plain") -> Stored:
         """Send and wait for the acknowledgement."""
@@ -56,7 +56,7 @@ class Face(Protocol):
         """Wait for all outcomes."""
 
     def next(self, timeout: float = WAIT_S) -> Event | None:
-        """The next event; None when none comes."""
+        """Return the next event, or None when there is none."""
 
 
 class AioFace:

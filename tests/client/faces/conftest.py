@@ -19,14 +19,14 @@ Connect = Callable[..., Face]
 
 @pytest.fixture(scope="package")
 def relay(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
-    """One relay for all tests that leave it in peace; each uses its own rooms and names."""
+    """One relay for all tests that do not stop or kill it; each uses rooms and names of its own."""
     with Relay(tmp_path_factory.mktemp("relay") / "data") as running:
         yield running
 
 
 @pytest.fixture(params=sorted(FACES))
 def face(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]:
-    """Make clients of one face; they are closed after the test."""
+    """Return a function that creates clients of one face; they are closed after the test."""
     made: list[Face] = []
     with asyncio.Runner() as runner:
 
@@ -44,7 +44,7 @@ def face(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Connect]:
 
 @pytest.fixture
 def connect(face: Connect, relay: Relay) -> Connect:
-    """Make connected clients of the shared relay."""
+    """Return a function that creates connected clients of the shared relay."""
 
     def make(name: str, **options: object) -> Face:
         one = face(relay.address, name, **options)
@@ -56,6 +56,6 @@ def connect(face: Connect, relay: Relay) -> Connect:
 
 @pytest.fixture
 def room(request: pytest.FixtureRequest) -> str:
-    """A room of the test's own, with a name that is legal."""
+    """A legal name of a room of the test's own."""
     legal = "".join(c if c.isalnum() else "-" for c in request.node.name.lower())
     return legal.removeprefix("test-")[-30:].strip("-")

@@ -1,4 +1,4 @@
-"""What only the asyncio face has: many tasks on one client."""
+"""Features of the asyncio client alone: many tasks on one client."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def client(relay: Relay) -> AsyncIterator[Client]:
 
 
 async def test_many_tasks_share_the_window(client: Client) -> None:
-    """Each waits for its turn; every task's own order is kept; nobody starves."""
+    """Each waits for its turn; every task's own order is kept; no task starves."""
     await client.join("tasks")
 
     async def send(task: int) -> list[int]:
@@ -78,7 +78,7 @@ async def test_a_client_that_does_not_read_sees_the_end(
 
 
 async def test_a_cancelled_sender_gives_its_place_away(client: Client) -> None:
-    """In line, or just woken: the others go on."""
+    """While queued, or just woken: the others go on."""
     tasks = [asyncio.create_task(client.send("cancelled", f"m{n}")) for n in range(100)]
     await asyncio.sleep(0)
     for task in tasks[10:60]:
@@ -99,7 +99,7 @@ async def test_only_one_task_iterates(client: Client) -> None:
 
 
 async def test_close_wakes_everybody(client: Client) -> None:
-    """Whoever waits for an event, for the window or for an answer."""
+    """Calls that wait for an event, for the window or for an answer."""
     iterating = asyncio.create_task(_drain(client))
     waiting = [asyncio.create_task(client.send("closing", f"m{n}")) for n in range(50)]
     await asyncio.sleep(0)
@@ -112,7 +112,7 @@ async def test_close_wakes_everybody(client: Client) -> None:
 
 
 async def test_a_person_may_think(relay: Relay, tmp_path: Path) -> None:
-    """The question about a key may be a coroutine; no connection is held meanwhile."""
+    """The question about a key may be a coroutine; no connection is open meanwhile."""
     asked = asyncio.Event()
     go_on = asyncio.Event()
 
@@ -132,7 +132,7 @@ async def test_a_person_may_think(relay: Relay, tmp_path: Path) -> None:
 
 
 async def test_a_cancelled_connect_leaves_nothing(relay: Relay, tmp_path: Path) -> None:
-    """No task, no socket: not even when the question is never answered."""
+    """No task and no socket, not even when the question is never answered."""
 
     async def ask(address: object, fingerprint: str) -> bool:
         await asyncio.Event().wait()
@@ -148,7 +148,7 @@ async def test_a_cancelled_connect_leaves_nothing(relay: Relay, tmp_path: Path) 
 
 
 async def test_leaving_without_a_connection_needs_no_server(tmp_path: Path) -> None:
-    """The answer is known at once: no event on a socket hands it out."""
+    """The answer is known at once: no socket event is needed to return it."""
     with Relay(tmp_path / "data") as relay:
         client = Client(relay.address)
         await client.connect()
@@ -163,7 +163,7 @@ async def test_leaving_without_a_connection_needs_no_server(tmp_path: Path) -> N
 
 
 async def test_whoever_cancels_all_tasks_ends_the_client(relay: Relay) -> None:
-    """As the end of ``asyncio.run`` does: nobody waits for what cannot come any more."""
+    """As the end of ``asyncio.run`` does: no call waits for an answer that cannot come."""
     async with Client(relay.address) as client:
         reader = asyncio.create_task(_drain(client))
         await asyncio.sleep(0)
@@ -176,7 +176,7 @@ async def test_whoever_cancels_all_tasks_ends_the_client(relay: Relay) -> None:
 
 
 def test_another_loop(relay: Relay) -> None:
-    """A call in a loop that is not the client's is told so, where it used to wait without end."""
+    """A call in a loop that is not the client's raises an error instead of waiting for ever."""
     client = Client(relay.address)
     asyncio.run(client.connect())
     for call in (lambda: client.send("lobby", "x"), lambda: anext(client), client.connect):
@@ -200,7 +200,7 @@ async def _drain(client: Client) -> None:
 async def test_a_server_may_speak_before_the_dial_has_returned(
     relay: Relay, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on uvloop: what the server sends meanwhile is answered, not lost until it gives up."""
+    """As on uvloop: early messages of the server are processed, not lost."""
     loop = asyncio.get_running_loop()
     create = loop.create_connection
     dials = 0
@@ -221,7 +221,7 @@ async def test_a_server_may_speak_before_the_dial_has_returned(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="uvloop is used on Linux alone")
 def test_on_uvloop_too(relay: Relay) -> None:
-    """The same client on the other loop."""
+    """The same client on uvloop."""
     import uvloop
 
     async def talk() -> list[str]:

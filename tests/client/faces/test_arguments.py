@@ -1,4 +1,4 @@
-"""Wrong use is told at once, by TypeError or ValueError, over both faces; nothing is sent."""
+"""Wrong arguments raise TypeError or ValueError at once, with both clients; nothing is sent."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EPOCH = b"e" * 8
 
 
 def call(face: Face, method: str, *args: object, **options: object) -> Any:  # noqa: ANN401
-    """Call a method of the client itself, with whatever arguments."""
+    """Call a method of the client itself, with any arguments."""
     client: Any = face.client
     result = getattr(client, method)(*args, **options)
     if inspect.isawaitable(result):
@@ -84,7 +84,7 @@ BAD_CALLS: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Exception], str
 
 
 def test_calls(connect: Connect) -> None:
-    """Every argument of every method; the connection goes on as if nothing had been."""
+    """Every argument of every method; the connection is not affected."""
     face = connect("arguments-a")
     call(face, "join", "ok-room")
     for method, args, options, error, text in BAD_CALLS:
@@ -152,12 +152,12 @@ BAD_ADMINISTRATION: list[tuple[str, tuple[Any, ...], dict[str, Any], type[Except
 
 
 def test_administration(connect: Connect) -> None:
-    """Of accounts, devices and rooms: None for a name ended the connection, for good."""
+    """Of accounts, devices and rooms, None as a name included."""
     face = connect("arguments-f")
     for method, args, options, error, text in BAD_ADMINISTRATION:
         with pytest.raises(error, match=text) as told:
             call(face, method, *args, **options)
-        assert "object" not in str(told.value), "words of the interpreter, not of the library"
+        assert "object" not in str(told.value), "the interpreter's wording, not the library's"
     with pytest.raises(ValueError, match="action is 'x") as told:
         call(face, "change_room", "bad", "x" * 100_000)
     assert len(str(told.value)) < 500
@@ -186,11 +186,11 @@ TIMED: dict[str, tuple[Any, ...]] = {
     "export": (), "delete_account": (),
     "device_change": ("somebody",), "accept_devices": (CHANGE,),
 }  # fmt: skip
-"""Every method that waits, with what it needs besides."""
+"""Every method that waits, with its other arguments."""
 
 
 def test_every_method_that_waits_takes_a_timeout(room: str) -> None:
-    """One name, in seconds, whatever the client."""
+    """The same name for all, in seconds, with both clients."""
     for kind in (Client, BlockingClient):
         taken = {
             name
@@ -208,7 +208,7 @@ def test_every_method_that_waits_takes_a_timeout(room: str) -> None:
 
 @pytest.mark.parametrize("value", [-1, "1", float("nan"), True, [1]])
 def test_times(connect: Connect, value: object) -> None:
-    """Of every method that takes one."""
+    """In every method that takes one."""
     face = connect("arguments-b")
     for method, args in TIMED.items():
         with pytest.raises((TypeError, ValueError), match="timeout"):
@@ -217,7 +217,7 @@ def test_times(connect: Connect, value: object) -> None:
 
 
 def test_before_connect(face: Connect) -> None:
-    """An error at once, where it used to wait without end."""
+    """An error at once, instead of waiting for ever."""
     one = face("relay://127.0.0.1:1", "arguments-c")
     for method, args in TIMED.items():
         if method in ("connect", "close"):
@@ -228,7 +228,7 @@ def test_before_connect(face: Connect) -> None:
 
 
 def test_after_a_connect_that_failed(face: Connect) -> None:
-    """Each call tells why; none waits, and none is surprised that the server is not known."""
+    """Each call raises the reason; none waits, and none complains that the server is not known."""
     one = face("relay://127.0.0.1:1", "arguments-e")
     with pytest.raises(ConnectFailed):
         one.connect()
@@ -236,7 +236,7 @@ def test_after_a_connect_that_failed(face: Connect) -> None:
         if method in ("connect", "close", "pump", "flush"):
             continue
         with pytest.raises(ConnectFailed, match="cannot connect"):  # noqa: PT012
-            while True:  # events that tell of it come first
+            while True:  # events that report it come first
                 call(one, method, *args)
     one.close()
 
@@ -316,7 +316,7 @@ def test_identity(fields: tuple[Any, Any], error: type[Exception]) -> None:
 def test_an_identity_before_the_first_login(
     kind: type[Client] | type[BlockingClient],
 ) -> None:
-    """A program may save it at any time: what it was given stays what it is."""
+    """A program may save it at any time: the identity that it was given does not change."""
     given = Identity(b"s" * 16, {"room": 7}, b"a" * 32)
     assert kind("relay://127.0.0.1:1", name="ann", identity=given).identity == given
     new = kind("relay://127.0.0.1:1", name="ann").identity

@@ -1,4 +1,4 @@
-"""Servers that break the protocol, or speak another one, seen through both faces."""
+"""Servers that break the protocol, or use another one, seen through both clients."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ BAD_ENTRY = msgpack.packb([39, "room", b"e" * 8, 0, 0, 0, "al", b"", b"p" * 8, 1
     ids=["bad", "bad, then right", "right, then bad", "text, then right", "an entry 0"],
 )
 def test_a_bad_login(face: Connect, contents: tuple[bytes, ...]) -> None:
-    """``connect`` raises it, and so does whatever is called afterwards; nobody reconnects."""
+    """``connect`` raises it, and so do later calls; the client does not reconnect."""
 
     def script(connection: FakeConnection) -> None:
         connection.flush()
@@ -75,7 +75,7 @@ def test_a_bad_login(face: Connect, contents: tuple[bytes, ...]) -> None:
 
 
 def test_a_bad_answer(face: Connect) -> None:
-    """Whoever waits for an answer gets the reason."""
+    """Calls that wait for an answer raise the reason."""
 
     def script(connection: FakeConnection) -> None:
         connection.log_in()
@@ -94,7 +94,9 @@ def test_a_bad_answer(face: Connect) -> None:
 
 # --- a close that a reset follows -----------------------------------------------------------------
 def test_a_close_before_a_reset(face: Connect) -> None:
-    """It is read although the client's own write has failed: final, not "lost" and again."""
+    """It is read although the client's own write has failed: final, instead of a lost
+    connection.
+    """
     closed = threading.Event()
 
     def script(connection: FakeConnection) -> None:
@@ -113,7 +115,7 @@ def test_a_close_before_a_reset(face: Connect) -> None:
 
 
 def _two_writes(one: Face, closed: threading.Event) -> None:
-    """Ask something, do not read until the server has closed, and write again."""
+    """Send a request, do not read until the server has closed, and write again."""
     client = one.client
     if isinstance(client, Client):
 
@@ -186,7 +188,7 @@ def test_no_relay_server(face: Connect, data: bytes, protocol: str | None) -> No
 
 
 def test_a_server_that_closes_without_a_word(face: Connect) -> None:
-    """It may be a relay that is full: tried again within the deadline; then raised."""
+    """It may be a full relay: tried again until the deadline, then raised."""
     with banner(b"") as address, pytest.raises(ClientError, match="is not a Relay server"):
         face(address, "alice").connect(1.5)
 
@@ -214,7 +216,7 @@ async def test_the_loop_runs_while_work_is_done() -> None:
             await asyncio.sleep(0)
             turns += client._state.work is not None
         await connecting
-        assert turns > 0  # on the loop, the work would be done before anybody could see it
+        assert turns > 0  # on the loop, the work would be done before this task runs
         await client.close()
 
         client = Client(server.address)
@@ -229,7 +231,7 @@ async def test_the_loop_runs_while_work_is_done() -> None:
 
 
 async def test_one_work_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many servers ask: each thread that computes would take its share from the loop."""
+    """However many servers ask: each computing thread takes time from the loop."""
     attempt, under_way, most = Work.attempt, 0, 0
 
     def counted(self: Work, count: int) -> bytes | None:
@@ -328,7 +330,7 @@ async def test_what_waits_for_the_socket_is_bounded() -> None:
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="the system has no such timer")
 def test_an_interrupted_write_is_the_end_of_its_connection_only() -> None:
-    """Half a record is out when a Ctrl-C comes: the client connects again, and sends it whole."""
+    """A Ctrl-C comes when half a record is written: the client reconnects, and sends it whole."""
     interrupted = threading.Event()
     connections: list[FakeConnection] = []
 
@@ -372,4 +374,4 @@ def test_an_interrupted_write_is_the_end_of_its_connection_only() -> None:
 
 
 class InterruptedByTest(BaseException):
-    """As KeyboardInterrupt, which would end the run of the tests."""
+    """As KeyboardInterrupt, which would end the test run."""

@@ -1,4 +1,4 @@
-"""What only the blocking client has: nothing happens between its calls."""
+"""Features of the blocking client alone: nothing happens between its calls."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Paused: TypeAlias = tuple[Relay, BlockingClient]
 
 
 def test_a_post_leaves_with_the_pump_that_waits(relay: Relay) -> None:
-    """Before the wait: its answer is what ends it."""
+    """Before the wait: its answer ends the wait."""
     with BlockingClient(relay.address, name="pump-a") as client:
         outcome = client.post("pumping", "x")
         client.pump(WAIT_S)
@@ -42,7 +42,7 @@ def paused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Paused]:
 
 
 def test_a_client_that_does_not_read_rests(paused: Paused) -> None:
-    """It looks for the connection's end now and then; it does not turn round and round."""
+    """It checks for the connection's end periodically, and does not spin."""
     _, client = paused
     looks = 0
 

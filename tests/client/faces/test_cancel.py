@@ -1,4 +1,6 @@
-"""Cancellation works at every await of the asyncio client, at once, and leaves nothing."""
+"""Cancellation takes effect at every await of the asyncio client, at once, and leaves nothing
+behind.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +21,24 @@ from tests.support.cluster import DEADLINE_S, ROOT, Relay
 from tests.support.silent import SilentHost
 
 TURNS_MAX = 5_000
-"""Far more turns of the loop than a connect takes."""
+"""Far more loop iterations than a connect takes."""
 AT_ONCE_S = 8.0
-"""For what must not wait for anybody; below every time-out of the client."""
+"""For calls that must not wait for anything; shorter than every timeout of the client."""
 
 
 def left() -> list[asyncio.Task[object]]:
-    """Tasks besides the test's own."""
+    """Return the tasks besides the test's own."""
     return [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
 async def turns(count: int) -> None:
-    """Let the loop turn so many times."""
+    """Run so many loop iterations."""
     for _ in range(count):
         await asyncio.sleep(0)
 
 
 async def cancelled_after(count: int, what: Awaitable[object]) -> bool:
-    """Cancel after so many turns; return True when it had ended by itself before."""
+    """Cancel after so many loop iterations; return True if it had ended by itself before."""
     task = asyncio.ensure_future(what)
     await turns(count)
     if task.done():
@@ -66,7 +68,7 @@ async def test_connect_at_every_turn(relay: Relay) -> None:
 
 
 async def test_connect_beside_a_task_that_fails_at_once(relay: Relay) -> None:
-    """The report's case: a TaskGroup."""
+    """As in a TaskGroup."""
 
     async def stay() -> None:
         async with Client(relay.address):
@@ -106,13 +108,13 @@ CALLS: dict[str, Callable[[Client], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("call", CALLS)
 async def test_every_call(client: Client, call: str) -> None:
-    """The client is of use afterwards, and the call can be made again."""
+    """The client can be used afterwards, and the call can be repeated."""
     await client.join("cancel")
     for count in range(1, 4):  # with 0 the call has not begun
         ended = await cancelled_after(count, CALLS[call](client))
         if call == "leave":
             await client.join("cancel")
-        elif call == "join" and ended:  # a quick server: nothing was cancelled
+        elif call == "join" and ended:  # a fast server: nothing was cancelled
             await client.leave("cancel-join")
     if call == "join":
         await client.join("cancel-join")
@@ -124,7 +126,7 @@ async def test_every_call(client: Client, call: str) -> None:
 
 @pytest.mark.parametrize("count", [1, 2, 3, 5])
 async def test_close(relay: Relay, count: int) -> None:
-    """Also while it waits for what is not acknowledged."""
+    """Also while it waits for acknowledgements."""
     client = Client(relay.address)
     await client.connect()
     for n in range(50):

@@ -1,4 +1,4 @@
-"""How connections begin, break and come back, over both faces."""
+"""How connections begin, are lost and are restored, with both clients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 import os
 import signal
 import socket
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from relay.client.refusals import KeyRefused, LooksAlike, NameInvalid, NameTaken
 from relay.client.trust import KeyPolicy
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay
+from tests.support.threads import beside
 
 Connect = Callable[..., Face]
 
@@ -50,7 +50,7 @@ def drain(face: Face) -> None:
 
 
 def test_an_unknown_key_and_nobody_to_ask(face: Connect, relay: Relay, tmp_path: Path) -> None:
-    """Is an error with the fingerprint, and nothing is pinned."""
+    """An error with the fingerprint, and nothing is pinned."""
     one = face(bare(relay), "unknown-a")
     with pytest.raises(UnknownServerKey) as caught:
         one.connect()
@@ -78,7 +78,7 @@ def test_trust_on_first_use(face: Connect, relay: Relay, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("answer", [False, None])
 def test_no_is_no(face: Connect, relay: Relay, tmp_path: Path, answer: bool) -> None:
-    """Nothing is pinned. Who gives no answer has not said yes."""
+    """Nothing is pinned. No answer does not count as yes."""
     known = KnownServers(tmp_path / "pins")
     one = face(bare(relay), "no-a", key_policy=KeyPolicy(known, lambda *_: answer))
     with pytest.raises(UnknownServerKey, match="not accepted"):
@@ -90,7 +90,7 @@ def test_no_is_no(face: Connect, relay: Relay, tmp_path: Path, answer: bool) -> 
 def test_an_answer_that_is_none(
     face: Connect, relay: Relay, tmp_path: Path, answer: object
 ) -> None:
-    """A typed "no" is a text that is not empty: it must not count as yes."""
+    """A typed "no" is a non-empty string: it must not count as yes."""
     known = KnownServers(tmp_path / "pins")
     policy = KeyPolicy(known, lambda *_: answer)  # type: ignore[arg-type]
     one = face(bare(relay), "no-a", key_policy=policy)
@@ -100,7 +100,7 @@ def test_an_answer_that_is_none(
 
 
 def test_a_changed_key_is_refused(face: Connect, relay: Relay, tmp_path: Path) -> None:
-    """By the pin and by the address; nobody is asked; the file stays as it is."""
+    """By the pin and by the address; no question; the file is not changed."""
     known = KnownServers(tmp_path / "pins")
     address = parse_address(relay.address)
     known.pin(address.host, address.port, "a" * 52)
@@ -118,7 +118,7 @@ def test_a_changed_key_is_refused(face: Connect, relay: Relay, tmp_path: Path) -
 def test_a_key_that_no_server_has_accepted_stays_nowhere(
     face: Connect, relay: Relay, tmp_path: Path, room: str
 ) -> None:
-    """Whatever the reason; and another key than expected is told before anything else."""
+    """Whatever the reason; and an unexpected server key is reported before anything else."""
     keys = KeyFiles(tmp_path / "keys")
     policy = KeyPolicy(KnownServers(tmp_path / "pins"), keys=keys)
     wrong = str(parse_address(relay.address)._replace(fingerprint="b" * 51 + "a"))
@@ -146,7 +146,7 @@ def test_a_closed_client_stays_closed(connect: Connect) -> None:
 
 
 def test_names_that_are_refused(connect: Connect) -> None:
-    """Not legal, reserved, somebody else's, in use by another guest."""
+    """Illegal, reserved, another user's, in use by another guest."""
     connect("names-a")
     with pytest.raises(NameTaken):
         connect("names-a", key=DeviceKey.generate(), register=True)
@@ -164,7 +164,7 @@ def test_names_that_are_refused(connect: Connect) -> None:
 
 
 def test_a_second_connection_of_one_instance_replaces_the_first(connect: Connect) -> None:
-    """The first one ends with Replaced, and does not fight back."""
+    """The first one ends with Replaced, and does not reconnect."""
     first = connect("replaced-a")
     second = connect("replaced-a", identity=first.client.identity)
     with pytest.raises(Replaced):
@@ -174,7 +174,7 @@ def test_a_second_connection_of_one_instance_replaces_the_first(connect: Connect
 
 
 def test_nothing_listens(face: Connect) -> None:
-    """Told at once, in one line that names the place."""
+    """An error at once, in one line with the address."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
@@ -186,7 +186,7 @@ def test_nothing_listens(face: Connect) -> None:
 
 
 def test_what_listens_is_no_relay(face: Connect) -> None:
-    """It sends something else: an error of the handshake."""
+    """Its first bytes are not ServerHello: an error of the handshake."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         one = face(f"relay://127.0.0.1:{listener.getsockname()[1]}", "web-a")
 
@@ -195,15 +195,12 @@ def test_what_listens_is_no_relay(face: Connect) -> None:
             with peer:
                 peer.sendall(b"220 mail.example ESMTP\r\n")
 
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with pytest.raises(HandshakeFailed):
+        with beside(answer), pytest.raises(HandshakeFailed):
             one.connect()
-        thread.join(60)
 
 
 def test_killed_workers(face: Connect, tmp_path: Path) -> None:
-    """Sends and reading go on over two kill -9: each message once, in order, without a hole."""
+    """Sends and reading go on after two kill -9: each message once, in order, without a gap."""
     with Relay(tmp_path / "data") as relay:
         sender = face(relay.address, "killed-a", window=64)
         reader = face(relay.address, "killed-b")
@@ -233,7 +230,7 @@ def test_killed_workers(face: Connect, tmp_path: Path) -> None:
 
 
 def test_without_reconnect_a_lost_connection_is_the_end(face: Connect, tmp_path: Path) -> None:
-    """Whoever waits for an answer gets the error, and so does the iterator."""
+    """Calls that wait for an answer raise the error, and so does the iterator."""
     with Relay(tmp_path / "data") as relay:
         one = face(relay.address, "once-a", reconnect=False)
         one.connect()
@@ -246,7 +243,7 @@ def test_without_reconnect_a_lost_connection_is_the_end(face: Connect, tmp_path:
 
 
 def test_a_stopped_server_says_why(face: Connect, tmp_path: Path) -> None:
-    """GOING_AWAY is in the event's words; the client waits, and close ends that."""
+    """The event's text has GOING_AWAY; the client waits, and close ends that."""
     with Relay(tmp_path / "data") as relay:
         one = face(relay.address, "away-a")
         one.connect()
@@ -260,7 +257,7 @@ def test_a_stopped_server_says_why(face: Connect, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "set_blocking"), reason="the system has no such flag")
 def test_a_flag_that_somebody_else_sets_is_no_lost_connection(relay: Relay, room: str) -> None:
-    """O_NONBLOCK belongs to the open file, and so to everybody who has inherited it."""
+    """O_NONBLOCK belongs to the open file, which other processes may have inherited."""
 
     def dial(address: Address, timeout_s: float) -> socket.socket:
         opened = dial_tcp(address, timeout_s)

@@ -1,4 +1,4 @@
-"""Direct messages, and what can be said about messages, over both faces."""
+"""Direct messages, edits, reactions and erasing, with both clients."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Connect = Callable[..., Face]
 
 
 def entry(face: Face, kind: type[LogEntry]) -> LogEntry:
-    """Take events until one of a kind comes."""
+    """Take events until one of a type comes."""
     while True:
         event = face.next(WAIT_S)
         assert event is not None, f"no {kind.__name__}"
@@ -36,13 +36,13 @@ def entry(face: Face, kind: type[LogEntry]) -> LogEntry:
 
 @pytest.fixture
 def people(connect: Connect, room: str) -> tuple[Face, Face]:
-    """Two people whom no other test has met: the relay is that of all."""
+    """Two users of this test alone: the relay is shared."""
     tag = hashlib.sha256(room.encode()).hexdigest()[:8]
     return connect(f"ann-{tag}"), connect(f"bob-{tag}")
 
 
 def test_two_exchange_messages(people: tuple[Face, Face]) -> None:
-    """Each has them in the own inbox, with the other one as the peer."""
+    """Each has them in its own inbox, with the other user as the peer."""
     ann, bob = people
     ann_name, bob_name = ann.client.name, bob.client.name
     for face in (ann, bob):
@@ -89,14 +89,14 @@ def test_who_takes_no_messages(people: tuple[Face, Face]) -> None:
 
 
 def left(face: Face, room: str) -> list[type[LogEntry]]:
-    """What history has of what people have said."""
+    """Return the users' messages in a history."""
     page = call(face, "history", room)
     assert isinstance(page, HistoryPage)
     return [type(one) for one in page.entries if isinstance(one, LogEntry)]
 
 
 def test_edits_reactions_and_erasing(people: tuple[Face, Face], room: str) -> None:
-    """In a room: readers get them in order, and later readers what is left."""
+    """In a room: readers get them in order, and later readers the result."""
     ann, bob = people
     ann.join(room)
     bob.join(room)
@@ -120,7 +120,7 @@ def test_edits_reactions_and_erasing(people: tuple[Face, Face], room: str) -> No
 
 
 def test_an_edit_stands_for_its_message(people: tuple[Face, Face], room: str) -> None:
-    """As a search returns it: what is said about it is about what it edits."""
+    """In search results: what refers to the edit refers to the message."""
     ann, bob = people
     ann.join(room)
     ann.send(room, "helo")

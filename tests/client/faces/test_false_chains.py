@@ -1,6 +1,6 @@
-"""A taken-over server over a real socket: it forges, forks and takes back what devices signed.
+"""A compromised server over a real socket: it forges, forks and rolls back device chains.
 
-It holds the server's key, so nothing of the connection is wrong; what it cannot do is sign links.
+It holds the server's key, so the connection is valid; but it cannot sign links.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ ONE = begun(PHONE)
 TWO = longer(ONE, Kind.ADD, LAPTOP, PHONE, LAPTOP)
 THREE = longer(TWO, Kind.REMOVE, PHONE, LAPTOP)
 STOLEN = longer(ONE, Kind.ADD, THIEF, PHONE, THIEF)
-"""What a thief of the phone would sign beside the chain that everybody knows."""
+"""A link signed by a thief of the phone, beside the known chain."""
 FORGED = [*TWO, longer(TWO, Kind.ADD, THIEF, PHONE, THIEF)[-1][:-1] + b"\0"]
 
 
 def script(
     messages: list[tuple[PrivateDeviceKey, list[bytes]]],
 ) -> Callable[[FakeConnection], None]:
-    """Messages of alice, each of a device, and the chain that is shown when it is asked for."""
+    """Messages of alice by device, and the chain that is shown when the client asks."""
 
     def run(connection: FakeConnection) -> None:
         connection.log_in()
@@ -83,7 +83,7 @@ def script(
 def shows(
     messages: list[PrivateDeviceKey], packed: list[bytes], *, answers: bool = True
 ) -> Callable[[FakeConnection], None]:
-    """Messages of alice, each of a device, in the room and in its history; one chain all along."""
+    """Messages of alice by device, in the room and in its history; always the same chain."""
 
     def run(connection: FakeConnection) -> None:
         connection.log_in()
@@ -116,7 +116,7 @@ def shows(
 
 
 def warnings(face: Face, count: int) -> Iterator[str]:
-    """Take events until so many warnings have come; the messages come in any case."""
+    """Take events until so many warnings have come; messages are delivered in any case."""
     while count:
         event = face.next(WAIT_S)
         assert event is not None, "no warning"
@@ -143,7 +143,7 @@ def warnings(face: Face, count: int) -> Iterator[str]:
 def test_a_false_device_is_loud(
     face: Connect, device: PrivateDeviceKey, packed: list[bytes], output: str
 ) -> None:
-    """After a first contact that was honest."""
+    """After an honest first contact."""
     with FakeServer(script([(PHONE, TWO), (device, packed)])) as server:
         one = face(server.address, "reader")
         one.connect()
@@ -165,7 +165,7 @@ def test_a_new_device_that_is_proved_is_silent(face: Connect) -> None:
 
 
 def doubts(face: Face, count: int) -> list[str]:
-    """Return what so many messages that came are marked with."""
+    """Return how the next messages, so many, are marked."""
     found: list[str] = []
     while len(found) < count:
         event = face.next(WAIT_S)
@@ -176,7 +176,7 @@ def doubts(face: Face, count: int) -> list[str]:
 
 
 def called(face: Face, name: str, *args: object) -> Any:  # noqa: ANN401
-    """Call a method of the client of either face."""
+    """Call a method of either client."""
     result = getattr(face.client, name)(*args)
     return face._run(result) if isinstance(face, AioFace) else result
 
@@ -193,7 +193,7 @@ def called(face: Face, name: str, *args: object) -> Any:  # noqa: ANN401
 def test_what_contradicts_is_marked_until_a_person_accepts_it(
     face: Connect, device: PrivateDeviceKey, packed: list[bytes], output: str
 ) -> None:
-    """Every message, in every program, the first one too; what is accepted is what was shown."""
+    """Every message, in every program, including the first; only what was shown is accepted."""
     false = shows([device, device], packed)
     scripts = iter([shows([PHONE], TWO), false, false, false, shows([PHONE, LAPTOP], TWO)])
     with FakeServer(lambda connection: next(scripts)(connection)) as server, ExitStack() as ends:

@@ -1,7 +1,7 @@
 """A connected client and ``os.fork()``: the child can neither use nor disturb the connection.
 
-Each case is a process of its own. That the parent's sends are stored afterwards over the same login
-shows that not one byte of the child's reached the stream: it would not have authenticated.
+Each case is a process of its own. The parent's later sends are stored over the same login, which
+shows that no byte of the child reached the stream: the next record would not have authenticated.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ RUN(main())
 @pytest.mark.parametrize("leave", ["os._exit", "sys.exit"])
 @pytest.mark.parametrize("face", ["blocking", "aio", "aio on uvloop", "blocking under gevent"])
 def test_a_client_in_a_child(relay: Relay, face: str, leave: str) -> None:
-    """Used, closed, collected, or just left behind."""
+    """Used, closed, garbage collected, or ignored."""
     if leave == "sys.exit" and face != "blocking":
         pytest.skip("a coroutine cannot leave a forked loop that way")
     program = f"EXIT = {leave!r}\n" + BEGIN
@@ -160,7 +160,7 @@ def test_a_client_in_a_child(relay: Relay, face: str, leave: str) -> None:
     elif face == "aio":
         program += "RUN = asyncio.run\n" + AIO
     elif face == "blocking under gevent":
-        if importlib.util.find_spec("gevent") is None:  # not imported: it must not come in here
+        if importlib.util.find_spec("gevent") is None:  # not imported: it must not be loaded here
             pytest.skip("gevent comes with the load tests")
         program = "from gevent import monkey; monkey.patch_all()\n" + program + BLOCKING
     else:

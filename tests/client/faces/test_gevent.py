@@ -1,4 +1,4 @@
-"""The blocking face under gevent: several greenlets on one client, in a process of their own."""
+"""The blocking client under gevent: several greenlets on one client, in a process of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.silent import SilentHost
 needs_gevent = pytest.mark.skipif(
     importlib.util.find_spec("gevent") is None, reason="gevent comes with the load tests"
 )
-"""Looked for, not imported: it must never share a process with the other tests."""
+"""Detected without an import: it must never share a process with the other tests."""
 
 PROGRAM = """
 from gevent import monkey; monkey.patch_all()
@@ -89,7 +89,7 @@ print("fine")
 
 @needs_gevent
 def test_addresses_are_raced_and_others_run_meanwhile(relay: Relay) -> None:
-    """The first address is silent."""
+    """The first address does not answer."""
     with SilentHost("127.0.0.2", relay.port):
         done = run_program(RACING, relay.address, timeout_s=90)
     assert done.returncode == 0, done.stderr

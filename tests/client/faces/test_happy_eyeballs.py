@@ -1,9 +1,10 @@
-"""A host with several addresses, some of which are dead: RFC 8305, over both faces."""
+"""A host with several addresses, some of which are dead: RFC 8305, with both clients."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import struct
 import threading
@@ -15,20 +16,22 @@ import pytest
 from relay.client.address import Address, parse_address
 from relay.client.aio import Client
 from relay.client.dialling import ADDRESSES_MAX, in_order, resolve
-from relay.client.errors import ConnectFailed
+from relay.client.errors import ConnectFailed, NotARelayServer, ServerKeyMismatch
 from relay.client.events import State
 from relay.errors import UsageError
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay
+from tests.support.fake_server import FakeConnection, FakeServer
 from tests.support.silent import SilentHost
 
 
-class Mute:
-    """An address at which connections open, and nothing more, or end at once."""
+class Stranger:
+    """An address that accepts connections, sends some bytes or none, and then closes or hangs."""
 
-    def __init__(self, host: str, port: int, says: str) -> None:
+    def __init__(self, host: str, port: int, begins: bytes, end: str) -> None:
         self._listener = socket.create_server((host, port))
-        self._says = says
+        self._begins = begins
+        self._end = end
         self._accepted: list[socket.socket] = []
         self._thread = threading.Thread(target=self._accept, daemon=True)
 
@@ -45,10 +48,11 @@ class Mute:
         with contextlib.suppress(OSError):
             while True:
                 opened, _ = self._listener.accept()
-                if self._says == "nothing":
+                opened.sendall(self._begins)
+                if self._end == "never":
                     self._accepted.append(opened)
                     continue
-                if self._says == "reset":
+                if self._end == "reset":
                     opened.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 opened.close()
 
@@ -59,7 +63,7 @@ HOST = "several.example"
 
 @pytest.fixture
 def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses that the system's resolver has for HOST."""
+    """The addresses that the system's resolver returns for HOST."""
     found: list[str] = []
     real = socket.getaddrinfo
 
@@ -75,41 +79,78 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def at_host(relay: Relay) -> str:
-    """The relay's address, by the name of several addresses."""
+    """The relay's address, with a name that has several addresses."""
     return str(parse_address(relay.address)._replace(host=HOST))
 
 
 def test_a_silent_first_address(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """The second is tried soon, long before the dial's deadline."""
+    """The second is tried soon, long before the deadline of a dial."""
     addresses += ["127.0.0.2", "127.0.0.3", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-a")
     with SilentHost("127.0.0.2", relay.port), SilentHost("127.0.0.3", relay.port):
-        one.connect()  # a dial's deadline, used up by one address, would be the end
+        one.connect()  # if one address used up a dial's deadline, the connect would fail
     assert one.client.state is State.ONLINE
 
 
 def test_addresses_that_refuse(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """Also of a family that this machine may not have."""
+    """Also of an address family that the machine may not have."""
     addresses += ["::1", "127.0.0.4", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-b")
     one.connect()
     assert one.client.state is State.ONLINE
 
 
-@pytest.mark.parametrize("says", ["nothing", "the end", "reset"])
-def test_an_address_that_opens_and_does_not_serve(
-    face: Connect, relay: Relay, addresses: list[str], says: str
+HTTP = b"HTTP/1.1 400 Bad Request\r\n\r\n"
+SSH = b"SSH-2.0-OpenSSH_9.2p1\r\n"
+
+
+@pytest.mark.parametrize("end", ["never", "closed", "reset"])
+@pytest.mark.parametrize(
+    "begins", [b"", HTTP, SSH, b"220\r\n", b"\x01", b"\x01\x00\x01\x00RL", b"\x01\x00\x01\x00rly1"]
+)
+def test_an_address_of_something_else(
+    face: Connect, relay: Relay, addresses: list[str], begins: bytes, end: str
 ) -> None:
-    """A program that hangs, or a balancer without servers: there, the handshake would never end."""
+    """A hung program, a load balancer without servers, another protocol, half of a ServerHello: no
+    handshake succeeds there, so the client goes on to the relay.
+    """
     addresses += ["127.0.0.6", "127.0.0.1"]
-    one = face(at_host(relay), f"eyeballs-{says.replace(' ', '-')}")
-    with Mute("127.0.0.6", relay.port, says):
+    one = face(at_host(relay), "eyeballs-" + hashlib.sha256(begins).hexdigest()[:8] + end)
+    with Stranger("127.0.0.6", relay.port, begins, end):
         one.connect()
-    assert one.client.state is State.ONLINE
+        assert one.client.state is State.ONLINE
+
+
+def test_nothing_but_other_servers(face: Connect, relay: Relay, addresses: list[str]) -> None:
+    """A handshake error is reported before refused connections, and is final for the first
+    attempt.
+    """
+    addresses += ["127.0.0.6", "127.0.0.4", "127.0.0.7"]
+    one = face(at_host(relay), "eyeballs-g")
+    with (
+        Stranger("127.0.0.6", relay.port, SSH, "never"),
+        Stranger("127.0.0.7", relay.port, SSH, "closed"),
+        pytest.raises(NotARelayServer, match="SSH"),
+    ):
+        one.connect()
+    assert one.client.state is State.CLOSED
+
+
+def test_a_server_with_another_key(face: Connect, relay: Relay, addresses: list[str]) -> None:
+    """It ends the client although the next address has the right key: it may be an attack."""
+    addresses += ["127.0.0.8", "127.0.0.1"]
+    one = face(at_host(relay), "eyeballs-h")
+    with (
+        FakeServer(FakeConnection.log_in, at=("127.0.0.8", relay.port)) as other,
+        pytest.raises(ServerKeyMismatch),
+    ):
+        one.connect()
+    assert one.client.state is State.CLOSED
+    assert other.accepted == 1
 
 
 class TransportsOnly(asyncio.SelectorEventLoop):
-    """A loop without what only some have, as Windows' own."""
+    """A loop without the optional methods, as on Windows."""
 
     def add_reader(self, *arguments: object) -> None:
         raise NotImplementedError
@@ -119,7 +160,7 @@ class TransportsOnly(asyncio.SelectorEventLoop):
 
 
 def test_a_loop_without_readers(relay: Relay, addresses: list[str]) -> None:
-    """Addresses are tried as elsewhere; a cancellation leaves no socket."""
+    """Addresses are tried all the same; a cancellation leaves no socket."""
     addresses += ["127.0.0.4", "127.0.0.2", "127.0.0.1"]
 
     async def connect() -> None:
@@ -140,14 +181,14 @@ def test_a_loop_without_readers(relay: Relay, addresses: list[str]) -> None:
 
 
 def test_all_addresses_are_dead(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """One line, each reason once."""
+    """One line, with each reason once."""
     addresses += ["127.0.0.4", "127.0.0.5"]
     with pytest.raises(ConnectFailed, match=rf"cannot connect to {HOST}, port \d+: [^,]*refused$"):
         face(at_host(relay), "eyeballs-c").connect()
 
 
 def test_one_deadline_for_all(face: Connect, relay: Relay, addresses: list[str]) -> None:
-    """All addresses are silent: the caller's own deadline ends it, and leaves no socket."""
+    """No address answers: the caller's deadline ends it, and no socket is left."""
     addresses += ["127.0.0.2", "127.0.0.3"]
     one = face(at_host(relay), "eyeballs-d")
     silent = (SilentHost("127.0.0.2", relay.port), SilentHost("127.0.0.3", relay.port))
@@ -157,7 +198,7 @@ def test_one_deadline_for_all(face: Connect, relay: Relay, addresses: list[str])
 
 
 def test_no_such_host(face: Connect) -> None:
-    """A name that cannot be one is a mistake at once, not something that may come to be there."""
+    """An impossible name is an error at once: it cannot appear later."""
     for host in ("a" * 70 + ".example", "x..example"):
         with pytest.raises(UsageError, match="the host is missing or not a name"):
             face(f"relay://{'a' * 52}@{host}:1", "eyeballs-e")
@@ -166,7 +207,7 @@ def test_no_such_host(face: Connect) -> None:
 
 
 def test_families_alternate() -> None:
-    """The resolver's first choice begins; repeats count once; the number is bounded."""
+    """The resolver's first choice begins; duplicates are removed; the number is bounded."""
     rows = [
         (family, socket.SOCK_STREAM, 6, "", (f"{family.name}{number}", 1))
         for family in (socket.AF_INET6, socket.AF_INET)

@@ -1,4 +1,4 @@
-"""Servers whose key changes, honest and not, over real sockets and through both faces."""
+"""Servers whose key changes, honest and malicious, over real sockets and with both clients."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ CHANGED = (other_key(), other_key())
 
 
 class Server:
-    """One connection after the other: what each shows and holds, and what it announces."""
+    """Serves one connection after the other: which key each shows and holds, and what it
+    announces.
+    """
 
     def __init__(
         self,
@@ -42,7 +44,7 @@ class Server:
         self._keys = keys
         self._proof = proof
         self.heard: list[int] = []
-        """Bytes that came on each connection."""
+        """Bytes received on each connection."""
         self.logins = 0
 
     def keys(self, number: int) -> tuple[PrivateKey, PrivateKey]:
@@ -68,13 +70,13 @@ def proved(asked: Prove) -> bytes:
 
 
 def by_itself(asked: Prove) -> bytes:
-    """The key that is announced vouches for itself, with what is public of the other."""
+    """The announced key proves itself, with the public part of the other one."""
     del asked
     return parse_spki(server_key().spki).next_key_proof(bytes(32), spki_hash(other_key()))
 
 
 def of_another_key(asked: Prove) -> bytes:
-    """The agent was asked, and proves the key that it announces itself."""
+    """The agent is asked, and proves the key that it announces itself."""
     return server_key().prove_next(asked.challenge, bytes(32))
 
 
@@ -84,7 +86,7 @@ def policy(tmp_path: Path) -> KeyPolicy:
 
 
 def online_again(one: Face) -> None:
-    """Take events until the client has lost its connection and has another one."""
+    """Take events until the client has reconnected after a loss."""
     states: list[State] = []
     while states[-2:] != [State.CONNECTING, State.ONLINE] or State.WAITING not in states:
         event = one.next(WAIT_S)
@@ -104,7 +106,7 @@ def ended(one: Face) -> str:
 def test_a_proved_change_is_followed_and_there_is_no_way_back(
     face: Connect, policy: KeyPolicy
 ) -> None:
-    """The old key, stolen or from a backup, gets not one byte, now and later."""
+    """The old key, stolen or from a backup, gets no byte, now and later."""
     server = Server(HONEST, CHANGED, HONEST, proof=proved)
     with FakeServer(server.script, keys=server.keys) as running:
         one = face(running.address, "alice", key_policy=policy)
@@ -124,7 +126,7 @@ def test_a_proved_change_is_followed_and_there_is_no_way_back(
 def test_a_change_that_was_announced_and_not_proved_is_refused(
     face: Connect, policy: KeyPolicy, proof: Callable[[Prove], bytes]
 ) -> None:
-    """A worker that was taken over announces a key of its own."""
+    """A compromised worker announces a key of its own."""
     server = Server(HONEST, CHANGED, proof=proof)
     with FakeServer(server.script, keys=server.keys) as running:
         one = face(running.address, "alice", key_policy=policy)
@@ -137,7 +139,7 @@ def test_a_change_that_was_announced_and_not_proved_is_refused(
 def test_who_shows_the_announced_key_and_does_not_hold_it_changes_nothing(
     face: Connect, policy: KeyPolicy
 ) -> None:
-    """A public key is public: the old one stays as good until the new one has proved itself."""
+    """A public key is public: the old one stays valid until the new one has proved itself."""
     server = Server(HONEST, (other_key(), server_key()), HONEST, proof=proved)
     with FakeServer(server.script, keys=server.keys) as running:
         one = face(running.address, "alice", key_policy=policy)
@@ -158,7 +160,7 @@ def test_who_shows_a_key_and_does_not_hold_it_is_no_server(face: Connect) -> Non
 
 
 def test_an_unknown_server_gets_not_one_byte(face: Connect, policy: KeyPolicy) -> None:
-    """Until somebody has said that its key is the right one."""
+    """Until a user has accepted its key."""
     server = Server(HONEST)
     with FakeServer(server.script, keys=server.keys) as running:
         address = running.address.replace(f"{OLD}@", "")
@@ -170,7 +172,7 @@ def test_an_unknown_server_gets_not_one_byte(face: Connect, policy: KeyPolicy) -
 def test_an_id_that_belongs_to_a_known_server_gets_no_login(
     face: Connect, policy: KeyPolicy
 ) -> None:
-    """Another server claims to be the one whose keys are kept here: it sees no name and no key."""
+    """Another server claims the id of a known one: it gets no name and no key."""
     policy.known.pin("elsewhere.example", 7475, OLD)
     server = Server(CHANGED)
     with FakeServer(server.script, keys=server.keys) as running:
@@ -181,13 +183,13 @@ def test_an_id_that_belongs_to_a_known_server_gets_no_login(
 
 
 def test_an_announcement_stays_with_the_files(face: Connect, policy: KeyPolicy) -> None:
-    """Who was told, and was away at the change, follows it as well."""
+    """A client that was told, and offline at the change, follows it as well."""
     server = Server(HONEST, CHANGED, proof=proved)
     with FakeServer(server.script, keys=server.keys) as running:
         one = face(running.address, "alice", key_policy=policy, reconnect=False)
         one.connect()
         ended(one)
-        one.close()  # it is written beside the loop
+        one.close()  # it is written in a thread
         again = face(running.address, "alice", key_policy=policy)
         again.connect()
         assert again.client.server_id == OLD
@@ -197,7 +199,7 @@ def test_an_announcement_stays_with_the_files(face: Connect, policy: KeyPolicy) 
 
 
 async def test_a_loop_does_not_wait_for_a_lock(tmp_path: Path) -> None:
-    """Of another program, on the file where an asyncio client keeps what was proved."""
+    """Of another program, on the file where an asyncio client stores proved keys."""
     file = tmp_path / "known_servers"
     file.touch()
 

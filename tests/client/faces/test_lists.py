@@ -1,4 +1,4 @@
-"""Answers that come in several parts, from a server that lies about them, over both faces."""
+"""False answers to requests with several pages, with both clients."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ GARBAGE = b"\xc1"
     ],
 )
 def test_false_answers(face: Connect, method: str, args: tuple[Any, ...], content: bytes) -> None:
-    """They end the client, as all that breaks the protocol does; nobody asks for ever."""
+    """They end the client, as any protocol violation does; it does not ask for ever."""
     also: dict[str, Any] = {}
     if method == "rooms_of_mine":
         method, also = "rooms", {"mine": True}

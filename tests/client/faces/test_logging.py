@@ -17,7 +17,7 @@ Connect = Callable[..., Face]
 def test_debug_lines_tell_what_happens(
     face: Connect, relay: Relay, room: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By loggers below relay.client, and at no other level."""
+    """With loggers below relay.client, and at no other level."""
     with caplog.at_level(logging.DEBUG, logger="relay.client"):
         one = face(relay.address, "logger")
         one.connect()

@@ -1,4 +1,4 @@
-"""All that is one's own, taken away or erased, over both faces."""
+"""Export and removal of a user's own data, with both clients."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def people(connect: Connect, room: str) -> tuple[Face, Face]:
 
 
 def exported(face: Face, most: int = 10**6) -> list[Any]:
-    """What the export yields, as far as it is wanted."""
+    """Return the items of an export, up to a number."""
     found: list[Any] = []
     if isinstance(face, AioFace):
 
@@ -52,7 +52,7 @@ def exported(face: Face, most: int = 10**6) -> list[Any]:
 
 
 def test_an_export(people: tuple[Face, Face], room: str) -> None:
-    """Each kind; a room and an inbox that the program follows are followed afterwards as well."""
+    """Each kind; a room and an inbox that the program has joined stay joined."""
     ann, bob = people
     to_ann, to_bob = (f"@{one.client.name}" for one in people)
     bob.join(room)
@@ -102,7 +102,7 @@ def test_an_export_that_is_given_up(people: tuple[Face, Face], room: str) -> Non
 
 
 def test_the_end_of_an_account(people: tuple[Face, Face], room: str) -> None:
-    """With what was said in it: everybody sees that it was erased."""
+    """With its messages: all others see that they were erased."""
     ann, bob = people
     to_bob = f"@{bob.client.name}"
     ann.join(room)
@@ -142,7 +142,7 @@ def test_nobody_can_keep_an_account_from_ending(
     done: Callable[[Face, str], None],
     left: tuple[int, int],
 ) -> None:
-    """What somebody has written is erased whoever blocks, and the account ends in any case."""
+    """Messages are erased whoever has blocked their author, and the account ends in any case."""
     ann, bob = people
     ann.join(room)
     ann.send(room, "in a room")

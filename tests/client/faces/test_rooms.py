@@ -1,4 +1,4 @@
-"""A room as an object: joined for the length of a ``with``, iterated over alone."""
+"""A room as an object: joined for the duration of a ``with``, with an iterator of its own."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ async def test_with_events(client: Client, room: str) -> None:
 
 
 async def test_a_gap_is_not_skipped_silently(client: Client, room: str) -> None:
-    """Whoever reads messages alone is told by an exception, and may go on."""
+    """An iterator over messages alone raises an exception, and can go on."""
     await client.send(room, "x")
     async with client.room(room, cursor=Cursor(b"lost-log", 7)) as one:
         with pytest.raises(MessagesMissing) as caught:
@@ -120,7 +120,7 @@ async def test_a_gap_is_not_skipped_silently(client: Client, room: str) -> None:
 
 
 async def test_a_room_that_the_server_takes_away(client: Client, room: str) -> None:
-    """After a reconnect it may refuse to go on: the iteration ends with that."""
+    """After a reconnect it may refuse the join: the iteration raises that."""
     async with client.room(room) as one:
         client._chat.rooms.subscriptions.remove(room)
         client._chat.queue.put(Unfollowed(room, "no longer"))
@@ -131,7 +131,7 @@ async def test_a_room_that_the_server_takes_away(client: Client, room: str) -> N
 
 
 async def test_wrong_use(client: Client, relay: Relay, room: str) -> None:
-    """Told at once, and the client goes on."""
+    """An error at once, and the client goes on."""
     for name, options, error in [
         ("a b", {}, NameInvalid), (7, {}, TypeError), (room, {"last": -1}, ValueError),
         (room, {"last": 1, "since": 1}, ValueError),

@@ -1,4 +1,4 @@
-"""Both clients, and both rooms, offer the same names with the same arguments."""
+"""Both clients, and both rooms, have the same methods with the same arguments."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PAIRS: list[tuple[type[Any], type[Any]]] = [(Client, BlockingClient), (Room, Blo
 
 
 def plain(name: str) -> str:
-    """A name without what makes it asynchronous."""
+    """Return a name without its asynchronous prefix."""
     name = {"__aenter__": "__enter__", "__aexit__": "__exit__"}.get(name, name)
     return {"__aiter__": "__iter__", "__anext__": "__next__"}.get(name, name)
 
 
 def names(kind: type[Any]) -> dict[str, str]:
-    """What a program may use of a class, by its plain name."""
+    """Return the public attributes of a class, by plain name."""
     special = ("__aenter__", "__aexit__", "__aiter__", "__anext__", "__init__",
                "__enter__", "__exit__", "__iter__", "__next__")  # fmt: skip
     return {plain(name): name for name in dir(kind) if not name.startswith("_") or name in special}
@@ -46,13 +46,13 @@ def test_the_same_names_and_arguments(asynchronous: type[Any], blocking: type[An
                 for parameter in inspect.signature(other).parameters.values()
                 if parameter.name not in OWN
             ]
-            if name != "__init__" or asynchronous is Client:  # a program makes no room itself
+            if name != "__init__" or asynchronous is Client:  # programs do not construct rooms
                 assert first == second, name
 
 
 @pytest.mark.parametrize(("asynchronous", "blocking"), PAIRS)
 def test_the_same_results(asynchronous: type[Any], blocking: type[Any]) -> None:
-    """What a call returns is the same, but for what is asynchronous about it."""
+    """Calls return the same types, except for asynchronous ones."""
     for name, own in names(asynchronous).items():
         other = getattr(blocking, names(blocking)[name])
         if inspect.isfunction(other):
@@ -63,7 +63,7 @@ def test_the_same_results(asynchronous: type[Any], blocking: type[Any]) -> None:
 
 @pytest.mark.parametrize("kind", [kind for pair in PAIRS for kind in pair])
 def test_every_name_is_explained(kind: type[Any]) -> None:
-    """With the unit of each time, and what a call raises."""
+    """With the unit of each time, and the exceptions of a call."""
     for name in dir(kind):
         member = getattr(kind, name)
         if name.startswith("_"):

@@ -1,4 +1,4 @@
-"""Searching, over both faces."""
+"""Search, with both clients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def search(face: Face, room: str, text: str, **options: object) -> SearchPage:
 
 
 def name_in(room: str) -> str:
-    """Of somebody whom no other test has met: the relay is that of all."""
+    """The name of a user of this test alone: the relay is shared."""
     return f"ann-{hashlib.sha256(room.encode()).hexdigest()[:8]}"
 
 
@@ -32,7 +32,7 @@ def until_indexed(face: Face, room: str, seq: int) -> None:
 
 
 def test_pages_of_what_has_the_words(connect: Connect, room: str) -> None:
-    """An edit stands for its message; each page begins where the one before has ended."""
+    """An edit stands for its message; each page begins where the previous one ended."""
     ann = connect(name_in(room))
     first = ann.send(room, "a word, once")
     ann.send(room, "nothing of the kind")

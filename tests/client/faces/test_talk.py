@@ -1,4 +1,4 @@
-"""What a program does with a client, over both faces."""
+"""The usual operations of a client, with both clients."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Connect = Callable[..., Face]
 
 
 def messages(face: Face, count: int, wait_s: float = WAIT_S) -> list[Message]:
-    """Take events until so many messages came; each within ``wait_s``."""
+    """Take events until so many messages came, each within ``wait_s``."""
     found: list[Message] = []
     while len(found) < count:
         event = face.next(wait_s)
@@ -50,7 +50,7 @@ def _joined(event: RosterChanged, name: str) -> bool:
 
 
 def test_two_talk(connect: Connect, room: str) -> None:
-    """Both see both messages in one order, the sender its own as well."""
+    """Both get both messages in one order, the sender its own as well."""
     alice, bob = connect("talk-a"), connect("talk-b")
     alice.join(room)
     bob.join(room)
@@ -67,7 +67,7 @@ def test_two_talk(connect: Connect, room: str) -> None:
 
 
 def test_states_and_live_are_events(connect: Connect, room: str) -> None:
-    """Connecting, online, live, and who is here."""
+    """Connecting, online, live, and who is in the room."""
     alice = connect("events-a", display="Alice A")
     alice.join(room)
     connect("events-b").join(room)
@@ -142,7 +142,7 @@ def test_refusals_are_typed(connect: Connect, room: str) -> None:
 
 
 def test_flush_reports_the_first_failed_post(connect: Connect, room: str) -> None:
-    """Nobody has this name: such sends are refused by the server."""
+    """The name does not exist: the server refuses such sends."""
     alice = connect("flush-a")
     alice.post(room, "fine")
     failed = alice.post("@somebody", "refused")
@@ -155,7 +155,7 @@ def test_flush_reports_the_first_failed_post(connect: Connect, room: str) -> Non
 
 
 def test_a_saved_identity_sends_exactly_once(connect: Connect, room: str) -> None:
-    """A program that was stopped before its acknowledgement sends again; once is stored."""
+    """A program that was stopped before its acknowledgement sends again; it is stored once."""
     first = connect("saved-a")
     saved = first.client.identity
     stored = first.send(room, "one")
@@ -176,7 +176,7 @@ def test_a_saved_identity_sends_exactly_once(connect: Connect, room: str) -> Non
 def test_an_id_that_the_server_does_not_know_is_an_unknown_outcome(
     connect: Connect, room: str
 ) -> None:
-    """A saved counter of a log that was lost: the program decides, and numbering begins anew."""
+    """The saved counter belongs to a lost log: the program decides, and numbering begins anew."""
     saved = connect("unknown-a").client.identity
     late = connect("unknown-a", identity=type(saved)(saved.secret, {room: 7}, saved.account))
     with pytest.raises(UnknownOutcome):
@@ -185,7 +185,7 @@ def test_an_id_that_the_server_does_not_know_is_an_unknown_outcome(
 
 
 def test_saved_cursors_go_on_where_the_program_stood(connect: Connect, room: str) -> None:
-    """What was taken does not come again; what was not, does."""
+    """Taken messages do not come again; others do."""
     alice = connect("cursors-a")
     reader = connect("cursors-b")
     reader.join(room)
@@ -200,7 +200,7 @@ def test_saved_cursors_go_on_where_the_program_stood(connect: Connect, room: str
 
 
 def test_a_slow_application_loses_nothing(connect: Connect, room: str) -> None:
-    """It takes nothing while far more comes than it holds, sends meanwhile, and gets it all."""
+    """It takes no events while more arrive than it holds, sends meanwhile, and gets them all."""
     alice = connect("slow-a", window=1024)
     reader = connect("slow-b")
     reader.join(room)
@@ -217,10 +217,10 @@ def test_a_slow_application_loses_nothing(connect: Connect, room: str) -> None:
 def test_a_reader_that_left_its_rooms_returns_by_itself(
     connect: Connect, room: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sent with a full queue, so it left the room; nothing comes any more that would wake it.
+    """It sent with a full queue, so it left the room; no message comes any more that would wake it.
 
-    Taking events must. Not a timer that happens to be due: those shorter than the wait are put out
-    of reach (the next one is the handshake's, after 15 s).
+    Taking events must. Not a timer that happens to be due: those shorter than the wait are moved
+    out of reach (the next one is the handshake's, after 15 s).
     """
     monkeypatch.setattr(event_queue, "EVENTS_MAX", 100)
     monkeypatch.setattr(answer_watch, "ANSWER_S", 600.0)
@@ -231,13 +231,13 @@ def test_a_reader_that_left_its_rooms_returns_by_itself(
     alice.flush()
     while not reader.client.statistics["suspensions"]:
         reader.send(f"{room[:20]}-own", "x")
-    reader.send(f"{room[:20]}-own", "x")  # behind LEFT: nothing of the room is on its way now
+    reader.send(f"{room[:20]}-own", "x")  # behind LEFT: nothing of the room is under way now
     taken = messages(reader, 1000, 10.0)
     assert [int(m.text) for m in taken] == list(range(1000))
 
 
 def test_close_waits_for_what_is_unacknowledged(connect: Connect, room: str) -> None:
-    """And nothing can be asked any more; iteration ends."""
+    """And no request can be made any more; iteration ends."""
     alice = connect("close-a")
     outcomes = [alice.post(room, f"m{n}") for n in range(100)]
     alice.close()
@@ -254,7 +254,9 @@ def test_close_waits_for_what_is_unacknowledged(connect: Connect, room: str) -> 
 async def test_leaving_reports_a_failed_post_that_nobody_has_looked_at(
     relay: Relay, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """By an error where a "with" ends, by a warning of close; and not what the program knows."""
+    """As an exception at the end of a "with", as a warning in close; not if the program has seen
+    it.
+    """
     with pytest.raises(NotRegistered), BlockingClient(relay.address, name="left-b") as blocking:
         blocking.post("@somebody", "refused")
     with pytest.raises(NotRegistered):

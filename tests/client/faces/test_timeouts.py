@@ -1,4 +1,4 @@
-"""Every call that waits for an answer ends with its timeout, over both clients."""
+"""Every call that waits for an answer ends with its timeout, with both clients."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 
 
 def test_each_call_ends_while_the_relay_is_away(face: Connect, stopped: Relay, room: str) -> None:
-    """A send that timed out may still be stored: here it is, and flush waits for that."""
+    """A send that timed out may still be stored: here it is, and flush waits for it."""
     one = face(stopped.address, "waiter", window=2)
     one.connect()
     one.join(room)
@@ -74,7 +74,7 @@ def test_each_call_ends_while_the_relay_is_away(face: Connect, stopped: Relay, r
 
 
 def test_a_join_that_is_given_up_after_its_answer(relay: Relay, room: str) -> None:
-    """The server is told, so that the room can be joined again."""
+    """LEAVE is sent, so that the room can be joined again."""
 
     async def run() -> None:
         async with Client(relay.address) as client:
@@ -96,7 +96,7 @@ def test_a_join_that_is_given_up_after_its_answer(relay: Relay, room: str) -> No
 
 
 async def test_the_outcome_of_a_cancelled_wait_can_be_asked_for(relay: Relay, room: str) -> None:
-    """A post outlives whoever waits for it."""
+    """A post outlives the task that waits for it."""
     async with Client(relay.address) as client:
         posted = await client.post(room, "kept")
         waiting = asyncio.ensure_future(_wait_for(posted))

@@ -1,4 +1,4 @@
-"""The agent and its client over a real socket, with a real key; and as a real process."""
+"""The agent and its client over a real socket with a real key, and as a real process."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PUBLIC = parse_spki(KEY.spki)
 
 
 class Agent:
-    """A Service in this process."""
+    """An agent service in this process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -43,11 +43,11 @@ class Agent:
         self.register = TicketRegister()
         self.next_hash = b""
         self.server_id = b""
-        """Empty: the first key is the server's."""
+        """Empty: the first key is the server's key."""
         self.now = 0.0
 
     def clock(self) -> float:
-        """What the keys of tickets go by."""
+        """The clock that decides when ticket keys rotate."""
         return self.now
 
     async def start(self, spki: bytes = KEY.spki) -> Service:
@@ -93,7 +93,7 @@ async def test_unwrap(client: AgentClient) -> None:
 
 
 async def test_a_bad_ciphertext_gives_random_bytes(client: AgentClient) -> None:
-    """Implicit rejection: no error, and never the same answer."""
+    """Implicit rejection: no error, and the same ciphertext never gives the same answer twice."""
     for bad in (bytes(256), b"\xff" * 256, b"x", secrets.token_bytes(256)):
         one, two = await client.unwrap(bad, ""), await client.unwrap(bad, "")
         assert len(one) == len(two) == 32
@@ -101,7 +101,7 @@ async def test_a_bad_ciphertext_gives_random_bytes(client: AgentClient) -> None:
 
 
 async def test_a_storm_is_shed_and_a_guest_is_served(agent: Agent, client: AgentClient) -> None:
-    """One source floods; another one's only request is answered before the flood is."""
+    """One source floods; the only request of another source is answered before the flood."""
     gate = threading.Event()
 
     def slow(ciphertext: bytes) -> bytes:
@@ -110,7 +110,7 @@ async def test_a_storm_is_shed_and_a_guest_is_served(agent: Agent, client: Agent
 
     agent.unwrap = slow
     assert agent.service is not None
-    agent.service._service_s = 1.0  # as measured when RSA is that slow: the queue is short
+    agent.service._service_s = 1.0  # as slow as RSA was measured: the queue is short
     order: list[str] = []
 
     async def ask(name: str, source: str) -> None:
@@ -136,7 +136,7 @@ async def test_a_hung_agent_is_unavailable_within_the_deadline(
 ) -> None:
     gate = threading.Event()
     agent.unwrap = lambda ciphertext: bytes(gate.wait(30)) or bytes(32)
-    # Two at a time: one alone is computed in the loop, whose silence the supervisor notices.
+    # Two at a time: a single request is computed in the loop, and the supervisor sees it hang.
     for outcome in await asyncio.gather(
         client.unwrap(b"x", ""), client.unwrap(b"y", ""), return_exceptions=True
     ):
@@ -177,7 +177,7 @@ async def test_another_key_is_not_taken(agent: Agent, client: AgentClient) -> No
 
 
 async def test_another_id_is_not_taken(agent: Agent, client: AgentClient) -> None:
-    """Accounts are of that server alone: workers that believe in two ids would mix them."""
+    """Accounts belong to one server id: workers with two ids would mix them."""
     agent.server_id = b"another".ljust(32)
     await _replace(agent, client, KEY.spki)
     with pytest.raises(AgentUnavailable, match="key has changed"):
@@ -187,7 +187,7 @@ async def test_another_id_is_not_taken(agent: Agent, client: AgentClient) -> Non
 async def test_another_key_is_looked_at_once_and_for_who_asks(
     agent: Agent, client: AgentClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not again and again: every worker of a server would."""
+    """Once for each change and not in a loop, which every worker of a server would run."""
     await _replace(agent, client, other_key().spki)
     assert agent.service is not None
     connected: list[object] = []
@@ -203,7 +203,7 @@ async def test_another_key_is_looked_at_once_and_for_who_asks(
             await client.unwrap(PUBLIC.wrap(bytes(32)), "")
     other = AgentClient(agent.path)
     await other.connect()
-    for _ in range(100):  # meanwhile the first would have come back
+    for _ in range(100):  # the first key would have come back by now
         await other.unwrap(PUBLIC.wrap(bytes(32)), "")
     other.close()
     assert len(connected) <= 1 + 3 + 1
@@ -212,7 +212,7 @@ async def test_another_key_is_looked_at_once_and_for_who_asks(
 async def test_ticket_keys_are_pushed_and_follow_the_agent(
     agent: Agent, client: AgentClient
 ) -> None:
-    """At the start, at each rotation, and from the next agent, without anybody asking."""
+    """At the start, at each rotation, and by the next agent, without a request."""
     pushed: list[list[TicketKey]] = []
     client.follow_ticket_keys(pushed.append)
     await until(lambda: len(pushed[-1]) == 1, "the first key")
@@ -229,7 +229,9 @@ async def test_ticket_keys_are_pushed_and_follow_the_agent(
 
 
 async def test_the_next_key_is_proved_by_its_agent_alone(agent: Agent, client: AgentClient) -> None:
-    """Announced by the next agent, which knows it; before that there is nothing to prove."""
+    """An announced key is only proved by the next agent, which has it; without one there is no
+    proof.
+    """
     told: list[bytes] = []
     client.on_next_key = told.append
     with pytest.raises(AgentUnavailable, match="busy"):
@@ -278,7 +280,7 @@ async def test_garbage_ends_only_its_own_connection(agent: Agent, client: AgentC
     for garbage in (b"\0\0", b"\xff" * 100, b"\0\x05\x02\0\0\0\1"):
         reader, writer = await asyncio.open_unix_connection(str(agent.path))
         writer.write(garbage)
-        await reader.read()  # to its end: the agent hung up
+        await reader.read()  # to the end: the agent has closed the connection
         writer.close()
     assert await client.unwrap(PUBLIC.wrap(bytes(32)), "") == bytes(32)
 
@@ -333,7 +335,7 @@ def first_line(process: subprocess.Popen[bytes]) -> str:
 
 
 async def test_kill_the_agent_under_a_client(tmp_path: Path) -> None:
-    """A request that finds the connection lost is answered by the next agent, with the same key."""
+    """A request whose connection is lost is answered by the next agent, with the same key."""
     with agent_process(tmp_path) as first:
         word, fingerprint = first_line(first).split()
         assert word == "R"
@@ -354,7 +356,7 @@ async def test_kill_the_agent_under_a_client(tmp_path: Path) -> None:
 
 
 async def test_a_socket_that_was_removed_is_made_again(tmp_path: Path) -> None:
-    """Who comes later finds the agent, although a cleaner was there before."""
+    """New clients reach the agent although its socket was removed."""
     with agent_process(tmp_path) as process:
         first_line(process)
         path = tmp_path / "agent.sock"
@@ -373,7 +375,7 @@ async def test_a_socket_that_was_removed_is_made_again(tmp_path: Path) -> None:
 
 
 async def test_a_socket_that_cannot_be_made_again_ends_nothing(tmp_path: Path) -> None:
-    """It is told of, and who is connected is still answered."""
+    """The error is logged, and connected clients are still answered."""
     with agent_process(tmp_path, stderr=subprocess.PIPE) as process:
         first_line(process)
         path = tmp_path / "agent.sock"
@@ -384,7 +386,7 @@ async def test_a_socket_that_cannot_be_made_again_ends_nothing(tmp_path: Path) -
         assert process.stderr is not None
         told = await asyncio.to_thread(process.stderr.readline)
         while b"agent_socket_failed" not in told:
-            assert told, "the agent has ended"
+            assert told, "the agent has exited"
             told = await asyncio.to_thread(process.stderr.readline)
         secret = secrets.token_bytes(32)
         public = parse_spki(client.identity.spki)
@@ -418,7 +420,7 @@ def test_the_agent_leaves_with_the_supervisor(tmp_path: Path) -> None:
     with agent_process(tmp_path) as process:
         first_line(process)
         assert process.stdin is not None
-        process.stdin.close()  # what the supervisor's death looks like
+        process.stdin.close()  # as when the supervisor dies
         assert process.wait(30) == 0
 
 
@@ -461,7 +463,7 @@ def test_a_reason_that_names_a_path_that_is_no_text(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
 def test_another_user_is_refused(tmp_path: Path) -> None:
-    """The directory stands open, and still only our own uid is answered."""
+    """The directory is open to all, and still only our own uid is answered."""
     with agent_process(tmp_path) as process:
         first_line(process)
         for parent in [tmp_path, *tmp_path.parents[:3]]:
@@ -477,7 +479,7 @@ def test_another_user_is_refused(tmp_path: Path) -> None:
 
 
 async def test_an_agent_of_another_user_is_no_agent(tmp_path: Path) -> None:
-    """A worker takes no keys of tickets from, and gives no ciphertext to, just anybody."""
+    """A worker accepts ticket keys from, and sends ciphertexts to, its own agent only."""
     with agent_process(tmp_path) as process:
         first_line(process)
         path = tmp_path / "agent.sock"
@@ -495,7 +497,7 @@ async def test_an_agent_of_another_user_is_no_agent(tmp_path: Path) -> None:
 
 
 def test_its_memory_is_closed() -> None:
-    """No core file and no ptrace by processes of the same user."""
+    """No core file, and no ptrace by processes of the same user."""
     script = (
         "import ctypes; from relay.server.prctl import forbid_inspection; forbid_inspection();"
         "raise SystemExit(10 + ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE

@@ -1,4 +1,4 @@
-"""The agent's frames: whole, byte by byte, and broken."""
+"""The agent's frames: whole, byte by byte, and malformed."""
 
 from __future__ import annotations
 

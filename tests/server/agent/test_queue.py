@@ -1,4 +1,4 @@
-"""Fairness: against a plain model, and against a storm."""
+"""Fairness of the queue: against a simple model, and under a flood."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_a_storm_from_one_source_is_shed_newest_first() -> None:
     queue.limit = 4
     shed = [job for n in range(10) for job in queue.push("storm", f"s{n}")]
     assert shed == ["s4", "s5", "s6", "s7", "s8", "s9"]
-    # Somebody else comes: the storm gives way.
+    # Another source comes: the flood is shed.
     assert queue.push("guest", "g0") == ["s3"]
     assert [queue.pop() for _ in range(4)] == ["s0", "g0", "s1", "s2"]
 
@@ -36,7 +36,9 @@ def test_a_lowered_limit_holds_from_the_next_push() -> None:
 
 
 def test_against_a_model() -> None:
-    """Random pushes and pops: the count, the shares and the order within a source hold."""
+    """Random pushes and pops: the count, the shares and the order within a source are as in the
+    model.
+    """
     chance = random.Random(7)
     queue: FairQueue[tuple[str, int]] = FairQueue()
     queue.limit = 20

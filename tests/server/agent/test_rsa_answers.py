@@ -1,7 +1,7 @@
-"""What the key agent answers to valid and to invalid ciphertexts tells nothing of which they were.
+"""Answers of the key agent do not reveal whether a ciphertext was valid.
 
-The form is tested here: length, distribution, repetition, counters, log. How long each kind takes
-is measured and printed, not asserted: ``pytest benchmarks/micro/test_rsa_answers.py``.
+Tested here: length, distribution, repetition, counters, log. How long each kind takes is measured
+and printed, not asserted: ``pytest benchmarks/micro/test_rsa_answers.py``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ BITS = EACH * 32 * 8
 async def test_every_kind_gets_an_answer_of_the_same_form(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Asked by turns, over the real socket: nothing but the secret itself tells them apart."""
+    """Requests of all kinds alternate on the real socket: only the secret itself differs."""
     agent = Agent(tmp_path / "agent.sock")
     service = await agent.start()
     client = AgentClient(agent.path)
@@ -49,14 +49,14 @@ async def test_every_kind_gets_an_answer_of_the_same_form(
     assert not [record for record in caplog.records if record.name.startswith("relay")]
     every = [answer for kind in KINDS for answer in answers[kind]]
     assert {len(answer) for answer in every} == {32}
-    assert len(set(every)) == len(every), "no answer comes twice, for the same bytes neither"
+    assert len(set(every)) == len(every), "an answer was repeated"
     for kind in KINDS:
         looks_random(b"".join(answers[kind]), kind)
 
 
 def looks_random(data: bytes, kind: str) -> None:
-    """Bits and bytes are spread as those of a random source are: 8 standard deviations are chance
-    once in 10^15 runs.
+    """Check that bits and bytes are distributed as in random data: chance exceeds 8 standard
+    deviations once in 10^15 runs.
     """
     ones = sum(byte.bit_count() for byte in data)
     deviation = (BITS / 4) ** 0.5

@@ -1,4 +1,4 @@
-"""The keys that seal tickets: how many there are, and when there is none."""
+"""The keys that seal tickets: how many exist, and when there is none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from relay.server.agent.ticket_keys import LIFETIME_S, ROTATE_S, TicketKeyMaker
 
 
 class Register:
-    """Gives generations, or none while a worker is stopped and holds a lock of it."""
+    """Returns generations, or None while a stopped worker holds a lock on it."""
 
     def __init__(self) -> None:
         self.generation: int | None = 0
@@ -29,7 +29,7 @@ def test_keys_that_open_nothing_any_more_are_dropped() -> None:
 
 
 def test_agents_that_die_again_and_again_pass_on_no_more_than_workers_hold() -> None:
-    """Each makes a key of its own, and those before it are still good."""
+    """Each agent makes a key of its own, and earlier keys stay valid."""
     register = Register()
     maker = TicketKeyMaker(register.begin, bytes, lambda: 1.0)
     maker.rotate()
@@ -44,7 +44,7 @@ def test_agents_that_die_again_and_again_pass_on_no_more_than_workers_hold() -> 
 
 
 def test_a_register_that_cannot_be_had_now_is_tried_again() -> None:
-    """Without it a ticket could be used twice: there is no key until then."""
+    """Without the register a ticket could be used twice: there is no key until it is available."""
     register = Register()
     register.generation = None
     told: list[object] = []

@@ -1,4 +1,4 @@
-"""The small HTTP server: what it answers, and that garbage costs its sender alone."""
+"""The small HTTP server: its answers, and that garbage affects its sender only."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def serving(routes: Mapping[str, Handler] | None = None) -> AsyncIterator[
 
 
 async def exchange(address: Address, request: bytes) -> bytes:
-    """Send, end, and return everything that comes back."""
+    """Send, shut down, and return the whole answer."""
     reader, writer = await asyncio.open_connection(*address)
     writer.write(request)
     writer.write_eof()
@@ -100,10 +100,10 @@ QUESTION = b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n"
 
 
 async def test_too_many_connections() -> None:
-    """Those that hold all places and ask nothing make room, the one that is silent for longest."""
+    """When idle connections hold all slots, the one idle longest is closed."""
     async with serving() as address:
         held = [await asyncio.open_connection(*address) for _ in range(CONNECTIONS_MAX)]
-        # Each of them is served before the next one is looked at.
+        # Each of them is served before the next one connects.
         for reader, writer in held:
             writer.write(QUESTION)
             assert (await reader.readuntil(b"nobody")).startswith(b"HTTP/1.1 200")
@@ -117,7 +117,7 @@ async def test_too_many_connections() -> None:
 
 
 async def test_too_many_connections_that_take_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They make room as well: a probe is answered beside them."""
+    """They are closed as well: a probe is answered."""
     monkeypatch.setattr(http_server, "CONNECTIONS_MAX", 3)
     large = Response(200, "text/plain", bytes(16 * 1024 * 1024))
     loop = asyncio.get_running_loop()
@@ -128,7 +128,7 @@ async def test_too_many_connections_that_take_nothing(monkeypatch: pytest.Monkey
             taker.setblocking(False)
             await loop.sock_connect(taker, address)
             await loop.sock_sendall(taker, QUESTION.replace(b"hello", b"large"))
-            await loop.sock_recv(taker, 1)  # it is being answered; the rest is not taken
+            await loop.sock_recv(taker, 1)  # the answer has begun; the rest is not read
             held.append(taker)
         assert (await exchange(address, QUESTION)).startswith(b"HTTP/1.1 200")
         for taker in held:
@@ -136,7 +136,7 @@ async def test_too_many_connections_that_take_nothing(monkeypatch: pytest.Monkey
 
 
 async def test_many_requests_at_once_leave_others_their_turn() -> None:
-    """Each is answered in a turn of its own, or the process would be killed as hung."""
+    """Each request is answered in a turn of its own, or the process would be killed as hung."""
     turns: list[int] = []
     turn = 0
 

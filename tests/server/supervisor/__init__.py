@@ -1,1 +1,1 @@
-"""The supervisor, with real processes."""
+"""Tests of the supervisor, most with real processes."""

@@ -1,4 +1,4 @@
-"""The program of small_server.py, running."""
+"""Runs the program of small_server.py."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from tests.support.cluster import ROOT, wait_until
 
 
 class Running:
-    """A supervisor with tiny children in a process group of its own."""
+    """A supervisor with minimal children, in a process group of its own."""
 
     def __init__(self, directory: Path, workers: int, **server: float) -> None:
         self.directory = directory
         self.printed: list[str] = []
         self.messages: list[str] = []
-        """Lines on stderr that are no log."""
+        """Lines on stderr that are not log lines."""
         self.log: list[dict[str, Any]] = []
         command = [sys.executable, "-m", "tests.server.supervisor.small_server", str(directory)]
         self.process = subprocess.Popen(
@@ -73,7 +73,7 @@ class Running:
         return self.events(name)
 
     def table(self) -> list[dict[str, Any]]:
-        """The workers by the newest log line about them."""
+        """Return the workers by the newest log line about them."""
         workers: list[dict[str, Any]] = self.wait_events("workers", 1)[-1]["workers"]
         return workers
 
@@ -103,7 +103,7 @@ Run = Callable[..., Running]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Iterator[Run]:
-    """Gives a function that starts a supervisor, with settings of the server by name."""
+    """Return a function that starts a supervisor with the given settings."""
     running: list[Running] = []
 
     def start(workers: int = 2, **server: float) -> Running:

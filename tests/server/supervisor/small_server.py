@@ -1,9 +1,9 @@
-"""A supervisor with tiny children, as a program.
+"""A supervisor with minimal children, as a program.
 
 ``python -m tests.server.supervisor.small_server DIR WORKERS SETTINGS``
 
-The children open nothing. What they do wrong is decided by files in DIR, so that a test can change
-it while they run.
+The children open nothing. Files in DIR decide how they misbehave, so that a test can change that
+while they run.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def agent_main(directory: Path, launch: Launch) -> int:
 
 
 def limit_forks(directory: Path) -> None:
-    """Let fork fail as the kernel does at its limit of processes, while a file exists."""
+    """Let fork fail as at the kernel's limit of processes, while a file exists."""
     fork = os.fork
 
     def limited() -> int:
@@ -102,7 +102,7 @@ def limit_forks(directory: Path) -> None:
 
 def main() -> int:
     directory, workers = Path(sys.argv[1]), int(sys.argv[2])
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup, before the tests, made it ignored
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup makes the tests ignore it
     limit_forks(directory)
     server = msgspec.json.decode(sys.argv[3], type=dict[str, float])
     logs.set_up(Log(format="json"))

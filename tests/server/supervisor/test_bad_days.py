@@ -1,4 +1,4 @@
-"""Whatever happens to the log: children are replaced, nothing leaks, TERM ends with 0."""
+"""When the log cannot be written, children are replaced, nothing leaks, and TERM exits with 0."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PIPE_BYTES = 4096
 
 
 def fill(fd: int) -> None:
-    """Write empty lines until there is no room for another."""
+    """Write empty lines until the descriptor is full."""
     os.set_blocking(fd, False)
     with contextlib.suppress(BlockingIOError):
         while True:
@@ -81,7 +81,7 @@ LOGS: list[Callable[[contextlib.ExitStack], int]] = [
 
 
 class Server:
-    """A supervisor of small children whose log is ``stderr``."""
+    """A supervisor of minimal children whose log is ``stderr``."""
 
     def __init__(self, directory: Path, stderr: int) -> None:
         command = [sys.executable, "-m", "tests.server.supervisor.small_server", str(directory)]
@@ -101,7 +101,7 @@ class Server:
         return [child.pid for child in self.supervisor.children()]
 
     def replace_all(self) -> None:
-        """Kill the workers and the agent, and wait until all are there again."""
+        """Kill the workers and the agent, and wait until all are replaced."""
         before = self.children()
         for pid in before:
             os.kill(pid, signal.SIGKILL)
@@ -146,7 +146,7 @@ def test_the_log_cannot_stop_supervision(
 
 
 def test_lost_lines_are_counted_and_reported(start: Callable[[int], Server]) -> None:
-    """Once the pipe is read again: every line whole, and the number of those that are missing."""
+    """Once the pipe is read again: complete lines, and the number of lost ones."""
     read_fd, write_fd = os.pipe()
     fcntl.fcntl(write_fd, F_SETPIPE_SZ, PIPE_BYTES)
     fill(write_fd)
@@ -168,7 +168,7 @@ def test_lost_lines_are_counted_and_reported(start: Callable[[int], Server]) -> 
     assert server.process.wait(30) == 0
     events = [json.loads(line) for line in data.splitlines() if line]
     lost = sum(event["count"] for event in events if event["event"] == "log_lines_lost")
-    assert lost >= 5  # agent_ready, workers, and the end of three children
+    assert lost >= 5  # agent_ready, workers, and the exits of three children
     assert not [event for event in events if event["event"] == "child_exited"][3:]
     assert events[-1]["event"] == "stopped"
 

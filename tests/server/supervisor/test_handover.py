@@ -1,4 +1,4 @@
-"""Between two versions, on bad days: no descriptors, and what is no message."""
+"""Handover between two versions: without free descriptors, and with invalid messages."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from relay.server.supervisor.upgrade import LEADS_S, Program, Upgrade
 from tests.server.supervisor.test_plan import state_of
 
 DESCRIPTORS = 5
-"""That a next version takes of the supervisor: two pairs, and a copy of stderr."""
+"""Descriptors that a next version takes from the supervisor: two pairs, and a copy of stderr."""
 
 
 def _hand_over(generation: int, fingerprint: str) -> Handover:
@@ -59,7 +59,8 @@ def _hand_over(generation: int, fingerprint: str) -> Handover:
 
 
 def _open() -> set[int]:
-    listed = list(Path("/proc/self/fd").iterdir())  # and the list's own one, closed by now
+    # and the descriptor of the listing itself, closed by now
+    listed = list(Path("/proc/self/fd").iterdir())
     return {int(path.name) for path in listed if path.is_symlink()}
 
 
@@ -85,11 +86,11 @@ line.recv(65536)
 files = (f"/proc/self/fd/{one}" for one in os.listdir("/proc/self/fd"))
 print(*sorted(os.readlink(one) for one in files if os.path.exists(one)), file=sys.stderr)
 """
-"""What a version does that knows nothing of descriptors in messages."""
+"""What a version does that expects no descriptors in messages."""
 
 
 def test_whoever_does_not_know_of_memory_does_not_get_it() -> None:
-    """Not by accident either: no process of an earlier version has the keys of tickets."""
+    """Not by inheritance either: no process of an earlier version may have the ticket keys."""
     memory = {name: os.memfd_create(f"given {name}") for name in SHARED}
     upgrade = Upgrade(
         Program(
@@ -109,7 +110,7 @@ def test_whoever_does_not_know_of_memory_does_not_get_it() -> None:
 
 
 def test_memory_comes_with_the_message() -> None:
-    """What a later version sends in addition is closed."""
+    """Descriptors that a later version sends in addition are closed."""
     before = _open()
     memory = {name: os.memfd_create(f"given {name}") for name in (*SHARED, "later")}
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -133,7 +134,7 @@ def test_memory_comes_with_the_message() -> None:
 
 
 def test_memory_that_an_earlier_version_let_this_one_inherit_goes_no_further() -> None:
-    """Its message has the numbers of the descriptors, as those of all others."""
+    """Its message lists the descriptors by number, as every message does."""
     memory = {name: os.memfd_create(name, 0) for name in SHARED}
     assert all(os.get_inheritable(fd) for fd in memory.values())
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -150,13 +151,15 @@ def test_memory_that_an_earlier_version_let_this_one_inherit_goes_no_further() -
 
 
 def test_one_that_decides_and_hangs_is_killed() -> None:
-    """It shows that it runs; if it does not, the server that lent its workers decides again."""
+    """After its decision it sends heartbeats; without them the server that lent its workers takes
+    over again.
+    """
     upgrade = Upgrade(Program(["/bin/sleep", "600"], {}, _hand_over))
     upgrade.begin(7, "", 0.0)
     upgrade.lend([(0, 70, 3)], 0.0)
     upgrade.look(LEADS_S - 1.0, awake_s=0.0)
     upgrade.look(LEADS_S + 1.0, awake_s=LEADS_S)
-    assert os.waitpid(upgrade.pid, os.WNOHANG) == (0, 0), "this one had been stopped itself"
+    assert os.waitpid(upgrade.pid, os.WNOHANG) == (0, 0), "this process had been stopped itself"
     upgrade.look(LEADS_S + 1.0, awake_s=0.0)
     pid, status = os.waitpid(upgrade.pid, 0)
     assert upgrade.ended(pid, Exit(os.waitstatus_to_exitcode(status)))
@@ -167,7 +170,7 @@ def test_one_that_decides_and_hangs_is_killed() -> None:
 
 
 def test_the_next_version_has_signals_sent_to_workers_that_still_run_alone() -> None:
-    """The number of one that has ended is anybody's by now: a child of another kind has it here."""
+    """The pid of an ended worker may be reused: here a child of another kind has it."""
     child = ["/bin/sleep", "600"]
     worker, other = subprocess.Popen(child), subprocess.Popen(child)
     try:
@@ -192,7 +195,7 @@ def test_the_next_version_has_signals_sent_to_workers_that_still_run_alone() -> 
     ids=["bytes", "cut", "number", "list", "null", "deep"],
 )
 def test_what_is_no_message_is_left_out(data: bytes) -> None:
-    """Whatever the program on the disk sends, the server that runs goes on."""
+    """Whatever the program on disk sends, the running server goes on."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, far:
         near.setblocking(False)

@@ -1,4 +1,4 @@
-"""Binding: forms of addresses, and clear words when one cannot be had."""
+"""Binding: the forms of addresses, and clear errors when binding fails."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_bind_several() -> None:
 
 @pytest.mark.parametrize("bind", [":0", "*:0", "0.0.0.0:0", "[::]:0"])
 def test_all_addresses_are_shown_as_one_that_others_can_use(bind: str) -> None:
-    """The log names what is bound; people get an address at which the socket answers."""
+    """The log has the bound address; clients are shown one that others can connect to."""
     [sock] = bind_all((bind,))
     with sock:
         port = sock.getsockname()[1]
@@ -55,7 +55,7 @@ def test_all_addresses_are_shown_as_one_that_others_can_use(bind: str) -> None:
 def addresses(
     family: socket.AddressFamily,
 ) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """This machine's, of interfaces that are up, where it has a way to others."""
+    """Return this machine's addresses on interfaces that are up, if it has a route to others."""
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1" if family == socket.AF_INET else "2001:db8::1", 9))
@@ -70,7 +70,7 @@ def addresses(
 
 
 def test_in_use() -> None:
-    """The address is named, and nothing stays bound."""
+    """The error has the address, and nothing stays bound."""
     [taken] = bind_all(("127.0.0.1:0",))
     with taken:
         where = format_bound(taken)
@@ -80,7 +80,7 @@ def test_in_use() -> None:
 
 @pytest.mark.parametrize("first", ["{host}:{port}", "0.0.0.0:{port}", ":{port}", "unix:{path}"])
 def test_an_address_twice(tmp_path: Path, first: str) -> None:
-    """The other one is named: no other program has it."""
+    """The error has the other form: no other program holds the address."""
     with socket.create_server(("127.0.0.1", 0)) as sock:
         port = sock.getsockname()[1]
     known = {"host": "127.0.0.1", "port": port, "path": tmp_path / "socket"}
@@ -112,7 +112,7 @@ def test_an_illegal_host_name(host: str) -> None:
 
 
 def test_a_kernel_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One line, for the address that cannot be had; those of IPv4 need none of it."""
+    """One error, for the IPv6 address; IPv4 addresses still work."""
     real = socket.socket
 
     def without_ipv6(family: int = -1, *args: int, **named: int) -> socket.socket:
@@ -130,7 +130,7 @@ def test_a_kernel_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_another_listener_that_does_not_accept(tmp_path: Path) -> None:
-    """Whether anybody listens at a path is asked for without waiting until somebody accepts."""
+    """Whether a path has a listener is checked without waiting for it to accept."""
     path = tmp_path / "s"
     with contextlib.ExitStack() as stack:
         other = stack.enter_context(socket.socket(socket.AF_UNIX))

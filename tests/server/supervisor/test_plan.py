@@ -1,4 +1,4 @@
-"""The plan without a single fork: time and chance are numbers here."""
+"""The plan, without a fork: time and random numbers are arguments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def never(launch: Launch) -> int:
 
 
 class Server(State):
-    """Roles as a relay has them, with names for the tests."""
+    """A server with the roles of a relay."""
 
     @property
     def agent(self) -> Child:
@@ -44,7 +44,7 @@ def state_of(workers: int = 2, *, ready: bool = False) -> Server:
 
 
 def test_a_third_role_is_one_entry() -> None:
-    """Started when what it needs is ready, waited for at the start, and stopped in its turn."""
+    """It starts after its dependencies, the start waits for it, and it stops in its turn."""
     agent, worker = state_of().roles
     control = Role("control", "control", never, 5.0, 1, needs=("agent", "worker"))
     state = State((agent, worker, control), heartbeat_timeout_s=5.0)
@@ -83,7 +83,7 @@ def test_the_start_is_over_when_the_last_worker_is_ready() -> None:
         state.started(child, 100 + number, 1 + number, 0.0)
     assert [state.became_ready(child, 1.0) for child in state.children] == [False, False, True]
     assert state.serving
-    # A restart is not another start.
+    # A restart does not start the server again.
     state.exited(state.workers[0], 2.0, 0.0)
     state.started(state.workers[0], 103, 4, 2.0)
     assert not state.became_ready(state.workers[0], 2.1)
@@ -131,7 +131,7 @@ def test_workers_wait_for_the_agent() -> None:
     state.exited(state.agent, 1.0, 0.0)
     state.exited(state.workers[0], 1.0, 0.0)
     assert plan(state, 1.0) == [Start(state.agent)]
-    # Nothing to be woken for on behalf of the worker: no busy loop.
+    # No deadline because of the worker: otherwise the loop would spin.
     state.started(state.agent, 300, 9, 1.0)
     assert wake_at(state, 1.0) > 1.5
 
@@ -152,7 +152,7 @@ def test_backoff(chance: float) -> None:
 
 @pytest.mark.parametrize("boots", [True, False])
 def test_never_a_fork_bomb(boots: bool) -> None:
-    """A worker that dies at once, for ten minutes: the number of forks stays small."""
+    """A worker that exits at once, for ten minutes: the number of forks stays small."""
     state = state_of(1, ready=True)
     worker = state.workers[0]
     now, forks = 0.0, 0
@@ -168,7 +168,7 @@ def test_never_a_fork_bomb(boots: bool) -> None:
             state.exited(worker, now, 0.0)
         now = max(now, min(wake_at(state, now), worker.start_at_s))
     assert forks < (620 if boots else 60)
-    # Left alone for the window, it is trusted again: an immediate restart.
+    # After the window without a failure it restarts immediately again.
     state.started(worker, 1, 1, now)
     state.became_ready(worker, now)
     state.exited(worker, now + 60.0, 0.5)
@@ -223,7 +223,7 @@ def test_workers_of_the_server_before_leave_when_all_of_this_one_serve() -> None
     assert plan(state, 0.0) == []
     state.lead([(0, 70, 7), (2, 72, 8)], 0.0)
     own = [action.child for action in plan(state, 0.0) if isinstance(action, Start)]
-    assert [child.index for child in own] == [1, 3], "the places that are free"
+    assert [child.index for child in own] == [1, 3], "the free places"
     state.started(own[0], 80, 1002, 0.0)
     state.started(own[1], 81, 1003, 0.0)
     state.became_ready(own[0], 0.0)
@@ -233,7 +233,7 @@ def test_workers_of_the_server_before_leave_when_all_of_this_one_serve() -> None
     state.became_ready(own[1], 0.0)
     first, second = state.before
     second.yielded = False
-    assert plan(state, 0.0) == [], "one accepts still"
+    assert plan(state, 0.0) == [], "one still accepts"
     second.yielded = True
     assert plan(state, 0.0) == [Leave(first)]
     state.leaves(first, 0.0, 1.0)

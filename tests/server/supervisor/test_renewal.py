@@ -1,4 +1,4 @@
-"""What processes were started with is made again: others take their places."""
+"""What processes were started with is recreated: they are replaced by new processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.server.supervisor.test_plan import never
 
 
 class Watched:
-    """A server with a control process, which is a real one, and what it was started with."""
+    """A server with a real control process, and what it was started with."""
 
     def __init__(self) -> None:
         self.gone = self.listener_gone = False
@@ -43,7 +43,7 @@ class Watched:
         self.state.started(child, pid, 1, 0.0)
 
     def _renewed(self) -> bool:
-        """It was gone, and is there again."""
+        """Report that it was missing and was created again."""
         self.looks += 1
         gone, self.gone = self.gone, False
         return gone
@@ -70,7 +70,7 @@ def test_one_that_serves_is_ended_at_once(watched: Watched) -> None:
 
 
 def test_one_that_is_starting_is_ended_once_it_serves(watched: Watched) -> None:
-    """It was forked before, with what is of no use now; to end it earlier is a failed start."""
+    """It was forked before, with the old one; ending it earlier would be a failed start."""
     watched.start(watched.control, watched.process.pid)
     watched.gone = True
     watched.renewal.look(0.0)
@@ -79,7 +79,7 @@ def test_one_that_is_starting_is_ended_once_it_serves(watched: Watched) -> None:
     assert watched.renewal.wake_at_s <= LOOK_S
     watched.renewal.look(LOOK_S)
     assert watched.process.wait() == -signal.SIGTERM
-    # The next one has what counts now.
+    # The next one has the new one.
     watched.state.exited(watched.control, LOOK_S, 0.0)
     watched.start(watched.control, watched.process.pid)
     watched.state.became_ready(watched.control, 2 * LOOK_S)
@@ -111,7 +111,7 @@ def test_none_is_ended_that_is_not_there(watched: Watched) -> None:
 
 
 def test_workers_take_turns_and_the_spare_one_is_of_no_use(watched: Watched) -> None:
-    """It was forked with the sockets of before."""
+    """It was forked with the old sockets."""
     watched.spares.start(0.0)
     spare = watched.state.spare_pid
     assert spare

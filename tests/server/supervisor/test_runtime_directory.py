@@ -1,4 +1,4 @@
-"""The directory of sockets: private, clean, and short enough."""
+"""The directory of sockets: private, cleaned, and short enough."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from relay.server.supervisor.runtime_directory import PATH_BYTES_MAX, prepare
 
 @pytest.fixture
 def tmp_path() -> Iterator[Path]:
-    """Shorter than pytest's: a socket's path has few bytes."""
+    """A short path instead of pytest's: a socket's path is limited to 107 bytes."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name)
 
@@ -44,7 +44,7 @@ def test_sockets_of_a_dead_run_go_and_nothing_else(tmp_path: Path) -> None:
 
 
 def test_a_clean_end_leaves_what_is_not_ours(tmp_path: Path) -> None:
-    """Somebody may name a directory that others use, too: a session's own, with its sockets."""
+    """It may be shared, such as a session's own directory with other sockets."""
     wanted = tmp_path / "r"
     wanted.mkdir(mode=0o700)
     theirs = wanted / "wayland-0"
@@ -86,7 +86,7 @@ def test_a_long_path_moves_to_a_directory_that_nobody_can_foresee(
     assert mode(used.path) == 0o700
     used.close()
     again = prepare("", long_data)
-    assert again.path == used.path  # a run that was killed leaves nothing for ever
+    assert again.path == used.path  # nothing of a killed run stays behind
     again.clean_up()
     again.close()
     assert list(short.iterdir()) == []
@@ -101,7 +101,7 @@ def test_a_long_path_moves_to_a_directory_that_nobody_can_foresee(
 def test_a_copied_link_leads_to_the_directory_of_another_relay(
     long_data: Path, short: Path, tmp_path: Path
 ) -> None:
-    """As after ``cp -a`` of the data of a relay that runs."""
+    """As after ``cp -a`` of the data of a running relay."""
     used = prepare("", long_data)
     copy = tmp_path / ("copy" * 25)
     copy.mkdir()
@@ -114,7 +114,7 @@ def test_a_copied_link_leads_to_the_directory_of_another_relay(
 def test_a_directory_that_is_not_ours_any_more_is_left_alone(
     long_data: Path, short: Path, squat: str
 ) -> None:
-    """A cleaner removed it, and somebody put something else there: the start does not need it."""
+    """A cleaner removed it, and another user created one there: the start does not use it."""
     used = prepare("", long_data)
     used.clean_up()
     used.close()
@@ -159,7 +159,7 @@ def test_the_message_names_the_setting_and_the_limit(
 
 
 def test_where_sockets_cannot_be_made(tmp_path: Path) -> None:
-    """Directories work and sockets do not, as on some mounts: it is the start that fails."""
+    """Directories can be made and sockets cannot, as on some mounts: the start fails."""
     wanted = tmp_path / "r"
     (wanted / "bus" / "0.0.sock").mkdir(parents=True)
     for directory in (wanted, wanted / "bus"):
@@ -177,7 +177,7 @@ def test_not_ours(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("open_mode", [0o1777, 0o755, 0o710])
 def test_a_directory_that_others_use_keeps_its_mode(tmp_path: Path, open_mode: int) -> None:
-    """Root names /tmp: closing it would end everybody else's work."""
+    """/tmp was configured by root: closing it would break all other users."""
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(open_mode)

@@ -1,4 +1,4 @@
-"""What the environment has about a service manager, if no service manager has set it."""
+"""Variables of a service manager in the environment that no service manager set for us."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def test_what_is_for_another_process_is_left_alone() -> None:
     assert ServiceManager.of(environ).alive(5.0) == math.inf
     assert given_sockets({"LISTEN_PID": other, "LISTEN_FDS": "1"}) == ((), None)
     environ = {"NOTIFY_SOCKET": "/nowhere", "WATCHDOG_USEC": "2000000"}
-    assert ServiceManager.of(environ).alive(5.0) == 6.0  # half of the time
+    assert ServiceManager.of(environ).alive(5.0) == 6.0  # half of the watchdog interval
 
 
 def test_one_that_hangs_is_told_later_and_not_waited_for(tmp_path: Path) -> None:
-    """Its queue is full: what could not be told comes in order when there is room, the last of it
-    in any case.
+    """Its queue is full: messages are sent in order when there is room; the last one is always
+    sent.
     """
     path = str(tmp_path / "notify")
     with (
@@ -53,7 +53,7 @@ def test_one_that_hangs_is_told_later_and_not_waited_for(tmp_path: Path) -> None
             while True:
                 other.sendto(b"of others", path)
         manager = ServiceManager.of({"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "1000000"})
-        for number in range(UNTOLD_MAX):  # more than are kept: a reload tells two
+        for number in range(UNTOLD_MAX):  # more than are kept: a reload sends two
             manager.reloading()
             manager.ready(f"{number}")
         assert 5.0 < manager.alive(5.0) < 6.0, "it is tried again soon"

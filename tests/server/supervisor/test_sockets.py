@@ -1,4 +1,4 @@
-"""The listening sockets: what happens to a name on the disk, and which may stay at the end."""
+"""The listening sockets: names on disk that disappear, and names that remain at the end."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Place:
 
     @property
     def there(self) -> set[str]:
-        """The names that lead to a socket which is listened on."""
+        """Return the names that lead to a listening socket."""
         return {path.name for path in (self.one, self.other, self.control) if answers(path)}
 
 
@@ -60,7 +60,7 @@ def place(tmp_path: Path) -> Iterator[Place]:
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
-    """What was logged since the last call, and for which name."""
+    """Return what was logged since the last call, and for which name."""
     found = [(line.message, Path(vars(line)["path"]).name) for line in caplog.records]
     caplog.clear()
     return found
@@ -80,7 +80,7 @@ def test_a_name_that_is_gone_is_made_again(place: Place, caplog: pytest.LogCaptu
     assert place.sockets.renew_clients()
     again, *same = place.sockets.clients
     assert same == [port, second], "the others stay as they are"
-    assert first.fileno() == -1, "nobody can connect to it: it costs a descriptor"
+    assert first.fileno() == -1, "nobody can connect to the old socket, which holds a descriptor"
     assert not again.getblocking()
     assert place.one.stat().st_mode & 0o777 == 0o600
     assert place.there == {"a", "b", "c"}
@@ -93,13 +93,13 @@ def test_a_name_that_is_gone_is_made_again(place: Place, caplog: pytest.LogCaptu
         assert not place.sockets.renew_clients()
         assert not place.sockets.renew_control()
     place.one.unlink()
-    assert place.sockets.renew_clients(), "as often as it goes"
+    assert place.sockets.renew_clients(), "as often as it is removed"
 
 
 def test_each_name_that_cannot_be_had_waits_for_itself_alone(
     place: Place, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A directory in its place is told of at once, and again later; the others do not wait."""
+    """A directory in its place is logged at once and again later; other names are not delayed."""
     before = place.sockets.clients
     for path in (place.one, place.control):
         path.unlink()
@@ -107,7 +107,7 @@ def test_each_name_that_cannot_be_had_waits_for_itself_alone(
     assert not place.sockets.renew_clients()
     assert not place.sockets.renew_control()
     assert events(caplog) == [("listener_failed", "a"), ("listener_failed", "c")]
-    assert place.sockets.clients == before, "connections that wait there are still served"
+    assert place.sockets.clients == before, "connections in its backlog are still served"
     assert before[0].fileno() >= 0
     place.now = AGAIN_S / 2
     place.other.unlink()
@@ -126,7 +126,7 @@ def test_each_name_that_cannot_be_had_waits_for_itself_alone(
 
 
 def test_a_directory_that_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Nobody knows with which owner and mode to make it: a person does."""
+    """The relay does not know its owner and mode: the operator has to create it."""
     directory = tmp_path / "run"
     directory.mkdir()
     place = Place(directory)
@@ -146,7 +146,7 @@ def test_a_directory_that_is_gone(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_what_another_program_has_there_is_its_own(place: Place) -> None:
-    """Whether it listens there or is a file: it is neither replaced nor removed at the end."""
+    """A file or another program's socket there is neither replaced nor removed at the end."""
     place.one.unlink()
     place.other.unlink()
     place.other.write_text("another's")
@@ -164,7 +164,9 @@ def test_what_another_program_has_there_is_its_own(place: Place) -> None:
 def test_names_at_the_end(tmp_path: Path) -> None:
     place = Place(tmp_path)
     place.close(shared=True)
-    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "b", "c"], "the next one's"
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "b", "c"], (
+        "of the next version"
+    )
     place = Place(tmp_path)
     place.close()
     assert not any(tmp_path.iterdir())
@@ -172,7 +174,7 @@ def test_names_at_the_end(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kept", [False, True], ids=["bound", "given"])
 def test_those_that_were_handed_over(tmp_path: Path, kept: bool) -> None:
-    """The next version looks after the names that the one before it has bound, and only those."""
+    """The next version maintains the names that its predecessor has bound, and only those."""
     before = Place(tmp_path)
     handover = msgspec.structs.replace(
         no_handover(0, ""),
@@ -197,7 +199,7 @@ def test_those_that_were_handed_over(tmp_path: Path, kept: bool) -> None:
 
 
 def test_sockets_that_were_given_stay_as_they_are(tmp_path: Path) -> None:
-    """Their names are the service manager's, at every moment."""
+    """Their names belong to the service manager at all times."""
     one, control = bind_unix(tmp_path / "one"), bind_unix(tmp_path / "control")
     sockets = Sockets(GivenSockets((one,), control))
     sockets.bind(("127.0.0.1:0",), "off", contextlib.nullcontext)
@@ -222,15 +224,15 @@ def test_a_given_socket_without_a_path(name: str) -> None:
         assert format_bound(given) == f"unix:{shown}"
         assert not sockets.renew_clients()
         sockets.clients_kept = False
-        assert not sockets.renew_clients(), "no directory has lost it"
+        assert not sockets.renew_clients(), "its directory is not reported as missing"
         sockets.close(contextlib.nullcontext, shared=False)
         assert given.fileno() == -1
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_root_makes_names_as_whoever_has_the_directory() -> None:
-    """Links in it are not followed with root's rights."""
-    with tempfile.TemporaryDirectory() as name:  # pytest's own directories are root's alone
+    """Links in it are not followed with root's permissions."""
+    with tempfile.TemporaryDirectory() as name:  # only root may enter pytest's directories
         os.chown(name, OTHER, OTHER)
         path = Path(name) / "control"
         sockets = Sockets(NONE_GIVEN)

@@ -15,11 +15,11 @@ from tests.server.supervisor.conftest import Run
 from tests.support.cluster import wait_until
 
 SILENCE_S = 3.0
-"""What a worker may be silent: no busy machine keeps one for so long from saying that it lives."""
+"""How long a worker may be silent: longer than a busy machine delays a heartbeat."""
 
 
 def test_a_killed_worker_is_replaced(run: Run) -> None:
-    """Another process takes its partitions under a new generation; nobody else is touched."""
+    """Its successor takes the partitions under a new generation; other workers are not affected."""
     server = run(3)
     server.wait_ready()
     before = server.table()
@@ -59,7 +59,9 @@ def test_a_silent_worker_is_killed_and_replaced(run: Run, number: signal.Signals
 
 
 def test_the_supervisors_own_sleep_is_not_blamed_on_workers(run: Run) -> None:
-    """All were stopped (a suspended machine, a frozen container): nobody is killed for that."""
+    """All processes were stopped (a suspended machine, a frozen container): none is killed for
+    that.
+    """
     server = run(2, worker_timeout_s=SILENCE_S)
     server.wait_ready()
     pids = [server.process.pid, *(child.pid for child in server.children())]
@@ -69,7 +71,7 @@ def test_the_supervisors_own_sleep_is_not_blamed_on_workers(run: Run) -> None:
     time.sleep(2.5 * SILENCE_S)
     for pid in pids:
         os.kill(pid, signal.SIGCONT)
-    os.kill(server.pid(0), signal.SIGKILL)  # proof that it works again
+    os.kill(server.pid(0), signal.SIGKILL)  # shows that supervision works again
     server.wait_events("workers", 2)
     assert server.events("child_killed") == []
 
@@ -154,7 +156,7 @@ def test_a_fork_that_fails_is_tried_again(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_limit_on_open_files_that_somebody_lowers_ends_nothing(run: Run) -> None:
-    """Below what it has open the kernel refuses to wait for it: it looks now and then."""
+    """With a limit below its open descriptors the kernel refuses poll(): it checks periodically."""
     server = run(2)
     server.wait_ready()
     _, most = resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE)
@@ -167,12 +169,12 @@ def test_a_limit_on_open_files_that_somebody_lowers_ends_nothing(run: Run) -> No
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_stop(run: Run, tmp_path: Path, number: signal.Signals) -> None:
-    """Exit code 0; workers get TERM; the agent ends last; nothing stays."""
+    """Exit code 0; workers get TERM; the agent ends last; no process is left."""
     server = run(2)
     server.wait_ready()
     children = server.children()
     assert len(children) == 3
-    os.killpg(server.process.pid, number)  # as Ctrl-C in a terminal: everybody gets it
+    os.killpg(server.process.pid, number)  # as Ctrl-C in a terminal: every process gets it
     assert server.wait_end() == 0
     assert not any(child.is_running() for child in children)
     ended = ["worker" if "worker" in event else "agent" for event in server.events("child_exited")]
@@ -194,7 +196,7 @@ def test_workers_that_do_not_stop_are_killed(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("title", ["worker 0", "agent"])
 def test_a_stop_wakes_who_is_stopped(run: Run, title: str) -> None:
-    """Nobody would kill it for its silence before the hour is over."""
+    """Its worker timeout is an hour away."""
     server = run(2, worker_timeout_s=3600, graceful_timeout_s=3600)
     server.wait_ready()
     [stopped] = [child for child in server.children() if title in child.cmdline()[0]]
@@ -216,7 +218,7 @@ def test_a_second_signal_stops_at_once(run: Run, tmp_path: Path) -> None:
 
 
 def test_nobody_outlives_the_supervisor(run: Run) -> None:
-    """Not even a child that is stopped and cannot notice anything."""
+    """Not even a stopped child, which cannot notice anything."""
     server = run(2)
     server.wait_ready()
     children = server.children()
@@ -237,7 +239,7 @@ def test_hangup_reloads_and_ends_nobody(run: Run) -> None:
 
 
 def test_children_hold_only_their_own_pipes(run: Run) -> None:
-    """After many restarts no child has more descriptors than the first one of its kind."""
+    """After many restarts no child has more descriptors than the first one of its role."""
     server = run(2)
     server.wait_ready()
     first = psutil.Process(server.pid(0)).num_fds()

@@ -1,4 +1,4 @@
-"""Clusters for the tests of this directory, on the loop that workers use."""
+"""Clusters for the tests of this directory, on the event loop that workers use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.workers import Cluster
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Workers run on uvloop, whose transports differ from asyncio's in detail."""
+    """Workers run on uvloop, whose transports differ from asyncio's in details."""
     return {"uvloop": uvloop.new_event_loop}
 
 
@@ -36,9 +36,9 @@ async def single(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 @pytest.fixture(autouse=True)
 def program_errors() -> Iterator[list[str]]:
-    """Errors of the program that a worker survived and logged: no test passes with one.
+    """Logged program errors that a worker survived: a test fails with one.
 
-    A test that causes some takes them from the list.
+    A test that causes some removes them from the list.
     """
     errors: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The acceptor by itself: what it reports to the other workers."""
+"""The acceptor alone, and what it reports to the other workers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_PROXIES: Final = Proxies(())
 
 
 class _Exhausted(socket.socket):
-    """A listening socket of a process that has no descriptors left."""
+    """A listening socket of a process without free descriptors."""
 
     def accept(self) -> NoReturn:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -45,7 +45,7 @@ class _Nobody:
 
 
 def _untold(_: bool) -> None:
-    """Nobody is told whether the worker accepts."""
+    """Ignore whether the worker accepts."""
 
 
 def accepts(
@@ -56,7 +56,7 @@ def accepts(
     connections_max: int = 10,
     accepting: Callable[[bool], None] = _untold,
 ) -> Acceptor:
-    """Return the acceptor of a worker that is alone."""
+    """Return the acceptor of a single worker."""
     return Acceptor(
         asyncio.get_running_loop(),
         (listener,),
@@ -71,7 +71,7 @@ def accepts(
 
 
 async def test_a_worker_stopped_during_a_pause_no_longer_reports_that_it_accepts() -> None:
-    """The others would leave all new connections to it, because it has the fewest."""
+    """Otherwise the others would leave all new connections to it, for it has the fewest."""
     loop = asyncio.get_running_loop()
     said: list[bool] = []
     paused, over = asyncio.Event(), asyncio.Event()
@@ -90,7 +90,7 @@ async def test_a_worker_stopped_during_a_pause_no_longer_reports_that_it_accepts
         client.connect(listener.getsockname())
         await paused.wait()
         acceptor.stop()
-        loop.call_later(2 * EXHAUSTED_PAUSE_S, over.set)  # after the end of the pause
+        loop.call_later(2 * EXHAUSTED_PAUSE_S, over.set)  # after the pause would have ended
         await over.wait()
         assert said == [True, False, False]
 
@@ -103,16 +103,21 @@ async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_tol
         def admit(self, peer: str, *, exhausted: bool = False) -> None:
             met.set()
 
+    loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.setblocking(False)
         acceptor = accepts(listener, Meets(), accepting=said.append)
         acceptor.start()
         acceptor.yields(on=True)
         acceptor.yields(on=True)
-        acceptor.ended()  # a connection of its own: that makes room for none
-        with socket.create_connection(listener.getsockname()):
-            for _ in range(20):
-                await asyncio.sleep(0.001)
+        acceptor.ended()  # a connection of the acceptor's own: it frees no slot
+        with socket.create_connection(listener.getsockname()), listener.dup() as same:
+            waits = asyncio.Event()
+            loop.add_reader(same, waits.set)
+            async with asyncio.timeout(DEADLINE_S):
+                await waits.wait()
+            loop.remove_reader(same)
+            await asyncio.sleep(0)  # other callbacks of that loop iteration have run
             assert not met.is_set()
             acceptor.yields(on=False)
             await met.wait()
@@ -123,7 +128,7 @@ async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_tol
 
 
 async def test_few_connections_are_accepted_between_two_pauses() -> None:
-    """All of them, in the end: after a pause, some are accepted before the next one."""
+    """All are accepted in the end, some after each pause."""
     seen: list[str] = []
     done = asyncio.Event()
     count = 3 * ACCEPTS_PER_PAUSE
@@ -176,7 +181,7 @@ async def test_new_connections_wait_in_the_backlog_while_they_are_deferred() -> 
 
 
 async def test_proxies_that_are_silent_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Admission does not know them yet, and others must not wait for them."""
+    """They are not known to admission yet, and must not block others."""
     monkeypatch.setattr("relay.server.worker.process.acceptor.PROXY_HEADER_S", 600.0)
     loop = asyncio.get_running_loop()
     met = asyncio.Event()

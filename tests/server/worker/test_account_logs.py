@@ -1,4 +1,4 @@
-"""An account that was changed often: what is folded of its log is bounded."""
+"""An account that was changed often: the number of entries folded again is bounded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOME = 16
 async def test_few_entries_are_folded_again(
     tmp_path: Path, noted: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And it is what all of them make. What was noted is a help: the entries have everything."""
+    """The cached state equals the fold of all entries, which remain the source of truth."""
     monkeypatch.setattr(account_logs, "FOLDED_MAX", SOME)
     async with Cluster(tmp_path, 1) as cluster:
         worker = cluster.workers[0]
@@ -67,14 +67,14 @@ async def test_few_entries_are_folded_again(
 
 
 async def test_what_others_may_have_written_is_read_anew(tmp_path: Path) -> None:
-    """A home that has its partition back from another one knows nothing of before."""
+    """A home that gets its partition back from another one discards what it had cached."""
     async with Cluster(tmp_path, 1) as cluster:
         worker = cluster.workers[0]
         mine = AccountLogs(worker.parts.services.reader_of, stored_entry, b"")
         assert mine.account("bell").chain is None
         assert not mine.looks_alike("be11")
         await TestClient.login(worker, "bell")
-        assert mine.account("bell").chain is None, "it has not been told"
+        assert mine.account("bell").chain is None, "it was not notified"
         assert not mine.looks_alike("be11")
         mine.forget()
         assert mine.looks_alike("be11")

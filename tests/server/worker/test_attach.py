@@ -1,4 +1,4 @@
-"""A partition without a home for a moment: what was sent meanwhile is neither lost nor doubled."""
+"""A partition without a home for a moment: sends meanwhile are neither lost nor duplicated."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ ROOM = "lobby"
 
 
 def _refuse(home: Worker, other: Worker, log: str) -> None:
-    """The home tells the other worker that it is none (as after an error of its store)."""
+    """The home answers NOT_HOME to the other worker (as after an error of its store)."""
     followers = home.parts.followers
     port = next(p for p, _ in followers.attached if p.generation == other.generation)
     followers.refuse(port, partition_of(log))
 
 
 async def test_who_leaves_meanwhile_is_gone(cluster: Cluster) -> None:
-    """No ghost stays in the roster, the interest or the book of names."""
+    """No stale entry remains in the roster, the interest or the name registry."""
     home, other = cluster.home(ROOM), cluster.other(ROOM)
     client = await TestClient.login(other, "alice")
     await client.join(ROOM)
@@ -53,7 +53,7 @@ async def test_who_leaves_meanwhile_is_gone(cluster: Cluster) -> None:
 
 
 async def test_sends_under_way_keep_their_order(cluster: Cluster) -> None:
-    """Sends behind one that met NOT_HOME wait for it: none is answered out of order."""
+    """Sends after one that was answered with NOT_HOME wait for it: no answer is out of order."""
     home, other = cluster.home(ROOM), cluster.other(ROOM)
     client = await TestClient.login(other, "alice")
     await client.join(ROOM)
@@ -67,7 +67,7 @@ async def test_sends_under_way_keep_their_order(cluster: Cluster) -> None:
 
 
 async def test_what_comes_before_a_partition_is_attached_has_no_effect(cluster: Cluster) -> None:
-    """It was sent before its worker heard that this is no home, and comes again with the rest."""
+    """Sent before the worker processed NOT_HOME, it is sent again after ATTACH with the rest."""
     home = cluster.home(ROOM)
     name, stranger = itertools.islice(cluster.names_of(home), 2)
     stays = await TestClient.login(home, name)
@@ -89,7 +89,7 @@ async def test_what_comes_before_a_partition_is_attached_has_no_effect(cluster: 
     for message in messages:
         handlers[type(message)](port, message)
     stays.send(ROOM, 1)
-    await stays.acked(ROOM, 1)  # all that was taken is answered by now
+    await stays.acked(ROOM, 1)  # every accepted send is answered by now
     stays.send_envelopes(AskWho(9, ROOM))
     assert [row[0] for row in (await stays.expect(Members)).names] == [name]
     assert not port.queue
@@ -98,7 +98,7 @@ async def test_what_comes_before_a_partition_is_attached_has_no_effect(cluster: 
 async def test_who_joins_while_old_entries_are_removed_is_answered_after_that(
     single: Cluster,
 ) -> None:
-    """And not only with the next commit, which in a quiet partition may be tomorrow's."""
+    """And not only at the next commit, which in a quiet partition may be a day away."""
     worker = single.workers[0]
     partitions, index = worker.parts.partitions, partition_of("lobby")
     alice = await TestClient.login(worker, "alice")

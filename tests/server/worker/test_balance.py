@@ -1,4 +1,4 @@
-"""When a worker sends clients away to the others, and how many."""
+"""When a worker sends clients away to other workers, and how many."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from relay.server.worker.process.balance import SETTLE_S, SLACK, Balance
 
 
 def play(loads: list[int], over_s: float, seconds: int) -> list[list[int]]:
-    """Return the loads after each second; who is sent away goes to the worker with the fewest."""
+    """Return the loads after each second; each client sent away goes to the least loaded worker."""
     workers = [Balance(lambda: over_s) for _ in loads]
     played = []
     for now in range(seconds):
@@ -31,17 +31,17 @@ def test_all_of_one_become_a_share_for_each() -> None:
     assert max(played[-1]) - min(played[-1]) <= 4
     steps = [before[0] - after[0] for before, after in pairwise(played)]
     assert max(steps) <= 1000 / 30 + 1
-    assert 1000 - played[40][0] > 400  # most of it within the time that is set
+    assert 1000 - played[40][0] > 400  # most of it within the configured time
 
 
 def test_a_moment_is_not_enough() -> None:
-    """The clients of a worker that ended are about to be back."""
+    """Clients of a worker that has just ended are about to reconnect."""
     balance = Balance(lambda: 30.0)
     assert [balance.due(100, [0], float(now)) for now in range(int(SETTLE_S))] == [0] * int(
         SETTLE_S
     )
     assert balance.due(100, [100], SETTLE_S) == 0
-    assert balance.due(100, [0], SETTLE_S + 1) == 0  # it begins anew
+    assert balance.due(100, [0], SETTLE_S + 1) == 0  # the period starts again
 
 
 def test_few_more_are_left_alone() -> None:
@@ -56,7 +56,7 @@ def test_zero_is_never() -> None:
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=8))
 def test_it_ends(loads: list[int]) -> None:
-    """Nobody is sent to and fro for ever."""
+    """Clients are not sent back and forth."""
     played = play(loads, 10.0, 400)
     assert played[-1] == played[-50]
     assert sum(played[-1]) == sum(played[0])

@@ -35,17 +35,17 @@ OTHER = "hall"
 
 
 async def _stall(client: TestClient) -> None:
-    """Have a client take nothing any more."""
+    """Let a client stop reading."""
     client.transport.pause_reading()
 
 
 async def _shown(worker: Worker, seq: int) -> None:
-    """Wait until a worker has shown an entry to its live members."""
+    """Wait until a worker has distributed an entry to its live members."""
     await until(lambda: worker.feed(LOG).seq == seq, f"entry {seq} on the worker")
 
 
 async def _flood(writer: TestClient, logs: list[str], first: int, last: int) -> None:
-    """More than kernel, transport and outbox of one connection hold."""
+    """Send more than the kernel, transport and outbox of one connection hold."""
     for counter in range(first, last + 1):
         for log in logs:
             writer.send(log, counter, size=20_000)
@@ -69,7 +69,7 @@ async def test_a_stalled_reader_falls_behind_and_loses_nothing(cluster: Cluster)
     await quick.has(OTHER, 300)
     session = cluster.session("slow")
     held = session.outbox.size + session.stream.buffered
-    assert held <= limits.CONNECTION_BYTES_MAX, "what a reader that takes nothing makes us hold"
+    assert held <= limits.CONNECTION_BYTES_MAX, "more is buffered for a stalled reader"
     assert not worker.feed(LOG).subscriptions[session.subscriptions].live
     assert not worker.feed(OTHER).subscriptions[session.subscriptions].live
     assert worker.parts.stalled.fell_behind >= 1
@@ -83,7 +83,7 @@ async def test_a_stalled_reader_falls_behind_and_loses_nothing(cluster: Cluster)
 
 
 async def test_what_a_reader_is_told_when_behind_is_where_it_is(cluster: Cluster) -> None:
-    """BEHIND names the last entry that came before it: the client's cursor and ours agree."""
+    """BEHIND has the last entry that came before it: the cursors of client and worker agree."""
     slow = await TestClient.login(cluster.other(LOG), "slow")
     writer = await TestClient.login(cluster.home(LOG), "writer")
     await slow.join(LOG)
@@ -103,7 +103,7 @@ async def test_what_a_reader_is_told_when_behind_is_where_it_is(cluster: Cluster
 
 
 async def test_catching_up_under_traffic_reaches_live(cluster: Cluster) -> None:
-    """The log grows while a reader of all its history catches up; it becomes live all the same."""
+    """The log grows while a reader of all its history catches up; it still becomes live."""
     writer = await TestClient.login(cluster.home(LOG), "writer")
     await _flood(writer, [LOG], 1, 200)
     reader = await TestClient.login(cluster.other(LOG), "reader")
@@ -116,7 +116,7 @@ async def test_catching_up_under_traffic_reaches_live(cluster: Cluster) -> None:
 
 
 async def test_leaving_with_batches_queued(cluster: Cluster) -> None:
-    """What was queued for the membership that ended tells nothing of the next one's place."""
+    """Batches queued for an ended membership do not move the cursor of the next one."""
     worker = cluster.other(LOG)
     slow = await TestClient.login(worker, "slow")
     writer = await TestClient.login(cluster.home(LOG), "writer")
@@ -136,7 +136,7 @@ async def test_leaving_with_batches_queued(cluster: Cluster) -> None:
         lambda: worker.feed(LOG).subscriptions[session.subscriptions].seq == counter,
         "the new membership",
     )
-    await _flood(writer, [OTHER], 1, 20)  # now it falls behind, in the new membership
+    await _flood(writer, [OTHER], 1, 20)  # it falls behind now, in the new membership
     slow.transport.resume_reading()
     await slow.has(OTHER, 20)
     joined = await slow.expect(Joined, lambda e: e.request == 3)
@@ -148,7 +148,7 @@ async def test_leaving_with_batches_queued(cluster: Cluster) -> None:
 
 
 async def test_history_is_rationed(single: Cluster) -> None:
-    """A thousand requests in one record wait their turn: one page at a time, and others go on."""
+    """A thousand requests in one record are served one page at a time; other clients go on."""
     worker = single.workers[0]
     writer = await TestClient.login(worker, "writer")
     await _flood(writer, [LOG], 1, 100)
@@ -167,7 +167,9 @@ async def test_history_is_rationed(single: Cluster) -> None:
 
 
 async def test_operations_that_wait_are_held_as_bytes(single: Cluster) -> None:
-    """Behind an operation that waits, records stay records: objects take many times the room."""
+    """Behind a waiting operation, records stay undecoded: decoded objects take many times the
+    memory.
+    """
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
     await client.join(LOG)
@@ -175,7 +177,7 @@ async def test_operations_that_wait_are_held_as_bytes(single: Cluster) -> None:
     session.reading.pause(Pause.REQUEST)
     for _ in range(10):
         client.send_envelopes(*[Who(n, LOG) for n in range(1, 1001)])
-    session.stream.resume_reading()  # as if all of it had been in one read
+    session.stream.resume_reading()  # as if all of it had come in one read
     reader = session._connection._reader
     await until(lambda: reader.pending > 10 * 2000, "all records")
     assert not session.reading._pending
@@ -184,7 +186,7 @@ async def test_operations_that_wait_are_held_as_bytes(single: Cluster) -> None:
 
 
 async def test_one_question_at_a_time(cluster: Cluster) -> None:
-    """Answers to WHO that are on their way are no more than one for each connection."""
+    """At most one answer to WHO is under way for each connection."""
     other = cluster.other(LOG)
     client = await TestClient.login(other, "client")
     await client.join(LOG)
@@ -200,7 +202,9 @@ async def test_one_question_at_a_time(cluster: Cluster) -> None:
 async def test_a_reader_that_takes_nothing_is_ended(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """When too many bytes wait in a worker, who takes nothing goes, so that others catch up."""
+    """When too many bytes are buffered in a worker, a stalled reader is closed, and others catch
+    up.
+    """
     monkeypatch.setattr(stalled, "BUDGET_BYTES", 100_000)
     monkeypatch.setattr(stalled, "NEAR_LIMIT_BYTES", 20_000)
     monkeypatch.setattr(stalled, "NEAR_LIMIT_TIMEOUT_S", 0.1)
@@ -232,7 +236,7 @@ async def _ends_or_has_all(client: TestClient) -> None:
 
 
 async def test_acknowledgements_pass_a_slow_reader(cluster: Cluster) -> None:
-    """Invariant "Accepted means committed": a sender that is a stalled reader's neighbour gets its
+    """Invariant "Accepted means committed": a sender in the same room as a stalled reader gets its
     ACKs.
     """
     worker = cluster.other(LOG)

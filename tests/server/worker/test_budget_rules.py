@@ -1,4 +1,4 @@
-"""The decisions behind the budgets, without sockets: tables and plain models."""
+"""The decisions behind the budgets, without sockets: tables and simple models."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def limits(**given: int | bool) -> Limits:
 def test_a_bucket_gives_no_more_than_its_rate_its_burst_and_one_piece(
     rate: float, burst: float, takes: list[tuple[float, int]]
 ) -> None:
-    """Whoever waits as long as it is told finds a token."""
+    """After the returned wait there is a token."""
     bucket = TokenBucket(rate, burst, 0.0)
     now = taken = 0.0
     largest = 0
@@ -110,9 +110,9 @@ def test_the_oldest_silent_one_makes_room() -> None:
     assert not admission.closed()
     new = source_named("c")
     assert admission.admit(new) == Verdict(True, Budget.UNAUTHENTICATED, old)
-    assert admission.unauthenticated == 15, "it is counted no more"
+    assert admission.unauthenticated == 15, "it is not counted any more"
     assert old.source.unauthenticated == 0
-    admission.leave(old)  # its socket is closed: nothing more happens
+    admission.leave(old)  # its socket is closed: no effect
     assert admission.unauthenticated == 15
 
 
@@ -127,7 +127,7 @@ def test_who_waits_for_the_server_keeps_the_slot() -> None:
 def test_who_comes_with_thousands_waits_for_those_before(
     takes_s: float, logins_per_s: float
 ) -> None:
-    """Else each would end somebody's connection who has not had the time to answer."""
+    """Otherwise each new one would close a connection that had no time to answer."""
     admission = Admission(10_000, limits(unauthenticated=1024))
     inside: deque[FakeConnection] = deque()
     now = logged_in = credit = 0.0
@@ -147,7 +147,7 @@ def test_who_comes_with_thousands_waits_for_those_before(
 
 
 def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
-    """A few are a port scanner's, and no queue; many are an attack, in which the oldest goes."""
+    """A few may be a port scan and do not delay others; of many, the oldest are closed."""
     admission = Admission(10_000, limits(unauthenticated=1024))
     enter_all(admission, *(FakeConnection(source_named(f"a{n}")) for n in range(DEFER_FROM)))
     assert not admission.defers(0.0)
@@ -163,7 +163,7 @@ def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
         enter_all(admission, FakeConnection(source_named("d"), since_s=now))
     for _ in range(3000):  # however fast they come
         now += 0.0005
-        assert not admission.defers(now), "whoever comes now takes the place of the oldest"
+        assert not admission.defers(now), "a new one takes the slot of the oldest"
         assert admission.admit(source_named("e")).evicted is not None
         admission.enter(FakeConnection(source_named("e"), since_s=now))
 
@@ -213,7 +213,7 @@ def test_a_source_is_remembered_while_it_has_spent() -> None:
     sent.take(1000, 0.0)
     sources.close(first)
     sources.sweep()
-    assert sources.open("192.0.2.7") is first, "a new connection gives no new burst"
+    assert sources.open("192.0.2.7") is first, "a new connection does not refill the bucket"
     sources.close(first)
     now[0] = 10.0
     sources.sweep()
@@ -257,7 +257,7 @@ def test_sources_are_forgotten_when_it_is_as_if_they_had_spent_nothing() -> None
         assert len(sources) == 1
     clock[0] = 60.0
     back = sources.open("192.0.2.1")
-    assert back is source, "it has spent it, whoever comes from there"
+    assert back is source, "it is spent, whichever address of the source connects"
     clock[0] = 300.0
     sources.sweep()
     assert len(sources) == 1, "it has a connection"
@@ -278,7 +278,7 @@ def test_sources_are_forgotten_when_it_is_as_if_they_had_spent_nothing() -> None
 
 # --- spending -----------------------------------------------------------------------------------
 class Owning:
-    """An account that owns so many rooms."""
+    """An account with so many rooms."""
 
     def __init__(self, rooms: int) -> None:
         self.rooms = rooms
@@ -288,7 +288,7 @@ class Owning:
 
 
 def test_what_is_refused_costs_nothing() -> None:
-    """Of four buckets the fullest one decides, and none is charged for what another refuses."""
+    """The fullest of four buckets decides, and no bucket is charged for a refused request."""
     sources = Sources(
         given := limits(
             send_bytes_per_s=1000,
@@ -317,11 +317,11 @@ def test_what_is_refused_costs_nothing() -> None:
     refused = one.refusal("old", 10, 0.0)
     assert refused is not None
     assert refused.budget is Budget.SEND_BYTES
-    assert one.refusal("c", 10, 60.0) is None, "both are paid for by then"
+    assert one.refusal("c", 10, 60.0) is None, "both were charged by then"
 
 
 def test_a_room_that_is_created_again_is_paid_for() -> None:
-    """Each has an epoch of its own, for ever. What is sent to it then costs no room."""
+    """Each creation has an epoch of its own, for ever. Messages to it do not cost a room."""
     given = limits(rooms_per_minute=2, rooms_per_minute_per_source=100)
     sources = Sources(given, lambda: 0.0)
     one = spending(sources.open("192.0.2.7"), None, given, lambda _: True, Owning(0))
@@ -359,7 +359,7 @@ def test_who_is_not_bounded_costs_nothing(given: dict[str, Any], bounded: bool) 
 
 
 def test_an_account_pays_for_all_its_connections() -> None:
-    """Whatever address they come from; and what it has spent is not forgotten between them."""
+    """Whatever their addresses are, and what it has spent is remembered between connections."""
     now = [0.0]
     given = limits(
         send_bytes_per_s_per_user=100, send_mib_per_day_per_user=0, rooms_per_minute_per_user=2,
@@ -398,7 +398,7 @@ def test_an_account_pays_for_all_its_connections() -> None:
     assert (refused.budget, refused.wait_ms) == (Budget.WORK_PER_USER, 5101)
     refused = desk.refusal("not looked at", 1, 20.0)
     assert refused is not None
-    assert refused.budget is Budget.WORK_PER_USER, "to look whether a room exists costs something"
+    assert refused.budget is Budget.WORK_PER_USER, "a lookup of whether a room exists costs work"
     assert other.work(1, 20.0) is None
 
     ann = users.get("ann")
@@ -505,13 +505,13 @@ def test_a_line_now_and_then_one_for_all_that_followed(caplog: pytest.LogCapture
     ],
 )
 def test_when_a_disk_is_short(free: int, total: int, was_short: bool, short: bool) -> None:
-    """In MiB: a reserve of 256, of a small file system a twentieth; recovered at a tenth more."""
+    """In MiB: a reserve of 256, on a small file system a twentieth; recovered at a tenth more."""
     disk = Disk(free * MIB, total * MIB)
     assert is_short(disk, 256 * MIB, was_short=was_short) is short
 
 
 def test_a_partition_counts_by_the_disk_that_it_really_is_on(tmp_path: Path) -> None:
-    """Of one that cannot be asked for nobody knows; without a reserve nobody asks."""
+    """A disk that cannot be read counts as unknown; without a reserve none is read."""
     (tmp_path / "1").touch()
     assert measure(tmp_path / "1").total_bytes > 0
     reserve = DiskReserve(lambda index: tmp_path / str(index), 1 << 60)
@@ -522,7 +522,7 @@ def test_a_partition_counts_by_the_disk_that_it_really_is_on(tmp_path: Path) -> 
 
 # --- what costs -----------------------------------------------------------------------------------
 class Broke:
-    """A connection that can pay for nothing but the first requests."""
+    """A connection that can only pay for the first requests."""
 
     actor = Actor("alice", bytes(32))
     key_id = bytes(16)
@@ -542,7 +542,7 @@ class Broke:
 
 
 FREE = frozenset({Send, Unknown})
-"""What costs bytes or is counted as waste, and no work."""
+"""Count requests that cost bytes or waste, but no work."""
 
 
 PRICED = sorted(set(OPERATIONS[Stage.READY]) - FREE, key=lambda kind: kind.__name__)
@@ -550,7 +550,7 @@ PRICED = sorted(set(OPERATIONS[Stage.READY]) - FREE, key=lambda kind: kind.__nam
 
 @pytest.mark.parametrize("kind", PRICED, ids=lambda kind: kind.__name__)
 def test_every_request_has_a_price(kind: type) -> None:
-    """And nothing of it is done for who cannot pay."""
+    """And no work is done for a connection that cannot pay."""
     broke = Broke()
     asked = SimpleNamespace(request=7)
     assert OPERATIONS[Stage.READY][kind](cast("Any", broke), asked) is None

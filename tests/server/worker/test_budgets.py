@@ -1,4 +1,4 @@
-"""What one connection, one source and all together may cost a worker, over real sockets."""
+"""What one connection, one source and all together may use of a worker, over real sockets."""
 
 from __future__ import annotations
 
@@ -45,9 +45,9 @@ async def one_worker(
     needs: dict[str, object] | None = None,
     **given: int | bool,
 ) -> AsyncIterator[Worker]:
-    """A worker with these settings of the section ``limits``.
+    """A worker with the given settings of the section ``limits``.
 
-    Where a test counts what a rate lets through, ``needs`` has a clock that stands.
+    Tests that count what a rate allows pass ``needs`` with a clock that stands still.
     """
     settings = msgspec.convert({"loopback_exempt": False} | given, Limits)
     async with Cluster(
@@ -57,12 +57,12 @@ async def one_worker(
 
 
 def no_time_passes() -> dict[str, object]:
-    """For ``needs``."""
+    """For ``needs``: a clock that stands still."""
     return {"clock": StandingClock()}
 
 
 class Visitor:
-    """A socket that reads ServerHello, and then does what its test wants."""
+    """A socket that reads ServerHello, and then does what its test needs."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
@@ -83,7 +83,7 @@ class Visitor:
 
     @property
     def gone(self) -> bool:
-        """True once the server has ended it."""
+        """True once the server has closed it."""
         return self._ended.done()
 
     def leave(self) -> None:
@@ -91,7 +91,7 @@ class Visitor:
 
 
 def count(worker: Worker, budget: Budget) -> int:
-    """What a budget has refused, as the metrics will show."""
+    """Return what a budget has refused, as the metrics will have it."""
     worker._status.beat()
     return worker._status._row.get("refused", budget)
 
@@ -101,7 +101,7 @@ def held(visitors: list[Visitor]) -> int:
 
 
 def reached(caplog: pytest.LogCaptureFixture, budget: Budget) -> list[dict[str, Any]]:
-    """The log's lines about a budget."""
+    """Return the log lines about a budget."""
     return [
         vars(record)
         for record in caplog.records
@@ -110,7 +110,7 @@ def reached(caplog: pytest.LogCaptureFixture, budget: Budget) -> list[dict[str, 
 
 
 async def overloaded(client: TestClient) -> None:
-    """Wait until a client is sent away, and look what it is told."""
+    """Wait until the client is closed with OVERLOADED, and check the retry time."""
     await client.until(lambda: client.closed, "the close record")
     assert client.closed is not None
     assert (client.closed.code, client.closed.retry_after_s) == (CloseCode.OVERLOADED, 5)
@@ -133,7 +133,7 @@ HALF_KEY = header(FrameType.CLIENT_KEY, 1500) + bytes(700)
 async def test_one_source_has_few_slots_before_login(
     tmp_path: Path, first_bytes: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its oldest silent connection goes for its next one; nobody else notices."""
+    """A new connection replaces the oldest silent one of its source; others are not affected."""
     async with one_worker(tmp_path, unauthenticated_per_source=4) as worker:
         other = await Visitor.come(worker, "127.0.0.8", first_bytes)
         visitors = [await Visitor.come(worker, "127.0.0.9", first_bytes) for _ in range(20)]
@@ -152,13 +152,13 @@ async def test_one_source_has_few_slots_before_login(
 async def test_many_sources_share_few_slots_before_login(
     tmp_path: Path, first_bytes: bytes
 ) -> None:
-    """All slots are taken by silent connections, and everybody who is not silent gets in."""
+    """Silent connections take all slots, and every client that is not silent gets in."""
     async with one_worker(tmp_path, max_connections=20, unauthenticated=16) as worker:
         visitors = [await Visitor.come(worker, f"127.0.1.{n}", first_bytes) for n in range(1, 61)]
         await until(lambda: held(visitors) == 16, "the oldest to go")
         for n in range(10):
             await talk(worker, f"alice{n}")
-            assert held(visitors) >= 15 - n, "whoever came in took the place of one"
+            assert held(visitors) >= 15 - n, "each new client took the slot of a silent one"
         assert worker.parts.budgets.admission.authenticated == 10
         assert count(worker, Budget.UNAUTHENTICATED) >= 44
         for visitor in visitors:
@@ -168,7 +168,7 @@ async def test_many_sources_share_few_slots_before_login(
 
 
 async def test_who_never_says_hello_is_told_when_it_makes_room(tmp_path: Path) -> None:
-    """A handshake that is complete gets the close record; the next move was its own."""
+    """After a complete handshake it gets a close record; it was the client that had to continue."""
     async with one_worker(tmp_path, unauthenticated=16) as worker:
         idle = [await TestClient.connect(worker, f"127.0.1.{n}") for n in range(1, 17)]
         await talk(worker, "alice")
@@ -179,7 +179,7 @@ async def test_who_never_says_hello_is_told_when_it_makes_room(tmp_path: Path) -
 async def test_who_waits_for_the_server_makes_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the key agent is slow nobody is ended for it; who comes waits in the backlog."""
+    """A slow key agent ends no waiting connection; new ones wait in the backlog."""
     free = asyncio.Event()
     unwrap = LocalAgent.unwrap
 
@@ -218,7 +218,9 @@ async def test_who_waits_for_the_server_makes_no_room(
 async def test_a_full_worker_answers_overloaded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Idle logins hold all slots: everybody else is told so, with a time, and logged once."""
+    """Idle logins hold all slots: every other client gets OVERLOADED with a time; it is logged
+    once.
+    """
     async with one_worker(tmp_path, max_connections=20) as worker:
         idle = [await TestClient.login(worker, f"idle{n}", source="127.0.0.9") for n in range(20)]
         for n in range(5):
@@ -227,7 +229,7 @@ async def test_a_full_worker_answers_overloaded(
             await overloaded(late)
         assert count(worker, Budget.CONNECTIONS) == 5
         assert len(reached(caplog, Budget.CONNECTIONS)) == 1
-        # The name was given back; and who comes again takes the place of its own ghost.
+        # The name was released; and a reconnecting instance takes the slot of its old connection.
         again = await TestClient.login(worker, "idle7", secret=idle[7].secret, source="127.0.0.9")
         await idle[7].until(lambda: idle[7].closed, "the ghost's end")
         assert worker.parts.budgets.admission.authenticated == 20
@@ -268,7 +270,7 @@ def address(worker: Worker) -> str:
 
 # --- what is sent -----------------------------------------------------------------------------
 async def test_rooms_are_begun_at_a_rate(tmp_path: Path) -> None:
-    """A flood of new rooms is refused with a time; existing rooms are open to everybody."""
+    """A flood of new rooms is refused with a time; existing rooms can still be written to."""
     async with one_worker(
         tmp_path, rooms_per_minute=5, rooms_per_minute_per_source=8, needs=no_time_passes()
     ) as worker:
@@ -280,22 +282,22 @@ async def test_rooms_are_begun_at_a_rate(tmp_path: Path) -> None:
         assert {refused.code for refused in of(flood, Refused)} == {ErrorCode.BUSY}
         assert all(0 < refused.arg <= 12_001 for refused in of(flood, Refused))
         assert count(worker, Budget.ROOMS) == 55
-        # What was begun, and what another one has begun, it may send to.
+        # It may send to rooms that it or others have created.
         flood.send_envelopes(Send("room0", 2, 0, "", b"!"), Send("lobby", 1, 0, "", b"!"))
         await flood.until(lambda: len(of(flood, Ack)) == 7, "both to be stored")
 
         more = await TestClient.login(worker, "more", source="127.0.0.9")
         more.send_envelopes(*(Send(f"more{n}", 1, 0, "", b"!") for n in range(20)))
         await answered(more, 20)
-        assert len(of(more, Ack)) == 3, "of the source there were eight"
+        assert len(of(more, Ack)) == 3, "eight were created by the source"
         assert count(worker, Budget.ROOMS_PER_SOURCE) == 17
         other.send("elsewhere", 1)
         await other.acked("elsewhere", 1)
 
 
 async def test_the_sum_over_all_workers(tmp_path: Path) -> None:
-    """Each worker counts for itself: an account has as many budgets as there are workers, however
-    many its connections, and no more.
+    """Each worker counts separately: an account has as many budgets as there are workers, for any
+    number of connections.
     """
     given = {"rooms_per_minute": 60, "rooms_per_minute_per_user": 5, "loopback_exempt": False}
     settings = msgspec.convert(given, Limits)
@@ -314,7 +316,7 @@ async def test_the_sum_over_all_workers(tmp_path: Path) -> None:
 
 
 async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
-    """A flood is refused with a time, by connection and by source; others are not."""
+    """A flood is refused with a time, by connection and by source; other sources are not."""
     async with one_worker(
         tmp_path,
         send_bytes_per_s=50_000,
@@ -326,8 +328,8 @@ async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
             for counter in range(1, 11):
                 client.send(f"room-{client.name}", counter, size=30_000)
             await answered(client, 10)
-        # 100,000 bytes of burst, and the last one may go beyond it; of the source 121,000, and
-        # what goes beyond that is a debt of seconds.
+        # 100,000 bytes of burst, which the last message may exceed; the source has 121,000, and
+        # what exceeds that is a debt of seconds.
         assert [len(of(client, Ack)) for client in clients] == [4, 1]
         assert {one.code for client in clients for one in of(client, Refused)} <= {
             ErrorCode.BUSY,
@@ -339,7 +341,7 @@ async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
         of_source = [one for one in of(clients[1], Refused) if one.code == ErrorCode.BUSY]
         assert count(worker, Budget.SEND_BYTES_PER_SOURCE) == len(of_source) > 0
         await talk(worker, "other")
-        # A new connection begins with nothing left of the source's.
+        # A new connection begins without any of the source's burst.
         for client in clients:
             client.transport.abort()
         again = await TestClient.login(worker, "again", source="127.0.0.9")
@@ -349,7 +351,7 @@ async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
 
 
 async def test_an_account_has_a_share_of_the_logins(tmp_path: Path) -> None:
-    """From whatever address its devices and programs come."""
+    """Whatever addresses its devices and programs use."""
     async with one_worker(tmp_path, connections_per_user=2) as worker:
         own = [
             await TestClient.login(worker, "ann", source=f"127.0.0.{n}", secret=bytes([n]) * 16)
@@ -366,7 +368,7 @@ async def test_an_account_has_a_share_of_the_logins(tmp_path: Path) -> None:
 
 
 async def test_the_client_asks_at_the_rate_that_it_is_given(tmp_path: Path) -> None:
-    """It waits as it is told, and every question is answered; other accounts do not wait."""
+    """It waits the given time, and every request is answered; other accounts do not wait."""
     async with (
         one_worker(tmp_path, work_per_s_per_user=50) as worker,
         Client(address(worker), name="alice") as client,
@@ -383,7 +385,7 @@ async def test_the_client_asks_at_the_rate_that_it_is_given(tmp_path: Path) -> N
 async def test_a_list_costs_by_the_rooms_that_were_looked_at(
     tmp_path: Path, request_of: requests.Mine | requests.List
 ) -> None:
-    """The next request waits for what the one before has turned out to cost."""
+    """The next request waits for the actual cost of the previous one."""
     settings = msgspec.convert({"loopback_exempt": False, "work_per_s_per_user": 100}, Limits)
     needs = no_time_passes()
     async with Cluster(tmp_path, 1, limits=settings, needs=needs, rights=True) as cluster:
@@ -392,7 +394,7 @@ async def test_a_list_costs_by_the_rooms_that_were_looked_at(
         for room in itertools.islice((one for one in every if partition_of(one) == 3), 25):
             ann.send(room, 1)
             await ann.acked(room, 1)
-        # By their number they would cost 200 units, of the 500 that may be used at once.
+        # By their number they would cost 200 units, of the burst of 500.
         for number in range(7, 107):
             ann.send_envelopes(Room(number, "", requests.pack(request_of, 0)))
         await ann.expect(Done, lambda e: e.request == 7)
@@ -401,7 +403,9 @@ async def test_a_list_costs_by_the_rooms_that_were_looked_at(
 
 
 async def test_an_account_owns_so_many_rooms(tmp_path: Path) -> None:
-    """Counted in all partitions; by a first message and by a request. Who deletes one may again."""
+    """Counted over all partitions; by a first message and by a request. A deletion frees a
+    place.
+    """
     settings = msgspec.convert({"loopback_exempt": False, "rooms_per_user": 3}, Limits)
     async with Cluster(tmp_path, 2, limits=settings, rights=True) as cluster:
         phone = await TestClient.login(cluster.workers[0], "ann")
@@ -423,7 +427,7 @@ async def test_an_account_owns_so_many_rooms(tmp_path: Path) -> None:
 
 
 async def test_a_room_is_not_created_again_and_again(tmp_path: Path) -> None:
-    """Each time is a room that is begun, whether there was one of its name or not."""
+    """Each creation counts, whether or not there was a room of that name before."""
     settings = msgspec.convert({"loopback_exempt": False, "rooms_per_minute": 2}, Limits)
     async with Cluster(
         tmp_path, 1, limits=settings, rights=True, needs=no_time_passes()
@@ -441,8 +445,8 @@ async def test_a_room_is_not_created_again_and_again(tmp_path: Path) -> None:
 
 
 async def test_registrations_of_one_source(tmp_path: Path) -> None:
-    """Each is a commit: beyond the rate the client is told when to come again, and others are not
-    held up.
+    """Each is a commit: above the rate the client gets a time to retry, and other clients are not
+    delayed.
     """
     async with one_worker(tmp_path, work_per_s_per_source=12, needs=no_time_passes()) as worker:
         for n in range(3):
@@ -460,7 +464,7 @@ async def test_registrations_of_one_source(tmp_path: Path) -> None:
 
 
 async def test_the_client_sends_at_the_rate_that_it_is_given(tmp_path: Path) -> None:
-    """It waits as it is told, and everything is stored once and in order."""
+    """It waits the given time, and everything is stored once and in order."""
     async with one_worker(tmp_path, send_bytes_per_s=60_000) as worker:
         async with Client(address(worker), name="alice") as client:
             posts = [await client.post("lobby", bytes([n]) * 30_000) for n in range(12)]
@@ -497,7 +501,7 @@ def of(client: TestClient, kind: type) -> list[Any]:
 
 
 async def answered(client: TestClient, sends: int) -> None:
-    """Wait until all that it has sent is acknowledged or refused."""
+    """Wait until all sends are acknowledged or refused."""
     await client.until(
         lambda: len(of(client, Ack)) + len(of(client, Refused)) == sends, "all answers"
     )
@@ -505,7 +509,7 @@ async def answered(client: TestClient, sends: int) -> None:
 
 # --- what is held -----------------------------------------------------------------------------
 async def test_joins_are_counted_by_source(tmp_path: Path) -> None:
-    """What is left, or ends with its connection, is free again."""
+    """A place is free again after a leave or the end of the connection."""
     async with one_worker(tmp_path, joins_per_source=4) as worker:
         clients = [await TestClient.login(worker, f"user{n}", source="127.0.0.9") for n in (1, 2)]
         await clients[0].join("room-a")
@@ -526,14 +530,14 @@ async def test_joins_are_counted_by_source(tmp_path: Path) -> None:
 
 
 async def test_a_record_before_hello_is_small(tmp_path: Path) -> None:
-    """Its header alone ends the connection: nothing of it is held."""
+    """Its header alone ends the connection: none of it is buffered."""
     async with one_worker(tmp_path) as worker:
         client = await TestClient.connect(worker, "127.0.0.9")
         client.transport.write(header(FrameType.RECORD, HELLO_BYTES + limits.TAG_BYTES + 1))
         await client.until(lambda: client.closed, "the close record")
         assert client.closed is not None
         assert client.closed.code == CloseCode.PROTOCOL
-        # One of the size that is allowed is waited for.
+        # One of the permitted size is waited for.
         client = await TestClient.connect(worker, "127.0.0.9")
         client.transport.write(header(FrameType.RECORD, HELLO_BYTES + limits.TAG_BYTES))
         client.transport.write(bytes(4000))
@@ -555,7 +559,7 @@ async def test_the_largest_hello_is_taken(tmp_path: Path) -> None:
 
 
 async def test_what_waits_unprocessed_is_not_counted_for_ever(tmp_path: Path) -> None:
-    """Connections are reset while their records wait for their turn."""
+    """Connections are reset while their records wait to be processed."""
     async with one_worker(tmp_path) as worker:
         received = worker.parts.budgets.received
         flood = [await TestClient.login(worker, f"flood{n}") for n in range(20)]
@@ -563,13 +567,14 @@ async def test_what_waits_unprocessed_is_not_counted_for_ever(tmp_path: Path) ->
         for client in flood:
             client.transport.write(b"".join(client.sealed(garbage) for _ in range(10)))
         async with asyncio.timeout(DEADLINE_S):
-            while not received.total:  # each time that the worker's loop has gone round
+            while not received.total:  # after each iteration of the worker's loop
                 await asyncio.sleep(0)
         for client in flood:
             client.transport.abort()
         await until(lambda: not worker.parts.connections.sessions, "all to be gone")
         assert received.total == 0
-        # From another address: how much of what this one asked for was done depends on the machine.
+        # From another address: how many of the first one's requests were processed depends on the
+        # machine.
         await talk(worker, "alice", source="127.0.0.9")
         assert received.total == 0
 
@@ -577,7 +582,7 @@ async def test_what_waits_unprocessed_is_not_counted_for_ever(tmp_path: Path) ->
 async def test_what_is_held_unprocessed_is_bounded(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Half records of many connections: those that hold most go, and are told."""
+    """Incomplete records of many connections: those that hold most are closed with an error."""
     async with one_worker(tmp_path, received_mib=1) as worker:
         honest = await talk(worker, "honest")
         received = worker.parts.budgets.received
@@ -603,7 +608,7 @@ async def test_what_is_held_unprocessed_is_bounded(
 async def test_a_reserve_of_disk_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is stored below it, readers go on, and it recovers by itself."""
+    """Nothing is stored below the reserve, reading goes on, and it recovers by itself."""
     disk = disk_reserve.Disk(1 << 40, 1 << 40)
     monkeypatch.setattr(disk_reserve, "measure", lambda _: disk)
     async with one_worker(tmp_path, disk_reserve_mib=256) as worker:
@@ -640,7 +645,7 @@ async def test_a_reserve_of_disk_is_kept(
 
 # --- all together -----------------------------------------------------------------------------
 async def test_sources_are_forgotten(tmp_path: Path) -> None:
-    """A source that has spent nothing leaves nothing; a worker that was flooded is as before."""
+    """A source that has spent nothing is not kept; after a flood the worker is as before."""
     async with one_worker(tmp_path, rooms_per_minute_per_source=1000) as worker:
         sources = worker.parts.budgets.sources
         visitors = [await Visitor.come(worker, f"127.0.2.{n}") for n in range(1, 31)]
@@ -653,7 +658,9 @@ async def test_sources_are_forgotten(tmp_path: Path) -> None:
 
 
 async def test_who_is_gone_leaves_nothing_for_the_collector(tmp_path: Path) -> None:
-    """Otherwise short connections would hold, until it runs, many times what all slots may."""
+    """Otherwise short connections could hold, until a collection, many times the memory of all
+    slots.
+    """
 
     def alive() -> int:
         return sum(isinstance(each, Session | wire.Connection) for each in gc.get_objects())

@@ -30,7 +30,7 @@ def test_each_entry_is_checked_once() -> None:
         (31, 34, 0),
         (5, 10, 6),  # before it
         (5, 34, 0),
-        (40, 44, 5),  # elsewhere: no reader between, and only one interval is known
+        (40, 44, 5),  # elsewhere: only one interval is remembered, and no read lies between
         (5, 34, 30),
     ]:
         before = checked.entries
@@ -42,7 +42,7 @@ def test_each_entry_is_checked_once() -> None:
 
 
 def test_what_is_bad_is_bad_each_time() -> None:
-    """And so is whatever is read with it, until it is read without."""
+    """And so is every entry read together with it."""
     checked = CheckedEntries()
     page = rows(1, 9)
     page[4] = (5, page[4][1][:-1])
@@ -58,9 +58,9 @@ def test_the_number_of_logs_is_bounded_and_all_can_be_forgotten() -> None:
     checked = CheckedEntries(logs_max=2)
     for log in ("one", "two", "one", "three", "one", "two"):
         checked.unreadable(log, EPOCH, rows(1, 1, log), 0)
-    assert checked.entries == 4, "of the three logs, the one read longest ago was forgotten"
+    assert checked.entries == 4, "of the three logs, the least recently read one was forgotten"
     checked.unreadable("two", b"another ", rows(1, 1, "two"), 0)
-    assert checked.entries == 5, "a log of another epoch is read anew"
+    assert checked.entries == 5, "a log of another epoch is checked anew"
     checked.forget()
     checked.unreadable("two", EPOCH, rows(1, 1, "two"), 0)
     assert checked.entries == 6

@@ -1,4 +1,4 @@
-"""What lives on a worker is not walked for ever, and what is garbage is not kept for ever."""
+"""Live objects are not traversed at every collection, and garbage is not kept for ever."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from relay.server.worker.process.collector import Collector
 
 
 class _Node:
-    """May refer to itself."""
+    """An object that may refer to itself."""
 
     def __init__(self) -> None:
         self.other: _Node = self
@@ -21,7 +21,7 @@ class _Node:
 
 @pytest.fixture(autouse=True)
 def own_collector() -> Iterator[None]:
-    """Whatever was frozen here is thawed, and nothing is collected by chance."""
+    """Unfreeze what was frozen here, and let nothing be collected by itself."""
     thresholds = gc.get_threshold()
     gc.disable()
     yield
@@ -55,7 +55,7 @@ def test_what_lives_is_frozen_while_connections_keep_coming() -> None:
 
 
 def test_garbage_is_not_frozen() -> None:
-    """It would never be freed: an ended connection may have left a cycle after all."""
+    """Frozen garbage would never be freed: an ended connection may have left a cycle."""
     policy = Collector()
     policy.start()
     ended = weakref.ref(_Node())

@@ -1,14 +1,15 @@
-"""How commits are answered, and the share of a partition's time for commits that wait for
-the disk.
-"""
+"""How commits are answered, and throttling of slow commits by partition."""
 
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
+
+import pytest
 
 from relay.bus.messages import TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind, Submission
@@ -28,11 +29,11 @@ from tests.support.workers import Cluster, TestClient, Worker
 ROOM = "lobby"
 MS = 1_000_000
 LONG_NS = THROTTLE_AHEAD_NS // THROTTLE_FACTOR + 10 * MS
-"""A commit after which a partition owes more rest than it may owe."""
+"""A commit after which a partition has the maximal debt of rest, and more."""
 
 
 class Clock:
-    """Nanoseconds that pass when somebody says so."""
+    """A clock in nanoseconds that a test advances."""
 
     def __init__(self) -> None:
         self.now_ns = 10**12
@@ -42,22 +43,28 @@ class Clock:
 
 
 class Disk:
-    """A partition whose every append takes so long."""
+    """A partition whose every commit takes a given time."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
         self.takes_ns = 0
+        self.power = False
 
-    def in_use(self, log: str) -> bool:
-        return True
+    def begin(
+        self, batch: list[Submission], now_ms: int, budget: object
+    ) -> list[object] | Callable[[], list[object]]:
+        """Messages wait for the disk only if all commits do."""
 
-    def append(self, batch: list[Submission], now_ms: int, budget: object) -> list[object]:
-        self.clock.now_ns += self.takes_ns
-        return []
+        def commit() -> list[object]:
+            self.clock.now_ns += self.takes_ns
+            return []
+
+        waits = self.power or batch[0].kind == Kind.SYSTEM
+        return commit if waits else commit()
 
 
 def made(clock: Clock, *, power: bool) -> Commits:
-    """Commits whose threads are done at once."""
+    """Commits whose threads finish at once."""
 
     def at_once(work: Callable[[], Commit]) -> asyncio.Future[Commit]:
         future: asyncio.Future[Commit] = asyncio.get_running_loop().create_future()
@@ -71,7 +78,7 @@ def made(clock: Clock, *, power: bool) -> Commits:
 
 
 async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
-    """One group of one submission, to its end."""
+    """Commit a group of one submission."""
     disk.takes_ns = takes_ns
     submission = Submission("lobby", "ann", b"", b"p" * 16, 2, int(kind), "", b"")
     waiting = Waiting(cast(Any, None), 0, submission)
@@ -81,7 +88,7 @@ async def commit(made: Commits, disk: Disk, kind: Kind, takes_ns: int) -> None:
 
 
 def test_answers_have_the_order_of_what_is_answered() -> None:
-    """Runs of new messages, with single repeats between them; each to the worker that asked."""
+    """Runs of new messages with repeats between them, each answered to the worker that asked."""
     here, there = (LocalPort(n, 1, Wakeup(lambda _: None)) for n in (0, 1))
     submission = Submission("lobby", "ann", b"", b"p" * 16, 2, 0, "", b"")
     epoch = b"epoch..."
@@ -96,7 +103,7 @@ def test_answers_have_the_order_of_what_is_answered() -> None:
     ]
     group = [Waiting(port, number * TAG_STEP, submission) for port, number, _ in said]
     outcomes = [outcome for _, _, outcome in said]
-    Commit(3, group, outcomes, [], 0).answer(outcomes)
+    Commit(3, group, outcomes, []).answer(outcomes)
     runs: list[list[Any]] = [
         [1, epoch, 7, 2],
         [3, epoch, 3, 1],
@@ -142,17 +149,18 @@ async def test_a_few_commits_are_not_throttled() -> None:
 
 
 async def test_commits_that_do_not_wait_for_the_disk_cost_nothing() -> None:
-    """Messages, however long they take; and nothing where all commits wait."""
+    """Messages, however long they take, and any commit in a mode without fsync."""
     made_, disk = made(clock := Clock(), power=False), Disk(clock)
     await commit(made_, disk, Kind.MESSAGE, LONG_NS)
     assert not made_.throttled(3)
     made_ = made(clock, power=True)
+    disk.power = True
     await commit(made_, disk, Kind.SYSTEM, LONG_NS)
     assert not made_.throttled(3)
 
 
 async def test_a_throttled_partition_commits_only_fast_submissions(tmp_path: Path) -> None:
-    """A change of a room waits; messages of that room do not."""
+    """A change of a room waits; messages to that room do not."""
     async with Cluster(tmp_path, 2, rights=True) as cluster:
         worker = cluster.home(ROOM)
         alice = await TestClient.login(worker, "alice")
@@ -163,20 +171,52 @@ async def test_a_throttled_partition_commits_only_fast_submissions(tmp_path: Pat
         resting[partition_of(ROOM)] = time.monotonic_ns() + 3600 * 10**9
         topic = requests.pack(requests.SetTopic("tea"), requests.ANYTHING_SEEN)
         alice.send_envelopes(Room(77, ROOM, topic))
-        for number in range(1, 11):  # turns enough for the change, if it could be committed
+        for number in range(1, 11):  # enough turns for the change, if it could be committed
             bob.send(ROOM, number)
             await bob.acked(ROOM, number)
 
         def answers() -> list[Done]:
             return [one for one in alice.received if isinstance(one, Done) and one.request == 77]
 
-        assert not answers(), "it was committed while its partition was to rest"
+        assert not answers(), "it was committed while its partition was throttled"
         resting.clear()
         await alice.until(answers, "the answer")
 
 
+@pytest.mark.parametrize("durability", ["process", "power"])
+async def test_a_thread_only_runs_the_end_of_a_commit(tmp_path: Path, durability: str) -> None:
+    """Deciding and writing happen in the loop: in a thread, each statement would wait for the
+    interpreter, and the partition with it.
+    """
+    async with Cluster(tmp_path, 1, rights=True, durability=durability) as cluster:
+        worker = cluster.workers[0]
+        in_thread: list[str] = []
+        in_loop: list[str] = []
+
+        def ran(_cursor: object, statement: str, _bindings: object) -> bool:
+            loop = threading.current_thread() is threading.main_thread()
+            (in_loop if loop else in_thread).append(statement)
+            return True
+
+        for partition in worker.parts.partitions.opened.values():
+            opened = cast(Any, partition)._opened
+            opened.connection.exec_trace = ran
+        alice = await TestClient.login(worker, "alice")
+        for room in range(3):
+            for number in (1, 2):
+                alice.send(f"room-{room}", number)
+            await alice.acked(f"room-{room}", 2)
+        topic = requests.pack(requests.SetTopic("tea"), requests.ANYTHING_SEEN)
+        alice.send_envelopes(Room(77, "room-0", topic))
+        await alice.until(lambda: Done(77, b"") in alice.received, "the topic")
+        await until(lambda: not worker.parts.home.busy, "no commit")
+    assert set(in_thread) <= {"COMMIT", "PRAGMA synchronous=NORMAL"}
+    assert in_thread.count("COMMIT") >= 4, "three rooms and a topic"
+    assert in_loop.count("BEGIN IMMEDIATE") >= 4
+
+
 async def written(single: Cluster) -> tuple[Worker, int]:
-    """Write to a room. Return the worker, and the room's partition, in which nothing is at work."""
+    """Write to a room. Return the worker and the room's partition, when no thread uses it."""
     worker = single.workers[0]
     alice = await TestClient.login(worker, "alice")
     alice.send(ROOM, 1)
@@ -188,9 +228,7 @@ async def written(single: Cluster) -> tuple[Worker, int]:
 async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
     single: Cluster,
 ) -> None:
-    """By the commit of fast submissions: those that wait for the disk are answered as the others
-    are.
-    """
+    """After damage found by the fast submissions, the slow ones get the same answer."""
     worker, index = await written(single)
     home, partitions = worker.parts.home, worker.parts.partitions
     new = next(name for n in range(1000) if partition_of(name := f"room-{n}") == index)
@@ -214,7 +252,7 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
 
 
 async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> None:
-    """Unless its sender has sent much, or there is something else to store, or none may be."""
+    """Unless its sender has sent many, or other submissions wait, or none may be committed."""
     worker, index = await written(single)
     home, partitions = worker.parts.home, worker.parts.partitions
     worker.sweeps = False
@@ -237,7 +275,7 @@ async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> Non
         assert (grouped.appends, home.busy) == (0, False)
         home.blocked.add(index)
         commit(3)
-        assert grouped.appends == 1, "it may be one of those that rest"
+        assert grouped.appends == 1, "it may be a throttled one"
         commit(4, heavy=True)
         assert grouped.appends == 2
         commit(5, 6)
@@ -263,15 +301,17 @@ class Damaged:
         return getattr(self.partition, name)
 
     def append(self, *_: object) -> list[Outcome]:
-        """Find it."""
+        """Raise it."""
         self.appends += 1
         raise StoreCorrupt("the test's disk")
+
+    begin = append
 
 
 class Watched(Damaged):
     """A partition that counts its groups."""
 
     def append(self, *arguments: Any) -> list[Outcome]:  # noqa: ANN401  # as a partition's
-        """Store one."""
+        """Store one group."""
         self.appends += 1
         return self.partition.append(*arguments)

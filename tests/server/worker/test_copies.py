@@ -26,7 +26,7 @@ def to(peer: str, counter: int) -> Submission:
 
 
 class Opened:
-    """A partition that was opened with two messages to each peer in it."""
+    """A partition that was opened with two pending messages to each peer."""
 
     def __init__(self, directory: Path) -> None:
         self.partition = open_partition(directory)
@@ -53,13 +53,13 @@ class Opened:
         return entry
 
     def step(self) -> None:
-        """Let the loop do what it was asked for."""
+        """Run the callbacks that were scheduled."""
         steps, self.steps = self.steps, []
         for step in steps:
             step()
 
     def sent_to(self, peer: str) -> list[int]:
-        """Which of the inbox."""
+        """Return the sequence numbers sent."""
         return [one.extra.origin_seq for one in self.sent if one.extra and one.extra.to == peer]
 
 
@@ -72,7 +72,7 @@ def opened(tmp_path: Path) -> Iterator[Opened]:
 
 
 def test_no_entry_is_read_while_a_partition_is_opened(opened: Opened) -> None:
-    """However many are pending; and then those of a few pairs of inboxes in one turn."""
+    """However many are pending; then the entries of a few pairs of inboxes are read per turn."""
     opened.copies.resume(opened.partition.pending())
     assert (opened.read, opened.sent) == (0, [])
     assert opened.copies.count == len(PEERS) * 2
@@ -85,7 +85,7 @@ def test_no_entry_is_read_while_a_partition_is_opened(opened: Opened) -> None:
 
 
 def test_what_is_new_follows_what_was_pending(opened: Opened) -> None:
-    """Though the turn of that has not come yet."""
+    """Although the turn that reads the pending ones has not run yet."""
     opened.copies.resume(opened.partition.pending())
     (new,) = append(opened.partition, to(PEERS[-1], len(PEERS) * 2 + 1))
     opened.copies.accepted(INBOX, PEERS[-1], new.seq)
@@ -116,7 +116,7 @@ def test_an_entry_that_cannot_be_unpacked_holds_up_its_recipient_alone(opened: O
 
 
 def test_a_peer_that_nothing_tells_holds_up_nobody(opened: Opened) -> None:
-    """The entry that would tell cannot be read: it stays pending, and the partition opens."""
+    """The entry that names the peer cannot be read: it stays pending, and the partition opens."""
     opened.unreadable = 1
     opened.copies.resume([(INBOX, 1, ""), (INBOX, 2, "")])
     opened.step()
@@ -125,7 +125,7 @@ def test_a_peer_that_nothing_tells_holds_up_nobody(opened: Opened) -> None:
 
 
 def test_a_peer_that_no_table_has_is_in_the_entry(opened: Opened) -> None:
-    """What is not held any more is pending no more."""
+    """What is no longer stored is not pending any more."""
     opened.copies.resume([(INBOX, 1, ""), (INBOX, 1000, "")])
     opened.step()
     assert opened.sent_to(PEERS[0]) == [1]

@@ -1,4 +1,4 @@
-"""The copies of direct messages on their way: whose they are."""
+"""Copies of direct messages under way: which sender they count for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _unused(*_: object) -> NoReturn:
 
 
 async def test_each_person_is_a_sender_as_long_as_anything_is_on_its_way(cluster: Cluster) -> None:
-    """So the way to another worker is shared between people, as that of messages to rooms is."""
+    """So users share the way to another worker fairly, as for messages to rooms."""
     first = "@to-0"
     home = cluster.home(first)
     second = next(

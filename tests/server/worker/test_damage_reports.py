@@ -1,4 +1,4 @@
-"""What is damaged of one log is told once, and not without end if much is damaged."""
+"""Damage is logged once per log, and at a bounded rate for many logs."""
 
 from __future__ import annotations
 
@@ -39,4 +39,4 @@ def test_each_damage_of_a_log_is_told_once(caplog: pytest.LogCaptureFixture) -> 
     assert lines(*range(1, 2 * REPORTED_MAX)) == REPORTED_MAX - 3
     assert lines(*range(1, 2 * REPORTED_MAX)) == 0
     now = REPORTED_S
-    assert lines(2 * REPORTED_MAX, 1) == 2, "what is new is told again"
+    assert lines(2 * REPORTED_MAX, 1) == 2, "new damage is logged"

@@ -1,4 +1,4 @@
-"""What makes no sense in one log is of that log alone: the others of its partition go on."""
+"""Invalid content affects one log only: the other logs of its partition are served."""
 
 from __future__ import annotations
 
@@ -75,14 +75,14 @@ def last_control(worker: Worker, log: str) -> tuple[int, bytes]:
 
 
 def no_entry(worker: Worker, log: str) -> None:
-    """The bytes of one are none."""
+    """An entry whose bytes are not valid msgpack."""
     row, _ = last_control(worker, log)
-    packed = b"\xc1" + events._RESERVED  # it seems to be a reset, which is looked for
+    packed = b"\xc1" + events._RESERVED  # it looks like a reset, which is searched for
     connection_of(worker, log).execute("UPDATE entry SET packed=? WHERE id=?", (packed, row))
 
 
 def no_event(worker: Worker, log: str) -> None:
-    """An entry is whole, and what it says is nothing that this Relay knows."""
+    """A valid entry with an event that this version does not know."""
     row, packed = last_control(worker, log)
     body = unpack_entry(packed).body
     other = packed.replace(body, b"\xc1" * len(body))
@@ -90,20 +90,20 @@ def no_event(worker: Worker, log: str) -> None:
 
 
 def later_event(worker: Worker, log: str) -> None:
-    """An entry is whole, and a newer Relay has written it."""
+    """A valid entry written by a newer version."""
     row, packed = last_control(worker, log)
     other = pack_entry(packable(unpack_entry(packed)._replace(body=codec.pack([99]))))
     connection_of(worker, log).execute("UPDATE entry SET packed=? WHERE id=?", (other, row))
 
 
 def neighbour_of(log: str, prefix: str = "") -> str:
-    """A log of the same partition."""
+    """Return another log of the same partition."""
     names = (f"{prefix}neighbour{n}" for n in range(1000))
     return next(name for name in names if partition_of(name) == partition_of(log))
 
 
 def administration(worker: Worker) -> Administration:
-    """What answers ``relay ctl``."""
+    """The requests that answer ``relay ctl``."""
     parts, stores = worker.parts, worker._stores
     return Administration(
         parts.queries, parts.names, parts.partitions.owns, stores.reader_at, stores.reader_of, b""
@@ -136,7 +136,7 @@ async def in_room(client: TestClient, request: of_rooms.Request, log: str) -> Do
 async def test_one_account_that_cannot_be_read(
     town: Cluster, damage: Callable[[Worker, str], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever needs it is told, an operator is, and its partition serves the others."""
+    """Requests that need it fail, the operator is told, and its partition serves the others."""
     worker = town.workers[0]
     opera = await an_operator(town)
     victim = await TestClient.login(worker, "victim")
@@ -149,7 +149,7 @@ async def test_one_account_that_cannot_be_read(
         refused = await devices_of(asker, "victim")
         assert isinstance(refused, Error)
         assert refused.code == ErrorCode.DAMAGED
-    # What reads all accounts passes it over, and what needs the own one says so.
+    # Listings of all accounts skip it; requests that need its user's account fail.
     answer = await ask(opera, next(NUMBERS), requests.Promote(False), "opera")
     assert isinstance(answer, Error)
     assert "the only operator" in answer.text
@@ -180,7 +180,7 @@ async def test_one_account_that_cannot_be_read(
 
 
 async def list_of(client: TestClient, partition: int) -> tuple[list[str], int]:
-    """Return the rooms of a partition, and the error that was in the place of the end, or 0."""
+    """Return the rooms of a partition, and the error code in place of its end, or 0."""
     found: list[str] = []
     after, end = "", False
     while not end:
@@ -197,7 +197,7 @@ async def list_of(client: TestClient, partition: int) -> tuple[list[str], int]:
 async def test_one_room_that_cannot_be_read(
     town: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Lists have the others; who has a role in it sees that it is there still."""
+    """Listings have the others; a user with a role in it sees that it still exists."""
     worker = town.workers[0]
     alice = await TestClient.login(worker, "alice")
     rooms = sorted(itertools.islice(in_partition_of("lobby"), 3))
@@ -253,7 +253,7 @@ DAMAGES = [
 async def test_entries_that_cannot_be_read_are_a_gap(
     town: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nobody is sent what a client would end for; what is around them can be read."""
+    """No client gets an entry that would make it disconnect; entries around it can be read."""
     worker = town.workers[0]
     alice = await TestClient.login(worker, "alice")
     assert isinstance(await in_room(alice, of_rooms.Create(Kind.PUBLIC), "lobby"), Done)
@@ -293,7 +293,7 @@ async def test_entries_that_cannot_be_read_are_a_gap(
     own = await in_room(alice, of_rooms.Mine(""), "")
     assert isinstance(own, Done)
     assert [one.room.kind for one in shown.unpack_own(own.content)[0]] == [Kind.PUBLIC]
-    # Who follows it gets what comes next, and so does a worker that has missed it.
+    # Followers get the next entries, and so does a worker that has missed them.
     alice.send_envelopes(Send("lobby", count, 0, "text/plain", b"next"))
     await bob.expect(EntryMessage, lambda e: e.body == b"next")
     assert bob.closed is None
@@ -312,7 +312,7 @@ def in_partition_of(log: str) -> Iterator[str]:
 async def test_a_long_list_does_not_end_as_if_it_were_complete(
     town: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many pages come after the one with a room that cannot be read."""
+    """However many pages follow the one with an unreadable room."""
     worker = town.workers[0]
     alice = await TestClient.login(worker, "alice")
     rooms = sorted(itertools.islice(in_partition_of("lobby"), listings.NOTES_MAX + 3))
@@ -331,7 +331,7 @@ async def test_a_long_list_does_not_end_as_if_it_were_complete(
 async def test_a_list_passes_over_few_hidden_rooms_at_a_time(
     town: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many there are; whoever asks goes on where it stopped, and nothing is left out."""
+    """However many there are: the client continues after the page, and no room is left out."""
     monkeypatch.setattr(room_lists, "HIDDEN_MAX", 1)
     worker = town.workers[0]
     alice = await TestClient.login(worker, "alice")
@@ -354,9 +354,9 @@ async def test_a_list_passes_over_few_hidden_rooms_at_a_time(
     assert isinstance(busy, Error)
     assert (busy.code, looks) == (ErrorCode.BUSY, [""])
     assert await list_of(bob, partition) == ([rooms[4], rooms[8]], 0)
-    assert len(looks) == len(set(looks)), "nothing is looked at twice"
+    assert len(looks) == len(set(looks)), "a room was read twice"
     assert await list_of(alice, partition) == (rooms, 0)
-    # Lists of one connection at the same time, of one partition and of two, do not stop each other.
+    # Concurrent listings of one connection do not disturb each other, of one partition or two.
     hidden = list(itertools.islice(in_partition_of("hall"), 6))
     for name in hidden:
         assert isinstance(await in_room(alice, of_rooms.Create(Kind.PRIVATE), name), Done)
@@ -369,7 +369,7 @@ async def test_a_list_passes_over_few_hidden_rooms_at_a_time(
                 asked.remove(index)
                 ended += 1
     assert ended == 3
-    # What was begun long ago begins at the beginning: what was hidden may be shown by now.
+    # A listing begun long ago starts again: hidden rooms may be visible by now.
     busy = await in_room(bob, of_rooms.List(partition, ""), "")
     assert isinstance(busy, Error)
     monkeypatch.setattr(listings, "LISTING_S", 0.0)

@@ -1,4 +1,4 @@
-"""Who is looked at each second, and who is left alone until something of theirs is due."""
+"""Which connections are checked each second, and which only when a deadline is due."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A person's account is removed: its name stays taken, and what it had goes, kills or no kills."""
+"""Removal of an account: its name stays taken, its data is erased, also if workers are killed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 async def about_account(client: TestClient, request: account_requests.Request) -> Done | Error:
-    """Ask something about one's own account."""
+    """Send a request about the client's own account."""
     number = 5000 + len(client.received)
     client.send_envelopes(Account(number, "", account_requests.pack(request)))
 
@@ -48,7 +48,7 @@ async def about_account(client: TestClient, request: account_requests.Request) -
 
 
 async def removed(client: TestClient) -> None:
-    """The person removes the account; all sessions of it end."""
+    """Let the user remove the account; all its sessions end."""
     assert isinstance(await about_account(client, account_requests.Remove()), Done)
     await client.until(lambda: client.closed is not None, "the end of the session")
     assert client.closed is not None
@@ -56,14 +56,14 @@ async def removed(client: TestClient) -> None:
 
 
 def role(cluster: Cluster, handle: str, log: str = LOG) -> int:
-    """What somebody is in a room, as the store has it."""
+    """Return the stored role of a user in a room."""
     packed = cluster.home(log).parts.services.reader_of(log).state(log)
     person = rooms.unpack(packed).people.get(handle)
     return 0 if person is None else int(person.role)
 
 
 async def checkpointed(worker: Worker) -> None:
-    """What was erased is gone from the files, as within two minutes."""
+    """Checkpoint: erased content is gone from the files, as it is within two minutes."""
     for index in range(PARTITIONS):
         if worker.parts.partitions.owned(index):
             partition = worker.parts.partitions.partition(index)
@@ -77,7 +77,7 @@ async def look_everywhere(cluster: Cluster) -> None:
 
 
 async def acquainted(cluster: Cluster) -> tuple[TestClient, TestClient]:
-    """Ann and bob, members of ann's room, who have written 20 messages to each other."""
+    """Ann and bob, members of ann's room, who have exchanged 20 messages."""
     ann = await TestClient.login(cluster.home(INBOX), "ann")
     bob = await TestClient.login(cluster.other(INBOX), "bob")
     await done(ann, requests.Create(Kind.PRIVATE))
@@ -96,7 +96,9 @@ def messages(cluster: Cluster, log: str) -> list[EntryMessage]:
 
 
 async def test_a_person_removes_their_account(cluster: Cluster, tmp_path: Path) -> None:
-    """The inbox is erased in the files, roles end; the name stays taken; others keep theirs."""
+    """The inbox is erased from the files, roles end; the name stays taken; others keep their
+    copies.
+    """
     assert len({partition_of(log) for log in (INBOX, "@ann", LOG)}) == 3
     ann, bob = await acquainted(cluster)
     await done(bob, requests.Create(), log="bobs")
@@ -110,7 +112,7 @@ async def test_a_person_removes_their_account(cluster: Cluster, tmp_path: Path) 
     phone = await TestClient.login(cluster.home(INBOX), "bob")
     await removed(bob)
     looks = cluster.home(INBOX).retention._asked
-    assert looks.is_set(), "at once, not at the next look of every minute"
+    assert looks.is_set(), "at once, not at the next periodic check"
     await phone.until(lambda: phone.closed is not None, "the end of the other session")
     await look_everywhere(cluster)
     for log in (LOG, "bobs"):
@@ -133,7 +135,7 @@ async def test_a_person_removes_their_account(cluster: Cluster, tmp_path: Path) 
 
 
 async def test_what_is_left_goes_after_a_kill(cluster: Cluster) -> None:
-    """The home of the account dies when it has stored that, and has told nobody."""
+    """The account's home is killed after it stored the removal, before it informed other homes."""
     _, bob = await acquainted(cluster)
     home = cluster.home(INBOX)
     home.parts.accounts._revocations._workers = lambda: ()
@@ -149,7 +151,7 @@ async def test_what_is_left_goes_after_a_kill(cluster: Cluster) -> None:
 
 
 async def test_a_copy_that_was_under_way(cluster: Cluster) -> None:
-    """It was accepted before: it comes, and goes with the next look; others still get theirs."""
+    """Accepted before, it is delivered, and erased at the next check; others still get theirs."""
     ann, bob = await acquainted(cluster)
     sender = cluster.home("@ann").parts.home.direct
     assert sender is not None
@@ -171,7 +173,7 @@ async def test_a_copy_that_was_under_way(cluster: Cluster) -> None:
 
 
 async def test_an_inbox_of_its_own_measure(tmp_path: Path) -> None:
-    """A person keeps fewer messages than the settings say, and not more; a room is as before."""
+    """A direct inbox keeps no more messages than configured; rooms are not affected."""
     async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=30)) as cluster:
         _, bob = await acquainted(cluster)
         assert isinstance(await about_account(bob, account_requests.SetKeep(0, 5, 0)), Done)
@@ -190,7 +192,7 @@ async def test_an_inbox_of_its_own_measure(tmp_path: Path) -> None:
 
 
 async def test_nobody_says_of_others_that_they_are_removed(cluster: Cluster) -> None:
-    """Neither their account, nor their role; and no client asks what workers ask each other."""
+    """Neither an account nor a role; no client may send requests of workers to each other."""
     ann, bob = await acquainted(cluster)
     content = account_requests.pack(account_requests.Remove())
     ann.send_envelopes(Account(77, "bob", content))

@@ -1,7 +1,6 @@
-"""Direct messages: accepted once, in order, also by who is away and across kills; read by nobody
-else.
+"""Direct messages: accepted once, in order, to absent users and across kills, and private.
 
-The homes of the two inboxes are on different workers, and both people are on the other one's.
+The homes of the two inboxes are on different workers, and each user is on the other one.
 """
 
 from __future__ import annotations
@@ -45,12 +44,12 @@ ALICE, BOB, CAROL = "alice", "bob", "carol"
 
 
 async def person(cluster: Cluster, name: str, *, secret: bytes = b"") -> TestClient:
-    """Log in on a worker that is not the home of one's inbox."""
+    """Log in on a worker that is not the home of the user's inbox."""
     return await TestClient.login(cluster.other(f"@{name}"), name, secret=secret)
 
 
 async def both(cluster: Cluster) -> tuple[TestClient, TestClient]:
-    """Two people whose inboxes have different homes; the second one follows the own inbox."""
+    """Two users whose inboxes have different homes; the second one follows its own inbox."""
     assert cluster.home("@alice") is not cluster.home("@bob")
     alice, bob = await person(cluster, ALICE), await person(cluster, BOB)
     await bob.join("@bob")
@@ -66,7 +65,7 @@ def send_direct(client: TestClient, to: str, first: int, last: int = 0) -> None:
 
 
 def got(client: TestClient) -> list[tuple[str, str]]:
-    """(sender, text) of the messages in one's own inbox, as they came."""
+    """Return (sender, text) of the messages in the client's own inbox, in order of arrival."""
     return [
         (entry.sender, entry.body.decode())
         for entry in client.entries(f"@{client.name}")
@@ -75,29 +74,29 @@ def got(client: TestClient) -> list[tuple[str, str]]:
 
 
 def forget_refusals(client: TestClient) -> None:
-    """``acked`` takes any for a failure."""
+    """Clear the received errors: ``acked`` treats any as a failure."""
     client.received = [e for e in client.received if not isinstance(e, Refused)]
 
 
 def about(number: int) -> Callable[[Error | Page | Chain], bool]:
-    """Tells whether an answer is to this request."""
+    """Return a predicate: whether an answer is to this request."""
     return lambda answer: answer.request == number
 
 
 async def root_of(client: TestClient) -> bytes:
-    """The root of one's own account."""
+    """Return the root of the client's own account."""
     return (await client.expect(Welcome)).root
 
 
 async def ask(client: TestClient, number: int, request: requests.Request) -> Done:
-    """Ask something about one's own account."""
+    """Send a request about the client's own account."""
     client.send_envelopes(Account(number, "", requests.pack(request)))
     return await client.expect(Done, lambda done: done.request == number)
 
 
 # --- once, in order -----------------------------------------------------------------------------
 async def test_a_message_is_in_both_inboxes(cluster: Cluster) -> None:
-    """Two people write to a third: each has an own numbering, and neither's is seen."""
+    """Two users write to a third: each inbox has its own numbering, and no other is visible."""
     alice, bob = await both(cluster)
     carol = await person(cluster, CAROL)
     send_direct(alice, CAROL, 1)
@@ -141,13 +140,13 @@ async def test_a_resend_is_the_message_that_was_stored(cluster: Cluster) -> None
     assert {(e.log, e.counter, e.code, e.arg) for e in refused} == {
         ("@alice", 9, ErrorCode.EXPECTED, 7),
         ("@alice", 4, ErrorCode.ID_CONFLICT, first.seq - 1),
-    }, "the recipient is part of what a message says"
+    }, "the recipient is part of the message"
     await bob.until(lambda: len(got(bob)) >= 6, "all messages")
     assert got(bob) == [(ALICE, f"alice {n}") for n in range(1, 7)]
 
 
 async def test_who_is_away_finds_it_later(cluster: Cluster) -> None:
-    """On any worker, from a cursor; and what was exchanged with one person, by pages."""
+    """On any worker, from a cursor; and the messages with one user, by pages."""
     alice, bob = await both(cluster)
     bob.disconnect()
     await bob.gone(cluster.other("@bob"))
@@ -182,7 +181,7 @@ async def test_a_note_to_oneself(cluster: Cluster) -> None:
 
 # --- kills between the inboxes --------------------------------------------------------------------
 def lost_on_the_way(worker: Worker) -> list[object]:
-    """Let the copies that a home sends get nowhere; return them."""
+    """Drop the copies that a home sends; return them."""
     assert worker.parts.home.direct is not None
     lost: list[object] = []
     worker.parts.home.direct.copies._send = lost.append
@@ -190,7 +189,7 @@ def lost_on_the_way(worker: Worker) -> list[object]:
 
 
 def never_confirmed(worker: Worker) -> list[object]:
-    """Let a home forget which copies were confirmed; return them."""
+    """Drop a home's confirmations of copies; return them."""
     assert worker.parts.home.direct is not None
     confirmed: list[object] = []
     worker.parts.home.direct.copies._confirm = lambda *place: confirmed.append(place)
@@ -201,7 +200,7 @@ def never_confirmed(worker: Worker) -> list[object]:
 async def test_the_senders_home_dies_between_the_inboxes(
     cluster: Cluster, hold: Callable[[Worker], list[object]]
 ) -> None:
-    """After it was accepted, before or after it was delivered: it is there, once, in order."""
+    """After accepting, before or after delivery: it is delivered once, in order."""
     alice, bob = await both(cluster)
     held = hold(cluster.home("@alice"))
     send_direct(alice, BOB, 1, 3)
@@ -230,7 +229,7 @@ async def test_the_senders_home_dies_between_the_inboxes(
 async def test_what_is_pending_is_sent_on_if_its_partition_comes_back_open(
     cluster: Cluster,
 ) -> None:
-    """Two changes of the table, before what is at work in the partition has let it go."""
+    """Two changes of the table before the threads of the partition have finished."""
     alice, _ = await both(cluster)
     worker, index, table = cluster.home("@alice"), partition_of("@alice"), cluster.scoreboard
     assert worker.parts.home.direct is not None
@@ -251,7 +250,7 @@ async def test_what_is_pending_is_sent_on_if_its_partition_comes_back_open(
 
 
 async def test_a_confirmation_whose_commit_fails(cluster: Cluster) -> None:
-    """Nothing else is written to the inbox any more: it is stored nevertheless."""
+    """No other message is written to the inbox: the confirmation is stored nevertheless."""
     alice, bob = await both(cluster)
     send_direct(alice, BOB, 1)
     await alice.acked("@alice", 1)
@@ -289,6 +288,8 @@ class FailsOnce:
             raise StoreUnavailable("the test's disk")
         return self._partition.append(batch, now_ms, budget)
 
+    begin = append
+
 
 def _pending(partitions: OwnPartitions, log: str) -> list[tuple[str, int, str]]:
     pending = partitions.partition(partition_of(log)).pending()
@@ -296,12 +297,12 @@ def _pending(partitions: OwnPartitions, log: str) -> list[tuple[str, int, str]]:
 
 
 async def test_the_recipients_home_dies_and_comes_back(cluster: Cluster) -> None:
-    """What was accepted waits for it; what is new waits for its word."""
+    """Accepted messages wait for it; new ones wait for its answer."""
     alice, bob = await both(cluster)
     send_direct(alice, BOB, 1, 2)
     await bob.until(lambda: len(got(bob)) == 2, "the first")
     index = cluster.home("@bob").index
-    # Both people are on the workers that die in this test or in the one above; alice is not.
+    # The two users are on the workers that are killed in this test or the one above; alice is not.
     sender = await TestClient.login(cluster.home("@alice"), ALICE)
     await cluster.kill(index)
     send_direct(sender, BOB, 1, 3)
@@ -315,12 +316,12 @@ async def test_the_recipients_home_dies_and_comes_back(cluster: Cluster) -> None
 
 
 async def test_a_home_that_cannot_take_a_copy_gets_it_later(cluster: Cluster) -> None:
-    """Without room on its disk: accepted messages wait, in order."""
+    """Its disk is full: accepted messages wait, in order."""
     alice, bob = await both(cluster)
     send_direct(alice, BOB, 1)
     await bob.until(lambda: len(got(bob)) == 1, "the first")
     home = cluster.home("@bob")
-    home.sweeps = False  # it would look at the disk, and find room
+    home.sweeps = False  # otherwise it would check the disk and find space
     home.parts.home.short_of_disk = frozenset(range(16))
     send_direct(alice, BOB, 2, 40)
     await alice.acked("@alice", 40)
@@ -335,7 +336,7 @@ async def test_a_home_that_cannot_take_a_copy_gets_it_later(cluster: Cluster) ->
 
 # --- who may --------------------------------------------------------------------------------------
 async def test_who_is_not_taken_learns_nothing_of_why(cluster: Cluster) -> None:
-    """Blocked, strangers refused, nobody welcome, full, disabled: one answer."""
+    """Blocked, strangers refused, nobody allowed, full, disabled: one answer."""
     alice, bob = await both(cluster)
     root = await root_of(alice)
     logs = cluster.home("@bob").parts.accounts.logs
@@ -370,7 +371,9 @@ async def test_who_is_not_taken_learns_nothing_of_why(cluster: Cluster) -> None:
 async def test_whoever_follows_the_inbox_sees_what_becomes_of_the_account(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its changes are entries of the inbox, and no changes of a room: nothing is judged by them."""
+    """Its changes are entries of the inbox, and no changes of a room: they do not affect
+    permissions.
+    """
     alice, bob = await both(cluster)
     await ask(bob, 7, requests.Block(ALICE, await root_of(alice)))
     await ask(bob, 8, requests.Unblock(ALICE))
@@ -382,7 +385,7 @@ async def test_whoever_follows_the_inbox_sees_what_becomes_of_the_account(
 
 
 async def test_what_was_accepted_before_a_block_is_acknowledged_after_it(cluster: Cluster) -> None:
-    """The home decides repeats first: a resend is no message that somebody could refuse."""
+    """The home detects repeats first: a resend is not checked against the block."""
     alice, bob = await both(cluster)
     send_direct(alice, BOB, 1)
     first = await alice.acked("@alice", 1)
@@ -398,7 +401,7 @@ async def test_what_was_accepted_before_a_block_is_acknowledged_after_it(cluster
 
 
 async def test_who_is_not_taken_still_erases_what_was_written(cluster: Cluster) -> None:
-    """One's own words are one's own. A reason would be a message, and so would an edit."""
+    """Erasing one's own message is allowed. A reason would be a message, and so would an edit."""
     alice, bob = await both(cluster)
     send_direct(alice, BOB, 1, 2)
     first, second = await alice.acked("@alice", 1), await alice.acked("@alice", 2)
@@ -440,7 +443,7 @@ async def test_known_are_those_to_whom_one_has_written(cluster: Cluster) -> None
 
 
 async def test_order_is_kept_between_recipients(cluster: Cluster) -> None:
-    """A message waits for those before it; a refused one has not used its counter."""
+    """A message waits for those before it; a refused one does not use up its counter."""
     alice, bob = await both(cluster)
     alice.send_envelopes(
         Send("@nobodyhere", 1, 0, "", b"x"),
@@ -471,7 +474,7 @@ async def test_guests_have_no_inbox(cluster: Cluster) -> None:
 
 
 async def test_nobody_reads_anothers_inbox(cluster: Cluster) -> None:
-    """By no operation, and whether there is one is not told."""
+    """By no operation, and the answer does not reveal whether it exists."""
     alice, bob = await both(cluster)
     carol = await person(cluster, CAROL)
     send_direct(alice, BOB, 1, 3)
@@ -496,14 +499,14 @@ async def test_nobody_reads_anothers_inbox(cluster: Cluster) -> None:
             ErrorCode.BAD_REQUEST,
         ]
         page = await carol.expect(Page, about(n + 4))
-        assert (page.entries, page.end) == ([], True), "what carol exchanged with them: nothing"
+        assert (page.entries, page.end) == ([], True), "no entry of carol"
         chain = await carol.expect(Chain, about(n + 5))
         assert len(chain.links) == (log != "@nobodyhere")
     assert not [e for e in carol.received if isinstance(e, EntryMessage) and e.log != "@carol"]
 
 
 async def test_a_message_is_no_event_of_an_account(cluster: Cluster) -> None:
-    """Whatever its content type: the kind decides, and no client chooses *system*."""
+    """Whatever its content type: the kind decides, and no client may choose *system*."""
     alice, bob = await both(cluster)
     for counter, kind in ((1, Kind.MESSAGE), (2, Kind.SYSTEM)):
         alice.send_envelopes(
@@ -541,7 +544,7 @@ async def test_who_has_left_for_good_has_still_written(cluster: Cluster) -> None
 
 
 def alice_key(alice: TestClient) -> bytes:
-    """The id of a person's device."""
+    """Return the id of a user's device."""
     from relay.chat.accounts.links import key_id
     from tests.support.devices import device
 
@@ -549,7 +552,7 @@ def alice_key(alice: TestClient) -> bytes:
 
 
 async def test_last_seen_is_told_to_whom_it_may_be(cluster: Cluster) -> None:
-    """Kept over the home's death; nobody else can tell hidden from never."""
+    """Kept when the home dies; others cannot tell hidden from never."""
     alice, bob = await both(cluster)
     carol = await person(cluster, CAROL)
 
@@ -584,7 +587,7 @@ async def test_last_seen_is_told_to_whom_it_may_be(cluster: Cluster) -> None:
 
 
 async def test_what_an_account_logs_reaches_its_inbox_as_messages_do(cluster: Cluster) -> None:
-    """Each change is an entry of the inbox: nothing behind it is missed by whoever follows it."""
+    """Each change is an entry of the inbox: followers miss nothing that comes after it."""
     alice, bob = await both(cluster)
     root = await root_of(alice)
     asked: list[requests.Request] = [

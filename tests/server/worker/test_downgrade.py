@@ -1,10 +1,10 @@
-"""A man in the middle who wants both sides to agree on less than they can, over real sockets.
+"""A man in the middle who tries to negotiate weaker parameters, over real sockets.
 
-The client library is connected through him. Of its second connection, which offers a ticket, he
-changes what one side sends of versions, of how to protect, or of the kind of handshake. Whatever he
-sends: that connection is never established, and what the client sends is stored once, by the next.
-And it ends as early as it can: several checks would notice, and each case asserts that the first
-one of them did, by who has said how much.
+The client library connects through him. On its second connection, which offers a ticket, he changes
+what one side sends about versions, record protection or the kind of handshake. That connection is
+never established, and what the client sends is stored once, over the next one. It also fails as
+early as possible: several checks would detect the change, and each case asserts that the first of
+them did, by the number of frames of each side.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def finished(**changes: object) -> Change:
 
 
 class Downgrade(NamedTuple):
-    """What he changes, and how many frames client and server send before the connection ends."""
+    """What he changes, and how many frames client and server send before the connection fails."""
 
     direction: str
     at: int
@@ -75,23 +75,23 @@ class Downgrade(NamedTuple):
 
 
 def offered(change: Change, *, refused: bool) -> Downgrade:
-    """He changes ServerHello. The client says nothing, or the server nothing more."""
+    """He changes ServerHello. The client sends nothing, or the server sends nothing more."""
     return Downgrade("down", 0, change, 0 if refused else 1, 1)
 
 
 def chosen(change: Change, *, answered: bool = False) -> Downgrade:
-    """He changes ClientKey. The server does not answer, or the client not to that."""
+    """He changes ClientKey. The server does not answer, or the client does not answer that."""
     return Downgrade("up", 0, change, 1, 2 if answered else 1)
 
 
 def answered(change: Change) -> Downgrade:
-    """He changes ServerFinished. The client says nothing more."""
+    """He changes ServerFinished. The client sends nothing more."""
     return Downgrade("down", 1, change, 1, 2)
 
 
 NO_TICKET = bytes(125)
 STRIPPED = {"ticket": b"", "binder": NO_BINDER}
-"""Of its ticket: otherwise the binder would not fit, and tell of whatever was changed besides."""
+"""The binder of its ticket: otherwise it would not match, and reveal any other change."""
 DOWNGRADES = {
     "an older version is offered, too": offered(hello(ver_min=0), refused=False),
     "only an older version is offered": offered(hello(ver_min=0, ver_max=0), refused=True),
@@ -143,7 +143,7 @@ async def test_nothing_less_than_both_can_is_agreed_upon(
         assert client.statistics["logins"] == 2
         counts = worker.parts.services.counts
         established = sum(counts.kinds.values())
-        assert established == 2, "the connection with which he has meddled is none"
+        assert established == 2, "the modified connection was established"
     finally:
         await client.close(0)
         await middle.close()
@@ -153,7 +153,7 @@ async def test_nothing_less_than_both_can_is_agreed_upon(
 
 
 class Silent(TestClient):
-    """Writes nothing, and keeps what it would write."""
+    """A transport that keeps what would be written."""
 
     wanted = b""
 
@@ -162,7 +162,7 @@ class Silent(TestClient):
 
 
 async def test_a_client_that_has_spoken_a_higher_version_says_nothing(cluster: Cluster) -> None:
-    """Not a byte: a server that offers less than before is not believed."""
+    """Not a byte: a server that offers less than before is not trusted."""
     (worker,) = cluster.workers.values()
     client = Silent()
     client.connection = Connection.client(now=0.0, random_bytes=bytes, version_min=2)

@@ -1,4 +1,4 @@
-"""A worker that is asked to end tells everybody, whatever state a connection is in."""
+"""A worker that stops sends GOING_AWAY to each client, whatever state its connection is in."""
 
 from __future__ import annotations
 
@@ -23,4 +23,4 @@ async def test_a_connection_that_is_accepted_in_the_same_turn(single: Cluster) -
         await drain(connections, worker._acceptor, worker.parts.turn, time.monotonic, lambda: pace)
         assert not connections.sessions
         with client.makefile("rb") as stream:
-            assert await asyncio.to_thread(stream.read)  # it is told, and the end is orderly
+            assert await asyncio.to_thread(stream.read)  # it gets GOING_AWAY, and a clean close

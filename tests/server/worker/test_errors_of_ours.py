@@ -1,4 +1,4 @@
-"""An error of the program costs those whom it concerns, and they miss nothing for it."""
+"""A program error ends the affected connections only, and their clients miss nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.workers import Cluster, TestClient, Worker
 
 
 def _control(worker: Worker, body: bytes | None) -> Batch:
-    """Return a control entry behind the head of the lobby; None: its bytes are no entry at all."""
+    """Return a control entry after the head of the lobby; None: one with invalid bytes."""
     feed = worker.feed("lobby")
     content = b"\xc1"
     if body is not None:
@@ -28,7 +28,7 @@ def _control(worker: Worker, body: bytes | None) -> Batch:
 
 
 async def _members(cluster: Cluster) -> tuple[TestClient, TestClient]:
-    """Somebody in the lobby, and somebody elsewhere, on one worker."""
+    """A member of the lobby and a member of another room, on one worker."""
     first = await TestClient.login(cluster.workers[0], "alice")
     second = await TestClient.login(cluster.workers[0], "bob")
     await first.join("lobby")
@@ -42,7 +42,7 @@ async def _members(cluster: Cluster) -> tuple[TestClient, TestClient]:
 async def test_a_batch_that_cannot_be_distributed_ends_its_members_alone(
     single: Cluster, program_errors: list[str]
 ) -> None:
-    """H has moved by then: whoever stayed would miss it in silence."""
+    """The head was advanced by then: a member that stayed connected would miss it unnoticed."""
     alice, bob = await _members(single)
     worker = single.workers[0]
     worker.parts.feeds.on_batch(worker.parts.own_home.to_member, _control(worker, None))
@@ -54,7 +54,7 @@ async def test_a_batch_that_cannot_be_distributed_ends_its_members_alone(
 
 
 async def test_a_change_of_a_room_that_cannot_be_read_ends_reading_it(single: Cluster) -> None:
-    """Nobody is shown what follows: who may read that is not known."""
+    """Nobody gets what follows: it is not known who may read that."""
     alice, bob = await _members(single)
     worker = single.workers[0]
     worker.parts.feeds.on_batch(worker.parts.own_home.to_member, _control(worker, b"\xc1"))
@@ -67,13 +67,13 @@ async def test_a_change_of_a_room_that_cannot_be_read_ends_reading_it(single: Cl
 async def test_an_error_at_reading_a_page_ends_its_reader_alone(
     single: Cluster, program_errors: list[str]
 ) -> None:
-    """It comes again, instead of waiting for ever."""
+    """The client is closed, and reconnects instead of waiting for ever."""
     alice, bob = await _members(single)
     catchup = single.workers[0].parts.catchup
     reader_of = catchup._reader_of
 
     class Damaged:
-        """What reads the file, and has an error of ours."""
+        """A reader with a program error."""
 
         def read(self, *_: object) -> Page:
             raise ValueError("not foreseen")
@@ -90,7 +90,7 @@ async def test_an_error_at_reading_a_page_ends_its_reader_alone(
 
 
 async def test_each_step_of_a_periodic_task_is_tried(program_errors: list[str]) -> None:
-    """And the task goes on."""
+    """The periodic task goes on."""
     done: list[int] = []
 
     def step() -> None:

@@ -25,7 +25,7 @@ WHO = pack(Who(1, LOG))
 
 
 async def test_the_home_is_replaced_under_load(cluster: Cluster) -> None:
-    """kill -9 again and again with sends under way: each once, in each sender's order."""
+    """Repeated kill -9 with sends under way: each is stored once, in each sender's order."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     writers = [await TestClient.login(other, f"writer{n}") for n in range(3)]
     reader = await TestClient.login(other, "reader")
@@ -50,7 +50,7 @@ async def test_the_home_is_replaced_under_load(cluster: Cluster) -> None:
 
 
 async def test_sends_wait_while_the_home_is_dead_and_are_bounded(cluster: Cluster) -> None:
-    """Without a home, clients are stopped at the credit; what they had sent is not lost."""
+    """Without a home, clients are stopped at their credit; what they had sent is not lost."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     other.parts.forward.credit_bytes = 100_000
     other.parts.forward.refuse_bytes = 10_000_000
@@ -72,7 +72,7 @@ async def test_sends_wait_while_the_home_is_dead_and_are_bounded(cluster: Cluste
 
 
 async def test_small_sends_use_up_the_credit_too(cluster: Cluster) -> None:
-    """Who floods with empty messages is stopped; who writes now and then is not."""
+    """A client that floods with empty messages is stopped; one that writes occasionally is not."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     other.parts.forward.credit_bytes = 40_000
     flooding = await TestClient.login(other, "flooding")
@@ -95,7 +95,7 @@ async def test_small_sends_use_up_the_credit_too(cluster: Cluster) -> None:
 
 
 async def test_a_home_that_is_away_for_long_is_busy(cluster: Cluster) -> None:
-    """Beyond the bound a send is refused with a time to retry; sent again, it is stored, once."""
+    """Beyond the bound a send is refused with a time to retry; sent again, it is stored once."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     writer = await TestClient.login(other, "writer")
     writer.send(LOG, 1)
@@ -106,7 +106,7 @@ async def test_a_home_that_is_away_for_long_is_busy(cluster: Cluster) -> None:
     writer.send(LOG, 2, 20, size=10_000)
     first = await writer.expect(Refused)
     assert (first.code, first.arg) == (ErrorCode.BUSY, limits.RETRY_MS)
-    assert 2 < first.counter < 20, "what the bound allows waits for the home"
+    assert 2 < first.counter < 20, "sends within the bound wait for the home"
     await writer.expect(Refused, count=21 - first.counter)
     forward.refuse_bytes = usual
     writer.received[:] = [e for e in writer.received if not isinstance(e, Refused)]
@@ -119,7 +119,9 @@ async def test_a_home_that_is_away_for_long_is_busy(cluster: Cluster) -> None:
 
 
 async def test_a_home_that_cannot_keep_up_is_busy(cluster: Cluster) -> None:
-    """It holds so much for its next commit, and answers BUSY beyond; nothing stays counted."""
+    """It holds a bounded number for its next commit, and answers BUSY beyond; no count is left
+    behind.
+    """
     writer = await TestClient.login(cluster.other(LOG), "writer")
     home = cluster.home(LOG).parts.home
     home.queued_bytes_max, usual = 5_000, home.queued_bytes_max
@@ -134,7 +136,7 @@ async def test_a_home_that_cannot_keep_up_is_busy(cluster: Cluster) -> None:
 
 
 async def test_the_window_of_one_connection(cluster: Cluster) -> None:
-    """More sends than the window, all acknowledged, and the connection is read from again."""
+    """More sends than the window: all are acknowledged, and the connection is read from again."""
     writer = await TestClient.login(cluster.other(LOG), "writer")
     content = [Send(LOG, n, 0, "", b"x") for n in range(1, 5001)]
     for start in range(0, 5000, 1000):
@@ -146,7 +148,7 @@ async def test_the_window_of_one_connection(cluster: Cluster) -> None:
 
 
 async def test_repeats_and_skips_over_workers(cluster: Cluster) -> None:
-    """The id decides, whichever worker a send comes through."""
+    """The message id decides, whichever worker a send comes through."""
     first = await TestClient.login(cluster.home(LOG), "alice")
     first.send(LOG, 1, 3)
     ack = await first.acked(LOG, 3)
@@ -160,7 +162,7 @@ async def test_repeats_and_skips_over_workers(cluster: Cluster) -> None:
 
 
 async def test_a_sender_that_goes_away(cluster: Cluster) -> None:
-    """Sends of a connection that ended are committed; nothing of it stays."""
+    """Sends of an ended connection are committed; nothing of it is kept."""
     other = cluster.other(LOG)
     reader = await TestClient.login(other, "reader")
     await reader.join(LOG)
@@ -189,6 +191,8 @@ class FailsOnce:
     def append(self, *_: object) -> list[Outcome]:
         self._partitions[self._index] = self._partition
         raise RuntimeError("a bug")
+
+    begin = append
 
     def in_use(self, log: str) -> bool:
         return self._partition.in_use(log)
@@ -240,7 +244,7 @@ async def test_a_commit_that_fails_in_an_unforeseen_way(single: Cluster) -> None
 
 @pytest.mark.parametrize("durability", ["process", "power"])
 async def test_entries_are_shown_only_when_committed(tmp_path: Path, durability: str) -> None:
-    """Whatever a reader or a sender was told is in the store, whoever dies."""
+    """Whatever a reader or a sender has received is in the store, whichever process dies."""
     async with Cluster(tmp_path, 2, durability=durability) as cluster:
         home, other = cluster.home(LOG), cluster.other(LOG)
         reader = await TestClient.login(other, "reader")
@@ -266,7 +270,7 @@ async def test_entries_are_shown_only_when_committed(tmp_path: Path, durability:
 
 
 async def test_ends_in_the_middle_of_anything(single: Cluster) -> None:
-    """Requests, a mistake and the peer's own close in one read: no traceback, nothing left."""
+    """Requests, a violation and the peer's close in one read: no traceback, nothing left behind."""
     worker = single.workers[0]
 
     async def end_in(number: int, mistake: bytes) -> None:
@@ -278,7 +282,7 @@ async def test_ends_in_the_middle_of_anything(single: Cluster) -> None:
         client.transport.write(b"".join(records))
         await client.gone(worker)
 
-    # All at once: the server lets each linger for two seconds.
+    # Concurrently: the server lets each linger for two seconds.
     mistakes = [b"\xc1", b"", b"\x91\x05", b"\x90"]
     await asyncio.gather(*(end_in(*each) for each in enumerate(mistakes)), _end_in_hello(worker))
     client = await TestClient.login(worker, "joiner")
@@ -309,7 +313,7 @@ async def test_ends_in_the_middle_leave_no_traceback(
 
     for numbers in (range(5), range(5, 10)):
         await asyncio.gather(*map(end, numbers), *(_end_in_hello(worker) for _ in numbers))
-    # Accounts are made by the logins; a busy machine may make a turn long.
+    # The logins create accounts; a busy machine may make a turn long.
     assert {record.message for record in caplog.records} <= {"account_changed", "long_turn"}
 
 
@@ -321,7 +325,7 @@ async def _end_in_hello(worker: Worker) -> None:
 
 
 async def test_an_operation_after_an_error_has_no_effect(single: Cluster) -> None:
-    """What stands behind a protocol error in the same record or read is not done."""
+    """Whatever follows a protocol error in the same record or read is ignored."""
     worker = single.workers[0]
     reader = await TestClient.login(worker, "reader")
     await reader.join(LOG)

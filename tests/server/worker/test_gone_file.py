@@ -1,4 +1,4 @@
-"""Partition files that are moved away while they are in use: nobody is shown an empty log."""
+"""Partition files that are moved away while in use: no client is shown an empty log."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient
 
 ROOM, NEW = "lobby", "market"
-"""Both of one home."""
+"""Two logs of one home."""
 NUMBER: Final = 7
 
 
 def questions(person: str, cursor: tuple[bytes, int]) -> list[ClientEnvelope]:
-    """Return all that is answered from the files of others' rooms and accounts, and one's own."""
+    """Return all requests that read the files of rooms, other accounts, and the own account."""
     listed = of_rooms.List(partition_of(ROOM), "")
     return [
         Join(NUMBER, NEW, None, 0, 10),
@@ -83,7 +83,7 @@ async def test_whoever_asks_is_told_and_it_heals(cluster: Cluster) -> None:
     assert stranger.closed is not None
     assert stranger.closed.code == CloseCode.LOGIN_UNAVAILABLE
     assert stranger.closed.retry_after_s
-    partitions = home.parts.partitions  # nobody has to write for the operator to be told
+    partitions = home.parts.partitions  # the operator is told without a write
     await until(lambda: set(partitions.troubles) == set(partitions.opened), "it to be seen")
 
     for file in files:

@@ -1,4 +1,4 @@
-"""Values in groups, beside a dict of dicts."""
+"""The grouped mapping, compared with a dict of dicts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that was taken over, or restored from a backup, and shows an older list of devices."""
+"""A compromised server, or one restored from a backup, that shows an older list of devices."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def warned(client: Client) -> DeviceWarning:
 async def test_nobody_signs_on_top_of_a_list_that_hides_a_removal(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Otherwise the thief's device would be one again, by the owner's own signature."""
+    """Otherwise the owner's own signature would add the thief's device again."""
     server_id = fingerprint(server_key().spki)
     address = f"relay://{server_id}@127.0.0.1:{cluster.workers[0].port}"
 
@@ -61,7 +61,7 @@ async def test_nobody_signs_on_top_of_a_list_that_hides_a_removal(
         ):
             with pytest.raises(DeviceChainError, match="hides"):
                 await attempt()
-    for _ in range(2):  # in each program, as long as it hides it
+    for _ in range(2):  # in each program, as long as the server hides it
         async with client("bob") as bob:
             await bob.devices("alice")
             assert "hides" in (await warned(bob)).detail

@@ -1,4 +1,4 @@
-"""What one client does to a worker costs that client, and nobody else."""
+"""What one client does to a worker affects that client only."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from tests.support.workers import Cluster, TestClient
 
 LOG = "lobby"
 UNBOUNDED = Limits(waste_per_s=0)
-"""Nobody rests: how a flood takes its turn while it is served is what is tested here."""
+"""Without pauses of heavy users: the tests are about how a flood shares the worker."""
 UNKNOWN = msgpack.packb([99]) * 1023
-"""A record of operations that nobody knows: 1,023 in 2 KiB."""
+"""A record of unknown operations: 1,023 in 2 KiB."""
 NESTED_COUNT = 390
 NESTED = msgpack.packb([99, *[[[[[[[[]]]]]]]] * 23]) * NESTED_COUNT
-"""As many empty arrays in arrays as a record takes: 10 ms of work in one go."""
+"""As many nested empty arrays as fit into a record: 10 ms of work at once."""
 
 
 @asynccontextmanager
 async def _shares(path: Path) -> AsyncIterator[tuple[Cluster, list[int]]]:
-    """A worker, and the units of each visit to a session of it."""
+    """A worker, and the units of each visit to a session."""
     shares = Shares()
     ready = dict(commands.OPERATIONS[Stage.READY]) | {Unknown: shares.unknown}
     operations = dict(commands.OPERATIONS) | {Stage.READY: ready}
@@ -48,9 +48,9 @@ async def _shares(path: Path) -> AsyncIterator[tuple[Cluster, list[int]]]:
 
 
 class Shares:
-    """Notes how many units each visit to a session takes at once.
+    """Records how many units each visit to a session uses at once.
 
-    A visit begins with a look at the clock; the operations that are counted take none.
+    A visit begins with a clock read; the counted operations do not read the clock.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class Shares:
 
 
 async def test_garbage_takes_its_turn(tmp_path: Path) -> None:
-    """Cheap envelopes in masses (attack A16): a share at a time, and others come in between."""
+    """A flood of cheap envelopes (attack A16): a share at a time, with others in between."""
     async with _shares(tmp_path) as (single, visits):
         await _garbage_takes_its_turn(single, visits)
 
@@ -83,7 +83,7 @@ async def _garbage_takes_its_turn(single: Cluster, visits: list[int]) -> None:
     honest.send(LOG, 1)
     await honest.acked(LOG, 1)
     answered = sum(len(flood.received) for flood in floods)
-    assert answered < 8 * 10 * 1023, "the honest one waited for all of the garbage"
+    assert answered < 8 * 10 * 1023, "the honest client waited for all of the garbage"
     for flood in floods:
         await flood.expect(Error, count=10 * 1023)
     assert sum(visits) == 8 * 10 * 1023 * UNITS[Unknown], "all of it was counted"
@@ -92,12 +92,13 @@ async def _garbage_takes_its_turn(single: Cluster, visits: list[int]) -> None:
 
 
 async def test_a_long_record_is_unpacked_a_part_at_a_time(tmp_path: Path) -> None:
-    """And is held until then, as what was received is; who sends it waits for its turns."""
+    """Until then its received bytes are kept; its sender waits for its turns."""
     async with Cluster(tmp_path, 1, limits=UNBOUNDED) as single:
         flood = await TestClient.login(single.workers[0], "flood")
         reading = single.session("flood").reading
         flood.transport.write(flood.sealed(NESTED))
-        async with asyncio.timeout(DEADLINE_S):  # for some ms alone: look in each iteration
+        # It waits alone for some ms: check in each iteration.
+        async with asyncio.timeout(DEADLINE_S):
             while reading._unpacking is None:
                 await asyncio.sleep(0)
         assert 0 < len(reading._unpacking.messages) < NESTED_COUNT
@@ -106,7 +107,7 @@ async def test_a_long_record_is_unpacked_a_part_at_a_time(tmp_path: Path) -> Non
 
 
 async def test_nothing_of_an_illegal_record_is_done(tmp_path: Path) -> None:
-    """However much of it was unpacked before what is illegal."""
+    """However much of it was unpacked before the illegal part."""
     async with Cluster(tmp_path, 1, limits=UNBOUNDED) as single:
         flood = await TestClient.login(single.workers[0], "flood")
         known = len(flood.received)
@@ -119,7 +120,7 @@ async def test_nothing_of_an_illegal_record_is_done(tmp_path: Path) -> None:
 
 
 async def test_many_small_records_take_their_turn(tmp_path: Path) -> None:
-    """Records of nothing but pings are work, too: they are opened a share at a time."""
+    """Records of pings are work, too: they are opened a share at a time."""
     async with Cluster(tmp_path, 1, limits=UNBOUNDED) as single:
         await _many_small_records_take_their_turn(single)
 
@@ -131,7 +132,7 @@ async def _many_small_records_take_their_turn(single: Cluster) -> None:
     session = single.session("flood")
     cipher = flood.connection._send
     flood.transport.write(b"".join(cipher.seal(RecordType.PING, b"x") for _ in range(20_000)))
-    async with asyncio.timeout(DEADLINE_S):  # it waits for some ms alone: look in each iteration
+    async with asyncio.timeout(DEADLINE_S):  # it waits alone for some ms: check in each iteration
         while not worker.parts.services.schedule.waiting:
             await asyncio.sleep(0)
     assert session._connection._reader.pending, "all of it was opened at once"
@@ -142,7 +143,9 @@ async def _many_small_records_take_their_turn(single: Cluster) -> None:
 
 
 async def test_who_was_held_up_goes_on_in_turn(tmp_path: Path) -> None:
-    """Many connections that may go on at once (their answers have come) are no long turn."""
+    """Many connections that may continue at once (their answers have come) do not make a
+    turn long.
+    """
     async with _shares(tmp_path) as (single, visits):
         await _who_was_held_up_goes_on_in_turn(single, visits)
 
@@ -169,7 +172,7 @@ async def _who_was_held_up_goes_on_in_turn(single: Cluster, visits: list[int]) -
 
 
 async def test_new_rooms_wait_for_themselves(cluster: Cluster) -> None:
-    """Floods of new rooms are stored, and who talks in a room that exists does not notice."""
+    """Floods of new rooms are stored, and clients in existing rooms are not delayed."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     honest = await TestClient.login(home, "honest")
     honest.send(LOG, 1)
@@ -182,14 +185,16 @@ async def test_new_rooms_wait_for_themselves(cluster: Cluster) -> None:
         honest.send(LOG, counter)
     await honest.acked(LOG, 29)
     answered = sum(isinstance(e, Ack) for flood in floods for e in flood.received)
-    assert answered < 8 * 200, "the honest one waited for all new rooms"
+    assert answered < 8 * 200, "the honest client waited for all new rooms"
     for flood in floods:
         await flood.expect(Ack, count=200)
     assert not any(one.flows for worker in (home, other) for one in worker.parts.home._submissions)
 
 
 async def test_old_counters_wait_in_their_own_flow(tmp_path: Path) -> None:
-    """Repeats of long ago are dear (attack A2): each is answered, and new messages go first."""
+    """Repeats of old messages are expensive (attack A2): each is answered, and new messages go
+    first.
+    """
     async with Cluster(tmp_path, 2, limits=UNBOUNDED) as cluster:
         await _old_counters_wait_in_their_own_flow(cluster)
 
@@ -209,7 +214,7 @@ async def _old_counters_wait_in_their_own_flow(cluster: Cluster) -> None:
         honest.send(LOG, counter)
         await honest.acked(LOG, counter)
     answered = len([e for e in hostile.received if isinstance(e, Ack)])
-    assert answered < 1000, "the honest one waited for all repeats"
+    assert answered < 1000, "the honest client waited for all repeats"
     await hostile.expect(Ack, count=1000)
     acks = [(e.counter, e.seq) for e in hostile.received if isinstance(e, Ack)]
     assert acks == [(n, n) for n in counters], "each once, in order, as the original"
@@ -219,7 +224,7 @@ async def _old_counters_wait_in_their_own_flow(cluster: Cluster) -> None:
 
 
 async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluster) -> None:
-    """No ids for new rooms are left (attack A5): rooms that exist go on, in the same commit."""
+    """No ids for new rooms are left (attack A5): existing rooms go on, in the same commit."""
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
     client.send(LOG, 1)
@@ -241,11 +246,13 @@ async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluste
 
 @pytest.mark.parametrize("held", [False, True])
 async def test_the_reason_arrives_though_the_peer_still_writes(single: Cluster, held: bool) -> None:
-    """A violation in a record (attack A18): what follows is read, so that no reset overtakes."""
+    """A violation in a record (attack A18): what follows is read, so that no reset overtakes the
+    close.
+    """
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
     client.transport.pause_reading()
-    if held:  # the server is not reading it when the violation is found
+    if held:  # the server does not read it when the violation is found
         for n in range(1, 200):
             client.send_envelopes(Send(LOG, n, 0, "", bytes(4096)))
     client.transport.write(client.connection._send.seal(RecordType.TICKET, b""))

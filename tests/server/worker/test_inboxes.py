@@ -1,4 +1,4 @@
-"""An account that is removed for good: retention finds that, whatever was noted of it."""
+"""A permanently removed account is found by retention, whatever was noted about it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def entry(counter: int, event: events.AccountEvent) -> Submission:
 
 
 def test_an_account_is_removed_though_that_was_noted(tmp_path: Path) -> None:
-    """A Relay that noted the account after its removal did not note by which entry."""
+    """A version that noted the account after its removal did not note by which entry."""
     partition = open_partition(tmp_path)
     append(partition, *(entry(n, event) for n, event in enumerate(HAPPENED, 1)))
     reader = RemovalReader(partition.path, MessageCounter(unpack_entry))
@@ -52,7 +52,7 @@ def test_an_account_is_removed_though_that_was_noted(tmp_path: Path) -> None:
 def test_nothing_is_noted_of_a_removed_account(
     tmp_path: Path, removed: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By its 256th event, say. Of others it is."""
+    """By its 256th event, for example. Other accounts are noted."""
     monkeypatch.setattr(account_logs, "FOLDED_MAX", 4)
     noted: list[str] = []
     reader = SqliteReader(tmp_path / "none")

@@ -1,4 +1,4 @@
-"""When a worker has its search indexes follow what is committed."""
+"""When a worker updates its search indexes from committed entries."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from tests.support.logs import append, messages, open_partition
 
 
 class Loop:
-    """What ``Indexing`` needs of a loop: a clock that stands, and work that is done at once."""
+    """The loop that ``Indexing`` needs: a clock that stands still, and work that is done at
+    once.
+    """
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -37,7 +39,7 @@ class Loop:
 
 
 class Followed:
-    """The partition 0 of a data directory, with its index."""
+    """Partition 0 of a data directory, with its index."""
 
     def __init__(self, path: Path) -> None:
         self.directory = directory = DataDirectory(path)
@@ -49,7 +51,7 @@ class Followed:
         self._counter = 0
 
     def follow(self, index: int) -> None:
-        """Follow another partition: there is none, so nothing is done in its slice."""
+        """Update the index of another partition: there is none, so its slice does nothing."""
         self.indexing.follow(index)
 
     def tick(self, seconds: float) -> None:
@@ -61,7 +63,7 @@ class Followed:
         self._counter += count
 
     def settle(self) -> None:
-        """All of it is in the index, and its last slice was long ago."""
+        """Index everything, and let the last slice be long ago."""
         while self.indexing.behind:
             self.tick(GATHER_S)
         self.loop.now += GATHER_S
@@ -69,7 +71,7 @@ class Followed:
 
 
 def open_files() -> set[Path]:
-    """Return what this process has open."""
+    """Return the open files of this process."""
     return {Path(one.path) for one in psutil.Process().open_files()}
 
 
@@ -106,7 +108,7 @@ def test_what_a_slice_was_too_short_for_does_not_wait(
     followed.say(1)
     for _ in range(3):
         followed.tick(TICK_S)
-    assert followed.loop.slices == 3, "each of them was over before it began"
+    assert followed.loop.slices == 3, "each of them ended before it began"
 
 
 @pytest.mark.parametrize(("count", "kept"), [(KEPT_ENTRIES, True), (KEPT_ENTRIES - 1, False)])

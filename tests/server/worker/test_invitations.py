@@ -1,4 +1,4 @@
-"""Who is invited to a room is told at once, wherever they are connected; over real sockets."""
+"""An invited user is told at once, wherever they are connected; over real sockets."""
 
 from __future__ import annotations
 
@@ -47,21 +47,21 @@ async def owner(cluster: Cluster) -> TestClient:
 
 
 async def test_every_session_of_who_is_invited_is_told(cluster: Cluster) -> None:
-    """On each worker, and nobody else; once, before whoever has invited them has the answer."""
+    """On each worker, and nobody else; once, before the inviting user gets the answer."""
     alice = await owner(cluster)
     bobs = [await TestClient.login(worker, "bob") for worker in cluster.workers.values()]
     carol = await TestClient.login(cluster.other(ROOM), "carol")
     await done(alice, 2, requests.Invite("bob"))
     for bob in bobs:
         assert await bob.expect(Invited) == Invited(ROOM, "alice")
-    await done(alice, 3, requests.SetTopic("tea"))  # of this nobody outside is told
+    await done(alice, 3, requests.SetTopic("tea"))  # outsiders do not get this one
     await done(alice, 4, requests.Invite("carol"))
     await carol.expect(Invited)
     assert [len(told(client)) for client in (*bobs, carol, alice)] == [1, 1, 1, 0]
 
 
 async def test_nobody_is_told_by_whom_they_have_blocked(cluster: Cluster) -> None:
-    """The answer is the same: it tells nothing of who is blocked."""
+    """The answer is the same: it does not reveal who is blocked."""
     alice, carol = await owner(cluster), await TestClient.login(cluster.other(ROOM), "carol")
     await done(alice, 2, requests.Invite("carol"))
     bob = await TestClient.login(cluster.home(ROOM), "bob")
@@ -79,7 +79,7 @@ async def test_nobody_is_told_by_whom_they_have_blocked(cluster: Cluster) -> Non
 async def test_the_home_of_the_name_dies_before_it_tells(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next one tells; the answer comes then."""
+    """The next home sends the invitation; the answer comes then."""
     for name in ("bob", "barb", "bill", "ben", "bess", "bart"):
         if cluster.home(f"@{name}") is not cluster.home(ROOM):
             break
@@ -100,7 +100,7 @@ async def test_the_home_of_the_name_dies_before_it_tells(
 async def test_asked_again_it_is_told_again(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The home of the room may have died after the commit, with nobody told."""
+    """The home of the room may have died after the commit and before the invitation was sent."""
     alice = await owner(cluster)
     bob = await TestClient.login(cluster.other(ROOM), "bob")
     with monkeypatch.context() as patch:
@@ -113,7 +113,7 @@ async def test_asked_again_it_is_told_again(
 
 
 async def test_who_reads_nothing_is_not_kept_invitations(cluster: Cluster) -> None:
-    """What is told unasked takes no memory without bound."""
+    """Unsolicited messages take a bounded amount of memory."""
     bob = await TestClient.login(cluster.home(ROOM), "bob")
     session = cluster.session("bob")
     bob.transport.pause_reading()

@@ -1,4 +1,4 @@
-"""Light users: by what arrived since, and never a connection that is not logged in."""
+"""Light users: decided by what arrived since, and never a connection that is not logged in."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.support.workers import Cluster, TestClient
 
 LOG = "lobby"
 BURST = QUANTUM + 8
-"""Messages at once: more than somebody may use who has not waited."""
+"""Messages at once: more than a user may send who has not waited."""
 
 
 class Waits:
@@ -37,15 +37,13 @@ class Waits:
         schedule.add(self, 0.0, 0)
 
     def take_turn(self, now: float) -> None:
-        """Wait again, and have nothing."""
+        """Wait again, with nothing to do."""
         if not self.done:
             self._schedule.add(self, 0.0, 0)
 
 
 async def test_what_arrives_while_a_light_user_waits_does_not_make_it_heavy(tmp_path: Path) -> None:
-    """A light user may send so much per second, in however many pieces it is read. More
-    is heavy.
-    """
+    """A light user may send so much per second, in any number of reads. More is heavy."""
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         parts = single.workers[0].parts
@@ -103,7 +101,7 @@ async def test_the_cost_of_a_page_counts_for_a_while(tmp_path: Path) -> None:
 
 
 async def test_old_messages_are_no_debt(tmp_path: Path) -> None:
-    """After a bulk load, a client that writes occasionally is light again soon."""
+    """After a bulk load, a client that writes occasionally is soon light again."""
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         loader = await TestClient.login(single.workers[0], "loader")
@@ -167,7 +165,7 @@ async def test_a_light_user_that_had_to_wait_for_long_stays_light(tmp_path: Path
 
 
 async def test_a_bulk_load_is_never_light(tmp_path: Path) -> None:
-    """However long nothing came. Of hundreds who bring one, some would always be light."""
+    """However long the client was idle: of hundreds with one each, some would always be light."""
     clock = StandingClock()
     async with Cluster(tmp_path, 1, needs={"clock": clock}) as single:
         parts = single.workers[0].parts
@@ -187,7 +185,7 @@ async def test_a_bulk_load_is_never_light(tmp_path: Path) -> None:
         for counter in range(2, 7):
             other.send(LOG, counter)
             await other.acked(LOG, counter)
-        assert not session.sends.count, "nothing of it is begun before its turn"
+        assert not session.sends.count, "none of it is begun before its turn"
         heavy.done = True
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
@@ -196,14 +194,16 @@ async def test_a_bulk_load_is_never_light(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("records", [[40], [1] * 15])
 async def test_a_bulk_load_behind_small_records(single: Cluster, records: list[int]) -> None:
-    """What was saved ends when it turns up, though a part is used: nobody is closed for that."""
+    """Saved credit ends when the load arrives, though a part is used: no client is closed
+    for that.
+    """
     client = await TestClient.login(single.workers[0], "late")
     client.send(LOG, 1)
     await client.acked(LOG, 1)
     session = single.session("late")
     schedule, reading = session.services.schedule, session.reading
     others = [Waits(schedule) for _ in range(40)]
-    reading._paid_s -= SAVED_S  # nothing came for so long
+    reading._paid_s -= SAVED_S  # idle for so long
     reading.pause(Pause.REQUEST)
     content, counter = b"", 2
     for count in [*records, 80]:
@@ -212,7 +212,7 @@ async def test_a_bulk_load_behind_small_records(single: Cluster, records: list[i
     client.transport.write(content)
     await until(lambda: session.channel.connection.pending >= len(content), "all to wait")
     reading.resume(Pause.REQUEST)
-    schedule.run(time.monotonic(), 0.0)  # not among the light ones, whose slice was over
+    schedule.run(time.monotonic(), 0.0)  # not among the light users, whose slice was over
     for other in others:
         other.done = True
     single.workers[0].parts.wakeup.request()
@@ -226,7 +226,7 @@ async def test_a_bulk_load_behind_small_records(single: Cluster, records: list[i
 async def test_who_has_much_under_way_saves_nothing(
     single: Cluster, reason: int, much: bool
 ) -> None:
-    """What it may send once some of that is answered waits with the heavy users."""
+    """What it sends once some of that is answered waits with the heavy users."""
     client = await TestClient.login(single.workers[0], "client")
     client.send(LOG, 1)
     await client.acked(LOG, 1)

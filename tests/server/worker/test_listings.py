@@ -1,4 +1,4 @@
-"""Lists of rooms of one connection: where each continues, and what each has to tell at its end."""
+"""Lists of rooms of one connection: where each continues, and what each reports at its end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from relay.server.worker.connection.listings import LISTING_S, NOTES_MAX, Listin
 
 
 def test_a_list_knows_to_its_end_that_a_room_was_damaged() -> None:
-    """However many pages there are, and however long they take; and no other list has less."""
+    """However many pages there are, and however long they take; other lists are not affected."""
     notes, now, after = Listings(), 0.0, ""
     assert notes.take(3, after, now) == ("", False)
     notes.put_damaged(3, now)
@@ -14,7 +14,7 @@ def test_a_list_knows_to_its_end_that_a_room_was_damaged() -> None:
         after, now = f"room{page:03}", now + LISTING_S / 2
         assert notes.take(3, after, now) == (after, True)
     assert notes.take(4, after, now) == (after, False), "another partition"
-    assert notes.take(3, "", now) == ("", False), "a list that begins sees for itself"
+    assert notes.take(3, "", now) == ("", False), "a new list checks for itself"
     for number in range(NOTES_MAX):
         notes.put(5, f"hall{number}", "hidden", now)
     for number in range(NOTES_MAX):

@@ -51,7 +51,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 def workers(cluster: Cluster, name: str) -> tuple[Worker, Worker]:
-    """The home of an account, and another worker."""
+    """Return the home of an account, and another worker."""
     home = cluster.home(INBOX_PREFIX + name)
     return home, next(one for one in cluster.workers.values() if one is not home)
 
@@ -89,7 +89,7 @@ async def chain_of(client: TestClient, name: str, number: int = 77) -> chain.Cha
 
 
 async def removal(client: TestClient, name: str, key: DeviceKey) -> bytes:
-    """Return the link by which a person's first device removes another one."""
+    """Return the link by which a user's first device removes another one."""
     held, own = await chain_of(client, name), device(name)
     body = held.next_body(Kind.REMOVE, key.public, own.public).packed()
     return body + own.sign(body)
@@ -122,11 +122,11 @@ async def test_a_signature_of_another_connection(cluster: Cluster) -> None:
         await ended(thief, CloseCode.NAME_REFUSED)
     assert alice.closed is None
     server_end = cluster.session("alice").channel
-    assert server_end.connection.login_binding is None, "nothing more is proved on this connection"
+    assert server_end.connection.login_binding is None, "this connection proves nothing more"
 
 
 async def test_a_signature_for_another_server(cluster: Cluster) -> None:
-    """A server that a client trusts passes its login on: the server's key is in what is signed."""
+    """A server that a client trusts forwards its login: the signature covers the server's key."""
     await TestClient.login(cluster.workers[0], "alice")
     thief = await TestClient.connect(cluster.workers[1])
     relayed = hello(thief.connection, b"another server's key", "alice", bytes(16))
@@ -157,7 +157,7 @@ async def test_a_login_signature_does_not_register(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("text", REFUSED_KEYS[:3])
 async def test_a_key_that_signs_everything(cluster: Cluster, text: str) -> None:
-    """Small order: neither registered nor logged in with, whatever the signature."""
+    """A point of small order: neither registered nor logged in with, whatever the signature."""
     key, constant = bytes.fromhex(text), b"\1" + bytes(63)
     client = await TestClient.connect(cluster.workers[0])
     link = root_link(device("alice"), bytes(32), "alice", bytes(16))
@@ -168,7 +168,7 @@ async def test_a_key_that_signs_everything(cluster: Cluster, text: str) -> None:
 
 # --- names --------------------------------------------------------------------------------------
 async def test_name_take_over(cluster: Cluster) -> None:
-    """By registering it, by logging in with another key, by another's root link."""
+    """By registering it, by logging in with another key, by another account's root link."""
     alice = await TestClient.login(cluster.workers[0], "alice")
     thief = await TestClient.connect(cluster.workers[1])
     key = DeviceKey.generate()
@@ -181,13 +181,13 @@ async def test_name_take_over(cluster: Cluster) -> None:
     )
     again = await TestClient.connect(cluster.workers[1])
     other = register(again.connection, again.spki, "mallory", key)
-    stolen = register(again.connection, again.spki, "alice")  # as it was seen
+    stolen = register(again.connection, again.spki, "alice")  # as it was observed
     await refused(again, ErrorCode.BAD_REQUEST, other._replace(link=stolen.link))
     assert alice.closed is None
 
 
 async def test_registrations_race_for_one_name(cluster: Cluster) -> None:
-    """Twenty keys, two workers, one moment: one has the name, and it is the one of the chain."""
+    """Twenty keys, two workers, concurrently: one gets the name, and the chain has its key."""
     clients = [await TestClient.connect(cluster.workers[n % 2]) for n in range(20)]
     keys = [DeviceKey.generate() for _ in clients]
     for client, key in zip(clients, keys, strict=True):
@@ -200,7 +200,7 @@ async def test_registrations_race_for_one_name(cluster: Cluster) -> None:
 
 
 async def test_registrations_race_for_names_that_look_alike(cluster: Cluster) -> None:
-    """Both are decided on before either is stored: one has its name."""
+    """Both are decided before either is stored: one gets its name."""
     handles = ["paul", "pau1", "pa-ul", "paul_"]
     partitions = cluster.home("@paul").parts.partitions
     index = partition_of("@paul")
@@ -219,7 +219,7 @@ async def test_registrations_race_for_names_that_look_alike(cluster: Cluster) ->
 
 @pytest.mark.parametrize("other", ["a1ice", "al-ice", "alice_", "allce"])
 async def test_look_alikes(cluster: Cluster, other: str) -> None:
-    """On any worker, also at the same moment: the home is one."""
+    """On any worker, also concurrently: they have one home."""
     await TestClient.login(cluster.workers[0], "alice")
     for worker in cluster.workers.values():
         client = await TestClient.connect(worker)
@@ -247,7 +247,9 @@ async def test_attempts_before_the_login_are_bounded(cluster: Cluster) -> None:
 
 # --- another's messages -------------------------------------------------------------------------
 async def test_anothers_producer_and_counters_from_the_same_room(cluster: Cluster) -> None:
-    """Whoever reads ENTRY has the producer; with it, with the secret even, nothing can be sent."""
+    """A reader of ENTRY has the producer; even with the secret, it cannot be used by
+    another name.
+    """
     alice = await TestClient.login(cluster.workers[0], "alice")
     mallory = await TestClient.login(cluster.workers[1], "mallory")
     await mallory.join(LOG)
@@ -267,7 +269,7 @@ async def test_anothers_producer_and_counters_from_the_same_room(cluster: Cluste
 
 # --- devices ------------------------------------------------------------------------------------
 async def test_a_removed_device_with_connections_on_all_workers(cluster: Cluster) -> None:
-    """When "removed" is answered they have ended, everywhere; others of the account go on."""
+    """When "removed" is answered, they have ended on all workers; other devices go on."""
     first = await TestClient.login(cluster.workers[0], "alice")
     phone = DeviceKey.generate()
     await add_device(first, "alice", phone, 5)
@@ -295,11 +297,11 @@ async def test_a_removed_device_with_connections_on_all_workers(cluster: Cluster
 async def test_what_a_removed_device_had_under_way_is_dropped(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its sends wait for a home that is dead; the removal comes first; the home comes back."""
+    """Its sends wait for a dead home; the removal is stored before the home is back."""
     home, other = workers(cluster, "alice")
     log = next(
         name for name in (f"room{n}" for n in range(99)) if cluster.home(name) is not home
-    )  # its home is the other worker's
+    )  # its home is the other worker
     assert cluster.home(log) is other
     first = await TestClient.login(home, "alice")
     phone = DeviceKey.generate()
@@ -321,7 +323,7 @@ async def test_what_a_removed_device_had_under_way_is_dropped(
 
 
 async def test_a_disabled_user_with_connections_on_all_workers(cluster: Cluster) -> None:
-    """By an operator: all sessions end; after enabling, the same devices come back."""
+    """By an operator: all sessions end; after enabling, the same devices log in again."""
     operator = await an_operator(cluster)
     sessions = [await TestClient.login(worker, "bob") for worker in cluster.workers.values()]
     assert isinstance(await ask(operator, 9, requests.Disable(), "bob"), Done)
@@ -336,7 +338,7 @@ async def test_a_disabled_user_with_connections_on_all_workers(cluster: Cluster)
 
 
 async def an_operator(cluster: Cluster, name: str = "opera") -> TestClient:
-    """Somebody whom an invitation in the data directory would make one."""
+    """A user who becomes operator by an invitation in the data directory."""
     token = secrets.token_bytes(32)
     token_hash = invitation.hash_of(token)
     for worker in cluster.workers.values():
@@ -352,7 +354,7 @@ async def an_operator(cluster: Cluster, name: str = "opera") -> TestClient:
 
 
 async def test_only_operators_change_others(cluster: Cluster) -> None:
-    """And nobody extends another's chain, whoever he is."""
+    """And nobody extends another account's chain, operators included."""
     operator = await an_operator(cluster)
     alice = await TestClient.login(cluster.workers[0], "alice")
     await TestClient.login(cluster.workers[1], "bob")
@@ -382,7 +384,7 @@ def is_of(name: str, partition: int) -> bool:
 
 
 async def test_the_only_operator_stays_one(cluster: Cluster) -> None:
-    """Until there is another one who can log in."""
+    """Until there is another operator who can log in."""
     opera = await an_operator(cluster)
     await TestClient.login(cluster.workers[0], "alice")
     numbers = itertools.count(100)
@@ -399,10 +401,10 @@ async def test_the_only_operator_stays_one(cluster: Cluster) -> None:
     before = (name for number in range(999) if is_of(name := f"aa{number}", index))
     for name in itertools.islice(before, READ_AT_ONCE):
         await ask(opera, next(numbers), requests.Add(bytes(32), 2**60, True), name)
-    await is_kept()  # who waits for an invitation is none yet
+    await is_kept()  # a user with an open invitation is no operator yet
     await ask(opera, next(numbers), requests.Promote(True), "alice")
     await ask(opera, next(numbers), requests.Disable(), "alice")
-    await is_kept()  # nor is who cannot log in
+    await is_kept()  # nor is one who cannot log in
     await ask(opera, next(numbers), requests.Enable(), "alice")
     session = cluster.session("opera")
     readable = session.services
@@ -422,9 +424,9 @@ async def test_the_only_operator_stays_one(cluster: Cluster) -> None:
 
 
 async def test_who_is_no_operator_any_more_is_somebody_still(cluster: Cluster) -> None:
-    """Sessions with an operator's rights end; the next one writes as before, on any worker.
+    """Sessions with operator rights end; the next one writes as before, on any worker.
 
-    Asked again, for the first answer may have been lost, all workers take their messages.
+    On a repeat, since the first answer may be lost, all workers accept their messages.
     """
     operator = await an_operator(cluster)
     alice = await TestClient.login(cluster.other("@alice"), "alice")
@@ -449,7 +451,7 @@ async def test_who_is_no_operator_any_more_is_somebody_still(cluster: Cluster) -
 
 
 async def test_an_operator_whose_end_nobody_was_told_of(cluster: Cluster) -> None:
-    """The account's home dies when that is stored: what is claimed anew has rights as of now."""
+    """The account's home dies after storing it: new logins have the current rights."""
     operator = await an_operator(cluster)
     home, other = workers(cluster, "alice")
     await TestClient.login(other, "alice")
@@ -467,9 +469,9 @@ async def test_an_operator_whose_end_nobody_was_told_of(cluster: Cluster) -> Non
 
 
 async def test_a_demotion_whose_home_dies_before_it_is_over(cluster: Cluster) -> None:
-    """All workers drop what was sent with the old rights, and nobody tells them that it is over.
+    """All workers drop what was sent with the old rights, and get no message that it is over.
 
-    Nor does whoever asked for it, as they would ask the next home.
+    Nor does the requesting client repeat its request at the next home.
     """
     operator = await an_operator(cluster)
     home, other = workers(cluster, "alice")
@@ -495,7 +497,7 @@ async def test_a_demotion_whose_home_dies_before_it_is_over(cluster: Cluster) ->
 
 
 async def test_what_ends_devices_is_told_again_when_it_is_asked_again(cluster: Cluster) -> None:
-    """Whoever asked first may not have got to telling the workers: "done" is true all the same."""
+    """The first request may have died before workers were told: "done" is true all the same."""
     operator = await an_operator(cluster)
     bob = await TestClient.login(cluster.other("@bob"), "bob")
     phone = DeviceKey.generate()
@@ -517,7 +519,7 @@ async def test_what_ends_devices_is_told_again_when_it_is_asked_again(cluster: C
 
 
 async def test_the_home_dies_between_a_removal_and_its_answer(cluster: Cluster) -> None:
-    """Whoever asked asks the next home, and the sessions end all the same."""
+    """The client repeats its request at the next home, and the sessions end."""
     home, other = workers(cluster, "alice")
     first = await TestClient.login(other, "alice")
     phone = DeviceKey.generate()
@@ -537,7 +539,7 @@ async def test_the_home_dies_between_a_removal_and_its_answer(cluster: Cluster) 
 async def test_lists_of_devices_are_read_in_turn(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that is long to read holds up those who read pages, and nobody else."""
+    """A long one delays clients that read pages, and nobody else."""
     worker = cluster.workers[0]
     alice = await TestClient.login(worker, "alice")
     turns: list[Reply[None]] = []
@@ -555,7 +557,9 @@ async def test_lists_of_devices_are_read_in_turn(
 
 
 async def test_two_devices_change_the_list_at_once(cluster: Cluster) -> None:
-    """One is stored; the other is told that the list has changed, and nothing is forked."""
+    """One is stored; the other gets an error that the list has changed, and the chain is not
+    forked.
+    """
     first = await TestClient.login(cluster.workers[0], "alice")
     held = await chain_of(first, "alice")
     old = device("alice")
@@ -575,7 +579,7 @@ async def test_two_devices_change_the_list_at_once(cluster: Cluster) -> None:
 
 
 async def test_two_terminals_of_one_device_live_side_by_side(cluster: Cluster) -> None:
-    """Only the same instance replaces a ghost."""
+    """Only the same instance replaces its old connection."""
     one = await TestClient.login(cluster.workers[0], "alice")
     two = await TestClient.login(cluster.workers[1], "alice")
     again = await TestClient.login(cluster.workers[1], "alice", secret=one.secret)

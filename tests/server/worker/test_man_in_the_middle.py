@@ -1,9 +1,10 @@
-"""A man in the middle of a returning client, over real sockets: every frame, every way.
+"""A man in the middle of a reconnecting client, over real sockets: every frame, every manipulation.
 
-The client library is connected through a proxy. Its first connection is left alone (it brings a
+The client library connects through a proxy. Its first connection is not changed (it brings a
 ticket) and then cut; of the second, resumed one, a single frame is changed, dropped, repeated, cut
-short, or exchanged with the next; the third is left alone. Whatever was done: the connection ends,
-or is as if nothing was done, and what the client sends is stored once, or never if it has ended.
+short, or swapped with the next; the third is not changed. Whatever was done: the connection ends,
+or works as if nothing was done, and what the client sends is stored once, or never if the client
+has given up.
 """
 
 from __future__ import annotations
@@ -50,16 +51,16 @@ WAYS: dict[str, Meddling] = {
     "exchanged": exchanged,
 }  # fmt: skip
 FRAMES = 4
-"""Of each direction: hello, finished, ticket, WELCOME; key, finished, HELLO, what follows."""
+"""In each direction: hello, finished, ticket, WELCOME; key, finished, HELLO, what follows."""
 
 
 async def returns(
     cluster: Cluster, home: Path, number: int, direction: str, at: int, way: str
 ) -> bool:
-    """One client's connections. Return whether it came back, and what it had sent is stored.
+    """Run one client. Return whether it reconnected, and its message was stored.
 
-    It does not where he has brought one side to believe that the other broke the protocol: by a
-    whole frame that is not legal there. Then it has ended, and tells so.
+    It gives up where the manipulation made one side see a protocol violation of the other, by a
+    complete frame that is not legal there; then it reports that.
     """
     middle = Middle(cluster.workers[0].port, direction, at, WAYS[way])
     port = await middle.start()
@@ -81,7 +82,7 @@ async def returns(
             return False
         assert client.statistics["logins"] >= 2, case
         assert middle.met is not None
-        if at >= 2:  # he has let the handshake alone, and that was by ticket
+        if at >= 2:  # the handshake was not changed, and it resumed by ticket
             assert client.statistics["resumptions"] >= 1, case
         return True
     finally:

@@ -1,7 +1,7 @@
-"""The rooms of a person, over real sockets: what is unread, invitations, and whom they let write.
+"""The rooms of a user, over real sockets: unread counts, invitations, and who may write to them.
 
-What is unread is what follows the place that the person has marked, in whichever room of whichever
-worker it is, and is the same on all devices.
+Unread is what follows the position that the user has marked, in a room of any worker, and is the
+same on all devices.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 async def mine(client: TestClient) -> dict[str, tuple[Role, int]]:
-    """Role and unread entries, by room."""
+    """Return role and unread entries, by room."""
     found: list[shown.Own] = []
     after, end = "", False
     while not end:
@@ -53,13 +53,13 @@ async def mark(client: TestClient, counter: int, log: str, epoch: bytes, seq: in
 
 
 async def test_unread_is_what_follows_the_mark(cluster: Cluster) -> None:
-    """Nobody who only looks in has any; changes of the room do not count."""
+    """A user without a role has no unread count; changes of the room are not counted."""
     alice, bob = await begun(cluster)
     alice.send(LOG, 1, 5)
     await bob.has(LOG, 5)
     assert await mine(bob) == {}
     await done(bob, requests.Enter())
-    assert await mine(bob) == {LOG: (Role.MEMBER, 0)}, "what was there when he entered is read"
+    assert await mine(bob) == {LOG: (Role.MEMBER, 0)}, "what was there when he joined is read"
     alice.send(LOG, 6, 8)
     await done(alice, requests.SetTopic("tea"))
     await done(alice, requests.SetRole("bob", Role.MODERATOR))
@@ -70,16 +70,16 @@ async def test_unread_is_what_follows_the_mark(cluster: Cluster) -> None:
     phone = await TestClient.login(cluster.home(LOG), "bob", secret=b"phone" * 3 + b".")
     last = next(e for e in bob.entries(LOG) if e.counter == 7 and e.kind == EntryKind.MESSAGE)
     await mark(phone, 1, LOG, last.epoch, last.seq)
-    await mark(bob, 2, LOG, entry.epoch, entry.seq)  # an older one changes nothing
+    await mark(bob, 2, LOG, entry.epoch, entry.seq)  # an older position has no effect
     for device in (bob, phone):
         assert await mine(device) == {LOG: (Role.MODERATOR, 1)}
     await mark(bob, 3, LOG, last.epoch, 2**50)
-    assert await mine(bob) == {LOG: (Role.MODERATOR, 0)}, "he marks what is not there"
+    assert await mine(bob) == {LOG: (Role.MODERATOR, 0)}, "he marked an entry that does not exist"
 
 
 @pytest.mark.parametrize("lost", ["its end", "its epoch"])
 async def test_a_mark_of_what_was_lost_is_replaced_by_the_next(cluster: Cluster, lost: str) -> None:
-    """As after a backup was restored. No device of before sets anything back."""
+    """As after restoring a backup. Devices with the old position do not set it back."""
     alice, bob = await begun(cluster)
     await done(bob, requests.Enter())
     alice.send(LOG, 1, 3)
@@ -96,7 +96,7 @@ async def test_a_mark_of_what_was_lost_is_replaced_by_the_next(cluster: Cluster,
 
 
 async def test_what_one_has_sent_oneself_is_never_unread(cluster: Cluster) -> None:
-    """From whichever device. Nor is what is no message: an edit, a reaction, an erased one."""
+    """From any device. Nor are edits, reactions and erased messages unread."""
     alice, bob = await begun(cluster)
     await done(bob, requests.Enter())
     script = await TestClient.login(cluster.other(LOG), "bob", secret=b"script" * 2 + b"....")
@@ -120,7 +120,7 @@ async def test_what_one_has_sent_oneself_is_never_unread(cluster: Cluster) -> No
     assert await mine(bob) == {LOG: (Role.MEMBER, 2)}
     script.send(LOG, 311, 310 + shown.UNREAD_LOOKED_AT)
     await script.acked(LOG, 310 + shown.UNREAD_LOOKED_AT)
-    assert await mine(bob) == {LOG: (Role.MEMBER, 0)}, "it looks at the newest ones"
+    assert await mine(bob) == {LOG: (Role.MEMBER, 0)}, "the newest entries are counted"
 
 
 async def test_a_room_that_was_deleted_and_begun_again(cluster: Cluster) -> None:
@@ -139,7 +139,7 @@ async def test_a_room_that_was_deleted_and_begun_again(cluster: Cluster) -> None
 
 
 async def test_an_invitation_waits_for_who_is_away(cluster: Cluster) -> None:
-    """It is in no list of anybody else, and it is gone once it was declined."""
+    """No other user's list has it, and it is gone once it was declined."""
     bob = await TestClient.login(cluster.home(LOG), "bob")
     bob.transport.close()
     await bob.gone(cluster.home(LOG))
@@ -161,7 +161,7 @@ async def test_an_invitation_waits_for_who_is_away(cluster: Cluster) -> None:
 
 
 async def test_where_a_list_goes_on_tells_nothing_of_a_hidden_room(cluster: Cluster) -> None:
-    """From wherever one asks; and what is behind the hidden ones is told."""
+    """From any position; and rooms after the hidden ones are listed."""
     alice, carol = [await TestClient.login(cluster.home(LOG), who) for who in ("alice", "carol")]
     hidden = [f"hidden-{n}" for n in range(16 * 99) if partition_of(f"hidden-{n}") == HERE]
     hidden = hidden[: shown.ROOMS_PER_ANSWER + 3]
@@ -193,7 +193,7 @@ async def test_a_guest_has_no_rooms(tmp_path: Path) -> None:
 
 
 async def test_members_of_ones_rooms_may_write(cluster: Cluster) -> None:
-    """Of a room in which one is a lasting member, lasting members; not whoever looks in."""
+    """Only permanent members of a shared room, not temporary ones."""
     alice, bob = await begun(cluster)
     await done(alice, requests.Create(), log=OTHER)
 
@@ -203,7 +203,7 @@ async def test_members_of_ones_rooms_may_write(cluster: Cluster) -> None:
         await bob.expect(Done, lambda found: found.request == 8)
 
     async def write(counter: int) -> int:
-        """Alice writes to bob; return the code of the refusal."""
+        """Alice writes to bob; return the error code."""
         alice.received.clear()
         alice.send_envelopes(Send("@bob", counter, 0, "text/plain", b"hi"))
         await alice.until(lambda: alice.received, "an answer")
@@ -217,6 +217,6 @@ async def test_members_of_ones_rooms_may_write(cluster: Cluster) -> None:
     await done(alice, requests.SetRole("bob", Role.NONE), log=OTHER)
     assert await write(2) == ErrorCode.NOT_ACCEPTED
     await done(alice, requests.Invite("bob"), log=OTHER)
-    assert await write(2) == ErrorCode.NOT_ACCEPTED, "who invites bob does not get at him by it"
+    assert await write(2) == ErrorCode.NOT_ACCEPTED, "inviting bob does not let her write to him"
     await choose(Writers.ALL)
     assert await write(2) == 0

@@ -1,4 +1,6 @@
-"""A room mate tries to use another's message ids: to spend, block or be acknowledged for them."""
+"""A room member tries to use another's message ids: to use them up, block them or get their
+ACKs.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ LOG = "lobby"
 
 
 async def test_what_a_reader_sees_lets_nobody_send_in_anothers_place(cluster: Cluster) -> None:
-    """Mallory has seen all of Alice's entries. Her counters stay hers."""
+    """Mallory has received all of Alice's entries. Her counters are not affected."""
     alice = await TestClient.login(cluster.home(LOG), "alice")
     mallory = await TestClient.login(cluster.other(LOG), "mallory")
     await mallory.join(LOG)
@@ -22,7 +24,8 @@ async def test_what_a_reader_sees_lets_nobody_send_in_anothers_place(cluster: Cl
     seen = mallory.entries(LOG)[-1].producer
     assert len(seen) == limits.PRODUCER_BYTES
 
-    # All that a HELLO has room for: the producer as the secret, whole or in part, in any name.
+    # Everything that HELLO has a field for: the producer as the secret, whole or in part, in any
+    # name.
     thieves = [
         await TestClient.login(worker, name, secret=secret)
         for number, secret in enumerate((seen, seen[:8] * 2, seen[::-1]))

@@ -24,7 +24,7 @@ from tests.support.workers import Cluster, TestClient, Worker
 
 
 class _Port:
-    """What a home sends to a worker."""
+    """Messages of a home to a worker."""
 
     index = 1
     generation = 7
@@ -60,7 +60,7 @@ async def _refused(worker: Worker, name: str) -> None:
 
 
 async def test_one_holder_on_all_workers(cluster: Cluster) -> None:
-    """Of a guest's name: a stranger is refused everywhere, until the holder is gone."""
+    """A guest's name: other clients are refused everywhere until the holder is gone."""
     for worker in cluster.workers.values():
         holder = await TestClient.login(worker, "~alice")
         for other in cluster.workers.values():
@@ -72,7 +72,9 @@ async def test_one_holder_on_all_workers(cluster: Cluster) -> None:
 
 
 async def test_the_same_instance_replaces_its_ghost(cluster: Cluster) -> None:
-    """From worker to worker and back: the ghost is told, and its end takes nothing away."""
+    """From worker to worker and back: the old connection gets REPLACED, and its end releases
+    nothing.
+    """
     secret = secrets.token_bytes(16)
     ghost = await TestClient.login(cluster.workers[0], "~alice", secret=secret)
     await ghost.join("lobby")
@@ -86,7 +88,7 @@ async def test_the_same_instance_replaces_its_ghost(cluster: Cluster) -> None:
 
 
 async def test_the_later_connection_stays_though_it_spoke_first(cluster: Cluster) -> None:
-    """HELLO of an older connection comes second: it is the ghost, and is told so."""
+    """HELLO of an older connection comes second: the older one is replaced."""
     older = await TestClient.connect(cluster.workers[0])
     newer = await TestClient.connect(cluster.workers[1])
     secret = secrets.token_bytes(16)
@@ -99,7 +101,7 @@ async def test_the_later_connection_stays_though_it_spoke_first(cluster: Cluster
 
 
 async def test_the_name_outlives_its_home(cluster: Cluster) -> None:
-    """A home dies; its successor hears who has the name before it answers anybody else."""
+    """A home dies; its successor learns who has the name before it answers any other client."""
     home = cluster.home(INBOX_PREFIX + "~alice")
     (other,) = [worker for worker in cluster.workers.values() if worker is not home]
     holder = await TestClient.login(other, "~alice")
@@ -115,7 +117,7 @@ async def test_the_name_outlives_its_home(cluster: Cluster) -> None:
 async def test_sessions_that_end_while_the_home_is_dead(
     tmp_path: Path,
 ) -> None:
-    """Their claims are not sent again; and nobody waits for ever to be logged in."""
+    """Their claims are not sent again, and no login waits for ever."""
     async with Cluster(tmp_path, 2, needs={"login_s": 3.0}) as cluster:
         await _end_while_the_home_is_dead(cluster)
 
@@ -137,7 +139,7 @@ async def _end_while_the_home_is_dead(cluster: Cluster) -> None:
 
 
 async def test_names_of_a_dead_worker_are_free(cluster: Cluster) -> None:
-    """A worker's sessions die with it, and their names with its link."""
+    """A worker's sessions die with it, and the home releases their names with its link."""
     home = cluster.home(INBOX_PREFIX + "~alice")
     (other,) = [worker for worker in cluster.workers.values() if worker is not home]
     await TestClient.login(other, "~alice")
@@ -165,7 +167,7 @@ def _replaced(tag: int) -> Claimed:
 
 
 def test_a_home_that_begins_waits_for_who_is_silent() -> None:
-    """Settled only when all live workers have spoken, or their time is up."""
+    """Settled only when all live workers have reported, or after a timeout."""
     spoken: set[int] = set()
     now = [0.0]
     port = _Port()
@@ -206,13 +208,13 @@ def test_a_ghost_that_is_spoken_of_last_does_not_replace_the_living() -> None:
     book.claim(there, Claim(1, "~alice", secret, True, 100, KEY))  # EVICT was lost with the link
     book.claim(
         there, Claim(2, "~alice", secret, False, 150, KEY)
-    )  # a HELLO that lay in a stopped worker
+    )  # a HELLO that was delayed in a stopped worker
     assert there.received[2:] == [_replaced(1), _replaced(2)]
-    assert here.received == [_granted(1)], "the living one stays"
+    assert here.received == [_granted(1)], "the live connection stays"
 
 
 def test_who_is_refused_has_the_name_no_more() -> None:
-    """Its worker has ended the session, and does not say so again."""
+    """Its worker has ended the session, and does not report that again."""
     verdict = Verdict(0)
     book = NameRegistry(lambda: 0.0, lambda _: False, lambda _name, _key: verdict)
     port = _Port()
@@ -259,7 +261,7 @@ async def test_hello_refused(single: Cluster) -> None:
 
 
 async def test_a_login_storm_for_one_name(cluster: Cluster) -> None:
-    """Fifty at once: one is welcome, all others are told that the name is taken."""
+    """Fifty at once: one gets WELCOME, all others NAME_TAKEN."""
     clients = await asyncio.gather(
         *(TestClient.connect(cluster.workers[number % 2]) for number in range(50))
     )
@@ -276,7 +278,7 @@ async def test_a_login_storm_for_one_name(cluster: Cluster) -> None:
 async def test_the_latest_of_many_connections_stays_whatever_they_say_when(
     cluster: Cluster, name: str
 ) -> None:
-    """One instance, connected again and again; HELLOs come in any order, and some all at once."""
+    """One instance, connected repeatedly; HELLOs come in any order, and some all at once."""
     chance = random.Random(19)
     secret = secrets.token_bytes(16)
     for turn in range(6):
@@ -304,7 +306,7 @@ async def test_the_latest_of_many_connections_stays_whatever_they_say_when(
 async def test_a_ghost_that_speaks_while_the_home_is_away_is_one_afterwards(
     cluster: Cluster,
 ) -> None:
-    """All wait for the name's home; the one that comes knows nothing, and decides all the same."""
+    """All wait for the name's home; the next one knows nothing, and decides all the same."""
     secret = secrets.token_bytes(16)
     home = cluster.home(INBOX_PREFIX + "~alice")
     worker = cluster.other(INBOX_PREFIX + "~alice")
@@ -322,7 +324,7 @@ async def test_a_ghost_that_speaks_while_the_home_is_away_is_one_afterwards(
 
 
 async def test_a_guest_has_no_device(cluster: Cluster) -> None:
-    """Whatever it proves: nothing that it asks or writes is of a device of anybody's."""
+    """Whatever it proves, no request or message of a guest counts as a device's."""
     guest, key = await TestClient.connect(cluster.workers[0]), device("alice")
     signature = sign(Operation.LOGIN, guest.connection, guest.spki, "~ann", key)
     guest.send_envelopes(Hello("~ann", bytes(16), "", "", key.public, signature))

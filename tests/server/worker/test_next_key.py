@@ -38,7 +38,7 @@ async def proof_of(client: TestClient, secret: bytes, number: int = 5) -> bytes:
 
 
 async def test_everybody_is_told_and_gets_a_proof(cluster: Cluster) -> None:
-    """Who is logged in, on every worker, and who logs in later."""
+    """Clients that are logged in, on every worker, and clients that log in later."""
     workers = list(cluster.workers.values())
     before = [await TestClient.login(worker, f"alice{n}") for n, worker in enumerate(workers)]
     announce(cluster)
@@ -61,7 +61,7 @@ async def test_a_proof_is_for_one_challenge_one_key_and_one_successor(cluster: C
 
 
 async def test_the_agent_does_not_open_session_keys_here(cluster: Cluster) -> None:
-    """A session key that was recorded, as a challenge: another label, so a random answer."""
+    """A recorded session key as a challenge: it has another label, so the answer is random."""
     announce(cluster)
     client = await TestClient.login(cluster.workers[0], "alice")
     recorded = secrets.token_bytes(32)
@@ -101,7 +101,7 @@ async def test_before_the_login_it_is_a_violation(cluster: Cluster) -> None:
 
 
 async def test_proofs_are_bounded(cluster: Cluster) -> None:
-    """Each is an RSA operation: a connection that asks on and on is ended."""
+    """Each is an RSA operation: a connection that requests without end is closed."""
     announce(cluster)
     client = await TestClient.login(cluster.workers[0], "alice")
     for number in range(11, PROOFS_MAX + 12):

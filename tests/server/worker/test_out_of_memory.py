@@ -1,4 +1,4 @@
-"""A worker that is refused memory ends, and takes nothing else for the reason."""
+"""A worker that cannot allocate memory exits, and does not mistake that for another error."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pytest
 from relay.server.worker.out_of_memory import EXIT_CODE, exit_if_out_of_memory, unhandled
 from relay.server.worker.process.periodic import attempt
 from relay.store.errors import StoreUnavailable
-from relay.store.integrity import _check_removed
+from relay.store.integrity import _readable
 from relay.store.schema import translated
 
 
 def exit_code(work: Callable[[], object]) -> int:
-    """Do something in a forked process; return its exit code: 0 if it goes on."""
+    """Run a function in a forked process; return its exit code: 0 if it goes on."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -61,10 +61,10 @@ def test_it_is_no_matter_of_the_store(tmp_path: Path) -> None:
 
 
 def test_it_is_no_damage() -> None:
-    """A partition that is taken for damaged is refused for good."""
+    """A partition reported as damaged is refused for good."""
 
     def unpack(packed: bytes) -> object:
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        _check_removed("lobby", 1, b"an entry", unpack)  # type: ignore[arg-type]
+        _readable(b"an entry", "lobby", 1, unpack)  # type: ignore[arg-type]

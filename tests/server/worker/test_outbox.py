@@ -1,4 +1,4 @@
-"""The outbox writes to the socket itself, behind the transport's back but never out of order."""
+"""The outbox writes to the socket directly, past the transport, but never out of order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CONTENT = bytes(range(256)) * 200
 
 
 class Owner:
-    """Whose stream it is."""
+    """The owner of a stream."""
 
     name = "reader"
 
@@ -50,7 +50,7 @@ class Owner:
 
 @pytest.fixture
 def sockets() -> Iterator[tuple[socket.socket, socket.socket]]:
-    """A TCP connection to ourselves."""
+    """A TCP connection to this process."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         theirs = socket.create_connection(listener.getsockname())
         ours, _ = listener.accept()
@@ -73,7 +73,7 @@ async def _outbox(pair: Pair, sock: socket.socket) -> tuple[Outbox, Owner, Strea
 async def test_records_stay_in_order_when_the_kernel_takes_a_part(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
-    """What the socket did not take goes through the transport; nothing overtakes it."""
+    """What the socket did not take goes through the transport, and nothing overtakes it."""
     ours, theirs = sockets
     pair = established()
     outbox, owner, stream = await _outbox(pair, ours)
@@ -82,7 +82,7 @@ async def test_records_stay_in_order_when_the_kernel_takes_a_part(
         outbox.put(sent.to_bytes(4, "big") + CONTENT)
         outbox.flush(0.0)
         sent += 1
-    for number in range(sent, sent + 3):  # owed, while the transport holds a part of a record
+    for number in range(sent, sent + 3):  # owed while the transport holds a part of a record
         outbox.put(number.to_bytes(4, "big"))
         outbox.flush(0.0)
     assert len(outbox.items) == 3
@@ -106,7 +106,7 @@ async def test_records_stay_in_order_when_the_kernel_takes_a_part(
 async def test_nothing_is_written_after_the_end(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
-    """The socket's number may be another connection's by then."""
+    """The descriptor may be another connection's by then."""
     ours, theirs = sockets
     outbox, _, stream = await _outbox(established(), ours)
     outbox.close()
@@ -119,7 +119,7 @@ async def test_nothing_is_written_after_the_end(
 
 @contextlib.asynccontextmanager
 async def _members(flusher: Flusher, count: int) -> AsyncIterator[list[Member]]:
-    """Outboxes with connections of their own, and who reads them."""
+    """Outboxes with connections of their own, and their readers."""
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
@@ -144,7 +144,7 @@ async def _members(flusher: Flusher, count: int) -> AsyncIterator[list[Member]]:
 
 @dataclass
 class Member:
-    """A connection, and who reads it."""
+    """A connection and its reader."""
 
     pair: Pair
     sock: socket.socket
@@ -152,7 +152,7 @@ class Member:
     stream: Stream
 
     def offer(self, flusher: Flusher, *items: Batch | bytes) -> None:
-        """Owe it something, as the fan-out does."""
+        """Add a batch, as the fan-out does."""
         if not self.outbox.items:
             flusher.dirty.append(self.outbox)
         for item in items:
@@ -163,7 +163,7 @@ class Member:
                 self.outbox.size += item.size
 
     async def records(self, count: int) -> list[bytes]:
-        """Return so many records that have come."""
+        """Return so many received records."""
         client, loop = self.pair.client.connection, asyncio.get_running_loop()
         got: list[bytes] = []
         async with asyncio.timeout(DEADLINE_S):
@@ -180,7 +180,7 @@ def _batch(content: bytes) -> Batch:
 
 
 async def test_each_member_gets_its_own_in_a_sweep() -> None:
-    """What is the same for members one after the other is made once, and only for those."""
+    """Content that consecutive members share is encoded once, and only for those."""
     flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None))
     first, second, equal = _batch(b"first"), _batch(b"second"), _batch(b"first")
     large = _batch(bytes(limits.RECORD_CONTENT_BYTES_MAX))
@@ -197,7 +197,7 @@ async def test_each_member_gets_its_own_in_a_sweep() -> None:
         ([first, second, first], [b"firstsecondfirst"]),
     ]
     async with _members(flusher, len(owed)) as members:
-        for _ in range(2):  # another sweep goes on where this one has ended
+        for _ in range(2):  # another sweep continues where this one has ended
             for member, (items, _) in zip(members, owed, strict=True):
                 member.offer(flusher, *items)
             flusher.begin(0.0)
@@ -228,7 +228,7 @@ async def test_a_sweep_passes_by_who_takes_nothing_or_is_gone() -> None:
 
 
 async def test_a_record_of_a_sweep_comes_after_what_its_connection_owes_the_peer() -> None:
-    """A ping, a key update: the keys of one are changed in the middle of the others."""
+    """A ping, a key update: the keys of one member change in the middle of the others."""
     flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None))
     batch = _batch(b"x")
     async with _members(flusher, 3) as members:
@@ -251,7 +251,9 @@ def _same(stream: Stream) -> Stream:
 
 
 async def test_short_answers_do_not_wait_for_all_long_ones() -> None:
-    """More outboxes have answers than a slice is enough for. Every other slice, at least."""
+    """More outboxes have answers than a slice allows. At least every other slice is for
+    short ones.
+    """
     ticks = itertools.count()
     flusher = Flusher(lambda: float(next(ticks)), Wakeup(lambda _: None))
     pair, loop = established(), asyncio.get_running_loop()
@@ -281,7 +283,7 @@ async def test_short_answers_do_not_wait_for_all_long_ones() -> None:
 
 @pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_UNIX])
 async def test_a_peer_that_is_gone_is_known_without_reading(family: socket.AddressFamily) -> None:
-    """Whatever kind of socket it is: while nothing is read, nobody else would tell."""
+    """For any kind of socket: while nothing is read, no other event would report it."""
     if family == socket.AF_UNIX:
         ours, theirs = socket.socketpair()
     else:

@@ -82,7 +82,7 @@ def test_heavy_users_get_all_of_the_cpu_again_in_the_end() -> None:
 
 
 def test_few_heavy_users_never_pause() -> None:
-    """They are somebody's bulk load: short slices would cost more, and gain little."""
+    """They are bulk loads of single users: short slices would cost more, and gain little."""
     pace = Pace()
     pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, HEAVY_MIN)
     until = pace.until
@@ -119,7 +119,7 @@ def test_logins_start_with_a_share() -> None:
     pace.served(5.0, SEEN_S * 5 / 4, SEEN_S * 5 / 8, SEEN_S, 0, HEAVY_MIN)
     pace.served(5.0, SEEN_S * 3 / 4, SEEN_S * 5 / 8, SEEN_S, 0, HEAVY_MIN)
     missed = pace.share
-    assert missed == 5 / 8, "what there was of it, and not half as much"
+    assert missed == 5 / 8, "what was available, and not half of it"
     pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, HEAVY_MIN)
     assert pace.share == missed + INCREASE_FOR_LOGINS
     pace.served(5.0, SEEN_S * 5, SEEN_S, SEEN_S, 0, HEAVY_MIN)
@@ -151,7 +151,7 @@ def test_a_timer_is_never_at_once() -> None:
 
 
 class Dear:
-    """A processor that others have most of the time. ``held`` ends that: then nothing is missed."""
+    """A CPU that others use most of the time. ``held`` ends that: no time is missing then."""
 
     def __init__(self) -> None:
         self.held = True
@@ -166,7 +166,7 @@ class Dear:
 
 
 async def test_light_users_do_not_wait_for_the_pauses(tmp_path: Path) -> None:
-    """All turns of heavy users are followed by a pause, and a message is stored meanwhile."""
+    """Every turn of heavy users is followed by a pause, and a message is stored meanwhile."""
     dear = Dear()
     needs: dict[str, object] = {"cpu_clock": dear.cpu_clock}
     async with Cluster(tmp_path, 1, needs=needs, limits=Limits(waste_per_s=0)) as single:
@@ -180,16 +180,16 @@ async def test_light_users_do_not_wait_for_the_pauses(tmp_path: Path) -> None:
         for flood in floods:
             flood.transport.write(b"".join(flood.sealed(UNKNOWN) for _ in range(RECORDS)))
         counter = 1
-        while pace.share != SHARE_MIN:  # it slows down for who asks for little
+        while pace.share != SHARE_MIN:  # a client with few requests is slowed down
             counter += 1
             honest.send(LOG, counter)
             await honest.acked(LOG, counter)
         answered = sum(len(flood.received) for flood in floods)
-        assert answered < FLOODS * RECORDS * 1023, "the honest one waited for all of it"
+        assert answered < FLOODS * RECORDS * 1023, "the honest client waited for all of it"
         assert [type(one) for one in honest.received].count(Ack) == counter
         dear.held = False
         pace.share = 1.0
-        for flood in floods:  # nobody is forgotten in a rest
+        for flood in floods:  # nobody is forgotten during a pause
             await flood.expect(Error, count=RECORDS * 1023)
 
 
@@ -237,7 +237,7 @@ async def test_chatting_clients_do_not_wait_for_logins(tmp_path: Path) -> None:
 
 
 async def test_a_connection_that_ends_before_its_turn_is_forgotten(tmp_path: Path) -> None:
-    """Otherwise clients that connect and leave without end would delay those that stay."""
+    """Otherwise clients that connect and leave repeatedly would delay those that stay."""
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
         connections, schedule = worker.parts.connections, worker.parts.services.schedule

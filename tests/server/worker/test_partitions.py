@@ -1,7 +1,8 @@
-"""The partitions of a worker, as its loop looks into them while threads are at work there."""
+"""The partitions of a worker, read by its loop while threads work on them."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,14 +18,16 @@ from relay.store.log import Partition
 from relay.store.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import Changes
+from tests.support.cluster import DEADLINE_S
 from tests.support.logs import NOW_MS, append, message, open_partition
+from tests.support.threads import beside
 
 LOBBY, ELSEWHERE = "room-0", "room-12"
 GIVEN_UP_S = 30.0
 
 
 class SlowDisk:
-    """One partition, in which a commit takes until somebody lets it go on."""
+    """One partition, whose commit waits until a test lets it continue."""
 
     def __init__(self, directory: Path) -> None:
         self.begun, self.goes_on = threading.Event(), threading.Event()
@@ -37,9 +40,11 @@ class SlowDisk:
             reader_of=lambda _: self.reader,
             wake=lambda: None,
         )
-        # Whoever waits for the commit does so for ever: it is let go then, and the test sees that.
+        # A loop that waits for the commit would wait for ever: the commit continues then, and the
+        # test detects that.
         self._given_up = threading.Timer(GIVEN_UP_S, self.goes_on.set)
-        self._thread: threading.Thread | None = None
+        self._given_up.daemon = True
+        self._running = contextlib.ExitStack()
 
     def _write(self, connection: apsw.Connection | apsw.Cursor, changes: Changes, day: int) -> None:
         if self.slow:
@@ -48,20 +53,17 @@ class SlowDisk:
         apply.write(connection, changes, day)
 
     def commits(self) -> None:
-        """A thread does, from now on."""
+        """Begin a commit in a thread."""
         self.slow = True
-        self._thread = threading.Thread(
-            target=self.partition.append, args=([message(1, log="late")], NOW_MS)
-        )
-        self._thread.start()
+        late = [message(1, log="late")]
+        self._running.enter_context(beside(lambda: self.partition.append(late, NOW_MS)))
         self._given_up.start()
-        self.begun.wait()
+        assert self.begun.wait(DEADLINE_S)
 
     def close(self) -> None:
         self.goes_on.set()
         self._given_up.cancel()
-        if self._thread is not None:
-            self._thread.join()
+        self._running.close()
         self.reader.close()
         self.partition.close()
 
@@ -75,7 +77,7 @@ def disk(tmp_path: Path) -> Iterator[SlowDisk]:
 
 @pytest.mark.parametrize("busy", ["committing", "commits_blocked"])
 def test_a_commit_in_a_thread_holds_up_no_look(disk: SlowDisk, busy: str) -> None:
-    """Neither at a log that is not remembered, nor at one that nobody has begun."""
+    """Neither a read of a log that is not cached, nor of one that does not exist."""
     own, index = disk.own, 0
     (stored,) = append(disk.partition, message(1, log=LOBBY))
     own.partition(index)
@@ -97,7 +99,7 @@ def test_a_commit_in_a_thread_holds_up_no_look(disk: SlowDisk, busy: str) -> Non
 
 @pytest.mark.parametrize("error", [StoreUnavailable("no"), ValueError("no entry")])
 def test_one_that_cannot_be_used_is_closed_as_any_other(disk: SlowDisk, error: Exception) -> None:
-    """Else whoever has it checkpointed would go on doing so, and its lock would stay held."""
+    """Otherwise its checkpoints would go on, and its lock would stay held."""
     closed: list[Partition] = []
 
     def fails(_: Partition) -> None:

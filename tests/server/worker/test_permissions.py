@@ -21,20 +21,20 @@ from tests.support.workers import Cluster, TestClient
 
 MANY: Final = 50
 SILENT: Final = "-silent"
-"""The end of the handles of those whose home does not answer."""
+"""The suffix of handles whose home does not answer."""
 REFUSED: Final = int(ErrorCode.NOT_REGISTERED)
 
 
 class Homes:
-    """What is asked of recipients' homes, and what is submitted when they have answered."""
+    """The requests to recipients' homes, and what is submitted after their answers."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Callable[[Answered], None]]] = []
-        """Who is asked about, and what is done with the answer; in the order of the questions."""
+        """(recipient, what to do with the answer), in the order of the requests."""
         self.submitted: list[tuple[str, int, int]] = []
         """(sender, counter, verdict)."""
         self.heavy: set[str] = set()
-        """Whose messages are marked as a part of much."""
+        """Senders whose messages are marked as heavy."""
         sender = Account("ann")._replace(chain=cast("Any", _Chain()))
         self.permissions = Permissions(
             self._ask, lambda _: sender, self._submit, lambda log: log.endswith(SILENT)
@@ -54,7 +54,7 @@ class Homes:
         self.submitted.append((submission.sender, submission.counter, submission.extra.verdict))
 
     def send(self, sender: str, *counters: int, end: str = "") -> None:
-        """Take messages of somebody to others, whose handles end so."""
+        """Accept messages of a sender to others, whose handles have the suffix ``end``."""
         for counter in counters:
             submission = Submission(
                 log=f"@{sender}", sender=sender, key_id=b"", producer=sender.encode(),
@@ -64,13 +64,13 @@ class Homes:
             self.permissions.take(Waiting(cast("Any", None), 0, submission))
 
     def answer(self, code: int = 0, *, count: int = 1) -> None:
-        """Answer the first questions that have no answer."""
+        """Answer the oldest open requests."""
         for _ in range(count):
             _, then = self.asked.pop(0)
             then(Answered(0, code, "", b""))
 
     def counted(self) -> dict[str, int]:
-        """How many questions are under way, by sender."""
+        """Return how many requests are under way, by sender."""
         senders = [by for by, _ in self.asked]
         return {by: senders.count(by) for by in dict.fromkeys(senders)}
 
@@ -80,7 +80,7 @@ class _Chain:
 
 
 def test_light_senders_are_asked_about_before_heavy_ones() -> None:
-    """However many those are; and they share the questions in flight."""
+    """However many heavy ones there are; they share the requests in flight."""
     homes = Homes()
     crowd = [f"x{n}" for n in range(100)]
     for name in crowd:
@@ -99,12 +99,12 @@ def test_light_senders_are_asked_about_before_heavy_ones() -> None:
     assert len(homes.asked) == ASKED_MAX + 1
     homes.answer(count=QUANTUM + 2)
     homes.permissions.ask_heavy()
-    assert homes.counted().get(crowd[ASKED_MAX // QUANTUM]) == QUANTUM, "those who are next"
-    assert homes.heavy == set(crowd[:2]), "the pieces are small, and what they have is much"
+    assert homes.counted().get(crowd[ASKED_MAX // QUANTUM]) == QUANTUM, "the next ones"
+    assert homes.heavy == set(crowd[:2]), "the pieces are small, but their senders have many"
 
 
 def test_nobody_is_asked_about_messages_after_a_refused_one() -> None:
-    """The store refuses them for their counters; if they are sent again, they are asked about."""
+    """The store refuses them for their counters; if they are sent again, a request is made."""
     homes = Homes()
     homes.send("ann", *range(1, 301), 1, 2)
     homes.permissions.ask_light()
@@ -122,7 +122,7 @@ def test_nobody_is_asked_about_messages_after_a_refused_one() -> None:
 
 
 def test_a_home_that_does_not_answer_stops_only_heavy_senders() -> None:
-    """Nothing is reserved for them while none of them can be asked about."""
+    """Nothing is reserved for them while no request can be made for any of them."""
     homes = Homes()
     homes.send("ann", *range(1, 101))
     homes.permissions.ask_light()
@@ -136,7 +136,7 @@ def test_a_home_that_does_not_answer_stops_only_heavy_senders() -> None:
 
 
 def test_light_senders_whose_lead_is_used_up_stay_light() -> None:
-    """They are next when no heavy sender can be asked about, and are never parked with those."""
+    """They are next when no heavy sender can be served, and are never parked with those."""
     homes = Homes()
     homes.send("ann", *range(1, 101))
     homes.permissions.ask_light()
@@ -155,7 +155,7 @@ def test_light_senders_whose_lead_is_used_up_stay_light() -> None:
 
 
 def test_a_home_that_does_not_answer_stops_nobody_who_writes_to_others() -> None:
-    """However many write to its people, and however much; and they go on when it answers."""
+    """However many write to its users, and however much; and they go on when it answers."""
     homes = Homes()
     for n in range(100):
         homes.send(f"x{n}", *range(1, MANY + 1), end=SILENT)
@@ -171,7 +171,7 @@ def test_a_home_that_does_not_answer_stops_nobody_who_writes_to_others() -> None
 
 
 def test_what_was_sent_later_is_asked_about() -> None:
-    """The refused message may have been a repeat, after which others are good."""
+    """The refused message may have been a repeat, after which later ones are valid."""
     homes = Homes()
     homes.send("ann", *range(1, LIGHT_MAX + 1))
     homes.permissions.ask_light()
@@ -182,7 +182,7 @@ def test_what_was_sent_later_is_asked_about() -> None:
 
 
 def test_the_order_of_a_sender_is_kept() -> None:
-    """Whoever answers first; and a forgotten question frees its place when it is answered."""
+    """Whichever home answers first; and a forgotten request frees its place when it is answered."""
     homes = Homes()
     homes.send("ann", 1, 2, 3)
     homes.send("bob", 1, 2)
@@ -201,10 +201,10 @@ def test_the_order_of_a_sender_is_kept() -> None:
 async def test_a_message_within_one_worker_is_stored_without_requesting_another_turn(
     single: Cluster,
 ) -> None:
-    """The answer arrives in the turn of the question, which nothing else follows."""
+    """The answer arrives in the turn of the request, which nothing else follows."""
     worker = single.workers[0]
     alice = await TestClient.login(worker, "alice")
     await TestClient.login(worker, "bob")
-    worker.sweeps = False  # which ask for turns
+    worker.sweeps = False  # they request turns
     alice.send("@bob", 1)
     await alice.acked("@alice", 1)

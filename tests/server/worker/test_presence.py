@@ -1,8 +1,9 @@
-"""Presence while people come and go, connections break and the room's home dies again and again.
+"""Presence while users come and go, connections break and the room's home dies repeatedly.
 
-Whoever stays in a room must not believe in ghosts (invariant "Presence is derived"), and is told of
-nobody by name who neither came nor left: a home's death is no storm of names. Both are looked for
-by what clients believe, who do as the protocol says; and relays that break either are caught.
+Clients that stay must not list users who are gone (invariant "Presence is derived"), and get no
+notice about a user who neither came nor left: a home's death causes no storm of notices. Both are
+checked by the view of clients that follow the protocol; and relays that break either rule are
+detected.
 """
 
 from __future__ import annotations
@@ -23,26 +24,26 @@ from tests.support.workers import Cluster, TestClient
 
 WORKERS: Final = 3
 HOME: Final = 1
-"""The slot whose workers die; nobody who watches is there."""
+"""The slot whose workers are killed; no watcher is connected there."""
 ROOM: Final = next(name for n in range(99) if partition_of(name := f"room{n}") % WORKERS == HOME)
 SETTLED_S: Final = DEADLINE_S
 
 
 class Watcher:
-    """A client that stays, and what it believes of who is in the room."""
+    """A client that stays, and its view of who is in the room."""
 
     def __init__(self, client: TestClient) -> None:
         self.client = client
         self.believed: set[str] = set()
         self.named: list[str] = []
-        """Whom it was told of, by name, as having come or left."""
+        """Names that it got a notice for, as having come or left."""
         self._place = (-1, 0)
         self._taken = 0
         self._asked = 0
         self._answered = 0
 
     def take(self) -> None:
-        """Take what has come, and ask who is there where the protocol says so."""
+        """Process what has arrived, and send WHO where the protocol requires it."""
         received = self.client.received
         for envelope in received[self._taken :]:
             if isinstance(envelope, Roster):
@@ -81,7 +82,7 @@ class Watcher:
         self._ask()
 
     async def hears_of(self, name: str) -> None:
-        """Wait until it was told that somebody has come."""
+        """Wait for the notice that a user has come."""
         async with asyncio.timeout(SETTLED_S):
             self.take()
             while name not in self.named:
@@ -91,7 +92,7 @@ class Watcher:
 
 
 class Town:
-    """Watchers, and people who come and go."""
+    """Watchers, and users who come and go."""
 
     def __init__(self, cluster: Cluster, chance: random.Random) -> None:
         self.cluster = cluster
@@ -99,7 +100,7 @@ class Town:
         self.people: dict[str, tuple[TestClient, int]] = {}
         self.watchers: list[Watcher] = []
         self.moved: set[str] = set()
-        """Who has come or left, or lost a connection, so far."""
+        """Users who have come, left, or lost a connection so far."""
 
     @property
     def here(self) -> set[str]:
@@ -114,7 +115,8 @@ class Town:
         for watcher in self.watchers:
             await watcher.begin()
         await self.settled()
-        # An answer to WHO overtakes what was published before it: that has come when this has.
+        # An answer to WHO overtakes what was published before it: once this notice is here, so is
+        # that.
         await self.comes("person9", HOME)
         for watcher in self.watchers:
             await watcher.hears_of("person9")
@@ -138,7 +140,7 @@ class Town:
             client.disconnect()
 
     async def home_dies(self) -> None:
-        """Its clients come back elsewhere, most of them."""
+        """Its clients reconnect to other workers, most of them."""
         lost = [name for name, (_, slot) in self.people.items() if slot == HOME]
         await self.cluster.kill(HOME)
         for name in lost:
@@ -150,7 +152,9 @@ class Town:
                 await self.comes(name, self.chance.randrange(WORKERS))
 
     async def settled(self) -> str:
-        """Wait until all watchers believe what is true; return what is wrong, if that lasts."""
+        """Wait until all watchers have the true view; return the differences if that does not
+        happen.
+        """
         for watcher in self.watchers:
             try:
                 async with asyncio.timeout(SETTLED_S):
@@ -166,7 +170,7 @@ class Town:
         return ""
 
     def storm(self) -> set[str]:
-        """Return of whom watchers were told by name, who have neither come nor left."""
+        """Return the names in notices to watchers that have neither come nor left."""
         return {name for one in self.watchers for name in one.named} - self.moved
 
 
@@ -196,7 +200,7 @@ async def test_no_ghosts_and_no_storms(tmp_path: Path, seed: int) -> None:
 
 
 def _keeps_those_of_the_dead(patch: pytest.MonkeyPatch) -> None:
-    """A connection that broke is still shown: its worker says that it is gone, and is not heard."""
+    """A lost connection is still listed: the notice of its worker is ignored."""
     usual = Rosters._went
 
     def went(self: Rosters, log: str, roster: object, name: str) -> None:
@@ -207,12 +211,12 @@ def _keeps_those_of_the_dead(patch: pytest.MonkeyPatch) -> None:
 
 
 def _tells_of_everybody_again(patch: pytest.MonkeyPatch) -> None:
-    """A new home tells all that it hears of, as if they had just come."""
+    """A new home announces all that workers report, as if they had just come."""
     patch.setattr(Rosters, "_settle", lambda *_: None)
 
 
 def _says_nothing_of_another_home(patch: pytest.MonkeyPatch) -> None:
-    """A new home believes that members know who is there."""
+    """A new home assumes that members know who is there."""
     usual = Rosters._settle
 
     def settle(self: Rosters, log: str, roster: object) -> None:

@@ -1,4 +1,4 @@
-"""The PROXY protocol, version 2: the examples of its page, and anything else."""
+"""The PROXY protocol, version 2: the examples of its specification, and other input."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ def test_an_address() -> None:
 
 @pytest.mark.parametrize("family", [0x00, 0x12, 0x22, 0x31, 0x32])
 def test_who_is_named_by_no_address_of_tcp_counts_as_the_proxy(family: int) -> None:
-    """Which the specification asks of who does not read such addresses (section 2.2)."""
+    """As the specification requires of receivers that do not support such addresses
+    (section 2.2).
+    """
     assert source(V4[:13] + bytes([family]) + V4[14:FIXED_BYTES], b"whatever") is None
 
 

@@ -1,4 +1,4 @@
-"""Invariant "No silent tail": what the bus loses comes from the log."""
+"""Invariant "No silent tail": what the bus loses is read from the log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LOG = "lobby"
 async def test_one_batch_lost_then_silence(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The only batch vanishes: the heads that are sent from time to time bring it."""
+    """The only batch is lost: the periodic heads reveal it."""
     reader = await TestClient.login(cluster.other(LOG), "reader")
     writer = await TestClient.login(cluster.home(LOG), "writer")
     await reader.join(LOG)
@@ -40,7 +40,7 @@ async def test_one_batch_lost_then_silence(
 async def test_every_third_batch_lost_under_traffic(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Batches are missing, repairs overlap what still comes: each entry once, in order."""
+    """Batches are lost, repairs overlap with later ones: each entry comes once, in order."""
     readers = [await TestClient.login(cluster.other(LOG), f"reader{n}") for n in range(3)]
     writers = [
         await TestClient.login(worker, f"writer{n}") for n, worker in cluster.workers.items()
@@ -58,7 +58,7 @@ async def test_every_third_batch_lost_under_traffic(
     for counter in range(1, 151):
         for writer in writers:
             writer.send(LOG, counter, size=2000)
-        await asyncio.sleep(0)  # so that there are many batches, not one
+        await asyncio.sleep(0)  # for many batches instead of one
     total = 150 * len(writers)
     for reader in readers:
         await reader.has(LOG, total)
@@ -70,7 +70,7 @@ async def test_every_third_batch_lost_under_traffic(
 async def test_repair_of_more_than_a_page(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All batches of a burst are lost: page after page comes from the store."""
+    """All batches of a burst are lost: page after page is read from the store."""
     reader = await TestClient.login(cluster.other(LOG), "reader")
     writer = await TestClient.login(cluster.home(LOG), "writer")
     await reader.join(LOG)
@@ -100,7 +100,7 @@ async def test_home_killed_between_commit_and_publish(
 
 
 async def test_link_lost_under_traffic(cluster: Cluster) -> None:
-    """The link between two live workers breaks again and again; it is dialled anew."""
+    """The link between two live workers breaks repeatedly, and is reconnected."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     reader = await TestClient.login(other, "reader")
     writer = await TestClient.login(other, "writer")
@@ -119,7 +119,7 @@ async def test_link_lost_under_traffic(cluster: Cluster) -> None:
 async def test_heads_are_said_while_a_commit_runs_in_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Durability "power": a dropped batch is not forgotten because its partition is busy."""
+    """Durability "power": a dropped batch is repaired although its partition is busy."""
     async with Cluster(tmp_path, 2, durability="power") as cluster:
         home = cluster.home(LOG)
         reader = await TestClient.login(cluster.other(LOG), "reader")
@@ -137,7 +137,7 @@ async def test_heads_are_said_while_a_commit_runs_in_a_thread(
 
 
 async def test_events_are_best_effort(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lost roster change is no missing entry: nothing is repaired for it."""
+    """A lost roster change is no missing entry: it causes no repair."""
     other = cluster.other(LOG)
     reader = await TestClient.login(other, "reader")
     await reader.join(LOG)
@@ -151,12 +151,12 @@ async def test_events_are_best_effort(cluster: Cluster, monkeypatch: pytest.Monk
 
 
 async def test_a_turn_that_fails_is_made_up_for(single: Cluster, program_errors: list[str]) -> None:
-    """A bug in one turn, then silence: what it had still to do is done all the same."""
+    """A bug in one turn, then no traffic: the rest of its work is done all the same."""
     parts = single.workers[0].parts
     reader = await TestClient.login(single.workers[0], "reader")
     writer = await TestClient.login(single.workers[0], "writer")
     await reader.join(LOG)
-    flush_links = parts.turn.flush_links  # after the commit, before anything is distributed
+    flush_links = parts.turn.flush_links  # after the commit, before the distribution
 
     def failing() -> None:
         parts.turn.flush_links = flush_links

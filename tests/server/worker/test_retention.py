@@ -1,4 +1,4 @@
-"""What is not to be kept goes, on every path and for every worker, and readers are told once."""
+"""Expired entries are removed, on every path and for every worker, and readers get one gap."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support.workers import Cluster, TestClient, Worker
 
 
 async def look(worker: Worker) -> None:
-    """Remove what is to be removed, as the worker does each minute."""
+    """Run the removal that a worker does each minute."""
     worker.retention.grace_ms = 0
     await worker.retention.once()
 
@@ -50,7 +50,7 @@ async def written(cluster: Cluster, count: int, log: str = LOG) -> TestClient:
 
 
 async def test_readers_behind_get_one_gap_and_the_rest(tmp_path: Path) -> None:
-    """With a cursor from before; from the beginning; live ones notice nothing."""
+    """With a cursor from before; from the beginning; live members notice nothing."""
     async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=20)) as cluster:
         alice = await written(cluster, 60)
         await alice.join(LOG)
@@ -74,7 +74,7 @@ async def test_readers_behind_get_one_gap_and_the_rest(tmp_path: Path) -> None:
 
 
 async def test_a_reader_that_catches_up_while_its_place_is_removed(tmp_path: Path) -> None:
-    """The gap comes between two pages; pages that a worker keeps are not served any more."""
+    """The gap comes between two pages; a worker's cached pages are not served any more."""
     async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=100)) as cluster:
         alice = await TestClient.login(cluster.other(LOG), "alice")
         alice.send(LOG, 1, 300, size=2000)
@@ -108,7 +108,7 @@ async def test_a_reader_that_catches_up_while_its_place_is_removed(tmp_path: Pat
 
 
 async def test_an_owner_chooses_for_a_room(tmp_path: Path) -> None:
-    """Less than the settings say, or whatever the settings allow; it is an entry of the room."""
+    """Less than the configured limit, or the limit; the choice is an entry of the room."""
     async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=40)) as cluster:
         alice = await written(cluster, 60)
         bob = await TestClient.login(cluster.other(LOG), "bob")
@@ -123,14 +123,14 @@ async def test_an_owner_chooses_for_a_room(tmp_path: Path) -> None:
         alice.send(LOG, 61, 160)
         await alice.acked(LOG, 160)
         await look(home)
-        assert len(stored(home)) == 40, "not more than the settings say"
-        assert alice.received  # and nobody was put out by it
+        assert len(stored(home)) == 40, "not more than the configured limit"
+        assert alice.received  # and no member was removed by it
         await done(alice, requests.SetKeep(0, 0, 0))
         await done(await operator(cluster), requests.SetKeep(1, 0, 0))
 
 
 async def test_inboxes_too(tmp_path: Path) -> None:
-    """Accounts, whose states are in the same logs, go on."""
+    """Accounts, whose state is in the same logs, are kept."""
     async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=5)) as cluster:
         ann = await TestClient.login(cluster.workers[0], "ann")
         await TestClient.login(cluster.workers[1], "bert")
@@ -148,7 +148,7 @@ async def test_inboxes_too(tmp_path: Path) -> None:
 
 
 async def test_a_deleted_room_leaves_no_word(tmp_path: Path) -> None:
-    """Neither messages nor topics, in any file of the data directory; and the next one begins."""
+    """Neither messages nor topics, in any file of the data directory; a new room may be created."""
     async with Cluster(tmp_path, 2, rights=True) as cluster:
         alice = await TestClient.login(cluster.other(LOG), "alice")
         await done(alice, requests.Create())
@@ -172,7 +172,7 @@ async def test_a_deleted_room_leaves_no_word(tmp_path: Path) -> None:
 
 
 async def test_what_is_left_means_what_it_did(tmp_path: Path) -> None:
-    """A check folds the entries that are left: of deleted rooms and of accounts the last alone."""
+    """A check folds the remaining entries: of deleted rooms and of accounts only the last one."""
     data = tmp_path / "data"
     async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=5)) as cluster:
         opera = await operator(cluster)
@@ -192,12 +192,12 @@ async def test_what_is_left_means_what_it_did(tmp_path: Path) -> None:
             await look(worker)
     with stopped(data) as directory:
         found = list(check(directory))
-    assert [(one.refused, one.meaningless) for one in found] == [(None, [])] * len(found)
+    assert [(one.refused, one.damaged) for one in found] == [(None, [])] * len(found)
 
 
 @pytest.mark.parametrize("kind", ["commits", "backup"])
 async def test_it_waits_for_others(tmp_path: Path, kind: str) -> None:
-    """And what comes while it removes is stored."""
+    """And what arrives during the removal is stored."""
     async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=10)) as cluster:
         alice = await written(cluster, 500)
         home = cluster.home(LOG)
@@ -205,7 +205,7 @@ async def test_it_waits_for_others(tmp_path: Path, kind: str) -> None:
         tries: list[int] = []
 
         class Tried:
-            """The partitions, which count how often something is about to be removed."""
+            """The partitions, counting how often a removal is about to begin."""
 
             def __getattr__(self, name: str) -> object:
                 if name == "begin_removal":
@@ -265,7 +265,7 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
 async def test_a_log_that_cannot_be_handled_stands_in_no_others_way(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, program_errors: list[str]
 ) -> None:
-    """It is said once."""
+    """It is logged once."""
     async with Cluster(tmp_path, 1, retention=Settings(messages=5)) as cluster:
         home = cluster.workers[0]
         alice = await TestClient.login(home, "alice")

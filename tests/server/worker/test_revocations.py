@@ -1,10 +1,10 @@
-"""Removed devices: when it is "done", and what comes late of them, whichever worker is slow."""
+"""Removed devices: when the answer is "done", and their late messages, whichever worker is slow."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -43,7 +43,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 class Way:
-    """To a worker: keeps what is sent."""
+    """The way to a worker; it keeps what is sent."""
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
@@ -66,7 +66,7 @@ def confirm(revocations: Revocations, way: Way) -> None:
 
 
 def test_it_is_done_when_all_live_workers_have_confirmed() -> None:
-    """Not with the first one, and once; who confirms twice counts once."""
+    """Not with the first confirmation, and once; repeated confirmations count once."""
     one, two, three = ways = [Way(), Way(), Way()]
     revocations, done = started(ways)
     assert all(len(way.sent) == 1 for way in ways)
@@ -90,7 +90,7 @@ def test_nobody_waits_for_a_worker_that_died() -> None:
 
 
 def test_the_devices_that_were_revoked_last_are_remembered() -> None:
-    """Something of them may still be on its way. What is lifted is forgotten."""
+    """Messages of them may still be under way. Devices that are restored are forgotten."""
     revoked = RevokedDevices(most=2)
     for name in ("ann", "bob", "ann", "cat"):
         revoked.add(name, [bytes(16)])
@@ -124,7 +124,7 @@ def test_what_is_stored_of_a_revoked_device(
 async def test_what_was_removed_meanwhile_does_not_come_back_with_the_others(
     cluster: Cluster,
 ) -> None:
-    """Devices are to be stored again, of which one is none any more."""
+    """Devices are to be restored, one of which was removed meanwhile."""
     alice = await TestClient.login(cluster.other("@alice"), "alice")
     phone = DeviceKey.generate()
     await add_device(alice, "alice", phone, 5)
@@ -139,7 +139,7 @@ async def test_what_was_removed_meanwhile_does_not_come_back_with_the_others(
 
 
 async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) -> None:
-    """What its worker had sent on the way before it was told comes after the home was."""
+    """What its worker had sent before it was told arrives after the home was told."""
     phone = await TestClient.login(cluster.other(LOG), "bob")
     phone.send(LOG, 1)
     await phone.acked(LOG, 1)
@@ -160,7 +160,9 @@ async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) 
 async def committing(
     tmp_path: Path, sender: str
 ) -> AsyncIterator[tuple[Cluster, TestClient, threading.Event]]:
-    """A commit of two messages runs in a thread until it may go on, and gets to one of them."""
+    """A commit of two messages runs in a thread until it may continue, and processes one of
+    them.
+    """
     async with Cluster(tmp_path, 1, durability="power") as cluster:
         parts, index = cluster.workers[0].parts, partition_of(LOG)
         client = await TestClient.login(cluster.workers[0], sender)
@@ -183,7 +185,9 @@ async def committing(
 
 
 class HeldOnce:
-    """A partition whose next commit waits until it may go on, and gets to its first entry alone."""
+    """A partition whose next commit waits until it may continue, and processes its first entry
+    only.
+    """
 
     def __init__(self, partition: Partition) -> None:
         self._partition = partition
@@ -193,24 +197,31 @@ class HeldOnce:
     def __getattr__(self, name: str) -> object:
         return getattr(self._partition, name)
 
-    def append(
+    def begin(
         self, batch: list[Submission], now_ms: int, budget: ReadBudget | None = None
-    ) -> list[Outcome]:
+    ) -> list[Outcome] | Callable[[], list[Outcome]]:
         if self.reached.is_set():
-            return self._partition.append(batch, now_ms, budget)
-        self.reached.set()
-        self.may_go_on.wait(DEADLINE_S)
-        return self._partition.append(batch[:1], now_ms, budget)
+            return self._partition.begin(batch, now_ms, budget)
+        begun = self._partition.begin(batch[:1], now_ms, budget)
+        assert callable(begun)
+        commit = begun
+
+        def when_it_may_go_on() -> list[Outcome]:
+            self.reached.set()
+            self.may_go_on.wait(DEADLINE_S)
+            return commit()
+
+        return when_it_may_go_on
 
 
 async def test_it_is_confirmed_when_no_thread_stores_anything_of_them(tmp_path: Path) -> None:
-    """And what that did not get to is refused."""
+    """And what that commit did not process is refused."""
     async with committing(tmp_path, "bob") as (cluster, _, may_go_on):
         worker, way = cluster.workers[0], Way()
         revoke = Revoke(1, "bob", [cluster.session("bob").key_id], by_operator=False, lifted=False)
         worker.parts.dispatcher.handlers[Revoke](cast("Any", way), revoke)
         alice = await TestClient.login(worker, "alice")  # some turns
-        assert not way.sent, "confirmed, though a thread still stores something"
+        assert not way.sent, "confirmed, though a thread still stores an entry"
         may_go_on.set()
         await until(lambda: way.sent == [Revoked(1)], "the confirmation")
         alice.send(LOG, 1)
@@ -224,7 +235,7 @@ async def test_it_is_confirmed_when_no_thread_stores_anything_of_them(tmp_path: 
 
 
 async def test_what_is_sent_anew_is_not_given_back_as_well(tmp_path: Path) -> None:
-    """By a commit in a thread that was under way when its worker said so."""
+    """By a commit in a thread that was under way when its worker confirmed."""
     async with committing(tmp_path, "bob") as (cluster, client, may_go_on):
         worker, index = cluster.workers[0], partition_of(LOG)
         home = worker.parts.home
@@ -239,7 +250,7 @@ async def test_what_is_sent_anew_is_not_given_back_as_well(tmp_path: Path) -> No
 async def test_a_change_of_a_room_that_goes_with_its_device_holds_up_no_other(
     single: Cluster,
 ) -> None:
-    """Changes of a room are decided one after the other: each has an end."""
+    """Changes of a room are decided one after the other: each must come to an end."""
     worker = single.workers[0]
     alice, bob = [await TestClient.login(worker, name) for name in ("alice", "bob")]
     bob.send(LOG, 1)
@@ -278,9 +289,9 @@ def let_go(cluster: Cluster, log: str) -> None:
 async def test_changes_of_a_room_that_a_removed_device_has_asked_for_are_dropped(
     tmp_path: Path,
 ) -> None:
-    """One that is being stored, one that waits for that, and one that comes after the device went.
+    """One being stored, one waiting for that, and one that arrives after the removal.
 
-    Whoever has stolen an owner's device would delete the room with the last of its breath.
+    A thief of an owner's device could otherwise delete the room at the last moment.
     """
     async with Cluster(tmp_path, 1, rights=True) as single:
         worker = single.workers[0]
@@ -304,7 +315,7 @@ async def test_changes_of_a_room_that_a_removed_device_has_asked_for_are_dropped
 
 
 async def test_what_a_removed_device_has_asked_for_its_account_is_dropped(single: Cluster) -> None:
-    """It waits while the removal of the device is stored; asked in time, it comes too late."""
+    """Requests that wait while the removal is stored are dropped, although they came before it."""
     worker = single.workers[0]
     first = await TestClient.login(worker, "alice")
     phone = DeviceKey.generate()
@@ -326,7 +337,7 @@ async def test_what_a_removed_device_has_asked_for_its_account_is_dropped(single
 
 
 async def test_an_operator_whose_end_is_being_stored_does_not_undo_it(single: Cluster) -> None:
-    """What they asked for as an operator, and waited for that end, is refused behind it."""
+    """What they requested as an operator, and was waiting for that end, is refused after it."""
     worker = single.workers[0]
     accounts = worker.parts.accounts
     opera = await an_operator(single)
@@ -347,11 +358,11 @@ async def test_an_operator_whose_end_is_being_stored_does_not_undo_it(single: Cl
 
 
 async def test_a_login_that_waits_for_its_answer_is_judged_anew(cluster: Cluster) -> None:
-    """An answer from before lets nobody in, and refuses nobody; what is judged now does."""
+    """An earlier answer neither accepts nor refuses a login; the current one does."""
     await TestClient.login(cluster.other(LOG), "bob")
     session = cluster.session("bob")
     own_home = OwnHome(0, 1, Wakeup(lambda _: None))
-    claims = Claims(Routes(own_home.to_home, lambda _: Owner(0, 0), {}))  # no home is there
+    claims = Claims(Routes(own_home.to_home, lambda _: Owner(0, 0), {}))  # there is no home
     key = device("bob").public
     claim = claims.claim("bob", bytes(16), 1, key, session)
     other = claims.claim("bob", bytes(15) + b"o", 1, DeviceKey.generate().public, session)
@@ -369,7 +380,7 @@ async def test_a_login_that_waits_for_its_answer_is_judged_anew(cluster: Cluster
 
 
 async def test_a_removed_device_that_is_logging_in_is_refused_by_its_home(cluster: Cluster) -> None:
-    """Its claim is on the way while the removal is told."""
+    """Its claim is under way while the removal is announced."""
     bob = await TestClient.login(cluster.other(LOG), "bob")
     phone = DeviceKey.generate()
     await add_device(bob, "bob", phone, 3)

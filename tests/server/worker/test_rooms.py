@@ -74,7 +74,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 async def ask(
     client: TestClient, request: requests.Request, seen: int = EVERYTHING, log: str = LOG
 ) -> Done | Error:
-    """Ask something about a room, and return the answer."""
+    """Send a request about a room, and return the answer."""
     number = 1000 + len(client.received) * 7 + client.records
     client.send_envelopes(Room(number, log, requests.pack(request, seen)))
 
@@ -106,7 +106,7 @@ async def error_of(client: TestClient, number: int) -> int:
 
 
 def stored(worker: Worker, log: str = LOG) -> list[EntryMessage]:
-    """The log as it is in the store."""
+    """Return the log as it is stored."""
     page = worker.parts.services.reader_of(log).read(log, 0, 2**40 - 1, 10**9)
     return [unpack_entry(packed) for _, packed in page.rows]
 
@@ -131,7 +131,7 @@ async def begun(cluster: Cluster, kind: Kind = Kind.PUBLIC) -> tuple[TestClient,
 
 # --- how a room begins ----------------------------------------------------------------------------
 async def test_the_first_message_begins_a_room_which_its_sender_owns(cluster: Cluster) -> None:
-    """The create entry is the first; who followed it before sees it."""
+    """The create entry is the first; followers from before receive it."""
     reader = await TestClient.login(cluster.other(LOG), "reader")
     await reader.join(LOG)
     alice = await TestClient.login(cluster.home(LOG), "alice")
@@ -151,7 +151,7 @@ async def test_the_first_message_begins_a_room_which_its_sender_owns(cluster: Cl
 
 
 async def test_many_begin_one_room_at_once(cluster: Cluster) -> None:
-    """One of them owns it, and every message is there."""
+    """One of them owns it, and every message is stored."""
     workers = [cluster.home(LOG), cluster.other(LOG)]
     clients = [await TestClient.login(workers[n % 2], f"user{n}") for n in range(6)]
     for client in clients:
@@ -164,7 +164,7 @@ async def test_many_begin_one_room_at_once(cluster: Cluster) -> None:
 
 
 async def test_a_first_message_and_a_request_that_begin_one_room(cluster: Cluster) -> None:
-    """In one commit, in either order: one of them begins it, and the other finds it."""
+    """In one commit, in either order: the first creates it, and the other finds it."""
     clients = [await TestClient.login(cluster.home(LOG), name) for name in ("alice", "bob")]
     for number in range(12):
         log = f"room-{number}"
@@ -196,7 +196,7 @@ async def test_a_guest_owns_nothing(cluster: Cluster) -> None:
 
 
 async def test_only_operators_begin_rooms(cluster: Cluster) -> None:
-    """rooms.create = operators, by a message and on purpose."""
+    """rooms.create = operators: by a message and by a request."""
     for worker in cluster.workers.values():
         worker.parts.rules.anyone_creates = False
     alice = await TestClient.login(cluster.home(LOG), "alice")
@@ -213,7 +213,7 @@ async def test_only_operators_begin_rooms(cluster: Cluster) -> None:
 
 
 async def operator(cluster: Cluster, name: str = "opera") -> TestClient:
-    """Somebody whom an invitation in the data directory would make one."""
+    """A user who becomes operator by an invitation in the data directory."""
     token = secrets.token_bytes(32)
     for worker in cluster.workers.values():
         worker.parts.accounts.logs._first = invitation.hash_of(token)
@@ -230,7 +230,7 @@ async def operator(cluster: Cluster, name: str = "opera") -> TestClient:
 # --- a banned user on every path ------------------------------------------------------------------
 @pytest.mark.parametrize("restarted", [False, True])
 async def test_somebody_who_is_banned_on_every_path(cluster: Cluster, restarted: bool) -> None:
-    """Out at the entry on every worker, and refused ever after, after a new home as well."""
+    """Removed at the ban on every worker, and refused ever after, by a new home as well."""
     alice, bob = await begun(cluster)
     also = await TestClient.login(cluster.home(LOG), "bob")
     await also.join(LOG)
@@ -265,11 +265,11 @@ async def test_somebody_who_is_banned_on_every_path(cluster: Cluster, restarted:
             assert await refused(client, request) == ErrorCode.BANNED
         assert LOG not in await listed(client)
         assert client.entries(LOG) == []
-    assert max(bob.seqs(LOG)) == max(also.seqs(LOG)) == 3, "the ban is the last that they see"
+    assert max(bob.seqs(LOG)) == max(also.seqs(LOG)) == 3, "the ban is the last entry they get"
 
 
 async def listed(client: TestClient) -> dict[str, shown.Listed]:
-    """The rooms that somebody may see."""
+    """Return the rooms that a user may see."""
     found: dict[str, shown.Listed] = {}
     for partition in range(16):
         after, end = "", False
@@ -283,10 +283,8 @@ async def listed(client: TestClient) -> dict[str, shown.Listed]:
 async def race(cluster: Cluster, *, guarded: bool) -> tuple[TestClient, TestClient, TestClient]:
     """Ban bob while he writes on both workers. Return alice and his two clients, all answered.
 
-    Args:
-        cluster: where.
-        guarded: somebody is muted before: each message is judged, and not only those behind the
-            ban. Otherwise the room is one in which everybody writes until then.
+    With ``guarded``, a user is muted before, so that the permissions of each message are checked,
+    and not only of those after the ban. Otherwise everybody may write until then.
     """
     alice, bob = await begun(cluster)
     other = await TestClient.login(cluster.home(LOG), "bob")
@@ -304,7 +302,7 @@ async def race(cluster: Cluster, *, guarded: bool) -> tuple[TestClient, TestClie
         await asyncio.sleep(0)  # the workers are in this loop
     await asking
     for client in (bob, other):
-        client.send(LOG, 181, 200)  # behind the ban in any case
+        client.send(LOG, 181, 200)  # after the ban in any case
     for client in (bob, other):
         answers = answers_of(client)
         await client.until(lambda: len(answers()) >= 200, "all answers")  # noqa: B023
@@ -317,8 +315,8 @@ def answers_of(client: TestClient) -> Callable[[], list[Ack | Refused]]:
 
 @pytest.mark.parametrize("guarded", [False, True], ids=["all write", "somebody is muted"])
 async def test_a_ban_and_messages_that_race(cluster: Cluster, guarded: bool) -> None:
-    """The order in the log decides: nothing of bob's is behind the ban; what is before is stored,
-    acknowledged, and acknowledged again whatever happened since.
+    """The order in the log decides: none of bob's messages is after the ban; those before it are
+    stored, acknowledged, and acknowledged again on a repeat.
     """
     alice, bob, other = await race(cluster, guarded=guarded)
     entries = stored(cluster.home(LOG))
@@ -341,8 +339,8 @@ async def test_a_ban_and_messages_that_race(cluster: Cluster, guarded: bool) -> 
 async def test_messages_behind_a_ban_are_found(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The race shows a home that judges by what somebody might do a moment ago."""
-    monkeypatch.setattr(RoomRules, "before", RoomRules.before)  # it is put back at the end
+    """The race detects a home that uses the permissions of a moment ago."""
+    monkeypatch.setattr(RoomRules, "before", RoomRules.before)  # it is restored at the end
     for worker in cluster.workers.values():
         VARIANTS["rights-of-a-moment-ago"](worker._context)
     await race(cluster, guarded=True)
@@ -351,7 +349,7 @@ async def test_messages_behind_a_ban_are_found(
 
 
 def shown_to(client: TestClient) -> dict[int, EntryMessage]:
-    """What somebody has got of the room, by following or on pages."""
+    """Return what a client has received of the room, live or by pages."""
     pages = [e for e in client.received if isinstance(e, Page)]
     found = [*client.entries(LOG), *(entry for page in pages for entry in page.entries)]
     return {entry.seq: entry for entry in found}
@@ -364,9 +362,9 @@ def is_ban(entry: EntryMessage) -> bool:
 
 
 async def test_readings_that_race_with_a_ban(cluster: Cluster) -> None:
-    """Live, by pages and by coming back to a cursor, on both workers, while the ban is committed.
+    """Live, by pages and by resuming at a cursor, on both workers, while the ban is committed.
 
-    The order in the log decides which of them are answered: the checker holds each against it.
+    The order in the log decides which of them are answered: each is checked against it.
     """
     alice, bob = await begun(cluster)
     alice.send(LOG, 1, 40)
@@ -397,14 +395,14 @@ async def test_readings_that_race_with_a_ban(cluster: Cluster) -> None:
     await asking
     alice.send(LOG, 81)
     await alice.acked(LOG, 81)
-    for reader in (*resuming, *paging):  # in the order of asking: what was asked before is over
+    for reader in (*resuming, *paging):  # in the order of the requests: earlier ones are over
         reader.send_envelopes(Who(9999, LOG))
         await reader.expect(Error, lambda e: e.request == 9999)
     log = stored(workers[0])
     (ban,) = [e.seq for e in log if e.sender == "alice" and is_ban(e)]
     for reader in (bob, *resuming, *paging):
         got = shown_to(reader)
-        assert list(check(log, {"bob": got})) == [], "something behind the ban"
+        assert list(check(log, {"bob": got})) == [], "an entry after the ban"
         assert all(log[seq - 1] == entry for seq, entry in got.items())
         refusals = {e.code for e in reader.received if isinstance(e, Error)}
         assert refusals <= {ErrorCode.BANNED, ErrorCode.NOT_A_MEMBER}
@@ -412,7 +410,7 @@ async def test_readings_that_race_with_a_ban(cluster: Cluster) -> None:
         seqs = sorted(shown_to(reader))
         assert seqs == list(range(place.seq + 1, place.seq + 1 + len(seqs))), "none is missing"
     whole = [shown_to(reader) for reader in resuming[:10]]
-    assert any(max(got, default=0) >= 41 for got in whole), "nobody came before the ban"
+    assert any(max(got, default=0) >= 41 for got in whole), "no request came before the ban"
     late = await TestClient.login(workers[1], "bob")
     late.send_envelopes(Join(1, LOG, place.epoch, place.seq, 0))
     assert await error_of(late, 1) == ErrorCode.BANNED
@@ -443,7 +441,7 @@ async def test_a_batch_ends_at_an_entry_that_puts_somebody_out(cluster: Cluster)
 async def test_repair_ends_batches_as_well(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was lost on the bus, and is read from the store, puts out whoever it puts out."""
+    """An entry lost on the bus and read from the store removes the same users."""
     from tests.support.workers import drop_publishes
 
     alice, bob = await begun(cluster)
@@ -464,7 +462,7 @@ async def test_repair_ends_batches_as_well(
 
 # --- two moderators -------------------------------------------------------------------------------
 def test_what_was_decided_on_an_older_state_is_not_stored() -> None:
-    """Whatever has brought another change in between, the commit itself looks."""
+    """Whatever has changed in between, the commit checks the current state."""
     rules = RoomRules(anyone_creates=True)
     before = states.applied(states.Room(), events.Created(Kind.PUBLIC, True, b""), "alice", 1)
     topic = entry_of(LOG, before.version, events.TopicSet("tea"), "alice", b"")
@@ -476,7 +474,7 @@ def test_what_was_decided_on_an_older_state_is_not_stored() -> None:
 
 
 async def test_two_moderators(cluster: Cluster) -> None:
-    """Neither undoes the other unseen; what does not concern the same thing does not collide."""
+    """Neither undoes a change that they have not seen; changes of other things do not conflict."""
     alice, bob = await begun(cluster)
     await TestClient.login(cluster.home(LOG), "carol")
     await done(alice, requests.SetRole("bob", Role.MODERATOR))
@@ -499,7 +497,7 @@ async def test_two_moderators(cluster: Cluster) -> None:
 
 # --- a stranger at a private room -----------------------------------------------------------------
 async def test_a_stranger_at_a_private_room_on_every_path(cluster: Cluster) -> None:
-    """Nothing of it: not live (who followed it before it began, too), not by any request."""
+    """Nothing of it: not live (also for followers from before), and not by any request."""
     early = await TestClient.login(cluster.other(LOG), "early")
     await early.join(LOG)
     alice, bob = await begun(cluster, Kind.PRIVATE)
@@ -538,7 +536,7 @@ async def test_a_stranger_at_a_private_room_on_every_path(cluster: Cluster) -> N
         told = [e for e in client.received if not isinstance(e, Error | Refused | Done)]
         assert told == [] or (client is early and told == [])
     assert (await listed(bob))[LOG].role is Role.INVITED
-    # An operator acts, and reads only with an entry that tells so.
+    # An operator may act, and reads only after an entry that records it.
     await done(opera, requests.SetRole("opera", Role.MEMBER))
     await opera.join(LOG, last=10)
     assert isinstance(changes(bob)[-1], events.RoleSet)
@@ -546,7 +544,9 @@ async def test_a_stranger_at_a_private_room_on_every_path(cluster: Cluster) -> N
 
 @pytest.mark.parametrize("kind", [Kind.PRIVATE, Kind.PUBLIC])
 async def test_no_refusal_tells_what_is_in_a_room(cluster: Cluster, kind: Kind) -> None:
-    """To who may not read it: whether an entry is there, is a message, is his, was erased."""
+    """To a user who may not read it: whether an entry exists, is a message, is their own, was
+    erased.
+    """
     alice, bob = await begun(cluster, kind)
     bob.send(LOG, 1)
     await bob.acked(LOG, 1)
@@ -572,7 +572,7 @@ async def test_no_refusal_tells_what_is_in_a_room(cluster: Cluster, kind: Kind) 
                     client.send_envelopes(Send(LOG, 1, int(one), "", b"x", epoch, seq))
                     answer = await client.expect(Refused)
                     assert (answer.code, answer.arg) == (expected, 0), (one, seq)
-    # Who may erase what they do not read is told what there is to erase.
+    # A user who may erase without reading gets an answer about the entry.
     opera = await operator(cluster)
     assert await refused(opera, requests.Redact(10**6, "")) == ErrorCode.NO_SUCH_ENTRY
     assert await refused(opera, requests.Redact(1, "")) == ErrorCode.NO_SUCH_ENTRY
@@ -582,7 +582,7 @@ async def test_no_refusal_tells_what_is_in_a_room(cluster: Cluster, kind: Kind) 
 async def test_a_request_that_waits_is_judged_when_it_is_answered(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page and a list of members that bob asked for in time are not given to him any more."""
+    """A page and a list of members that bob requested in time are not sent to him any more."""
     alice, bob = await begun(cluster, Kind.PRIVATE)
     alice.send(LOG, 1)
     await bob.has(LOG, 1)
@@ -620,9 +620,9 @@ async def test_a_request_that_waits_is_judged_when_it_is_answered(
 
 
 async def test_a_head_that_was_under_way_opens_no_private_room(cluster: Cluster) -> None:
-    """Heads that a home tells of once a second say nothing of rights.
+    """Heads that a home sends once a second carry no permissions.
 
-    One that was sent for an earlier feed of this worker comes before the answer to SUBSCRIBE.
+    One sent for an earlier feed of this worker arrives before the answer to SUBSCRIBE.
     """
     alice = await TestClient.login(cluster.home(LOG), "alice")
     await done(alice, requests.Create(Kind.PRIVATE))
@@ -656,9 +656,9 @@ async def test_a_room_that_becomes_private_keeps_its_members(cluster: Cluster) -
 
 # --- writing --------------------------------------------------------------------------------------
 async def test_who_may_not_write(cluster: Cluster) -> None:
-    """Muted, announced, closed: reading goes on, and each has its own word.
+    """Muted, announced, closed: reading goes on, and each has its own error.
 
-    Whatever it is that he would write: about his own message, or somebody else's.
+    Whatever they would write: about their own message, or another user's.
     """
     alice, bob = await begun(cluster)
     for client in (alice, bob):
@@ -693,7 +693,7 @@ async def test_who_may_not_write(cluster: Cluster) -> None:
 async def test_the_time_of_a_ban_ends_by_an_entry(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also after a new home; a clock that somebody sets does not matter."""
+    """Also after a new home; changes of the wall clock have no effect."""
     alice, bob = await begun(cluster)
     await done(alice, requests.Ban("bob", 3600))
     assert isinstance(changes(alice)[-1], events.Banned)
@@ -719,7 +719,7 @@ async def test_the_time_of_a_ban_ends_by_an_entry(
 
 # --- the end of a room ----------------------------------------------------------------------------
 async def test_a_deleted_room_and_the_next_of_its_name(cluster: Cluster) -> None:
-    """Everybody is out; nothing of it is shown any more, not to a saved cursor either."""
+    """All members are removed; nothing of it is sent any more, not for a saved cursor either."""
     alice, bob = await begun(cluster)
     alice.send(LOG, 1, 3)
     await bob.has(LOG, 3)
@@ -732,7 +732,7 @@ async def test_a_deleted_room_and_the_next_of_its_name(cluster: Cluster) -> None
     late = await TestClient.login(cluster.other(LOG), "late")
     late.send_envelopes(Join(1, LOG, None, 0, 100), Join(2, LOG, old.epoch, old.seq, 0))
     assert [await error_of(late, n) for n in (1, 2)] == [ErrorCode.NO_SUCH_ROOM] * 2
-    for client in (alice, bob, late):  # what was meant for the room must not begin a public one
+    for client in (alice, bob, late):  # a message meant for the room must not create a public one
         client.send(LOG, 4 if client is alice else 1)
         told = await client.expect(Refused)
         assert told.code == ErrorCode.NO_SUCH_ROOM
@@ -808,7 +808,7 @@ async def test_requests_that_make_no_sense(cluster: Cluster) -> None:
 
 # --- erasing --------------------------------------------------------------------------------------
 def bodies(worker: Worker) -> list[bytes]:
-    """What the log has, without its control entries."""
+    """Return the bodies in the log, without control entries."""
     return [e.body for e in stored(worker) if e.kind != EntryKind.SYSTEM]
 
 
@@ -825,7 +825,7 @@ async def refused_send(client: TestClient, counter: int) -> int:
 
 
 async def test_a_moderator_erases_what_those_below_have_written(cluster: Cluster) -> None:
-    """By SEND and by ROOM: the same entry, the same rights; edits go with the message."""
+    """By SEND and by ROOM: the same entry, the same permissions; edits go with the message."""
     alice, bob = await begun(cluster)
     carol = await TestClient.login(cluster.other(LOG), "carol")
     home = cluster.home(LOG)
@@ -839,7 +839,7 @@ async def test_a_moderator_erases_what_those_below_have_written(cluster: Cluster
     edit = int(EntryKind.EDIT)
     carol.send_envelopes(Send(LOG, 4, edit, "text/plain", b"better", first.epoch, first.seq))
     await carol.acked(LOG, 4)
-    # Nobody's business yet, whichever way it is asked.
+    # Not allowed for anybody yet, by either operation.
     erase(bob, 1, first)
     assert await refused_send(bob, 1) == ErrorCode.NOT_ALLOWED
     assert await refused(bob, requests.Redact(first.seq)) == ErrorCode.NOT_ALLOWED
@@ -850,7 +850,7 @@ async def test_a_moderator_erases_what_those_below_have_written(cluster: Cluster
     await done(bob, requests.Redact(second.seq, "spam"))  # the answer was lost
     assert await refused(bob, requests.Redact(second.seq, "why")) == ErrorCode.NO_SUCH_ENTRY
     await done(carol, requests.Redact(third.seq, "mine"))
-    # A moderator edits nothing, and erases nothing of who has as much to say.
+    # A moderator edits nothing, and erases nothing of users of the same role.
     bob.send_envelopes(Send(LOG, 2, edit, "text/plain", b"x", of_alice.epoch, of_alice.seq))
     assert await refused_send(bob, 2) == ErrorCode.NOT_ALLOWED
     assert await refused(bob, requests.Redact(of_alice.seq)) == ErrorCode.NOT_ALLOWED
@@ -870,7 +870,7 @@ async def test_a_moderator_erases_what_those_below_have_written(cluster: Cluster
 
 
 async def test_who_may_erase_is_judged_in_the_order_of_the_log(cluster: Cluster) -> None:
-    """A moderator in a closed room; who is banned; who was one a moment ago."""
+    """A moderator in a closed room; a banned user; a moderator of a moment ago."""
     alice, bob = await begun(cluster)
     home = cluster.home(LOG)
     bob.send(LOG, 1, 2)
@@ -896,7 +896,7 @@ async def test_who_may_erase_is_judged_in_the_order_of_the_log(cluster: Cluster)
 
 
 async def begun_anew(cluster: Cluster, name: str) -> TestClient:
-    """Log in as who has a name after an operator's reset, with another device."""
+    """Log in with a name after an operator's reset, from another device."""
     token, opera = secrets.token_bytes(32), await operator(cluster)
     reset = accounts.Reset(invitation.hash_of(token), 2**50)
     opera.send_envelopes(Account(9, name, accounts.pack(reset)))
@@ -912,7 +912,7 @@ async def begun_anew(cluster: Cluster, name: str) -> TestClient:
 
 
 async def test_what_was_written_before_a_reset_is_another_accounts(cluster: Cluster) -> None:
-    """Whoever begins the name anew edits and erases none of it, in rooms and in the inbox."""
+    """The new owner of the name edits and erases none of it, in rooms and in the inbox."""
     alice, _ = await begun(cluster)
     before = await TestClient.login(cluster.other(LOG), "carol")
     before.send(LOG, 1)
@@ -934,7 +934,7 @@ async def test_what_was_written_before_a_reset_is_another_accounts(cluster: Clus
 
         return reader_of
 
-    for log in ("@carol", LOG):  # what tells whose the name was, and what is to be changed
+    for log in ("@carol", LOG):  # the fields that identify the author, and the entry to change
         session.services = replace(readable, reader_of=without(log))
         carol.send_envelopes(Send(LOG, 1, edit, "text/plain", b"x", old.epoch, old.seq))
         assert await refused_send(carol, 1) == ErrorCode.UNAVAILABLE
@@ -949,7 +949,7 @@ async def test_what_was_written_before_a_reset_is_another_accounts(cluster: Clus
     of_inbox = await carol.expect(Refused, lambda e: e.log == "@carol")
     assert of_inbox.code == ErrorCode.NOT_ALLOWED
     carol.received.remove(of_inbox)
-    # What this account writes is its own; and it has the rights that it is given.
+    # The new account's own messages are its own; and it has the rights that it is given.
     carol.send(LOG, 1)
     await carol.acked(LOG, 1)
     own = stored(cluster.home(LOG))[-1]
@@ -971,7 +971,7 @@ async def test_an_operator_erases_by_number_what_they_may_not_read(cluster: Clus
 
 
 async def test_what_an_earlier_room_of_a_name_had_is_nobodys(cluster: Cluster) -> None:
-    """Not even of who owns the next one; and nothing begins a room by being about it."""
+    """Not even the owner of the next room may; and a message about an entry creates no room."""
     alice, bob = await begun(cluster)
     alice.send(LOG, 1)
     await alice.acked(LOG, 1)
@@ -986,9 +986,9 @@ async def test_what_an_earlier_room_of_a_name_had_is_nobodys(cluster: Cluster) -
 
 
 async def test_erased_pages_are_not_served_by_other_workers(cluster: Cluster) -> None:
-    """A page that a worker keeps of a log that it follows is dropped before anybody gets it."""
+    """A follower's cached page is dropped before any client gets it."""
     alice, bob = await begun(cluster)
-    alice.send(LOG, 1, 4, size=limits.PAGE_BYTES_MAX // 3)  # a page that has no end is kept
+    alice.send(LOG, 1, 4, size=limits.PAGE_BYTES_MAX // 3)  # a page without an end is kept
     await alice.acked(LOG, 4)
     other = cluster.other(LOG)
     reader = await TestClient.login(other, "reader")
@@ -1011,7 +1011,7 @@ async def test_erased_pages_are_not_served_by_other_workers(cluster: Cluster) ->
 async def test_a_room_whose_state_is_damaged_is_closed_to_all_and_nothing_else_is(
     cluster: Cluster,
 ) -> None:
-    """Neither its readers nor its writers cost the link between the workers."""
+    """Neither its readers nor its writers break the link between the workers."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     same = next(f"room{n}" for n in range(999) if partition_of(f"room{n}") == partition_of(LOG))
     alice = await TestClient.login(home, "alice")

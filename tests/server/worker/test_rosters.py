@@ -1,5 +1,5 @@
-"""Who is here (invariant "Presence is derived"): derived from the workers' own words, small and
-large rooms.
+"""Rosters (invariant "Presence is derived"): derived from the workers' reports, in small and large
+rooms.
 """
 
 from __future__ import annotations
@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Iterator
+from random import Random
 
 import pytest
 
@@ -14,8 +15,9 @@ from relay import limits
 from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
+from relay.server.worker.connection.schedule import NAMES_PER_UNIT
 from relay.server.worker.home import rosters as rosters_module
-from relay.server.worker.home.rosters import COUNT_INTERVAL_S, GRACE_S, Rosters
+from relay.server.worker.home.rosters import GRACE_S, REST_S_MAX, Rosters
 from relay.wire.envelopes import Join, Leave, Roster
 from relay.wire.envelopes import Members as Answer
 from relay.wire.envelopes import Who as Question
@@ -27,7 +29,7 @@ LOG = "lobby"
 
 
 class _Port:
-    """Where a home's words go; only its identity matters here."""
+    """The way to a worker; only its identity matters here."""
 
     index = 1
     generation = 1
@@ -43,7 +45,7 @@ class _Port:
 
 
 class _Clock:
-    """What time it is."""
+    """A clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -71,7 +73,7 @@ def _gone(*names: str) -> Presence:
 
 
 def test_a_join_storm_is_one_event() -> None:
-    """All changes of a turn are told together."""
+    """All changes of a turn are in one event."""
     rosters = Rosters(bytes, _Clock())
     rosters.change(_Port(), _present("ada", "bob"))
     rosters.change(_Port(), _present("cyd"))
@@ -83,7 +85,7 @@ def test_a_join_storm_is_one_event() -> None:
 
 
 def test_a_name_on_two_workers_goes_when_both_are_gone() -> None:
-    """A dead worker takes only its own part with it."""
+    """A dead worker removes only its own connections."""
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     one, two = _Port(), _Port()
@@ -97,12 +99,12 @@ def test_a_name_on_two_workers_goes_when_both_are_gone() -> None:
     assert (told.total, told.joined, told.left) == (1, [], ["bob"])
     rosters.leave(LOG, two)
     clock.now += GRACE_S
-    assert _told(rosters) == [], "nobody is left to be told"
+    assert _told(rosters) == [], "no worker is left to send to"
     assert rosters.members(Who(1, LOG)) == Members(1, 0, 0, 0, [])
 
 
 def test_who_comes_back_in_time_never_left() -> None:
-    """A worker's clients are back on another one: nothing is told, even if that were all."""
+    """A worker's clients are back on another one: no event, even if those were all."""
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     one, two = _Port(), _Port()
@@ -117,7 +119,7 @@ def test_who_comes_back_in_time_never_left() -> None:
     (later,) = _told(rosters)
     assert (later.version, later.incarnation) == (told.version + 1, told.incarnation)
     assert ([name for name, _ in later.joined], later.left) == (["cyd"], [])
-    assert later.total == 3, "bob still counts, for all that anybody was told"
+    assert later.total == 3, "bob still counts, for no event has said otherwise"
     clock.now = GRACE_S
     (last,) = _told(rosters)
     assert (last.total, last.joined, last.left) == (2, [], ["bob"])
@@ -125,7 +127,7 @@ def test_who_comes_back_in_time_never_left() -> None:
 
 
 def test_each_departure_has_a_grace_of_its_own() -> None:
-    """Back and gone again: the time runs from the last departure."""
+    """Back and gone again: the grace period runs from the last departure."""
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     port = _Port()
@@ -144,7 +146,7 @@ def test_each_departure_has_a_grace_of_its_own() -> None:
 
 
 def test_who_asked_meanwhile_is_told_of_the_return() -> None:
-    """WHO tells the truth at once, so for the one who asked the name comes anew."""
+    """WHO has the truth at once, so the client that asked gets an event for the name's return."""
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     port = _Port()
@@ -162,7 +164,9 @@ def test_who_asked_meanwhile_is_told_of_the_return() -> None:
 
 
 def test_nobody_is_told_of_everybody_again() -> None:
-    """By another home: once, without names, when those who lost their worker had time to return."""
+    """After a change of the home: one event, without names, when lost clients had time to
+    return.
+    """
     clock = _Clock()
     rosters = Rosters(secrets.token_bytes, clock)
     one, two = _Port(), _Port()
@@ -176,6 +180,7 @@ def test_nobody_is_told_of_everybody_again() -> None:
     clock.now = GRACE_S
     [told] = _told(rosters)
     assert (told.total, told.joined, told.left) == (4, [], [])
+    clock.now += GRACE_S
     rosters.change(two, _present("emil"))
     [told] = _told(rosters)
     assert told.joined == [["emil", ""]]
@@ -186,12 +191,14 @@ def test_nobody_is_told_of_everybody_again() -> None:
 
 
 def test_departures_in_their_grace_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More of them are told early, the oldest first."""
+    """Above the bound, departures are announced early, the oldest first."""
     monkeypatch.setattr(rosters_module, "DEPARTURES_MAX", 2)
-    rosters = Rosters(bytes, _Clock())
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
     port = _Port()
     rosters.change(port, _present("ada", "bob", "cyd", "dan"))
     _told(rosters)
+    clock.now = GRACE_S / 2
     rosters.change(port, _gone("bob", "cyd"))
     assert _told(rosters) == []
     rosters.change(port, _gone("dan"))
@@ -199,8 +206,45 @@ def test_departures_in_their_grace_are_bounded(monkeypatch: pytest.MonkeyPatch) 
     assert told.left == ["bob"]
 
 
+def test_asking_again_after_each_change_looks_at_no_other_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also in a large room, where those who are listed leave. The answer is as if made anew."""
+    rosters, ports, chance = Rosters(secrets.token_bytes, _Clock()), (_Port(), _Port()), Random(5)
+    named = [f"name-{n:04}" for n in range(3 * limits.ROSTER_NAMES_MAX)]
+    present: dict[str, int] = {}
+    looked: list[str] = []
+    display = rosters_module.Roster.display
+
+    def looking(self: rosters_module.Roster, name: str) -> str:
+        looked.append(name)
+        return display(self, name)
+
+    def change(name: str, count: int) -> None:
+        rosters.change(ports[0], Presence(LOG, [[name, "", count]]))
+        present[name] = count
+        if not count:
+            del present[name]
+
+    for name in named[::2]:
+        change(name, 1)
+    monkeypatch.setattr(rosters_module.Roster, "display", looking)
+    changes = 20 * limits.ROSTER_NAMES_MAX
+    for n in range(changes):
+        room = named if n < changes // 2 else named[:100]  # in a small room, all of them
+        if n == changes // 2:
+            for name in named[100:]:
+                if name in present:
+                    change(name, 0)
+        change(name := chance.choice(room), 0 if name in present else chance.randrange(1, 3))
+        told = rosters.members(Who(1, LOG))
+        names = sorted(present)[: limits.ROSTER_NAMES_MAX]
+        assert told.names == [[name, "", present[name]] for name in names]
+    assert len(looked) < 3 * changes
+
+
 def test_who_after_every_change() -> None:
-    """The remembered answer is never an old one: names, display names and numbers."""
+    """The cached answer is never outdated: names, display names and counts."""
     rosters = Rosters(bytes, _Clock())
     one, two = _Port(), _Port()
 
@@ -220,7 +264,9 @@ def test_who_after_every_change() -> None:
 
 
 def test_a_large_room_is_a_count_once_in_a_while() -> None:
-    """Above the bound: no names, at most one event in the interval, and the last one is told."""
+    """Above the bound: no names, at most one event per interval, and the last change is
+    announced.
+    """
     clock = _Clock()
     rosters = Rosters(bytes, clock)
     port = _Port()
@@ -230,20 +276,64 @@ def test_a_large_room_is_a_count_once_in_a_while() -> None:
     assert (told.total, told.joined, told.left) == (len(crowd), [], [])
     rosters.change(port, _present("zoe", "zora"))
     rosters.change(port, _gone("zora"))
-    clock.now = COUNT_INTERVAL_S / 2
+    clock.now = REST_S_MAX / 2
     assert _told(rosters) == []
-    assert rosters.due_at == COUNT_INTERVAL_S
-    clock.now = COUNT_INTERVAL_S
+    assert rosters.due_at == REST_S_MAX
+    clock.now = REST_S_MAX
     (told,) = _told(rosters)
-    assert told.total == len(crowd) + 1, "who left a large room is not counted a moment longer"
+    assert told.total == len(crowd) + 1, "a user who left a large room is not counted any more"
     assert rosters.due_at == float("inf")
     members = rosters.members(Who(1, LOG))
     assert members.total == len(crowd) + 1
     assert [name for name, _, _ in members.names] == crowd[: limits.ROSTER_NAMES_MAX]
 
 
+@pytest.mark.parametrize("crowd", [20, limits.ROSTER_NAMES_MAX, 2 * limits.ROSTER_NAMES_MAX])
+def test_what_people_who_come_one_by_one_cost_the_others(crowd: int) -> None:
+    """The envelopes to all members are bounded by time, not by who comes; nobody is left out."""
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
+    port = _Port()
+    sent = 0
+    named: set[str] = set()
+    for number in range(crowd):
+        rosters.change(port, _present(f"client{number:03}"))
+        for told in _told(rosters):
+            sent += number + 1
+            named.update(name for name, _ in told.joined)
+        clock.now += 0.001
+    while rosters.due_at < float("inf"):
+        clock.now = rosters.due_at
+        for told in _told(rosters):
+            sent += crowd
+            named.update(name for name, _ in told.joined)
+    assert told.total == crowd
+    if crowd <= limits.ROSTER_NAMES_MAX:
+        assert len(named) == crowd
+    per_s = limits.ROSTER_NAMES_MAX / REST_S_MAX
+    # and those of the first event, and of the last one
+    assert sent <= max(per_s, crowd / REST_S_MAX) * clock.now + 2 * crowd
+
+
+def test_a_room_rests_alone() -> None:
+    """Changes of one room wait for its own events, not for those of another one."""
+    clock = _Clock()
+    rosters = Rosters(bytes, clock)
+    port = _Port()
+    rosters.change(port, _present(*(f"client{number:03}" for number in range(100))))
+    (_,) = _told(rosters)
+    rosters.change(port, _present("zoe"))
+    assert _told(rosters) == []
+    rosters.change(port, Presence("elsewhere", [["ada", "", 1]]))
+    (told,) = _told(rosters)
+    assert told.log == "elsewhere"
+    clock.now = rosters.due_at
+    (told,) = _told(rosters)
+    assert (told.log, [name for name, _ in told.joined]) == (LOG, ["zoe"])
+
+
 def test_the_largest_answers_fit_their_messages() -> None:
-    """The longest names and display names there can be, as many as are listed."""
+    """The longest names and display names, and as many as are listed."""
     rosters = Rosters(lambda count: b"\xff" * count, _Clock())
     display = "\U0001f600" * limits.DISPLAY_NAME_CHARS_MAX
     port = _Port()
@@ -255,7 +345,7 @@ def test_the_largest_answers_fit_their_messages() -> None:
 
 
 async def test_flapping_in_one_record_tells_nobody(cluster: Cluster) -> None:
-    """LEAVE and JOIN in one turn change nothing."""
+    """LEAVE and JOIN in one turn cause no event."""
     quiet = await TestClient.login(cluster.home(LOG), "quiet")
     flapper = await TestClient.login(cluster.other(LOG), "flapper")
     await quiet.join(LOG)
@@ -284,7 +374,7 @@ async def test_a_departure_is_told_after_the_grace(cluster: Cluster) -> None:
 
 
 async def test_the_roster_after_its_home_died(cluster: Cluster) -> None:
-    """Workers say again who is there; who left meanwhile is not."""
+    """Workers report again who is there; users who left meanwhile are not listed."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     stays = await TestClient.login(other, "stays")
     leaves = await TestClient.login(other, "leaves")
@@ -300,8 +390,22 @@ async def test_the_roster_after_its_home_died(cluster: Cluster) -> None:
     assert answer.names == [["stays", "", 1]]
 
 
+async def test_who_asks_for_many_names_is_charged_for_them(cluster: Cluster) -> None:
+    """What the answer costs depends on the room, not on the question."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    asks = await TestClient.login(other, "asks")
+    await asks.join(LOG)
+    names: list[list[str | int]] = [[f"name-{n:03}", "", 1] for n in range(limits.ROSTER_NAMES_MAX)]
+    home.parts.rosters.change(_Port(), Presence(LOG, [*names]))
+    reading = cluster.session("asks").reading
+    assert not reading.is_heavy
+    asks.send_envelopes(Question(1, LOG))
+    await asks.expect(Answer)
+    assert reading._owed == limits.ROSTER_NAMES_MAX // NAMES_PER_UNIT
+
+
 async def test_a_room_whose_home_died(cluster: Cluster) -> None:
-    """Members are told once that the roster is another one: of nobody by name, and no ghost."""
+    """Members get one event that the roster has changed: without names, and nobody who is gone."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     stays = await TestClient.login(other, "stays")
     await stays.join(LOG)
@@ -324,7 +428,7 @@ async def test_a_room_whose_home_died(cluster: Cluster) -> None:
 
 
 async def test_a_room_of_three_hundred(cluster: Cluster) -> None:
-    """A real large room: everybody is counted, on both workers, and goes again."""
+    """A real large room: everybody is counted, on both workers, and leaves again."""
     clients = await asyncio.gather(
         *(TestClient.login(cluster.workers[n % 2], f"client{n:03}") for n in range(300))
     )

@@ -30,7 +30,7 @@ class Asking:
         self.served = 0
 
     def arrive(self) -> None:
-        """Bytes have come, and there was no time for them."""
+        """Bytes have arrived, and there was no time for them."""
         self._schedule.add(self, self._finish, self._units if self.served else 0)
 
     def take_turn(self, now: float) -> None:
@@ -38,7 +38,8 @@ class Asking:
         self.served += 1
         self._clock[0] += STEP_S
         drained = self.served == self._turns
-        self._finish = self._schedule.queue.charge(self._finish, self._units, drained=drained)
+        queue = self._schedule.queue
+        self._finish = queue.charge(self, self._finish, self._units, drained=drained)
         if not drained:
             self._schedule.add(self, self._finish, self._units)
 
@@ -67,7 +68,7 @@ def test_light_users_are_served_before_heavy_ones() -> None:
 
 
 def test_heavy_users_share() -> None:
-    """None waits while others are served twice as often, nor for new ones."""
+    """None waits while others are served twice, nor behind new ones without end."""
     schedule, clock = _schedule()
     floods = [Asking(schedule, clock, UNITS_PER_TURN, 1000) for _ in range(20)]
     for flood in floods:
@@ -85,7 +86,7 @@ def test_what_was_used_while_nobody_waited_is_no_debt() -> None:
     schedule, clock = _schedule()
     busy = Asking(schedule, clock, UNITS_PER_TURN, 1000)
     for _ in range(10):
-        busy._finish = schedule.queue.charge(busy._finish, UNITS_PER_TURN, drained=False)
+        busy._finish = schedule.queue.charge(busy, busy._finish, UNITS_PER_TURN, drained=False)
     for _ in range(10):
         Asking(schedule, clock, UNITS_PER_TURN, 1000).arrive()
     busy.arrive()
@@ -197,7 +198,7 @@ def test_shares_are_small_while_others_wait() -> None:
 
 
 def test_a_slice_is_used_up_while_anybody_waits() -> None:
-    """Two heavy users are served again and again, not once per turn."""
+    """Two heavy users are served repeatedly in a turn, not once per turn."""
     schedule, clock = _schedule()
     both = [Asking(schedule, clock, QUANTUM, 1000) for _ in range(2)]
     for one in both:

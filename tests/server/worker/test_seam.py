@@ -1,4 +1,6 @@
-"""Invariant "One seam": whoever joins, resumes or catches up sees each entry once, in order."""
+"""Invariant "One seam": a client that joins, resumes or catches up gets each entry once, in
+order.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,31 @@ async def test_join_during_traffic_on_every_worker(cluster: Cluster) -> None:
         _assert_whole_from_start(client, 600)
 
 
+@pytest.mark.parametrize(("last", "records"), [(0, 1), (2, 2)])
+async def test_live_is_no_record_of_its_own(cluster: Cluster, last: int, records: int) -> None:
+    """Who misses nothing is live with JOINED, others with their last page.
+
+    An inbox, since it has no roster: the answers to JOIN are all that there is to receive.
+    """
+    name = next(cluster.names_of(cluster.workers[0]))
+    inbox = f"@{name}"
+    client = await TestClient.login(cluster.workers[0], name)
+    await client.join(inbox)  # its head is known from here on
+    client.send(inbox, 1, 5)
+    await client.acked(inbox, 5)
+    await client.has(inbox, 5)
+    client.send_envelopes(Leave(2, inbox))
+    await client.expect(Left)
+    before = client.records
+    client.received.clear()
+    client.send_envelopes(Join(3, inbox, None, 0, last))
+    await client.expect(Live)
+    assert len(client.entries(inbox)) == last
+    assert client.records == before + records
+
+
 async def test_leave_and_join_again_and_again_during_traffic(cluster: Cluster) -> None:
-    """Each membership is whole in itself, on a worker that may drop the feed in between."""
+    """Each membership is complete, on a worker that may drop the feed in between."""
     writer = await TestClient.login(cluster.home(LOG), "writer")
     client = await TestClient.login(cluster.other(LOG), "client")
     traffic = asyncio.ensure_future(_traffic(writer, 400))
@@ -65,7 +90,7 @@ async def test_leave_and_join_again_and_again_during_traffic(cluster: Cluster) -
 
 
 async def test_leave_and_join_in_one_record(cluster: Cluster) -> None:
-    """What was queued before LEAVE is no part of the next membership."""
+    """What was queued before LEAVE is not part of the next membership."""
     client = await TestClient.login(cluster.other(LOG), "client")
     writer = await TestClient.login(cluster.home(LOG), "writer")
     await client.join(LOG)
@@ -84,7 +109,7 @@ async def test_leave_and_join_in_one_record(cluster: Cluster) -> None:
 
 
 async def test_resume_from_every_cursor_during_traffic(cluster: Cluster) -> None:
-    """A reader that goes from worker to worker misses nothing, wherever it was."""
+    """A reader that moves from worker to worker misses nothing, from any cursor."""
     writer = await TestClient.login(cluster.home(LOG), "writer")
     traffic = asyncio.ensure_future(_traffic(writer, 500))
     await writer.acked(LOG, 1)
@@ -112,7 +137,7 @@ async def test_resume_from_every_cursor_during_traffic(cluster: Cluster) -> None
 async def test_a_reader_that_is_ahead_of_its_new_worker(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It comes from a worker that was further: it waits for H, and is shown nothing twice."""
+    """It comes from a worker that was ahead: it waits for H, and gets nothing twice."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     keeper = await TestClient.login(other, "keeper")
     await keeper.join(LOG)
@@ -126,7 +151,7 @@ async def test_a_reader_that_is_ahead_of_its_new_worker(
     await roamer.expect(Joined)
     assert other.feed(LOG).seq == 0, "the new worker is behind"
     monkeypatch.undo()
-    home.sweeps = True  # now it hears of the entries
+    home.sweeps = True  # now it receives the entries
     await roamer.expect(Live, lambda live: live.seq == 5)
     writer.send(LOG, 6)
     await roamer.has(LOG, 1)
@@ -137,7 +162,7 @@ async def test_a_reader_that_is_ahead_of_its_new_worker(
 
 
 async def test_join_while_the_home_is_dead(cluster: Cluster) -> None:
-    """The join waits, with all that the client asks behind it; then both are answered in order."""
+    """The join waits, and so do later requests of the client; then all are answered in order."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     writer = await TestClient.login(other, "writer")
     writer.send(LOG, 1, 5)
@@ -161,7 +186,7 @@ async def test_join_while_the_home_is_dead(cluster: Cluster) -> None:
 
 
 async def test_feeds_of_the_gone_are_dropped(cluster: Cluster) -> None:
-    """Nobody follows a log: neither the worker nor its home remembers anything of it."""
+    """Without followers, neither the worker nor its home keeps any state of a log."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     client = await TestClient.login(other, "client")
     for number in range(50):
@@ -180,7 +205,9 @@ async def test_feeds_of_the_gone_are_dropped(cluster: Cluster) -> None:
 async def test_stored_state_that_went_back_ends_the_members(
     cluster: Cluster, program_errors: list[str]
 ) -> None:
-    """A head below what was shown: the store was lost. Members come again, and learn of the gap."""
+    """A head below what was distributed: the store lost data. Members reconnect, and get
+    the gap.
+    """
     other = cluster.other(LOG)
     client = await TestClient.login(other, "client")
     writer = await TestClient.login(other, "writer")
@@ -214,7 +241,7 @@ async def test_joins_that_are_refused(single: Cluster) -> None:
 
 
 async def test_what_is_left_of_a_dropped_feed_takes_nothing_from_the_next(cluster: Cluster) -> None:
-    """A request that ends late speaks of a feed that was dropped; its log is followed again."""
+    """A request that ends late concerns a dropped feed; its log is followed again."""
     worker = cluster.other(LOG)
     first = await TestClient.login(worker, "first")
     await first.join(LOG)
@@ -240,7 +267,7 @@ async def test_what_is_left_of_a_dropped_feed_takes_nothing_from_the_next(cluste
 async def test_who_leaves_at_once_takes_the_log_from_nobody_who_joins_with_it(
     cluster: Cluster,
 ) -> None:
-    """What a client asks after its join runs before the next join that waited for the same head."""
+    """A client's requests after its join run before the next join that waited for the same head."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     elsewhere = next(f"room{n}" for n in range(99) if cluster.home(f"room{n}") is other)
     first = await TestClient.login(other, "first")

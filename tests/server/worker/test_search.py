@@ -1,4 +1,6 @@
-"""Searching a room, and one's own direct messages, with the rights of reading; several workers."""
+"""Search in rooms and in one's own direct messages, with the permissions of reading; several
+workers.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +59,7 @@ class Asker:
         return None
 
     async def found(self, text: str, log: str = ROOM) -> list[str]:
-        """All texts, newest first, of all pages."""
+        """Return all texts, newest first, of all pages."""
         texts: list[str] = []
         before, end = 0, False
         while not end:
@@ -67,7 +69,7 @@ class Asker:
         return texts
 
     async def indexed(self, seq: int, log: str = ROOM) -> None:
-        """Wait until the index has come so far."""
+        """Wait until the index has caught up."""
         while (await self.page("word", log)).indexed < seq:
             pass
 
@@ -79,7 +81,7 @@ async def says(client: TestClient, counter: int, text: str, log: str = ROOM) -> 
 
 
 async def three(cluster: Cluster) -> tuple[TestClient, Asker]:
-    """Somebody who has said three things, and somebody on another worker than the home's."""
+    """A user who has sent three messages, and a user on a worker that is not the home."""
     ann = await TestClient.login(cluster.home(ROOM), "ann")
     for counter, text in enumerate(("tea at four", "coffee at five", "Tea, again"), 1):
         await says(ann, counter, text)
@@ -102,7 +104,7 @@ async def test_a_room_is_searched_from_any_worker(cluster: Cluster) -> None:
 
 
 async def test_what_was_edited_and_erased(cluster: Cluster) -> None:
-    """The edit is what is found; what was erased is not, also before the index knows of it."""
+    """Edits are found, erased messages are not, also before the index is updated."""
     ann, asker = await three(cluster)
     epoch = (await ann.acked(ROOM, 1)).epoch
     ann.send_envelopes(Send(ROOM, 4, int(Kind.EDIT), "text/plain", b"chai at four", epoch, 1))
@@ -120,7 +122,9 @@ async def test_what_was_edited_and_erased(cluster: Cluster) -> None:
 
 
 async def test_only_what_one_may_read(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Who does not follow a room finds nothing; nor does who is put out while the search runs."""
+    """A user who does not follow a room finds nothing; nor does one who is removed during the
+    search.
+    """
     async with Cluster(tmp_path_factory.mktemp("w"), 2, rights=True) as cluster:
         ann = await TestClient.login(cluster.home(ROOM), "ann")
         await says(ann, 1, "the word")
@@ -158,7 +162,7 @@ async def test_only_what_one_may_read(tmp_path_factory: pytest.TempPathFactory) 
 async def test_what_is_erased_while_a_page_is_read_is_not_found(
     cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A page is read a few messages at a time, and told as all of them are at the end."""
+    """A page is read a few messages at a time, and filtered by their state at its end."""
     count = 2 * READ_PER_TURN - 1
     ann = await TestClient.login(cluster.home(ROOM), "ann")
     ann.send_envelopes(*[Send(ROOM, n, 0, "text/plain", b"word") for n in range(1, count + 1)])
@@ -205,7 +209,7 @@ async def test_ones_own_direct_messages_and_nobody_elses(cluster: Cluster) -> No
     other = Asker(alice)
     await other.indexed(3, "@alice")
     assert await other.found("word", "@carol") == ["a word for carol"]
-    assert await other.found("carol", "@bob") == []  # not what bob has of carol
+    assert await other.found("carol", "@bob") == []  # not bob's messages with carol
 
 
 async def test_pages_are_bounded_by_bytes(cluster: Cluster) -> None:
@@ -271,12 +275,12 @@ async def test_an_index_that_cannot_be_read_is_unavailable(cluster: Cluster) -> 
     for index in range(16):
         path = home._directory.search_path(index)
         if path.exists():
-            path.unlink()  # another file: what is open of the old one can still be read
+            path.unlink()  # another file: the open old one can still be read
             path.write_bytes(b"this is no index at all" * 1000)
     error = await asker.error("tea")
     assert (error.code, error.arg) == (ErrorCode.UNAVAILABLE, limits.RETRY_MS)
     await ann.join(ROOM)  # everything else goes on
-    # Made anew by whoever writes it, as soon as there is something to write.
+    # Its writer creates it anew as soon as there is an entry to index.
     assert sum(worker._stores.indexing.anew() for worker in cluster.workers.values()) == 16
     await asker.indexed(3)
     assert await asker.found("tea") == ["Tea, again", "tea at four"]
@@ -299,7 +303,7 @@ async def test_switched_off_nothing_is_left_and_on_all_is_made_anew(cluster: Clu
 
 
 async def test_the_index_follows_a_new_home(cluster: Cluster) -> None:
-    """Killed between the commits and the index: the next home makes up for it."""
+    """Killed between the commits and the index update: the next home catches up."""
     ann, asker = await three(cluster)
     home: Worker = cluster.home(ROOM)
     home._stores.indexing.tick = lambda: None  # type: ignore[method-assign]

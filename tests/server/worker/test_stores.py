@@ -58,7 +58,9 @@ async def test_a_checkpoint_that_has_not_begun_is_not_started_again(tmp_path: Pa
 async def test_a_partition_is_not_closed_before_a_checkpoint_that_is_about_to_begin(
     tmp_path: Path,
 ) -> None:
-    """Its file would have a second writer then. A turn may come before the checkpoint's task."""
+    """Otherwise its file would have a second writer: a turn may come before the
+    checkpoint's task.
+    """
     stores = stores_of(tmp_path)
     partition = stores.open_partition(0)
     own = [True]

@@ -54,7 +54,9 @@ def _taken(submissions: Submissions, slow_max: int = SLOW_PER_GROUP) -> list[tup
 
 
 def test_messages_to_existing_rooms_do_not_wait_for_new_rooms() -> None:
-    """However many create rooms: a commit takes a few of those, and as many others as it can."""
+    """However many rooms are created: a commit takes a few of those, and as many others as
+    it can.
+    """
     submissions = Submissions()
     for producer in range(200):
         _put(submissions, producer, f"new-{producer}", 10)
@@ -92,7 +94,7 @@ def test_a_partition_whose_slow_flows_are_not_next_commits_fast_ones() -> None:
 
 
 def test_a_flow_is_as_slow_as_its_next_message() -> None:
-    """What follows a message to a new room waits with it: the order of a producer is kept."""
+    """Messages after the first one to a new room wait with it: a producer's order is kept."""
     submissions = Submissions()
     _put(submissions, 1, "known", 1)
     _put(submissions, 1, "new", 1)
@@ -115,7 +117,7 @@ def test_a_slow_flow_does_not_stay_slow() -> None:
 
 
 def test_control_entries_are_slow() -> None:
-    """They are committed to survive a power loss, and no message waits for that with them."""
+    """They are committed with an fsync, and no message waits for that with them."""
     submissions = Submissions()
     for producer in range(20):
         _put(submissions, producer, "known", 1, Kind.SYSTEM)
@@ -133,7 +135,7 @@ def test_control_entries_are_slow() -> None:
 
 
 def test_changes_of_accounts_do_not_wait_for_all_changes_of_rooms() -> None:
-    """An operator who disables somebody, or a user who removes a device, is served at once."""
+    """An operator who disables a user, or a user who removes a device, is served at once."""
     submissions = Submissions()
     for producer in range(200):
         _put(submissions, producer, f"new-{producer}", 10)
@@ -196,7 +198,7 @@ def test_light_senders_have_a_commit_of_their_own() -> None:
     assert 0 < len(submissions.take_light(_in_use)) <= LIGHT_PER_GROUP
     assert submissions.take_light(_in_use) == [], "the others have their part first"
     heavy_paused = submissions.take_light(_in_use, heavy_paused=True)
-    assert 0 < len(heavy_paused) <= LIGHT_PER_GROUP, "while they rest they have none"
+    assert 0 < len(heavy_paused) <= LIGHT_PER_GROUP, "while they pause they have none"
     submissions.take(_in_use, 64, SLOW_PER_GROUP)
     while submissions.flows:
         submissions.take_light(_in_use)
@@ -230,7 +232,7 @@ def test_a_light_sender_that_waited_for_half_a_second_stays_light() -> None:
 
 
 def test_who_was_forgotten_waits_for_nothing() -> None:
-    """What is removed is not committed, and later submissions are."""
+    """Removed submissions are not committed, and later ones are."""
     submissions = Submissions()
     for producer in range(1, 4):
         _put(submissions, producer, "known", 100)
@@ -248,11 +250,11 @@ def test_who_was_forgotten_waits_for_nothing() -> None:
         _put(submissions, producer, f"new-{producer}", 1)
     assert _taken(submissions, 0) == []
     submissions.remove(lambda one: one.submission.producer == (1).to_bytes(16))
-    assert _taken(submissions) == [(2, 1), (3, 1)], "those that are slow have their turn still"
+    assert _taken(submissions) == [(2, 1), (3, 1)], "the slow ones still have their turn"
 
 
 def test_what_was_taken_altogether_is_gone() -> None:
-    """Nobody is answered a second time for it."""
+    """They are not answered a second time."""
     submissions = Submissions()
     for producer in range(1, 4):
         _put(submissions, producer, "known", 100)
@@ -283,7 +285,7 @@ def test_what_a_commit_did_not_process_is_next_for_its_producers() -> None:
 
 
 def test_a_producer_that_causes_many_reads_is_slow_until_all_is_answered() -> None:
-    """One submission at a time meanwhile, whatever it is; then as any other."""
+    """One submission at a time meanwhile, of any kind; then normally."""
     submissions = Submissions()
     _put(submissions, 1, "known", 20)
     _put(submissions, 2, "known", 20)

@@ -1,5 +1,5 @@
-"""What arrives while a distribution is being written (``member/fanout``): quickly, in order, once,
-and at no member's cost.
+"""Entries that arrive while a distribution is being written (``member/fanout``): quickly, in order,
+once, and at no member's cost.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.support.workers import Cluster, TestClient, Worker
 
 LOG = "lobby"
 MEMBERS = 2 * FLUSHES_PER_CLOCK + 6
-"""Three slices, if each looks at the clock only once."""
+"""Three slices, if each reads the clock only once."""
 
 
 async def _town(worker: Worker) -> tuple[list[TestClient], TestClient]:
@@ -48,7 +48,7 @@ def _pending(worker: Worker) -> bool:
 
 
 async def _committed(worker: Worker, sender: TestClient, counters: range, size: int = 1) -> None:
-    """Send, and let the worker have it, without a turn."""
+    """Send, and wait until the worker has it, without a turn."""
     before = worker.parts.forward.unanswered
     for counter in counters:
         sender.send_envelopes(Send(LOG, counter, 0, "", bytes(size)))
@@ -62,7 +62,7 @@ async def _swept(worker: Worker) -> None:
     async with asyncio.timeout(DEADLINE_S):
         while _pending(worker):
             worker.parts.turn.run()
-            await asyncio.sleep(PAUSE_S)  # it may be that the room rests, by a clock that leaps
+            await asyncio.sleep(PAUSE_S)  # the room may be paused, by a clock that leaps
 
 
 def _seqs(member: TestClient) -> list[int]:
@@ -70,7 +70,7 @@ def _seqs(member: TestClient) -> list[int]:
 
 
 async def test_a_message_joins_the_sweep_that_is_being_written(single: Cluster) -> None:
-    """Who was not written to yet gets both in one record; the others the second by itself."""
+    """Members not yet written to get both in one record; the others get the second separately."""
     worker = single.workers[0]
     members, sender = await _town(worker)
     records = [member.records for member in members]
@@ -88,7 +88,9 @@ async def test_a_message_joins_the_sweep_that_is_being_written(single: Cluster) 
 
 
 async def test_nobody_falls_behind_for_having_to_wait_for_its_turn(single: Cluster) -> None:
-    """What an outbox holds already may not have left, and more would be too much: that waits."""
+    """An outbox may still hold the previous batch, and more would be too much: then the batch
+    waits.
+    """
     worker = single.workers[0]
     members, sender = await _town(worker)
     size = 8000
@@ -98,7 +100,7 @@ async def test_nobody_falls_behind_for_having_to_wait_for_its_turn(single: Clust
     assert worker.parts.fanout.sweeping, "one slice of several"
     await _committed(worker, sender, range(much + 1, much + more + 1), size)
     worker.parts.turn.run()
-    assert len(worker.feed(LOG).live) == MEMBERS, "somebody fell behind"
+    assert len(worker.feed(LOG).live) == MEMBERS, "a member fell behind"
     await _swept(worker)
     wanted = list(range(1, much + more + 1))
     await until(lambda: all(_seqs(member) == wanted for member in members), "all, in order")

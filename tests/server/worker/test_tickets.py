@@ -31,7 +31,7 @@ async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 async def ticket_of(worker: Worker, name: str) -> ClientTicket:
-    """Log in as somebody, take the ticket, go."""
+    """Log in, wait for the ticket, disconnect."""
     client = await TestClient.login(worker, name)
     await client.until(lambda: client.tickets, "a ticket")
     client.disconnect()
@@ -40,7 +40,7 @@ async def ticket_of(worker: Worker, name: str) -> ClientTicket:
 
 
 def kinds(cluster: Cluster) -> dict[str, int]:
-    """Handshakes of all workers, by kind."""
+    """Return the handshakes of all workers, by kind."""
     total = dict.fromkeys(map(str, HandshakeKind), 0)
     for worker in cluster.workers.values():
         for kind, count in worker.parts.services.counts.kinds.items():
@@ -69,7 +69,7 @@ async def test_a_ticket_from_one_worker_is_good_at_another_and_once(cluster: Clu
 
 
 async def test_two_who_offer_one_ticket_at_once(cluster: Cluster) -> None:
-    """At two workers, in one moment: one of them resumes, and both log in."""
+    """At two workers, concurrently: one of them resumes, and both log in."""
     one, two = cluster.workers.values()
     ticket = await ticket_of(one, "alice")
     clients = await asyncio.gather(
@@ -79,7 +79,7 @@ async def test_two_who_offer_one_ticket_at_once(cluster: Cluster) -> None:
 
 
 async def test_a_stolen_ticket_without_the_device_key(cluster: Cluster) -> None:
-    """Keys are resumed, nobody is: without a login nothing may be asked."""
+    """Only the keys are resumed: without a login no request is allowed."""
     one, two = cluster.workers.values()
     ticket = await ticket_of(one, "alice")
     thief = await TestClient.connect(two, ticket=ticket)
@@ -105,7 +105,7 @@ async def test_a_stolen_ticket_without_the_device_key(cluster: Cluster) -> None:
 
 
 async def test_a_ticket_is_not_bound_to_a_name(cluster: Cluster) -> None:
-    """Whose it was does not matter: who resumes proves a device, or is refused."""
+    """Its first user does not matter: a resumed connection proves a device, or is refused."""
     one, two = cluster.workers.values()
     ticket = await ticket_of(one, "alice")
     bob = await TestClient.login(two, "bob", ticket=ticket)
@@ -127,7 +127,7 @@ async def test_a_login_signature_of_a_resumed_connection_is_good_for_it_alone(
 
 
 async def operator(cluster: Cluster) -> TestClient:
-    """Somebody who may disable others."""
+    """A user who may disable others."""
     worker = cluster.workers[0]
     client = await TestClient.login(worker, "boss")
     session = cluster.session("boss")
@@ -141,7 +141,7 @@ async def ask(client: TestClient, number: int, name: str, request: requests.Requ
 
 
 async def test_a_disabled_user_with_a_ticket(cluster: Cluster) -> None:
-    """The ticket resumes keys; the login is refused in the same breath as without one."""
+    """The ticket resumes keys; the login is refused as it is without a ticket."""
     one, two = cluster.workers.values()
     boss = await operator(cluster)
     ticket = await ticket_of(one, "alice")
@@ -155,7 +155,7 @@ async def test_a_disabled_user_with_a_ticket(cluster: Cluster) -> None:
 
 
 async def test_a_removed_device_with_a_ticket(cluster: Cluster) -> None:
-    """Reset ends every device of the account: its ticket lets it come as far as the refusal."""
+    """Reset ends every device of the account: the ticket only gets it as far as the refusal."""
     one, two = cluster.workers.values()
     boss = await operator(cluster)
     ticket = await ticket_of(one, "alice")
@@ -177,7 +177,7 @@ async def test_changed_and_cut_tickets_cost_a_full_handshake(cluster: Cluster) -
 
 
 async def test_a_seen_ticket_without_its_secret(cluster: Cluster) -> None:
-    """Who listened on the network knows the ticket, and gets a closed connection; it stays good."""
+    """An eavesdropper knows the ticket: the connection is closed, and the ticket stays valid."""
     one, two = cluster.workers.values()
     ticket = await ticket_of(one, "alice")
     with pytest.raises(AssertionError, match="the connection was lost"):
@@ -188,7 +188,7 @@ async def test_a_seen_ticket_without_its_secret(cluster: Cluster) -> None:
 
 
 async def test_no_ticket_before_the_login(cluster: Cluster) -> None:
-    """A connection that registers, or is refused, is given none."""
+    """A connection that registers, or is refused, gets none."""
     worker = cluster.workers[0]
     client = await TestClient.connect(worker)
     client.send_envelopes(register(client.connection, client.spki, "carol"))
@@ -211,7 +211,7 @@ async def test_a_worker_that_was_replaced_knows_the_tickets(cluster: Cluster) ->
 
 
 class Recorded(TestClient):
-    """Keeps all that it sends."""
+    """Keeps everything that it sends."""
 
     def __init__(self, ticket: ClientTicket | None = None) -> None:
         super().__init__(ticket)
@@ -230,7 +230,7 @@ class Recorded(TestClient):
 
 @pytest.mark.parametrize("resumed", [False, True])
 async def test_a_recorded_session_is_replayed(cluster: Cluster, resumed: bool) -> None:
-    """By somebody on the network, at either worker: it is no session, and stores nothing."""
+    """By an eavesdropper, at either worker: no session is established, and nothing is stored."""
     worker = cluster.workers[0]
     ticket = await ticket_of(worker, "ann") if resumed else None
     client = await Recorded.login(worker, "ann", ticket=ticket)

@@ -27,7 +27,7 @@ from tests.support.workers import Cluster, TestClient, Worker
 LOG = "lobby"
 COUNT = limits.LOGS_PER_CONNECTION_MAX
 QUIET_ITERATIONS = 20
-"""Iterations of the loop without a turn, after which a worker is taken to be at rest."""
+"""Loop iterations without a turn after which a worker counts as idle."""
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def _turns(worker: Worker) -> Iterator[list[None]]:
 
 
 async def _at_rest(worker: Worker) -> None:
-    """Wait until a worker has no turn due, for some iterations of the loop on end."""
+    """Wait until a worker has no turn due for some consecutive loop iterations."""
     quiet = 0
     async with asyncio.timeout(DEADLINE_S):
         while quiet < QUIET_ITERATIONS:
@@ -59,11 +59,12 @@ async def test_a_send_to_the_own_home_is_one_turn_and_one_record(single: Cluster
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
     await client.join(LOG)
-    await client.expect(Roster)  # the last that a join brings
+    await client.expect(Roster)  # the last record of a join
     await _at_rest(worker)
-    feed = worker.feed(LOG)  # which rests after the roster, if this machine was slow to write it
+    # the flusher pauses after the roster, if the machine was slow to write it
+    feed = worker.feed(LOG)
     await until(lambda: feed.paused_until <= time.monotonic(), "the room to have rested")
-    worker.sweeps = False  # which ask for a turn, too
+    worker.sweeps = False  # they request a turn, too
     records = client.records
     with _turns(worker) as turns:
         client.send(LOG, 1)
@@ -108,7 +109,7 @@ async def test_a_send_to_another_home_is_one_write_each_way(
 
 
 async def test_sends_to_one_log_travel_as_one(cluster: Cluster) -> None:
-    """There and back; what the client asked for between them is done between them."""
+    """There and back; the client's requests between them are done between them."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     client = await TestClient.login(other, "client")
     client.send(LOG, 1)
@@ -131,7 +132,7 @@ async def test_sends_to_one_log_travel_as_one(cluster: Cluster) -> None:
 
 
 async def test_acknowledgements_of_several_senders(cluster: Cluster) -> None:
-    """One commit has what many sent: each is told of its own, in its order."""
+    """One commit has the messages of many: each gets its own acknowledgements, in its order."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     clients = [await TestClient.login(other, f"client{n}") for n in range(3)]
     home.parts.partitions.paused = True  # all of it is one commit then
@@ -152,7 +153,7 @@ async def test_acknowledgements_of_several_senders(cluster: Cluster) -> None:
 
 
 def _noted(worker: Worker, *kinds: type) -> list[object]:
-    """Return where messages of the bus of these kinds are noted from now on."""
+    """Return a list to which the worker's bus messages of these kinds are appended."""
     noted: list[object] = []
     handlers = worker.parts.dispatcher.handlers
     for kind in kinds:
@@ -169,7 +170,7 @@ def _noting(handler: Callable[[Port, Any], None], noted: list[object]) -> Callab
 
 
 async def test_as_many_joins_as_a_record_holds(single: Cluster) -> None:
-    """Each is answered, in order, not by a turn of its own, and others are not kept waiting."""
+    """Each is answered, in order, without a turn of its own, and others do not wait."""
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
     bystander = await TestClient.login(worker, "bystander")
@@ -204,7 +205,7 @@ async def test_nothing_is_answered_inside_its_caller(single: Cluster) -> None:
 
 
 async def test_light_senders_are_stored_before_heavy_ones(single: Cluster) -> None:
-    """Whatever was there before; and all of it is stored in that turn."""
+    """However much was queued before; and all of it is stored in that turn."""
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
     client.send(LOG, 1)
@@ -224,7 +225,7 @@ async def test_light_senders_are_stored_before_heavy_ones(single: Cluster) -> No
     worker.parts.turn.heavy_waited()
     worker.parts.turn.run()
     assert not worker.parts.home.busy
-    assert worker.parts.turn.heavy_waited(), "whoever asks later knows"
+    assert worker.parts.turn.heavy_waited(), "later requests get the new state"
     assert not worker.parts.turn.heavy_waited()
     stored = worker.parts.services.reader_of(LOG).read(LOG, 1, 1000, 1_000_000)
     entries = [unpack_entry(packed) for _, packed in stored.rows]
@@ -232,7 +233,7 @@ async def test_light_senders_are_stored_before_heavy_ones(single: Cluster) -> No
 
 
 async def test_light_senders_do_not_wait_for_the_pauses_of_heavy_ones(tmp_path: Path) -> None:
-    """Of any partition: one commit has used all the time of a turn."""
+    """In any partition: one commit has used all the time of a turn."""
     passed = itertools.count()
     needs: dict[str, object] = {"cpu_clock": lambda: next(passed) * COMMITS_S}
     async with Cluster(tmp_path, 1, needs=needs) as single:
@@ -244,7 +245,7 @@ async def test_light_senders_do_not_wait_for_the_pauses_of_heavy_ones(tmp_path: 
         for client, room in zip(clients, rooms, strict=True):
             client.send(room, 1)
             await client.acked(room, 1)
-        worker.sweeps = False  # which ask for turns
+        worker.sweeps = False  # they request turns
         parts.partitions.paused = True
         much, *others = clients
         much.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(2, 2 * SHARE)])
@@ -255,7 +256,7 @@ async def test_light_senders_do_not_wait_for_the_pauses_of_heavy_ones(tmp_path: 
         await until(lambda: waiting[partition_of(LOG)].count > SHARE, "more than is little")
         parts.turn.pace.until = time.monotonic() + 600.0
         parts.partitions.paused = False
-        parts.home.blocked.clear()  # which is looked at again soon
+        parts.home.blocked.clear()  # it is checked again soon
         parts.wakeup.request()
         for client, room in zip(others, rooms[1:], strict=True):
             await client.acked(room, 3)
@@ -265,16 +266,19 @@ async def test_light_senders_do_not_wait_for_the_pauses_of_heavy_ones(tmp_path: 
 
 
 async def test_the_end_of_a_worker_commits_by_a_turn(single: Cluster) -> None:
-    """What was submitted when it stops is committed, acknowledged and shown, as ever."""
+    """What was submitted before it stops is committed, acknowledged and distributed."""
     worker = single.workers[0]
     client = await TestClient.login(worker, "client")
     await client.join(LOG)
-    worker.parts.wakeup.bind(lambda: None)  # no turn, until the worker ends
+    worker.parts.wakeup.bind(lambda: None)  # no turn until the worker ends
     client.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(1, 51)])
     await until(lambda: worker.parts.forward.unanswered == 50, "the sends to arrive")
     await worker._finish_commits()
     assert not worker.parts.home.busy
     await client.acked(LOG, 50)
-    await client.expect(EntryMessage, count=50)  # they may come in a later record than the last ACK
+    # If the room still rests after the roster, they are shown in a later turn.
+    worker.parts.wakeup.bind(worker.parts.turn.run)
+    worker.parts.turn.run()
+    await client.expect(EntryMessage, count=50)
     assert [e.counter for e in client.received if isinstance(e, Ack)] == list(range(1, 51))
     assert [e.seq for e in client.received if isinstance(e, EntryMessage)] == list(range(1, 51))

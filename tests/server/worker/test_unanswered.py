@@ -1,6 +1,6 @@
-"""Whoever waits for a home is answered within a stated time, whatever is the matter with the home.
+"""A client that waits for a home is answered within a stated time, whatever state the home is in.
 
-Two things may be: nobody is there, which every worker knows; or the home is there and says nothing.
+There are two cases: there is no home, which every worker knows; or the home does not answer.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.routes import Routes
 
 ROOM, NEW = "lobby", "market"
-"""Both of one home, and one is followed before that is away."""
+"""Two logs of one home, one of which is followed before the home is gone."""
 NUMBER = 7
 LATER: Final = int(ErrorCode.UNAVAILABLE)
 
@@ -69,15 +69,15 @@ class Town(NamedTuple):
     other: Worker
     client: TestClient
     name: str
-    """Of the client: its account and its inbox have that home, too."""
+    """The client's handle: its account and its inbox have that home, too."""
     person: str
-    """Somebody else of whom that is true."""
+    """Another user with the same home."""
     new: str
-    """Likewise, a name that nobody has."""
+    """Likewise, a name that does not exist."""
 
 
 class Silent:
-    """A home that is there, and says nothing: what is sent to it is lost."""
+    """A home that does not answer: what is sent to it is lost."""
 
     def __init__(self) -> None:
         self.generation = -1
@@ -154,14 +154,14 @@ READY: Final[Mapping[type, list[tuple[Asked, bool]]]] = {
 
 
 async def _seconds(worker: Worker, count: int) -> None:
-    """Do what a worker does each second, so many times."""
+    """Run what a worker does each second, so many times."""
     for _ in range(count):
         worker._sweep()
         await asyncio.sleep(0)
 
 
 async def _lost(town: Town, silent: Silent, how: str) -> int:
-    """Have the home go; return within how many seconds each is to be answered."""
+    """Let the home go; return within how many seconds each request is to be answered."""
     if how == "hangs":
         silent.generation = town.home.generation
         return ANSWER_S_MAX + 2
@@ -187,7 +187,7 @@ def test_the_tables_have_all_that_can_be_asked() -> None:
 
 @pytest.mark.parametrize("how", ["away", "hangs"])
 async def test_each_operation_is_answered(town: Town, silent: Silent, how: str) -> None:
-    """For now: with the time after which it may be asked again; what needs no home goes on."""
+    """With a time to retry; what needs no home goes on."""
     within_s = await _lost(town, silent, how)
     client, other = town.client, town.other
     other.sweeps = False  # the seconds pass here
@@ -238,7 +238,9 @@ BEFORE: Final[Mapping[type, Callable[[Town, TestClient], ClientEnvelope]]] = {
 async def test_each_operation_before_a_login_is_answered(
     town: Town, silent: Silent, kind: type, how: str
 ) -> None:
-    """A login that cannot be judged ends with a close that has a time; a request like any other."""
+    """A login that cannot be decided ends with a close that has a retry time; a request as any
+    other.
+    """
     within_s = await _lost(town, silent, how)
     client = await TestClient.connect(town.other)
     client.send_envelopes(BEFORE[kind](town, client))
@@ -262,7 +264,7 @@ async def test_each_operation_before_a_login_is_answered(
 async def test_a_message_whose_recipients_home_does_not_answer(
     town: Town, silent: Silent, how: str
 ) -> None:
-    """Its sender's home waits for the other one's word, and so does what the sender sends next."""
+    """Its sender's home waits for that answer, and so do the sender's next messages."""
     here = next(town.cluster.names_of(town.other))
     client = await TestClient.login(town.other, here)
     within_s = await _lost(town, silent, how)
@@ -274,13 +276,13 @@ async def test_a_message_whose_recipients_home_does_not_answer(
 
 
 async def test_what_was_given_up_is_stored_once_when_it_is_sent_again(town: Town) -> None:
-    """Though the home had stored it, and died before it could tell."""
+    """Although the home had stored it, and died before it could answer."""
     client, other = town.client, town.other
     publishing = town.home.parts.home
     client.send(ROOM, 2, 4)
     await until(lambda: other.parts.forward.unanswered == 0, "answers")
     await client.acked(ROOM, 4)
-    publishing._partitions.paused = True  # these are on their way, and not committed
+    publishing._partitions.paused = True  # these are under way, and not committed
     client.send(ROOM, 5, 6)
     await until(lambda: other.parts.forward.unanswered == 2, "what waits")
     await town.cluster.kill(town.home.index)
@@ -288,6 +290,7 @@ async def test_what_was_given_up_is_stored_once_when_it_is_sent_again(town: Town
     await client.expect(Refused, count=2)
     client.received.clear()
     await town.cluster.start(town.home.index)
+    await town.cluster.linked()  # until then, what is sent there is refused at once
     client.send(ROOM, 2, 6)
     await client.acked(ROOM, 6)
     acks = [(e.counter, e.seq) for e in client.received if isinstance(e, Ack)]
@@ -295,7 +298,7 @@ async def test_what_was_given_up_is_stored_once_when_it_is_sent_again(town: Town
 
 
 def test_a_home_that_asks_another_one_is_answered_in_time_as_well() -> None:
-    """Nobody ends its question: whose home has lost it waits, and what is behind it."""
+    """Its request has no end of its own: a home that lost it waits, and so does what follows."""
     queries = PendingQueries(cast("Routes", SimpleNamespace(port_of=lambda _: None)))
     answers: list[Answered] = []
     assert queries.ask_then("@bob", "alice", b"", answers.append)

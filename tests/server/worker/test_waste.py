@@ -1,4 +1,4 @@
-"""Useless requests cost their sender waiting time, and nobody else anything."""
+"""Useless requests cost their sender waiting time, and other clients nothing."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ WINDOW = 1000
 
 
 class Later:
-    """What is due later is done when the test says so."""
+    """Runs scheduled calls when the test asks for it."""
 
     def __init__(self) -> None:
         self.due: list[tuple[float, Callable[[], None]]] = []
@@ -56,7 +56,7 @@ class Later:
         return None
 
     def all(self) -> None:
-        """Let everything be due."""
+        """Run all scheduled calls."""
         due, self.due = self.due, []
         for _, callback in due:
             callback()
@@ -81,7 +81,7 @@ class Somebody:
 
 
 class Model:
-    """A ``Waste`` whose time the test makes."""
+    """A ``Waste`` whose time the test sets."""
 
     def __init__(self, per_s: int, per_source: int = 0) -> None:
         self.now = 100.0
@@ -99,7 +99,7 @@ class Model:
         self.source = Source("192.0.2.1", self.limits)
 
     def rest(self) -> float:
-        """Wait as long as the rest is that is due next."""
+        """Wait for the end of the next pause."""
         ((delay, callback),) = self.later.due
         self.later.due.clear()
         self.now += delay
@@ -136,7 +136,7 @@ def test_useless_requests_within_the_burst_are_not_throttled() -> None:
     assert one.wasted is not None, "it is not forgotten at once"
     model.now += WASTE_BURST_S
     model.waste.sweep(one, model.now)
-    assert one.wasted is None, "nothing is kept for who wastes nothing any more"
+    assert one.wasted is None, "nothing is kept for a client that wastes nothing any more"
 
 
 def test_answers_during_a_pause_make_it_longer_but_not_endless() -> None:
@@ -149,7 +149,7 @@ def test_answers_during_a_pause_make_it_longer_but_not_endless() -> None:
     second = model.rest()
     assert not one.throttled
     assert first + second <= 2 * (THROTTLE_EXTRA_S + 1.01) + WASTE_OWED_S
-    assert model.refusals.counts[Budget.WASTE] == 1, "it is one rest"
+    assert model.refusals.counts[Budget.WASTE] == 1, "it is one pause"
 
 
 def test_a_source_is_throttled_only_where_it_makes_useless_requests() -> None:
@@ -166,7 +166,7 @@ def test_a_source_is_throttled_only_where_it_makes_useless_requests() -> None:
     assert not stranger.throttled
     assert neighbour.wasted is None
     for bucket in model.source.buckets():
-        assert bucket is None or not bucket.full(model.now), "short connections are no new burst"
+        assert bucket is None or not bucket.full(model.now), "short connections get no new burst"
 
 
 def test_refusals_that_are_the_servers_fault_cost_nothing() -> None:
@@ -197,7 +197,7 @@ def test_a_pause_does_not_keep_an_ended_connection_in_memory() -> None:
 
 # --- over sockets -------------------------------------------------------------------------------
 def of(single: Cluster) -> tuple[Worker, Later]:
-    """The one worker, where rests end when the test says so."""
+    """The only worker, where pauses end when the test asks for it."""
     worker = single.workers[0]
     later = worker.parts.budgets.waste.later = Later()
     return worker, later
@@ -208,7 +208,7 @@ def throttled(single: Cluster, name: str) -> bool:
 
 
 async def let_all_go_on(later: Later, done: Callable[[], object]) -> int:
-    """End rests at once until something is there; return how many."""
+    """End pauses at once until a condition holds; return how many."""
     ended = 0
     while not done():
         await until(lambda: later.due or done(), "a rest, or the end")
@@ -243,7 +243,7 @@ async def test_garbage_costs_its_sender_waiting_and_nothing_is_lost(single: Clus
 
 
 async def test_a_window_that_is_resent_after_a_reconnect_costs_nothing(single: Cluster) -> None:
-    """But the same connection knows what it was told."""
+    """But the same connection knows which answers it has."""
     worker, _ = of(single)
     first = await TestClient.login(worker, "sender")
     sends = [Send(LOG, n, 0, "", b"x") for n in range(1, WINDOW + 1)]
@@ -311,7 +311,7 @@ async def test_direct_messages_that_are_refused_for_now_are_charged(single: Clus
     client = await TestClient.login(worker, "client")
     direct = worker.parts.home.direct
     assert direct is not None
-    direct.permissions._ask = lambda *_: False  # as if too much were asked
+    direct.permissions._ask = lambda *_: False  # as if it had asked for too much
     client.send("@nobody", 1)
     assert (await client.expect(Refused)).code == ErrorCode.BUSY
     assert single.session("client").reading.wasted is not None
@@ -379,7 +379,7 @@ async def test_messages_after_a_gap_are_not_paid_for(tmp_path: Path) -> None:
 
 
 async def test_the_client_library_is_never_throttled(tmp_path: Path) -> None:
-    """It waits as it is told, and everything is stored, in order."""
+    """It waits the given time, and everything is stored, in order."""
     limits = Limits(loopback_exempt=False, send_bytes_per_s=100_000)
     async with Cluster(tmp_path, 1, limits=limits) as single:
         worker, later = of(single)
@@ -394,7 +394,7 @@ async def test_the_client_library_is_never_throttled(tmp_path: Path) -> None:
 
 
 async def test_a_connection_throttled_before_its_login_makes_room(single: Cluster) -> None:
-    """It waits for nobody but itself."""
+    """It does not wait for others."""
     stranger = await TestClient.connect(single.workers[0])
     [session] = single.workers[0].parts.connections.sessions
     await until(lambda: session.silent, "the next move to be the stranger's")

@@ -1,4 +1,4 @@
-"""The window to another worker: no more in flight than keeps its home busy, in turn."""
+"""The window to another worker: no more in flight than keeps its home busy, taking turns."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from relay.server.worker.member.window import (
     LIGHT_MAX,
     QUANTUM,
     QUANTUM_BYTES,
+    WINDOW_BYTES,
     Run,
     Window,
 )
@@ -17,7 +18,7 @@ from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 
 SIZE = 250
-"""Of a send, as it is counted."""
+"""The counted size of a send."""
 WINDOW = 20 * SIZE
 
 
@@ -56,18 +57,18 @@ class Home:
 
     @property
     def runs(self) -> list[list[int]]:
-        """Numbers of what has left, by run."""
+        """Return the numbers of what has left, by run."""
         return [
             [one.tag // TAG_STEP for one in run] for run in self.port.queue if isinstance(run, list)
         ]
 
     @property
     def sent(self) -> list[int]:
-        """Numbers of what has left and is not answered, in order."""
+        """Return the numbers of what has left and is not answered, in order."""
         return [number for run in self.runs for number in run][self.answered :]
 
     def answer(self, count: int) -> list[Sender]:
-        """Answer the first that are on their way, and let others go; return whose they were."""
+        """Answer the first ones under way, and let others go; return their senders."""
         whose: list[Sender] = []
         for number in self.sent[:count]:
             whose.append(self._runs[number].sender)
@@ -129,6 +130,46 @@ def test_light_senders_do_not_wait_for_those_that_share() -> None:
     assert len(home.sent) == before + LIGHT_MAX, "more than that waits for answers"
 
 
+def test_many_light_senders_do_not_fill_the_link() -> None:
+    """Nothing overtakes what is in it. Whoever has least is next."""
+    home = Home()
+    heavy = Sender()
+    home.submit(heavy, 1000)
+    crowd = [Sender() for _ in range(300)]
+    for sender in crowd:
+        home.submit(sender, LIGHT_MAX - 4)
+    home.window.release()
+    most = 2 * WINDOW + 2 * QUANTUM_BYTES
+    waiting = set(crowd)
+    honest, number = Sender(), 1000 + 300 * (LIGHT_MAX - 4)
+    home.answer(1000)  # that one came first and alone
+    home.submit(heavy, 1000)
+    home.submit(honest, 1)
+    while number not in home.sent:
+        waiting -= set(home.answer(QUANTUM))
+        assert home.window.in_flight <= most
+    assert len(waiting) > 250, "it waited for those with more"
+    while waiting:
+        waiting -= set(home.answer(QUANTUM))
+        assert home.window.in_flight <= most
+    assert home.window.light_in_flight == 0
+
+
+def test_heavy_senders_get_half_beside_light_ones_without_end() -> None:
+    """However many those are, and however little each has."""
+    home = Home()
+    home.window.window_bytes = WINDOW_BYTES
+    first, heavy = Sender(), Sender()
+    home.submit(first, 1200)  # it came alone, and fills the window
+    home.submit(heavy, 2000)
+    served: list[Sender] = []
+    while len(served) < 4000:
+        for _ in range(QUANTUM):  # more than are answered
+            home.submit(Sender(), LIGHT_MAX)
+        served += home.answer(2 * QUANTUM)
+    assert served.count(heavy) > 0.4 * (len(served) - 1200 - WINDOW_BYTES // SIZE)
+
+
 def test_what_is_forgotten_is_not_sent() -> None:
     """Its sender was removed, or its log has another home."""
     home = Home()
@@ -147,7 +188,7 @@ def test_what_is_forgotten_is_not_sent() -> None:
 
 
 def test_waiting_sends_leave_in_runs() -> None:
-    """Of one log; what was between them in the sender's order ends a run."""
+    """Of one log; a send to another log between them ends a run."""
     home = Home()
     first, other = Sender(), Sender()
     home.submit(first, 100)
@@ -205,7 +246,7 @@ def test_a_send_with_a_bus_message_of_its_own_counts_more() -> None:
 
 
 def test_only_unanswered_sends_are_sent_again() -> None:
-    """What was refused in the middle of a run is not, and nothing is counted twice."""
+    """Refused ones in the middle of a run are not, and nothing is counted twice."""
     home, alone = Home(), Sender()
     home.submit(alone, 10)
     run = home._runs[0]

@@ -128,7 +128,7 @@ class Channel:
         secret, self._secret = self._secret, None
         if secret is None:
             return
-        self._services.schedule.queue.charge(0.0, KEYS_UNITS, drained=True)
+        self._services.schedule.queue.charge(self, 0.0, KEYS_UNITS, drained=True)
         try:
             self._go_on(secret, now)
         except Exception as error:  # noqa: BLE001 - who else has a turn is not to blame

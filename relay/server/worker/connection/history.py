@@ -8,7 +8,7 @@ from relay import limits
 from relay.chat import names
 from relay.chat.partition import partition_of
 from relay.server.worker.connection.home_requests import turn_of
-from relay.server.worker.connection.schedule import ROWS_PER_UNIT
+from relay.server.worker.connection.schedule import NAMES_PER_UNIT, ROWS_PER_UNIT
 from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.member.routes import NO_HOME
 from relay.server.worker.stored import damage_of, unreadable
@@ -101,4 +101,5 @@ async def who(session: Session, who: Who) -> None:
         session.refuse(who.request, ErrorCode.NOT_A_MEMBER)  # removed from the room meanwhile
         return
     _, incarnation, version, total, listed = members
+    session.reading.owe(len(listed) // NAMES_PER_UNIT)
     session.answer(pack(Members(who.request, log, incarnation, version, total, listed)))

@@ -215,11 +215,9 @@ class Reading:
                 used, self._owed = used + self._owed, 0
             paid_s = max(self._paid_s, now - SAVED_S) + used / LIGHT_PER_S
             self._paid_s = min(paid_s, now + OWED_S_MAX)
-            if owner.before_login:  # never counts as a light user
-                used = max(used, LIGHT_MAX + 1)
-            elif LIGHT_MAX < used <= left + LIGHT_MAX:
+            if LIGHT_MAX < used <= left + LIGHT_MAX and not owner.before_login:
                 used = LIGHT_MAX
-        self._finish = self._schedule.queue.charge(self._finish, used, drained=drained)
+        self._finish = self._schedule.queue.charge(self, self._finish, used, drained=drained)
         if (units <= 0 or yields) and not self.pauses & Pause.TURN:
             self._wait_for_turn()
         if control:

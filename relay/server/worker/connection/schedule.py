@@ -78,6 +78,8 @@ eight."""
 ROWS_PER_UNIT: Final = 2
 """For a page of history: about 3.5 µs per row, half of it for checking what is stored, and sealing
 and writing its bytes."""
+NAMES_PER_UNIT: Final = 8
+"""For the names in an answer to WHO: packing them at both ends of a link, and sealing them."""
 FOUND_UNITS: Final = 8
 """For each message found by a search: reading it and its last edit."""
 UNITS_OF_WORK: Final = 16

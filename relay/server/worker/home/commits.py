@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
 from relay.bus.messages import ITEMS_PER_MESSAGE, TAG_STEP, Acks, Refused
-from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.error_codes import ROOM_CODES
 from relay.server.worker.home.permissions import refused
@@ -45,7 +44,6 @@ READING_S_MAX: Final = 0.005
 COMMITS_S: Final = 0.002
 """CPU time for the commits of one turn: after that, no other partition's commit is begun. With wall
 time, a turn on an overloaded machine would do almost nothing, and partitions would wait long."""
-SYSTEM: Final = int(Kind.SYSTEM)
 THROTTLE_FACTOR: Final = 19
 """After a commit that waited for the disk, a partition does not begin another such commit for this
 many times its duration. So clients that change or create rooms without end delay others for at most
@@ -64,7 +62,7 @@ log = logging.getLogger("relay.worker")
 class Commit:
     """A finished group commit."""
 
-    __slots__ = ("group", "outcomes", "partition", "reads", "took_ns")
+    __slots__ = ("group", "outcomes", "partition", "reads")
 
     def __init__(
         self,
@@ -72,7 +70,6 @@ class Commit:
         group: list[Waiting],
         outcomes: list[Outcome] | StoreError,
         reads: list[int],
-        took_ns: int,
     ) -> None:
         """Create from the outcome of a group.
 
@@ -82,13 +79,11 @@ class Commit:
             outcomes: of the first submissions of the group, at least one; the others were not
                 processed.
             reads: number of reads for each of those.
-            took_ns: duration in the store.
         """
         self.partition = partition
         self.group = group
         self.outcomes = outcomes
         self.reads = reads
-        self.took_ns = took_ns
 
     def answer(self, outcomes: list[Outcome]) -> None:
         """Send the outcomes to the submitters."""
@@ -146,9 +141,11 @@ class Commit:
 class Commits:
     """Runs group commits, at most one per partition at a time.
 
-    A commit in the loop takes 13 µs for one message, far less than handing it to a thread. A commit
-    that waits for the disk runs in a thread; the loop does not wait, and submissions that arrive
-    meanwhile form the next group, so groups grow with the load.
+    A commit in the loop takes 13 µs for one message, far less than handing it to a thread. If a
+    commit waits for the disk, its last step runs in a thread; the loop does not wait, and
+    submissions that arrive meanwhile form the next group, so groups grow with the load. Only that
+    step: in a thread, each statement waits for the interpreter while the loop is busy, and a thread
+    that has the interpreter and no CPU keeps the loop waiting.
     """
 
     def __init__(
@@ -160,7 +157,6 @@ class Commits:
         clock_ns: Callable[[], int],
         wall_clock_ns: Callable[[], int],
         power: bool,
-        rooms_begin: bool = True,
     ) -> None:
         """Create without commits.
 
@@ -172,7 +168,6 @@ class Commits:
             wall_clock_ns: nanoseconds since 1970.
             power: True if all commits wait for the disk; otherwise only those with control entries
                 of accounts and rooms (``store.sqlite``).
-            rooms_begin: True if the first message of a room creates a control entry.
         """
         self._run_in_thread = run_in_thread
         self._wakeup = wakeup
@@ -180,7 +175,6 @@ class Commits:
         self._clock_ns = clock_ns
         self._wall_clock_ns = wall_clock_ns
         self.power = power
-        self._rooms_begin = rooms_begin
         self._finished: list[Commit] = []
         self.slow_first = 0
         """The partition whose slow submissions are next in turn: see ``next_slow``."""
@@ -243,18 +237,34 @@ class Commits:
             index: of the partition.
             partition: the partition itself.
             group: what to commit.
-            quick: nothing of it is slow (``submissions``), so nothing of it waits for the disk.
+            quick: nothing of it is slow (``submissions``): unless all commits wait for the disk, it
+                does not.
         """
-        if not self.power and (quick or not self._waits_for_disk(partition, group)):
-            commit = self._append(index, partition, group, self._now_ms())
-            self._observe_ns(commit.took_ns)
-            return commit
-        began_ns, now_ms = self._clock_ns(), self._now_ms()
+        began_ns = self._clock_ns()
+        budget = ReadBudget(READS_MAX, began_ns / 1e9 + READING_S_MAX)
+        append = partition.append if quick and not self.power else partition.begin
+        submissions = [waiting.submission for waiting in group]
+        outcomes: list[Outcome] | StoreError | Callable[[], list[Outcome]]
+        try:
+            outcomes = append(submissions, self._now_ms(), budget)
+        except Exception as error:  # noqa: BLE001 - the senders are answered whatever happens
+            outcomes = _failure(error)
+        if not callable(outcomes):
+            self._observe_ns(self._clock_ns() - began_ns)
+            return Commit(index, group, outcomes, budget.spent)
+        commit = outcomes
+
+        def in_thread() -> Commit:
+            committed: list[Outcome] | StoreError
+            try:
+                committed = commit()
+            except Exception as error:  # noqa: BLE001 - as above
+                committed = _failure(error)
+            return Commit(index, group, committed, budget.spent)
 
         def ended(future: asyncio.Future[Commit]) -> None:
             now_ns = self._clock_ns()
             self._observe_ns(now_ns - began_ns)
-            commit = future.result()
             if not self.power:
                 owed_ns = max(self._throttled_until_ns.get(index, 0), now_ns)
                 # The part of the others' waiting time that the store took, plus the time until a
@@ -262,36 +272,11 @@ class Commits:
                 self._throttled_until_ns[index] = owed_ns + THROTTLE_FACTOR * min(
                     now_ns - began_ns, THROTTLE_FOR_NS_MAX
                 )
-            self._finished.append(commit)
+            self._finished.append(future.result())
             self._wakeup.request()
 
-        future = self._run_in_thread(lambda: self._append(index, partition, group, now_ms))
-        future.add_done_callback(ended)
+        self._run_in_thread(in_thread).add_done_callback(ended)
         return None
-
-    def _waits_for_disk(self, partition: Partition, group: list[Waiting]) -> bool:
-        """Return True if the group contains a control entry, or may cause one."""
-        for waiting in group:
-            submission = waiting.submission
-            if submission.kind == SYSTEM:
-                return True
-            first = submission.counter == 1 and self._rooms_begin
-            if first and not partition.in_use(submission.log):
-                return True
-        return False
-
-    def _append(
-        self, index: int, partition: Partition, group: list[Waiting], now_ms: int
-    ) -> Commit:
-        began_ns = self._clock_ns()
-        budget = ReadBudget(READS_MAX, began_ns / 1e9 + READING_S_MAX)
-        submissions = [waiting.submission for waiting in group]
-        outcomes: list[Outcome] | StoreError
-        try:
-            outcomes = partition.append(submissions, now_ms, budget)
-        except Exception as error:  # noqa: BLE001 - the senders are answered whatever happens
-            outcomes = _failure(error)
-        return Commit(index, group, outcomes, budget.spent, self._clock_ns() - began_ns)
 
     def finished(self) -> list[Commit]:
         """Return the commits that finished since the last call."""

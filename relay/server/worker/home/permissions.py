@@ -197,7 +197,7 @@ class Permissions:
             waiting[0].heavy = heavy
             self._ask_about(flow, waiting.popleft())
             count += 1
-        flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
+        flow.finish = self._queue.charge(flow, flow.finish, count, drained=not waiting)
         if parked:
             self._parked.setdefault(self._home_of(_inbox(waiting[0])), deque()).append(flow)
         elif waiting:

@@ -1,9 +1,10 @@
 """Who follows a log, on all workers, and the changes that members are told.
 
-Invariant "Presence is derived": a worker's part of a roster disappears with its link. The changes
-of one turn are sent together, so many joins at once cause a few envelopes, not one per join and
-member. In a room with more than ``ROSTER_NAMES_MAX`` names only the count is sent, at most once per
-``COUNT_INTERVAL_S``.
+Invariant "Presence is derived": a worker's part of a roster disappears with its link. After members
+were sent changes, the next ones are collected for ``REST_S_PER_NAME`` times the number of names: a
+roster costs at most 200 envelopes per second, all members together, and people who come one after
+the other do not cause one for each of them and each member. In a room with more than
+``ROSTER_NAMES_MAX`` names only the count is sent, at most once per ``REST_S_MAX``.
 
 Arrivals are sent at once, departures only after ``GRACE_S``: most clients of a worker that died, or
 of a broken connection, are back by then, and nothing is sent about them.
@@ -16,6 +17,7 @@ the roster is a new one, with its total and without names. A client that wants t
 from __future__ import annotations
 
 import heapq
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
@@ -28,9 +30,15 @@ from relay.server.worker.grouped import Grouped
 from relay.wire.envelopes import Roster as RosterEnvelope
 from relay.wire.packing import pack
 
-COUNT_INTERVAL_S: Final = 1.0
+REST_S_MAX: Final = 1.0
+"""Minimum time between two events of a room with ``ROSTER_NAMES_MAX`` names or more."""
+REST_S_PER_NAME: Final = REST_S_MAX / limits.ROSTER_NAMES_MAX
+"""The same for each name of a smaller room."""
 GRACE_S: Final = 1.0
 """How long a name that has gone may take to return before members are told that it left."""
+LISTED_MAX: Final = 2 * limits.ROSTER_NAMES_MAX
+"""Names that are kept in order. The answer to WHO needs half of them: so all names of a large room
+are looked at once for many that leave."""
 DEPARTURES_MAX: Final = 50_000
 """Departures within their grace period, in all logs of this home. Beyond this number the oldest are
 sent."""
@@ -48,12 +56,16 @@ def _port_of(present: Present) -> Port:
     return present.port
 
 
+def _name_of(row: list[str | int]) -> str:
+    return str(row[0])
+
+
 class Roster:
     """The members of one log, and the changes since they were last told."""
 
     __slots__ = (
-        "_listed", "anew", "asked_at", "changed", "incarnation", "leaving", "names", "settled_at",
-        "told_at", "version",
+        "_listed", "anew", "asked_at", "changed", "incarnation", "leaving", "names", "resting",
+        "settled_at", "told_at", "version",
     )  # fmt: skip
 
     def __init__(self, incarnation: int) -> None:
@@ -68,21 +80,27 @@ class Roster:
         self.asked_at = float("-inf")
         """When WHO was last answered: that answer did not include the names in ``leaving``."""
         self.told_at = float("-inf")
+        self.resting = False
+        """True while changes are collected because members were sent some just before."""
         self.settled_at = float("-inf")
         """Until then no arrivals are sent: members may know them from another home."""
         self.anew = False
         """True if members must be told that this roster is a new one."""
         self._listed: list[list[str | int]] | None = None
-        """The answer to WHO until something changes: sorting a large room takes a while."""
+        """The first names in order, as in MEMBERS: at most ``LISTED_MAX``; None: not known."""
 
     def listed(self) -> list[list[str | int]]:
-        """Return the first ``ROSTER_NAMES_MAX`` names as in MEMBERS. Must not be modified."""
+        """Return the first ``ROSTER_NAMES_MAX`` names as in MEMBERS. The rows must not be modified.
+
+        What a change costs does not depend on the size of the room: clients may come, go and ask
+        again and again.
+        """
         if self._listed is None:
-            self._listed = [
-                [name, self.display(name), self.connections(name)]
-                for name in heapq.nsmallest(limits.ROSTER_NAMES_MAX, self.names)
-            ]
-        return self._listed
+            self._listed = [self._row(name) for name in heapq.nsmallest(LISTED_MAX, self.names)]
+        return self._listed[: limits.ROSTER_NAMES_MAX]
+
+    def _row(self, name: str) -> list[str | int]:
+        return [name, self.display(name), self.connections(name)]
 
     @property
     def large(self) -> bool:
@@ -90,13 +108,32 @@ class Roster:
         return len(self.names) > limits.ROSTER_NAMES_MAX
 
     @property
+    def rested_at(self) -> float:
+        """When members may be sent the next changes."""
+        return self.told_at + min(REST_S_MAX, REST_S_PER_NAME * len(self.names))
+
+    @property
     def empty(self) -> bool:
         """True if nobody is present, or was within the grace period."""
         return not self.names and not self.leaving
 
-    def touch(self) -> None:
-        """Note that something has changed."""
-        self._listed = None
+    def touch(self, name: str) -> None:
+        """Note that the connections of a name have changed."""
+        listed = self._listed
+        if listed is None:
+            return
+        at = bisect_left(listed, name, key=_name_of)
+        known = at < len(listed) and listed[at][0] == name
+        if name in self.names:
+            if known:
+                listed[at] = self._row(name)
+            elif at < len(listed) or len(listed) == len(self.names) - 1:
+                listed.insert(at, self._row(name))
+                del listed[LISTED_MAX:]
+        elif known:
+            del listed[at]
+            if len(listed) < min(limits.ROSTER_NAMES_MAX, len(self.names)):
+                self._listed = None
 
     def display(self, name: str) -> str:
         """Return the display name for a name."""
@@ -115,14 +152,16 @@ class Rosters:
         self._clock = clock
         self._logs: dict[str, Roster] = {}
         self.changed: dict[str, None] = {}
-        """Logs with changes that their members have not been told."""
+        """Logs with changes that their members have not been told, except resting ones."""
+        self._resting: list[tuple[float, str]] = []
+        """A heap of (time, log): when their changes are sent. Some logs were forgotten since."""
         self._departures: deque[tuple[float, str, str]] = deque()
         """(time, log, name) of departures, oldest first. Some names have returned since."""
         self._settling: deque[tuple[float, str]] = deque()
         """(time, log) of logs that came from another home, oldest first."""
         self._of_port: dict[Port, set[str]] = {}
         self.due_at = float("inf")
-        """When a waiting change (a departure, a large room's count) must be sent."""
+        """When a waiting change (a departure, one of a resting log) must be sent."""
 
     def change(self, port: Port, message: Presence) -> None:
         """Apply a worker's changes."""
@@ -180,20 +219,28 @@ class Rosters:
         """Yield one event for each log whose members must be told now."""
         now = self._clock()
         self._end_graces(now)
-        self.due_at = self._departures[0][0] + GRACE_S if self._departures else float("inf")
-        if self._settling:
-            self.due_at = min(self.due_at, self._settling[0][0])
+        resting = self._resting
+        while resting and resting[0][0] <= now:
+            _, log = heapq.heappop(resting)
+            if log in self._logs:
+                self._logs[log].resting = False
+                self.changed[log] = None
         for log in list(self.changed):
+            del self.changed[log]
             roster = self._logs.get(log)
             if roster is None or not (roster.changed or roster.anew):
-                del self.changed[log]
                 continue
-            if roster.large and now < roster.told_at + COUNT_INTERVAL_S:
-                self.due_at = min(self.due_at, roster.told_at + COUNT_INTERVAL_S)
+            if now < roster.rested_at:
+                roster.resting = True
+                heapq.heappush(resting, (roster.rested_at, log))
                 continue
-            del self.changed[log]
             roster.told_at = now
             yield Event(log, pack(_told(log, roster)))
+        self.due_at = min(
+            self._departures[0][0] + GRACE_S if self._departures else float("inf"),
+            self._settling[0][0] if self._settling else float("inf"),
+            resting[0][0] if resting else float("inf"),
+        )
 
     def _end_graces(self, now: float) -> None:
         departures = self._departures
@@ -213,7 +260,7 @@ class Rosters:
             _, log = settling.popleft()
             if log in self._logs:
                 self._logs[log].anew = True
-                self.changed[log] = None
+                self._mark(log, self._logs[log])
 
     def _settle(self, log: str, roster: Roster) -> None:
         """Prepare a roster whose members were told by another home who is present."""
@@ -224,7 +271,6 @@ class Rosters:
     def _set(
         self, log: str, roster: Roster, port: Port, name: str, display: str, count: int
     ) -> None:
-        roster.touch()
         names = roster.names
         if count:
             new = name not in names
@@ -233,6 +279,7 @@ class Rosters:
                 self._came(log, roster, name)
         elif names.get(name, port) is not None and names.remove(name, port):
             self._went(log, roster, name)
+        roster.touch(name)
 
     def _came(self, log: str, roster: Roster, name: str) -> None:
         gone_at = roster.leaving.pop(name, None)
@@ -255,7 +302,11 @@ class Rosters:
 
     def _note(self, log: str, roster: Roster, name: str) -> None:
         roster.changed.add(name)
-        self.changed[log] = None
+        self._mark(log, roster)
+
+    def _mark(self, log: str, roster: Roster) -> None:
+        if not roster.resting:
+            self.changed[log] = None
 
     def _forget_empty(self, log: str, roster: Roster) -> None:
         if roster.empty:

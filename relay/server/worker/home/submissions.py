@@ -237,7 +237,7 @@ class Submissions:
                 group.append(waiting.popleft())
                 count += 1
                 units += 1 if submission.extra is None else alone
-        flow.finish = self._quick.charge(flow.finish, units, drained=not waiting)
+        flow.finish = self._quick.charge(flow, flow.finish, units, drained=not waiting)
         if waiting:
             self._queue(flow, in_use)
         else:

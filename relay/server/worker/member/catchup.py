@@ -157,22 +157,28 @@ class Catchup:
         outbox = subscription.outbox
         if outbox.paused:
             return  # Subscriptions.resume adds it again
+        content = b""
         if subscription.seq < feed.seq:
             prev, last, content, reason = self._page(feed, subscription.seq, feed.seq)
             if prev > subscription.seq:
                 outbox.answer(pack(self._gap(feed, subscription.seq, prev, reason)))
             if content:
                 outbox.put(content)
-                outbox.flush(self._clock())
             subscription.seq = last
         if subscription.seq == feed.seq:
-            feed.enter_live(subscription)
-            self.caught_up += 1
-            outbox.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
+            self.enter_live(feed, subscription)
         elif subscription.seq > feed.seq:
             feed.ahead.append(subscription)  # Fanout adds it again when H has moved
         else:
             self.add(feed, subscription)
+        if content:
+            outbox.flush(self._clock())  # after the last page, LIVE is in the same record
+
+    def enter_live(self, feed: Feed, subscription: Subscription) -> None:
+        """Make a subscription whose cursor is the head live, and tell its client."""
+        feed.enter_live(subscription)
+        self.caught_up += 1
+        subscription.outbox.answer(pack(Live(feed.log, feed.epoch, feed.seq)))
 
     def _gap(self, feed: Feed, after: int, upto: int, reason: GapReason) -> Gap:
         """Return the gap to report for entries that a reader cannot have."""

@@ -80,7 +80,8 @@ class Subscriptions:
     def enter(self, feed: Feed, after: int) -> None:
         """Follow a log from the entry after ``after``.
 
-        It starts in catch-up and becomes live later.
+        It is live at once if that is the head and no batches are queued (those of an earlier
+        membership would tell a wrong cursor if it fell behind). Otherwise it starts in catch-up.
         """
         assert self._following.feeds.by_log.get(feed.log) is feed, "a feed that was dropped"
         assert feed.known, "a cursor can be placed only in a log whose head is known"
@@ -90,7 +91,11 @@ class Subscriptions:
         self.by_log[feed.log] = subscription
         self._follower.count_joins(1)
         self._following.presence.changed(feed)
-        self._following.catchup.add(feed, subscription)
+        outbox = self.outbox
+        if after == feed.seq and outbox.size == outbox.answers and not outbox.paused:
+            self._following.catchup.enter_live(feed, subscription)
+        else:
+            self._following.catchup.add(feed, subscription)
 
     def leave(self, log: str) -> None:
         """Stop following a log."""

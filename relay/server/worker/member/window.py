@@ -2,8 +2,9 @@
 
 A link is a FIFO queue: its content is served in the order of sending. So only as much is put into
 it as keeps the home busy. The rest waits here, per sender, and is sent by the same rules as
-elsewhere (``fair_queue``). A sender that is alone has no other window than its own, and a light
-sender that waits for the answers does not wait here at all.
+elsewhere (``fair_queue``), by bytes. A sender that is alone has no other window than its own. Light
+senders do not wait for a window that heavy ones have filled: what they send goes past the others'
+at the home. They have a window of their own, for the same reason as the others.
 """
 
 from __future__ import annotations
@@ -21,19 +22,23 @@ if TYPE_CHECKING:
     from relay.server.worker.member.sender import Sender
 
 WINDOW_BYTES: Final = 256 * 1024
-"""Bytes in flight, of all senders: about one read of a link, and several commits."""
+"""Bytes in flight, of all heavy senders, and again of all light ones: about one read of a link, and
+several commits."""
 QUANTUM: Final = 32
 """Sends of one sender at a time, while others wait: one bus message, and one run for the home."""
 QUANTUM_BYTES: Final = 16_384
 """Approximate bytes of one sender at a time: a sixteenth of the window."""
+SEND_BYTES: Final = QUANTUM_BYTES // QUANTUM
+"""What a send counts as in the queue, at least: a small one costs its home as much work."""
 ALONE_BYTES: Final = 1024
 """Additional weight of a send with an ``extra``: it is a bus message of its own, and the home
 decides it separately, for about 40 µs at both ends. So only 200 of them are in flight, not 1,300,
 which would be 50 ms of work that nobody can overtake."""
 LIGHT_MAX: Final = 24
 """A sender with at most this many unanswered sends is light: see ``home.submissions``."""
-LEAD_MAX: Final = 512
-"""Maximum lead of light senders over the others, in sends."""
+LIGHT_BYTES: Final = LIGHT_MAX * SEND_BYTES
+"""And they have at most this many bytes, unless it is a single one. So what a light sender has
+leaves in one piece."""
 
 
 @final
@@ -97,7 +102,10 @@ class Run:
 class Flow:
     """One sender's sends to one home."""
 
-    __slots__ = ("count", "finish", "in_flight", "queued", "sender", "waiting", "window")
+    __slots__ = (
+        "count", "finish", "in_flight", "light", "queued", "queued_bytes", "sender", "waiting",
+        "window",
+    )  # fmt: skip
 
     def __init__(self, window: Window, sender: Sender) -> None:
         self.window = window
@@ -106,10 +114,14 @@ class Flow:
         """Number of sends in flight."""
         self.in_flight = 0
         """Their weight in bytes."""
+        self.light = 0
+        """How much of it was sent as a light sender's."""
         self.waiting: deque[Run] = deque()
         """Runs with waiting sends. Runs whose ``Run.flow`` is another one are skipped."""
         self.queued = 0
         """Number of waiting sends."""
+        self.queued_bytes = 0
+        """Their weight."""
         self.finish = 0.0
         """See ``FairQueue``."""
 
@@ -118,20 +130,32 @@ class Flow:
         gone = max(run.on_its_way - start, 0)
         if gone < len(sends):
             self.queued -= len(sends) - gone
+            self.queued_bytes -= _weights_of(sends[gone:])
             sends = sends[:gone]
         weight = _weights_of(sends)
         self.count -= len(sends)
         self.in_flight -= weight
         self.window.in_flight -= weight
+        light = min(self.light, weight)
+        self.light -= light
+        self.window.light_in_flight -= light
         if not self.in_flight and not self.waiting:
             self.window.flows.pop(self.sender, None)
+
+    @property
+    def units(self) -> int:
+        """All that is not answered, in units of the queue."""
+        count, weight = self.count + self.queued, self.in_flight + self.queued_bytes
+        return min(_units(count, weight), LIGHT_BYTES) if count == 1 else _units(count, weight)
 
 
 @final
 class Window:
     """The sends in flight to one other worker, and those that wait."""
 
-    __slots__ = ("_new", "_queue", "flows", "in_flight", "port", "window_bytes")
+    __slots__ = (
+        "_new", "_queue", "flows", "in_flight", "light_in_flight", "port", "window_bytes",
+    )  # fmt: skip
 
     def __init__(self, port: Port, window_bytes: int) -> None:
         """Create with nothing in flight.
@@ -144,12 +168,14 @@ class Window:
         self.window_bytes = window_bytes
         self.in_flight = 0
         """Weight in flight, in bytes."""
+        self.light_in_flight = 0
+        """How much of it was sent as light senders', who had to wait here."""
         self.flows: dict[Sender, Flow] = {}
         """Flows with anything in flight or waiting."""
         self._new: list[Flow] = []
         """Flows that began to wait since the last ``release``."""
         self._queue: FairQueue[Flow] = FairQueue(
-            quantum=QUANTUM, light_max=LIGHT_MAX, lead_max=LEAD_MAX
+            quantum=QUANTUM_BYTES, light_max=LIGHT_BYTES, lead_max=WINDOW_BYTES
         )
 
     def submit(self, run: Run, sends: list[Submission]) -> bool:
@@ -178,6 +204,7 @@ class Window:
             self._new.append(flow)
         flow.waiting.append(run)
         flow.queued += len(sends) - room
+        flow.queued_bytes += _weights_of(sends[room:])
         return True
 
     def _room(self, flow: Flow, sends: list[Submission]) -> int:
@@ -213,15 +240,25 @@ class Window:
         """Send what there is room for, of each sender in turn. Return True if some still wait."""
         queue = self._queue
         for flow in self._new:
-            queue.add(flow, flow.finish, flow.count + flow.queued)
+            queue.add(flow, flow.finish, flow.units)
         self._new.clear()
-        while queue.waiting and (queue.light_first or self.in_flight < self.window_bytes):
-            self._serve(queue.pop())
+        while queue.waiting:
+            light = queue.light_first
+            of_others = self.in_flight - self.light_in_flight
+            if (self.light_in_flight if light else of_others) >= self.window_bytes:
+                break  # the others are next once these have their half
+            flow = queue.pop()
+            before = flow.in_flight
+            self._serve(flow)
+            if light:
+                sent = flow.in_flight - before
+                flow.light += sent
+                self.light_in_flight += sent
         return queue.waiting > 0
 
     def _serve(self, flow: Flow) -> None:
         waiting = flow.waiting
-        count = first = size = 0
+        count = first = size = weight = 0
         going: list[Submission] = []
         """Consecutive sends to one log, from ``first`` on, possibly of several runs."""
         while waiting and count < QUANTUM and size < QUANTUM_BYTES:
@@ -251,15 +288,18 @@ class Window:
                     first = tag
                 going += sends
                 count += len(sends)
+                weight += _weights_of(sends)
                 flow.queued -= len(sends)
             run.on_its_way = end
             if end == len(run.submissions):
                 waiting.popleft()
         if going:
             self._go(flow, first, going)
-        flow.finish = self._queue.charge(flow.finish, count, drained=not waiting)
+        flow.queued_bytes -= weight
+        units = _units(count, weight)
+        flow.finish = self._queue.charge(flow, flow.finish, units, drained=not waiting)
         if waiting:
-            self._queue.add(flow, flow.finish, count)
+            self._queue.add(flow, flow.finish, units)
         elif not flow.in_flight:  # all of it was dropped
             self.flows.pop(flow.sender, None)
 
@@ -281,6 +321,11 @@ def _weights_of(sends: list[Submission]) -> int:
     """Return the sum of the weights of some of one run: all have an ``extra``, or none has."""
     size = size_of(sends)
     return size if not sends or sends[0].extra is None else size + len(sends) * ALONE_BYTES
+
+
+def _units(count: int, weight: int) -> int:
+    """Return what some sends count as in the queue."""
+    return max(weight, count * SEND_BYTES)
 
 
 def forget(run: Run) -> None:

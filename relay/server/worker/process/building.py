@@ -120,7 +120,6 @@ def build(needs: WorkerDependencies) -> WorkerParts:
             clock_ns=time.monotonic_ns,
             wall_clock_ns=time.time_ns,
             power=needs.durability == "power",
-            rooms_begin=needs.rooms_begin,
         ),
     )
     accounts = AccountsHome(

@@ -68,8 +68,6 @@ class WorkerDependencies:
     run_in_thread: Callable[[Callable[[], Any]], asyncio.Future[Any]]
     """Runs commits that wait for the disk."""
     durability: Durability = "process"
-    rooms_begin: bool = True
-    """True if the first message of a room is preceded by an entry of its own."""
     tickets: TicketKeys | None = None
     """Seals and opens tickets; None: there are none."""
     registration: Registration = "open"

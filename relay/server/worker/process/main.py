@@ -65,8 +65,8 @@ FINISH_S: Final = 1.0
 """Limit for commits that run in threads, or wait for a checkpoint, when the worker stops."""
 THREAD_SWITCH_S: Final = 0.0005
 """How long a thread may block the loop, or wait for a busy one, each time it needs the interpreter.
-A commit that waits for the disk needs it dozens of times and blocks its partition meanwhile.
-Python's default of 5 ms is longer than a turn."""
+A COMMIT that waits for the disk blocks its partition meanwhile, and checkpoints and the search
+index need it often. Python's default of 5 ms is longer than a turn."""
 BOOT_FAILED: Final = 3
 log = logging.getLogger("relay.worker")
 

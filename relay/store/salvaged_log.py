@@ -1,0 +1,313 @@
+"""Makes one log of a new file from what is left of it in a damaged one (``salvage``)."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+import apsw
+
+from relay import limits
+from relay.chat.entries import Entry, Kind
+from relay.chat.names import INBOX_PREFIX, is_room
+from relay.chat.partition import partition_of
+from relay.chat.rooms import events
+from relay.chat.rooms import state as rooms
+from relay.chat.rooms.state import Room
+from relay.errors import EnvelopeError
+from relay.store.apply import ENTRY, STATE, write_more
+from relay.store.carving import Row
+from relay.store.derived import derive
+from relay.store.remains import Floor, Known
+from relay.store.resume import Segment
+from relay.store.schema import MEMBER, member_rows
+from relay.store.state import SEQ_MASK, More, row_id
+from relay.store.stub import LOST, is_stub
+
+MARK: Final = int(Kind.MARK)
+SYSTEM: Final = int(Kind.SYSTEM)
+ROWS_PER_COMMIT: Final = 1000
+LOST_MAX: Final = 1 << 20
+"""Entries lost in one place: far more than a damaged part of a disk holds. A number that is further
+away is not believed."""
+_DAMAGED_STATE: Final = "INSERT INTO state VALUES (?, ?, 1, 0, ?)"
+
+
+class SalvagedLog(NamedTuple):
+    """The result for one log."""
+
+    name: str
+    """Empty: unknown; nothing of it is kept."""
+    kept: int
+    """Number of entries that can be read."""
+    lost: int
+    """Number of entries that were there and cannot."""
+    aside: int
+    """Number of readable entries that have no place in it."""
+    doubtful: bool = False
+    """True if its rights or its account cannot be known: it is refused as damaged."""
+
+
+class Making(NamedTuple):
+    """How a new file is made."""
+
+    target: apsw.Connection
+    partition: int
+    unpack: Callable[[bytes], Any]
+    aside: Callable[[bytes], object]
+    known: Known
+    links: bool
+
+
+class LogSalvage:
+    """One log of the new file."""
+
+    def __init__(self, old: int, id: int, name: str, floor: Floor, making: Making) -> None:
+        known = making.known
+        self._old, self._id, self._name, self._making = old, id, name, making
+        self._controls = known.controls.get(old, set())
+        self._floor, self._head, self._time_ms = floor, floor.seq, floor.time_ms
+        self._kept = self._aside = self._rows = 0
+        self._damaged: dict[int, tuple[int, int]] = {}
+        """Links of rows after the head that have no entry."""
+        self._lost: set[int] = set()
+        self._controls_kept: set[int] = set()
+        self._unknown_events = False
+        self._segments: list[tuple[int, int, bytes]] = []
+        """(first, last, epoch) of the entries kept."""
+        self._ends: dict[bytes, tuple[int, int]] = {}
+        """The last counter and its seq, by producer."""
+        self._ends_at: dict[int, bytes] = {}
+        self._chained: set[int] = set()
+        """Seqs that later rows refer to."""
+        self._room: Room | None = None
+        self._more = More()
+
+    def add(self, row: Row) -> None:
+        """Add the next row."""
+        where, time_ms, chain, jump, packed = row
+        seq = where & SEQ_MASK
+        entry = entry_of(packed, seq, self._making)
+        if entry is not None and (entry.log != self._name or seq > self._head + LOST_MAX):
+            self._aside += 1
+            self._making.aside(packed)
+            entry = None
+        if seq <= self._floor.seq:
+            self._add_removed(row, entry)
+        elif entry is None:
+            self._damaged[seq] = chain, jump
+        else:
+            self._lose_until(seq)
+            self._head, self._time_ms = seq, time_ms
+            self._kept += 1
+            self._segment(seq, entry.epoch)
+            chain, jump = self._linked(entry, chain, jump)
+            self._write(seq, time_ms, chain, jump, packed)
+            self._derive(entry, chain, jump)
+            if chain >= 0:
+                self._ended(entry.producer, entry.counter, seq)
+
+    def end(self) -> SalvagedLog | None:
+        """Write what follows from the entries. None: there is nothing of it."""
+        if not self._name:
+            return SalvagedLog("", 0, 0, self._aside) if self._aside else None
+        state = self._state()
+        while self._head + 1 in self._damaged:
+            self._lose_until(self._head + 2)
+        known = max(self._controls | {0 if state is None else state.version})
+        if self._head < known <= self._head + LOST_MAX:
+            self._lose_until(known + 1)
+        self._lose_removed_controls()
+        if not self._head:
+            return None
+        self._write_log()
+        doubtful = self._write_rights(state)
+        write_more(self._making.target, self._more)
+        return SalvagedLog(self._name, self._kept, len(self._lost), self._aside, doubtful)
+
+    # --- entries --------------------------------------------------------------------------------
+    def _add_removed(self, row: Row, entry: Entry | None) -> None:
+        """Keep what is left of a removed entry."""
+        where, time_ms, chain, jump, packed = row
+        if entry is not None or is_stub(packed):
+            self._write(where & SEQ_MASK, time_ms, chain, jump, packed)
+        if entry is not None:
+            self._derive(entry, chain, jump)
+
+    def _lose_until(self, end: int) -> None:
+        """Mark the entries between the head and this one as lost."""
+        for seq in range(self._head + 1, end):
+            chain, jump = self._damaged.pop(seq, (0, 0))
+            plausible = 0 <= chain < seq and 0 <= jump < seq and self._is_end(chain)
+            if producer := self._ends_at.get(chain) if plausible else None:
+                self._ended(producer, self._ends[producer][0] + 1, seq)
+            if not self._making.links or not plausible:
+                chain, jump = 0, 0
+            self._write(seq, self._time_ms, chain, jump, LOST)
+            self._lost.add(seq)
+            self._head = seq
+
+    def _is_end(self, chain: int) -> bool:
+        return chain <= self._floor.seq or chain in self._lost or chain in self._ends_at
+
+    def _linked(self, entry: Entry, chain: int, jump: int) -> tuple[int, int]:
+        """Return the links of a row to earlier entries if they can be correct, otherwise none."""
+        if chain < 0 and entry.log.startswith(INBOX_PREFIX):
+            return chain, jump  # a copy: its position in the sender's inbox
+        counter, seq = self._ends.get(entry.producer, (0, 0))
+        if not self._making.links or not 0 <= jump < entry.seq or chain < 0:
+            return 0, 0
+        if counter and counter == entry.counter - 1:
+            right = chain == seq
+        else:  # the entry before it is not there: it was removed, or is lost
+            removed = not counter and chain <= self._floor.seq
+            right = chain == 0 or removed or (chain in self._lost and chain > seq)
+        return (chain, jump) if right else (0, 0)
+
+    def _ended(self, producer: bytes, counter: int, seq: int) -> None:
+        before = self._ends.get(producer)
+        if before is not None:
+            self._ends_at.pop(before[1], None)
+        self._ends[producer] = counter, seq
+        self._ends_at[seq] = producer
+
+    def _derive(self, entry: Entry, chain: int, jump: int) -> None:
+        """Note what follows from an entry."""
+        if entry.kind == MARK and not _is_text(entry.body):
+            return
+        derive(self._more, self._id, entry, chain, jump)
+        if entry.kind == SYSTEM:
+            self._controls_kept.add(entry.seq)
+            if entry.content_type == events.CONTENT_TYPE:
+                try:
+                    event = events.unpack(entry.body)
+                except EnvelopeError:
+                    self._unknown_events = True
+                else:
+                    self._room = rooms.applied(self._room or Room(), event, entry.sender, entry.seq)
+
+    def _write(self, seq: int, time_ms: int, chain: int, jump: int, packed: bytes) -> None:
+        target = self._making.target
+        target.execute(ENTRY, (row_id(self._id, seq), time_ms, chain, jump, packed))
+        if chain > 0:
+            self._chained.add(chain)
+        self._rows += 1
+        if self._rows % ROWS_PER_COMMIT == 0:
+            target.execute("COMMIT")
+            target.execute("BEGIN")
+
+    def _segment(self, seq: int, epoch: bytes) -> None:
+        first, _, last = self._segments[-1] if self._segments else (0, 0, b"")
+        if first and last == epoch:
+            self._segments[-1] = first, seq, epoch
+        else:
+            self._segments.append((seq, seq, epoch))
+
+    # --- what follows from them -----------------------------------------------------------------
+    def _lose_removed_controls(self) -> None:
+        """Mark lost control entries that would be kept although everything around was removed."""
+        kept = self._controls_kept | self._lost
+        for seq in sorted(self._controls - kept):
+            if 0 < seq <= self._floor.seq:
+                self._making.target.execute(
+                    "INSERT OR REPLACE INTO entry VALUES (?, ?, 0, 0, ?)",
+                    (row_id(self._id, seq), self._floor.time_ms, LOST),
+                )
+                self._lost.add(seq)
+
+    def _write_log(self) -> None:
+        target, mine = self._making.target, self._id
+        target.execute(
+            "INSERT INTO log (id, name, floor, floor_ms) VALUES (?, ?, ?, ?)",
+            (mine, self._name, self._floor.seq, self._floor.time_ms),
+        )
+        for producer, counter, seq in self._making.known.producers.get(self._old, ()):
+            last = self._ends.get(producer, (0, 0))[1]
+            here = seq in self._lost or 0 < seq <= self._floor.seq
+            if here and seq > last and seq not in self._chained:
+                self._ends[producer] = counter, seq
+        target.executemany(
+            "INSERT INTO producer VALUES (?, ?, ?, ?, 0)",
+            [(mine, producer, *end) for producer, end in self._ends.items()],
+        )
+        target.executemany(
+            "INSERT INTO epoch VALUES (?, ?, ?, 0)",
+            [(mine, first, epoch) for first, epoch in self._epochs()],
+        )
+
+    def _epochs(self) -> list[Segment]:
+        """Return the epochs of the log: as the table knows them, if the entries agree."""
+        noted = [
+            one
+            for one in self._making.known.epochs.get(self._old, ())
+            if one.first_seq <= self._head and len(one.epoch) == limits.EPOCH_BYTES
+        ]
+        ends = [two.first_seq - 1 for two in noted[1:]] + [self._head]
+        if noted and all(
+            any(
+                one.epoch == epoch and one.first_seq <= first and last <= end
+                for one, end in zip(noted, ends, strict=True)
+            )
+            for first, last, epoch in self._segments
+        ):
+            return noted
+        found = [Segment(first, epoch) for first, _, epoch in self._segments]
+        return found or [Segment(self._head, secrets.token_bytes(limits.EPOCH_BYTES))]
+
+    def _state(self) -> Room | None:
+        """Return the stored state of a room; None: there is none that can be read."""
+        packed = self._making.known.states.get(self._old)
+        if packed is None or not is_room(self._name):
+            return None
+        try:
+            return rooms.unpack(packed)
+        except EnvelopeError:
+            return None
+
+    def _write_rights(self, stored: Room | None) -> bool:
+        """Write who has which rights; return True if that is not known."""
+        target, mine = self._making.target, self._id
+        lost = self._lost & self._controls if self._making.known.all_controls else self._lost
+        if not is_room(self._name):
+            # With these the account cannot be read, unless a later state of it was noted.
+            self._more.controls += [(mine, seq) for seq in sorted(lost)]
+            seq, packed = self._making.known.folds.get(self._old, (0, b""))
+            noted = bool(lost) and max(lost) <= seq <= self._head
+            if noted:
+                target.execute("INSERT INTO fold VALUES (?, ?, ?)", (mine, seq, packed))
+            return bool(lost) and not noted
+        self._more.controls += [(mine, seq) for seq in sorted(lost & self._controls)]
+        room = self._room
+        if lost or self._unknown_events:
+            # The state is stored with each control entry: the stored one is the latest.
+            last = max(self._controls_kept | (lost & self._controls), default=0)
+            room = stored if stored is not None and last <= stored.version <= self._head else None
+            if room is None:
+                target.execute(_DAMAGED_STATE, (mine, self._head, LOST))
+                return True
+        if room is not None:  # who may read and write follows from its entries
+            guarded = int(not room.everybody_writes)
+            target.execute(STATE, (mine, room.version, guarded, room.due_ms, rooms.pack(room)))
+            target.executemany(MEMBER, member_rows(mine, room))
+        return False
+
+
+def entry_of(packed: bytes, seq: int, making: Making) -> Entry | None:
+    """Return the entry of a row; None: it is none, or the one of another place."""
+    try:
+        entry = Entry._make(making.unpack(packed))
+        here = entry.seq == seq and partition_of(entry.log) == making.partition
+    except MemoryError:
+        raise
+    except Exception:  # noqa: BLE001  # whatever it is, it is no entry
+        return None
+    return entry if here else None
+
+
+def _is_text(body: bytes) -> bool:
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
