@@ -89,7 +89,7 @@ def crowd(source: Path, data: Path, scale: Scale) -> dict[str, float]:
 
 
 def rooms(source: Path, data: Path, scale: Scale) -> dict[str, float]:
-    """Send messages to many small rooms. Target 4."""
+    """Send messages to many small rooms that are in use. Target 4."""
     logs = tuple(f"room{number}" for number in range(scale.rooms))
     with (
         serve(source, data, workers=1) as server,
@@ -97,8 +97,10 @@ def rooms(source: Path, data: Path, scale: Scale) -> dict[str, float]:
         closing(RoomsPublisher(server.publisher(logs[0]), logs, 0.95 / ROOM_RATE)) as publisher,
     ):
         fanout = Fanout(publisher, swarm, server.processes)
-        fanout.begin()
-        figures = fanout.run(Offered(ROOM_RATE, 1, scale.slow_s))
+        # The first one begins the rooms: an entry in each, which is forced to the disk.
+        for seconds in (1 / ROOM_RATE, scale.slow_s):
+            fanout.begin()
+            figures = fanout.run(Offered(ROOM_RATE, 1, seconds))
     name = f"4 {scale.rooms} rooms × {ROOM_MEMBERS}, {ROOM_RATE:g} msg/s each, CPU µs per delivery"
     return {name: figures.cpu_us_per_delivery}
 

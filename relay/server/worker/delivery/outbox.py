@@ -106,12 +106,12 @@ class Outbox(Sink):
             content = _joined(items)
             items.clear()
             self.size = self.answers = 0
-            self._write(self.connection.seal(content, now))
+            self._write(self.connection.seal_padded(Padded(content), now))
             return
         start = 0
         while start < len(items) and not self.paused:
             start, content = self._next_record(start)
-            self._write(self.connection.seal(content, now))
+            self._write(self.connection.seal_padded(Padded(content), now))
         self._keep(items[start:])
         # Answers above the limit never fit one record, so this path always sees them.
         if self.on_answers_read is not None and self.answers <= limits.ANSWERS_BYTES_MAX:
