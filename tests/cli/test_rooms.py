@@ -357,6 +357,8 @@ def test_who_is_there_and_what_is_read(people: Relay, room: str) -> None:
 
     assert anna("create") == [{"room": room, "done": "create", "arguments": []}]
     assert anna("read") == [{"room": room, "done": "read", "arguments": []}], "nothing to read"
+    assert anna("close") == [{"room": room, "done": "close", "arguments": []}]
+    assert anna("open") == [{"room": room, "done": "open", "arguments": []}]
     assert anna("who") == []
     done("room", "enter", address, room, "--name", "bert")
     done("send", address, room, "hi", "--name", "bert")
