@@ -98,6 +98,14 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+def test_no_merge_was_left_unresolved() -> None:
+    """Pages and code have no conflict markers, which no linter finds in Markdown."""
+    marker = re.compile(r"^(?:<{7}|>{7}) ", re.MULTILINE)
+    code = (path for top in ("relay", "tests", "deploy") for path in (ROOT / top).rglob("*.*"))
+    texts = (path for path in code if path.suffix in (".py", ".sh", ".toml", ".json", ".yml"))
+    assert [path for path in (*PAGES, *texts) if marker.search(path.read_text())] == []
+
+
 def test_every_target_of_the_readme_and_of_contributing_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     for page in ("README.md", "CONTRIBUTING.md"):
