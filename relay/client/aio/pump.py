@@ -306,7 +306,7 @@ class Pump:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(DIAL_S):
-                opened = await dial_tcp(address)
+                opened = await dial_tcp(address, self.state.addresses)
                 # From here on the socket belongs to the transport, even if this is cancelled.
                 await loop.create_connection(lambda: protocol, sock=opened)
         except OSError as error:
