@@ -5,9 +5,10 @@ are raced: the next one starts when one has failed, or after ``ATTEMPT_DELAY_S``
 and all of them share one deadline. The first on which the peer begins as a Relay server does wins:
 a relay sends its hello as soon as it accepts. Behind an address that accepts there may be a load
 balancer without servers, a program that hangs, or a server of another protocol. For the last
-remaining attempt it is enough that it connects. If nothing else is left, a server of another
-protocol is returned: the caller finds out what it is. An address whose last connection ended before
-the login is tried once all others have failed, or after ``DOUBTFUL_DELAY_S``.
+remaining attempt it is enough that it connects. If nothing else is left, or the time is over, a
+server of another protocol is returned: the caller finds out what it is. An address whose last
+connection ended before the login is tried once all others have failed, or after
+``DOUBTFUL_DELAY_S``.
 
 Who answers does not matter to the check of the server's key, which is the same for all addresses of
 a host.
@@ -180,6 +181,8 @@ def dial_tcp(
                     raise AllFailed(failures)
                 left = deadline - time.monotonic()
                 if left <= 0:
+                    if strangers:
+                        return chosen(*strangers.pop())
                     raise TimeoutError("timed out")
                 pause = min(left, pause_before(waiting[0], began)) if waiting else left
                 for key, _ in selector.select(pause if racing else 0):

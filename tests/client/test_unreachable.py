@@ -37,7 +37,7 @@ def test_both_faces_report_the_same(closed_port: int) -> None:
         dialling.dial_tcp(address, 10, AddressHistory())
     assert str(unreachable(address, blocking.value)) == expected
     with pytest.raises(OSError, match="no address") as aio:
-        asyncio.run(dial.dial_tcp(address, AddressHistory()))
+        asyncio.run(dial.dial_tcp(address, 10, AddressHistory()))
     assert str(unreachable(address, aio.value)) == expected
 
 

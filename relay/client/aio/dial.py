@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from collections import deque
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from relay.client.address import Address
 from relay.client.aio.thread import in_thread
@@ -23,7 +23,9 @@ from relay.client.dialling import (
     resolve,
 )
 from relay.client.dialling import dial_tcp as dial_blocking
-from relay.client.options import DIAL_S
+
+_RESOLVER_S: Final = 1.0
+"""How much longer a dial in a thread may take: nothing else ends a resolver that hangs."""
 
 
 class _Attempt(NamedTuple):
@@ -35,28 +37,30 @@ class _Attempt(NamedTuple):
     """False: a server of another protocol is its peer."""
 
 
-async def dial_tcp(address: Address, history: AddressHistory) -> socket.socket:
-    """Return a connected socket. The caller sets the deadline, and may cancel at any point.
+async def dial_tcp(address: Address, timeout_s: float, history: AddressHistory) -> socket.socket:
+    """Return a socket that is connected within ``timeout_s``. May be cancelled at any point.
 
     ``history`` decides about the order, and is told which address was chosen.
 
     Raises:
-        OSError: no address could be reached (AllFailed), or the host has no address.
+        OSError: no address could be reached (AllFailed), the time is over (TimeoutError), or the
+            host has no address.
     """
     try:
-        return await _race(address, history)
+        return await _race(address, timeout_s, history)
     except NotImplementedError:  # Windows' own cannot add_reader
-        return await _beside(address, history)
+        async with asyncio.timeout(timeout_s + _RESOLVER_S):
+            return await _beside(address, timeout_s, history)
 
 
-async def _beside(address: Address, history: AddressHistory) -> socket.socket:
+async def _beside(address: Address, timeout_s: float, history: AddressHistory) -> socket.socket:
     """Dial in a thread, as the blocking client does."""
     ending = threading.Lock()
     given_up = False
     late: list[socket.socket] = []
 
     def dial() -> socket.socket:
-        opened = dial_blocking(address, DIAL_S, history)
+        opened = dial_blocking(address, timeout_s, history)
         with ending:
             if given_up:
                 opened.close()
@@ -73,14 +77,16 @@ async def _beside(address: Address, history: AddressHistory) -> socket.socket:
         raise
 
 
-async def _race(address: Address, history: AddressHistory) -> socket.socket:
+async def _race(address: Address, timeout_s: float, history: AddressHistory) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
     known = numeric(address)
-    found = await in_thread(lambda: resolve(address)) if known is None else known
-    waiting = deque(history.in_order(found))
+    if known is None:
+        async with asyncio.timeout_at(deadline):
+            known = await in_thread(lambda: resolve(address))
+    waiting = deque(history.in_order(known))
     began = time.monotonic()
-    alone = asyncio.get_running_loop().create_future()
-    if len(waiting) == 1:
-        alone.set_result(None)
+    alone = loop.create_future()
     failures: list[OSError] = []
     strangers: list[_Attempt] = []
     begun: set[asyncio.Task[_Attempt]] = set()
@@ -94,9 +100,16 @@ async def _race(address: Address, history: AddressHistory) -> socket.socket:
                 task = asyncio.create_task(_connect(waiting.popleft(), alone))
                 begun.add(task)
                 racing.add(task)
+            if not waiting and len(racing) == 1 and not alone.done():
+                alone.set_result(None)
+            left = deadline - loop.time()
+            if left <= 0:
+                if strangers:
+                    break
+                raise TimeoutError("timed out")
             done, racing = await asyncio.wait(
                 racing,
-                timeout=pause_before(waiting[0], began) if waiting else None,
+                timeout=min(left, pause_before(waiting[0], began)) if waiting else left,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             for task in done:
@@ -108,8 +121,6 @@ async def _race(address: Address, history: AddressHistory) -> socket.socket:
                 else:
                     attempt = task.result()
                     (relays if attempt.is_relay else strangers).append(attempt)
-            if not waiting and len(racing) == 1 and not alone.done():
-                alone.set_result(None)
         if not relays and not strangers:
             raise AllFailed(failures)
         chosen = (relays or strangers)[0]

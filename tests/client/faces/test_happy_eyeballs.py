@@ -21,6 +21,7 @@ from relay.client.aio import Client
 from relay.client.aio.dial import dial_tcp
 from relay.client.candidates import AddressHistory, Candidate
 from relay.client.dialling import ADDRESSES_MAX, in_order, resolve
+from relay.client.dialling import dial_tcp as dial_blocking
 from relay.client.errors import ConnectFailed, NotARelayServer, ServerKeyMismatch
 from relay.client.events import State
 from relay.errors import UsageError
@@ -143,6 +144,46 @@ def test_nothing_but_other_servers(face: Connect, relay: Relay, addresses: list[
     assert one.client.state is State.CLOSED
 
 
+def test_another_protocol_is_reported_at_the_deadline(
+    face: Connect, relay: Relay, addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other addresses never answer; which protocol one of them has is worth more than that."""
+    for module in ("aio", "blocking"):
+        monkeypatch.setattr(f"relay.client.{module}.pump.DIAL_S", 3.0)
+    addresses += ["127.0.0.6", "127.0.0.7", "127.0.0.2"]
+    one = face(at_host(relay), "eyeballs-i")
+    with (
+        Stranger("127.0.0.6", relay.port, SSH, "never"),
+        Stranger("127.0.0.7", relay.port, b"", "never"),
+        SilentHost("127.0.0.2", relay.port),
+        pytest.raises(NotARelayServer, match="SSH"),
+    ):
+        one.connect()
+
+
+def dial_cooperatively(address: Address, timeout_s: float) -> socket.socket:
+    """As ``dial_blocking``."""
+    return asyncio.run(dial_tcp(address, timeout_s, AddressHistory()))
+
+
+@pytest.mark.parametrize("dial", [dial_blocking, dial_cooperatively])
+def test_for_the_last_address_it_is_enough_that_it_connects(
+    dial: Callable[[Address, float], socket.socket],
+    relay: Relay,
+    addresses: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also if all others had ended before it began."""
+    monkeypatch.setattr("relay.client.dialling.ATTEMPT_DELAY_S", DEADLINE_S)
+    addresses += ["127.0.0.6", "127.0.0.4", "127.0.0.7"]
+    with (
+        Stranger("127.0.0.6", relay.port, SSH, "never"),
+        Stranger("127.0.0.7", relay.port, b"", "never"),
+        dial(Address(HOST, relay.port), DEADLINE_S) as opened,
+    ):
+        assert opened.getpeername()[0] == "127.0.0.7"
+
+
 def test_a_server_with_another_key(
     face: Connect, relay: Relay, addresses: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +288,7 @@ class Listener:
 async def cancelled_race(who: str, turns: int) -> None:
     """Race two addresses that begin at once; cancel tasks so many turns of the loop later."""
     with Listener("127.0.0.2") as one, Listener("127.0.0.3", port := one.port) as two:
-        race = asyncio.create_task(dial_tcp(Address(HOST, port), AddressHistory()))
+        race = asyncio.create_task(dial_tcp(Address(HOST, port), DEADLINE_S, AddressHistory()))
         await one.accept()
         await two.accept()
         attempts = asyncio.all_tasks() - {race, asyncio.current_task()}
