@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-QUIET_S = 0.3
-"""After so much silence of a connection that he has meddled with, he gives up and cuts it."""
+QUIET_S = 1.0
+"""After so much silence since the frame that is tampered with came, the connection is cut."""
 Frames = list[bytes]
 Meddling = Callable[[Frames, int], Frames]
 """Given the frames that are held and the index of the one that is meant; what is passed on."""
@@ -30,6 +30,11 @@ class Direction:
         self.frames = 0
         """Whole ones that came, whatever became of them."""
         self.done = at is None
+
+    @property
+    def reached(self) -> bool:
+        """Whether the frame that is tampered with has come, though it may still be held."""
+        return self.done or (self._at is not None and self.frames > self._at)
 
     def take(self, data: bytes) -> bytes:
         """Return what is to be passed on."""
@@ -106,8 +111,8 @@ class Middle:
         self.cut = cut
         quiet_s = self._quiet_s if attacked else None
         pumps = [
-            asyncio.ensure_future(_pump(near, forth, ways["up"], quiet_s)),
-            asyncio.ensure_future(_pump(far, back, ways["down"], quiet_s)),
+            asyncio.ensure_future(_pump(near, forth, ways["up"], self.met, quiet_s)),
+            asyncio.ensure_future(_pump(far, back, ways["down"], self.met, quiet_s)),
         ]
         self._tasks += pumps
         await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
@@ -118,6 +123,7 @@ async def _pump(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     way: Direction,
+    met: Direction | None,
     quiet_s: float | None,
 ) -> None:
     with contextlib.suppress(OSError):
@@ -126,7 +132,9 @@ async def _pump(
                 async with asyncio.timeout(quiet_s):
                     data = await reader.read(65_536)
             except TimeoutError:
-                return
+                if met is None or met.reached:  # until then a busy machine is the reason
+                    return
+                continue
             if not data:
                 return
             writer.write(way.take(data))

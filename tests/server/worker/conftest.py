@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-import uvloop
 
 from tests.support.events import PROGRAM_ERRORS
+from tests.support.loops import ClosingLoop
 from tests.support.workers import Cluster
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Workers run on uvloop, whose transports differ from asyncio's in details."""
-    return {"uvloop": uvloop.new_event_loop}
+    return {"uvloop": ClosingLoop}
 
 
 @pytest_asyncio.fixture
