@@ -16,6 +16,7 @@ from relay.cli.options import Target, places, target_options
 from relay.client.aio import Client
 from relay.client.refusals import MembersOnly
 from relay.terminal.chat import Chat
+from relay.terminal.commands import unreadable
 from relay.terminal.lines import read_lines
 from relay.terminal.output import Output
 from relay.terminal.prompt import Interrupted, PromptScreen
@@ -87,11 +88,14 @@ async def _input_lines(chat: Chat) -> AsyncIterator[str]:
     """Yield the lines of standard input that can be sent; report the others."""
     async for line in read_lines(sys.stdin.fileno(), limits.BODY_BYTES_MAX):
         if not line.is_whole:
-            chat.sending.fail(
-                f"line {line.number} was not sent: it is too long ({line.length:,} bytes)"
-            )
-            continue
-        try:
-            yield line.data.decode()
-        except UnicodeDecodeError:
-            chat.sending.fail(f"line {line.number} was not sent: it is not UTF-8 text")
+            wrong = f"it is too long ({line.length:,} bytes)"
+        else:
+            try:
+                text = line.data.decode()
+            except UnicodeDecodeError:
+                wrong = "it is not UTF-8 text"
+            else:
+                yield text
+                continue
+        reason = f"line {line.number} was not sent: {wrong}"
+        chat.mistaken(unreadable(line.data, chat.room, reason))

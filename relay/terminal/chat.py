@@ -70,7 +70,7 @@ class Chat:
         self._pending = Pending(screen.pending)
         self.sending = Sending(client, room, screen, self._pending)
         self.mistakes = 0
-        """Lines that look like a command but are not valid, so were not sent."""
+        """Lines that are no valid command or message, so were not sent."""
         self.target = room
         """Where typed lines are sent: the room, or ``@`` and a user's name."""
         self.reads = False
@@ -265,13 +265,8 @@ class Chat:
                 self._ask(partial(self._block, name, blocked))
             case commands.Choose(what, chosen):
                 self._ask(partial(self._choose, what, chosen))
-            case commands.Mistake(reason, chooses):
-                self.mistakes += 1
-                self.screen.notice(reason)
-                if chooses is not None:
-                    self.sending.not_chosen(chooses)
-                    if chooses.what in ("aim", "unknown") and not self.reads:
-                        self.target = self.room  # where lines are held
+            case commands.Mistake():
+                self.mistaken(command)
             case commands.Help(of_rooms):
                 for line in room_commands.HELP if of_rooms else commands.HELP:
                     self.screen.notice(line)
@@ -294,6 +289,13 @@ class Chat:
                 self._ask(partial(self._history.history, count, self.target))
             case commands.Search(words):
                 self._ask(partial(self._history.find, words, self.target))
+
+    def mistaken(self, mistake: commands.Mistake) -> None:
+        """Report a line that is not sent; hold lines that may rely on it."""
+        self.mistakes += 1
+        self.screen.notice(mistake.reason)
+        if mistake.chooses is not None and self.sending.not_chosen(mistake.chooses):
+            self.target = self.room  # where lines are held
 
     async def _accept(self, name: str, code: str) -> None:
         for line in await accept(self.client, name, code):

@@ -40,8 +40,8 @@ HELP: Final = (
 )
 """Each fits a line of 80 columns, and all of them a screen of 24 lines, with the prompt."""
 
-_BLANK: Final = " \t\v\f\r\n\x85\xa0\u200b\u2060\u3000\ufeff"
-"""What may precede a command unseen: white space, and the byte order mark of some editors."""
+_BLANK: Final = " \t\v\f\r\n\x85\xa0\u200b\u2060\u3000\ufeff\ufffd\0"
+"""What may precede a command unseen: white space, and byte order marks, also of UTF-16."""
 _OTHER_WORDS: Final = {
     "exit": "quit",
     "leave": "part",
@@ -292,17 +292,26 @@ def _indented(line: str, room: str) -> Mistake | None:
     """Return the mistake of a line with blanks before it; None: it is no command."""
     if not line.startswith("/") or line.startswith("//"):
         return None
-    meant = parse(line, room)
-    if isinstance(meant, Mistake):
-        chooses = meant.chooses
-    elif isinstance(meant, Change):
-        chooses = meant.chooses if meant.narrows else None
-    else:
-        chooses = AIM if isinstance(meant, Query) else None
+    chooses = _chosen_by(parse(line, room))
     if chooses is not None and chooses.what == "unknown":
         return None
     word = line.split(None, 1)[0]
     return Mistake(f"{word} takes effect only at the beginning of a line; not sent", chooses)
+
+
+def unreadable(data: bytes, room: str, reason: str) -> Mistake:
+    """Return the mistake of a line that is too long, or not UTF-8: it may have been a command."""
+    line = data.decode("utf-8", "replace").lstrip(_BLANK)
+    return Mistake(reason, _chosen_by(parse(line, room)))
+
+
+def _chosen_by(command: Command) -> Choice | None:
+    """Return what later lines may rely on, of a command that is not carried out."""
+    if isinstance(command, Mistake):
+        return command.chooses
+    if isinstance(command, Change):
+        return command.chooses if command.narrows else None
+    return AIM if isinstance(command, Query) else None
 
 
 def _about_person(word: str, name: str) -> Command:

@@ -91,9 +91,13 @@ class Sending:
         """A command has taken effect: lines that were held by this choice alone may be sent."""
         self._open.made(choice, self._open.turn())
 
-    def not_chosen(self, choice: Choice) -> None:
-        """A command that later lines may rely on was invalid."""
+    def not_chosen(self, choice: Choice) -> bool:
+        """A command that later lines may rely on was invalid.
+
+        Returns whether nobody knows now whom later lines are for.
+        """
         self._not_chosen(choice, self._open.turn())
+        return not self._watched and choice.what in ("aim", "unknown")
 
     def _not_chosen(self, choice: Choice, turn: int) -> None:
         if not self._watched:

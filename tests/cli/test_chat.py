@@ -142,8 +142,10 @@ def test_no_line_is_wider_than_the_terminal(relay: Relay, room: str) -> None:
 
 
 def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
-    """A line that cannot be sent is reported; the rest is sent; the exit status shows it."""
-    typed = b"first\n/nonsense\n\xff\n" + b"x" * 40_000 + b"\n\nlast\n"
+    """A line that cannot be sent is reported; the exit status shows it. The rest is sent, up to a
+    command that may have been about who reads it.
+    """
+    typed = b"first\n/who is it\n\xff\n" + b"x" * 40_000 + b"\n\nlast\n/nonsense\nheld\n"
     done = subprocess.run(
         relay_command("chat", relay.address, room, "--name", "pia"),
         input=typed,
@@ -153,7 +155,9 @@ def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
     )
     told = done.stderr.decode()
     assert done.returncode == 1, told
+    assert "-!- /who takes no arguments; not sent" in told
     assert "-!- unknown command /nonsense; not sent" in told
+    assert re.search(r"-!- not sent \(/nonsense is unknown.*\): held", told)
     assert "-!- line 3 was not sent: it is not UTF-8 text" in told
     assert "-!- line 4 was not sent: it is too long (40,000 bytes)" in told
     with Terminal("chat", relay.address, room, "--name", "anna") as anna:

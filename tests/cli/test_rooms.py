@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.cluster import COMMAND_S, Relay, relay_command, run_relay, wait_until
 from tests.support.people import Person
 from tests.support.tails import Tail
 from tests.support.terminals import Terminal
@@ -318,6 +319,32 @@ def test_a_program_sends_nothing_after_a_failed_choice(
         assert "secret" not in done(*command, address, room, "--name", "anna")
     direct = done("history", address, "@me", "--name", "anna")
     assert ("for anna" in direct, "secret" in direct) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"/private\xff",
+        b"/ban \xff",
+        b"\xff\xfe/\0p\0r\0i\0v\0a\0t\0e\0",
+        b"/query " + b"x" * 40_000,
+    ],
+)
+def test_a_command_that_cannot_be_read_holds_as_a_mistyped_one_does(
+    people: Relay, room: str, line: bytes
+) -> None:
+    """What is not UTF-8, or too long, is not sent, and may have been about who reads the rest."""
+    told = subprocess.run(
+        relay_command("chat", people.address, room, "--name", "anna"),
+        input=line + b"\na secret\n",
+        capture_output=True,
+        timeout=COMMAND_S,
+        check=False,
+    )
+    assert told.returncode == 1
+    assert b"line 1 was not sent" in told.stderr
+    assert b"): a secret" in told.stderr
+    assert "NO_SUCH_ROOM" in done("room", "show", people.address, room, "--name", "anna", status=1)
 
 
 def test_an_unknown_command_ends_a_private_conversation(
