@@ -25,7 +25,7 @@ from relay.store.log import Outcome, Removed, Stored
 from relay.store.producers import ProducerExpiry
 from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules
-from relay.store.schema import pragma
+from relay.store.schema import is_full, pragma
 from relay.store.state import SEQ_BITS, SEQ_MASK, Changes, Flush
 from relay.store.unflushed import Unflushed
 from relay.store.view import load
@@ -94,13 +94,25 @@ class Opened:
         random_bytes: Callable[[int], bytes],
         logs_max: int,
         rules: Rules | None,
+        waits: bool,
     ) -> tuple[list[Outcome], Changes, bool]:
         """Decide about a batch: (outcomes, changes, whether there are control entries among them).
 
         Raises apsw.Error.
+
+        Args:
+            batch: the submissions.
+            now_ms: since 1970.
+            budget: limits what is read.
+            pack: as for ``Decision``; also the next three.
+            random_bytes: see there.
+            logs_max: see there.
+            rules: see there.
+            waits: all commits wait for the disk. Then unused producers are not dropped here, in the
+                loop, but after the batch, where its commit is (``end``).
         """
-        if self.expiry.due(now_ms):
-            self.expire(now_ms)
+        if not waits and self.expiry.due(now_ms):
+            self._expire(now_ms)
         view = load(
             self.committed,
             batch,
@@ -144,14 +156,29 @@ class Opened:
                 cursor.execute("BEGIN IMMEDIATE")
             self._write(cursor, changes, self.expiry.day)
 
-    def end(self, changes: Changes, *, forced: bool) -> None:
-        """Commit what was written, then update the caches. ``forced``: as for ``write``."""
+    def unfinished(self, now_ms: int) -> bool:
+        """Return True if ``end`` has something to commit."""
+        return self.connection.in_transaction or self.expiry.due(now_ms)
+
+    def end(self, changes: Changes, *, forced: bool, now_ms: int) -> None:
+        """Commit what was written, then update the caches. Drop unused producers if it is time.
+
+        Args:
+            changes: what was written.
+            forced: as for ``write``.
+            now_ms: since 1970.
+
+        Raises:
+            apsw.Error: something is not stored.
+        """
         if self.connection.in_transaction:
             self.cursor.execute("COMMIT")
             if forced:
                 pragma(self.connection, "synchronous=NORMAL")
         self.unflushed.apply(changes)
         self.committed.apply(changes)
+        if self.expiry.due(now_ms):
+            self._expire(now_ms)
 
     def roll_back(self, durability: Durability) -> None:
         """Undo what ``write`` has begun. Raises apsw.Error."""
@@ -221,8 +248,21 @@ class Opened:
             touched.add(log.id)
         return _new(Stored, (epoch, seq, prev, packed))
 
-    def expire(self, now_ms: int) -> None:
-        """Drop producers that were unused for long, in a separate commit, at most once a minute."""
+    def _expire(self, now_ms: int) -> None:
+        """Drop producers that were unused for long, in a separate commit, at most once a minute.
+
+        For lack of space it is skipped.
+        """
+        try:
+            self._drop_unused(now_ms)
+        except apsw.Error as error:
+            if not is_full(error, self.connection):
+                raise
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            self.expiry.skip(now_ms)
+
+    def _drop_unused(self, now_ms: int) -> None:
         connection, expiry = self.connection, self.expiry
         decided = expiry.decide(connection, now_ms)
         if expiry.changes(decided):

@@ -81,4 +81,8 @@ class ProducerExpiry:
         """Update the state after a pass has been committed."""
         self.day, self._day_began_ms = decided.day, decided.day_began_ms
         self._at = decided.looked_up_to
+        self.skip(now_ms)
+
+    def skip(self, now_ms: int) -> None:
+        """Make the next pass due as if there had been one now."""
         self._pass_due_ms = now_ms + PASS_MS

@@ -12,8 +12,9 @@ class ReadBudget:
     same batch. Other repeats, and whatever is not cached, need some; each read takes about 3 µs
     while the file is in the kernel's cache. The last counter of a producer needs 1, a resend in
     order 2 each, and an arbitrary counter among the last ``limits.REPEATS_BACK_MAX`` 60 on average
-    and 120 at most. Creating a log counts as 24, for what it writes. The caller charges the reads
-    in ``spent`` to the senders of the submissions.
+    and 120 at most. Creating a log counts as 24, for what it writes. Changing a log's state counts
+    by its size, as does decoding it. The caller charges the reads in ``spent`` to the senders of
+    the submissions.
     """
 
     __slots__ = ("reads_max", "spent", "until_s")

@@ -226,7 +226,7 @@ class SqlitePartition:
             using.enter_context(self._one_user)
             written = self._write_batch(batch, now_ms, budget, apart=True)
             waits = written.forced or self._durability == "power"
-            if not (waits and written.opened.connection.in_transaction):
+            if not (waits and written.opened.unfinished(now_ms)):
                 return self._end_commit(written)
             using.pop_all()  # what is returned releases it
             return partial(self._commit, written)
@@ -260,15 +260,15 @@ class SqlitePartition:
         self._identity.check(now_ms)
         self._appended_ms = now_ms
         with self._dropped_on_error():
-            chance, most, rules = self._host.random_bytes, self.logs_max, self._rules
             outcomes, changes, controls = opened.decide(
                 batch,
                 now_ms,
                 budget,
                 pack=self._pack,
-                random_bytes=chance,
-                logs_max=most,
-                rules=rules,
+                random_bytes=self._host.random_bytes,
+                logs_max=self.logs_max,
+                rules=self._rules,
+                waits=self._durability == "power",
             )
             if changes.more is not None and changes.more.erased:
                 self.erased = True
@@ -282,7 +282,7 @@ class SqlitePartition:
     def _end_commit(self, written: Written) -> list[Outcome]:
         changes = written.changes
         with self._dropped_on_error():
-            written.opened.end(changes, forced=written.forced)
+            written.opened.end(changes, forced=written.forced, now_ms=self._appended_ms)
         if self.touched is not None and changes.entries:
             self.touched.update([end.id for end in changes.logs.values() if end.id])
         if not self._notes.empty:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from pathlib import Path
 
 import apsw
 
-from relay.store.log import Repeated, UnknownOutcome
+from relay.store.log import Outcome, Repeated, UnknownOutcome
 from relay.store.producers import DAY_MS, PASS_MS, PRODUCER_DAYS
 from relay.store.sqlite import SqlitePartition
 from tests.support.logs import ALICE, BOB, NOW_MS, append, message, open_partition
@@ -74,6 +77,35 @@ def test_a_pass_looks_at_a_few_and_goes_round(partition: SqlitePartition) -> Non
     assert counts[-1] == 1
     assert partition.append([message(2, producer=many[7])], now_ms) == [UnknownOutcome()]
     connection.close()
+
+
+def test_no_commit_for_producers_is_in_the_loop_if_commits_wait_for_the_disk(
+    tmp_path: Path,
+) -> None:
+    """Not those of the end of a day, nor those that drop producers, whatever the batch stores."""
+    partition = open_partition(tmp_path, durability="power")
+    assert partition._opened is not None
+    committed_by: list[threading.Thread] = []
+
+    def note(_cursor: object, statement: str, _bindings: object) -> bool:
+        if statement.startswith("COMMIT"):
+            committed_by.append(threading.current_thread())
+        return True
+
+    partition._opened.connection.exec_trace = note
+    partition._opened.cursor.exec_trace = note
+    outcomes: list[Outcome] = []
+    with ThreadPoolExecutor(1) as thread:
+        for day in range(PRODUCER_DAYS + 4):
+            batch = [message(1)] if day == 0 else [message(2)] if day == PRODUCER_DAYS + 3 else []
+            if day % 2:
+                batch.append(message(day // 2 + 1, producer=BOB))
+            begun = partition.begin(batch, NOW_MS + day * DAY_MS)
+            outcomes = thread.submit(begun).result() if callable(begun) else begun
+    assert outcomes[0] == UnknownOutcome(), "the first producer was dropped"
+    assert committed_by
+    assert threading.current_thread() not in committed_by
+    partition.close()
 
 
 def test_a_new_producer_begins_with_one(partition: SqlitePartition) -> None:
