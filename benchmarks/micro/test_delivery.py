@@ -30,6 +30,7 @@ from relay.chat.entries import Head
 from relay.chat.rooms.refusal import Refused
 from relay.chat.rooms.rights import Actor
 from relay.server.scoreboard import Owner
+from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.delivery.outbox import Flusher, Outbox
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
@@ -68,8 +69,9 @@ class Hall:
         self.stalled = StalledConnections(time.monotonic, 60.0)
         self.flusher = Flusher(time.monotonic, wakeup)
         routes = Routes(port, lambda _: Owner(0, 1), {})
-        self.feeds = Feeds(routes)
-        damage = DamageReports(routes, _no_reader, time.monotonic)
+        damaged = DamagedLogs(time.monotonic)
+        self.feeds = Feeds(routes, damaged)
+        damage = DamageReports(routes, _no_reader, damaged)
         catchup = Catchup(_no_reader, time.monotonic, self.stalled, wakeup, {}, damage)
         self.fanout = Fanout(self.feeds, self.flusher, catchup)
         self.feed = self.feeds.open("lobby")

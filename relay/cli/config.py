@@ -13,7 +13,7 @@ from click.core import ParameterSource
 
 from relay import configuration
 from relay.bounded_files import STDIN
-from relay.cli.exits import Exit
+from relay.cli.exits import CommandError, Exit
 from relay.cli.groups import CommandGroup
 from relay.cli.options import STANDARD, typed_path
 from relay.cli.printing import print_json, print_line, print_whole
@@ -86,7 +86,7 @@ def init(file: Path | None) -> int:
             new.write(text)
     except OSError as error:
         file.unlink()  # half of it would look like all of it
-        raise UsageError(f"{file}: {error.strerror}") from None
+        raise CommandError(f"{file}: {error.strerror}") from None
     return Exit.OK
 
 

@@ -15,7 +15,7 @@ from relay.cli.ctl_client import Server
 from relay.cli.exits import Exit
 from relay.cli.json_lines import room_object, user_object
 from relay.cli.names import checked_name, checked_room
-from relay.cli.options import NumberRange, document_option
+from relay.cli.options import days_option, document_option
 from relay.cli.printing import print_json, print_line
 from relay.cli.room import confirm_change as confirm_room_change
 from relay.cli.room_options import AGE, FOR, MESSAGES, SIZE
@@ -23,7 +23,6 @@ from relay.cli.text_argument import TextCommand
 from relay.cli.user import DONE, known
 from relay.cli.user import confirm_change as confirm_account_change
 from relay.client import account_calls, room_calls
-from relay.client.account_calls import INVITATION_DAYS
 from relay.terminal.room_notices import info_lines
 from relay.terminal.screens import stderr_notice
 
@@ -50,13 +49,7 @@ _Found = Callable[[], Server]
 @click.argument("action", metavar="ACTION", type=click.Choice(ACCOUNT_ACTIONS))
 @click.argument("name", metavar="NAME")
 @click.option("--operator", is_flag=True, help="With add: the account is an operator's.")
-@click.option(
-    "--days",
-    type=NumberRange(0.01, 3650),
-    default=INVITATION_DAYS,
-    show_default=True,
-    help="With add and reset: how long the invitation is valid.",
-)
+@days_option("With add and reset: how long the invitation is valid.")
 @YES
 @click.pass_obj
 def user(

@@ -13,10 +13,9 @@ from relay.cli.connecting import run_connected
 from relay.cli.ctl_tables import invitation_lines
 from relay.cli.exits import Exit
 from relay.cli.login_options import Who, who_options
-from relay.cli.options import LINES, NumberRange, Target, places, target_options, typed_path
+from relay.cli.options import LINES, Target, days_option, places, target_options, typed_path
 from relay.cli.printing import print_error_line, print_json, print_line, print_whole
 from relay.client.account_calls import (
-    INVITATION_DAYS,
     OpenInvitation,
     as_invitations,
     new_token,
@@ -33,14 +32,7 @@ DATA = click.option(
     metavar="DIR",
     help="Work on the data directory of a stopped relay, instead of asking a server.",
 )
-DAYS = click.option(
-    "--days",
-    type=NumberRange(min=0, min_open=True, max=3650),
-    default=INVITATION_DAYS,
-    show_default=True,
-    metavar="N",
-    help="How long the invitation is valid.",
-)
+DAYS = days_option("How long the invitation is valid.")
 
 
 def offline(data: Path) -> OfflineAccounts:

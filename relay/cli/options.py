@@ -12,6 +12,7 @@ from typing import Any, Final, TypeVar
 import click
 
 from relay.cli.destination import split
+from relay.client.account_calls import INVITATION_DAYS, INVITATION_DAYS_MAX
 from relay.client.address import Address
 from relay.errors import UsageError
 from relay.paths import expanded
@@ -35,6 +36,18 @@ class NumberRange(click.FloatRange):
         if math.isnan(number):
             self.fail(f"{value!r} is not a number.", param, ctx)
         return number
+
+
+def days_option(help_text: str) -> Callable[[_F], _F]:
+    """Return the option for how long an invitation is valid."""
+    return click.option(
+        "--days",
+        type=NumberRange(min=0, min_open=True, max=INVITATION_DAYS_MAX),
+        default=INVITATION_DAYS,
+        show_default=True,
+        metavar="N",
+        help=help_text,
+    )
 
 
 def typed_path(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:

@@ -294,7 +294,7 @@ def _changing(
             kept = keep_words((age, messages, size))
             words = done.format(room=checked, person=person, role=role, kind=kind, keep=kept)
             given = [person, role, kind, text, seq if action == "redact" else ""]
-            _tell(as_json, checked, action, [one for one in given if one], words)
+            _tell(as_json, checked, name, [one for one in given if one], words)
             return Exit.OK
 
         return run_connected(target, who, use)

@@ -5,8 +5,10 @@ are raced: the next one starts when one has failed, or after ``ATTEMPT_DELAY_S``
 and all of them share one deadline. The first on which the peer begins as a Relay server does wins:
 a relay sends its hello as soon as it accepts. Behind an address that accepts there may be a load
 balancer without servers, a program that hangs, or a server of another protocol. For the last
-remaining attempt it is enough that it connects. If nothing else is left, a server of another
-protocol is returned: the caller finds out what it is.
+remaining attempt it is enough that it connects. If nothing else is left, or the time is over, a
+server of another protocol is returned: the caller finds out what it is. An address whose last
+connection ended before the login is tried once all others have failed, or after
+``DOUBTFUL_DELAY_S``.
 
 Who answers does not matter to the check of the server's key, which is the same for all addresses of
 a host.
@@ -23,14 +25,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from relay.client.address import Address
+from relay.client.candidates import AddressHistory, Candidate
 from relay.wire.frames import HEADER, FrameType
 from relay.wire.messages import MAGIC
 
 ATTEMPT_DELAY_S: Final = 0.25
 """RFC 8305, section 5: the recommended Connection Attempt Delay."""
+DOUBTFUL_DELAY_S: Final = 2.0
+"""Longer than a distant server needs to begin; short enough if all others swallow packets."""
 ADDRESSES_MAX: Final = 32
 """Of one name; at the delay above, all of them get their turn within the deadline of a dial."""
 _ENDED: Final = frozenset({7, 8})
@@ -41,14 +46,6 @@ _BEGINNING_BYTES: Final = HEADER + len(MAGIC)
 
 _Info: TypeAlias = tuple[int, int, int, str, tuple[Any, ...]]
 """A row of ``getaddrinfo``."""
-
-
-class Candidate(NamedTuple):
-    """One address to try."""
-
-    family: int
-    protocol: int
-    address: tuple[Any, ...]
 
 
 class AllFailed(OSError):
@@ -127,45 +124,74 @@ def has_ended(opened: socket.socket) -> bool:
     return False
 
 
-def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
+def may_begin(candidate: Candidate, began: float, *, alone: bool) -> bool:
+    """Return whether the next attempt of a dial is due.
+
+    Args:
+        candidate: the next one.
+        began: when the dial began (``time.monotonic``).
+        alone: no other attempt is racing.
+    """
+    return alone or not candidate.doubtful or time.monotonic() >= began + DOUBTFUL_DELAY_S
+
+
+def pause_before(candidate: Candidate, began: float) -> float:
+    """Return how long a dial waits for a result before it looks at the next candidate again."""
+    if not candidate.doubtful:
+        return ATTEMPT_DELAY_S
+    return max(ATTEMPT_DELAY_S, began + DOUBTFUL_DELAY_S - time.monotonic())
+
+
+def dial_tcp(
+    address: Address, timeout_s: float, history: AddressHistory | None = None
+) -> socket.socket:
     """Connect within ``timeout_s``, without a thread: used by the blocking client.
+
+    ``history`` decides about the order, and is told which address was chosen.
 
     Raises:
         OSError: no address could be reached (AllFailed), the time is over (TimeoutError), or the
             host has no address.
     """
-    deadline = time.monotonic() + timeout_s
-    waiting = deque(numeric(address) or resolve(address))
+    history = AddressHistory() if history is None else history
+    began = time.monotonic()
+    deadline = began + timeout_s
+    waiting = deque(history.in_order(numeric(address) or resolve(address)))
     failures: list[OSError] = []
-    strangers: list[socket.socket] = []
+    strangers: list[tuple[socket.socket, Candidate]] = []
+
+    def chosen(opened: socket.socket, candidate: Candidate) -> socket.socket:
+        history.chosen(candidate)
+        return accepted(opened)
+
     # Looked up now: gevent replaces it.
     with selectors.DefaultSelector() as selector:
         try:
             while True:
-                if waiting:
-                    begun = _begin(waiting.popleft(), selector, failures)
-                    if begun is not None:
-                        selector.register(begun, selectors.EVENT_READ)
+                if waiting and may_begin(waiting[0], began, alone=not selector.get_map()):
+                    _begin(waiting.popleft(), selector, failures)
                 if not waiting:
                     last = _last(selector)
                     if last is not None:
-                        return accepted(last)
+                        return chosen(*last)
                 racing = len(selector.get_map())
                 if not racing and not waiting:
                     if strangers:
-                        return accepted(strangers.pop())
+                        return chosen(*strangers.pop())
                     raise AllFailed(failures)
                 left = deadline - time.monotonic()
                 if left <= 0:
+                    if strangers:
+                        return chosen(*strangers.pop())
                     raise TimeoutError("timed out")
-                pause = min(left, ATTEMPT_DELAY_S) if waiting else left
+                pause = min(left, pause_before(waiting[0], began)) if waiting else left
                 for key, _ in selector.select(pause if racing else 0):
                     opened = key.fileobj
                     assert isinstance(opened, socket.socket)
                     selector.unregister(opened)
                     try:
                         if key.events == selectors.EVENT_READ and begins_as_relay(opened):
-                            return accepted(opened)
+                            return chosen(opened, key.data)
                         failed = opened.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
                         if failed:
                             raise _error(failed)
@@ -174,11 +200,11 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
                         failures.append(error)
                         continue
                     if key.events == selectors.EVENT_READ:
-                        strangers.append(opened)
+                        strangers.append((opened, key.data))
                     else:
-                        selector.register(opened, selectors.EVENT_READ)
+                        selector.register(opened, selectors.EVENT_READ, key.data)
         finally:
-            for opened in strangers:
+            for opened, _ in strangers:
                 opened.close()
             for key in list(selector.get_map().values()):
                 selector.unregister(key.fileobj)
@@ -186,15 +212,14 @@ def dial_tcp(address: Address, timeout_s: float) -> socket.socket:
                 key.fileobj.close()
 
 
-def _last(selector: selectors.BaseSelector) -> socket.socket | None:
+def _last(selector: selectors.BaseSelector) -> tuple[socket.socket, Candidate] | None:
     """Return the only remaining attempt, if it is connected."""
     keys = list(selector.get_map().values())
     if len(keys) != 1 or keys[0].events != selectors.EVENT_READ:
         return None
     opened = keys[0].fileobj
     assert isinstance(opened, socket.socket)
-    selector.unregister(opened)
-    return opened
+    return opened, selector.unregister(opened).data
 
 
 def begins_as_relay(opened: socket.socket) -> bool:
@@ -222,24 +247,21 @@ def _wake_at(opened: socket.socket, count: int) -> None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
-def _begin(
-    candidate: Candidate, selector: selectors.BaseSelector, failures: list[OSError]
-) -> socket.socket | None:
-    """Start one attempt; return the socket if it is connected at once."""
+def _begin(candidate: Candidate, selector: selectors.BaseSelector, failures: list[OSError]) -> None:
+    """Start one attempt."""
     opened = None
     try:
         opened = open_socket(candidate)
         opened.connect(candidate.address)
     except (BlockingIOError, InterruptedError):
         assert opened is not None
-        selector.register(opened, selectors.EVENT_WRITE)
-        return None
+        selector.register(opened, selectors.EVENT_WRITE, candidate)
     except OSError as error:  # no such address family here, no route, no descriptor left
         if opened is not None:
             opened.close()
         failures.append(error)
-        return None
-    return opened
+    else:  # connected at once
+        selector.register(opened, selectors.EVENT_READ, candidate)
 
 
 def _error(number: int) -> OSError:

@@ -23,6 +23,7 @@ from typing import Final
 from relay.chat.accounts.chain import Pin
 from relay.chat.names import normal
 from relay.client.backoff import Backoff
+from relay.client.candidates import AddressHistory
 from relay.client.chat_state import ChatState
 from relay.client.closes import error_of_end
 from relay.client.connection_deadlines import ConnectionDeadlines
@@ -76,6 +77,7 @@ class ClientState:
         self._ending: ClientError | None = None
         """Why this side is ending the connection, permanently; None: it is not."""
         self._deadlines = ConnectionDeadlines()
+        self.addresses = AddressHistory()
         self._tickets = Tickets()
 
         self.state = State.CONNECTING
@@ -287,7 +289,8 @@ class ClientState:
 
     def _closed(self, event: ConnectionClosed, now: float) -> None:
         """The connection has ended: start again, or end."""
-        handshaken = self._deadlines.logging_in or self.state is State.ONLINE
+        was_online = self.state is State.ONLINE
+        handshaken = self._deadlines.logging_in or was_online
         self._offline()
         if self._ending is not None:
             self._finish(self._ending)
@@ -296,6 +299,8 @@ class ClientState:
             return  # the face asks, and dials again or fails
         if event.code == CloseCode.NAME_REFUSED and self.login.tries_again():
             return  # the face dials again
+        if not was_online:
+            self.addresses.failed()
         error = error_of_end(event, self.login.error, handshaken=handshaken)
         self.last_problem = error
         final = not may_reconnect(event.code) or not self.options.reconnect
@@ -378,6 +383,7 @@ class ClientState:
                 self._know_senders(envelope)
                 self.logins += 1
                 self.name = envelope.name
+                self.addresses.succeeded()
                 self._backoff.online(now)
                 self.chat.next_key.begin(self.key.spki, self.key.following)
                 self.chat.online(envelope)

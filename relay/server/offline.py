@@ -16,6 +16,7 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.errors import StartError
 from relay.server import registration
 from relay.server.boot_id import boot_id
+from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.account_logs import AccountLogs
@@ -91,8 +92,15 @@ class OfflineAccounts:
         """
         found: list[Invitation] = []
         now_ms = int(time.time() * 1000)
+        damaged = DamagedLogs(time.monotonic)
         for index in range(PARTITIONS):
-            for some in open_invitations.parts_of(index, self._reader(index), self._logs, now_ms):
+            for some in open_invitations.parts_of(
+                index,
+                self._reader(index),
+                self._logs,
+                now_ms,
+                lambda error: damaged.report(error.log, error),
+            ):
                 found += some
         return found
 

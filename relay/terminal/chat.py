@@ -31,6 +31,7 @@ from relay.client.events import (
 from relay.client.refusals import AlreadyJoined, NoSuchRoom, NotAMember, Refused
 from relay.terminal import commands, room_commands
 from relay.terminal.accepting import accept
+from relay.terminal.choices import AIM
 from relay.terminal.history import HistoryCommands
 from relay.terminal.invitations import Invitations
 from relay.terminal.last_message import LastMessageCommands
@@ -217,7 +218,7 @@ class Chat:
     # --- typed --------------------------------------------------------------------------------
     async def _talk(self, lines: AsyncIterator[str]) -> None:
         async for line in lines:
-            command = commands.parse(line, self.room)
+            command = commands.parse(line, self.room, strict=self.sending.strict)
             self._mark_read()
             if isinstance(command, commands.Quit):
                 break
@@ -251,7 +252,7 @@ class Chat:
             case commands.Tell(name, text):
                 await self.sending.say(text, f"@{name}")
             case commands.Query(name):
-                self.sending.chosen(commands.AIM)
+                self.sending.chosen(AIM)
                 self.target = f"@{name}" if name else self.room
                 self.screen.talk_to(self.target)
             case commands.About(what, text):
@@ -267,10 +268,10 @@ class Chat:
             case commands.Mistake(reason, chooses):
                 self.mistakes += 1
                 self.screen.notice(reason)
-                if chooses:
+                if chooses is not None:
                     self.sending.not_chosen(chooses)
-                if chooses == commands.AIM and not self.reads:
-                    self.target = self.room  # where lines are held
+                    if chooses.what in ("aim", "unknown") and not self.reads:
+                        self.target = self.room  # where lines are held
             case commands.Help(of_rooms):
                 for line in room_commands.HELP if of_rooms else commands.HELP:
                     self.screen.notice(line)

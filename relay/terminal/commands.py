@@ -10,6 +10,7 @@ from relay.chat import names
 from relay.chat.names import normal
 from relay.client.account_calls import Writers
 from relay.terminal import room_commands
+from relay.terminal.choices import AIM, Choice
 from relay.terminal.room_commands import Change
 
 HISTORY_DEFAULT: Final = 20
@@ -39,8 +40,8 @@ HELP: Final = (
 )
 """Each fits a line of 80 columns, and all of them a screen of 24 lines, with the prompt."""
 
-AIM: Final = "aim"
-"""What ``/query`` and ``/join`` choose: where lines are sent."""
+_BLANK: Final = " \t\v\f\r\n\x85\xa0\u200b\u2060\u3000\ufeff"
+"""What may precede a command unseen: white space, and the byte order mark of some editors."""
 _OTHER_WORDS: Final = {
     "exit": "quit",
     "leave": "part",
@@ -186,7 +187,7 @@ class Mistake:
     """Nothing is sent; tell the user why."""
 
     reason: str
-    chooses: str = ""
+    chooses: Choice | None = None
     """What the command would have chosen, if later lines may rely on it: see ``Change.chooses``."""
 
 
@@ -213,15 +214,20 @@ Command: TypeAlias = (
 )
 
 
-def parse(line: str, room: str) -> Command:
+def parse(line: str, room: str, *, strict: bool = False) -> Command:
     """Parse a line in the chat of a room. A line that begins with a slash is never sent.
 
     Two slashes send a text that begins with one.
+
+    Args:
+        line: what was typed.
+        room: the room.
+        strict: whether a command after white space is a mistake, instead of a message.
     """
     if line.startswith("//"):
         return Say(line[1:])
     if not line.startswith("/"):
-        return Say(line)
+        return (_indented(line.lstrip(_BLANK), room) if strict else None) or Say(line)
     word, _, rest = line[1:].partition(" ")
     rest = rest.strip()
     word = word.lower()
@@ -269,19 +275,39 @@ def parse(line: str, room: str) -> Command:
         case "join":
             return Join()
         case _ if word in _ELSEWHERE:
-            return Mistake(f"{_ELSEWHERE[word]}; not sent")
+            return Mistake(f"{_ELSEWHERE[word]}; not sent", Choice("unknown", word))
         case _:
             changed = room_commands.parse(word, rest, room)
             if isinstance(changed, str):
                 return Mistake(changed, room_commands.meant_to_choose(word, rest))
             if changed is not None:
                 return changed
-            return Mistake(f"unknown command /{word}; not sent (/help lists the commands)")
+            return Mistake(
+                f"unknown command /{word}; not sent (/help lists the commands)",
+                Choice("unknown", word),
+            )
+
+
+def _indented(line: str, room: str) -> Mistake | None:
+    """Return the mistake of a line with blanks before it; None: it is no command."""
+    if not line.startswith("/") or line.startswith("//"):
+        return None
+    meant = parse(line, room)
+    if isinstance(meant, Mistake):
+        chooses = meant.chooses
+    elif isinstance(meant, Change):
+        chooses = meant.chooses if meant.narrows else None
+    else:
+        chooses = AIM if isinstance(meant, Query) else None
+    if chooses is not None and chooses.what == "unknown":
+        return None
+    word = line.split(None, 1)[0]
+    return Mistake(f"{word} takes effect only at the beginning of a line; not sent", chooses)
 
 
 def _about_person(word: str, name: str) -> Command:
     if not name:
-        return _no_name(word, AIM if word == "query" else "")
+        return _no_name(word, AIM if word == "query" else None)
     if word == "query":
         return Query(name)
     return Seen(name) if word == "seen" else Block(name, word == "block")
@@ -310,7 +336,7 @@ def _name(typed: str) -> str:
     return name if names.is_handle(name) else ""
 
 
-def _no_name(word: str, chooses: str = "") -> Mistake:
+def _no_name(word: str, chooses: Choice | None = None) -> Mistake:
     return Mistake(f"/{word} takes the name of a person; not sent", chooses)
 
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from relay.chat.names import normal
 from relay.client.room_calls import RoomAction, RoomKind, RoomRole
+from relay.terminal.choices import KEEP, KIND, Choice, removal
 
 HELP: Final = (
     "/topic TEXT   set the topic of the room",
@@ -24,8 +25,6 @@ HELP: Final = (
     "/redact N [WHY]   erase message N (/numbers), others' too if you moderate",
     "/delete ROOM   delete this room for good, with all messages; ROOM: its name",
 )
-KIND: Final = "kind"
-"""What ``/private``, ``/public`` and ``/announce`` choose."""
 _TIME: Final = re.compile(r"([0-9]{1,6})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _ALONE: Final[dict[str, RoomAction]] = {
@@ -84,9 +83,13 @@ class Change:
         )
 
     @property
-    def chooses(self) -> str:
+    def chooses(self) -> Choice | None:
         """What is chosen: another command may choose it again, such as ``/public``."""
-        return KIND if self.kind is not None else self.person or self.action
+        if self.kind is not None:
+            return KIND
+        if self.action in ("kick", "ban"):
+            return removal(self.person or "")
+        return KEEP if self.action == "keep" else None
 
     @property
     def says(self) -> bool:
@@ -128,13 +131,13 @@ def seconds_of(text: str) -> int | None:
     return None if found is None else int(found[1]) * _UNITS[found[2]]
 
 
-def meant_to_choose(word: str, rest: str) -> str:
-    """Return ``Change.chooses`` of an invalid command that narrows; empty: of no such command."""
+def meant_to_choose(word: str, rest: str) -> Choice | None:
+    """Return ``Change.chooses`` of an invalid command that narrows; None: of no such command."""
     if word in _KINDS:
-        return KIND if word != "public" else ""
+        return KIND if word != "public" else None
     if word in ("kick", "ban"):
-        return rest.partition(" ")[0] or word
-    return word if word == "keep" else ""
+        return removal(rest.partition(" ")[0])
+    return KEEP if word == "keep" else None
 
 
 def parse(word: str, rest: str, room: str) -> Change | str | None:

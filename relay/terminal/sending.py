@@ -6,6 +6,7 @@ so does every command that others read something of.
 
 If ``/private`` fails, or is mistyped, and nobody sees that, later lines are *held*: not sent until
 a command has made that choice. They come from a program, or would begin the room as a public one.
+An unknown command may have been any of these, so nothing makes up for it.
 """
 
 from __future__ import annotations
@@ -20,11 +21,10 @@ from relay.client.errors import MessageTooLong
 from relay.client.events import LogEntry, Stored
 from relay.client.refusals import UNCLEAR, Refused
 from relay.errors import RelayError
-from relay.terminal.commands import AIM
+from relay.terminal.choices import KIND, Choice, OpenChoices, answered
 from relay.terminal.notices import number_of_messages
 from relay.terminal.pending import Pending
 from relay.terminal.recent import Recent
-from relay.terminal.room_commands import KIND
 from relay.terminal.screens import Screen
 
 DEFERRED_MAX: Final = 100
@@ -32,11 +32,6 @@ DEFERRED_MAX: Final = 100
 Question: TypeAlias = Callable[[], Coroutine[Any, Any, object]]
 """Makes a request to the server."""
 _NOT_CHANGED: Final = "the room was not changed"
-_OPEN_CHOICES: Final = {
-    KIND: "/public, /private or /announce has to choose first what the room is",
-    AIM: "/query has to choose first whom it is for; without a name, the room",
-}
-"""Why lines are held by what is not chosen. In all other cases, the room was not changed."""
 _SHOWN_CHARS_MAX = 200
 _PATIENCE_S = 2.0
 """How long leaving waits for acknowledgements before the user is told why."""
@@ -68,8 +63,8 @@ class Sending:
         """True if a person sees that something failed, and types the next line knowing that."""
         self._begun = True
         """True if the room exists; if not, the next line begins it, as a public one."""
-        self._open: dict[str, None] = {}
-        """Choices that failed, and hold lines."""
+        self._open = OpenChoices()
+        """They hold lines."""
         self._deferred = 0
         """Lines that wait for it."""
         self._turn = asyncio.Lock()
@@ -80,6 +75,11 @@ class Sending:
         self._watched = watched
         self._begun = begun
 
+    @property
+    def strict(self) -> bool:
+        """Whether what looks like a command is not sent: nobody sees it, or it begins the room."""
+        return not self._watched or not self._begun
+
     def room_begun(self) -> None:
         """The room exists: no line begins it any more."""
         if not self._begun:
@@ -87,43 +87,55 @@ class Sending:
             if self._watched:
                 self._open.clear()
 
-    def chosen(self, what: str) -> None:
+    def chosen(self, choice: Choice) -> None:
         """A command has taken effect: lines that were held by this choice alone may be sent."""
-        self._open.pop(what, None)
+        self._open.made(choice, self._open.turn())
 
-    def not_chosen(self, what: str) -> None:
-        """A command that later lines may rely on has failed, or was invalid."""
-        if not self._watched or (not self._begun and what in _OPEN_CHOICES):
-            self._open[what] = None
+    def not_chosen(self, choice: Choice) -> None:
+        """A command that later lines may rely on was invalid."""
+        self._not_chosen(choice, self._open.turn())
+
+    def _not_chosen(self, choice: Choice, turn: int) -> None:
+        if not self._watched:
+            self._open.failed(choice, turn)
+        elif not self._begun and choice.what in ("kind", "aim", "unknown"):
+            # The person sees what was unknown, and has to choose what the room is.
+            self._open.failed(KIND if choice.what == "unknown" else choice, turn)
 
     def change(
-        self, make: Callable[[], Awaitable[None]], chooses: str, *, needed: bool, says: str
+        self,
+        make: Callable[[], Awaitable[None]],
+        chooses: Choice | None,
+        *,
+        needed: bool,
+        says: str,
     ) -> Question:
         """Let later lines in the room wait for a change of it, and return how to make it.
 
         Args:
             make: makes the change.
-            chooses: what it chooses: see ``Change.chooses``.
+            chooses: what it chooses, if anything: see ``Change.chooses``.
             needed: whether lines that were typed before its outcome was known are not sent if it
                 fails: they may be meant for fewer people than are in the room.
             says: the command, if it is such a line itself; empty: nobody reads anything of it.
         """
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         before, self._change = self._changing(), outcome
-        held = self._held(before)
+        turn = self._open.turn()
 
         async def made() -> None:
             allowed = done = False
             try:
                 allowed = before is None or await asyncio.shield(before)
                 if says:
-                    self._check(says, held, allowed)
+                    self._check(says, turn, allowed, chooses)
                 await make()
                 done = True
-                self.chosen(chooses)
+                if chooses is not None:
+                    self._open.made(chooses, turn)
             finally:
-                if needed and not done:
-                    self.not_chosen(chooses)
+                if needed and not done and chooses is not None:
+                    self._not_chosen(chooses, turn)
                 outcome.set_result((done or not needed) and allowed)
 
         return made
@@ -137,32 +149,31 @@ class Sending:
             says: the command.
         """
         change = self._changing()
-        if target != self._room or (change is None and not self._open):
+        turn = self._open.turn()
+        if target != self._room or (change is None and not self._open.at(turn)):
             return question
-        held = self._held(change)
 
         async def asked() -> None:
-            self._check(says, held, change is None or await asyncio.shield(change))
+            self._check(says, turn, change is None or await asyncio.shield(change))
             await question()
 
         return asked
 
-    def _held(self, change: asyncio.Future[bool] | None) -> str:
-        """Return why a line is held that is typed now, after this change; empty: it is not.
+    def _check(self, says: str, turn: int, allowed: bool, chooses: Choice | None = None) -> None:
+        """Raise NotSaid unless a line for the room may be sent, now that changes before it ended.
 
-        A change under way may make a choice. Where lines go is chosen at once, and later choices of
-        that are about later lines.
+        Args:
+            says: the line.
+            turn: when it was typed.
+            allowed: whether the changes were made that were under way then.
+            chooses: what it chooses itself: it is not held by that.
         """
-        if not self._open or (change is not None and AIM not in self._open):
-            return ""
-        return _OPEN_CHOICES.get(AIM if AIM in self._open else next(iter(self._open)), _NOT_CHANGED)
-
-    def _check(self, says: str, held: str, allowed: bool) -> None:
-        """Raise NotSaid unless a line for the room may be sent."""
         if not allowed:
             raise NotSaid(says, _NOT_CHANGED)
-        if held := held or self._held(None):
-            raise NotSaid(says, held)
+        makes = () if chooses is None else answered(chooses)
+        for choice in self._open.at(turn):
+            if choice not in makes:
+                raise NotSaid(says, choice.needed)
 
     def _changing(self) -> asyncio.Future[bool] | None:
         return None if self._change is None or self._change.done() else self._change
@@ -179,11 +190,11 @@ class Sending:
         whom = f", to {target}" if target.startswith("@") else ""
         done = self._pending.begin(f"not stored yet{whom}: {text}")
         change = self._changing()
-        if target == self._room and (self._deferred or self._open or change is not None):
+        turn = self._open.turn()
+        waits = change is not None or self._deferred or self._open.at(turn)
+        if target == self._room and waits:
             self._deferred += 1
-            later = asyncio.create_task(
-                self._say_later(change, target, body, reply_to, self._held(change))
-            )
+            later = asyncio.create_task(self._say_later(change, target, body, reply_to, turn))
             self._track(later, text, done)
             if self._deferred > DEFERRED_MAX:
                 await asyncio.wait([later])
@@ -204,11 +215,11 @@ class Sending:
         target: str,
         body: bytes,
         reply_to: LogEntry | None,
-        held: str,
+        turn: int,
     ) -> Stored:
         try:
             async with self._turn:
-                self._check(body.decode(), held, change is None or await asyncio.shield(change))
+                self._check(body.decode(), turn, change is None or await asyncio.shield(change))
                 stored = await self._client.post(target, body, reply_to=reply_to)
         finally:
             self._deferred -= 1

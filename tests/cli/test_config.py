@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
+import subprocess
 import tomllib
 from pathlib import Path
 
-from tests.support.cluster import run_relay
+from tests.support.cluster import COMMAND_S, relay_command, run_relay
 
 
 def test_from_nothing_to_a_file_that_serves(tmp_path: Path) -> None:
@@ -43,6 +46,22 @@ def test_init_overwrites_nothing(tmp_path: Path) -> None:
     assert ended.stderr.startswith(f"relay: {file}: exists and is not overwritten")
     assert file.read_text() == "mine"
     assert run_relay("config", "init").stdout.startswith("# Settings of a relay")
+
+
+def test_a_file_that_cannot_be_written_completely_is_removed(tmp_path: Path) -> None:
+    """As on a full disk: that is no mistake in the command."""
+    file = tmp_path / "relay.toml"
+    command = shlex.join(relay_command("config", "init", file))
+    ended = subprocess.run(
+        ["bash", "-c", f"ulimit -f 1; exec {command}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_S,
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert (ended.returncode, ended.stderr) == (1, f"relay: {file}: File too large\n")
+    assert not file.exists()
 
 
 def test_a_dash_is_standard_input_and_output() -> None:

@@ -125,6 +125,8 @@ def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
         ["send", "127.0.0.1", "lobby", "x", "--timeout", "nan"],
         ["invite", "127.0.0.1", "--days", "nan"],
         ["ctl", "user", "add", "bob", "--days", "nan"],
+        ["invite", "127.0.0.1", "--days", "0"],
+        ["ctl", "user", "add", "bob", "--days", "0"],
     ],
 )
 def test_wrong_use(arguments: list[str]) -> None:

@@ -269,14 +269,17 @@ def test_a_room_that_is_not_there_yet(people: Relay, room: str) -> None:
         assert "there is no room" not in anna.text
 
 
-@pytest.mark.parametrize("typed", ["/private", "/announce", "/private now", "/query b@d"])
+@pytest.mark.parametrize(
+    "typed",
+    ["/private", "/announce", "/private now", "/query b@d", "/privte", "/mode +i", " /private"],
+)
 def test_a_failed_choice_creates_no_public_room(people: Relay, room: str, typed: str) -> None:
     """What is typed next, with the refusal on the screen, does not create the room."""
     address = people.address
     with Terminal("chat", address, room, "--name", "~gus") as gus:
         gus.shows(f"{room}>")
         gus.press(f"{typed}\r")
-        gus.shows("refused: " if " " not in typed else "; not sent")
+        gus.shows("refused: " if typed in ("/private", "/announce") else "; not sent")
         gus.press("for few\r")
         gus.shows("has to choose first")
         gus.press("/query\r" if "query" in typed else "/public\r")
@@ -292,7 +295,8 @@ def test_a_failed_choice_creates_no_public_room(people: Relay, room: str, typed:
     "line",
     [
         "/private", "/announce", "/ban anna", "/keep 1d ROOM", "/private now", "/kick",
-        "/ban anna 5x", "/keep 1x", "/query b@d", "/join den",
+        "/ban anna 5x", "/keep 1x", "/query b@d", "/join den", "/privte", "/qurey anna", "/mode +i",
+        "/", "/private\tROOM", " /private", "\t/ban anna", "\ufeff/query anna",
     ],
 )  # fmt: skip
 def test_a_program_sends_nothing_after_a_failed_choice(
@@ -314,6 +318,78 @@ def test_a_program_sends_nothing_after_a_failed_choice(
         assert "secret" not in done(*command, address, room, "--name", "anna")
     direct = done("history", address, "@me", "--name", "anna")
     assert ("for anna" in direct, "secret" in direct) == (True, False)
+
+
+def test_an_unknown_command_ends_a_private_conversation(
+    people: Relay, room: str, tmp_path: Path
+) -> None:
+    """Of a program: what follows a mistyped /query may be for somebody else, or for the room."""
+    address = people.address
+    done("send", address, room, "hello", "--name", "anna")
+    with Person(address, "bert", room, tmp_path) as bert:
+        bert.types("/query anna", "for anna", "/qurey", "a secret")
+        bert.is_told("(/qurey is unknown, and may have been about who reads this): a secret")
+        bert.types("/query", "/public", "more")
+        bert.is_told("): more")
+    direct = done("history", address, "@me", "--name", "anna")
+    assert ("for anna" in direct, "a secret" in direct) == (True, False)
+    assert "more" not in done("history", address, room, "--name", "anna")
+
+
+@pytest.mark.parametrize(
+    ("failed", "why", "others", "makes"),
+    [
+        (
+            "/ban Bert 10x",
+            "/kick or /ban has to remove bert first",
+            "/mute bert, /unmute bert, /invite bert, /op bert, /deop bert, /unban bert, /public",
+            "/ban bert 10m too loud",
+        ),
+        ("/ban", "/kick or /ban has to remove somebody first", "/mute bert", "/kick BERT"),
+        (
+            "/keep 1x",
+            "/keep has to choose first how long messages are kept",
+            "/public, /kick bert",
+            "/keep default",
+        ),
+    ],
+)
+def test_only_the_same_choice_releases_what_is_held(
+    people: Relay,
+    room: str,
+    failed: str,
+    why: str,
+    others: str,
+    makes: str,
+    tmp_path: Path,
+) -> None:
+    """Other changes, also of the same person, do not make up for it."""
+    address = people.address
+    done("room", "create", address, room, "--name", "anna")
+    done("room", "enter", address, room, "--name", "bert")
+    with Person(address, "anna", room, tmp_path) as anna:
+        anna.types(failed)
+        for number, other in enumerate(others.split(", ")):
+            anna.types(other, f"held {number}")
+            anna.is_told(f"not sent ({why}): held {number}")
+        anna.types(makes, "after")
+        anna.sees("after")
+    assert "held" not in done("history", address, room, "--name", "anna")
+
+
+def test_a_mistake_does_not_hold_what_was_typed_before_it(
+    people: Relay, room: str, tmp_path: Path
+) -> None:
+    """Although it still waits for the outcome of a change."""
+    address = people.address
+    done("room", "create", address, room, "--name", "anna")
+    with Person(address, "anna", room, tmp_path) as anna:
+        anna.types("/topic tea", "line A", "/reply words", "/ban", "line B", "/topic B")
+        anna.sees("line A")
+        for held in ("line B", "/topic B"):
+            anna.is_told(f"(/kick or /ban has to remove somebody first): {held}")
+    stored = done("history", address, room, "--name", "anna")
+    assert ("line A" in stored, "line B" in stored) == (True, False)
 
 
 def test_what_is_unread_is_told_and_marked(relay: Relay, room: str) -> None:
@@ -357,6 +433,8 @@ def test_who_is_there_and_what_is_read(people: Relay, room: str) -> None:
 
     assert anna("create") == [{"room": room, "done": "create", "arguments": []}]
     assert anna("read") == [{"room": room, "done": "read", "arguments": []}], "nothing to read"
+    assert anna("close") == [{"room": room, "done": "close", "arguments": []}]
+    assert anna("open") == [{"room": room, "done": "open", "arguments": []}]
     assert anna("who") == []
     done("room", "enter", address, room, "--name", "bert")
     done("send", address, room, "hi", "--name", "bert")

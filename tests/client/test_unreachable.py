@@ -12,6 +12,7 @@ import pytest
 from relay.client import dialling
 from relay.client.address import Address
 from relay.client.aio import dial
+from relay.client.candidates import AddressHistory
 from relay.client.dialling import AllFailed
 from relay.client.unreachable import unreachable
 
@@ -33,10 +34,10 @@ def test_both_faces_report_the_same(closed_port: int) -> None:
     address = Address("127.0.0.1", closed_port, None)
     expected = f"cannot connect to 127.0.0.1, port {closed_port}: {REFUSED}"
     with pytest.raises(OSError, match="no address") as blocking:
-        dialling.dial_tcp(address, 10)
+        dialling.dial_tcp(address, 10, AddressHistory())
     assert str(unreachable(address, blocking.value)) == expected
     with pytest.raises(OSError, match="no address") as aio:
-        asyncio.run(dial.dial_tcp(address))
+        asyncio.run(dial.dial_tcp(address, 10, AddressHistory()))
     assert str(unreachable(address, aio.value)) == expected
 
 

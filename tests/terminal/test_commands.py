@@ -128,6 +128,22 @@ def test_a_mistake_is_never_sent(line: str) -> None:
     assert "not sent" in mistake.reason
 
 
+@pytest.mark.parametrize("blank", [" ", "\t", "\ufeff", "\xa0 "])
+@pytest.mark.parametrize("line", ["/private", "/query bob", "/ban bob", "/keep 1x", "/who"])
+def test_a_command_after_a_blank(blank: str, line: str) -> None:
+    """A message, or where nobody sees that, the mistake that the command would be."""
+    assert parse(blank + line, "den") == Say(blank + line)
+    mistake = parse(blank + line, "den", strict=True)
+    assert isinstance(mistake, Mistake)
+    assert (mistake.chooses is None) == (line == "/who")
+
+
+@pytest.mark.parametrize("line", [" hello", " /usr/bin", " //who", "//who", "1 /who", ""])
+def test_what_is_no_command_is_a_message(line: str) -> None:
+    assert parse(line, "den", strict=True) == parse(line, "den")
+    assert isinstance(parse(line, "den"), Say)
+
+
 def test_what_removes_messages_says_how_it_is_meant() -> None:
     """With the room's name, which may look like a bound."""
     for line, meant in (("/delete it", "/delete den"), ("/keep 1d 7", "/keep 1d 7 den")):

@@ -5,44 +5,62 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+import time
 from collections import deque
+from typing import Final, NamedTuple
 
 from relay.client.address import Address
 from relay.client.aio.thread import in_thread
+from relay.client.candidates import AddressHistory, Candidate
 from relay.client.dialling import (
-    ATTEMPT_DELAY_S,
     AllFailed,
-    Candidate,
     accepted,
     begins_as_relay,
+    may_begin,
     numeric,
     open_socket,
+    pause_before,
     resolve,
 )
 from relay.client.dialling import dial_tcp as dial_blocking
-from relay.client.options import DIAL_S
+
+_RESOLVER_S: Final = 1.0
+"""How much longer a dial in a thread may take: nothing else ends a resolver that hangs."""
 
 
-async def dial_tcp(address: Address) -> socket.socket:
-    """Return a connected socket. The caller sets the deadline, and may cancel at any point.
+class _Attempt(NamedTuple):
+    """What became of one candidate."""
+
+    candidate: Candidate
+    opened: socket.socket
+    is_relay: bool
+    """False: a server of another protocol is its peer."""
+
+
+async def dial_tcp(address: Address, timeout_s: float, history: AddressHistory) -> socket.socket:
+    """Return a socket that is connected within ``timeout_s``. May be cancelled at any point.
+
+    ``history`` decides about the order, and is told which address was chosen.
 
     Raises:
-        OSError: no address could be reached (AllFailed), or the host has no address.
+        OSError: no address could be reached (AllFailed), the time is over (TimeoutError), or the
+            host has no address.
     """
     try:
-        return await _race(address)
+        return await _race(address, timeout_s, history)
     except NotImplementedError:  # Windows' own cannot add_reader
-        return await _beside(address)
+        async with asyncio.timeout(timeout_s + _RESOLVER_S):
+            return await _beside(address, timeout_s, history)
 
 
-async def _beside(address: Address) -> socket.socket:
+async def _beside(address: Address, timeout_s: float, history: AddressHistory) -> socket.socket:
     """Dial in a thread, as the blocking client does."""
     ending = threading.Lock()
     given_up = False
     late: list[socket.socket] = []
 
     def dial() -> socket.socket:
-        opened = dial_blocking(address, DIAL_S)
+        opened = dial_blocking(address, timeout_s, history)
         with ending:
             if given_up:
                 opened.close()
@@ -59,56 +77,67 @@ async def _beside(address: Address) -> socket.socket:
         raise
 
 
-async def _race(address: Address) -> socket.socket:
+async def _race(address: Address, timeout_s: float, history: AddressHistory) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + timeout_s
     known = numeric(address)
-    waiting = deque(await in_thread(lambda: resolve(address)) if known is None else known)
-    alone = asyncio.get_running_loop().create_future()
-    if len(waiting) == 1:
-        alone.set_result(None)
+    if known is None:
+        async with asyncio.timeout_at(deadline):
+            known = await in_thread(lambda: resolve(address))
+    waiting = deque(history.in_order(known))
+    began = time.monotonic()
+    alone = loop.create_future()
     failures: list[OSError] = []
-    strangers: list[socket.socket] = []
-    racing: set[asyncio.Task[tuple[socket.socket, bool]]] = set()
+    strangers: list[_Attempt] = []
+    begun: set[asyncio.Task[_Attempt]] = set()
+    racing: set[asyncio.Task[_Attempt]] = set()
+    relays: list[_Attempt] = []
+    chosen: _Attempt | None = None
+    """None also if this ends with an exception, with relays or without."""
     try:
-        while waiting or racing:
-            if waiting:
-                racing.add(asyncio.create_task(_connect(waiting.popleft(), alone)))
-            done, racing = await asyncio.wait(
-                racing,
-                timeout=ATTEMPT_DELAY_S if waiting else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            won = None
-            for attempt in done:
-                error = attempt.exception()
-                if isinstance(error, OSError):
-                    failures.append(error)
-                    continue
-                if error is not None:
-                    raise error
-                opened, usable = attempt.result()
-                if not usable:
-                    strangers.append(opened)
-                elif won is None:
-                    won = opened
-                else:
-                    opened.close()
-            if won is not None:
-                return accepted(won)
+        while not relays and (waiting or racing):
+            if waiting and may_begin(waiting[0], began, alone=not racing):
+                task = asyncio.create_task(_connect(waiting.popleft(), alone))
+                begun.add(task)
+                racing.add(task)
             if not waiting and len(racing) == 1 and not alone.done():
                 alone.set_result(None)
-        if strangers:
-            return accepted(strangers.pop())
+            left = deadline - loop.time()
+            if left <= 0:
+                if strangers:
+                    break
+                raise TimeoutError("timed out")
+            done, racing = await asyncio.wait(
+                racing,
+                timeout=min(left, pause_before(waiting[0], began)) if waiting else left,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            for task in done:
+                error = task.exception()
+                if isinstance(error, OSError):
+                    failures.append(error)
+                elif error is not None:
+                    raise error
+                else:
+                    attempt = task.result()
+                    (relays if attempt.is_relay else strangers).append(attempt)
+        if not relays and not strangers:
+            raise AllFailed(failures)
+        chosen = (relays or strangers)[0]
+        history.chosen(chosen.candidate)
+        return accepted(chosen.opened)
     finally:
-        for opened in strangers:
-            opened.close()
-        for attempt in racing:
-            attempt.add_done_callback(_close_late)
-            attempt.cancel()
-    raise AllFailed(failures)
+        # Several may have ended in the same iteration of the loop, however this one ends.
+        for task in begun:
+            if not task.done():
+                task.add_done_callback(_close)
+                task.cancel()
+            elif chosen is None or not _returned(task, chosen):
+                _close(task)
 
 
-async def _connect(candidate: Candidate, alone: asyncio.Future[None]) -> tuple[socket.socket, bool]:
-    """Return a connected socket, and False if a server of another protocol is its peer.
+async def _connect(candidate: Candidate, alone: asyncio.Future[None]) -> _Attempt:
+    """Return a connected socket.
 
     Waits until the peer has sent something, or until no other attempt is left.
     """
@@ -116,11 +145,11 @@ async def _connect(candidate: Candidate, alone: asyncio.Future[None]) -> tuple[s
     try:
         await asyncio.get_running_loop().sock_connect(opened, candidate.address)
         if not alone.done() and await _readable(opened, alone):
-            return opened, begins_as_relay(opened)
+            return _Attempt(candidate, opened, begins_as_relay(opened))
     except BaseException:
         opened.close()
         raise
-    return opened, True
+    return _Attempt(candidate, opened, is_relay=True)
 
 
 async def _readable(opened: socket.socket, alone: asyncio.Future[None]) -> bool:
@@ -140,7 +169,12 @@ def _resolve_once(ready: asyncio.Future[None]) -> None:
         ready.set_result(None)
 
 
-def _close_late(attempt: asyncio.Task[tuple[socket.socket, bool]]) -> None:
-    """Close a socket that was connected although another address has won."""
-    if not attempt.cancelled() and attempt.exception() is None:
-        attempt.result()[0].close()
+def _returned(task: asyncio.Task[_Attempt], attempt: _Attempt) -> bool:
+    """Return whether an ended task has returned this attempt."""
+    return not task.cancelled() and task.exception() is None and task.result() is attempt
+
+
+def _close(task: asyncio.Task[_Attempt]) -> None:
+    """Close what an ended task has connected, since another address was chosen, or none."""
+    if not task.cancelled() and task.exception() is None:
+        task.result().opened.close()

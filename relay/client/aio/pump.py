@@ -305,10 +305,9 @@ class Pump:
         address = self._address
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(DIAL_S):
-                opened = await dial_tcp(address)
-                # From here on the socket belongs to the transport, even if this is cancelled.
-                await loop.create_connection(lambda: protocol, sock=opened)
+            opened = await dial_tcp(address, DIAL_S, self.state.addresses)
+            # From here on the socket belongs to the transport, even if this is cancelled.
+            await loop.create_connection(lambda: protocol, sock=opened)
         except OSError as error:
             self.state.connect_failed(unreachable(address, error), self.clock())
             return False

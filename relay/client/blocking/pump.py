@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final, TypeAlias, cast
 
 from relay.client import fork
@@ -51,7 +52,7 @@ class Pump:
         self.clock = time.monotonic
         self._address = address
         self._policy = policy
-        self._open = dial_tcp if dial is None else dial
+        self._open = partial(dial_tcp, history=state.addresses) if dial is None else dial
         self._socket: socket.socket | None = None
         """None between connections."""
         # gevent makes these cooperative.

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from relay.errors import RelayError
+from relay.errors import RelayError, StartError
 from relay.local_sockets import NamedListener
 from relay.server import logs
 from relay.server.agent.keys import Keys, load_keys
@@ -55,7 +55,11 @@ def agent_main(context: AgentContext) -> int:
         report(context.ready_fd, f"E server.runtime: {context.socket_path}: {reason}")
         return BOOT_FAILED
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(context, keys, listener, sock))
+        try:
+            runner.run(_serve(context, keys, listener, sock))
+        except StartError as error:
+            report(context.ready_fd, f"E {error}")
+            return BOOT_FAILED
     return 0
 
 

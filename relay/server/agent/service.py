@@ -13,7 +13,6 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final, NamedTuple, cast
 
 from relay.local_sockets import credentials
@@ -30,6 +29,7 @@ from relay.server.agent.protocol import (
 from relay.server.agent.queue import LIMIT_MAX, LIMIT_MIN, FairQueue
 from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.sources import source_of
+from relay.server.threads import started_pool
 
 THREADS: Final = 2
 WAIT_MAX_S: Final = 1.0
@@ -84,7 +84,7 @@ class Service:
         self.unwrapped = 0
         self.turned_away = 0
         self._loop = asyncio.get_running_loop()
-        self._threads = ThreadPoolExecutor(THREADS, "rsa")
+        self._threads = started_pool(THREADS, "rsa")
         self._queue: FairQueue[_Job] = FairQueue()
         self._running: dict[int, float] = {}
         """Computations under way: an internal number, and when each began."""

@@ -40,21 +40,18 @@ class RuntimeDirectory:
             lock_fd: the lock, if it was handed over; None: take it.
 
         Raises:
-            StartError: another relay uses it.
+            StartError: another relay uses it, or it cannot be locked.
         """
         self.path = path
         self._link = link
-        if lock_fd is not None:
-            self.lock_fd = lock_fd
-            return
-        self.lock_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(self.lock_fd)
-            raise StartError(
-                f"server.runtime {path} is in use by another relay; each needs one of its own"
-            ) from None
+        if lock_fd is None:
+            lock_fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                os.close(lock_fd)
+                raise _not_locked(path, error) from None
+        self.lock_fd = lock_fd
 
     def close(self) -> None:
         """Release it. In a child: the supervisor keeps the lock."""
@@ -147,6 +144,17 @@ def _elsewhere(link: Path) -> Path:
     # now: otherwise the next run would create another one, and leave this one behind
     _note(link, path)
     return path
+
+
+def _not_locked(path: Path, error: OSError) -> StartError:
+    if isinstance(error, BlockingIOError):
+        return StartError(
+            f"server.runtime {path} is in use by another relay; each needs one of its own"
+        )
+    return StartError(
+        f"server.runtime {path}: cannot be locked: {error.strerror}; its file system must have "
+        "locks (flock), and a container's filter of system calls must allow them"
+    )
 
 
 def _in_use(path: Path) -> bool:

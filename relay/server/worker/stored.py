@@ -1,17 +1,15 @@
 """Unpacks stored data of one log: if it is invalid, that log is damaged, not its partition.
 
-Requests for the log are answered with DAMAGED, an event tells the operator, and the other logs stay
-available. A page that SQLite cannot read is different: the whole partition is refused
-(``member.damage``).
+Requests for the log are answered with DAMAGED, an event tells the operator (``damaged_logs``), and
+the other logs stay available. A page that SQLite cannot read is different: the whole partition is
+refused (``member.damage``).
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from relay.chat import names
 from relay.chat.rooms import state as rooms
 from relay.errors import EnvelopeError
 from relay.store.errors import LogDamaged
@@ -20,8 +18,6 @@ from relay.wire.packing import unpack_entry
 if TYPE_CHECKING:
     from relay.chat.entries import Entry
     from relay.chat.rooms.state import Room
-
-log = logging.getLogger("relay.worker")
 
 
 def stored_entry(name: str, packed: bytes) -> Entry:
@@ -81,9 +77,3 @@ def stored_room(name: str, state: bytes) -> Room:
         return rooms.unpack(state)
     except EnvelopeError as error:
         raise LogDamaged(name, f"its state cannot be read: {error}") from None
-
-
-def report_log(error: LogDamaged) -> None:
-    """Log the damage for the operator. For what users may ask for: ``member.damage``."""
-    event = "room_unreadable" if names.is_room(error.log) else "account_unreadable"
-    log.error(event, extra={"log": error.log, "reason": str(error)})

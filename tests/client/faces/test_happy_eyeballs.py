@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import hashlib
 import socket
 import struct
 import threading
+import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import pytest
+import uvloop
 
 from relay.client.address import Address, parse_address
 from relay.client.aio import Client
+from relay.client.aio.dial import dial_tcp
+from relay.client.candidates import AddressHistory, Candidate
 from relay.client.dialling import ADDRESSES_MAX, in_order, resolve
+from relay.client.dialling import dial_tcp as dial_blocking
 from relay.client.errors import ConnectFailed, NotARelayServer, ServerKeyMismatch
 from relay.client.events import State
 from relay.errors import UsageError
+from relay.wire.frames import HEADER
+from relay.wire.messages import MAGIC
 from tests.client.faces.adapters import Face
 from tests.support.cluster import DEADLINE_S, Relay
 from tests.support.fake_server import FakeConnection, FakeServer
@@ -136,13 +144,52 @@ def test_nothing_but_other_servers(face: Connect, relay: Relay, addresses: list[
     assert one.client.state is State.CLOSED
 
 
+def test_another_protocol_is_reported_at_the_deadline(
+    face: Connect, relay: Relay, addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other addresses never answer; which protocol one of them has is worth more than that."""
+    for module in ("aio", "blocking"):
+        monkeypatch.setattr(f"relay.client.{module}.pump.DIAL_S", 3.0)
+    addresses += ["127.0.0.6", "127.0.0.7", "127.0.0.2"]
+    one = face(at_host(relay), "eyeballs-i")
+    with (
+        Stranger("127.0.0.6", relay.port, SSH, "never"),
+        Stranger("127.0.0.7", relay.port, b"", "never"),
+        SilentHost("127.0.0.2", relay.port),
+        pytest.raises(NotARelayServer, match="SSH"),
+    ):
+        one.connect()
+
+
+def dial_cooperatively(address: Address, timeout_s: float) -> socket.socket:
+    """As ``dial_blocking``."""
+    return asyncio.run(dial_tcp(address, timeout_s, AddressHistory()))
+
+
+@pytest.mark.parametrize("dial", [dial_blocking, dial_cooperatively])
+def test_for_the_last_address_it_is_enough_that_it_connects(
+    dial: Callable[[Address, float], socket.socket],
+    relay: Relay,
+    addresses: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also if all others had ended before it began."""
+    monkeypatch.setattr("relay.client.dialling.ATTEMPT_DELAY_S", DEADLINE_S)
+    addresses += ["127.0.0.6", "127.0.0.4", "127.0.0.7"]
+    with (
+        Stranger("127.0.0.6", relay.port, SSH, "never"),
+        Stranger("127.0.0.7", relay.port, b"", "never"),
+        dial(Address(HOST, relay.port), DEADLINE_S) as opened,
+    ):
+        assert opened.getpeername()[0] == "127.0.0.7"
+
+
 def test_a_server_with_another_key(
     face: Connect, relay: Relay, addresses: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It ends the client although the next address has the right key: it may be an attack."""
     # However slowly the first address answers on a busy machine, the next one waits for it.
-    for module in ("dialling", "aio.dial"):
-        monkeypatch.setattr(f"relay.client.{module}.ATTEMPT_DELAY_S", DEADLINE_S)
+    monkeypatch.setattr("relay.client.dialling.ATTEMPT_DELAY_S", DEADLINE_S)
     addresses += ["127.0.0.8", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-h")
     with (
@@ -152,6 +199,129 @@ def test_a_server_with_another_key(
         one.connect()
     assert one.client.state is State.CLOSED
     assert other.accepted == 1
+
+
+def hello_of(relay: Relay) -> bytes:
+    """The beginning of a connection to a relay: its whole hello."""
+    with socket.create_connection(("127.0.0.1", relay.port)) as opened:
+        begins = opened.recv(HEADER, socket.MSG_WAITALL)
+        while len(begins) < HEADER + int.from_bytes(begins[1:HEADER], "big"):
+            begins += opened.recv(65_536)
+        return begins
+
+
+@pytest.mark.parametrize("end", ["closed", "reset"])
+def test_addresses_that_begin_as_relays_do(
+    face: Connect, relay: Relay, addresses: list[str], monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """Each hello is right, and then the connection ends: the next attempt is at another address."""
+    # However slowly the first address answers on a busy machine, the next one waits for it.
+    for name in ("ATTEMPT_DELAY_S", "DOUBTFUL_DELAY_S"):
+        monkeypatch.setattr(f"relay.client.dialling.{name}", DEADLINE_S)
+    begins = hello_of(relay)
+    addresses += ["127.0.0.6", "127.0.0.4", "127.0.0.7", "127.0.0.1"]
+    one = face(at_host(relay), f"eyeballs-begin-{end}")
+    with (
+        Stranger("127.0.0.6", relay.port, begins, end),
+        Stranger("127.0.0.7", relay.port, begins, end),
+    ):
+        one.connect(DEADLINE_S)
+    assert one.client.state is State.ONLINE
+    assert one.client.statistics["logins"] == 1
+
+
+def test_what_failed_is_tried_last() -> None:
+    """The latest failure after earlier ones; a login, or new addresses, end the doubt."""
+    one, two, three = (Candidate(2, 6, (name, 1)) for name in "abc")
+    history = AddressHistory()
+
+    def tried() -> list[tuple[str, bool]]:
+        return [(each.address[0], each.doubtful) for each in history.in_order([one, two, three])]
+
+    history.failed()
+    assert tried() == [("a", False), ("b", False), ("c", False)], "none was chosen"
+    history.chosen(one)
+    history.failed()
+    assert tried() == [("b", False), ("c", False), ("a", True)]
+    history.chosen(two)
+    history.failed()
+    history.chosen(one)
+    history.failed()
+    assert tried() == [("c", False), ("b", True), ("a", True)]
+    history.chosen(three)
+    history.failed()
+    assert tried() == [("b", False), ("a", False), ("c", False)], "all have failed"
+    history.chosen(one)
+    history.succeeded()
+    assert tried() == [("a", False), ("b", True), ("c", True)]
+    history.in_order([one])
+    assert tried() == [("a", False), ("b", False), ("c", False)], "forgotten"
+
+
+class Listener:
+    """A server of bytes that begins when the test wants it."""
+
+    def __init__(self, host: str, port: int = 0) -> None:
+        self._listener = socket.create_server((host, port))
+        self.port: int = self._listener.getsockname()[1]
+        self._accepted: list[socket.socket] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for opened in (*self._accepted, self._listener):
+            opened.close()
+
+    async def accept(self) -> None:
+        """Wait for a connection; the listener itself does not block the loop."""
+        self._listener.setblocking(False)
+        opened, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+        self._accepted.append(opened)
+
+    def begin(self) -> None:
+        """Send the beginning of a hello to whoever has connected."""
+        for opened in self._accepted:
+            opened.sendall(b"\x01\x00\x01\x00" + MAGIC)
+
+
+async def cancelled_race(who: str, turns: int) -> None:
+    """Race two addresses that begin at once; cancel tasks so many turns of the loop later."""
+    with Listener("127.0.0.2") as one, Listener("127.0.0.3", port := one.port) as two:
+        race = asyncio.create_task(dial_tcp(Address(HOST, port), DEADLINE_S, AddressHistory()))
+        await one.accept()
+        await two.accept()
+        attempts = asyncio.all_tasks() - {race, asyncio.current_task()}
+        assert len(attempts) == 2
+        first, second = attempts
+        one.begin()
+        two.begin()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        groups = {"race": [race], "all": [*attempts, race], "one": [first], "other": [second]}
+        for task in groups.get(who, attempts):
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError, OSError):
+            (await race).close()
+
+
+@pytest.mark.parametrize("who", ["race", "all", "attempts", "one", "other"])
+@pytest.mark.parametrize("kind", [asyncio.SelectorEventLoop, uvloop.new_event_loop])
+def test_a_cancelled_race_closes_what_it_has_opened(
+    addresses: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: Callable[[], asyncio.AbstractEventLoop],
+    who: str,
+) -> None:
+    """In whatever turn of the loop: both may have connected, one of them, or none."""
+    monkeypatch.setattr("relay.client.dialling.ATTEMPT_DELAY_S", 0.0)
+    addresses += ["127.0.0.2", "127.0.0.3"]
+    with asyncio.Runner(loop_factory=kind) as runner, warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always", ResourceWarning)
+        for turns in range(14):
+            runner.run(cancelled_race(who, turns))
+            gc.collect()
+    assert [str(each.message) for each in seen] == []
 
 
 class TransportsOnly(asyncio.SelectorEventLoop):

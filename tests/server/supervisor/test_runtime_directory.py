@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +15,7 @@ import pytest
 
 from relay.errors import StartError
 from relay.server.supervisor.runtime_directory import PATH_BYTES_MAX, prepare
+from tests.support.refused_calls import CAN_BE_REFUSED, refusing
 
 
 @pytest.fixture
@@ -198,3 +203,34 @@ def test_two_relays_do_not_share_one(tmp_path: Path) -> None:
         prepare(str(tmp_path / "r"), tmp_path)
     used.close()
     prepare(str(tmp_path / "r"), tmp_path)
+
+
+LOCK = """
+import os
+import sys
+from pathlib import Path
+from relay.errors import StartError
+from relay.server.supervisor.runtime_directory import prepare
+before = os.listdir("/proc/self/fd")
+try:
+    prepare(sys.argv[1], Path(sys.argv[2]))
+except StartError as error:
+    print(error)
+assert os.listdir("/proc/self/fd") == before
+"""
+
+
+@CAN_BE_REFUSED
+@pytest.mark.parametrize("error", [errno.ENOLCK, errno.EPERM, errno.ENOSYS])
+def test_where_nothing_can_be_locked(tmp_path: Path, error: int) -> None:
+    """By a file system without locks, or a container's filter: it is not about sockets or paths."""
+    wanted = tmp_path / "r"
+    ended = subprocess.run(
+        [sys.executable, "-c", refusing(error, "flock") + LOCK, wanted, tmp_path],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert ended.stdout.startswith(
+        f"server.runtime {wanted}: cannot be locked: {os.strerror(error)}; its file system must "
+    )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from relay.chat.entries import Entry, Extra, Kind, Submission
+from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.home.copies import RESUMED_PER_STEP, Copies
 from relay.store.reader import SqliteReader
 from relay.wire.packing import unpack_entry
@@ -43,6 +45,7 @@ class Opened:
             unpack=self._unpack,
             confirm=lambda *place: self.confirmed.append(place),
             later=lambda _, step: self.steps.append(step),
+            damaged=DamagedLogs(time.monotonic),
         )
 
     def _unpack(self, packed: bytes) -> Entry:

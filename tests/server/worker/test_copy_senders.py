@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from relay.chat.entries import Extra, Submission
 from relay.chat.partition import partition_of
+from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.home.copies import Copies
 from relay.server.worker.process.copy_sender import CopySenders
 from tests.support.workers import Cluster
@@ -29,7 +30,14 @@ async def test_each_person_is_a_sender_as_long_as_anything_is_on_its_way(cluster
     )
     forward = cluster.other(first).parts.forward
     await cluster.kill(home.index)
-    copies = Copies(send=_unused, reader_of=_unused, unpack=_unused, confirm=_unused, later=_unused)
+    copies = Copies(
+        send=_unused,
+        reader_of=_unused,
+        unpack=_unused,
+        confirm=_unused,
+        later=_unused,
+        damaged=DamagedLogs(lambda: 0.0),
+    )
     senders = CopySenders(copies, forward)
     for counter, (name, log) in enumerate(zip(NAMES, (first, second, first), strict=True), 1):
         extra = Extra(to=log[1:], origin_seq=counter)

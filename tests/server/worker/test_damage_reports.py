@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from relay.server.worker.member.damage import REPORTED_MAX, REPORTED_S, DamageReports
+from relay.server.worker.damaged_logs import REPORTED_MAX, REPORTED_S, DamagedLogs
+from relay.server.worker.member.damage import DamageReports
 from relay.server.worker.member.routes import Routes
 from relay.server.worker.process.own_home import OwnHome
 from relay.server.worker.stored import damage_of
@@ -25,7 +26,7 @@ def test_each_damage_of_a_log_is_told_once(caplog: pytest.LogCaptureFixture) -> 
     now = 0.0
     own_home = OwnHome(0, 0, Wakeup(no_call))
     routes = Routes(own_home.to_home, lambda _: (0, 0), {})
-    reports = DamageReports(routes, no_reader, lambda: now)
+    reports = DamageReports(routes, no_reader, DamagedLogs(lambda: now))
 
     def lines(*bad: int, log: str = "lobby") -> int:
         before = len(caplog.records)

@@ -125,6 +125,26 @@ async def test_a_signature_of_another_connection(cluster: Cluster) -> None:
     assert server_end.connection.login_binding is None, "this connection proves nothing more"
 
 
+async def test_each_device_has_ghosts_of_its_own(cluster: Cluster) -> None:
+    """Two devices, each connected twice: HELLOs in the wrong order, and never the other's ghost."""
+    home, other = workers(cluster, "alice")
+    laptop, phone = await TestClient.login(home, "alice"), DeviceKey.generate()
+    await add_device(laptop, "alice", phone, 5)
+    keys = (device("alice"), phone)
+    instances = [secrets.token_bytes(16) for _ in keys]
+    clients = [await TestClient.connect(worker) for worker in (home, other, other, home)]
+    for number, client in reversed(list(enumerate(clients))):
+        key, secret = keys[number % 2], instances[number % 2]
+        client.send_envelopes(hello(client.connection, client.spki, "alice", secret, key=key))
+        if number >= 2:
+            await client.expect(Welcome)
+    for client in clients[:2]:
+        await ended(client, CloseCode.REPLACED)
+    for client in (laptop, *clients[2:]):
+        await client.join(LOG)
+        assert client.closed is None
+
+
 async def test_a_signature_for_another_server(cluster: Cluster) -> None:
     """A server that a client trusts forwards its login: the signature covers the server's key."""
     await TestClient.login(cluster.workers[0], "alice")

@@ -178,6 +178,7 @@ def _list_invitations(session: Session, number: int, request: requests.ListInvit
             services.reader_at(request.partition),
             accounts,
             services.wall_clock_ns() // 1_000_000,
+            services.damage.report_log,
         )
     except StoreError as error:
         refuse_unreadable(session, number, request.partition, error)

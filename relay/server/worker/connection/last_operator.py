@@ -16,13 +16,14 @@ from relay.chat.partition import PARTITIONS
 from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.home.account_logs import AccountLogs
-from relay.server.worker.stored import report_log, stored_entry
+from relay.server.worker.stored import stored_entry
 from relay.store.errors import LogDamaged, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.chat.accounts.requests import Request
     from relay.server.worker.connection.session import Session
+    from relay.server.worker.member.damage import DamageReports
 
 READ_AT_ONCE: Final = 8
 """Accounts to read before others get a turn. Each has its own log: about 1 ms in total."""
@@ -55,7 +56,9 @@ async def refused_as_last(session: Session, number: int) -> bool:
             try:
                 found = services.reader_at(partition).names(prefix, prefix + after, READ_AT_ONCE)
                 handles = [log[len(prefix) :] for log in found]
-                if any(_acts(accounts, handle) for handle in handles if handle != own):
+                if any(
+                    _acts(accounts, handle, services.damage) for handle in handles if handle != own
+                ):
                     return False
             except StoreError as error:
                 refuse_unreadable(session, number, partition, error)
@@ -68,11 +71,11 @@ async def refused_as_last(session: Session, number: int) -> bool:
     return True
 
 
-def _acts(accounts: AccountLogs, handle: str) -> bool:
+def _acts(accounts: AccountLogs, handle: str, damage: DamageReports) -> bool:
     """Tell whether an account can act as an operator. Raises StoreError: of the partition."""
     try:
         account = accounts.account(handle)
     except LogDamaged as error:
-        report_log(error)
+        damage.report_log(error)
         return False  # nobody can log in there
     return account.operator and account.chain is not None and not account.disabled

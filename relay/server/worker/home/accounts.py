@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from relay.chat.accounts.events import AccountEvent
     from relay.chat.accounts.requests import Request
     from relay.chat.entries import Submission
+    from relay.server.worker.damaged_logs import DamagedLogs
     from relay.server.worker.home.account_logs import AccountLogs
     from relay.server.worker.home.revocations import Revocations
 
@@ -84,6 +85,7 @@ class AccountsHome(LogChanges[_Decided]):
         policy: Policy,
         submit: Callable[[Port, int, Submission], None],
         revocations: Revocations,
+        damaged: DamagedLogs,
         wall_clock_ns: Callable[[], int],
     ) -> None:
         """Create the home.
@@ -93,12 +95,14 @@ class AccountsHome(LogChanges[_Decided]):
             policy: of the server.
             submit: passes a submission to the home of this worker.
             revocations: notifies the workers.
+            damaged: reports logs that cannot be read.
             wall_clock_ns: nanoseconds since 1970.
         """
         super().__init__(submit, "too many requests about this account")
         self.logs = logs
         self._policy = policy
         self._revocations = revocations
+        self._damaged = damaged
         self._wall_clock_ns = wall_clock_ns
         self._registering: dict[str, str] = {}
         """By skeleton: the log of the name that was last being registered."""
@@ -110,7 +114,7 @@ class AccountsHome(LogChanges[_Decided]):
         """Returns whether two accounts (handle, root) are permanent members of one room."""
         self.tell: Callable[[str, bytes], None] = _nobody_hears
         """Sends an envelope to all sessions of an account."""
-        self.on_removed: Callable[[], None] = _nobody_asks
+        self.on_removed: Callable[[], None] = lambda: None
         """Called when an account was removed: its inbox and its roles must be deleted."""
         self.on_invitation_end: Callable[[str], None] = lambda _: None
         """Called with the log of an invitation that was used up or revoked."""
@@ -126,7 +130,7 @@ class AccountsHome(LogChanges[_Decided]):
         try:
             account = self.logs.account(name)
         except StoreError as error:
-            log.error("account_unreadable", extra={"handle": name, "reason": str(error)})
+            self._damaged.report(names.INBOX_PREFIX + name, error)
             return Verdict(int(code_of(error)), "the account cannot be read now")
         refusal = account.refusal(key)
         if refusal is not None:
@@ -177,7 +181,7 @@ class AccountsHome(LogChanges[_Decided]):
             asked.refuse(ErrorCode.BAD_REQUEST, str(error))
             return
         except StoreError as error:
-            log.error("account_unreadable", extra={"log": name, "reason": str(error)})
+            self._damaged.report(name, error)
             asked.refuse(code_of(error), "the account cannot be read now")
             return
         if isinstance(request, requests.TellInvited):
@@ -343,7 +347,7 @@ class AccountsHome(LogChanges[_Decided]):
         try:
             account = self.logs.account(handle)
         except StoreError as error:
-            log.error("account_unreadable", extra={"handle": handle, "reason": str(error)})
+            self._damaged.report(names.INBOX_PREFIX + handle, error)
             done()
             return
         good = [key for key in keys if account.refusal(key) is None]
@@ -392,7 +396,3 @@ def _no_room(_person: str, _root: bytes, _other: str, _other_root: bytes) -> boo
 
 def _nobody_hears(_name: str, _envelope: bytes) -> None:
     """Default of ``tell``: no sessions are known."""
-
-
-def _nobody_asks() -> None:
-    """Do nothing: default of ``on_removed``."""

@@ -19,11 +19,13 @@ from relay.chat.entries import Extra, Submission
 from relay.chat.ids import copy_producer
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
+from relay.server.worker.damaged_logs import INBOX_UNREADABLE
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.chat.entries import Entry
+    from relay.server.worker.damaged_logs import DamagedLogs
     from relay.store.log import Reader
 
 WINDOW: Final = 32
@@ -34,7 +36,7 @@ each are read."""
 RETRY_S: Final = 0.5
 """Delay before resending a copy that a home could not accept."""
 DAMAGED_RETRY_S: Final = 30.0
-"""An entry that cannot be read will not be repaired soon, and each attempt logs an error."""
+"""An entry that cannot be read will not be repaired soon."""
 log = logging.getLogger("relay.worker")
 
 
@@ -66,6 +68,7 @@ class Copies:
         unpack: Callable[[bytes], Entry],
         confirm: Callable[[str, int], None],
         later: Callable[[float, Callable[[], None]], object],
+        damaged: DamagedLogs,
     ) -> None:
         """Create without copies.
 
@@ -76,12 +79,14 @@ class Copies:
             unpack: returns a packed entry.
             confirm: records that the entry at this position of this inbox is no longer pending.
             later: schedules a call after a number of seconds.
+            damaged: reports inboxes that cannot be read.
         """
         self._send = send
         self._reader_of = reader_of
         self._unpack = unpack
         self._confirm = confirm
         self._later = later
+        self._damaged = damaged
         self._flows: dict[tuple[str, str], _Flow] = {}
         self._resumed: deque[_Flow] = deque()
         """Flows of opened partitions of which nothing was sent yet."""
@@ -116,7 +121,7 @@ class Copies:
                     entry = self._read(inbox, seq)
                 except LogDamaged as error:
                     # Whose it is, is not known. It stays pending: the next home looks again.
-                    _note_unreadable(inbox, error)
+                    self._damaged.report(inbox, error, INBOX_UNREADABLE)
                     continue
                 if entry is None:
                     self._confirm(inbox, seq)
@@ -201,7 +206,7 @@ class Copies:
             try:
                 copy = self._copy(flow, seq)
             except StoreError as error:
-                _note_unreadable(flow.inbox, error)
+                self._damaged.report(flow.inbox, error, INBOX_UNREADABLE)
                 if not flow.retrying:
                     flow.retrying = True
                     damaged = isinstance(error, StoreCorrupt | LogDamaged)
@@ -260,7 +265,3 @@ class Copies:
             raise
         except Exception:  # noqa: BLE001 - whatever it is, the entry is the reason
             raise LogDamaged(inbox, f"entry {seq} cannot be read") from None
-
-
-def _note_unreadable(inbox: str, error: StoreError) -> None:
-    log.error("inbox_unreadable", extra={"log": inbox, "reason": str(error)})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from relay.chat.accounts import invitation
 from relay.chat.accounts.answers import INVITATIONS_MAX, Invitation, Invitations
 from relay.chat.partition import partition_of
-from relay.server.worker.stored import report_log
 from relay.store.errors import LogDamaged
 
 if TYPE_CHECKING:
@@ -17,20 +16,29 @@ if TYPE_CHECKING:
 
 
 def parts_of(
-    partition: int, reader: Reader, accounts: AccountLogs, now_ms: int
+    partition: int,
+    reader: Reader,
+    accounts: AccountLogs,
+    now_ms: int,
+    report: Callable[[LogDamaged], None],
 ) -> Iterator[tuple[Invitation, ...]]:
     """Yield those of a partition, some at a time, but for damaged ones. Raises StoreError."""
     after, end = "", False
     while not end:
-        part = part_of(partition, after, reader, accounts, now_ms)
+        part = part_of(partition, after, reader, accounts, now_ms, report)
         yield part.some
         after, end = part.after, not part.after
 
 
 def part_of(
-    partition: int, after: str, reader: Reader, accounts: AccountLogs, now_ms: int
+    partition: int,
+    after: str,
+    reader: Reader,
+    accounts: AccountLogs,
+    now_ms: int,
+    report: Callable[[LogDamaged], None],
 ) -> Invitations:
-    """Return the invitations of a partition that come after a log.
+    """Return the invitations of a partition that come after a log; ``report`` damaged ones.
 
     Raises:
         StoreError: the partition cannot be read.
@@ -49,7 +57,7 @@ def part_of(
         try:
             state = accounts.invitation(log)
         except LogDamaged as error:
-            report_log(error)
+            report(error)
             continue
         if invitation.is_open(state, now_ms):
             invited = state.invited

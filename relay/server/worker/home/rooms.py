@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from relay.chat.entries import Submission
     from relay.chat.rooms.events import Event
     from relay.chat.rooms.state import Room
+    from relay.server.worker.damaged_logs import DamagedLogs
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.home.permissions import Ask
     from relay.server.worker.home.room_rules import RoomRules
@@ -54,6 +55,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         partitions: OwnPartitions,
         submit: Callable[[Port, int, Submission], None],
         rules: RoomRules,
+        damaged: DamagedLogs,
         steady_ms: Callable[[], int],
     ) -> None:
         """Create the home.
@@ -62,12 +64,14 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             partitions: of this worker.
             submit: queues an entry for the next commit.
             rules: of the server.
+            damaged: reports logs that cannot be read.
             steady_ms: milliseconds since 1970, from a clock that is not adjusted while the process
                 runs.
         """
         super().__init__(submit, "too many requests about this room")
         self._partitions = partitions
         self._rules = rules
+        self._damaged = damaged
         self._steady_ms = steady_ms
         self.ask_account: Ask = _nobody
         """Asks the home of an account."""
@@ -100,7 +104,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             asked.refuse(ErrorCode.BAD_REQUEST, str(error))
             return
         except StoreError as error:
-            log.error("room_unreadable", extra={"log": name, "reason": str(error)})
+            self._damaged.report(name, error)
             asked.refuse(code_of(error), "the room cannot be read now")
             return
         if event is None:

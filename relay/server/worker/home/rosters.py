@@ -64,8 +64,8 @@ class Roster:
     """The members of one log, and the changes since they were last told."""
 
     __slots__ = (
-        "_listed", "anew", "asked_at", "changed", "incarnation", "leaving", "names", "resting",
-        "settled_at", "told_at", "version",
+        "_listed", "anew", "arrivals", "asked_at", "departures", "incarnation", "leaving", "names",
+        "resting", "settled_at", "told_at", "version",
     )  # fmt: skip
 
     def __init__(self, incarnation: int) -> None:
@@ -73,10 +73,14 @@ class Roster:
         self.version = 0
         self.names: Grouped[str, Port, Present] = Grouped(_port_of)
         """By name and by worker."""
-        self.changed: set[str] = set()
-        """Names with changes: those present have arrived, the others have left."""
+        self.arrivals: dict[str, float] = {}
+        """Names present whose arrival was not sent, and since when. ``-inf``: some members believe
+        that the name was present all the time."""
+        self.departures: set[str] = set()
+        """Names that are not present, whose departure must be sent with the next changes."""
         self.leaving: dict[str, float] = {}
-        """Names that have gone, and since when; members still believe that they are present."""
+        """Names that have gone within the grace period, and since when. Members still believe that
+        they are present: those whose arrival was not sent are never in here."""
         self.asked_at = float("-inf")
         """When WHO was last answered: that answer did not include the names in ``leaving``."""
         self.told_at = float("-inf")
@@ -111,6 +115,11 @@ class Roster:
     def rested_at(self) -> float:
         """When members may be sent the next changes."""
         return self.told_at + min(REST_S_MAX, REST_S_PER_NAME * len(self.names))
+
+    @property
+    def untold(self) -> bool:
+        """True if members must be sent something."""
+        return bool(self.arrivals or self.departures or self.anew)
 
     @property
     def empty(self) -> bool:
@@ -228,7 +237,7 @@ class Rosters:
         for log in list(self.changed):
             del self.changed[log]
             roster = self._logs.get(log)
-            if roster is None or not (roster.changed or roster.anew):
+            if roster is None or not roster.untold:
                 continue
             if now < roster.rested_at:
                 roster.resting = True
@@ -252,7 +261,8 @@ class Rosters:
             roster = self._logs.get(log)
             if roster is not None and roster.leaving.get(name) == gone_at:
                 del roster.leaving[name]
-                self._note(log, roster, name)
+                roster.departures.add(name)
+                self._mark(log, roster)
                 self._forget_empty(log, roster)
 
         settling = self._settling
@@ -282,27 +292,32 @@ class Rosters:
         roster.touch(name)
 
     def _came(self, log: str, roster: Roster, name: str) -> None:
+        now = self._clock()
         gone_at = roster.leaving.pop(name, None)
-        if self._clock() < roster.settled_at:
+        believed = gone_at is not None or name in roster.departures
+        roster.departures.discard(name)
+        if now < roster.settled_at:
             return
         # otherwise somebody believes that it is gone
         if gone_at is None or gone_at <= roster.asked_at:
-            self._note(log, roster, name)
+            roster.arrivals[name] = float("-inf") if believed else now
+            self._mark(log, roster)
 
     def _went(self, log: str, roster: Roster, name: str) -> None:
-        if roster.large:
-            self._note(log, roster, name)
+        since = roster.arrivals.pop(name, None)
+        if since is not None and since > roster.asked_at:
+            return  # nobody knows that it was present
+        if since is not None or roster.large:
+            # No grace period for a name that only some believe to be present: the total of the next
+            # changes could not be right for all members.
+            roster.departures.add(name)
+            self._mark(log, roster)
             return
         now = self._clock()
-        roster.changed.discard(name)
         roster.leaving[name] = now
         self._departures.append((now, log, name))
         too_many = len(self._departures) > DEPARTURES_MAX
         self.due_at = min(self.due_at, now if too_many else now + GRACE_S)
-
-    def _note(self, log: str, roster: Roster, name: str) -> None:
-        roster.changed.add(name)
-        self._mark(log, roster)
 
     def _mark(self, log: str, roster: Roster) -> None:
         if not roster.resting:
@@ -314,13 +329,13 @@ class Rosters:
 
 
 def _told(log: str, roster: Roster) -> RosterEnvelope:
-    names = sorted(roster.changed)
-    roster.changed.clear()
+    joined, left = sorted(roster.arrivals), sorted(roster.departures)
+    roster.arrivals.clear()
+    roster.departures.clear()
     anew, roster.anew = roster.anew, False
     roster.version += 1  # increases with each ROSTER: a member that missed one sees the hole
     total = len(roster.names) + len(roster.leaving)  # as many as the members believe are present
-    if anew or roster.large or len(names) > limits.ROSTER_NAMES_MAX:
+    if anew or roster.large or len(joined) + len(left) > limits.ROSTER_NAMES_MAX:
         return RosterEnvelope(log, roster.incarnation, roster.version, total, [], [])
-    joined = [[name, roster.display(name)] for name in names if name in roster.names]
-    left = [name for name in names if name not in roster.names]
-    return RosterEnvelope(log, roster.incarnation, roster.version, total, joined, left)
+    shown = [[name, roster.display(name)] for name in joined]
+    return RosterEnvelope(log, roster.incarnation, roster.version, total, shown, left)

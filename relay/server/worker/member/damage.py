@@ -11,19 +11,16 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from relay.bus.messages import Damaged
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.error_codes import code_of
-from relay.server.worker.stored import report_log
 from relay.store.errors import LogDamaged, StoreCorrupt
 
 if TYPE_CHECKING:
+    from relay.server.worker.damaged_logs import DamagedLogs
     from relay.server.worker.member.routes import Routes
     from relay.store.errors import StoreError
     from relay.store.log import Reader
     from relay.wire.codes import ErrorCode
 
 REASON_CHARS_MAX: Final = 1024
-REPORTED_MAX: Final = 1024
-REPORTED_S: Final = 3600.0
-"""How long as many as ``REPORTED_MAX`` reports are remembered at least."""
 T = TypeVar("T")
 
 
@@ -31,14 +28,11 @@ class DamageReports:
     """Reports damaged partitions to their homes, and what is damaged of one log once."""
 
     def __init__(
-        self, routes: Routes, reader_at: Callable[[int], Reader], clock: Callable[[], float]
+        self, routes: Routes, reader_at: Callable[[int], Reader], logs: DamagedLogs
     ) -> None:
         self._routes = routes
         self._reader_at = reader_at
-        self._clock = clock
-        self._reported: set[tuple[str, str]] = set()
-        """(log, reason)."""
-        self._reported_since = clock()
+        self._logs = logs
 
     def report(self, partition: int, error: StoreError) -> ErrorCode:
         """Tell whoever can do something if it is damage. Returns what is answered to who asked."""
@@ -50,21 +44,8 @@ class DamageReports:
         return code_of(error)
 
     def report_log(self, error: LogDamaged) -> None:
-        """Log the damage for the operator, once: whoever may read it can read it again and again.
-
-        If much is damaged, no more than ``REPORTED_MAX`` lines are written in ``REPORTED_S``.
-        """
-        key = error.log, str(error)
-        if key in self._reported:
-            return
-        if len(self._reported) >= REPORTED_MAX:
-            if self._clock() - self._reported_since < REPORTED_S:
-                return
-            self._reported.clear()
-        if not self._reported:
-            self._reported_since = self._clock()
-        self._reported.add(key)
-        report_log(error)
+        """Log the damage for the operator, once."""
+        self._logs.report(error.log, error)
 
     def answers(self, ask: Callable[[Reader], T]) -> Iterator[T]:
         """Yield the answer of each partition's reader, leaving out damaged partitions.

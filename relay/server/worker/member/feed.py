@@ -29,7 +29,8 @@ from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.server.worker.delivery.batch import RunningBatch
 from relay.server.worker.member.reply import Reply
-from relay.server.worker.stored import damage_of, stored_entry, unreadable
+from relay.server.worker.stored import damage_of, stored_entry, stored_room, unreadable
+from relay.store.errors import LogDamaged
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.packing import is_control, unpack_entry
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.bus.messages import Event
     from relay.chat.rooms.rights import Actor
+    from relay.server.worker.damaged_logs import DamagedLogs
     from relay.server.worker.delivery.outbox import Outbox
     from relay.server.worker.member.routes import Routes
     from relay.store.log import Reader
@@ -93,13 +95,14 @@ class Feed:
     """One log as it is followed on this worker."""
 
     __slots__ = (
-        "ahead", "changed", "epoch", "events", "here", "joining", "known", "live", "log",
+        "ahead", "changed", "damaged", "epoch", "events", "here", "joining", "known", "live", "log",
         "paused_until", "received", "refused", "repair_to", "room", "running", "seq",
         "subscriptions", "swept", "swept_bytes", "torn",
     )  # fmt: skip
 
-    def __init__(self, log: str) -> None:
+    def __init__(self, log: str, damaged: DamagedLogs) -> None:
         self.log = log
+        self.damaged = damaged
         self.known = False
         """False until the home has sent the head for the first time."""
         self.refused: NotFollowed | None = None
@@ -157,9 +160,9 @@ class Feed:
             self.swept = seq
             self.received = Head(epoch, seq)
             try:
-                self.room = rooms.unpack(state)
-            except EnvelopeError as error:
-                log.error("room_unreadable", extra={"log": self.log, "reason": str(error)})
+                self.room = stored_room(self.log, state)
+            except LogDamaged as error:
+                self.damaged.report(self.log, error)
                 self.room = UNREADABLE
             return True
         known = self.received
@@ -226,7 +229,7 @@ class Feed:
         try:
             event = room_events.unpack(entry.body)
         except EnvelopeError as error:
-            log.error("room_unreadable", extra={"log": self.log, "reason": str(error)})
+            self.damaged.report(self.log, LogDamaged(self.log, error))
             self.room = UNREADABLE
             return [(one, Refused(Reason.DAMAGED)) for one in self.subscriptions]
         self.room = room = rooms.applied(self.room, event, entry.sender, entry.seq)
@@ -294,8 +297,9 @@ class Feed:
 class Feeds:
     """The feeds of a worker by log name, and those that need work."""
 
-    def __init__(self, routes: Routes) -> None:
+    def __init__(self, routes: Routes, damaged: DamagedLogs) -> None:
         self._routes = routes
+        self._damaged = damaged
         self.by_log: dict[str, Feed] = {}
         self.to_distribute: dict[Feed, None] = {}
         """Feeds with entries or events for their live members, including paused ones."""
@@ -306,7 +310,7 @@ class Feeds:
         """Return the feed of a log. A new one is not ``known`` until the home has answered."""
         feed = self.by_log.get(name)
         if feed is None:
-            feed = self.by_log[name] = Feed(name)
+            feed = self.by_log[name] = Feed(name, self._damaged)
             port = self._routes.port_of(name)
             if port is not None:
                 port.send(Subscribe(name))

@@ -23,12 +23,13 @@ from relay.server.line_server import Handler, NotAnswered, Question, number_of, 
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR
 from relay.server.worker.home.account_logs import AccountLogs
-from relay.server.worker.stored import report_log, stored_entry
+from relay.server.worker.stored import stored_entry
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 
 if TYPE_CHECKING:
     from relay.bus.messages import Answered
     from relay.server.worker.home.names import NameRegistry
+    from relay.server.worker.member.damage import DamageReports
     from relay.server.worker.member.queries import PendingQueries
     from relay.store.log import Reader
 
@@ -58,6 +59,7 @@ class Administration:
         owns: Callable[[int], bool],
         reader_at: Callable[[int], Reader],
         reader_of: Callable[[str], Reader],
+        damage: DamageReports,
         first_invitation: bytes,
     ) -> None:
         """Create.
@@ -68,6 +70,7 @@ class Administration:
             owns: returns whether this worker is the home of a partition.
             reader_at: returns the reader of a partition.
             reader_of: returns the reader of a log.
+            damage: reports accounts that cannot be read.
             first_invitation: hash of the invitation in the data directory; empty: none.
         """
         self._queries = queries
@@ -75,6 +78,7 @@ class Administration:
         self._owns = owns
         self._reader_at = reader_at
         self._reader_of = reader_of
+        self._damage = damage
         self._first_invitation = first_invitation
 
     @property
@@ -117,7 +121,7 @@ class Administration:
         try:
             account = accounts.account(handle)
         except LogDamaged as error:
-            report_log(error)
+            self._damage.report_log(error)
         else:
             shown = answers.unpack_shown(answers.packed_shown(account))
             state, operator, devices = shown.state, shown.operator, len(shown.devices)
@@ -141,7 +145,9 @@ class Administration:
             for index in filter(self._owns, range(PARTITIONS)):
                 reader, now_ms = self._reader_at(index), int(time.time() * 1000)
                 with contextlib.suppress(StoreCorrupt):  # as in the list of accounts
-                    for some in open_invitations.parts_of(index, reader, accounts, now_ms):
+                    for some in open_invitations.parts_of(
+                        index, reader, accounts, now_ms, self._damage.report_log
+                    ):
                         found += some
                         await asyncio.sleep(0)
         except StoreError as error:

@@ -23,6 +23,7 @@ from relay.server.worker.connection.services import (
 from relay.server.worker.connection.source_usage import Sources
 from relay.server.worker.connection.users import Users
 from relay.server.worker.connection.waste import Waste
+from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.delivery.outbox import Flusher
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.home.account_logs import AccountLogs
@@ -85,7 +86,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     refusals = Refusals()
     own_home = OwnHome(needs.index, needs.generation, wakeup)
     routes = Routes(own_home.to_home, needs.owner_of, links)
-    damage = DamageReports(routes, needs.reader_at, clock)
+    damaged = DamagedLogs(clock)
+    damage = DamageReports(routes, needs.reader_at, damaged)
 
     # delivery
     flusher = Flusher(clock, wakeup)
@@ -127,6 +129,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         Policy(needs.registration, server_id),
         home.submit_own,
         revocations,
+        damaged,
         time.time_ns,
     )
     home.revoked.is_device = partial(_is_device, needs.reader_of)
@@ -145,7 +148,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     partitions.on_removed = followers.committed
     partitions.prove = notes.prove
     steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
-    rooms = RoomsHome(partitions, home.submit_own, needs.rules, steady_ms)
+    rooms = RoomsHome(partitions, home.submit_own, needs.rules, damaged, steady_ms)
     names = NameRegistry(clock, needs.silent, accounts.judge)
     names.on_change = notes.note_seen
     accounts.online, accounts.block_claims = names.online, names.block_claims
@@ -153,7 +156,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     accounts.shares_room = lambda *asked: any(damage.answers(lambda one: one.shares(*asked)))
 
     # member
-    feeds = Feeds(routes)
+    feeds = Feeds(routes, damaged)
     presence = PresenceReports(feeds, routes, wakeup)
     counts = Counts()
     catchup = Catchup(needs.reader_of, clock, stalled, wakeup, counts.gaps, damage)
@@ -172,6 +175,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         unpack=unpack_entry,
         confirm=notes.confirm,
         later=needs.loop.call_later,
+        damaged=damaged,
     )
     copy_senders = CopySenders(copies, forward)
     partitions.on_opened = lambda partition: copies.resume(partition.pending())

@@ -9,9 +9,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from relay.server.threads import started_pool
 from relay.store.search import files
 from relay.store.search.follower import Follower
 from relay.wire.packing import unpack_entry
@@ -52,7 +52,7 @@ class Indexing:
         self._directory = directory
         self._loop = loop
         self._on = on
-        self._thread = ThreadPoolExecutor(1, "relay-index")
+        self._thread = started_pool(1, "relay-index")
         self._followers: dict[int, Follower] = {}
         self._touched: dict[int, set[int]] = {}
         self._running: asyncio.Future[None] | None = None

@@ -252,6 +252,7 @@ class _Worker:
             parts.partitions.owns,
             self._stores.reader_at,
             self._stores.reader_of,
+            parts.services.damage,
             parts.services.first_invitation,
         )
         pause = CommitPause(parts.partitions, parts.wakeup.request, loop.call_later)

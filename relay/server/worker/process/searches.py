@@ -6,11 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from relay.chat.partition import partition_of
+from relay.server.threads import started_pool
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreError
@@ -46,7 +46,7 @@ class Searches:
         self._path_of = path_of
         self._loop = loop
         self._observe_ns = observe_ns
-        self._thread = ThreadPoolExecutor(1, "relay-search")
+        self._thread = started_pool(1, "relay-search")
         self._finders: dict[int, Finder] = {}
         """Used by the thread only."""
         self._waiting = 0

@@ -7,12 +7,12 @@ import contextlib
 import secrets
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.chat.partition import partition_of
+from relay.server.threads import started_pool
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.process.indexing import Indexing
 from relay.server.worker.process.searches import Searches
@@ -39,6 +39,7 @@ class Stores:
     """Opens partitions and readers, and runs the checkpoints of open partitions."""
 
     def __init__(self, context: WorkerContext, loop: asyncio.AbstractEventLoop) -> None:
+        """Create without partitions. Raises StartError: the system allows no more threads."""
         self._directory = DataDirectory(context.data)
         self._host = Host(context.boot_id, secrets.token_bytes)
         self._durability = context.live.current.store.durability
@@ -46,7 +47,7 @@ class Stores:
         self.judges = True
         """False: anybody may append, and rooms need no entry of their own."""
         self._loop = loop
-        self._threads = ThreadPoolExecutor(THREADS, "relay-store")
+        self._threads = started_pool(THREADS, "relay-store")
         self._checkpointers: dict[int, Checkpointer] = {}
         self._running: dict[Checkpointer, asyncio.Task[None]] = {}
         """Running checkpoints, from ``tick`` on; a task begins only in the loop's next iteration.

@@ -1,0 +1,57 @@
+"""The addresses of a host, and which of them failed before: a dial tries those last."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Candidate(NamedTuple):
+    """One address to try."""
+
+    family: int
+    protocol: int
+    address: tuple[Any, ...]
+    doubtful: bool = False
+    """True if its last connection ended before the login, and there are others to try first."""
+
+
+class AddressHistory:
+    """How the connections of one client to the addresses of its server ended.
+
+    An address may begin as a relay does, and so be chosen by a dial, and then close or send nothing
+    more: a load balancer whose server hangs, or a server that lets nobody log in. Without this
+    record the same address would be chosen every time.
+    """
+
+    __slots__ = ("_chosen", "_failed")
+
+    def __init__(self) -> None:
+        self._failed: dict[tuple[Any, ...], None] = {}
+        """Addresses whose last connection ended before the login; the latest failure is last."""
+        self._chosen: tuple[Any, ...] | None = None
+
+    def in_order(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Return the candidates in the order to try. Addresses that are not among them are
+        forgotten.
+        """
+        by_address = {candidate.address: candidate for candidate in candidates}
+        self._failed = {address: None for address in self._failed if address in by_address}
+        sound = [each for each in candidates if each.address not in self._failed]
+        doubtful = bool(sound)
+        return sound + [by_address[each]._replace(doubtful=doubtful) for each in self._failed]
+
+    def chosen(self, candidate: Candidate) -> None:
+        """A dial returns a connection to this address."""
+        self._chosen = candidate.address
+
+    def succeeded(self) -> None:
+        """The login on the chosen connection succeeded."""
+        if self._chosen is not None:
+            self._failed.pop(self._chosen, None)
+
+    def failed(self) -> None:
+        """The chosen connection ended before the login."""
+        if self._chosen is not None:  # None: the program has opened the socket itself
+            self._failed.pop(self._chosen, None)
+            self._failed[self._chosen] = None  # after the others
