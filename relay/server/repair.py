@@ -7,8 +7,10 @@ import os
 import secrets
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple, TextIO
 
@@ -27,6 +29,7 @@ from relay.store.generation import Host
 from relay.store.integrity import DamagedLog
 from relay.store.lock import PartitionLock, read_refusal
 from relay.store.salvage import salvage
+from relay.store.salvage_choice import is_better, missing
 from relay.store.salvaged_log import SalvagedLog
 from relay.wire.packing import unpack_entry
 
@@ -117,7 +120,8 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
     try:
         aside.mkdir(mode=0o700, parents=True)
         with PartitionLock(directory.lock_path(index), path) as lock:
-            logs = _best(real, new, index, aside / RESCUED, write_line)
+            making = _Making(real, new, index, aside / RESCUED, write_line)
+            logs = making.best(is_whole=found.refused is None)
             # In this order: a start refuses a missing file, because the lock file knows it; and the
             # new file differs from the one the lock file knows, so it begins new epochs.
             for one in (wal_path(real), index_path(real), real):
@@ -158,43 +162,99 @@ def is_account(name: str) -> bool:
     return not is_handle(name)
 
 
-def _best(
-    real: Path, new: Path, index: int, rescued: Path, write_line: Callable[[bytes], str]
-) -> list[SalvagedLog]:
-    """Salvage the file through its write-ahead log and without it; keep the larger result.
+class _Attempt(NamedTuple):
+    """A file that was made of a damaged one."""
 
-    Raises:
-        StoreError: neither would pass the check of a start, or it cannot be written.
-    """
-    best: list[SalvagedLog] | None = None
-    for with_wal, links in ((True, True), (True, False), (False, True), (False, False)):
-        attempt, lines = new.with_suffix(".attempt"), rescued.with_suffix(".attempt")
-        for left in attempt.parent.glob(f"{attempt.name}*"):  # left by a process that was killed
-            left.unlink()
+    path: Path
+    lines: Path
+    """Of what is readable and not in it."""
+    logs: list[SalvagedLog]
+    is_whole: bool
+    """True if a start would accept it."""
+
+
+class _Making:
+    """Makes the new file of a partition."""
+
+    def __init__(
+        self, real: Path, new: Path, index: int, rescued: Path, write_line: Callable[[bytes], str]
+    ) -> None:
+        self._real, self._new, self._index = real, new, index
+        self._rescued, self._write_line = rescued, write_line
+
+    def best(self, *, is_whole: bool) -> list[SalvagedLog]:
+        """Make the file.
+
+        The WAL contains the latest commits. It is ignored if nothing whole can be made with it, or
+        if no log goes back without it and more can be read, as with one that belongs to an older
+        state of the file.
+
+        Args:
+            is_whole: a start accepts the old file with its WAL, so the WAL is right.
+
+        Raises:
+            StoreError: what is made would not pass the check of a start, or cannot be written.
+        """
+        self._clear()
         try:
+            used, other = self._attempt(with_wal=True), None
+            if not is_whole:
+                other = self._attempt(with_wal=False)
+                if not used.is_whole or (
+                    other.is_whole and is_better(other.path, used.path, unpack_entry)
+                ):
+                    used, other = other, used
+            if not used.is_whole:
+                raise StoreCorrupt(f"nothing whole can be made of {self._real}: restore a backup")
+            logs = used.logs if other is None else self._rescue(used, other)
+            if used.lines.stat().st_size:
+                used.lines.replace(self._rescued)
+            used.path.replace(self._new)
+        finally:
+            self._clear()
+        self._new.chmod(0o600)
+        return logs
+
+    def _clear(self) -> None:
+        """Remove attempts, also those of a process that was killed."""
+        for path in (self._new, self._rescued):
+            attempt = path.with_suffix(".attempt")
+            for left in attempt.parent.glob(f"{attempt.name}*"):
+                left.unlink()
+
+    def _attempt(self, *, with_wal: bool) -> _Attempt:
+        """Salvage the file; without links to earlier entries if they are wrong."""
+        suffix = ".attempt" if with_wal else ".attempt-without"
+        path, lines = self._new.with_suffix(suffix), self._rescued.with_suffix(suffix)
+        for links in (True, False):
+            path.unlink(missing_ok=True)
             with lines.open("w", encoding="utf-8") as file:
-                found = salvage(
-                    real,
-                    attempt,
-                    partition=index,
+                logs = salvage(
+                    self._real,
+                    path,
+                    partition=self._index,
                     unpack=unpack_entry,
                     with_wal=with_wal,
-                    aside=partial(_aside, file, write_line),
+                    aside=partial(_aside, file, self._write_line),
                     links=links,
                 )
-            if (best is None or _kept(found) > _kept(best)) and _is_whole(attempt, index):
-                attempt.replace(new)
-                lines.replace(rescued)
-                best = found
-        finally:
-            attempt.unlink(missing_ok=True)
-            lines.unlink(missing_ok=True)
-    if best is None:
-        raise StoreCorrupt(f"nothing whole can be made of {real}: restore a backup")
-    if not rescued.stat().st_size:
-        rescued.unlink()
-    new.chmod(0o600)
-    return best
+            if is_whole := _is_whole(path, self._index):
+                break
+        return _Attempt(path, lines, logs, is_whole)
+
+    def _rescue(self, used: _Attempt, other: _Attempt) -> list[SalvagedLog]:
+        """Add to the lines of an attempt what only the other one has; return its logs."""
+        more: Counter[str] = Counter()
+        seen: set[bytes] = set()
+        with used.lines.open("r+", encoding="utf-8") as file:
+            seen.update(_digest(line) for line in file)
+            with other.lines.open(encoding="utf-8") as lines:
+                file.writelines(line for line in lines if _digest(line) not in seen)
+            for log, packed in missing(used.path, other.path):
+                more[log] += 1
+                _aside(file, self._write_line, packed)
+        logs = [log._replace(aside=log.aside + more.pop(log.name, 0)) for log in used.logs]
+        return logs + [SalvagedLog(name, 0, 0, count) for name, count in more.items()]
 
 
 def _is_whole(path: Path, index: int) -> bool:
@@ -206,8 +266,8 @@ def _is_whole(path: Path, index: int) -> bool:
     return True
 
 
-def _kept(logs: list[SalvagedLog]) -> int:
-    return sum(log.kept for log in logs)
+def _digest(line: str) -> bytes:
+    return blake2b(line.encode(), digest_size=16).digest()
 
 
 def _aside(file: TextIO, write_line: Callable[[bytes], str], packed: bytes) -> None:

@@ -66,7 +66,10 @@ class LogSalvage:
     def __init__(self, old: int, id: int, name: str, floor: Floor, making: Making) -> None:
         known = making.known
         self._old, self._id, self._name, self._making = old, id, name, making
-        self._controls = known.controls.get(old, set())
+        self._listed = known.controls.get(old, set())
+        """Control entries, by the table of these."""
+        self._controls = set(self._listed)
+        """The same, and those that a stored state names."""
         self._floor, self._head, self._time_ms = floor, floor.seq, floor.time_ms
         self._kept = self._aside = self._rows = 0
         self._damaged: dict[int, tuple[int, int]] = {}
@@ -113,9 +116,10 @@ class LogSalvage:
         if not self._name:
             return SalvagedLog("", 0, 0, self._aside) if self._aside else None
         state = self._state()
+        self._add_named_controls(state)
         while self._head + 1 in self._damaged:
             self._lose_until(self._head + 2)
-        known = max(self._controls | {0 if state is None else state.version})
+        known = max(self._controls, default=0)
         if self._head < known <= self._head + LOST_MAX:
             self._lose_until(known + 1)
         self._lose_removed_controls()
@@ -205,6 +209,13 @@ class LogSalvage:
             self._segments.append((seq, seq, epoch))
 
     # --- what follows from them -----------------------------------------------------------------
+    def _add_named_controls(self, state: Room | None) -> None:
+        """Note the control entries that a stored state names: the table may lack them."""
+        named = {self._making.known.folds.get(self._old, (0,))[0]}  # or a message before: no matter
+        if state is not None:
+            named = {state.version} | (set() if state.deleted else {state.created})
+        self._controls |= {seq for seq in named if seq > self._floor.seq}
+
     def _lose_removed_controls(self) -> None:
         """Mark lost control entries that would be kept although everything around was removed."""
         kept = self._controls_kept | self._lost
@@ -267,22 +278,24 @@ class LogSalvage:
 
     def _write_rights(self, stored: Room | None) -> bool:
         """Write who has which rights; return True if that is not known."""
-        target, mine = self._making.target, self._id
-        lost = self._lost & self._controls if self._making.known.all_controls else self._lost
         if not is_room(self._name):
-            # With these the account cannot be read, unless a later state of it was noted.
-            self._more.controls += [(mine, seq) for seq in sorted(lost)]
-            seq, packed = self._making.known.folds.get(self._old, (0, b""))
-            noted = bool(lost) and max(lost) <= seq <= self._head
-            if noted:
-                target.execute("INSERT INTO fold VALUES (?, ?, ?)", (mine, seq, packed))
-            return bool(lost) and not noted
-        self._more.controls += [(mine, seq) for seq in sorted(lost & self._controls)]
+            return self._write_account()
+        target, mine = self._making.target, self._id
+        lost = self._lost & self._controls
+        self._more.controls += [(mine, seq) for seq in sorted(lost)]
         room = self._room
-        if lost or self._unknown_events:
-            # The state is stored with each control entry: the stored one is the latest.
-            last = max(self._controls_kept | (lost & self._controls), default=0)
-            room = stored if stored is not None and last <= stored.version <= self._head else None
+        entries = (0, 0) if room is None else (room.created, room.version)
+        incomplete = stored is not None and (
+            stored.created > entries[0] or stored.version > entries[1]
+        )
+        if self._lost or self._unknown_events or incomplete:
+            # The state is stored with each control entry, so the stored one is the latest, whether
+            # or not the table of control entries has what is lost.
+            last = max(self._controls_kept | lost, default=0)
+            if stored is not None:
+                room = stored if last <= stored.version <= self._head else None
+            elif room is not None and not self._follows(room):
+                room = None
             if room is None:
                 target.execute(_DAMAGED_STATE, (mine, self._head, LOST))
                 return True
@@ -291,6 +304,47 @@ class LogSalvage:
             target.execute(STATE, (mine, room.version, guarded, room.due_ms, rooms.pack(room)))
             target.executemany(MEMBER, member_rows(mine, room))
         return False
+
+    def _follows(self, room: Room) -> bool:
+        """Return True if a room is known from the entries that are left, without a stored state.
+
+        The table may lack the entry that creates a room (``creations``), and in a file that was of
+        format 2 the control entries before the first that it has.
+        """
+        if self._unknown_events or not room.created:
+            return False
+        later = {seq for seq in self._lost if seq > room.created}
+        if not later:
+            return True
+        listed = self._tells_controls() and min(later) > min(self._listed, default=SEQ_MASK)
+        return listed and not room.deleted and not later & self._controls
+
+    def _write_account(self) -> bool:
+        """Write what replaces lost entries of an account or an invitation.
+
+        Returns:
+            True if it cannot be known: a lost entry may have removed a device, or used up the
+            invitation.
+        """
+        target, mine = self._making.target, self._id
+        is_inbox = self._name.startswith(INBOX_PREFIX)  # an invitation has only control entries
+        tells = is_inbox and self._tells_controls()
+        lost = self._lost & self._controls if tells else self._lost
+        # With these the account cannot be read, unless a later state of it was noted.
+        self._more.controls += [(mine, seq) for seq in sorted(lost)]
+        seq, packed = self._making.known.folds.get(self._old, (0, b""))
+        noted = bool(self._lost) and 0 < seq <= self._head and max(lost, default=0) <= seq
+        if noted:
+            target.execute("INSERT INTO fold VALUES (?, ?, ?)", (mine, seq, packed))
+        return bool(lost) and not noted
+
+    def _tells_controls(self) -> bool:
+        """Return True if the table tells which lost entries were control entries.
+
+        It has to agree with everything that can be read.
+        """
+        agrees = self._controls_kept <= self._listed <= self._controls_kept | self._lost
+        return agrees and self._making.known.all_controls
 
 
 def entry_of(packed: bytes, seq: int, making: Making) -> Entry | None:

@@ -90,18 +90,20 @@ def test_a_damaged_state_is_found_and_made_anew(tmp_path: Path) -> None:
 def test_a_log_whose_last_senders_are_unknown_can_be_sent_to_again(tmp_path: Path) -> None:
     """Their records were only in the entries; a repair goes by the links of these."""
     partition = open_partition(tmp_path)
-    for number in range(1, 4):
+    partition._rules = RoomRules(anyone_creates=True)
+    partition.append([message(1)], NOW_MS)  # creates the room
+    for number in (2, 3):
         append(partition, message(number))
     die(partition)
     path, new = tmp_path / "00.sqlite", tmp_path / "new" / "00.sqlite"
     new.parent.mkdir()
     connection = apsw.Connection(str(path))
-    connection.execute("UPDATE entry SET packed=x'00' WHERE id & 0xff = 3")
+    connection.execute("UPDATE entry SET packed=x'00' WHERE id & 0xff = 4")
     number = partition_of("lobby")
     [found] = check_file(connection, unpack=unpack_entry, partition=number, limit_s=None).logs
     connection.close()
     assert found == (
-        "lobby", "entry 3 cannot be read, so nothing can be sent to it", True
+        "lobby", "entry 4 cannot be read, so nothing can be sent to it", True
     )  # fmt: skip
     partition = open_partition(tmp_path, at_start=True)
     assert isinstance(partition.append([message(4)], NOW_MS)[0], LogRefused)
@@ -109,9 +111,9 @@ def test_a_log_whose_last_senders_are_unknown_can_be_sent_to_again(tmp_path: Pat
     made = salvage(
         path, new, partition=number, unpack=unpack_entry, with_wal=True, aside=lambda _: None
     )
-    assert made == [SalvagedLog("lobby", 2, 1, 0)]
+    assert made == [SalvagedLog("lobby", 3, 1, 0)]
     again = open_partition(new.parent)
-    assert [one.seq for one in append(again, message(4))] == [4], "its counter 3 is known"
+    assert [one.seq for one in append(again, message(4))] == [5], "its counter 3 is known"
     again.close()
 
 
