@@ -10,9 +10,9 @@ import uvloop
 class ClosingLoop(uvloop.Loop):
     """A uvloop that can be closed whatever a test that failed has left open in it.
 
-    It warns of each such handle before it closes it. If warnings are errors, as in tests, this one is
-    raised in a callback of libuv, the handle stays open, and ``close`` waits without end, and without
-    running a signal handler. So the warnings are issued after the end of ``close``.
+    It warns of each such handle before it closes it. If warnings are errors, as in tests, this one
+    is raised in a callback of libuv, the handle stays open, and ``close`` waits without end, and
+    without running a signal handler. So the warnings are issued after the end of ``close``.
     """
 
     def close(self) -> None:
