@@ -353,10 +353,10 @@ def failing_disk(planting: Planting) -> None:
         finally:
             messages[0] = False
 
-    def ending(self: Opened, changes: Changes, *, forced: bool) -> None:
+    def ending(self: Opened, changes: Changes, *, forced: bool, now_ms: int) -> None:
         messages[0] = not forced
         try:
-            end(self, changes, forced=forced)
+            end(self, changes, forced=forced, now_ms=now_ms)
         finally:
             messages[0] = False
 

@@ -516,9 +516,9 @@ def remembers_what_did_not_fit(_: WorkerContext) -> None:
             self.committed.apply(Changes({}, changes.producers))
             raise
 
-    def ending(self: Opened, changes: Changes, *, forced: bool) -> None:
+    def ending(self: Opened, changes: Changes, *, forced: bool, now_ms: int) -> None:
         try:
-            end(self, changes, forced=forced)
+            end(self, changes, forced=forced, now_ms=now_ms)
         except apsw.FullError:
             self.committed.apply(Changes({}, changes.producers))
             raise
@@ -542,9 +542,9 @@ def takes_an_error_for_success(_: WorkerContext) -> None:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
 
-    def ending(self: Opened, changes: Changes, *, forced: bool) -> None:
+    def ending(self: Opened, changes: Changes, *, forced: bool, now_ms: int) -> None:
         try:
-            end(self, changes, forced=forced)
+            end(self, changes, forced=forced, now_ms=now_ms)
         except apsw.IOError:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
