@@ -106,6 +106,9 @@ RETRY_MS: Final = 500
 RETRY_MS_MAX: Final = 60_000
 """No server requests more, and a client treats more as this: no server can make it wait for weeks.
 """
+INVITATION_DAYS: Final = 7.0
+"""How long an invitation to the server is valid unless another time is given."""
+INVITATION_DAYS_MAX: Final = 3650.0
 ROSTER_NAMES_MAX: Final = 200
 """With more members a room's join and leave events only carry the count."""
 

@@ -12,9 +12,9 @@ from typing import Any, Final, TypeVar
 import click
 
 from relay.cli.destination import split
-from relay.client.account_calls import INVITATION_DAYS, INVITATION_DAYS_MAX
 from relay.client.address import Address
 from relay.errors import UsageError
+from relay.limits import INVITATION_DAYS, INVITATION_DAYS_MAX
 from relay.paths import expanded
 
 _F = TypeVar("_F", bound=Callable[..., Any])

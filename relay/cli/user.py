@@ -21,8 +21,9 @@ from relay.cli.login_options import Who, put_aside, who_options
 from relay.cli.options import LINES, Target, places, target_options
 from relay.cli.printing import print_error_line, print_json, print_line, print_whole
 from relay.client import account_calls
-from relay.client.account_calls import INVITATION_DAYS, Change, User, checked_name
+from relay.client.account_calls import Change, User, checked_name
 from relay.client.aio import Client
+from relay.limits import INVITATION_DAYS
 from relay.terminal.text import harmless_name
 from relay.terminal.view import day_and_minute
 

@@ -21,8 +21,6 @@ from relay.client.refusals import refused
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
 
-INVITATION_DAYS: Final = 7.0
-INVITATION_DAYS_MAX: Final = 3650.0
 _ID: Final = re.compile(r"[0-9a-fA-F]{64}")
 """The id of an open invitation: its hash."""
 Change: TypeAlias = Literal[
@@ -261,7 +259,7 @@ def new_token(days: float) -> tuple[str, bytes, int]:
     Returns:
         Its text, to be passed on; its hash, for the server; when it expires, ms since 1970.
     """
-    if not arguments.number("days", days, INVITATION_DAYS_MAX):
+    if not arguments.number("days", days, limits.INVITATION_DAYS_MAX):
         raise ValueError("days is 0; an invitation is valid for some time")
     token = secrets.token_bytes(limits.TOKEN_BYTES)
     expires_ms = int((time.time() + days * 86_400) * 1000)

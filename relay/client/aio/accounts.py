@@ -10,7 +10,6 @@ from relay.chat.accounts.chain import Chain
 from relay.chat.accounts.links import Kind
 from relay.client import account_calls, arguments, lists
 from relay.client.account_calls import (
-    INVITATION_DAYS,
     Change,
     DeviceChange,
     Devices,
@@ -23,6 +22,7 @@ from relay.client.device_key import DeviceKey
 from relay.client.lists import Question, Questions, Result
 from relay.client.proof import server_id_bytes
 from relay.client.refusals import Refused
+from relay.limits import INVITATION_DAYS
 
 
 class AsyncAccounts(AsyncCalls):

@@ -54,4 +54,10 @@ class DamagedLogs:
         if not self._reported:
             self._reported_since = self._clock()
         self._reported.add(key)
-        log.error(event, extra={"log": name, "reason": reason})
+        extra = {"log": name, "reason": reason}
+        if event == INBOX_UNREADABLE:
+            log.error("inbox_unreadable", extra=extra)
+        elif names.is_room(name):
+            log.error("room_unreadable", extra=extra)
+        else:
+            log.error("account_unreadable", extra=extra)
