@@ -40,15 +40,6 @@ CHECK_MS: Final = 1000
 """How often the path of an open file is checked."""
 
 
-class Written(NamedTuple):
-    """A batch that was decided and written, but is not committed yet."""
-
-    opened: Opened
-    changes: Changes
-    outcomes: list[Outcome]
-    forced: bool
-
-
 @final
 class Opened:
     """State that belongs to a connection and is discarded with it."""
@@ -303,6 +294,16 @@ class Opened:
     def write_rest(self) -> None:
         """As ``flush``, in the open transaction of a caller that then discards this object."""
         apply.write_flush(self.connection, self.unflushed.all(), self.expiry.day)
+
+
+# Its annotations are evaluated when it is compiled: after the classes that they name.
+class Written(NamedTuple):
+    """A batch that was decided and written, but is not committed yet."""
+
+    opened: Opened
+    changes: Changes
+    outcomes: list[Outcome]
+    forced: bool
 
 
 @final
