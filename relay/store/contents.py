@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 import apsw
 
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.schema import check_format, connect_reader, rows, translated
 from relay.store.state import SEQ_MASK, row_id
+from relay.store.still import open_still
 
 DIGEST_BYTES: Final = 16
 ROWS_PER_PAGE: Final = 256
@@ -88,10 +88,7 @@ def connect_still(path: Path) -> apsw.Connection:
     if not path.is_file():
         raise StoreUnavailable(f"{path} is missing")
     try:
-        connection = apsw.Connection(
-            f"file:{quote(str(path))}?immutable=1",
-            flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
-        )
+        connection = open_still(path)
     except apsw.Error as error:
         raise translated(error, path) from error
     try:

@@ -23,12 +23,12 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Final, NamedTuple, Self
-from urllib.parse import quote
 
 import apsw
 
 from relay.store.companions import wal_path
 from relay.store.generation import read_meta, write_meta
+from relay.store.still import open_still
 
 KEY: Final = "wal"
 ID_BYTES: Final = 8
@@ -86,10 +86,7 @@ def read_row_of_file(path: Path) -> WalRow | None:
         ValueError: it is invalid.
         apsw.Error: it cannot be read.
     """
-    connection = apsw.Connection(
-        f"file:{quote(str(path))}?immutable=1",
-        flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
-    )
+    connection = open_still(path)
     try:
         # The tables of a new file are in the WAL.
         tables = connection.execute("SELECT 1 FROM sqlite_schema WHERE name='meta'").fetchall()

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from urllib.parse import quote
 
 import apsw
 
@@ -20,6 +19,7 @@ from relay.store.carving import Row, carved
 from relay.store.resume import Segment
 from relay.store.schema import pragma
 from relay.store.state import SEQ_MASK
+from relay.store.still import open_still
 
 ROW_MAX: Final = (1 << 63) - 1
 DAMAGE: Final = (
@@ -140,10 +140,7 @@ def _are(kind: type, *values: object) -> bool:
 def _connect(path: Path, with_wal: bool) -> apsw.Connection:
     if with_wal:
         return apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READONLY)
-    return apsw.Connection(
-        f"file:{quote(str(path))}?immutable=1",
-        flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
-    )
+    return open_still(path)
 
 
 def _known(source: apsw.Connection) -> Known:
