@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 REPORTED_MAX: Final = 1024
 REPORTED_S: Final = 3600.0
 """How long as many as ``REPORTED_MAX`` reports are remembered at least."""
-INBOX_UNREADABLE: Final = "inbox_unreadable"
 log = logging.getLogger("relay.worker")
 
 
@@ -27,24 +26,22 @@ class DamagedLogs:
     def __init__(self, clock: Callable[[], float]) -> None:
         """Create without reports. ``clock``: seconds, monotonic."""
         self._clock = clock
-        self._reported: set[tuple[str, str, str]] = set()
-        """(event, log, reason)."""
+        self._reported: set[tuple[str, str, bool]] = set()
+        """(log, reason, whether as an inbox)."""
         self._reported_since = clock()
 
-    def report(self, name: str, error: StoreError, event: str = "") -> None:
+    def report(self, name: str, error: StoreError, *, inbox: bool = False) -> None:
         """Log why a log cannot be read, unless it was logged before.
 
         If much is damaged, no more than ``REPORTED_MAX`` lines are written in ``REPORTED_S``.
 
         Args:
-            name: the log.
+            name: the log of a room, of an account or of an invitation.
             error: why.
-            event: which event; without it, that of rooms or of accounts and invitations.
+            inbox: True if it is the direct messages in the log of an account that matter.
         """
-        if not event:
-            event = "room_unreadable" if names.is_room(name) else "account_unreadable"
         reason = str(error)
-        key = event, name, reason
+        key = name, reason, inbox
         if key in self._reported:
             return
         if len(self._reported) >= REPORTED_MAX:
@@ -55,7 +52,7 @@ class DamagedLogs:
             self._reported_since = self._clock()
         self._reported.add(key)
         extra = {"log": name, "reason": reason}
-        if event == INBOX_UNREADABLE:
+        if inbox:
             log.error("inbox_unreadable", extra=extra)
         elif names.is_room(name):
             log.error("room_unreadable", extra=extra)

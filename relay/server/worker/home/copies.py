@@ -19,7 +19,6 @@ from relay.chat.entries import Extra, Submission
 from relay.chat.ids import copy_producer
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
-from relay.server.worker.damaged_logs import INBOX_UNREADABLE
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError
 from relay.wire.codes import ErrorCode
 
@@ -121,7 +120,7 @@ class Copies:
                     entry = self._read(inbox, seq)
                 except LogDamaged as error:
                     # Whose it is, is not known. It stays pending: the next home looks again.
-                    self._damaged.report(inbox, error, INBOX_UNREADABLE)
+                    self._damaged.report(inbox, error, inbox=True)
                     continue
                 if entry is None:
                     self._confirm(inbox, seq)
@@ -206,7 +205,7 @@ class Copies:
             try:
                 copy = self._copy(flow, seq)
             except StoreError as error:
-                self._damaged.report(flow.inbox, error, INBOX_UNREADABLE)
+                self._damaged.report(flow.inbox, error, inbox=True)
                 if not flow.retrying:
                     flow.retrying = True
                     damaged = isinstance(error, StoreCorrupt | LogDamaged)
