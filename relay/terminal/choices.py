@@ -6,6 +6,7 @@ A choice that failed, or was mistyped, is *open*: lines that rely on it must not
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections.abc import Iterator
 from typing import Final, Literal, NamedTuple
 
 from relay.chat import names
@@ -66,6 +67,8 @@ class OpenChoices:
 
     def failed(self, choice: Choice, turn: int) -> None:
         """The command of this turn should have made a choice, and has not."""
+        if choice.what == "unknown" and any(one.what == "unknown" for one in self.at(turn)):
+            return  # nothing releases an unknown command, so the first one holds everything
         marks = self._marks.setdefault(choice, [])
         if not _is_open(marks, turn):
             insort(marks, (turn, True))
@@ -80,9 +83,13 @@ class OpenChoices:
         """No choice is open any more, whatever was typed."""
         self._marks.clear()
 
-    def at(self, turn: int) -> list[Choice]:
-        """Return what holds the line of this turn."""
-        return [choice for choice, marks in self._marks.items() if _is_open(marks, turn)]
+    def at(self, turn: int) -> Iterator[Choice]:
+        """Yield what holds the line of this turn."""
+        return (choice for choice, marks in self._marks.items() if _is_open(marks, turn))
+
+    def hold(self, turn: int) -> bool:
+        """Return True if something holds the line of this turn."""
+        return any(True for _ in self.at(turn))
 
 
 def answered(choice: Choice) -> tuple[Choice, ...]:

@@ -154,7 +154,7 @@ class Sending:
         """
         change = self._changing()
         turn = self._open.turn()
-        if target != self._room or (change is None and not self._open.at(turn)):
+        if target != self._room or (change is None and not self._open.hold(turn)):
             return question
 
         async def asked() -> None:
@@ -195,7 +195,7 @@ class Sending:
         done = self._pending.begin(f"not stored yet{whom}: {text}")
         change = self._changing()
         turn = self._open.turn()
-        waits = change is not None or self._deferred or self._open.at(turn)
+        waits = change is not None or self._deferred or self._open.hold(turn)
         if target == self._room and waits:
             self._deferred += 1
             later = asyncio.create_task(self._say_later(change, target, body, reply_to, turn))

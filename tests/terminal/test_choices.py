@@ -12,17 +12,17 @@ def test_a_line_is_held_by_what_was_typed_before_it() -> None:
     choices = OpenChoices()
     change, first, mistake, second, again, third = (choices.turn() for _ in range(6))
     choices.failed(KIND, mistake)
-    assert choices.at(first) == []
-    assert choices.at(second) == [KIND]
+    assert list(choices.at(first)) == []
+    assert list(choices.at(second)) == [KIND]
     choices.made(KIND, change)
-    assert choices.at(second) == [KIND], "made before the mistake"
+    assert list(choices.at(second)) == [KIND], "made before the mistake"
     choices.made(KIND, again)
-    assert choices.at(second) == [KIND], "made after the line"
-    assert choices.at(third) == []
+    assert list(choices.at(second)) == [KIND], "made after the line"
+    assert list(choices.at(third)) == []
     choices.failed(AIM, change)
-    assert choices.at(first) == [AIM]
+    assert list(choices.at(first)) == [AIM]
     choices.clear()
-    assert choices.at(third) == []
+    assert list(choices.at(third)) == []
 
 
 def test_a_removal_answers_the_one_without_a_name() -> None:
@@ -31,10 +31,18 @@ def test_a_removal_answers_the_one_without_a_name() -> None:
     for choice in (removal("bob"), removal("")):
         choices.failed(choice, choices.turn())
     choices.made(removal("eve"), choices.turn())
-    assert choices.at(choices.turn()) == [removal("bob")]
+    assert list(choices.at(choices.turn())) == [removal("bob")]
     choices.made(removal(""), choices.turn())
     choices.made(removal("@Bob"), choices.turn())
-    assert choices.at(choices.turn()) == []
+    assert list(choices.at(choices.turn())) == []
+
+
+def test_unknown_commands_are_one_choice() -> None:
+    """A program may send any number of them; the first one holds all that follows."""
+    choices = OpenChoices()
+    for number in range(100):
+        choices.failed(Choice("unknown", f"word{number}"), choices.turn())
+    assert list(choices.at(choices.turn())) == [Choice("unknown", "word0")]
 
 
 def test_names_are_no_choices() -> None:
