@@ -117,16 +117,23 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
     real = followed(path)
     aside = directory.path / ASIDE / time.strftime(f"{index:02}-%Y%m%d-%H%M%S")
     new = real.with_name(f"{real.name}.repaired")
+    logs: list[SalvagedLog] = []
     try:
-        aside.mkdir(mode=0o700, parents=True)
         with PartitionLock(directory.lock_path(index), path) as lock:
-            making = _Making(real, new, index, aside / RESCUED, write_line)
-            logs = making.best(is_whole=found.refused is None)
-            # In this order: a start refuses a missing file, because the lock file knows it; and the
-            # new file differs from the one the lock file knows, so it begins new epochs.
-            for one in (wal_path(real), index_path(real), real):
-                if one.exists():
-                    shutil.move(one, aside / one.name)
+            before = _moved_by_a_killed_repair(directory, real, new, index)
+            if before is not None:
+                aside = before
+            else:
+                aside.mkdir(mode=0o700, parents=True)
+                making = _Making(real, new, index, aside / RESCUED, write_line)
+                logs = making.best(is_whole=found.refused is None)
+                sync_directory(aside)
+                sync_directory(real.parent)
+                # In this order: a start refuses a missing file, because the lock file knows it; and
+                # the new file differs from the one the lock file knows, so it begins new epochs.
+                for one in (wal_path(real), index_path(real), real):
+                    if one.exists():
+                        shutil.move(one, aside / one.name)
             new.rename(real)
             sync_directory(real.parent)
             lock.readmit()
@@ -135,6 +142,20 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
     finally:
         new.unlink(missing_ok=True)
     return Repaired(index, reason, logs, aside)
+
+
+def _moved_by_a_killed_repair(
+    directory: DataDirectory, real: Path, new: Path, index: int
+) -> Path | None:
+    """Return where a repair put the old files that was killed before it put the new one in place.
+
+    Raises:
+        StoreError: the new file cannot be read.
+    """
+    if real.exists() or not new.exists() or not _is_whole(new, index):
+        return None
+    moved = sorted((directory.path / ASIDE).glob(f"{index:02}-*/{real.name}"))
+    return moved[-1].parent if moved else None
 
 
 def readmit(directory: DataDirectory, found: Found) -> bool:
@@ -250,7 +271,7 @@ class _Making:
             seen.update(_digest(line) for line in file)
             with other.lines.open(encoding="utf-8") as lines:
                 file.writelines(line for line in lines if _digest(line) not in seen)
-            for log, packed in missing(used.path, other.path):
+            for log, packed in missing(used.path, other.path, unpack_entry):
                 more[log] += 1
                 _aside(file, self._write_line, packed)
         logs = [log._replace(aside=log.aside + more.pop(log.name, 0)) for log in used.logs]

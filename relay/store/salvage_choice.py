@@ -10,13 +10,13 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
-from urllib.parse import quote
 
 import apsw
 
 from relay.chat.entries import Entry, Kind
 from relay.store.schema import rows, translated
 from relay.store.state import SEQ_BITS, SEQ_MASK
+from relay.store.still import open_still, still_uri
 from relay.store.stub import LOST
 
 _OF_LOG: Final = f"id>log.id<<{SEQ_BITS} AND id<log.id+1<<{SEQ_BITS}"
@@ -60,10 +60,14 @@ def is_better(path: Path, than: Path, unpack: Callable[[bytes], Entry]) -> bool:
     return _is_behind(than, path, unpack) or _count(than, path) > _count(path, than)
 
 
-def missing(path: Path, other: Path) -> Iterator[tuple[str, bytes]]:
+def missing(
+    path: Path, other: Path, unpack: Callable[[bytes], Entry]
+) -> Iterator[tuple[str, bytes]]:
     """Yield (log, packed) of the readable entries that only the other file has.
 
-    Those that were removed in the first one are left out.
+    Those that were removed in the first one are left out, and those that one of them has erased. If
+    the files have different entries in one place, the histories of a log differ, and only one of
+    them can be kept.
 
     Raises:
         StoreError: one of them cannot be read.
@@ -71,10 +75,14 @@ def missing(path: Path, other: Path) -> Iterator[tuple[str, bytes]]:
     with _both(path, other) as connection:
         for log, packed, _ in connection.execute(_MISSING, (LOST,)):
             yield str(log), bytes(packed)
+        for log, there, here in connection.execute(_DIFFERENT, (LOST,)):
+            if Kind.ERASED not in (unpack(there).kind, unpack(here).kind):
+                yield str(log), bytes(there)
 
 
 def _count(path: Path, other: Path) -> int:
-    return sum(1 for _ in missing(path, other))
+    with _both(path, other) as connection:
+        return sum(1 for _ in connection.execute(_MISSING, (LOST,)))
 
 
 def _is_behind(path: Path, other: Path, unpack: Callable[[bytes], Entry]) -> bool:
@@ -102,11 +110,10 @@ def _ends(path: Path) -> dict[str, _End]:
 @contextlib.contextmanager
 def _both(path: Path, other: Path) -> Iterator[apsw.Connection]:
     """Open a file, and another one as the schema ``other``. Nobody changes them."""
-    first, second = (f"file:{quote(str(one))}?immutable=1" for one in (path, other))
     try:
-        connection = apsw.Connection(first, flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        connection = open_still(path)
         try:
-            connection.execute("ATTACH ? AS other", (second,))
+            connection.execute("ATTACH ? AS other", (still_uri(other),))
             yield connection
         finally:
             connection.close(True)

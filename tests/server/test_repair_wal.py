@@ -160,3 +160,19 @@ def test_what_was_erased_stays_erased(data: Path) -> None:
     assert isinstance(kept, bytes)
     assert unpack_entry(kept).kind == Kind.ERASED
     connection.close()
+
+
+def test_another_message_in_the_same_place_is_rescued(data: Path) -> None:
+    """As when an older file was put beside a write-ahead log: both messages were acknowledged."""
+    partition = opened(data)
+    partition.append([message(1)], NOW_MS)
+    append(partition, *(message(number) for number in range(2, 51)))
+    partition.flush()
+    copy_pages(partition.path)
+    [(packed,)] = run(partition, PACKED, "lobby", 10)
+    run(partition, REPLACE, pack_entry(unpack_entry(packed)._replace(body=b"other")), "lobby", 10)
+    run(partition, "DELETE FROM epoch")
+    die(partition)
+    made = repaired(data, refused=True)
+    assert [(log.kept, log.lost, log.aside) for log in made.logs] == [(51, 0, 1)]
+    assert rescued(made) == [["lobby", 10]]
