@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -84,10 +84,8 @@ class SqlitePartition:
         """
         check_sqlite()
         self.path = path
-        self.commits_blocked = False
-        self.checkpointing = False
+        self.commits_blocked = self.checkpointing = self.erased = False
         self.wal_pages = 0
-        self.erased = False
         self._host = host
         self._durability: Durability = durability
         self._pack = pack
@@ -195,15 +193,10 @@ class SqlitePartition:
             self._drop()
         return translated(error, self.path, full=full)
 
-    @contextlib.contextmanager
-    def _dropped_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except apsw.Error as error:
+    def _give_up(self, error: BaseException) -> None:
+        if isinstance(error, apsw.Error):
             raise self._failed(error) from error
-        except BaseException:
-            self._drop()
-            raise
+        self._drop()
 
     def _drop(self) -> None:
         opened, self._opened = self._opened, None
@@ -225,11 +218,11 @@ class SqlitePartition:
         with contextlib.ExitStack() as using:
             using.enter_context(self._one_user)
             written = self._write_batch(batch, now_ms, budget, apart=True)
-            waits = written.forced or self._durability == "power"
-            if not (waits and written.opened.unfinished(now_ms)):
-                return self._end_commit(written)
-            using.pop_all()  # what is returned releases it
-            return partial(self._commit, written)
+            may_wait = written.forced or self._durability == "power"
+            if may_wait and written.opened.unfinished(now_ms):
+                using.pop_all()  # what is returned releases it
+                return partial(self._commit, written)
+            return self._end_commit(written)
 
     def _commit(self, written: Written) -> list[Outcome]:
         try:
@@ -247,10 +240,8 @@ class SqlitePartition:
                 return None
             try:
                 return opened.append_lone(submission, now_ms, self._pack, self.touched, ruled=ruled)
-            except apsw.Error as error:
-                raise self._failed(error) from error
-            except BaseException:
-                self._drop()
+            except BaseException as error:
+                self._give_up(error)
                 raise
 
     def _write_batch(
@@ -259,7 +250,7 @@ class SqlitePartition:
         opened = self._open_to_commit()
         self._identity.check(now_ms)
         self._appended_ms = now_ms
-        with self._dropped_on_error():
+        try:
             outcomes, changes, controls = opened.decide(
                 batch,
                 now_ms,
@@ -277,12 +268,18 @@ class SqlitePartition:
                 self._notes.add_to(changes.more)
             forced = controls and self._durability == "process"
             opened.write(changes, forced=forced, apart=apart)
+        except BaseException as error:
+            self._give_up(error)
+            raise
         return Written(opened, changes, outcomes, forced)
 
     def _end_commit(self, written: Written) -> list[Outcome]:
         changes = written.changes
-        with self._dropped_on_error():
+        try:
             written.opened.end(changes, forced=written.forced, now_ms=self._appended_ms)
+        except BaseException as error:
+            self._give_up(error)
+            raise
         if self.touched is not None and changes.entries:
             self.touched.update([end.id for end in changes.logs.values() if end.id])
         if not self._notes.empty:
@@ -293,8 +290,11 @@ class SqlitePartition:
         """See ``log.Partition``."""
         with self._one_user:
             opened = self._open_to_commit()
-            with self._dropped_on_error():
+            try:
                 removed = opened.remove(log, upto, controls_upto, self.touched)
+            except BaseException as error:
+                self._give_up(error)
+                raise
             self.erased = self.erased or removed.entries > 0
             return removed
 
