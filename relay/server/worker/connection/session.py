@@ -308,8 +308,10 @@ class Session(Owner):
             self.user = self.services.budgets.users.open(actor.handle)
             self.rebound()
 
-    def end_with(self, code: CloseCode) -> None:
-        """Close: the login is no longer valid (taken by another connection, or device removed)."""
+    def end_with(self, code: CloseCode, refusal: int = 0) -> None:
+        """Close: the login is no longer valid. An ErrorCode other than 0 is sent first."""
+        if refusal:
+            self.refuse(0, refusal)
         self.close(code)
 
     @property
