@@ -7,6 +7,7 @@ import contextlib
 import math
 import random
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +15,8 @@ from typing import Any, Final
 from relay import __version__
 from relay.chat.names import is_guest
 from relay.cli.destination import perhaps_no_address
-from relay.cli.exits import CommandError, Exit, debugging, report_internal
+from relay.cli.exits import CommandError, Exit, report_internal
+from relay.cli.last_resort import debugging
 from relay.cli.login_options import Person, Who, person_at
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
@@ -123,7 +125,8 @@ def run_connected(
         return at.with_name(f"{at.name}{ENDED}").exists()
 
     def attempt() -> int:
-        return asyncio.run(_session(make_client, use_and_remember, on_term, progress))
+        with _runner() as runner:  # if there can be no loop, no coroutine was made for it
+            return runner.run(_session(make_client, use_and_remember, on_term, progress))
 
     try:
         try:
@@ -295,6 +298,24 @@ def known_server_id(target: Target) -> str:
             Exit.USAGE,
         )
     return server_id
+
+
+def _runner() -> asyncio.Runner:
+    """Return a runner with its event loop.
+
+    Raises:
+        OSError: the system allows none: too many open files, or a refused call.
+    """
+    runner, hook = asyncio.Runner(), sys.unraisablehook
+    try:
+        runner.get_loop()
+    except OSError as error:
+        # The frames hold an incomplete loop, whose destructor would print a traceback.
+        sys.unraisablehook = lambda _: None
+        raise error.with_traceback(None) from None
+    finally:
+        sys.unraisablehook = hook
+    return runner
 
 
 async def _session(
