@@ -7,15 +7,15 @@ import contextlib
 import math
 import random
 import signal
-import sys
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from relay import __version__
 from relay.chat.names import is_guest
+from relay.cli import event_loop
 from relay.cli.destination import perhaps_no_address
-from relay.cli.exits import CommandError, Exit, report_internal
+from relay.cli.exits import CommandError, Exit
 from relay.cli.last_resort import debugging
 from relay.cli.login_options import Person, Who, person_at
 from relay.cli.options import Target
@@ -27,7 +27,6 @@ from relay.client.backoff import Backoff
 from relay.client.closes import GoingAway, LoginUnavailable, Overloaded, ServerFailed
 from relay.client.device_key import DeviceKey
 from relay.client.errors import (
-    ClientError,
     ConnectFailed,
     ConnectionLost,
     NoDeviceKey,
@@ -125,7 +124,7 @@ def run_connected(
         return at.with_name(f"{at.name}{ENDED}").exists()
 
     def attempt() -> int:
-        with _runner() as runner:  # if there can be no loop, no coroutine was made for it
+        with event_loop.runner() as runner:  # if there can be no loop, no coroutine was made for it
             return runner.run(_session(make_client, use_and_remember, on_term, progress))
 
     try:
@@ -300,24 +299,6 @@ def known_server_id(target: Target) -> str:
     return server_id
 
 
-def _runner() -> asyncio.Runner:
-    """Return a runner with its event loop.
-
-    Raises:
-        OSError: the system allows none: too many open files, or a refused call.
-    """
-    runner, hook = asyncio.Runner(), sys.unraisablehook
-    try:
-        runner.get_loop()
-    except OSError as error:
-        # The frames hold an incomplete loop, whose destructor would print a traceback.
-        sys.unraisablehook = lambda _: None
-        raise error.with_traceback(None) from None
-    finally:
-        sys.unraisablehook = hook
-    return runner
-
-
 async def _session(
     make_client: Callable[[], Client],
     use: Callable[[Client], Awaitable[int]],
@@ -337,7 +318,7 @@ async def _session(
         task.cancel()
 
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_unforeseen)
+    loop.set_exception_handler(event_loop.report_unforeseen)
     if not debugging():
         loop.slow_callback_duration = math.inf  # python -X dev would write into the chat
     handled = []
@@ -398,8 +379,3 @@ async def _connected_in_time(
         if not progress.exhausted:
             raise
         raise CommandError(f"gave up after {progress.limit_s:g} s: {problem}") from None
-
-
-def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report the exception of a callback or a forgotten task as one line, like all others."""
-    report_internal(context.get("exception") or ClientError(context["message"]))

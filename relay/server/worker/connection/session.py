@@ -360,9 +360,7 @@ class Session(Owner):
     def _end(self, code: Closed | int | None, detail: str = "") -> None:
         """Stop following all logs and release the name. Idempotent.
 
-        Args:
-            code: our close code; ``Closed`` if the client closed; None if it ended without a close.
-            detail: our description.
+        ``code`` is ours; ``Closed`` if the client closed; None if it ended without a close.
         """
         if self.ended:
             return
