@@ -19,7 +19,8 @@ from relay.chat.rooms import requests, shown
 from relay.chat.rooms.events import Kind, Role
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Account, Ack, Done, Refused, Send
-from tests.server.worker.test_rooms import LOG, begun, done
+from tests.server.worker.test_rooms import LOG, begun, done, refused
+from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient
 
 OTHER = "another"
@@ -222,5 +223,30 @@ async def test_members_of_ones_rooms_may_write(cluster: Cluster) -> None:
     assert await write(2) == ErrorCode.NOT_ACCEPTED
     await done(alice, requests.Invite("bob"), log=OTHER)
     assert await write(2) == ErrorCode.NOT_ACCEPTED, "inviting bob does not let her write to him"
-    await choose(Writers.ALL)
+    for role in (Role.MEMBER, Role.MODERATOR, Role.OWNER):
+        await done(alice, requests.SetRole("bob", role), log=OTHER)
+        assert await write(2) == ErrorCode.NOT_ACCEPTED, "nor does a role that he did not take"
+    assert (await mine(bob))[OTHER][0] is Role.OWNER
+    await done(bob, requests.Enter(), log=OTHER)
+    assert (await mine(bob))[OTHER][0] is Role.OWNER, "entering takes nothing away"
     assert await write(2) == 0
+    await done(bob, requests.Leave(), log=OTHER)
+    assert await write(3) == ErrorCode.NOT_ACCEPTED
+    await choose(Writers.ALL)
+    assert await write(3) == 0
+
+
+async def test_nobody_owns_more_rooms_by_what_others_do(cluster: Cluster) -> None:
+    """A role that is given counts for the budget of rooms from when its owner enters; and whoever
+    gives a room away keeps it until then.
+    """
+    alice, bob = await begun(cluster)
+    await done(alice, requests.SetRole("bob", Role.OWNER))
+    session = cluster.session("bob")
+    assert session.rooms_owned() == 0
+    assert await refused(alice, requests.Leave()) == ErrorCode.BAD_REQUEST
+    await done(bob, requests.SetRole("bob", Role.MEMBER))
+    await done(alice, requests.SetRole("bob", Role.OWNER))
+    await done(bob, requests.Enter())
+    await until(lambda: session.rooms_owned() == 1, "bob owns the room")
+    await done(alice, requests.Leave())
