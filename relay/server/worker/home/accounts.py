@@ -7,7 +7,6 @@ change that removes devices is answered when every live worker has ended their s
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -163,7 +162,7 @@ class AccountsHome(LogChanges[_Decided]):
         try:
             request = requests.unpack(ask.content)
             if name.startswith(names.INBOX_PREFIX):
-                before = self.logs.account(sys.intern(name[len(names.INBOX_PREFIX) :]))
+                before = self.logs.account(names.shared(name[len(names.INBOX_PREFIX) :]))
                 version = before.version
                 alike = isinstance(request, requests.Register) and self._looks_alike(before.handle)
                 context = self._context(ask, alike)
