@@ -53,6 +53,16 @@ async def mark(client: TestClient, counter: int, log: str, epoch: bytes, seq: in
     await client.acked(inbox, counter)
 
 
+async def test_a_mark_names_an_epoch(cluster: Cluster) -> None:
+    """Otherwise the answers that contain it would be illegal, and the list of rooms unreadable."""
+    alice, _ = await begun(cluster)
+    for epoch in (b"", b"x", b"epoch-7"):
+        alice.received.clear()
+        alice.send_envelopes(Send("@alice", 1, int(EntryKind.MARK), "", LOG.encode(), epoch, 1))
+        assert (await alice.expect(Refused)).code == ErrorCode.BAD_REQUEST
+        assert list(await mine(alice)) == [LOG]
+
+
 async def test_unread_is_what_follows_the_mark(cluster: Cluster) -> None:
     """A user without a role has no unread count; changes of the room are not counted."""
     alice, bob = await begun(cluster)
