@@ -214,13 +214,14 @@ class AccountsHome(LogChanges[_Decided]):
         if account.chain is None:
             return context
         handle = account.handle
+        knows = self.logs.has_written(handle, context.by)
         asks = preferences.Writers.ROOMS in (account.writers, account.seen_by)
         return context._replace(
-            knows=self.logs.has_written(handle, context.by),
+            knows=knows,
             shares_room=asks
             and account.chain is not None
             and self.shares_room(handle, account.root, context.by, root),
-            full=self.logs.is_full(handle),
+            full=self.logs.is_full(handle, knows=knows),
             online=self.online(handle),
             seen_ms=self.logs.seen_ms(handle),
         )
