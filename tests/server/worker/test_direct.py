@@ -373,7 +373,7 @@ async def test_strangers_fill_half_of_an_inbox(cluster: Cluster) -> None:
     alice, bob = await both(cluster)
     carol = await TestClient.login(cluster.home("@carol"), "carol")
     logs = cluster.home("@bob").parts.accounts.logs
-    send_direct(bob, "@carol", 1)
+    send_direct(bob, "carol", 1)
     await bob.acked("@bob", 1)
     held = cluster.home("@bob").parts.partitions.head("@bob").seq
     logs.inbox_entries_max = 2 * held + 2
