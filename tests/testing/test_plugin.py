@@ -23,8 +23,10 @@ def blocks_of_the_page() -> dict[str, str]:
 def run_pytest(project: Path, *flags: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
     others = [f"-pno:{plugin}" for plugin in ("locust", "randomly", "asyncio")]
+    # In the usual place it would delete, before it ends, what earlier runs of all tests left there.
+    temporary = f"--basetemp={project / '.temporary'}"
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", *others, *flags],
+        [sys.executable, "-W", "error", "-m", "pytest", temporary, *others, *flags],
         cwd=project,
         env=environment | {"PYTHONPATH": str(ROOT)},
         capture_output=True,
