@@ -12,8 +12,9 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Generator, Iterator
+from operator import itemgetter
 from typing import Final
 
 import pytest
@@ -23,7 +24,7 @@ TESTS_SHOWN: Final = 40
 KEY: Final = "cpu_s"
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _last_s = 0.0
-_by_test: Counter[str] = Counter()
+_by_test: defaultdict[str, float] = defaultdict(float)
 
 
 def used_s() -> float:
@@ -79,16 +80,18 @@ def pytest_collection_finish() -> None:
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Add up, in the process that reports."""
-    _by_test[report.nodeid] += dict(report.user_properties)[KEY]
+    for name, value in report.user_properties:
+        if name == KEY and isinstance(value, float):
+            _by_test[report.nodeid] += value
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the files and the tests that used most."""
-    by_file: Counter[str] = Counter()
+    by_file: defaultdict[str, float] = defaultdict(float)
     for name, spent_s in _by_test.items():
         by_file[name.partition("::")[0]] += spent_s
-    terminalreporter.section(f"processor time of all tests: {by_file.total():.1f} s")
+    terminalreporter.section(f"processor time of all tests: {sum(by_file.values()):.1f} s")
     for counted, shown in ((by_file, FILES_SHOWN), (_by_test, TESTS_SHOWN)):
-        for name, spent_s in counted.most_common(shown):
+        for name, spent_s in sorted(counted.items(), key=itemgetter(1), reverse=True)[:shown]:
             terminalreporter.write_line(f"{spent_s:9.2f} s  {name}")
         terminalreporter.write_line("")
