@@ -295,7 +295,7 @@ def _filled_account() -> Account:
     account = Account("ann")
     for link in LINKS:
         begins = not account.chain
-        event = account_events.Created(link, b"", False) if begins else account_events.Linked(link)
+        event = account_events.Created(link, False, b"") if begins else account_events.Linked(link)
         account = account_after(account, event)
     return account_after(account, account_events.Blocked("bob", HASH))
 
@@ -312,7 +312,7 @@ ANSWERS: Final = [
     answers.packed_wanted(_filled_account()),
     answers.packed_seen(answers.Seen(True, 7)),
     answers.packed_invitations(
-        answers.Invitations([answers.Invitation(HASH, LATER_MS, False, "ann")], "")
+        answers.Invitations((answers.Invitation(HASH, LATER_MS, False, "ann"),), "")
     ),
     shown.pack(_filled_room(), ""),
     room_states.pack(_filled_room()),
