@@ -59,6 +59,11 @@ _numbers = itertools.count()
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Images set these as well, and people do not. With the first, output that is never flushed arrives
+# all the same; with the second, terminals that do not report the cursor go untested.
+for _name in ("PYTHONUNBUFFERED", "PROMPT_TOOLKIT_NO_CPR"):
+    os.environ.pop(_name, None)
+
 Relay.forked = True
 
 # Its default fails a test whose example takes more than 200 ms, as on a busy machine.
