@@ -117,10 +117,8 @@ async def test_a_transport_without_a_descriptor_gets_whole_records(
         for number in range(3):
             outbox.put(CONTENT[:number] + b".")
             outbox.flush(0.0)
-            events = []
-            while not events:
+            while not (events := client.events()):
                 client.receive_data(await loop.sock_recv(theirs, 1 << 20), 0.0)
-                events = client.events()
             [event] = events
             assert isinstance(event, ApplicationData)
             assert event.content == CONTENT[:number] + b"."
