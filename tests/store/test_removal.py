@@ -37,6 +37,7 @@ from tests.support.logs import (
     message,
     messages,
     open_partition,
+    read_logs,
     unnoticed,
 )
 from tests.support.scanning import leftovers
@@ -243,7 +244,7 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
     removed(partition, 200)
     partition.close()
     path = tmp_path / "00.sqlite"
-    [lobby, _] = contents.read_logs(path)
+    [lobby, _] = read_logs(path)
     assert (lobby.head, lobby.entries) == (300, 100)
     packed = contents.packed_entries(path, lambda name: True, "lobby", still=True)
     assert [unpack_entry(one).seq for one in packed] == list(range(201, 301))

@@ -17,13 +17,13 @@ from relay.server.worker.home.room_rules import RoomRules
 from relay.store.carving import PAGE_BYTES, ROW_BYTES_MAX, carved
 from relay.store.checkpoint import copy_pages
 from relay.store.companions import wal_bytes, wal_path
-from relay.store.contents import connect_still, read_logs
+from relay.store.contents import connect_still
 from relay.store.integrity import DamagedLog, check_file
 from relay.store.log import LogRefused
 from relay.store.salvage import salvage
 from relay.store.salvaged_log import SalvagedLog
 from relay.wire.packing import pack_entry, unpack_entry
-from tests.support.logs import ALICE, BOB, NOW_MS, append, die, message, open_partition
+from tests.support.logs import ALICE, BOB, NOW_MS, append, die, message, open_partition, read_logs
 
 FRAME_HEADER_BYTES = 24
 TOPIC = message(2, events.pack(events.TopicSet("tea")))._replace(
