@@ -84,7 +84,7 @@ async def test_another_roster_again_and_again_is_one_question() -> None:
         first = connection.wait_for(wire.Who)
         for number in range(1, 501):
             connection.send_envelopes(wire.Roster("lobby", number, 1, 0, [], []))
-        connection.send_envelopes(wire.Roster("lobby", 500, 2, 1, [["bob", ""]], []))
+        connection.send_envelopes(wire.Invited("other", "bob"))
         sent = connection.wait_for(wire.Send)  # the user has seen the last of them
         connection.send_envelopes(wire.Ack("lobby", sent.counter, EPOCH, 1))
         asked.append(first)
@@ -94,11 +94,13 @@ async def test_another_roster_again_and_again_is_one_question() -> None:
         )
         again = connection.wait_for(wire.Who)
         asked.append(again)
-        connection.send_envelopes(wire.Members(again.request, "lobby", 500, 3, 0, []))
+        connection.send_envelopes(
+            wire.Members(again.request, "lobby", 500, 3, 1, [["dora", "", 1]])
+        )
         connection.read_to_end()
 
     async def typed() -> AsyncIterator[str]:
-        for waited_for, line in (("bob", "hello"), ("left", "")):
+        for waited_for, line in (("bob", "hello"), ("dora is here", "")):
             async with asyncio.timeout(WAIT_S):
                 while not any(waited_for in one for one in screen.told):
                     screen.came.clear()
