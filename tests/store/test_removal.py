@@ -26,7 +26,7 @@ from relay.store.salvaged_log import SalvagedLog
 from relay.store.schema import pragma
 from relay.store.sqlite import SqlitePartition
 from relay.store.stub import STUB_OF_ERASED
-from relay.wire.packing import unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 from tests.store.test_direct import copy, offer, one
 from tests.support.logs import (
     BOB,
@@ -257,9 +257,10 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
         new = tmp_path / f"new-{number}"
         new.mkdir()
         monkey = pytest.MonkeyPatch()
-        monkey.setattr("relay.store.salvaged_log.partition_of", lambda _: 3)
+        monkey.setattr("relay.store.row_versions.partition_of", lambda _: 3)
         found = salvage(
-            path, new / "00.sqlite", partition=3, unpack=unpack_entry, with_wal=False,
+            path, new / "00.sqlite", partition=3, unpack=unpack_entry, pack=pack_entry,
+            with_wal=False,
             aside=aside.append,
         )  # fmt: skip
         monkey.undo()
