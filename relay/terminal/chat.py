@@ -123,7 +123,7 @@ class Chat:
                 show.result()
             await talk
         finally:
-            tasks |= {*self._requests, *self._who_is_here.asking}
+            tasks |= {*self._requests, *self._who_is_here.end()}
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -149,7 +149,8 @@ class Chat:
             if isinstance(event, Live) and event.room != self.room:
                 continue
             if isinstance(event, RosterChanged):
-                event = self._who_is_here.news(event)
+                self._who_is_here.changed(event)
+                continue
             if isinstance(event, Unfollowed) and event.room == self.room:
                 self._invitations.out = True
             if isinstance(event, Invited):
@@ -161,17 +162,16 @@ class Chat:
         raise ClientError("the connection was closed")
 
     def _note_state(self, event: StateChanged) -> None:
+        self._who_is_here.state(event)
         if event.state is State.WAITING:
             self._away.set()
         elif event.state is State.ONLINE:
             self._away.clear()
-        if self._invitations.are_due(event):
+        if self._invitations.are_due(event) and self.client.device_key is not None:
             self._ask(self._look_for_invitations)
 
     async def _look_for_invitations(self) -> None:
         """Report invitations that arrived while there was no connection."""
-        if self.client.device_key is None:
-            return  # a guest
         if notice := self._invitations.missed(await self.client.rooms(mine=True)):
             self.screen.notice(notice)
 

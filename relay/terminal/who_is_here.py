@@ -7,9 +7,9 @@ import contextlib
 
 from relay.client.aio import Client
 from relay.client.errors import ClientError
-from relay.client.events import RosterChanged
+from relay.client.events import Member, RosterChanged, State, StateChanged
 from relay.terminal.notices import Narrator, others_notice
-from relay.terminal.presence import Presence
+from relay.terminal.presence import Allowance, Presence
 from relay.terminal.screens import Screen
 
 
@@ -22,17 +22,25 @@ class WhoIsHere:
         self._room = room
         self._screen = screen
         self._presence = Presence()
-        self.asking: set[asyncio.Task[None]] = set()
+        self._allowance = Allowance()
+        self._timer: asyncio.TimerHandle | None = None
+        self._asking: set[asyncio.Task[None]] = set()
         """The running request, if any. The user did not make it, so nobody waits for it."""
         self._to_ask = False
         """True if a request is needed, or another one after the running one."""
 
-    def news(self, event: RosterChanged) -> RosterChanged:
-        """Return the news in a change."""
-        event = self._presence.news(event)
+    def changed(self, event: RosterChanged) -> None:
+        """Report the news in a change."""
+        self._tell(self._presence.news(event, _now()).joined, ())
         if self._presence.stale:
             self.ask()
-        return event
+
+    def state(self, event: StateChanged) -> None:
+        """The connection was lost, or is there again."""
+        if event.state is State.WAITING:
+            self._presence.disconnected()
+        elif event.state is State.ONLINE and self._presence.stale and not self._presence.unasked:
+            self.ask()
 
     def ask(self) -> None:
         """Request the members, in parallel with the user's requests; one request at a time.
@@ -40,19 +48,51 @@ class WhoIsHere:
         A server can make this necessary as often as it likes, and need not answer.
         """
         self._to_ask = True
-        if not self.asking:
+        if not self._asking:
             task = asyncio.create_task(self._ask())
-            self.asking.add(task)
-            task.add_done_callback(self.asking.discard)
+            self._asking.add(task)
+            task.add_done_callback(self._asking.discard)
+
+    def end(self) -> set[asyncio.Task[None]]:
+        """Report nothing more; return the running request, which is to be cancelled."""
+        if self._timer is not None:
+            self._timer.cancel()
+        return self._asking
 
     async def _ask(self) -> None:
         """Report people who entered and left unreported."""
-        name = self._client.name
         with contextlib.suppress(ClientError):  # events report what ends the client
             while self._to_ask:
                 self._to_ask = False
                 members, entered = await self._client.who(self._room), self._presence.unasked
-                news = self._presence.asked(members)
-                notice = others_notice(members, name) if entered else None
-                if notice := notice or Narrator(name).notice_of(news):
+                news = self._presence.asked(members, _now())
+                if entered and (notice := others_notice(members, self._client.name)):
                     self._screen.notice(notice)
+                self._tell(news.joined, ())
+
+    def _look(self) -> None:
+        """Report who has been gone for long enough, and how many others came or left."""
+        self._timer = None
+        now = _now()
+        if self._allowance.due_at is not None and now >= self._allowance.due_at:
+            count = self._allowance.take()
+            self._screen.notice(f"more came and left: {count} changes in the last minute; /who")
+        self._tell((), self._presence.gone(now))
+
+    def _tell(self, joined: tuple[Member, ...], left: tuple[str, ...]) -> None:
+        """Report changes, as many by name as is useful, and look again when it is time."""
+        named = self._allowance.named(len(joined) + len(left), _now())
+        joined, left = joined[:named], left[: max(0, named - len(joined))]
+        narrator = Narrator(self._client.name)
+        if notice := narrator.notice_of(RosterChanged(self._room, 0, joined, left, 0, 0)):
+            self._screen.notice(notice)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        due = (self._presence.due_at, self._allowance.due_at)
+        if (at := min((each for each in due if each is not None), default=None)) is not None:
+            self._timer = asyncio.get_running_loop().call_at(at, self._look)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -15,7 +17,7 @@ from relay.client.aio import Client
 from relay.client.events import LogEntry
 from relay.terminal.chat import Chat
 from relay.wire import envelopes as wire
-from relay.wire.codes import ErrorCode
+from relay.wire.codes import CloseCode, ErrorCode
 from tests.support.cluster import run_relay
 from tests.support.fake_server import WAIT_S, FakeConnection, FakeServer
 from tests.support.pair import server_key
@@ -84,7 +86,7 @@ async def test_another_roster_again_and_again_is_one_question() -> None:
         first = connection.wait_for(wire.Who)
         for number in range(1, 501):
             connection.send_envelopes(wire.Roster("lobby", number, 1, 0, [], []))
-        connection.send_envelopes(wire.Roster("lobby", 500, 2, 1, [["bob", ""]], []))
+        connection.send_envelopes(wire.Invited("other", "bob"))
         sent = connection.wait_for(wire.Send)  # the user has seen the last of them
         connection.send_envelopes(wire.Ack("lobby", sent.counter, EPOCH, 1))
         asked.append(first)
@@ -94,11 +96,13 @@ async def test_another_roster_again_and_again_is_one_question() -> None:
         )
         again = connection.wait_for(wire.Who)
         asked.append(again)
-        connection.send_envelopes(wire.Members(again.request, "lobby", 500, 3, 0, []))
+        connection.send_envelopes(
+            wire.Members(again.request, "lobby", 500, 3, 1, [["dora", "", 1]])
+        )
         connection.read_to_end()
 
     async def typed() -> AsyncIterator[str]:
-        for waited_for, line in (("bob", "hello"), ("left", "")):
+        for waited_for, line in (("bob", "hello"), ("dora is here", "")):
             async with asyncio.timeout(WAIT_S):
                 while not any(waited_for in one for one in screen.told):
                     screen.came.clear()
@@ -111,6 +115,45 @@ async def test_another_roster_again_and_again_is_one_question() -> None:
         async with Client(server.address, name="~alice") as client:
             await Chat(client, "lobby", screen).run(typed(), 0)
     assert len(asked) == 2
+
+
+async def test_whoever_lost_their_connection_too_has_not_left() -> None:
+    """A server that restarts: it is asked who is here again, before anybody is reported."""
+    connections = 0
+
+    def script(connection: FakeConnection) -> None:
+        nonlocal connections
+        connections += 1
+        connection.log_in()
+        join = connection.wait_for(wire.Join)
+        connection.send_envelopes(wire.Joined(join.request, "lobby", EPOCH, 0, EPOCH, 0))
+        who = connection.wait_for(wire.Who)
+        here = [[name, "", 1] for name in ("bob", "carol")]
+        connection.send_envelopes(wire.Members(who.request, "lobby", connections, 1, 2, here))
+        if connections == 1:
+            connection.send_envelopes(wire.Roster("lobby", 1, 2, 1, [], ["bob"]))
+            connection.wire.close(CloseCode.GOING_AWAY, time.monotonic())
+            connection.flush()
+            connection.read_to_end()
+            return
+        connection.send_envelopes(
+            wire.Roster("lobby", 2, 2, 3, [["dora", ""]], []), wire.Invited("other", "bob")
+        )
+        connection.read_to_end()
+
+    async def typed() -> AsyncIterator[str]:
+        async with asyncio.timeout(WAIT_S):
+            while not any("other" in one for one in screen.told):
+                screen.came.clear()
+                await screen.came.wait()
+        yield "/quit"
+
+    screen = Notices()
+    with FakeServer(script) as server:
+        async with Client(server.address, name="~alice") as client:
+            await Chat(client, "lobby", screen).run(typed(), 0)
+    presence = [one for one in screen.told if re.search("left|also here|is here", one)]
+    assert presence == ["also here: bob, carol", "dora is here"]
 
 
 def nothing_for_ever(connection: FakeConnection) -> None:
