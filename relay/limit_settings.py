@@ -59,7 +59,8 @@ class Limits(Struct, frozen=True, kw_only=True):
             ge=0,
             le=1_000_000_000,
             description="Direct messages that one inbox holds, including sent ones. A full inbox "
-            "accepts no new message from others. 0: no limit.",
+            "accepts no new message from others; one that is half full accepts none from those to "
+            "whom its owner has never written. 0: no limit.",
         ),
     ] = 1_000_000
     joins_per_source: Annotated[

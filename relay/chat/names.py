@@ -7,7 +7,6 @@ and none contains control or direction characters. Display names are separate.
 from __future__ import annotations
 
 import re
-import sys
 import unicodedata
 from typing import Final
 
@@ -38,6 +37,9 @@ _COMBINING_CATEGORIES: Final = frozenset({"Mn", "Me"})
 COMBINING_IN_A_ROW_MAX: Final = 4
 """Vietnamese, Hebrew and Thai need two or three on a letter; many of them cover other lines."""
 INBOX_PREFIX: Final = "@"
+SHARED_MAX: Final = 16_384
+"""About 2 MB. When it is reached, equal names have one more copy each."""
+_shared: Final[dict[str, str]] = {}
 GUEST_PREFIX: Final = "~"
 """Begins the name of a user without an account; no handle begins with it."""
 
@@ -45,11 +47,19 @@ assert limits.NAME_CHARS_MAX == 32
 
 
 def normal(name: str) -> str:
-    """Return the canonical spelling of a typed name: lower case, only ASCII letters are folded.
+    """Return the canonical spelling of a typed name: lower case, only ASCII letters are folded."""
+    return shared(name.lower() if name.isascii() else name)
 
-    It is interned, since a connection keeps its name in many places.
+
+def shared(name: str) -> str:
+    """Return an equal name, most often the same object as before.
+
+    A connection keeps its name in many places, and so does a home. They are not interned: in
+    Python 3.12 an interned string is never freed, and strangers choose these.
     """
-    return sys.intern(name.lower() if name.isascii() else name)
+    if len(_shared) >= SHARED_MAX:
+        _shared.clear()
+    return _shared.setdefault(name, name)
 
 
 def is_handle(name: str) -> bool:

@@ -1,19 +1,28 @@
-"""The entry point of the process ``relay``: see ``relay.cli.interrupts``."""
+"""The entry point of the process ``relay``: see ``relay.cli.interrupts``.
+
+What a command raises becomes one line in ``relay.cli.exits``. What prevents that module from being
+loaded, or the standard streams from being prepared, becomes one here.
+"""
 
 from __future__ import annotations
 
 import sys
 
 from relay.cli.interrupts import end_as_process_1, end_at_interrupts
+from relay.cli.last_resort import report_failed_start
 
 
 def main() -> int:
     """Load the commands and run one; return its exit code."""
-    end_at_interrupts()
-    end_as_process_1()
-    from relay.cli.main import main as run
+    try:
+        end_at_interrupts()
+        end_as_process_1()
+        from relay.cli.main import main as run
 
-    return run()
+        return run()
+    except Exception as error:  # noqa: BLE001  # whatever the system refused
+        report_failed_start(error)
+        return 1
 
 
 if __name__ == "__main__":

@@ -13,8 +13,10 @@ from typing import Any, Final
 
 from relay import __version__
 from relay.chat.names import is_guest
+from relay.cli import event_loop
 from relay.cli.destination import perhaps_no_address
-from relay.cli.exits import CommandError, Exit, debugging, report_internal
+from relay.cli.exits import CommandError, Exit
+from relay.cli.last_resort import debugging
 from relay.cli.login_options import Person, Who, person_at
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
@@ -25,7 +27,6 @@ from relay.client.backoff import Backoff
 from relay.client.closes import GoingAway, LoginUnavailable, Overloaded, ServerFailed
 from relay.client.device_key import DeviceKey
 from relay.client.errors import (
-    ClientError,
     ConnectFailed,
     ConnectionLost,
     NoDeviceKey,
@@ -123,7 +124,8 @@ def run_connected(
         return at.with_name(f"{at.name}{ENDED}").exists()
 
     def attempt() -> int:
-        return asyncio.run(_session(make_client, use_and_remember, on_term, progress))
+        with event_loop.runner() as runner:  # if there can be no loop, no coroutine was made for it
+            return runner.run(_session(make_client, use_and_remember, on_term, progress))
 
     try:
         try:
@@ -316,7 +318,7 @@ async def _session(
         task.cancel()
 
     loop = asyncio.get_running_loop()
-    loop.set_exception_handler(_unforeseen)
+    loop.set_exception_handler(event_loop.report_unforeseen)
     if not debugging():
         loop.slow_callback_duration = math.inf  # python -X dev would write into the chat
     handled = []
@@ -377,8 +379,3 @@ async def _connected_in_time(
         if not progress.exhausted:
             raise
         raise CommandError(f"gave up after {progress.limit_s:g} s: {problem}") from None
-
-
-def _unforeseen(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """Report the exception of a callback or a forgotten task as one line, like all others."""
-    report_internal(context.get("exception") or ClientError(context["message"]))

@@ -14,12 +14,10 @@ from typing import Final, TextIO
 import click
 
 from relay.cli.interrupts import interrupts_raised
+from relay.cli.last_resort import debugging, described
 from relay.errors import RelayError, StartError, UsageError
 from relay.terminal.text import harmless
 
-DEBUG_VARIABLE: Final = "RELAY_DEBUG"
-_INTERNAL_CHARS_MAX: Final = 500
-"""Of the text of an unexpected exception: an error is one line."""
 _HALF_LINE_CHARS: Final = 1000
 """The middle of a longer line of an expected error is left out. The line may quote an argument of
 100 KB; the explanation comes before or after it."""
@@ -146,11 +144,6 @@ def end_by_signal(code: int) -> int:
     return code
 
 
-def debugging() -> bool:
-    """True if RELAY_DEBUG requests tracebacks."""
-    return os.environ.get(DEBUG_VARIABLE, "") not in ("", "0")
-
-
 def report(message: str) -> None:
     """Print an error as ``relay: message`` on stderr; quoted parts may come from anywhere."""
     for line in message.split("\n"):
@@ -161,9 +154,7 @@ def report(message: str) -> None:
 
 def report_internal(error: BaseException) -> None:
     """Print an unexpected exception as one line."""
-    what = " ".join(f"{type(error).__name__}: {error}".split())[:_INTERNAL_CHARS_MAX]
-    hint = "" if debugging() else f"; set {DEBUG_VARIABLE}=1 to see where"
-    report(f"internal error: {what.removesuffix(':')}{hint}")
+    report(f"internal error: {described(error)}")
 
 
 def _print(line: str) -> None:

@@ -24,12 +24,14 @@ class AddressHistory:
     record the same address would be chosen every time.
     """
 
-    __slots__ = ("_chosen", "_failed")
+    __slots__ = ("_chosen", "_failed", "_sound")
 
     def __init__(self) -> None:
         self._failed: dict[tuple[Any, ...], None] = {}
         """Addresses whose last connection ended before the login; the latest failure is last."""
         self._chosen: tuple[Any, ...] | None = None
+        self._sound: set[tuple[Any, ...]] = set()
+        """Addresses of the last dial, without those that had failed."""
 
     def in_order(self, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Return the candidates in the order to try. Addresses that are not among them are
@@ -38,6 +40,7 @@ class AddressHistory:
         by_address = {candidate.address: candidate for candidate in candidates}
         self._failed = {address: None for address in self._failed if address in by_address}
         sound = [each for each in candidates if each.address not in self._failed]
+        self._sound = {each.address for each in sound}
         doubtful = bool(sound)
         return sound + [by_address[each]._replace(doubtful=doubtful) for each in self._failed]
 
@@ -45,13 +48,22 @@ class AddressHistory:
         """A dial returns a connection to this address."""
         self._chosen = candidate.address
 
+    @property
+    def others(self) -> bool:
+        """True if there are addresses to try before the chosen one is tried again.
+
+        False if it failed before: the last dial has tried them.
+        """
+        return self._chosen in self._sound and len(self._sound) > 1
+
     def succeeded(self) -> None:
         """The login on the chosen connection succeeded."""
         if self._chosen is not None:
             self._failed.pop(self._chosen, None)
 
-    def failed(self) -> None:
-        """The chosen connection ended before the login."""
+    def failed(self) -> bool:
+        """The chosen connection ended before the login. Returns ``others``."""
         if self._chosen is not None:  # None: the program has opened the socket itself
             self._failed.pop(self._chosen, None)
             self._failed[self._chosen] = None  # after the others
+        return self.others

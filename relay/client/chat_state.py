@@ -79,6 +79,11 @@ class ChatState:
         self.requests.online(self.rooms.online())
         self.sends.online(welcome.sends_max)
 
+    @property
+    def refusal(self) -> ClientError | None:
+        """The last ERROR that belongs to no request: why the server ends the login, if it does."""
+        return self._receiver.refusal
+
     def offline(self) -> None:
         """The connection has ended."""
         self._online = False

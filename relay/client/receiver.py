@@ -13,6 +13,7 @@ from typing import Any, Final, cast
 from relay.chat.rooms.events import RELAY
 from relay.client import decoding
 from relay.client.device_queries import NUMBER as OWN_NUMBER
+from relay.client.errors import ClientError
 from relay.client.events import HistoryPage, Invited, Postponed, SearchPage, Unfollowed
 from relay.client.followed_rooms import FollowedRooms
 from relay.client.next_key import NextKeyProof
@@ -50,6 +51,8 @@ class Receiver:
         self._held: list[tuple[object, HistoryPage | SearchPage]] = []
         """Answers that wait for the verification of the authors of their entries."""
         self._proof = next_key
+        self.refusal: ClientError | None = None
+        """The last ERROR that belongs to no request: why the server ends the login, if it does."""
 
     def receive(self, envelopes: list[wire.ServerEnvelope], now: float) -> None:
         """Handle the envelopes of one record.
@@ -175,6 +178,9 @@ class Receiver:
             text, for_now = describe_refusal(error.code, error.text), error.code in AGAIN
             self._senders.refused(text, now, for_now=for_now)
             self.settled()
+            return
+        if not error.request:
+            self.refusal = refused(error.code, error.arg, error.text)
             return
         waits_anew, waiting = self._requests.waits_anew(error), self._requests.get(error.request)
         request = self._requests.refused(error, now)

@@ -26,7 +26,7 @@ from relay.client.backoff import Backoff
 from relay.client.candidates import AddressHistory
 from relay.client.chat_state import ChatState
 from relay.client.closes import error_of_end
-from relay.client.connection_deadlines import ConnectionDeadlines
+from relay.client.connection_deadlines import ConnectionDeadlines, timing_of
 from relay.client.errors import ClientClosed, ClientError, HandshakeFailed, ServerBrokeProtocol
 from relay.client.events import State, StateChanged
 from relay.client.login import Login
@@ -106,11 +106,13 @@ class ClientState:
         """A TCP connection is open; the server sends first."""
         if self.state is State.CLOSED:
             return
-        self._connection = Connection.client(now=now, random_bytes=self.options.random_bytes)
+        timing = timing_of(others=self.addresses.others)
+        random_bytes = self.options.random_bytes
+        self._connection = Connection.client(now=now, random_bytes=random_bytes, timing=timing)
         self._deadlines.received(now)
 
     def connect_failed(self, error: ClientError, now: float) -> None:
-        """No connection could be opened. Final for the first attempt; later ones are retried."""
+        """No address could be reached. Final for the first attempt; later ones are retried."""
         self.last_problem = error
         if self.logins == 0 or not self.options.reconnect:
             self._finish(error)
@@ -299,12 +301,12 @@ class ClientState:
             return  # the face asks, and dials again or fails
         if event.code == CloseCode.NAME_REFUSED and self.login.tries_again():
             return  # the face dials again
-        if not was_online:
-            self.addresses.failed()
-        error = error_of_end(event, self.login.error, handshaken=handshaken)
-        self.last_problem = error
+        # Whoever has not proved to be the server cannot end a client that has other addresses.
+        others = not was_online and self.addresses.failed() and not handshaken
+        refusal = self.login.error or self.chat.refusal
+        error = self.last_problem = error_of_end(event, refusal, handshaken=handshaken)
         final = not may_reconnect(event.code) or not self.options.reconnect
-        if final or (self.logins == 0 and isinstance(error, HandshakeFailed)):
+        if (final or (self.logins == 0 and isinstance(error, HandshakeFailed))) and not others:
             self._finish(error)
         else:
             self._wait(error, now, event.retry_after_s)

@@ -24,6 +24,7 @@ QUESTION_S: Final = 5.0
 """Timeout for receiving a request, and for sending its answer."""
 CONNECTIONS_MAX: Final = 16
 BACKLOG: Final = 16
+NO_ANSWER: Final = "it does not answer"
 log = logging.getLogger("relay.control")
 
 Question = Mapping[str, Any]
@@ -32,6 +33,10 @@ Handler = Callable[[Question], Awaitable[Any]]
 
 class NotAnswered(RelayError):
     """The request failed: the message gives the reason, for the requester."""
+
+
+class NotReached(NotAnswered):
+    """Nobody listens at the socket: the request was not sent."""
 
 
 class LineServer:
@@ -92,18 +97,21 @@ async def ask(path: Path, question: Question, timeout_s: float) -> Any:  # noqa:
     """Ask a process, and return its answer.
 
     Raises:
-        NotAnswered: it refuses, or does not answer in time.
+        NotAnswered: it refuses, or does not answer in time. NotReached: there is no such process.
     """
     try:
         async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
+            try:
+                reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES_MAX)
+            except (FileNotFoundError, ConnectionRefusedError):
+                raise NotReached(NO_ANSWER) from None
             try:
                 writer.write(json.dumps(question).encode() + b"\n")
                 answer = json.loads(await reader.readline())
             finally:
                 writer.close()
     except (OSError, TimeoutError, ValueError):
-        raise NotAnswered("it does not answer") from None
+        raise NotAnswered(NO_ANSWER) from None
     if "error" in answer:
         raise NotAnswered(answer["error"])
     return answer["ok"]

@@ -6,7 +6,6 @@ from typing import Final
 
 import apsw
 
-from relay.chat.rooms.events import Role
 from relay.store.schema import MEMBER
 from relay.store.state import Changes, Flush, More
 
@@ -26,7 +25,6 @@ SEEN: Final = (
     "ON CONFLICT DO UPDATE SET seq=max(seq, excluded.seq)"
 )
 NO_MEMBER: Final = "DELETE FROM member WHERE handle=? AND lasting IN (0, 1) AND log_id=?"
-INVITED: Final = int(Role.INVITED)
 FOLD: Final = "INSERT OR REPLACE INTO fold SELECT id, ?, ? FROM log WHERE name=?"
 PROOF: Final = "INSERT INTO meta VALUES ('proof', 1) ON CONFLICT DO UPDATE SET value=value + 1"
 """A page that does not change would not be written."""
@@ -111,8 +109,8 @@ def write_more(connection: apsw.Connection | apsw.Cursor, more: More) -> None:
         insert(
             MEMBER,
             [
-                (handle, int(role > INVITED), log_id, root, role)
-                for (handle, log_id), (root, role) in more.members.items()
+                (handle, int(lasting), log_id, root, role)
+                for (handle, log_id), (root, role, lasting) in more.members.items()
                 if role
             ],
         )

@@ -196,8 +196,8 @@ class Decision:
             self.changes.states[log.id] = row
             if after.roles:
                 more = self._more()
-                for handle, root, role in after.roles:
-                    more.members[handle, log.id] = root, role
+                for handle, root, role, lasting in after.roles:
+                    more.members[handle, log.id] = root, role, lasting
         return outcome
 
     def _append(self, end: ProducerEnd, submission: Submission, begins: bool) -> Outcome:

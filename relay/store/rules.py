@@ -26,8 +26,8 @@ class Kept(NamedTuple):
     """When something in it expires; 0: never."""
     begins: bool
     """True if the entry is the first of a new epoch."""
-    roles: tuple[tuple[str, bytes, int], ...] = ()
-    """(handle, root, role) of those whose role has changed; role 0: none any more."""
+    roles: tuple[tuple[str, bytes, int, bool], ...] = ()
+    """(handle, root, role, lasting) of those whose role has changed; role 0: none any more."""
 
 
 class Rules:

@@ -14,7 +14,6 @@ import apsw
 from relay.chat.entries import NO_EPOCH, Entry, Kind
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
-from relay.chat.rooms.events import Role
 from relay.errors import EnvelopeError
 from relay.store.errors import (
     StoreCorrupt,
@@ -104,7 +103,7 @@ CREATE TABLE mark (
 """
 TABLES_OF_4: Final = """
 -- Who has which role in which room, as the states of rooms say: to be asked by the person.
--- lasting: 0 for somebody who is only invited.
+-- lasting: 0 for somebody who was only invited, or given a role, and has not entered.
 CREATE TABLE member (
     handle TEXT NOT NULL, lasting INTEGER NOT NULL, log_id INTEGER NOT NULL, root BLOB NOT NULL,
     role INTEGER NOT NULL, PRIMARY KEY (handle, lasting, log_id)
@@ -302,7 +301,7 @@ def _fill_members(connection: apsw.Connection) -> None:
 def member_rows(log_id: int, room: rooms.Room) -> list[tuple[str, int, int, bytes, int]]:
     """Return the rows of ``member`` for a room's state."""
     return [
-        (handle, int(person.role > Role.INVITED), log_id, person.root, int(person.role))
+        (handle, int(person.lasting), log_id, person.root, int(person.role))
         for handle, person in room.people.items()
         if person.role
     ]

@@ -167,8 +167,8 @@ class More:
         """True: something must be written, whatever it is, to test whether that is possible."""
         self.folds: list[tuple[int, bytes, str]] = []
         """(seq, packed state after the control entries up to it, log)."""
-        self.members: dict[tuple[str, int], tuple[bytes, int]] = {}
-        """(handle, log id) to (root, role) of changed roles; role 0: none any more."""
+        self.members: dict[tuple[str, int], tuple[bytes, int, bool]] = {}
+        """(handle, log id) to (root, role, lasting) of changed roles; role 0: none any more."""
         self.seen: list[tuple[int, str]] = []
         """(time in ms, inbox): when its owner was last connected."""
 

@@ -12,6 +12,7 @@ from relay.client.account_calls import Writers
 from relay.terminal import room_commands
 from relay.terminal.choices import AIM, Choice
 from relay.terminal.room_commands import Change
+from relay.terminal.unknown_commands import ELSEWHERE, unknown
 
 HISTORY_DEFAULT: Final = 20
 HISTORY_MAX: Final = 1000
@@ -52,19 +53,6 @@ _OTHER_WORDS: Final = {
     "unignore": "unblock",
 }
 """Names of these commands in other programs."""
-_ELSEWHERE: Final = {
-    "part": "/quit leaves the chat, /nomember ends your membership of the room",
-    "me": "there are no actions here: say it in words",
-    "nick": "a name belongs to one account for good: another name is another account ('relay "
-    "register')",
-    "whois": "/seen NAME tells when somebody was last here, /room who is what in the room, and"
-    " 'relay device list ADDRESS NAME' which devices a name has",
-    "away": "others see when you were last here: /seenby chooses who",
-    "voice": "there is no voice: in a room for announcements moderators write (/op NAME), and /mute"
-    " NAME silences one person",
-    "devoice": "there is no voice: /mute NAME silences one person",
-    "mode": "there are commands instead of modes: /private, /announce, /close, /op, /ban",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +177,8 @@ class Mistake:
     reason: str
     chooses: Choice | None = None
     """What the command would have chosen, if later lines may rely on it: see ``Change.chooses``."""
+    unknown: bool = False
+    """True if there is no such command."""
 
 
 Command: TypeAlias = (
@@ -274,8 +264,8 @@ def parse(line: str, room: str, *, strict: bool = False) -> Command:
             )
         case "join":
             return Join()
-        case _ if word in _ELSEWHERE:
-            return Mistake(f"{_ELSEWHERE[word]}; not sent", Choice("unknown", word))
+        case _ if word in ELSEWHERE:
+            return Mistake(f"{ELSEWHERE[word]}; not sent", unknown(word), unknown=True)
         case _:
             changed = room_commands.parse(word, rest, room)
             if isinstance(changed, str):
@@ -284,7 +274,8 @@ def parse(line: str, room: str, *, strict: bool = False) -> Command:
                 return changed
             return Mistake(
                 f"unknown command /{word}; not sent (/help lists the commands)",
-                Choice("unknown", word),
+                unknown(word),
+                unknown=True,
             )
 
 
@@ -292,11 +283,11 @@ def _indented(line: str, room: str) -> Mistake | None:
     """Return the mistake of a line with blanks before it; None: it is no command."""
     if not line.startswith("/") or line.startswith("//"):
         return None
-    chooses = _chosen_by(parse(line, room))
-    if chooses is not None and chooses.what == "unknown":
+    command = parse(line, room)
+    if isinstance(command, Mistake) and command.unknown:
         return None
-    word = line.split(None, 1)[0]
-    return Mistake(f"{word} takes effect only at the beginning of a line; not sent", chooses)
+    reason = f"{line.split(None, 1)[0]} takes effect only at the beginning of a line; not sent"
+    return Mistake(reason, _chosen_by(command))
 
 
 def unreadable(data: bytes, room: str, reason: str) -> Mistake:

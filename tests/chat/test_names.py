@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import relay
 from relay import limits
 from relay.chat import names
 
@@ -137,3 +141,20 @@ def test_displays(text: str) -> None:
 )  # fmt: skip
 def test_displays_that_hide_something(text: str) -> None:
     assert not names.is_display(text)
+
+
+def test_names_that_strangers_choose_are_not_kept() -> None:
+    """All processes would grow: so many names, and no string that is interned for ever."""
+    assert names.normal("Alice") is names.shared("alice")
+    for number in range(3 * names.SHARED_MAX):
+        names.normal(f"stranger-{number}")
+        assert len(names._shared) <= names.SHARED_MAX
+    package = Path(relay.__file__).parent
+    calls = [
+        f"{path.relative_to(package)}:{node.lineno}"
+        for path in package.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute | ast.Name)
+        and "intern" in (getattr(node, "attr", ""), getattr(node, "id", ""))
+    ]
+    assert not calls, "sys.intern keeps a string for ever in Python 3.12"

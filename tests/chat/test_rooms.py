@@ -247,6 +247,34 @@ def test_the_only_owner_stays() -> None:
     assert refused(shared, requests.SetRole("bob", Role.NONE), ANN, BOB) is Reason.NOT_ALLOWED
 
 
+def test_nobody_becomes_a_permanent_member_by_what_others_do() -> None:
+    """A role that is given counts for rights; it lasts once its owner has entered."""
+    given = states.applied(room(), events.RoleSet("eve", EVE.root, Role.MEMBER), "ann", 9)
+    assert not given.people["eve"].lasting
+    given = states.applied(given, events.RoleSet("eve", EVE.root, Role.OWNER), "ann", 10)
+    assert rights(given, EVE) == OWNER
+    assert not given.people["eve"].lasting
+    assert (given.owners, states.unpack(states.pack(given))) == (1, given)
+    assert refused(given, requests.Leave(), ANN) is Reason.BAD_REQUEST
+    assert decided(given, requests.Leave(), EVE) == events.Left(), "it was not asked for"
+    entered = states.applied(given, decided(given, requests.Enter(), EVE), "eve", 11)
+    assert rights(entered, EVE) == OWNER
+    assert entered.people["eve"].lasting
+    assert decided(entered, requests.Enter(), EVE) is None
+    assert decided(entered, requests.Leave(), ANN) == events.Left()
+    down = states.applied(entered, events.RoleSet("eve", EVE.root, Role.MEMBER), "ann", 12)
+    assert down.people["eve"].lasting
+
+
+def test_who_is_invited_enters_a_full_room() -> None:
+    """They were counted when they were invited."""
+    people = {f"m{n}": Person(b"m" * 32, Role.MEMBER, seq=5) for n in range(states.MEMBERS_MAX - 3)}
+    full = room()._replace(people={**room().people, **people})
+    invited = full._replace(people={**full.people, "m0": Person(EVE.root, Role.INVITED, seq=6)})
+    assert refused(full, requests.Enter(), EVE) is Reason.LIMIT
+    assert decided(invited, requests.Enter(), Actor("m0", EVE.root)) == events.Entered(EVE.root)
+
+
 def test_a_private_room_stays_private() -> None:
     for kind in (Kind.PUBLIC, Kind.ANNOUNCE):
         for actor in (ANN, OPERATOR):
@@ -332,7 +360,7 @@ def test_a_ban_ends_the_role_for_good(kind: Kind) -> None:
     assert rights(banned, BOB) == NOTHING
     free = states.applied(banned, events.Freed("bob"), events.RELAY, 11)
     assert rights(free, BOB) == rights(free, EVE)
-    assert states.role_changes(before, banned) == (("bob", BOB.root, 0),)
+    assert states.role_changes(before, banned) == (("bob", BOB.root, 0, False),)
 
 
 def test_a_deleted_room_begins_anew() -> None:
@@ -415,8 +443,10 @@ class People(RuleBasedStateMachine):
         self.room = Room()
         self.head = 0
         self.now_ms = 0
-        self.roles: dict[str, tuple[bytes, int]] = {}
+        self.roles: dict[str, tuple[bytes, int, bool]] = {}
         """The state as known from the changes."""
+        self.members: set[str] = set()
+        """Those who made themselves permanent members."""
 
     @rule(actor=st.sampled_from(PEOPLE), change=CHANGES, behind=st.integers(0, 3))
     def ask(self, actor: Actor, change: requests.Change, behind: int) -> None:
@@ -452,18 +482,26 @@ class People(RuleBasedStateMachine):
         self.head += 1
         assert events.unpack(events.pack(event)) == event
         before, self.room = self.room, states.applied(self.room, event, sender, self.head)
-        for handle, root, role in states.role_changes(before, self.room):
+        if isinstance(event, events.Created | events.Entered):
+            self.members.add(sender)
+        elif isinstance(event, events.RoleSet) and event.handle == sender:
+            self.members.add(sender)  # an operator
+        for handle, root, role, lasting in states.role_changes(before, self.room):
             self.roles.pop(handle, None)
             if role:
-                self.roles[handle] = root, role
+                self.roles[handle] = root, role, lasting
+            if role < Role.MEMBER:
+                self.members.discard(handle)
 
     @invariant()
     def it_is_sound(self) -> None:
         one = self.room
         assert states.unpack(states.pack(one)) == one
         assert one.version <= self.head
-        roles = {name: (who.root, int(who.role)) for name, who in one.people.items() if who.role}
+        people = one.people.items()
+        roles = {name: (who.root, int(who.role), who.lasting) for name, who in people if who.role}
         assert self.roles == roles
+        assert {name for name, who in people if who.lasting} <= self.members
         for actor in PEOPLE:
             person, found = one.people.get(actor.handle), rights(one, actor)
             if person is not None and person.banned:

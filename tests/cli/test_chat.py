@@ -145,7 +145,8 @@ def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
     """A line that cannot be sent is reported; the exit status shows it. The rest is sent, up to a
     command that may have been about who reads it.
     """
-    typed = b"first\n/who is it\n\xff\n" + b"x" * 40_000 + b"\n\nlast\n/nonsense\nheld\n"
+    typed = b"first\n/who is it\n\xff\n" + b"x" * 40_000 + b"\n\n/me waves\n/whios bob\nlast\n"
+    typed += b"/nonsense\nheld\n"
     done = subprocess.run(
         relay_command("chat", relay.address, room, "--name", "pia"),
         input=typed,

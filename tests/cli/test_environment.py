@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import re
 import select
 import shlex
 import signal
@@ -17,7 +19,9 @@ import pytest
 
 from relay import bounded_files
 from relay.cli import streams
+from tests.support import refused_calls
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, relay_command, run_relay
+from tests.support.programs import run_program
 from tests.support.tails import Tail
 
 NO_PASSWD = """
@@ -135,6 +139,69 @@ def test_no_path_is_invented(args: tuple[str, ...], env: dict[str, str], tmp_pat
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines()[-1].startswith("relay: ")
     assert list(tmp_path.iterdir()) == []
+
+
+@refused_calls.CAN_BE_REFUSED
+def test_a_refused_call_while_it_starts_is_one_line() -> None:
+    """Python's own modules make some as they are loaded, and the commands need those modules."""
+    code = (
+        f"{refused_calls.refusing(errno.EPERM, 'uname')}"
+        "import sys\nfrom relay.cli.__main__ import main\n"
+        "sys.argv = ['relay', '--version']\nsys.exit(main())"
+    )
+    done = run_program(code)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "relay: cannot start: PermissionError: [Errno 1] Operation not permitted;"
+        " set RELAY_DEBUG=1 to see where\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "error", ["OSError(24, 'x')", "ImportError('a\\nb\\x1b[2J')", "MemoryError()", "RuntimeError()"]
+)
+@pytest.mark.parametrize("where", ["click", "relay.cli.exits", "os.open"])
+def test_whatever_prevents_a_start_is_one_line(
+    error: str, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module that cannot be loaded, or standard streams that cannot be opened."""
+    code = f"""
+import os, sys
+from relay.cli.__main__ import main
+def fails(*arguments):
+    if arguments[0] in ({where!r}, os.devnull):
+        raise {error}
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        fails(name)
+sys.meta_path.insert(0, Finder())
+if {where == "os.open"}:
+    sys.stdin, os.open = None, fails
+sys.argv = ["relay", "--version"]
+sys.exit(main())
+"""
+    done = run_program(code)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"relay: cannot start: {error.partition('(')[0]}")
+    assert done.stderr.endswith("; set RELAY_DEBUG=1 to see where\n")
+    assert (done.stderr.count("\n"), "\x1b" in done.stderr) == (1, False)
+    monkeypatch.setenv("RELAY_DEBUG", "1")
+    debugged = run_program(code).stderr.splitlines()
+    assert debugged[0] == "Traceback (most recent call last):"
+    assert debugged[-1].startswith(f"relay: cannot start: {error.partition('(')[0]}")
+
+
+def test_too_few_descriptors_for_an_event_loop_are_one_line() -> None:
+    """Neither an incomplete loop nor a coroutine that never ran is told of."""
+    code = (
+        "import resource, sys\nfrom relay.cli import send\nfrom relay.cli.main import main\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))\n"
+        f"address = 'relay://{'a' * 52}@127.0.0.1:1'\n"
+        "sys.exit(main(['send', address, 'lobby', 'x', '--name', '~anna']))"
+    )
+    done = run_program(code)
+    assert done.returncode == 1, done.stderr
+    assert re.fullmatch(r"relay: .*Too many open files\n", done.stderr), done.stderr
 
 
 def test_a_tilde_is_the_home_directory(relay: Relay, tmp_path: Path) -> None:

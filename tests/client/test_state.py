@@ -142,6 +142,13 @@ def test_a_name_in_use_is_the_error_not_the_close_code() -> None:
     assert isinstance(link.state.error, NameTaken)
     assert link.condition() is State.CLOSED
 
+    link = Link()
+    link.log_in()
+    link.send_envelopes(Error(0, int(ErrorCode.NAME_TAKEN), 0, ""))
+    assert link.condition() is State.ONLINE
+    link.end(CloseCode.NAME_REFUSED)
+    assert isinstance(link.state.error, NameTaken), "also a guest's that was online"
+
 
 def test_a_server_that_does_not_answer_the_login() -> None:
     """The connection is dropped and dialled again."""

@@ -11,6 +11,11 @@ from relay.bus.format import BUS_FORMAT
 OTHER_FORMAT = ("bus/format.py", f"BUS_FORMAT: Final = {BUS_FORMAT}", "BUS_FORMAT: Final = 99")
 """Then workers of both cannot run side by side: the upgrade is one switch."""
 
+NEVER_STARTS = (
+    "server/worker/process/main.py", "import uvloop\n", "import time; time.sleep(600)\n",
+)  # fmt: skip
+"""Then no worker becomes ready."""
+
 
 class Versions:
     """Of the package, in a directory; ``current`` leads to the one that a start takes."""

@@ -25,6 +25,7 @@ from relay.server.supervisor.runtime_directory import find
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
 from tests.support.terminals import Terminal
 from tests.support.threads import beside
+from tests.support.versions import NEVER_STARTS, Versions
 
 
 @pytest.fixture(scope="module")
@@ -267,6 +268,33 @@ def test_a_worker_that_hangs_is_named(relay: Relay) -> None:
     assert ctl(relay, "status").returncode == 1
     os.kill(stopped, signal.SIGCONT)
     wait_until(lambda: ctl(relay, "status").returncode == 0, "it to go on")
+
+
+def test_a_worker_that_starts_is_missed_only_for_its_partitions(tmp_path: Path) -> None:
+    """As during a restart or an upgrade. Its code on the disk ends in a sleep."""
+    versions = Versions(tmp_path)
+    settings = {"server.spare_worker": False, "server.worker_timeout_s": 600}
+    data = tmp_path / "data"
+    with Relay(data, workers=2, source=versions.current, settings=settings) as relay:
+        with BlockingClient(relay.address, name="ann") as ann:
+            ann.join("lobby")
+            ann.send("lobby", "hello")
+        versions.install("slow", NEVER_STARTS)
+        assert asked(relay, "workers", "3") == {"workers": 3, "before": 2}
+        for command in ("connections", "rooms", "closed", "top", "users", "invitations", "reindex"):
+            ended = ctl(relay, command, "--json")
+            assert (ended.returncode, ended.stderr) == (0, ""), command
+        assert [user["name"] for user in asked(relay, "users")["items"]] == ["ann"]
+        states = [worker["state"] for worker in asked(relay, "status")["workers"]]
+        assert states == ["running", "running", "starting"]
+
+        os.kill(relay.worker_pids()[1], signal.SIGKILL)
+        wait_until(lambda: relay.events("child_exited"), "its end")
+        ended = ctl(relay, "users")
+        assert (ended.returncode, ended.stderr) == (
+            1, f"relay: no worker has the partitions {list(range(1, 16, 2))} now\n",
+        )  # fmt: skip
+        assert ctl(relay, "closed").returncode == 0
 
 
 def test_top(relay: Relay) -> None:

@@ -23,17 +23,13 @@ from relay.store.format import FORMAT_VERSION
 from relay.testing import RelayNotStarted
 from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
 from tests.support.traffic import Traffic
-from tests.support.versions import OTHER_FORMAT, Versions
+from tests.support.versions import NEVER_STARTS, OTHER_FORMAT, Versions
 from tests.system.test_ctl import asked
 
 PRESENT_FORMAT = f"FORMAT_VERSION: Final = {FORMAT_VERSION}"
 SLOW = {
     "start": ("server/control/main.py", "import gc\n", "import time; time.sleep(600)\n"),
-    "worker": (
-        "server/worker/process/main.py",
-        "import uvloop\n",
-        "import time; time.sleep(600)\n",
-    ),
+    "worker": NEVER_STARTS,
 }
 LEAVES = "        self._state.leaves(child, now, self._patience_s())\n"
 VERSION = ("__init__.py", f'__version__ = "{package.__version__}"', '__version__ = "99.0"')
@@ -220,6 +216,7 @@ def test_its_end_in_the_middle(versions: Versions) -> None:
             wait_until(lambda: len(relay.worker_pids()) == 2, "another worker")
             traffic.goes_on("with workers of the version that stayed")
             wait_until(lambda: asked(relay, "status")["ready"], "that all is well")
+            wait_until(lambda: relay.pids_titled("relay: spare"), "a spare process, as before")
             assert asked(relay, "status")["version"] == package.__version__
             left = len(relay.events("child_leaving"))
             assert asked(relay, "restart") == {"workers": 2}

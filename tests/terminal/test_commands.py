@@ -167,6 +167,24 @@ def test_what_people_type_elsewhere_says_what_to_do_here() -> None:
     assert isinstance(parse("/join attic", "den"), Mistake)
 
 
+@pytest.mark.parametrize(
+    ("words", "holds"),
+    [
+        ("me nick whois whowas away back voice notice clear", False),
+        ("mee m em nik whios whoi awya wohis lits hsitory edti", False),
+        ("part leave mode mdoe nonsense secret lock hide invisible", True),
+        ("privat pubilc anounce qurey kik ick bna keeep jion qiut exti clsoe", True),
+    ],
+)
+def test_which_unknown_commands_hold_what_follows(words: str, holds: bool) -> None:
+    """All but those that choose nobody in other programs, and slips of such commands."""
+    for word in words.split():
+        found = parse(f"/{word} tea", "den")
+        assert isinstance(found, Mistake), word
+        assert (found.chooses is not None) is holds, word
+        assert parse(f" /{word} tea", "den", strict=True) == Say(f" /{word} tea")
+
+
 @pytest.mark.parametrize("lines", [commands.HELP, room_commands.HELP])
 def test_help_fits_a_screen(lines: tuple[str, ...]) -> None:
     """Of 80 columns and 24 lines, some of which the prompt and the input need."""

@@ -499,7 +499,7 @@ def check_rooms(vector: Vector) -> None:
         elif number == 5:
             person["role"] = rest[2]
         elif number in (6, 12):
-            person["role"] = 1 if number == 6 else 2
+            person["role"] = 1 if number == 6 else max(2, person["role"])
         elif number in (7, 13):
             person["role"] = 0
         elif number == 8:

@@ -12,13 +12,15 @@ from relay.chat.rooms.events import Kind, Role
 from relay.server.worker.home.room_entries import place
 
 Vector = dict[str, Any]
-ANN, BOB, CAT = b"\xaa" * 32, b"\xbb" * 32, b"\xcc" * 32
+ANN, BOB, CAT, EVE = b"\xaa" * 32, b"\xbb" * 32, b"\xcc" * 32, b"\xee" * 32
 LOG: tuple[tuple[int, str, events.Event], ...] = (
     (1, "ann", events.Created(Kind.PUBLIC, True, ANN)),
     (4, "ann", events.TopicSet("tea, and ☕")),
     (5, "ann", events.TitleSet("The Lobby")),
     (6, "bob", events.Entered(BOB)),
     (9, "ann", events.RoleSet("bob", BOB, Role.MODERATOR)),
+    (10, "ann", events.RoleSet("eve", EVE, Role.MODERATOR)),
+    (11, "eve", events.Entered(EVE)),
     (12, "bob", events.Invited("cat", CAT)),
     (13, "bob", events.Kicked("dan", "spam")),
     (14, "bob", events.Banned("dan", b"\xdd" * 32, 1_767_225_600_000, "more spam")),

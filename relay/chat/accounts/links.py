@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import sys
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Final, NamedTuple, TypeAlias
@@ -156,7 +155,7 @@ def parse(packed: bytes) -> Link:
     body = Body(
         kind,
         server_id,
-        sys.intern(name.decode("ascii")),
+        names.shared(name.decode("ascii")),
         fields.take(NONCE_BYTES),
         int.from_bytes(fields.take(2), "big"),
         fields.take(HASH_BYTES),

@@ -65,6 +65,7 @@ _NEEDS: Final[dict[type[Change], Right]] = {
     Delete: Right.MANAGE,
 }
 """Create, Leave and Depart need no right."""
+_LAST_OWNER: Final = "the last owner: somebody else, who is a member, has to be owner first"
 
 
 class Context(NamedTuple):
@@ -171,16 +172,17 @@ def _about_room(room: Room, request: Change, context: Context) -> tuple[Event | 
             return None if keep == room.keep else events.KeepSet(*request), room.keep_seq
         case Enter():
             role = role_of(room, actor)
-            if role >= Role.MEMBER:
+            if role >= Role.MEMBER and room.people[actor.handle].lasting:
                 return None, 0
-            _check_space(room, member=True)
+            if role is Role.NONE:
+                _check_space(room, member=True)
             return events.Entered(actor.root), 0
         case Leave():
             role = role_of(room, actor)
             if role is Role.NONE:
                 return None, 0
-            if role is Role.OWNER and room.owners == 1:
-                raise Refused(Reason.BAD_REQUEST, "the last owner: make somebody else owner first")
+            if role is Role.OWNER and _is_last_owner(room, actor.handle):
+                raise Refused(Reason.BAD_REQUEST, _LAST_OWNER)
             return events.Left(), 0
         case Depart():
             return None if role_of(room, actor) is Role.NONE else events.Left(), 0
@@ -221,8 +223,9 @@ def _person_event(
                 raise Refused(Reason.BAD_REQUEST, "that role cannot be given to this person")
             _check_not_banned(person)
             own = handle == context.actor.handle
-            if role is Role.OWNER and room.owners == 1 and (own or not context.actor.operator):
-                raise Refused(Reason.BAD_REQUEST, "the last owner: make somebody else owner first")
+            last = role is Role.OWNER and _is_last_owner(room, handle)
+            if last and (own or not context.actor.operator):
+                raise Refused(Reason.BAD_REQUEST, _LAST_OWNER)
             if role is Role.NONE:
                 _check_space(room, member=True)
             return events.RoleSet(handle, subject, wanted)
@@ -267,6 +270,10 @@ def ended(room: Room, now_ms: int) -> list[Event]:
         for handle, person in room.people.items()
         if person.until_ms and person.until_ms <= now_ms
     ]
+
+
+def _is_last_owner(room: Room, handle: str) -> bool:
+    return room.owners == 1 and room.people[handle].lasting
 
 
 def _until_ms(now_ms: int, seconds: int) -> int:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
-from relay.chat.fields import EPOCH, NAME, ROOT, U63
+from relay.chat.fields import EPOCH, NAME, U63
 from relay.chat.rooms.events import KIND, ROLE, TITLE, TOPIC, Kind, Role
 from relay.chat.rooms.rights import Actor, Right, rights, role_of
-from relay.chat.rooms.state import KEEP, KEEP_AT, Person, Room, made
+from relay.chat.rooms.state import GIVEN_AT, KEEP, KEEP_AT, PERSON, Person, Room, made
 
 PEOPLE_PER_ANSWER: Final = 200
 """About 20 KB."""
@@ -60,7 +60,7 @@ class Own(NamedTuple):
 def pack(room: Room, after: str) -> bytes:
     """Return the packed answer to ``Show``: the users whose handles are above ``after``."""
     people = sorted(handle for handle, one in room.people.items() if one.matters and handle > after)
-    page = [[handle, *room.people[handle]] for handle in people[:PEOPLE_PER_ANSWER]]
+    page = [[handle, *room.people[handle][:GIVEN_AT]] for handle in people[:PEOPLE_PER_ANSWER]]
     end = len(people) <= PEOPLE_PER_ANSWER
     return codec.pack((*room[:KEEP_AT], page, end, *room[KEEP_AT:-1]))
 
@@ -68,10 +68,7 @@ def pack(room: Room, after: str) -> bytes:
 _SHOWN: Final = (
     U63, U63, KIND, codec.boolean, TITLE, TOPIC, codec.boolean, codec.boolean,
     U63, U63, U63, U63, U63,
-    codec.list_of(
-        codec.tuple_of(NAME, ROOT, ROLE, codec.boolean, codec.boolean, U63, U63),
-        PEOPLE_PER_ANSWER,
-    ),
+    codec.list_of(codec.tuple_of(*PERSON), PEOPLE_PER_ANSWER),
     codec.boolean,
     *KEEP,
 )  # fmt: skip

@@ -54,6 +54,16 @@ class Person(NamedTuple):
     """When a mute or ban ends; 0: when it is lifted."""
     seq: int = 0
     """Of the last control entry about this user."""
+    given: bool = False
+    """True if the role was given to a user who was no member and has not entered since."""
+
+    @property
+    def lasting(self) -> bool:
+        """True for a permanent member.
+
+        Nobody becomes one by what somebody else does: a role that was given counts for rights only.
+        """
+        return self.role >= Role.MEMBER and not self.given
 
     @property
     def matters(self) -> bool:
@@ -119,8 +129,8 @@ class Room(NamedTuple):
 
     @property
     def owners(self) -> int:
-        """Number of owners."""
-        return sum(one.role is Role.OWNER for one in self.people.values())
+        """Number of owners who are permanent members."""
+        return sum(one.role is Role.OWNER and one.lasting for one in self.people.values())
 
     @property
     def members(self) -> int:
@@ -149,13 +159,15 @@ def applied(room: Room, event: Event | None, sender: str, seq: int) -> Room:
             return after._replace(kind=kind, listed=listed, kind_seq=seq)
         case RoleSet(handle=handle, root=root, role=role):
             known = _known(room, handle, root)
-            return _with(after, handle, known._replace(role=role, seq=seq))
+            new = known.given or known.role < Role.MEMBER
+            given = role >= Role.MEMBER and new and handle != sender
+            return _with(after, handle, known._replace(role=role, seq=seq, given=given))
         case Invited(handle=handle, root=root):
             known = _known(room, handle, root)
-            return _with(after, handle, known._replace(role=Role.INVITED, seq=seq))
+            return _with(after, handle, known._replace(role=Role.INVITED, seq=seq, given=False))
         case Kicked(handle=handle):
             known = room.people.get(handle, Person(b""))
-            return _with(after, handle, known._replace(role=Role.NONE, seq=seq))
+            return _with(after, handle, known._replace(role=Role.NONE, seq=seq, given=False))
         case Banned(handle=handle, root=root, until_ms=until_ms):
             return _with(after, handle, Person(root, Role.NONE, False, True, until_ms, seq))
         case Muted(handle=handle, root=root, until_ms=until_ms):
@@ -167,10 +179,11 @@ def applied(room: Room, event: Event | None, sender: str, seq: int) -> Room:
             return _with(after, handle, freed)
         case Entered(root=root):
             known = _known(room, sender, root)
-            return _with(after, sender, known._replace(role=Role.MEMBER, seq=seq))
+            role = max(known.role, Role.MEMBER)
+            return _with(after, sender, known._replace(role=role, seq=seq, given=False))
         case Left():
             known = room.people.get(sender, Person(b""))
-            return _with(after, sender, known._replace(role=Role.NONE, seq=seq))
+            return _with(after, sender, known._replace(role=Role.NONE, seq=seq, given=False))
         case KeepSet():
             return after._replace(keep=(*event,), keep_seq=seq)
         case Closed(closed=closed):
@@ -181,17 +194,17 @@ def applied(room: Room, event: Event | None, sender: str, seq: int) -> Room:
             return after
 
 
-def role_changes(before: Room, after: Room) -> tuple[tuple[str, bytes, int], ...]:
-    """Return (handle, root, role) of changed roles; role 0: none any more."""
+def role_changes(before: Room, after: Room) -> tuple[tuple[str, bytes, int, bool], ...]:
+    """Return (handle, root, role, lasting) of changed roles; role 0: none any more."""
     if before.people is after.people:
         return ()
     gone = [
-        (handle, one.root, 0)
+        (handle, one.root, 0, False)
         for handle, one in before.people.items()
         if one.role and handle not in after.people
     ]
     changed = [
-        (handle, one.root, int(one.role))
+        (handle, one.root, int(one.role), one.lasting)
         for handle, one in after.people.items()
         if (was := before.people.get(handle)) is not one
         and (one.role or (was is not None and was.role))
@@ -204,7 +217,7 @@ def _known(room: Room, handle: str, root: bytes) -> Person:
     known = room.people.get(handle)
     if known is None:
         return Person(root)
-    return known if known.root == root else known._replace(root=root, role=Role.NONE)
+    return known if known.root == root else known._replace(root=root, role=Role.NONE, given=False)
 
 
 def _with(room: Room, handle: str, person: Person) -> Room:
@@ -222,19 +235,31 @@ def _with(room: Room, handle: str, person: Person) -> Room:
 # --- encoding -----------------------------------------------------------------------------
 def pack(room: Room) -> bytes:
     """Return a room's bytes."""
-    people = [[handle, *person] for handle, person in room.people.items()]
+    people = [[handle, *_packed(person)] for handle, person in room.people.items()]
     return codec.pack((*room[:KEEP_AT], people, *room[KEEP_AT:-1]))
+
+
+def _packed(person: Person) -> tuple[object, ...]:
+    """Return what is stored: a last field that few have is left out, as before there was one."""
+    return person if person.given else person[:GIVEN_AT]
 
 
 KEEP: Final = (U63, codec.tuple_of(U63, U63, U63))
 KEEP_AT: Final = Room._fields.index("keep_seq")
+GIVEN_AT: Final = Person._fields.index("given")
+PERSON: Final = (NAME, ROOT, ROLE, codec.boolean, codec.boolean, U63, U63)
+_SHORT: Final = codec.tuple_of(*PERSON)
+_LONG: Final = codec.tuple_of(*PERSON, codec.boolean)
+
+
+def _person(value: object) -> bool:
+    return _SHORT(value) or _LONG(value)
+
+
 _ROOM: Final = (
     U63, U63, KIND, codec.boolean, TITLE, TOPIC, codec.boolean, codec.boolean,
     U63, U63, U63, U63, U63,
-    codec.list_of(
-        codec.tuple_of(NAME, ROOT, ROLE, codec.boolean, codec.boolean, U63, U63),
-        PEOPLE_MAX + REMEMBERED_MAX,
-    ),
+    codec.list_of(_person, PEOPLE_MAX + REMEMBERED_MAX),
     *KEEP,
 )  # fmt: skip
 
@@ -254,11 +279,8 @@ def unpack(data: bytes) -> Room:
         before = _ROOM[: -len(KEEP)]
         fields = codec.unpack_array(data, before, array_max=PEOPLE_MAX + REMEMBERED_MAX)
         people_at = -1
-    rows = cast("list[tuple[str, bytes, int, bool, bool, int, int]]", fields.pop(people_at))
-    people = {
-        handle: Person(root, Role(role), muted, banned, until_ms, seq)
-        for handle, root, role, muted, banned, until_ms, seq in rows
-    }
+    rows = cast("list[tuple[str, bytes, int, bool]]", fields.pop(people_at))
+    people = {handle: Person(root, Role(role), *rest) for handle, root, role, *rest in rows}
     return made(fields, people)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import time
@@ -11,18 +10,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from relay import __version__
-from relay.server.context import WORKER, worker_socket
+from relay.server.context import WORKER
 from relay.server.control import health
 from relay.server.control.board_view import BoardView, Seen
 from relay.server.control.commit_pauses import CommitPauses
 from relay.server.control.disk import DiskUse
 from relay.server.control.process_usage import age_s, usage_of
 from relay.server.control.supervisor_line import SupervisorLine
-from relay.server.line_server import Handler, NotAnswered, Question, ask, number_of, text_of
+from relay.server.control.worker_lines import Asked, WorkerLines
+from relay.server.line_server import Handler, NotAnswered, Question, number_of, text_of
 from relay.store.directory import DataDirectory
 from relay.store.lock import read_refusal
 
-WORKER_ANSWER_S: Final = 3.0
 LIMIT: Final = 20
 LIMIT_MAX: Final = 1000
 
@@ -41,10 +40,10 @@ class Ctl:
     ) -> None:
         self._view = view
         self._disk = disk
-        self._runtime = runtime
         self._supervisor = supervisor
         self._supervisor_pid = supervisor_pid
         self._data = data
+        self._worker_lines = WorkerLines(view, runtime)
         self._pauses = CommitPauses(view, runtime)
         self._before: dict[int, tuple[int, int, float]] = {}
         """Values at the last ``top``, by worker: accepted, delivered, CPU time."""
@@ -113,7 +112,7 @@ class Ctl:
         """Return the unavailable partitions with the reasons, from the workers that answer."""
         if not any(seen.row.get("partitions_unavailable") for seen in self._view.of(WORKER)):
             return {}
-        found, _ = await self._ask_all({"do": "troubles"}, none_too=True)
+        found, _ = await self._worker_lines.ask_all({"do": "troubles"}, none_too=True)
         troubles = {index: reason for _, part in found for index, reason in part.items()}
         return {index: troubles[index] for index in sorted(troubles, key=int)}
 
@@ -136,50 +135,13 @@ class Ctl:
         }
 
     # --- from the workers ---------------------------------------------------------------------
-    async def _ask_all(
-        self, question: Question, *, none_too: bool = False
-    ) -> tuple[list[tuple[int, Any]], list[str]]:
-        """Return (number, answer) of each worker that answers, and a line for each other one.
-
-        Args:
-            question: for each of them.
-            none_too: return normally even if none of them answers.
-
-        Raises:
-            NotAnswered: a worker refuses the request itself, or there is no worker.
-        """
-        seen = list(self._view.of(WORKER))
-        answers = await asyncio.gather(
-            *(
-                ask(
-                    worker_socket(self._runtime, one.number, one.row.get("generation")),
-                    question,
-                    WORKER_ANSWER_S,
-                )
-                for one in seen
-            ),
-            return_exceptions=True,
-        )
-        found: list[tuple[int, Any]] = []
-        missing = []
-        for one, answer in zip(seen, answers, strict=True):
-            if isinstance(answer, NotAnswered):
-                missing.append(f"worker {one.number}: {answer}")
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                found.append((one.number, answer))
-        if not found and not none_too:
-            raise NotAnswered("; ".join(missing))
-        return found, missing
-
     async def _listed(
         self, question: Question, key: Callable[[dict[str, Any]], Any]
     ) -> dict[str, Any]:
         """Return the lists of all workers as one, sorted by ``key``, descending."""
         most = number_of(question, "limit", LIMIT, LIMIT_MAX)
-        found, missing = await self._ask_all(question)
-        items = [{"worker": number, **item} for number, part in found for item in part["items"]]
+        found, missing = await self._worker_lines.ask_all(question)
+        items = [{"worker": one.number, **item} for one, part in found for item in part["items"]]
         items.sort(key=key, reverse=True)
         return _listing(items, most, sum(part["total"] for _, part in found), missing)
 
@@ -202,14 +164,14 @@ class Ctl:
     ) -> dict[str, Any]:
         """Return the lists of all workers, each for its own partitions, as one, in order."""
         most = number_of(question, "limit", LIMIT, LIMIT_MAX)
-        found, missing = await self._ask_all(question)
+        found, missing = await self._worker_lines.ask_homes(question)
         items = sorted((item for _, part in found for item in part["items"]), key=key)
         return _listing(items, most, sum(part["total"] for _, part in found), missing)
 
     async def _rooms(self, question: Question) -> dict[str, Any]:
         most = number_of(question, "limit", LIMIT, LIMIT_MAX)
         # A room's connections are on all workers, so each is asked for all that may matter.
-        found, missing = await self._ask_all({**question, "limit": LIMIT_MAX})
+        found, missing = await self._worker_lines.ask_all({**question, "limit": LIMIT_MAX})
         rooms: dict[str, dict[str, Any]] = {}
         for _, part in found:
             for item in part["items"]:
@@ -223,27 +185,22 @@ class Ctl:
 
     async def _of_one_worker(self, question: Question) -> dict[str, Any]:
         """Ask any worker: each can ask the home of an account or a room."""
-        now_ns = time.monotonic_ns()
-        one = next((seen for seen in self._view.of(WORKER) if seen.lives(now_ns)), None)
-        if one is None:
-            raise NotAnswered("no worker runs")
-        path = worker_socket(self._runtime, one.number, one.row.get("generation"))
-        return {"content": await ask(path, question, WORKER_ANSWER_S)}
+        return {"content": await self._worker_lines.ask_any(question)}
 
     async def _kick(self, question: Question) -> dict[str, Any]:
         if bool(text_of(question, "id")) == bool(text_of(question, "name")):
             raise NotAnswered("kick takes the id of a connection or a name")
-        found, missing = await self._ask_all(question)
+        found, missing = await self._worker_lines.ask_all(question)
         return {"kicked": sum(answer["kicked"] for _, answer in found), "missing": missing}
 
     async def _reindex(self, question: Question) -> dict[str, Any]:
-        found, missing = await self._ask_all(question)
+        found, missing = await self._worker_lines.ask_homes(question)
         partitions = sum(answer["partitions"] for _, answer in found)
         return {"partitions": partitions, "missing": missing}
 
     async def _top(self, _: Question) -> dict[str, Any]:
         status = await self._status({})
-        found, missing = await self._ask_all({"do": "top"}, none_too=True)
+        found, missing = await self._worker_lines.ask_all({"do": "top"}, none_too=True)
         now = time.monotonic()
         passed_s, self._before_s = now - self._before_s, now
         for worker in status["workers"]:
@@ -298,15 +255,15 @@ def _listing(items: list[Any], most: int, total: int, missing: list[str]) -> dic
     return {"items": shown, "more": max(0, total - len(shown)), "missing": missing}
 
 
-def _merged(found: list[tuple[int, Any]]) -> dict[str, list[dict[str, Any]]]:
+def _merged(found: list[tuple[Asked, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Return the busiest rooms and the slowest readers of all workers.
 
     Every worker that follows a room sees all of its messages, but has its own connections.
     """
     rooms: dict[str, dict[str, Any]] = {}
     readers: list[dict[str, Any]] = []
-    for number, answer in found:
-        readers += [{"worker": number, **reader} for reader in answer["readers"]]
+    for one, answer in found:
+        readers += [{"worker": one.number, **reader} for reader in answer["readers"]]
         for item in answer["rooms"]:
             room = rooms.setdefault(item["room"], {**item, "connections": 0})
             room["connections"] += item["connections"]

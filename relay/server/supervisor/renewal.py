@@ -55,7 +55,7 @@ class Renewal:
     def _replace(self, role: Role, now: float) -> None:
         """Stop the processes of a role; new ones with current parameters replace them."""
         if role.owns_partitions:
-            self._spares.replace(now)
+            self._spares.end(now)
             count = self._state.replace_all()
             log.info("restarting", extra={"processes": count})
             return

@@ -46,8 +46,6 @@ class Lending:
         """Give the next supervisor control."""
         state = self._state
         state.lent = True
-        for child in state.owners:
-            child.replace = False  # all are
         ready = [child for child in state.owners if child.phase is Phase.READY]
         self._upgrade.lend([(child.index, child.pid, child.generation) for child in ready], now)
 

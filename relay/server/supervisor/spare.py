@@ -157,17 +157,12 @@ class SpareKeeper:
         log.warning("spare_exited", extra={"pid": pid, "how": str(how)})
         return True
 
-    def replace(self, now: float) -> None:
-        """Kill it: its parameters are outdated."""
-        if self._spare is not None:
-            self.end()
-            self._state.spare_used(now)
-
-    def end(self) -> None:
-        """Kill it: the server is stopping."""
+    def end(self, now: float) -> None:
+        """Kill it. Another one is started later, if one is still wanted then."""
         if self._spare is not None:
             self._spare.kill()
             self._spare = None
+            self._state.spare_used(now)
 
     def close(self) -> None:
         """In a child: close its pipes."""

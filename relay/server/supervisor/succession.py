@@ -231,7 +231,7 @@ class Succession:
                 "formats_differ": upgrade.differ,
             },
         )
-        self._spares.end()
+        self._spares.end(now)
         if rolls:
             self._lending.begin(now)
         else:

@@ -330,7 +330,7 @@ class Supervisor:
             return
         if number in STOP or number == signal.SIGQUIT:
             self._own_row.set("stopping", 1)
-            self._spares.end()
+            self._spares.end(now)
             self._succession.end()
             self._config.manager.stopping(self._config.graceful_timeout_s() + STOP_MARGIN_S)
             if number == signal.SIGINT:

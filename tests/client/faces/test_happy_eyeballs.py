@@ -22,7 +22,12 @@ from relay.client.aio.dial import dial_tcp
 from relay.client.candidates import AddressHistory, Candidate
 from relay.client.dialling import ADDRESSES_MAX, in_order, resolve
 from relay.client.dialling import dial_tcp as dial_blocking
-from relay.client.errors import ConnectFailed, NotARelayServer, ServerKeyMismatch
+from relay.client.errors import (
+    ConnectFailed,
+    HandshakeFailed,
+    NotARelayServer,
+    ServerKeyMismatch,
+)
 from relay.client.events import State
 from relay.errors import UsageError
 from relay.wire.frames import HEADER
@@ -228,6 +233,44 @@ def test_addresses_that_begin_as_relays_do(
         one.connect(DEADLINE_S)
     assert one.client.state is State.ONLINE
     assert one.client.statistics["logins"] == 1
+
+
+@pytest.mark.parametrize(("after", "reconnect"), [(b"", True), (SSH, True), (b"\xff" * 16, False)])
+def test_a_handshake_that_fails_is_not_the_end_while_there_are_other_addresses(
+    face: Connect,
+    relay: Relay,
+    addresses: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    after: bytes,
+    reconnect: bool,
+) -> None:
+    """A right hello, and then silence or nonsense, also at the first connect; one has to come in
+    time for the deadline of ``connect`` itself.
+    """
+    for name in ("ATTEMPT_DELAY_S", "DOUBTFUL_DELAY_S"):
+        monkeypatch.setattr(f"relay.client.dialling.{name}", DEADLINE_S)
+    addresses += ["127.0.0.6", "127.0.0.4", "127.0.0.1"]
+    one = face(at_host(relay), f"eyeballs-after-{len(after)}", reconnect=reconnect)
+    with Stranger("127.0.0.6", relay.port, hello_of(relay) + after, "never"):
+        one.connect()
+    assert one.client.state is State.ONLINE
+
+
+def test_the_end_of_the_last_address_is_the_end(
+    face: Connect, relay: Relay, addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No address is tried a third time: the first connect reports what is wrong."""
+    monkeypatch.setattr("relay.client.dialling.ATTEMPT_DELAY_S", DEADLINE_S)
+    addresses += ["127.0.0.6", "127.0.0.4", "127.0.0.7"]
+    one = face(at_host(relay), "eyeballs-none")
+    begins = hello_of(relay) + SSH
+    with (
+        Stranger("127.0.0.6", relay.port, begins, "never"),
+        Stranger("127.0.0.7", relay.port, begins, "never"),
+        pytest.raises(HandshakeFailed),
+    ):
+        one.connect(DEADLINE_S)
+    assert one.client.state is State.CLOSED
 
 
 def test_what_failed_is_tried_last() -> None:

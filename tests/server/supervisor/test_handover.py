@@ -28,9 +28,11 @@ from relay.server.supervisor.handover import (
     receive_messages,
     take_over,
 )
+from relay.server.supervisor.plan import Leave, plan
 from relay.server.supervisor.process import Exit
 from relay.server.supervisor.roles import Step
 from relay.server.supervisor.rolling import Lending
+from relay.server.supervisor.state import State
 from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import LEADS_S, Program, Upgrade
 from tests.server.supervisor.test_plan import state_of
@@ -167,6 +169,25 @@ def test_one_that_decides_and_hangs_is_killed() -> None:
         "upgrading": False, "failed": f"it did not report for {LEADS_S:.0f} s that it runs",
     }  # fmt: skip
     assert not upgrade.lent
+
+
+def test_workers_whose_replacement_was_requested_before_are_replaced_if_it_fails() -> None:
+    agent, worker = state_of().roles
+    state = State((agent, replace(worker, owns_partitions=True)), heartbeat_timeout_s=5.0)
+    for number, child in enumerate(state.children):
+        state.started(child, 100 + number, 1 + number, 0.0)
+        state.became_ready(child, 0.0)
+        child.heartbeat_s = 9.0
+    state.replace_all()
+    upgrade = Upgrade(Program(["/bin/sleep", "600"], {}, _hand_over))
+    upgrade.begin(7, "", 0.0)
+    Lending(state, cast("Any", None), {}, upgrade).begin(0.0)
+    assert plan(state, 9.0) == [], "the next version replaces them"
+    os.kill(upgrade.pid, signal.SIGKILL)
+    pid, status = os.waitpid(upgrade.pid, 0)
+    assert upgrade.ended(pid, Exit(os.waitstatus_to_exitcode(status)))
+    state.lent = False  # as ``take_back`` does
+    assert plan(state, 9.0) == [Leave(state.owners[0])]
 
 
 def test_the_next_version_has_signals_sent_to_workers_that_still_run_alone() -> None:

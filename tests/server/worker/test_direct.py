@@ -368,6 +368,27 @@ async def test_who_is_not_taken_learns_nothing_of_why(cluster: Cluster) -> None:
     await alice.acked("@alice", 1)
 
 
+async def test_strangers_fill_half_of_an_inbox(cluster: Cluster) -> None:
+    """Whoever has been written to still gets through, and the owner's own devices as well."""
+    alice, bob = await both(cluster)
+    carol = await TestClient.login(cluster.home("@carol"), "carol")
+    logs = cluster.home("@bob").parts.accounts.logs
+    send_direct(bob, "carol", 1)
+    await bob.acked("@bob", 1)
+    held = cluster.home("@bob").parts.partitions.head("@bob").seq
+    logs.inbox_entries_max = 2 * held + 2
+    send_direct(alice, BOB, 1)
+    await alice.acked("@alice", 1)
+    await until(lambda: cluster.home("@bob").parts.partitions.head("@bob").seq > held, "the copy")
+    send_direct(alice, BOB, 2)
+    refused = await alice.expect(Refused)
+    assert (refused.counter, refused.code) == (2, ErrorCode.NOT_ACCEPTED)
+    send_direct(carol, BOB, 1)
+    await carol.acked("@carol", 1)
+    send_direct(bob, BOB, 2)
+    await bob.acked("@bob", 2)
+
+
 async def test_whoever_follows_the_inbox_sees_what_becomes_of_the_account(
     cluster: Cluster, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -19,7 +19,8 @@ from relay.chat.rooms import requests, shown
 from relay.chat.rooms.events import Kind, Role
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Account, Ack, Done, Refused, Send
-from tests.server.worker.test_rooms import LOG, begun, done
+from tests.server.worker.test_rooms import LOG, begun, done, refused
+from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient
 
 OTHER = "another"
@@ -50,6 +51,16 @@ async def mark(client: TestClient, counter: int, log: str, epoch: bytes, seq: in
         Send(inbox, counter, int(EntryKind.MARK), "", log.encode(), epoch, seq)
     )  # fmt: skip
     await client.acked(inbox, counter)
+
+
+async def test_a_mark_names_an_epoch(cluster: Cluster) -> None:
+    """Otherwise the answers that contain it would be illegal, and the list of rooms unreadable."""
+    alice, _ = await begun(cluster)
+    for epoch in (b"", b"x", b"epoch-7"):
+        alice.received.clear()
+        alice.send_envelopes(Send("@alice", 1, int(EntryKind.MARK), "", LOG.encode(), epoch, 1))
+        assert (await alice.expect(Refused)).code == ErrorCode.BAD_REQUEST
+        assert list(await mine(alice)) == [LOG]
 
 
 async def test_unread_is_what_follows_the_mark(cluster: Cluster) -> None:
@@ -222,5 +233,30 @@ async def test_members_of_ones_rooms_may_write(cluster: Cluster) -> None:
     assert await write(2) == ErrorCode.NOT_ACCEPTED
     await done(alice, requests.Invite("bob"), log=OTHER)
     assert await write(2) == ErrorCode.NOT_ACCEPTED, "inviting bob does not let her write to him"
-    await choose(Writers.ALL)
+    for role in (Role.MEMBER, Role.MODERATOR, Role.OWNER):
+        await done(alice, requests.SetRole("bob", role), log=OTHER)
+        assert await write(2) == ErrorCode.NOT_ACCEPTED, "nor does a role that he did not take"
+    assert (await mine(bob))[OTHER][0] is Role.OWNER
+    await done(bob, requests.Enter(), log=OTHER)
+    assert (await mine(bob))[OTHER][0] is Role.OWNER, "entering takes nothing away"
     assert await write(2) == 0
+    await done(bob, requests.Leave(), log=OTHER)
+    assert await write(3) == ErrorCode.NOT_ACCEPTED
+    await choose(Writers.ALL)
+    assert await write(3) == 0
+
+
+async def test_nobody_owns_more_rooms_by_what_others_do(cluster: Cluster) -> None:
+    """A role that is given counts for the budget of rooms from when its owner enters; and whoever
+    gives a room away keeps it until then.
+    """
+    alice, bob = await begun(cluster)
+    await done(alice, requests.SetRole("bob", Role.OWNER))
+    session = cluster.session("bob")
+    assert session.rooms_owned() == 0
+    assert await refused(alice, requests.Leave()) == ErrorCode.BAD_REQUEST
+    await done(bob, requests.SetRole("bob", Role.MEMBER))
+    await done(alice, requests.SetRole("bob", Role.OWNER))
+    await done(bob, requests.Enter())
+    await until(lambda: session.rooms_owned() == 1, "bob owns the room")
+    await done(alice, requests.Leave())

@@ -15,6 +15,8 @@ from relay.bus.messages import Batch, Claim, Claimed, Event, Evict, Message, Sub
 from relay.chat.entries import Submission
 from relay.chat.names import INBOX_PREFIX
 from relay.server.worker.home.names import NameRegistry, Verdict
+from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.wakeup import Wakeup
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Error, Hello, Welcome, Who
 from relay.wire.login import Operation
@@ -238,6 +240,20 @@ def test_a_login_waits_for_all_changes_of_its_rights() -> None:
     assert port.received == []
     book.block_claims("alice", False)
     assert port.received == [_granted(1)]
+
+
+async def test_a_guest_whose_name_another_has_by_now_is_refused(cluster: Cluster) -> None:
+    """Its worker was silent for longer than a new home of the name waits: nobody has connected
+    with its secret, so it is not replaced, and the reason comes first.
+    """
+    guest = await TestClient.login(cluster.workers[0], "~alice")
+    claims = cluster.workers[0].parts.claims
+    (claim,) = claims._claims.values()
+    claims.on_claimed(
+        OwnHome(0, 1, Wakeup(lambda _: None)).to_member, _denied(claim.tag, ErrorCode.NAME_TAKEN)
+    )
+    await guest.expect(Error, lambda e: (e.request, e.code) == (0, ErrorCode.NAME_TAKEN))
+    await _ended_with(guest, CloseCode.NAME_REFUSED)
 
 
 async def test_hello_refused(single: Cluster) -> None:

@@ -308,8 +308,10 @@ class Session(Owner):
             self.user = self.services.budgets.users.open(actor.handle)
             self.rebound()
 
-    def end_with(self, code: CloseCode) -> None:
-        """Close: the login is no longer valid (taken by another connection, or device removed)."""
+    def end_with(self, code: CloseCode, refusal: int = 0) -> None:
+        """Close: the login is no longer valid. An ErrorCode other than 0 is sent first."""
+        if refusal:
+            self.refuse(0, refusal)
         self.close(code)
 
     @property
@@ -358,9 +360,7 @@ class Session(Owner):
     def _end(self, code: Closed | int | None, detail: str = "") -> None:
         """Stop following all logs and release the name. Idempotent.
 
-        Args:
-            code: our close code; ``Closed`` if the client closed; None if it ended without a close.
-            detail: our description.
+        ``code`` is ours; ``Closed`` if the client closed; None if it ended without a close.
         """
         if self.ended:
             return

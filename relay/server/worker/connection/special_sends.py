@@ -82,7 +82,7 @@ def _is_refused(session: Session, log: str, send: Send, *, well: bool) -> bool:
 
 
 def _is_mark(send: Send) -> bool:
-    if send.content_type or not send.body.isascii():
+    if send.content_type or not send.body.isascii() or len(send.about_epoch) != limits.EPOCH_BYTES:
         return False
     log = send.body.decode()
     return names.is_room(log) or names.is_inbox(log)

@@ -168,8 +168,15 @@ class AccountLogs:
         log = names.INBOX_PREFIX + handle
         return self._reader_of(log).seen(log)
 
-    def is_full(self, handle: str) -> bool:
-        """Return True if an inbox has reached its limit.
+    def is_full(self, handle: str, *, knows: bool) -> bool:
+        """Return True if an inbox has reached its limit for a sender.
+
+        Strangers fill half of it at most: otherwise anybody could keep all others from writing to
+        its owner.
+
+        Args:
+            handle: the owner.
+            knows: True if the owner has written to the sender.
 
         Raises:
             StoreError: it cannot be read.
@@ -178,7 +185,8 @@ class AccountLogs:
             return False
         log = names.INBOX_PREFIX + handle
         reader = self._reader_of(log)
-        return reader.head(log).seq - reader.floor(log) >= self.inbox_entries_max
+        held = reader.head(log).seq - reader.floor(log)
+        return (held if knows else 2 * held) >= self.inbox_entries_max
 
     def forget(self) -> None:
         """Clear the cache: other workers may write these logs now."""

@@ -7,7 +7,6 @@ change that removes devices is answered when every live worker has ended their s
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
@@ -163,7 +162,7 @@ class AccountsHome(LogChanges[_Decided]):
         try:
             request = requests.unpack(ask.content)
             if name.startswith(names.INBOX_PREFIX):
-                before = self.logs.account(sys.intern(name[len(names.INBOX_PREFIX) :]))
+                before = self.logs.account(names.shared(name[len(names.INBOX_PREFIX) :]))
                 version = before.version
                 alike = isinstance(request, requests.Register) and self._looks_alike(before.handle)
                 context = self._context(ask, alike)
@@ -215,13 +214,14 @@ class AccountsHome(LogChanges[_Decided]):
         if account.chain is None:
             return context
         handle = account.handle
+        knows = self.logs.has_written(handle, context.by)
         asks = preferences.Writers.ROOMS in (account.writers, account.seen_by)
         return context._replace(
-            knows=self.logs.has_written(handle, context.by),
+            knows=knows,
             shares_room=asks
             and account.chain is not None
             and self.shares_room(handle, account.root, context.by, root),
-            full=self.logs.is_full(handle),
+            full=self.logs.is_full(handle, knows=knows),
             online=self.online(handle),
             seen_ms=self.logs.seen_ms(handle),
         )

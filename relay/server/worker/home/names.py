@@ -13,13 +13,12 @@ workers have reported their sessions.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from typing import Final, NamedTuple, final
 
 from relay.bus.link import Port
 from relay.bus.messages import Claim, Claimed, Evict, Release, Tell
-from relay.chat.names import INBOX_PREFIX, is_guest
+from relay.chat.names import INBOX_PREFIX, is_guest, shared
 from relay.chat.partition import partition_of
 from relay.server.worker.grouped import Grouped
 from relay.wire.codes import ErrorCode
@@ -35,7 +34,7 @@ class Holder:
     __slots__ = ("name", "port", "secret", "since_us", "tag")
 
     def __init__(self, port: Port, claim: Claim) -> None:
-        self.name = sys.intern(claim.name)
+        self.name = shared(claim.name)
         self.secret = claim.secret
         self.port = port
         self.tag = claim.tag

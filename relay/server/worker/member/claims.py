@@ -25,7 +25,7 @@ _ENDS: Final = {
     int(ErrorCode.UNAVAILABLE): CloseCode.LOGIN_UNAVAILABLE,
     int(ErrorCode.DAMAGED): CloseCode.INTERNAL,
 }
-"""How a session ends if another home does not confirm its login."""
+"""How a session ends if another home does not confirm its login. Otherwise: as a refused login."""
 
 
 class Grant(NamedTuple):
@@ -42,8 +42,8 @@ class Grant(NamedTuple):
 class Session(Protocol):
     """A session that claims a name."""
 
-    def end_with(self, code: CloseCode) -> None:
-        """End: the same client instance has reconnected elsewhere, or the device was revoked."""
+    def end_with(self, code: CloseCode, refusal: int = 0) -> None:
+        """End: the login is no longer valid. An ErrorCode other than 0 is sent first."""
 
     def tell(self, envelope: bytes) -> None:
         """Receive an envelope from the name's home."""
@@ -169,10 +169,14 @@ class Claims:
             return
         if not message.granted:
             self._forget(claim)
-            if claim.granted or message.replaced:
-                # The account has changed, or another session was first after a home's death, or
-                # this is a replaced connection.
-                claim.session.end_with(_ENDS.get(message.code, CloseCode.REPLACED))
+            if message.replaced:
+                claim.session.end_with(CloseCode.REPLACED)
+            elif claim.granted:
+                # The account has changed, or another guest was first after a home's death.
+                if (code := _ENDS.get(message.code)) is not None:
+                    claim.session.end_with(code)
+                else:
+                    claim.session.end_with(CloseCode.NAME_REFUSED, message.code)
             else:
                 _answer(claim, Grant(message.code, message.text))
         elif claim.granted:
