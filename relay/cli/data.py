@@ -256,15 +256,13 @@ def _messages(
         "weechat": foreign_lines.weechat,
     }
     source.seek(0)
-    lines = io.TextIOWrapper(source, encoding="utf-8", errors="replace")
+    decoded = foreign_lines.decoded(source, mixed=form != "json")
     try:
-        yield from readers[form](lines, room, now_ms)
+        yield from readers[form](decoded, room, now_ms)
     except UsageError as error:
         raise UsageError(f"{file}: {error}") from None
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}") from None
-    finally:
-        lines.detach()
 
 
 def _json_line(packed: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator
@@ -20,6 +21,12 @@ _IRSSI_ACTION: Final = re.compile(r"(\d\d):(\d\d)(?::(\d\d))?\s+\* (\S+) (.*)")
 _IRSSI_DATES: Final = ("%a %b %d %H:%M:%S %Y", "%a %b %d %Y")
 FUTURE_MS: Final = 24 * 3600 * 1000
 """How far a file's times may be in the future: its clock or time zone may be ahead of ours."""
+_WINDOWS: Final = {
+    byte: char
+    for byte in range(0x80, 0xA0)
+    if (char := bytes([byte]).decode("cp1252", errors="ignore"))
+}
+"""The characters of Windows-1252 that are control characters in Latin-1."""
 _WEECHAT_MARKS: Final = frozenset({"", "-->", "<--", "--", "=!="})
 
 
@@ -31,6 +38,28 @@ class Read(NamedTuple):
     sender: str
     content_type: str
     body: bytes
+
+
+def decoded(lines: Iterable[bytes], *, mixed: bool) -> Iterator[str]:
+    """Decode the lines of a file, without their ends.
+
+    Args:
+        lines: of the file.
+        mixed: lines that are not UTF-8 are Windows-1252, which includes Latin-1: many programs on
+            IRC have sent, and logged, both.
+
+    Raises:
+        UsageError: one is not UTF-8: with other characters in its place it would be another text.
+    """
+    for number, line in enumerate(lines, 1):
+        content = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        content = content.rstrip(b"\r\n")
+        try:
+            yield content.decode()
+        except UnicodeDecodeError:
+            if not mixed:
+                raise UsageError(f"line {number}: not UTF-8") from None
+            yield "".join(_WINDOWS.get(byte, chr(byte)) for byte in content)
 
 
 def json_lines(lines: Iterable[str], room: str | None, now_ms: int) -> Iterator[Read]:
@@ -53,17 +82,17 @@ def json_lines(lines: Iterable[str], room: str | None, now_ms: int) -> Iterator[
             found: dict[str, Any] = json.loads(line)
             if "gap" in found or "kind" in found or "to" in found:
                 continue
-            body = found["body"]
+            body = _text(found["body"])
             raw = (
                 base64.b64decode(body, validate=True)
                 if found.get("encoding") == "base64"
                 else body.encode()
             )
             read = Read(
-                room or str(found["room"]),
+                room or _text(found["room"]),
                 _ms(datetime.fromisoformat(found["time"])),
-                str(found["sender"]),
-                str(found.get("content_type", TEXT)),
+                _text(found["sender"]),
+                _text(found.get("content_type", TEXT)),
                 raw,
             )
             read.content_type.encode()  # half of a surrogate pair is not valid text
@@ -130,6 +159,13 @@ def weechat(lines: Iterable[str], room: str, now_ms: int) -> Iterator[Read]:
         yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()), now_ms)
     if number and not seen:
         raise UsageError("not a weechat log: no line has a date, a name and a text between tabs")
+
+
+def _text(value: object) -> str:
+    """Return a text. Raises TypeError: it is something else, which would not be what was meant."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected a text, not {type(value).__name__}")
+    return value
 
 
 def _ms(moment: datetime) -> int:

@@ -6,6 +6,7 @@ import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 from pathlib import Path
 
@@ -18,6 +19,14 @@ from relay.cli.printing import print_line
 from relay.paths import followed
 
 log = logging.getLogger("relay.supervisor")
+
+
+def hold_signals() -> None:
+    """Hold signals that are for a server which runs: while it starts, they would end it."""
+    if sys.platform == "linux":
+        from relay.server.supervisor.signals import held
+
+        signal.pthread_sigmask(signal.SIG_BLOCK, held())
 
 
 @click.command()
@@ -99,6 +108,8 @@ def serve(
         "log.level": flags["log_level"],
         "log.format": flags["log_format"],
     }
+    if not (print_config or check_config):
+        hold_signals()
     loaded = configuration.load(given, os.environ, config)
     if print_config:
         print_settings(loaded)

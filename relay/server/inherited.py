@@ -12,6 +12,8 @@ import resource
 import signal
 from typing import Final
 
+from relay.server.supervisor.signals import held
+
 IGNORED: Final = (
     signal.SIGPIPE,  # a closed reader is reported as a write error
     signal.SIGXFSZ,  # and so is the limit on a file's size
@@ -60,10 +62,10 @@ def open_missing_streams() -> None:
 
 
 def reset_signals() -> None:
-    """Unblock all signals, and ignore those that mean nothing here.
+    """Unblock all signals that may end a start, and ignore those that mean nothing here.
 
-    Signals that are handled get their handlers later. The default of a signal that the parent
-    ignored is restored, except for HUP: nohup ignores it on purpose.
+    Signals that are handled get their handlers later, and some are held until then. The default of
+    a signal that the parent ignored is restored, except for HUP: nohup ignores it on purpose.
     """
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
@@ -72,7 +74,7 @@ def reset_signals() -> None:
             signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    signal.pthread_sigmask(signal.SIG_SETMASK, held())
 
 
 def raise_open_files_limit() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import shutil
@@ -31,7 +32,7 @@ from relay.store.lock import PartitionLock, read_refusal
 from relay.store.salvage import salvage
 from relay.store.salvage_choice import is_better, missing
 from relay.store.salvaged_log import SalvagedLog
-from relay.wire.packing import unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 
 ASIDE: Final = "damaged"
 """The directory in the data directory for replaced files."""
@@ -115,7 +116,7 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
     index = found.partition
     path = directory.partition_path(index)
     real = followed(path)
-    aside = directory.path / ASIDE / time.strftime(f"{index:02}-%Y%m%d-%H%M%S")
+    aside = _new_path(directory.path / ASIDE / time.strftime(f"{index:02}-%Y%m%d-%H%M%S"))
     new = real.with_name(f"{real.name}.repaired")
     logs: list[SalvagedLog] = []
     try:
@@ -129,19 +130,46 @@ def repair(directory: DataDirectory, found: Found, write_line: Callable[[bytes],
                 logs = making.best(is_whole=found.refused is None)
                 sync_directory(aside)
                 sync_directory(real.parent)
-                # In this order: a start refuses a missing file, because the lock file knows it; and
-                # the new file differs from the one the lock file knows, so it begins new epochs.
-                for one in (wal_path(real), index_path(real), real):
-                    if one.exists():
-                        shutil.move(one, aside / one.name)
-            new.rename(real)
-            sync_directory(real.parent)
+            # The file first: a start refuses a missing file, because the lock file knows it, but
+            # might accept one without its WAL, and a repair would not miss it. The new file differs
+            # from the one that the lock file knows, so it begins new epochs.
+            _exchange([real, wal_path(real), index_path(real)], aside, new)
             lock.readmit()
     except (OSError, StoreError) as error:
         raise StartError(f"partition {index:02} cannot be repaired: {error}") from None
     finally:
-        new.unlink(missing_ok=True)
+        if real.exists():  # otherwise a killed repair had put it aside: only this one is left
+            new.unlink(missing_ok=True)
     return Repaired(index, reason, logs, aside)
+
+
+def _new_path(path: Path) -> Path:
+    """Return a path beside this one, sorted after it, where nothing is: this one if possible."""
+    numbered = (path.with_name(f"{path.name}-{number}") for number in itertools.count(2))
+    return next(one for one in itertools.chain([path], numbered) if not os.path.lexists(one))
+
+
+def _exchange(old: list[Path], aside: Path, new: Path) -> None:
+    """Move files to another directory, and a new one to the place of the first of them.
+
+    If that fails, or is interrupted, they are back in their places.
+
+    Raises:
+        OSError: it failed.
+    """
+    moved: list[Path] = []
+    try:
+        for one in old:
+            if one.exists():
+                shutil.move(one, aside / one.name)
+                moved.append(one)
+        sync_directory(aside)
+        new.rename(old[0])
+        sync_directory(old[0].parent)
+    except BaseException:
+        for one in reversed(moved):
+            shutil.move(aside / one.name, one)
+        raise
 
 
 def _moved_by_a_killed_repair(
@@ -221,9 +249,7 @@ class _Making:
             used, other = self._attempt(with_wal=True), None
             if not is_whole:
                 other = self._attempt(with_wal=False)
-                if not used.is_whole or (
-                    other.is_whole and is_better(other.path, used.path, unpack_entry)
-                ):
+                if not used.is_whole or (other.is_whole and is_better(other.path, used.path)):
                     used, other = other, used
             if not used.is_whole:
                 raise StoreCorrupt(f"nothing whole can be made of {self._real}: restore a backup")
@@ -255,6 +281,7 @@ class _Making:
                     path,
                     partition=self._index,
                     unpack=unpack_entry,
+                    pack=pack_entry,
                     with_wal=with_wal,
                     aside=partial(_aside, file, self._write_line),
                     links=links,

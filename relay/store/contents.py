@@ -44,25 +44,6 @@ class Contents(NamedTuple):
     digest: str
 
 
-def read_logs(path: Path, upto: Callable[[str], int] | None = None) -> list[LogContents]:
-    """Return the logs in a file that nobody changes. Its write-ahead log is ignored.
-
-    Args:
-        path: of a partition that was closed cleanly, or of a copy of one.
-        upto: for each log, only the entries up to the seq that this returns; None: all.
-
-    Raises:
-        StoreError: it cannot be read.
-    """
-    connection = connect_still(path)
-    try:
-        return list(logs_of(connection, upto))
-    except apsw.Error as error:
-        raise translated(error, path) from error
-    finally:
-        connection.close(True)
-
-
 def total(logs: Iterable[LogContents]) -> Contents:
     """Return the sum of several logs, whatever their order."""
     digest = blake2b(digest_size=DIGEST_BYTES)
@@ -106,7 +87,10 @@ def connect_still(path: Path) -> apsw.Connection:
 def logs_of(
     connection: apsw.Connection, upto: Callable[[str], int] | None
 ) -> Iterator[LogContents]:
-    """Yield the logs that a connection sees; ``upto`` as for ``read_logs``. Raises apsw.Error."""
+    """Yield the logs that a connection sees. Raises apsw.Error.
+
+    ``upto`` returns the seq of the last entry of a log that counts; None: all count.
+    """
     for log_id, name, floor in rows(connection, "SELECT id, name, floor FROM log ORDER BY name"):
         last = SEQ_MASK if upto is None else upto(name)
         digest = blake2b(digest_size=DIGEST_BYTES)

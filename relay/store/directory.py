@@ -88,6 +88,44 @@ class DirectoryLock:
         self.close()
 
 
+def lock_directory(directory: Path) -> DirectoryLock:
+    """Lock a data directory, or one that becomes one, for this process, not for its children.
+
+    Raises:
+        StartError: another server uses it; the message names its process.
+    """
+    path = directory / LOCK_FILE
+    try:
+        fd = os.open(
+            path,
+            os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
+            FILE_MODE,
+        )
+    except OSError as error:
+        raise _unusable(path, error) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise StartError(f"data directory: {path}: it is not a regular file: remove it")
+    try:
+        fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):  # fcntl(2): locked
+            os.close(fd)
+            raise StartError(
+                f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: put "
+                "the directory on a file system with locks"
+            ) from error
+        holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+        os.close(fd)
+        raise StartError(
+            f"data directory {directory} is in use by another relay (process {holder}): "
+            "stop it, ask it with 'relay ctl', or name another --data directory"
+        ) from error
+    return DirectoryLock(fd)
+
+
 class DataDirectory:
     """A directory with a format file and a file for each partition."""
 
@@ -207,36 +245,7 @@ class DataDirectory:
         Raises:
             StartError: another server uses it; the message names its process.
         """
-        path = self.path / LOCK_FILE
-        try:
-            fd = os.open(
-                path,
-                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK,
-                FILE_MODE,
-            )
-        except OSError as error:
-            raise _unusable(path, error) from error
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            os.close(fd)
-            raise StartError(f"data directory: {path}: it is not a regular file: remove it")
-        try:
-            fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES):  # fcntl(2): locked
-                os.close(fd)
-                raise StartError(
-                    f"data directory: {path}: it cannot be locked (fcntl): {error.strerror}: put "
-                    "the directory on a file system with locks"
-                ) from error
-            holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
-            os.close(fd)
-            raise StartError(
-                f"data directory {self.path} is in use by another relay (process {holder}): "
-                "stop it, ask it with 'relay ctl', or name another --data directory"
-            ) from error
-        return DirectoryLock(fd)
+        return lock_directory(self.path)
 
     def _check_format(self) -> None:
         path = self.path / FORMAT_FILE

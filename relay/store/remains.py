@@ -17,6 +17,7 @@ import apsw
 
 from relay.store.carving import Row, carved
 from relay.store.resume import Segment
+from relay.store.row_versions import Removal, RowVersions, Unpack
 from relay.store.schema import pragma
 from relay.store.state import SEQ_MASK
 from relay.store.still import open_still
@@ -32,7 +33,6 @@ DAMAGE: Final = (
 _ROWS: Final = (
     "SELECT id, time_ms, chain, jump, CAST(packed AS BLOB) FROM entry WHERE id>=? ORDER BY id"
 )
-_GATHER: Final = "INSERT OR IGNORE INTO entry VALUES (?, ?, ?, ?, ?)"
 
 
 class Floor(NamedTuple):
@@ -52,7 +52,11 @@ class Producer(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What tables other than ``entry`` contain, by log id, as far as they can be read."""
+    """What tables other than ``entry`` contain, by log id, as far as they can be read.
+
+    A mark is written beside the entry that sets it, and stays when that is removed; so does the row
+    of a direct message, by which a copy that was taken is recognised.
+    """
 
     floors: dict[int, Floor]
     epochs: dict[int, list[Segment]]
@@ -62,6 +66,8 @@ class Known(NamedTuple):
     """True if the whole table of control entries was read."""
     states: dict[int, bytes]
     folds: dict[int, tuple[int, bytes]]
+    directs: dict[int, list[tuple[str, int, bytes, int]]]
+    marks: dict[int, list[tuple[str, bytes, int]]]
 
 
 class Remains(NamedTuple):
@@ -70,41 +76,53 @@ class Remains(NamedTuple):
     rows: Callable[[], Iterator[Row]]
     """Yields the rows of entries, in order; to be called again for another pass."""
     known: Known
+    removed: dict[int, Removal]
+    """By log id, what other versions of the file have removed (``row_versions``)."""
 
 
 @contextlib.contextmanager
-def remains(path: Path, beside: Path, *, with_wal: bool) -> Iterator[Remains]:
-    """Read a file as far as possible.
+def remains(path: Path, beside: Path, unpack: Unpack, *, with_wal: bool) -> Iterator[Remains]:
+    """Read a file as far as possible, with its write-ahead log and without it.
 
     Rows found by SQLite come first: it knows which of two versions of a row is valid.
+    ``row_versions`` tells what is taken of the others.
 
     Args:
         path: the damaged file. Nothing is written to it.
         beside: a temporary file for the rows, removed at the end.
-        with_wal: read the file through its write-ahead log.
+        unpack: returns the entry of a row.
+        with_wal: the file with its write-ahead log comes first, and the other tables are those of
+            it; otherwise the file alone.
     """
     gathered = apsw.Connection(str(beside))
-    known = Known({}, {}, {}, {}, False, {}, {})
     try:
         for setting in ("journal_mode=OFF", "synchronous=OFF", "locking_mode=EXCLUSIVE"):
             pragma(gathered, setting)
-        gathered.execute(
-            "BEGIN; CREATE TABLE entry (id INTEGER PRIMARY KEY, time_ms, chain, jump, packed)"
-        )
-        with contextlib.suppress(*DAMAGE):
-            source = _connect(path, with_wal)
-            try:
-                known = _known(source)
-                gathered.executemany(_GATHER, (row for row in _readable(source) if _is_row(row)))
-            finally:
-                source.close(True)
-        with contextlib.suppress(OSError):
-            gathered.executemany(_GATHER, carved(path, with_wal=with_wal))
+        gathered.execute("BEGIN")
+        versions = RowVersions(gathered)
+        known = _gather(path, versions, with_wal=with_wal, first=True)
+        _gather(path, versions, with_wal=not with_wal, first=False)
+        versions.settle(unpack, lambda names: named(names, known.floors))
         gathered.execute("COMMIT")
-        yield Remains(lambda: gathered.execute(_ROWS, (0,)), known)
+        yield Remains(versions.rows, known, versions.removed)
     finally:
         gathered.close(True)
         beside.unlink(missing_ok=True)
+
+
+def _gather(path: Path, versions: RowVersions, *, with_wal: bool, first: bool) -> Known:
+    known = Known({}, {}, {}, {}, False, {}, {}, {}, {})
+    with contextlib.suppress(*DAMAGE):
+        source = _connect(path, with_wal)
+        try:
+            if first:
+                known = _known(source)
+            versions.add((row for row in _readable(source) if _is_row(row)), first=first)
+        finally:
+            source.close(True)
+    with contextlib.suppress(OSError):
+        versions.add(carved(path, with_wal=with_wal), first=first)
+    return known
 
 
 def named(names: Counter[tuple[int, str]], known: dict[int, Floor]) -> dict[int, str]:
@@ -186,7 +204,21 @@ def _known(source: apsw.Connection) -> Known:
             )
             if _are(int, log_id, seq) and type(packed) is bytes
         }
-    return Known(floors, epochs, producers, controls, all_controls, states, folds)
+    directs: dict[int, list[tuple[str, int, bytes, int]]] = {}
+    marks: dict[int, list[tuple[str, bytes, int]]] = {}
+    with contextlib.suppress(*DAMAGE):
+        for log_id, peer, seq, epoch, origin in source.execute(
+            "SELECT log_id, peer, seq, epoch, origin FROM direct"
+        ):
+            if _are(int, log_id, seq, origin) and type(peer) is str and type(epoch) is bytes:
+                directs.setdefault(log_id, []).append((peer, seq, epoch, origin))
+    with contextlib.suppress(*DAMAGE):
+        for log_id, about, epoch, seq in source.execute(
+            "SELECT log_id, about, epoch, seq FROM mark"
+        ):
+            if _are(int, log_id, seq) and type(about) is str and type(epoch) is bytes:
+                marks.setdefault(log_id, []).append((about, epoch, seq))
+    return Known(floors, epochs, producers, controls, all_controls, states, folds, directs, marks)
 
 
 def _readable(source: apsw.Connection) -> Iterator[Row]:

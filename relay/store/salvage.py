@@ -12,17 +12,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import apsw
 
-from relay.chat.entries import Kind
+from relay.chat.entries import Entry, Kind
 from relay.store.carving import Row
+from relay.store.decide import Pack
 from relay.store.errors import StoreUnavailable
 from relay.store.remains import Floor, Remains, named, remains
-from relay.store.salvaged_log import LogSalvage, Making, SalvagedLog, entry_of
+from relay.store.row_versions import Removal, entry_of
+from relay.store.salvaged_log import LogSalvage, Making, SalvagedLog
 from relay.store.schema import connect_writer, create_tables, pragma, translated
 from relay.store.snapshot import sync_file
 from relay.store.state import SEQ_BITS, SEQ_MASK
@@ -35,6 +38,7 @@ def salvage(
     *,
     partition: int,
     unpack: Callable[[bytes], Any],
+    pack: Pack,
     with_wal: bool,
     aside: Callable[[bytes], object],
     links: bool = True,
@@ -46,7 +50,8 @@ def salvage(
         new: does not exist yet.
         partition: whose logs it should hold; others are handed to ``aside``.
         unpack: an entry as a tuple of the fields of ``Entry``; raises any exception if invalid.
-        with_wal: read the file through its write-ahead log.
+        pack: makes the bytes of an entry.
+        with_wal: go by the file with its write-ahead log; otherwise by the file alone.
         aside: called with the packed entries that are not kept.
         links: keep the links of rows to earlier entries of their producers. Without them, resends
             of old counters are not recognised; those of each producer's last counter are.
@@ -58,8 +63,11 @@ def salvage(
     try:
         target.execute("BEGIN")
         create_tables(target, unpack)
-        with remains(path, new.with_name(f"{new.name}.rows"), with_wal=with_wal) as left:
-            found = _logs(left, Making(target, partition, unpack, aside, left.known, links))
+        entry_at = partial(_entry_at, unpack, partition)
+        beside = new.with_name(f"{new.name}.rows")
+        with remains(path, beside, entry_at, with_wal=with_wal) as left:
+            making = Making(target, partition, unpack, pack, aside, left.known, links)
+            found = _logs(left, making)
         target.execute("COMMIT")
         target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         # A single file, to be renamed; the next writer switches to a write-ahead log again.
@@ -75,8 +83,12 @@ def salvage(
     return found
 
 
+def _entry_at(unpack: Callable[[bytes], Any], partition: int, row: Row) -> Entry | None:
+    return entry_of(row[-1], row[0] & SEQ_MASK, unpack, partition)
+
+
 def _logs(left: Remains, making: Making) -> list[SalvagedLog]:
-    bounds = _Bounds(making)
+    bounds = _Bounds(making, left.removed)
     for row in left.rows():
         bounds.look(row)
     found: list[SalvagedLog] = []
@@ -105,8 +117,8 @@ def _logs(left: Remains, making: Making) -> list[SalvagedLog]:
 class _Bounds:
     """A first pass over all rows: the names of logs, and where they begin."""
 
-    def __init__(self, making: Making) -> None:
-        self._making = making
+    def __init__(self, making: Making, removed: dict[int, Removal]) -> None:
+        self._making, self._removed = making, removed
         self.names: Counter[tuple[int, str]] = Counter()
         self._first: dict[int, int] = {}
         """The first readable entry that retention removes."""
@@ -117,7 +129,7 @@ class _Bounds:
         """Process a row."""
         where, time_ms, _, _, packed = row
         log_id, seq = where >> SEQ_BITS, where & SEQ_MASK
-        entry = entry_of(packed, seq, self._making)
+        entry = _entry_at(self._making.unpack, self._making.partition, row)
         if entry is not None:
             self.names[log_id, entry.log] += 1
             if entry.kind != Kind.SYSTEM:
@@ -128,6 +140,8 @@ class _Bounds:
     def floor(self, log_id: int) -> Floor:
         """Return up to where the entries of a log were removed."""
         known, first = self._making.known.floors.get(log_id), self._first.get(log_id)
+        found = self._stubs.get(log_id, Floor("", 0, 0))
         if known is not None and (first is None or known.seq < first):
-            return known
-        return self._stubs.get(log_id, Floor("", 0, 0))
+            found = max(known, found, key=lambda floor: floor.seq)
+        removed = self._removed.get(log_id)
+        return found if removed is None or removed.seq < found.seq else Floor("", *removed)

@@ -1,7 +1,8 @@
 """Compares two files that were made of the same damaged one (``salvage``).
 
-Entries are only added, erased in place, and removed from the beginning of a log. So of two versions
-of a log the one with the higher end, the higher floor or the erased entry is the later one.
+Entries are only added, erased in place, and removed from the beginning of a log. Both files have
+what either version has erased or removed (``row_versions``); so the one in which a log ends later,
+or begins later, is the later one.
 """
 
 from __future__ import annotations
@@ -47,17 +48,13 @@ class _End(NamedTuple):
     """The last entry that is readable."""
 
 
-def is_better(path: Path, than: Path, unpack: Callable[[bytes], Entry]) -> bool:
-    """Return True if in one file no log is older than in another, and it has more.
-
-    More are later ends of logs, erasures, or readable entries above the floors of both.
+def is_better(path: Path, than: Path) -> bool:
+    """Return True if no log is older in one file than in another one, and one is newer.
 
     Raises:
         StoreError: one of them cannot be read.
     """
-    if _is_behind(path, than, unpack):
-        return False
-    return _is_behind(than, path, unpack) or _count(than, path) > _count(path, than)
+    return not _is_behind(path, than) and _is_behind(than, path)
 
 
 def missing(
@@ -65,9 +62,8 @@ def missing(
 ) -> Iterator[tuple[str, bytes]]:
     """Yield (log, packed) of the readable entries that only the other file has.
 
-    Those that were removed in the first one are left out, and those that one of them has erased. If
-    the files have different entries in one place, the histories of a log differ, and only one of
-    them can be kept.
+    Those that were removed in the first one are left out. If the files have different entries in
+    one place, the histories of a log differ, and only one of them can be kept.
 
     Raises:
         StoreError: one of them cannot be read.
@@ -75,27 +71,19 @@ def missing(
     with _both(path, other) as connection:
         for log, packed, _ in connection.execute(_MISSING, (LOST,)):
             yield str(log), bytes(packed)
-        for log, there, here in connection.execute(_DIFFERENT, (LOST,)):
-            if Kind.ERASED not in (unpack(there).kind, unpack(here).kind):
+        for log, there, _ in connection.execute(_DIFFERENT, (LOST,)):
+            if unpack(there).kind != Kind.ERASED:
                 yield str(log), bytes(there)
 
 
-def _count(path: Path, other: Path) -> int:
-    with _both(path, other) as connection:
-        return sum(1 for _ in connection.execute(_MISSING, (LOST,)))
-
-
-def _is_behind(path: Path, other: Path, unpack: Callable[[bytes], Entry]) -> bool:
+def _is_behind(path: Path, other: Path) -> bool:
     """Return True if a log is older in a file than in the other one."""
     ours, theirs = _ends(path), _ends(other)
-    for name, end in theirs.items():
-        if any(mine < one for mine, one in zip(ours.get(name, (-1, -1, -1)), end, strict=True)):
-            return True
-    with _both(path, other) as connection:
-        return any(
-            unpack(there).kind == Kind.ERASED and unpack(here).kind != Kind.ERASED
-            for _, there, here in connection.execute(_DIFFERENT, (LOST,))
-        )
+    return any(
+        mine < one
+        for name, end in theirs.items()
+        for mine, one in zip(ours.get(name, (-1, -1, -1)), end, strict=True)
+    )
 
 
 def _ends(path: Path) -> dict[str, _End]:

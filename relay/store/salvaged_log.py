@@ -9,28 +9,31 @@ from typing import Any, Final, NamedTuple
 import apsw
 
 from relay import limits
-from relay.chat.entries import Entry, Kind
+from relay.chat.entries import Entry, Kind, packable
 from relay.chat.names import INBOX_PREFIX, is_room
-from relay.chat.partition import partition_of
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
 from relay.store.apply import ENTRY, STATE, write_more
 from relay.store.carving import Row
+from relay.store.decide import Pack
 from relay.store.derived import derive
 from relay.store.remains import Floor, Known
 from relay.store.resume import Segment
-from relay.store.schema import MEMBER, member_rows
+from relay.store.row_versions import entry_of
+from relay.store.schema import MEMBER, member_rows, rows
 from relay.store.state import SEQ_MASK, More, row_id
-from relay.store.stub import LOST, is_stub
+from relay.store.stub import LOST, is_stub, stub_of
 
 MARK: Final = int(Kind.MARK)
+REDACTION: Final = int(Kind.REDACTION)
 SYSTEM: Final = int(Kind.SYSTEM)
 ROWS_PER_COMMIT: Final = 1000
 LOST_MAX: Final = 1 << 20
 """Entries lost in one place: far more than a damaged part of a disk holds. A number that is further
 away is not believed."""
+_PACKED: Final = "SELECT packed FROM entry WHERE id=?"
 _DAMAGED_STATE: Final = "INSERT INTO state VALUES (?, ?, 1, 0, ?)"
 
 
@@ -55,6 +58,7 @@ class Making(NamedTuple):
     target: apsw.Connection
     partition: int
     unpack: Callable[[bytes], Any]
+    pack: Pack
     aside: Callable[[bytes], object]
     known: Known
     links: bool
@@ -86,12 +90,13 @@ class LogSalvage:
         """Seqs that later rows refer to."""
         self._room: Room | None = None
         self._more = More()
+        self._redactions: list[Entry] = []
 
     def add(self, row: Row) -> None:
         """Add the next row."""
         where, time_ms, chain, jump, packed = row
         seq = where & SEQ_MASK
-        entry = entry_of(packed, seq, self._making)
+        entry = entry_of(packed, seq, self._making.unpack, self._making.partition)
         if entry is not None and (entry.log != self._name or seq > self._head + LOST_MAX):
             self._aside += 1
             self._making.aside(packed)
@@ -127,16 +132,20 @@ class LogSalvage:
             return None
         self._write_log()
         doubtful = self._write_rights(state)
+        self._erase()
+        self._add_rows_of_removed()
         write_more(self._making.target, self._more)
         return SalvagedLog(self._name, self._kept, len(self._lost), self._aside, doubtful)
 
     # --- entries --------------------------------------------------------------------------------
     def _add_removed(self, row: Row, entry: Entry | None) -> None:
-        """Keep what is left of a removed entry."""
+        """Keep what is left of a removed entry, or remove it as another version did."""
         where, time_ms, chain, jump, packed = row
+        if entry is not None and entry.kind != SYSTEM:
+            packed = stub_of(entry)
         if entry is not None or is_stub(packed):
             self._write(where & SEQ_MASK, time_ms, chain, jump, packed)
-        if entry is not None:
+        if entry is not None and entry.kind == SYSTEM:
             self._derive(entry, chain, jump)
 
     def _lose_until(self, end: int) -> None:
@@ -181,7 +190,9 @@ class LogSalvage:
         if entry.kind == MARK and not _is_text(entry.body):
             return
         derive(self._more, self._id, entry, chain, jump)
-        if entry.kind == SYSTEM:
+        if entry.kind == REDACTION:
+            self._redactions.append(entry)
+        elif entry.kind == SYSTEM:
             self._controls_kept.add(entry.seq)
             if entry.content_type == events.CONTENT_TYPE:
                 try:
@@ -209,6 +220,40 @@ class LogSalvage:
             self._segments.append((seq, seq, epoch))
 
     # --- what follows from them -----------------------------------------------------------------
+    def _erase(self) -> None:
+        """Erase what a redaction tells to be erased: the row may be one from before."""
+        edits: dict[int, list[int]] = {}
+        for _, target, seq in self._more.edits:
+            edits.setdefault(target, []).append(seq)
+        for redaction in self._redactions:
+            target, end = redaction.about_seq, redaction.seq
+            if not (first := self._erasable(target, end)) or first.epoch != redaction.about_epoch:
+                continue
+            others = (self._erasable(seq, end) for seq in edits.get(target, ()))
+            for entry in (first, *others):
+                if entry is not None and entry.kind != Kind.ERASED:
+                    erased = entry._replace(
+                        kind=int(Kind.ERASED), content_type="", body=b"",
+                        about_epoch=redaction.epoch, about_seq=redaction.seq,
+                    )  # fmt: skip
+                    packed = self._making.pack(packable(erased))
+                    self._more.erased.append((packed, row_id(self._id, entry.seq)))
+
+    def _erasable(self, seq: int, before: int) -> Entry | None:
+        if not self._floor.seq < seq < before:
+            return None
+        [(packed,)] = rows(self._making.target, _PACKED, (row_id(self._id, seq),))
+        entry = entry_of(packed, seq, self._making.unpack, self._making.partition)
+        return None if entry is None or entry.kind == SYSTEM else entry
+
+    def _add_rows_of_removed(self) -> None:
+        """Keep what entries have left in tables when they were removed: these are the record."""
+        known, mine = self._making.known, self._id
+        self._more.directs += [
+            (mine, *row) for row in known.directs.get(self._old, ()) if row[1] <= self._floor.seq
+        ]
+        self._more.marks += [(mine, *mark, 0) for mark in known.marks.get(self._old, ())]
+
     def _add_named_controls(self, state: Room | None) -> None:
         """Note the control entries that a stored state names: the table may lack them."""
         named = {self._making.known.folds.get(self._old, (0,))[0]}  # or a message before: no matter
@@ -345,18 +390,6 @@ class LogSalvage:
         """
         agrees = self._controls_kept <= self._listed <= self._controls_kept | self._lost
         return agrees and self._making.known.all_controls
-
-
-def entry_of(packed: bytes, seq: int, making: Making) -> Entry | None:
-    """Return the entry of a row; None: it is none, or the one of another place."""
-    try:
-        entry = Entry._make(making.unpack(packed))
-        here = entry.seq == seq and partition_of(entry.log) == making.partition
-    except MemoryError:
-        raise
-    except Exception:  # noqa: BLE001  # whatever it is, it is no entry
-        return None
-    return entry if here else None
 
 
 def _is_text(body: bytes) -> bool:

@@ -472,6 +472,14 @@ class People(RuleBasedStateMachine):
         if before.kind is Kind.PRIVATE and not before.deleted and not self.room.deleted:
             assert self.room.kind is Kind.PRIVATE
 
+    @rule(handle=HANDLES, role=st.sampled_from(Role))
+    def appoint(self, handle: str, role: Role) -> None:
+        """Random users seldom are somebody who may."""
+        for actor in PEOPLE:
+            if Right.MANAGE in rights(self.room, actor):
+                self.ask(actor=actor, change=requests.SetRole(handle, role), behind=0)
+                return
+
     @rule(ms=st.integers(1, 5000))
     def wait(self, ms: int) -> None:
         self.now_ms += ms

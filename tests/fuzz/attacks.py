@@ -16,14 +16,14 @@ import msgpack
 
 from relay import limits
 from relay.wire.cipher import RecordType, padded_size
-from relay.wire.envelopes import ClientEnvelope, History, Join, Leave, Search, Send, Who
+from relay.wire.envelopes import History, Join, Leave, Send, Who
 from relay.wire.frames import FrameType, header
 from relay.wire.packing import pack
 from tests.fuzz import chat_attacks
 from tests.fuzz.chat_attacks import HONEST_ROOM
+from tests.fuzz.operations import any_operation
 from tests.fuzz.visitor import Visitor
 
-SHARED: Final = [f"shared-{n}" for n in range(4)]
 BURST_BYTES: Final = 262_144
 
 
@@ -167,50 +167,17 @@ async def _rubbish(visitor: Visitor) -> None:
 
 
 # --- at random ------------------------------------------------------------------------------------
-def _any_operation(visitor: Visitor) -> ClientEnvelope:
-    chance = visitor.chance
-    log = chance.choice([*SHARED, visitor.room])
-    match chance.randrange(8):
-        case 0:
-            return Join(
-                1, chance.choice([log, HONEST_ROOM]), None, 0, chance.choice([0, 5, 10_001])
-            )
-        case 1:
-            epoch = chance.choice([bytes(8), chance.randbytes(8)])
-            return Join(2, log, epoch, chance.randrange(2**40), 0)
-        case 2:
-            return Leave(3, log)
-        case 3:
-            return Who(4, log)
-        case 4:
-            seq = chance.choice([0, 1, 100, 2**63 - 1])
-            return History(5, log, chance.random() < 0.5, seq, chance.choice([0, 1, 1000, 65_535]))
-        case 5:
-            text = chance.choice(["tea", '"', "a" * 256, 'x" OR NEAR(*', "\0"])
-            return Search(
-                6, log, text, chance.choice([0, 1, 2**63 - 1]), chance.choice([0, 1, 65_535])
-            )
-        case _:
-            if log == visitor.room:
-                visitor.counter += 1
-                counter = visitor.counter
-            else:
-                counter = chance.choice([1, 2, 3, 2**63 - 1])
-            size = chance.choice([0, 1, 100, 5000])
-            return Send(log, counter, chance.choice([0, 0, 0, 3]), "text/plain", bytes(size))
-
-
 async def _operations(visitor: Visitor) -> None:
     """Legal ones, some with values that are refused."""
     count = visitor.chance.choice([1, 1, 10, 200])
-    await visitor.send_envelopes(*[_any_operation(visitor) for _ in range(count)])
+    await visitor.send_envelopes(*[any_operation(visitor) for _ in range(count)])
     await asyncio.sleep(visitor.chance.choice([0, 0.01, 0.1]))
 
 
 async def _damaged(visitor: Visitor) -> None:
     """An illegal operation after legal ones."""
-    good = [_any_operation(visitor) for _ in range(visitor.chance.randrange(20))]
-    bad = bytearray(pack(_any_operation(visitor)))
+    good = [any_operation(visitor) for _ in range(visitor.chance.randrange(20))]
+    bad = bytearray(pack(any_operation(visitor)))
     for _ in range(visitor.chance.randrange(1, 4)):
         bad[visitor.chance.randrange(len(bad))] = visitor.chance.randrange(256)
     await visitor.record(b"".join(map(pack, good)) + bytes(bad))
@@ -234,6 +201,7 @@ ATTACKS: Final = {
         Attack("reactions", Stage.HANDSHAKE, chat_attacks.reactions, "edits and reactions"),
         Attack("moderation", Stage.LOGIN, chat_attacks.moderation, "rooms, begun and ended"),
         Attack("lists", Stage.LOGIN, chat_attacks.lists, "asking for lists"),
+        Attack("refused", Stage.LOGIN, chat_attacks.refused, "requests refused for every reason"),
         Attack("resumes", Stage.HANDSHAKE, chat_attacks.resumes, "returns by ticket", again=False),
         Attack("control", Stage.LOGIN, _control, "pings and pongs"),
         Attack("silent", Stage.SOCKET, _silent, "silent sockets", again=False),

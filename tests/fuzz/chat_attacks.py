@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Final
 
 from relay import limits
+from relay.chat.accounts import requests as account_requests
 from relay.chat.entries import Kind
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import requests
 from relay.wire.envelopes import (
+    Account,
     Ack,
     ClientEnvelope,
     Devices,
@@ -124,6 +126,49 @@ async def lists(visitor: Visitor) -> None:
             for n in range(300)
         ]
     )
+
+
+async def refused(visitor: Visitor) -> None:
+    """Request what is refused: each reason that needs no state of one's own, all at once."""
+    chance = visitor.chance
+    away, nobody = f"a{chance.getrandbits(60):x}", f"x{chance.getrandbits(60):x}"
+    pack_room, pack_account = requests.pack, account_requests.pack
+    seen = requests.ANYTHING_SEEN
+    first = visitor.counter + 1
+    visitor.counter = 0  # a refused send has not used its counter
+    about = (bytes(8), 2**40)
+    envelopes: tuple[ClientEnvelope, ...] = (
+        Leave(1, away),
+        Who(2, away),
+        History(3, away, False, 0, 1000),
+        Search(4, away, "tea", 0, 100),
+        Join(5, "@bob", None, 0, 0),
+        Join(6, "not a name", None, 0, 0),
+        Join(7, away, None, 0, 2**32 - 1),
+        Join(8, f"@{nobody}", bytes(8), 2**40, 0),
+        *[
+            Send(HONEST_ROOM, first, kind, "", body, *about)
+            for kind in (*Kind, 255)
+            if kind != Kind.MESSAGE
+            for body in (b"", b"x")
+        ],
+        Send("not a name", first, 0, "", b""),
+        Send(f"@{nobody}", first, 0, "", b""),
+        Send(f"@{nobody}", 2**63 - 1, 0, "", b""),
+        Devices(9, nobody, 65_535),
+        Account(10, "", b"\x91\x63"),
+        Account(11, "", b"\xc1"),
+        Account(12, nobody, pack_account(account_requests.LastSeen())),
+        Account(13, "bob", pack_account(account_requests.Remove())),
+        Account(14, "", pack_account(account_requests.Block(nobody, bytes(32)))),
+        Account(15, "", pack_account(account_requests.Extend(b"x" * 331))),
+        Room(16, away, b"\x92\x63\x00"),
+        Room(17, away, pack_room(requests.SetTopic("x"), seen)),
+        Room(18, HONEST_ROOM, pack_room(requests.Delete(), seen)),
+        Room(19, HONEST_ROOM, pack_room(requests.Ban("alice"), seen)),
+        Room(20, HONEST_ROOM, pack_room(requests.Invite(nobody), seen)),
+    )
+    await visitor.send_envelopes(*envelopes * 25)
 
 
 async def resumes(visitor: Visitor) -> None:

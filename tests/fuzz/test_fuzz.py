@@ -5,22 +5,31 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
+import random
 import signal
 from pathlib import Path
+from typing import get_args
 
+import msgpack
 import pytest
 from hypothesis import strategies as st
 
-from relay.wire.packing import unpack_client, unpack_server
-from tests.fuzz import server
+from relay.chat.accounts import requests as account_requests
+from relay.chat.rooms import events as room_events
+from relay.chat.rooms import requests as room_requests
+from relay.wire import envelopes as wire
+from relay.wire.packing import CLIENT_SHAPES, pack, unpack_client, unpack_server
+from tests.fuzz import operations, requests, server
 from tests.fuzz.__main__ import TARGETS, search
 from tests.fuzz.attacks import ATTACKS
 from tests.fuzz.honest import faults_in
 from tests.fuzz.inputs import CORPUS, Edit, corpus_of, edited
 from tests.fuzz.outcome import TITLES, Plan, cells
 from tests.fuzz.target import Hang, Target, no_longer_than, run_slice
+from tests.fuzz.visitor import Visitor
 from tests.fuzz.wire import _check_envelopes
 from tests.support.cluster import ROOT, Relay, until
+from tests.vectors.rooms import REQUESTS as ROOM_REQUESTS
 
 SEED = 20_261_125
 
@@ -125,6 +134,31 @@ def test_the_longest_turn_is_read_from_the_log(tmp_path: Path) -> None:
     lines = ['{"event": "stopped"}', "no JSON", '{"event": "x", "turn_ms_max": 12.5}']
     assert server.longest_turn_ms(lines) == 12.5
     assert server.longest_turn_ms([]) is None
+
+
+def test_every_operation_and_request_is_tried() -> None:
+    """Those added later, too: as samples of the parsers, and by connections of a whole server."""
+    login = {wire.Hello, wire.Register, wire.Enrol}
+    assert operations.MAKERS.keys() == {one.type for one in CLIENT_SHAPES.values()} - login
+    assert set(map(type, requests.ACCOUNT_REQUESTS)) == {
+        one.type for one in account_requests.SHAPES.values()
+    }
+    assert {type(one) for one, _ in ROOM_REQUESTS} == set(get_args(room_requests.Request)) - {
+        room_requests.Depart  # of a worker, for an account that is removed
+    }
+    assert len(set(map(_number, requests.EVENT_SEEDS))) == len(room_events.SHAPES)
+
+
+def _number(packed: bytes) -> object:
+    return msgpack.unpackb(packed)[0]
+
+
+async def test_random_operations_are_legal_envelopes() -> None:
+    visitor = Visitor(0, random.Random(SEED))
+    made = [operations.any_operation(visitor) for _ in range(2000)]
+    assert {type(one) for one in made} == operations.MAKERS.keys()
+    for one in made:
+        assert unpack_client(pack(one)) == [one]
 
 
 def test_every_attack_is_on_the_page() -> None:

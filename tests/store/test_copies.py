@@ -349,7 +349,7 @@ def test_a_wal_that_is_damaged_before_its_end_is_refused(data: Path, altered: bo
         open_partition(data, at_start=True)
     found = salvage(
         data / MAIN, data / "new", partition=partition_of("lobby"), unpack=unpack_entry,
-        with_wal=True, aside=lambda _: None,
+        pack=pack_entry, with_wal=True, aside=lambda _: None,
     )  # fmt: skip
     assert found == [SalvagedLog("lobby", 40, 0, 0)]
 

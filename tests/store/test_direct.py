@@ -16,7 +16,7 @@ from relay.store.reader import SqliteReader
 from relay.store.salvage import salvage
 from relay.store.schema import ADDED_BY_2, CONTROLS_BEFORE_3, TABLES_OF_3, TABLES_OF_4
 from relay.store.sqlite import SqlitePartition
-from relay.wire.packing import unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import (
     ALICE,
     BOB,
@@ -288,7 +288,8 @@ def test_a_file_is_made_anew_of_its_entries(tmp_path: Path) -> None:
         return [connection.execute(query).fetchall() for query in queries]
 
     salvage(
-        path, new, partition=partition_of("@alice"), unpack=unpack_entry, with_wal=False,
+        path, new, partition=partition_of("@alice"), unpack=unpack_entry, pack=pack_entry,
+        with_wal=False,
         aside=lambda packed: None,
     )  # fmt: skip
     found = rows_of(path)

@@ -16,7 +16,7 @@ from relay.server.worker.home.room_rules import RoomRules
 from relay.store.reader import SqliteReader
 from relay.store.salvage import salvage
 from relay.store.sqlite import SqlitePartition
-from relay.wire.packing import unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import NOW_MS, append, open_partition, unnoticed
 
 ANN, BOB, CAT = b"\xaa" * 32, b"\xbb" * 32, b"\xcc" * 32
@@ -104,6 +104,7 @@ def test_a_salvaged_file_has_it(tmp_path: Path) -> None:
     new = tmp_path / "new.sqlite"
     salvage(
         tmp_path / "00.sqlite", new, partition=partition_of("lobby"), unpack=unpack_entry,
+        pack=pack_entry,
         with_wal=False, aside=lambda _: None,
     )  # fmt: skip
     rows = "SELECT * FROM member ORDER BY handle"

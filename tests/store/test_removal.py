@@ -26,7 +26,7 @@ from relay.store.salvaged_log import SalvagedLog
 from relay.store.schema import pragma
 from relay.store.sqlite import SqlitePartition
 from relay.store.stub import STUB_OF_ERASED
-from relay.wire.packing import unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 from tests.store.test_direct import copy, offer, one
 from tests.support.logs import (
     BOB,
@@ -37,6 +37,7 @@ from tests.support.logs import (
     message,
     messages,
     open_partition,
+    read_logs,
     unnoticed,
 )
 from tests.support.scanning import leftovers
@@ -243,7 +244,7 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
     removed(partition, 200)
     partition.close()
     path = tmp_path / "00.sqlite"
-    [lobby, _] = contents.read_logs(path)
+    [lobby, _] = read_logs(path)
     assert (lobby.head, lobby.entries) == (300, 100)
     packed = contents.packed_entries(path, lambda name: True, "lobby", still=True)
     assert [unpack_entry(one).seq for one in packed] == list(range(201, 301))
@@ -257,9 +258,10 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
         new = tmp_path / f"new-{number}"
         new.mkdir()
         monkey = pytest.MonkeyPatch()
-        monkey.setattr("relay.store.salvaged_log.partition_of", lambda _: 3)
+        monkey.setattr("relay.store.row_versions.partition_of", lambda _: 3)
         found = salvage(
-            path, new / "00.sqlite", partition=3, unpack=unpack_entry, with_wal=False,
+            path, new / "00.sqlite", partition=3, unpack=unpack_entry, pack=pack_entry,
+            with_wal=False,
             aside=aside.append,
         )  # fmt: skip
         monkey.undo()

@@ -17,13 +17,13 @@ from relay.server.worker.home.room_rules import RoomRules
 from relay.store.carving import PAGE_BYTES, ROW_BYTES_MAX, carved
 from relay.store.checkpoint import copy_pages
 from relay.store.companions import wal_bytes, wal_path
-from relay.store.contents import connect_still, read_logs
+from relay.store.contents import connect_still
 from relay.store.integrity import DamagedLog, check_file
 from relay.store.log import LogRefused
 from relay.store.salvage import salvage
 from relay.store.salvaged_log import SalvagedLog
-from relay.wire.packing import unpack_entry
-from tests.support.logs import ALICE, BOB, NOW_MS, append, die, message, open_partition
+from relay.wire.packing import pack_entry, unpack_entry
+from tests.support.logs import ALICE, BOB, NOW_MS, append, die, message, open_partition, read_logs
 
 FRAME_HEADER_BYTES = 24
 TOPIC = message(2, events.pack(events.TopicSet("tea")))._replace(
@@ -53,7 +53,8 @@ def test_an_entry_without_a_meaning_is_kept(tmp_path: Path, damaged: Submission)
     connection.close()
     aside: list[bytes] = []
     found = salvage(
-        path, new, partition=partition_of(log), unpack=unpack_entry, with_wal=False,
+        path, new, partition=partition_of(log), unpack=unpack_entry, pack=pack_entry,
+        with_wal=False,
         aside=aside.append,
     )  # fmt: skip
     assert found == [SalvagedLog(log, 3, 0, 0, doubtful=log == "lobby")]
@@ -80,7 +81,8 @@ def test_a_damaged_state_is_found_and_made_anew(tmp_path: Path) -> None:
     assert checked == (None, [DamagedLog("lobby", "its state cannot be read", repairable=True)])
     connection.close()
     salvage(
-        path, new, partition=number, unpack=unpack_entry, with_wal=False, aside=lambda _: None
+        path, new, partition=number, unpack=unpack_entry, pack=pack_entry,
+        with_wal=False, aside=lambda _: None
     )  # fmt: skip
     made = apsw.Connection(str(new))
     assert made.execute(states).fetchall() == before
@@ -109,7 +111,13 @@ def test_a_log_whose_last_senders_are_unknown_can_be_sent_to_again(tmp_path: Pat
     assert isinstance(partition.append([message(4)], NOW_MS)[0], LogRefused)
     partition.close()
     made = salvage(
-        path, new, partition=number, unpack=unpack_entry, with_wal=True, aside=lambda _: None
+        path,
+        new,
+        partition=number,
+        unpack=unpack_entry,
+        pack=pack_entry,
+        with_wal=True,
+        aside=lambda _: None,
     )
     assert made == [SalvagedLog("lobby", 3, 1, 0)]
     again = open_partition(new.parent)
@@ -135,7 +143,13 @@ def test_what_is_made_passes_the_check(tmp_path: Path, damaged: str) -> None:
     connection.close()
     number = partition_of("lobby")
     [found] = salvage(
-        path, new, partition=number, unpack=unpack_entry, with_wal=True, aside=lambda _: None
+        path,
+        new,
+        partition=number,
+        unpack=unpack_entry,
+        pack=pack_entry,
+        with_wal=True,
+        aside=lambda _: None,
     )
     assert (found.kept + found.lost, found.aside) == (16, 0)
     if "CAST" in damaged:
@@ -195,7 +209,8 @@ def test_only_what_was_in_a_damaged_page_is_lost(tmp_path: Path, how: str, copie
     path.write_bytes(damaged)
     lost: list[bytes] = []
     found = salvage(
-        path, new, partition=partition_of("lobby"), unpack=unpack_entry, with_wal=True,
+        path, new, partition=partition_of("lobby"), unpack=unpack_entry, pack=pack_entry,
+        with_wal=True,
         aside=lost.append,
     )  # fmt: skip
     assert found == [SalvagedLog("lobby", len(bodies), 0, 0)]

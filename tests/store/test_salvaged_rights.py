@@ -21,7 +21,7 @@ from relay.server.worker.home.room_rules import RoomRules
 from relay.store.salvage import salvage
 from relay.store.salvaged_log import SalvagedLog
 from relay.store.stub import LOST
-from relay.wire.packing import unpack_entry
+from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import append, message, open_partition
 
 ANN = b"\xaa" * 32
@@ -58,7 +58,7 @@ def salvaged(
     connection.close()
     [found] = salvage(
         path / "00.sqlite", path / "new.sqlite", partition=partition_of(batch[0].log),
-        unpack=unpack_entry, with_wal=False, aside=lambda _: None,
+        unpack=unpack_entry, pack=pack_entry, with_wal=False, aside=lambda _: None,
     )  # fmt: skip
     return found, apsw.Connection(str(path / "new.sqlite"))
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 from relay.chat.entries import Kind, Submission
+from relay.store.contents import LogContents, connect_still, logs_of
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, Page, Partition, Stored
@@ -108,3 +111,9 @@ def entries(page: Page) -> list[EntryMessage]:
     found = [unpack_entry(packed) for _, packed in page.rows]
     assert [entry.seq for entry in found] == [seq for seq, _ in page.rows]
     return found
+
+
+def read_logs(path: Path, upto: Callable[[str], int] | None = None) -> list[LogContents]:
+    """Return the logs in a file that nobody changes, each up to the seq that ``upto`` returns."""
+    with closing(connect_still(path)) as connection:
+        return list(logs_of(connection, upto))

@@ -26,8 +26,9 @@ from relay.errors import StartError
 from relay.server.backups.create import FILE_BYTES_MAX, create
 from relay.server.backups.restore import restore
 from relay.settings import WORKERS_MAX
-from relay.store.contents import LogContents, read_logs
+from relay.store.contents import LogContents
 from tests.support.cluster import Relay, run_relay, wait_until
+from tests.support.logs import read_logs
 from tests.support.namespaces import NAMESPACES
 from tests.support.threads import beside
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -20,7 +21,15 @@ from relay import Client, Message
 from relay.compiled import build
 from relay.server.inherited import IGNORED
 from relay.wire.identity import fingerprint, load_private_key
-from tests.support.cluster import ROOT, Relay, relay_command, run_relay, until, wait_until
+from tests.support.cluster import (
+    DEADLINE_S,
+    ROOT,
+    Relay,
+    relay_command,
+    run_relay,
+    until,
+    wait_until,
+)
 from tests.support.threads import beside
 
 NUMBERS = "(s.SIGTERM, s.SIGINT, s.SIGQUIT, s.SIGCHLD, s.SIGHUP, s.SIGPIPE, s.SIGUSR1, s.SIGALRM)"
@@ -58,6 +67,45 @@ def test_it_does_not_matter_how_it_is_started(tmp_path: Path, signals: str) -> N
         assert [path for path, mode in relay.modes().items() if mode & 0o077] == []
         assert relay.stop() == 0
         assert not relay.events("open_files_limit_low")
+
+
+def test_signals_for_a_running_server_wait_until_it_runs(tmp_path: Path) -> None:
+    """The start has begun when it opens its settings file, which is a pipe first."""
+    config, log = tmp_path / "relay.toml", tmp_path / "log"
+    os.mkfifo(config)
+    command = relay_command("serve", "--bind", "127.0.0.1:0", "--data", tmp_path / "data")
+    command += ["--workers", "1", "--control", "off", "--config", str(config)]
+    with log.open("wb") as errors:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            start_new_session=True,
+        )
+    try:
+        with config.open("w") as pipe:
+            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN):
+                process.send_signal(number)
+            new = tmp_path / "new"
+            new.write_text("[limits]\nrooms_per_minute = 61\n")
+            new.replace(config)
+            pipe.write("[limits]\nrooms_per_minute = 62\n")
+        wait_until(
+            lambda: process.poll() is not None or serving_workers(psutil.Process(process.pid)),
+            "the start",
+        )
+        process.terminate()
+        assert process.wait(DEADLINE_S) == 0
+        events = {line["event"]: line for line in map(json.loads, log.read_text().splitlines())}
+        assert events["reloaded"]["changed"] == {"limits.rooms_per_minute": "62 -> 61"}
+        assert events["signal_ignored"]["signal"] == "SIGUSR1"
+        assert events["upgrade_refused"]["reason"] == "the server is starting or stopping"
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def serving_workers(server: psutil.Process) -> int:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from tests.support.cluster import ROOT
-from tests.support.programs import run_program
+from tests.support.programs import run_program, run_pytest
 
 PAGE = (ROOT / "docs" / "testing.md").read_text()
 
@@ -18,22 +15,6 @@ def blocks_of_the_page() -> dict[str, str]:
     """Return the page's programs by the file name in their first line."""
     blocks = re.findall(r"```python\n# (\S+)\n(.*?)```", PAGE, re.DOTALL)
     return dict(blocks)
-
-
-def run_pytest(project: Path, *flags: str) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if "PYTEST" not in name}
-    others = [f"-pno:{plugin}" for plugin in ("locust", "randomly", "asyncio")]
-    # In the usual place it would delete, before it ends, what earlier runs of all tests left there.
-    temporary = f"--basetemp={project / '.temporary'}"
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pytest", temporary, *others, *flags],
-        cwd=project,
-        env=environment | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=100,
-    )
 
 
 def test_the_documented_tests_pass(tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from relay.errors import StartError
 from relay.fsync import sync_directory
 from relay.server.backups import manifest
 from relay.server.backups.checking import checked
-from relay.server.backups.manifest import Manifest
+from relay.server.backups.manifest import File, Manifest
 from relay.server.backups.nesting import refuse_data_within
 from relay.store.contents import total
-from relay.store.directory import FORMAT_FILE
+from relay.store.directory import FORMAT_FILE, LOCK_FILE, lock_directory
 from relay.store.errors import StoreError
 from relay.store.integrity import DamagedLog
 from relay.store.snapshot import sync_file
@@ -77,37 +77,50 @@ def restore(backup: Path, data: Path) -> Verified:
     verified = verify(backup)
     found = verified.manifest
     try:
-        made = not data.exists()
-        if not made and any(data.iterdir()):
-            raise StartError(
-                f"{data} is not empty: name a new directory, or move what is there away"
-            )
+        new = not data.exists()
         data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        data.chmod(0o700)
+        lock_is_new = not os.path.lexists(data / LOCK_FILE)
     except OSError as error:
         raise StartError(f"data directory: {data}: {error.strerror}") from None
-    try:
-        (data / "logs").mkdir(mode=0o700)
-        # The format file last: a start refuses a directory that has logs but no format file.
-        for name in sorted(found.files, key=lambda name: name == FORMAT_FILE):
-            _install(backup / name, data / name)
-        sync_directory(data.parent)
-    except BaseException as error:
-        for path in data.iterdir():
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
-        if made:
-            data.rmdir()
-        if isinstance(error, OSError):
-            raise StartError(f"data directory: {data}: {error.strerror or error}") from None
-        raise
+    with lock_directory(data):  # another restore, or a relay that starts there, is refused
+        made: list[Path] = [data / LOCK_FILE] if lock_is_new else []
+        try:
+            _refuse_used(data)
+            data.chmod(0o700)
+            (data / "logs").mkdir(mode=0o700)
+            made.append(data / "logs")
+            # The format file last: a start refuses a directory that has logs but no format file.
+            for name in sorted(found.files, key=lambda name: name == FORMAT_FILE):
+                _install(backup / name, data / name, found.files[name], made)
+            sync_directory(data.parent)
+        except BaseException as error:
+            for path in reversed(made):
+                path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+            if new:
+                data.rmdir()
+            if isinstance(error, OSError):
+                raise StartError(f"data directory: {data}: {error.strerror or error}") from None
+            raise
     return verified
 
 
-def _install(source: Path, to: Path) -> None:
-    fd = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _refuse_used(data: Path) -> None:
+    """Raise StartError if anything but a lock is in a directory. Raises OSError."""
+    if any(path.name != LOCK_FILE for path in data.iterdir()):
+        raise StartError(f"{data} is not empty: name a new directory, or move what is there away")
+
+
+def _install(source: Path, to: Path, expected: File, made: list[Path]) -> None:
+    """Copy a file, and note it in ``made``.
+
+    Raises:
+        StartError: it has been changed since it was verified.
+        OSError: it cannot be copied.
+    """
+    fd = os.open(to, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    made.append(to)
     with os.fdopen(fd, "wb") as file, source.open("rb") as original:
         shutil.copyfileobj(original, file)
     sync_file(to)
+    if manifest.file_of(to) != expected:
+        raise StartError(f"{source} was changed while it was restored: try again")

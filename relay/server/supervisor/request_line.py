@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from relay.errors import RelayError
 from relay.server.context import SUPERVISOR_MESSAGE_BYTES_MAX
 
 _MESSAGES_PER_LOOK: Final = 16
+Action: TypeAlias = Callable[[Mapping[str, Any]], object]
 log = logging.getLogger("relay.supervisor")
 
 
 class RequestLine:
     """Both ends, created before the first fork: the far one for one role, the near one stays."""
 
-    def __init__(self, requests: Mapping[str, Callable[[Mapping[str, Any]], object]]) -> None:
+    def __init__(self, requests: Mapping[str, Action]) -> None:
         self._requests = requests
         self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._near.setblocking(False)
@@ -51,18 +53,28 @@ class RequestLine:
         for _ in range(_MESSAGES_PER_LOOK):
             try:
                 message = self._near.recv(SUPERVISOR_MESSAGE_BYTES_MAX)
-                self._near.send(json.dumps(self._answer(json.loads(message))).encode())
             except OSError:
-                return  # there are no more requests, or the answers are not read
-            except (ValueError, TypeError, KeyError):
+                return  # there are no more requests
+            if not message:
+                return  # there is nobody to answer
+            try:
+                question = json.loads(message)
+                number, action = int(question["number"]), self._requests.get(question["do"])
+            except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                 log.warning("request_refused", extra={"reason": "not a question"})
+                continue
+            answer = {"number": number, **_answer(action, question)}
+            with contextlib.suppress(OSError):  # the answers are not read
+                self._near.send(json.dumps(answer).encode())
 
-    def _answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        answer: dict[str, Any] = {"number": question["number"]}
-        action = self._requests.get(question["do"])
-        if action is None:
-            return answer | {"error": "the supervisor does not know this request"}
-        try:
-            return answer | {"ok": action(question)}
-        except RelayError as error:
-            return answer | {"error": str(error)[: SUPERVISOR_MESSAGE_BYTES_MAX // 4]}
+
+def _answer(action: Action | None, question: dict[str, Any]) -> dict[str, object]:
+    if action is None:
+        return {"error": "the supervisor does not know this request"}
+    try:
+        return {"ok": action(question)}
+    except RelayError as error:
+        return {"error": str(error)[: SUPERVISOR_MESSAGE_BYTES_MAX // 4]}
+    except Exception:
+        log.exception("question_failed", extra={"do": question["do"]})
+        return {"error": "an internal error; the server's log has it"}

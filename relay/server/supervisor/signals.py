@@ -20,6 +20,15 @@ HANDLED: Final = (
 )  # fmt: skip
 
 
+def held() -> tuple[signal.Signals, ...]:
+    """Return the signals that a server which is starting receives later, in its ``SignalQueue``.
+
+    Their default is to end or stop the process. A start that checks large files takes minutes, and
+    programs that rotate logs or change settings do not wait for it.
+    """
+    return signal.SIGHUP, UPGRADE, *WITHOUT_EFFECT, *(() if _has_terminal() else RESIZE)
+
+
 class SignalQueue:
     """Catches signals and makes ``fd`` readable when there are any (the self-pipe trick)."""
 
@@ -31,6 +40,7 @@ class SignalQueue:
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
         signal.set_wakeup_fd(self._write_fd, warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, held())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._numbers.append(number)

@@ -6,7 +6,7 @@ import asyncio
 import socket
 import time
 
-from relay.server.worker.process.drain import Pace, drain
+from relay.server.worker.process.drain import DrainPace, drain
 from tests.support.cluster import DEADLINE_S
 from tests.support.workers import Cluster
 
@@ -19,7 +19,7 @@ async def test_a_connection_that_is_accepted_in_the_same_turn(single: Cluster) -
         worker._acceptor._accept(listener)
         connections = worker.parts.connections
         assert len(connections.sessions) == 1
-        pace = Pace(0.0, 0.0, DEADLINE_S)
+        pace = DrainPace(0.0, 0.0, DEADLINE_S)
         await drain(connections, worker._acceptor, worker.parts.turn, time.monotonic, lambda: pace)
         assert not connections.sessions
         with client.makefile("rb") as stream:

@@ -103,6 +103,28 @@ async def test_records_stay_in_order_when_the_kernel_takes_a_part(
     stream.abort()
 
 
+async def test_a_transport_without_a_descriptor_gets_whole_records(
+    sockets: tuple[socket.socket, socket.socket],
+) -> None:
+    """A WebSocket must frame each record: neither the outbox nor the session need to know it."""
+    ours, theirs = sockets
+    pair = established()
+    outbox, _, stream = await _outbox(pair, ours)
+    outbox.fd = -1  # as a stream leaves it that cannot be written past
+    loop = asyncio.get_running_loop()
+    client = pair.client.connection
+    async with asyncio.timeout(DEADLINE_S):
+        for number in range(3):
+            outbox.put(CONTENT[:number] + b".")
+            outbox.flush(0.0)
+            while not (events := client.events()):
+                client.receive_data(await loop.sock_recv(theirs, 1 << 20), 0.0)
+            [event] = events
+            assert isinstance(event, ApplicationData)
+            assert event.content == CONTENT[:number] + b"."
+    stream.abort()
+
+
 async def test_nothing_is_written_after_the_end(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:

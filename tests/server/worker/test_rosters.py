@@ -15,7 +15,8 @@ from relay import limits
 from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
-from relay.server.worker.connection.schedule import NAMES_PER_UNIT
+from relay.server.worker.connection.charges import NAMES_PER_UNIT
+from relay.server.worker.connection.schedule import UNITS_OF_WORK
 from relay.server.worker.home import rosters as rosters_module
 from relay.server.worker.home.rosters import GRACE_S, REST_S_MAX, REST_S_PER_NAME, Rosters
 from relay.wire.envelopes import Join, Leave, Roster
@@ -403,7 +404,7 @@ async def test_who_asks_for_many_names_is_charged_for_them(cluster: Cluster) -> 
     assert not reading.is_heavy
     asks.send_envelopes(Question(1, LOG))
     await asks.expect(Answer)
-    assert reading._owed == limits.ROSTER_NAMES_MAX // NAMES_PER_UNIT
+    assert reading._owed == limits.ROSTER_NAMES_MAX // NAMES_PER_UNIT * UNITS_OF_WORK > 0
 
 
 async def test_a_room_whose_home_died(cluster: Cluster) -> None:

@@ -9,8 +9,8 @@ from relay.chat import names
 from relay.chat.accounts import answers, events, invitation, links, requests, snapshot
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
-from relay.server.worker.connection.charges import CHANGE_UNITS, pays
-from relay.server.worker.connection.home_requests import asked, pass_on, turn_of
+from relay.server.worker.connection.charges import BYTES_PER_UNIT, CHANGE_UNITS, pays
+from relay.server.worker.connection.home_requests import asked, done, pass_on, turn_of
 from relay.server.worker.connection.last_operator import ends_operator, refused_as_last
 from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.home import open_invitations
@@ -18,7 +18,7 @@ from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.stored import stored_entry
 from relay.store.errors import LogDamaged, StoreError
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Chain, Done
+from relay.wire.envelopes import Chain
 from relay.wire.packing import pack
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ async def devices(session: Session, devices: Devices) -> None:
 
 
 def chain_of(session: Session, name: str) -> list[bytes]:
-    """Return an account's current links: those since its last beginning.
+    """Return an account's current links: those since its last beginning. Charge what is read.
 
     Raises:
         StoreError: they cannot be read.
@@ -63,7 +63,10 @@ def chain_of(session: Session, name: str) -> list[bytes]:
             chain = snapshot.links_of(noted)
         except EnvelopeError:
             after = 0  # the entries contain the whole chain
-    for packed in reader.controls(log, after):
+    controls = reader.controls(log, after)
+    read = len(noted) + sum(len(packed) for packed in controls)
+    session.sends.owe_work(read // BYTES_PER_UNIT)
+    for packed in controls:
         entry = stored_entry(log, packed)
         if entry.content_type != events.CONTENT_TYPE:
             continue
@@ -149,7 +152,7 @@ def _marks(session: Session, number: int, after: str) -> None:
         refuse_unreadable(session, number, partition_of(log), error)
         return
     end = len(found) <= NAMES_PER_ANSWER
-    session.answer(pack(Done(number, codec.pack((found[:NAMES_PER_ANSWER], end)))))
+    done(session, number, codec.pack((found[:NAMES_PER_ANSWER], end)))
 
 
 def _list(session: Session, number: int, request: requests.ListNames) -> None:
@@ -164,7 +167,7 @@ def _list(session: Session, number: int, request: requests.ListNames) -> None:
     except StoreError as error:
         refuse_unreadable(session, number, request.partition, error)
         return
-    session.answer(pack(Done(number, codec.pack([name[len(prefix) :] for name in found]))))
+    done(session, number, codec.pack([name[len(prefix) :] for name in found]))
 
 
 def _list_invitations(session: Session, number: int, request: requests.ListInvitations) -> None:
@@ -183,4 +186,4 @@ def _list_invitations(session: Session, number: int, request: requests.ListInvit
     except StoreError as error:
         refuse_unreadable(session, number, request.partition, error)
         return
-    session.answer(pack(Done(number, answers.packed_invitations(part))))
+    done(session, number, answers.packed_invitations(part))

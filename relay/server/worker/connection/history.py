@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from relay import limits
 from relay.chat import names
 from relay.chat.partition import partition_of
+from relay.server.worker.connection.charges import NAMES_PER_UNIT, ROWS_PER_UNIT
 from relay.server.worker.connection.home_requests import turn_of
-from relay.server.worker.connection.schedule import NAMES_PER_UNIT, ROWS_PER_UNIT
 from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.member.routes import NO_HOME
 from relay.server.worker.stored import damage_of, unreadable
@@ -71,10 +71,20 @@ async def history(session: Session, history: History) -> None:
     next_seq = history.seq
     if rows:
         next_seq = rows[-1][0] if history.forward else rows[0][0]
-    if bad := unreadable(log, rows):
+    checked = session.services.following.catchup.checked
+    before_check = checked.entries
+    if not rows:
+        bad = set()
+    elif peer:  # only some entries of the log
+        bad = unreadable(log, rows)
+        checked.entries += len(rows)
+    else:
+        bad = checked.unreadable(log, feed.epoch, rows, rows[0][0] - 1)
+    if bad:
         session.services.damage.report_log(damage_of(log, bad))
     packed = [row[1] for row in rows if row[0] not in bad]
-    session.reading.owe(len(page.rows) // ROWS_PER_UNIT)
+    cost = len(page.rows) + checked.entries - before_check
+    session.sends.owe_work(cost // ROWS_PER_UNIT)
     session.answer(pack_page(history.request, asked, next_seq, end, packed))
 
 
@@ -101,5 +111,5 @@ async def who(session: Session, who: Who) -> None:
         session.refuse(who.request, ErrorCode.NOT_A_MEMBER)  # removed from the room meanwhile
         return
     _, incarnation, version, total, listed = members
-    session.reading.owe(len(listed) // NAMES_PER_UNIT)
+    session.sends.owe_work(len(listed) // NAMES_PER_UNIT)
     session.answer(pack(Members(who.request, log, incarnation, version, total, listed)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.bus.messages import Answered
+from relay.server.worker.connection.charges import BYTES_PER_UNIT
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
 from relay.wire.packing import pack
@@ -59,7 +60,13 @@ def pass_on(session: Session, number: int, answer: Answered) -> None:
     if answer.code:
         refuse(session, number, answer)
     else:
-        session.answer(pack(Done(number, answer.content)))
+        done(session, number, answer.content)
+
+
+def done(session: Session, number: int, content: bytes) -> None:
+    """Send the answer to a request, and charge its size."""
+    session.sends.owe_work(len(content) // BYTES_PER_UNIT)
+    session.answer(pack(Done(number, content)))
 
 
 def refuse(session: Session, number: int, answer: Answered) -> None:

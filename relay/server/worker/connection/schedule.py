@@ -75,13 +75,6 @@ RECORD_UNITS: Final = 2
 VALUES_PER_UNIT: Final = 64
 """Unpacking this many fields, or elements of arrays, costs as much as a send: eight envelopes of
 eight."""
-ROWS_PER_UNIT: Final = 2
-"""For a page of history: about 3.5 µs per row, half of it for checking what is stored, and sealing
-and writing its bytes."""
-NAMES_PER_UNIT: Final = 8
-"""For the names in an answer to WHO: packing them at both ends of a link, and sealing them."""
-FOUND_UNITS: Final = 8
-"""For each message found by a search: reading it and its last edit."""
 UNITS_OF_WORK: Final = 16
 """For one of the units in which budgets count requests (``charges``): 0.1 ms."""
 UNITS: Final[dict[type, int]] = {

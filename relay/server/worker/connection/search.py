@@ -15,9 +15,9 @@ from relay.chat import names
 from relay.chat.entries import Kind
 from relay.chat.partition import partition_of
 from relay.server.metrics import Searched
+from relay.server.worker.connection.charges import FOUND_PER_UNIT
 from relay.server.worker.connection.history import log_and_peer
 from relay.server.worker.connection.home_requests import turn_of
-from relay.server.worker.connection.schedule import FOUND_UNITS
 from relay.server.worker.connection.unreadable import refuse_unreadable
 from relay.server.worker.stored import stored_entry
 from relay.store.errors import LogDamaged, StoreError
@@ -108,7 +108,7 @@ async def _page(
                 continue
             read += 1
             if read % READ_PER_TURN == 0:
-                session.reading.owe(READ_PER_TURN * FOUND_UNITS)
+                session.sends.owe_work(READ_PER_TURN // FOUND_PER_UNIT)
                 if not at_once:
                     await turn_of(session, much=much)
                     reader = session.services.reader_of(log)

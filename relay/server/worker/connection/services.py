@@ -1,4 +1,4 @@
-"""What the sessions of one worker share: its dependencies, created once by ``process.main``."""
+"""What the sessions of one worker share: its dependencies, created by ``process.building``."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
 """The only owner of a client's socket: reads, writes, options, and the kernel's state of it.
 
-Everything above sees bytes in and bytes out. This class assumes a socket with a descriptor
-(``write``, ``connected``, ``peer_is_gone``). Another transport for the same records, such as a
-WebSocket behind TLS, would be another class with these methods.
+Everything above sees bytes in and bytes out. Another transport for the same records, such as a
+WebSocket behind TLS, would be a subclass, created where ``Connections.admit`` creates this one.
+Where there is no socket to write a record to as it is, the sink's ``fd`` stays -1: ``write_past``
+then accepts nothing, and ``write_rest`` gets every record whole. ``connection_made``, ``write``,
+``connected`` and ``peer_is_gone`` assume a socket.
 """
 
 from __future__ import annotations

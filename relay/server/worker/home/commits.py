@@ -141,11 +141,11 @@ class Commit:
 class Commits:
     """Runs group commits, at most one per partition at a time.
 
-    A commit in the loop takes 13 µs for one message, far less than handing it to a thread. If a
-    commit waits for the disk, its last step runs in a thread; the loop does not wait, and
-    submissions that arrive meanwhile form the next group, so groups grow with the load. Only that
-    step: in a thread, each statement waits for the interpreter while the loop is busy, and a thread
-    that has the interpreter and no CPU keeps the loop waiting.
+    A commit is too short to be handed to a thread (docs/architecture.md, "One commit per partition
+    and turn"). If a commit waits for the disk, its last step runs in a thread; the loop does not
+    wait, and submissions that arrive meanwhile form the next group, so groups grow with the load.
+    Only that step: in a thread, each statement waits for the interpreter while the loop is busy,
+    and a thread that has the interpreter and no CPU keeps the loop waiting.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ STEP_S: Final = 0.02
 log = logging.getLogger("relay.worker")
 
 
-class Pace(NamedTuple):
+class DrainPace(NamedTuple):
     """How slowly a worker shuts down."""
 
     delay_s: float
@@ -31,7 +31,7 @@ class Pace(NamedTuple):
     """How long they may then take to disconnect."""
 
 
-AT_ONCE: Final = Pace(0.0, 0.0, 0.0)
+AT_ONCE: Final = DrainPace(0.0, 0.0, 0.0)
 
 
 async def drain(
@@ -39,7 +39,7 @@ async def drain(
     acceptor: Acceptor,
     turn: Turn,
     clock: Callable[[], float],
-    pace: Callable[[], Pace],
+    pace: Callable[[], DrainPace],
 ) -> None:
     """End all connections so that every client is told. The caller closes the store.
 

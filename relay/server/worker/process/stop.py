@@ -6,7 +6,7 @@ import asyncio
 import signal
 from typing import TYPE_CHECKING, Final
 
-from relay.server.worker.process.drain import AT_ONCE, Pace
+from relay.server.worker.process.drain import AT_ONCE, DrainPace
 
 if TYPE_CHECKING:
     from relay.server.live_settings import LiveSettings
@@ -52,17 +52,17 @@ class Stop:
             self._leaving = True
             self.requested.set()
 
-    def pace(self) -> Pace:
+    def pace(self) -> DrainPace:
         """Return how slowly to stop, as of now."""
         self._live.changed()  # the shutdown of a server may have been accelerated
         server = self._live.current.server
         if self._patience_s is not None:
-            return Pace(0.0, 0.0, min(self._patience_s, server.graceful_timeout_s))
+            return DrainPace(0.0, 0.0, min(self._patience_s, server.graceful_timeout_s))
         if not server.graceful_timeout_s:
             return AT_ONCE
         # No delay is needed if the server itself does not stop.
         delay_s = 0.0 if self._leaving else server.drain_delay_s
-        return Pace(delay_s, server.drain_spread_s, server.graceful_timeout_s)
+        return DrainPace(delay_s, server.drain_spread_s, server.graceful_timeout_s)
 
     def _parent_gone(self) -> None:
         """The supervisor died: stop, so that neither port nor partitions stay in use.

@@ -1,0 +1,123 @@
+"""What a request is charged grows with what it reads, whichever request it is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from relay.chat.entries import Kind, Submission
+from relay.chat.names import INBOX_PREFIX
+from relay.chat.partition import partition_of
+from relay.chat.rooms import requests
+from relay.chat.rooms.events import Role, RoleSet
+from relay.limit_settings import Limits
+from relay.server.worker.home.room_entries import entry_of
+from relay.wire.envelopes import (
+    Chain,
+    ClientEnvelope,
+    Devices,
+    Done,
+    Error,
+    History,
+    Page,
+    Room,
+)
+from tests.support.logs import NOW_MS, stored
+from tests.support.logs import messages as messages_of
+from tests.support.standing_clock import StandingClock
+from tests.support.workers import Cluster, TestClient
+
+ROOM = "lobby"
+PER_S = 10_000
+MANY = 300
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path) -> AsyncIterator[Cluster]:
+    given = msgspec.convert({"loopback_exempt": False, "work_per_s_per_user": PER_S}, Limits)
+    needs: dict[str, object] = {"clock": StandingClock()}  # no charge is paid back
+    async with Cluster(tmp_path, 1, limits=given, needs=needs, rights=True) as running:
+        yield running
+
+
+async def charged(cluster: Cluster, client: TestClient, envelope: ClientEnvelope) -> float:
+    """Make a request; return what it took from the account's budget, in units."""
+    spending = cluster.session(client.name).sends._spending
+    assert spending is not None
+    bucket = spending._work(0.0)[-1].bucket
+    before = bucket._level
+    client.received.clear()
+    client.send_envelopes(envelope)
+    await client.until(
+        lambda: any(isinstance(one, Page | Chain | Done | Error) for one in client.received),
+        "the answer",
+    )
+    return before - bucket._level
+
+
+def append(cluster: Cluster, batch: list[Submission]) -> int:
+    """Store something as the home of its log; return its last seq."""
+    log = batch[0].log
+    partition = cluster.home(log).parts.partitions.partition(partition_of(log))
+    return [stored(outcome).seq for outcome in partition.append(batch, NOW_MS)][-1]
+
+
+def chain(handle: str, count: int) -> list[Submission]:
+    """Make control entries of an account, of which each request for its devices reads all."""
+    return [
+        one._replace(kind=int(Kind.SYSTEM), content_type="application/x-unknown", body=bytes(200))
+        for one in messages_of(1, count, log=INBOX_PREFIX + handle)
+    ]
+
+
+async def test_history(cluster: Cluster) -> None:
+    """By rows; each is checked, and charged for that, once in a process."""
+    ann = await TestClient.login(cluster.workers[0], "ann")
+    for counter in range(1, MANY + 1):
+        ann.send(ROOM, counter)
+    await ann.acked(ROOM, MANY)
+    bob = await TestClient.login(cluster.workers[0], "bob")
+    await bob.join(ROOM)
+    checked = cluster.workers[0].parts.catchup.checked
+    checked.forget()
+    few = await charged(cluster, bob, History(1, ROOM, False, 0, 2))
+    first = await charged(cluster, bob, History(2, ROOM, False, 0, MANY))
+    entries = checked.entries
+    again = await charged(cluster, bob, History(3, ROOM, False, 0, MANY))
+    before = await charged(cluster, bob, History(4, ROOM, False, 100, 50))
+    assert checked.entries == entries, "known from the first time"
+    assert few < before <= again < first
+
+
+@pytest.mark.parametrize("kind", ["devices", "room"])
+async def test_whoever_names_an_account_pays_for_its_chain(cluster: Cluster, kind: str) -> None:
+    ann = await TestClient.login(cluster.workers[0], "ann")
+    append(cluster, chain("few", 2))
+    append(cluster, chain("many", MANY))
+
+    def asking(name: str) -> ClientEnvelope:
+        if kind == "devices":
+            return Devices(7, name, 0)
+        return Room(7, ROOM, requests.pack(requests.SetRole(name, Role.MEMBER), 0))
+
+    few = await charged(cluster, ann, asking("few"))
+    many = await charged(cluster, ann, asking("many"))
+    assert many > few + MANY * 200 // 4096
+
+
+async def test_the_state_of_a_room(cluster: Cluster) -> None:
+    """By the size of the answer: the home has unpacked and packed as much."""
+    ann = await TestClient.login(cluster.workers[0], "ann")
+    ann.send(ROOM, 1)
+    await ann.acked(ROOM, 1)
+    show = Room(7, ROOM, requests.pack(requests.Show(), 0))
+    few = await charged(cluster, ann, show)
+    version = 1
+    for n in range(MANY):
+        event = RoleSet(f"user{n}", bytes(32), Role.MEMBER)
+        version = append(cluster, [entry_of(ROOM, version, event, "ann", b"")])
+    many = await charged(cluster, ann, show)
+    assert many > few

@@ -1,0 +1,49 @@
+"""The report of processor time, ``tests.support.cpu_report``, in a pytest of its own."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.support.programs import run_pytest
+
+USE = "import time\nwhile time.process_time() < 1:\n    pass\n"
+ENDED = f"""
+import subprocess, sys
+def test_it():
+    subprocess.run([sys.executable, "-c", {USE!r}], check=True)
+"""
+RUNNING = f"""
+import subprocess, sys
+import pytest
+
+@pytest.fixture(scope="session", autouse=True)
+def it():
+    program = {USE!r} + "print(); input()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=-1, stdout=-1) as process:
+        process.stdout.readline()
+        yield
+        process.communicate(b"end")
+
+def test_it():
+    pass
+"""
+
+
+@pytest.mark.parametrize("flags", [[], ["-n2"]], ids=["alone", "shared out"])
+@pytest.mark.parametrize("program", [ENDED, RUNNING], ids=["ended", "running"])
+def test_what_a_test_starts_is_counted(tmp_path: Path, program: str, flags: list[str]) -> None:
+    """Once, for the test that starts it, while it runs as well as when it has ended."""
+    (tmp_path / "test_a.py").write_text(program)
+    (tmp_path / "test_b.py").write_text("def test_little():\n    pass\n")
+    done = run_pytest(tmp_path, "-p", "tests.support.cpu_report", *flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = re.findall(r"([0-9.]+) s  (\S+)$", done.stdout, re.MULTILINE)
+    assert [name for _, name in shown] == [
+        "test_a.py", "test_b.py", "test_a.py::test_it", "test_b.py::test_little",
+    ]  # fmt: skip
+    # The kernel accounts for whole ticks of each process.
+    assert float(shown[0][0]) > 0.9
+    assert float(shown[1][0]) < float(shown[0][0])
