@@ -56,6 +56,7 @@ def main() -> int:
     parser.add_argument("--per-record", type=int, default=1, help="messages in a record (1)")
     parser.add_argument("--messages", type=int, default=100, help="that are counted (100)")
     parser.add_argument("--returns", type=int, help="count so many returning clients instead")
+    parser.add_argument("--missed", type=int, default=0, help="messages that they missed (0)")
     parser.add_argument("--functions", type=int, default=30, help="to name (30)")
     options = parser.parse_args()
     if OUT in os.environ:
@@ -152,6 +153,10 @@ async def _count_returns(options: argparse.Namespace) -> None:
                 resumed = await obey(Arrive())
                 await obey(Leave())
                 await until(lambda: len(sessions) == len(members), "the clients' end")
+            for number in range(2, options.missed + 2):
+                body = payload.make(number, time.monotonic_ns())
+                members[0].send_envelopes(Send(log, number, 0, "", body))
+                await members[0].acked(log, number)
             await obey(Prepare())
             for task in worker._tasks:
                 task.cancel()  # nothing but returns from here on

@@ -13,6 +13,7 @@ import secrets
 from relay.wire.connection import Connection
 from relay.wire.frames import FrameType, frame
 from relay.wire.handshake import ClientHandshake
+from relay.wire.key_schedule import early_secret
 from relay.wire.messages import RANDOM_BYTES, SUITE, VERSION, ServerHello
 from relay.wire.phases import Phase
 from relay.wire.tickets import ClientTicket
@@ -40,9 +41,9 @@ class PreparedKeys:
         assert handshake.server_key.spki == self._spki
         assert connection.phase is Phase.PIN_DECISION
         handshake._secret, handshake._x25519 = made._secret, made._x25519
-        handshake._mlkem, handshake._key, handshake._psk = made._mlkem, made._key, b""
+        handshake._mlkem, handshake._key, handshake._early = made._mlkem, made._key, b""
         if ticket is not None:
-            handshake._psk = ticket.psk
+            handshake._early = early_secret(ticket.psk)
             handshake._key = made._key._replace(ticket=ticket.ticket)
         connection._out += handshake.client_key()
         connection._enter(Phase.AWAIT_SERVER_FINISHED)

@@ -38,6 +38,7 @@ from relay.server.worker.member.catchup import Catchup
 from relay.server.worker.member.damage import DamageReports
 from relay.server.worker.member.fanout import Fanout
 from relay.server.worker.member.feed import Feeds, Subscription
+from relay.server.worker.member.pages import Pages
 from relay.server.worker.member.routes import Routes
 from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
@@ -70,9 +71,10 @@ class Hall:
         self.flusher = Flusher(time.monotonic, wakeup)
         routes = Routes(port, lambda _: Owner(0, 1), {})
         damaged = DamagedLogs(time.monotonic)
-        self.feeds = Feeds(routes, damaged)
+        pages = Pages()
+        self.feeds = Feeds(routes, damaged, pages)
         damage = DamageReports(routes, _no_reader, damaged)
-        catchup = Catchup(_no_reader, time.monotonic, self.stalled, wakeup, {}, damage)
+        catchup = Catchup(_no_reader, time.monotonic, self.stalled, wakeup, {}, damage, pages)
         self.fanout = Fanout(self.feeds, self.flusher, catchup)
         self.feed = self.feeds.open("lobby")
         self.feed.on_head(EPOCH, 0)

@@ -51,8 +51,8 @@ from relay.wire.messages import (
     server_id_in,
     work_is_done,
 )
-from relay.wire.tickets import ClientTicket, TicketKeys
-from relay.wire.transcript import Transcript
+from relay.wire.tickets import ClientTicket, OpenedTicket, TicketKeys
+from relay.wire.transcript import MAC_BYTES, Transcript
 
 RandomBytes = Callable[[int], bytes]
 MLKEM_SEED_BYTES: Final = 64
@@ -100,7 +100,7 @@ class ClientHandshake:
     """The client's side."""
 
     __slots__ = (
-        "_key", "_mlkem", "_psk", "_random_bytes", "_randomised", "_secret", "_server_hello",
+        "_early", "_key", "_mlkem", "_random_bytes", "_randomised", "_secret", "_server_hello",
         "_transcript", "_version_min", "_x25519", "server_id", "server_key",
     )  # fmt: skip
 
@@ -108,7 +108,8 @@ class ClientHandshake:
     server_id: str
     """Claimed by the server; empty: nothing."""
     _server_hello: ServerHello
-    _psk: bytes
+    _early: bytes
+    """From the ticket that is offered; empty: none is."""
     _key: ClientKey
     _secret: bytes
     _x25519: X25519PrivateKey
@@ -156,7 +157,7 @@ class ClientHandshake:
         Returns:
             The work that the server requests; None: ``client_key`` accepts any nonce.
         """
-        self._psk = b"" if ticket is None else ticket.psk
+        self._early = b"" if ticket is None else early_secret(ticket.psk)
         self._secret = self._random_bytes(limits.SESSION_SECRET_BYTES)
         self._x25519 = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         self._mlkem = MLKEM768PrivateKey.from_seed_bytes(self._random_bytes(MLKEM_SEED_BYTES))
@@ -180,11 +181,12 @@ class ClientHandshake:
         """Return the ClientKey frame with the nonce found by the work."""
         key = self._key._replace(pow_nonce=nonce)
         whole = frame(FrameType.CLIENT_KEY, key.body())
-        if self._psk:
-            proof = binder(early_secret(self._psk), self._transcript.digest_with(whole))
-            whole = frame(FrameType.CLIENT_KEY, key._replace(binder=proof).body())
-        self._transcript.add(whole)
-        return whole
+        if not self._early:
+            self._transcript.add(whole)
+            return whole
+        proof = binder(self._early, self._transcript.add_unconfirmed(whole))
+        self._transcript.add(proof)
+        return whole[:-MAC_BYTES] + proof
 
     def receive_finished(self, whole: bytes) -> tuple[bytes, Established]:
         """Verify ServerFinished; return the ClientFinished frame and the session's secrets.
@@ -193,19 +195,19 @@ class ClientHandshake:
             RemoteProtocolError: the server has not proved that it has the key, or it is malformed.
         """
         finished = ServerFinished.parse(whole)
-        resumed = finished.mode == RESUMED and bool(self._psk)
+        resumed = finished.mode == RESUMED and bool(self._early)
         if finished.mode != FULL and not resumed:
             raise RemoteProtocolError("a mode that was not offered")
         hs = handshake_secret(
-            early_secret(self._psk) if resumed else early_secret(),
+            self._early if resumed else early_secret(),
             ZEROS if resumed else self._secret,
             _exchange(self._x25519, finished.x25519_s),
             self._mlkem.decapsulate(finished.mlkem_ct),
         )
-        expected = confirmation(hs, "s confirm", self._transcript.digest_with(whole))
+        expected = confirmation(hs, "s confirm", self._transcript.add_unconfirmed(whole))
         if not hmac.compare_digest(expected, finished.server_confirm):
             raise RemoteProtocolError("the server does not hold the key it offered")
-        self._transcript.add(whole)
+        self._transcript.add(expected)
         t3 = self._transcript.digest()
         reply = frame(FrameType.CLIENT_FINISHED, confirmation(hs, "c confirm", t3))
         self._transcript.add(reply)
@@ -215,7 +217,7 @@ class ClientHandshake:
             secrets,
             login_binding(secrets.exporter, self.server_key.spki),
             resumption_secret(hs, self._transcript.digest()),
-            bool(self._psk) and not resumed,
+            bool(self._early) and not resumed,
         )
 
 
@@ -223,7 +225,7 @@ class ServerHandshake:
     """The server's side."""
 
     __slots__ = (
-        "_client_key", "_confirm", "_hello", "_hs", "_psk", "_random_bytes", "_randomised",
+        "_client_key", "_confirm", "_early", "_hello", "_hs", "_random_bytes", "_randomised",
         "_secrets", "_spki", "_tickets", "_transcript",
     )  # fmt: skip
 
@@ -244,8 +246,8 @@ class ServerHandshake:
         self._random_bytes = random_bytes
         self._randomised = randomised
         self._tickets = tickets
-        self._psk: bytes = b""
-        """Of a valid ticket; empty: the handshake is a full one."""
+        self._early: bytes = b""
+        """From the secret of a valid ticket; empty: the handshake is a full one."""
         if not 0 <= pow_bits <= POW_BITS_MAX:
             raise LocalProtocolError(f"a server asks for 0 to {POW_BITS_MAX} bits of work")
         self._spki = spki
@@ -272,30 +274,34 @@ class ServerHandshake:
         key = ClientKey.parse(whole, modulus_bytes)
         if key.version != VERSION or key.suite != SUITE:
             raise RemoteProtocolError("an unknown version or suite")
+        opened = None
         if key.ticket and self._tickets is not None:
-            self._psk = self._resumed(key, whole)
+            opened = self._tickets.open(key.ticket)
+        if opened is None:
+            self._transcript.add(whole)
+        else:
+            self._resume(opened, key, whole)
         hello = self._hello
-        if not self._psk and not work_is_done(
+        if not self._early and not work_is_done(
             hello.server_random, key.before_nonce(), key.pow_nonce, hello.pow_bits
         ):
             raise RemoteProtocolError("the proof of work is wrong")
-        self._transcript.add(whole)
         self._client_key = key
-        return None if self._psk else key.rsa_ct
+        return None if self._early else key.rsa_ct
 
-    def _resumed(self, key: ClientKey, whole: bytes) -> bytes:
-        """Return the secret of the ticket, and use the ticket up; empty: it is not valid.
+    def _resume(self, opened: OpenedTicket, key: ClientKey, whole: bytes) -> None:
+        """Add ClientKey to the transcript, and use its ticket up if it has not been used.
 
         Only somebody who knows the secret can use a ticket up, or find out that it was used.
         """
         assert self._tickets is not None
-        opened = self._tickets.open(key.ticket)
-        if opened is None:
-            return b""
-        expected = binder(early_secret(opened.psk), self._transcript.digest_with(whole))
+        early = early_secret(opened.psk)
+        expected = binder(early, self._transcript.add_unconfirmed(whole))
         if not hmac.compare_digest(expected, key.binder):
             raise RemoteProtocolError("a ticket with a wrong binder")
-        return opened.psk if self._tickets.spend(opened) else b""
+        self._transcript.add(expected)
+        if self._tickets.spend(opened):
+            self._early = early
 
     def finish(self, secret: bytes | None) -> bytes:
         """Return the ServerFinished frame, given the key agent's answer.
@@ -305,10 +311,10 @@ class ServerHandshake:
         Raises:
             RemoteProtocolError: one of the client's ephemeral keys is not a key.
         """
-        psk = self._psk
-        if secret is None and psk:
+        resumed = bool(self._early)
+        if secret is None and resumed:
             secret = ZEROS
-        elif secret is None or psk or len(secret) != limits.SESSION_SECRET_BYTES:
+        elif secret is None or resumed or len(secret) != limits.SESSION_SECRET_BYTES:
             raise LocalProtocolError("the key agent answers 32 bytes, if it is asked")
         private = X25519PrivateKey.from_private_bytes(self._random_bytes(32))
         x25519 = _exchange(private, self._client_key.x25519_c)
@@ -316,19 +322,17 @@ class ServerHandshake:
             mlkem, ciphertext = self._randomised.encapsulate(self._client_key.mlkem_ek)
         except ValueError:  # FIPS 203 section 7.2
             raise RemoteProtocolError("an ML-KEM key that is none") from None
-        early = early_secret(psk) if psk else early_secret()
-        hs = handshake_secret(early, secret, x25519, mlkem)
+        hs = handshake_secret(self._early or early_secret(), secret, x25519, mlkem)
         public = private.public_key().public_bytes_raw()
-        finished = ServerFinished(RESUMED if psk else FULL, public, ciphertext, NO_BINDER)
+        finished = ServerFinished(RESUMED if resumed else FULL, public, ciphertext, NO_BINDER)
         unsigned = frame(FrameType.SERVER_FINISHED, finished.body())
-        confirm = confirmation(hs, "s confirm", self._transcript.digest_with(unsigned))
-        whole = frame(FrameType.SERVER_FINISHED, finished._replace(server_confirm=confirm).body())
-        self._transcript.add(whole)
+        confirm = confirmation(hs, "s confirm", self._transcript.add_unconfirmed(unsigned))
+        self._transcript.add(confirm)
         t3 = self._transcript.digest()
         self._confirm = confirmation(hs, "c confirm", t3)
         self._secrets = session_secrets(hs, t3)
         self._hs = hs
-        return whole
+        return unsigned[:-MAC_BYTES] + confirm
 
     def receive_finished(self, whole: bytes) -> Established:
         """Verify ClientFinished and return the session's secrets.
@@ -340,9 +344,9 @@ class ServerHandshake:
             raise RemoteProtocolError("the client's confirmation is wrong")
         self._transcript.add(whole)
         return Established(
-            RESUMED if self._psk else FULL,
+            RESUMED if self._early else FULL,
             self._secrets,
             login_binding(self._secrets.exporter, self._spki),
             resumption_secret(self._hs, self._transcript.digest()),
-            bool(self._client_key.ticket) and not self._psk,
+            bool(self._client_key.ticket) and not self._early,
         )

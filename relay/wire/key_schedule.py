@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from relay.secret import Secret
@@ -35,6 +36,8 @@ def expand(secret: bytes, info: bytes, length: int) -> bytes:
     Raises:
         ValueError: more than 255 hashes.
     """
+    if length <= HASH_BYTES:
+        return hmac.digest(secret, info + b"\1", "sha256")[:length]
     if length > 255 * HASH_BYTES:
         raise ValueError("HKDF-Expand gives at most 255 hashes: 8160 bytes")
     block = output = b""
@@ -48,9 +51,14 @@ def expand_label(
     secret: bytes, label: str, context: bytes, length: int, prefix: bytes = LABEL_PREFIX
 ) -> bytes:
     """``L(s, label, ctx, n)`` of the specification. ``prefix`` varies for RFC 8448's values."""
+    return expand(secret, _use(label, length, prefix) + bytes((len(context),)) + context, length)
+
+
+@lru_cache(64)
+def _use(label: str, length: int, prefix: bytes) -> bytes:
+    """Return the part of the info that is the same in all handshakes."""
     full = prefix + label.encode("ascii")
-    info = length.to_bytes(2, "big") + bytes((len(full),)) + full + bytes((len(context),)) + context
-    return expand(secret, info, length)
+    return length.to_bytes(2, "big") + bytes((len(full),)) + full
 
 
 def early_secret(psk: bytes = ZEROS) -> bytes:

@@ -22,15 +22,17 @@ class Transcript:
         self._hash = hashlib.sha256()
 
     def add(self, frame: bytes) -> None:
-        """Append a whole frame."""
+        """Append a whole frame, or the rest of it."""
         self._hash.update(frame)
 
     def digest(self) -> bytes:
         """Return the hash of everything so far."""
         return self._hash.digest()
 
-    def digest_with(self, frame: bytes) -> bytes:
-        """Return the hash with a frame's bytes except its last 32, without appending it."""
-        running = self._hash.copy()
-        running.update(memoryview(frame)[:-MAC_BYTES])
-        return running.digest()
+    def add_unconfirmed(self, frame: bytes) -> bytes:
+        """Append a frame's bytes except its last 32, which confirm the hash that is returned.
+
+        They are appended by ``add``, once they are known.
+        """
+        self._hash.update(memoryview(frame)[:-MAC_BYTES])
+        return self._hash.digest()

@@ -377,7 +377,8 @@ def takes_copies_again(_: WorkerContext) -> None:
 
 def removes_untold(_: WorkerContext) -> None:
     """A reader whose cursor is before removed entries continues after them without a gap."""
-    from relay.server.worker.member.catchup import Catchup, Page
+    from relay.server.worker.member.catchup import Catchup
+    from relay.server.worker.member.pages import Page
     from relay.store.reader import SqliteReader
     from relay.wire.envelopes import EntryMessage
     from relay.wire.packing import pack, unpack_server
@@ -388,12 +389,13 @@ def removes_untold(_: WorkerContext) -> None:
         return resume(self, log, cursor, head)._replace(after=cursor.seq, gap=None)
 
     def reading(self: Catchup, feed: Feed, after: int, upto: int) -> Page:
-        prev, last, content, reason = page(self, feed, after, upto)
-        if prev > after and content:
+        found = page(self, feed, after, upto)
+        content = found.content
+        if found.before > after and content:
             first, *others = unpack_server(content)
             assert isinstance(first, EntryMessage)
             content = b"".join(map(pack, [first._replace(prev=after), *others]))
-        return after, last, content, reason
+        return found._replace(before=after, content=content)
 
     SqliteReader.resume = resuming  # type: ignore[method-assign]
     Catchup._page = reading  # type: ignore[method-assign]

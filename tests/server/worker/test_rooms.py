@@ -988,7 +988,7 @@ async def test_what_an_earlier_room_of_a_name_had_is_nobodys(cluster: Cluster) -
 async def test_erased_pages_are_not_served_by_other_workers(cluster: Cluster) -> None:
     """A follower's cached page is dropped before any client gets it."""
     alice, bob = await begun(cluster)
-    alice.send(LOG, 1, 4, size=limits.PAGE_BYTES_MAX // 3)  # a page without an end is kept
+    alice.send(LOG, 1, 4, size=limits.PAGE_BYTES_MAX // 3)
     await alice.acked(LOG, 4)
     other = cluster.other(LOG)
     reader = await TestClient.login(other, "reader")
@@ -998,7 +998,7 @@ async def test_erased_pages_are_not_served_by_other_workers(cluster: Cluster) ->
     third = await TestClient.login(other, "third")
     third.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
     await third.until(lambda: len(third.entries(LOG)) == 5, "the log")
-    assert other.parts.catchup.pages_read == read + 1, "the first one is served again"
+    assert other.parts.catchup.pages_read == read, "the same pages are served again"
     await done(alice, requests.Redact(3))
     await bob.until(lambda: bob.entries(LOG)[-1].kind == EntryKind.REDACTION, "the redaction")
     second = await TestClient.login(other, "second")

@@ -2,9 +2,9 @@
 
 Invariant "Presence is derived": a worker's part of a roster disappears with its link. After members
 were sent changes, the next ones are collected for ``REST_S_PER_NAME`` times the number of names: a
-roster costs at most 200 envelopes per second, all members together, and people who come one after
-the other do not cause one for each of them and each member. In a room with more than
-``ROSTER_NAMES_MAX`` names only the count is sent, at most once per ``REST_S_MAX``.
+roster of up to 1,000 names costs at most 200 envelopes per second, all members together, and people
+who come one after the other do not cause one for each of them and each member. In a room with more
+than ``ROSTER_NAMES_MAX`` names only the count is sent. It is at most ``REST_S_MAX`` old.
 
 Arrivals are sent at once, departures only after ``GRACE_S``: most clients of a worker that died, or
 of a broken connection, are back by then, and nothing is sent about them.
@@ -30,10 +30,11 @@ from relay.server.worker.grouped import Grouped
 from relay.wire.envelopes import Roster as RosterEnvelope
 from relay.wire.packing import pack
 
-REST_S_MAX: Final = 1.0
-"""Minimum time between two events of a room with ``ROSTER_NAMES_MAX`` names or more."""
-REST_S_PER_NAME: Final = REST_S_MAX / limits.ROSTER_NAMES_MAX
-"""The same for each name of a smaller room."""
+REST_S_PER_NAME: Final = 0.005
+"""Minimum time between two events of a room, for each of its names."""
+REST_S_MAX: Final = 5.0
+"""The same for a room of any size. When thousands come back at once, each event is one more record
+for each of them."""
 GRACE_S: Final = 1.0
 """How long a name that has gone may take to return before members are told that it left."""
 LISTED_MAX: Final = 2 * limits.ROSTER_NAMES_MAX

@@ -9,15 +9,16 @@ turn. Requests for a page of history wait in the same queue.
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 from relay import limits
 from relay.chat.entries import GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.server.worker.member.checked_entries import CheckedEntries
+from relay.server.worker.member.pages import Page
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.server.worker.stored import damage_of
@@ -30,17 +31,13 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.damage import DamageReports
     from relay.server.worker.member.feed import Feed, Subscription
+    from relay.server.worker.member.pages import Pages
     from relay.server.worker.wakeup import Wakeup
     from relay.store.log import Reader
 
 SLICE_S: Final = 0.002
 """Time per loop iteration: how long a live message may wait behind readers of history."""
-PAGES_CACHED_MAX: Final = 64
-"""Full pages kept for the next reader at the same position (for example when all members of a room
-reconnect): 4 MiB."""
 log = logging.getLogger("relay.worker")
-Page: TypeAlias = tuple[int, int, bytes, GapReason]
-"""Seq before it, last seq, bytes; why the seq before it is not the one that the reader has."""
 
 
 class Catchup:
@@ -54,6 +51,7 @@ class Catchup:
         wakeup: Wakeup,
         gaps: dict[str, int],
         damage: DamageReports,
+        pages: Pages,
     ) -> None:
         self._reader_of = reader_of
         self._clock = clock
@@ -67,9 +65,7 @@ class Catchup:
         """
         self.heavy: deque[Reply[None]] = deque()
         """Requests for a page from heavy users: they wait until it is the turn of heavy users."""
-        self._pages: OrderedDict[tuple[Feed, int], Page] = OrderedDict()
-        """Cached pages. They are valid while this worker follows the log and is told of erasures.
-        """
+        self.pages = pages
         self.checked = CheckedEntries()
         self.erasures = 0
         """Number of erasures in any log: a reader with partial results starts again when it
@@ -111,8 +107,7 @@ class Catchup:
     def forget(self, log: str | None = None) -> None:
         """Drop the cached pages of a log with erased entries; None: of all logs."""
         self.erasures += 1
-        for key in [key for key in self._pages if log in (None, key[0].log)]:
-            del self._pages[key]
+        self.pages.forget(log)
         if log is None:
             self.checked.forget()
 
@@ -159,12 +154,13 @@ class Catchup:
             return  # Subscriptions.resume adds it again
         content = b""
         if subscription.seq < feed.seq:
-            prev, last, content, reason = self._page(feed, subscription.seq, feed.seq)
-            if prev > subscription.seq:
-                outbox.answer(pack(self._gap(feed, subscription.seq, prev, reason)))
+            page = self._page(feed, subscription.seq, feed.seq)
+            if page.before > subscription.seq:
+                outbox.answer(pack(self._gap(feed, subscription.seq, page.before, page.reason)))
+            content = page.content
             if content:
                 outbox.put(content)
-            subscription.seq = last
+            subscription.seq = page.last
         if subscription.seq == feed.seq:
             self.enter_live(feed, subscription)
         elif subscription.seq > feed.seq:
@@ -193,29 +189,42 @@ class Catchup:
         An empty page is the end of the log. The seq before the page is greater than ``after`` if
         the entries between were removed, or cannot be read.
         """
-        cached = self._pages.get((feed, after))
-        if cached is not None and cached[1] <= upto:
-            self._pages.move_to_end((feed, after))
+        cached = self.pages.get(feed, after)
+        if cached is not None and (cached.last == upto or (cached.last < upto and not cached.ends)):
             return cached
+        if cached is not None and cached.last < upto:
+            page = self._grown(feed, cached, upto)
+        else:
+            page = self._read(feed, after, upto, limits.PAGE_BYTES_MAX)
+        if page.content and page.intact:
+            self.pages.put(feed, after, page)
+        return page
+
+    def _grown(self, feed: Feed, page: Page, upto: int) -> Page:
+        """Return a page that ended with the log, with what has been added to the log."""
+        room = limits.PAGE_BYTES_MAX - len(page.content)
+        if room > 0:
+            more = self._read(feed, page.last, upto, room)
+            if more.intact and more.before == page.last and 0 < len(more.content) <= room:
+                content = page.content + more.content
+                return page._replace(last=more.last, content=content, ends=more.ends)
+        return page._replace(ends=False)
+
+    def _read(self, feed: Feed, after: int, upto: int, bytes_max: int) -> Page:
         log = feed.log
-        page = self._reader_of(log).read(log, after, upto, limits.PAGE_BYTES_MAX)
+        found = self._reader_of(log).read(log, after, upto, bytes_max)
         self.pages_read += 1
-        rows = page.rows
+        rows = found.rows
         if not rows:
             before = min(upto, max(after, self._reader_of(log).floor(log)))
-            return before, upto, b"", GapReason.RETENTION
+            return Page(before, upto, b"")
         if bad := self.checked.unreadable(log, feed.epoch, rows, after):
             self._damage.report_log(damage_of(log, bad))
-            return _page_around(rows, bad, after, upto if page.end else rows[-1][0])
+            return _page_around(rows, bad, after, upto if found.end else rows[-1][0])
         first = rows[0][0]
-        prev = after if first == after + 1 else unpack_entry(rows[0][1]).prev
+        before = after if first == after + 1 else unpack_entry(rows[0][1]).prev
         content = b"".join([row[1] for row in rows])
-        result = (prev, upto if page.end else rows[-1][0], content, GapReason.RETENTION)
-        if not page.end:
-            self._pages[feed, after] = result
-            if len(self._pages) > PAGES_CACHED_MAX:
-                self._pages.popitem(last=False)
-        return result
+        return Page(before, upto if found.end else rows[-1][0], content, ends=found.end)
 
 
 def _page_around(rows: list[tuple[int, bytes]], bad: set[int], after: int, last: int) -> Page:
@@ -238,4 +247,5 @@ def _page_around(rows: list[tuple[int, bytes]], bad: set[int], after: int, last:
     elif end < len(rows):
         last = rows[end - 1][0]
     reason = GapReason.DAMAGED if start else GapReason.RETENTION
-    return before, last, b"".join([packed for _, packed in rows[start:end]]), reason
+    content = b"".join([packed for _, packed in rows[start:end]])
+    return Page(before, last, content, reason, intact=False)

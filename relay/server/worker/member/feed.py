@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from relay.chat.rooms.rights import Actor
     from relay.server.worker.damaged_logs import DamagedLogs
     from relay.server.worker.delivery.outbox import Outbox
+    from relay.server.worker.member.pages import Pages
     from relay.server.worker.member.routes import Routes
     from relay.store.log import Reader
 
@@ -297,9 +298,10 @@ class Feed:
 class Feeds:
     """The feeds of a worker by log name, and those that need work."""
 
-    def __init__(self, routes: Routes, damaged: DamagedLogs) -> None:
+    def __init__(self, routes: Routes, damaged: DamagedLogs, pages: Pages) -> None:
         self._routes = routes
         self._damaged = damaged
+        self._pages = pages
         self.by_log: dict[str, Feed] = {}
         self.to_distribute: dict[Feed, None] = {}
         """Feeds with entries or events for their live members, including paused ones."""
@@ -337,6 +339,7 @@ class Feeds:
         del self.by_log[feed.log]
         self.to_distribute.pop(feed, None)
         self.to_repair.pop(feed, None)
+        self._pages.drop(feed)
         return True
 
     # --- from the homes -----------------------------------------------------------------------

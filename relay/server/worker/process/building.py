@@ -50,6 +50,7 @@ from relay.server.worker.member.damage import DamageReports
 from relay.server.worker.member.fanout import Fanout
 from relay.server.worker.member.feed import Feeds
 from relay.server.worker.member.forward import Forward
+from relay.server.worker.member.pages import Pages
 from relay.server.worker.member.presence import PresenceReports
 from relay.server.worker.member.queries import PendingQueries
 from relay.server.worker.member.receive import FromHomes
@@ -156,10 +157,11 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     accounts.shares_room = lambda *asked: any(damage.answers(lambda one: one.shares(*asked)))
 
     # member
-    feeds = Feeds(routes, damaged)
+    pages = Pages()
+    feeds = Feeds(routes, damaged, pages)
     presence = PresenceReports(feeds, routes, wakeup)
     counts = Counts()
-    catchup = Catchup(needs.reader_of, clock, stalled, wakeup, counts.gaps, damage)
+    catchup = Catchup(needs.reader_of, clock, stalled, wakeup, counts.gaps, damage, pages)
     fanout = Fanout(feeds, flusher, catchup)
     repair = Repair(feeds, needs.reader_of, clock, damage)
     forward = Forward(routes)

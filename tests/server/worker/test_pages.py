@@ -1,0 +1,109 @@
+"""Pages that are kept: what many missed is read once, and is complete for each of them."""
+
+from __future__ import annotations
+
+import time
+
+from relay import limits
+from relay.chat.entries import NO_EPOCH
+from relay.server.worker.damaged_logs import DamagedLogs
+from relay.server.worker.member.feed import Feed
+from relay.server.worker.member.pages import BYTES_MAX, COUNT_MAX, Page, Pages
+from relay.wire.envelopes import Join
+from tests.support.workers import Cluster, TestClient, Worker
+
+LOG = "lobby"
+
+
+async def _read_whole(worker: Worker, name: str, count: int) -> int:
+    """Let a client without an entry read the log; return how many pages were read for it."""
+    before = worker.parts.catchup.pages_read
+    client = await TestClient.login(worker, name)
+    client.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
+    await client.ends_with(LOG, count)
+    assert client.seqs(LOG) == list(range(1, count + 1))
+    bodies = [entry.body for entry in client.entries(LOG)[-count:]]
+    assert len(bodies) == len(set(bodies)), "no entry twice"
+    client.disconnect()
+    await client.gone(worker)
+    return worker.parts.catchup.pages_read - before
+
+
+async def test_what_many_missed_is_read_once(cluster: Cluster) -> None:
+    """All have the same cursor. What comes while they return is read once as well."""
+    worker = cluster.other(LOG)
+    writer = await TestClient.login(worker, "writer")
+    await writer.join(LOG)
+    writer.send(LOG, 1, 20)
+    await writer.ends_with(LOG, 20)
+    assert await _read_whole(worker, "first", 20) == 1
+    assert await _read_whole(worker, "second", 20) == 0
+    writer.send(LOG, 21, 30)
+    await writer.ends_with(LOG, 30)
+    checked = worker.parts.catchup.checked.entries
+    assert await _read_whole(worker, "third", 30) == 1
+    assert worker.parts.catchup.checked.entries == checked + 10, "only what came since was read"
+    assert await _read_whole(worker, "fourth", 30) == 0
+
+
+async def test_a_kept_page_grows_to_the_size_of_a_page(cluster: Cluster) -> None:
+    """However much comes between two readers, the next one gets all of it, in pages."""
+    worker = cluster.other(LOG)
+    writer = await TestClient.login(worker, "writer")
+    await writer.join(LOG)
+    size = limits.PAGE_BYTES_MAX // 10
+    first = 1
+    sizes: list[int] = []
+    for last in (3, 6, 9, 14, 30):
+        writer.send(LOG, first, last, size=size)
+        await writer.ends_with(LOG, last)
+        first = last + 1
+        await _read_whole(worker, f"reader{last}", last)
+        kept = worker.parts.catchup.pages.get(worker.feed(LOG), 0)
+        assert kept is not None
+        sizes.append(len(kept.content))
+    assert sizes[:3] == sorted(sizes[:3])
+    assert 9 * size < sizes[2] == sizes[3] == sizes[4] <= limits.PAGE_BYTES_MAX
+
+
+async def test_pages_end_with_the_feed(cluster: Cluster) -> None:
+    """A worker that nobody needs the log of any more keeps nothing of it: it is not told of
+    erasures.
+    """
+    worker = cluster.other(LOG)
+    writer = await TestClient.login(worker, "writer")
+    await writer.join(LOG)
+    writer.send(LOG, 1, 5)
+    await writer.ends_with(LOG, 5)
+    await _read_whole(worker, "reader", 5)
+    pages = worker.parts.catchup.pages
+    assert pages.count == 1
+    writer.disconnect()
+    await writer.gone(worker)
+    assert (pages.count, pages.bytes) == (0, 0)
+
+
+def test_pages_are_bounded() -> None:
+    """By number and by size; the feed that was not used for longest gives its oldest page."""
+    damaged = DamagedLogs(time.monotonic)
+    used, unused, large = (Feed(name, damaged) for name in ("used", "unused", "large"))
+    pages = Pages()
+    for feed in (used, unused):
+        for after in range(COUNT_MAX // 2):
+            pages.put(feed, after, Page(after, after + 1, b"entry"))
+    assert (pages.count, pages.bytes) == (COUNT_MAX, COUNT_MAX * len(b"entry"))
+    assert pages.get(used, 0) is not None
+    pages.put(used, COUNT_MAX, Page(COUNT_MAX, COUNT_MAX + 1, b"entry"))
+    assert pages.count == COUNT_MAX
+    assert pages.get(unused, 0) is None
+    assert pages.get(unused, 1) is not None
+    pages.put(unused, 1, Page(1, 3, b"entry" * 2))
+    assert (pages.count, pages.bytes) == (COUNT_MAX, (COUNT_MAX + 1) * len(b"entry"))
+    page = bytes(limits.PAGE_BYTES_MAX)
+    for after in range(100):
+        pages.put(large, after, Page(after, after + 1, page))
+        assert pages.bytes <= BYTES_MAX
+    assert pages.get(large, 99) is not None
+    for feed in (used, unused, large):
+        pages.drop(feed)
+    assert (pages.count, pages.bytes) == (0, 0)
