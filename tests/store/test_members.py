@@ -19,7 +19,7 @@ from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import NOW_MS, append, open_partition, unnoticed
 
-ANN, BOB, CAT = b"\xaa" * 32, b"\xbb" * 32, b"\xcc" * 32
+ANN, BOB, CAT, DAN = b"\xaa" * 32, b"\xbb" * 32, b"\xcc" * 32, b"\xdd" * 32
 
 
 def change(version: int, event: events.Event, by: str = "ann", log: str = "lobby") -> Submission:
@@ -28,15 +28,20 @@ def change(version: int, event: events.Event, by: str = "ann", log: str = "lobby
 
 @pytest.fixture
 def partition(tmp_path: Path) -> SqlitePartition:
-    """A lobby of ann, with bob as a member and cat invited; a den of bob, with ann as a member."""
+    """A lobby of ann, with bob as a member and cat invited; a den of bob, with ann as a member.
+
+    Dan was given a role in the lobby, and has not entered.
+    """
     made = open_partition(tmp_path)
     made._rules = RoomRules(anyone_creates=True)
     for one in (
         change(0, events.Created(Kind.PUBLIC, True, ANN)),
-        change(1, events.RoleSet("bob", BOB, Role.MEMBER)),
+        change(1, events.Entered(BOB), "bob"),
         change(2, events.Invited("cat", CAT)),
+        change(3, events.RoleSet("dan", DAN, Role.MEMBER)),
         change(0, events.Created(Kind.PRIVATE, True, BOB), "bob", "den"),
-        change(1, events.RoleSet("ann", ANN, Role.MEMBER), "bob", "den"),
+        change(1, events.Invited("ann", ANN), "bob", "den"),
+        change(2, events.Entered(ANN), "ann", "den"),
     ):
         append(made, one)
     return made
@@ -59,18 +64,19 @@ def test_the_rooms_of_a_person(tmp_path: Path, partition: SqlitePartition) -> No
     assert [reader.owned(name, root) for name, root in (("ann", ANN), ("cat", CAT))] == [1, 0]
     assert reader.shares("ann", ANN, "bob", BOB)
     assert not reader.shares("cat", CAT, "bob", BOB), "an invited user is no permanent member"
+    assert not reader.shares("dan", DAN, "bob", BOB), "nor is one who was only given a role"
     assert not reader.shares("ann", ANN, "bob", CAT)
 
 
 def test_it_follows_each_change(tmp_path: Path, partition: SqlitePartition) -> None:
-    append(partition, change(3, events.Entered(CAT), "cat"))
+    append(partition, change(4, events.Entered(CAT), "cat"))
     assert SqliteReader(tmp_path / "00.sqlite").shares("cat", CAT, "bob", BOB)
-    batch = [change(4, events.Left(), "cat"), change(5, events.Banned("bob", BOB, 0, ""))]
+    batch = [change(5, events.Left(), "cat"), change(6, events.Banned("bob", BOB, 0, ""))]
     append(partition, *batch)
     assert everything(tmp_path) == {"ann": ["den", "lobby"], "bob": ["den"], "cat": []}
-    append(partition, change(6, events.Deleted("")))
+    append(partition, change(7, events.Deleted("")))
     assert everything(tmp_path) == {"ann": ["den"], "bob": ["den"], "cat": []}
-    append(partition, change(7, events.Created(Kind.PUBLIC, True, CAT), "cat"))
+    append(partition, change(8, events.Created(Kind.PUBLIC, True, CAT), "cat"))
     assert everything(tmp_path) == {"ann": ["den"], "bob": ["den"], "cat": ["lobby"]}
 
 

@@ -51,6 +51,16 @@ def at_a_death(relay: Relay) -> None:
     relay.kill_worker(1)
 
 
+async def refused_by_its_worker(client: Client) -> None:
+    """Wait until the client's worker has heard of it: until then a join is answered, for a log that
+    this worker follows.
+    """
+    with pytest.raises(Unavailable):
+        while True:
+            await client.join(room_in(BAD))
+            await client.leave(room_in(BAD))
+
+
 async def refused_in_time(client: Client, person: str) -> None:
     """Make each request that needs the partition; each must be answered."""
     bad = room_in(BAD)
@@ -104,6 +114,7 @@ async def test_each_who_asks_is_answered_and_goes_on_when_it_is_mended(
                 when(relay)
             await until(lambda: relay.events("partition_unavailable"), "it to be told of")
             workers = relay.worker_pids()
+            await refused_by_its_worker(client)
             await asyncio.gather(refused_in_time(client, person), client.join(good))
             await asyncio.to_thread(told_to_the_operator, relay, lock)
             assert (await client.send(good, "it goes on")).seq
