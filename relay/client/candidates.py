@@ -56,6 +56,11 @@ class AddressHistory:
         """
         return self._chosen in self._sound and len(self._sound) > 1
 
+    @property
+    def untried(self) -> bool:
+        """True if there are others, and none has failed so far."""
+        return self.others and not self._failed
+
     def succeeded(self) -> None:
         """The login on the chosen connection succeeded."""
         if self._chosen is not None:

@@ -74,6 +74,7 @@ class ChatState:
     def online(self, welcome: wire.Welcome) -> None:
         """Start on a new connection: joins from the cursors, open requests, then sends."""
         self._online = True
+        self._receiver.refusal = None  # of an earlier connection
         self._body_bytes_max = min(welcome.body_bytes_max, limits.BODY_BYTES_MAX)
         # Joins first: WHO and HISTORY depend on them.
         self.requests.online(self.rooms.online())

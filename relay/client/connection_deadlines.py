@@ -12,19 +12,20 @@ from relay.wire.connection import Connection
 from relay.wire.phases import Phase
 from relay.wire.timing import DEFAULT_TIMING, Timing
 
-_WITH_OTHERS: Final = Timing(handshake_s=4.0)
-"""For an address whose server may hang. ``connect`` has 20 s for all of them."""
+_HURRIED: Final = Timing(handshake_s=4.0)
+"""For the first of several addresses, whose server may hang. ``connect`` has 20 s for all of them.
+"""
 LOGIN_S: Final = 15.0
 """From the end of the handshake to WELCOME."""
 
 
-def timing_of(*, others: bool) -> Timing:
+def timing_of(*, hurried: bool) -> Timing:
     """Return the deadlines of a connection.
 
     Args:
-        others: whether the server has other addresses to try.
+        hurried: whether it is better to try another address soon.
     """
-    return _WITH_OTHERS if others else DEFAULT_TIMING
+    return _HURRIED if hurried else DEFAULT_TIMING
 
 
 class ConnectionDeadlines:

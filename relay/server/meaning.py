@@ -42,9 +42,21 @@ def _of_room(one: Controls) -> str:
         except EnvelopeError as error:
             return f"entry {entry.seq}: {error}"
         room = rooms.applied(room, event, entry.sender, entry.seq)
-    if one.state and _effect(rooms.unpack(one.state)) != _effect(room):
-        return OTHER_STATE
+    if one.state:
+        stored = rooms.unpack(one.state)
+        if _effect(stored) != _effect(_as_noted(room, stored)):
+            return OTHER_STATE
     return ""
+
+
+def _as_noted(room: Room, stored: Room) -> Room:
+    """Return a state without what earlier versions did not note: who has not entered."""
+    known = stored.people
+    people = {
+        name: one._replace(given=False) if name in known and not known[name].given else one
+        for name, one in room.people.items()
+    }
+    return room._replace(people=people)
 
 
 def _effect(room: Room) -> tuple[object, ...]:

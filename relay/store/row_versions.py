@@ -104,10 +104,10 @@ class RowVersions:
             for pair in self._connection.execute(_PAIRS):
                 settling(pair[:5], None if pair[5] is None else pair[5:])
         self.removed = pairs.removed
-        self._connection.executemany(_REPLACE, pairs.chosen)
+        self._connection.executemany(_REPLACE, [one.row for one in pairs.chosen.values()])
         doubtful = self._doubtful(unpack)
-        for row, before in pairs.messages:
-            if row[0] & SEQ_MASK < doubtful.get(row[0] >> SEQ_BITS, 0):
+        for row, before, is_message in pairs.chosen.values():
+            if is_message and row[0] & SEQ_MASK < doubtful.get(row[0] >> SEQ_BITS, 0):
                 self._connection.execute("DELETE FROM entry WHERE id=?", row[:1])
                 if before is not None:
                     self._connection.execute(_REPLACE, before)
@@ -125,6 +125,16 @@ class RowVersions:
         return found
 
 
+class _Chosen(NamedTuple):
+    """A row to replace or add."""
+
+    row: Row
+    before: Row | None
+    """The row that it replaces."""
+    is_message: bool
+    """True if it may have been erased."""
+
+
 class _Pairs:
     """Compares other versions of rows with those that count."""
 
@@ -132,10 +142,8 @@ class _Pairs:
         self._names, self._ends, self._unpack = names, ends, unpack
         self._taken = set(names.values())
         self._forked: set[int] = set()
-        self.chosen: list[Row] = []
-        """The rows to replace or add."""
-        self.messages: list[tuple[Row, Row | None]] = []
-        """Those of them that may have been erased, each with the row that it replaces."""
+        self.chosen: dict[int, _Chosen] = {}
+        """By row id."""
         self.removed: dict[int, Removal] = {}
 
     def compare(self, row: Row, ours: Row | None) -> None:
@@ -152,17 +160,28 @@ class _Pairs:
             assert ours is not None
             if there is not None:
                 if there.kind == ERASED and here.kind != ERASED and is_same(here, there):
-                    self.chosen.append(row)
+                    self._take(row, ours, there)
             elif here.kind != Kind.SYSTEM and row[-1] == stub_of(here) and row[1] == ours[1]:
                 self.removed[log_id] = Removal(seq, row[1])
         elif ours is not None and is_stub(ours[-1]):
             pass  # what it has removed is not taken from another version
         elif there is not None and self._is_of(log_id, there.log):
-            self.chosen.append(row)
-            if there.kind != Kind.SYSTEM and seq <= self._ends.get(log_id, 0):
-                self.messages.append((row, ours))
+            self._take(row, ours, there)
         elif is_stub(row[-1]) and log_id not in self._forked:
-            self.chosen.append(row)
+            self._take(row, ours, None)
+
+    def _take(self, row: Row, ours: Row | None, there: Entry | None) -> None:
+        """Take a row (None: a stub), unless a version of it was taken that is not undone by it."""
+        taken = self.chosen.get(row[0])
+        if taken is not None:
+            if is_stub(taken.row[-1]) or (there is not None and there.kind != ERASED):
+                return
+            was = self._unpack(taken.row)
+            if there is not None and (was is None or not is_same(was, there)):
+                return
+        log_id, seq = row[0] >> SEQ_BITS, row[0] & SEQ_MASK
+        message = there is not None and there.kind not in (Kind.SYSTEM, ERASED)
+        self.chosen[row[0]] = _Chosen(row, ours, message and seq <= self._ends.get(log_id, 0))
 
     def _is_of(self, log_id: int, name: str) -> bool:
         """Return True if entries of another version belong to the history of a log."""

@@ -226,7 +226,9 @@ def parse(line: str, room: str, *, strict: bool = False) -> Command:
         case "help" if rest.removeprefix("/") in ("room", "rooms"):
             return Help(of_rooms=True)
         case "who" | "names" | "room" | "list" | "help" | "quit" | "erase" if rest:
-            return Mistake(f"/{word} takes no arguments; not sent")
+            # With a name it may have been meant to enter that room.
+            chooses = AIM if word in ("room", "list") else None
+            return Mistake(f"/{word} takes no arguments; not sent", chooses)
         case "who" | "names":
             return Who()
         case "room":

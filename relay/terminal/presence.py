@@ -39,6 +39,8 @@ class Presence:
         """Incarnation and version of the known roster."""
         self._leaving: dict[str, float] = {}
         """Who has gone, without being reported yet: when that is due."""
+        self._postponed: set[str] = set()
+        """Those of them who were missing in an answer already: another one postpones nothing."""
         self.unasked = True
         """True if nobody has asked yet."""
         self.stale = True
@@ -91,7 +93,9 @@ class Presence:
                 self._note((name for name in before if name not in here), now + BACK_S)
             for name in back:
                 del self._leaving[name]
-        self._leaving = {name: max(due, now + BACK_S) for name, due in self._leaving.items()}
+        for name in self._leaving.keys() - self._postponed:
+            self._leaving[name] = max(self._leaving[name], now + BACK_S)
+        self._postponed = set(self._leaving)
         self._here = here
         return RosterChanged(members.room, members.total, joined, (), *self._last)
 

@@ -27,12 +27,15 @@ ELSEWHERE: Final = {
 }
 """What to type instead of commands of other programs."""
 _CHOOSES_NOTHING: Final = frozenset(
-    {"me", "nick", "whois", "whowas", "away", "back", "voice", "devoice", "notice", "action"}
-    | {"clear", "version", "ping", "time", "motd", "who", "names", "room", "list", "help"}
+    {"me", "whois", "whowas", "away", "back", "voice", "devoice", "notice", "action"}
+    | {"clear", "version", "ping", "time", "motd", "who", "names", "help"}
     | {"history", "numbers", "search", "msg", "seen", "reply", "react", "edit", "erase"}
     | {"accept", "writers", "seenby", "topic"}
 )
-"""Of this program and others. Not ``/block``: ``/lock`` is near it."""
+"""Of this program and others. Not ``/block``, ``/nick``, ``/room`` and ``/list``: ``/lock`` and
+``/kick`` are near, and with a name ``/room`` may have been meant to enter one."""
+_NEAR_CHARS_MIN: Final = 4
+"""Any short word is near another one."""
 _CHOOSES: Final = frozenset(
     {"private", "public", "announce", "kick", "ban", "keep", "query", "join", "part", "mode"}
     | {"quit", "leave", "exit", "close"}
@@ -44,7 +47,8 @@ def unknown(word: str) -> Choice | None:
     """Return what a command that does not exist may have been meant to choose; None: nothing."""
     if word in _CHOOSES_NOTHING:
         return None
-    if _is_near(word, _CHOOSES_NOTHING) and not _is_near(word, _CHOOSES):
+    near = len(word) >= _NEAR_CHARS_MIN and _is_near(word, _CHOOSES_NOTHING)
+    if near and not _is_near(word, _CHOOSES):
         return None
     return Choice("unknown", word)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from typing import Final
 
 from relay.client.aio import Client
 from relay.client.errors import ClientError
@@ -11,6 +11,8 @@ from relay.client.events import Member, RosterChanged, State, StateChanged
 from relay.terminal.notices import Narrator, others_notice
 from relay.terminal.presence import Allowance, Presence
 from relay.terminal.screens import Screen
+
+ASK_AGAIN_S: Final = 10.0
 
 
 class WhoIsHere:
@@ -24,6 +26,8 @@ class WhoIsHere:
         self._presence = Presence()
         self._allowance = Allowance()
         self._timer: asyncio.TimerHandle | None = None
+        self._again: asyncio.TimerHandle | None = None
+        """Asks again after a refusal."""
         self._asking: set[asyncio.Task[None]] = set()
         """The running request, if any. The user did not make it, so nobody waits for it."""
         self._to_ask = False
@@ -48,6 +52,9 @@ class WhoIsHere:
         A server can make this necessary as often as it likes, and need not answer.
         """
         self._to_ask = True
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
         if not self._asking:
             task = asyncio.create_task(self._ask())
             self._asking.add(task)
@@ -55,20 +62,26 @@ class WhoIsHere:
 
     def end(self) -> set[asyncio.Task[None]]:
         """Report nothing more; return the running request, which is to be cancelled."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._again):
+            if timer is not None:
+                timer.cancel()
         return self._asking
 
     async def _ask(self) -> None:
         """Report people who entered and left unreported."""
-        with contextlib.suppress(ClientError):  # events report what ends the client
-            while self._to_ask:
-                self._to_ask = False
-                members, entered = await self._client.who(self._room), self._presence.unasked
-                news = self._presence.asked(members, _now())
-                if entered and (notice := others_notice(members, self._client.name)):
-                    self._screen.notice(notice)
-                self._tell(news.joined, ())
+        while self._to_ask:
+            self._to_ask = False
+            entered = self._presence.unasked
+            try:
+                members = await self._client.who(self._room)
+            except ClientError:  # events report what ends the client
+                # Without an answer no departure is reported.
+                self._again = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self.ask)
+                return
+            news = self._presence.asked(members, _now())
+            if entered and (notice := others_notice(members, self._client.name)):
+                self._screen.notice(notice)
+            self._tell(news.joined, ())
 
     def _look(self) -> None:
         """Report who has been gone for long enough, and how many others came or left."""

@@ -170,9 +170,9 @@ def test_what_people_type_elsewhere_says_what_to_do_here() -> None:
 @pytest.mark.parametrize(
     ("words", "holds"),
     [
-        ("me nick whois whowas away back voice notice clear", False),
-        ("mee m em nik whios whoi awya wohis lits hsitory edti", False),
-        ("part leave mode mdoe nonsense secret lock hide invisible", True),
+        ("me whois whowas away back voice notice clear", False),
+        ("mesg whios whoi awya wohis hsitory edti", False),
+        ("m em lits nick roon part leave mode mdoe nonsense secret lock hide invisible", True),
         ("privat pubilc anounce qurey kik ick bna keeep jion qiut exti clsoe", True),
     ],
 )

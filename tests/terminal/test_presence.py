@@ -105,6 +105,17 @@ def test_a_restart_of_the_server_tells_of_those_who_do_not_return() -> None:
     assert here.gone(1.0) == "carol"
 
 
+def test_answers_postpone_a_departure_once() -> None:
+    """However often the server makes the chat ask."""
+    here = Watched()
+    here.asked(members("ann bob"))
+    here.asked(members("ann", version=2))
+    for version in range(3, 3 + int(BACK_S) // 10 - 1):
+        here.now += 10.0
+        here.asked(members("ann", version=version))
+    assert here.gone(10.0) == "bob"
+
+
 def test_what_was_not_told() -> None:
     """A version is missing: the connection was lost, for example."""
     here = Watched()

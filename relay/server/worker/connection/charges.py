@@ -7,7 +7,7 @@ owed when that is known, and delays the next request.
 |---|---|---|
 | JOIN, LEAVE | 1 | pages of catching up wait their turn, as all do |
 | WHO | 2 | by the names, 1 at most |
-| HISTORY | 4 | by the rows, and again by those not checked before: 62 at most |
+| HISTORY | 4 | by the rows, and as much again for checking them: 62 at most |
 | DEVICES | 4 | by the bytes of the chain and of later control entries: by 256 links about 50 |
 | ACCOUNT | 2; a change 20 more | by the bytes of the answer: 32 at most |
 | PROVE | 10 | |

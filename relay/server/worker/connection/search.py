@@ -124,6 +124,7 @@ async def _page(
                 next_seq, end = seq + 1, False  # starts the next page
                 break
             rows.append(row)
+        session.sends.owe_work(read % READ_PER_TURN // FOUND_PER_UNIT)
         if erasures == catchup.erasures:
             return (rows, next_seq, end) if session.subscriptions.get(log) is feed else None
 
