@@ -106,9 +106,8 @@ class ClientState:
         """A TCP connection is open; the server sends first."""
         if self.state is State.CLOSED:
             return
-        # Once, and never after a login: of a server that is overloaded, all addresses are slow.
-        hurried = self.logins == 0 and self.addresses.untried
-        timing = timing_of(hurried=hurried)
+        # Once: of a server that is overloaded, all addresses are slow.
+        timing = timing_of(hurried=self.logins == 0 and self.addresses.untried)
         random_bytes = self.options.random_bytes
         self._connection = Connection.client(now=now, random_bytes=random_bytes, timing=timing)
         self._deadlines.received(now)
@@ -303,8 +302,7 @@ class ClientState:
             return  # the face asks, and dials again or fails
         if event.code == CloseCode.NAME_REFUSED and self.login.tries_again():
             return  # the face dials again
-        # Whoever has not proved to be the server cannot end a client that has other addresses,
-        # except by offering another key.
+        # Without proof, only another key ends a client that has other addresses.
         others = not was_online and self.addresses.failed() and not handshaken
         refusal = self.login.error or self.chat.refusal
         error = self.last_problem = error_of_end(event, refusal, handshaken=handshaken)

@@ -249,12 +249,9 @@ class LogSalvage:
     def _add_rows_of_removed(self) -> None:
         """Keep what entries have left in tables when they were removed: these are the record."""
         known, mine = self._making.known, self._id
-        removed = {  # once: a damaged table may yield a row twice
-            row[:2]: row
-            for row in known.directs.get(self._old, ())
-            if 0 < row[1] <= self._floor.seq
-        }
-        self._more.directs += [(mine, *row) for row in removed.values()]
+        directs = known.directs.get(self._old, ())  # a damaged table may yield a row twice
+        once = {row[:2]: row for row in directs if 0 < row[1] <= self._floor.seq}
+        self._more.directs += [(mine, *row) for row in once.values()]
         self._more.marks += [(mine, *mark, 0) for mark in known.marks.get(self._old, ())]
 
     def _add_named_controls(self, state: Room | None) -> None:

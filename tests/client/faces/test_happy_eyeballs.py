@@ -32,6 +32,7 @@ from relay.client.events import State
 from relay.errors import UsageError
 from relay.wire.frames import HEADER
 from relay.wire.messages import MAGIC
+from relay.wire.timing import Timing
 from tests.client.faces.adapters import Face
 from tests.support.cluster import DEADLINE_S, Relay
 from tests.support.fake_server import FakeConnection, FakeServer
@@ -195,6 +196,8 @@ def test_a_server_with_another_key(
     """It ends the client although the next address has the right key: it may be an attack."""
     # However slowly the first address answers on a busy machine, the next one waits for it.
     monkeypatch.setattr("relay.client.dialling.ATTEMPT_DELAY_S", DEADLINE_S)
+    patient = Timing(handshake_s=DEADLINE_S)
+    monkeypatch.setattr("relay.client.connection_deadlines._HURRIED", patient)
     addresses += ["127.0.0.8", "127.0.0.1"]
     one = face(at_host(relay), "eyeballs-h")
     with (
