@@ -106,7 +106,7 @@ class RowVersions:
         self.removed = pairs.removed
         self._connection.executemany(_REPLACE, [one.row for one in pairs.chosen.values()])
         doubtful = self._doubtful(unpack)
-        for row, before, is_message in pairs.chosen.values():
+        for row, _, before, is_message in pairs.chosen.values():
             if is_message and row[0] & SEQ_MASK < doubtful.get(row[0] >> SEQ_BITS, 0):
                 self._connection.execute("DELETE FROM entry WHERE id=?", row[:1])
                 if before is not None:
@@ -129,6 +129,8 @@ class _Chosen(NamedTuple):
     """A row to replace or add."""
 
     row: Row
+    entry: Entry | None
+    """None: it is a stub."""
     before: Row | None
     """The row that it replaces."""
     is_message: bool
@@ -159,7 +161,7 @@ class _Pairs:
         if here is not None:
             assert ours is not None
             if there is not None:
-                if there.kind == ERASED and here.kind != ERASED and is_same(here, there):
+                if _erases(there, here):
                     self._take(row, ours, there)
             elif here.kind != Kind.SYSTEM and row[-1] == stub_of(here) and row[1] == ours[1]:
                 self.removed[log_id] = Removal(seq, row[1])
@@ -173,15 +175,14 @@ class _Pairs:
     def _take(self, row: Row, ours: Row | None, there: Entry | None) -> None:
         """Take a row (None: a stub), unless a version of it was taken that is not undone by it."""
         taken = self.chosen.get(row[0])
-        if taken is not None:
-            if is_stub(taken.row[-1]) or (there is not None and there.kind != ERASED):
-                return
-            was = self._unpack(taken.row)
-            if there is not None and (was is None or not is_same(was, there)):
-                return
+        if taken is not None and (
+            taken.entry is None or (there is not None and not _erases(there, taken.entry))
+        ):
+            return
         log_id, seq = row[0] >> SEQ_BITS, row[0] & SEQ_MASK
         message = there is not None and there.kind not in (Kind.SYSTEM, ERASED)
-        self.chosen[row[0]] = _Chosen(row, ours, message and seq <= self._ends.get(log_id, 0))
+        message = message and seq <= self._ends.get(log_id, 0)
+        self.chosen[row[0]] = _Chosen(row, there, ours, message)
 
     def _is_of(self, log_id: int, name: str) -> bool:
         """Return True if entries of another version belong to the history of a log."""
@@ -190,18 +191,21 @@ class _Pairs:
         return self._names[log_id] == name if log_id in self._names else name not in self._taken
 
 
-def entry_of(
-    packed: bytes, seq: int, unpack: Callable[[bytes], Any], partition: int
-) -> Entry | None:
+def entry_of(unpack: Callable[[bytes], Any], partition: int, row: Row) -> Entry | None:
     """Return the entry of a row; None: it is none, or the one of another place."""
     try:
-        entry = Entry._make(unpack(packed))
-        here = entry.seq == seq and partition_of(entry.log) == partition
+        entry = Entry._make(unpack(row[-1]))
+        here = entry.seq == row[0] & SEQ_MASK and partition_of(entry.log) == partition
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - whatever it is, it is no entry
         return None
     return entry if here else None
+
+
+def _erases(one: Entry, other: Entry) -> bool:
+    """Return True if one is what an erasure has left of the other."""
+    return one.kind == ERASED and other.kind != ERASED and is_same(one, other)
 
 
 def is_same(one: Entry, other: Entry) -> bool:

@@ -19,7 +19,7 @@ from typing import Any
 
 import apsw
 
-from relay.chat.entries import Entry, Kind
+from relay.chat.entries import Kind
 from relay.store.carving import Row
 from relay.store.decide import Pack
 from relay.store.errors import StoreUnavailable
@@ -63,10 +63,10 @@ def salvage(
     try:
         target.execute("BEGIN")
         create_tables(target, unpack)
-        entry_at = partial(_entry_at, unpack, partition)
+        entry_at = partial(entry_of, unpack, partition)
         beside = new.with_name(f"{new.name}.rows")
         with remains(path, beside, entry_at, with_wal=with_wal) as left:
-            making = Making(target, partition, unpack, pack, aside, left.known, links)
+            making = Making(target, entry_at, pack, aside, left.known, links)
             found = _logs(left, making)
         target.execute("COMMIT")
         target.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
@@ -81,10 +81,6 @@ def salvage(
     except OSError as error:
         raise StoreUnavailable(f"{new}: {error.strerror}") from error
     return found
-
-
-def _entry_at(unpack: Callable[[bytes], Any], partition: int, row: Row) -> Entry | None:
-    return entry_of(row[-1], row[0] & SEQ_MASK, unpack, partition)
 
 
 def _logs(left: Remains, making: Making) -> list[SalvagedLog]:
@@ -129,7 +125,7 @@ class _Bounds:
         """Process a row."""
         where, time_ms, _, _, packed = row
         log_id, seq = where >> SEQ_BITS, where & SEQ_MASK
-        entry = _entry_at(self._making.unpack, self._making.partition, row)
+        entry = self._making.entry_at(row)
         if entry is not None:
             self.names[log_id, entry.log] += 1
             if entry.kind != Kind.SYSTEM:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -21,7 +21,7 @@ from relay.store.decide import Pack
 from relay.store.derived import derive
 from relay.store.remains import Floor, Known
 from relay.store.resume import Segment
-from relay.store.row_versions import entry_of
+from relay.store.row_versions import Unpack
 from relay.store.schema import MEMBER, member_rows, rows
 from relay.store.state import SEQ_MASK, More, row_id
 from relay.store.stub import LOST, is_stub, stub_of
@@ -33,7 +33,7 @@ ROWS_PER_COMMIT: Final = 1000
 LOST_MAX: Final = 1 << 20
 """Entries lost in one place: far more than a damaged part of a disk holds. A number that is further
 away is not believed."""
-_PACKED: Final = "SELECT packed FROM entry WHERE id=?"
+_ROW: Final = "SELECT id, time_ms, chain, jump, packed FROM entry WHERE id=?"
 _DAMAGED_STATE: Final = "INSERT INTO state VALUES (?, ?, 1, 0, ?)"
 
 
@@ -56,8 +56,7 @@ class Making(NamedTuple):
     """How a new file is made."""
 
     target: apsw.Connection
-    partition: int
-    unpack: Callable[[bytes], Any]
+    entry_at: Unpack
     pack: Pack
     aside: Callable[[bytes], object]
     known: Known
@@ -96,7 +95,7 @@ class LogSalvage:
         """Add the next row."""
         where, time_ms, chain, jump, packed = row
         seq = where & SEQ_MASK
-        entry = entry_of(packed, seq, self._making.unpack, self._making.partition)
+        entry = self._making.entry_at(row)
         if entry is not None and (entry.log != self._name or seq > self._head + LOST_MAX):
             self._aside += 1
             self._making.aside(packed)
@@ -242,8 +241,8 @@ class LogSalvage:
     def _erasable(self, seq: int, before: int) -> Entry | None:
         if not self._floor.seq < seq < before:
             return None
-        [(packed,)] = rows(self._making.target, _PACKED, (row_id(self._id, seq),))
-        entry = entry_of(packed, seq, self._making.unpack, self._making.partition)
+        [row] = rows(self._making.target, _ROW, (row_id(self._id, seq),))
+        entry = self._making.entry_at(row)
         return None if entry is None or entry.kind == SYSTEM else entry
 
     def _add_rows_of_removed(self) -> None:

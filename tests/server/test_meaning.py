@@ -46,10 +46,9 @@ def test_a_state_from_before_it_was_noted_who_has_not_entered() -> None:
 
 def test_other_rights_are_no_healthy_state() -> None:
     room, entries = folded()
-    for changed in (
-        room.people["bob"]._replace(role=Role.OWNER),
-        room.people["ann"]._replace(given=True),
+    for name, changed in (
+        ("bob", room.people["bob"]._replace(role=Role.OWNER)),
+        ("ann", room.people["ann"]._replace(given=True)),
     ):
-        name = "bob" if changed.root == BOB else "ann"
         other = room._replace(people={**room.people, name: changed})
         assert checked(other, entries) == [("den", OTHER_STATE)]

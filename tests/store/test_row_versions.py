@@ -36,7 +36,7 @@ def row(one: Entry, packed: bytes | None = None) -> Row:
 
 
 def unpack(one: Row) -> Entry | None:
-    return entry_of(one[-1], one[0] & 0xFFFFFFFFFF, unpack_entry, partition_of(LOG))
+    return entry_of(unpack_entry, partition_of(LOG), one)
 
 
 def names_of(counted: Counter[tuple[int, str]]) -> dict[int, str]:

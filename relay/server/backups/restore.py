@@ -95,7 +95,10 @@ def restore(backup: Path, data: Path) -> Verified:
             sync_directory(data.parent)
         except BaseException as error:
             for path in reversed(made):
-                path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink(missing_ok=True)
             if new:
                 data.rmdir()
             if isinstance(error, OSError):
