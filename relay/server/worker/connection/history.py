@@ -71,17 +71,12 @@ async def history(session: Session, history: History) -> None:
     next_seq = history.seq
     if rows:
         next_seq = rows[-1][0] if history.forward else rows[0][0]
-    if not rows:
-        bad = set()
-    else:
-        # Each time, unlike in ``member/catchup``: the page is for one reader, and old pages would
-        # take the place of what all readers need.
-        bad = unreadable(log, rows) if peer else unreadable(log, rows, rows[0][0] - 1)
-    if bad:
+    # Each time, unlike in ``member/catchup``: the page is for one reader, and old pages would take
+    # the place of what all readers need.
+    if bad := unreadable(log, rows):
         session.services.damage.report_log(damage_of(log, bad))
     packed = [row[1] for row in rows if row[0] not in bad]
-    cost = len(page.rows) + len(rows)
-    session.sends.owe_work(cost // ROWS_PER_UNIT)
+    session.sends.owe_work((len(page.rows) + len(rows)) // ROWS_PER_UNIT)
     session.answer(pack_page(history.request, asked, next_seq, end, packed))
 
 
