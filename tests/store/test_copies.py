@@ -15,7 +15,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from relay.chat.partition import PARTITIONS, partition_of
+from relay.chat.partition import PARTITIONS
 from relay.server.worker.stored import readable
 from relay.store.checkpoint import copy_pages, finish
 from relay.store.created import note_created
@@ -25,7 +25,6 @@ from relay.store.integrity import CheckUnfinished, check_file
 from relay.store.lock import PartitionLock, read_refusal
 from relay.store.reader import SqliteReader
 from relay.store.recovery import recover
-from relay.store.salvage import salvage
 from relay.store.salvaged_log import SalvagedLog
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry
@@ -37,6 +36,7 @@ from tests.support.logs import (
     message,
     messages,
     open_partition,
+    salvaged,
     unnoticed,
 )
 
@@ -347,10 +347,7 @@ def test_a_wal_that_is_damaged_before_its_end_is_refused(data: Path, altered: bo
         lock.refuse(str(refused.value))
     with pytest.raises(StoreCorrupt, match="its WAL is damaged behind frame "):
         open_partition(data, at_start=True)
-    found = salvage(
-        data / MAIN, data / "new", partition=partition_of("lobby"), unpack=unpack_entry,
-        pack=pack_entry, with_wal=True, aside=lambda _: None,
-    )  # fmt: skip
+    found = salvaged(data / MAIN, data / "new", with_wal=True)
     assert found == [SalvagedLog("lobby", 40, 0, 0)]
 
 

@@ -10,13 +10,11 @@ import pytest
 
 from relay.chat.entries import Entry, Extra, Kind, Submission
 from relay.chat.ids import copy_producer
-from relay.chat.partition import partition_of
 from relay.store.log import Expected, Forbidden, Outcome, Repeated, Stored
 from relay.store.reader import SqliteReader
-from relay.store.salvage import salvage
 from relay.store.schema import ADDED_BY_2, CONTROLS_BEFORE_3, TABLES_OF_3, TABLES_OF_4
 from relay.store.sqlite import SqlitePartition
-from relay.wire.packing import pack_entry, unpack_entry
+from relay.wire.packing import unpack_entry
 from tests.support.logs import (
     ALICE,
     BOB,
@@ -26,6 +24,7 @@ from tests.support.logs import (
     die,
     message,
     open_partition,
+    salvaged,
     stored,
     unnoticed,
 )
@@ -287,11 +286,7 @@ def test_a_file_is_made_anew_of_its_entries(tmp_path: Path) -> None:
         connection = apsw.Connection(str(file))
         return [connection.execute(query).fetchall() for query in queries]
 
-    salvage(
-        path, new, partition=partition_of("@alice"), unpack=unpack_entry, pack=pack_entry,
-        with_wal=False,
-        aside=lambda packed: None,
-    )  # fmt: skip
+    salvaged(path, new, "@alice")
     found = rows_of(path)
     assert rows_of(new) == found
     assert [len(one) for one in found] == [1, 4, 2, 1, 0]

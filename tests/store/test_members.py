@@ -8,16 +8,13 @@ import apsw
 import pytest
 
 from relay.chat.entries import Submission
-from relay.chat.partition import partition_of
 from relay.chat.rooms import events
 from relay.chat.rooms.events import Kind, Role
 from relay.server.worker.home.room_entries import entry_of
 from relay.server.worker.home.room_rules import RoomRules
 from relay.store.reader import SqliteReader
-from relay.store.salvage import salvage
 from relay.store.sqlite import SqlitePartition
-from relay.wire.packing import pack_entry, unpack_entry
-from tests.support.logs import NOW_MS, append, open_partition, unnoticed
+from tests.support.logs import NOW_MS, append, open_partition, salvaged, unnoticed
 
 ANN, BOB, CAT, DAN = b"\xaa" * 32, b"\xbb" * 32, b"\xcc" * 32, b"\xdd" * 32
 
@@ -108,11 +105,7 @@ def test_a_salvaged_file_has_it(tmp_path: Path) -> None:
     assert partition.append([change(1, events.Closed(True))], NOW_MS)  # of a state that has gone
     partition.close()
     new = tmp_path / "new.sqlite"
-    salvage(
-        tmp_path / "00.sqlite", new, partition=partition_of("lobby"), unpack=unpack_entry,
-        pack=pack_entry,
-        with_wal=False, aside=lambda _: None,
-    )  # fmt: skip
+    salvaged(tmp_path / "00.sqlite", new)
     rows = "SELECT * FROM member ORDER BY handle"
     made = [apsw.Connection(str(path)) for path in (tmp_path / "00.sqlite", new)]
     before, after = (connection.execute(rows).fetchall() for connection in made)

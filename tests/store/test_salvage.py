@@ -20,10 +20,19 @@ from relay.store.companions import wal_bytes, wal_path
 from relay.store.contents import connect_still
 from relay.store.integrity import DamagedLog, check_file
 from relay.store.log import LogRefused
-from relay.store.salvage import salvage
 from relay.store.salvaged_log import SalvagedLog
-from relay.wire.packing import pack_entry, unpack_entry
-from tests.support.logs import ALICE, BOB, NOW_MS, append, die, message, open_partition, read_logs
+from relay.wire.packing import unpack_entry
+from tests.support.logs import (
+    ALICE,
+    BOB,
+    NOW_MS,
+    append,
+    die,
+    message,
+    open_partition,
+    read_logs,
+    salvaged,
+)
 
 FRAME_HEADER_BYTES = 24
 TOPIC = message(2, events.pack(events.TopicSet("tea")))._replace(
@@ -52,11 +61,7 @@ def test_an_entry_without_a_meaning_is_kept(tmp_path: Path, damaged: Submission)
     connection.execute("UPDATE entry SET packed=? WHERE id & 0xff = 2", (broken,))
     connection.close()
     aside: list[bytes] = []
-    found = salvage(
-        path, new, partition=partition_of(log), unpack=unpack_entry, pack=pack_entry,
-        with_wal=False,
-        aside=aside.append,
-    )  # fmt: skip
+    found = salvaged(path, new, log, aside=aside.append)
     assert found == [SalvagedLog(log, 3, 0, 0, doubtful=log == "lobby")]
     assert not aside
 
@@ -80,10 +85,7 @@ def test_a_damaged_state_is_found_and_made_anew(tmp_path: Path) -> None:
     checked = check_file(connection, unpack=unpack_entry, partition=number, limit_s=None)
     assert checked == (None, [DamagedLog("lobby", "its state cannot be read", repairable=True)])
     connection.close()
-    salvage(
-        path, new, partition=number, unpack=unpack_entry, pack=pack_entry,
-        with_wal=False, aside=lambda _: None
-    )  # fmt: skip
+    salvaged(path, new)
     made = apsw.Connection(str(new))
     assert made.execute(states).fetchall() == before
     made.close()
@@ -110,15 +112,7 @@ def test_a_log_whose_last_senders_are_unknown_can_be_sent_to_again(tmp_path: Pat
     partition = open_partition(tmp_path, at_start=True)
     assert isinstance(partition.append([message(4)], NOW_MS)[0], LogRefused)
     partition.close()
-    made = salvage(
-        path,
-        new,
-        partition=number,
-        unpack=unpack_entry,
-        pack=pack_entry,
-        with_wal=True,
-        aside=lambda _: None,
-    )
+    made = salvaged(path, new, with_wal=True)
     assert made == [SalvagedLog("lobby", 3, 1, 0)]
     again = open_partition(new.parent)
     assert [one.seq for one in append(again, message(4))] == [5], "its counter 3 is known"
@@ -142,15 +136,7 @@ def test_what_is_made_passes_the_check(tmp_path: Path, damaged: str) -> None:
     connection.execute(f"UPDATE entry SET {damaged} WHERE id & 0xff = 7")  # noqa: S608
     connection.close()
     number = partition_of("lobby")
-    [found] = salvage(
-        path,
-        new,
-        partition=number,
-        unpack=unpack_entry,
-        pack=pack_entry,
-        with_wal=True,
-        aside=lambda _: None,
-    )
+    [found] = salvaged(path, new, with_wal=True)
     assert (found.kept + found.lost, found.aside) == (16, 0)
     if "CAST" in damaged:
         assert found.kept == 16, "the bytes are the right ones"
@@ -208,11 +194,7 @@ def test_only_what_was_in_a_damaged_page_is_lost(tmp_path: Path, how: str, copie
     assert damaged != before
     path.write_bytes(damaged)
     lost: list[bytes] = []
-    found = salvage(
-        path, new, partition=partition_of("lobby"), unpack=unpack_entry, pack=pack_entry,
-        with_wal=True,
-        aside=lost.append,
-    )  # fmt: skip
+    found = salvaged(path, new, with_wal=True, aside=lost.append)
     assert found == [SalvagedLog("lobby", len(bodies), 0, 0)]
     assert not lost
     assert sorted(one.name for one in tmp_path.glob("new*")) == ["new.sqlite"]

@@ -11,17 +11,15 @@ import pytest
 from relay.chat.accounts import invitation
 from relay.chat.entries import Kind as EntryKind
 from relay.chat.entries import Submission
-from relay.chat.partition import partition_of
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Kind
 from relay.chat.rooms.state import Room
 from relay.server.worker.home.room_entries import entry_of
 from relay.server.worker.home.room_rules import RoomRules
-from relay.store.salvage import salvage
 from relay.store.salvaged_log import SalvagedLog
 from relay.store.stub import LOST
-from relay.wire.packing import pack_entry, unpack_entry
+from tests.support import logs
 from tests.support.logs import append, message, open_partition
 
 ANN = b"\xaa" * 32
@@ -56,10 +54,7 @@ def salvaged(
     connection = apsw.Connection(str(path / "00.sqlite"))
     connection.execute(damage)
     connection.close()
-    [found] = salvage(
-        path / "00.sqlite", path / "new.sqlite", partition=partition_of(batch[0].log),
-        unpack=unpack_entry, pack=pack_entry, with_wal=False, aside=lambda _: None,
-    )  # fmt: skip
+    [found] = logs.salvaged(path / "00.sqlite", path / "new.sqlite", batch[0].log)
     return found, apsw.Connection(str(path / "new.sqlite"))
 
 

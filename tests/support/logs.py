@@ -8,12 +8,15 @@ from contextlib import closing
 from pathlib import Path
 
 from relay.chat.entries import Kind, Submission
+from relay.chat.partition import partition_of
 from relay.store.contents import LogContents, connect_still, logs_of
 from relay.store.generation import Durability, Host
 from relay.store.lock import PartitionLock, State
 from relay.store.log import Outcome, Page, Partition, Stored
 from relay.store.opened import Write
 from relay.store.read_budget import ReadBudget
+from relay.store.salvage import salvage
+from relay.store.salvaged_log import SalvagedLog
 from relay.store.sqlite import CHECK_LIMIT_S, SqlitePartition
 from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import pack_entry, unpack_entry
@@ -117,3 +120,23 @@ def read_logs(path: Path, upto: Callable[[str], int] | None = None) -> list[LogC
     """Return the logs in a file that nobody changes, each up to the seq that ``upto`` returns."""
     with closing(connect_still(path)) as connection:
         return list(logs_of(connection, upto))
+
+
+def salvaged(
+    path: Path,
+    new: Path,
+    log: str = "lobby",
+    *,
+    with_wal: bool = False,
+    aside: Callable[[bytes], object] = lambda _: None,
+) -> list[SalvagedLog]:
+    """Salvage a file of the partition of a log; see ``salvage``."""
+    return salvage(
+        path,
+        new,
+        partition=partition_of(log),
+        unpack=unpack_entry,
+        pack=pack_entry,
+        with_wal=with_wal,
+        aside=aside,
+    )

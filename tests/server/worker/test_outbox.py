@@ -70,6 +70,17 @@ async def _outbox(pair: Pair, sock: socket.socket) -> tuple[Outbox, Owner, Strea
     return outbox, owner, stream
 
 
+async def _received(pair: Pair, sock: socket.socket) -> list[bytes]:
+    """Return the contents of the records that the next bytes complete."""
+    client = pair.client.connection
+    client.receive_data(await asyncio.get_running_loop().sock_recv(sock, 1 << 20), 0.0)
+    contents = []
+    for event in client.events():
+        assert isinstance(event, ApplicationData)
+        contents.append(event.content)
+    return contents
+
+
 async def test_records_stay_in_order_when_the_kernel_takes_a_part(
     sockets: tuple[socket.socket, socket.socket],
 ) -> None:
@@ -86,15 +97,10 @@ async def test_records_stay_in_order_when_the_kernel_takes_a_part(
         outbox.put(number.to_bytes(4, "big"))
         outbox.flush(0.0)
     assert len(outbox.items) == 3
-    loop = asyncio.get_running_loop()
-    client = pair.client.connection
     got: list[int] = []
     async with asyncio.timeout(DEADLINE_S):
         while len(got) < sent + 1:
-            client.receive_data(await loop.sock_recv(theirs, 1 << 20), 0.0)
-            for event in client.events():
-                assert isinstance(event, ApplicationData)
-                got.append(int.from_bytes(event.content[:4], "big"))
+            got += [int.from_bytes(one[:4], "big") for one in await _received(pair, theirs)]
             if len(got) == sent:
                 await owner.empty.wait()
                 outbox.flush(0.0)
@@ -111,17 +117,13 @@ async def test_a_transport_without_a_descriptor_gets_whole_records(
     pair = established()
     outbox, _, stream = await _outbox(pair, ours)
     outbox.fd = -1  # as a stream leaves it that cannot be written past
-    loop = asyncio.get_running_loop()
-    client = pair.client.connection
     async with asyncio.timeout(DEADLINE_S):
         for number in range(3):
             outbox.put(CONTENT[:number] + b".")
             outbox.flush(0.0)
-            while not (events := client.events()):
-                client.receive_data(await loop.sock_recv(theirs, 1 << 20), 0.0)
-            [event] = events
-            assert isinstance(event, ApplicationData)
-            assert event.content == CONTENT[:number] + b"."
+            while not (got := await _received(pair, theirs)):
+                pass  # a part of the record
+            assert got == [CONTENT[:number] + b"."]
     stream.abort()
 
 
