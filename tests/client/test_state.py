@@ -9,6 +9,7 @@ import pytest
 
 from relay import codec
 from relay.client.answer_watch import ANSWER_S
+from relay.client.candidates import Candidate
 from relay.client.closes import GoingAway, Replaced
 from relay.client.connection_deadlines import LOGIN_S
 from relay.client.errors import (
@@ -31,6 +32,7 @@ from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Ack, Error, Hello, Send, Welcome
 from relay.wire.identity import fingerprint
 from relay.wire.packing import pack
+from relay.wire.timing import DEFAULT_TIMING
 from tests.client.peer import Link
 from tests.support.devices import device
 from tests.support.pair import other_key, server_key
@@ -148,6 +150,45 @@ def test_a_name_in_use_is_the_error_not_the_close_code() -> None:
     assert link.condition() is State.ONLINE
     link.end(CloseCode.NAME_REFUSED)
     assert isinstance(link.state.error, NameTaken), "also a guest's that was online"
+
+    link = Link()
+    link.log_in()
+    link.send_envelopes(Error(0, int(ErrorCode.NAME_TAKEN), 0, ""))
+    link.lose()
+    link.log_in()
+    link.end(CloseCode.NAME_REFUSED)
+    assert link.condition() is State.CLOSED
+    assert not isinstance(link.state.error, NameTaken), "the error of an earlier connection"
+
+
+def test_only_the_first_of_several_addresses_is_given_little_time() -> None:
+    """An overloaded server is slow at each of them; a client that was logged in would add to it."""
+    link = Link()
+    candidates = [Candidate(2, 6, (name, 1)) for name in "abc"]
+
+    def given_s(logins: int) -> float:
+        """How long the handshake with the next address may take."""
+        if link.state.connect_at is not None:
+            link.now = max(link.now, link.state.connect_at)
+        link.state.dialling()
+        link.state.addresses.chosen(link.state.addresses.in_order(candidates)[0])
+        link.state.connection_made(link.now)
+        assert link.state.logins == logins
+        deadline = link.state.next_deadline()
+        assert deadline is not None
+        return deadline - link.now
+
+    first = given_s(0)
+    assert first < DEFAULT_TIMING.handshake_s
+    link.now += first
+    link.state.handle_deadline(link.now)
+    link.state.data_to_send(link.now)
+    assert given_s(0) == DEFAULT_TIMING.handshake_s
+    link.lose()
+    link.log_in()
+    assert link.condition() is State.ONLINE
+    link.lose()
+    assert given_s(1) == DEFAULT_TIMING.handshake_s
 
 
 def test_a_server_that_does_not_answer_the_login() -> None:

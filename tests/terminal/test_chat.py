@@ -156,6 +156,33 @@ async def test_whoever_lost_their_connection_too_has_not_left() -> None:
     assert presence == ["also here: bob, carol", "dora is here"]
 
 
+async def test_who_is_here_is_asked_again_after_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until there is an answer, nobody is reported to have left."""
+    monkeypatch.setattr("relay.terminal.who_is_here.ASK_AGAIN_S", 0.01)
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        join = connection.wait_for(wire.Join)
+        connection.send_envelopes(wire.Joined(join.request, "lobby", EPOCH, 0, EPOCH, 0))
+        refused = connection.wait_for(wire.Who)
+        connection.send_envelopes(wire.Error(refused.request, int(ErrorCode.NOT_ALLOWED), 0, ""))
+        who = connection.wait_for(wire.Who)
+        connection.send_envelopes(wire.Members(who.request, "lobby", 1, 1, 1, [["bob", "", 1]]))
+        connection.read_to_end()
+
+    async def typed() -> AsyncIterator[str]:
+        async with asyncio.timeout(WAIT_S):
+            while not any("also here: bob" in one for one in screen.told):
+                screen.came.clear()
+                await screen.came.wait()
+        yield "/quit"
+
+    screen = Notices()
+    with FakeServer(script) as server:
+        async with Client(server.address, name="~alice") as client:
+            await Chat(client, "lobby", screen).run(typed(), 0)
+
+
 def nothing_for_ever(connection: FakeConnection) -> None:
     """Each page is a little further back than the previous one, and empty."""
     connection.log_in()
