@@ -124,22 +124,39 @@ def has_ended(opened: socket.socket) -> bool:
     return False
 
 
-def may_begin(candidate: Candidate, began: float, *, alone: bool) -> bool:
-    """Return whether the next attempt of a dial is due.
+class Pace:
+    """Decides when the next attempt of a dial begins.
 
-    Args:
-        candidate: the next one.
-        began: when the dial began (``time.monotonic``).
-        alone: no other attempt is racing.
+    That an earlier one has connected is no reason to begin: only its end is, or the delay.
     """
-    return alone or not candidate.doubtful or time.monotonic() >= began + DOUBTFUL_DELAY_S
 
+    __slots__ = ("_began", "_next_at")
 
-def pause_before(candidate: Candidate, began: float) -> float:
-    """Return how long a dial waits for a result before it looks at the next candidate again."""
-    if not candidate.doubtful:
-        return ATTEMPT_DELAY_S
-    return max(ATTEMPT_DELAY_S, began + DOUBTFUL_DELAY_S - time.monotonic())
+    def __init__(self) -> None:
+        """The dial begins."""
+        self._began = self._next_at = time.monotonic()
+
+    def begun(self) -> None:
+        """An attempt begins: the next one waits for its result, but not for long."""
+        self._next_at = time.monotonic() + ATTEMPT_DELAY_S
+
+    def ended(self) -> None:
+        """An attempt has ended, and its address was not chosen."""
+        self._next_at = self._began
+
+    def pause_s(self, candidate: Candidate, *, alone: bool) -> float:
+        """Return the seconds until the next attempt is due; 0.0: it is.
+
+        Args:
+            candidate: the next one.
+            alone: no other attempt is racing.
+        """
+        if alone:
+            return 0.0
+        due = self._next_at
+        if candidate.doubtful:
+            due = max(due, self._began + DOUBTFUL_DELAY_S)
+        return max(0.0, due - time.monotonic())
 
 
 def dial_tcp(
@@ -154,8 +171,8 @@ def dial_tcp(
             host has no address.
     """
     history = AddressHistory() if history is None else history
-    began = time.monotonic()
-    deadline = began + timeout_s
+    deadline = time.monotonic() + timeout_s
+    pace = Pace()
     waiting = deque(history.in_order(numeric(address) or resolve(address)))
     failures: list[OSError] = []
     strangers: list[tuple[socket.socket, Candidate]] = []
@@ -168,13 +185,17 @@ def dial_tcp(
     with selectors.DefaultSelector() as selector:
         try:
             while True:
-                if waiting and may_begin(waiting[0], began, alone=not selector.get_map()):
-                    _begin(waiting.popleft(), selector, failures)
+                racing = len(selector.get_map())
+                if waiting and not pace.pause_s(waiting[0], alone=not racing):
+                    if _begin(waiting.popleft(), selector, failures):
+                        pace.begun()
+                    else:
+                        pace.ended()
+                    racing = len(selector.get_map())
                 if not waiting:
                     last = _last(selector)
                     if last is not None:
                         return chosen(*last)
-                racing = len(selector.get_map())
                 if not racing and not waiting:
                     if strangers:
                         return chosen(*strangers.pop())
@@ -184,8 +205,8 @@ def dial_tcp(
                     if strangers:
                         return chosen(*strangers.pop())
                     raise TimeoutError("timed out")
-                pause = min(left, pause_before(waiting[0], began)) if waiting else left
-                for key, _ in selector.select(pause if racing else 0):
+                pause = pace.pause_s(waiting[0], alone=not racing) if waiting else left
+                for key, _ in selector.select(min(left, pause) if racing else 0):
                     opened = key.fileobj
                     assert isinstance(opened, socket.socket)
                     selector.unregister(opened)
@@ -198,9 +219,11 @@ def dial_tcp(
                     except OSError as error:
                         opened.close()
                         failures.append(error)
+                        pace.ended()
                         continue
                     if key.events == selectors.EVENT_READ:
                         strangers.append((opened, key.data))
+                        pace.ended()
                     else:
                         selector.register(opened, selectors.EVENT_READ, key.data)
         finally:
@@ -247,8 +270,8 @@ def _wake_at(opened: socket.socket, count: int) -> None:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
 
-def _begin(candidate: Candidate, selector: selectors.BaseSelector, failures: list[OSError]) -> None:
-    """Start one attempt."""
+def _begin(candidate: Candidate, selector: selectors.BaseSelector, failures: list[OSError]) -> bool:
+    """Start one attempt. False: it has failed."""
     opened = None
     try:
         opened = open_socket(candidate)
@@ -260,8 +283,10 @@ def _begin(candidate: Candidate, selector: selectors.BaseSelector, failures: lis
         if opened is not None:
             opened.close()
         failures.append(error)
+        return False
     else:  # connected at once
         selector.register(opened, selectors.EVENT_READ, candidate)
+    return True
 
 
 def _error(number: int) -> OSError:

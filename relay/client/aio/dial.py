@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-import time
 from collections import deque
 from typing import Final, NamedTuple
 
@@ -14,12 +13,11 @@ from relay.client.aio.thread import in_thread
 from relay.client.candidates import AddressHistory, Candidate
 from relay.client.dialling import (
     AllFailed,
+    Pace,
     accepted,
     begins_as_relay,
-    may_begin,
     numeric,
     open_socket,
-    pause_before,
     resolve,
 )
 from relay.client.dialling import dial_tcp as dial_blocking
@@ -85,7 +83,7 @@ async def _race(address: Address, timeout_s: float, history: AddressHistory) -> 
         async with asyncio.timeout_at(deadline):
             known = await in_thread(lambda: resolve(address))
     waiting = deque(history.in_order(known))
-    began = time.monotonic()
+    pace = Pace()
     alone = loop.create_future()
     failures: list[OSError] = []
     strangers: list[_Attempt] = []
@@ -96,7 +94,8 @@ async def _race(address: Address, timeout_s: float, history: AddressHistory) -> 
     """None also if this ends with an exception, with relays or without."""
     try:
         while not relays and (waiting or racing):
-            if waiting and may_begin(waiting[0], began, alone=not racing):
+            if waiting and not pace.pause_s(waiting[0], alone=not racing):
+                pace.begun()
                 task = asyncio.create_task(_connect(waiting.popleft(), alone))
                 begun.add(task)
                 racing.add(task)
@@ -107,12 +106,12 @@ async def _race(address: Address, timeout_s: float, history: AddressHistory) -> 
                 if strangers:
                     break
                 raise TimeoutError("timed out")
+            pause = pace.pause_s(waiting[0], alone=False) if waiting else left
             done, racing = await asyncio.wait(
-                racing,
-                timeout=min(left, pause_before(waiting[0], began)) if waiting else left,
-                return_when=asyncio.FIRST_COMPLETED,
+                racing, timeout=min(left, pause), return_when=asyncio.FIRST_COMPLETED
             )
             for task in done:
+                pace.ended()
                 error = task.exception()
                 if isinstance(error, OSError):
                     failures.append(error)

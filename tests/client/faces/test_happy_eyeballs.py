@@ -11,6 +11,7 @@ import struct
 import threading
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self
 
 import pytest
@@ -20,7 +21,7 @@ from relay.client.address import Address, parse_address
 from relay.client.aio import Client
 from relay.client.aio.dial import dial_tcp
 from relay.client.candidates import AddressHistory, Candidate
-from relay.client.dialling import ADDRESSES_MAX, in_order, resolve
+from relay.client.dialling import ADDRESSES_MAX, in_order, open_socket, resolve
 from relay.client.dialling import dial_tcp as dial_blocking
 from relay.client.errors import (
     ConnectFailed,
@@ -34,7 +35,7 @@ from relay.wire.frames import HEADER
 from relay.wire.messages import MAGIC
 from relay.wire.timing import Timing
 from tests.client.faces.adapters import Face
-from tests.support.cluster import DEADLINE_S, Relay
+from tests.support.cluster import DEADLINE_S, Relay, wait_until
 from tests.support.fake_server import FakeConnection, FakeServer
 from tests.support.silent import SilentHost
 
@@ -167,6 +168,14 @@ def test_another_protocol_is_reported_at_the_deadline(
         one.connect()
 
 
+TCP_SYN_SENT = 2
+
+
+def state_of(opened: socket.socket) -> int:
+    """The first byte of Linux's ``tcp_info``."""
+    return opened.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
 def dial_cooperatively(address: Address, timeout_s: float) -> socket.socket:
     """As ``dial_blocking``."""
     return asyncio.run(dial_tcp(address, timeout_s, AddressHistory()))
@@ -188,6 +197,38 @@ def test_for_the_last_address_it_is_enough_that_it_connects(
         dial(Address(HOST, relay.port), DEADLINE_S) as opened,
     ):
         assert opened.getpeername()[0] == "127.0.0.7"
+
+
+@pytest.mark.parametrize("dial", [dial_blocking, dial_cooperatively])
+def test_a_slow_connection_is_no_reason_for_another(
+    dial: Callable[[Address, float], socket.socket],
+    addresses: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nothing has failed, and the delay is not over: nothing is sent to the second address."""
+    monkeypatch.setattr("relay.client.dialling.ATTEMPT_DELAY_S", DEADLINE_S)
+    opened: list[socket.socket] = []
+
+    def observed(candidate: Candidate) -> socket.socket:
+        opened.append(open_socket(candidate))
+        return opened[-1]
+
+    for module in ("dialling", "aio.dial"):
+        monkeypatch.setattr(f"relay.client.{module}.open_socket", observed)
+    addresses += ["127.0.0.6", "127.0.0.7"]
+    with (
+        SilentHost("127.0.0.6") as slow,
+        socket.create_server(("127.0.0.7", slow.port)) as other,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        dialled = pool.submit(dial, Address(HOST, slow.port), DEADLINE_S)
+        wait_until(lambda: opened and state_of(opened[0]) == TCP_SYN_SENT, "the first attempt")
+        slow.end_silence(b"\x01\x00\x01\x00" + MAGIC)
+        with dialled.result(DEADLINE_S) as found:
+            assert found.getpeername()[0] == "127.0.0.6"
+        other.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            other.accept()
 
 
 def test_a_server_with_another_key(
