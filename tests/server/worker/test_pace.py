@@ -21,10 +21,9 @@ from relay.server.worker.process.pace import (
     SHARE_FIRST,
     SHARE_MIN,
     SHORT_SLICE_S,
-    TIMER_S,
     Pace,
-    timer_s,
 )
+from relay.server.worker.wakeup import TIMER_S, timer_s
 from relay.wire.envelopes import Ack, Error, History, Page, Welcome
 from tests.support.cluster import until
 from tests.support.pair import server_key
@@ -205,7 +204,7 @@ async def test_pages_for_heavy_users_wait_during_pauses(tmp_path: Path) -> None:
             await client.join(LOG)
         turn.pace.until = time.monotonic() + 600.0
         greedy.send_envelopes(*[History(n, LOG, False, 0, 10) for n in range(1, 41)])
-        await until(lambda: worker.parts.catchup.heavy, "the request for a page")
+        await until(lambda: worker.parts.member.catchup.heavy, "the request for a page")
         honest.send_envelopes(History(1, LOG, False, 0, 10))
         await honest.expect(Page)
         assert not any(isinstance(one, Page) for one in greedy.received)

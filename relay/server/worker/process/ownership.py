@@ -47,7 +47,7 @@ class Ownership:
         deadline = time.monotonic() + BOOT_LOCK_S
         while True:
             try:
-                self._parts.partitions.open_own(at_start=not self._replaces)
+                self._parts.home.partitions.open_own(at_start=not self._replaces)
                 return
             except NotTheWriter:
                 if time.monotonic() > deadline:
@@ -63,18 +63,20 @@ class Ownership:
 
     def _changed(self, first: bool) -> None:
         parts = self._parts
-        own = {partition for partition in range(PARTITIONS) if parts.partitions.owns(partition)}
+        own = {
+            partition for partition in range(PARTITIONS) if parts.home.partitions.owns(partition)
+        }
         if own - self.own and not first:
-            parts.names.unsettle()
+            parts.home.names.unsettle()
         for partition in self.own - own:
-            parts.followers.forget_partition(partition)
-            parts.names.forget_partition(partition)
-            parts.rosters.forget_partition(partition)
+            parts.home.followers.forget_partition(partition)
+            parts.home.names.forget_partition(partition)
+            parts.home.rosters.forget_partition(partition)
         self.own = own
         before, owners = self._owners, list(map(self._scoreboard.owner, range(PARTITIONS)))
         self._owners = owners
-        parts.home.revoked.doubt({p for p in range(PARTITIONS) if owners[p] != before[p]})
-        parts.followers.refuse_others()
-        parts.home.give_up_others()
-        parts.accounts.forget()
-        parts.attachment.refresh()
+        parts.home.writer.revoked.doubt({p for p in range(PARTITIONS) if owners[p] != before[p]})
+        parts.home.followers.refuse_others()
+        parts.home.writer.give_up_others()
+        parts.home.accounts.forget()
+        parts.member.attachment.refresh()
