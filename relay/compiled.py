@@ -80,6 +80,7 @@ MODULES: Final = (
     "relay.store.log",
     "relay.store.notes",
     "relay.store.opened",
+    "relay.store.partition_file",
     "relay.store.read_budget",
     "relay.store.sqlite",
     "relay.store.state",
