@@ -75,7 +75,8 @@ class Ownership:
         self.own = own
         before, owners = self._owners, list(map(self._scoreboard.owner, range(PARTITIONS)))
         self._owners = owners
-        parts.home.writer.revoked.doubt({p for p in range(PARTITIONS) if owners[p] != before[p]})
+        moved = {index for index in range(PARTITIONS) if owners[index] != before[index]}
+        parts.home.writer.revoked.mark_unconfirmed(moved)
         parts.home.followers.refuse_others()
         parts.home.writer.give_up_others()
         parts.home.accounts.forget()
