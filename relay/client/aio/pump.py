@@ -141,6 +141,11 @@ class Pump:
         with contextlib.suppress(RuntimeError):  # the loop belongs to another thread
             self.settle()
 
+    @staticmethod
+    async def let_others_run() -> None:
+        """Give other tasks their turn."""
+        await asyncio.sleep(0)
+
     async def change(self) -> None:
         """Wait until something has arrived or changed."""
         change: asyncio.Future[None] = asyncio.get_running_loop().create_future()

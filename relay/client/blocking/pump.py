@@ -202,6 +202,11 @@ class Pump:
         else:
             self.state.handle_deadline(self.clock())
 
+    @staticmethod
+    def let_others_run() -> None:
+        """Give other greenlets their turn, under gevent."""
+        time.sleep(0)
+
     def sent(self) -> None:
         """Something was queued: send it now."""
         self.settle()
