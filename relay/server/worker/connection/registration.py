@@ -37,6 +37,8 @@ async def register(session: Session, register: Register) -> None:
     log = names.INBOX_PREFIX + name
     token_hash = invitation.hash_of(register.token) if register.token else b""
     if not token_hash:
+        if not _accepted(session, session.sends.spend_account()):
+            return
         await _create(session, number, log, key, register.link, b"", invited=False)
         return
     # The invitation is bound at its own home first, and only if the name would be granted: it is
