@@ -12,7 +12,7 @@ from relay.client.chain_check import LINKS_PER_TURN
 from relay.client.device_queries import NUMBER
 from relay.client.unverified import UnverifiedSenders
 from relay.wire import envelopes as wire
-from relay.wire.device_keys import PrivateDeviceKey
+from relay.wire.device_keys import PrivateDeviceKey, verify
 from tests.client.test_hostile_server import EPOCH, joined
 from tests.client.test_senders import A, B, Reader, root
 from tests.support.chains import LONGEST, grown
@@ -44,7 +44,7 @@ class Counter:
 
 @pytest.fixture
 def verified(monkeypatch: pytest.MonkeyPatch) -> Counter:
-    counter = Counter(senders.verify)
+    counter = Counter(verify)
     monkeypatch.setattr(senders, "verify", counter)
     monkeypatch.setattr(chain_check, "verify", counter)
     return counter
@@ -109,7 +109,7 @@ def test_one_forged_chain_per_turn() -> None:
 def test_links_that_the_server_has_lost(verified: Counter) -> None:
     """It says so as often as it likes: of its own account a client verifies what it has kept."""
     packed = whole(200)
-    pins = {"reader": chain.read(packed, senders.verify)[-1].pin}
+    pins = {"reader": chain.read(packed, verify)[-1].pin}
     verified.since()
     reader = Reader(pins)
     reader.senders.begin(
