@@ -101,7 +101,8 @@ class Senders:
         self._unverified.wait_again(_LOST, pins)
         for doubtful in self._senders:
             self._ask(doubtful)
-        self._pending.add_at_next_request(filter(self._unverified.waits_for, self._senders))
+        awaited = self._unverified.awaited_senders()
+        self._pending.add_at_next_request(name for name in self._senders if name in awaited)
         if kept is None:
             return
         self.own.begin(kept, begun)

@@ -87,9 +87,9 @@ class UnverifiedSenders:
                 self._pairs[pair] = ""
                 self._waiting.add(pair)
 
-    def waits_for(self, name: str) -> bool:
-        """Return True if events of a sender wait."""
-        return any(pair[0] == name for pair in self._waiting)
+    def awaited_senders(self) -> set[str]:
+        """Return the senders whose events wait."""
+        return {sender for sender, _ in self._waiting}
 
     def must_wait(self, event: object) -> bool:
         """Return True if an event must wait for a lookup."""

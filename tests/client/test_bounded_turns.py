@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -120,6 +121,30 @@ def test_links_that_the_server_has_lost(verified: Counter) -> None:
     counts = turns_of(reader, verified)
     assert max(counts) <= LINKS_PER_TURN * SIGNATURES_PER_LINK
     assert len(list(reader.senders.requests(0.0))) == 1, "and gives them back"
+
+
+def test_a_login_looks_at_each_unverified_sender_once() -> None:
+    """A server can have a client wait for the proof of 16,384 keys, and of 1024 senders."""
+    keys, names = 2000, 200
+    reader = Reader({"alice": chain.Pin(bytes(32), 0, bytes(32))})
+    for number in range(keys):
+        reader.senders.look("lobby", "alice", number.to_bytes(16, "big"), now=0.0)
+    for number in range(names):
+        reader.senders.look("lobby", f"name-{number}", bytes(16), now=0.0)
+    steps = 0
+
+    def step(*_: object) -> None:
+        nonlocal steps
+        steps += 1
+
+    sys.setprofile(step)
+    try:
+        reader.again()
+    finally:
+        sys.setprofile(None)
+    assert steps < 20 * (keys + names)
+    assert len(reader.asked()) == 1
+    assert reader.unverified.awaited_senders() == {"alice"}
 
 
 def test_a_lost_connection_ends_a_verification(verified: Counter) -> None:
