@@ -75,10 +75,9 @@ async def raced(cluster: Cluster, people: list[Registering]) -> tuple[Registerin
 
     Their names are decided once the partition of the name is released.
     """
-    home = cluster.home(f"@{NAME}").parts
-    there = next(
-        one.parts for one in cluster.workers.values() if one.parts.home.partitions.owns(THERE)
-    )
+    home = cluster.home(f"@{NAME}").parts.home
+    homes = [one.parts.home for one in cluster.workers.values()]
+    there = next(one for one in homes if one.partitions.owns(THERE))
     for parts, index in ((there, THERE), (home, INDEX)):
         await until(lambda p=parts.partitions, i=index: p.begin_removal(i), "nobody at work")  # type: ignore[misc]
     for one in people:
