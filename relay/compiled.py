@@ -73,6 +73,7 @@ MODULES: Final = (
     "relay.server.worker.home.partitions",
     "relay.server.worker.home.publishing",
     "relay.server.worker.home.revocations",
+    "relay.server.worker.home.submission_queues",
     "relay.server.worker.home.submissions",
     "relay.store.apply",
     "relay.store.committed",

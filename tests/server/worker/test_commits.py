@@ -236,7 +236,8 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
 ) -> None:
     """After damage found by the fast submissions, the slow ones get the same answer."""
     worker, index = await written(single)
-    home, partitions = worker.parts.home.writer, worker.parts.home.partitions
+    parts = worker.parts.home
+    queues, home, partitions = parts.queues, parts.writer, parts.partitions
     new = next(name for n in range(1000) if partition_of(name := f"room-{n}") == index)
     damaged = Damaged(partitions.opened[index])
     partitions.opened[index] = cast(Any, damaged)
@@ -244,8 +245,8 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
     for tag, (room, counter) in enumerate([(ROOM, 2), (new, 1)]):
         producer = bytes([tag]) * 16
         submission = Submission(room, "ann", b"", producer, counter, 0, "", b"x")
-        home._submissions[index].put([Waiting(cast(Any, asker), tag, submission)], 1)
-    home._waiting[index] = None
+        queues.by_partition[index].put([Waiting(cast(Any, asker), tag, submission)], 1)
+    queues.waiting[index] = None
     ended: list[object] = []
     partitions.refuse_partition = lambda partition, _: ended.append(partition)
     home.commit()
@@ -260,7 +261,8 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
 async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> None:
     """Unless its sender has sent many, or other submissions wait, or none may be committed."""
     worker, index = await written(single)
-    home, partitions = worker.parts.home.writer, worker.parts.home.partitions
+    parts = worker.parts.home
+    queues, home, partitions = parts.queues, parts.writer, parts.partitions
     worker.sweeps = False
     grouped = Watched(partitions.opened[index])
     partitions.opened[index] = cast(Any, grouped)
@@ -271,8 +273,8 @@ async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> Non
     def commit(*counters: int, heavy: bool = False) -> None:
         for counter in counters:
             one = Waiting(cast(Any, asker), counter, first._replace(counter=counter), heavy)
-            home._submissions[index].put([one], 1)
-        home._waiting[index] = None
+            queues.by_partition[index].put([one], 1)
+        queues.waiting[index] = None
         home.commit()
 
     try:

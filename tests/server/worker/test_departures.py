@@ -153,7 +153,7 @@ async def test_what_is_left_goes_after_a_kill(cluster: Cluster) -> None:
 async def test_a_copy_that_was_under_way(cluster: Cluster) -> None:
     """Accepted before, it is delivered, and erased at the next check; others still get theirs."""
     ann, bob = await acquainted(cluster)
-    sender = cluster.home("@ann").parts.home.writer.direct
+    sender = cluster.home("@ann").parts.home.queues.direct
     assert sender is not None
     held: list[Submission] = []
     send, sender.copies._send = sender.copies._send, held.append

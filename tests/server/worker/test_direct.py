@@ -182,17 +182,17 @@ async def test_a_note_to_oneself(cluster: Cluster) -> None:
 # --- kills between the inboxes --------------------------------------------------------------------
 def lost_on_the_way(worker: Worker) -> list[object]:
     """Drop the copies that a home sends; return them."""
-    assert worker.parts.home.writer.direct is not None
+    assert worker.parts.home.queues.direct is not None
     lost: list[object] = []
-    worker.parts.home.writer.direct.copies._send = lost.append
+    worker.parts.home.queues.direct.copies._send = lost.append
     return lost
 
 
 def never_confirmed(worker: Worker) -> list[object]:
     """Drop a home's confirmations of copies; return them."""
-    assert worker.parts.home.writer.direct is not None
+    assert worker.parts.home.queues.direct is not None
     confirmed: list[object] = []
-    worker.parts.home.writer.direct.copies._confirm = lambda *place: confirmed.append(place)
+    worker.parts.home.queues.direct.copies._confirm = lambda *place: confirmed.append(place)
     return confirmed
 
 
@@ -232,8 +232,8 @@ async def test_what_is_pending_is_sent_on_if_its_partition_comes_back_open(
     """Two changes of the table before the threads of the partition have finished."""
     alice, _ = await both(cluster)
     worker, index, table = cluster.home("@alice"), partition_of("@alice"), cluster.scoreboard
-    assert worker.parts.home.writer.direct is not None
-    copies, partitions = worker.parts.home.writer.direct.copies, worker.parts.home.partitions
+    assert worker.parts.home.queues.direct is not None
+    copies, partitions = worker.parts.home.queues.direct.copies, worker.parts.home.partitions
     lost = lost_on_the_way(worker)
     send_direct(alice, BOB, 1, 40)
     await alice.acked("@alice", 40)
@@ -325,7 +325,7 @@ async def test_a_home_that_cannot_take_a_copy_gets_it_later(cluster: Cluster) ->
     home.parts.home.writer.short_of_disk = frozenset(range(16))
     send_direct(alice, BOB, 2, 40)
     await alice.acked("@alice", 40)
-    copies = cluster.home("@alice").parts.home.writer.direct
+    copies = cluster.home("@alice").parts.home.queues.direct
     assert copies is not None
     await until(lambda: any(flow.retrying for flow in copies.copies._flows.values()), "a refusal")
     assert len(got(bob)) == 1
@@ -554,7 +554,7 @@ async def test_who_has_left_for_good_has_still_written(cluster: Cluster) -> None
     await alice.acked("@alice", 1)
     await until(lambda: len(lost) == 1, "a copy on its way")
     for worker in cluster.workers.values():
-        worker.parts.home.writer.revoke(ALICE, [alice_key(alice)], lifted=False)
+        worker.parts.home.queues.revoke(ALICE, [alice_key(alice)], lifted=False)
         worker.parts.member.forward.drop(ALICE, [alice_key(alice)])
     index = home.index
     await cluster.kill(index)

@@ -125,16 +125,16 @@ async def test_a_home_that_cannot_keep_up_is_busy(cluster: Cluster) -> None:
     behind.
     """
     writer = await TestClient.login(cluster.other(LOG), "writer")
-    home = cluster.home(LOG).parts.home.writer
-    home.queued_bytes_max, usual = 5_000, home.queued_bytes_max
+    queues = cluster.home(LOG).parts.home.queues
+    queues.queued_bytes_max, usual = 5_000, queues.queued_bytes_max
     writer.send(LOG, 1, size=10_000)
     refused = await writer.expect(Refused)
     assert (refused.code, refused.arg) == (ErrorCode.BUSY, limits.RETRY_MS)
-    home.queued_bytes_max = usual
+    queues.queued_bytes_max = usual
     writer.received.clear()
     writer.send(LOG, 1, size=10_000)
     assert (await writer.acked(LOG, 1)).seq == 1
-    assert not any(waiting.bytes for waiting in cluster.home(LOG).parts.home.writer._submissions)
+    assert not any(waiting.bytes for waiting in cluster.home(LOG).parts.home.queues.by_partition)
 
 
 async def test_the_window_of_one_connection(cluster: Cluster) -> None:

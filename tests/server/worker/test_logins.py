@@ -458,7 +458,7 @@ async def test_who_is_no_operator_any_more_is_somebody_still(cluster: Cluster) -
         assert cluster.session("alice").actor.operator == (not again)
         if again:
             for worker in cluster.workers.values():
-                worker.parts.home.writer.revoke("alice", [device("alice").key_id], lifted=False)
+                worker.parts.home.queues.revoke("alice", [device("alice").key_id], lifted=False)
         assert isinstance(await ask(operator, 51 + number, requests.Promote(False), "alice"), Done)
         if not again:
             await ended(alice, CloseCode.KICKED)
@@ -501,7 +501,7 @@ async def test_a_demotion_whose_home_dies_before_it_is_over(cluster: Cluster) ->
     home.parts.home.accounts._lift = lambda *_: None  # type: ignore[method-assign]
     operator.send_envelopes(Account(51, "alice", requests.pack(requests.Promote(False))))
     await ended(one, CloseCode.KICKED)
-    await until(lambda: other.parts.home.writer.revoked.devices, "what the other worker drops")
+    await until(lambda: other.parts.home.queues.revoked.devices, "what the other worker drops")
     again = await TestClient.connect(other)
     again.hello("alice")
     await until(lambda: home.parts.home.names._waiting, "a login that waits until it is over")
@@ -513,7 +513,7 @@ async def test_a_demotion_whose_home_dies_before_it_is_over(cluster: Cluster) ->
     await again.expect(Welcome)
     again.send(logs[0], 1)
     await again.acked(logs[0], 1)
-    assert not other.parts.home.writer.revoked.devices
+    assert not other.parts.home.queues.revoked.devices
 
 
 async def test_what_ends_devices_is_told_again_when_it_is_asked_again(cluster: Cluster) -> None:

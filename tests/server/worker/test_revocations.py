@@ -135,7 +135,7 @@ async def test_what_was_removed_meanwhile_does_not_come_back_with_the_others(
     both = [device("alice").public, phone.public]
     home.accounts._lift("alice", both, lambda: done.append(True))
     await until(lambda: done, "all workers to have heard of it")
-    assert set(home.writer.revoked.devices) == {("alice", phone.key_id)}
+    assert set(home.queues.revoked.devices) == {("alice", phone.key_id)}
 
 
 async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) -> None:
@@ -143,8 +143,8 @@ async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) 
     phone = await TestClient.login(cluster.other(LOG), "bob")
     phone.send(LOG, 1)
     await phone.acked(LOG, 1)
-    home = cluster.home(LOG).parts.home.writer
-    home.revoke("bob", [device("bob").key_id], lifted=False)  # and the other worker knows nothing
+    queues = cluster.home(LOG).parts.home.queues
+    queues.revoke("bob", [device("bob").key_id], lifted=False)  # and the other worker knows nothing
     phone.send(LOG, 2)
     await phone.expect(Refused)
     alice = await TestClient.login(cluster.home(LOG), "alice")
@@ -171,7 +171,7 @@ async def committing(
         await until(lambda: parts.home.partitions.begin_removal(index) is not None, "no commit")
         client.send(LOG, 2)
         client.send(LOG, 3)
-        await until(lambda: parts.home.writer._submissions[index].count == 2, "both in the queue")
+        await until(lambda: parts.home.queues.by_partition[index].count == 2, "both in the queue")
         real = parts.home.partitions.opened[index]
         held = HeldOnce(real)
         parts.home.partitions.opened[index] = cast("Partition", held)
@@ -238,11 +238,11 @@ async def test_what_is_sent_anew_is_not_given_back_as_well(tmp_path: Path) -> No
     """By a commit in a thread that was under way when its worker confirmed."""
     async with committing(tmp_path, "bob") as (cluster, client, may_go_on):
         worker, index = cluster.workers[0], partition_of(LOG)
-        home = worker.parts.home.writer
-        home.forget(worker.parts.own_home.to_member, index)
+        queues = worker.parts.home.queues
+        queues.forget(worker.parts.own_home.to_member, index)
         may_go_on.set()
         await client.acked(LOG, 2)
-        assert index not in home._waiting
+        assert index not in queues.waiting
         assert index not in worker.parts.home.partitions.committing
         assert worker.parts.home.partitions.head(LOG).seq == 2
 
@@ -264,7 +264,7 @@ async def test_a_change_of_a_room_that_goes_with_its_device_holds_up_no_other(
     )
     ask_room(alice, 1, requests.Redact(ack.seq, ""))
     await until(lambda: LOG in parts.home.rooms._by_log, "a change that waits for its commit")
-    parts.home.writer.revoke("alice", [single.session("alice").key_id], lifted=False)
+    parts.home.queues.revoke("alice", [single.session("alice").key_id], lifted=False)
     parts.home.partitions.end_removal(index)
     ask_room(bob, 2, requests.SetTopic("tea"))
     await bob.until(
@@ -300,17 +300,17 @@ async def test_changes_of_a_room_that_a_removed_device_has_asked_for_are_dropped
         alice = [await TestClient.login(worker, "alice") for _ in range(3)]
         await asked(alice[0], 10, requests.Create(), Done)
         await hold(single, LOG)
-        rooms, home = worker.parts.home.rooms, worker.parts.home.writer
+        rooms, queues = worker.parts.home.rooms, worker.parts.home.queues
         ask_room(alice[0], 11, requests.SetTopic("mine"))
         await until(lambda: LOG in rooms._by_log, "a change that is being stored")
         ask_room(alice[1], 11, requests.Delete())
         await until(lambda: rooms._by_log[LOG].waiting, "a change that waits for it")
-        home.revoke("alice", [device("alice").key_id], lifted=False)
+        queues.revoke("alice", [device("alice").key_id], lifted=False)
         let_go(single, LOG)
         for client in alice[:2]:
             await answered(client, 11, Error)
         await asked(alice[2], 11, requests.Delete(), Error)
-        home.revoke("alice", [device("alice").key_id], lifted=True)
+        queues.revoke("alice", [device("alice").key_id], lifted=True)
         await asked(alice[2], 12, requests.SetTopic("ours"), Done)
         room = rooms_state.unpack(worker.parts.home.partitions.state(LOG))
         assert (room.topic, room.deleted, room.version) == ("ours", False, 2)

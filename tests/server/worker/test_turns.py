@@ -140,7 +140,7 @@ async def test_acknowledgements_of_several_senders(cluster: Cluster) -> None:
         for client in clients:
             client.send(LOG, counter)
     await until(
-        lambda: home.parts.home.writer._submissions[partition_of(LOG)].count == 24, "all sends"
+        lambda: home.parts.home.queues.by_partition[partition_of(LOG)].count == 24, "all sends"
     )
     home.parts.home.partitions.paused = False
     home.parts.wakeup.request()
@@ -253,7 +253,7 @@ async def test_light_senders_do_not_wait_for_the_pauses_of_heavy_ones(tmp_path: 
         much.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(2, 2 * SHARE)])
         for client, room in zip(others, rooms[1:], strict=True):
             client.send_envelopes(*[Send(room, n, 0, "", b"x") for n in (2, 3)])  # not alone
-        waiting = parts.home.writer._submissions
+        waiting = parts.home.queues.by_partition
         await until(lambda: all(waiting[partition_of(room)].count for room in rooms), "all of it")
         await until(lambda: waiting[partition_of(LOG)].count > SHARE, "more than is little")
         parts.turn.pace.until = time.monotonic() + 600.0

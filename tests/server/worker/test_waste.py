@@ -309,7 +309,7 @@ async def test_direct_messages_that_are_refused_for_now_are_charged(single: Clus
     """Otherwise a sender above the limit could repeat its questions forever."""
     worker, _ = of(single)
     client = await TestClient.login(worker, "client")
-    direct = worker.parts.home.writer.direct
+    direct = worker.parts.home.queues.direct
     assert direct is not None
     direct.permissions._ask = lambda *_: False  # as if it had asked for too much
     client.send("@nobody", 1)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from relay.server.worker.home.room_rules import RoomRules
     from relay.server.worker.home.rooms import RoomsHome
     from relay.server.worker.home.rosters import Rosters
+    from relay.server.worker.home.submission_queues import SubmissionQueues
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +27,7 @@ class HomeParts:
     partitions: OwnPartitions
     followers: Followers
     interest: Interest
+    queues: SubmissionQueues
     writer: Home
     permissions: Permissions
     rosters: Rosters

@@ -44,6 +44,7 @@ from relay.server.worker.home.revocations import Revocations
 from relay.server.worker.home.rooms import RoomsHome
 from relay.server.worker.home.rosters import Rosters
 from relay.server.worker.home.steady_clock import SteadyClock
+from relay.server.worker.home.submission_queues import SubmissionQueues
 from relay.server.worker.member.attachment import Attachment
 from relay.server.worker.member.catchup import Catchup
 from relay.server.worker.member.claims import Claims
@@ -178,10 +179,12 @@ def _build_home(
     )
     followers = Followers(partitions, interest)
     notes = CommitNotes(time.time_ns)
+    queues = SubmissionQueues(followers.attached, wakeup.request)
     writer = Home(
         partitions,
         followers,
         notes,
+        queues,
         wake=wakeup.request,
         publishing=Publishing(interest),
         cpu_clock=needs.cpu_clock,
@@ -195,24 +198,25 @@ def _build_home(
             power=needs.durability == "power",
         ),
     )
-    writer.revoked.is_device = partial(_is_device, needs.reader_of)
-    accounts = _build_accounts(needs, partitions, writer, notes, revocations, damaged)
+    queues.revoked.is_device = partial(_is_device, needs.reader_of)
+    accounts = _build_accounts(needs, partitions, queues, notes, revocations, damaged)
     accounts.shares_room = lambda *asked: any(member.damage.answers(lambda one: one.shares(*asked)))
     names = NameRegistry(needs.clock, needs.silent, accounts.judge)
     names.on_change = notes.note_seen
     accounts.online, accounts.block_claims = names.online, names.block_claims
     accounts.tell = names.tell
     steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
-    rooms = RoomsHome(partitions, writer.submit_own, needs.rules, damaged, steady_ms)
+    rooms = RoomsHome(partitions, queues.submit_own, needs.rules, damaged, steady_ms)
     rooms.ask_account = member.queries.ask_then
-    writer.direct = _build_direct(needs, member, writer, accounts, notes, damaged)
+    queues.direct = _build_direct(needs, member, queues, accounts, notes, damaged)
+    writer.publishing.on_direct = queues.direct.copies.accepted
 
     def on_refused(index: int) -> None:
         followers.refuse_logs(index)
         notes.forget(index)
         accounts.forget()
 
-    copies = writer.direct.copies
+    copies = queues.direct.copies
     partitions.on_opened = lambda partition: copies.resume(partition.pending())
     partitions.on_refused = on_refused
     partitions.on_available = followers.available
@@ -223,21 +227,22 @@ def _build_home(
         partitions=partitions,
         followers=followers,
         interest=interest,
+        queues=queues,
         writer=writer,
-        permissions=writer.direct.permissions,
+        permissions=queues.direct.permissions,
         rosters=rosters,
         names=names,
         accounts=accounts,
         rooms=rooms,
         rules=needs.rules,
-        from_members=FromMembers(writer, followers, rosters, names, accounts, rooms, revocations),
+        from_members=FromMembers(queues, followers, rosters, names, accounts, rooms, revocations),
     )
 
 
 def _build_accounts(
     needs: WorkerDependencies,
     partitions: OwnPartitions,
-    writer: Home,
+    queues: SubmissionQueues,
     notes: CommitNotes,
     revocations: Revocations,
     damaged: DamagedLogs,
@@ -245,7 +250,7 @@ def _build_accounts(
     accounts = AccountsHome(
         AccountLogs(partitions.reader, stored_entry, needs.first_invitation),
         Policy(needs.registration, needs.identity.server_id),
-        writer.submit_own,
+        queues.submit_own,
         revocations,
         damaged,
         time.time_ns,
@@ -260,7 +265,7 @@ def _build_accounts(
 def _build_direct(
     needs: WorkerDependencies,
     member: MemberParts,
-    writer: Home,
+    queues: SubmissionQueues,
     accounts: AccountsHome,
     notes: CommitNotes,
     damaged: DamagedLogs,
@@ -274,9 +279,8 @@ def _build_direct(
         damaged=damaged,
     )
     senders = CopySenders(copies, member.forward)
-    writer.publishing.on_direct = copies.accepted
     permissions = Permissions(
-        member.queries.ask_then, accounts.logs.account, writer.submit, member.routes.port_of
+        member.queries.ask_then, accounts.logs.account, queues.submit, member.routes.port_of
     )
     return Direct(permissions, copies)
 

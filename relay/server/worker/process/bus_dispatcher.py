@@ -19,7 +19,7 @@ class BusDispatcher:
     """Implements ``bus.link.LinkOwner``."""
 
     def __init__(self, home: HomeParts, member: MemberParts, wakeup: Wakeup) -> None:
-        self._writer = home.writer
+        self._queues = home.queues
         self._partitions = home.partitions
         self._interest = home.interest
         self._from_members = home.from_members
@@ -32,9 +32,9 @@ class BusDispatcher:
 
     def _revoke(self, port: Port, message: Revoke) -> None:
         """Do what both roles of a worker must do before the account's home may answer "done"."""
-        self._writer.revoke(message.handle, message.keys, lifted=message.lifted)
+        self._queues.revoke(message.handle, message.keys, lifted=message.lifted)
         self._from_homes.revoke(message)
-        self._writer.running.after(lambda: port.send(Revoked(message.tag)))
+        self._queues.running.after(lambda: port.send(Revoked(message.tag)))
 
     # --- LinkOwner ----------------------------------------------------------------------------
     def received(self, port: Port, message: Message) -> None:

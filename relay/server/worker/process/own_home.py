@@ -94,6 +94,7 @@ class OwnHomeStep:
         self.to_home = own_home.to_home
         self._to_member = own_home.to_member
         self._handlers = handlers
+        self._queues = home.queues
         self._writer = home.writer
         self._permissions = home.permissions
         self._interest = home.interest
@@ -132,7 +133,7 @@ class OwnHomeStep:
             message = queue.popleft()
             if type(message) is list:
                 self.to_home.submits -= 1
-                self._writer.submit(message)
+                self._queues.submit(message)
             else:
                 self._handlers[type(message)](answers, message)
 

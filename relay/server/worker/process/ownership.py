@@ -76,7 +76,7 @@ class Ownership:
         before, owners = self._owners, list(map(self._scoreboard.owner, range(PARTITIONS)))
         self._owners = owners
         moved = {index for index in range(PARTITIONS) if owners[index] != before[index]}
-        parts.home.writer.revoked.mark_unconfirmed(moved)
+        parts.home.queues.revoked.mark_unconfirmed(moved)
         parts.home.followers.refuse_others()
         parts.home.writer.give_up_others()
         parts.home.accounts.forget()
