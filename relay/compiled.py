@@ -68,7 +68,7 @@ MODULES: Final = (
     "relay.server.scoreboard",
     "relay.server.worker.home.commits",
     "relay.server.worker.home.followers",
-    "relay.server.worker.home.home",
+    "relay.server.worker.home.writer",
     "relay.server.worker.home.notes",
     "relay.server.worker.home.partitions",
     "relay.server.worker.home.publishing",

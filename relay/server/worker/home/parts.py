@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from relay.server.worker.home.accounts import AccountsHome
     from relay.server.worker.home.followers import Followers
-    from relay.server.worker.home.home import Home
     from relay.server.worker.home.names import NameRegistry
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.home.permissions import Permissions
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from relay.server.worker.home.rooms import RoomsHome
     from relay.server.worker.home.rosters import Rosters
     from relay.server.worker.home.submission_queues import SubmissionQueues
+    from relay.server.worker.home.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class HomeParts:
     followers: Followers
     interest: Interest
     queues: SubmissionQueues
-    writer: Home
+    writer: Writer
     permissions: Permissions
     rosters: Rosters
     names: NameRegistry

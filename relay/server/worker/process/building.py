@@ -32,7 +32,6 @@ from relay.server.worker.home.commits import Commits
 from relay.server.worker.home.copies import Copies
 from relay.server.worker.home.direct import Direct
 from relay.server.worker.home.followers import Followers
-from relay.server.worker.home.home import Home
 from relay.server.worker.home.names import NameRegistry
 from relay.server.worker.home.notes import CommitNotes
 from relay.server.worker.home.partitions import OwnPartitions
@@ -45,6 +44,7 @@ from relay.server.worker.home.rooms import RoomsHome
 from relay.server.worker.home.rosters import Rosters
 from relay.server.worker.home.steady_clock import SteadyClock
 from relay.server.worker.home.submission_queues import SubmissionQueues
+from relay.server.worker.home.writer import Writer
 from relay.server.worker.member.attachment import Attachment
 from relay.server.worker.member.catchup import Catchup
 from relay.server.worker.member.claims import Claims
@@ -180,7 +180,7 @@ def _build_home(
     followers = Followers(partitions, interest)
     notes = CommitNotes(time.time_ns)
     queues = SubmissionQueues(followers.attached, wakeup.request)
-    writer = Home(
+    writer = Writer(
         partitions,
         followers,
         notes,

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from relay.store.log import Partition
 
 
-class Home:
+class Writer:
     """The writer of the partitions that this worker owns."""
 
     def __init__(
