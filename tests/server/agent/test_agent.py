@@ -162,8 +162,9 @@ async def test_a_hung_agent_is_unavailable_within_the_deadline(
 
 
 async def test_a_question_is_asked_again_over_the_next_connection(
-    agent: Agent, client: AgentClient
+    agent: Agent, client: AgentClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agent_client, "REQUEST_DEADLINE_S", 5.0)  # until it is forgotten
     gate = threading.Event()
     agent.unwrap = lambda ciphertext: bytes(gate.wait(30)) or bytes(32)
     asked = [client.unwrap(PUBLIC.wrap(b"s" * 32), "") for _ in range(3)]
