@@ -225,7 +225,7 @@ async def test_light_senders_are_stored_before_heavy_ones(single: Cluster) -> No
             )  # fmt: skip
             worker.parts.own_home.to_home.submit(tag, [submission])
     # A commit may read for 5 ms by the clock, which may be over at once on a busy machine.
-    worker.parts.home._commits._clock_ns = lambda: time.monotonic_ns() + 60 * 10**9
+    worker.parts.home.writer._commits._clock_ns = lambda: time.monotonic_ns() + 60 * 10**9
     worker.parts.turn.heavy_waited()
     worker.parts.turn.run()
     assert not worker.parts.home.writer.busy
