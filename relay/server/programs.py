@@ -186,12 +186,10 @@ def _prepare_worker(resources: Resources) -> None:
 
 
 def _run_worker(resources: Resources, launch: Launch) -> int:
-    from relay.server.worker.process.main import worker_main
-
     if resources.live.changed() is not None:  # since the spare process was forked
         logs.set_level(resources.live.current.log)
     agent = resources.separation.agent
-    return worker_main(
+    return _worker_main(
         WorkerContext(
             index=launch.index,
             generation=launch.generation,
@@ -211,6 +209,12 @@ def _run_worker(resources: Resources, launch: Launch) -> int:
             gate_fd=launch.gate_fd,
         )
     )
+
+
+def _worker_main(context: WorkerContext) -> int:
+    from relay.server.worker.process.main import worker_main
+
+    return worker_main(context)
 
 
 def _confine(resources: Resources, files: list[Path]) -> None:

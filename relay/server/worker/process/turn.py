@@ -199,7 +199,7 @@ class Turn:
         if reading and not flusher.flushing:
             catchup.run()
             reading = bool(catchup.queue) and not catchup.near_limit
-        return flusher.flushing or reading or bool(flusher.answering) or repairing_on
+        return bool(flusher.flushing) or reading or bool(flusher.answering) or repairing_on
 
     def _serve_heavy(self) -> None:
         """Step 8: continue with heavy users' requests, for a slice of time."""
