@@ -204,7 +204,7 @@ class _Worker:
         counter = MessageCounter(unpack_entry)
         self.retention = Retention(
             parts.partitions,
-            parts.interest,
+            context.scoreboard.erased,
             run_in_thread=self._stores.run_in_thread,
             new_reader=lambda index: RemovalReader(self._stores.path_of(index), counter),
             settings=lambda: context.live.current.retention,
@@ -301,6 +301,8 @@ class _Worker:
                 time.monotonic,
             ),
             owner_of=context.scoreboard.owner,
+            erased=context.scoreboard.erased,
+            erasures=context.scoreboard.erasures,
             owns=context.scoreboard.owned_by(context.index, context.generation),
             silent=self._status.silent,
             open_partition=self._stores.open_partition,
