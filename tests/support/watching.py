@@ -38,6 +38,11 @@ class Watcher:
         status, body = self.get(path)
         return status, json.loads(body)
 
+    @property
+    def all_is_well(self) -> bool:
+        """True if the server is ready, and no process is away even briefly."""
+        return self.ask("/readyz") == (200, {"ready": True, "reasons": [], "warnings": []})
+
     def samples(self) -> dict[tuple[str, tuple[str, ...]], float]:
         """Return every value, by name and values of the labels."""
         status, body = self.get("/metrics")

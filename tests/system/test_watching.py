@@ -30,7 +30,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Relay]:
 def relay(shared: Relay) -> Relay:
     """The shared relay, recovered from what the previous test has done to it."""
     watcher = Watcher(shared)
-    wait_until(lambda: watcher.ask("/readyz")[0] == 200, "it to be ready")
+    wait_until(lambda: watcher.all_is_well, "it to be ready")
     wait_until(lambda: watcher.ask("/lagz")[0] == 200, "no lag")
     return shared
 
@@ -65,7 +65,7 @@ def test_counters_tell_what_happened_and_survive_a_worker(tmp_path: Path) -> Non
                 lambda n=number: watcher.total("relay_restarts_total", f"worker {n}") == 1,  # type: ignore[misc]
                 "another worker",
             )
-        wait_until(lambda: watcher.ask("/readyz")[0] == 200, "ready again")
+        wait_until(lambda: watcher.all_is_well, "ready again")
         assert watcher.total("relay_messages_accepted_total") == 10
         send(relay, 5)
         wait_until(lambda: watcher.total("relay_messages_accepted_total") == 15, "15 accepted")
@@ -91,7 +91,7 @@ def test_resumes_repeats_and_gaps_are_counted(relay: Relay) -> None:
 def test_a_worker_that_hangs_is_no_reason_to_restart_the_server(relay: Relay) -> None:
     """/livez, /readyz and /lagz give three answers."""
     watcher = Watcher(relay)
-    assert watcher.ask("/readyz") == (200, {"ready": True, "reasons": [], "warnings": []})
+    assert watcher.all_is_well
     assert watcher.ask("/lagz")[0] == 200
     (worker,) = relay.pids_titled("relay: worker 1")
     os.kill(worker, signal.SIGSTOP)
@@ -102,7 +102,7 @@ def test_a_worker_that_hangs_is_no_reason_to_restart_the_server(relay: Relay) ->
     assert (status, lag["lagging"]) == (503, ["worker 1: loop"])
     assert watcher.ask("/livez") == (200, {"live": True})
     os.kill(worker, signal.SIGCONT)
-    wait_until(lambda: watcher.ask("/readyz")[0] == 200, "ready again")
+    wait_until(lambda: watcher.all_is_well, "ready again")
     wait_until(lambda: watcher.ask("/lagz")[0] == 200, "no lag")
 
 
