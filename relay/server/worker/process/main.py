@@ -192,15 +192,13 @@ class _Worker:
         gauges |= {"search_behind": lambda: indexing.behind}
         counters |= {"messages_indexed": lambda: indexing.entries}
         status.publish(gauges | lags, counters, labelled)
-        self._disk_reserve = DiskReserve(
-            self._stores.path_of, settings.limits.disk_reserve_mib << 20
-        )
+        reserve_bytes = settings.limits.disk_reserve_mib << 20
+        self._disk_reserve = DiskReserve(self._stores.path_of, reserve_bytes)
 
     async def _open(self) -> None:
         """Open the partitions; connect to the other workers and answer queries."""
         context, status, parts = self._context, self._status, self._parts
-        settings = context.live.current
-        loop = asyncio.get_running_loop()
+        server, loop = context.live.current.server, asyncio.get_running_loop()
         counter = MessageCounter(unpack_entry)
         self.retention = Retention(
             parts.partitions,
@@ -232,10 +230,11 @@ class _Worker:
             loop,
             context.listeners,
             parts.connections,
-            proxies=Proxies(settings.server.proxies),
-            full_at=settings.server.max_connections,
+            proxies=Proxies(server.proxies),
+            full_at=server.max_connections,
             connections_max=parts.budgets.admission.connections_max,
             least_loaded=status.least_loaded,
+            starting=status.starting,
             accepting=status.set_accepting,
             counted=status.set_connections,
         )
