@@ -177,11 +177,8 @@ class _Worker:
         if needs.tickets is not None:
             self._agent.follow_ticket_keys(needs.tickets.install)
         parts = self._parts = build(needs)
-        self._ownership = Ownership(
-            context.scoreboard,
-            parts,
-            replaces=context.scoreboard.row(context.index).get("restarts") > 0,
-        )
+        replaces = context.scoreboard.row(context.index).get("restarts") > 0
+        self._ownership = Ownership(context.scoreboard, parts, self._stores, replaces=replaces)
         lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
         self._agent.on_next_key = self._next_key
         gauges, counters, labelled = parts.measured()
