@@ -215,6 +215,25 @@ def test_a_tilde_is_the_home_directory(relay: Relay, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 
+@pytest.mark.parametrize("mask", [0o777, 0o277, 0o022, 0o077])
+def test_a_umask_takes_nothing_from_its_user(relay: Relay, tmp_path: Path, mask: int) -> None:
+    """Neither the key nor the pin, nor the directories in which they are; it keeps others out."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    env |= {"RELAY_KEYS": str(tmp_path / "keys")}
+    env.pop("RELAY_KNOWN_SERVERS", None)
+    command = relay_command("register", f"127.0.0.1:{relay.port}", "--accept-new")
+    done = subprocess.run(
+        [*command, "--name", f"mask{mask}"],
+        env=env, umask=mask, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".key", ""}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    made = {parent for path in files for parent in path.parents if tmp_path in parent.parents}
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
+
+
 @pytest.mark.parametrize("name", ["RELAY_KNOWN_SERVERS", "XDG_CONFIG_HOME"])
 def test_an_empty_variable_is_none(relay: Relay, tmp_path: Path, name: str) -> None:
     """The file is at its default path."""

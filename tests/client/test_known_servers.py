@@ -69,6 +69,36 @@ def test_match_is_by_host_and_port() -> None:
     assert match(pins, "a", 3) is None
 
 
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ["[::1]", "[0:0:0:0:0:0:0:1]", "[::0001]"],
+        ["127.0.0.1", "127.1", "0x7F.1", "2130706433", "[::ffff:127.0.0.1]", "127.0.0.1."],
+        ["relay.example", "Relay.EXAMPLE", "relay.example."],
+        ["xn--bcher-kva.example", "XN--BCHER-KVA.example."],
+        ["[fe80::1%eth0]", "[FE80:0::0:1%eth0]"],
+    ],
+)
+def test_a_server_is_known_by_each_spelling_of_its_host(
+    spellings: list[str], tmp_path: Path
+) -> None:
+    """Whichever was pinned, also in a file of before, or by hand: no question, and no second pin
+    that another key could have.
+    """
+    hosts = [parse_address(f"relay://{text}").host for text in spellings]
+    for number, first in enumerate(hosts):
+        known = KnownServers(tmp_path / str(number))
+        known.pin(first, 7475, KEY)
+        for host in hosts:
+            assert known.expected(host, 7475) is not None
+            with pytest.raises(UsageError, match="another key"):
+                known.pin(host, 7475, OTHER)
+        written = tmp_path / f"{number} by hand"
+        written.write_text(f"[{spellings[number].strip('[]')}]:7475 relay-key-v1 {KEY}\n")
+        assert all(KnownServers(written).expected(host, 7475) for host in hosts)
+    assert KnownServers(tmp_path / "0").expected("127.0.0.2", 7475) is None
+
+
 def test_pin_makes_a_private_file(tmp_path: Path) -> None:
     """0600 in a directory made for it; found again by another instance."""
     path = tmp_path / "new" / "known_servers"

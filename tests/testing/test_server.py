@@ -120,6 +120,32 @@ def test_mistakes_of_the_caller() -> None:
         server.start()
 
 
+FORKING = """
+import os, sys
+from relay.testing import RelayServer
+with RelayServer() as server:
+    child = os.fork()
+    if not child:
+        if sys.argv[1] == "leaves":
+            sys.exit()
+        os.execlp("true", "true") if sys.argv[1] == "becomes another" else server.stop()
+        server.kill()
+        server.close()
+        os._exit(int(server.running))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert server.running and server.data.exists() and server.worker_pids()
+    assert server.stop() == 0
+    server.start()
+"""
+
+
+@pytest.mark.parametrize("child", ["leaves", "stops it", "becomes another"])
+def test_a_forked_child_ends_nothing(child: str) -> None:
+    """However it ends, the relay and its directory belong to the parent."""
+    done = run_program(FORKING, child)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_end_of_the_program_without_with_leaves_nothing() -> None:
     """An exception between start and stop, as in an interactive session."""
     program = (
