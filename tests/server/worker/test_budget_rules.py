@@ -396,7 +396,7 @@ def test_an_account_pays_for_all_its_connections() -> None:
     refused = desk.refusal("b", 10, 0.0)
     assert refused is not None
     assert (refused.budget, refused.most) == (Budget.ROOMS_OWNED, 5)
-    owning.owned = 3
+    owning.owned, owning.own = 3, {"a"}
     assert desk.refusal("b", 600, 0.0) is None
     refused = phone.refusal("c", 10, 0.0)
     assert refused is not None
@@ -430,8 +430,8 @@ def test_rooms_that_are_being_created_count() -> None:
     """A burst of creations does not exceed the limit; the client tries again until it is known
     which of them were stored. One that was refused counts for a while.
     """
-    given = limits(rooms_per_user=5, rooms_per_minute_per_user=0)
-    users, stored = Users(given, lambda: 0.0), Stored(lambda _: False, 3)
+    given = limits(rooms_per_user=100, rooms_per_minute_per_user=0, rooms_per_minute=0)
+    users, stored = Users(given, lambda: 0.0), Stored(lambda _: False, 82)
     phone, desk = (
         budget(Sources(given, lambda: 0.0).open(peer), users.open("ann"), given, stored)
         for peer in ("192.0.2.7", "192.0.2.8")
@@ -444,16 +444,22 @@ def test_rooms_that_are_being_created_count() -> None:
         assert refused is not None
         assert (refused.budget, refused.most) == (Budget.ROOMS_OWNED, 0)
         assert refused.wait_ms > 0
-    stored.own, stored.owned = {"a"}, 4
-    assert phone.room("c", 1.0) is not None
-    stored.own, stored.owned = {"a", "b"}, 5
-    refused = phone.room("c", 1.0)
+    stored.own, stored.owned = {"a"}, 83
+    assert phone.room("c", 1.0) is not None, "84 with the one that is being created"
+    stored.own, stored.owned = {"a", "b"}, 84
+    for owned, room in enumerate("cdef", 84):
+        assert phone.room(room, 1.0) is None, "one after the other"
+        assert desk.room("next", 1.0) is not None
+        stored.own.add(room)
+        stored.owned = owned + 1
+    stored.owned = 99
+    assert phone.room("last", 2.0) is None
+    assert desk.room("next", BEGUN_S + 1.0) is not None, "the last one may yet be stored"
+    assert desk.room("next", BEGUN_S + 2.0) is None
+    stored.own, stored.owned = {"next"}, 100
+    refused = phone.room("more", BEGUN_S + 2.0)
     assert refused is not None
-    assert refused.most == 5
-    stored.owned = 4  # one was deleted
-    assert phone.room("d", 2.0) is None
-    assert desk.room("e", BEGUN_S + 1.0) is not None, "the other one may yet be stored"
-    assert desk.room("e", BEGUN_S + 2.0) is None
+    assert refused.most == 100
 
 
 def test_a_day_has_its_own_bound() -> None:
