@@ -20,7 +20,15 @@ from relay.chat.rooms.rights import Actor
 from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.admission import DEFER_FROM, PATIENCE_MAX_S, Admission, Verdict
+from relay.server.worker.connection.admission import (
+    DEFER_FROM,
+    LOGINS_MANY,
+    NEWEST,
+    PATIENCE_MAX_S,
+    PATIENCE_S,
+    Admission,
+    Verdict,
+)
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.ledger import IDLE_MAX
 from relay.server.worker.connection.received import ReceivedBytes
@@ -145,6 +153,23 @@ def test_who_comes_with_thousands_waits_for_those_before(
             admission.log_in(inside.popleft(), now)
             credit -= 1
             logged_in += 1
+
+
+def test_idle_connections_are_not_taken_for_logins() -> None:
+    """They cost nothing, so nobody gets the CPU time of those who log in because of them."""
+    admission = Admission(100, limits(unauthenticated=1024))
+    idle = [FakeConnection(source_named(f"a{n}")) for n in range(2 * NEWEST)]
+    enter_all(admission, *idle[: LOGINS_MANY - 1])
+    assert admission.logging_in(60.0) == LOGINS_MANY - 1, "few are not looked at"
+    enter_all(admission, *idle[LOGINS_MANY - 1 :])
+    assert admission.logging_in(PATIENCE_S / 2) == 2 * NEWEST
+    assert admission.logging_in(60.0) == 0
+    waits = FakeConnection(source_named("b"), silent=False)
+    new = [FakeConnection(source_named(f"c{n}"), since_s=60.0) for n in range(LOGINS_MANY - 2)]
+    enter_all(admission, waits, *new)
+    assert admission.logging_in(60.0) == LOGINS_MANY - 1, "who waits for the server, and the new"
+    enter_all(admission, FakeConnection(source_named("d"), since_s=60.0))
+    assert admission.logging_in(60.0) == admission.unauthenticated
 
 
 def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
