@@ -189,7 +189,8 @@ class Loader:
         started = self.start(module, arguments, environment, Path.cwd(), given)
         for fd in given:
             os.close(fd)
-        started.stdin = None if in_write is None else os.fdopen(in_write, "w")
+        if in_write is not None:  # what is no text is written in Python's way (PEP 383)
+            started.stdin = os.fdopen(in_write, "w", errors="surrogateescape")
         started.stdout, started.stderr = os.fdopen(out_read), os.fdopen(err_read)
         return started
 
