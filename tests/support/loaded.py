@@ -75,6 +75,10 @@ LOADED: Final[Mapping[str, Sequence[str]]] = {
         "tests.support.faulty",
     ),
     "players": (
+        "cryptography.hazmat.backends.openssl.backend",
+        "encodings.ascii",
+        "encodings.idna",
+        "platformdirs.unix",
         "tests.torture.reader",
         "tests.torture.sender",
         "tests.torture.flood",
