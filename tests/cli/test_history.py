@@ -8,14 +8,12 @@ import os
 import re
 
 import apsw
-import pytest
 
 from relay import BlockingClient, LogEntry
 from relay.chat.partition import partition_of
 from relay.store.directory import DataDirectory
 from tests.support.cluster import Relay, run_relay, wait_until
 
-pytestmark = pytest.mark.timeout(300)
 """Each command is a process of its own."""
 
 

@@ -27,7 +27,7 @@ from relay.client.known_servers import (
 from relay.client.lineage import KeyChange
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
-from tests.support.cluster import DEADLINE_S, ROOT
+from tests.support.cluster import COMMAND_S, DEADLINE_S, ROOT
 from tests.support.programs import run_program
 from tests.support.threads import beside
 
@@ -189,7 +189,7 @@ def test_first_contacts_at_once_keep_every_pin(tmp_path: Path) -> None:
         assert program.stdout is not None
         program.stdout.readline()
     for program in programs:
-        program.communicate("go\n", timeout=120)
+        program.communicate("go\n", timeout=COMMAND_S)
         assert program.returncode == 0
     assert len({pin.host for pin in parse(path.read_text(), path)}) == 80
 
@@ -300,7 +300,7 @@ def test_a_mounted_single_file(tmp_path: Path) -> None:
         ["unshare", "-m", "sh", "-c",
          'mount --bind "$1" "$2" && "$3" -c "$4" "$2" x < /dev/null', "sh",
          real, mounted, sys.executable, PROGRAM],
-        capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
+        capture_output=True, text=True, timeout=COMMAND_S, check=False, cwd=ROOT,
     )  # fmt: skip
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"this machine does not let us mount: {done.stderr.strip()}")

@@ -18,6 +18,9 @@ from relay.testing import RelayNotStarted, RelayServer
 from tests.support.cluster import ROOT, until, wait_until
 from tests.support.programs import run_program
 
+NO_SPARE = {"server.spare_worker": False}
+"""It would be one process more some seconds after the start."""
+
 
 def scratch_of(server: RelayServer) -> Path:
     return server.data.parent
@@ -28,7 +31,7 @@ def processes_of(server: RelayServer) -> list[psutil.Process]:
 
 
 def test_it_serves_inside_and_is_gone_afterwards() -> None:
-    with RelayServer(workers=2) as server:
+    with RelayServer(workers=2, settings=NO_SPARE) as server:
         assert server.running
         assert len(server.worker_pids()) == 2
         with BlockingClient(server.address, name="alice") as alice:
@@ -171,7 +174,7 @@ def test_a_kill_of_the_program_leaves_nothing(number: signal.Signals) -> None:
     program = (
         "import os, signal, threading\n"
         "from relay.testing import RelayServer\n"
-        "server = RelayServer(workers=2)\n"
+        f"server = RelayServer(workers=2, settings={NO_SPARE})\n"
         "starting = threading.Thread(target=server.start)\n"
         "starting.start()\n"
         "starting.join()\n"
