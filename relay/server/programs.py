@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import sys
@@ -183,6 +184,10 @@ def _prepare_worker(resources: Resources) -> None:
     resources.ticket_keys.close()
     _confine(resources, [resources.data / name for name in KEY_FILES])
     import relay.server.worker.process.main  # noqa: F401
+
+    # Here, not in ``Collector.start``: a spare has time now, and is in a hurry then.
+    gc.collect()
+    gc.freeze()
 
 
 def _run_worker(resources: Resources, launch: Launch) -> int:

@@ -64,6 +64,8 @@ def start(
 ) -> int:
     """Run the server until it is asked to stop. Returns the exit code.
 
+    ``inherited.reset`` must have been called.
+
     Args:
         settings: of the server.
         announce: called once, when every worker serves.
@@ -74,7 +76,6 @@ def start(
         UsageError, StartError: it cannot run; the message names what to do.
     """
     environ = dict(os.environ)
-    inherited.reset()
     takeover = Takeover.of(os.environ)
     logs.set_up(settings.log)
     try:
@@ -94,6 +95,8 @@ def _start(
     environ: Mapping[str, str],
     takeover: Takeover | None,
 ) -> int:
+    if variables := inherited.python_variables(environ):
+        log.warning("python_variables", extra={"variables": variables})
     setproctitle.setproctitle("relay: supervisor")
     if wanted.server.sandbox:
         forbid_inspection()  # it has open what the key agent needs

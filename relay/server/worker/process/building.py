@@ -141,7 +141,8 @@ def _build_member(
     damage = DamageReports(routes, needs.reader_at, damaged)
     pages = Pages()
     feeds = Feeds(routes, damaged, pages)
-    catchup = Catchup(needs.reader_of, needs.clock, stalled, wakeup, counts.gaps, damage, pages)
+    reader_of, erasures, clock = needs.reader_of, needs.erasures, needs.clock
+    catchup = Catchup(reader_of, erasures, clock, stalled, wakeup, counts.gaps, damage, pages)
     forward = Forward(routes)
     claims = Claims(routes)
     queries = PendingQueries(routes)
@@ -157,7 +158,7 @@ def _build_member(
         claims=claims,
         queries=queries,
         attachment=Attachment(routes, feeds, claims, forward, queries, catchup),
-        from_homes=FromHomes(routes, feeds, forward, claims, queries, catchup),
+        from_homes=FromHomes(routes, feeds, forward, claims, queries),
     )
 
 
@@ -186,7 +187,7 @@ def _build_home(
         notes,
         queues,
         wake=wakeup.request,
-        publishing=Publishing(interest),
+        publishing=Publishing(interest, needs.erased),
         cpu_clock=needs.cpu_clock,
         refusals=refusals,
         commits=Commits(
