@@ -20,7 +20,16 @@ from relay.chat.rooms.rights import Actor
 from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.admission import DEFER_FROM, PATIENCE_MAX_S, Admission, Verdict
+from relay.server.worker.connection.admission import (
+    DEFER_FROM,
+    FEW,
+    LOGINS_MANY,
+    NEWEST,
+    PATIENCE_MAX_S,
+    PATIENCE_S,
+    Admission,
+    Verdict,
+)
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.ledger import IDLE_MAX
 from relay.server.worker.connection.received import ReceivedBytes
@@ -147,6 +156,23 @@ def test_who_comes_with_thousands_waits_for_those_before(
             logged_in += 1
 
 
+def test_idle_connections_are_not_taken_for_logins() -> None:
+    """They cost nothing, so nobody gets the CPU time of those who log in because of them."""
+    admission = Admission(100, limits(unauthenticated=1024))
+    idle = [FakeConnection(source_named(f"a{n}")) for n in range(2 * NEWEST)]
+    enter_all(admission, *idle[: LOGINS_MANY - 1])
+    assert admission.logging_in(60.0) == LOGINS_MANY - 1, "few are not looked at"
+    enter_all(admission, *idle[LOGINS_MANY - 1 :])
+    assert admission.logging_in(PATIENCE_S / 2) == 2 * NEWEST
+    assert admission.logging_in(60.0) == 0
+    waits = FakeConnection(source_named("b"), silent=False)
+    new = [FakeConnection(source_named(f"c{n}"), since_s=60.0) for n in range(LOGINS_MANY - 2)]
+    enter_all(admission, waits, *new)
+    assert admission.logging_in(60.0) == LOGINS_MANY - 1, "who waits for the server, and the new"
+    enter_all(admission, FakeConnection(source_named("d"), since_s=60.0))
+    assert admission.logging_in(60.0) == admission.unauthenticated
+
+
 def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
     """A few may be a port scan and do not delay others; of many, the oldest are closed."""
     admission = Admission(10_000, limits(unauthenticated=1024))
@@ -167,6 +193,15 @@ def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
         assert not admission.defers(now), "a new one takes the slot of the oldest"
         assert admission.admit(source_named("e")).evicted is not None
         admission.enter(FakeConnection(source_named("e"), since_s=now))
+
+
+def test_few_enter_while_another_worker_is_about_to_accept() -> None:
+    """Those who never log in do not count for that either."""
+    admission = Admission(10_000, limits(unauthenticated=1024))
+    enter_all(admission, *(FakeConnection(source_named(f"a{n}")) for n in range(FEW + 1)))
+    assert not admission.defers(0.0)
+    assert admission.defers(0.0, few=True)
+    assert not admission.defers(PATIENCE_MAX_S, few=True)
 
 
 def test_a_source_pays_with_its_own() -> None:
