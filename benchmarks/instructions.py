@@ -121,7 +121,7 @@ async def _count_messages(options: argparse.Namespace) -> None:
         _instrument("on")
         _send(worker, stream, records[warming:])
         _instrument("off")
-        assert worker.parts.home.publishing.accepted == (warming + counted) * per_record
+        assert worker.parts.home.writer.publishing.accepted == (warming + counted) * per_record
 
 
 def _send(worker: Worker, stream: Stream, records: list[bytes]) -> None:
