@@ -28,6 +28,7 @@ from relay.server.worker.connection.spending import Refusal, spending
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.connection.token_bucket import TokenBucket
 from relay.server.worker.connection.users import Users
+from relay.server.worker.delivery.rush import Rush
 from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
 from relay.server.worker.refusals import LOG_EVERY_S, Refusals
 from relay.wire import envelopes as wire
@@ -103,7 +104,7 @@ def enter_all(admission: Admission, *entering: FakeConnection) -> None:
 
 
 def test_the_oldest_silent_one_makes_room() -> None:
-    admission = Admission(100, limits(unauthenticated=16))
+    admission = Admission(100, limits(unauthenticated=16), Rush())
     busy = FakeConnection(source_named("a"), silent=False)
     old, *others = [FakeConnection(source_named(f"b{n}")) for n in range(15)]
     enter_all(admission, busy, old, *others)
@@ -117,7 +118,7 @@ def test_the_oldest_silent_one_makes_room() -> None:
 
 
 def test_who_waits_for_the_server_keeps_the_slot() -> None:
-    admission = Admission(100, limits(unauthenticated=16))
+    admission = Admission(100, limits(unauthenticated=16), Rush())
     enter_all(admission, *(FakeConnection(source_named(f"a{n}"), silent=False) for n in range(16)))
     assert admission.closed()
     assert admission.admit(source_named("b")) == Verdict(False, Budget.UNAUTHENTICATED)
@@ -128,7 +129,7 @@ def test_who_comes_with_thousands_waits_for_those_before(
     takes_s: float, logins_per_s: float
 ) -> None:
     """Otherwise each new one would close a connection that had no time to answer."""
-    admission = Admission(10_000, limits(unauthenticated=1024))
+    admission = Admission(10_000, limits(unauthenticated=1024), Rush())
     inside: deque[FakeConnection] = deque()
     now = logged_in = credit = 0.0
     while logged_in < 2000:
@@ -148,7 +149,7 @@ def test_who_comes_with_thousands_waits_for_those_before(
 
 def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
     """A few may be a port scan and do not delay others; of many, the oldest are closed."""
-    admission = Admission(10_000, limits(unauthenticated=1024))
+    admission = Admission(10_000, limits(unauthenticated=1024), Rush())
     enter_all(admission, *(FakeConnection(source_named(f"a{n}")) for n in range(DEFER_FROM)))
     assert not admission.defers(0.0)
     enter_all(admission, FakeConnection(source_named("b")))
@@ -169,7 +170,7 @@ def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
 
 
 def test_a_source_pays_with_its_own() -> None:
-    admission = Admission(100, limits(unauthenticated=16, unauthenticated_per_source=2))
+    admission = Admission(100, limits(unauthenticated=16, unauthenticated_per_source=2), Rush())
     oldest, source = FakeConnection(source_named("a")), source_named("b")
     first, second = FakeConnection(source, silent=False), FakeConnection(source)
     enter_all(admission, oldest, first, second)
@@ -181,7 +182,7 @@ def test_a_source_pays_with_its_own() -> None:
 
 
 def test_members_have_slots_of_their_own() -> None:
-    admission = Admission(2, limits(unauthenticated=16, connections_per_source=1))
+    admission = Admission(2, limits(unauthenticated=16, connections_per_source=1), Rush())
     source, exempt = source_named("a"), source_named("127.0.0.1", exempt=True)
     one, two = FakeConnection(source), FakeConnection(exempt)
     enter_all(admission, one, two)

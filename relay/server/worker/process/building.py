@@ -25,6 +25,7 @@ from relay.server.worker.connection.users import Users
 from relay.server.worker.connection.waste import Waste
 from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.delivery.outbox import Flusher
+from relay.server.worker.delivery.rush import Rush
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.home.accounts import AccountsHome
@@ -91,7 +92,8 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     damage = DamageReports(routes, needs.reader_at, damaged)
 
     # delivery
-    flusher = Flusher(clock, wakeup)
+    rush = Rush()
+    flusher = Flusher(clock, wakeup, rush)
     stalled = StalledConnections(clock, needs.slow_reader_timeout_s)
 
     # home
@@ -186,7 +188,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     home.direct = Direct(permissions, copies)
 
     # connection
-    admission = Admission(needs.connections_max, needs.limits)
+    admission = Admission(needs.connections_max, needs.limits, rush)
     schedule = Schedule(clock, needs.cpu_clock, wakeup, admission)
     budgets = ConnectionBudgets(
         limits=needs.limits,

@@ -12,7 +12,8 @@ One turn, at the end of a loop iteration in which anything arrived:
 4. ``repair``        missed entries of a log, from the store
 5. ``distribute``    running batches into the outboxes of live subscriptions
 6. ``flush``         one record and one write per connection; answers first; in slices
-7. ``catchup``       pages for readers that are behind, in the remaining time
+7. ``catchup``       pages for readers that are behind, in the remaining time; then, in a rush of
+                     logins, what was set aside for those who came in it
 8. heavy users       waiting connections of heavy users, in turn, for a slice of time; for another
                      slice, what the own home has left in step 2 because it was much, and
                      permissions for direct messages of heavy senders; for a third, pages for heavy
@@ -225,7 +226,8 @@ class Turn:
         if reading and not flusher.flushing:
             catchup.run()
             reading = bool(catchup.queue) and not catchup.near_limit
-        on = flusher.flushing or reading or flusher.answering or repairing_on
+        aside = bool(flusher.aside) and not flusher.flushing and flusher.flush_aside()
+        on = flusher.flushing or reading or flusher.answering or repairing_on or aside
         if on:
             self._wakeup.request()
         if heavy:
@@ -239,6 +241,7 @@ class Turn:
             self._rosters.due_at < FAR
             or self._feeds.to_distribute
             or fanout.late
+            or flusher.aside
             or self._home.blocked
             or self._feeds.to_repair
         ):
@@ -289,6 +292,8 @@ class Turn:
         wakes_at = self._rosters.due_at
         for feed in (*self._feeds.to_distribute, *self._fanout.late):
             wakes_at = min(wakes_at, feed.paused_until)
+        if self._flusher.aside:
+            wakes_at = min(wakes_at, self._flusher.aside_at)
         if self._home.blocked:
             wakes_at = min(wakes_at, now + BLOCKED_RETRY_S)
         if self._feeds.to_repair:
