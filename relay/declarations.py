@@ -127,11 +127,9 @@ def declarations() -> tuple[Declaration, ...]:
     """Return every setting, in the order of the declarations."""
     found = []
     for section, kind in typing.get_type_hints(Settings).items():
-        hints = typing.get_type_hints(kind, include_extras=True)
         for info in msgspec.structs.fields(kind):
-            annotated = hints[info.name]
-            why = annotated.__metadata__[0].description
-            found.append(Declaration(section, info.name, annotated, info, why))
+            why = info.type.__metadata__[0].description
+            found.append(Declaration(section, info.name, info.type, info, why))
     return tuple(found)
 
 

@@ -158,6 +158,15 @@ class Limits(Struct, frozen=True, kw_only=True):
             "no limit.",
         ),
     ] = 800
+    accounts_per_hour_per_source: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=1_000_000,
+            description="Names that one source may register without an invitation each hour, per "
+            "worker. 0: no limit.",
+        ),
+    ] = 600
     waste_per_s: Annotated[
         int,
         Meta(

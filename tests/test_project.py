@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 import relay
 from relay.wire import tables
 from tests import blocking_client
-from tests.support.cluster import ROOT
+from tests.support.cluster import COMMAND_S, ROOT
 
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")], key=lambda page: page.as_posix())
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -142,7 +142,7 @@ def imported_by(*modules: str) -> set[str]:
         [sys.executable, "-I", "-c", script],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

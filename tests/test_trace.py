@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.cluster import COMMAND_S
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "architecture.md"
 TITLES = {"send": "A message", "login": "A login", "resume": "A resume"}
@@ -66,7 +68,7 @@ def test_the_page_tells_the_way_of(operation: str) -> None:
             capture_output=True,
             text=True,
             check=True,
-            timeout=120,
+            timeout=COMMAND_S,
         )
         files = run.stdout.splitlines()[:-1]
         found = faults(operation, files)

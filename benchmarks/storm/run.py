@@ -34,8 +34,12 @@ SAMPLE: Final = 20
 WORKERS: Final = 2
 WAL_BYTES: Final = 8 << 20
 """Of each partition (docs/operations.md, "Budgets")."""
-STRICT: Final[dict[str, object]] = {"limits.loopback_exempt": False}
-"""Addresses of this machine are sources like all others."""
+STRICT: Final[dict[str, object]] = {
+    "limits.loopback_exempt": False,
+    "limits.accounts_per_hour_per_source": 0,
+}
+"""Addresses of this machine are sources like all others; but each storm has thousands of new users.
+"""
 STORMS: Final = ("return", "resume", "few", "many", "spend-1", "spend-40", "spend-1000")
 DELAYS: Final = ("calm", "burned", "storm")
 DEADLINE_S: Final = 240.0

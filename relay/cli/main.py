@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import sys
 from importlib import import_module
 from typing import Any, Final, NamedTuple
@@ -103,9 +104,16 @@ def relay() -> None:
     """A self-hosted, encrypted chat relay."""
 
 
+def keep_access_to_own_files() -> None:
+    """Take the user's own rights out of the umask that a parent left: files could not be read."""
+    mask = os.umask(0o077)
+    os.umask(mask & 0o077)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run ``relay`` and return its exit code, or end by the signal that ended it."""
     let_signals_through()
+    keep_access_to_own_files()
     prepare_streams()
     code = exits.guarded(lambda: relay.main(argv, prog_name="relay", standalone_mode=False))
     return exits.end_by_signal(code)

@@ -10,7 +10,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from relay import limits
 from relay.chat import names
-from relay.chat.accounts import answers, chain, invitation, links, preferences, requests
+from relay.chat.accounts import answers, invitation, links, preferences, requests
 from relay.chat.accounts.chain import Chain, Pin
 from relay.chat.accounts.links import Kind, LinkError
 from relay.client import arguments
@@ -19,7 +19,6 @@ from relay.client.errors import DeviceChainError
 from relay.client.proof import Key
 from relay.client.refusals import refused
 from relay.wire.codes import ErrorCode
-from relay.wire.device_keys import verify
 
 _ID: Final = re.compile(r"[0-9a-fA-F]{64}")
 """The id of an open invitation: its hash."""
@@ -170,24 +169,6 @@ def checked_name(value: object) -> str:
     if not names.is_handle(name):
         raise refused(ErrorCode.NAME_INVALID, 0, "2 to 32 characters of a-z, 0-9, _ and -")
     return name
-
-
-def read_chain(packed: list[bytes], name: str, server_id: bytes) -> list[Chain]:
-    """Return the verified chain, after each of its links.
-
-    Raises:
-        DeviceChainError: it is invalid, or belongs to another account.
-    """
-    try:
-        chains = chain.read(packed, verify)
-    except LinkError as error:
-        raise DeviceChainError(f"the server sent a false list of devices: {error}") from None
-    if not chains:
-        raise refused(ErrorCode.NOT_REGISTERED)
-    last = chains[-1]
-    if last.handle != name or last.server_id != server_id:
-        raise DeviceChainError("the server sent somebody else's list of devices")
-    return chains
 
 
 def as_devices(last: Chain, labels: dict[bytes, str]) -> Devices:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import socket
 from typing import Final, NamedTuple
 
 from relay.errors import UsageError
@@ -18,6 +19,9 @@ _ALPHABET: Final = frozenset("abcdefghijklmnopqrstuvwxyz234567")
 _FINGERPRINT: Final = re.compile(r"[a-z2-7]{51}[aq]")
 """SHA-256 in lowercase base32 without padding: 52 characters; the last one carries a single bit."""
 _HOST: Final = re.compile(r"[A-Za-z0-9._-]{1,253}")
+_NUMBER: Final = r"(?:0[xX][0-9A-Fa-f]{1,8}|[0-9]{1,11})"
+_NUMBERS: Final = re.compile(rf"{_NUMBER}(?:\.{_NUMBER}){{0,3}}")
+"""Forms of an IPv4 address that resolvers accept: 127.1, 0x7f000001."""
 _HOST_V6: Final = re.compile(r"[0-9A-Fa-f:.]{2,45}(%[A-Za-z0-9._-]{1,32})?")
 
 
@@ -87,7 +91,27 @@ def _split_port(text: str, place: str) -> tuple[str, int]:
             port = str(PORT_DEFAULT)
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535):
         raise _wrong(text, "the port is not a number from 1 to 65535")
-    return host.lower(), int(port)
+    return canonical_host(host), int(port)
+
+
+def canonical_host(host: str) -> str:
+    """Return the one spelling of a host: lower case, and the usual form of an IP address.
+
+    A server that is known is known by each spelling. What is no host is returned in lower case.
+    """
+    if ":" in host:
+        try:
+            address = ipaddress.IPv6Address(host)
+        except ValueError:
+            return host.lower()
+        mapped = address.ipv4_mapped  # its own text depends on the version of Python
+        return str(address if mapped is None else mapped)
+    if _NUMBERS.fullmatch(host):
+        try:
+            return socket.inet_ntoa(socket.inet_aton(host))
+        except OSError:
+            return host
+    return host.lower()
 
 
 def _is_v6(host: str) -> bool:

@@ -8,7 +8,6 @@ too much, or everybody. After UNAVAILABLE, which is one account's, the others ha
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, TypeAlias
 
 from relay import limits
@@ -36,7 +35,8 @@ class DeviceQueries:
         """The current query, which has no answer yet; None: there is none."""
         self._due: float | None = None
         """When its answer is overdue, or when to repeat it."""
-        self._work: deque[Query] = deque()
+        self._work: dict[Query, None] = {}
+        """In order. A server can have a thousand senders looked up, each several times."""
         self._later: dict[Query, float] = {}
         """Those that are queued again then."""
         self._out: list[Query] = []
@@ -53,8 +53,8 @@ class DeviceQueries:
 
     def add(self, query: Query) -> None:
         """Queue a query, unless it is queued already."""
-        if query not in self._work and query not in self._later:
-            self._work.append(query)
+        if query not in self._later:
+            self._work.setdefault(query)
 
     def add_later(self, name: str, at: float) -> None:
         """Queue a query about somebody's devices then."""
@@ -63,7 +63,9 @@ class DeviceQueries:
     def next(self, now: float) -> None:
         """Send the next query, unless another has no answer yet."""
         if self.asked is None and self._work:
-            self.ask(self._work.popleft(), now)
+            query = next(iter(self._work))
+            del self._work[query]
+            self.ask(query, now)
 
     def ask(self, query: Query, now: float) -> None:
         """Send this query now: the next one, or the next page of the previous one."""

@@ -12,25 +12,8 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Final, Protocol
-from weakref import WeakSet
 
 from relay.client.errors import ClientForked
-
-
-class Forkable(Protocol):
-    """A client that is notified of a fork."""
-
-    def _forked(self) -> None:
-        """This is a copy in a child."""
-
-
-_clients: Final[WeakSet[Forkable]] = WeakSet()
-
-
-def register(client: Forkable) -> None:
-    """Notify this client if it is in a forked child."""
-    _clients.add(client)
 
 
 def forked_error() -> ClientForked:
@@ -52,13 +35,3 @@ def disconnect(opened: object) -> None:
             os.dup2(nothing, descriptor, inheritable=False)
         finally:
             os.close(nothing)
-
-
-def _in_child() -> None:
-    for client in list(_clients):
-        client._forked()
-    _clients.clear()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)

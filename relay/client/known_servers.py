@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.bounded_files import make_directory
-from relay.client.address import is_fingerprint
+from relay.client.address import canonical_host, is_fingerprint
 from relay.client.file_lock import append_whole, locked
 from relay.client.lineage import FOLLOWED_TYPE, NEXT_KEY_TYPE, Expected, Lineage, lineage
 from relay.errors import UsageError
@@ -90,7 +90,7 @@ def parse(text: str, path: Path) -> list[Pin]:
                 f"{path}, line {number}: not of the form '[host]:port {KEY_TYPE} FINGERPRINT'; "
                 "correct or remove the line"
             )
-        pins.append(Pin(host.lower(), int(port), words[2], number))
+        pins.append(Pin(_name_of(host), int(port), words[2], number))
     return pins
 
 
@@ -116,8 +116,13 @@ def parse_lineage(text: str, path: Path) -> Lineage:
 
 def match(pins: Iterable[Pin], host: str, port: int) -> Pin | None:
     """Return the pin of a host and port. The first one counts, as in OpenSSH."""
-    host = host.lower()
+    host = _name_of(host)
     return next((pin for pin in pins if pin.host == host and pin.port == port), None)
+
+
+def _name_of(host: str) -> str:
+    """Return the name by which a host is pinned: one for all of its spellings."""
+    return canonical_host(host.removesuffix("."))
 
 
 def format_pin(pin: Pin) -> str:
@@ -238,7 +243,7 @@ class KnownServers:
         """
         if not is_fingerprint(fingerprint):
             raise ValueError("not a fingerprint")
-        new = Pin(host.lower(), port, fingerprint)
+        new = Pin(_name_of(host), port, fingerprint)
         old: Pin | None = None
 
         def missing(text: str) -> bool:

@@ -17,6 +17,7 @@ from relay.chat.entries import Cursor
 from relay.client import account_calls, arguments, lists, offers
 from relay.client.account_calls import Devices, Preferences, User
 from relay.client.arguments import ME
+from relay.client.chain_check import ChainReading
 from relay.client.errors import ClientError
 from relay.client.events import (
     Edit,
@@ -69,7 +70,14 @@ class Deleted(NamedTuple):
 
 OwnData: TypeAlias = User | Devices | Preferences | ReadUpTo | ListedRoom | LogEntry
 """What ``export`` finds."""
-Step: TypeAlias = Question | Offer | OwnData | Deleted
+
+
+class Pause(NamedTuple):
+    """A step in which others have their turn."""
+
+
+PAUSE: Final = Pause()
+Step: TypeAlias = Question | Offer | OwnData | Deleted | Pause
 Each: TypeAlias = Callable[[LogEntry], Generator[Step, Any, None]]
 _EXPORTED: Final = (Message, Edit, Redaction, Reaction, Erased)
 _ERASABLE: Final = (Message, Edit, Reaction)
@@ -136,7 +144,10 @@ class OwnRooms:
         user = user._replace(name=name)
         yield user
         links = yield from lists.links(name)
-        chain = account_calls.read_chain(links, name, server_id_bytes(server))[-1]
+        reading = ChainReading(links, name, server_id_bytes(server))
+        while not reading.go_on():
+            yield PAUSE
+        chain = reading.chains[-1]
         labels = {one.key: one.label for one in user.devices}
         devices = account_calls.as_devices(chain, {})
         labelled = [one._replace(label=labels.get(one.key, "")) for one in devices.devices]

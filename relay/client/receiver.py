@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from relay.chat.rooms.events import RELAY
 from relay.client import decoding
@@ -22,11 +22,20 @@ from relay.client.requests import AGAIN, Request, Requests
 from relay.client.senders import Senders
 from relay.client.sends import Sends
 from relay.client.subscriptions import Step
-from relay.client.unverified import UnverifiedSenders
+from relay.client.unverified import Pair, UnverifiedSenders
 from relay.codec import Unknown
 from relay.wire import envelopes as wire
 
 log: Final = logging.getLogger(__name__)
+
+
+class _HeldPage(NamedTuple):
+    """An answer that waits for the verification of the authors of its entries."""
+
+    token: object
+    page: HistoryPage | SearchPage
+    authors: list[Pair]
+    """Those that are not verified; from its end on they are dropped."""
 
 
 class Receiver:
@@ -48,7 +57,7 @@ class Receiver:
         self._sends = sends
         self._senders = senders
         self._unverified = unverified
-        self._held: list[tuple[object, HistoryPage | SearchPage]] = []
+        self._held: list[_HeldPage] = []
         """Answers that wait for the verification of the authors of their entries."""
         self._proof = next_key
         self.refusal: ClientError | None = None
@@ -147,9 +156,11 @@ class Receiver:
         for warning in warnings:
             log.warning("%s: %s", warning.name, warning.detail)
             self._queue.put(warning)
-        held, self._held = self._held, []
-        for token, page in held:
-            self._answer_page(token, page)
+        done = [page for page in self._held if not self._unverified.awaits(page.authors)]
+        if done:
+            self._held = [page for page in self._held if page.authors]
+            for page in done:
+                self._answer(page.token, page.page)
 
     def _look(self, entry: wire.EntryMessage, now: float) -> None:
         """Check the author of an entry, unless the server wrote it."""
@@ -158,9 +169,13 @@ class Receiver:
 
     def _answer_page(self, token: object, page: HistoryPage | SearchPage) -> None:
         """Answer with a page whose entries are marked; later, if some must wait."""
-        if self._unverified.any_must_wait(page.entries):
-            self._held.append((token, page))
-            return
+        authors = self._unverified.awaited(page.entries)
+        if authors:
+            self._held.append(_HeldPage(token, page, authors))
+        else:
+            self._answer(token, page)
+
+    def _answer(self, token: object, page: HistoryPage | SearchPage) -> None:
         if self._unverified.any:
             entries = tuple([self._unverified.marked(entry) for entry in page.entries])
             page = page._replace(entries=entries)  # type: ignore[arg-type]

@@ -16,10 +16,12 @@ from typing import Final
 from relay.chat import names
 from relay.chat.accounts import chain, links, requests
 from relay.chat.accounts.chain import Chain, Pin
-from relay.chat.accounts.links import LinkError, key_id
+from relay.chat.accounts.links import LinkError
+from relay.client.chain_check import LINKS_PER_TURN, ChainCheck
 from relay.client.device_queries import AGAIN_S, ANSWER_S, NUMBER, DeviceQueries
 from relay.client.errors import DeviceChainError
 from relay.client.events import DeviceWarning
+from relay.client.own_chain import OwnChain
 from relay.client.pending_senders import PendingSenders, Sender
 from relay.client.pins import Pins, changed
 from relay.client.unverified import Pair, UnverifiedSenders
@@ -48,27 +50,27 @@ class Senders:
         self.warnings: list[DeviceWarning] = []
         """To be moved to the queue of events."""
         self.pins = Pins()
-        self.own_links: list[bytes] | None = None
-        """This account's chain to be kept in a file; None: unchanged."""
+        self.own = OwnChain()
+        """This account's chain."""
         self._unverified = unverified
         self._server_id = b""
         self._own_name = ""
-        self._own_chain: list[bytes] = []
-        """As last seen; empty: not yet, or not kept."""
-        self._keeps_own = False
         self._senders: dict[str, Sender] = {}
         self._queries = DeviceQueries()
         self._pending = PendingSenders()
         self._pages: list[bytes] = []
+        self._check: ChainCheck | None = None
+        """What is being verified; nothing else is requested meanwhile."""
+        self._links_left = LINKS_PER_TURN
         self._now = 0.0
         """When something was last sent."""
 
     def take_seen(self) -> tuple[dict[str, chain.Pin], list[bytes] | None] | None:
         """Return the pins and links to be kept in files, and clear them; None: there are none."""
-        if not (self.pins.seen or self.own_links):
+        if not (self.pins.seen or self.own.unsaved):
             return None
-        found = self.pins.seen, self.own_links
-        self.pins.seen, self.own_links = {}, None
+        found = self.pins.seen, self.own.unsaved
+        self.pins.seen, self.own.unsaved = {}, None
         return found
 
     def begin(
@@ -99,20 +101,20 @@ class Senders:
         self._unverified.wait_again(_LOST, pins)
         for doubtful in self._senders:
             self._ask(doubtful)
-        self._pending.add_at_next_request(filter(self._unverified.waits_for, self._senders))
+        awaited = self._unverified.awaited_senders()
+        self._pending.add_at_next_request(name for name in self._senders if name in awaited)
         if kept is None:
             return
-        self._keeps_own = True
-        if not self._own_chain:
-            self._own_chain = begun or kept
-            self.own_links = begun or None
+        self.own.begin(kept, begun)
         # A lone root link has no successors that could have been lost.
-        if len(self._own_chain) != 1 or (name in pins and pins[name].root != root):
+        if len(self.own.links) != 1 or (name in pins and pins[name].root != root):
             self._ask(name)
 
     @property
     def deadline(self) -> float | None:
-        """When an answer is overdue, or something must be requested again."""
+        """When an answer is overdue, something must be requested again, or verified."""
+        if self._check is not None:
+            return 0.0
         due = self._queries.deadline, self._pending.deadline
         return min((at for at in due if at is not None), default=None)
 
@@ -123,6 +125,7 @@ class Senders:
 
     def offline(self) -> None:
         """The connection has ended with its requests, which are repeated on the next one."""
+        self._check = None
         self._queries.clear()
         self._pending.clear()
         self._unverified.give_up(_LOST)
@@ -175,6 +178,7 @@ class Senders:
     def requests(self, now: float) -> Iterator[wire.Devices | wire.Account]:
         """Yield the requests to send now."""
         self._now = now
+        self._links_left = LINKS_PER_TURN
         self._pending.requests_sent(now)
         self._ask_next(now)
         yield from self._queries.drain()
@@ -184,7 +188,7 @@ class Senders:
         self._queries.add(wire.Devices(NUMBER, name, 0))
 
     def _ask_next(self, now: float) -> None:
-        if self._queries.asked is None:
+        if self._queries.asked is None and self._check is None:
             self._pages = []
             self._queries.next(now)
 
@@ -199,8 +203,10 @@ class Senders:
             self._queries.ask(wire.Devices(NUMBER, asked.name, len(self._pages)), now)
             return
         self._queries.over()
-        self._check(asked.name, self._pages, now)
-        self._ask_next(now)
+        packed = self._pages
+        lost = asked.name == self._own_name and self.own.lost(packed)
+        self._begin_check(asked.name, packed, gives_back=lost)
+        self._verify_more(now)
 
     def done(self, now: float) -> None:
         """A link was returned to the server."""
@@ -227,39 +233,68 @@ class Senders:
         return again
 
     def overdue(self, now: float) -> None:
-        """Check whether an answer is overdue, or a request must be repeated."""
+        """Verify more; check whether an answer is overdue, or a request must be repeated."""
+        if self._check is not None:
+            self._links_left = LINKS_PER_TURN
+            self._verify_more(now)
         if self._queries.overdue(now):
             self.refused("no answer", now, for_now=True)
         for name in self._pending.due(now):
             self._suspect(name, _NOT_YET, now)
 
     # --- checking -------------------------------------------------------------------------------
-    def _check(self, name: str, packed: list[bytes], now: float) -> None:
-        own = name == self._own_name
-        if own and self._gives_back(packed):
+    def _begin_check(self, name: str, packed: list[bytes], *, gives_back: bool) -> None:
+        reading = chain.Reading(list(self.own.links) if gives_back else packed)
+        self._check = ChainCheck(name, packed, reading, gives_back)
+
+    def _verify_more(self, now: float) -> None:
+        """Verify as many links as one turn may."""
+        while self._check is not None and self._links_left > 0:
+            check, reading = self._check, self._check.reading
+            before = reading.looked_at
+            try:
+                reading.go_on(self._links_left, verify)
+            except LinkError as error:
+                self._false(check, error, now)
+            else:
+                if reading.whole:
+                    self._check = None
+                    self._verified(check, now)
+            self._links_left -= reading.looked_at - before
+        self._ask_next(now)
+
+    def _false(self, check: ChainCheck, error: LinkError, now: float) -> None:
+        """A chain is not valid."""
+        self._check = None
+        if check.gives_back:  # then the server's chain is believed, if the pin agrees
+            log.warning("the links of one's own devices that were kept are damaged: %s", error)
+            self.own.links = []
+            self._begin_check(check.name, check.packed, gives_back=False)
             return
-        try:
-            chains = chain.read(packed, verify)
-        except LinkError as error:
-            text = f"the server sent a false list of their devices: {error}"
-            self._suspect(name, text, now, all_keys=True)
-            return
-        if not chains:
-            text = "the server answers that this account does not exist"
-            self._suspect(name, text, now, all_keys=True)
-            return
-        last = chains[-1]
-        if last.server_id != self._server_id or last.handle != name:
-            text = "the server sent somebody else's list of devices"
-            self._suspect(name, text, now, all_keys=True)
-            return
-        wrong = self.pins.compared(chains)
-        if wrong:
-            self._suspect(name, wrong, now, all_keys=True)
-            return
-        self._settle(last, now)
-        if own and packed != self._own_chain:
-            self._own_chain = self.own_links = list(packed)
+        self._disbelieve(check.name, f"the server sent a false list of their devices: {error}", now)
+
+    def _verified(self, check: ChainCheck, now: float) -> None:
+        """A chain is valid: compare it with what was seen."""
+        name, chains = check.name, check.reading.chains
+        if check.gives_back:
+            for link in self.own.links[len(check.packed) :]:
+                self._queries.add(wire.Account(NUMBER, "", requests.pack(requests.Extend(link))))
+            self._settle(chains[-1], now)
+        elif not chains:
+            self._disbelieve(name, "the server answers that this account does not exist", now)
+        elif chains[-1].server_id != self._server_id or chains[-1].handle != name:
+            self._disbelieve(name, "the server sent somebody else's list of devices", now)
+        elif wrong := self.pins.compared(chains):
+            self._disbelieve(name, wrong, now)
+        else:
+            self._settle(chains[-1], now)
+            if name == self._own_name and check.packed != self.own.links:
+                self.own.seen(check.packed)
+
+    def _disbelieve(self, name: str, detail: str, now: float) -> None:
+        """Doubt all of a sender. One per turn: all known pairs are looked at."""
+        self._suspect(name, detail, now, all_keys=True)
+        self._links_left = 0
 
     def hold(self, packed: list[bytes], chains: list[Chain]) -> None:
         """Compare a requested and verified chain with what was seen of it before.
@@ -269,39 +304,17 @@ class Senders:
                 would create a fork, and a removed device may become valid again.
         """
         name = chains[-1].handle
-        for pin in self._own_pins(name, chains):
-            if not chain.extends(chains, pin):
-                raise DeviceChainError(changed(chains, pin))
+        if name == self._own_name:
+            for pin in self.own.pins(self.pins.known.get(name), chains):
+                if not chain.extends(chains, pin):
+                    raise DeviceChainError(changed(chains, pin))
         wrong = self.pins.compared(chains)
         if wrong:
             self._suspect(name, wrong, self._now, all_keys=True)
             return
         self._settle(chains[-1], self._now)
-        if name == self._own_name and self._keeps_own:
-            self._own_chain = self.own_links = list(packed)
-
-    def _own_pins(self, name: str, chains: list[Chain]) -> Iterator[Pin]:
-        """Yield what this account's chain must extend: what was seen of it, and the kept links.
-
-        The latter may belong to an account that was reset; then the pin decides.
-        """
-        if name != self._own_name:
-            return
-        if name in self.pins.known:
-            yield self.pins.known[name]
-        kept = self._own_chain
-        if kept and links.hash_of(kept[0]) == chains[0].root:
-            yield Pin(chains[0].root, len(kept) - 1, links.hash_of(kept[-1]))
-
-    def extended(self, packed: bytes) -> None:
-        """This account's chain has one more link, which this client has created."""
-        link = links.parse(packed)
-        if (
-            link.complete
-            and self._own_chain
-            and links.hash_of(self._own_chain[-1]) == link.body.previous
-        ):
-            self._own_chain = self.own_links = [*self._own_chain, packed]
+        if name == self._own_name and self.own.keeps:
+            self.own.seen(packed)
 
     # --- decisions of a person --------------------------------------------------------------
     def accept(self, name: str, pin: Pin) -> None:
@@ -317,24 +330,8 @@ class Senders:
                 raise DeviceChainError(
                     "this list of your own devices is forged, or out of date: it cannot be accepted"
                 )
-            self._own_chain = []
+            self.own.links = []
         self.pins.put(name, pin)
-
-    def _gives_back(self, packed: list[bytes]) -> bool:
-        """Return the links of this account's chain to a server that has lost them."""
-        kept = self._own_chain
-        if not packed or len(packed) >= len(kept) or kept[: len(packed)] != packed:
-            return False
-        try:
-            whole = chain.read(kept, verify)[-1]
-        except LinkError as error:  # then the server's chain is believed, if the pin agrees
-            log.warning("the links of one's own devices that were kept are damaged: %s", error)
-            self._own_chain = []
-            return False
-        for link in kept[len(packed) :]:
-            self._queries.add(wire.Account(NUMBER, "", requests.pack(requests.Extend(link))))
-        self._settle(whole, self._now)
-        return True
 
     def _settle(self, last: Chain, now: float) -> None:
         """A chain is valid: so are the keys that it has, or ever had."""
@@ -343,7 +340,7 @@ class Senders:
         if one is None:
             return
         one.doubt = ""
-        ids, strange = _ids(last), set()
+        ids, strange = last.key_ids(), set()
         for sender_key, room in list(one.keys.items()):
             pair = last.handle, sender_key
             if sender_key in ids:
@@ -389,11 +386,6 @@ class Senders:
             if room not in one.warned:
                 one.warned.add(room)
                 self.warnings.append(DeviceWarning(room, name, one.doubt))
-
-
-def _ids(last: Chain) -> set[bytes]:
-    """Return all key ids that were ever in this chain: old messages stay valid."""
-    return {key_id(key) for key in (*last.devices, *last.removed)}
 
 
 assert links.HASH_BYTES == 32

@@ -87,9 +87,9 @@ class UnverifiedSenders:
                 self._pairs[pair] = ""
                 self._waiting.add(pair)
 
-    def waits_for(self, name: str) -> bool:
-        """Return True if events of a sender wait."""
-        return any(pair[0] == name for pair in self._waiting)
+    def awaited_senders(self) -> set[str]:
+        """Return the senders whose events wait."""
+        return {sender for sender, _ in self._waiting}
 
     def must_wait(self, event: object) -> bool:
         """Return True if an event must wait for a lookup."""
@@ -98,9 +98,19 @@ class UnverifiedSenders:
             and (event.sender, event.key_id) in self._waiting
         )
 
-    def any_must_wait(self, entries: Iterable[object]) -> bool:
-        """Return True if any of them must wait."""
-        return bool(self._waiting) and any(map(self.must_wait, entries))
+    def awaited(self, entries: Iterable[LogEntry | RoomChanged]) -> list[Pair]:
+        """Return the authors of some entries that must wait."""
+        if not self._waiting:
+            return []
+        return list({(entry.sender, entry.key_id) for entry in entries if self.must_wait(entry)})
+
+    def awaits(self, pairs: list[Pair]) -> bool:
+        """Return True while any of these is awaited. The others are dropped from the end of the
+        list: a server can have this asked as often as it likes, so it must not look at all.
+        """
+        while pairs and pairs[-1] not in self._waiting:
+            pairs.pop()
+        return bool(pairs)
 
     def marked(self, event: Entry) -> Entry:
         """Return the event, with its ``doubt`` set if there is one."""

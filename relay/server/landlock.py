@@ -20,6 +20,7 @@ import errno
 import os
 import struct
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -58,10 +59,10 @@ def forbid(files: Iterable[Path], needed: Iterable[Path] = ()) -> bool:
         OSError: the kernel refuses what it claims to support.
     """
     version = abi()
-    forbidden = {Path(os.path.realpath(file)) for file in files}
+    forbidden = {os.path.realpath(file) for file in files}
     if not version:
         return False
-    found = _allowed(forbidden, {Path(os.path.realpath(file)) for file in needed})
+    found = _allowed(forbidden, {os.path.realpath(file) for file in needed})
     if found is None:
         return False
     rights = _READ_FILE | _WRITE_FILE | (_TRUNCATE if version >= _TRUNCATE_ABI else 0)
@@ -95,18 +96,20 @@ def beside(files: Iterable[Path], data: Path) -> list[Path]:
     return found
 
 
-def _allowed(forbidden: set[Path], needed: set[Path]) -> list[Path] | None:
-    """Return what is allowed beside the path to the forbidden files; None: too many."""
-    ways = {parent for file in forbidden for parent in file.parents}
-    found: list[Path] = []
+def _allowed(forbidden: set[str], needed: set[str]) -> list[str] | None:
+    """Return what is allowed beside the path to the forbidden files; None: too many.
+
+    Paths are strings here: there may be thousands.
+    """
+    ways = {os.fspath(parent) for file in forbidden for parent in Path(file).parents}
+    found: list[str] = []
     for directory in ways:
         try:
             with os.scandir(directory) as entries:
                 paths = [
-                    directory / entry.name
+                    entry.path
                     for entry in entries
-                    if not entry.is_symlink()
-                    and (directory / entry.name in needed or not entry.is_file())
+                    if not entry.is_symlink() and (entry.path in needed or not entry.is_file())
                 ]
         except OSError:
             continue  # missing, or not accessible to this process: the same holds for its content
@@ -116,7 +119,7 @@ def _allowed(forbidden: set[Path], needed: set[Path]) -> list[Path] | None:
     return found
 
 
-def _allow(ruleset: int, path: Path, rights: int) -> None:
+def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         fd = os.open(path, os.O_PATH | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
@@ -135,9 +138,14 @@ def _allow(ruleset: int, path: Path, rights: int) -> None:
 
 
 def _call(number: int, *arguments: object) -> int:
-    libc = ctypes.CDLL(None, use_errno=True)
-    result = int(libc.syscall(ctypes.c_long(number), *arguments))
+    result = int(_libc().syscall(ctypes.c_long(number), *arguments))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
     return result
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    """Return the C library. Kept: loading it takes longer than many calls."""
+    return ctypes.CDLL(None, use_errno=True)

@@ -104,6 +104,7 @@ class Budget(StrEnum):
     ROOMS_PER_SOURCE = "rooms_per_source"
     ROOMS_PER_USER = "rooms_per_user"
     ROOMS_OWNED = "rooms_owned"
+    ACCOUNTS_PER_SOURCE = "accounts_per_source"
     WORK_PER_SOURCE = "work_per_source"
     WORK_PER_USER = "work_per_user"
     WASTE = "waste"

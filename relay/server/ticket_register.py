@@ -84,7 +84,9 @@ class TicketRegister:
             with self._locked(start, BITMAP_BYTES) as mine, self._locked(part, 1) as header:
                 if not (alone and mine and header):
                     return None
-                self._memory[start : start + BITMAP_BYTES] = bytes(BITMAP_BYTES)
+                if self._cells[_GENERATIONS + part]:  # it was used before: else it is empty, and
+                    # writing to it would take up the memory of a key's tickets
+                    self._memory[start : start + BITMAP_BYTES] = bytes(BITMAP_BYTES)
                 self._cells[_TAKEN + part] = 0
                 self._cells[_GENERATIONS + part] = generation
         return generation

@@ -331,7 +331,7 @@ def look(connection: apsw.Connection, path: Path, pages: WalPages) -> None:
 
 @contextlib.contextmanager
 def _connected(path: Path) -> Iterator[apsw.Connection]:
-    connection = connect_writer(path, create=False)
+    connection = connect_writer(path)
     try:
         # A connection that has read nothing yet does not know the WAL, and silently does nothing.
         rows(connection, "SELECT count(*) FROM meta")

@@ -100,7 +100,7 @@ def _examine(
     meaningless: Meaningless,
 ) -> Examined:
     doubt = opening.doubt_of(path, lock, host)
-    connection = connect_writer(path, create=False)
+    connection = connect_writer(path)
     with closed_on_error(connection, path):
         found = check_file(connection, unpack=unpack, partition=partition, limit_s=None)
         contents = Contents(0, 0, "") if found.damage else contents_of(connection)

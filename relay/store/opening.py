@@ -28,6 +28,7 @@ from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.generation import Begun, Durability, Host, read_meta
 from relay.store.integrity import CheckUnfinished, check_file
 from relay.store.lock import PartitionLock
+from relay.store.new_file import create_file
 from relay.store.schema import (
     advice,
     closed_on_error,
@@ -79,9 +80,10 @@ def open_first(
     _refuse_missing(path, lock)
     _tell_of_other_names(path)
     index = read_wal_index(path)  # before SQLite recreates it
-    connection = connect_writer(path, create=True)
+    created = _created_if_missing(path)
+    connection = connect_writer(path)
     with closed_on_error(connection, path):
-        doubt = _doubt(connection, path, lock, host, index)
+        doubt = None if created else _doubt(connection, path, lock, host, index)
         if doubt is not None and pragma(connection, "user_version"):
             _refuse_damaged(connection, path, doubt, check)
         return connection, _begin(connection, path, lock, host, durability, doubt, check)
@@ -103,7 +105,7 @@ def doubt_of(path: Path, lock: PartitionLock, host: Host) -> str | None:
     """
     _refuse_missing(path, lock)
     index = read_wal_index(path)
-    connection = connect_writer(path, create=False)
+    connection = connect_writer(path)
     try:
         return _doubt(connection, path, lock, host, index)
     except apsw.Error as error:
@@ -136,8 +138,9 @@ def open_again(
     lock.check_held()
     _wait_for_missing(path, lock)
     failed = doubt is not None
+    _created_if_missing(path)
     doubt = doubt or lock.doubt(path)
-    connection = connect_writer(path, create=True)
+    connection = connect_writer(path)
     with closed_on_error(connection, path):
         if failed:
             _write_again(connection)
@@ -202,6 +205,13 @@ def _missing(path: Path) -> str | None:
     except OSError as error:
         raise StoreUnavailable(f"{path}: {error.strerror}") from error
     return "is empty" if stat.S_ISREG(status.st_mode) and not status.st_size else None
+
+
+def _created_if_missing(path: Path) -> bool:
+    if _missing(path) is None:
+        return False
+    create_file(path)
+    return True
 
 
 def _wait_for_missing(path: Path, lock: PartitionLock) -> None:

@@ -23,10 +23,11 @@ from relay.chat.entries import Kind
 from relay.store.carving import Row
 from relay.store.decide import Pack
 from relay.store.errors import StoreUnavailable
+from relay.store.new_file import create_file
 from relay.store.remains import Floor, Remains, named, remains
 from relay.store.row_versions import Removal, entry_of
 from relay.store.salvaged_log import LogSalvage, Making, SalvagedLog
-from relay.store.schema import connect_writer, create_tables, pragma, translated
+from relay.store.schema import connect_writer, pragma, translated
 from relay.store.snapshot import sync_file
 from relay.store.state import SEQ_BITS, SEQ_MASK
 from relay.store.stub import is_stub
@@ -59,10 +60,10 @@ def salvage(
     Raises:
         StoreError: the new file cannot be written.
     """
-    target = connect_writer(new, create=True)
+    create_file(new)
+    target = connect_writer(new)
     try:
         target.execute("BEGIN")
-        create_tables(target, unpack)
         entry_at = partial(entry_of, unpack, partition)
         beside = new.with_name(f"{new.name}.rows")
         with remains(path, beside, entry_at, with_wal=with_wal) as left:

@@ -124,16 +124,15 @@ INSERT INTO control SELECT id >> 40, id & 0xFFFFFFFFFF FROM entry
 """
 
 
-def connect_writer(path: Path, *, create: bool) -> apsw.Connection:
-    """Open a partition's file for writing, in WAL mode; with ``create``, create an empty one.
+def connect_writer(path: Path) -> apsw.Connection:
+    """Open a partition's file for writing, in WAL mode.
 
     Only ``checkpoint.py`` checkpoints the WAL, never a commit or a close.
 
     Raises:
         StoreError: it cannot be opened, or is not a partition of this format.
     """
-    flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
-    connection = _open(path, flags)
+    connection = _open(path, apsw.SQLITE_OPEN_READWRITE)
     with closed_on_error(connection, path):
         check_format(connection, path)  # first: the following statements change the file
         if pragma(connection, "journal_mode=WAL") != "wal":
@@ -252,6 +251,11 @@ def epoch_at(connection: apsw.Connection, log_id: int, seq: int) -> bytes:
     return found[0][0] if found else NO_EPOCH
 
 
+def has_logs(connection: apsw.Connection) -> bool:
+    """Return True if a file has a log: in a new relay, most have none."""
+    return bool(rows(connection, "SELECT 1 FROM log LIMIT 1"))
+
+
 def has_states(connection: apsw.Connection) -> bool:
     """Return True if a file has the table of states, which a writer adds."""
     return bool(rows(connection, "SELECT 1 FROM sqlite_schema WHERE name='state'"))
@@ -329,8 +333,9 @@ def advice(path: Path) -> str:
     )
 
 
-_NO_MORE: Final = frozenset({errno.EDQUOT, errno.EFBIG})
-"""A quota, or a limit for file sizes. SQLite only knows ENOSPC, and treats these as a bad disk."""
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""No space; a quota; a limit for file sizes. SQLite only knows the first, and treats the others as
+a bad disk."""
 
 
 def is_full(error: apsw.Error, connection: apsw.Connection | None = None) -> bool:
@@ -345,8 +350,13 @@ def is_full(error: apsw.Error, connection: apsw.Connection | None = None) -> boo
     code = getattr(error, "extendedresult", 0)
     if code == apsw.SQLITE_IOERR_SHMSIZE:  # the index of a write-ahead log could not be created
         return True
-    full = connection is not None and connection.system_errno in _NO_MORE
+    full = connection is not None and connection.system_errno in NO_SPACE
     return full and code == apsw.SQLITE_IOERR_WRITE
+
+
+def no_space(path: Path) -> str:
+    """Return the error text for a disk that is full."""
+    return f"no space left for {path}: free some; what is stored can still be read"
 
 
 def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreError:
@@ -358,7 +368,7 @@ def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreErr
     if isinstance(error, apsw.NoMemError):
         raise MemoryError(f"{path}: SQLite has no memory left")
     if full or is_full(error):
-        return StoreFull(f"no space left for {path}: free some; what is stored can still be read")
+        return StoreFull(no_space(path))
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return StoreCorrupt(f"{path} is damaged ({error}): {advice(path)}")
     if isinstance(error, (apsw.ReadOnlyError, apsw.CantOpenError, apsw.PermissionsError)):

@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from relay.client.events import LogEntry, RoomChanged
 from relay.terminal.text import (
     CUT,
     DISPLAY_LINES_MAX,
@@ -22,6 +21,9 @@ from relay.terminal.text import (
     harmless_name,
     wrapped,
 )
+
+if TYPE_CHECKING:  # commands that print need no client
+    from relay.client.events import LogEntry, RoomChanged
 
 NOTICE: Final = "-!- "
 _NOTICE_INDENT: Final = " " * len(NOTICE)

@@ -13,6 +13,8 @@ from relay.terminal.presence import Allowance, Presence
 from relay.terminal.screens import Screen
 
 ASK_AGAIN_S: Final = 10.0
+"""After the first refusal; twice as long after each further one."""
+ASK_AGAIN_MAX_S: Final = 600.0
 
 
 class WhoIsHere:
@@ -27,7 +29,9 @@ class WhoIsHere:
         self._allowance = Allowance()
         self._timer: asyncio.TimerHandle | None = None
         self._again: asyncio.TimerHandle | None = None
-        """Asks again after a refusal."""
+        """Asks again after a refusal; nothing else does until then, on this connection."""
+        self._refusals = 0
+        """Refused requests since the last answer, or the last login."""
         self._asking: set[asyncio.Task[None]] = set()
         """The running request, if any. The user did not make it, so nobody waits for it."""
         self._to_ask = False
@@ -43,8 +47,11 @@ class WhoIsHere:
         """The connection was lost, or is there again."""
         if event.state is State.WAITING:
             self._presence.disconnected()
-        elif event.state is State.ONLINE and self._presence.stale and not self._presence.unasked:
-            self.ask()
+        elif event.state is State.ONLINE:
+            self._refusals = 0
+            self._cancel_again()
+            if self._presence.stale and not self._presence.unasked:
+                self.ask()
 
     def ask(self) -> None:
         """Request the members, in parallel with the user's requests; one request at a time.
@@ -52,20 +59,26 @@ class WhoIsHere:
         A server can make this necessary as often as it likes, and need not answer.
         """
         self._to_ask = True
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-        if not self._asking:
+        if not self._asking and self._again is None:
             task = asyncio.create_task(self._ask())
             self._asking.add(task)
             task.add_done_callback(self._asking.discard)
 
     def end(self) -> set[asyncio.Task[None]]:
         """Report nothing more; return the running request, which is to be cancelled."""
-        for timer in (self._timer, self._again):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._cancel_again()
         return self._asking
+
+    def _cancel_again(self) -> None:
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+
+    def _ask_again(self) -> None:
+        self._again = None
+        self.ask()
 
     async def _ask(self) -> None:
         """Report people who entered and left unreported."""
@@ -76,8 +89,11 @@ class WhoIsHere:
                 members = await self._client.who(self._room)
             except ClientError:  # events report what ends the client
                 # Without an answer no departure is reported.
-                self._again = asyncio.get_running_loop().call_later(ASK_AGAIN_S, self.ask)
+                delay_s = min(ASK_AGAIN_S * 2.0**self._refusals, ASK_AGAIN_MAX_S)
+                self._refusals = min(self._refusals + 1, 16)
+                self._again = asyncio.get_running_loop().call_later(delay_s, self._ask_again)
                 return
+            self._refusals = 0
             news = self._presence.asked(members, _now())
             if entered and (notice := others_notice(members, self._client.name)):
                 self._screen.notice(notice)

@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, Self
 
+from relay import forks
 from relay.client.address import Address, parse_address
 from relay.testing import watcher
 
@@ -101,6 +102,7 @@ class RelayServer:
         self._watcher: subprocess.Popen[bytes] | None = None
         self._announced = ""
         self._address: Address | None = None
+        forks.register(self)
 
     # --- life -------------------------------------------------------------------------------------
     def start(self) -> None:
@@ -210,6 +212,15 @@ class RelayServer:
             self.stop()
         finally:
             self._remove_scratch()
+
+    def _forked(self) -> None:
+        """This is a copy in a forked child: whatever ends there, the parent's relay goes on."""
+        atexit.unregister(self.kill)
+        self._remove_scratch.detach()
+        for process in (self._process, self._watcher):
+            if process is not None:
+                process.returncode = 0  # nobody here waits for it
+        self._process = self._watcher = None
 
     def __enter__(self) -> Self:
         """Start it. Raises RelayNotStarted."""

@@ -6,18 +6,15 @@ the program, and PR_SET_PDEATHSIG fires when the *thread* ends that started the 
 ends by itself when the relay does.
 
 It is run as a file by an interpreter without site-packages, which starts fast, and so imports only
-the standard library.
+the standard library, and nothing before it is needed that would take longer than that.
 """
 
 from __future__ import annotations
 
-import contextlib
 import select
-import signal
 import sys
-from typing import Final
 
-STOP_TIMEOUT_S: Final = 60.0
+STOP_TIMEOUT_S = 60.0
 """A relay that has not stopped this long after SIGTERM is killed."""
 
 
@@ -35,18 +32,17 @@ def watch(program: int, server: int, scratch: str) -> None:
     if program not in dict(poll.poll()):
         return
     poll.unregister(program)
-    _send(server, signal.SIGTERM)
-    if not poll.poll(STOP_TIMEOUT_S * 1000):
-        _send(server, signal.SIGKILL)
-        poll.poll()
-    import shutil  # rarely needed
+    import shutil  # rarely needed, as is the next one
+    import signal
 
+    for number in signal.SIGTERM, signal.SIGKILL:
+        try:
+            signal.pidfd_send_signal(server, number)
+        except ProcessLookupError:  # it has ended meanwhile
+            break
+        if poll.poll(STOP_TIMEOUT_S * 1000):
+            break
     shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _send(server: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):  # it has ended meanwhile
-        signal.pidfd_send_signal(server, number)
 
 
 if __name__ == "__main__":

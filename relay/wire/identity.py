@@ -227,12 +227,20 @@ def load_private_key(
 ) -> PrivateKey:
     """Load a server key from PEM. The passphrase is ignored if the key is not encrypted.
 
+    The library would test again that the factors are prime. That takes as long as many handshakes,
+    and guards against a key from a stranger; this is the server's own. Damage is found all the
+    same: by the equations between the key's numbers, and by ``PrivateKey.self_test``, which a
+    factor that is not prime fails.
+
     Raises:
-        IdentityError: not an RSA key that clients accept, or its passphrase is missing or wrong.
+        IdentityError: not an RSA key that clients accept, or damaged, or its passphrase is missing
+            or wrong.
     """
     encrypted = b"ENCRYPTED" in pem
     try:
-        key = serialization.load_pem_private_key(pem, password=passphrase if encrypted else None)
+        key = serialization.load_pem_private_key(
+            pem, passphrase if encrypted else None, unsafe_skip_rsa_key_validation=True
+        )
     except TypeError:
         raise IdentityError("the key is encrypted, and there is no passphrase for it") from None
     except (ValueError, UnsupportedAlgorithm):
@@ -245,7 +253,24 @@ def load_private_key(
         raise IdentityError("the key is not an RSA key")
     private = PrivateKey(key, random_bytes)
     parse_spki(private.spki)
+    if not _consistent(key.private_numbers()):
+        raise IdentityError("the key is damaged")
     return private
+
+
+def _consistent(key: rsa.RSAPrivateNumbers) -> bool:
+    """Return True if the numbers of a key are computed from its factors (RFC 8017, section 3.2)."""
+    p, q, d, public = key.p, key.q, key.d, key.public_numbers
+    return (
+        min(p, q) > 1
+        and p * q == public.n
+        and public.e * d % (p - 1) == 1
+        and public.e * d % (q - 1) == 1
+        and key.dmp1 == d % (p - 1)
+        and key.dmq1 == d % (q - 1)
+        and key.iqmp < p
+        and key.iqmp * q % p == 1
+    )
 
 
 def self_test() -> None:

@@ -15,6 +15,7 @@ FORMATS = {
     2: "946526e0b670d44c",
     3: "dc7bdd0e1f8b19f6",
     4: "c68e5fbf40815d42",
+    5: "61ee0e41b4a0ef6d",
 }
 """By number, a digest of all messages between workers."""
 

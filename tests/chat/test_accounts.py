@@ -335,6 +335,25 @@ def test_an_invitation_is_for_one_name_and_one_key() -> None:
             invitation.bind(used, TOKEN, handle, public, NOW)
 
 
+def test_an_invitation_is_released_as_it_was_bound_alone() -> None:
+    bound = events.Bound("bob", B.public)
+    used = invitation.applied(invited(), bound)
+    for handle, public in (("bob", A.public), ("rob", B.public)):
+        assert invitation.release(used, TOKEN, handle, public) is None
+    assert invitation.release(invited(), TOKEN, "bob", B.public) is None
+    for state, token in ((NONE, TOKEN), (used, OTHER)):
+        with pytest.raises(Refused):
+            invitation.release(state, token, "bob", B.public)
+    event = decide_request.about_invitation(
+        used, requests.Release(TOKEN, "bob", B.public), context()
+    ).event
+    assert event == events.Released()
+    free = invitation.applied(used, event)
+    assert free.invited == used.invited
+    assert invitation.is_open(free, NOW)
+    assert invitation.bind(free, TOKEN, "rob", A.public, NOW) == events.Bound("rob", A.public)
+
+
 def test_an_invitation_is_taken_back() -> None:
     """By ending it; if it was used, the answer tells that; a repeat changes nothing."""
     back = requests.Invite(TOKEN, 1, False)

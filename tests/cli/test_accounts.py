@@ -19,7 +19,6 @@ from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, w
 from tests.support.tails import Tail
 from tests.support.terminals import Terminal
 
-pytestmark = pytest.mark.timeout(300)
 """Each command is a process of its own, and some tests run a dozen of them."""
 TOKEN = re.compile(r"^[a-z2-7]{52}$", re.MULTILINE)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Relay, relay_command, run_relay
+from tests.support.cluster import COMMAND_S, Relay, relay_command, run_relay
 from tests.support.people import Person
 from tests.support.terminals import COLUMNS, Terminal
 
@@ -151,7 +151,7 @@ def test_in_pipes_a_mistake_is_a_failure(relay: Relay, room: str) -> None:
         relay_command("chat", relay.address, room, "--name", "pia"),
         input=typed,
         capture_output=True,
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
     )
     told = done.stderr.decode()

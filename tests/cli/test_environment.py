@@ -20,7 +20,7 @@ import pytest
 from relay import bounded_files
 from relay.cli import streams
 from tests.support import refused_calls
-from tests.support.cluster import DEADLINE_S, ROOT, Relay, relay_command, run_relay
+from tests.support.cluster import COMMAND_S, DEADLINE_S, ROOT, Relay, relay_command, run_relay
 from tests.support.programs import run_program
 from tests.support.tails import Tail
 
@@ -56,7 +56,7 @@ def run(
         input=text,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
         env=env,
         cwd=cwd or ROOT,
@@ -215,6 +215,25 @@ def test_a_tilde_is_the_home_directory(relay: Relay, tmp_path: Path) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {"a", "b"}
 
 
+@pytest.mark.parametrize("mask", [0o777, 0o277, 0o022, 0o077])
+def test_a_umask_takes_nothing_from_its_user(relay: Relay, tmp_path: Path, mask: int) -> None:
+    """Neither the key nor the pin, nor the directories in which they are; it keeps others out."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "XDG_CONFIG_HOME": str(tmp_path / "config")}
+    env |= {"RELAY_KEYS": str(tmp_path / "keys")}
+    env.pop("RELAY_KNOWN_SERVERS", None)
+    command = relay_command("register", f"127.0.0.1:{relay.port}", "--accept-new")
+    done = subprocess.run(
+        [*command, "--name", f"mask{mask}"],
+        env=env, umask=mask, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} >= {".key", ""}
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o600}
+    made = {parent for path in files for parent in path.parents if tmp_path in parent.parents}
+    assert {path.stat().st_mode & 0o777 for path in made} == {0o700}
+
+
 @pytest.mark.parametrize("name", ["RELAY_KNOWN_SERVERS", "XDG_CONFIG_HOME"])
 def test_an_empty_variable_is_none(relay: Relay, tmp_path: Path, name: str) -> None:
     """The file is at its default path."""
@@ -286,7 +305,7 @@ def test_input_that_is_a_socket_and_no_text(arguments: str) -> None:
         ours.shutdown(socket.SHUT_WR)
         done = subprocess.run(
             relay_command(*arguments.split()),
-            stdin=theirs.fileno(), capture_output=True, text=True, timeout=120, check=False,
+            stdin=theirs.fileno(), capture_output=True, text=True, timeout=COMMAND_S, check=False,
         )  # fmt: skip
     assert done.returncode == 2
     assert "internal error" not in done.stderr
@@ -365,7 +384,7 @@ def test_an_output_that_takes_nothing(arguments: str, output: str, reason: str) 
         ["sh", "-c", f"{shlex.join(relay_command())} {arguments} >{output}"],
         stderr=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
     )
     assert (done.returncode, done.stderr) == (1, f"relay: standard output: {reason}\n")
@@ -379,7 +398,11 @@ def test_a_reader_that_has_gone_away(relay: Relay, room: str, arguments: str) ->
     os.close(reading)
     given = arguments.format(address=relay.address, room=room).split()
     done = subprocess.run(
-        relay_command(*given), stdout=writing, stderr=subprocess.PIPE, timeout=120, check=False
+        relay_command(*given),
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        timeout=COMMAND_S,
+        check=False,
     )
     os.close(writing)
     assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
@@ -396,7 +419,7 @@ def test_what_is_printed_is_out_at_the_end_of_the_line(unbuffered: str) -> None:
         [sys.executable, "-c", code],
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": unbuffered, "PYTHONIOENCODING": "ascii"},
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
     )
     assert done.stderr == "\u00e9\nafter".encode()
@@ -411,7 +434,7 @@ def test_an_error_with_nobody_to_tell(closed: str) -> None:
         relay_command("tail", "not an address", "lobby"),
         stdout=writing if closed == "stdout" else subprocess.DEVNULL,
         stderr=writing if closed == "stderr" else subprocess.DEVNULL,
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
     )
     os.close(writing)

@@ -9,14 +9,12 @@ import re
 import subprocess
 
 import apsw
-import pytest
 
 from relay import BlockingClient, LogEntry
 from relay.chat.partition import partition_of
 from relay.store.directory import DataDirectory
-from tests.support.cluster import Relay, relay_command, run_relay, wait_until
+from tests.support.cluster import COMMAND_S, Relay, relay_command, run_relay, wait_until
 
-pytestmark = pytest.mark.timeout(300)
 """Each command is a process of its own."""
 
 
@@ -107,7 +105,7 @@ def test_whoever_searches_is_told_what_was_not_looked_at(relay: Relay, room: str
             relay_command("chat", relay.address, room, "--name", ann, "--last", "0"),
             input="/search cake\n/quit\n",
             capture_output=True,
-            timeout=120,
+            timeout=COMMAND_S,
             check=False,
             text=True,
         )
@@ -142,7 +140,7 @@ def test_searching_in_a_chat(relay: Relay, room: str) -> None:
         relay_command("chat", relay.address, room, "--name", ann, "--last", "0"),
         input="/search\n/search tea\n/search\n/search\n/search milk\n/search ...\n/quit\n",
         capture_output=True,
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
         text=True,
     )

@@ -16,7 +16,6 @@ from relay.chat.partition import partition_of
 from relay.server.offline import OfflineAccounts
 from tests.support.cluster import Relay, run_relay
 
-pytestmark = pytest.mark.timeout(300)
 DAY_MS = 86_400_000
 IN_ONE_PARTITION = 2 * INVITATIONS_MAX + 3
 """More than one answer has."""

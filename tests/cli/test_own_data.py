@@ -14,7 +14,6 @@ import pytest
 
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
 
-pytestmark = pytest.mark.timeout(300)
 """Each command is a process of its own."""
 
 

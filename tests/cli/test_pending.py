@@ -54,7 +54,7 @@ def test_what_is_not_accepted_is_marked(frozen: Relay, room: str) -> None:
         anna.shows(f"{room}>")
         anna.press("before\r")
         anna.shows("anna| \x1b[0mbefore")
-        assert "not stored yet" not in anna.text
+        wait_until(lambda: "yet:" not in drawn_again(anna, room), "no mark of what is stored")
         with standing(frozen):
             anna.press("are you there\r")
             anna.shows("not stored yet: are you there")

@@ -16,7 +16,6 @@ from tests.support.people import Person
 from tests.support.tails import Tail
 from tests.support.terminals import Terminal
 
-pytestmark = pytest.mark.timeout(300)
 """Each command is a process of its own, and some tests run a dozen of them."""
 
 

@@ -17,7 +17,14 @@ import pytest
 
 from relay.cli.exits import guarded
 from relay.cli.main import relay as relay_group
-from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, start_client
+from tests.support.cluster import (
+    COMMAND_S,
+    DEADLINE_S,
+    Relay,
+    relay_command,
+    run_relay,
+    start_client,
+)
 from tests.support.loaded import Forked
 from tests.support.tails import Tail
 
@@ -31,7 +38,7 @@ def send(relay: Relay, room: str, data: bytes) -> subprocess.CompletedProcess[by
         relay_command("send", relay.address, room),
         input=data,
         capture_output=True,
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
     )
 
@@ -88,7 +95,7 @@ def test_closed_streams(relay: Relay, room: str) -> None:
     command = shlex.join(relay_command("send", relay.address, room))
     for redirected in (f"{command} <&-", f"{command} text <&- >&- 2>&-"):
         done = subprocess.run(
-            ["sh", "-c", redirected], capture_output=True, timeout=120, check=False
+            ["sh", "-c", redirected], capture_output=True, timeout=COMMAND_S, check=False
         )
         assert (done.returncode, done.stderr) == (0, b"")
     with Tail(relay.address, room, "--since", "0") as tail:

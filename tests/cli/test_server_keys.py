@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Relay, relay_command
+from tests.support.cluster import COMMAND_S, Relay, relay_command
 from tests.support.terminals import Terminal
 
 OTHER = "a" * 52
@@ -39,7 +39,7 @@ def script(
         input=text,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
         start_new_session=True,
     )
@@ -81,7 +81,7 @@ def test_a_script_may_name_the_fingerprint(relay: Relay, known: Path) -> None:
         relay_command("send", relay.address, "keys", "x", "--fingerprint", OTHER),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
     )
     assert both.returncode == 2
@@ -157,7 +157,7 @@ def test_nothing_is_sent_to_a_server_that_is_not_trusted(
             relay_command("send", f"127.0.0.1:{port}", "keys", "x", "--known-servers", str(known)),
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=COMMAND_S,
             check=False,
             start_new_session=True,
         )

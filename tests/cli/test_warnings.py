@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import DEADLINE_S, Relay, relay_command
+from tests.support.cluster import COMMAND_S, DEADLINE_S, Relay, relay_command
 from tests.support.terminals import Terminal
 
 
@@ -41,7 +41,7 @@ def test_to_its_end(
         input=text,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=COMMAND_S,
         check=False,
         start_new_session=True,
     )
@@ -59,7 +59,7 @@ def test_tail_when_it_is_stopped(relay: Relay, room: str, number: signal.Signals
         text=True,
     ) as process:
         send = strict("send", relay.address, room, "x", "--name", "warned")
-        subprocess.run(send, check=True, timeout=120)
+        subprocess.run(send, check=True, timeout=COMMAND_S)
         assert process.stdout is not None
         assert process.stdout.readline()
         process.send_signal(number)

@@ -22,6 +22,16 @@ KEY = "a" * 51 + "q"
         ("relay://Example.ORG/", Address("example.org", 7475, None)),
         ("  relay://a-b_c.d \n", Address("a-b_c.d", 7475, None)),
         (f"relay://{'a' * 63}.b.", Address(f"{'a' * 63}.b.", 7475, None)),
+        ("relay://[0:0:0:0:0:0:0:1]", Address("::1", 7475, None)),
+        ("relay://[2001:DB8:0::0:A]", Address("2001:db8::a", 7475, None)),
+        ("relay://[FE80:0::1%Eth0]", Address("fe80::1%Eth0", 7475, None)),
+        ("relay://[::ffff:127.0.0.1]", Address("127.0.0.1", 7475, None)),
+        ("relay://[::FFFF:7f00:1]", Address("127.0.0.1", 7475, None)),
+        ("relay://127.1:80", Address("127.0.0.1", 80, None)),
+        ("relay://0x7f000001", Address("127.0.0.1", 7475, None)),
+        ("relay://2130706433", Address("127.0.0.1", 7475, None)),
+        ("relay://256.0.0.1", Address("256.0.0.1", 7475, None)),
+        ("relay://1.2.3.4.5", Address("1.2.3.4.5", 7475, None)),
     ],
 )
 def test_legal(text: str, address: Address) -> None:

@@ -27,7 +27,7 @@ from relay.client.known_servers import (
 from relay.client.lineage import KeyChange
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
-from tests.support.cluster import DEADLINE_S, ROOT
+from tests.support.cluster import COMMAND_S, DEADLINE_S, ROOT
 from tests.support.programs import run_program
 from tests.support.threads import beside
 
@@ -67,6 +67,36 @@ def test_match_is_by_host_and_port() -> None:
     assert match(pins, "A", 1) == Pin("a", 1, KEY)
     assert match(pins, "a", 2) == Pin("a", 2, OTHER)
     assert match(pins, "a", 3) is None
+
+
+@pytest.mark.parametrize(
+    "spellings",
+    [
+        ["[::1]", "[0:0:0:0:0:0:0:1]", "[::0001]"],
+        ["127.0.0.1", "127.1", "0x7F.1", "2130706433", "[::ffff:127.0.0.1]", "127.0.0.1."],
+        ["relay.example", "Relay.EXAMPLE", "relay.example."],
+        ["xn--bcher-kva.example", "XN--BCHER-KVA.example."],
+        ["[fe80::1%eth0]", "[FE80:0::0:1%eth0]"],
+    ],
+)
+def test_a_server_is_known_by_each_spelling_of_its_host(
+    spellings: list[str], tmp_path: Path
+) -> None:
+    """Whichever was pinned, also in a file of before, or by hand: no question, and no second pin
+    that another key could have.
+    """
+    hosts = [parse_address(f"relay://{text}").host for text in spellings]
+    for number, first in enumerate(hosts):
+        known = KnownServers(tmp_path / str(number))
+        known.pin(first, 7475, KEY)
+        for host in hosts:
+            assert known.expected(host, 7475) is not None
+            with pytest.raises(UsageError, match="another key"):
+                known.pin(host, 7475, OTHER)
+        written = tmp_path / f"{number} by hand"
+        written.write_text(f"[{spellings[number].strip('[]')}]:7475 relay-key-v1 {KEY}\n")
+        assert all(KnownServers(written).expected(host, 7475) for host in hosts)
+    assert KnownServers(tmp_path / "0").expected("127.0.0.2", 7475) is None
 
 
 def test_pin_makes_a_private_file(tmp_path: Path) -> None:
@@ -159,7 +189,7 @@ def test_first_contacts_at_once_keep_every_pin(tmp_path: Path) -> None:
         assert program.stdout is not None
         program.stdout.readline()
     for program in programs:
-        program.communicate("go\n", timeout=120)
+        program.communicate("go\n", timeout=COMMAND_S)
         assert program.returncode == 0
     assert len({pin.host for pin in parse(path.read_text(), path)}) == 80
 
@@ -270,7 +300,7 @@ def test_a_mounted_single_file(tmp_path: Path) -> None:
         ["unshare", "-m", "sh", "-c",
          'mount --bind "$1" "$2" && "$3" -c "$4" "$2" x < /dev/null', "sh",
          real, mounted, sys.executable, PROGRAM],
-        capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
+        capture_output=True, text=True, timeout=COMMAND_S, check=False, cwd=ROOT,
     )  # fmt: skip
     if "unshare" in done.stderr or "mount:" in done.stderr:
         pytest.skip(f"this machine does not let us mount: {done.stderr.strip()}")

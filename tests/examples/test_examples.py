@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from relay import BlockingClient, Message
-from tests.support.cluster import ROOT, Relay, wait_until
+from tests.support.cluster import COMMAND_S, DEADLINE_S, ROOT, Relay, wait_until
 
 GUIDE = (ROOT / "docs" / "client.md").read_text()
 PROGRAMS = re.findall(r"^```python\n(.*?)^```", GUIDE, re.MULTILINE | re.DOTALL)
@@ -35,7 +35,7 @@ PYTHON = (sys.executable, "-X", "dev", "-W", "error")
 def run(*args: str | os.PathLike[str], text: str = "") -> subprocess.CompletedProcess[str]:
     """Run a program to its end, from the checkout."""
     return subprocess.run(
-        [*PYTHON, *args], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT,
+        [*PYTHON, *args], capture_output=True, text=True, timeout=COMMAND_S, check=False, cwd=ROOT,
         input=text,
     )  # fmt: skip
 
@@ -87,7 +87,7 @@ def test_a_client_written_from_the_protocol_page(relay: Relay, tmp_path: Path) -
     assert lines == ["page 2 erin| from the library", "page 3 stranger| from the page \u2603"]
     with BlockingClient(relay.address, name="erin") as client:
         client.join("page", since=2)
-        message = next(e for e in client.events(timeout=120) if isinstance(e, Message))
+        message = next(e for e in client.events(timeout=DEADLINE_S) if isinstance(e, Message))
         client.post("page", "an answer", reply_to=first.cursor)
         client.react(message, "+1")
         client.send("@stranger", "not shown in the room")
@@ -112,7 +112,7 @@ def running(*args: str | os.PathLike[str]) -> Iterator[subprocess.Popen[str]]:
             yield program
         finally:
             program.send_signal(signal.SIGINT)
-            _, stderr = program.communicate(timeout=120)
+            _, stderr = program.communicate(timeout=COMMAND_S)
     assert "Warning" not in stderr
     assert program.returncode == -signal.SIGINT, stderr
 

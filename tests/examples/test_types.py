@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.examples.test_examples import PROGRAMS
-from tests.support.cluster import ROOT
+from tests.support.cluster import COMMAND_S, ROOT
 
 USES = """
 from typing import assert_type
@@ -69,7 +69,7 @@ def test_mypy(programs: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", "--cache-dir", programs / "cache",
          *programs.glob("*.py")],
-        cwd=programs, capture_output=True, text=True, check=False, timeout=110,
+        cwd=programs, capture_output=True, text=True, check=False, timeout=COMMAND_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
 
@@ -81,6 +81,6 @@ def test_pyright(programs: Path) -> None:
     (programs / "pyrightconfig.json").write_text(json.dumps(settings))
     done = subprocess.run(
         [sys.executable, "-m", "basedpyright", "--project", programs],
-        cwd=programs, capture_output=True, text=True, check=False, timeout=110,
+        cwd=programs, capture_output=True, text=True, check=False, timeout=COMMAND_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

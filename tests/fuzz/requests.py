@@ -122,6 +122,7 @@ ACCOUNT_REQUESTS: Final[list[account_requests.Request]] = [
     account_requests.Register(LINKS[0], b"", False, False, False),
     account_requests.Enrol(B.public, bytes(64)),
     account_requests.Bind(HASH, "ann", A.public),
+    account_requests.Release(HASH, "ann", A.public),
     account_requests.MayWrite(HASH),
     account_requests.SeenBy(HASH),
     account_requests.TellInvited("lobby", HASH, b""),

@@ -33,6 +33,7 @@ from tests.fuzz.attacks import ATTACKS
 from tests.fuzz.honest import HonestPair
 from tests.fuzz.outcome import CONNECTIONS_MAX, TITLES, Plan, Row, cells, markdown, part
 from tests.fuzz.revoked import PutOut
+from tests.support.burners import burners
 from tests.support.cluster import ROOT, Relay
 from tests.support.throwaway import throwaway_keys
 
@@ -50,14 +51,6 @@ TURN_FIELD: Final = "turn_ms_max"
 """A server log line that has it reports its longest turn so far."""
 TURN_CPU_FIELD: Final = "turn_cpu_ms_max"
 """Likewise, of CPU time alone."""
-BURNER: Final = """
-import os
-parent = os.getppid()
-while os.getppid() == parent:
-    for _ in range(1_000_000):
-        pass
-"""
-"""Uses CPU time only, and ends with us."""
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -140,25 +133,6 @@ class Attackers:
             for name, count in json.loads(text).items():
                 total[name] = total.get(name, 0) + count
         return total
-
-
-@contextlib.contextmanager
-def burners(count: int) -> Iterator[None]:
-    """Processes that only use CPU time.
-
-    Each has a session of its own, as attackers have: where the kernel shares the CPU between
-    sessions first (sched_autogroup), they would otherwise have less.
-    """
-    processes = [
-        subprocess.Popen([sys.executable, "-c", BURNER], start_new_session=True)
-        for _ in range(count)
-    ]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 # --- one run --------------------------------------------------------------------------------------

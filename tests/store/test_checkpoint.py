@@ -172,7 +172,7 @@ async def test_a_checkpoint_that_fails_releases_the_commits(
     append(partition, *messages(101, 102))
 
 
-def broken_disk(path: Path, *, create: bool) -> apsw.Connection:
+def broken_disk(path: Path) -> apsw.Connection:
     raise translated(apsw.IOError("the disk is broken"), path)
 
 

@@ -93,6 +93,28 @@ def indexed(tmp_path: Path) -> Iterator[Indexed]:
     made.close()
 
 
+def test_a_partition_without_logs_gets_no_index(indexed: Indexed) -> None:
+    assert indexed.found("tea") == []
+    assert indexed.bytes() == b""
+    assert not indexed.follower.behind
+    indexed.append("tea")
+    assert indexed.found("tea") == [1]
+
+
+def test_the_index_of_a_partition_that_has_lost_its_logs_is_emptied(indexed: Indexed) -> None:
+    indexed.append("tea")
+    assert indexed.found("tea") == [1]
+    indexed.follower.close()
+    indexed.partition.close()
+    for path in indexed.directory.glob("00.[ls]*"):
+        if not path.name.startswith("00.search"):
+            path.unlink()
+    indexed.partition = open_partition(indexed.directory)
+    indexed._follow()
+    assert indexed.found("tea") == []
+    assert b"tea" not in indexed.bytes()
+
+
 # --- what is typed --------------------------------------------------------------------------------
 def test_words_are_found_newest_first(indexed: Indexed) -> None:
     """All of them, in any order, whatever their case and accents; a phrase word by word."""

@@ -21,7 +21,7 @@ from relay.testing import RelayServer
 from tests.support.loaded import COMMANDS, RELAY, Forked, Loader, loader
 
 ROOT = Path(__file__).parents[2]
-COMMAND_S = 120.0
+COMMAND_S = 240.0
 """For a command that is to end by itself."""
 DEADLINE_S = 60.0
 """Generous: for waiting on an event that must come, never a measure of speed."""

@@ -32,6 +32,8 @@ from typing import IO, Final, Literal, NoReturn, TypeAlias
 
 import setproctitle
 
+from relay.declarations import declarations
+
 ROOT: Final = Path(__file__).parents[2]
 RELAY: Final = "relay.cli.__main__"
 """The module of ``relay``."""
@@ -316,6 +318,7 @@ def serve(kind: str, listener: socket.socket) -> int:
     """
     for module in LOADED[kind]:
         importlib.import_module(module)
+    declarations()  # kept, as what the modules' own lines compute
     # While it still finds the arguments by the variables: servers name their processes.
     setproctitle.setproctitle(f"loaded for tests: {kind}")
     gc.collect()

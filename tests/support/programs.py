@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.cluster import ROOT
+from tests.support.cluster import COMMAND_S, ROOT
 
 
 def run_program(
-    program: str, *arguments: str | Path, stdin: str | None = None, timeout_s: float = 60.0
+    program: str, *arguments: str | Path, stdin: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Run ``python -c program arguments`` at the project's root; its output is text.
 
@@ -23,7 +23,7 @@ def run_program(
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=timeout_s,
+        timeout=COMMAND_S,
         check=False,
         cwd=ROOT,
     )
@@ -46,5 +46,5 @@ def run_pytest(project: Path, *flags: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=100,
+        timeout=COMMAND_S,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.cluster import DEADLINE_S, Relay
+from tests.support.cluster import DEADLINE_S, Relay, wait_until
 
 ON_A_FREE_PORT = {"control.bind": "127.0.0.1:0"}
 """The setting of a relay that is watched."""
@@ -37,6 +37,17 @@ class Watcher:
         """Return the status and the document."""
         status, body = self.get(path)
         return status, json.loads(body)
+
+    def answers(self, path: str, status: int, **members: object) -> bool:
+        """Return whether this is the status now, and these are members of the document."""
+        found, document = self.ask(path)
+        return found == status and members.items() <= document.items()
+
+    def sees(self, path: str, status: int, **members: object) -> None:
+        """Wait for an answer: on a busy machine a heartbeat may be late, which is a reason, too."""
+        wait_until(
+            lambda: self.answers(path, status, **members), f"{path}: {status} {members or ''}"
+        )
 
     def samples(self) -> dict[tuple[str, tuple[str, ...]], float]:
         """Return every value, by name and values of the labels."""

@@ -156,6 +156,7 @@ OF_PEOPLE: list[of_accounts.Request] = [
     of_accounts.NameDevice(bytes(32), "x"), of_accounts.Marks(""), of_accounts.Preferences(),
     of_accounts.MayWrite(bytes(32)), of_accounts.Bind(bytes(32), "ann", bytes(32)),
     of_accounts.Register(b"x", b"", True, True, False),
+    of_accounts.Release(bytes(32), "ann", bytes(32)),
 ]  # fmt: skip
 OF_MEMBERS: list[of_rooms.Request] = [
     of_rooms.Create(), of_rooms.Enter(), of_rooms.Leave(), of_rooms.Depart(), of_rooms.List(0, ""),

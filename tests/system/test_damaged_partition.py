@@ -16,6 +16,7 @@ from relay.client.events import LogEntry, Message, Unfollowed
 from relay.store.lock import read_refusal
 from tests.support.cluster import Relay, run_relay
 from tests.support.watching import ON_A_FREE_PORT, Watcher
+from tests.system.test_ctl import status_of
 
 PAGE = 4096
 BODY = "x" * 200
@@ -147,18 +148,15 @@ def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
         assert "rooms may be missing here" in listed.stderr
 
         watcher = Watcher(relay)
-        code, ready = watcher.ask("/readyz")
-        assert code == 200
-        assert "5 of 16 partitions refused" in str(ready)
-        code, lag = watcher.ask("/lagz")
-        assert code == 503
-        assert "5 of 16 partitions refused" in str(lag)
+        watcher.sees("/readyz", 200)
+        assert "5 of 16 partitions refused" in str(watcher.ask("/readyz"))
+        watcher.sees("/lagz", 503)
+        assert "5 of 16 partitions refused" in str(watcher.ask("/lagz"))
         assert watcher.total("relay_partitions_refused") == len(DAMAGE)
-        status = run_relay("ctl", "--data", data, "status")
-        assert status.returncode == 0
+        status = status_of(relay)
         for partition in DAMAGE:
-            assert f"partition {partition}: {file_of(data, partition)}" in status.stdout
-        assert f"relay data repair --data {data}" in status.stdout
+            assert f"partition {partition}: {file_of(data, partition)}" in status
+        assert f"relay data repair --data {data}" in status
         backup = run_relay("backup", "create", tmp_path / "backup", "--data", data)
         assert backup.returncode == 1
         assert "partition 02 is refused, so no backup can be whole" in backup.stderr

@@ -22,6 +22,7 @@ from relay.compiled import build
 from relay.server.inherited import IGNORED
 from relay.wire.identity import fingerprint, load_private_key
 from tests.support.cluster import (
+    COMMAND_S,
     DEADLINE_S,
     ROOT,
     Relay,
@@ -262,7 +263,7 @@ def refuse(launcher: str, *args: str | Path) -> str:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=COMMAND_S,
     )
     assert ended.returncode == 1, ended.stderr
     return "".join(f"{line}\n" for line in ended.stderr.splitlines() if line[:1] != "{")

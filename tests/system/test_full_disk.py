@@ -20,8 +20,9 @@ from relay.client.events import Message, Postponed
 from relay.client.known_servers import KnownServers
 from relay.client.refusals import Unavailable
 from relay.client.trust import KeyPolicy
-from tests.support.cluster import Relay, run_relay, until, wait_until
+from tests.support.cluster import Relay, run_relay, until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
+from tests.system.test_ctl import status_of
 
 ROOM = "lobby"
 BODY_BYTES = 30_000
@@ -163,15 +164,12 @@ def test_one_partition_that_cannot_be_written_takes_no_machine_away(
     partition.symlink_to(elsewhere)
     with Relay(data, workers=2, settings=ON_A_FREE_PORT) as relay:
         watcher = Watcher(relay)
-        assert watcher.ask("/readyz")[0] == 200
+        watcher.sees("/readyz", 200)
         fill(small_disk)
-        wait_until(lambda: watcher.ask("/readyz")[1]["warnings"], "a warning")
-        code, ready = watcher.ask("/readyz")
         told = "1 of 16 partitions are on a disk that is nearly full"
-        assert (code, ready) == (200, {"ready": True, "reasons": [], "warnings": [told]})
-        assert watcher.ask("/lagz")[1]["lagging"] == ["disk: no more than the reserve is free"]
-        status = run_relay("ctl", "--data", data, "status")
-        assert (status.returncode, told in status.stdout) == (0, True)
+        watcher.sees("/readyz", 200, ready=True, reasons=[], warnings=[told])
+        watcher.sees("/lagz", 503, lagging=["disk: no more than the reserve is free"])
+        assert told in status_of(relay)
         other = next(
             f"room{n}" for n in range(99) if partition_of(f"room{n}") != partition_of(ROOM)
         )
@@ -185,9 +183,8 @@ def test_nothing_that_can_be_written_is_not_ready(small_disk: Path) -> None:
     with Relay(small_disk / "data", workers=2, settings=ON_A_FREE_PORT) as relay:
         watcher = Watcher(relay)
         fill(small_disk)
-        wait_until(lambda: watcher.ask("/readyz")[0] == 503, "not ready")
-        reasons = watcher.ask("/readyz")[1]["reasons"]
-        assert reasons == ["all partitions are on a disk that is nearly full"]
+        reasons = ["all partitions are on a disk that is nearly full"]
+        watcher.sees("/readyz", 503, reasons=reasons)
         assert run_relay("ctl", "--data", relay.data, "status").returncode == 1
         (small_disk / "filler").unlink()
-        wait_until(lambda: watcher.ask("/readyz")[0] == 200, "ready again")
+        watcher.sees("/readyz", 200)

@@ -26,6 +26,8 @@ MESSAGES = 200
 AT_ONCE = 100
 """Garbage connections open at a time, for each of the two ways to end."""
 ROUNDS = 6
+LOOKS = 20
+"""At descriptors, one after the other, with the same result."""
 GROWTH_MAX = 1024 * 1024
 """Growth of a round without a leak: 40 KB are usual; 1,000 leaked connections are 2.5 MB."""
 TLS_HELLO = bytes.fromhex(
@@ -142,6 +144,18 @@ def _descriptors(relay: Relay) -> int:
     return sum(child.num_fds() for child in relay.children())
 
 
+async def _descriptors_at_rest(relay: Relay) -> int:
+    """Count them once none comes or goes any more: a worker that has just begun reads its logs."""
+    counts: list[int] = []
+
+    def same() -> bool:
+        counts.append(_descriptors(relay))
+        return len(counts) >= LOOKS and len(set(counts[-LOOKS:])) == 1
+
+    await until(same, "descriptors that stay")
+    return counts[-1]
+
+
 def _memory(relay: Relay) -> int:
     """Return the bytes allocated by the worker, the key agent and the control process."""
     return sum(own_bytes(child.pid) for child in relay.children())
@@ -159,7 +173,7 @@ async def test_a_thousand_garbage_connections_while_two_people_chat(tmp_path: Pa
         ):
             for client in (alice, bob):
                 await client.join(ROOM)
-            baseline = _descriptors(relay)
+            baseline = await _descriptors_at_rest(relay)
             processes = {child.pid for child in relay.children()}
             sizes: list[int] = []
             # The first round also fills caches. An allocator may keep some memory of the next

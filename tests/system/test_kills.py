@@ -15,7 +15,7 @@ import pytest
 
 from relay import Client
 from relay.client.options import CLOSE_S
-from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, wait_until
+from tests.support.cluster import COMMAND_S, DEADLINE_S, Relay, relay_command, run_relay, wait_until
 from tests.support.people import Person
 from tests.support.tails import Tail
 
@@ -42,7 +42,7 @@ def test_worker_killed_twice_during_send(relay: Relay) -> None:
                 relay.kill_worker()
             else:
                 sender.stdin.write("".join(f"{line}\n" for line in chunk[len(chunk) // 2 :]))
-        _, errors = sender.communicate(timeout=120)
+        _, errors = sender.communicate(timeout=COMMAND_S)
         assert sender.returncode == 0, errors
         assert tail.has(1000) == lines
     with Tail(relay.address, "bulk", "--since", "0") as again:
@@ -106,7 +106,7 @@ def test_supervisor_killed_leaves_nothing(tmp_path: Path) -> None:
         port = first.port
         address = first.address
         os.kill(first.pid, signal.SIGKILL)
-        gone, alive = psutil.wait_procs(children, timeout=120)
+        gone, alive = psutil.wait_procs(children, timeout=DEADLINE_S)
         assert not alive, alive
         assert len(gone) == len(children)
     with Relay(tmp_path / "data", bind=f"127.0.0.1:{port}") as second:
@@ -161,7 +161,7 @@ def test_term_tells_every_client_and_ends_cleanly(tmp_path: Path) -> None:
         alice.is_told("lobby")
         children = list(relay.children())
         assert relay.stop() == 0
-        _, alive = psutil.wait_procs(children, timeout=120)
+        _, alive = psutil.wait_procs(children, timeout=DEADLINE_S)
         assert not alive
         alice.is_told("GOING_AWAY")
         alice.process.terminate()

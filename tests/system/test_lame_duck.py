@@ -39,10 +39,9 @@ def test_term_tells_watchers_first_and_serves_on(tmp_path: Path) -> None:
     """Not ready at once; new clients are served meanwhile; a second signal ends it."""
     with lame(tmp_path, {"server.drain_delay_s": FOR_EVER_S}) as relay:
         watcher = Watcher(relay)
-        assert watcher.ask("/readyz")[0] == 200
+        watcher.sees("/readyz", 200)
         os.kill(relay.pid, signal.SIGTERM)
-        wait_until(lambda: watcher.ask("/readyz")[0] == 503, "red")
-        assert watcher.ask("/readyz")[1]["reasons"] == ["the server is stopping"]
+        watcher.sees("/readyz", 503, reasons=["the server is stopping"])
         assert watcher.ask("/livez")[0] == 200
         assert run_relay("send", relay.address, "lobby", text="in time\n").returncode == 0
         os.kill(relay.pid, signal.SIGTERM)
@@ -79,7 +78,7 @@ def test_a_reload_makes_a_stop_quicker(tmp_path: Path) -> None:
     file.write_text(f"[server]\ndrain_delay_s = {FOR_EVER_S}\n")
     with Relay(tmp_path / "data", "--config", str(file), settings=ON_A_FREE_PORT) as relay:
         os.kill(relay.pid, signal.SIGTERM)
-        wait_until(lambda: Watcher(relay).ask("/readyz")[0] == 503, "red")
+        Watcher(relay).sees("/readyz", 503, reasons=["the server is stopping"])
         file.write_text("")
         assert run_relay("ctl", "--data", relay.data, "reload").returncode == 0
         wait_until(lambda: ended(relay), "the end")

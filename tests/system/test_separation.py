@@ -168,7 +168,10 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
             "supervisor": 0, "control": RELAY, "key agent": AGENT, "worker 0": RELAY,
             "worker 1": RELAY, "spare": RELAY,
         }  # fmt: skip
-        assert gains_nothing(relay) == set(uids_of(relay)) - {"supervisor"}
+        wait_until(
+            lambda: gains_nothing(relay) == set(uids_of(relay)) - {"supervisor"},
+            "none of them to gain privileges",
+        )
         for name, ids in groups_of(relay).items():
             assert ids == ({AGENT} if name == "key agent" else {RELAY}), (name, "root's group")
         found = tried(relay, home)

@@ -18,9 +18,9 @@ import pytest
 from relay import BlockingClient
 from relay.client.errors import ClientError
 from relay.server.worker.process.proxy_header import SIGNATURE
-from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
+from tests.support.cluster import DEADLINE_S, ROOT, Relay, wait_until
 from tests.support.given_socket import GivenSocket
-from tests.system.test_ctl import asked
+from tests.system.test_ctl import asked, status_of
 
 
 def test_what_the_service_manager_is_told(tmp_path: Path) -> None:
@@ -341,7 +341,7 @@ def test_a_header_of_who_is_no_proxy_is_no_handshake(tmp_path: Path) -> None:
             with contextlib.suppress(ConnectionResetError):
                 while peer.recv(4096):
                     pass
-        assert run_relay("ctl", "--data", relay.data, "status").returncode == 0
+        assert status_of(relay)
 
 
 def test_all_addresses_of_both_families(tmp_path: Path) -> None:

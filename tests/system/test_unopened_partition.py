@@ -16,8 +16,9 @@ import pytest
 from relay import BlockingClient, Client, Message, Unavailable
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import PARTITIONS, partition_of
-from tests.support.cluster import Relay, run_relay, until
+from tests.support.cluster import Relay, until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
+from tests.system.test_ctl import status_of
 
 BAD, GOOD = 14, 4
 
@@ -80,12 +81,10 @@ async def refused_in_time(client: Client, person: str) -> None:
 def told_to_the_operator(relay: Relay, lock: Path) -> None:
     (told,) = relay.events("partition_unavailable")
     assert told["partition"] == BAD
-    status = run_relay("ctl", "--data", relay.data, "status")
-    assert status.returncode == 0
-    assert f"partition {BAD}: {lock} is not a regular file: remove it" in status.stdout
-    code, ready = Watcher(relay).ask("/readyz")
-    assert code == 200  # the others are served
-    (warning,) = ready["warnings"]
+    assert f"partition {BAD}: {lock} is not a regular file: remove it" in status_of(relay)
+    watcher = Watcher(relay)
+    watcher.sees("/readyz", 200)  # the others are served
+    (warning,) = watcher.ask("/readyz")[1]["warnings"]
     assert warning.startswith("1 of 16 partitions cannot be opened or written now")
 
 

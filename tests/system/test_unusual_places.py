@@ -24,6 +24,7 @@ from tests.support.cluster import (
 )
 from tests.support.namespaces import NAMESPACES
 from tests.support.refused_calls import CAN_BE_REFUSED, NOT_NEEDED, refusing
+from tests.system.test_ctl import status_of
 from tests.system.test_environment import limit, refuse
 
 AS_NOBODY = """
@@ -65,8 +66,7 @@ def goes_on(relay: Relay) -> None:
         assert alice.send("lobby", "hello").seq == 2
         relay.kill_worker()
         assert alice.send("lobby", "again").seq == 3
-    status = run_relay("ctl", "--data", relay.data, "status")
-    assert status.returncode == 0, status.stderr
+    assert status_of(relay)
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_the_end_of_the_one_before_in_the_middle(versions: Versions) -> None:
             os.kill(relay.pid, signal.SIGUSR2)
             wait_until(lambda: relay.events("upgraded"), "that the next one serves")
             traffic.goes_on("with the next one")
-        assert not before & set(processes(relay))
+        wait_until(lambda: not before & set(processes(relay)), "the end of those before")
         assert asked(relay, "status")["version"] == "99.0"
         os.kill(int(relay.events("upgraded")[0]["pid"]), signal.SIGTERM)
         wait_until(lambda: not relay.pids_titled("relay:"), "the end of all")

@@ -7,7 +7,7 @@ import hashlib
 import re
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -181,6 +181,53 @@ async def test_who_is_here_is_asked_again_after_a_refusal(monkeypatch: pytest.Mo
     with FakeServer(script) as server:
         async with Client(server.address, name="~alice") as client:
             await Chat(client, "lobby", screen).run(typed(), 0)
+
+
+async def test_who_is_here_is_asked_ever_less_while_it_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Also if the server makes another request necessary meanwhile, again and again."""
+    monkeypatch.setattr("relay.terminal.who_is_here.ASK_AGAIN_S", 0.001)
+    monkeypatch.setattr("relay.terminal.who_is_here.ASK_AGAIN_MAX_S", 0.004)
+    delays: list[float] = []
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def recorded(
+        delay: float, callback: Callable[..., object], *args: object
+    ) -> asyncio.TimerHandle:
+        if getattr(callback, "__name__", "") == "_ask_again":
+            delays.append(delay)
+        return call_later(delay, callback, *args)
+
+    monkeypatch.setattr(loop, "call_later", recorded)
+
+    def script(connection: FakeConnection) -> None:
+        connection.log_in()
+        join = connection.wait_for(wire.Join)
+        connection.send_envelopes(wire.Joined(join.request, "lobby", EPOCH, 0, EPOCH, 0))
+        for number in range(1, 6):
+            who = connection.wait_for(wire.Who)
+            rosters = [wire.Roster("lobby", 10 * number + n, 1, 1, [], []) for n in range(9)]
+            connection.send_envelopes(
+                wire.Error(who.request, int(ErrorCode.NOT_ALLOWED), 0, ""), *rosters
+            )
+        who = connection.wait_for(wire.Who)
+        connection.send_envelopes(wire.Members(who.request, "lobby", 1, 1, 1, [["bob", "", 1]]))
+        connection.read_to_end()
+
+    async def typed() -> AsyncIterator[str]:
+        async with asyncio.timeout(WAIT_S):
+            while not any("also here: bob" in one for one in screen.told):
+                screen.came.clear()
+                await screen.came.wait()
+        yield "/quit"
+
+    screen = Notices()
+    with FakeServer(script) as server:
+        async with Client(server.address, name="~alice") as client:
+            await Chat(client, "lobby", screen).run(typed(), 0)
+    assert delays == [0.001, 0.002, 0.004, 0.004, 0.004]
 
 
 def nothing_for_ever(connection: FakeConnection) -> None:

@@ -18,6 +18,9 @@ from relay.testing import RelayNotStarted, RelayServer
 from tests.support.cluster import ROOT, until, wait_until
 from tests.support.programs import run_program
 
+NO_SPARE = {"server.spare_worker": False}
+"""It would be one process more some seconds after the start."""
+
 
 def scratch_of(server: RelayServer) -> Path:
     return server.data.parent
@@ -28,7 +31,7 @@ def processes_of(server: RelayServer) -> list[psutil.Process]:
 
 
 def test_it_serves_inside_and_is_gone_afterwards() -> None:
-    with RelayServer(workers=2) as server:
+    with RelayServer(workers=2, settings=NO_SPARE) as server:
         assert server.running
         assert len(server.worker_pids()) == 2
         with BlockingClient(server.address, name="alice") as alice:
@@ -120,6 +123,32 @@ def test_mistakes_of_the_caller() -> None:
         server.start()
 
 
+FORKING = """
+import os, sys
+from relay.testing import RelayServer
+with RelayServer() as server:
+    child = os.fork()
+    if not child:
+        if sys.argv[1] == "leaves":
+            sys.exit()
+        os.execlp("true", "true") if sys.argv[1] == "becomes another" else server.stop()
+        server.kill()
+        server.close()
+        os._exit(int(server.running))
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert server.running and server.data.exists() and server.worker_pids()
+    assert server.stop() == 0
+    server.start()
+"""
+
+
+@pytest.mark.parametrize("child", ["leaves", "stops it", "becomes another"])
+def test_a_forked_child_ends_nothing(child: str) -> None:
+    """However it ends, the relay and its directory belong to the parent."""
+    done = run_program(FORKING, child)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_an_end_of_the_program_without_with_leaves_nothing() -> None:
     """An exception between start and stop, as in an interactive session."""
     program = (
@@ -145,7 +174,7 @@ def test_a_kill_of_the_program_leaves_nothing(number: signal.Signals) -> None:
     program = (
         "import os, signal, threading\n"
         "from relay.testing import RelayServer\n"
-        "server = RelayServer(workers=2)\n"
+        f"server = RelayServer(workers=2, settings={NO_SPARE})\n"
         "starting = threading.Thread(target=server.start)\n"
         "starting.start()\n"
         "starting.join()\n"

@@ -27,8 +27,6 @@ from tests.torture.records import (
 if TYPE_CHECKING:
     from tests.torture.effort import Effort
 
-END_S = 10.0
-
 
 class Part(NamedTuple):
     """A client of a run."""

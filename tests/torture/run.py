@@ -21,6 +21,8 @@ from tests.torture.server import Server
 POLL_S = 0.1
 START_S = 120.0
 """For all clients to be connected at first."""
+END_S = 60.0
+"""For all clients to end."""
 READER_OPTIONS = ("blocking", "trusting", "small", "late+trusting", "sleepy", "blocking+trusting")
 SENDER_OPTIONS = ("", "+blocking")
 SHOWN_MAX = 5
@@ -292,7 +294,7 @@ class Run:
             else:
                 player.finish()
         await self._until(
-            lambda: not any(player.running for player in stage.players), stage.players, 10.0
+            lambda: not any(player.running for player in stage.players), stage.players, END_S
         )
         # Directly from the server: the proxy is part of the torture.
         address = self._server.relay.address

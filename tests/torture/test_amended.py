@@ -75,7 +75,6 @@ ABOUT_REMOVAL = ("skipped", "gap", "removed", "served")
 
 
 # --- a whole relay -------------------------------------------------------------------------------
-@pytest.mark.timeout(600)
 async def test_amendments_removal_and_kills(tmp_path: Path) -> None:
     """Nothing is lost, duplicated, or served after it was erased; gaps are of removed entries."""
     outcome = await amended.run(tmp_path)
@@ -86,7 +85,6 @@ async def test_amendments_removal_and_kills(tmp_path: Path) -> None:
     assert set(outcome.acknowledged) == {"0", "1", "2", "4"}
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("variant", "found"),
     [

@@ -53,7 +53,6 @@ def test_what_the_checker_finds() -> None:
 
 
 # --- a whole relay -------------------------------------------------------------------------------
-@pytest.mark.timeout(600)
 async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
     """No message after a ban, no entry for a user who may not read."""
     outcome = await moderated.run(tmp_path, kills_every=3)
@@ -63,7 +62,6 @@ async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
     assert outcome.resumed, "a client that reconnects resumes by ticket"
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("variant", "found"),
     [
@@ -78,7 +76,6 @@ async def test_broken_relays_are_caught(tmp_path: Path, variant: str, found: str
     assert found in {finding.fault for finding in (await moderated.run(tmp_path, variant)).findings}
 
 
-@pytest.mark.timeout(600)
 async def test_somebody_who_was_never_let_in_is_caught(tmp_path: Path) -> None:
     """Who reads, for one bug, and writes, for another one that only shows after a kill."""
     variants = "lets-anybody-join,forgets-rights-at-a-kill"
@@ -90,7 +87,6 @@ async def test_somebody_who_was_never_let_in_is_caught(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("variant", "found"),
     [

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import re
 from collections.abc import Callable
 from functools import cache
+from math import gcd
 
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -288,6 +290,42 @@ def test_a_key_survives_its_file() -> None:
 def test_files_that_are_refused(data: Callable[[], bytes], why: str) -> None:
     with pytest.raises(IdentityError, match=why):
         load_private_key(data(), stream("x"))
+
+
+@pytest.mark.parametrize("number", ["n", "p", "q", "d", "dmp1", "dmq1", "iqmp"])
+def test_a_key_with_a_damaged_number_is_refused(number: str) -> None:
+    """OpenSSL alone would use most of them, for it repairs wrong results by a slower way."""
+    value = _numbers()[number]
+    before, after = (one.to_bytes((value.bit_length() + 7) // 8) for one in (value, value ^ 2))
+    der = base64.b64decode("".join(server_key().to_pem().decode().splitlines()[1:-1]))
+    assert der.count(before) == 1
+    text = base64.encodebytes(der.replace(before, after))
+    damaged = b"-----BEGIN PRIVATE KEY-----\n" + text + b"-----END PRIVATE KEY-----\n"
+    with pytest.raises(IdentityError, match="damaged"):
+        load_private_key(damaged, stream("x"))
+
+
+def test_a_factor_that_is_not_prime_fails_the_self_test() -> None:
+    q = _numbers()["q"]
+    p = next(
+        p
+        for p in itertools.count(_numbers()["p"] + 2, 2)
+        if pow(2, p - 1, p) != 1 and gcd(p - 1, 65_537) == gcd(p, q) == 1
+    )
+    d = pow(65_537, -1, (p - 1) * (q - 1))
+    key = rsa.RSAPrivateNumbers(
+        p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), rsa.RSAPublicNumbers(65_537, p * q)
+    ).private_key(unsafe_skip_rsa_key_validation=True)
+    with pytest.raises(IdentityError, match="wrong results"):
+        load_private_key(pem(key), stream("x")).self_test()
+
+
+def _numbers() -> dict[str, int]:
+    key = serialization.load_pem_private_key(server_key().to_pem(), None)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    own = key.private_numbers()
+    names = ("p", "q", "d", "dmp1", "dmq1", "iqmp")
+    return {name: getattr(own, name) for name in names} | {"n": own.public_numbers.n}
 
 
 def test_keys_have_no_telling_repr() -> None:

@@ -7,7 +7,7 @@ remembers a chain as a ``Pin`` and accepts only extensions of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from relay.chat.accounts import links
@@ -46,6 +46,10 @@ class Chain(NamedTuple):
     def pin(self) -> Pin:
         """What a reader remembers of it."""
         return Pin(self.root, self.number, self.head)
+
+    def key_ids(self) -> set[bytes]:
+        """Return the ids of all keys that were ever in it: old messages stay valid."""
+        return {links.key_id(key) for key in (*self.devices, *self.removed)}
 
     def extended(self, link: Link, verify: Verify | None) -> Chain:
         """Return the chain with one more link.
@@ -138,19 +142,48 @@ def begun(link: Link, verify: Verify | None) -> Chain:
     return Chain(body.server_id, body.handle, body.nonce, root, 0, root, devices, frozenset())
 
 
-def read(packed: Iterable[bytes], verify: Verify) -> list[Chain]:
+class Reading:
+    """A chain that is being read, some links at a time: to check a link takes up to 0.3 ms."""
+
+    __slots__ = ("_packed", "chains", "looked_at")
+
+    def __init__(self, packed: Sequence[bytes]) -> None:
+        """Begin with the root."""
+        self._packed = packed
+        self.chains: list[Chain] = []
+        """The chain after each of the links that were read."""
+        self.looked_at = 0
+        """How many links were read, with the false one."""
+
+    @property
+    def whole(self) -> bool:
+        """True once all links were read."""
+        return len(self.chains) == len(self._packed)
+
+    def go_on(self, most: int, verify: Verify) -> None:
+        """Read the next links, at most so many.
+
+        Raises:
+            LinkError: they do not form a chain.
+        """
+        if len(self._packed) > LINKS_MAX:
+            raise LinkError("a chain that is too long")
+        chains = self.chains
+        for packed in self._packed[len(chains) : len(chains) + most]:
+            self.looked_at += 1
+            link = links.parse(packed)
+            chains.append(chains[-1].extended(link, verify) if chains else begun(link, verify))
+
+
+def read(packed: Sequence[bytes], verify: Verify) -> list[Chain]:
     """Return the chain after each of its links, from the root on.
 
     Raises:
         LinkError: they do not form a chain.
     """
-    chains: list[Chain] = []
-    for one in packed:
-        link = links.parse(one)
-        chains.append(chains[-1].extended(link, verify) if chains else begun(link, verify))
-        if len(chains) > LINKS_MAX:
-            raise LinkError("a chain that is too long")
-    return chains
+    reading = Reading(packed)
+    reading.go_on(len(packed), verify)
+    return reading.chains
 
 
 def extends(chains: list[Chain], pin: Pin) -> bool:

@@ -28,6 +28,7 @@ from relay.chat.accounts.requests import (
     Preferences,
     Promote,
     Register,
+    Release,
     Remove,
     Request,
     Reset,
@@ -186,5 +187,7 @@ def about_invitation(state: Invitation, request: Request, context: Context) -> D
             if closed and not operator:
                 raise Refused(Reason.REGISTRATION_CLOSED, decide.CLOSED)
             return Decided(bound, bytes((operator,)))
+        case Release():
+            return Decided(invitation.release(state, *request))
         case _:
             raise Refused(Reason.BAD_REQUEST, "not about an invitation")

@@ -116,6 +116,10 @@ class Bound(NamedTuple):
     key: bytes
 
 
+class Released(NamedTuple):
+    """The name went to somebody else first: the invitation can be used again."""
+
+
 AccountEvent: TypeAlias = (
     Created
     | Linked
@@ -131,7 +135,7 @@ AccountEvent: TypeAlias = (
     | Preferred
     | KeepSet
 )
-InvitationEvent: TypeAlias = Invited | Bound
+InvitationEvent: TypeAlias = Invited | Bound | Released
 Event: TypeAlias = AccountEvent | InvitationEvent
 
 _link = codec.binary(1, links.LINK_BYTES_MAX)
@@ -154,6 +158,7 @@ SHAPES: Final[dict[int, Shape]] = {
     13: Shape(KeepSet, (U63, U63, U63)),
     16: Shape(Invited, (_hash, U63, codec.boolean, NAME)),
     17: Shape(Bound, (NAME, _key)),
+    18: Shape(Released, ()),
 }
 _OP_OF: Final = {shape.type: op for op, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)

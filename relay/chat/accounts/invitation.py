@@ -1,7 +1,8 @@
 """Invitations: single use, with expiry, known to the server only by their hash.
 
 Each has a log of its own, named ``!`` and the beginning of its hash, and so a home, which binds it
-to a name and a key before the account exists. Binding it to the same ones again succeeds.
+to a name and a key before the account exists. Binding it to the same ones again succeeds. If the
+name then belongs to somebody else, no account can come of that, and the invitation is released.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from relay import limits
-from relay.chat.accounts.events import Bound, InvitationEvent, Invited
+from relay.chat.accounts.events import Bound, InvitationEvent, Invited, Released
 from relay.chat.accounts.refusal import Reason, Refused
 from relay.chat.accounts.requests import Invite
 
@@ -71,7 +72,7 @@ def applied(state: Invitation, event: InvitationEvent) -> Invitation:
     version = state.version + 1
     if isinstance(event, Invited):
         return Invitation(version, event, state.bound)
-    return Invitation(version, state.invited, event)
+    return Invitation(version, state.invited, event if isinstance(event, Bound) else None)
 
 
 def is_end(event: object, now_ms: int) -> bool:
@@ -148,3 +149,15 @@ def bind(
     if invited.expires_ms and now_ms >= invited.expires_ms:
         raise Refused(Reason.INVITATION_NEEDED, "this invitation has expired")
     return Bound(handle, key)
+
+
+def release(state: Invitation, token_hash: bytes, handle: str, key: bytes) -> Released | None:
+    """Decide about releasing an invitation: no account can be created any more as it was bound.
+
+    Raises:
+        Refused: it does not exist.
+    """
+    invited = state.invited
+    if invited is None or not hmac.compare_digest(invited.token_hash, token_hash):
+        raise Refused(Reason.INVITATION_NEEDED, "this invitation is not valid")
+    return Released() if state.bound == Bound(handle, key) else None

@@ -42,6 +42,14 @@ class Bind(NamedTuple):
     key: bytes
 
 
+class Release(NamedTuple):
+    """Undo ``Bind``: the name belongs to somebody else."""
+
+    token_hash: bytes
+    handle: str
+    key: bytes
+
+
 class Extend(NamedTuple):
     """Add a link to the chain, or offer one."""
 
@@ -186,6 +194,7 @@ Request: TypeAlias = (
     Register
     | Enrol
     | Bind
+    | Release
     | Extend
     | NameDevice
     | Show
@@ -243,6 +252,7 @@ SHAPES: Final[dict[int, Shape]] = {
     27: Shape(MayWrite, (_hash,)),
     28: Shape(SeenBy, (_hash,)),
     29: Shape(TellInvited, (NAME, _hash, _hash_or_none)),
+    30: Shape(Release, (_hash, NAME, _key)),
 }
 OF_DEVICES: Final = frozenset(
     {

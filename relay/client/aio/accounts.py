@@ -17,6 +17,7 @@ from relay.client.account_calls import (
     User,
 )
 from relay.client.aio.calls import AsyncCalls
+from relay.client.chain_check import ChainReading
 from relay.client.chat_state import Read
 from relay.client.device_key import DeviceKey
 from relay.client.lists import Question, Questions, Result
@@ -174,7 +175,7 @@ class AsyncAccounts(AsyncCalls):
         last = await self._device_chain(self.name, timeout)
         request = account_calls.paper_link(last, self.device_key, paper)
         await self._ask_account("", request, timeout)
-        self._chat.senders.extended(request.link)
+        self._chat.senders.own.extended(request.link)
 
     async def invite(
         self,
@@ -304,7 +305,7 @@ class AsyncAccounts(AsyncCalls):
         last = await self._device_chain(self.name, timeout_s)
         request = account_calls.link(last, kind, subject, self.device_key)
         await self._ask_account("", request, timeout_s)
-        self._chat.senders.extended(request.link)
+        self._chat.senders.own.extended(request.link)
 
     async def _ask_account(
         self, name: str, request: requests.Request, timeout_s: float | None, read: Read = bytes
@@ -322,7 +323,10 @@ class AsyncAccounts(AsyncCalls):
         packed = await self._in_parts(lists.links(name), timeout_s)
         server = self.server_id
         assert server is not None
-        return account_calls.read_chain(packed, name, server_id_bytes(server)), packed
+        reading = ChainReading(packed, name, server_id_bytes(server))
+        while not reading.go_on():
+            await self._pump.let_others_run()
+        return reading.chains, packed
 
     async def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
         """Make several requests, one after the other; ``timeout_s`` applies to each."""

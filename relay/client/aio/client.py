@@ -19,6 +19,7 @@ import secrets
 from types import TracebackType
 from typing import Self
 
+from relay import forks
 from relay.chat.entries import Cursor
 from relay.client import arguments, fork
 from relay.client.address import Address
@@ -102,7 +103,7 @@ class Client(AsyncOwn):
         )
         super().__init__(options)
         self._pump = Pump(self._state, self.address, self._policy)
-        fork.register(self)
+        forks.register(self)
 
     def _forked(self) -> None:
         self._state.forked(fork.forked_error())

@@ -10,7 +10,7 @@ from relay.client import arguments, own_data
 from relay.client.aio.direct import AsyncDirect
 from relay.client.aio.rooms import AsyncRooms
 from relay.client.closes import DeviceRevoked
-from relay.client.own_data import Deleted, OwnData, OwnRooms, Played, Step
+from relay.client.own_data import Deleted, OwnData, OwnRooms, Pause, Played, Step
 from relay.client.pending_sends import Offer
 from relay.client.refusals import Refused
 
@@ -92,6 +92,9 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
         played = Played(steps)
         try:
             while (step := played.next()) is not None:
+                if isinstance(step, Pause):
+                    await self._pump.let_others_run()
+                    continue
                 try:
                     if isinstance(step, Offer):
                         played.answer = await self._append(step, timeout_s)

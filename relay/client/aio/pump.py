@@ -23,6 +23,7 @@ from relay.client.aio.transport import ClientProtocol
 from relay.client.aio.work import solved
 from relay.client.errors import ClientClosed, ClientError, KeyFileError
 from relay.client.events import State
+from relay.client.feed import Feed
 from relay.client.lineage import ClaimedId
 from relay.client.options import DIAL_S
 from relay.client.state import ClientState
@@ -39,6 +40,7 @@ class Pump:
     def __init__(self, state: ClientState, address: Address, policy: KeyPolicy) -> None:
         self.state = state
         self.clock = time.monotonic
+        self._feed = Feed(state, self.clock)
         self._address = address
         self._policy = policy
         self._protocol: ClientProtocol | None = None
@@ -140,6 +142,11 @@ class Pump:
             protocol.forked()
         with contextlib.suppress(RuntimeError):  # the loop belongs to another thread
             self.settle()
+
+    @staticmethod
+    async def let_others_run() -> None:
+        """Give other tasks their turn."""
+        await asyncio.sleep(0)
 
     async def change(self) -> None:
         """Wait until something has arrived or changed."""
@@ -244,7 +251,7 @@ class Pump:
 
     def _on_timer(self) -> None:
         self._timer = None
-        self.state.handle_deadline(self.clock())
+        self._feed.deadline()
         self.settle()
 
     async def _dial(self) -> None:
@@ -283,7 +290,7 @@ class Pump:
 
     async def _run_connection(self) -> None:
         """Open one connection and serve it to its end."""
-        protocol = ClientProtocol(self.state, self.clock, self.settle)
+        protocol = ClientProtocol(self.state, self._feed, self.clock, self.settle)
         # Set at once: uvloop may deliver ServerHello before ``create_connection`` returns, and the
         # answer must not be taken from the state when there is nothing to write it.
         self._protocol = protocol

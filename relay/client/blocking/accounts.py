@@ -18,6 +18,7 @@ from relay.client.account_calls import (
     User,
 )
 from relay.client.blocking.calls import BlockingCalls
+from relay.client.chain_check import ChainReading
 from relay.client.chat_state import Read
 from relay.client.device_key import DeviceKey
 from relay.client.lists import Question, Questions, Result
@@ -173,7 +174,7 @@ class BlockingAccounts(BlockingCalls):
         last = self._device_chain(self.name, timeout)
         request = account_calls.paper_link(last, self.device_key, paper)
         self._ask_account("", request, timeout)
-        self._chat.senders.extended(request.link)
+        self._chat.senders.own.extended(request.link)
 
     def invite(
         self,
@@ -303,7 +304,7 @@ class BlockingAccounts(BlockingCalls):
         last = self._device_chain(self.name, timeout_s)
         request = account_calls.link(last, kind, subject, self.device_key)
         self._ask_account("", request, timeout_s)
-        self._chat.senders.extended(request.link)
+        self._chat.senders.own.extended(request.link)
 
     def _ask_account(
         self, name: str, request: requests.Request, timeout_s: float | None, read: Read = bytes
@@ -321,7 +322,10 @@ class BlockingAccounts(BlockingCalls):
         packed = self._in_parts(lists.links(name), timeout_s)
         server = self.server_id
         assert server is not None
-        return account_calls.read_chain(packed, name, server_id_bytes(server)), packed
+        reading = ChainReading(packed, name, server_id_bytes(server))
+        while not reading.go_on():
+            self._pump.let_others_run()
+        return reading.chains, packed
 
     def _in_parts(self, questions: Questions[Result], timeout_s: float | None) -> Result:
         """Make several requests, one after the other; ``timeout_s`` applies to each."""

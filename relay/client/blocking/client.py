@@ -22,6 +22,7 @@ import secrets
 from types import TracebackType
 from typing import Self
 
+from relay import forks
 from relay.chat.entries import Cursor
 from relay.client import arguments, fork
 from relay.client.address import Address
@@ -108,7 +109,7 @@ class BlockingClient(BlockingOwn):
         )
         super().__init__(options)
         self._pump = Pump(self._state, self.address, self._policy, dial)
-        fork.register(self)
+        forks.register(self)
 
     def _forked(self) -> None:
         self._pump.forked()

@@ -11,7 +11,7 @@ from relay.client import arguments, own_data
 from relay.client.blocking.direct import BlockingDirect
 from relay.client.blocking.rooms import BlockingRooms
 from relay.client.closes import DeviceRevoked
-from relay.client.own_data import Deleted, OwnData, OwnRooms, Played, Step
+from relay.client.own_data import Deleted, OwnData, OwnRooms, Pause, Played, Step
 from relay.client.pending_sends import Offer
 from relay.client.refusals import Refused
 
@@ -93,6 +93,9 @@ class BlockingOwn(BlockingDirect, BlockingRooms):
         played = Played(steps)
         try:
             while (step := played.next()) is not None:
+                if isinstance(step, Pause):
+                    self._pump.let_others_run()
+                    continue
                 try:
                     if isinstance(step, Offer):
                         played.answer = self._append(step, timeout_s)

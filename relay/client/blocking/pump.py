@@ -20,6 +20,7 @@ from relay.client.blocking.posts import BlockingPost, Pending
 from relay.client.dialling import dial_tcp, disable_nagle, has_ended
 from relay.client.errors import ClientError, KeyFileError
 from relay.client.events import State
+from relay.client.feed import Feed
 from relay.client.lineage import ClaimedId
 from relay.client.options import DIAL_S, READ_BYTES, REST_READS_MAX, WORK_ATTEMPTS
 from relay.client.state import ClientState
@@ -50,6 +51,7 @@ class Pump:
     ) -> None:
         self.state = state
         self.clock = time.monotonic
+        self._feed = Feed(state, self.clock)
         self._address = address
         self._policy = policy
         self._open = partial(dial_tcp, history=state.addresses) if dial is None else dial
@@ -116,7 +118,7 @@ class Pump:
         with self._read_once:
             told = self._read_once.wait(max(min(due) - self.clock(), 0.0) if due else None)
         if not told:
-            self.state.handle_deadline(self.clock())
+            self._feed.deadline()
             self.settle()
 
     def _step(self, until: float | None) -> None:
@@ -170,14 +172,19 @@ class Pump:
         if nonce is not None:
             self.state.work_done(work, nonce, now)
         else:
-            self.state.handle_deadline(now)
+            self._feed.deadline()
             time.sleep(0)  # under gevent the others run
 
     def _read(self, until: float | None) -> None:
         state, opened = self.state, self._socket
         assert opened is not None
-        due = [at for at in (until, state.next_deadline()) if at is not None]
-        timeout = max(min(due) - self.clock(), SHORTEST_WAIT_S) if due else LONGEST_WAIT_S
+        now, deadline = self.clock(), state.next_deadline()
+        if deadline is not None and deadline <= now:
+            # Before reading: a server that sends without a pause must not prevent it.
+            self._feed.deadline()
+            return
+        due = [at for at in (until, deadline) if at is not None]
+        timeout = max(min(due) - now, SHORTEST_WAIT_S) if due else LONGEST_WAIT_S
         if state.reading_paused:
             self._rest(opened, timeout)
             return
@@ -185,14 +192,14 @@ class Pump:
             opened.settimeout(timeout)
             data = opened.recv(READ_BYTES)
         except TimeoutError:
-            state.handle_deadline(self.clock())
+            self._feed.deadline()
         except OSError:
-            state.receive_eof(self.clock())
+            self._feed.eof()
         else:
             if data:
-                state.receive_data(data, self.clock())
+                self._feed.data(data)
             else:
-                state.receive_eof(self.clock())
+                self._feed.eof()
 
     def _rest(self, opened: socket.socket, timeout_s: float) -> None:
         """Wait without reading, because events are not taken; detect the end of the connection."""
@@ -200,7 +207,12 @@ class Pump:
         if has_ended(opened):
             self._read_rest(opened)
         else:
-            self.state.handle_deadline(self.clock())
+            self._feed.deadline()
+
+    @staticmethod
+    def let_others_run() -> None:
+        """Give other greenlets their turn, under gevent."""
+        time.sleep(0)
 
     def sent(self) -> None:
         """Something was queued: send it now."""
@@ -242,7 +254,7 @@ class Pump:
             except BaseException:
                 # A Ctrl-C, or a greenlet's timeout: half a record may be sent, and the rest is
                 # lost.
-                state.receive_eof(self.clock())
+                self._feed.eof()
                 state.data_to_send(self.clock())
                 self.drop_socket()
                 raise
@@ -251,15 +263,14 @@ class Pump:
 
     def _read_rest(self, opened: socket.socket) -> None:
         """Read what arrived before the connection broke, such as a close record."""
-        state = self.state
         with contextlib.suppress(OSError):
             opened.settimeout(SHORTEST_WAIT_S)
             for _ in range(REST_READS_MAX):
                 data = opened.recv(READ_BYTES)
                 if not data:
                     break
-                state.receive_data(data, self.clock())
-        state.receive_eof(self.clock())
+                self._feed.data(data)
+        self._feed.eof()
 
     def drop_socket(self) -> None:
         """Close the socket, if there is one."""

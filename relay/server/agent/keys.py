@@ -46,6 +46,7 @@ def load_keys(context: AgentContext) -> Keys:
 
     Raises:
         StartError: a file cannot or must not be used, or is missing.
+        IdentityError: a key, or this OpenSSL with it, computes wrong results.
     """
     passphrase = context.passphrase.read()
     first = not context.expected_fingerprint
@@ -60,6 +61,9 @@ def load_keys(context: AgentContext) -> Keys:
     server_id = _server_id(context.key_path.with_name(LINEAGE_FILE), own, context)
     next_path = context.key_path.with_name(NEXT_KEY_FILE)
     following = load_key(next_path, passphrase)
+    for one in (key, following):
+        if one is not None:
+            one.self_test()
     next_hash = b"" if following is None else sha256(following.spki).digest()
     return Keys(key, server_id, next_hash)
 

@@ -41,7 +41,6 @@ def agent_main(context: AgentContext) -> int:
     try:
         self_test()
         keys = load_keys(context)
-        keys.key.self_test()
         listener = NamedListener(context.socket_path, BACKLOG)
         with separation.lowered():
             sock = listener.open()

@@ -23,7 +23,7 @@ import apsw
 from relay import limits
 from relay.chat.entries import Entry, Kind
 from relay.store.errors import StoreError
-from relay.store.schema import connect_reader, epoch_at, pragma, rows
+from relay.store.schema import connect_reader, epoch_at, has_logs, pragma, rows
 from relay.store.search import files
 from relay.store.search.words import text_of
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id
@@ -32,14 +32,12 @@ from relay.store.view import UnpackEntry
 
 LOGS_PER_STEP: Final = 256
 ENTRIES_PER_STEP: Final = 256  # about 4 ms
-READ_CACHE_KIB: Final = 256
-"""For the partition's pages: they are read once, from beginning to end."""
+READ_CACHE_KIB: Final = 256  # for the partition's pages, which are read once, in order
 BYTES_PER_STEP: Final = 131_072
 """Maximum size of the entries read at a time, unless it is one alone. The content of a step is in
 memory several times, and in JSON a character may take six bytes."""
 REMOVED_PER_STEP: Final = 256
-RETRY_S: Final = 30.0
-"""Delay after an error, such as a full disk: the index can wait."""
+RETRY_S: Final = 30.0  # after an error, such as a full disk: the index can wait
 LOGS: Final = """
 SELECT json_group_array(json_array(id, name, floor, last, hex(epoch))) FROM (
     SELECT log.id AS id, name, floor,
@@ -134,8 +132,7 @@ class Follower:
         self._unfinished = False
         """True if the last slice ended before all changed logs were examined."""
         self._resting_until = 0.0
-        self.entries = 0
-        """Number of entries examined, for statistics."""
+        self.entries = 0  # examined, for statistics
         self.slice_entries = 0
         """Number of entries examined in the last slice."""
 
@@ -215,6 +212,9 @@ class Follower:
                 return
             pragma(self._partition, f"cache_size=-{READ_CACHE_KIB}")
         if self._index is None:
+            if not self._touched and not self.path.exists() and not has_logs(self._partition):
+                self._scanned, self._scrub = None, False
+                return
             self._index = files.open_writer(self.path)
         index, partition = self._index, self._partition
         if self._touched or self._again or self._scanned is not None:

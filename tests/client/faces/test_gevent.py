@@ -50,7 +50,7 @@ with BlockingClient(sys.argv[1], name="greenlets", window=16) as client:
 @needs_gevent
 def test_greenlets_share_a_client(relay: Relay) -> None:
     """One reads for all; each gets its own answers, in its own order."""
-    done = run_program(PROGRAM, relay.address, timeout_s=90)
+    done = run_program(PROGRAM, relay.address)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "fine 400\n"
 
@@ -91,6 +91,6 @@ print("fine")
 def test_addresses_are_raced_and_others_run_meanwhile(relay: Relay) -> None:
     """The first address does not answer."""
     with SilentHost("127.0.0.2", relay.port):
-        done = run_program(RACING, relay.address, timeout_s=90)
+        done = run_program(RACING, relay.address)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "fine\n"

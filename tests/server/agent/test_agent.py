@@ -18,7 +18,9 @@ from typing import Any
 import psutil
 import pytest
 
-from relay.server.agent.client import AgentClient, AgentUnavailable
+from relay.server.agent import client as agent_client
+from relay.server.agent import service as agent_service
+from relay.server.agent.client import REQUEST_DEADLINE_S, AgentClient, AgentUnavailable
 from relay.server.agent.keys import load_or_create_key
 from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service
@@ -26,11 +28,18 @@ from relay.server.agent.ticket_keys import ROTATE_S, TicketKeyMaker
 from relay.server.ticket_register import TicketRegister
 from relay.wire.identity import PrivateKey, parse_spki
 from relay.wire.tickets import TicketKey
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 from tests.support.pair import other_key, server_key
 
 KEY = server_key()
 PUBLIC = parse_spki(KEY.spki)
+
+
+@pytest.fixture(autouse=True)
+def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both sides wait as long as a busy machine may need; a test of the deadline sets it itself."""
+    monkeypatch.setattr(agent_client, "REQUEST_DEADLINE_S", DEADLINE_S)
+    monkeypatch.setattr(agent_service, "WAIT_MAX_S", DEADLINE_S)
 
 
 class Agent:
@@ -132,8 +141,9 @@ async def test_a_storm_is_shed_and_a_guest_is_served(agent: Agent, client: Agent
 
 
 async def test_a_hung_agent_is_unavailable_within_the_deadline(
-    agent: Agent, client: AgentClient
+    agent: Agent, client: AgentClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agent_client, "REQUEST_DEADLINE_S", REQUEST_DEADLINE_S)
     gate = threading.Event()
     agent.unwrap = lambda ciphertext: bytes(gate.wait(30)) or bytes(32)
     # Two at a time: a single request is computed in the loop, and the supervisor sees it hang.
@@ -146,13 +156,15 @@ async def test_a_hung_agent_is_unavailable_within_the_deadline(
     await until(lambda: agent.service.stuck, "the agent sees that it is stuck")  # type: ignore[union-attr]
     gate.set()
     await until(lambda: not agent.service.stuck, "and that it is not any more")  # type: ignore[union-attr]
+    monkeypatch.setattr(agent_client, "REQUEST_DEADLINE_S", DEADLINE_S)
     agent.unwrap = KEY.unwrap
     assert await client.unwrap(PUBLIC.wrap(bytes(32)), "") == bytes(32)
 
 
 async def test_a_question_is_asked_again_over_the_next_connection(
-    agent: Agent, client: AgentClient
+    agent: Agent, client: AgentClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(agent_client, "REQUEST_DEADLINE_S", 5.0)  # until it is forgotten
     gate = threading.Event()
     agent.unwrap = lambda ciphertext: bytes(gate.wait(30)) or bytes(32)
     asked = [client.unwrap(PUBLIC.wrap(b"s" * 32), "") for _ in range(3)]

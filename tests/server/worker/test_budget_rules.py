@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -24,10 +25,10 @@ from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.ledger import IDLE_MAX
 from relay.server.worker.connection.received import ReceivedBytes
 from relay.server.worker.connection.source_usage import Source, Sources
-from relay.server.worker.connection.spending import Refusal, spending
+from relay.server.worker.connection.spending import Refusal, Spending, spending
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.connection.token_bucket import TokenBucket
-from relay.server.worker.connection.users import Users
+from relay.server.worker.connection.users import BEGUN_S, User, Users
 from relay.server.worker.delivery.rush import Rush
 from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
 from relay.server.worker.refusals import LOG_EVERY_S, Refusals
@@ -278,14 +279,27 @@ def test_sources_are_forgotten_when_it_is_as_if_they_had_spent_nothing() -> None
 
 
 # --- spending -----------------------------------------------------------------------------------
-class Owning:
-    """An account with so many rooms."""
+class Stored:
+    """The rooms of a server, and an account that has a budget."""
 
-    def __init__(self, rooms: int) -> None:
-        self.rooms = rooms
+    def __init__(self, exists: Callable[[str], bool], owned: int = 0) -> None:
+        self.log_exists = exists
+        self.owned = owned
+        self.actor = Actor("ann", bytes(32))
+        self.own: set[str] = set()
+        """Those of the account that the test looks at by name."""
 
-    def rooms_owned(self) -> int:
-        return self.rooms
+    def rooms_owned(self, actor: Actor) -> int:
+        assert actor == self.actor
+        return self.owned
+
+    def owns_room(self, log: str, actor: Actor) -> bool:
+        assert actor == self.actor
+        return log in self.own
+
+
+def budget(source: Source, user: User | None, given: Limits, stored: Stored) -> Spending | None:
+    return spending(source, user, given, stored, stored)
 
 
 def test_what_is_refused_costs_nothing() -> None:
@@ -306,7 +320,7 @@ def test_what_is_refused_costs_nothing() -> None:
         looked.append(log)
         return log == "old"
 
-    one = spending(source, None, given, exists, Owning(0))
+    one = budget(source, None, given, Stored(exists))
     assert one is not None
     assert [one.refusal(log, 10, 0.0) for log in ("a", "b", "old", "a", "old")] == [None] * 5
     assert looked == ["a", "b", "old"], "each is looked up once"
@@ -325,7 +339,7 @@ def test_a_room_that_is_created_again_is_paid_for() -> None:
     """Each creation has an epoch of its own, for ever. Messages to it do not cost a room."""
     given = limits(rooms_per_minute=2, rooms_per_minute_per_source=100)
     sources = Sources(given, lambda: 0.0)
-    one = spending(sources.open("192.0.2.7"), None, given, lambda _: True, Owning(0))
+    one = budget(sources.open("192.0.2.7"), None, given, Stored(lambda _: True))
     assert one is not None
     assert [one.room("a", 0.0), one.refusal("a", 10, 0.0), one.room("a", 0.0)] == [None] * 3
     refused = one.room("a", 0.0)
@@ -346,6 +360,7 @@ def test_a_room_that_is_created_again_is_paid_for() -> None:
                 "rooms_per_minute": 0,
                 "rooms_per_minute_per_source": 0,
                 "work_per_s_per_source": 0,
+                "accounts_per_hour_per_source": 0,
             },
             False,
         ),
@@ -355,7 +370,7 @@ def test_who_is_not_bounded_costs_nothing(given: dict[str, Any], bounded: bool) 
     settings = limits(**given)
     sources = Sources(settings, lambda: 0.0)
     source = sources.open("127.0.0.1")
-    found = spending(source, None, settings, lambda _: True, Owning(0))
+    found = budget(source, None, settings, Stored(lambda _: True))
     assert (found is not None) is bounded
 
 
@@ -367,24 +382,22 @@ def test_an_account_pays_for_all_its_connections() -> None:
         rooms_per_user=5, work_per_s_per_user=10,
     )  # fmt: skip
     sources, users = Sources(given, lambda: now[0]), Users(given, lambda: now[0])
-    owning = Owning(3)
+    owning = Stored(lambda _: False, 3)
     phone, desk = (
-        spending(sources.open(peer), users.open("ann"), given, lambda _: False, owning)
+        budget(sources.open(peer), users.open("ann"), given, owning)
         for peer in ("192.0.2.7", "192.0.2.8")
     )
     assert phone is not None
     assert desk is not None
-    other = spending(
-        sources.open("192.0.2.8"), users.open("bob"), given, lambda _: False, Owning(0)
-    )
+    other = budget(sources.open("192.0.2.8"), users.open("bob"), given, Stored(lambda _: False))
     assert other is not None
 
     assert phone.refusal("a", -150, 0.0) is None
-    owning.rooms = 5
+    owning.owned = 5
     refused = desk.refusal("b", 10, 0.0)
     assert refused is not None
     assert (refused.budget, refused.most) == (Budget.ROOMS_OWNED, 5)
-    owning.rooms = 4
+    owning.owned = 3
     assert desk.refusal("b", 600, 0.0) is None
     refused = phone.refusal("c", 10, 0.0)
     assert refused is not None
@@ -414,12 +427,42 @@ def test_an_account_pays_for_all_its_connections() -> None:
     assert users.get("ann") is None
 
 
+def test_rooms_that_are_being_created_count() -> None:
+    """A burst of creations does not exceed the limit; the client tries again until it is known
+    which of them were stored. One that was refused counts for a while.
+    """
+    given = limits(rooms_per_user=5, rooms_per_minute_per_user=0)
+    users, stored = Users(given, lambda: 0.0), Stored(lambda _: False, 3)
+    phone, desk = (
+        budget(Sources(given, lambda: 0.0).open(peer), users.open("ann"), given, stored)
+        for peer in ("192.0.2.7", "192.0.2.8")
+    )
+    assert phone is not None
+    assert desk is not None
+    assert phone.room("a", 0.0) is None
+    assert desk.refusal("b", 10, 0.0) is None
+    for refused in (phone.room("c", 0.0), desk.refusal("c", 10, 0.0)):
+        assert refused is not None
+        assert (refused.budget, refused.most) == (Budget.ROOMS_OWNED, 0)
+        assert refused.wait_ms > 0
+    stored.own, stored.owned = {"a"}, 4
+    assert phone.room("c", 1.0) is not None
+    stored.own, stored.owned = {"a", "b"}, 5
+    refused = phone.room("c", 1.0)
+    assert refused is not None
+    assert refused.most == 5
+    stored.owned = 4  # one was deleted
+    assert phone.room("d", 2.0) is None
+    assert desk.room("e", BEGUN_S + 1.0) is not None, "the other one may yet be stored"
+    assert desk.room("e", BEGUN_S + 2.0) is None
+
+
 def test_a_day_has_its_own_bound() -> None:
     given = limits(send_bytes_per_s_per_user=0, send_mib_per_day_per_user=1)
     users = Users(given, lambda: 0.0)
-    one = spending(
-        Sources(given, lambda: 0.0).open("192.0.2.7"), users.open("ann"),
-        given, lambda _: True, Owning(0),
+    one = budget(
+        Sources(given, lambda: 0.0).open("192.0.2.7"), users.open("ann"), given,
+        Stored(lambda _: True),
     )  # fmt: skip
     assert one is not None
     sent, now = 0, 0.0

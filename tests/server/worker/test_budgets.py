@@ -402,6 +402,25 @@ async def test_a_list_costs_by_the_rooms_that_were_looked_at(
         assert (error.code, error.arg > 0) == (ErrorCode.BUSY, True)
 
 
+async def test_a_source_registers_so_many_names(tmp_path: Path) -> None:
+    """A name is never given out again. Whoever has one logs in."""
+    async with one_worker(
+        tmp_path, accounts_per_hour_per_source=2, needs=no_time_passes()
+    ) as worker:
+        for name in ("ann", "bob"):
+            await TestClient.login(worker, name)
+        client = await TestClient.connect(worker)
+        client.send_envelopes(register(client.connection, client.spki, "carol"))
+        await client.ended()
+        assert client.closed is not None
+        assert client.closed.code == CloseCode.OVERLOADED
+        assert client.closed.retry_after_s > 0
+        assert count(worker, Budget.ACCOUNTS_PER_SOURCE) == 1
+        ann = await TestClient.connect(worker)
+        ann.send_envelopes(hello(ann.connection, ann.spki, "ann", b"s" * 16))
+        await ann.expect(Welcome)
+
+
 async def test_an_account_owns_so_many_rooms(tmp_path: Path) -> None:
     """Counted over all partitions; by a first message and by a request. A deletion frees a
     place.
@@ -424,6 +443,31 @@ async def test_an_account_owns_so_many_rooms(tmp_path: Path) -> None:
         await phone.expect(Done, lambda e: e.request == 8)
         phone.send("four", 1)
         await phone.acked("four", 1)
+
+
+async def test_a_burst_creates_no_more_rooms_than_an_account_may_own(tmp_path: Path) -> None:
+    """First messages and requests of two connections, before any of them is stored."""
+    given = {
+        "loopback_exempt": False, "rooms_per_user": 3, "rooms_per_minute": 0,
+        "rooms_per_minute_per_user": 0, "rooms_per_minute_per_source": 0,
+    }  # fmt: skip
+    settings = msgspec.convert(given, Limits)
+    async with Cluster(tmp_path, 1, limits=settings, rights=True) as cluster:
+        phone = await TestClient.login(cluster.workers[0], "ann")
+        desk = await TestClient.login(cluster.workers[0], "ann", secret=b"desk" * 4)
+        create = requests.pack(requests.Create(), 0)
+        phone.send_envelopes(
+            *(Send(f"first-{n}", 1, 0, "", b"hi") for n in range(6)), Room(7, "asked", create)
+        )
+        desk.send_envelopes(*(Send(f"other-{n}", 1, 0, "", b"hi") for n in range(6)))
+        await phone.expect(Error, lambda e: e.request == 7)
+
+        def of(kind: type[Ack | Refused]) -> list[Any]:
+            return [e for client in (phone, desk) for e in client.received if isinstance(e, kind)]
+
+        await until(lambda: len(of(Ack)) + len(of(Refused)) == 12, "all answers")
+        assert {one.code for one in of(Refused)} <= {ErrorCode.BUSY, ErrorCode.LIMIT}
+        assert len(of(Ack)) == 3
 
 
 async def test_a_room_is_not_created_again_and_again(tmp_path: Path) -> None:

@@ -14,6 +14,8 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.chat.rooms.events import Role, RoleSet
 from relay.limit_settings import Limits
+from relay.server.worker.connection.charges import FOUND_PER_UNIT
+from relay.server.worker.connection.search import READ_PER_TURN
 from relay.server.worker.home.room_entries import entry_of
 from relay.wire.envelopes import (
     Chain,
@@ -21,10 +23,14 @@ from relay.wire.envelopes import (
     Devices,
     Done,
     Error,
+    Found,
     History,
     Page,
     Room,
+    Search,
+    Send,
 )
+from tests.support.cluster import until
 from tests.support.logs import NOW_MS, stored
 from tests.support.logs import messages as messages_of
 from tests.support.standing_clock import StandingClock
@@ -33,6 +39,7 @@ from tests.support.workers import Cluster, TestClient
 ROOM = "lobby"
 PER_S = 10_000
 MANY = 300
+ANSWERS = Page | Found | Chain | Done | Error
 
 
 @pytest.fixture
@@ -52,7 +59,9 @@ async def charged(cluster: Cluster, client: TestClient, envelope: ClientEnvelope
     client.received.clear()
     client.send_envelopes(envelope)
     await client.until(
-        lambda: any(isinstance(one, Page | Chain | Done | Error) for one in client.received),
+        lambda: any(
+            isinstance(one, Page | Found | Chain | Done | Error) for one in client.received
+        ),
         "the answer",
     )
     return before - bucket._level
@@ -89,6 +98,22 @@ async def test_history(cluster: Cluster) -> None:
     some = await charged(cluster, bob, History(4, ROOM, False, 100, 50))
     assert few < some < many == again
     assert known.entries == entries, "an old page does not take the place of what all readers need"
+
+
+async def test_a_search(cluster: Cluster) -> None:
+    """By the messages that it has found, whether or not they are a whole number of steps."""
+    ann = await TestClient.login(cluster.workers[0], "ann")
+    counts = [1, READ_PER_TURN - 1, READ_PER_TURN, READ_PER_TURN + 9, 3 * READ_PER_TURN - 1]
+    ann.send_envelopes(*(Send(ROOM, n, 0, "text/plain", b"tea") for n in range(1, counts[-1] + 1)))
+    await ann.acked(ROOM, counts[-1])
+    bob = await TestClient.login(cluster.workers[0], "bob")
+    await bob.join(ROOM)
+    indexing = cluster.workers[0]._stores.indexing
+    await until(lambda: indexing.entries >= counts[-1] and not indexing.behind, "the index")
+    nothing = await charged(cluster, bob, Search(2, ROOM, "milk", 0, 100))
+    for number, count in enumerate(counts, 3):
+        some = await charged(cluster, bob, Search(number, ROOM, "tea", 0, count))
+        assert some - nothing == count // FOUND_PER_UNIT
 
 
 @pytest.mark.parametrize("kind", ["devices", "room"])

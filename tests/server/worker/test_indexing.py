@@ -15,6 +15,7 @@ from relay.server.worker.process.indexing import GATHER_S, KEPT_ENTRIES, Indexin
 from relay.server.worker.process.main import TICK_S
 from relay.store.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
+from tests.support.cluster import DEADLINE_S
 from tests.support.logs import append, messages, open_partition
 
 
@@ -73,6 +74,12 @@ class Followed:
 def open_files() -> set[Path]:
     """Return the open files of this process."""
     return {Path(one.path) for one in psutil.Process().open_files()}
+
+
+@pytest.fixture(autouse=True)
+def _long_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slice does all that there is, also on a busy machine: its time is of the wall clock."""
+    monkeypatch.setattr("relay.server.worker.process.indexing.SLICE_S", DEADLINE_S)
 
 
 @pytest.fixture

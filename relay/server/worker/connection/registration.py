@@ -17,8 +17,11 @@ from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
+    from relay.server.worker.connection.spending import Refusal
     from relay.wire.envelopes import Enrol, Register
 
+_FOR_GOOD: Final = frozenset({ErrorCode.NAME_TAKEN, ErrorCode.LOOKS_ALIKE})
+"""Why an account is not created, and never will be."""
 ATTEMPTS_MAX: Final = 8
 """Requests per connection before its login: each costs two signatures or a commit."""
 
@@ -34,6 +37,8 @@ async def register(session: Session, register: Register) -> None:
     log = names.INBOX_PREFIX + name
     token_hash = invitation.hash_of(register.token) if register.token else b""
     if not token_hash:
+        if not _accepted(session, session.sends.spend_account()):
+            return
         await _create(session, number, log, key, register.link, b"", invited=False)
         return
     # The invitation is bound at its own home first, and only if the name would be granted: it is
@@ -41,6 +46,8 @@ async def register(session: Session, register: Register) -> None:
     probe = requests.Register(register.link, token_hash, True, False, True)
     answer = await asked(session, log, Actor(name), key_id(key), requests.pack(probe))
     if answer.code:
+        # Perhaps this is the repetition of a request that was bound, and then came too late.
+        await _release(session, name, key, token_hash, answer.code)
         refuse(session, number, answer)
         return
     bind = requests.Bind(token_hash, name, key)
@@ -79,9 +86,22 @@ async def _create(
     name = log[len(names.INBOX_PREFIX) :]
     answer = await asked(session, log, Actor(name), key_id(key), requests.pack(request))
     if answer.code:
+        if invited:
+            await _release(session, name, key, token_hash, answer.code)
         refuse(session, number, answer)
     else:
         session.answer(pack(Done(number, b"")))
+
+
+async def _release(session: Session, name: str, key: bytes, token_hash: bytes, code: int) -> None:
+    """Release the invitation of somebody whose name went to somebody else first.
+
+    The name is never given out again, so no account can be created as the invitation was bound. It
+    is released before the client is told, and may use it for another name.
+    """
+    if code in _FOR_GOOD:
+        request = requests.pack(requests.Release(token_hash, name, key))
+        await asked(session, invitation.log_of(token_hash), Actor(name), key_id(key), request)
 
 
 async def enrol(session: Session, enrol: Enrol) -> None:
@@ -99,15 +119,20 @@ async def enrol(session: Session, enrol: Enrol) -> None:
 
 
 def _may_try(session: Session) -> bool:
-    refusal = session.sends.spend_work(CHANGE_UNITS)
-    if refusal is not None:  # the client retries by itself
-        session.close(CloseCode.OVERLOADED, -(-refusal.wait_ms // 1000), detail=refusal.text)
+    if not _accepted(session, session.sends.spend_work(CHANGE_UNITS)):
         return False
     session.attempts += 1
     if session.attempts > ATTEMPTS_MAX:
         session.close(CloseCode.LIMIT, detail="too many requests before the login")
         return False
     return True
+
+
+def _accepted(session: Session, refusal: Refusal | None) -> bool:
+    """Close the connection if a budget is used up: the client retries by itself."""
+    if refusal is not None:
+        session.close(CloseCode.OVERLOADED, -(-refusal.wait_ms // 1000), detail=refusal.text)
+    return refusal is None
 
 
 def _is_proved(

@@ -121,6 +121,10 @@ class Sends(Sender):
         """Pay for a request. Return the refusal, or None."""
         return self._paid(lambda spending, now: spending.work(units, now))
 
+    def spend_account(self) -> Refusal | None:
+        """Pay for registering a name. Return the refusal, or None."""
+        return self._paid(lambda spending, now: spending.account(now))
+
     def _paid(self, pay: Callable[[Spending, float], Refusal | None]) -> Refusal | None:
         if self._spending is None:
             return None

@@ -8,11 +8,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.chat.partition import PARTITIONS
+from relay.chat.rooms.events import Role
 from relay.server.worker.connection.counts import Counts
 from relay.server.worker.connection.spending import Spender, Spending, spending
+from relay.server.worker.stored import stored_room
 from relay.store.errors import StoreError
 
 if TYPE_CHECKING:
+    from relay.chat.rooms.rights import Actor
     from relay.limit_settings import Limits
     from relay.server.worker.connection.admission import Admission
     from relay.server.worker.connection.announcement import Announcement
@@ -146,15 +149,29 @@ class ConnectionServices:
     def spending(self, source: Source, user: User | None, spender: Spender) -> Spending | None:
         """Return the budget of a connection under the current limits: see ``spending``."""
         bounds = self.budgets.limits
-        return spending(source, user, bounds, self.log_exists, spender)
+        return spending(source, user, bounds, self, spender)
 
-    def rooms_owned(self, handle: str, root: bytes) -> int:
+    def rooms_owned(self, actor: Actor) -> int:
         """Return how many rooms an account owns. Rooms that cannot be read are not counted."""
         count = 0
         for index in range(PARTITIONS):
             with contextlib.suppress(StoreError):
-                count += self.reader_at(index).owned(handle, root)
+                count += self.reader_at(index).owned(actor.handle, actor.root)
         return count
+
+    def owns_room(self, log: str, actor: Actor) -> bool:
+        """Return True if an account owns a room, as stored."""
+        try:
+            room = stored_room(log, self.reader_of(log).state(log))
+        except StoreError:
+            return False
+        person = room.people.get(actor.handle)
+        return (
+            person is not None
+            and person.root == actor.root
+            and person.role is Role.OWNER
+            and person.lasting
+        )
 
     def log_exists(self, log: str) -> bool:
         """Return True if a log has been created, or if that cannot be read."""

@@ -285,10 +285,6 @@ class Session(Owner):
         """Use the current limits for spending."""
         self.sends.spend_by(self.services.spending(self.source, self.user, self))
 
-    def rooms_owned(self) -> int:
-        """spending.Spender: return how many rooms the account owns."""
-        return self.services.rooms_owned(self.actor.handle, self.actor.root)
-
     # --- for operations -----------------------------------------------------------------------
     @property
     def name(self) -> str:

@@ -13,6 +13,7 @@ from relay.server.sources import is_loopback, source_of
 from relay.server.worker.connection.ledger import Ledger, Payer
 from relay.server.worker.connection.token_bucket import (
     TokenBucket,
+    of_accounts,
     of_bytes,
     of_rooms,
     of_waste,
@@ -30,8 +31,8 @@ class Source(Payer):
     """
 
     __slots__ = (
-        "_limits", "_rooms", "_sent", "_waste", "_work", "authenticated", "exempt", "joins",
-        "loopback", "unauthenticated",
+        "_accounts", "_limits", "_rooms", "_sent", "_waste", "_work", "authenticated", "exempt",
+        "joins", "loopback", "unauthenticated",
     )  # fmt: skip
 
     def __init__(self, name: str, limits: Limits) -> None:
@@ -57,6 +58,7 @@ class Source(Payer):
         self._rooms: TokenBucket | None = None
         self._work: TokenBucket | None = None
         self._waste: TokenBucket | None = None
+        self._accounts: TokenBucket | None = None
 
     @property
     def source(self) -> str:
@@ -87,9 +89,15 @@ class Source(Payer):
             self._waste = of_waste(self._limits.waste_per_s_per_source, now)
         return self._waste
 
+    def accounts(self, now: float) -> TokenBucket | None:
+        """Return the bucket for names that are registered; None: no limit."""
+        if self._accounts is None and not self.exempt:
+            self._accounts = of_accounts(self._limits.accounts_per_hour_per_source, now)
+        return self._accounts
+
     def buckets(self) -> Iterable[TokenBucket | None]:
         """See ``Payer``."""
-        return self._sent, self._rooms, self._work, self._waste
+        return self._sent, self._rooms, self._work, self._waste, self._accounts
 
 
 class Sources:

@@ -7,7 +7,6 @@ message to a log that does not exist. Whether a log exists is looked up once per
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from relay import limits
@@ -15,6 +14,7 @@ from relay.server.metrics import Budget
 from relay.server.worker.connection.token_bucket import TokenBucket, of_bytes, of_rooms
 
 if TYPE_CHECKING:
+    from relay.chat.rooms.rights import Actor
     from relay.limit_settings import Limits
     from relay.server.worker.connection.source_usage import Source
     from relay.server.worker.connection.users import User
@@ -51,8 +51,22 @@ class Rate(NamedTuple):
 class Spender(Protocol):
     """The session whose budget this is."""
 
-    def rooms_owned(self) -> int:
-        """Return how many rooms the account owns."""
+    @property
+    def actor(self) -> Actor:
+        """Its account."""
+
+
+class Rooms(Protocol):
+    """The rooms of the server, as far as they are stored."""
+
+    def log_exists(self, log: str) -> bool:
+        """Return True if a log has been created."""
+
+    def rooms_owned(self, actor: Actor) -> int:
+        """Return how many rooms an account owns."""
+
+    def owns_room(self, log: str, actor: Actor) -> bool:
+        """Return True if an account owns a room."""
 
 
 class Spending:
@@ -62,7 +76,8 @@ class Spending:
     """
 
     __slots__ = (
-        "_exists", "_known", "_limits", "_own_rooms", "_sent", "_source", "_spender", "_user",
+        "_known", "_limits", "_own_rooms", "_rooms_stored", "_sent", "_source", "_spender",
+        "_user",
     )  # fmt: skip
 
     def __init__(
@@ -70,14 +85,14 @@ class Spending:
         source: Source,
         user: User | None,
         limits: Limits,
-        exists: Callable[[str], bool],
+        rooms: Rooms,
         spender: Spender,
     ) -> None:
         """Create a budget. See ``spending``."""
         self._source = source
         self._user = user
         self._limits = limits
-        self._exists = exists
+        self._rooms_stored = rooms
         self._spender = spender
         self._sent: list[Rate] | None = None
         """Buckets for bytes; created with the first send."""
@@ -127,6 +142,17 @@ class Spending:
             _take(work, units, now)
         return refused
 
+    def account(self, now: float) -> Refusal | None:
+        """Pay for registering a name. Return the refusal, or None if it is paid for."""
+        bucket = self._source.accounts(now)
+        if bucket is None:
+            return None
+        rates = [Rate(Budget.ACCOUNTS_PER_SOURCE, bucket, "this address registers too many names")]
+        refused = _empty(rates, now)
+        if refused is None:
+            _take(rates, 1, now)
+        return refused
+
     def owe(self, units: int, now: float) -> None:
         """Charge the actual cost of a request afterwards. It delays the next request."""
         _take(self._work(now), units, now)
@@ -136,17 +162,19 @@ class Spending:
         refused = self.work(LOOKUP_UNITS, now)
         if refused is not None:
             return refused
-        if not self._exists(log):
+        if not self._rooms_stored.log_exists(log):
             return self._begin(log, now)
         self._knows(log)
         return None
 
     def _begin(self, log: str, now: float) -> Refusal | None:
         rooms = self._rooms(now)
-        refused = _empty(rooms, now) or self._too_many()
+        refused = _empty(rooms, now) or self._too_many(now)
         if refused is not None:
             return refused
         _take(rooms, 1, now)
+        if self._user is not None and self._limits.rooms_per_user:
+            self._user.rooms_begun.add(log, now)
         self._knows(log)
         return None
 
@@ -155,11 +183,19 @@ class Spending:
             self._known = {}
         self._known[log] = None
 
-    def _too_many(self) -> Refusal | None:
-        most = self._limits.rooms_per_user if self._user is not None else 0
-        if not most or self._spender.rooms_owned() < most:
+    def _too_many(self, now: float) -> Refusal | None:
+        user, most = self._user, self._limits.rooms_per_user
+        if user is None or not most:
             return None
-        return Refusal(Budget.ROOMS_OWNED, 0, f"the account owns {most} rooms", most)
+        actor, stored = self._spender.actor, self._rooms_stored
+        # Before the stored ones are counted: what is stored in between must count once or twice.
+        begun = user.rooms_begun.count(lambda log: stored.owns_room(log, actor), now)
+        owned = stored.rooms_owned(actor)
+        if owned >= most:
+            return Refusal(Budget.ROOMS_OWNED, 0, f"the account owns {most} rooms", most)
+        if owned + begun >= most:
+            return Refusal(Budget.ROOMS_OWNED, limits.RETRY_MS, "other rooms are being created")
+        return None
 
     # --- the limits -----------------------------------------------------------------------------
     def _bytes(self, now: float) -> list[Rate]:
@@ -197,7 +233,7 @@ def spending(
     source: Source,
     user: User | None,
     limits: Limits,
-    exists: Callable[[str], bool],
+    rooms: Rooms,
     spender: Spender,
 ) -> Spending | None:
     """Return the budget of a connection; None if nothing is limited.
@@ -206,8 +242,8 @@ def spending(
         source: of the connection.
         user: of its account; None: it has none (yet).
         limits: the settings.
-        exists: returns True if a log has been created.
-        spender: returns how many rooms the account owns.
+        rooms: those that are stored.
+        spender: the session.
     """
     if source.exempt:
         return None
@@ -217,6 +253,7 @@ def spending(
         or limits.rooms_per_minute
         or limits.rooms_per_minute_per_source
         or limits.work_per_s_per_source
+        or limits.accounts_per_hour_per_source
     )
     if user is not None:
         bounded = (
@@ -227,7 +264,7 @@ def spending(
             or limits.work_per_s_per_user
             or limits.rooms_per_user
         )
-    return Spending(source, user, limits, exists, spender) if bounded else None
+    return Spending(source, user, limits, rooms, spender) if bounded else None
 
 
 def _rates(bounds: list[tuple[Budget, TokenBucket | None, str]], what: str) -> list[Rate]:

@@ -14,6 +14,7 @@ WASTE_BURST_S: Final = 64.0
 WASTE_OWED_S: Final = 60.0
 """Debt for useless requests beyond this is forgiven: no connection is throttled for longer."""
 MINUTE_S: Final = 60.0
+HOUR_S: Final = 3600.0
 
 
 class TokenBucket:
@@ -86,6 +87,11 @@ def of_bytes(bytes_per_s: int, now: float) -> TokenBucket | None:
 def of_rooms(rooms_per_minute: int, now: float) -> TokenBucket | None:
     """Return a bucket for rooms created."""
     return token_bucket(rooms_per_minute / MINUTE_S, rooms_per_minute, now)
+
+
+def of_accounts(accounts_per_hour: int, now: float) -> TokenBucket | None:
+    """Return a bucket for names that are registered."""
+    return token_bucket(accounts_per_hour / HOUR_S, accounts_per_hour, now)
 
 
 def of_waste(units_per_s: int, now: float) -> TokenBucket | None:

@@ -22,16 +22,44 @@ if TYPE_CHECKING:
     from relay.limit_settings import Limits
 
 DAY_S: Final = 86_400.0
+BEGUN_S: Final = 30.0
+"""A room that is not stored after so long was refused. Most take milliseconds."""
+
+
+class RoomsBegun:
+    """Rooms that an account is creating, until they are stored."""
+
+    __slots__ = ("_at",)
+
+    def __init__(self) -> None:
+        """Create without rooms."""
+        self._at: dict[str, float] = {}
+        """When each was begun; the oldest first."""
+
+    def add(self, log: str, now: float) -> None:
+        """The creation of a room begins."""
+        self._at.pop(log, None)
+        self._at[log] = now
+        while now - next(iter(self._at.values())) >= BEGUN_S:
+            del self._at[next(iter(self._at))]
+
+    def count(self, stored: Callable[[str], bool], now: float) -> int:
+        """Return how many are not ``stored`` yet; forget the others, and those refused long ago."""
+        self._at = {
+            log: at for log, at in self._at.items() if now - at < BEGUN_S and not stored(log)
+        }
+        return len(self._at)
 
 
 class User(Payer):
     """One account. Buckets are created when something is spent: most connected users only read."""
 
-    __slots__ = ("_day", "_limits", "_rooms", "_sent", "_work")
+    __slots__ = ("_day", "_limits", "_rooms", "_sent", "_work", "rooms_begun")
 
     def __init__(self, name: str, limits: Limits) -> None:
         """Create without usage."""
         super().__init__(name)
+        self.rooms_begun = RoomsBegun()
         self.bound(limits)
 
     def bound(self, limits: Limits) -> None:

@@ -137,15 +137,11 @@ class AccountsHome(LogChanges[_Decided]):
         return Verdict(0, "", account.root, account.operator)
 
     # --- requests -----------------------------------------------------------------------------
-    def _looks_alike(self, handle: str) -> bool:
-        """Return True if another handle, existing or about to be stored, looks like this one.
-
-        Raises:
-            StoreError: the partition cannot be read.
-        """
-        under_way = self._registering.get(names.skeleton(handle))
-        is_other = under_way is not None and under_way != names.INBOX_PREFIX + handle
-        return (is_other and under_way in self._by_log) or self.logs.looks_alike(handle)
+    def _similar(self, handle: str) -> Change[_Decided] | None:
+        """Return the registration of another name that looks like this one, while it is stored."""
+        under_way = self._registering.get(names.skeleton(handle), "")
+        other = under_way != names.INBOX_PREFIX + handle
+        return self._by_log.get(under_way) if other else None
 
     def _note_registering(self, log: str) -> None:
         """Note that a name is being registered: until that has ended, no similar name may be."""
@@ -164,7 +160,12 @@ class AccountsHome(LogChanges[_Decided]):
             if name.startswith(names.INBOX_PREFIX):
                 before = self.logs.account(names.shared(name[len(names.INBOX_PREFIX) :]))
                 version = before.version
-                alike = isinstance(request, requests.Register) and self._looks_alike(before.handle)
+                alike = False
+                if isinstance(request, requests.Register):
+                    # Only what is stored refuses a name: that is final, and releases invitations.
+                    if self._waits(asked, self._similar(before.handle)):
+                        return
+                    alike = self.logs.looks_alike(before.handle)
                 context = self._context(ask, alike)
                 if isinstance(request, requests.MayWrite | requests.SeenBy):
                     context = self._acquaintance(before, request.root, context)

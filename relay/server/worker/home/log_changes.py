@@ -124,13 +124,18 @@ class LogChanges(Generic[Decided]):
     def ask(self, port: Port, ask: Ask) -> None:
         """Take a request. The answer is sent through the port, at once or later."""
         asked = PendingRequest(port, ask)
-        change = self._by_log.get(ask.log)
-        if change is None:
+        if not self._waits(asked, self._by_log.get(ask.log)):
             self._decide(asked)
-        elif len(change.waiting) < WAITING_MAX:
+
+    def _waits(self, asked: PendingRequest, change: Change[Decided] | None) -> bool:
+        """Have a request wait for the end of a change. False: there is no such change."""
+        if change is None:
+            return False
+        if len(change.waiting) < WAITING_MAX:
             change.waiting.append(asked)
         else:
             asked.refuse(ErrorCode.BUSY, self._busy_text)
+        return True
 
     def drop(self, port: Port) -> None:
         """A worker has died: its requests need no answers."""
@@ -185,7 +190,10 @@ class LogChanges(Generic[Decided]):
         """Decide the waiting requests, up to the next change."""
         waiting = ended.waiting
         while waiting:
-            self._decide(waiting.popleft())
+            asked = waiting.popleft()
+            # It may have waited for the change of another log.
+            if not self._waits(asked, self._by_log.get(asked.ask.log)):
+                self._decide(asked)
             change = self._by_log.get(ended.log)
             if change is not None:
                 change.waiting.extend(waiting)

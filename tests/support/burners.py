@@ -1,0 +1,37 @@
+"""Processes that only use CPU time: what runs beside them runs as on a busy machine."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+BURNER: Final = """
+import os
+parent = os.getppid()
+while os.getppid() == parent:
+    for _ in range(1_000_000):
+        pass
+"""
+"""It ends with its parent, however that ends."""
+
+
+@contextlib.contextmanager
+def burners(count: int) -> Iterator[None]:
+    """Start so many, and end them.
+
+    Each has a session of its own, as attackers and relays have: where the kernel shares the CPU
+    between sessions first (sched_autogroup), they would otherwise have less.
+    """
+    processes = [
+        subprocess.Popen([sys.executable, "-c", BURNER], start_new_session=True)
+        for _ in range(count)
+    ]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
