@@ -11,6 +11,7 @@ import time
 from relay.limits import OUTBOX_BYTES_MAX
 from relay.server.worker.delivery.outbox import ASIDE_REST_S_MAX
 from relay.server.worker.delivery.rush import CALM_S, LOGINS_MIN, Rush
+from relay.server.worker.process.turn import FAR
 from relay.wire.envelopes import EntryMessage, Send
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
@@ -85,23 +86,33 @@ def _seqs(client: TestClient) -> list[int]:
     return [each.seq for each in client.received if isinstance(each, EntryMessage)]
 
 
+def _sealed(cluster: Cluster) -> list[int]:
+    """Return how many records were written to each member."""
+    sessions = [cluster.session(f"member{number}") for number in range(MEMBERS)]
+    return [session.channel.connection._send.sequence for session in sessions]
+
+
 async def test_messages_of_a_rush_share_records(single: Cluster) -> None:
     """Who was there before gets each message at once; who came in the rush gets them together."""
     worker = single.workers[0]
     watch = Watch(worker)
     members, older, sender = await _room(worker, watch)
+    parts, flusher = worker.parts, worker.parts.flusher
     watch.skip(ASIDE_REST_S_MAX)
-    await until(lambda: not worker.parts.flusher.aside, "nothing to be set aside")
-    records = [member.records for member in members]
-    worker.parts.flusher.aside_at = float("inf")
+    await until(
+        lambda: not flusher.aside and not parts.feeds.to_distribute and parts.rosters.due_at == FAR,
+        "all to be told who is here",
+    )
+    before = _sealed(single)
+    flusher.aside_at = float("inf")
     await _say(sender, range(1, MESSAGES + 1))
     wanted = list(range(1, MESSAGES + 1))
     await until(lambda: _seqs(older) == wanted, "the one who was there before to have all")
-    assert [member.records for member in members] == records, "written before its time"
-    worker.parts.flusher.aside_at = 0.0
+    assert _sealed(single) == before, "written before its time"
+    flusher.aside_at = 0.0
     watch.skip(ASIDE_REST_S_MAX)
     await until(lambda: all(_seqs(member) == wanted for member in members), "all, in order")
-    assert [member.records for member in members] == [before + 1 for before in records]
+    assert _sealed(single) == [count + 1 for count in before]
 
 
 async def test_an_answer_is_not_set_aside(single: Cluster) -> None:
