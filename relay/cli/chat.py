@@ -73,8 +73,28 @@ async def _at_terminal(client: Client, room: str, last: int) -> bool:
     chat = Chat(client, room, screen)
     chat.reads = True
     with screen.shown():
-        await chat.run(screen.typed(), last)
+        await chat.run(_typed_lines(chat, screen), last)
     return not chat.sending.failures
+
+
+async def _typed_lines(chat: Chat, screen: PromptScreen) -> AsyncIterator[str]:
+    """Yield the typed lines that can be sent; report the others.
+
+    Bytes that the terminal's encoding does not have are surrogates here. Together they may be a
+    character all the same: in a C locale the encoding is ASCII, and terminals send UTF-8.
+    """
+    async for line in screen.typed():
+        try:
+            data = line.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half of a surrogate pair
+            data = line.encode("utf-8", "surrogatepass")
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            reason = f"not sent, because it is not UTF-8 text (Up brings it back): {line}"
+            chat.mistaken(unreadable(data, chat.room, reason))
+        else:
+            yield text
 
 
 async def _through_pipes(client: Client, room: str, last: int) -> bool:

@@ -1,7 +1,8 @@
-"""Passes input to a client's state, for both clients.
+"""Passes input to a client's state, and takes its output, for both clients.
 
-An exception there is an error of this library, and what arrived with it may be lost. A reconnect
-would hide that, or repeat it for ever: so it ends the client, and every call raises it.
+An exception there is an error of this library, and what arrived with it, or was to be sent, may be
+lost. A reconnect would hide that, or repeat it for ever: so it ends the client, and every call
+raises it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ log: Final = logging.getLogger(__name__)
 
 
 class Feed:
-    """The input of a client: bytes, ends of connections, and the time."""
+    """The input of a client (bytes, ends of connections, the time), and its output."""
 
     __slots__ = ("_clock", "_state")
 
@@ -46,6 +47,14 @@ class Feed:
             self._state.handle_deadline(self._clock())
         except Exception as error:  # noqa: BLE001
             self._failed(error)
+
+    def to_send(self) -> bytes:
+        """Return the bytes to write now; must be called after every input."""
+        try:
+            return self._state.data_to_send(self._clock())
+        except Exception as error:  # noqa: BLE001
+            self._failed(error)
+            return b""
 
     def _failed(self, error: Exception) -> None:
         log.error("an error in the client library ends the client", exc_info=error)

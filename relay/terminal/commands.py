@@ -343,7 +343,7 @@ def _no_name(word: str, chooses: Choice | None = None) -> Mistake:
 
 
 def _search(rest: str) -> Command:
-    if len(rest.encode("utf-8", "replace")) > limits.SEARCH_BYTES_MAX:
+    if len(rest.encode()) > limits.SEARCH_BYTES_MAX:
         return Mistake(f"/search takes at most {limits.SEARCH_BYTES_MAX} bytes; not sent")
     return Search(rest)
 

@@ -186,7 +186,7 @@ class Sending:
         """Send a line to a room, or to ``@`` and a user's name; an empty one is not sent."""
         if not text:
             return
-        length = len(body := text.encode("utf-8", "replace"))
+        length = len(body := text.encode())
         if length > limits.BODY_BYTES_MAX:
             most = f"a message has at most {limits.BODY_BYTES_MAX:,}"
             self.fail(f"not sent, too long ({length:,} bytes; {most}): {shortened(text)}")

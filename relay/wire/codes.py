@@ -27,7 +27,7 @@ class CloseCode(IntEnum):
     TOO_SLOW = 1003, "nothing was read for too long; connect again and resume"
     OVERLOADED = (
         1004,
-        "too many connections, or too much data waits on this one; connect again later",
+        "too many connections or registrations, or too much data waits; connect again later",
     )
     LOGIN_TIMEOUT = 1005, "no HELLO came in time"
     LOGIN_UNAVAILABLE = (

@@ -151,6 +151,26 @@ def test_any_terminal_type(relay: Relay, room: str, term: str) -> None:
         assert not re.search(r"\x1b\[[0-9;]*[ABCDJK]", anna.text)
 
 
+ASCII = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+"""A terminal whose encoding, as Python sees it, is ASCII."""
+
+
+@pytest.mark.parametrize("env", [{"LC_ALL": "C.UTF-8"}, ASCII], ids=["UTF-8", "ASCII"])
+def test_what_is_typed_is_sent_as_it_is_or_not_at_all(
+    relay: Relay, room: str, env: dict[str, str]
+) -> None:
+    """Whatever the locale: UTF-8 is, and bytes of another encoding are not; none becomes "?"."""
+    with Terminal("chat", relay.address, room, "--name", "anna", env=env) as anna:
+        anna.shows(f"{room}>")
+        anna.press_bytes(b"caf\xe9 latin-1\r")
+        anna.shows("not sent, because it is not UTF-8 text")
+        anna.press("caf\u00e9 \u2713\r")
+        with Tail(relay.address, room, "--since", "0") as tail:
+            assert tail.has(1) == ["caf\u00e9 \u2713"]
+        anna.press("\x04")
+        assert anna.ends() == 0
+
+
 # Not Ctrl-C, Ctrl-Z, Escape, which have a function. Ctrl-D deletes in a draft.
 CONTROLS = [chr(code) for code in range(32) if code not in (3, 26, 27)]
 SEQUENCES = [

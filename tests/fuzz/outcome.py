@@ -41,6 +41,10 @@ class Row:
     """The length of that phase."""
     attacked: list[float] = field(default_factory=list)
     """From then on."""
+    burners_cores: float = 0.0
+    """How many cores the burners used."""
+    attackers_cores: float = 0.0
+    """How many the attackers used during the attack; the server used others for them."""
     turn_ms: float | None = None
     """The longest turn of a worker; None: none was long enough to be logged."""
     turn_cpu_ms: float | None = None
@@ -48,7 +52,9 @@ class Row:
     killed: int = 0
     """Workers that do not run any more."""
     grown_mib: float = 0.0
-    """Growth of the workers' memory: the highest during the attack, minus before."""
+    """Growth of the processes' memory: the sum of each one's highest during the attack, minus
+    before.
+    """
     removed_s: float | None = None
     """How long a removed device stayed connected; None: not measured."""
     disabled_s: float | None = None
@@ -79,7 +85,7 @@ def quantile(sorted_s: list[float], of: float) -> float:
 
 TITLES: Final = (
     "attack", "arrival s", "p99 ms", "times", "attack p50", "p99 ms", "times", "max ms",
-    "beside burners p99", "calm p99",
+    "beside burners p99", "calm p99", "burners' cores", "attackers' cores",
     "longest turn ms", "of which CPU", "device gone ms", "user gone ms", "workers killed",
     "MiB grown", "steps",
 )  # fmt: skip
@@ -98,6 +104,8 @@ def cells(row: Row) -> list[str]:
         "cut off" if row.cut_off else part(row.attacked, 1.0),
         part(row.burned, 0.99),
         part(row.calm, 0.99),
+        f"{row.burners_cores:.2f}",
+        f"{row.attackers_cores:.2f}",
         "-" if row.turn_ms is None else f"{row.turn_ms:.0f}",
         "-" if row.turn_cpu_ms is None else f"{row.turn_cpu_ms:.0f}",
         "-" if row.removed_s is None else f"{row.removed_s * 1000:.0f}",

@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +51,11 @@ TURN_FIELD: Final = "turn_ms_max"
 """A server log line that has it reports its longest turn so far."""
 TURN_CPU_FIELD: Final = "turn_cpu_ms_max"
 """Likewise, of CPU time alone."""
+MEMORY: Final = "VmRSS:"
+PEAK: Final = "VmHWM:"
+"""Fields of /proc/PID/status: memory in use, and the most there was."""
+RESET_PEAK: Final = "5"
+"""Written to /proc/PID/clear_refs, begins ``PEAK`` anew (proc_pid_clear_refs(5))."""
 
 
 # --- processes ------------------------------------------------------------------------------------
@@ -84,6 +89,11 @@ class Attackers:
 
     def __enter__(self) -> Attackers:
         return self
+
+    @property
+    def pids(self) -> list[int]:
+        """Of the processes."""
+        return [process.pid for process in self._processes]
 
     def __exit__(self, *exc: object) -> None:
         for process in self._processes:
@@ -135,21 +145,42 @@ class Attackers:
         return total
 
 
+class Cores:
+    """The CPU time that processes use while something is awaited."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._clocks = [psutil.Process(pid) for pid in pids]
+
+    def _used_s(self) -> float:
+        return sum(sum(clock.cpu_times()[:2]) for clock in self._clocks)
+
+    async def during(self, work: Awaitable[list[float]]) -> tuple[list[float], float]:
+        """Return a result, and how many cores they used on average until it was there."""
+        began, used_s = time.monotonic(), self._used_s()
+        result = await work
+        return result, (self._used_s() - used_s) / (time.monotonic() - began)
+
+
 # --- one run --------------------------------------------------------------------------------------
-def memory(relay: Relay) -> int:
-    """Return the bytes in use by all the server's processes below the supervisor."""
+def memory(relay: Relay, field: str) -> int:
+    """Return the sum of a field of all the server's processes below the supervisor, in bytes."""
     total = 0
     for child in relay.children():
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += child.memory_info().rss
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{child.pid}/status").read_text(encoding="utf-8").splitlines()
+            total += 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
     return total
 
 
-async def highest(relay: Relay, found: list[int]) -> None:
-    """Keep the highest memory use in ``found``, until cancelled."""
-    while True:
-        found[0] = max(found[0], memory(relay))
-        await asyncio.sleep(0.2)
+def begin_peak(relay: Relay) -> None:
+    """Forget the processes' highest memory use so far.
+
+    The kernel keeps it. Looking at it again and again would take the pair's processor time, and
+    only during the attack: nobody looks while the burners run.
+    """
+    for child in relay.children():
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{child.pid}/clear_refs").write_text(RESET_PEAK, encoding="ascii")
 
 
 def events(relay: Relay) -> Iterator[dict[str, object]]:
@@ -184,25 +215,25 @@ async def attacked(plan: Plan, relay: Relay) -> Row:
     try:
         if plan.compare_s:
             row.calm = await pair.talk(plan.compare_s)
-            with burners(plan.processes):
-                row.burned = await pair.talk(plan.compare_s)
-        before = memory(relay)
-        peak = [before]
+            with burners(plan.processes) as pids:
+                talk = pair.talk(plan.compare_s)
+                row.burned, row.burners_cores = await Cores(pids).during(talk)
+        begin_peak(relay)
+        before = memory(relay, MEMORY)
         with Attackers(plan, relay.port) as attackers:
             await attackers.begin()
-            watching = asyncio.create_task(highest(relay, peak))
             began = time.monotonic()
             latest = began + ARRIVAL_MOST_S
             row.arrival = await pair.talk_until(lambda due: attackers.arrived or due >= latest)
             row.arrival_s = time.monotonic() - began
-            row.attacked = await pair.talk(plan.seconds)
+            talk = pair.talk(plan.seconds)
+            row.attacked, row.attackers_cores = await Cores(attackers.pids).during(talk)
             if out is not None:
                 await out.measure()
                 row.removed_s, row.disabled_s = out.removed_s, out.disabled_s
                 row.findings += out.faults
             row.steps = await attackers.end()
-            watching.cancel()
-        row.grown_mib = (peak[0] - before) / 2**20
+        row.grown_mib = (memory(relay, PEAK) - before) / 2**20
         await pair.end()
         if out is not None:
             await out.end()

@@ -19,8 +19,8 @@ while os.getppid() == parent:
 
 
 @contextlib.contextmanager
-def burners(count: int) -> Iterator[None]:
-    """Start so many, and end them.
+def burners(count: int) -> Iterator[list[int]]:
+    """Start so many, yield their process ids, and end them.
 
     Each has a session of its own, as attackers and relays have: where the kernel shares the CPU
     between sessions first (sched_autogroup), they would otherwise have less.
@@ -30,7 +30,7 @@ def burners(count: int) -> Iterator[None]:
         for _ in range(count)
     ]
     try:
-        yield
+        yield [process.pid for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -189,7 +189,7 @@ class Pump:
         if protocol is not None and protocol.congested and not state.ending:
             self._arm()
             return
-        data = state.data_to_send(self.clock())
+        data = self._feed.to_send()
         if protocol is not None:
             if data:
                 protocol.write(data)

@@ -239,7 +239,7 @@ class Pump:
     def _flush(self) -> None:
         state = self.state
         with self._writing:  # bytes must stay in order: the caller that takes them writes them
-            data = state.data_to_send(self.clock())
+            data = self._feed.to_send()
             self.gathered = 0
             opened = self._socket
             if opened is None:
@@ -250,12 +250,12 @@ class Pump:
                     opened.sendall(data)
             except OSError:
                 self._read_rest(opened)
-                state.data_to_send(self.clock())
+                self._feed.to_send()
             except BaseException:
                 # A Ctrl-C, or a greenlet's timeout: half a record may be sent, and the rest is
                 # lost.
                 self._feed.eof()
-                state.data_to_send(self.clock())
+                self._feed.to_send()
                 self.drop_socket()
                 raise
             if not state.connected:

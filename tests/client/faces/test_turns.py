@@ -209,3 +209,25 @@ def test_an_error_of_the_client_is_its_end(
             assert isinstance(raised.value.__cause__, KeyError)
     assert server.accepted == 1
     assert [record.exc_info is not None for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_so_is_one_in_what_it_sends(face: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits for an answer that cannot come."""
+
+    def script(connection: FakeConnection) -> None:
+        join(connection)
+        connection.read_to_end()
+
+    with FakeServer(script) as server:
+        one: Face = face(server.address, "alice")
+        one.connect()
+        one.join("lobby")
+
+        def fails(*_: object) -> None:
+            raise KeyError("x")
+
+        monkeypatch.setattr("relay.client.sends.Sends.transmit", fails)
+        for _ in range(2):
+            with pytest.raises(ClientError, match="in the client library: KeyError"):
+                one.send("lobby", "x")
+    assert server.accepted == 1

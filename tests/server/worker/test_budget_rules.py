@@ -20,7 +20,15 @@ from relay.chat.rooms.rights import Actor
 from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.admission import DEFER_FROM, PATIENCE_MAX_S, Admission, Verdict
+from relay.server.worker.connection.admission import (
+    DEFER_FROM,
+    LOGINS_MANY,
+    NEWEST,
+    PATIENCE_MAX_S,
+    PATIENCE_S,
+    Admission,
+    Verdict,
+)
 from relay.server.worker.connection.commands import OPERATIONS
 from relay.server.worker.connection.ledger import IDLE_MAX
 from relay.server.worker.connection.received import ReceivedBytes
@@ -28,7 +36,7 @@ from relay.server.worker.connection.source_usage import Source, Sources
 from relay.server.worker.connection.spending import Refusal, Spending, spending
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.connection.token_bucket import TokenBucket
-from relay.server.worker.connection.users import BEGUN_S, User, Users
+from relay.server.worker.connection.users import BEGUN_MAX, BEGUN_S, LOOKS, RoomsBegun, User, Users
 from relay.server.worker.delivery.rush import Rush
 from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
 from relay.server.worker.refusals import LOG_EVERY_S, Refusals
@@ -146,6 +154,23 @@ def test_who_comes_with_thousands_waits_for_those_before(
             admission.log_in(inside.popleft(), now)
             credit -= 1
             logged_in += 1
+
+
+def test_idle_connections_are_not_taken_for_logins() -> None:
+    """They cost nothing, so nobody gets the CPU time of those who log in because of them."""
+    admission = Admission(100, limits(unauthenticated=1024))
+    idle = [FakeConnection(source_named(f"a{n}")) for n in range(2 * NEWEST)]
+    enter_all(admission, *idle[: LOGINS_MANY - 1])
+    assert admission.logging_in(60.0) == LOGINS_MANY - 1, "few are not looked at"
+    enter_all(admission, *idle[LOGINS_MANY - 1 :])
+    assert admission.logging_in(PATIENCE_S / 2) == 2 * NEWEST
+    assert admission.logging_in(60.0) == 0
+    waits = FakeConnection(source_named("b"), silent=False)
+    new = [FakeConnection(source_named(f"c{n}"), since_s=60.0) for n in range(LOGINS_MANY - 2)]
+    enter_all(admission, waits, *new)
+    assert admission.logging_in(60.0) == LOGINS_MANY - 1, "who waits for the server, and the new"
+    enter_all(admission, FakeConnection(source_named("d"), since_s=60.0))
+    assert admission.logging_in(60.0) == admission.unauthenticated
 
 
 def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
@@ -397,7 +422,7 @@ def test_an_account_pays_for_all_its_connections() -> None:
     refused = desk.refusal("b", 10, 0.0)
     assert refused is not None
     assert (refused.budget, refused.most) == (Budget.ROOMS_OWNED, 5)
-    owning.owned = 3
+    owning.owned, owning.own = 3, {"a"}
     assert desk.refusal("b", 600, 0.0) is None
     refused = phone.refusal("c", 10, 0.0)
     assert refused is not None
@@ -431,8 +456,8 @@ def test_rooms_that_are_being_created_count() -> None:
     """A burst of creations does not exceed the limit; the client tries again until it is known
     which of them were stored. One that was refused counts for a while.
     """
-    given = limits(rooms_per_user=5, rooms_per_minute_per_user=0)
-    users, stored = Users(given, lambda: 0.0), Stored(lambda _: False, 3)
+    given = limits(rooms_per_user=100, rooms_per_minute_per_user=0, rooms_per_minute=0)
+    users, stored = Users(given, lambda: 0.0), Stored(lambda _: False, 82)
     phone, desk = (
         budget(Sources(given, lambda: 0.0).open(peer), users.open("ann"), given, stored)
         for peer in ("192.0.2.7", "192.0.2.8")
@@ -445,16 +470,43 @@ def test_rooms_that_are_being_created_count() -> None:
         assert refused is not None
         assert (refused.budget, refused.most) == (Budget.ROOMS_OWNED, 0)
         assert refused.wait_ms > 0
-    stored.own, stored.owned = {"a"}, 4
-    assert phone.room("c", 1.0) is not None
-    stored.own, stored.owned = {"a", "b"}, 5
-    refused = phone.room("c", 1.0)
+    stored.own, stored.owned = {"a"}, 83
+    assert phone.room("c", 1.0) is not None, "84 with the one that is being created"
+    stored.own, stored.owned = {"a", "b"}, 84
+    for owned, room in enumerate("cdef", 84):
+        assert phone.room(room, owned) is None, "one after the other"
+        assert desk.room("next", owned) is not None
+        stored.own.add(room)
+        stored.owned = owned + 1
+    stored.owned = 99
+    assert phone.room("last", 90.0) is None
+    assert desk.room("next", 90.0) is not None
+    assert desk.room("next", BEGUN_S + 89.0) is not None, "the last one may yet be stored"
+    assert desk.room("next", BEGUN_S + 90.0) is None
+    stored.own, stored.owned = {"next"}, 100
+    refused = phone.room("more", BEGUN_S + 91.0)
     assert refused is not None
-    assert refused.most == 5
-    stored.owned = 4  # one was deleted
-    assert phone.room("d", 2.0) is None
-    assert desk.room("e", BEGUN_S + 1.0) is not None, "the other one may yet be stored"
-    assert desk.room("e", BEGUN_S + 2.0) is None
+    assert refused.most == 100
+
+
+def test_few_of_the_rooms_that_are_being_created_are_looked_at_each_time() -> None:
+    """In turn: in the end each was looked at."""
+    begun, stored = RoomsBegun(), set[str]()
+    for number in range(2 * BEGUN_MAX):
+        begun.add(f"room-{number}", 0.0)
+    looked: list[str] = []
+
+    def is_stored(log: str) -> bool:
+        looked.append(log)
+        return log in stored
+
+    assert begun.count(is_stored, 1.0) == BEGUN_MAX
+    assert len(looked) == LOOKS
+    stored = {f"room-{number}" for number in range(2 * BEGUN_MAX - 3)}
+    for _ in range(BEGUN_MAX // LOOKS + 1):
+        begun.count(is_stored, 1.0)
+    assert begun.count(is_stored, 1.0) == 3
+    assert begun.count(is_stored, BEGUN_S) == 0
 
 
 def test_a_day_has_its_own_bound() -> None:

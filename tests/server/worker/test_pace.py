@@ -10,8 +10,9 @@ import msgpack
 import pytest
 
 from relay.limit_settings import Limits
+from relay.server.worker.connection.admission import LOGINS_MANY
 from relay.server.worker.connection.connections import LOGINS_PAUSE_S
-from relay.server.worker.connection.schedule import SLICE_S, UNAUTHENTICATED_MAX
+from relay.server.worker.connection.schedule import SLICE_S
 from relay.server.worker.process.pace import (
     DECREASE,
     HEAVY_MIN,
@@ -26,7 +27,7 @@ from relay.server.worker.process.pace import (
     timer_s,
 )
 from relay.wire.envelopes import Ack, Error, History, Page, Welcome
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 from tests.support.pair import server_key
 from tests.support.workers import Cluster, LocalAgent, TestClient
 
@@ -222,7 +223,8 @@ async def test_chatting_clients_do_not_wait_for_logins(tmp_path: Path) -> None:
         worker = single.workers[0]
         turn = worker.parts.turn
         honest = await TestClient.login(worker, "honest")
-        newcomers = [await TestClient.connect(worker) for _ in range(UNAUTHENTICATED_MAX)]
+        worker.parts.budgets.admission.patience_s = DEADLINE_S  # however slow the machine is
+        newcomers = [await TestClient.connect(worker) for _ in range(LOGINS_MANY)]
         turn.pace.until = time.monotonic() + 600.0
         for number, newcomer in enumerate(newcomers):
             newcomer.hello(f"new{number}")
@@ -236,21 +238,38 @@ async def test_chatting_clients_do_not_wait_for_logins(tmp_path: Path) -> None:
             await newcomer.expect(Welcome)
 
 
+async def test_idle_connections_do_not_hold_up_logins(tmp_path: Path) -> None:
+    """However many: nobody waits with heavy users because of clients that do nothing."""
+    async with Cluster(tmp_path, 1) as single:
+        worker = single.workers[0]
+        schedule, connections = worker.parts.services.schedule, worker.parts.connections
+        worker.parts.budgets.admission.patience_s = DEADLINE_S
+        for _ in range(LOGINS_MANY):
+            await TestClient.connect(worker)
+        worker.parts.turn.pace.until = 0.0  # in case that the machine was busy
+        assert not schedule.has_time_for_logins()
+        assert connections.pause_s() == LOGINS_PAUSE_S
+        worker.parts.budgets.admission.patience_s = 0.0
+        assert schedule.has_time_for_logins()
+        assert connections.pause_s() <= 0.0
+
+
 async def test_a_connection_that_ends_before_its_turn_is_forgotten(tmp_path: Path) -> None:
     """Otherwise clients that connect and leave repeatedly would delay those that stay."""
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
         connections, schedule = worker.parts.connections, worker.parts.services.schedule
-        newcomers = [await TestClient.connect(worker) for _ in range(UNAUTHENTICATED_MAX)]
+        worker.parts.budgets.admission.patience_s = DEADLINE_S  # however slow the machine is
+        newcomers = [await TestClient.connect(worker) for _ in range(LOGINS_MANY)]
         worker.parts.turn.pace.until = time.monotonic() + 600.0
         for number, newcomer in enumerate(newcomers):
             newcomer.hello(f"new{number}")
-        await until(lambda: schedule.waiting == UNAUTHENTICATED_MAX, "all to wait")
+        await until(lambda: schedule.waiting == LOGINS_MANY, "all to wait")
         newcomers[0].transport.abort()
 
         def is_forgotten() -> bool:
             connections.check_deadlines(time.monotonic())
-            return len(connections.sessions) < UNAUTHENTICATED_MAX
+            return len(connections.sessions) < LOGINS_MANY
 
         await until(is_forgotten, "who left to be forgotten")
         worker.parts.turn.pace.until = 0.0
@@ -268,7 +287,7 @@ async def test_answers_of_the_key_agent_wait_for_their_turn(
     async def unwrap(_: LocalAgent, ciphertext: bytes, source: str) -> bytes:
         nonlocal asked
         asked += 1
-        if asked > UNAUTHENTICATED_MAX:
+        if asked > LOGINS_MANY:
             all_asked.set()
         await answers.wait()
         return server_key().unwrap(ciphertext)
@@ -276,12 +295,11 @@ async def test_answers_of_the_key_agent_wait_for_their_turn(
     monkeypatch.setattr(LocalAgent, "unwrap", unwrap)
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
+        worker.parts.budgets.admission.patience_s = DEADLINE_S  # as above
         answers.set()
         honest = await TestClient.login(worker, "honest")
         answers.clear()
-        coming = [
-            asyncio.ensure_future(TestClient.connect(worker)) for _ in range(UNAUTHENTICATED_MAX)
-        ]
+        coming = [asyncio.ensure_future(TestClient.connect(worker)) for _ in range(LOGINS_MANY)]
         await all_asked.wait()
         worker.parts.turn.pace.until = time.monotonic() + 600.0
         answers.set()
@@ -298,12 +316,13 @@ async def test_no_connection_is_accepted_during_a_pause(tmp_path: Path) -> None:
     """Accepting a connection is work as well. A few are accepted before each pause."""
     async with Cluster(tmp_path, 1) as single:
         connections = single.workers[0].parts.connections
+        single.workers[0].parts.budgets.admission.patience_s = DEADLINE_S  # as above
         pace = single.workers[0].parts.turn.pace
         assert connections.pause_s() <= 0.0
         pace.until = time.monotonic() + 600.0
         assert connections.pause_s() > 0.0
         pace.until = 0.0
-        for _ in range(UNAUTHENTICATED_MAX - 1):
+        for _ in range(LOGINS_MANY - 1):
             await TestClient.connect(single.workers[0])
         pace.until = 0.0  # in case that the machine was busy
         assert connections.pause_s() <= 0.0

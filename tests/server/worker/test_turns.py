@@ -15,10 +15,10 @@ import pytest
 from relay import limits
 from relay.bus.link import Link, Port
 from relay.bus.messages import Acks, Submit, Subscribe
-from relay.chat.entries import Submission
+from relay.chat.entries import Extra, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.server.worker.home.commits import COMMITS_S
-from relay.server.worker.home.submissions import GROUP_MIN, SHARE
+from relay.server.worker.home.submissions import ALONE_UNITS, GROUP_MIN, SHARE, Waiting
 from relay.wire.envelopes import Ack, EntryMessage, Join, Joined, Live, Roster, Send
 from relay.wire.packing import unpack_entry
 from tests.support.cluster import DEADLINE_S, until
@@ -265,6 +265,37 @@ async def test_light_senders_do_not_wait_for_the_pauses_of_heavy_ones(tmp_path: 
         parts.turn.pace.until = 0.0
         parts.wakeup.request()
         await much.acked(LOG, 2 * SHARE - 1)
+
+
+async def test_a_few_expensive_submissions_of_heavy_senders_wait_for_their_pauses(
+    single: Cluster,
+) -> None:
+    """Of direct messages and reactions, some dozen are more work than light users should share."""
+    worker = single.workers[0]
+    client = await TestClient.login(worker, "client")
+    client.send(LOG, 1)
+    await client.acked(LOG, 1)
+    (ack,) = [one for one in client.received if isinstance(one, Ack)]
+    await _at_rest(worker)
+    worker.parts.wakeup.bind(lambda: None)
+    parts, much, little = worker.parts, bytes(16), bytes([1] * 16)
+    waiting = parts.home._submissions[partition_of(LOG)]
+    message = Submission(LOG, "somebody", b"", little, 1, 0, "", b"x")
+    extra = Extra(about_epoch=ack.epoch, about_seq=ack.seq)
+    reaction = message._replace(producer=much, kind=int(Kind.REACTION), extra=extra)
+    port = parts.own_home.to_member
+    count = SHARE // ALONE_UNITS + 1
+    assert count + 2 < SHARE, "so many messages would fit into one commit"
+    for counter in range(1, count + 1):
+        parts.home.submit([Waiting(port, counter, reaction._replace(counter=counter), True)])
+    parts.own_home.to_home.submit(count + 1, [message, message._replace(counter=2)])
+    parts.turn.pace.until = time.monotonic() + 600.0
+    parts.turn.run()
+    assert waiting.count == count
+    assert parts.services.reader_of(LOG).read(LOG, ack.seq, 10, 10_000).rows[-1][0] == ack.seq + 2
+    parts.turn.pace.until = 0.0
+    parts.turn.run()
+    assert (waiting.count, waiting.units) == (0, 0)
 
 
 async def test_the_end_of_a_worker_commits_by_a_turn(single: Cluster) -> None:

@@ -34,6 +34,12 @@ PATIENCE_MAX_S: Final = 4.0
 """Bounds of that time. Clients that log in slowly on purpose delay others for no longer."""
 SMOOTHING: Final = 16
 """Approximate number of logins in the moving mean."""
+LOGINS_MANY: Final = 24
+"""From this many on, logins are many. A handshake with a login or a registration takes one or two
+milliseconds of CPU time."""
+NEWEST: Final = 4 * LOGINS_MANY
+"""How many of the newest connections are looked at to count those that may be logging in. Those of
+ended logins, which are being closed, are among them."""
 
 
 class Connection(Protocol):
@@ -85,6 +91,8 @@ class Admission:
         """Number of connections that are logged in."""
         self._login_s = 0.0
         """From accept to login, a moving mean."""
+        self.patience_s = PATIENCE_S
+        """How long a login may take in any case."""
 
     def rebound(self, limits: Limits) -> None:
         """Apply new limits. Existing connections stay."""
@@ -119,8 +127,34 @@ class Admission:
         if not defer_from < len(self._unauthenticated) < self._limits.unauthenticated:
             return False
         oldest = next(islice(self._unauthenticated, defer_from, None))  # but for the idle ones
-        patience_s = min(max(LOGINS * self._login_s, PATIENCE_S), PATIENCE_MAX_S)
-        return now - oldest.since_us / 1e6 < patience_s
+        return now - oldest.since_us / 1e6 < self._login_s_max
+
+    def logging_in(self, now: float) -> int:
+        """Return how many connections may be logging in; exactly, if it is below ``LOGINS_MANY``.
+
+        Of that many unauthenticated ones or more, those do not count that have been silent for
+        longer than logins take. Otherwise a few dozen idle connections, which cost nothing, would
+        be treated as so many logins.
+
+        Args:
+            now: by the clock of ``Connection.since_us``, in seconds.
+        """
+        count = len(self._unauthenticated)
+        if count < LOGINS_MANY:
+            return count
+        since_us = (now - self._login_s_max) * 1e6
+        found = 0
+        for one in islice(reversed(self._unauthenticated), NEWEST):
+            if one.since_us > since_us or not one.silent:
+                found += 1
+                if found == LOGINS_MANY:
+                    return count
+        return found
+
+    @property
+    def _login_s_max(self) -> float:
+        """How long a login may take."""
+        return max(min(LOGINS * self._login_s, PATIENCE_MAX_S), self.patience_s)
 
     def admit(self, source: Source) -> Verdict:
         """Decide about a new connection. The caller calls ``enter`` if it is admitted."""

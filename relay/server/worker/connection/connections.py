@@ -7,8 +7,8 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from relay.server.metrics import Budget
+from relay.server.worker.connection.admission import LOGINS_MANY
 from relay.server.worker.connection.deadlines import Deadlines
-from relay.server.worker.connection.schedule import UNAUTHENTICATED_MAX
 from relay.server.worker.connection.session import Session
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.delivery.stream import Stream
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.session import Operations
 
 LOGINS_PAUSE_S: Final = 0.002
-"""Minimum pause between accepts while many connections are not logged in. It admits a thousand per
+"""Minimum pause between accepts while many connections are logging in. It admits a thousand per
 second, more than the key agent can serve."""
 
 
@@ -52,8 +52,9 @@ class Connections:
 
     def pause_s(self) -> float:
         """Return how long to pause accepting: new connections wait like heavy users."""
-        pause_s = self.paused_until() - self._services.clock()
-        if self._admission.unauthenticated >= UNAUTHENTICATED_MAX:
+        now = self._services.clock()
+        pause_s = self.paused_until() - now
+        if self._admission.logging_in(now) >= LOGINS_MANY:
             return max(pause_s, LOGINS_PAUSE_S)
         return pause_s
 

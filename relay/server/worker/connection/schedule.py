@@ -17,6 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.codec import Unknown
+from relay.server.worker.connection.admission import LOGINS_MANY
 from relay.server.worker.fair_queue import FairQueue
 from relay.wire.envelopes import (
     Account,
@@ -66,10 +67,6 @@ OWED_S_MAX: Final = 1.0
 long after its last message."""
 LEAD_MAX: Final = 512
 """Units that light users may use before heavy users are served again: one and a half slices."""
-UNAUTHENTICATED_MAX: Final = 24
-"""If more connections than this are not logged in, each of their steps waits with those of heavy
-users. A handshake with a login or a registration takes one or two milliseconds of CPU time, and
-clients that are chatting should not wait for hundreds of them."""
 RECORD_UNITS: Final = 2
 """Opening a record, whatever its content."""
 VALUES_PER_UNIT: Final = 64
@@ -104,12 +101,11 @@ class Scheduled(Protocol):
         """Continue with the received bytes. Raises nothing."""
 
 
-class CountsUnauthenticated(Protocol):
-    """The connections that are not logged in: ``Admission``."""
+class CountsLogins(Protocol):
+    """Counts the connections that are logging in: ``Admission``."""
 
-    @property
-    def unauthenticated(self) -> int:
-        """Number of connections that are not logged in."""
+    def logging_in(self, now: float) -> int:
+        """Return how many connections may be logging in, at this time of the clock."""
 
 
 class Schedule:
@@ -120,7 +116,7 @@ class Schedule:
         clock: Callable[[], float],
         cpu_clock: Callable[[], float],
         wakeup: Wakeup,
-        admission: CountsUnauthenticated | None = None,
+        admission: CountsLogins | None = None,
     ) -> None:
         """Create without sessions.
 
@@ -128,7 +124,7 @@ class Schedule:
             clock: monotonic seconds.
             cpu_clock: seconds of CPU time of this thread.
             wakeup: requests a turn.
-            admission: counts the connections that are not logged in; None: there are none.
+            admission: counts the connections that are logging in; None: there are none.
         """
         self._clock = clock
         self._cpu_clock = cpu_clock
@@ -177,15 +173,17 @@ class Schedule:
             return True
         return False
 
-    def unauthenticated(self) -> int:
-        """Return the number of connections that are not logged in."""
-        return 0 if self._admission is None else self._admission.unauthenticated
+    def logging_in(self) -> int:
+        """Return how many connections may be logging in: see ``Admission``."""
+        return 0 if self._admission is None else self._admission.logging_in(self._clock())
 
     def has_time_for_logins(self) -> bool:
-        """Return True if connections that are not logged in need not wait: see
-        ``UNAUTHENTICATED_MAX``.
+        """Return True if connections that are not logged in need not wait with heavy users.
+
+        If there are many of them, each of their steps does: clients that are chatting should not
+        wait for hundreds of logins.
         """
-        return self.unauthenticated() < UNAUTHENTICATED_MAX
+        return self.logging_in() < LOGINS_MANY
 
     @property
     def share(self) -> int:

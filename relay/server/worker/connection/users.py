@@ -6,6 +6,7 @@ total that an account may use is exact only up to a factor of the number of work
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 DAY_S: Final = 86_400.0
 BEGUN_S: Final = 30.0
 """A room that is not stored after so long was refused. Most take milliseconds."""
+BEGUN_MAX: Final = 1024
+LOOKS: Final = 4
 
 
 class RoomsBegun:
@@ -34,20 +37,25 @@ class RoomsBegun:
     def __init__(self) -> None:
         """Create without rooms."""
         self._at: dict[str, float] = {}
-        """When each was begun; the oldest first."""
+        """When each was begun; the one that was looked at last is the last one."""
 
     def add(self, log: str, now: float) -> None:
         """The creation of a room begins."""
         self._at.pop(log, None)
         self._at[log] = now
-        while now - next(iter(self._at.values())) >= BEGUN_S:
+        if len(self._at) > BEGUN_MAX:
             del self._at[next(iter(self._at))]
 
     def count(self, stored: Callable[[str], bool], now: float) -> int:
-        """Return how many are not ``stored`` yet; forget the others, and those refused long ago."""
-        self._at = {
-            log: at for log, at in self._at.items() if now - at < BEGUN_S and not stored(log)
-        }
+        """Return how many are not known to be ``stored``, or refused.
+
+        A look at a room has its cost, and a client may ask with each message: so a few are looked
+        at each time, in turn.
+        """
+        for log in list(itertools.islice(self._at, LOOKS)):
+            at = self._at.pop(log)
+            if now - at < BEGUN_S and not stored(log):
+                self._at[log] = at
         return len(self._at)
 
 

@@ -22,7 +22,7 @@ created.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
@@ -47,8 +47,8 @@ GROUP_MIN: Final = 256
 commits each message costs more, and the file gets more pages. Partitions for which a turn has no
 time are next."""
 SHARE: Final = 64
-"""Submissions of one producer per commit while others wait. If more than this wait in total, light
-users have a commit of their own."""
+"""Submissions of one producer per commit while others wait. If more units than this wait in total,
+light users have a commit of their own."""
 QUANTUM_MIN: Final = 4
 """Minimum for one producer in one commit, however many others wait."""
 LIGHT_MAX: Final = 24
@@ -60,8 +60,8 @@ LIGHT_PER_GROUP: Final = 32
 """Submissions in the commit of light producers, and their maximum lead over the others: half of the
 smallest group."""
 ALONE_UNITS: Final = 8
-"""Submissions that one with an ``extra`` counts as in a commit of heavy producers: it is decided
-separately, what it is about is read, and several tables change."""
+"""Units that one with an ``extra`` counts as, and others as one: it is decided separately, what it
+is about is read, and several tables change. Light producers are not charged for that."""
 SLOW_PER_GROUP: Final = 8
 """Slow flows in one commit, with one submission each: about 1 ms. For one partition per turn."""
 READS_FREE: Final = 64
@@ -103,7 +103,7 @@ class Flow:
 class Submissions:
     """The waiting submissions of one partition. The order of each producer is kept."""
 
-    __slots__ = ("_new", "_quick", "_slow", "_slow_flows", "bytes", "count", "flows")
+    __slots__ = ("_new", "_quick", "_slow", "_slow_flows", "bytes", "count", "flows", "units")
 
     def __init__(self) -> None:
         self.flows: dict[bytes, Flow] = {}
@@ -121,12 +121,16 @@ class Submissions:
         """Number of waiting submissions."""
         self.bytes = 0
         """Size of all waiting bodies."""
+        self.units = 0
+        """Their cost: see ``ALONE_UNITS``."""
 
     def put(self, run: list[Waiting], size: int) -> None:
         """Queue submissions of one producer. ``size``: the total size of their bodies."""
         self.bytes += size
         self.count += len(run)
-        producer = run[0].submission.producer
+        first = run[0].submission
+        self.units += len(run) if first.extra is None else ALONE_UNITS * len(run)
+        producer = first.producer
         flow = self.flows.get(producer)
         if flow is None:
             flow = self.flows[producer] = Flow(producer)
@@ -247,6 +251,7 @@ class Submissions:
     def _taken(self, group: list[Waiting]) -> None:
         self.count -= len(group)
         self.bytes -= sum([len(waiting.submission.body) for waiting in group])
+        self.units -= _units_of(group)
         assert self.bytes >= 0, "what is taken was put"
 
     def _serve_slow(self, slow_max: int) -> list[Waiting]:
@@ -280,12 +285,13 @@ class Submissions:
             self._quick.clear()
         self._slow_flows.clear()
         self._slow.clear()
-        self.count = self.bytes = 0
+        self.count = self.bytes = self.units = 0
 
     def give_back(self, rest: list[Waiting]) -> None:
         """Put back what a commit did not process, before later submissions of its producers."""
         self.count += len(rest)
         self.bytes += sum([len(waiting.submission.body) for waiting in rest])
+        self.units += _units_of(rest)
         for waiting in reversed(rest):
             producer = waiting.submission.producer
             flow = self.flows.get(producer)
@@ -313,7 +319,7 @@ class Submissions:
         removed: list[Waiting] = []
         self._new.extend(self._slow_flows.values())  # they may no longer be slow
         self._slow_flows.clear()
-        self.count = self.bytes = 0
+        self.count = self.bytes = self.units = 0
         for producer, flow in list(self.flows.items()):
             kept: list[Waiting] = []
             for waiting in flow.waiting:
@@ -323,9 +329,16 @@ class Submissions:
             if kept:
                 self.count += len(kept)
                 self.bytes += sum([len(waiting.submission.body) for waiting in kept])
+                self.units += _units_of(kept)
             else:
                 del self.flows[producer]
         return removed
+
+
+def _units_of(some: Sequence[Waiting]) -> int:
+    """Return their cost: see ``ALONE_UNITS``."""
+    alone = sum([waiting.submission.extra is not None for waiting in some])
+    return len(some) + alone * (ALONE_UNITS - 1)
 
 
 def _is_quick(waiting: Waiting, in_use: Callable[[str], bool]) -> bool:

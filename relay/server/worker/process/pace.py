@@ -25,13 +25,13 @@ SHARE_MIN: Final = 0.05
 INCREASE: Final = 0.01
 """Increase of the share with each ``SEEN_S`` in which the CPU was available."""
 INCREASE_FOR_LOGINS: Final = 0.05
-"""The same while unauthenticated connections are among them: they come once, and the CPU is idle
-for as long as they are paused too much."""
+"""The same while many of them are logging in: they come once, and the CPU is idle for as long as
+they are paused too much."""
 DECREASE: Final = 0.5
-"""Factor for the decrease. In addition the share never exceeds what was available. With
-unauthenticated connections only the latter applies, and the minimum is ``SHARE_FIRST``."""
+"""Factor for the decrease. In addition the share never exceeds what was available. While many are
+logging in only the latter applies, and the minimum is ``SHARE_FIRST``."""
 SHARE_FIRST: Final = 0.5
-"""Initial share for unauthenticated connections that arrive all at once. It doubles with each
+"""Initial share for connections that come to log in all at once. It doubles with each
 decision until waiting is seen, as a new TCP connection's rate does (slow start)."""
 SEEN_S: Final = 0.006
 """CPU time between two decisions: a few turns."""
@@ -40,10 +40,13 @@ WAITED_MAX: Final = 0.35
 machine."""
 TIMER_S: Final = 0.001
 """Resolution of the loop's timers. Shorter pauses are added up."""
-PAUSE_S_MAX: Final = 0.02
-"""The longest pause: something other than heavy users has made the turn long."""
+PAUSE_S_MAX: Final = 0.06
+"""The longest pause. A longer one is due when something other than heavy users has made the turn
+long, and at the minimal share: a turn that serves them costs two to four ms of CPU time, with what
+it causes in others. After 20 ms that is four times this share. Beside busy clients it was all that
+the kernel gave the worker, so that light users waited for the CPU."""
 HEAVY_MIN: Final = 24
-"""Fewer connections that wait, or are not logged in, are never paused: they are somebody's bulk
+"""Fewer connections that wait, or are logging in, are never paused: they are somebody's bulk
 load, and its throughput matters more."""
 
 
@@ -61,8 +64,7 @@ class Pace:
         self._begun = False
         """True while enough heavy users wait."""
         self._starting = False
-        """True during slow start: unauthenticated connections arrived, and no waiting was seen yet.
-        """
+        """True during slow start: many came to log in, and no waiting was seen yet."""
         self._took_s = 0.0
         self._cpu_s = 0.0
         self._owed_s = 0.0
@@ -80,7 +82,7 @@ class Pace:
         cpu_s: float,
         used_s: float,
         waiting: int,
-        unauthenticated: int = 0,
+        logging_in: int = 0,
     ) -> None:
         """Record a turn that has served heavy users.
 
@@ -91,16 +93,16 @@ class Pace:
             used_s: CPU time of the worker since the end of the previous turn that served them:
                 some of the work that they cause is done in other turns.
             waiting: how many connections waited.
-            unauthenticated: how many were not logged in.
+            logging_in: how many were logging in.
         """
-        if waiting + unauthenticated < HEAVY_MIN:
+        if waiting + logging_in < HEAVY_MIN:
             self.share = 1.0
             self._begun = False
             self._took_s = self._cpu_s = self._owed_s = 0.0
             return
         if not self._begun:
             self._begun = True
-            self._starting = unauthenticated >= HEAVY_MIN
+            self._starting = logging_in >= HEAVY_MIN
             if self._starting:
                 self.share = SHARE_FIRST
         self._took_s += took_s
@@ -108,13 +110,13 @@ class Pace:
         if self._cpu_s >= SEEN_S:
             if self._took_s > self._cpu_s * (1.0 + WAITED_MAX):
                 had = self._cpu_s / self._took_s
-                if unauthenticated >= HEAVY_MIN:
+                if logging_in >= HEAVY_MIN:
                     self.share = max(min(self.share, had), SHARE_FIRST)
                 else:
                     self.share = max(min(self.share * DECREASE, had), SHARE_MIN)
                 self._starting = False
             else:
-                more = INCREASE_FOR_LOGINS if unauthenticated >= HEAVY_MIN else INCREASE
+                more = INCREASE_FOR_LOGINS if logging_in >= HEAVY_MIN else INCREASE
                 self.share = min(self.share + (self.share if self._starting else more), 1.0)
             self._took_s = self._cpu_s = 0.0
         if self.share < 1.0:

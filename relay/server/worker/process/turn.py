@@ -158,7 +158,7 @@ class Turn:
                 cpu_ended - cpu_began,
                 used_s,
                 self._heavy_count,
-                self._schedule.unauthenticated(),
+                self._schedule.logging_in(),
             )
             if self.pace.until > ended:
                 self._wake_at(self.pace.until)
