@@ -158,7 +158,7 @@ def test_who_comes_with_thousands_waits_for_those_before(
 
 def test_idle_connections_are_not_taken_for_logins() -> None:
     """They cost nothing, so nobody gets the CPU time of those who log in because of them."""
-    admission = Admission(100, limits(unauthenticated=1024))
+    admission = Admission(100, limits(unauthenticated=1024), Rush())
     idle = [FakeConnection(source_named(f"a{n}")) for n in range(2 * NEWEST)]
     enter_all(admission, *idle[: LOGINS_MANY - 1])
     assert admission.logging_in(60.0) == LOGINS_MANY - 1, "few are not looked at"

@@ -24,12 +24,12 @@ MESSAGES = 10
 def test_only_logins_beside_many_others_are_a_rush() -> None:
     rush = Rush()
     assert rush.logged_in(0.0, LOGINS_MIN - 1) == 0
-    assert rush.current(0.0) == 0
+    assert rush.until < 0.0
     first = rush.logged_in(1.0, LOGINS_MIN)
-    assert first == rush.current(1.0) != 0
+    assert first != 0
     just_before = 1.0 + 0.9 * CALM_S
     assert rush.logged_in(just_before, 0) == first, "it lasts, but this login does not prolong it"
-    assert rush.current(1.0 + CALM_S) == 0
+    assert rush.until == 1.0 + CALM_S
     assert rush.logged_in(1.0 + CALM_S, 0) == 0
     second = rush.logged_in(9.0, LOGINS_MIN)
     assert second not in {0, first}, "who came in the first one is not set aside in the second"
@@ -52,7 +52,7 @@ class Watch:
         self._rush.logged_in(self._began + 3600.0, LOGINS_MIN)
 
     def end_rush(self) -> None:
-        self._rush._until = float("-inf")
+        self._rush.until = float("-inf")
 
     def skip(self, seconds: float) -> None:
         """Let time pass."""
@@ -69,7 +69,7 @@ async def _room(worker: Worker, watch: Watch) -> tuple[list[TestClient], TestCli
     sessions = worker.parts.connections.sessions
     for session in sessions:
         if session.name.startswith("member"):
-            session.outbox.rush = watch._rush.current(0.0)
+            session.outbox.rush = watch._rush.number
     for client in (older, *members):
         await client.join(LOG)
     return members, older, sender
@@ -171,7 +171,7 @@ async def test_a_login_among_many_is_set_aside(single: Cluster) -> None:
         for _ in range(LOGINS_MIN):
             stack.enter_context(socket.create_connection(("127.0.0.1", worker.port)))
         await until(lambda: admission.unauthenticated == LOGINS_MIN, "the silent ones")
-        assert flusher._rush.current(time.monotonic()) == 0, "nobody has logged in"
+        assert flusher._rush.number == 0, "nobody has logged in"
         member = await TestClient.login(worker, "member")
         assert single.session("member").outbox.rush != 0
         assert single.session("before").outbox.rush == 0

@@ -221,8 +221,8 @@ class Flusher:
 
     def begin(self, now: float) -> None:
         """Begin a sweep over the outboxes that batches were distributed to."""
-        rush = self._rush.current(now)
-        if rush:
+        if now < self._rush.until:
+            rush = self._rush.number
             for outbox in self.dirty:
                 (self.aside if outbox.rush == rush else self.flushing).append(outbox)
         else:

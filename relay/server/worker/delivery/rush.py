@@ -21,12 +21,10 @@ class Rush:
     """Whether there is one, and which clients came in it."""
 
     def __init__(self) -> None:
-        self._number = 0
-        self._until = float("-inf")
-
-    def current(self, now: float) -> int:
-        """Return the number of the rush; 0 if there is none."""
-        return self._number if now < self._until else 0
+        self.number = 0
+        """Of the latest rush; 0: there was none."""
+        self.until = float("-inf")
+        """When it ends. The hot path reads this directly."""
 
     def logged_in(self, now: float, others: int) -> int:
         """Return the number of the rush that a login belongs to; 0 if it belongs to none.
@@ -34,7 +32,7 @@ class Rush:
         ``others``: how many connections are not logged in.
         """
         if others >= LOGINS_MIN:
-            if now >= self._until:
-                self._number += 1
-            self._until = now + CALM_S
-        return self.current(now)
+            if now >= self.until:
+                self.number += 1
+            self.until = now + CALM_S
+        return self.number if now < self.until else 0
