@@ -13,6 +13,7 @@ import pytest
 from benchmarks.measure import machine
 from benchmarks.measure.cpu_clock import server_cpu
 from benchmarks.measure.scale import Scale
+from tests.support.cluster import Relay
 from tests.support.processes import Processes
 
 TIMEOUT_S: Final = 900
@@ -53,6 +54,11 @@ def watch() -> Iterator[Any]:
 
     yield start
     server_cpu.watch(None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What is not measured is started as in the tests: importing takes most of the time there."""
+    Relay.forked = bool(config.getoption("benchmark_disable"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

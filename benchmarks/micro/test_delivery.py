@@ -75,7 +75,9 @@ class Hall:
         pages = Pages()
         self.feeds = Feeds(routes, damaged, pages)
         damage = DamageReports(routes, _no_reader, damaged)
-        catchup = Catchup(_no_reader, time.monotonic, self.stalled, wakeup, {}, damage, pages)
+        catchup = Catchup(
+            _no_reader, lambda _: (0, 0), time.monotonic, self.stalled, wakeup, {}, damage, pages
+        )
         self.fanout = Fanout(self.feeds, self.flusher, catchup)
         self.feed = self.feeds.open("lobby")
         self.feed.on_head(EPOCH, 0)

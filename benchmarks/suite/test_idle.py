@@ -32,9 +32,9 @@ def test_idle_rooms(
     watch: Watch, idle: int,
 ) -> None:  # fmt: skip
     """100 msg/s to 100 members, beside as many rooms of one idle member each."""
-    there = min(idle, scale.pick(IDLE, 50))
+    there, busy = min(idle, scale.pick(IDLE, 50)), scale.pick(BUSY_MEMBERS, 20)
     seconds = scale.seconds(SECONDS)
-    benchmark.group = f"beside idle rooms: 1 → {BUSY_MEMBERS}, 200 B, 100 msg/s, 1 worker"
+    benchmark.group = f"beside idle rooms: 1 → {busy}, 200 B, 100 msg/s, 1 worker"
     data = tmp_path_factory.mktemp("idle") / "data"
     rounds: list[Figures] = []
     with (
@@ -45,7 +45,7 @@ def test_idle_rooms(
         if there:
             rooms = [f"quiet{number}" for number in range(there)]
             stack.enter_context(Swarm(server.join(*rooms, prefix="idle"), there, sample=1))
-        swarm = stack.enter_context(Swarm(server.join("lobby"), BUSY_MEMBERS, sample=5))
+        swarm = stack.enter_context(Swarm(server.join("lobby"), busy, sample=5))
         publisher = stack.enter_context(closing(server.publisher("lobby")))
         before, began = server.processes(), time.monotonic()
         time.sleep(seconds)

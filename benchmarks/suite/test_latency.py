@@ -73,7 +73,7 @@ def test_delivery(
     The members' one process reads its sockets in turn: its own queue is part of the figure.
     """
     watch(server.processes)
-    members = scale.pick(MEMBERS, 100)
+    members = scale.pick(MEMBERS, 40)
     benchmark.group = f"publish → delivery, 200 B, 1 → {members}, 2 workers"
     load = Offered(rate, 1, scale.seconds(SECONDS))
     rounds: list[Figures] = []

@@ -30,7 +30,7 @@ def test_rooms(
     watch: Watch, workers: int,
 ) -> None:  # fmt: skip
     """200 rooms of 10 members, 5 messages a second in each, spread evenly over the second."""
-    rooms = scale.pick(ROOMS, 20)
+    rooms = scale.pick(ROOMS, 5)
     benchmark.group = f"{rooms} rooms × {MEMBERS} members, {RATE:g} msg/s in each, 200 B"
     logs = tuple(f"room{number}" for number in range(rooms))
     data = tmp_path_factory.mktemp("rooms") / "data"

@@ -55,7 +55,6 @@ class Op(IntEnum):
     NOT_HOME = 41
     ANSWERED = 42
     REVOKE = 43
-    ERASED = 44
     TELL = 45
     NOT_FOLLOWED = 46
 
@@ -214,12 +213,6 @@ class Event(NamedTuple):
     content: bytes
 
 
-class Erased(NamedTuple):
-    """Home: entries of a log were erased; anything read from it before must be read again."""
-
-    log: str
-
-
 class Heads(NamedTuple):
     """Home: the ends of subscribed logs, [log, epoch, seq] each (invariant "No silent tail")."""
 
@@ -340,7 +333,6 @@ Message: TypeAlias = (
     | Revoked
     | Answered
     | Revoke
-    | Erased
     | Tell
     | Damaged
     | NotFollowed

@@ -6,6 +6,7 @@ loaded, or the standard streams from being prepared, becomes one here.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from relay.cli.interrupts import end_as_process_1, end_at_interrupts
@@ -14,6 +15,14 @@ from relay.cli.last_resort import report_failed_start
 
 def main() -> int:
     """Load the commands and run one; return its exit code."""
+    code = _run()
+    if sys.flags.inspect and os.environ.get("PYTHONINSPECT"):
+        # The interpreter would print a traceback, exit with 1, and wait for input at a terminal.
+        os._exit(code)
+    return code
+
+
+def _run() -> int:
     try:
         end_at_interrupts()
         end_as_process_1()

@@ -6,7 +6,6 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import sys
 from pathlib import Path
 
@@ -21,12 +20,14 @@ from relay.paths import followed
 log = logging.getLogger("relay.supervisor")
 
 
-def hold_signals() -> None:
-    """Hold signals that are for a server which runs: while it starts, they would end it."""
+def reset_what_is_inherited() -> None:
+    """Do it before anything that takes long: a signal, such as that of a timer which the parent
+    left running, would end the start.
+    """
     if sys.platform == "linux":
-        from relay.server.supervisor.signals import held
+        from relay.server import inherited
 
-        signal.pthread_sigmask(signal.SIG_BLOCK, held())
+        inherited.reset()
 
 
 @click.command()
@@ -109,7 +110,7 @@ def serve(
         "log.format": flags["log_format"],
     }
     if not (print_config or check_config):
-        hold_signals()
+        reset_what_is_inherited()
     loaded = configuration.load(given, os.environ, config)
     if print_config:
         print_settings(loaded)

@@ -10,6 +10,8 @@ import contextlib
 import os
 import resource
 import signal
+import sys
+from collections.abc import Mapping
 from typing import Final
 
 from relay.server.supervisor.signals import held
@@ -35,6 +37,11 @@ OPEN_FILES_MAX: Final = 1 << 20
 
 OPEN_FILES_USUAL: Final = 1024
 """Used if the limit is unknown: Linux's default."""
+PYTHON_VARIABLES: Final = (
+    "PYTHONHASHSEED", "PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONDEVMODE", "PYTHONASYNCIODEBUG",
+    "PYTHONMALLOC", "PYTHONTRACEMALLOC", "PYTHONPROFILEIMPORTTIME", "PYTHONVERBOSE", "PYTHONDEBUG",
+)  # fmt: skip
+"""Variables by which Python runs the same program slower, prints more, or gives up a protection."""
 
 
 def reset() -> None:
@@ -75,6 +82,15 @@ def reset_signals() -> None:
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, held())
+
+
+def python_variables(environ: Mapping[str, str]) -> list[str]:
+    """Return those of ``PYTHON_VARIABLES`` that are set and have an effect."""
+    if sys.flags.ignore_environment:
+        return []
+    given = {name: environ.get(name, "") for name in PYTHON_VARIABLES}
+    given["PYTHONHASHSEED"] = given["PYTHONHASHSEED"].replace("random", "")
+    return [name for name, value in given.items() if value]
 
 
 def raise_open_files_limit() -> int:

@@ -5,6 +5,7 @@ Their programs are imported in the children: the supervisor must not load their 
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import sys
@@ -101,6 +102,10 @@ def roles(resources: Resources) -> tuple[Role, ...]:
         resources.ticket_keys.close()
         _confine(resources, [resources.data / name for name in KEY_FILES])
         import relay.server.worker.process.main  # noqa: F401
+
+        # Here, not in ``Collector.start``: a spare has time now, and is in a hurry then.
+        gc.collect()
+        gc.freeze()
 
     def run_worker(launch: Launch) -> int:
         if resources.live.changed() is not None:  # since the spare process was forked

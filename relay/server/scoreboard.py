@@ -1,9 +1,11 @@
-"""Shared memory of the supervisor and its children: a row per process, and the partition table.
+"""Shared memory of the supervisor and its children: a row per process, and two tables of the
+partitions: their owners, and how often something was erased in each.
 
 One mapping, created before the first fork, of aligned 64-bit cells. A cell is read and written in
 one machine access, so a reader never sees half a number, and no value spans two cells (an owner is
 one cell). Each cell has one writer: a process writes its own row; the supervisor writes the row of
-a process that is not running, ``ready``, and the partition table.
+a process that is not running, ``ready``, and the table of owners; the home of a partition counts
+its erasures.
 
 The content of a row is defined by a table of ``relay.server.metrics``.
 
@@ -22,15 +24,21 @@ from typing import Final, NamedTuple
 from relay.server.metrics import SUM, WORKER, Kind, Metric
 
 PARTITIONS_MAX: Final = 256
-FORMAT: Final = 1
+FORMAT: Final = 2
 """Of the header and the meaning of cells. Their positions are covered by ``format_of``."""
 _CELL_BYTES: Final = 8
 _LINE_CELLS: Final = 64 // _CELL_BYTES
 """A row begins and ends with a cache line, so no two processes write to the same one."""
 _HEADER_CELLS: Final = 2 * _LINE_CELLS
 _WORKERS, _TABLE_VERSION = 0, _LINE_CELLS
+_ERASURES = _HEADER_CELLS + PARTITIONS_MAX
+_ROWS = _ERASURES + PARTITIONS_MAX
 _GENERATION_BITS: Final = 48
 assert PARTITIONS_MAX % _LINE_CELLS == 0
+
+
+Erasures = tuple[int, int]
+"""How often something was erased in a partition. Only equality has a meaning."""
 
 
 class Owner(NamedTuple):
@@ -139,7 +147,6 @@ class Scoreboard:
         """
         self.workers_max = workers_max
         self._layout = Layout(metrics)
-        self._rows_start = _HEADER_CELLS + PARTITIONS_MAX
         size = self.bytes_of(workers_max, metrics)
         self._cells = memoryview(mmap.mmap(fd, size)).cast("Q")
         if not self._cells[_WORKERS]:
@@ -149,7 +156,7 @@ class Scoreboard:
     def bytes_of(workers_max: int, metrics: Sequence[Metric]) -> int:
         """Return the size of a board."""
         rows = workers_max * Layout(metrics).row_cells
-        return (_HEADER_CELLS + PARTITIONS_MAX + rows) * _CELL_BYTES
+        return (_ROWS + rows) * _CELL_BYTES
 
     @staticmethod
     def format_of(workers_max: int, metrics: Sequence[Metric]) -> str:
@@ -185,7 +192,7 @@ class Scoreboard:
         """Return a worker's row."""
         if not 0 <= index < self.workers_max:
             raise IndexError("no such worker")
-        start = self._rows_start + index * self._layout.row_cells
+        start = _ROWS + index * self._layout.row_cells
         return Row(self._cells, start, self._layout)
 
     def owner(self, partition: int) -> Owner:
@@ -217,6 +224,19 @@ class Scoreboard:
             raise ValueError("no such worker or generation")
         self._cells[self._partition(partition)] = worker << _GENERATION_BITS | generation
         self._cells[_TABLE_VERSION] += 1
+
+    def erased(self, partition: int) -> None:
+        """Count an erasure. Only the home may: after the commit, before it is acknowledged."""
+        self._cells[self._partition(partition) + PARTITIONS_MAX] += 1
+
+    def erasures(self, partition: int) -> Erasures:
+        """Return a value that is another one after each erasure in a partition.
+
+        The next home acknowledges an erasure that its predecessor committed but did not live to
+        count, so the owner is part of the value.
+        """
+        owner = self._partition(partition)
+        return self._cells[owner], self._cells[owner + PARTITIONS_MAX]
 
     @staticmethod
     def _partition(number: int) -> int:

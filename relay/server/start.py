@@ -80,6 +80,8 @@ def start(
 ) -> int:
     """Run the server until it is asked to stop. Returns the exit code.
 
+    ``inherited.reset`` must have been called.
+
     Args:
         settings: of the server.
         announce: called once, when every worker serves.
@@ -90,7 +92,6 @@ def start(
         UsageError, StartError: it cannot run; the message names what to do.
     """
     environ = dict(os.environ)
-    inherited.reset()
     takeover = Takeover.of(os.environ)
     logs.set_up(settings.log)
     try:
@@ -111,6 +112,8 @@ def _start(
     takeover: Takeover | None,
 ) -> int:
     settings = wanted
+    if variables := inherited.python_variables(environ):
+        log.warning("python_variables", extra={"variables": variables})
     setproctitle.setproctitle("relay: supervisor")
     if settings.server.sandbox:
         forbid_inspection()  # it has open what the key agent needs

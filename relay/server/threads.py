@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from typing import Final
 
 from relay.errors import StartError
+
+_MEMORY: Final = ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d"))
+"""Limits that a thread's stack counts for. -1: there is none."""
 
 
 def started_pool(count: int, name: str) -> ThreadPoolExecutor:
@@ -29,9 +34,16 @@ def started_pool(count: int, name: str) -> ThreadPoolExecutor:
     except RuntimeError as error:
         all_started.set()
         pool.shutdown(wait=True, cancel_futures=True)
-        raise StartError(
-            f"cannot start a thread ({error}): allow the relay more processes and threads "
-            "(TasksMax of its systemd unit, --pids-limit of its container, ulimit -u)"
-        ) from error
+        raise StartError(f"cannot start a thread ({error}): {_advice()}") from error
     all_started.set()
     return pool
+
+
+def _advice() -> str:
+    limited = [flag for number, flag in _MEMORY if resource.getrlimit(number)[0] >= 0]
+    if limited:
+        return f"raise the limit on its memory, of which a thread takes a stack ({limited[0]})"
+    return (
+        "allow the relay more processes and threads "
+        "(TasksMax of its systemd unit, --pids-limit of its container, ulimit -u)"
+    )

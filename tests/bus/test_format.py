@@ -16,6 +16,7 @@ FORMATS = {
     3: "dc7bdd0e1f8b19f6",
     4: "c68e5fbf40815d42",
     5: "61ee0e41b4a0ef6d",
+    6: "a93c45446955dc4b",
 }
 """By number, a digest of all messages between workers."""
 

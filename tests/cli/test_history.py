@@ -6,14 +6,13 @@ import contextlib
 import json
 import os
 import re
-import subprocess
 
 import apsw
 
 from relay import BlockingClient, LogEntry
 from relay.chat.partition import partition_of
 from relay.store.directory import DataDirectory
-from tests.support.cluster import COMMAND_S, Relay, relay_command, run_relay, wait_until
+from tests.support.cluster import Relay, run_relay, wait_until
 
 """Each command is a process of its own."""
 
@@ -101,14 +100,8 @@ def test_whoever_searches_is_told_what_was_not_looked_at(relay: Relay, room: str
         found = run_relay("history", relay.address, room, "--search", "cake", "--name", ann)
         assert (found.returncode, found.stdout) == (1, "")
         assert behind in found.stderr
-        chat = subprocess.run(
-            relay_command("chat", relay.address, room, "--name", ann, "--last", "0"),
-            input="/search cake\n/quit\n",
-            capture_output=True,
-            timeout=COMMAND_S,
-            check=False,
-            text=True,
-        )
+        typed = "/search cake\n/quit\n"
+        chat = run_relay("chat", relay.address, room, "--name", ann, "--last", "0", text=typed)
         assert behind in chat.stderr
     until_found(relay, room, "cake", ann)
     assert (
@@ -136,14 +129,8 @@ def test_searching_in_a_chat(relay: Relay, room: str) -> None:
     ann = f"ann-{room}"
     said(relay, room, ann, *[f"tea {n}" for n in range(25)], "coffee")
     until_found(relay, room, "coffee", ann)
-    done = subprocess.run(
-        relay_command("chat", relay.address, room, "--name", ann, "--last", "0"),
-        input="/search\n/search tea\n/search\n/search\n/search milk\n/search ...\n/quit\n",
-        capture_output=True,
-        timeout=COMMAND_S,
-        check=False,
-        text=True,
-    )
+    typed = "/search\n/search tea\n/search\n/search\n/search milk\n/search ...\n/quit\n"
+    done = run_relay("chat", relay.address, room, "--name", ann, "--last", "0", text=typed)
     assert texts(done.stdout.splitlines()) == [f"tea {n}" for n in (*range(5, 25), *range(5))], (
         done.stdout
     )

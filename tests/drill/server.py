@@ -71,7 +71,8 @@ class Server:
             if found is not None:
                 shares = [len(w["partitions"]) for w in found["workers"]]
                 even = len(shares) == workers and max(shares) - min(shares) <= 1
-                if found["ready"] and even:
+                running = all(w["state"] == "running" for w in found["workers"])
+                if found["ready"] and running and even:
                     return
             assert time.monotonic() < deadline, f"not whole again: {found}"
             await asyncio.sleep(0.1)

@@ -139,6 +139,20 @@ def test_unassigned() -> None:
     assert board.table_version == 0
 
 
+def test_erasures_are_counted_for_each_partition_and_end_with_its_owner() -> None:
+    """The next home may acknowledge what its predecessor has committed and not counted."""
+    board = Scoreboard(2)
+    seen = [board.erasures(0)]
+    other = board.erasures(1)
+    for change in (board.erased, board.erased, lambda number: board.assign(number, 1, 2)):
+        change(0)
+        seen.append(board.erasures(0))
+    assert len(set(seen)) == len(seen)
+    assert board.erasures(1) == other
+    board.erased(PARTITIONS_MAX - 1)
+    assert not any(board.row(0).get(name) for name in board._layout.single)
+
+
 def test_bounds() -> None:
     board = Scoreboard(2)
     for index in (-1, 2):
@@ -147,6 +161,10 @@ def test_bounds() -> None:
     for partition in (-1, PARTITIONS_MAX):
         with pytest.raises(IndexError):
             board.assign(partition, 0, 1)
+        with pytest.raises(IndexError):
+            board.erased(partition)
+        with pytest.raises(IndexError):
+            board.erasures(partition)
     for worker, generation in ((2, 1), (-1, 1), (0, 0), (0, 2**48)):
         with pytest.raises(ValueError, match="no such worker"):
             board.assign(0, worker, generation)

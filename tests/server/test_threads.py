@@ -10,6 +10,7 @@ import pytest
 from relay.errors import StartError
 from relay.server.threads import started_pool
 from tests.server.worker.test_stores import stores_of
+from tests.support.programs import run_program
 
 DEADLINE_S = 60.0
 
@@ -42,6 +43,23 @@ def test_a_pool_without_all_of_its_threads_is_none(monkeypatch: pytest.MonkeyPat
     with pytest.raises(StartError, match=r"can't start new thread.*TasksMax"):
         started_pool(3, "test")
     assert not any(thread.is_alive() for thread in started)
+
+
+@pytest.mark.parametrize(("limit", "flag"), [("AS", "ulimit -v"), ("DATA", "ulimit -d")])
+def test_too_little_memory_is_not_too_few_threads(limit: str, flag: str) -> None:
+    """A thread's stack counts for the limits on memory, and no other number helps then."""
+    ended = run_program(f"""
+import resource
+from relay.server.threads import started_pool
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+most = used + (2 << 20) if "{limit}" == "AS" else 1
+resource.setrlimit(resource.RLIMIT_{limit}, (most, most))
+started_pool(3, "test")
+""")
+    assert ended.returncode == 1
+    last = ended.stderr.splitlines()[-1]
+    assert "cannot start a thread (can't start new thread): raise the limit on its memory" in last
+    assert flag in last
 
 
 async def test_a_worker_has_its_threads_before_it_opens_a_partition(

@@ -43,7 +43,12 @@ AT_THE_START: Final = ("PYTHON", "LC_", "LANG", "LD_", "OPENSSL", "MALLOC", "GLI
 Kind: TypeAlias = Literal["commands", "servers", "players"]
 LOADED: Final[Mapping[str, Sequence[str]]] = {
     "commands": (
+        "click._textwrap",
+        "cryptography.hazmat.backends.openssl.backend",
+        "encodings.ascii",
+        "platformdirs.unix",
         "relay.cli.account",
+        "relay.cli.alias",
         "relay.cli.chat",
         "relay.cli.config",
         "relay.cli.ctl",
@@ -59,6 +64,9 @@ LOADED: Final[Mapping[str, Sequence[str]]] = {
         "relay.cli.user",
     ),
     "servers": (
+        "cryptography.hazmat.backends.openssl.backend",
+        "encodings.ascii",
+        "encodings.idna",
         "relay.cli.serve",
         "relay.server.start",
         "relay.server.worker.process.main",
@@ -67,14 +75,19 @@ LOADED: Final[Mapping[str, Sequence[str]]] = {
         "tests.support.faulty",
     ),
     "players": (
+        "cryptography.hazmat.backends.openssl.backend",
+        "encodings.ascii",
+        "encodings.idna",
+        "platformdirs.unix",
         "tests.torture.reader",
         "tests.torture.sender",
         "tests.torture.flood",
         "tests.torture.audience",
     ),
 }
-"""What programs of a kind have in common. A server's own processes load theirs after their forks;
-here they find it, and OpenSSL and SQLite, as nothing but code: nobody has used it before."""
+"""What programs of a kind have in common, with what they import only when they come to it. A
+server's own processes load theirs after their forks; here they find it, and OpenSSL and SQLite, as
+nothing but code: nobody has used it before."""
 COMMANDS: Final[Mapping[str, Kind]] = {
     **dict.fromkeys(
         ("account", "alias", "chat", "config", "ctl", "device", "export", "history", "invite",
@@ -180,7 +193,8 @@ class Loader:
         started = self.start(module, arguments, environment, Path.cwd(), given)
         for fd in given:
             os.close(fd)
-        started.stdin = None if in_write is None else os.fdopen(in_write, "w")
+        if in_write is not None:  # what is no text is written in Python's way (PEP 383)
+            started.stdin = os.fdopen(in_write, "w", errors="surrogateescape")
         started.stdout, started.stderr = os.fdopen(out_read), os.fdopen(err_read)
         return started
 

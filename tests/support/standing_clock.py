@@ -17,6 +17,10 @@ class StandingClock:
         """Return its time."""
         return self._at + (0.0 if self._begun is None else time.monotonic() - self._begun)
 
+    def stand(self) -> None:
+        """Stand, where it has gone to."""
+        self._at, self._begun = self(), None
+
     def forward(self, seconds: float) -> None:
         """Stand so much later."""
         self._at += seconds

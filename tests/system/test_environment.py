@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from relay import Client, Message
+from relay.cli.exits import Exit
 from relay.compiled import build
 from relay.server.inherited import IGNORED
 from relay.wire.identity import fingerprint, load_private_key
@@ -71,7 +72,10 @@ def test_it_does_not_matter_how_it_is_started(tmp_path: Path, signals: str) -> N
 
 
 def test_signals_for_a_running_server_wait_until_it_runs(tmp_path: Path) -> None:
-    """The start has begun when it opens its settings file, which is a pipe first."""
+    """The start has begun when it opens its settings file, which is a pipe first.
+
+    Signals that mean nothing, such as that of a timer which the parent left running, are lost.
+    """
     config, log = tmp_path / "relay.toml", tmp_path / "log"
     os.mkfifo(config)
     command = relay_command("serve", "--bind", "127.0.0.1:0", "--data", tmp_path / "data")
@@ -87,8 +91,10 @@ def test_signals_for_a_running_server_wait_until_it_runs(tmp_path: Path) -> None
         )
     try:
         with config.open("w") as pipe:
-            for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN):
-                process.send_signal(number)
+            held = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN)
+            for number in (*held, *IGNORED):
+                if number != signal.SIGTTOU:  # it means one worker less, but there is one
+                    process.send_signal(number)
             new = tmp_path / "new"
             new.write_text("[limits]\nrooms_per_minute = 61\n")
             new.replace(config)
@@ -107,6 +113,26 @@ def test_signals_for_a_running_server_wait_until_it_runs(tmp_path: Path) -> None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def test_variables_of_python(tmp_path: Path) -> None:
+    """Those that change how it runs are reported; none changes the exit status, PYTHONINSPECT
+    neither.
+    """
+    variables = {
+        "PYTHONHASHSEED": "0", "PYTHONOPTIMIZE": "1", "PYTHONWARNINGS": "", "PYTHONINSPECT": "1",
+    }  # fmt: skip
+    given = "import os; os.environ.update({!r})".format
+    with Relay(tmp_path / "data", launcher=given(variables)) as relay:
+        (event,) = relay.events("python_variables")
+        assert event["variables"] == ["PYTHONHASHSEED", "PYTHONOPTIMIZE"]
+        assert relay.stop() == 0
+        assert not any("Traceback" in line for line in relay.log)
+    with Relay(tmp_path / "data", launcher=given({"PYTHONHASHSEED": "random"})) as relay:
+        assert not relay.events("python_variables")
+    wrong = run_relay("send", env={"PYTHONINSPECT": "1"})
+    assert wrong.returncode == Exit.USAGE
+    assert "Traceback" not in wrong.stderr
 
 
 def serving_workers(server: psutil.Process) -> int:

@@ -150,6 +150,34 @@ async def test_it_is_found_out_that_there_is_room_again(small_disk: Path, tmp_pa
         await until(lambda: not watcher.ask("/readyz")[1]["warnings"], "all to be well")
 
 
+async def test_an_upgrade_with_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    """The next version takes over, and stores what its clients have kept as soon as it can."""
+    policy = KeyPolicy(KnownServers(tmp_path / "known"))
+    with Relay(small_disk / "data", workers=2) as relay:
+        async with Client(relay.address, name="~ann", key_policy=policy) as ann:
+            await ann.join(ROOM)
+            posts = [await ann.post(ROOM, "before")]
+            await ann.flush()
+            with contextlib.suppress(OSError), (small_disk / "filler").open("wb") as filler:
+                while True:
+                    filler.write(bytes(4096))
+                    filler.flush()
+            await until(lambda: relay.events("disk_reserve_reached"), "a full disk")
+            posts.append(await ann.post(ROOM, "while it was full"))
+            ended = await asyncio.to_thread(run_relay, "ctl", "--data", relay.data, "upgrade")
+            assert ended.returncode == 0, ended.stderr
+            assert not posts[1].done()
+            (small_disk / "filler").unlink()
+            async with asyncio.timeout(90):
+                await ann.flush()
+            page = await ann.history(ROOM, count=5)
+            kept = [one for one in page.entries if isinstance(one, Message)]
+            assert [one.text for one in kept] == ["before", "while it was full"]
+            assert [one.seq for one in kept] == [one.result().seq for one in posts]
+            assert len({one.epoch for one in kept}) == 1
+        assert relay.stop() == 0
+
+
 def test_one_partition_that_cannot_be_written_takes_no_machine_away(
     small_disk: Path, tmp_path: Path
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from relay import Client
 from relay.client.options import CLOSE_S
-from tests.support.cluster import COMMAND_S, DEADLINE_S, Relay, relay_command, run_relay, wait_until
+from tests.support.cluster import COMMAND_S, DEADLINE_S, Relay, run_relay, start_client, wait_until
 from tests.support.people import Person
 from tests.support.tails import Tail
 
@@ -24,13 +24,10 @@ def test_worker_killed_twice_during_send(relay: Relay) -> None:
     """``relay send`` exits with 0; the log has each line once, in order."""
     lines = [f"line {n}" for n in range(1000)]
     with Tail(relay.address, "bulk", "--since", "0") as tail:
-        sender = subprocess.Popen(
-            relay_command("send", relay.address, "bulk"),
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        sender = start_client("send", relay.address, "bulk", typed=True)
         assert sender.stdin is not None
+        assert sender.stdout is not None
+        assert sender.stderr is not None
         for third in range(3):
             chunk = lines[third * 333 : (third + 1) * 333 if third < 2 else None]
             sender.stdin.write("".join(f"{line}\n" for line in chunk[: len(chunk) // 2]))
@@ -42,8 +39,10 @@ def test_worker_killed_twice_during_send(relay: Relay) -> None:
                 relay.kill_worker()
             else:
                 sender.stdin.write("".join(f"{line}\n" for line in chunk[len(chunk) // 2 :]))
-        _, errors = sender.communicate(timeout=COMMAND_S)
-        assert sender.returncode == 0, errors
+        sender.stdin.close()
+        status = sender.wait(COMMAND_S)
+        with sender.stdout, sender.stderr:
+            assert status == 0, sender.stderr.read()
         assert tail.has(1000) == lines
     with Tail(relay.address, "bulk", "--since", "0") as again:
         assert again.has(1000) == lines
@@ -52,13 +51,9 @@ def test_worker_killed_twice_during_send(relay: Relay) -> None:
 def test_send_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
     """It keeps trying, and does not exit with 0 while lines are not stored."""
     with Relay(tmp_path / "data") as first:
-        sender = subprocess.Popen(
-            relay_command("send", first.address, "bulk"),
-            stdin=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        sender = start_client("send", first.address, "bulk", typed=True)
         assert sender.stdin is not None
+        assert sender.stdout is not None
         assert sender.stderr is not None
         sender.stdin.write("before\n")
         sender.stdin.flush()
@@ -72,6 +67,7 @@ def test_send_waits_for_a_server_that_is_away(tmp_path: Path) -> None:
         sender.wait(CLOSE_S + 2)
     with Relay(tmp_path / "data", bind=f"127.0.0.1:{port}"):
         assert sender.wait(60) == 0
+        sender.stdout.close()
         sender.stderr.close()
         with Tail(address, "bulk", "--since", "0") as tail:
             assert tail.has(1001) == ["before", *(f"meanwhile {n}" for n in range(1000))]

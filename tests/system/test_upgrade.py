@@ -98,6 +98,12 @@ def refusal(relay: Relay) -> str:
     return str(relay.events("upgrade_failed")[-1]["reason"])
 
 
+def all_is_well(relay: Relay) -> bool:
+    """Return True if the relay is ready, and no process is away even briefly."""
+    status = asked(relay, "status")
+    return bool(status["ready"]) and not status["warnings"]
+
+
 def processes(relay: Relay) -> list[int]:
     titles = ("supervisor", "control", "key agent", "worker")
     return [pid for title in titles for pid in relay.pids_titled(f"relay: {title}")]
@@ -215,7 +221,7 @@ def test_its_end_in_the_middle(versions: Versions) -> None:
             assert refusal(relay) == "it ended with exit code 9"
             wait_until(lambda: len(relay.worker_pids()) == 2, "another worker")
             traffic.goes_on("with workers of the version that stayed")
-            wait_until(lambda: asked(relay, "status")["ready"], "that all is well")
+            wait_until(lambda: all_is_well(relay), "that all is well")
             wait_until(lambda: relay.pids_titled("relay: spare"), "a spare process, as before")
             assert asked(relay, "status")["version"] == package.__version__
             left = len(relay.events("child_leaving"))

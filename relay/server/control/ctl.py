@@ -11,10 +11,10 @@ from typing import Any, Final
 
 from relay import __version__
 from relay.server.context import WORKER
-from relay.server.control import health
 from relay.server.control.board_view import BoardView, Seen
 from relay.server.control.commit_pauses import CommitPauses
 from relay.server.control.disk import DiskUse
+from relay.server.control.health import Readiness
 from relay.server.control.process_usage import age_s, usage_of
 from relay.server.control.supervisor_line import SupervisorLine
 from relay.server.control.worker_lines import Asked, WorkerLines
@@ -32,6 +32,7 @@ class Ctl:
     def __init__(
         self,
         view: BoardView,
+        readiness: Readiness,
         disk: Callable[[], DiskUse],
         data: Path,
         runtime: Path,
@@ -39,6 +40,7 @@ class Ctl:
         supervisor_pid: int,
     ) -> None:
         self._view = view
+        self._readiness = readiness
         self._disk = disk
         self._supervisor = supervisor
         self._supervisor_pid = supervisor_pid
@@ -78,7 +80,7 @@ class Ctl:
     # --- from the scoreboards -----------------------------------------------------------------
     async def _status(self, _: Question) -> dict[str, Any]:
         now_ns = time.monotonic_ns()
-        ready = health.ready(self._view, now_ns)
+        ready = self._readiness.answer(now_ns)
         workers = [self._worker(seen, now_ns) for seen in self._view.of(WORKER)]
         return {
             "version": __version__,

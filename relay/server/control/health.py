@@ -3,7 +3,8 @@
 - ``/livez``: this process answers, so the supervisor is alive (no process outlives it). A program
   that restarts the server when this fails restarts the right thing.
 - ``/readyz``: rooms can be written and read, and the server is not stopping. Load balancers send
-  clients elsewhere meanwhile; a restart would not help.
+  clients elsewhere meanwhile; a restart would not help. What is over before clients notice it is
+  only a warning: a balancer would disconnect all clients of this machine.
 - ``/lagz``: what is waiting, and for how long. For people, and for alerts.
 """
 
@@ -12,11 +13,19 @@ from __future__ import annotations
 from typing import Any, Final, NamedTuple
 
 from relay.server.context import WORKER
-from relay.server.control.board_view import BoardView
+from relay.server.control.board_view import FRESH_NS, BoardView
 from relay.server.control.disk import DiskUse
 
+UNNOTICED_NS: Final = 3_000_000_000
+"""How long a process may be away before the server is not ready. A worker that dies is replaced in
+less, and on a busy machine one may not run for a second; requests wait for five (``AWAY_S_MAX``)
+before they are refused."""
 LAG_MAX_NS: Final = 1_000_000_000
 """Noticeable for a person: beyond it /lagz answers 503."""
+
+
+BRIEFLY: Final = f"for less than {UNNOTICED_NS // 1_000_000_000} s"
+AGENT_KEY: Final = -1
 
 
 class Answer(NamedTuple):
@@ -31,19 +40,61 @@ def live() -> Answer:
     return Answer(True, {"live": True})
 
 
-def ready(view: BoardView, now_ns: int) -> Answer:
-    """Answer /readyz, with a reason for each thing that keeps it from being ready.
+class Readiness:
+    """Answers /readyz. Knows for how long a process has been away."""
 
-    Partitions that are refused or cannot be written do not count as long as others serve: no other
-    machine has their content, and removing this one would remove the other partitions, too.
+    def __init__(self, view: BoardView) -> None:
+        """Create; nothing has been seen to run yet, so what is away counts at once."""
+        self._view = view
+        self._seen_ns: dict[int, int] = {}
+        """When each partition was last seen with a running worker, and AGENT_KEY the agent."""
+        self._looked_ns = 0
+
+    def look(self, now_ns: int) -> None:
+        """Note what runs. Must be called several times a second."""
+        slept_ns = now_ns - self._looked_ns
+        if slept_ns > FRESH_NS:
+            # This process did not run either, so it does not know for how long others did not.
+            self._seen_ns = {key: seen + slept_ns for key, seen in self._seen_ns.items()}
+        self._looked_ns = now_ns
+        homeless = set(self._view.homeless(now_ns))
+        for partition in range(self._view.partitions):
+            if partition not in homeless:
+                self._seen_ns[partition] = now_ns
+        if self._view.agent.lives(now_ns):
+            self._seen_ns[AGENT_KEY] = now_ns
+
+    def answer(self, now_ns: int) -> Answer:
+        """Answer, with a reason for each thing that keeps it from being ready."""
+        self.look(now_ns)
+        reasons = ["the server is stopping"] if self._view.stopping else []
+        warnings: list[str] = []
+        away = [n for n in range(self._view.partitions) if self._seen_ns.get(n) != now_ns]
+        lasting = [n for n in away if self._lasts(n, now_ns)]
+        if lasting:
+            reasons.append(f"partitions without a running worker: {_listed(lasting)}")
+        if brief := [n for n in away if n not in lasting]:
+            warnings.append(f"partitions without a running worker, {BRIEFLY}: {_listed(brief)}")
+        if self._lasts(AGENT_KEY, now_ns):
+            reasons.append("the key agent is not running: no new client can connect")
+        elif self._seen_ns[AGENT_KEY] != now_ns:
+            warnings.append(f"the key agent is not running, {BRIEFLY}")
+        some = _partitions_in_trouble(self._view, reasons)
+        warnings += some + _refused(self._view)
+        document = {"ready": not reasons, "reasons": reasons, "warnings": warnings}
+        return Answer(not reasons, document)
+
+    def _lasts(self, key: int, now_ns: int) -> bool:
+        seen_ns = self._seen_ns.get(key)
+        return seen_ns is None or now_ns - seen_ns > UNNOTICED_NS
+
+
+def _partitions_in_trouble(view: BoardView, reasons: list[str]) -> list[str]:
+    """Return what is wrong with some partitions; what is wrong with all is added to ``reasons``.
+
+    As long as others serve it is no reason: no other machine has their content, and removing this
+    one would remove the other partitions, too.
     """
-    reasons: list[str] = []
-    if view.stopping:
-        reasons.append("the server is stopping")
-    if homeless := view.homeless(now_ns):
-        reasons.append(f"partitions without a running worker: {_listed(homeless)}")
-    if not view.agent.lives(now_ns):
-        reasons.append("the key agent is not running: no new client can connect")
     some = []
     for name, what in (
         (
@@ -57,8 +108,7 @@ def ready(view: BoardView, now_ns: int) -> Answer:
             reasons.append(f"all partitions {what}")
         elif count:
             some.append(f"{count} of {view.partitions} partitions {what}")
-    document = {"ready": not reasons, "reasons": reasons, "warnings": some + _refused(view)}
-    return Answer(not reasons, document)
+    return some
 
 
 def lag(view: BoardView, disk: DiskUse, now_ns: int) -> Answer:

@@ -17,6 +17,7 @@ from relay.server import gate, logs
 from relay.server.context import CTL_SOCKET, report
 from relay.server.control.board_view import BoardView
 from relay.server.control.disk import DiskUse, measure
+from relay.server.control.health import Readiness
 from relay.server.control.supervisor_line import SupervisorLine
 from relay.server.line_server import BACKLOG, QUESTION_BYTES_MAX, LineServer
 from relay.store.directory import DataDirectory
@@ -53,6 +54,7 @@ class _Control:
         self._context = context
         self._supervisor_pid = os.getppid()
         self._view = BoardView(context.boards, PARTITIONS)
+        self._readiness = Readiness(self._view)
         directory = DataDirectory(context.data)
         self._files = [directory.partition_path(index) for index in range(PARTITIONS)]
         self._listener = NamedListener(context.runtime / CTL_SOCKET, BACKLOG)
@@ -84,7 +86,8 @@ class _Control:
         row.set("heartbeat_ns", time.monotonic_ns())
         report(context.ready_fd, "R")
         while not stop.is_set():
-            row.set("heartbeat_ns", time.monotonic_ns())
+            row.set("heartbeat_ns", now_ns := time.monotonic_ns())
+            self._readiness.look(now_ns)
             if (settings := context.live.changed()) is not None:
                 logs.set_level(settings.log)
             if self._listener.missing:
@@ -124,7 +127,13 @@ class _Control:
             line = SupervisorLine(self._context.supervisor)
             context = self._context
             ctl = Ctl(
-                self._view, self._disk, context.data, context.runtime, line, self._supervisor_pid
+                self._view,
+                self._readiness,
+                self._disk,
+                context.data,
+                context.runtime,
+                line,
+                self._supervisor_pid,
             )
             self._lines = LineServer(ctl.handlers)
         await self._lines.serve(reader, writer)
@@ -133,7 +142,7 @@ class _Control:
         if self._web is None:
             from relay.server.control.web import web_server
 
-            self._web = web_server(self._view, self._disk)
+            self._web = web_server(self._view, self._readiness, self._disk)
         await self._web.serve(reader, writer)
 
     def _disk(self) -> DiskUse:

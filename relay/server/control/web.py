@@ -16,7 +16,9 @@ from relay.server.control.exposition import ScoreboardCollector
 from relay.server.control.http_server import Handler, HttpServer, Request, Response
 
 
-def web_server(view: BoardView, disk: Callable[[], DiskUse]) -> HttpServer:
+def web_server(
+    view: BoardView, readiness: health.Readiness, disk: Callable[[], DiskUse]
+) -> HttpServer:
     """Return the server of /metrics, /livez, /readyz and /lagz."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(ScoreboardCollector(view, disk))
@@ -41,7 +43,7 @@ def web_server(view: BoardView, disk: Callable[[], DiskUse]) -> HttpServer:
         {
             "/metrics": metrics,
             "/livez": answer(health.live),
-            "/readyz": answer(lambda: health.ready(view, now_ns())),
+            "/readyz": answer(lambda: readiness.answer(now_ns())),
             "/lagz": answer(lambda: health.lag(view, disk(), now_ns())),
         }
     )

@@ -34,7 +34,7 @@ class _Nobody:
     def closed(self) -> bool:
         return False
 
-    def defers(self) -> bool:
+    def defers(self, *, few: bool) -> bool:
         return False
 
     def pause_s(self) -> float:
@@ -55,6 +55,7 @@ def accepts(
     proxies: Proxies = NO_PROXIES,
     connections_max: int = 10,
     accepting: Callable[[bool], None] = _untold,
+    starting: Callable[[], int] = lambda: 0,
 ) -> Acceptor:
     """Return the acceptor of a single worker."""
     return Acceptor(
@@ -65,6 +66,7 @@ def accepts(
         full_at=connections_max,
         connections_max=connections_max,
         least_loaded=lambda: None,
+        starting=starting,
         accepting=accepting,
         counted=lambda _: None,
     )
@@ -161,7 +163,7 @@ async def test_new_connections_wait_in_the_backlog_while_they_are_deferred() -> 
     met = asyncio.Event()
 
     class Holds(_Nobody):
-        def defers(self) -> bool:
+        def defers(self, *, few: bool) -> bool:
             nonlocal looks
             looks += 1
             return looks < 4
@@ -177,6 +179,34 @@ async def test_new_connections_wait_in_the_backlog_while_they_are_deferred() -> 
         with socket.create_connection(listener.getsockname()):
             async with asyncio.timeout(DEADLINE_S):
                 await met.wait()
+        acceptor.stop()
+
+
+async def test_few_are_accepted_while_another_worker_starts() -> None:
+    """The rest waits in the backlog for that worker, but not for ever; each one is waited for."""
+    said: list[bool] = []
+    met = asyncio.Event()
+    generation = 7
+
+    class Asked(_Nobody):
+        def defers(self, *, few: bool) -> bool:
+            said.append(few)
+            return few
+
+        def admit(self, peer: str, *, exhausted: bool = False) -> None:
+            met.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        listener.setblocking(False)
+        acceptor = accepts(listener, Asked(), starting=lambda: generation)
+        acceptor.start()
+        for generation in (7, 8, 0):
+            met.clear()
+            said.clear()
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+            async with asyncio.timeout(DEADLINE_S):
+                await met.wait()
+            assert (said[0], said[-1]) == (generation > 0, False)
         acceptor.stop()
 
 

@@ -22,6 +22,7 @@ from relay.limit_settings import Limits
 from relay.server.metrics import Budget
 from relay.server.worker.connection.admission import (
     DEFER_FROM,
+    FEW,
     LOGINS_MANY,
     NEWEST,
     PATIENCE_MAX_S,
@@ -193,6 +194,15 @@ def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
         assert not admission.defers(now), "a new one takes the slot of the oldest"
         assert admission.admit(source_named("e")).evicted is not None
         admission.enter(FakeConnection(source_named("e"), since_s=now))
+
+
+def test_few_enter_while_another_worker_is_about_to_accept() -> None:
+    """Those who never log in do not count for that either."""
+    admission = Admission(10_000, limits(unauthenticated=1024))
+    enter_all(admission, *(FakeConnection(source_named(f"a{n}")) for n in range(FEW + 1)))
+    assert not admission.defers(0.0)
+    assert admission.defers(0.0, few=True)
+    assert not admission.defers(PATIENCE_MAX_S, few=True)
 
 
 def test_a_source_pays_with_its_own() -> None:

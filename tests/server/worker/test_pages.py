@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
+import pytest
+
 from relay import limits
-from relay.chat.entries import NO_EPOCH
+from relay.bus.link import Link
+from relay.chat.entries import NO_EPOCH, Kind
 from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.member.pages import BYTES_MAX, COUNT_MAX, Page, Pages
-from relay.wire.envelopes import Join
+from relay.wire.envelopes import Join, Live, Send
+from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
 
 LOG = "lobby"
+NONE = 1, 0
+"""No erasures."""
 
 
 async def _read_whole(worker: Worker, name: str, count: int) -> int:
@@ -59,7 +66,8 @@ async def test_a_kept_page_grows_to_the_size_of_a_page(cluster: Cluster) -> None
         await writer.ends_with(LOG, last)
         first = last + 1
         await _read_whole(worker, f"reader{last}", last)
-        kept = worker.parts.catchup.pages.get(worker.feed(LOG), 0)
+        erasures = worker.parts.catchup.erasures(LOG)
+        kept = worker.parts.catchup.pages.get(worker.feed(LOG), 0, erasures)
         assert kept is not None
         sizes.append(len(kept.content))
     assert sizes[:3] == sorted(sizes[:3])
@@ -67,9 +75,7 @@ async def test_a_kept_page_grows_to_the_size_of_a_page(cluster: Cluster) -> None
 
 
 async def test_pages_end_with_the_feed(cluster: Cluster) -> None:
-    """A worker that nobody needs the log of any more keeps nothing of it: it is not told of
-    erasures.
-    """
+    """A worker that nobody needs the log of any more keeps nothing of it."""
     worker = cluster.other(LOG)
     writer = await TestClient.login(worker, "writer")
     await writer.join(LOG)
@@ -83,6 +89,50 @@ async def test_pages_end_with_the_feed(cluster: Cluster) -> None:
     assert (pages.count, pages.bytes) == (0, 0)
 
 
+async def test_what_was_erased_is_not_served_whatever_the_home_can_still_tell(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From its acknowledgement on: the home tells other workers nothing more, then it dies."""
+    home, other = cluster.home(LOG), cluster.other(LOG)
+    readers = list(itertools.islice(cluster.names_of(other), 4))
+    writer = await TestClient.login(home, next(cluster.names_of(home)))
+    await writer.join(LOG)
+    writer.send(LOG, 1, 5)
+    await writer.ends_with(LOG, 5)
+    member = await TestClient.login(other, readers[0])
+    await member.join(LOG)
+    assert await _read_whole(other, readers[1], 5) == 1
+    silent, flush = set(home.parts.links.values()), Link.flush
+    monkeypatch.setattr(Link, "flush", lambda link: None if link in silent else flush(link))
+    third = writer.entries(LOG)[2]
+    writer.send_envelopes(
+        Send(LOG, 6, int(Kind.REDACTION), "text/plain", b"", third.epoch, third.seq)
+    )
+    await writer.acked(LOG, 6)
+    await _reads_erased(other, readers[2], third.seq)
+    await cluster.kill(home.index)
+    await until(lambda: not other.parts.links, "the end of the link")
+    await _reads_erased(other, readers[3], third.seq)
+
+
+async def _reads_erased(worker: Worker, name: str, seq: int) -> None:
+    reader = await TestClient.login(worker, name)
+    reader.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
+    await reader.expect(Live)
+    found = [(entry.kind, entry.body) for entry in reader.entries(LOG) if entry.seq == seq]
+    assert found == [(Kind.ERASED, b"")]
+
+
+def test_an_erasure_while_a_page_is_read_ends_it() -> None:
+    """The page may have been read before the erasure, so it is kept for nobody."""
+    feed, pages, page = object(), Pages(), Page(0, 1, b"entry")
+    assert pages.get(feed, 0, (1, 0)) is None
+    pages.put(feed, 0, page, (1, 0))
+    assert pages.get(feed, 0, (1, 0)) == page
+    assert pages.get(feed, 0, (1, 1)) is None
+    assert (pages.count, pages.bytes) == (0, 0)
+
+
 def test_pages_are_bounded() -> None:
     """By number and by size; the feed that was not used for longest gives its oldest page."""
     damaged = DamagedLogs(time.monotonic)
@@ -90,20 +140,20 @@ def test_pages_are_bounded() -> None:
     pages = Pages()
     for feed in (used, unused):
         for after in range(COUNT_MAX // 2):
-            pages.put(feed, after, Page(after, after + 1, b"entry"))
+            pages.put(feed, after, Page(after, after + 1, b"entry"), NONE)
     assert (pages.count, pages.bytes) == (COUNT_MAX, COUNT_MAX * len(b"entry"))
-    assert pages.get(used, 0) is not None
-    pages.put(used, COUNT_MAX, Page(COUNT_MAX, COUNT_MAX + 1, b"entry"))
+    assert pages.get(used, 0, NONE) is not None
+    pages.put(used, COUNT_MAX, Page(COUNT_MAX, COUNT_MAX + 1, b"entry"), NONE)
     assert pages.count == COUNT_MAX
-    assert pages.get(unused, 0) is None
-    assert pages.get(unused, 1) is not None
-    pages.put(unused, 1, Page(1, 3, b"entry" * 2))
+    assert pages.get(unused, 0, NONE) is None
+    assert pages.get(unused, 1, NONE) is not None
+    pages.put(unused, 1, Page(1, 3, b"entry" * 2), NONE)
     assert (pages.count, pages.bytes) == (COUNT_MAX, (COUNT_MAX + 1) * len(b"entry"))
     page = bytes(limits.PAGE_BYTES_MAX)
     for after in range(100):
-        pages.put(large, after, Page(after, after + 1, page))
+        pages.put(large, after, Page(after, after + 1, page), NONE)
         assert pages.bytes <= BYTES_MAX
-    assert pages.get(large, 99) is not None
+    assert pages.get(large, 99, NONE) is not None
     for feed in (used, unused, large):
         pages.drop(feed)
     assert (pages.count, pages.bytes) == (0, 0)

@@ -1,10 +1,12 @@
-"""relay.server.worker.process.stores: the checkpoints of a worker's partitions."""
+"""relay.server.worker.process.stores: opening a worker's partitions, and their checkpoints."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 from pathlib import Path
+
+import pytest
 
 from relay.server.context import WorkerContext
 from relay.server.live_settings import LiveSettings
@@ -14,6 +16,8 @@ from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.process.stores import Stores
 from relay.settings import Settings, Store
 from relay.store.checkpoint import WAL_PAGES_MAX
+from relay.store.errors import NotTheWriter, StoreCorrupt
+from relay.store.lock import PartitionLock, read_refusal
 from relay.store.log import Partition
 
 
@@ -95,4 +99,31 @@ async def test_a_checkpoint_that_never_begins_keeps_nothing_open(tmp_path: Path)
     await stores.settle()
     assert not partition.checkpointing
     partition.close()
+    stores.close()
+
+
+async def test_partitions_opened_ahead(tmp_path: Path) -> None:
+    """Each as if it were opened when it is used, errors too; those nobody uses are closed."""
+    stores = stores_of(tmp_path)
+    damaged, locked, unused = stores.path_of(1), stores.path_of(2), 3
+    damaged.write_bytes(b"no database" * 1000)
+    lock_of = stores._directory.lock_path
+    with PartitionLock(lock_of(2), locked):
+        await stores.open_ahead([0, 1, 2, unused])
+        with pytest.raises(NotTheWriter):
+            stores.open_partition(2)
+    with pytest.raises(StoreCorrupt) as refused:
+        stores.open_partition(1)
+    assert read_refusal(lock_of(1)) == str(refused.value)
+    first = stores.open_partition(0)
+    assert stores._checkpointers[0].of(first)
+    second = stores.open_partition(2)  # its lock is free now
+    with pytest.raises(NotTheWriter):
+        PartitionLock(lock_of(unused), stores.path_of(unused))
+    stores.close_ahead()
+    await stores.settle()
+    PartitionLock(lock_of(unused), stores.path_of(unused)).close()
+    assert first._opened is not None, "only what nobody uses was closed"
+    for partition in (first, second):
+        partition.close()
     stores.close()

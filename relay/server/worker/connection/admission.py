@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 DEFER_FROM: Final = 256
 """Up to this many unauthenticated connections delay nobody: half a second's handshakes are always
 in progress, and idle connections (a port scanner's, a load balancer's) are not a queue."""
+FEW: Final = 8
+"""The same while another worker is about to accept: enough for one that is never idle."""
 LOGINS: Final = 4
 """A connection that takes this many times as long as the usual login is expected not to log in."""
 PATIENCE_S: Final = 1.0
@@ -114,7 +116,7 @@ class Admission:
             self._oldest_silent(self._unauthenticated) is None
         )
 
-    def defers(self, now: float) -> bool:
+    def defers(self, now: float, *, few: bool = False) -> bool:
         """Return True if new connections should wait in the backlog while earlier ones log in.
 
         In an attack the earlier ones take longer than logins do. Then nobody is deferred, the
@@ -122,8 +124,9 @@ class Admission:
 
         Args:
             now: by the clock of ``Connection.since_us``, in seconds.
+            few: another worker is about to accept, and should get its share.
         """
-        defer_from = min(DEFER_FROM, self._limits.unauthenticated // 2)
+        defer_from = min(FEW if few else DEFER_FROM, self._limits.unauthenticated // 2)
         if not defer_from < len(self._unauthenticated) < self._limits.unauthenticated:
             return False
         oldest = next(islice(self._unauthenticated, defer_from, None))  # but for the idle ones

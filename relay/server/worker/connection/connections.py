@@ -46,9 +46,9 @@ class Connections:
         """Return True if no connection can be admitted: see ``Admission.closed``."""
         return self._admission.closed()
 
-    def defers(self) -> bool:
+    def defers(self, *, few: bool) -> bool:
         """Return True if new connections should wait: see ``Admission.defers``."""
-        return self._admission.defers(self._services.clock())
+        return self._admission.defers(self._services.clock(), few=few)
 
     def pause_s(self) -> float:
         """Return how long to pause accepting: new connections wait like heavy users."""

@@ -91,9 +91,9 @@ async def _page(
     Raises:
         StoreError: the log cannot be read.
     """
-    catchup, erasures = session.services.following.catchup, -1
+    erasures_of, before = session.services.following.catchup.erasures, None
     while True:
-        at_once, erasures = erasures >= 0, catchup.erasures
+        at_once, before = before is not None, erasures_of(log)
         rows: list[bytes] = []
         size = read = 0
         next_seq, end = found.next, found.end
@@ -125,7 +125,7 @@ async def _page(
                 break
             rows.append(row)
         session.sends.owe_work(read % READ_PER_TURN // FOUND_PER_UNIT)
-        if erasures == catchup.erasures:
+        if before == erasures_of(log):
             return (rows, next_seq, end) if session.subscriptions.get(log) is feed else None
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
 from relay.bus.link import Link, Port
-from relay.bus.messages import ITEMS_PER_MESSAGE, Batch, Erased, Event, Heads
+from relay.bus.messages import ITEMS_PER_MESSAGE, Batch, Event, Heads
 from relay.chat.entries import Extra, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms.events import CONTENT_TYPE as ROOM_CONTROL
@@ -71,11 +71,6 @@ class Interest:
         for port in list(self._of_port):
             self.forget(port, partition)
 
-    def erased(self, log: str) -> None:
-        """Tell all workers that follow a log to drop its cached pages."""
-        for port in self.logs.get(log, ()):
-            port.send(Erased(log))
-
     def publish_rows(self, log: str, rows: list[Stored]) -> None:
         """Send committed entries of one log to all workers that follow it."""
         if len(rows) == 1:  # the common case: one message
@@ -122,13 +117,16 @@ class Interest:
 class Publishing:
     """Publishes what commits have stored, and counts it."""
 
-    def __init__(self, interest: Interest) -> None:
+    def __init__(self, interest: Interest, on_erased: Callable[[int], None]) -> None:
         """Create with counters at zero.
 
         Args:
             interest: which workers receive batches.
+            on_erased: called with the partition after an erasure, in the turn that sends the
+                acknowledgement and before it is sent.
         """
         self.interest = interest
+        self._on_erased = on_erased
         self.accepted = 0
         """Messages. Entries logged by accounts are counted elsewhere."""
         self.repeated = 0
@@ -182,7 +180,7 @@ class Publishing:
     def _stored_more(self, submission: Submission, extra: Extra, seq: int) -> None:
         """Handle a stored direct message, or a stored entry about another one."""
         if submission.kind == REDACTION:
-            self.interest.erased(submission.log)
+            self._on_erased(partition_of(submission.log))
         if extra.origin_seq:
             return  # it was counted when it was accepted
         self.accepted += 1

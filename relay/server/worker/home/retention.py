@@ -27,7 +27,6 @@ from relay.store.retention import FOREVER, Excess, RetentionLimits, stricter
 if TYPE_CHECKING:
     from relay.server.worker.home.departures import Departures
     from relay.server.worker.home.partitions import OwnPartitions
-    from relay.server.worker.home.publishing import Interest
     from relay.settings import Retention as Settings
     from relay.store.log import Removed
     from relay.store.removal_reader import RemovalReader
@@ -83,7 +82,7 @@ class Retention:
     def __init__(
         self,
         partitions: OwnPartitions,
-        interest: Interest,
+        on_erased: Callable[[int], None],
         *,
         run_in_thread: RunInThread,
         new_reader: Callable[[int], RemovalReader],
@@ -95,7 +94,7 @@ class Retention:
 
         Args:
             partitions: of the worker.
-            interest: the workers that cache pages of a log.
+            on_erased: called with the partition after entries were removed.
             run_in_thread: runs a function in a thread.
             new_reader: creates a reader of a partition, in the thread.
             settings: returns the current settings.
@@ -105,7 +104,7 @@ class Retention:
         self._partitions = partitions
         self._departures = departures
         self._inboxes = Inboxes()
-        self._interest = interest
+        self._on_erased = on_erased
         self._run_in_thread = run_in_thread
         self._new_reader = new_reader
         self._settings = settings
@@ -262,7 +261,7 @@ class Retention:
                 return True
             self.entries += removed.entries
             self.bytes += removed.bytes
-            self._interest.erased(wanted.log)
+            self._on_erased(index)
             await asyncio.sleep(STEP_S)
         return False
 

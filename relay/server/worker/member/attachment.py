@@ -52,7 +52,7 @@ class Attachment:
 
     def _attach(self, partition: int, port: Port) -> None:
         port.send(Attach(partition))
-        self._catchup.forget()  # erasures in the meantime were not reported to this worker
+        self._catchup.checked.forget()
         for feed in list(self._feeds.by_log.values()):
             if partition_of(feed.log) == partition:
                 port.send(Subscribe(feed.log))

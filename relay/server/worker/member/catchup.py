@@ -28,6 +28,7 @@ from relay.wire.envelopes import Gap, Live
 from relay.wire.packing import pack, unpack_entry
 
 if TYPE_CHECKING:
+    from relay.server.scoreboard import Erasures
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.damage import DamageReports
     from relay.server.worker.member.feed import Feed, Subscription
@@ -46,6 +47,7 @@ class Catchup:
     def __init__(
         self,
         reader_of: Callable[[str], Reader],
+        erasures: Callable[[int], Erasures],
         clock: Callable[[], float],
         stalled: StalledConnections,
         wakeup: Wakeup,
@@ -54,6 +56,7 @@ class Catchup:
         pages: Pages,
     ) -> None:
         self._reader_of = reader_of
+        self._erasures = erasures
         self._clock = clock
         self._stalled = stalled
         self._wakeup = wakeup
@@ -67,9 +70,6 @@ class Catchup:
         """Requests for a page from heavy users: they wait until it is the turn of heavy users."""
         self.pages = pages
         self.checked = CheckedEntries()
-        self.erasures = 0
-        """Number of erasures in any log: a reader with partial results starts again when it
-        changes."""
         self.pages_read = 0
         self.caught_up = 0
 
@@ -104,12 +104,11 @@ class Catchup:
         self._wakeup.request()
         return reply
 
-    def forget(self, log: str | None = None) -> None:
-        """Drop the cached pages of a log with erased entries; None: of all logs."""
-        self.erasures += 1
-        self.pages.forget(log)
-        if log is None:
-            self.checked.forget()
+    def erasures(self, log: str) -> Erasures:
+        """Return a value that changes whenever entries are erased: what was read before it changed
+        must be read again.
+        """
+        return self._erasures(partition_of(log))
 
     def run(self) -> None:
         """Serve pages for one slice of time."""
@@ -189,7 +188,8 @@ class Catchup:
         An empty page is the end of the log. The seq before the page is greater than ``after`` if
         the entries between were removed, or cannot be read.
         """
-        cached = self.pages.get(feed, after)
+        erasures = self.erasures(feed.log)  # before reading
+        cached = self.pages.get(feed, after, erasures)
         if cached is not None and (cached.last == upto or (cached.last < upto and not cached.ends)):
             return cached
         if cached is not None and cached.last < upto:
@@ -197,7 +197,7 @@ class Catchup:
         else:
             page = self._read(feed, after, upto, limits.PAGE_BYTES_MAX)
         if page.content and page.intact:
-            self.pages.put(feed, after, page)
+            self.pages.put(feed, after, page, erasures)
         return page
 
     def _grown(self, feed: Feed, page: Page, upto: int) -> Page:

@@ -6,21 +6,17 @@ When all members of a room reconnect, they have the same cursor, and read what a
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Final, NamedTuple, Protocol
+from collections.abc import Hashable
+from typing import Final, NamedTuple, TypeAlias
 
 from relay import limits
 from relay.chat.entries import GapReason
+from relay.server.scoreboard import Erasures
 
 COUNT_MAX: Final = 1024
 BYTES_MAX: Final = 64 * limits.PAGE_BYTES_MAX
-
-
-class Feed(Protocol):
-    """A log as this worker follows it, from the first of its clients to the last."""
-
-    @property
-    def log(self) -> str:
-        """Name of the log."""
+Feed: TypeAlias = Hashable
+"""A log as this worker follows it, from the first of its clients to the last."""
 
 
 class Page(NamedTuple):
@@ -38,30 +34,43 @@ class Page(NamedTuple):
     """False if an entry cannot be read. Such a page is not kept."""
 
 
-class Pages:
-    """The kept pages of a worker.
+class _Kept(NamedTuple):
+    """The pages of a feed, by the seq that the reader has, the oldest first."""
 
-    They are valid while this worker follows the log and is told of erasures.
-    """
+    erasures: Erasures
+    """In the log's partition, before the first of them was read."""
+    pages: dict[int, Page]
+
+
+class Pages:
+    """The kept pages of a worker: until something is erased in their partition."""
 
     def __init__(self) -> None:
-        self._feeds: OrderedDict[Feed, dict[int, Page]] = OrderedDict()
-        """By the seq that the reader has, the oldest first. The last used feed is the last."""
+        self._feeds: OrderedDict[Feed, _Kept] = OrderedDict()
+        """The last used feed is the last."""
         self.count = 0
         self.bytes = 0
         """Total size of their contents."""
 
-    def get(self, feed: Feed, after: int) -> Page | None:
-        """Return the page for a reader that has ``after``."""
-        pages = self._feeds.get(feed)
-        if pages is None:
+    def get(self, feed: Feed, after: int, erasures: Erasures) -> Page | None:
+        """Return the page for a reader that has ``after``. ``erasures``: until now."""
+        kept = self._feeds.get(feed)
+        if kept is None:
+            return None
+        if kept.erasures != erasures:
+            self.drop(feed)
             return None
         self._feeds.move_to_end(feed)
-        return pages.get(after)
+        return kept.pages.get(after)
 
-    def put(self, feed: Feed, after: int, page: Page) -> None:
-        """Keep a page, in place of an earlier one for the same reader."""
-        pages = self._feeds.setdefault(feed, {})
+    def put(self, feed: Feed, after: int, page: Page, erasures: Erasures) -> None:
+        """Keep a page, in place of an earlier one for the same reader.
+
+        ``erasures``: before the page was read; those of ``get``, which was asked for it.
+        """
+        kept = self._feeds.setdefault(feed, _Kept(erasures, {}))
+        assert kept.erasures == erasures, "get has dropped what was read before"
+        pages = kept.pages
         self._feeds.move_to_end(feed)
         self._pop(pages, after)
         pages[after] = page
@@ -69,20 +78,17 @@ class Pages:
         self.bytes += len(page.content)
         while self.count > COUNT_MAX or self.bytes > BYTES_MAX:
             oldest = next(iter(self._feeds))
-            pages = self._feeds[oldest]
+            pages = self._feeds[oldest].pages
             self._pop(pages, next(iter(pages)))
             if not pages:
                 del self._feeds[oldest]
 
-    def forget(self, log: str | None) -> None:
-        """Drop the pages of a log; None: of all logs."""
-        for feed in [feed for feed in self._feeds if log in (None, feed.log)]:
-            self.drop(feed)
-
     def drop(self, feed: Feed) -> None:
         """Drop the pages of a feed."""
-        for page in self._feeds.pop(feed, {}).values():
-            self._less(page)
+        kept = self._feeds.pop(feed, None)
+        if kept is not None:
+            for page in kept.pages.values():
+                self._less(page)
 
     def _pop(self, pages: dict[int, Page], after: int) -> None:
         page = pages.pop(after, None)

@@ -10,7 +10,6 @@ from relay.bus.messages import (
     Answered,
     Batch,
     Claimed,
-    Erased,
     Event,
     Evict,
     Heads,
@@ -27,7 +26,6 @@ from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
-    from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.claims import Claims
     from relay.server.worker.member.feed import Feeds
     from relay.server.worker.member.forward import Forward
@@ -45,7 +43,6 @@ class FromHomes:
         forward: Forward,
         claims: Claims,
         queries: PendingQueries,
-        catchup: Catchup,
     ) -> None:
         self._routes = routes
         self._feeds = feeds
@@ -57,7 +54,6 @@ class FromHomes:
             Refused: forward.on_refused,
             Batch: feeds.on_batch,
             Event: feeds.on_event,
-            Erased: lambda _, m: catchup.forget(m.log),
             Subscribed: lambda port, m: self._on_head(port, m.log, m.epoch, m.seq, m.state),
             NotFollowed: self._on_not_followed,
             Heads: self._on_heads,

@@ -2,8 +2,10 @@
 
 All workers see every new connection. A worker with clearly more connections than the least-loaded
 one leaves it to the others for a moment (docs/architecture.md, "Accepting connections"). Only
-workers that accept are compared: one that is stopped, starting, full or draining must never keep
-the others from accepting. When all are full, all accept again, to report that.
+workers that accept are compared: one that is stopped, full or draining must never keep the others
+from accepting. When all are full, all accept again, to report that. One that is starting keeps them
+from accepting more than they can log in meanwhile, for a short time: otherwise the clients of a
+worker that has died would all be on the others when the next one accepts.
 """
 
 from __future__ import annotations
@@ -34,6 +36,9 @@ PROXY_HEADER_S: Final = 5.0
 """Timeout for the header; a proxy sends it at once."""
 PROXY_LOG_INTERVAL_S: Final = 60.0
 """Minimum time between two log lines of a kind about proxies whose connections were closed."""
+START_S: Final = 0.5
+"""How long a worker that starts is waited for: a spare takes a tenth, another process has to load
+the program first."""
 DEFER_S: Final = 0.005
 """Interval of the checks whether new connections may enter."""
 CLOSED_PAUSE_S: Final = 0.05
@@ -47,8 +52,11 @@ class Gate(Protocol):
     def closed(self) -> bool:
         """Return True if no connection can be admitted now."""
 
-    def defers(self) -> bool:
-        """Return True if new connections should wait in the backlog for earlier ones."""
+    def defers(self, *, few: bool) -> bool:
+        """Return True if new connections should wait in the backlog for earlier ones.
+
+        ``few``: another worker will soon accept as well.
+        """
 
     def pause_s(self) -> float:
         """Return how long to pause accepting, for the sake of the existing connections."""
@@ -78,6 +86,7 @@ class Acceptor:
         full_at: int,
         connections_max: int,
         least_loaded: Callable[[], int | None],
+        starting: Callable[[], int],
         accepting: Callable[[bool], None],
         counted: Callable[[int], None],
     ) -> None:
@@ -92,6 +101,7 @@ class Acceptor:
             connections_max: at this number no connection is accepted.
             least_loaded: returns the fewest connections of any *other* accepting worker; None:
                 alone.
+            starting: returns the generation of another worker that will soon accept; 0: none.
             accepting: called with whether this worker accepts, for the other workers.
             counted: called with ``count`` when it changes, for the other workers.
         """
@@ -102,6 +112,7 @@ class Acceptor:
         self._full_at = full_at
         self._connections_max = connections_max
         self._least_loaded = least_loaded
+        self._starting = starting
         self._accepting = accepting
         self._counted = counted
         self._adopting: set[asyncio.Task[None]] = set()
@@ -121,6 +132,9 @@ class Acceptor:
         self._deferring = False
         """True while new connections wait in the backlog and the next check is due."""
         self._full = False
+        self._awaited = 0
+        """The generation of the last worker that was waited for."""
+        self._awaited_until = 0.0
 
     def start(self) -> None:
         """Begin to accept, or continue after a pause without descriptors."""
@@ -205,6 +219,16 @@ class Acceptor:
         self._deferring = False
         self._resume()
 
+    def _awaits_another(self) -> bool:
+        """Return True if another worker will soon accept."""
+        starting = self._starting()
+        if not starting:
+            return False
+        now_s = self._loop.time()
+        if starting != self._awaited:
+            self._awaited, self._awaited_until = starting, now_s + START_S
+        return now_s < self._awaited_until
+
     def _accept(self, listener: socket.socket) -> None:
         short = self._gate.pause_s() > 0.0
         for _ in range(ACCEPTS_PER_PAUSE if short else ACCEPTS_PER_TURN):
@@ -214,7 +238,7 @@ class Acceptor:
                 self._accepting(False)
                 self._pause(CLOSED_PAUSE_S, self.start)
                 return
-            if self._gate.defers():
+            if self._gate.defers(few=self._awaits_another()):
                 self._defer()
                 return
             least = self._least_loaded()

@@ -115,7 +115,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         followers,
         notes,
         wake=wakeup.request,
-        publishing=Publishing(interest),
+        publishing=Publishing(interest, needs.erased),
         cpu_clock=needs.cpu_clock,
         refusals=refusals,
         commits=Commits(
@@ -163,7 +163,9 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     feeds = Feeds(routes, damaged, pages)
     presence = PresenceReports(feeds, routes, wakeup)
     counts = Counts()
-    catchup = Catchup(needs.reader_of, clock, stalled, wakeup, counts.gaps, damage, pages)
+    catchup = Catchup(
+        needs.reader_of, needs.erasures, clock, stalled, wakeup, counts.gaps, damage, pages
+    )
     fanout = Fanout(feeds, flusher, catchup)
     repair = Repair(feeds, needs.reader_of, clock, damage)
     forward = Forward(routes)
@@ -238,7 +240,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     # process
     dispatcher = BusDispatcher(
         FromMembers(home, followers, rosters, names, accounts, rooms, revocations),
-        FromHomes(routes, feeds, forward, claims, queries, catchup),
+        FromHomes(routes, feeds, forward, claims, queries),
         attachment,
         home,
         partitions,

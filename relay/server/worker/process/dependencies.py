@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from relay.chat.accounts.decide import Registration
     from relay.server.agent.protocol import Identity
+    from relay.server.scoreboard import Erasures
     from relay.server.worker.connection.session import Operations
     from relay.store.generation import Durability
     from relay.store.log import Partition, Reader
@@ -56,6 +57,9 @@ class WorkerDependencies:
     identity: Identity
     agent_name: str
     owner_of: Callable[[int], Owner]
+    erased: Callable[[int], None]
+    """Called with a partition of this home after an erasure, before that is acknowledged."""
+    erasures: Callable[[int], Erasures]
     owns: Callable[[int], bool]
     """Whether this worker is the home of a partition now."""
     silent: Callable[[set[int]], bool]

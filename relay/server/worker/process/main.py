@@ -177,11 +177,8 @@ class _Worker:
         if needs.tickets is not None:
             self._agent.follow_ticket_keys(needs.tickets.install)
         parts = self._parts = build(needs)
-        self._ownership = Ownership(
-            context.scoreboard,
-            parts,
-            replaces=context.scoreboard.row(context.index).get("restarts") > 0,
-        )
+        replaces = context.scoreboard.row(context.index).get("restarts") > 0
+        self._ownership = Ownership(context.scoreboard, parts, self._stores, replaces=replaces)
         lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
         self._agent.on_next_key = self._next_key
         gauges, counters, labelled = parts.measured()
@@ -192,19 +189,17 @@ class _Worker:
         gauges |= {"search_behind": lambda: indexing.behind}
         counters |= {"messages_indexed": lambda: indexing.entries}
         status.publish(gauges | lags, counters, labelled)
-        self._disk_reserve = DiskReserve(
-            self._stores.path_of, settings.limits.disk_reserve_mib << 20
-        )
+        reserve_bytes = settings.limits.disk_reserve_mib << 20
+        self._disk_reserve = DiskReserve(self._stores.path_of, reserve_bytes)
 
     async def _open(self) -> None:
         """Open the partitions; connect to the other workers and answer queries."""
         context, status, parts = self._context, self._status, self._parts
-        settings = context.live.current
-        loop = asyncio.get_running_loop()
+        server, loop = context.live.current.server, asyncio.get_running_loop()
         counter = MessageCounter(unpack_entry)
         self.retention = Retention(
             parts.partitions,
-            parts.interest,
+            context.scoreboard.erased,
             run_in_thread=self._stores.run_in_thread,
             new_reader=lambda index: RemovalReader(self._stores.path_of(index), counter),
             settings=lambda: context.live.current.retention,
@@ -232,10 +227,11 @@ class _Worker:
             loop,
             context.listeners,
             parts.connections,
-            proxies=Proxies(settings.server.proxies),
-            full_at=settings.server.max_connections,
+            proxies=Proxies(server.proxies),
+            full_at=server.max_connections,
             connections_max=parts.budgets.admission.connections_max,
             least_loaded=status.least_loaded,
+            starting=status.starting,
             accepting=status.set_accepting,
             counted=status.set_connections,
         )
@@ -301,6 +297,8 @@ class _Worker:
                 time.monotonic,
             ),
             owner_of=context.scoreboard.owner,
+            erased=context.scoreboard.erased,
+            erasures=context.scoreboard.erasures,
             owns=context.scoreboard.owned_by(context.index, context.generation),
             silent=self._status.silent,
             open_partition=self._stores.open_partition,

@@ -12,6 +12,7 @@ from relay.store.errors import NotTheWriter
 if TYPE_CHECKING:
     from relay.server.scoreboard import Scoreboard
     from relay.server.worker.process.parts import WorkerParts
+    from relay.server.worker.process.stores import Stores
 
 BOOT_LOCK_S: Final = 20.0
 """How long a new home waits for the locks of the previous one, which the kernel is ending."""
@@ -21,17 +22,21 @@ BOOT_LOOK_S: Final = 0.02
 class Ownership:
     """Tracks this worker's partitions."""
 
-    def __init__(self, scoreboard: Scoreboard, parts: WorkerParts, *, replaces: bool) -> None:
+    def __init__(
+        self, scoreboard: Scoreboard, parts: WorkerParts, stores: Stores, *, replaces: bool
+    ) -> None:
         """Create without reading the table.
 
         Args:
             scoreboard: contains the table.
             parts: of this worker.
+            stores: opens partitions.
             replaces: True if it replaces a worker that has served: it then serves whatever it can.
         """
         self._replaces = replaces
         self._scoreboard = scoreboard
         self._parts = parts
+        self._stores = stores
         self._version = -1
         self._owners = [scoreboard.owner(partition) for partition in range(PARTITIONS)]
         """Of all partitions, likewise."""
@@ -44,15 +49,18 @@ class Ownership:
         Raises:
             StoreError: one cannot be opened.
         """
+        partitions = self._parts.partitions
         deadline = time.monotonic() + BOOT_LOCK_S
+        await self._stores.open_ahead(list(filter(partitions.owns, range(PARTITIONS))))
         while True:
             try:
-                self._parts.partitions.open_own(at_start=not self._replaces)
-                return
+                partitions.open_own(at_start=not self._replaces)
+                break
             except NotTheWriter:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(BOOT_LOOK_S)
+        self._stores.close_ahead()
 
     def look(self) -> None:
         """Read the table and act on changes."""

@@ -135,6 +135,20 @@ class WorkerStatus:
         rows = map(self._scoreboard.row, self._running())
         return [row.get(metric) for row in rows if not row.get("not_accepting")]
 
+    def starting(self) -> int:
+        """Return the generation of the newest other worker that does not serve yet; 0: none."""
+        rows = [
+            self._scoreboard.row(index)
+            for index in range(self._scoreboard.workers)
+            if index != self._index
+        ]
+        found = [
+            row.get("generation")
+            for row in rows
+            if row.get("pid") and not row.get("ready") and not row.get("retired")
+        ]
+        return max(found, default=0)
+
     def silent(self, announced: set[int]) -> bool:
         """Return True if a running worker has not reported."""
         return any(

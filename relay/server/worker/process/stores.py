@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -48,6 +48,8 @@ class Stores:
         """False: anybody may append, and rooms need no entry of their own."""
         self._loop = loop
         self._threads = started_pool(THREADS, "relay-store")
+        self._ahead: dict[int, SqlitePartition | BaseException] = {}
+        """Partitions opened ahead, until ``open_partition`` is called for each."""
         self._checkpointers: dict[int, Checkpointer] = {}
         self._running: dict[Checkpointer, asyncio.Task[None]] = {}
         """Running checkpoints, from ``tick`` on; a task begins only in the loop's next iteration.
@@ -63,11 +65,34 @@ class Stores:
             "checkpoint_ns"
         )
 
+    async def open_ahead(self, indexes: Sequence[int]) -> None:
+        """Open partitions in the threads: they wait for the disk, and not one after the other."""
+        work = [self.run_in_thread(partial(self._opened, index)) for index in indexes]
+        results = await asyncio.gather(*work, return_exceptions=True)
+        self._ahead = dict(zip(indexes, results, strict=True))
+
+    def close_ahead(self) -> None:
+        """Close those that were not wanted any more."""
+        for partition in self._ahead.values():
+            if isinstance(partition, SqlitePartition):
+                self.close_partition(partition)
+        self._ahead.clear()
+
     def open_partition(self, index: int) -> SqlitePartition:
         """Open a partition for writing. Raises StoreError."""
+        found = self._ahead.pop(index, None)
+        if isinstance(found, BaseException):
+            raise found
+        partition = self._opened(index) if found is None else found
+        note_created(self._directory.lock_path(index).parent)
+        self._checkpointers[index] = Checkpointer(partition, self.run_in_thread)
+        partition.touched = self.indexing.follow(index)
+        return partition
+
+    def _opened(self, index: int) -> SqlitePartition:
         path, lock_path = self._directory.partition_path(index), self._directory.lock_path(index)
         try:
-            partition = SqlitePartition(
+            return SqlitePartition(
                 path,
                 lock_path,
                 host=self._host,
@@ -81,10 +106,6 @@ class Stores:
             with contextlib.suppress(StoreError), PartitionLock(lock_path, path) as lock:
                 lock.refuse(str(error))
             raise
-        note_created(lock_path.parent)
-        self._checkpointers[index] = Checkpointer(partition, self.run_in_thread)
-        partition.touched = self.indexing.follow(index)
-        return partition
 
     def close_partition(self, partition: Partition) -> None:
         """Close a partition that another worker owns now. In a thread: it waits for the disk."""
