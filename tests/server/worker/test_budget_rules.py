@@ -198,7 +198,7 @@ def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
 
 def test_few_enter_while_another_worker_is_about_to_accept() -> None:
     """Those who never log in do not count for that either."""
-    admission = Admission(10_000, limits(unauthenticated=1024))
+    admission = Admission(10_000, limits(unauthenticated=1024), Rush())
     enter_all(admission, *(FakeConnection(source_named(f"a{n}")) for n in range(FEW + 1)))
     assert not admission.defers(0.0)
     assert admission.defers(0.0, few=True)
