@@ -128,7 +128,7 @@ async def _count_messages(options: argparse.Namespace) -> None:
         _instrument("on")
         _send(worker, stream, records[warming:])
         _instrument("off")
-        assert worker.parts.home.publishing.accepted == (warming + counted) * per_record
+        assert worker.parts.home.writer.publishing.accepted == (warming + counted) * per_record
 
 
 def _send(worker: Worker, stream: Stream, records: list[bytes]) -> None:
@@ -179,7 +179,7 @@ async def _count_returns(options: argparse.Namespace) -> None:
 
 async def _talk(worker: Worker, sender: TestClient, log: str, options: argparse.Namespace) -> None:
     """Send a message to all whenever some more clients have logged in."""
-    admission, each = worker.parts.budgets.admission, options.logins_per_message
+    admission, each = worker.parts.services.budgets.admission, options.logins_per_message
     due, counter = admission.authenticated + each, options.missed + 1
     while each:
         await asyncio.sleep(TALK_S)

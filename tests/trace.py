@@ -102,7 +102,7 @@ async def passed(operation: str) -> list[str]:
         async with Cluster(Path(directory), 1) as cluster:
             worker = cluster.workers[0]
             for index in range(PARTITIONS):
-                worker.parts.partitions.partition(index)
+                worker.parts.home.partitions.partition(index)
             client = ClientProcess(worker.port)
             files = Files()
             try:

@@ -8,16 +8,16 @@ import math
 import random
 import signal
 from collections.abc import Awaitable, Callable, Mapping
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
 from relay import __version__
-from relay.chat.names import is_guest
 from relay.cli import event_loop
 from relay.cli.destination import perhaps_no_address
 from relay.cli.exits import CommandError, Exit
 from relay.cli.last_resort import debugging
-from relay.cli.login_options import Person, Who, person_at
+from relay.cli.login_errors import explained, perhaps_changed_key
+from relay.cli.login_options import Who, person_at
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.cli.server_keys import accept_unknown, changed_key, is_new, remember
@@ -36,16 +36,7 @@ from relay.client.errors import (
 from relay.client.events import State
 from relay.client.key_files import ENDED, KeyFiles
 from relay.client.known_servers import KnownServers
-from relay.client.lineage import FOLLOWED_TYPE
-from relay.client.refusals import (
-    InvitationNeeded,
-    KeyRefused,
-    LooksAlike,
-    NameTaken,
-    NotRegistered,
-    Refused,
-    RegistrationClosed,
-)
+from relay.client.refusals import Refused
 from relay.client.trust import KeyPolicy
 from relay.errors import UsageError
 from relay.terminal.screens import stderr_notice
@@ -54,8 +45,6 @@ _PASSING = (
     ConnectFailed, ConnectionLost, GoingAway, LoginUnavailable, Overloaded, ServerFailed,
 )  # fmt: skip
 """Reasons for which there may be no connection now, but one later."""
-
-
 _NO_OPTIONS: Mapping[str, Any] = {}
 
 
@@ -85,171 +74,100 @@ def run_connected(
     Raises:
         RelayError: for ``exits.guarded``.
     """
-    address = target_address(target)
-    known = KnownServers(target.known_servers)
-    policy = KeyPolicy(known, keys=KeyFiles())
-    new = is_new(address, known)
-    given_key: DeviceKey | None = client_options.get("key")
-    person = person_at(who, policy.keys, policy.server_id(address), given_key)
-    answer: Refused | None = None
-    """A request was refused and the session continues, so the refusal is not about the login."""
-
-    async def use_and_remember(client: Client) -> int:
-        nonlocal answer
-        if new:
-            await remember(address, known)
-        if person.new and person.register and "register" not in client_options:
-            tell_registered(policy.keys, client)
-        try:
-            return await use(client)
-        except Refused as error:
-            answer = None if client.state is State.CLOSED else error
-            raise
-
-    def make_client() -> Client:
-        given = {"register": person.register, **client_options, "key": person.key}
-        return Client(
-            address,
-            name=person.name,
-            key_policy=policy,
-            agent=f"relay {__version__}",
-            **given,
-        )
-
-    def kept(person: Person) -> Path:
-        return policy.keys.path_of(policy.server_id(address) or "", person.name)
-
-    def ended(person: Person) -> bool:
-        at = kept(person)
-        return at.with_name(f"{at.name}{ENDED}").exists()
+    run = _Run(target, who, client_options)
 
     def attempt() -> int:
         with event_loop.runner() as runner:  # if there can be no loop, no coroutine was made for it
-            return runner.run(_session(make_client, use_and_remember, on_term, progress))
+            return runner.run(_session(run.make_client, partial(run.use, use), on_term, progress))
 
     try:
         try:
             return attempt()
         except UnknownServerKey as error:
-            accept_unknown(address, error, known, target.accept_new)
-        person = person_at(who, policy.keys, policy.server_id(address), given_key)
+            accept_unknown(run.address, error, run.known, target.accept_new)
+        run.find_person()
         return attempt()
     except KeyboardInterrupt:
         return Exit.INTERRUPTED  # before click prints anything about it
     except ConnectFailed as error:
-        if not (doubt := perhaps_no_address(address)):
+        if not (doubt := perhaps_no_address(run.address)):
             raise
         raise CommandError(f"{error}{doubt}") from None
     except ServerKeyMismatch as error:
-        raise changed_key(address, error, known) from None
-    except NoDeviceKey as error:
-        explained = _explained(error, person.name, given=who.name is not None, ended=ended(person))
-        raise CommandError(f"{explained}{_perhaps_changed(policy, address)}") from None
-    except Refused as error:
-        if error is answer:
+        raise changed_key(run.address, error, run.known) from None
+    except (NoDeviceKey, Refused) as error:
+        if (shown := run.explained(error)) is error:
             raise
-        had = not person.new and given_key is None and who.key is None
-        invited = client_options.get("invitation") is not None
-        raise _explained(
+        raise shown from None
+
+
+class _Run:
+    """Who uses which relay, across the attempts of ``run_connected``."""
+
+    def __init__(self, target: Target, who: Who, client_options: Mapping[str, Any]) -> None:
+        self.address = target_address(target)
+        self.known = KnownServers(target.known_servers)
+        self._policy = KeyPolicy(self.known, keys=KeyFiles())
+        self._new = is_new(self.address, self.known)
+        self._who = who
+        self._client_options = client_options
+        self._given_key: DeviceKey | None = client_options.get("key")
+        self._answer: Refused | None = None
+        """A request was refused and the session continues, so the refusal is not about the login.
+        """
+        self.find_person()
+
+    def find_person(self) -> None:
+        """Find the name and key to log in with: again once the server's key is known."""
+        self._person = person_at(
+            self._who, self._policy.keys, self._policy.server_id(self.address), self._given_key
+        )
+
+    def make_client(self) -> Client:
+        """Return a client that is not connected yet."""
+        person = self._person
+        given = {"register": person.register, **self._client_options, "key": person.key}
+        return Client(
+            self.address,
+            name=person.name,
+            key_policy=self._policy,
+            agent=f"relay {__version__}",
+            **given,
+        )
+
+    async def use(self, use: Callable[[Client], Awaitable[int]], client: Client) -> int:
+        """Remember the server and report a registration; then ``use`` the client."""
+        if self._new:
+            await remember(self.address, self.known)
+        person = self._person
+        if person.new and person.register and "register" not in self._client_options:
+            tell_registered(self._policy.keys, client)
+        try:
+            return await use(client)
+        except Refused as error:
+            self._answer = None if client.state is State.CLOSED else error
+            raise
+
+    def explained(self, error: NoDeviceKey | Refused) -> Exception:
+        """Return what a person can do about a login that failed; other refusals unchanged."""
+        if error is self._answer:
+            return error
+        keys, person = self._policy.keys, self._person
+        kept = keys.path_of(self._policy.server_id(self.address) or "", person.name)
+        ended = kept.with_name(f"{kept.name}{ENDED}").exists()
+        given = self._who.name is not None
+        if isinstance(error, NoDeviceKey):
+            text = explained(error, person.name, given=given, ended=ended)
+            return CommandError(f"{text}{perhaps_changed_key(self._policy, self.address)}")
+        had = not person.new and self._given_key is None and self._who.key is None
+        return explained(
             error,
             person.name,
-            given=who.name is not None,
-            had=kept(person) if had else None,
-            ended=ended(person),
-            invited=invited,
-        ) from None
-
-
-def _perhaps_changed(policy: KeyPolicy, address: Address) -> str:
-    """Return another possible reason for a missing key at a server; usually empty.
-
-    A user who was away when the server's key changed, and has the new address from its operator,
-    has keys under an id that nothing links to it.
-    """
-    fingerprint, servers = address.fingerprint, policy.keys.servers()
-    if fingerprint is None or not servers or fingerprint in servers:
-        return ""
-    old = servers[0] if len(servers) == 1 else "OLD"
-    return (
-        f"\nIf this is a server that you have used before, and its key has changed (you have keys"
-        f" for {', '.join(servers)}),\nadd this line to {policy.known.path} once its operator"
-        f" confirms it:\n* {FOLLOWED_TYPE} {old} {fingerprint}"
-    )
-
-
-def _explained(
-    error: Refused | NoDeviceKey,
-    name: str,
-    *,
-    given: bool,
-    had: Path | None = None,
-    ended: bool = False,
-    invited: bool = False,
-) -> Exception:
-    """Return what a person can do about a refused login, or one without a key.
-
-    ``given``: the person chose the name, it is not a default. ``had``: they have a key for it.
-    ``ended``: they had one, and it no longer belongs to a device. ``invited``: they passed an
-    invitation.
-    """
-    # What is taken by default is refused each time: how to have it taken no more.
-    key = "" if had is None else f"; its key is {had}: no command takes it once it is moved away"
-    match error:
-        case NoDeviceKey() | NameTaken() if ended:
-            return CommandError(
-                f"the key of {name!r} at this server is no longer valid (the account was"
-                " deleted, or this device removed): choose another name with --name, or add this"
-                " device to an account with 'relay device request'"
-            )
-        case NoDeviceKey():
-            whose = f"no device key for the name {name!r}" if given else "you have no device key"
-            return CommandError(
-                f"{whose} at this server: register {'the' if given else 'a'} name with 'relay"
-                " register', add this device with 'relay device request', or name the file of its"
-                " key with --key"
-            )
-        case KeyRefused():
-            return CommandError(
-                f"this is not a device of {name!r}: it was removed, or has not been approved. Add"
-                f" it with 'relay device request', or choose another name with --name{key}"
-            )
-        case NotRegistered():
-            return CommandError(
-                f"the account {name!r} no longer exists at this server: an operator has reset"
-                " it, or it was removed, by you or by an operator; after a reset, register it"
-                f" again with 'relay register' and the invitation that the operator has{key}"
-            )
-        case NameTaken() if is_guest(name):
-            return CommandError(f"another guest is called {name!r} now; choose another with --name")
-        case NameTaken() if had is not None:
-            return CommandError(
-                f"the name {name!r} is no longer yours: the account was removed, by you or by an"
-                f" operator, and its name is never given out again; choose another with --name{key}"
-            )
-        case NameTaken():
-            return CommandError(
-                f"the name {name!r} belongs to somebody else: choose another with --name; or, if it"
-                " is yours, add this device to it with 'relay device request'"
-            )
-        case LooksAlike():
-            return CommandError(
-                f"the name {name!r} looks like an existing one; choose another with --name"
-            )
-        case InvitationNeeded() if invited:
-            return CommandError(f"{error}: ask whoever gave it to you for another one")
-        case InvitationNeeded():
-            return CommandError(
-                f"{error}: register with 'relay register --invitation TEXT'; whoever runs the"
-                " server, or one of its operators, makes invitations with 'relay invite'"
-            )
-        case RegistrationClosed():
-            return CommandError(
-                f"{error}: ask one of them to reserve a name for you ('relay user add NAME'), and"
-                " register with it and the invitation to it: 'relay register --name NAME"
-                " --invitation TEXT'"
-            )
-        case _:
-            return error
+            given=given,
+            had=kept if had else None,
+            ended=ended,
+            invited=self._client_options.get("invitation") is not None,
+        )
 
 
 ONLY_DEVICE: Final = (

@@ -1,7 +1,4 @@
-"""The processes of a server: the table of roles, and what each is started with.
-
-Their programs are imported in the children: the supervisor must not load their dependencies.
-"""
+"""The processes of a server: the table of roles, and what each is started with."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ import logging
 import socket
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -71,130 +69,157 @@ class Resources:
     """Of this server's processes. It is part of the name of the key agent's socket, which therefore
     differs from that of the previous server, still in use."""
 
+    @property
+    def agent_path(self) -> Path:
+        """The socket of the key agent."""
+        return agent_socket(self.runtime, self.first_generation)
+
 
 def roles(resources: Resources) -> tuple[Role, ...]:
     """Return the table of a server's processes."""
-    tickets = resources.tickets
-    agent = resources.separation.agent
+    # The first in the table stops last: it reports on the others until they are gone.
+    return _control(resources), _agent(resources), _worker(resources)
+
+
+def _control(resources: Resources) -> Role:
     sockets = resources.sockets
-    agent_path = agent_socket(resources.runtime, resources.first_generation)
-
-    def run_agent(launch: Launch) -> int:
-        return _agent_main(
-            AgentContext(
-                live=resources.live,
-                socket_path=agent_path,
-                key_path=resources.data / KEY_FILE,
-                scoreboard=launch.scoreboard,
-                tickets=tickets,
-                ticket_keys=resources.ticket_keys,
-                passphrase=resources.passphrase,
-                separation=resources.separation,
-                new_identity=resources.new_identity,
-                expected_fingerprint=launch.text,
-                parent_fd=launch.parent_fd,
-                ready_fd=launch.ready_fd,
-            )
-        )
-
-    def prepare_worker() -> None:
-        resources.passphrase.close()
-        resources.ticket_keys.close()
-        _confine(resources, [resources.data / name for name in KEY_FILES])
-        import relay.server.worker.process.main  # noqa: F401
-
-        # Here, not in ``Collector.start``: a spare has time now, and is in a hurry then.
-        gc.collect()
-        gc.freeze()
-
-    def run_worker(launch: Launch) -> int:
-        if resources.live.changed() is not None:  # since the spare process was forked
-            logs.set_level(resources.live.current.log)
-        return _worker_main(
-            WorkerContext(
-                index=launch.index,
-                generation=launch.generation,
-                live=resources.live,
-                listeners=resources.sockets.clients,
-                scoreboard=launch.scoreboard,
-                tickets=tickets,
-                runtime=resources.runtime,
-                data=resources.data,
-                registration=resources.record.mode,
-                invitation_path=resources.record.invitation_path,
-                boot_id=resources.boot_id,
-                parent_fd=launch.parent_fd,
-                ready_fd=launch.ready_fd,
-                agent_uid=None if agent is None else agent.uid,
-                first_generation=resources.first_generation,
-                gate_fd=launch.gate_fd,
-            )
-        )
-
-    def run_control(launch: Launch) -> int:
-        tickets.close()
-        resources.ticket_keys.close()
-        resources.passphrase.close()
-        _confine(resources, [])
-        return _control_main(
-            ControlContext(
-                live=resources.live,
-                boards=launch.boards,
-                scoreboard=launch.scoreboard,
-                listener=resources.sockets.control,
-                supervisor=socket.socket(fileno=launch.line_fd),
-                data=resources.data,
-                runtime=resources.runtime,
-                parent_fd=launch.parent_fd,
-                ready_fd=launch.ready_fd,
-                gate_fd=launch.gate_fd,
-            )
-        )
-
-    return (
-        # The first in the table stops last: it reports on the others until they are gone.
-        Role(
-            name=CONTROL,
-            title="control",
-            run=run_control,
-            boot_timeout_s=CONTROL_BOOT_TIMEOUT_S,
-            boot_failure_code=1,
-            listeners=lambda: () if sockets.control is None else (sockets.control,),
-            renewed=sockets.renew_control,
-            asks=True,
-            waits=Step.GONE,  # until then the previous one has the socket of ``relay ctl``
-        ),
-        Role(
-            name=AGENT,
-            title="key agent",
-            run=run_agent,
-            boot_timeout_s=AGENT_BOOT_TIMEOUT_S,
-            boot_failure_code=1,
-            metrics=AGENT_METRICS,
-            outdated=_Changed(resources.data / NEXT_KEY_FILE),
-            # An agent with another user than the directory's cannot recreate its socket.
-            renewed=None
-            if agent is None
-            else lambda: is_gone(agent_path) and agent_path.parent.is_dir(),
-        ),
-        Role(
-            name=WORKER,
-            title="worker {index}",
-            run=run_worker,
-            boot_timeout_s=WORKER_BOOT_TIMEOUT_S,
-            boot_failure_code=WORKER_FAILED,
-            count=resources.live.current.server.workers,
-            indexed=True,
-            needs=(AGENT,),
-            listeners=lambda: sockets.clients,
-            renewed=sockets.renew_clients,
-            owns_partitions=True,
-            waits=Step.GAVE_AWAY,
-            count_max=WORKERS_MAX,
-            prepare=prepare_worker,
-            metrics=WORKER_METRICS,
-        ),
+    return Role(
+        name=CONTROL,
+        title="control",
+        run=partial(_run_control, resources),
+        boot_timeout_s=CONTROL_BOOT_TIMEOUT_S,
+        boot_failure_code=1,
+        listeners=lambda: () if sockets.control is None else (sockets.control,),
+        renewed=sockets.renew_control,
+        asks=True,
+        waits=Step.GONE,  # until then the previous one has the socket of ``relay ctl``
     )
+
+
+def _agent(resources: Resources) -> Role:
+    path = resources.agent_path
+    # An agent with another user than the directory's cannot recreate its socket.
+    cannot_renew = resources.separation.agent is not None
+    return Role(
+        name=AGENT,
+        title="key agent",
+        run=partial(_run_agent, resources),
+        boot_timeout_s=AGENT_BOOT_TIMEOUT_S,
+        boot_failure_code=1,
+        metrics=AGENT_METRICS,
+        outdated=_Changed(resources.data / NEXT_KEY_FILE),
+        renewed=(lambda: is_gone(path) and path.parent.is_dir()) if cannot_renew else None,
+    )
+
+
+def _worker(resources: Resources) -> Role:
+    sockets = resources.sockets
+    return Role(
+        name=WORKER,
+        title="worker {index}",
+        run=partial(_run_worker, resources),
+        boot_timeout_s=WORKER_BOOT_TIMEOUT_S,
+        boot_failure_code=WORKER_FAILED,
+        count=resources.live.current.server.workers,
+        indexed=True,
+        needs=(AGENT,),
+        listeners=lambda: sockets.clients,
+        renewed=sockets.renew_clients,
+        owns_partitions=True,
+        waits=Step.GAVE_AWAY,
+        count_max=WORKERS_MAX,
+        prepare=partial(_prepare_worker, resources),
+        metrics=WORKER_METRICS,
+    )
+
+
+# --- in the children --------------------------------------------------------------------------
+# The programs are imported here: the supervisor must not load their dependencies.
+def _run_control(resources: Resources, launch: Launch) -> int:
+    resources.tickets.close()
+    resources.ticket_keys.close()
+    resources.passphrase.close()
+    _confine(resources, [])
+    from relay.server.control.main import control_main
+
+    return control_main(
+        ControlContext(
+            live=resources.live,
+            boards=launch.boards,
+            scoreboard=launch.scoreboard,
+            listener=resources.sockets.control,
+            supervisor=socket.socket(fileno=launch.line_fd),
+            data=resources.data,
+            runtime=resources.runtime,
+            parent_fd=launch.parent_fd,
+            ready_fd=launch.ready_fd,
+            gate_fd=launch.gate_fd,
+        )
+    )
+
+
+def _run_agent(resources: Resources, launch: Launch) -> int:
+    from relay.server.agent.main import agent_main
+
+    return agent_main(
+        AgentContext(
+            live=resources.live,
+            socket_path=resources.agent_path,
+            key_path=resources.data / KEY_FILE,
+            scoreboard=launch.scoreboard,
+            tickets=resources.tickets,
+            ticket_keys=resources.ticket_keys,
+            passphrase=resources.passphrase,
+            separation=resources.separation,
+            new_identity=resources.new_identity,
+            expected_fingerprint=launch.text,
+            parent_fd=launch.parent_fd,
+            ready_fd=launch.ready_fd,
+        )
+    )
+
+
+def _prepare_worker(resources: Resources) -> None:
+    resources.passphrase.close()
+    resources.ticket_keys.close()
+    _confine(resources, [resources.data / name for name in KEY_FILES])
+    import relay.server.worker.process.main  # noqa: F401
+
+    # Here, not in ``Collector.start``: a spare has time now, and is in a hurry then.
+    gc.collect()
+    gc.freeze()
+
+
+def _run_worker(resources: Resources, launch: Launch) -> int:
+    if resources.live.changed() is not None:  # since the spare process was forked
+        logs.set_level(resources.live.current.log)
+    agent = resources.separation.agent
+    return _worker_main(
+        WorkerContext(
+            index=launch.index,
+            generation=launch.generation,
+            live=resources.live,
+            listeners=resources.sockets.clients,
+            scoreboard=launch.scoreboard,
+            tickets=resources.tickets,
+            runtime=resources.runtime,
+            data=resources.data,
+            registration=resources.record.mode,
+            invitation_path=resources.record.invitation_path,
+            boot_id=resources.boot_id,
+            parent_fd=launch.parent_fd,
+            ready_fd=launch.ready_fd,
+            agent_uid=None if agent is None else agent.uid,
+            first_generation=resources.first_generation,
+            gate_fd=launch.gate_fd,
+        )
+    )
+
+
+def _worker_main(context: WorkerContext) -> int:
+    from relay.server.worker.process.main import worker_main
+
+    return worker_main(context)
 
 
 def _confine(resources: Resources, files: list[Path]) -> None:
@@ -230,25 +255,6 @@ def _needed(resources: Resources, forbidden: list[Path]) -> list[Path]:
         *map(Path, sys.path),  # code may be in an archive
         *landlock.beside(forbidden, resources.data),
     ]
-
-
-def _worker_main(context: WorkerContext) -> int:
-    """Import the worker in the child: the supervisor must not load its dependencies."""
-    from relay.server.worker.process.main import worker_main
-
-    return worker_main(context)
-
-
-def _agent_main(context: AgentContext) -> int:
-    from relay.server.agent.main import agent_main
-
-    return agent_main(context)
-
-
-def _control_main(context: ControlContext) -> int:
-    from relay.server.control.main import control_main
-
-    return control_main(context)
 
 
 class _Changed:

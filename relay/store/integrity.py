@@ -100,7 +100,7 @@ def check_file(
     try:
         _check_structure(connection)
         logs = _check_logs(connection, partition)
-        logs += _check_entries(connection, unpack, late)
+        logs += _Entries(connection, unpack).check(late)
     except apsw.InterruptError:
         raise CheckUnfinished from None
     except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError) as error:
@@ -169,72 +169,99 @@ def _check_states(connection: apsw.Connection) -> list[DamagedLog]:
     return found
 
 
-def _check_entries(
-    connection: apsw.Connection, unpack: Callable[[bytes], Entry], late: Callable[[], bool]
-) -> list[DamagedLog]:
-    logs: dict[int, tuple[str, int]] = {
-        log_id: (name, floor)
-        for log_id, name, floor in rows(connection, "SELECT id, name, floor FROM log")
-    }
-    ends = {log_id: floor for log_id, (_, floor) in logs.items()}
-    lasts: dict[int, set[int]] = {}
-    controls = _Controls(connection)
-    tails = _tails(connection)
-    unreadable: dict[str, _Unreadable] = {}
-    current = 0
-    cursor = connection.execute(_ENTRIES)
-    try:
-        for number, (row, chain, jump, packed) in enumerate(cursor):
-            if number % ENTRIES_BETWEEN_LOOKS == 0 and late():
-                raise CheckUnfinished
-            log_id, seq = row >> SEQ_BITS, row & SEQ_MASK
-            if log_id not in logs:
-                raise _Damaged(f"entry {seq} belongs to no log")
-            if log_id != current:
-                controls.end(logs[current][0] if current else "")
-                controls.begin(log_id)
-                current = log_id
-                lasts = {log_id: _last_seqs(connection, log_id)}
-            name, floor = logs[log_id]
-            if packed is None:
-                raise _Damaged(f"the row of entry {seq} of log {name} cannot be read")
-            if seq <= floor and is_stub(packed):
-                controls.take(name, seq, None)
-                continue
-            if seq > floor and seq != ends[log_id] + 1:
-                raise _Damaged(f"entry {ends[log_id] + 1} of log {name} is missing")
-            ends[log_id] = max(ends[log_id], seq)
-            # A negative value: a copy of a direct message (``derived.copy_links``).
-            above = seq > floor
-            if above and chain >= 0 and (not 0 <= jump < seq or not chain < seq):
-                raise _Damaged(f"entry {seq} of log {name} has a later one as its predecessor")
-            in_tail = seq >= tails.get(log_id, seq + 1)
-            if above and not in_tail and chain and chain in lasts[log_id]:
-                raise _Damaged(f"the record of a sender in log {name} is older than its entries")
-            if (entry := _readable(packed, name, seq, unpack)) is None:
-                unreadable.setdefault(name, _Unreadable(seq)).add(blocks=in_tail and chain >= 0)
-                controls.pass_over(seq)
-            else:
-                controls.take(name, seq, entry)
-        controls.end(logs[current][0] if current else "")
-    finally:
-        cursor.close(True)
-    queries = [
-        ("an epoch", "SELECT log_id, max(first_seq) FROM epoch GROUP BY log_id"),
-        ("a sender", "SELECT log_id, max(seq) FROM producer GROUP BY log_id"),
-    ]
-    if has_states(connection):
-        queries.append(("the state", "SELECT log_id, seq FROM state"))
-    for what, query in queries:
-        for log_id, seq in rows(connection, query):
-            if seq > ends[log_id]:
-                raise _Damaged(f"{what} of log {logs[log_id][0]} is newer than its entries")
-    for log_id, seq in tails.items():
-        if log_id not in logs or not logs[log_id][1] < seq <= ends[log_id]:
-            raise _Damaged(
-                "the list of senders that are not recorded does not match the rest of the file"
-            )
-    return [one.found(name) for name, one in unreadable.items()]
+class _Entries:
+    """Checks the entries of all logs, in order, and what tables tell about them."""
+
+    def __init__(self, connection: apsw.Connection, unpack: Callable[[bytes], Entry]) -> None:
+        self._connection = connection
+        self._unpack = unpack
+        self._logs: dict[int, tuple[str, int]] = {
+            log_id: (name, floor)
+            for log_id, name, floor in rows(connection, "SELECT id, name, floor FROM log")
+        }
+        """By id: name and floor."""
+        self._ends = {log_id: floor for log_id, (_, floor) in self._logs.items()}
+        self._controls = _Controls(connection)
+        self._tails = _tails(connection)
+        self._unreadable: dict[str, _Unreadable] = {}
+        self._current = 0
+        """The id of the log whose entries come now."""
+        self._lasts: set[int] = set()
+        """In that log: the last entries of its senders, by their table."""
+
+    def check(self, late: Callable[[], bool]) -> list[DamagedLog]:
+        """Return the logs with entries that cannot be read.
+
+        Raises:
+            _Damaged: something does not match the rest of the file.
+            CheckUnfinished: it is ``late``.
+        """
+        cursor = self._connection.execute(_ENTRIES)
+        try:
+            for number, (row, chain, jump, packed) in enumerate(cursor):
+                if number % ENTRIES_BETWEEN_LOOKS == 0 and late():
+                    raise CheckUnfinished
+                self._check_row(row >> SEQ_BITS, row & SEQ_MASK, chain, jump, packed)
+            self._end_log()
+        finally:
+            cursor.close(True)
+        self._check_ends()
+        return [one.found(name) for name, one in self._unreadable.items()]
+
+    def _check_row(
+        self, log_id: int, seq: int, chain: int, jump: int, packed: bytes | None
+    ) -> None:
+        if log_id not in self._logs:
+            raise _Damaged(f"entry {seq} belongs to no log")
+        if log_id != self._current:
+            self._end_log()
+            self._controls.begin(log_id)
+            self._current = log_id
+            self._lasts = _last_seqs(self._connection, log_id)
+        name, floor = self._logs[log_id]
+        if packed is None:
+            raise _Damaged(f"the row of entry {seq} of log {name} cannot be read")
+        above = seq > floor
+        if not above and is_stub(packed):
+            self._controls.take(name, seq, None)
+            return
+        if above and seq != self._ends[log_id] + 1:
+            raise _Damaged(f"entry {self._ends[log_id] + 1} of log {name} is missing")
+        self._ends[log_id] = max(self._ends[log_id], seq)
+        # A negative value: a copy of a direct message (``derived.copy_links``).
+        if above and chain >= 0 and (not 0 <= jump < seq or not chain < seq):
+            raise _Damaged(f"entry {seq} of log {name} has a later one as its predecessor")
+        in_tail = seq >= self._tails.get(log_id, seq + 1)
+        if above and not in_tail and chain and chain in self._lasts:
+            raise _Damaged(f"the record of a sender in log {name} is older than its entries")
+        if (entry := _readable(packed, name, seq, self._unpack)) is None:
+            unreadable = self._unreadable.setdefault(name, _Unreadable(seq))
+            unreadable.add(blocks=in_tail and chain >= 0)
+            self._controls.pass_over(seq)
+        else:
+            self._controls.take(name, seq, entry)
+
+    def _end_log(self) -> None:
+        self._controls.end(self._logs[self._current][0] if self._current else "")
+
+    def _check_ends(self) -> None:
+        """Check what tables tell about the ends of logs, which are known now."""
+        connection, logs, ends = self._connection, self._logs, self._ends
+        queries = [
+            ("an epoch", "SELECT log_id, max(first_seq) FROM epoch GROUP BY log_id"),
+            ("a sender", "SELECT log_id, max(seq) FROM producer GROUP BY log_id"),
+        ]
+        if has_states(connection):
+            queries.append(("the state", "SELECT log_id, seq FROM state"))
+        for what, query in queries:
+            for log_id, seq in rows(connection, query):
+                if seq > ends[log_id]:
+                    raise _Damaged(f"{what} of log {logs[log_id][0]} is newer than its entries")
+        for log_id, seq in self._tails.items():
+            if log_id not in logs or not logs[log_id][1] < seq <= ends[log_id]:
+                raise _Damaged(
+                    "the list of senders that are not recorded does not match the rest of the file"
+                )
 
 
 def _readable(packed: bytes, name: str, seq: int, unpack: Callable[[bytes], Entry]) -> Entry | None:

@@ -10,19 +10,16 @@ import apsw
 
 from relay import limits
 from relay.chat.entries import Entry, Kind, packable
-from relay.chat.names import INBOX_PREFIX, is_room
-from relay.chat.rooms import events
-from relay.chat.rooms import state as rooms
-from relay.chat.rooms.state import Room
-from relay.errors import EnvelopeError
-from relay.store.apply import ENTRY, STATE, write_more
+from relay.chat.names import INBOX_PREFIX
+from relay.store.apply import ENTRY, write_more
 from relay.store.carving import Row
 from relay.store.decide import Pack
 from relay.store.derived import derive
 from relay.store.remains import Floor, Known
 from relay.store.resume import Segment
 from relay.store.row_versions import Unpack
-from relay.store.schema import MEMBER, member_rows, rows
+from relay.store.salvaged_rights import SalvagedRights
+from relay.store.schema import rows
 from relay.store.state import SEQ_MASK, More, row_id
 from relay.store.stub import LOST, is_stub, stub_of
 
@@ -34,7 +31,6 @@ LOST_MAX: Final = 1 << 20
 """Entries lost in one place: far more than a damaged part of a disk holds. A number that is further
 away is not believed."""
 _ROW: Final = "SELECT id, time_ms, chain, jump, packed FROM entry WHERE id=?"
-_DAMAGED_STATE: Final = "INSERT INTO state VALUES (?, ?, 1, 0, ?)"
 
 
 class SalvagedLog(NamedTuple):
@@ -67,19 +63,12 @@ class LogSalvage:
     """One log of the new file."""
 
     def __init__(self, old: int, id: int, name: str, floor: Floor, making: Making) -> None:
-        known = making.known
         self._old, self._id, self._name, self._making = old, id, name, making
-        self._listed = known.controls.get(old, set())
-        """Control entries, by the table of these."""
-        self._controls = set(self._listed)
-        """The same, and those that a stored state names."""
         self._floor, self._head, self._time_ms = floor, floor.seq, floor.time_ms
         self._kept = self._aside = self._rows = 0
         self._damaged: dict[int, tuple[int, int]] = {}
         """Links of rows after the head that have no entry."""
         self._lost: set[int] = set()
-        self._controls_kept: set[int] = set()
-        self._unknown_events = False
         self._segments: list[tuple[int, int, bytes]] = []
         """(first, last, epoch) of the entries kept."""
         self._ends: dict[bytes, tuple[int, int]] = {}
@@ -87,8 +76,8 @@ class LogSalvage:
         self._ends_at: dict[int, bytes] = {}
         self._chained: set[int] = set()
         """Seqs that later rows refer to."""
-        self._room: Room | None = None
         self._more = More()
+        self._rights = SalvagedRights(old, id, name, making.known, self._lost, self._more)
         self._redactions: list[Entry] = []
 
     def add(self, row: Row) -> None:
@@ -119,18 +108,17 @@ class LogSalvage:
         """Write what follows from the entries. None: there is nothing of it."""
         if not self._name:
             return SalvagedLog("", 0, 0, self._aside) if self._aside else None
-        state = self._state()
-        self._add_named_controls(state)
+        self._rights.add_named_controls(self._floor.seq)
         while self._head + 1 in self._damaged:
             self._lose_until(self._head + 2)
-        known = max(self._controls, default=0)
+        known = max(self._rights.controls, default=0)
         if self._head < known <= self._head + LOST_MAX:
             self._lose_until(known + 1)
         self._lose_removed_controls()
         if not self._head:
             return None
         self._write_log()
-        doubtful = self._write_rights(state)
+        doubtful = self._rights.write(self._making.target, self._head)
         self._erase()
         self._add_rows_of_removed()
         write_more(self._making.target, self._more)
@@ -192,14 +180,7 @@ class LogSalvage:
         if entry.kind == REDACTION:
             self._redactions.append(entry)
         elif entry.kind == SYSTEM:
-            self._controls_kept.add(entry.seq)
-            if entry.content_type == events.CONTENT_TYPE:
-                try:
-                    event = events.unpack(entry.body)
-                except EnvelopeError:
-                    self._unknown_events = True
-                else:
-                    self._room = rooms.applied(self._room or Room(), event, entry.sender, entry.seq)
+            self._rights.note(entry)
 
     def _write(self, seq: int, time_ms: int, chain: int, jump: int, packed: bytes) -> None:
         target = self._making.target
@@ -253,17 +234,10 @@ class LogSalvage:
         self._more.directs += [(mine, *row) for row in once.values()]
         self._more.marks += [(mine, *mark, 0) for mark in known.marks.get(self._old, ())]
 
-    def _add_named_controls(self, state: Room | None) -> None:
-        """Note the control entries that a stored state names: the table may lack them."""
-        named = {self._making.known.folds.get(self._old, (0,))[0]}  # or a message before: no matter
-        if state is not None:
-            named = {state.version} | (set() if state.deleted else {state.created})
-        self._controls |= {seq for seq in named if seq > self._floor.seq}
-
     def _lose_removed_controls(self) -> None:
         """Mark lost control entries that would be kept although everything around was removed."""
-        kept = self._controls_kept | self._lost
-        for seq in sorted(self._controls - kept):
+        kept = self._rights.controls_kept | self._lost
+        for seq in sorted(self._rights.controls - kept):
             if 0 < seq <= self._floor.seq:
                 self._making.target.execute(
                     "INSERT OR REPLACE INTO entry VALUES (?, ?, 0, 0, ?)",
@@ -309,86 +283,6 @@ class LogSalvage:
             return noted
         found = [Segment(first, epoch) for first, _, epoch in self._segments]
         return found or [Segment(self._head, secrets.token_bytes(limits.EPOCH_BYTES))]
-
-    def _state(self) -> Room | None:
-        """Return the stored state of a room; None: there is none that can be read."""
-        packed = self._making.known.states.get(self._old)
-        if packed is None or not is_room(self._name):
-            return None
-        try:
-            return rooms.unpack(packed)
-        except EnvelopeError:
-            return None
-
-    def _write_rights(self, stored: Room | None) -> bool:
-        """Write who has which rights; return True if that is not known."""
-        if not is_room(self._name):
-            return self._write_account()
-        target, mine = self._making.target, self._id
-        lost = self._lost & self._controls
-        self._more.controls += [(mine, seq) for seq in sorted(lost)]
-        room = self._room
-        entries = (0, 0) if room is None else (room.created, room.version)
-        incomplete = stored is not None and (
-            stored.created > entries[0] or stored.version > entries[1]
-        )
-        if self._lost or self._unknown_events or incomplete:
-            # The state is stored with each control entry, so the stored one is the latest, whether
-            # or not the table of control entries has what is lost.
-            last = max(self._controls_kept | lost, default=0)
-            if stored is not None:
-                room = stored if last <= stored.version <= self._head else None
-            elif room is not None and not self._follows(room):
-                room = None
-            if room is None:
-                target.execute(_DAMAGED_STATE, (mine, self._head, LOST))
-                return True
-        if room is not None:  # who may read and write follows from its entries
-            guarded = int(not room.everybody_writes)
-            target.execute(STATE, (mine, room.version, guarded, room.due_ms, rooms.pack(room)))
-            target.executemany(MEMBER, member_rows(mine, room))
-        return False
-
-    def _follows(self, room: Room) -> bool:
-        """Return True if a room is known from the entries that are left, without a stored state.
-
-        The table may lack the entry that creates a room (``creations``), and in a file that was of
-        format 2 the control entries before the first that it has.
-        """
-        if self._unknown_events or not room.created:
-            return False
-        later = {seq for seq in self._lost if seq > room.created}
-        if not later:
-            return True
-        listed = self._tells_controls() and min(later) > min(self._listed, default=SEQ_MASK)
-        return listed and not room.deleted and not later & self._controls
-
-    def _write_account(self) -> bool:
-        """Write what replaces lost entries of an account or an invitation.
-
-        Returns:
-            True if it cannot be known: a lost entry may have removed a device, or used up the
-            invitation.
-        """
-        target, mine = self._making.target, self._id
-        is_inbox = self._name.startswith(INBOX_PREFIX)  # an invitation has only control entries
-        tells = is_inbox and self._tells_controls()
-        lost = self._lost & self._controls if tells else self._lost
-        # With these the account cannot be read, unless a later state of it was noted.
-        self._more.controls += [(mine, seq) for seq in sorted(lost)]
-        seq, packed = self._making.known.folds.get(self._old, (0, b""))
-        noted = bool(self._lost) and 0 < seq <= self._head and max(lost, default=0) <= seq
-        if noted:
-            target.execute("INSERT INTO fold VALUES (?, ?, ?)", (mine, seq, packed))
-        return bool(lost) and not noted
-
-    def _tells_controls(self) -> bool:
-        """Return True if the table tells which lost entries were control entries.
-
-        It has to agree with everything that can be read.
-        """
-        agrees = self._controls_kept <= self._listed <= self._controls_kept | self._lost
-        return agrees and self._making.known.all_controls
 
 
 def _is_text(body: bytes) -> bool:

@@ -1,15 +1,12 @@
 """The writer of one partition: group commits into SQLite in WAL mode.
 
 In-memory heads and de-duplication change only after COMMIT has returned (invariant "Accepted means
-committed"). After any error except a full disk the connection and all cached state are dropped, and
-rebuilt from the file (invariant "Disk errors").
+committed").
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
-import threading
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,31 +15,23 @@ from typing import Final
 import apsw
 
 from relay.chat.entries import NO_EPOCH, Head, Submission
-from relay.fsync import sync_directory
-from relay.store.closing import close_cleanly
-from relay.store.companions import wal_bytes
 from relay.store.decide import Pack
-from relay.store.errors import StoreError, StoreFull, StoreUnavailable
 from relay.store.generation import Durability, Host
-from relay.store.lock import PartitionLock
 from relay.store.log import Outcome, Removed, Stored
 from relay.store.notes import Notes
-from relay.store.opened import CHECK_MS, FileIdentity, Opened, Write, Written
-from relay.store.opening import Check, open_again, open_first
+from relay.store.opened import CHECK_MS, Write, Written
+from relay.store.opening import Check
+from relay.store.partition_file import PartitionFile
 from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules
-from relay.store.schema import check_sqlite, closed_on_error, is_full, translated
 from relay.store.state import LOGS_MAX, LogEnd, More
 from relay.store.view import UnpackEntry
 
-__all__ = ["Durability", "Host", "SqlitePartition"]
-
 CHECK_LIMIT_S: Final = 1.0
 """For a running server, whose loop waits. Before it serves, ``recovery`` checks without a limit."""
-log = logging.getLogger("relay.store")
 
 
-class SqlitePartition:
+class SqlitePartition(PartitionFile):
     """See ``log.Partition``.
 
     What ``begin`` returns runs in a thread; other uses of the file then wait. ``head`` of a log in
@@ -82,126 +71,16 @@ class SqlitePartition:
             StoreCorrupt: the file is torn or damaged.
             StoreError: it cannot be opened.
         """
-        check_sqlite()
-        self.path = path
-        self.commits_blocked = self.checkpointing = self.erased = False
-        self.wal_pages = 0
-        self._host = host
-        self._durability: Durability = durability
         self._pack = pack
-        self._write = write
         self._rules = rules
         self.logs_max = LOGS_MAX
         self.touched: set[int] | None = None
         """Ids of changed logs, for a follower (``search``); None: there is none."""
-        self._unpack_entry = unpack_entry
-        self._check = Check(unpack_entry, check_limit_s, index)
-        self._doubt: str | None = None
-        self._suspected: str | None = None
-        """Why the file must be reopened before the next commit; None: it need not be."""
         self._notes = Notes()
-        self._opened: Opened | None = None
-        self._opening = 0
-        """How often the file has been opened: also in the lock's note."""
-        self._one_user = threading.Lock()
-        self._lock = PartitionLock(lock_path, path)
-        self._identity = FileIdentity(path)
         self._appended_ms = 0
         """When ``append`` last did what is due from time to time."""
-        try:
-            self._open()
-        except BaseException:
-            self._lock.close()
-            raise
-
-    # --- opening and closing --------------------------------------------------------------------
-    def _open(self) -> Opened:
-        if self._opened is None:
-            erased = self._lock.uncleaned or wal_bytes(self.path) > 0  # left by its last writer
-            if self._opening == 0:
-                connection, begun = open_first(
-                    self.path, self._lock, self._host, self._durability, self._check
-                )
-            else:
-                if self._doubt is not None and self.checkpointing:
-                    # It may be overwriting parts of pages (``clean``); this writes whole ones.
-                    raise StoreUnavailable(f"{self.path}: {self._doubt}; a checkpoint goes on")
-                connection, begun = open_again(
-                    self.path, self._lock, self._host, self._durability, self._doubt, self._check
-                )
-            with closed_on_error(connection, self.path):
-                self.wal_pages, _ = connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_NOOP)
-                self.erased = erased
-                connection.set_wal_hook(self._wal_grew)
-                opened = Opened(connection, begun.generation, self._unpack_entry, self._write)
-                # In any case: the process that created it may have died before its sync.
-                sync_directory(self.path.parent)
-                self._lock.note(self.path, begun.opening, "open")
-            self._opened, self._opening, self._doubt = opened, begun.opening, None
-            self._identity.opened()
-        return self._opened
-
-    def _open_to_commit(self) -> Opened:
-        if self._suspected is not None:
-            self._doubt, self._suspected = self._suspected, None
-            self._drop()
-        return self._open()
-
-    def close(self) -> None:
-        """Mark the partition clean, copy its WAL into the file, and release the lock."""
-        with self._one_user:
-            opened, self._opened = self._opened, None
-            try:
-                if opened is not None:
-                    close_cleanly(
-                        opened.connection, self.path, self._lock, self._opening, opened.write_rest
-                    )
-            except (apsw.Error, OSError, StoreError) as error:
-                self._close_failed(error)  # it stays unclean: the next start then checks it
-            finally:
-                if opened is not None:
-                    opened.connection.close(True)
-                self._lock.close()
-
-    def refuse(self, reason: str) -> None:
-        """See ``log.Partition``."""
-        with self._one_user:
-            self._drop()
-            try:
-                self._lock.refuse(reason)
-            except StoreError as error:  # it is not closed cleanly in any case
-                self._close_failed(error)
-            self._lock.close()
-
-    def _close_failed(self, error: Exception) -> None:
-        log.warning("partition_close_failed", extra={"path": str(self.path), "reason": str(error)})
-
-    def _failed(self, error: apsw.Error) -> StoreError:
-        """Roll back (full disk), or drop everything (other errors): invariant "Disk errors"."""
-        opened = self._opened
-        full = is_full(error, None if opened is None else opened.connection)
-        if full and opened is not None:
-            try:
-                opened.roll_back(self._durability)
-            except apsw.Error:
-                self._drop()
-        else:
-            if isinstance(error, apsw.IOError):
-                # Unwritten pages may still be lost: nothing written after them may appear to
-                # continue what readers saw.
-                self._doubt = f"an error of the disk ({error})"
-            self._drop()
-        return translated(error, self.path, full=full)
-
-    def _give_up(self, error: BaseException) -> None:
-        if isinstance(error, apsw.Error):
-            raise self._failed(error) from error
-        self._drop()
-
-    def _drop(self) -> None:
-        opened, self._opened = self._opened, None
-        if opened is not None:
-            opened.connection.close(True)
+        check = Check(unpack_entry, check_limit_s, index)
+        super().__init__(path, lock_path, host, durability, unpack_entry, write, check)
 
     # --- appending ------------------------------------------------------------------------------
     def append(
@@ -356,45 +235,3 @@ class SqlitePartition:
     def prove(self) -> None:
         """See ``log.Partition``."""
         self._notes.prove()
-
-    # --- for the checkpointer -------------------------------------------------------------------
-    @property
-    def unflushed(self) -> bool:
-        """Return True if the ends of some producers are only in entries."""
-        opened = self._opened
-        return opened is not None and opened.unflushed.entries > 0
-
-    def flush(self) -> None:
-        """Write the ends of producers missing in their table, in a separate commit.
-
-        Raises:
-            StoreError: they cannot be written. For lack of space they are skipped.
-        """
-        with self._one_user:
-            opened = self._opened
-            if opened is None or self._suspected is not None:
-                return
-            try:
-                opened.flush()
-            except apsw.Error as error:
-                if not isinstance(failed := self._failed(error), StoreFull):
-                    raise failed from error
-
-    def checkpoint_begins(self) -> bool:
-        """Note that the file is about to change; see ``Checkpointed``."""
-        self._lock.note(self.path, self._opening, "changing")
-        return self._lock.uncleaned
-
-    def checkpoint_ended(self, *, all_cleaned: bool = False) -> None:
-        """Record the file's current state."""
-        self._lock.uncleaned = self._lock.uncleaned and not all_cleaned
-        self._lock.note(self.path, self._opening, "open")
-
-    def checkpoint_failed(self, reason: str) -> None:
-        """Reopen the file before the next commit: invariant "Disk errors"."""
-        self._lock.uncleaned = True  # what was not cleaned may be forgotten by then
-        self._suspected = f"an error of the disk ({reason})"
-
-    def _wal_grew(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
-        self.wal_pages = pages
-        return apsw.SQLITE_OK

@@ -660,7 +660,7 @@ def test_a_directory_that_cannot_be_synced(tmp_path: Path, monkeypatch: pytest.M
         if len(synced) == 1:
             raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr("relay.store.sqlite.sync_directory", failing)
+    monkeypatch.setattr("relay.store.partition_file.sync_directory", failing)
     with pytest.raises(StoreUnavailable, match=r"00\.sqlite: Input/output error"):
         open_partition(tmp_path)
     partition = open_partition(tmp_path)

@@ -210,7 +210,7 @@ def small_outbox(planting: Planting) -> None:
     """Not a fault: readers fall behind when this many bytes are queued for them."""
 
     def small(parts: WorkerParts) -> None:
-        parts.fanout.outbox_bytes_max = int(planting.argument)
+        parts.member.fanout.outbox_bytes_max = int(planting.argument)
 
     _with_parts(small)
 
@@ -299,7 +299,7 @@ def lose_on_one_worker(planting: Planting) -> None:
     def losing(parts: WorkerParts) -> None:
         handlers = parts.dispatcher.handlers
         receive = handlers[Batch]
-        feeds = parts.feeds.by_log
+        feeds = parts.member.feeds.by_log
 
         def receiving(port: Port, batch: Batch) -> None:
             feed = feeds.get(batch.log)

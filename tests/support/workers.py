@@ -177,7 +177,7 @@ class Worker(main._Worker):
         return number
 
     def feed(self, log: str) -> Feed:
-        return self._parts.feeds.by_log[log]
+        return self._parts.member.feeds.by_log[log]
 
     async def start(self) -> None:
         await self._build()
@@ -201,7 +201,7 @@ class Worker(main._Worker):
             listener.close()
         await self._stores.settle()
         self._stores._threads.shutdown(wait=True)  # a commit in a thread: it came before the end
-        for partition in parts.partitions.opened.values():
+        for partition in parts.home.partitions.opened.values():
             assert isinstance(partition, SqlitePartition)
             if partition._opened is not None:
                 die(partition)
@@ -327,8 +327,8 @@ class Cluster:
 
         def all_up() -> bool:
             return all(
-                len(worker.parts.routes._links) == len(self.workers) - 1
-                and all(worker.parts.routes.ports)
+                len(worker.parts.member.routes._links) == len(self.workers) - 1
+                and all(worker.parts.member.routes.ports)
                 for worker in self.workers.values()
             )
 

@@ -1,8 +1,20 @@
-"""Requests a turn of the worker."""
+"""Requests a turn of the worker: now, or at a later time."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final, Protocol, final
+
+FAR: Final = float("inf")
+TIMER_S: Final = 0.001
+"""Resolution of the loop's timers."""
+
+
+class Loop(Protocol):
+    """The part of an event loop that the alarm uses."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> object:
+        """Call after a number of seconds."""
 
 
 class Wakeup:
@@ -33,6 +45,38 @@ class Wakeup:
     def begun(self) -> None:
         """Note that a turn has taken all requests so far; later requests schedule another turn."""
         self.scheduled = False
+
+
+@final
+class Alarm:
+    """Requests a turn at the earliest of the times that it was set for."""
+
+    __slots__ = ("_clock", "_due_at", "_loop", "_wakeup")
+
+    def __init__(self, loop: Loop, clock: Callable[[], float], wakeup: Wakeup) -> None:
+        self._loop = loop
+        self._clock = clock
+        self._wakeup = wakeup
+        self._due_at = FAR
+
+    def set(self, when: float) -> None:
+        """Request a turn at this time of the clock, or at an earlier one that was set before."""
+        if when < self._due_at:
+            self._due_at = when
+            self._loop.call_later(timer_s(when - self._clock()), self._rung)
+
+    def _rung(self) -> None:
+        self._due_at = FAR
+        self._wakeup.request()
+
+
+def timer_s(left_s: float) -> float:
+    """Return the delay of a timer for something that is due in this many seconds.
+
+    The loop rounds to whole ms. Rounded down to zero, the timer would fire again and again until it
+    is due, and a pause would consume the whole CPU.
+    """
+    return max(left_s + TIMER_S / 2, TIMER_S)
 
 
 def _nothing() -> None:

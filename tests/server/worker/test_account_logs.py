@@ -43,9 +43,9 @@ async def test_few_entries_are_folded_again(
         )
         reader = worker.parts.services.reader_of("@alice")
         await until(lambda: reader.fold("@alice")[0], "a note")
-        kept = worker.parts.accounts.logs.account("alice")
+        kept = worker.parts.home.accounts.logs.account("alice")
         if noted == "damaged":
-            partition = worker.parts.partitions.partition(partition_of("@alice"))
+            partition = worker.parts.home.partitions.partition(partition_of("@alice"))
             assert isinstance(partition, SqlitePartition)
             assert partition._opened is not None
             partition._opened.connection.execute("UPDATE fold SET packed=x'c1'")

@@ -22,7 +22,7 @@ ROOM = "lobby"
 
 def _refuse(home: Worker, other: Worker, log: str) -> None:
     """The home answers NOT_HOME to the other worker (as after an error of its store)."""
-    followers = home.parts.followers
+    followers = home.parts.home.followers
     port = next(p for p, _ in followers.attached if p.generation == other.generation)
     followers.refuse(port, partition_of(log))
 
@@ -40,12 +40,17 @@ async def test_who_leaves_meanwhile_is_gone(cluster: Cluster) -> None:
         _refuse(book, other, INBOX_PREFIX + "alice")
     client.disconnect()
 
-    await until(lambda: "alice" not in book.parts.names._holders, "the name to be free")
+    await until(lambda: "alice" not in book.parts.home.names._holders, "the name to be free")
     await until(
-        lambda: other.parts.routes.port_of(ROOM) is not None and not other.parts.feeds.by_log,
+        lambda: (
+            other.parts.member.routes.port_of(ROOM) is not None
+            and not other.parts.member.feeds.by_log
+        ),
         "the partition to be attached again",
     )
-    await until(lambda: len(home.parts.interest.logs[ROOM]) == 1, "the home to forget its interest")
+    await until(
+        lambda: len(home.parts.home.interest.logs[ROOM]) == 1, "the home to forget its interest"
+    )
     stays.send_envelopes(AskWho(9, ROOM))
     assert [row[0] for row in (await stays.expect(Members)).names] == ["bob"]
     again = await TestClient.login(home, "alice")
@@ -100,13 +105,13 @@ async def test_who_joins_while_old_entries_are_removed_is_answered_after_that(
 ) -> None:
     """And not only at the next commit, which in a quiet partition may be a day away."""
     worker = single.workers[0]
-    partitions, index = worker.parts.partitions, partition_of("lobby")
+    partitions, index = worker.parts.home.partitions, partition_of("lobby")
     alice = await TestClient.login(worker, "alice")
     alice.send("lobby", 1)
     await alice.acked("lobby", 1)
     await until(lambda: partitions.begin_removal(index) is not None, "no commit under way")
     alice.send_envelopes(Join(1, "lobby", NO_EPOCH, 0, 0))
-    followers = worker.parts.followers
+    followers = worker.parts.home.followers
     await until(lambda: bool(followers.waiting.get(index)), "a worker that waits")
     partitions.end_removal(index)
     await alice.expect(Joined)

@@ -193,7 +193,7 @@ async def test_one_question_at_a_time(cluster: Cluster) -> None:
     client.send_envelopes(*[Who(n, LOG) for n in range(1, 1001)], Leave(1001, LOG))
     most = 0
     while not [e for e in client.received if isinstance(e, Left)]:
-        most = max(most, len(other.parts.queries._pending))
+        most = max(most, len(other.parts.member.queries._pending))
         await asyncio.sleep(0)
     assert most == 1
     assert [e.request for e in client.received if isinstance(e, Members)] == list(range(1, 1001))

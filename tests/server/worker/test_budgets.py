@@ -159,12 +159,12 @@ async def test_many_sources_share_few_slots_before_login(
         for n in range(10):
             await talk(worker, f"alice{n}")
             assert held(visitors) >= 15 - n, "each new client took the slot of a silent one"
-        assert worker.parts.budgets.admission.authenticated == 10
+        assert worker.parts.services.budgets.admission.authenticated == 10
         assert count(worker, Budget.UNAUTHENTICATED) >= 44
         for visitor in visitors:
             visitor.leave()
         await until(lambda: worker._acceptor.count == 10, "the visitors' end")
-        assert worker.parts.budgets.admission.unauthenticated == 0
+        assert worker.parts.services.budgets.admission.unauthenticated == 0
 
 
 async def test_who_never_says_hello_is_told_when_it_makes_room(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ async def test_who_waits_for_the_server_makes_no_room(
         await until(lambda: len(waiting_for_the_agent()) == 16, "all slots to wait for the agent")
         await until(lambda: len(worker.clients) == 30, "the others to be in the backlog")
         assert len(sessions) == 16
-        assert not any(worker.parts.refusals.counts.values())
+        assert not any(worker.parts.services.budgets.refusals.counts.values())
         # When those give up, the others come in.
         first = waiting_for_the_agent()
         for client in worker.clients:
@@ -232,9 +232,11 @@ async def test_a_full_worker_answers_overloaded(
         # The name was released; and a reconnecting instance takes the slot of its old connection.
         again = await TestClient.login(worker, "idle7", secret=idle[7].secret, source="127.0.0.9")
         await idle[7].until(lambda: idle[7].closed, "the ghost's end")
-        assert worker.parts.budgets.admission.authenticated == 20
+        assert worker.parts.services.budgets.admission.authenticated == 20
         again.transport.abort()
-        await until(lambda: worker.parts.budgets.admission.authenticated == 19, "a free slot")
+        await until(
+            lambda: worker.parts.services.budgets.admission.authenticated == 19, "a free slot"
+        )
         await talk(worker, "late0")
 
 
@@ -247,7 +249,9 @@ async def test_one_source_has_a_share_of_the_logins(tmp_path: Path) -> None:
         assert count(worker, Budget.CONNECTIONS_PER_SOURCE) == 1
         await talk(worker, "other")
         clients[0].transport.abort()
-        await until(lambda: worker.parts.budgets.admission.authenticated == 3, "a slot to be free")
+        await until(
+            lambda: worker.parts.services.budgets.admission.authenticated == 3, "a slot to be free"
+        )
         await TestClient.login(worker, "late", source="127.0.0.9")
 
 
@@ -552,7 +556,7 @@ async def test_loopback_is_exempt_by_default(tmp_path: Path) -> None:
                 client.send(f"{client.name}-{n}", 1, size=30_000)
                 await client.acked(f"{client.name}-{n}", 1)
         assert not any(client.closed for client in (*idle, *clients))
-        assert not any(worker.parts.refusals.counts.values())
+        assert not any(worker.parts.services.budgets.refusals.counts.values())
 
 
 def of(client: TestClient, kind: type) -> list[Any]:
@@ -581,7 +585,7 @@ async def test_joins_are_counted_by_source(tmp_path: Path) -> None:
         assert count(worker, Budget.JOINS_PER_SOURCE) == 1
         assert worker._status._row.get("joins") == 4
         clients[0].transport.abort()
-        await until(lambda: worker.parts.budgets.sources.joins == 1, "its joins to end")
+        await until(lambda: worker.parts.services.budgets.sources.joins == 1, "its joins to end")
         for log in ("room-b", "room-c", "room-d"):
             await clients[1].join(log)
         other = await TestClient.login(worker, "other")
@@ -600,7 +604,7 @@ async def test_a_record_before_hello_is_small(tmp_path: Path) -> None:
         client = await TestClient.connect(worker, "127.0.0.9")
         client.transport.write(header(FrameType.RECORD, HELLO_BYTES + limits.TAG_BYTES))
         client.transport.write(bytes(4000))
-        received = worker.parts.budgets.received
+        received = worker.parts.services.budgets.received
         await until(lambda: received.total == 4004, "half a record")
         client.transport.abort()
         await until(lambda: received.total == 0, "nothing to be held")
@@ -620,7 +624,7 @@ async def test_the_largest_hello_is_taken(tmp_path: Path) -> None:
 async def test_what_waits_unprocessed_is_not_counted_for_ever(tmp_path: Path) -> None:
     """Connections are reset while their records wait to be processed."""
     async with one_worker(tmp_path) as worker:
-        received = worker.parts.budgets.received
+        received = worker.parts.services.budgets.received
         flood = [await TestClient.login(worker, f"flood{n}") for n in range(20)]
         garbage = b"".join(pack(Who(1, "lobby")) for _ in range(1000))
         for client in flood:
@@ -644,7 +648,7 @@ async def test_what_is_held_unprocessed_is_bounded(
     """Incomplete records of many connections: those that hold most are closed with an error."""
     async with one_worker(tmp_path, received_mib=1) as worker:
         honest = await talk(worker, "honest")
-        received = worker.parts.budgets.received
+        received = worker.parts.services.budgets.received
         holders = [
             await TestClient.login(worker, f"half{n}", source="127.0.0.9") for n in range(40)
         ]
@@ -706,13 +710,13 @@ async def test_a_reserve_of_disk_is_kept(
 async def test_sources_are_forgotten(tmp_path: Path) -> None:
     """A source that has spent nothing is not kept; after a flood the worker is as before."""
     async with one_worker(tmp_path, rooms_per_minute_per_source=1000) as worker:
-        sources = worker.parts.budgets.sources
+        sources = worker.parts.services.budgets.sources
         visitors = [await Visitor.come(worker, f"127.0.2.{n}") for n in range(1, 31)]
         await until(lambda: len(sources) == 30, "all to be known")
         for visitor in visitors:
             visitor.leave()
         await until(lambda: len(sources) == 0, "all to be forgotten")
-        assert worker.parts.budgets.admission.unauthenticated == 0
+        assert worker.parts.services.budgets.admission.unauthenticated == 0
         assert worker._acceptor.count == 0
 
 

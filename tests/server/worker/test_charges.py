@@ -70,7 +70,7 @@ async def charged(cluster: Cluster, client: TestClient, envelope: ClientEnvelope
 def append(cluster: Cluster, batch: list[Submission]) -> int:
     """Store something as the home of its log; return its last seq."""
     log = batch[0].log
-    partition = cluster.home(log).parts.partitions.partition(partition_of(log))
+    partition = cluster.home(log).parts.home.partitions.partition(partition_of(log))
     return [stored(outcome).seq for outcome in partition.append(batch, NOW_MS)][-1]
 
 
@@ -90,7 +90,7 @@ async def test_history(cluster: Cluster) -> None:
     await ann.acked(ROOM, MANY)
     bob = await TestClient.login(cluster.workers[0], "bob")
     await bob.join(ROOM)
-    known = cluster.workers[0].parts.catchup.checked
+    known = cluster.workers[0].parts.member.catchup.checked
     entries = known.entries
     few = await charged(cluster, bob, History(1, ROOM, False, 0, 2))
     many = await charged(cluster, bob, History(2, ROOM, False, 0, MANY))

@@ -167,7 +167,7 @@ async def test_a_throttled_partition_commits_only_fast_submissions(tmp_path: Pat
         bob = await TestClient.login(worker, "bob")
         alice.send(ROOM, 1)
         await alice.acked(ROOM, 1)
-        resting = worker.parts.home._commits._throttled_until_ns
+        resting = worker.parts.home.writer._commits._throttled_until_ns
         resting[partition_of(ROOM)] = time.monotonic_ns() + 3600 * 10**9
         topic = requests.pack(requests.SetTopic("tea"), requests.ANYTHING_SEEN)
         alice.send_envelopes(Room(77, ROOM, topic))
@@ -202,7 +202,7 @@ async def test_a_thread_only_runs_the_end_of_a_commit(tmp_path: Path, durability
             (in_loop if loop else in_thread).append(statement)
             return True
 
-        for partition in worker.parts.partitions.opened.values():
+        for partition in worker.parts.home.partitions.opened.values():
             opened = cast(Any, partition)._opened
             opened.connection.exec_trace = ran
             # What drops unused producers is no part of a batch (``test_producers``).
@@ -215,7 +215,7 @@ async def test_a_thread_only_runs_the_end_of_a_commit(tmp_path: Path, durability
         topic = requests.pack(requests.SetTopic("tea"), requests.ANYTHING_SEEN)
         alice.send_envelopes(Room(77, "room-0", topic))
         await alice.until(lambda: Done(77, b"") in alice.received, "the topic")
-        await until(lambda: not worker.parts.home.busy, "no commit")
+        await until(lambda: not worker.parts.home.writer.busy, "no commit")
     assert set(in_thread) <= {"COMMIT", "PRAGMA synchronous=NORMAL"}
     assert in_thread.count("COMMIT") >= 4, "three rooms and a topic"
     assert in_loop.count("BEGIN IMMEDIATE") >= 4
@@ -227,7 +227,7 @@ async def written(single: Cluster) -> tuple[Worker, int]:
     alice = await TestClient.login(worker, "alice")
     alice.send(ROOM, 1)
     await alice.acked(ROOM, 1)
-    await until(lambda: not worker.parts.home.busy, "nothing at work in it")
+    await until(lambda: not worker.parts.home.writer.busy, "nothing at work in it")
     return worker, partition_of(ROOM)
 
 
@@ -236,7 +236,8 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
 ) -> None:
     """After damage found by the fast submissions, the slow ones get the same answer."""
     worker, index = await written(single)
-    home, partitions = worker.parts.home, worker.parts.partitions
+    parts = worker.parts.home
+    queues, home, partitions = parts.queues, parts.writer, parts.partitions
     new = next(name for n in range(1000) if partition_of(name := f"room-{n}") == index)
     damaged = Damaged(partitions.opened[index])
     partitions.opened[index] = cast(Any, damaged)
@@ -244,8 +245,8 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
     for tag, (room, counter) in enumerate([(ROOM, 2), (new, 1)]):
         producer = bytes([tag]) * 16
         submission = Submission(room, "ann", b"", producer, counter, 0, "", b"x")
-        home._submissions[index].put([Waiting(cast(Any, asker), tag, submission)], 1)
-    home._waiting[index] = None
+        queues.by_partition[index].put([Waiting(cast(Any, asker), tag, submission)], 1)
+    queues.waiting[index] = None
     ended: list[object] = []
     partitions.refuse_partition = lambda partition, _: ended.append(partition)
     home.commit()
@@ -260,7 +261,8 @@ async def test_a_partition_found_damaged_is_not_written_again_in_the_same_turn(
 async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> None:
     """Unless its sender has sent many, or other submissions wait, or none may be committed."""
     worker, index = await written(single)
-    home, partitions = worker.parts.home, worker.parts.partitions
+    parts = worker.parts.home
+    queues, home, partitions = parts.queues, parts.writer, parts.partitions
     worker.sweeps = False
     grouped = Watched(partitions.opened[index])
     partitions.opened[index] = cast(Any, grouped)
@@ -271,8 +273,8 @@ async def test_a_message_that_waits_alone_needs_no_group(single: Cluster) -> Non
     def commit(*counters: int, heavy: bool = False) -> None:
         for counter in counters:
             one = Waiting(cast(Any, asker), counter, first._replace(counter=counter), heavy)
-            home._submissions[index].put([one], 1)
-        home._waiting[index] = None
+            queues.by_partition[index].put([one], 1)
+        queues.waiting[index] = None
         home.commit()
 
     try:

@@ -28,7 +28,7 @@ async def test_each_person_is_a_sender_as_long_as_anything_is_on_its_way(cluster
         for log in (f"@to-{number}" for number in itertools.count(1))
         if cluster.home(log) is home and partition_of(log) != partition_of(first)
     )
-    forward = cluster.other(first).parts.forward
+    forward = cluster.other(first).parts.member.forward
     await cluster.kill(home.index)
     copies = Copies(
         send=_unused,

@@ -59,7 +59,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Cluster]:
 
 
 def connection_of(worker: Worker, log: str) -> apsw.Connection:
-    partition = worker.parts.partitions.partition(partition_of(log))
+    partition = worker.parts.home.partitions.partition(partition_of(log))
     assert isinstance(partition, SqlitePartition)
     assert partition._opened is not None
     return partition._opened.connection
@@ -106,9 +106,9 @@ def administration(worker: Worker) -> Administration:
     """The requests that answer ``relay ctl``."""
     parts, stores = worker.parts, worker._stores
     return Administration(
-        parts.queries,
-        parts.names,
-        parts.partitions.owns,
+        parts.member.queries,
+        parts.home.names,
+        parts.home.partitions.owns,
         stores.reader_at,
         stores.reader_of,
         parts.services.damage,
@@ -156,7 +156,7 @@ async def test_one_account_that_cannot_be_read(
     inbox = f"{INBOX_PREFIX}victim"
     other = neighbour_of(inbox, INBOX_PREFIX).removeprefix(INBOX_PREFIX)
     damage(worker, inbox)
-    worker.parts.accounts.logs.forget()
+    worker.parts.home.accounts.logs.forget()
 
     for asker in (opera, victim):
         refused = await devices_of(asker, "victim")
@@ -188,7 +188,7 @@ async def test_one_account_that_cannot_be_read(
         "victim": DAMAGED,
         other: "active",
     }
-    assert worker.parts.partitions.refused == worker.parts.partitions.troubles == {}
+    assert worker.parts.home.partitions.refused == worker.parts.home.partitions.troubles == {}
     assert opera.closed is victim.closed is None
     told = reported(caplog, "account_unreadable")
     assert told
@@ -247,8 +247,8 @@ async def test_one_room_that_cannot_be_read(
         bob.send_envelopes(Join(5, bad, None, 0, 0))
         await bob.expect(Error)
         bob.transport.abort()
-        await until(lambda: bad not in worker.parts.feeds.by_log, "the end of the feed")
-    assert worker.parts.partitions.refused == worker.parts.partitions.troubles == {}
+        await until(lambda: bad not in worker.parts.member.feeds.by_log, "the end of the feed")
+    assert worker.parts.home.partitions.refused == worker.parts.home.partitions.troubles == {}
     told = [log for log, _ in reported(caplog, "room_unreadable")]
     assert told == [bad], "each once, however often it is asked for"
 
@@ -333,7 +333,7 @@ async def test_entries_that_cannot_be_read_are_a_gap(
     assert told == [f"the log lobby is damaged: entry {seq} cannot be read" for seq in bad], (
         "each once, however often it is read"
     )
-    assert worker.parts.partitions.refused == {}
+    assert worker.parts.home.partitions.refused == {}
 
 
 def in_partition_of(log: str) -> Iterator[str]:

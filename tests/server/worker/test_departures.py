@@ -65,8 +65,8 @@ def role(cluster: Cluster, handle: str, log: str = LOG) -> int:
 async def checkpointed(worker: Worker) -> None:
     """Checkpoint: erased content is gone from the files, as it is within two minutes."""
     for index in range(PARTITIONS):
-        if worker.parts.partitions.owned(index):
-            partition = worker.parts.partitions.partition(index)
+        if worker.parts.home.partitions.owned(index):
+            partition = worker.parts.home.partitions.partition(index)
             assert isinstance(partition, SqlitePartition)
             await Checkpointer(partition, asyncio.to_thread).run()
 
@@ -104,7 +104,7 @@ async def test_a_person_removes_their_account(cluster: Cluster, tmp_path: Path) 
     await done(bob, requests.Create(), log="bobs")
     bob.send(LOG, 1, 3)
     await bob.acked(LOG, 3)
-    account = cluster.home(INBOX).parts.accounts.logs.account("bob")
+    account = cluster.home(INBOX).parts.home.accounts.logs.account("bob")
     assert account.chain is not None
     (key,) = account.chain.devices
     wish = account_requests.NameDevice(key, "secret label")
@@ -138,7 +138,7 @@ async def test_what_is_left_goes_after_a_kill(cluster: Cluster) -> None:
     """The account's home is killed after it stored the removal, before it informed other homes."""
     _, bob = await acquainted(cluster)
     home = cluster.home(INBOX)
-    home.parts.accounts._revocations._workers = lambda: ()
+    home.parts.home.accounts._revocations._workers = lambda: ()
     assert isinstance(await about_account(bob, account_requests.Remove()), Done)
     await cluster.kill(home.index)
     await cluster.start(home.index)
@@ -153,7 +153,7 @@ async def test_what_is_left_goes_after_a_kill(cluster: Cluster) -> None:
 async def test_a_copy_that_was_under_way(cluster: Cluster) -> None:
     """Accepted before, it is delivered, and erased at the next check; others still get theirs."""
     ann, bob = await acquainted(cluster)
-    sender = cluster.home("@ann").parts.home.direct
+    sender = cluster.home("@ann").parts.home.queues.direct
     assert sender is not None
     held: list[Submission] = []
     send, sender.copies._send = sender.copies._send, held.append

@@ -182,17 +182,17 @@ async def test_a_note_to_oneself(cluster: Cluster) -> None:
 # --- kills between the inboxes --------------------------------------------------------------------
 def lost_on_the_way(worker: Worker) -> list[object]:
     """Drop the copies that a home sends; return them."""
-    assert worker.parts.home.direct is not None
+    assert worker.parts.home.queues.direct is not None
     lost: list[object] = []
-    worker.parts.home.direct.copies._send = lost.append
+    worker.parts.home.queues.direct.copies._send = lost.append
     return lost
 
 
 def never_confirmed(worker: Worker) -> list[object]:
     """Drop a home's confirmations of copies; return them."""
-    assert worker.parts.home.direct is not None
+    assert worker.parts.home.queues.direct is not None
     confirmed: list[object] = []
-    worker.parts.home.direct.copies._confirm = lambda *place: confirmed.append(place)
+    worker.parts.home.queues.direct.copies._confirm = lambda *place: confirmed.append(place)
     return confirmed
 
 
@@ -222,7 +222,7 @@ async def test_the_senders_home_dies_between_the_inboxes(
     await again.acked("@alice", 4)
     await back.until(lambda: (ALICE, "alice 4") in got(back), "what came after the kill")
     assert got(back) == [(ALICE, f"alice {n}") for n in range(1, 5)]
-    partitions = cluster.home("@alice").parts.partitions
+    partitions = cluster.home("@alice").parts.home.partitions
     await until(lambda: not _pending(partitions, "@alice"), "nothing is pending any more")
 
 
@@ -232,8 +232,8 @@ async def test_what_is_pending_is_sent_on_if_its_partition_comes_back_open(
     """Two changes of the table before the threads of the partition have finished."""
     alice, _ = await both(cluster)
     worker, index, table = cluster.home("@alice"), partition_of("@alice"), cluster.scoreboard
-    assert worker.parts.home.direct is not None
-    copies, partitions = worker.parts.home.direct.copies, worker.parts.partitions
+    assert worker.parts.home.queues.direct is not None
+    copies, partitions = worker.parts.home.queues.direct.copies, worker.parts.home.partitions
     lost = lost_on_the_way(worker)
     send_direct(alice, BOB, 1, 40)
     await alice.acked("@alice", 40)
@@ -242,9 +242,9 @@ async def test_what_is_pending_is_sent_on_if_its_partition_comes_back_open(
     owner = table.owner(index)
     other = cluster.other("@alice").index
     table.assign(index, other, table.owner(partition_of("@bob")).generation)
-    worker.parts.home.give_up_others()
+    worker.parts.home.writer.give_up_others()
     table.assign(index, owner.worker, owner.generation)
-    worker.parts.home.give_up_others()
+    worker.parts.home.writer.give_up_others()
     assert copies.count == 40
     partitions.end_removal(index)
 
@@ -254,7 +254,7 @@ async def test_a_confirmation_whose_commit_fails(cluster: Cluster) -> None:
     alice, bob = await both(cluster)
     send_direct(alice, BOB, 1)
     await alice.acked("@alice", 1)
-    partitions = cluster.home("@alice").parts.partitions
+    partitions = cluster.home("@alice").parts.home.partitions
     await until(lambda: not _pending(partitions, "@alice"), "the first confirmation")
     index = partition_of("@alice")
     real = partitions.opened[index]
@@ -322,14 +322,14 @@ async def test_a_home_that_cannot_take_a_copy_gets_it_later(cluster: Cluster) ->
     await bob.until(lambda: len(got(bob)) == 1, "the first")
     home = cluster.home("@bob")
     home.sweeps = False  # otherwise it would check the disk and find space
-    home.parts.home.short_of_disk = frozenset(range(16))
+    home.parts.home.writer.short_of_disk = frozenset(range(16))
     send_direct(alice, BOB, 2, 40)
     await alice.acked("@alice", 40)
-    copies = cluster.home("@alice").parts.home.direct
+    copies = cluster.home("@alice").parts.home.queues.direct
     assert copies is not None
     await until(lambda: any(flow.retrying for flow in copies.copies._flows.values()), "a refusal")
     assert len(got(bob)) == 1
-    home.parts.home.short_of_disk = frozenset()
+    home.parts.home.writer.short_of_disk = frozenset()
     await bob.until(lambda: len(got(bob)) >= 40, "the others")
     assert got(bob) == [(ALICE, f"alice {n}") for n in range(1, 41)]
 
@@ -339,7 +339,7 @@ async def test_who_is_not_taken_learns_nothing_of_why(cluster: Cluster) -> None:
     """Blocked, strangers refused, nobody allowed, full, disabled: one answer."""
     alice, bob = await both(cluster)
     root = await root_of(alice)
-    logs = cluster.home("@bob").parts.accounts.logs
+    logs = cluster.home("@bob").parts.home.accounts.logs
     answers = []
 
     async def refusal() -> None:
@@ -372,14 +372,16 @@ async def test_strangers_fill_half_of_an_inbox(cluster: Cluster) -> None:
     """Whoever has been written to still gets through, and the owner's own devices as well."""
     alice, bob = await both(cluster)
     carol = await TestClient.login(cluster.home("@carol"), "carol")
-    logs = cluster.home("@bob").parts.accounts.logs
+    logs = cluster.home("@bob").parts.home.accounts.logs
     send_direct(bob, "carol", 1)
     await bob.acked("@bob", 1)
-    held = cluster.home("@bob").parts.partitions.head("@bob").seq
+    held = cluster.home("@bob").parts.home.partitions.head("@bob").seq
     logs.inbox_entries_max = 2 * held + 2
     send_direct(alice, BOB, 1)
     await alice.acked("@alice", 1)
-    await until(lambda: cluster.home("@bob").parts.partitions.head("@bob").seq > held, "the copy")
+    await until(
+        lambda: cluster.home("@bob").parts.home.partitions.head("@bob").seq > held, "the copy"
+    )
     send_direct(alice, BOB, 2)
     refused = await alice.expect(Refused)
     assert (refused.counter, refused.code) == (2, ErrorCode.NOT_ACCEPTED)
@@ -537,7 +539,7 @@ async def test_a_message_is_no_event_of_an_account(cluster: Cluster) -> None:
     assert (await alice.expect(Refused)).code == ErrorCode.NOT_SUPPORTED
     await bob.until(lambda: len(bob.entries("@bob")) == 1, "the message")
     for worker in cluster.workers.values():
-        worker.parts.accounts.forget()
+        worker.parts.home.accounts.forget()
     again = await person(cluster, BOB)
     again.send_envelopes(Devices(5, BOB, 0))
     assert len((await again.expect(Chain)).links) == 1
@@ -552,8 +554,8 @@ async def test_who_has_left_for_good_has_still_written(cluster: Cluster) -> None
     await alice.acked("@alice", 1)
     await until(lambda: len(lost) == 1, "a copy on its way")
     for worker in cluster.workers.values():
-        worker.parts.home.revoke(ALICE, [alice_key(alice)], lifted=False)
-        worker.parts.forward.drop(ALICE, [alice_key(alice)])
+        worker.parts.home.queues.revoke(ALICE, [alice_key(alice)], lifted=False)
+        worker.parts.member.forward.drop(ALICE, [alice_key(alice)])
     index = home.index
     await cluster.kill(index)
     await cluster.start(index)

@@ -45,7 +45,7 @@ async def test_a_batch_that_cannot_be_distributed_ends_its_members_alone(
     """The head was advanced by then: a member that stayed connected would miss it unnoticed."""
     alice, bob = await _members(single)
     worker = single.workers[0]
-    worker.parts.feeds.on_batch(worker.parts.own_home.to_member, _control(worker, None))
+    worker.parts.member.feeds.on_batch(worker.parts.own_home.to_member, _control(worker, None))
     bob.send("tea", 1)
     await bob.has("tea", 1)
     await alice.until(lambda: alice.lost, "the end of the connection")
@@ -57,7 +57,7 @@ async def test_a_change_of_a_room_that_cannot_be_read_ends_reading_it(single: Cl
     """Nobody gets what follows: it is not known who may read that."""
     alice, bob = await _members(single)
     worker = single.workers[0]
-    worker.parts.feeds.on_batch(worker.parts.own_home.to_member, _control(worker, b"\xc1"))
+    worker.parts.member.feeds.on_batch(worker.parts.own_home.to_member, _control(worker, b"\xc1"))
     bob.send("tea", 1)
     await bob.has("tea", 1)
     removed = await alice.expect(Removed)
@@ -69,7 +69,7 @@ async def test_an_error_at_reading_a_page_ends_its_reader_alone(
 ) -> None:
     """The client is closed, and reconnects instead of waiting for ever."""
     alice, bob = await _members(single)
-    catchup = single.workers[0].parts.catchup
+    catchup = single.workers[0].parts.member.catchup
     reader_of = catchup._reader_of
 
     class Damaged:

@@ -45,36 +45,38 @@ async def test_the_home_is_replaced_under_load(cluster: Cluster) -> None:
         assert own == list(range(1, 201))
         acks = [e.counter for e in writer.received if isinstance(e, Ack)]
         assert acks == list(range(1, 201)), "one ACK for each send, in order"
-    assert other.parts.forward.unanswered == 0
-    assert not any(other.parts.forward._bytes)
+    assert other.parts.member.forward.unanswered == 0
+    assert not any(other.parts.member.forward._bytes)
 
 
 async def test_sends_wait_while_the_home_is_dead_and_are_bounded(cluster: Cluster) -> None:
     """Without a home, clients are stopped at their credit; what they had sent is not lost."""
     home, other = cluster.home(LOG), cluster.other(LOG)
-    other.parts.forward.credit_bytes = 100_000
-    other.parts.forward.refuse_bytes = 10_000_000
+    other.parts.member.forward.credit_bytes = 100_000
+    other.parts.member.forward.refuse_bytes = 10_000_000
     writer = await TestClient.login(other, "writer")
     writer.send(LOG, 1)
     await writer.acked(LOG, 1)
     await cluster.kill(home.index)
     writer.send(LOG, 2, 600, size=10_000)
     partition = partition_of(LOG)
-    await until(lambda: other.parts.forward._bytes[partition] > 100_000, "the credit to be used")
+    await until(
+        lambda: other.parts.member.forward._bytes[partition] > 100_000, "the credit to be used"
+    )
     session = cluster.session("writer")
     await until(lambda: session.reading.pauses, "the client to be stopped")
-    held = other.parts.forward._bytes[partition]
+    held = other.parts.member.forward._bytes[partition]
     assert held < 1_000_000, "beyond the credit only what one read brought"
     await cluster.start(home.index)
     await writer.acked(LOG, 600)
     assert not session.reading.pauses
-    assert other.parts.forward._bytes[partition] == 0
+    assert other.parts.member.forward._bytes[partition] == 0
 
 
 async def test_small_sends_use_up_the_credit_too(cluster: Cluster) -> None:
     """A client that floods with empty messages is stopped; one that writes occasionally is not."""
     home, other = cluster.home(LOG), cluster.other(LOG)
-    other.parts.forward.credit_bytes = 40_000
+    other.parts.member.forward.credit_bytes = 40_000
     flooding = await TestClient.login(other, "flooding")
     writer = await TestClient.login(other, "writer")
     for client in (flooding, writer):
@@ -101,7 +103,7 @@ async def test_a_home_that_is_away_for_long_is_busy(cluster: Cluster) -> None:
     writer.send(LOG, 1)
     await writer.acked(LOG, 1)
     await cluster.kill(home.index)
-    forward = other.parts.forward
+    forward = other.parts.member.forward
     forward.refuse_bytes, usual = 100_000, forward.refuse_bytes
     writer.send(LOG, 2, 20, size=10_000)
     first = await writer.expect(Refused)
@@ -123,16 +125,16 @@ async def test_a_home_that_cannot_keep_up_is_busy(cluster: Cluster) -> None:
     behind.
     """
     writer = await TestClient.login(cluster.other(LOG), "writer")
-    home = cluster.home(LOG).parts.home
-    home.queued_bytes_max, usual = 5_000, home.queued_bytes_max
+    queues = cluster.home(LOG).parts.home.queues
+    queues.queued_bytes_max, usual = 5_000, queues.queued_bytes_max
     writer.send(LOG, 1, size=10_000)
     refused = await writer.expect(Refused)
     assert (refused.code, refused.arg) == (ErrorCode.BUSY, limits.RETRY_MS)
-    home.queued_bytes_max = usual
+    queues.queued_bytes_max = usual
     writer.received.clear()
     writer.send(LOG, 1, size=10_000)
     assert (await writer.acked(LOG, 1)).seq == 1
-    assert not any(waiting.bytes for waiting in cluster.home(LOG).parts.home._submissions)
+    assert not any(waiting.bytes for waiting in cluster.home(LOG).parts.home.queues.by_partition)
 
 
 async def test_the_window_of_one_connection(cluster: Cluster) -> None:
@@ -171,9 +173,9 @@ async def test_a_sender_that_goes_away(cluster: Cluster) -> None:
     await reader.has(LOG, 1)
     writer.disconnect()
     await writer.gone(other)
-    await until(lambda: other.parts.forward.unanswered == 0, "all answers")
+    await until(lambda: other.parts.member.forward.unanswered == 0, "all answers")
     assert reader.seqs(LOG) == list(range(1, len(reader.entries(LOG)) + 1))
-    assert not any(other.parts.forward._paused)
+    assert not any(other.parts.member.forward._paused)
 
 
 class FailsOnce:
@@ -234,7 +236,7 @@ class FailsOnce:
 async def test_a_commit_that_fails_in_an_unforeseen_way(single: Cluster) -> None:
     """Its senders are refused, and the partition goes on."""
     writer = await TestClient.login(single.workers[0], "writer")
-    FailsOnce(single.workers[0].parts.partitions.opened, partition_of(LOG))
+    FailsOnce(single.workers[0].parts.home.partitions.opened, partition_of(LOG))
     writer.send(LOG, 1)
     assert (await writer.expect(Refused)).counter == 1
     writer.received.clear()
@@ -289,13 +291,13 @@ async def test_ends_in_the_middle_of_anything(single: Cluster) -> None:
     client.send_envelopes(Join(1, LOG, None, 0, 100))
     client.disconnect()
     await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
-    await until(lambda: not worker.parts.feeds.by_log, "all feeds gone")
+    await until(lambda: not worker.parts.member.feeds.by_log, "all feeds gone")
     parts = worker.parts
     assert parts.services.budgets.admission.authenticated == 0
-    assert not parts.claims._claims
-    assert not parts.names._holders
-    await until(lambda: not parts.rosters._logs, "the roster to end")
-    assert not parts.queries._pending
+    assert not parts.member.claims._claims
+    assert not parts.home.names._holders
+    await until(lambda: not parts.home.rosters._logs, "the roster to end")
+    assert not parts.member.queries._pending
 
 
 async def test_ends_in_the_middle_leave_no_traceback(

@@ -76,7 +76,7 @@ async def test_every_order_at_every_place(cluster: Cluster, name: str, resumed: 
                     await answered(clients[turn])
             await the_latest_stays(clients)
             clients[-1].disconnect()
-            home = places[0].parts.names
+            home = places[0].parts.home.names
             await until(lambda home=home: not home.online(name), "the end")  # type: ignore[misc]
 
 
@@ -121,7 +121,7 @@ async def test_something_happens_between_two_hellos(
     await event(cluster, name)
     second.send_envelopes(hello(second.connection, second.spki, name, secret))
     if index not in cluster.workers:
-        await until(lambda: len(worker.parts.claims._claims) == 2, "the claim to arrive")
+        await until(lambda: len(worker.parts.member.claims._claims) == 2, "the claim to arrive")
         await cluster.start(index)
         await cluster.linked()
     await the_latest_stays(clients)

@@ -70,7 +70,7 @@ async def test_whoever_asks_is_told_and_it_heals(cluster: Cluster) -> None:
     feed = other.feed(ROOM)
     asked = questions(person, (feed.epoch, 1))
 
-    files = [home._stores.path_of(index) for index in home.parts.partitions.opened]
+    files = [home._stores.path_of(index) for index in home.parts.home.partitions.opened]
     for file in files:
         file.rename(aside(file))
     for one in asked:
@@ -83,7 +83,7 @@ async def test_whoever_asks_is_told_and_it_heals(cluster: Cluster) -> None:
     assert stranger.closed is not None
     assert stranger.closed.code == CloseCode.LOGIN_UNAVAILABLE
     assert stranger.closed.retry_after_s
-    partitions = home.parts.partitions  # the operator is told without a write
+    partitions = home.parts.home.partitions  # the operator is told without a write
     await until(lambda: set(partitions.troubles) == set(partitions.opened), "it to be seen")
 
     for file in files:

@@ -188,7 +188,9 @@ async def test_new_rooms_wait_for_themselves(cluster: Cluster) -> None:
     assert answered < 8 * 200, "the honest client waited for all new rooms"
     for flood in floods:
         await flood.expect(Ack, count=200)
-    assert not any(one.flows for worker in (home, other) for one in worker.parts.home._submissions)
+    assert not any(
+        one.flows for worker in (home, other) for one in worker.parts.home.queues.by_partition
+    )
 
 
 async def test_old_counters_wait_in_their_own_flow(tmp_path: Path) -> None:
@@ -220,7 +222,7 @@ async def _old_counters_wait_in_their_own_flow(cluster: Cluster) -> None:
     assert acks == [(n, n) for n in counters], "each once, in order, as the original"
     hostile.send_envelopes(Send(LOG, 3001, 0, "", b"new"))
     await hostile.acked(LOG, 3001)
-    assert not any(one.flows for one in home.parts.home._submissions)
+    assert not any(one.flows for one in home.parts.home.queues.by_partition)
 
 
 async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluster) -> None:
@@ -229,7 +231,7 @@ async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluste
     client = await TestClient.login(worker, "client")
     client.send(LOG, 1)
     await client.acked(LOG, 1)
-    for partition in worker.parts.partitions.opened.values():
+    for partition in worker.parts.home.partitions.opened.values():
         assert isinstance(partition, SqlitePartition)
         partition.logs_max = 0
     client.send_envelopes(

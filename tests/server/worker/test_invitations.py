@@ -87,7 +87,7 @@ async def test_the_home_of_the_name_dies_before_it_tells(
     bob = await TestClient.login(cluster.home(ROOM), name)
     victim = cluster.home(f"@{name}")
     asked = asyncio.Event()
-    monkeypatch.setattr(victim.parts.accounts, "ask", lambda *_: asked.set())
+    monkeypatch.setattr(victim.parts.home.accounts, "ask", lambda *_: asked.set())
     ask(alice, 2, requests.Invite(name))
     await asyncio.wait_for(asked.wait(), 30)
     assert not told(bob)
@@ -105,7 +105,7 @@ async def test_asked_again_it_is_told_again(
     bob = await TestClient.login(cluster.other(ROOM), "bob")
     with monkeypatch.context() as patch:
         for worker in cluster.workers.values():
-            patch.setattr(worker.parts.accounts, "tell", lambda *_: None)
+            patch.setattr(worker.parts.home.accounts, "tell", lambda *_: None)
         await done(alice, 2, requests.Invite("bob"))
     await done(alice, 3, requests.Invite("bob"))
     await bob.expect(Invited)
@@ -117,11 +117,13 @@ async def test_who_reads_nothing_is_not_kept_invitations(cluster: Cluster) -> No
     bob = await TestClient.login(cluster.home(ROOM), "bob")
     session = cluster.session("bob")
     bob.transport.pause_reading()
-    (claim,) = [c for c in cluster.home(ROOM).parts.claims._claims.values() if c.name == "bob"]
+    (claim,) = [
+        c for c in cluster.home(ROOM).parts.member.claims._claims.values() if c.name == "bob"
+    ]
     for _ in range(200):
         await asyncio.sleep(0)  # a turn
         for _ in range(100):
-            cluster.home(ROOM).parts.claims.on_tell(None, Tell(claim.tag, bytes(1024)))  # type: ignore[arg-type]
+            cluster.home(ROOM).parts.member.claims.on_tell(None, Tell(claim.tag, bytes(1024)))  # type: ignore[arg-type]
     assert session.outbox.answers < 1_000_000
     bob.disconnect()
     await until(lambda: not cluster.home(ROOM).parts.connections.sessions, "the end")

@@ -222,14 +222,14 @@ async def test_registrations_race_for_one_name(cluster: Cluster) -> None:
 async def test_registrations_race_for_names_that_look_alike(cluster: Cluster) -> None:
     """All are asked for before any is stored: one gets its name, and the others wait for that."""
     handles = ["paul", "pau1", "pa-ul", "paul_"]
-    partitions = cluster.home("@paul").parts.partitions
+    partitions = cluster.home("@paul").parts.home.partitions
     index = partition_of("@paul")
     assert {partition_of(f"@{handle}") for handle in handles} == {index}
     clients = [await TestClient.connect(cluster.workers[n % 2]) for n in range(len(handles))]
     await until(lambda: partitions.begin_removal(index) is not None, "nobody at work in it")
     for client, handle in zip(clients, handles, strict=True):
         client.send_envelopes(register(client.connection, client.spki, handle))
-    home = cluster.home("@paul").parts.accounts
+    home = cluster.home("@paul").parts.home.accounts
     await until(lambda: [len(c.waiting) for c in home._by_log.values()] == [3], "three to wait")
     partitions.end_removal(index)
     await until(lambda: all(answered(one, 1) for one in clients), "all answers")
@@ -328,10 +328,10 @@ async def test_what_a_removed_device_had_under_way_is_dropped(
     thief = await login_as(home, "alice", phone)
     await cluster.kill(other.index)
     thief.send(log, 1, 3)
-    await until(lambda: home.parts.forward.unanswered == 3, "the sends to wait")
+    await until(lambda: home.parts.member.forward.unanswered == 3, "the sends to wait")
     link = await removal(first, "alice", phone)
     assert isinstance(await ask(first, 6, requests.Extend(link)), Done)
-    assert home.parts.forward.unanswered == 0
+    assert home.parts.member.forward.unanswered == 0
     await cluster.start(other.index)
     await cluster.linked()
     await first.join(log, last=10)
@@ -361,7 +361,7 @@ async def an_operator(cluster: Cluster, name: str = "opera") -> TestClient:
     token = secrets.token_bytes(32)
     token_hash = invitation.hash_of(token)
     for worker in cluster.workers.values():
-        worker.parts.accounts.logs._first = token_hash
+        worker.parts.home.accounts.logs._first = token_hash
     client = await TestClient.connect(cluster.workers[0])
     client.name, client.secret = name, secrets.token_bytes(16)
     client.send_envelopes(
@@ -458,7 +458,7 @@ async def test_who_is_no_operator_any_more_is_somebody_still(cluster: Cluster) -
         assert cluster.session("alice").actor.operator == (not again)
         if again:
             for worker in cluster.workers.values():
-                worker.parts.home.revoke("alice", [device("alice").key_id], lifted=False)
+                worker.parts.home.queues.revoke("alice", [device("alice").key_id], lifted=False)
         assert isinstance(await ask(operator, 51 + number, requests.Promote(False), "alice"), Done)
         if not again:
             await ended(alice, CloseCode.KICKED)
@@ -478,9 +478,9 @@ async def test_an_operator_whose_end_nobody_was_told_of(cluster: Cluster) -> Non
     assert isinstance(await ask(operator, 50, requests.Promote(True), "alice"), Done)
     one = await TestClient.login(other, "alice")
     bob = await TestClient.login(other, "bob")
-    home.parts.accounts._end_sessions = lambda *_: None  # type: ignore[method-assign]
+    home.parts.home.accounts._end_sessions = lambda *_: None  # type: ignore[method-assign]
     operator.send_envelopes(Account(51, "alice", requests.pack(requests.Promote(False))))
-    await until(lambda: not home.parts.accounts.logs.account("alice").operator, "the commit")
+    await until(lambda: not home.parts.home.accounts.logs.account("alice").operator, "the commit")
     assert one.closed is None
     await cluster.kill(home.index)
     await cluster.start(home.index)
@@ -498,13 +498,13 @@ async def test_a_demotion_whose_home_dies_before_it_is_over(cluster: Cluster) ->
     await TestClient.login(other, "alice")
     assert isinstance(await ask(operator, 50, requests.Promote(True), "alice"), Done)
     one = await TestClient.login(other, "alice")
-    home.parts.accounts._lift = lambda *_: None  # type: ignore[method-assign]
+    home.parts.home.accounts._lift = lambda *_: None  # type: ignore[method-assign]
     operator.send_envelopes(Account(51, "alice", requests.pack(requests.Promote(False))))
     await ended(one, CloseCode.KICKED)
-    await until(lambda: other.parts.home.revoked.devices, "what the other worker drops")
+    await until(lambda: other.parts.home.queues.revoked.devices, "what the other worker drops")
     again = await TestClient.connect(other)
     again.hello("alice")
-    await until(lambda: home.parts.names._waiting, "a login that waits until it is over")
+    await until(lambda: home.parts.home.names._waiting, "a login that waits until it is over")
     logs = [name for name in ("lobby", "lounge", "garden", "attic") if cluster.home(name) is other]
     operator.disconnect()
     await operator.gone(cluster.workers[0])
@@ -513,7 +513,7 @@ async def test_a_demotion_whose_home_dies_before_it_is_over(cluster: Cluster) ->
     await again.expect(Welcome)
     again.send(logs[0], 1)
     await again.acked(logs[0], 1)
-    assert not other.parts.home.revoked.devices
+    assert not other.parts.home.queues.revoked.devices
 
 
 async def test_what_ends_devices_is_told_again_when_it_is_asked_again(cluster: Cluster) -> None:
@@ -524,7 +524,7 @@ async def test_what_ends_devices_is_told_again_when_it_is_asked_again(cluster: C
     await add_device(bob, "bob", phone, 5)
     stolen = await login_as(cluster.other("@bob"), "bob", phone)
     removing = requests.Extend(await removal(bob, "bob", phone))
-    home = cluster.home("@bob").parts.accounts
+    home = cluster.home("@bob").parts.home.accounts
     tell = home._tell
     for asks, request, whose, code in (
         (bob, removing, stolen, CloseCode.REVOKED),
@@ -546,9 +546,9 @@ async def test_the_home_dies_between_a_removal_and_its_answer(cluster: Cluster) 
     await add_device(first, "alice", phone, 5)
     stolen = await login_as(other, "alice", phone)
     link = await removal(first, "alice", phone)
-    home.parts.accounts._finish = lambda *_args, **_more: None  # type: ignore[method-assign]
+    home.parts.home.accounts._finish = lambda *_args, **_more: None  # type: ignore[method-assign]
     first.send_envelopes(Account(6, "", requests.pack(requests.Extend(link))))
-    await until(lambda: home.parts.accounts.logs.account("alice").version == 3, "the commit")
+    await until(lambda: home.parts.home.accounts.logs.account("alice").version == 3, "the commit")
     await cluster.kill(home.index)
     await cluster.start(home.index)
     await ended(stolen, CloseCode.REVOKED)
@@ -568,7 +568,7 @@ async def test_lists_of_devices_are_read_in_turn(
         turns.append(Reply())
         return turns[-1]
 
-    monkeypatch.setattr(worker.parts.catchup, "turn", turn)
+    monkeypatch.setattr(worker.parts.member.catchup, "turn", turn)
     alice.send_envelopes(Devices(5, "alice", 0))
     await until(lambda: turns, "the request for a turn")
     assert not any(isinstance(e, Chain) for e in alice.received)

@@ -75,8 +75,9 @@ async def raced(cluster: Cluster, people: list[Registering]) -> tuple[Registerin
 
     Their names are decided once the partition of the name is released.
     """
-    home = cluster.home(f"@{NAME}").parts
-    there = next(one.parts for one in cluster.workers.values() if one.parts.partitions.owns(THERE))
+    home = cluster.home(f"@{NAME}").parts.home
+    homes = [one.parts.home for one in cluster.workers.values()]
+    there = next(one for one in homes if one.partitions.owns(THERE))
     for parts, index in ((there, THERE), (home, INDEX)):
         await until(lambda p=parts.partitions, i=index: p.begin_removal(i), "nobody at work")  # type: ignore[misc]
     for one in people:
@@ -104,7 +105,7 @@ async def test_who_comes_second_keeps_the_invitation(
         second.client.disconnect()
         sessions = [one.parts.connections.sessions for one in cluster.workers.values()]
         await until(lambda: sum(map(len, sessions)) == 2, "the connection to be gone")
-    cluster.home(f"@{NAME}").parts.partitions.end_removal(INDEX)
+    cluster.home(f"@{NAME}").parts.home.partitions.end_removal(INDEX)
     await first.has_registered()
     code = ErrorCode.NAME_TAKEN if other == NAME else ErrorCode.LOOKS_ALIKE
     if lost:

@@ -45,7 +45,7 @@ class _Port:
 
 
 def _book(cluster: Cluster, name: str) -> NameRegistry:
-    return cluster.home(INBOX_PREFIX + name).parts.names
+    return cluster.home(INBOX_PREFIX + name).parts.home.names
 
 
 async def _ended_with(client: TestClient, code: CloseCode) -> None:
@@ -131,10 +131,10 @@ async def _end_while_the_home_is_dead(cluster: Cluster) -> None:
     await cluster.kill(home.index)
     waiting = await TestClient.connect(other)
     waiting.hello("~alice")
-    await until(lambda: len(other.parts.claims._claims) == 2, "the claim to arrive")
+    await until(lambda: len(other.parts.member.claims._claims) == 2, "the claim to arrive")
     first.disconnect()
     await _ended_with(waiting, CloseCode.LOGIN_UNAVAILABLE)
-    await until(lambda: not other.parts.claims._claims, "the claims to be forgotten")
+    await until(lambda: not other.parts.member.claims._claims, "the claims to be forgotten")
     await cluster.start(home.index)
     await cluster.linked()
     await TestClient.login(other, "~alice")
@@ -247,7 +247,7 @@ async def test_a_guest_whose_name_another_has_by_now_is_refused(cluster: Cluster
     with its secret, so it is not replaced, and the reason comes first.
     """
     guest = await TestClient.login(cluster.workers[0], "~alice")
-    claims = cluster.workers[0].parts.claims
+    claims = cluster.workers[0].parts.member.claims
     (claim,) = claims._claims.values()
     claims.on_claimed(
         OwnHome(0, 1, Wakeup(lambda _: None)).to_member, _denied(claim.tag, ErrorCode.NAME_TAKEN)
@@ -273,7 +273,7 @@ async def test_hello_refused(single: Cluster) -> None:
     await _ended_with(client, CloseCode.PROTOCOL)
     await until(lambda: not worker.parts.connections.sessions, "all sessions gone")
     assert worker.parts.services.budgets.admission.authenticated == 0
-    assert not worker.parts.claims._claims
+    assert not worker.parts.member.claims._claims
 
 
 async def test_a_login_storm_for_one_name(cluster: Cluster) -> None:

@@ -22,10 +22,9 @@ from relay.server.worker.process.pace import (
     SHARE_FIRST,
     SHARE_MIN,
     SHORT_SLICE_S,
-    TIMER_S,
     Pace,
-    timer_s,
 )
+from relay.server.worker.wakeup import TIMER_S, timer_s
 from relay.wire.envelopes import Ack, Error, History, Page, Welcome
 from tests.support.cluster import DEADLINE_S, until
 from tests.support.pair import server_key
@@ -206,7 +205,7 @@ async def test_pages_for_heavy_users_wait_during_pauses(tmp_path: Path) -> None:
             await client.join(LOG)
         turn.pace.until = time.monotonic() + 600.0
         greedy.send_envelopes(*[History(n, LOG, False, 0, 10) for n in range(1, 41)])
-        await until(lambda: worker.parts.catchup.heavy, "the request for a page")
+        await until(lambda: worker.parts.member.catchup.heavy, "the request for a page")
         honest.send_envelopes(History(1, LOG, False, 0, 10))
         await honest.expect(Page)
         assert not any(isinstance(one, Page) for one in greedy.received)
@@ -223,7 +222,9 @@ async def test_chatting_clients_do_not_wait_for_logins(tmp_path: Path) -> None:
         worker = single.workers[0]
         turn = worker.parts.turn
         honest = await TestClient.login(worker, "honest")
-        worker.parts.budgets.admission.patience_s = DEADLINE_S  # however slow the machine is
+        worker.parts.services.budgets.admission.patience_s = (
+            DEADLINE_S  # however slow the machine is
+        )
         newcomers = [await TestClient.connect(worker) for _ in range(LOGINS_MANY)]
         turn.pace.until = time.monotonic() + 600.0
         for number, newcomer in enumerate(newcomers):
@@ -243,13 +244,13 @@ async def test_idle_connections_do_not_hold_up_logins(tmp_path: Path) -> None:
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
         schedule, connections = worker.parts.services.schedule, worker.parts.connections
-        worker.parts.budgets.admission.patience_s = DEADLINE_S
+        worker.parts.services.budgets.admission.patience_s = DEADLINE_S
         for _ in range(LOGINS_MANY):
             await TestClient.connect(worker)
         worker.parts.turn.pace.until = 0.0  # in case that the machine was busy
         assert not schedule.has_time_for_logins()
         assert connections.pause_s() == LOGINS_PAUSE_S
-        worker.parts.budgets.admission.patience_s = 0.0
+        worker.parts.services.budgets.admission.patience_s = 0.0
         assert schedule.has_time_for_logins()
         assert connections.pause_s() <= 0.0
 
@@ -259,7 +260,9 @@ async def test_a_connection_that_ends_before_its_turn_is_forgotten(tmp_path: Pat
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
         connections, schedule = worker.parts.connections, worker.parts.services.schedule
-        worker.parts.budgets.admission.patience_s = DEADLINE_S  # however slow the machine is
+        worker.parts.services.budgets.admission.patience_s = (
+            DEADLINE_S  # however slow the machine is
+        )
         newcomers = [await TestClient.connect(worker) for _ in range(LOGINS_MANY)]
         worker.parts.turn.pace.until = time.monotonic() + 600.0
         for number, newcomer in enumerate(newcomers):
@@ -295,7 +298,7 @@ async def test_answers_of_the_key_agent_wait_for_their_turn(
     monkeypatch.setattr(LocalAgent, "unwrap", unwrap)
     async with Cluster(tmp_path, 1) as single:
         worker = single.workers[0]
-        worker.parts.budgets.admission.patience_s = DEADLINE_S  # as above
+        worker.parts.services.budgets.admission.patience_s = DEADLINE_S  # as above
         answers.set()
         honest = await TestClient.login(worker, "honest")
         answers.clear()
@@ -316,7 +319,7 @@ async def test_no_connection_is_accepted_during_a_pause(tmp_path: Path) -> None:
     """Accepting a connection is work as well. A few are accepted before each pause."""
     async with Cluster(tmp_path, 1) as single:
         connections = single.workers[0].parts.connections
-        single.workers[0].parts.budgets.admission.patience_s = DEADLINE_S  # as above
+        single.workers[0].parts.services.budgets.admission.patience_s = DEADLINE_S  # as above
         pace = single.workers[0].parts.turn.pace
         assert connections.pause_s() <= 0.0
         pace.until = time.monotonic() + 600.0

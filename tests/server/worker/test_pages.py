@@ -24,7 +24,7 @@ NONE = 1, 0
 
 async def _read_whole(worker: Worker, name: str, count: int) -> int:
     """Let a client without an entry read the log; return how many pages were read for it."""
-    before = worker.parts.catchup.pages_read
+    before = worker.parts.member.catchup.pages_read
     client = await TestClient.login(worker, name)
     client.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
     await client.ends_with(LOG, count)
@@ -33,7 +33,7 @@ async def _read_whole(worker: Worker, name: str, count: int) -> int:
     assert len(bodies) == len(set(bodies)), "no entry twice"
     client.disconnect()
     await client.gone(worker)
-    return worker.parts.catchup.pages_read - before
+    return worker.parts.member.catchup.pages_read - before
 
 
 async def test_what_many_missed_is_read_once(cluster: Cluster) -> None:
@@ -47,9 +47,11 @@ async def test_what_many_missed_is_read_once(cluster: Cluster) -> None:
     assert await _read_whole(worker, "second", 20) == 0
     writer.send(LOG, 21, 30)
     await writer.ends_with(LOG, 30)
-    checked = worker.parts.catchup.checked.entries
+    checked = worker.parts.member.catchup.checked.entries
     assert await _read_whole(worker, "third", 30) == 1
-    assert worker.parts.catchup.checked.entries == checked + 10, "only what came since was read"
+    assert worker.parts.member.catchup.checked.entries == checked + 10, (
+        "only what came since was read"
+    )
     assert await _read_whole(worker, "fourth", 30) == 0
 
 
@@ -66,8 +68,8 @@ async def test_a_kept_page_grows_to_the_size_of_a_page(cluster: Cluster) -> None
         await writer.ends_with(LOG, last)
         first = last + 1
         await _read_whole(worker, f"reader{last}", last)
-        erasures = worker.parts.catchup.erasures(LOG)
-        kept = worker.parts.catchup.pages.get(worker.feed(LOG), 0, erasures)
+        erasures = worker.parts.member.catchup.erasures(LOG)
+        kept = worker.parts.member.catchup.pages.get(worker.feed(LOG), 0, erasures)
         assert kept is not None
         sizes.append(len(kept.content))
     assert sizes[:3] == sorted(sizes[:3])
@@ -82,7 +84,7 @@ async def test_pages_end_with_the_feed(cluster: Cluster) -> None:
     writer.send(LOG, 1, 5)
     await writer.ends_with(LOG, 5)
     await _read_whole(worker, "reader", 5)
-    pages = worker.parts.catchup.pages
+    pages = worker.parts.member.catchup.pages
     assert pages.count == 1
     writer.disconnect()
     await writer.gone(worker)

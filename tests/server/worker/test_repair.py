@@ -34,7 +34,7 @@ async def test_one_batch_lost_then_silence(
     await reader.has(LOG, 1)
     assert lost
     assert reader.seqs(LOG) == [1]
-    assert cluster.other(LOG).parts.repair.repaired == 1
+    assert cluster.other(LOG).parts.member.repair.repaired == 1
 
 
 async def test_every_third_batch_lost_under_traffic(
@@ -64,7 +64,7 @@ async def test_every_third_batch_lost_under_traffic(
         await reader.has(LOG, total)
         assert reader.seqs(LOG) == list(range(1, total + 1))
         assert [e.prev for e in reader.entries(LOG)] == list(range(total))
-    assert cluster.other(LOG).parts.repair.repaired >= 1
+    assert cluster.other(LOG).parts.member.repair.repaired >= 1
 
 
 async def test_repair_of_more_than_a_page(
@@ -108,7 +108,7 @@ async def test_link_lost_under_traffic(cluster: Cluster) -> None:
     for cut in range(5):
         writer.send(LOG, cut * 40 + 1, cut * 40 + 40)
         await reader.has(LOG, cut * 40 + 5)
-        for link in list(home.parts.routes._links.values()):
+        for link in list(home.parts.member.routes._links.values()):
             link.abort()  # type: ignore[attr-defined]
     await reader.has(LOG, 200)
     await writer.acked(LOG, 200)
@@ -128,9 +128,9 @@ async def test_heads_are_said_while_a_commit_runs_in_a_thread(
         drop_publishes(monkeypatch, lambda message: isinstance(message, Batch))
         writer.send(LOG, 1)
         await writer.acked(LOG, 1)
-        partitions = home.parts.partitions
+        partitions = home.parts.home.partitions
         partitions.committing.update(range(16))
-        home.parts.interest.send_heads(partitions.heads)
+        home.parts.home.interest.send_heads(partitions.heads)
         partitions.committing.clear()
         await reader.has(LOG, 1)
         assert reader.seqs(LOG) == [1]
@@ -147,7 +147,7 @@ async def test_events_are_best_effort(cluster: Cluster, monkeypatch: pytest.Monk
     late.send(LOG, 1)
     await reader.has(LOG, 1)
     assert not [e for e in reader.received if isinstance(e, Roster) and ["late", ""] in e.joined]
-    assert other.parts.repair.repaired == 0
+    assert other.parts.member.repair.repaired == 0
 
 
 async def test_a_turn_that_fails_is_made_up_for(single: Cluster, program_errors: list[str]) -> None:

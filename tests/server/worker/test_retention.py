@@ -80,7 +80,7 @@ async def test_a_reader_that_catches_up_while_its_place_is_removed(tmp_path: Pat
         alice.send(LOG, 1, 300, size=2000)
         await alice.acked(LOG, 300)
         other = cluster.other(LOG)
-        catchup = other.parts.catchup
+        catchup = other.parts.member.catchup
         reader = await TestClient.login(other, "reader")
         serve = catchup._serve_subscription
         pages = 0
@@ -157,7 +157,7 @@ async def test_a_deleted_room_leaves_no_word(tmp_path: Path) -> None:
         await done(alice, requests.Delete())
         home = cluster.home(LOG)
         await look(home)
-        partition = home.parts.partitions.partition(partition_of(LOG))
+        partition = home.parts.home.partitions.partition(partition_of(LOG))
         assert isinstance(partition, SqlitePartition)
         assert partition.erased
         await Checkpointer(partition, asyncio.to_thread).run()
@@ -200,7 +200,7 @@ async def test_it_waits_for_others(tmp_path: Path, kind: str) -> None:
     async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=10)) as cluster:
         alice = await written(cluster, 500)
         home = cluster.home(LOG)
-        home.parts.partitions.paused = kind == "backup"
+        home.parts.home.partitions.paused = kind == "backup"
         tries: list[int] = []
 
         class Tried:
@@ -209,14 +209,14 @@ async def test_it_waits_for_others(tmp_path: Path, kind: str) -> None:
             def __getattr__(self, name: str) -> object:
                 if name == "begin_removal":
                     tries.append(0)
-                return getattr(home.parts.partitions, name)
+                return getattr(home.parts.home.partitions, name)
 
         home.retention._partitions = Tried()  # type: ignore[assignment]
         looking = asyncio.ensure_future(look(home))
         if kind == "backup":
             await until(lambda: len(tries) > 2, "tries")
             assert len(stored(home)) == 501
-            home.parts.partitions.paused = False
+            home.parts.home.partitions.paused = False
         alice.send(LOG, 501, 700)
         await alice.acked(LOG, 700)
         await looking
@@ -232,7 +232,7 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
         alice = await TestClient.login(home, "alice")
         alice.send(LOG, 1, 5)
         await alice.acked(LOG, 5)
-        partition = home.parts.partitions.partition(partition_of(LOG))
+        partition = home.parts.home.partitions.partition(partition_of(LOG))
         assert isinstance(partition, SqlitePartition)
         path = partition.path
         reading, read_on = threading.Event(), threading.Event()
@@ -273,7 +273,7 @@ async def test_a_log_that_cannot_be_handled_stands_in_no_others_way(
         for name in (bad, LOG):
             alice.send(name, 1, 20)
             await alice.acked(name, 20)
-        partition = home.parts.partitions.partition(index)
+        partition = home.parts.home.partitions.partition(index)
         assert isinstance(partition, SqlitePartition)
         path = partition.path
 

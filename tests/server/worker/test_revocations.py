@@ -130,12 +130,12 @@ async def test_what_was_removed_meanwhile_does_not_come_back_with_the_others(
     await add_device(alice, "alice", phone, 5)
     removing = account_requests.Extend(await removal(alice, "alice", phone))
     assert isinstance(await ask(alice, 6, removing, "alice"), Done)
-    home = cluster.home("@alice").parts
+    home = cluster.home("@alice").parts.home
     done: list[bool] = []
     both = [device("alice").public, phone.public]
     home.accounts._lift("alice", both, lambda: done.append(True))
     await until(lambda: done, "all workers to have heard of it")
-    assert set(home.home.revoked.devices) == {("alice", phone.key_id)}
+    assert set(home.queues.revoked.devices) == {("alice", phone.key_id)}
 
 
 async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) -> None:
@@ -143,8 +143,8 @@ async def test_a_home_stores_nothing_more_of_a_removed_device(cluster: Cluster) 
     phone = await TestClient.login(cluster.other(LOG), "bob")
     phone.send(LOG, 1)
     await phone.acked(LOG, 1)
-    home = cluster.home(LOG).parts.home
-    home.revoke("bob", [device("bob").key_id], lifted=False)  # and the other worker knows nothing
+    queues = cluster.home(LOG).parts.home.queues
+    queues.revoke("bob", [device("bob").key_id], lifted=False)  # and the other worker knows nothing
     phone.send(LOG, 2)
     await phone.expect(Refused)
     alice = await TestClient.login(cluster.home(LOG), "alice")
@@ -168,20 +168,20 @@ async def committing(
         client = await TestClient.login(cluster.workers[0], sender)
         client.send(LOG, 1)
         await client.acked(LOG, 1)
-        await until(lambda: parts.partitions.begin_removal(index) is not None, "no commit")
+        await until(lambda: parts.home.partitions.begin_removal(index) is not None, "no commit")
         client.send(LOG, 2)
         client.send(LOG, 3)
-        await until(lambda: parts.home._submissions[index].count == 2, "both in the queue")
-        real = parts.partitions.opened[index]
+        await until(lambda: parts.home.queues.by_partition[index].count == 2, "both in the queue")
+        real = parts.home.partitions.opened[index]
         held = HeldOnce(real)
-        parts.partitions.opened[index] = cast("Partition", held)
-        parts.partitions.end_removal(index)
+        parts.home.partitions.opened[index] = cast("Partition", held)
+        parts.home.partitions.end_removal(index)
         try:
             await until(held.reached.is_set, "a commit in a thread")
             yield cluster, client, held.may_go_on
         finally:
             held.may_go_on.set()
-            parts.partitions.opened[index] = real
+            parts.home.partitions.opened[index] = real
 
 
 class HeldOnce:
@@ -238,13 +238,13 @@ async def test_what_is_sent_anew_is_not_given_back_as_well(tmp_path: Path) -> No
     """By a commit in a thread that was under way when its worker confirmed."""
     async with committing(tmp_path, "bob") as (cluster, client, may_go_on):
         worker, index = cluster.workers[0], partition_of(LOG)
-        home = worker.parts.home
-        home.forget(worker.parts.own_home.to_member, index)
+        queues = worker.parts.home.queues
+        queues.forget(worker.parts.own_home.to_member, index)
         may_go_on.set()
         await client.acked(LOG, 2)
-        assert index not in home._waiting
-        assert index not in worker.parts.partitions.committing
-        assert worker.parts.partitions.head(LOG).seq == 2
+        assert index not in queues.waiting
+        assert index not in worker.parts.home.partitions.committing
+        assert worker.parts.home.partitions.head(LOG).seq == 2
 
 
 async def test_a_change_of_a_room_that_goes_with_its_device_holds_up_no_other(
@@ -259,11 +259,13 @@ async def test_a_change_of_a_room_that_goes_with_its_device_holds_up_no_other(
     ack = await alice.acked(LOG, 1)
     parts = worker.parts
     index = partition_of(LOG)
-    await until(lambda: parts.partitions.begin_removal(index) is not None, "no commit under way")
+    await until(
+        lambda: parts.home.partitions.begin_removal(index) is not None, "no commit under way"
+    )
     ask_room(alice, 1, requests.Redact(ack.seq, ""))
-    await until(lambda: LOG in parts.rooms._by_log, "a change that waits for its commit")
-    parts.home.revoke("alice", [single.session("alice").key_id], lifted=False)
-    parts.partitions.end_removal(index)
+    await until(lambda: LOG in parts.home.rooms._by_log, "a change that waits for its commit")
+    parts.home.queues.revoke("alice", [single.session("alice").key_id], lifted=False)
+    parts.home.partitions.end_removal(index)
     ask_room(bob, 2, requests.SetTopic("tea"))
     await bob.until(
         lambda: any(isinstance(e, Done | Error) and e.request == 2 for e in bob.received),
@@ -276,12 +278,12 @@ def ask_room(client: TestClient, number: int, request: requests.Request) -> None
 
 
 async def hold(cluster: Cluster, log: str) -> None:
-    partitions = cluster.workers[0].parts.partitions
+    partitions = cluster.workers[0].parts.home.partitions
     await until(lambda: partitions.begin_removal(partition_of(log)) is not None, "no commit")
 
 
 def let_go(cluster: Cluster, log: str) -> None:
-    partitions = cluster.workers[0].parts.partitions
+    partitions = cluster.workers[0].parts.home.partitions
     if partition_of(log) in partitions.committing:
         partitions.end_removal(partition_of(log))
 
@@ -298,19 +300,19 @@ async def test_changes_of_a_room_that_a_removed_device_has_asked_for_are_dropped
         alice = [await TestClient.login(worker, "alice") for _ in range(3)]
         await asked(alice[0], 10, requests.Create(), Done)
         await hold(single, LOG)
-        rooms, home = worker.parts.rooms, worker.parts.home
+        rooms, queues = worker.parts.home.rooms, worker.parts.home.queues
         ask_room(alice[0], 11, requests.SetTopic("mine"))
         await until(lambda: LOG in rooms._by_log, "a change that is being stored")
         ask_room(alice[1], 11, requests.Delete())
         await until(lambda: rooms._by_log[LOG].waiting, "a change that waits for it")
-        home.revoke("alice", [device("alice").key_id], lifted=False)
+        queues.revoke("alice", [device("alice").key_id], lifted=False)
         let_go(single, LOG)
         for client in alice[:2]:
             await answered(client, 11, Error)
         await asked(alice[2], 11, requests.Delete(), Error)
-        home.revoke("alice", [device("alice").key_id], lifted=True)
+        queues.revoke("alice", [device("alice").key_id], lifted=True)
         await asked(alice[2], 12, requests.SetTopic("ours"), Done)
-        room = rooms_state.unpack(worker.parts.partitions.state(LOG))
+        room = rooms_state.unpack(worker.parts.home.partitions.state(LOG))
         assert (room.topic, room.deleted, room.version) == ("ours", False, 2)
 
 
@@ -323,7 +325,7 @@ async def test_what_a_removed_device_has_asked_for_its_account_is_dropped(single
     thief = await login_as(worker, "alice", phone)
     link = await removal(first, "alice", phone)
     await hold(single, "@alice")
-    accounts = worker.parts.accounts
+    accounts = worker.parts.home.accounts
     first.send_envelopes(Account(6, "", account_requests.pack(account_requests.Extend(link))))
     await until(lambda: "@alice" in accounts._by_log, "the removal of the device")
     thief.send_envelopes(Account(6, "", account_requests.pack(account_requests.Remove())))
@@ -339,7 +341,7 @@ async def test_what_a_removed_device_has_asked_for_its_account_is_dropped(single
 async def test_an_operator_whose_end_is_being_stored_does_not_undo_it(single: Cluster) -> None:
     """What they requested as an operator, and was waiting for that end, is refused after it."""
     worker = single.workers[0]
-    accounts = worker.parts.accounts
+    accounts = worker.parts.home.accounts
     opera = await an_operator(single)
     await TestClient.login(worker, "mallory")
     promote = account_requests.Promote(operator=True)

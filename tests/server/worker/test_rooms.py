@@ -198,7 +198,7 @@ async def test_a_guest_owns_nothing(cluster: Cluster) -> None:
 async def test_only_operators_begin_rooms(cluster: Cluster) -> None:
     """rooms.create = operators: by a message and by a request."""
     for worker in cluster.workers.values():
-        worker.parts.rules.anyone_creates = False
+        worker.parts.home.rules.anyone_creates = False
     alice = await TestClient.login(cluster.home(LOG), "alice")
     alice.send(LOG, 1)
     assert (await alice.expect(Refused)).code == ErrorCode.NOT_ALLOWED
@@ -216,7 +216,7 @@ async def operator(cluster: Cluster, name: str = "opera") -> TestClient:
     """A user who becomes operator by an invitation in the data directory."""
     token = secrets.token_bytes(32)
     for worker in cluster.workers.values():
-        worker.parts.accounts.logs._first = invitation.hash_of(token)
+        worker.parts.home.accounts.logs._first = invitation.hash_of(token)
     client = await TestClient.connect(cluster.home(LOG))
     client.name, client.secret = name, secrets.token_bytes(16)
     client.send_envelopes(
@@ -421,14 +421,16 @@ async def test_a_batch_ends_at_an_entry_that_puts_somebody_out(cluster: Cluster)
     """[m1, kick bob, m2] committed together never reaches bob whole, and m1 does."""
     alice, bob = await begun(cluster)
     for worker in cluster.workers.values():
-        worker.parts.feeds.by_log[LOG].paused_until = float("inf")  # all of it is one distribution
+        worker.parts.member.feeds.by_log[LOG].paused_until = float(
+            "inf"
+        )  # all of it is one distribution
     alice.send(LOG, 1)
     await alice.acked(LOG, 1)
     await done(alice, requests.Kick("bob", "out"))
     alice.send(LOG, 2)
     await alice.acked(LOG, 2)
     for worker in cluster.workers.values():
-        worker.parts.feeds.by_log[LOG].paused_until = 0.0
+        worker.parts.member.feeds.by_log[LOG].paused_until = 0.0
         worker.parts.wakeup.request()
     removed = await bob.expect(Removed)
     assert (removed.code, removed.text) == (ErrorCode.KICKED_OUT, "out")
@@ -593,7 +595,7 @@ async def test_a_request_that_waits_is_judged_when_it_is_answered(
         turns.append(Reply())
         return turns[-1]
 
-    monkeypatch.setattr(worker.parts.catchup, "turn", turn)
+    monkeypatch.setattr(worker.parts.member.catchup, "turn", turn)
     bob.send_envelopes(History(11, LOG, True, 0, 10))
     await until(lambda: turns, "the request for a page")
     await done(alice, requests.Kick("bob"))
@@ -609,7 +611,7 @@ async def test_a_request_that_waits_is_judged_when_it_is_answered(
         listed.append(Reply())
         return listed[-1]
 
-    monkeypatch.setattr(worker.parts.queries, "who", asking)
+    monkeypatch.setattr(worker.parts.member.queries, "who", asking)
     bob.send_envelopes(Who(12, LOG))
     await until(lambda: listed, "the request for the members")
     await done(alice, requests.Kick("bob"))
@@ -630,9 +632,9 @@ async def test_a_head_that_was_under_way_opens_no_private_room(cluster: Cluster)
     ack = await alice.acked(LOG, 1)
     worker = cluster.other(LOG)
     eve = await TestClient.login(worker, "eve")
-    home = worker.parts.routes.port_of(LOG)
+    home = worker.parts.member.routes.port_of(LOG)
     assert home is not None
-    feed = worker.parts.feeds.open(LOG)
+    feed = worker.parts.member.feeds.open(LOG)
     worker.parts.dispatcher.handlers[Heads](home, Heads([[LOG, ack.epoch, ack.seq]]))
     assert not feed.known
     eve.send_envelopes(Join(7, LOG, None, 0, 10))
@@ -705,10 +707,10 @@ async def test_the_time_of_a_ban_ends_by_an_entry(
     later = time.time_ns() + 7200 * 10**9
     with monkeypatch.context() as clock:
         clock.setattr(time, "time_ns", lambda: later)
-        due = home.parts.partitions.due(partition_of(LOG), home.parts.rooms._steady_ms())
+        due = home.parts.home.partitions.due(partition_of(LOG), home.parts.home.rooms._steady_ms())
         assert due == []
-    now = home.parts.rooms._steady_ms()
-    home.parts.rooms._steady_ms = lambda: now + 3_601_000
+    now = home.parts.home.rooms._steady_ms()
+    home.parts.home.rooms._steady_ms = lambda: now + 3_601_000
     bob = await TestClient.login(cluster.other(LOG), "bob")
     reader = await TestClient.login(cluster.other(LOG), "reader")
     await reader.join(LOG, last=10)
@@ -994,11 +996,11 @@ async def test_erased_pages_are_not_served_by_other_workers(cluster: Cluster) ->
     reader = await TestClient.login(other, "reader")
     reader.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
     await reader.until(lambda: len(reader.entries(LOG)) == 5, "the log")
-    read = other.parts.catchup.pages_read
+    read = other.parts.member.catchup.pages_read
     third = await TestClient.login(other, "third")
     third.send_envelopes(Join(9, LOG, NO_EPOCH, 0, 0))
     await third.until(lambda: len(third.entries(LOG)) == 5, "the log")
-    assert other.parts.catchup.pages_read == read, "the same pages are served again"
+    assert other.parts.member.catchup.pages_read == read, "the same pages are served again"
     await done(alice, requests.Redact(3))
     await bob.until(lambda: bob.entries(LOG)[-1].kind == EntryKind.REDACTION, "the redaction")
     second = await TestClient.login(other, "second")
@@ -1016,7 +1018,7 @@ async def test_a_room_whose_state_is_damaged_is_closed_to_all_and_nothing_else_i
     same = next(f"room{n}" for n in range(999) if partition_of(f"room{n}") == partition_of(LOG))
     alice = await TestClient.login(home, "alice")
     await done(alice, requests.Create(Kind.PRIVATE))
-    opened = home.parts.partitions.partition(partition_of(LOG))
+    opened = home.parts.home.partitions.partition(partition_of(LOG))
     assert isinstance(opened, SqlitePartition)
     assert opened._opened is not None
     end = opened._opened.committed.log(LOG)

@@ -371,7 +371,7 @@ async def test_a_departure_is_told_after_the_grace(cluster: Cluster) -> None:
     await quiet.join(LOG)
     await leaver.join(LOG)
     await quiet.expect(Roster, lambda e: e.total == 2)
-    rosters = cluster.home(LOG).parts.rosters
+    rosters = cluster.home(LOG).parts.home.rosters
     leaver.disconnect()
     await until(lambda: rosters.members(Who(1, LOG)).total == 1, "the roster without the leaver")
     told = await quiet.expect(Roster, lambda e: e.left)
@@ -401,7 +401,7 @@ async def test_who_asks_for_many_names_is_charged_for_them(cluster: Cluster) -> 
     asks = await TestClient.login(other, "asks")
     await asks.join(LOG)
     names: list[list[str | int]] = [[f"name-{n:03}", "", 1] for n in range(limits.ROSTER_NAMES_MAX)]
-    home.parts.rosters.change(_Port(), Presence(LOG, [*names]))
+    home.parts.home.rosters.change(_Port(), Presence(LOG, [*names]))
     reading = cluster.session("asks").reading
     assert not reading.is_heavy
     asks.send_envelopes(Question(1, LOG))
@@ -454,6 +454,6 @@ async def test_a_room_of_three_hundred(cluster: Cluster) -> None:
     await clients[0].expect(Roster, lambda e: e.total == 300)
     for client in clients[100:]:
         client.disconnect()
-    rosters = cluster.home(LOG).parts.rosters
+    rosters = cluster.home(LOG).parts.home.rosters
     await until(lambda: rosters.members(Who(1, LOG)).total == 100, "the others to be gone")
     await clients[0].expect(Roster, lambda e: e.total == 100)

@@ -11,7 +11,7 @@ import time
 from relay.limits import OUTBOX_BYTES_MAX
 from relay.server.worker.delivery.outbox import ASIDE_REST_S_MAX
 from relay.server.worker.delivery.rush import CALM_S, LOGINS_MIN, Rush
-from relay.server.worker.process.turn import FAR
+from relay.server.worker.wakeup import FAR
 from relay.wire.envelopes import EntryMessage, Send
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
@@ -44,7 +44,7 @@ class Watch:
         self._skipped_s = 0.0
         flusher._clock = lambda: self._began + self._skipped_s
         self._rush = flusher._rush
-        worker.parts.budgets.admission._rush = Rush()  # real logins change nothing here
+        worker.parts.services.budgets.admission._rush = Rush()  # real logins change nothing here
         self._wakeup = worker.parts.wakeup
 
     def rush(self) -> None:
@@ -100,7 +100,11 @@ async def test_messages_of_a_rush_share_records(single: Cluster) -> None:
     parts, flusher = worker.parts, worker.parts.flusher
     watch.skip(ASIDE_REST_S_MAX)
     await until(
-        lambda: not flusher.aside and not parts.feeds.to_distribute and parts.rosters.due_at == FAR,
+        lambda: (
+            not flusher.aside
+            and not parts.member.feeds.to_distribute
+            and parts.home.rosters.due_at == FAR
+        ),
         "all to be told who is here",
     )
     before = _sealed(single)
@@ -153,7 +157,7 @@ async def test_nobody_falls_behind_for_being_set_aside(single: Cluster) -> None:
     count = 3 * OUTBOX_BYTES_MAX // size
     await _say(sender, range(1, count + 1), size)
     await until(lambda: _seqs(older) == list(range(1, count + 1)), "the messages")
-    assert worker.parts.stalled.fell_behind == 0
+    assert worker.parts.services.stalled.fell_behind == 0
     worker.parts.flusher.aside_at = 0.0
     watch.skip(ASIDE_REST_S_MAX)
     wanted = list(range(1, count + 1))
@@ -164,7 +168,7 @@ async def test_a_login_among_many_is_set_aside(single: Cluster) -> None:
     """Over real sockets: others connect and say nothing; one logs in, and only that is a rush."""
     worker = single.workers[0]
     flusher = worker.parts.flusher
-    admission = worker.parts.budgets.admission
+    admission = worker.parts.services.budgets.admission
     before = await TestClient.login(worker, "before")
     await before.join(LOG)
     with contextlib.ExitStack() as stack:

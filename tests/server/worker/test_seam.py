@@ -172,7 +172,7 @@ async def test_join_while_the_home_is_dead(cluster: Cluster) -> None:
     await cluster.kill(home.index)
     client.send_envelopes(Join(7, LOG, None, 0, 3), Leave(8, LOG), Join(9, LOG, None, 0, 1))
     gone.send_envelopes(Join(7, LOG, None, 0, 3))
-    feeds = other.parts.feeds.by_log
+    feeds = other.parts.member.feeds.by_log
     await until(lambda: LOG in feeds and len(feeds[LOG].joining) == 2, "the joins to arrive")
     gone.disconnect()
     await gone.gone(other)  # noticed although nothing is read from it
@@ -192,14 +192,14 @@ async def test_feeds_of_the_gone_are_dropped(cluster: Cluster) -> None:
     for number in range(50):
         await client.join(f"room{number}")
     await client.join(LOG)
-    assert LOG in home.parts.interest.logs
+    assert LOG in home.parts.home.interest.logs
     client.disconnect()
     await client.gone(other)
     both = (home.parts, other.parts)
-    assert not any(parts.feeds.by_log for parts in both)
-    await until(lambda: not any(parts.interest.logs for parts in both), "the interest to end")
-    await until(lambda: not any(parts.rosters._logs for parts in both), "the rosters to end")
-    assert not any(logs for parts in both for logs in parts.rosters._of_port.values())
+    assert not any(parts.member.feeds.by_log for parts in both)
+    await until(lambda: not any(parts.home.interest.logs for parts in both), "the interest to end")
+    await until(lambda: not any(parts.home.rosters._logs for parts in both), "the rosters to end")
+    assert not any(logs for parts in both for logs in parts.home.rosters._of_port.values())
 
 
 async def test_stored_state_that_went_back_ends_the_members(
@@ -214,7 +214,7 @@ async def test_stored_state_that_went_back_ends_the_members(
     await client.join(LOG)
     writer.send(LOG, 1, 3)
     await client.has(LOG, 3)
-    other.parts.feeds.on_head(LOG, client.entries(LOG)[-1].epoch, 1)
+    other.parts.member.feeds.on_head(LOG, client.entries(LOG)[-1].epoch, 1)
     await client.gone(other)
     assert "log_went_back" in program_errors.pop()
     assert client.closed is not None
@@ -232,7 +232,7 @@ async def test_joins_that_are_refused(single: Cluster) -> None:
     client.send_envelopes(Join(3, LOG, None, 0, 10_001), Leave(4, LOG))
     await client.expect(Error, count=4)
     assert [e.request for e in client.received if isinstance(e, Error)] == [1, 2, 3, 4]
-    assert not worker.parts.feeds.by_log
+    assert not worker.parts.member.feeds.by_log
     await client.join(LOG)
     client.send_envelopes(Join(5, LOG, None, 0, 0))
     await client.expect(Error, count=5)
@@ -248,7 +248,7 @@ async def test_what_is_left_of_a_dropped_feed_takes_nothing_from_the_next(cluste
     dropped = worker.feed(LOG)
     first.send_envelopes(Leave(2, LOG))
     await first.expect(Left)
-    await until(lambda: LOG not in worker.parts.feeds.by_log, "nobody to follow it")
+    await until(lambda: LOG not in worker.parts.member.feeds.by_log, "nobody to follow it")
     second = await TestClient.login(worker, "second")
     await second.join(LOG)
     feed = worker.feed(LOG)
@@ -275,7 +275,7 @@ async def test_who_leaves_at_once_takes_the_log_from_nobody_who_joins_with_it(
     await first.join(elsewhere)
     await cluster.kill(home.index)
     first.send_envelopes(Join(7, LOG, None, 0, 0), Leave(8, LOG), Who(9, elsewhere))
-    feeds = other.parts.feeds.by_log
+    feeds = other.parts.member.feeds.by_log
     await until(lambda: LOG in feeds and len(feeds[LOG].joining) == 1, "the first join")
     second.send_envelopes(Join(7, LOG, None, 0, 0))
     await until(lambda: len(feeds[LOG].joining) == 2, "the second join")

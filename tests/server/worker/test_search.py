@@ -170,7 +170,7 @@ async def test_what_is_erased_while_a_page_is_read_is_not_found(
     bob = await TestClient.login(cluster.other(ROOM), "bob")
     await bob.join(ROOM)
     await Asker(bob).indexed(count)
-    catchup = cluster.other(ROOM).parts.catchup
+    catchup = cluster.other(ROOM).parts.member.catchup
     turns: list[Reply[None]] = []
 
     def turn() -> Reply[None]:
@@ -253,7 +253,7 @@ async def test_searches_are_bounded_by_budget_and_by_how_many_wait(
         assert 0 < len(errors) < 40
         assert {error.code for error in errors} == {ErrorCode.BUSY}
         assert all(error.arg > 0 for error in errors)
-        assert worker.parts.refusals.counts[Budget.WORK_PER_USER] == len(errors)
+        assert worker.parts.services.budgets.refusals.counts[Budget.WORK_PER_USER] == len(errors)
 
     monkeypatch.setattr(searches, "WAITING_MAX", 0)
     async with Cluster(tmp_path_factory.mktemp("w"), 1) as cluster:

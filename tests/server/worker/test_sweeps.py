@@ -10,7 +10,7 @@ import time
 
 from relay.limits import OUTBOX_BYTES_MAX
 from relay.server.worker.delivery.outbox import FLUSHES_PER_CLOCK
-from relay.server.worker.process.turn import FAR
+from relay.server.worker.wakeup import FAR
 from relay.wire.envelopes import EntryMessage, Send
 from tests.support.cluster import DEADLINE_S, PAUSE_S, until
 from tests.support.workers import Cluster, TestClient, Worker
@@ -30,30 +30,33 @@ async def _town(worker: Worker) -> tuple[list[TestClient], TestClient]:
         await member.join(LOG)
     sender = await TestClient.login(worker, "sender")
     parts = worker.parts
-    await until(lambda: not _pending(worker) and parts.rosters.due_at == FAR, "quiet")
+    await until(lambda: not _pending(worker) and parts.home.rosters.due_at == FAR, "quiet")
     await until(
         lambda: worker.feed(LOG).paused_until <= time.monotonic(), "the room to have rested"
     )
     worker.sweeps = False
     parts.wakeup.bind(lambda: None)
     ticks = itertools.count()
-    flusher = parts.fanout._flusher
+    flusher = parts.member.fanout._flusher
     flusher._clock = lambda: time.monotonic() + next(ticks)
     return members, sender
 
 
 def _pending(worker: Worker) -> bool:
     parts = worker.parts
-    return bool(parts.fanout.sweeping or parts.fanout.late or parts.feeds.to_distribute)
+    return bool(
+        parts.member.fanout.sweeping or parts.member.fanout.late or parts.member.feeds.to_distribute
+    )
 
 
 async def _committed(worker: Worker, sender: TestClient, counters: range, size: int = 1) -> None:
     """Send, and wait until the worker has it, without a turn."""
-    before = worker.parts.forward.unanswered
+    before = worker.parts.member.forward.unanswered
     for counter in counters:
         sender.send_envelopes(Send(LOG, counter, 0, "", bytes(size)))
     await until(
-        lambda: worker.parts.forward.unanswered == before + len(counters), "the sends to arrive"
+        lambda: worker.parts.member.forward.unanswered == before + len(counters),
+        "the sends to arrive",
     )
 
 
@@ -76,10 +79,10 @@ async def test_a_message_joins_the_sweep_that_is_being_written(single: Cluster) 
     records = [member.records for member in members]
     await _committed(worker, sender, range(1, 2))
     worker.parts.turn.run()
-    assert worker.parts.fanout.sweeping, "one slice of several"
+    assert worker.parts.member.fanout.sweeping, "one slice of several"
     await _committed(worker, sender, range(2, 3))
     worker.parts.turn.run()
-    assert worker.parts.fanout.late, "those of the first slice wait"
+    assert worker.parts.member.fanout.late, "those of the first slice wait"
     await _swept(worker)
     await until(lambda: all(_seqs(member) == [1, 2] for member in members), "both, in order")
     grown = [member.records - before for member, before in zip(members, records, strict=True)]
@@ -97,7 +100,7 @@ async def test_nobody_falls_behind_for_having_to_wait_for_its_turn(single: Clust
     much, more = OUTBOX_BYTES_MAX * 3 // 4 // size, OUTBOX_BYTES_MAX // 2 // size
     await _committed(worker, sender, range(1, much + 1), size)
     worker.parts.turn.run()
-    assert worker.parts.fanout.sweeping, "one slice of several"
+    assert worker.parts.member.fanout.sweeping, "one slice of several"
     await _committed(worker, sender, range(much + 1, much + more + 1), size)
     worker.parts.turn.run()
     assert len(worker.feed(LOG).live) == MEMBERS, "a member fell behind"

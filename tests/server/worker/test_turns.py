@@ -135,12 +135,14 @@ async def test_acknowledgements_of_several_senders(cluster: Cluster) -> None:
     """One commit has the messages of many: each gets its own acknowledgements, in its order."""
     home, other = cluster.home(LOG), cluster.other(LOG)
     clients = [await TestClient.login(other, f"client{n}") for n in range(3)]
-    home.parts.partitions.paused = True  # all of it is one commit then
+    home.parts.home.partitions.paused = True  # all of it is one commit then
     for counter in range(1, 9):
         for client in clients:
             client.send(LOG, counter)
-    await until(lambda: home.parts.home._submissions[partition_of(LOG)].count == 24, "all sends")
-    home.parts.partitions.paused = False
+    await until(
+        lambda: home.parts.home.queues.by_partition[partition_of(LOG)].count == 24, "all sends"
+    )
+    home.parts.home.partitions.paused = False
     home.parts.wakeup.request()
     for client in clients:
         await client.acked(LOG, 8)
@@ -194,7 +196,7 @@ async def test_nothing_is_answered_inside_its_caller(single: Cluster) -> None:
     session = single.session("client")
     own = worker.parts.own_home
     await _at_rest(worker)
-    queries = worker.parts.queries
+    queries = worker.parts.member.queries
     reply = queries.who(LOG)
     assert reply is not None
     assert own.to_home.queue
@@ -223,10 +225,10 @@ async def test_light_senders_are_stored_before_heavy_ones(single: Cluster) -> No
             )  # fmt: skip
             worker.parts.own_home.to_home.submit(tag, [submission])
     # A commit may read for 5 ms by the clock, which may be over at once on a busy machine.
-    worker.parts.home._commits._clock_ns = lambda: time.monotonic_ns() + 60 * 10**9
+    worker.parts.home.writer._commits._clock_ns = lambda: time.monotonic_ns() + 60 * 10**9
     worker.parts.turn.heavy_waited()
     worker.parts.turn.run()
-    assert not worker.parts.home.busy
+    assert not worker.parts.home.writer.busy
     assert worker.parts.turn.heavy_waited(), "later requests get the new state"
     assert not worker.parts.turn.heavy_waited()
     stored = worker.parts.services.reader_of(LOG).read(LOG, 1, 1000, 1_000_000)
@@ -248,17 +250,17 @@ async def test_light_senders_do_not_wait_for_the_pauses_of_heavy_ones(tmp_path: 
             client.send(room, 1)
             await client.acked(room, 1)
         worker.sweeps = False  # they request turns
-        parts.partitions.paused = True
+        parts.home.partitions.paused = True
         much, *others = clients
         much.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(2, 2 * SHARE)])
         for client, room in zip(others, rooms[1:], strict=True):
             client.send_envelopes(*[Send(room, n, 0, "", b"x") for n in (2, 3)])  # not alone
-        waiting = parts.home._submissions
+        waiting = parts.home.queues.by_partition
         await until(lambda: all(waiting[partition_of(room)].count for room in rooms), "all of it")
         await until(lambda: waiting[partition_of(LOG)].count > SHARE, "more than is little")
         parts.turn.pace.until = time.monotonic() + 600.0
-        parts.partitions.paused = False
-        parts.home.blocked.clear()  # it is checked again soon
+        parts.home.partitions.paused = False
+        parts.home.writer.blocked.clear()  # it is checked again soon
         parts.wakeup.request()
         for client, room in zip(others, rooms[1:], strict=True):
             await client.acked(room, 3)
@@ -279,7 +281,7 @@ async def test_a_few_expensive_submissions_of_heavy_senders_wait_for_their_pause
     await _at_rest(worker)
     worker.parts.wakeup.bind(lambda: None)
     parts, much, little = worker.parts, bytes(16), bytes([1] * 16)
-    waiting = parts.home._submissions[partition_of(LOG)]
+    waiting = parts.home.queues.by_partition[partition_of(LOG)]
     message = Submission(LOG, "somebody", b"", little, 1, 0, "", b"x")
     extra = Extra(about_epoch=ack.epoch, about_seq=ack.seq)
     reaction = message._replace(producer=much, kind=int(Kind.REACTION), extra=extra)
@@ -287,7 +289,7 @@ async def test_a_few_expensive_submissions_of_heavy_senders_wait_for_their_pause
     count = SHARE // ALONE_UNITS + 1
     assert count + 2 < SHARE, "so many messages would fit into one commit"
     for counter in range(1, count + 1):
-        parts.home.submit([Waiting(port, counter, reaction._replace(counter=counter), True)])
+        parts.home.queues.submit([Waiting(port, counter, reaction._replace(counter=counter), True)])
     parts.own_home.to_home.submit(count + 1, [message, message._replace(counter=2)])
     parts.turn.pace.until = time.monotonic() + 600.0
     parts.turn.run()
@@ -305,9 +307,9 @@ async def test_the_end_of_a_worker_commits_by_a_turn(single: Cluster) -> None:
     await client.join(LOG)
     worker.parts.wakeup.bind(lambda: None)  # no turn until the worker ends
     client.send_envelopes(*[Send(LOG, n, 0, "", b"x") for n in range(1, 51)])
-    await until(lambda: worker.parts.forward.unanswered == 50, "the sends to arrive")
+    await until(lambda: worker.parts.member.forward.unanswered == 50, "the sends to arrive")
     await worker._finish_commits()
-    assert not worker.parts.home.busy
+    assert not worker.parts.home.writer.busy
     await client.acked(LOG, 50)
     # If the room still rests after the roster, they are shown in a later turn.
     worker.parts.wakeup.bind(worker.parts.turn.run)

@@ -200,7 +200,7 @@ async def test_each_operation_is_answered(town: Town, silent: Silent, how: str) 
             sent = isinstance(asked, Send)
             await until(
                 lambda: (
-                    other.parts.forward.unanswered if sent else session.reading.pauses  # noqa: B023
+                    other.parts.member.forward.unanswered if sent else session.reading.pauses  # noqa: B023
                 ),
                 "it to wait",
             )
@@ -215,9 +215,9 @@ async def test_each_operation_is_answered(town: Town, silent: Silent, how: str) 
         assert isinstance(answer, Error | Refused), answer
         assert (answer.code, answer.arg) == (LATER, limits.RETRY_MS), (asked, answer)
         assert not session.reading.pauses
-    assert not other.parts.queries._asked
-    assert not other.parts.queries._pending
-    assert not any(other.parts.forward._bytes)
+    assert not other.parts.member.queries._asked
+    assert not other.parts.member.queries._pending
+    assert not any(other.parts.member.forward._bytes)
 
 
 BEFORE: Final[Mapping[type, Callable[[Town, TestClient], ClientEnvelope]]] = {
@@ -257,7 +257,7 @@ async def test_each_operation_before_a_login_is_answered(
     else:
         error = await client.expect(Error)
         assert (error.request, error.code, error.arg) == (1, LATER, limits.RETRY_MS)
-    await until(lambda: not town.other.parts.claims._by_name.values(town.person), "no claim")
+    await until(lambda: not town.other.parts.member.claims._by_name.values(town.person), "no claim")
 
 
 @pytest.mark.parametrize("how", ["away", "hangs"])
@@ -269,7 +269,7 @@ async def test_a_message_whose_recipients_home_does_not_answer(
     client = await TestClient.login(town.other, here)
     within_s = await _lost(town, silent, how)
     client.send_envelopes(Send(f"@{town.person}", 1, 0, "", b"you there?"))
-    await until(lambda: town.other.parts.forward.unanswered, "it to wait")
+    await until(lambda: town.other.parts.member.forward.unanswered, "it to wait")
     await _seconds(town.other, within_s)
     refused = await client.expect(Refused)
     assert (refused.counter, refused.code, refused.arg) == (1, LATER, limits.RETRY_MS)
@@ -278,13 +278,13 @@ async def test_a_message_whose_recipients_home_does_not_answer(
 async def test_what_was_given_up_is_stored_once_when_it_is_sent_again(town: Town) -> None:
     """Although the home had stored it, and died before it could answer."""
     client, other = town.client, town.other
-    publishing = town.home.parts.home
+    publishing = town.home.parts.home.writer
     client.send(ROOM, 2, 4)
-    await until(lambda: other.parts.forward.unanswered == 0, "answers")
+    await until(lambda: other.parts.member.forward.unanswered == 0, "answers")
     await client.acked(ROOM, 4)
     publishing._partitions.paused = True  # these are under way, and not committed
     client.send(ROOM, 5, 6)
-    await until(lambda: other.parts.forward.unanswered == 2, "what waits")
+    await until(lambda: other.parts.member.forward.unanswered == 2, "what waits")
     await town.cluster.kill(town.home.index)
     await _seconds(other, AWAY_S_MAX + 2)
     await client.expect(Refused, count=2)

@@ -199,7 +199,7 @@ def test_a_pause_does_not_keep_an_ended_connection_in_memory() -> None:
 def of(single: Cluster) -> tuple[Worker, Later]:
     """The only worker, where pauses end when the test asks for it."""
     worker = single.workers[0]
-    later = worker.parts.budgets.waste.later = Later()
+    later = worker.parts.services.budgets.waste.later = Later()
     return worker, later
 
 
@@ -309,7 +309,7 @@ async def test_direct_messages_that_are_refused_for_now_are_charged(single: Clus
     """Otherwise a sender above the limit could repeat its questions forever."""
     worker, _ = of(single)
     client = await TestClient.login(worker, "client")
-    direct = worker.parts.home.direct
+    direct = worker.parts.home.queues.direct
     assert direct is not None
     direct.permissions._ask = lambda *_: False  # as if it had asked for too much
     client.send("@nobody", 1)
@@ -353,7 +353,7 @@ async def test_messages_after_a_refused_one_cost_no_budget(tmp_path: Path) -> No
         assert [e.counter for e in refused] == list(range(3, len(refused) + 3))
         assert {e.code for e in refused} == {ErrorCode.BUSY}
         assert len(refused) < 500
-        assert worker.parts.refusals.counts[Budget.WASTE] == 1
+        assert worker.parts.services.budgets.refusals.counts[Budget.WASTE] == 1
         other = await TestClient.login(worker, "other")
         other.send(LOG, 1)
         await other.acked(LOG, 1)
@@ -388,8 +388,8 @@ async def test_the_client_library_is_never_throttled(tmp_path: Path) -> None:
             posts = [await client.post(LOG, "x" * 200) for _ in range(800)]
             stored = await asyncio.gather(*posts)
         assert [one.seq for one in stored] == list(range(1, 801))
-        assert worker.parts.refusals.counts[Budget.SEND_BYTES] > 0
-        assert worker.parts.refusals.counts[Budget.WASTE] == 0
+        assert worker.parts.services.budgets.refusals.counts[Budget.SEND_BYTES] > 0
+        assert worker.parts.services.budgets.refusals.counts[Budget.WASTE] == 0
         assert not later.due
 
 

@@ -206,8 +206,28 @@ class Reading:
             self._running = False
         if not self._pending:
             self._pending = _NONE  # an empty list per connection would add up to a page each
-        used = share - units
-        if used:  # otherwise it only checked for input
+        self._charge(owner, share - units, left, now, bulk=bulk, drained=drained)
+        if (units <= 0 or yields) and not self.pauses & Pause.TURN:
+            self._wait_for_turn()
+        if control:
+            owner.write_pending()
+        self._report_unprocessed()
+
+    # --- what it uses -------------------------------------------------------------------------
+    def _charge(
+        self, owner: Owner, used: int, left: int, now: float, *, bulk: bool, drained: bool
+    ) -> None:
+        """Charge what ``work`` has used to the allowance, and in the queue.
+
+        Args:
+            owner: as it was when ``work`` began.
+            used: in units; 0: it only checked for input.
+            left: the allowance before.
+            now: when ``work`` began.
+            bulk: True if a bulk load was among it.
+            drained: True if there was no more input.
+        """
+        if used:
             if bulk or self._is_bulk:
                 left = 0
             drained = drained or (not self._finish and used < left)  # light still: it was late
@@ -218,11 +238,6 @@ class Reading:
             if LIGHT_MAX < used <= left + LIGHT_MAX and not owner.before_login:
                 used = LIGHT_MAX
         self._finish = self._schedule.queue.charge(self, self._finish, used, drained=drained)
-        if (units <= 0 or yields) and not self.pauses & Pause.TURN:
-            self._wait_for_turn()
-        if control:
-            owner.write_pending()
-        self._report_unprocessed()
 
     def logged_in(self) -> None:
         """Expect little of the next request: the login is no indication."""

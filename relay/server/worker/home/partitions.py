@@ -1,6 +1,6 @@
 """The partitions that this worker owns: opening, reading and closing them.
 
-Only ``home.Home`` writes a partition, and ``retention.Retention`` between two commits;
+Only ``writer.Writer`` writes a partition, and ``retention.Retention`` between two commits;
 ``committing`` contains the partitions that are being written.
 """
 

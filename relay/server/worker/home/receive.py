@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.server.worker.home.accounts import AccountsHome
     from relay.server.worker.home.followers import Followers
-    from relay.server.worker.home.home import Home
     from relay.server.worker.home.names import NameRegistry
     from relay.server.worker.home.revocations import Revocations
     from relay.server.worker.home.rooms import RoomsHome
     from relay.server.worker.home.rosters import Rosters
+    from relay.server.worker.home.submission_queues import SubmissionQueues
 
 _new: Final = tuple.__new__
 """Creates a NamedTuple without the Python call of its own ``__new__``."""
@@ -47,7 +47,7 @@ class FromMembers:
 
     def __init__(
         self,
-        home: Home,
+        queues: SubmissionQueues,
         followers: Followers,
         rosters: Rosters,
         names: NameRegistry,
@@ -55,7 +55,7 @@ class FromMembers:
         rooms: RoomsHome,
         revocations: Revocations,
     ) -> None:
-        self._home = home
+        self._queues = queues
         self._followers = followers
         self._rooms = rooms
         self._accounts = accounts
@@ -101,13 +101,13 @@ class FromMembers:
                     ),
                 )  # fmt: skip
                 run.append(Waiting(port, tag, following))
-        self._home.submit(run)
+        self._queues.submit(run)
 
     def _attach(self, port: Port, message: Attach) -> None:
         partition = message.partition
         self._rosters.forget(port, partition)
         self._names.mark_unconfirmed(port, partition)
-        self._home.forget(port, partition)
+        self._queues.forget(port, partition)
         self._followers.attach(port, partition)
 
     def _unsubscribe(self, port: Port, message: Unsubscribe) -> None:

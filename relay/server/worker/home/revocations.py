@@ -32,7 +32,7 @@ class RevokedDevices:
         self._most = most
         self.devices: dict[tuple[str, bytes], None] = {}
         """(handle, key id), the newest last."""
-        self._doubtful: set[tuple[str, bytes]] = set()
+        self._unconfirmed: set[tuple[str, bytes]] = set()
         """Those of them whose account has another home now. The one before may have died before it
         could tell that they are devices still, with other rights."""
         self.is_device: Callable[[str, bytes], bool | None] = _unknown
@@ -42,7 +42,7 @@ class RevokedDevices:
     def add(self, handle: str, key_ids: list[bytes]) -> None:
         """Remember devices; drop the oldest beyond the limit."""
         self.lift(handle, key_ids)
-        for key_id in key_ids:  # the newest, and not in doubt
+        for key_id in key_ids:  # the newest, and confirmed
             self.devices[handle, key_id] = None
         while len(self.devices) > self._most:
             del self.devices[next(iter(self.devices))]
@@ -51,12 +51,12 @@ class RevokedDevices:
         """Remove devices that are valid again."""
         for key_id in key_ids:
             self.devices.pop((handle, key_id), None)
-            self._doubtful.discard((handle, key_id))
+            self._unconfirmed.discard((handle, key_id))
 
-    def doubt(self, partitions: Collection[int]) -> None:
+    def mark_unconfirmed(self, partitions: Collection[int]) -> None:
         """These partitions have another home: look again at accounts in them, before refusing."""
-        self._doubtful.intersection_update(self.devices)
-        self._doubtful.update(
+        self._unconfirmed.intersection_update(self.devices)
+        self._unconfirmed.update(
             device
             for device in self.devices
             if partition_of(INBOX_PREFIX + device[0]) in partitions
@@ -67,13 +67,13 @@ class RevokedDevices:
         device = handle, key_id
         if device not in self.devices:
             return False
-        if device in self._doubtful:
+        if device in self._unconfirmed:
             good = self.is_device(handle, key_id)
             if good:
                 self.lift(handle, [key_id])
                 return False
             if good is not None:
-                self._doubtful.discard(device)
+                self._unconfirmed.discard(device)
         return True
 
     def includes(self, waiting: Waiting) -> bool:

@@ -33,10 +33,10 @@ from relay.server.worker.home.commits import Commits
 from relay.server.worker.home.copies import Copies
 from relay.server.worker.home.direct import Direct
 from relay.server.worker.home.followers import Followers
-from relay.server.worker.home.home import Home
 from relay.server.worker.home.names import NameRegistry
 from relay.server.worker.home.notes import CommitNotes
 from relay.server.worker.home.partitions import OwnPartitions
+from relay.server.worker.home.parts import HomeParts
 from relay.server.worker.home.permissions import Permissions
 from relay.server.worker.home.publishing import Interest, Publishing
 from relay.server.worker.home.receive import FromMembers
@@ -44,6 +44,8 @@ from relay.server.worker.home.revocations import Revocations
 from relay.server.worker.home.rooms import RoomsHome
 from relay.server.worker.home.rosters import Rosters
 from relay.server.worker.home.steady_clock import SteadyClock
+from relay.server.worker.home.submission_queues import SubmissionQueues
+from relay.server.worker.home.writer import Writer
 from relay.server.worker.member.attachment import Attachment
 from relay.server.worker.member.catchup import Catchup
 from relay.server.worker.member.claims import Claims
@@ -52,6 +54,7 @@ from relay.server.worker.member.fanout import Fanout
 from relay.server.worker.member.feed import Feeds
 from relay.server.worker.member.forward import Forward
 from relay.server.worker.member.pages import Pages
+from relay.server.worker.member.parts import MemberParts
 from relay.server.worker.member.presence import PresenceReports
 from relay.server.worker.member.queries import PendingQueries
 from relay.server.worker.member.receive import FromHomes
@@ -60,12 +63,12 @@ from relay.server.worker.member.routes import Routes
 from relay.server.worker.member.subscriptions import Following
 from relay.server.worker.process.bus_dispatcher import BusDispatcher
 from relay.server.worker.process.copy_sender import CopySenders
-from relay.server.worker.process.own_home import OwnHome
+from relay.server.worker.process.own_home import OwnHome, OwnHomeStep
 from relay.server.worker.process.parts import WorkerParts
 from relay.server.worker.process.turn import Turn
 from relay.server.worker.refusals import Refusals
 from relay.server.worker.stored import stored_entry
-from relay.server.worker.wakeup import Wakeup
+from relay.server.worker.wakeup import Alarm, Wakeup
 from relay.store.errors import StoreError
 from relay.wire.codes import Survives
 from relay.wire.identity import parse_spki
@@ -85,23 +88,92 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     clock = needs.clock
     links: dict[int, Link] = {}
     wakeup = Wakeup(needs.loop.call_soon)
-    refusals = Refusals()
-    own_home = OwnHome(needs.index, needs.generation, wakeup)
-    routes = Routes(own_home.to_home, needs.owner_of, links)
     damaged = DamagedLogs(clock)
-    damage = DamageReports(routes, needs.reader_at, damaged)
-
-    # delivery
+    refusals = Refusals()
+    counts = Counts()
     rush = Rush()
     flusher = Flusher(clock, wakeup, rush)
     stalled = StalledConnections(clock, needs.slow_reader_timeout_s)
-
-    # home
-    interest = Interest()
-    rosters = Rosters(secrets.token_bytes, clock)
+    own_home = OwnHome(needs.index, needs.generation, wakeup)
+    routes = Routes(own_home.to_home, needs.owner_of, links)
+    member = _build_member(needs, wakeup, routes, flusher, stalled, damaged, counts)
     revocations = Revocations(lambda: [own_home.to_member, *links.values()])
-    spki, server_id = needs.identity.spki, needs.identity.server_id
-    spki_hash = sha256(spki).digest()
+    home = _build_home(needs, wakeup, member, revocations, damaged, refusals)
+    budgets = _build_budgets(needs, refusals, rush)
+    schedule = Schedule(clock, needs.cpu_clock, wakeup, budgets.admission)
+    services = _build_services(needs, wakeup, schedule, flusher, stalled, member, budgets, counts)
+    dispatcher = BusDispatcher(home, member, wakeup)
+    turn = Turn(
+        clock,
+        needs.cpu_clock,
+        wakeup,
+        Alarm(needs.loop, clock, wakeup),
+        schedule,
+        OwnHomeStep(own_home, dispatcher.handlers, home, member.presence, clock),
+        home,
+        member,
+        flusher,
+    )
+    connections = Connections(services, needs.operations)
+    connections.paused_until = lambda: turn.pace.until
+    return WorkerParts(
+        wakeup=wakeup,
+        links=links,
+        own_home=own_home,
+        flusher=flusher,
+        stalled=stalled,
+        home=home,
+        member=member,
+        services=services,
+        connections=connections,
+        dispatcher=dispatcher,
+        turn=turn,
+    )
+
+
+def _build_member(
+    needs: WorkerDependencies,
+    wakeup: Wakeup,
+    routes: Routes,
+    flusher: Flusher,
+    stalled: StalledConnections,
+    damaged: DamagedLogs,
+    counts: Counts,
+) -> MemberParts:
+    damage = DamageReports(routes, needs.reader_at, damaged)
+    pages = Pages()
+    feeds = Feeds(routes, damaged, pages)
+    reader_of, erasures, clock = needs.reader_of, needs.erasures, needs.clock
+    catchup = Catchup(reader_of, erasures, clock, stalled, wakeup, counts.gaps, damage, pages)
+    forward = Forward(routes)
+    claims = Claims(routes)
+    queries = PendingQueries(routes)
+    return MemberParts(
+        routes=routes,
+        damage=damage,
+        feeds=feeds,
+        presence=PresenceReports(feeds, routes, wakeup),
+        catchup=catchup,
+        fanout=Fanout(feeds, flusher, catchup),
+        repair=Repair(feeds, needs.reader_of, needs.clock, damage),
+        forward=forward,
+        claims=claims,
+        queries=queries,
+        attachment=Attachment(routes, feeds, claims, forward, queries, catchup),
+        from_homes=FromHomes(routes, feeds, forward, claims, queries),
+    )
+
+
+def _build_home(
+    needs: WorkerDependencies,
+    wakeup: Wakeup,
+    member: MemberParts,
+    revocations: Revocations,
+    damaged: DamagedLogs,
+    refusals: Refusals,
+) -> HomeParts:
+    """Build the home. What it sends to other homes, it sends as a member."""
+    interest = Interest()
     partitions = OwnPartitions(
         owns=needs.owns,
         open_partition=needs.open_partition,
@@ -110,10 +182,12 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     )
     followers = Followers(partitions, interest)
     notes = CommitNotes(time.time_ns)
-    home = Home(
+    queues = SubmissionQueues(followers.attached, wakeup.request)
+    writer = Writer(
         partitions,
         followers,
         notes,
+        queues,
         wake=wakeup.request,
         publishing=Publishing(interest, needs.erased),
         cpu_clock=needs.cpu_clock,
@@ -127,94 +201,131 @@ def build(needs: WorkerDependencies) -> WorkerParts:
             power=needs.durability == "power",
         ),
     )
-    accounts = AccountsHome(
-        AccountLogs(partitions.reader, stored_entry, needs.first_invitation),
-        Policy(needs.registration, server_id),
-        home.submit_own,
-        revocations,
-        damaged,
-        time.time_ns,
-    )
-    home.revoked.is_device = partial(_is_device, needs.reader_of)
-    accounts.logs.inbox_entries_max = needs.limits.inbox_messages
-    accounts.logs.on_long = notes.note_fold
-    if needs.on_invitation_end is not None:
-        accounts.on_invitation_end = needs.on_invitation_end
+    queues.revoked.is_device = partial(_is_device, needs.reader_of)
+    accounts = _build_accounts(needs, partitions, queues, notes, revocations, damaged)
+    accounts.shares_room = lambda *asked: any(member.damage.answers(lambda one: one.shares(*asked)))
+    names = NameRegistry(needs.clock, needs.silent, accounts.judge)
+    names.on_change = notes.note_seen
+    accounts.online, accounts.block_claims = names.online, names.block_claims
+    accounts.tell = names.tell
+    steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
+    rooms = RoomsHome(partitions, queues.submit_own, needs.rules, damaged, steady_ms)
+    rooms.ask_account = member.queries.ask_then
+    queues.direct = _build_direct(needs, member, queues, accounts, notes, damaged)
+    writer.publishing.on_direct = queues.direct.copies.accepted
 
     def on_refused(index: int) -> None:
         followers.refuse_logs(index)
         notes.forget(index)
         accounts.forget()
 
+    copies = queues.direct.copies
+    partitions.on_opened = lambda partition: copies.resume(partition.pending())
     partitions.on_refused = on_refused
     partitions.on_available = followers.available
     partitions.on_removed = followers.committed
     partitions.prove = notes.prove
-    steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
-    rooms = RoomsHome(partitions, home.submit_own, needs.rules, damaged, steady_ms)
-    names = NameRegistry(clock, needs.silent, accounts.judge)
-    names.on_change = notes.note_seen
-    accounts.online, accounts.block_claims = names.online, names.block_claims
-    accounts.tell = names.tell
-    accounts.shares_room = lambda *asked: any(damage.answers(lambda one: one.shares(*asked)))
-
-    # member
-    pages = Pages()
-    feeds = Feeds(routes, damaged, pages)
-    presence = PresenceReports(feeds, routes, wakeup)
-    counts = Counts()
-    catchup = Catchup(
-        needs.reader_of, needs.erasures, clock, stalled, wakeup, counts.gaps, damage, pages
+    rosters = Rosters(secrets.token_bytes, needs.clock)
+    return HomeParts(
+        partitions=partitions,
+        followers=followers,
+        interest=interest,
+        queues=queues,
+        writer=writer,
+        permissions=queues.direct.permissions,
+        rosters=rosters,
+        names=names,
+        accounts=accounts,
+        rooms=rooms,
+        rules=needs.rules,
+        from_members=FromMembers(queues, followers, rosters, names, accounts, rooms, revocations),
     )
-    fanout = Fanout(feeds, flusher, catchup)
-    repair = Repair(feeds, needs.reader_of, clock, damage)
-    forward = Forward(routes)
-    claims = Claims(routes)
-    queries = PendingQueries(routes)
-    rooms.ask_account = queries.ask_then
-    attachment = Attachment(routes, feeds, claims, forward, queries, catchup)
 
-    # home and member: a home that sends something to another home does so as a member
+
+def _build_accounts(
+    needs: WorkerDependencies,
+    partitions: OwnPartitions,
+    queues: SubmissionQueues,
+    notes: CommitNotes,
+    revocations: Revocations,
+    damaged: DamagedLogs,
+) -> AccountsHome:
+    accounts = AccountsHome(
+        AccountLogs(partitions.reader, stored_entry, needs.first_invitation),
+        Policy(needs.registration, needs.identity.server_id),
+        queues.submit_own,
+        revocations,
+        damaged,
+        time.time_ns,
+    )
+    accounts.logs.inbox_entries_max = needs.limits.inbox_messages
+    accounts.logs.on_long = notes.note_fold
+    if needs.on_invitation_end is not None:
+        accounts.on_invitation_end = needs.on_invitation_end
+    return accounts
+
+
+def _build_direct(
+    needs: WorkerDependencies,
+    member: MemberParts,
+    queues: SubmissionQueues,
+    accounts: AccountsHome,
+    notes: CommitNotes,
+    damaged: DamagedLogs,
+) -> Direct:
     copies = Copies(
-        send=lambda submission: copy_senders.send(submission),
+        send=lambda submission: senders.send(submission),
         reader_of=needs.reader_of,
         unpack=unpack_entry,
         confirm=notes.confirm,
         later=needs.loop.call_later,
         damaged=damaged,
     )
-    copy_senders = CopySenders(copies, forward)
-    partitions.on_opened = lambda partition: copies.resume(partition.pending())
-    home.publishing.on_direct = copies.accepted
-    permissions = Permissions(queries.ask_then, accounts.logs.account, home.submit, routes.port_of)
-    home.direct = Direct(permissions, copies)
-
-    # connection
-    admission = Admission(needs.connections_max, needs.limits, rush)
-    schedule = Schedule(clock, needs.cpu_clock, wakeup, admission)
-    budgets = ConnectionBudgets(
-        limits=needs.limits,
-        sources=Sources(needs.limits, clock),
-        users=Users(needs.limits, clock),
-        admission=admission,
-        received=ReceivedBytes(needs.limits.received_mib << 20),
-        refusals=refusals,
-        waste=Waste(clock, needs.loop.call_later, needs.limits, refusals),
+    senders = CopySenders(copies, member.forward)
+    permissions = Permissions(
+        member.queries.ask_then, accounts.logs.account, queues.submit, member.routes.port_of
     )
-    services = ConnectionServices(
-        counts=counts,
-        clock=clock,
+    return Direct(permissions, copies)
+
+
+def _build_budgets(needs: WorkerDependencies, refusals: Refusals, rush: Rush) -> ConnectionBudgets:
+    limits, clock = needs.limits, needs.clock
+    return ConnectionBudgets(
+        limits=limits,
+        sources=Sources(limits, clock),
+        users=Users(limits, clock),
+        admission=Admission(needs.connections_max, limits, rush),
+        received=ReceivedBytes(limits.received_mib << 20),
+        refusals=refusals,
+        waste=Waste(clock, needs.loop.call_later, limits, refusals),
+    )
+
+
+def _build_services(
+    needs: WorkerDependencies,
+    wakeup: Wakeup,
+    schedule: Schedule,
+    flusher: Flusher,
+    stalled: StalledConnections,
+    member: MemberParts,
+    budgets: ConnectionBudgets,
+    counts: Counts,
+) -> ConnectionServices:
+    spki, server_id = needs.identity.spki, needs.identity.server_id
+    spki_hash = sha256(spki).digest()
+    return ConnectionServices(
+        clock=needs.clock,
         wall_clock_ns=time.time_ns,
         random_bytes=secrets.token_bytes,
         agent=needs.agent,
         spki=spki,
         spki_hash=spki_hash,
-        tickets=needs.tickets,
-        durability=int(Survives[needs.durability.upper()]),
-        guests=needs.guests,
         hello_ext=pack_ext(server_id, spki_hash),
         announcement=Announcement(needs.agent, needs.identity.next_hash),
+        tickets=needs.tickets,
         modulus_bytes=parse_spki(spki).modulus_bytes,
+        durability=int(Survives[needs.durability.upper()]),
+        guests=needs.guests,
         agent_name=needs.agent_name,
         timing=needs.timing,
         login_s=needs.login_s,
@@ -223,11 +334,11 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         schedule=schedule,
         flusher=flusher,
         stalled=stalled,
-        following=Following(feeds, catchup, presence, stalled),
-        forward=forward,
-        claims=claims,
-        queries=queries,
-        damage=damage,
+        following=Following(member.feeds, member.catchup, member.presence, stalled),
+        forward=member.forward,
+        claims=member.claims,
+        queries=member.queries,
+        damage=member.damage,
         reader_of=needs.reader_of,
         reader_at=needs.reader_at,
         first_invitation=needs.first_invitation,
@@ -235,70 +346,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
         endings=Endings(counts, time.time_ns),
         searching=needs.searching,
         generation=needs.generation,
-    )
-
-    # process
-    dispatcher = BusDispatcher(
-        FromMembers(home, followers, rosters, names, accounts, rooms, revocations),
-        FromHomes(routes, feeds, forward, claims, queries),
-        attachment,
-        home,
-        partitions,
-        interest,
-        wakeup,
-    )
-    turn = Turn(
-        loop=needs.loop,
-        clock=clock,
-        cpu_clock=needs.cpu_clock,
-        wakeup=wakeup,
-        own_home=own_home,
-        handlers=dispatcher.handlers,
-        schedule=schedule,
-        home=home,
-        permissions=permissions,
-        interest=interest,
-        rosters=rosters,
-        feeds=feeds,
-        forward=forward,
-        presence=presence,
-        repair=repair,
-        fanout=fanout,
-        flusher=flusher,
-        catchup=catchup,
-    )
-    connections = Connections(services, needs.operations)
-    connections.paused_until = lambda: turn.pace.until
-    return WorkerParts(
-        wakeup=wakeup,
-        links=links,
-        routes=routes,
-        partitions=partitions,
-        followers=followers,
-        home=home,
-        interest=interest,
-        rosters=rosters,
-        names=names,
-        accounts=accounts,
-        rooms=rooms,
-        rules=needs.rules,
-        feeds=feeds,
-        fanout=fanout,
-        repair=repair,
-        catchup=catchup,
-        forward=forward,
-        claims=claims,
-        queries=queries,
-        attachment=attachment,
-        stalled=stalled,
-        flusher=flusher,
-        own_home=own_home,
-        dispatcher=dispatcher,
-        turn=turn,
-        services=services,
-        connections=connections,
-        refusals=refusals,
-        budgets=budgets,
+        counts=counts,
     )
 
 

@@ -10,44 +10,31 @@ from relay.bus.messages import Revoke, Revoked
 if TYPE_CHECKING:
     from relay.bus.link import Link, Port
     from relay.bus.messages import Message
-    from relay.server.worker.home.home import Home
-    from relay.server.worker.home.partitions import OwnPartitions
-    from relay.server.worker.home.publishing import Interest
-    from relay.server.worker.home.receive import FromMembers
-    from relay.server.worker.member.attachment import Attachment
-    from relay.server.worker.member.receive import FromHomes
+    from relay.server.worker.home.parts import HomeParts
+    from relay.server.worker.member.parts import MemberParts
     from relay.server.worker.wakeup import Wakeup
 
 
 class BusDispatcher:
     """Implements ``bus.link.LinkOwner``."""
 
-    def __init__(
-        self,
-        from_members: FromMembers,
-        from_homes: FromHomes,
-        attachment: Attachment,
-        home: Home,
-        partitions: OwnPartitions,
-        interest: Interest,
-        wakeup: Wakeup,
-    ) -> None:
-        self._from_members = from_members
-        self._from_homes = from_homes
-        self._attachment = attachment
-        self._home = home
-        self._partitions = partitions
-        self._interest = interest
+    def __init__(self, home: HomeParts, member: MemberParts, wakeup: Wakeup) -> None:
+        self._queues = home.queues
+        self._partitions = home.partitions
+        self._interest = home.interest
+        self._from_members = home.from_members
+        self._from_homes = member.from_homes
+        self._attachment = member.attachment
         self._wakeup = wakeup
         self.handlers: Final[dict[type, Callable[[Port, Any], None]]] = (
-            from_members.handlers | from_homes.handlers | {Revoke: self._revoke}
+            home.from_members.handlers | member.from_homes.handlers | {Revoke: self._revoke}
         )
 
     def _revoke(self, port: Port, message: Revoke) -> None:
         """Do what both roles of a worker must do before the account's home may answer "done"."""
-        self._home.revoke(message.handle, message.keys, lifted=message.lifted)
+        self._queues.revoke(message.handle, message.keys, lifted=message.lifted)
         self._from_homes.revoke(message)
-        self._home.running.after(lambda: port.send(Revoked(message.tag)))
+        self._queues.running.after(lambda: port.send(Revoked(message.tag)))
 
     # --- LinkOwner ----------------------------------------------------------------------------
     def received(self, port: Port, message: Message) -> None:

@@ -7,21 +7,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from relay.bus.link import Link
-    from relay.server.worker.home.home import Home
+    from relay.server.worker.home.writer import Writer
 
 
 class Lag:
     """Ages, in nanoseconds, as of the last ``sample``; 0 while nothing is late."""
 
-    def __init__(self, home: Home, links: Mapping[int, Link], clock_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, writer: Writer, links: Mapping[int, Link], clock_ns: Callable[[], int]
+    ) -> None:
         """Create with all ages 0.
 
         Args:
-            home: of this worker.
+            writer: of this worker.
             links: to the other workers.
             clock_ns: monotonic.
         """
-        self._home = home
+        self._writer = writer
         self._links = links
         self._clock_ns = clock_ns
         self.commit_ns = 0
@@ -36,9 +38,9 @@ class Lag:
     def sample(self) -> None:
         """Update. Called several times a second."""
         now = self._clock_ns()
-        home = self._home
-        committed = home.publishing.accepted + home.publishing.repeated
-        if not home.busy:
+        writer = self._writer
+        committed = writer.publishing.accepted + writer.publishing.repeated
+        if not writer.busy:
             self._waits_since_ns = None
         elif self._waits_since_ns is None or committed != self._committed:
             self._waits_since_ns = now

@@ -138,7 +138,7 @@ class _Worker:
             await self._finish_commits()
         await self._stores.settle()
         if not self._status.fenced:
-            parts.partitions.close()
+            parts.home.partitions.close()
         self._mesh.close()
         self._admin.close()
         self._stores.close()
@@ -151,7 +151,7 @@ class _Worker:
         deadline = time.monotonic() + FINISH_S
         while True:
             parts.turn.run()
-            if not parts.home.busy or time.monotonic() >= deadline:
+            if not parts.home.writer.busy or time.monotonic() >= deadline:
                 return
             await asyncio.sleep(0.001)
 
@@ -179,12 +179,12 @@ class _Worker:
         parts = self._parts = build(needs)
         replaces = context.scoreboard.row(context.index).get("restarts") > 0
         self._ownership = Ownership(context.scoreboard, parts, self._stores, replaces=replaces)
-        lag = self._lag = Lag(parts.home, parts.links, time.monotonic_ns)
+        lag = self._lag = Lag(parts.home.writer, parts.links, time.monotonic_ns)
         self._agent.on_next_key = self._next_key
         gauges, counters, labelled = parts.measured()
         lags = {"bus_lag_ns": lambda: lag.bus_ns, "commit_lag_ns": lambda: lag.commit_ns}
         indexing = self._stores.indexing
-        indexing.short_of_disk = lambda: parts.home.short_of_disk
+        indexing.short_of_disk = lambda: parts.home.writer.short_of_disk
         indexing.overloaded = parts.turn.heavy_waited
         gauges |= {"search_behind": lambda: indexing.behind}
         counters |= {"messages_indexed": lambda: indexing.entries}
@@ -198,15 +198,15 @@ class _Worker:
         server, loop = context.live.current.server, asyncio.get_running_loop()
         counter = MessageCounter(unpack_entry)
         self.retention = Retention(
-            parts.partitions,
+            parts.home.partitions,
             context.scoreboard.erased,
             run_in_thread=self._stores.run_in_thread,
             new_reader=lambda index: RemovalReader(self._stores.path_of(index), counter),
             settings=lambda: context.live.current.retention,
             wall_clock_ns=time.time_ns,
-            departures=Departures(self._stores.reader_at, parts.queries.ask),
+            departures=Departures(self._stores.reader_at, parts.member.queries.ask),
         )
-        parts.accounts.on_removed = self.retention.ask
+        parts.home.accounts.on_removed = self.retention.ask
         status.publish({}, self.retention.counters)
         await self._ownership.open()
         self._mesh = Mesh(
@@ -220,7 +220,7 @@ class _Worker:
             context.first_generation,
         )
         await self._mesh.start()
-        parts.names.unsettle()  # from now on the other workers can report their sessions
+        parts.home.names.unsettle()  # from now on the other workers can report their sessions
         parts.turn.flush_links = self._mesh.flush
         parts.turn.waiting_links = self._mesh.waiting
         self._acceptor = Acceptor(
@@ -229,29 +229,29 @@ class _Worker:
             parts.connections,
             proxies=Proxies(server.proxies),
             full_at=server.max_connections,
-            connections_max=parts.budgets.admission.connections_max,
+            connections_max=parts.services.budgets.admission.connections_max,
             least_loaded=status.least_loaded,
             starting=status.starting,
             accepting=status.set_accepting,
             counted=status.set_connections,
         )
         parts.connections.on_lost = self._acceptor.ended
-        parts.partitions.close_partition = self._stores.close_partition
-        parts.partitions.refuse_partition = self._stores.refuse_partition
-        parts.followers.before_attach = self._ownership.look
+        parts.home.partitions.close_partition = self._stores.close_partition
+        parts.home.partitions.refuse_partition = self._stores.refuse_partition
+        parts.home.followers.before_attach = self._ownership.look
         inspection = Inspection(
-            parts.connections, parts.feeds.by_log, parts.services.endings, time.monotonic
+            parts.connections, parts.member.feeds.by_log, parts.services.endings, time.monotonic
         )
         administration = Administration(
-            parts.queries,
-            parts.names,
-            parts.partitions.owns,
+            parts.member.queries,
+            parts.home.names,
+            parts.home.partitions.owns,
             self._stores.reader_at,
             self._stores.reader_of,
             parts.services.damage,
             parts.services.first_invitation,
         )
-        pause = CommitPause(parts.partitions, parts.wakeup.request, loop.call_later)
+        pause = CommitPause(parts.home.partitions, parts.wakeup.request, loop.call_later)
         self._admin = AdminSocket(
             context.runtime,
             context.index,
@@ -272,7 +272,7 @@ class _Worker:
 
     async def _troubles(self, _: Question) -> dict[str, str]:
         """Return why partitions of this worker cannot be opened or written."""
-        troubles = self._parts.partitions.troubles
+        troubles = self._parts.home.partitions.troubles
         return {str(index): reason for index, reason in troubles.items()}
 
     def _next_key(self, next_hash: bytes) -> None:
@@ -335,12 +335,12 @@ class _Worker:
             self._stop.leave()
         self._acceptor.yields(on=self._status.yields)
         self._ownership.look()
-        if parts.partitions.closing:
-            parts.home.give_up_others()
+        if parts.home.partitions.closing:
+            parts.home.writer.give_up_others()
         self._mesh.dial()
-        if parts.routes.incomplete:
-            parts.attachment.refresh()
-        parts.names.settle()
+        if parts.member.routes.incomplete:
+            parts.member.attachment.refresh()
+        parts.home.names.settle()
         self._stores.tick()
         if (settings := self._context.live.changed()) is not None:
             self._stores.search(on=settings.store.search)
@@ -357,17 +357,17 @@ class _Worker:
             lambda: self._share_clients(now),
             parts.services.announcement.sweep,
             lambda: parts.stalled.sweep(now),
-            lambda: parts.refusals.sweep(now),
-            parts.budgets.sources.sweep,
-            parts.budgets.users.sweep,
-            parts.home.give_up_others,
+            lambda: parts.services.budgets.refusals.sweep(now),
+            parts.services.budgets.sources.sweep,
+            parts.services.budgets.users.sweep,
+            parts.home.writer.give_up_others,
             self._mesh.check,
             self._look_at_disk,
-            lambda: parts.interest.send_heads(parts.partitions.heads),
-            parts.rooms.sweep,
-            parts.partitions.settle,
+            lambda: parts.home.interest.send_heads(parts.home.partitions.heads),
+            parts.home.rooms.sweep,
+            parts.home.partitions.settle,
             self._give_up,
-            parts.home.settle,
+            parts.home.writer.settle,
             self._admin.check,
             lambda: self._collector.look(parts.connections.admitted),
         ):
@@ -376,21 +376,21 @@ class _Worker:
         set_title(self._context.index, len(parts.connections.sessions))
 
     def _look_at_disk(self) -> None:
-        self._parts.home.short_of_disk = self._disk_reserve.check(self._ownership.own)
+        self._parts.home.writer.short_of_disk = self._disk_reserve.check(self._ownership.own)
 
     def _give_up(self) -> None:
         """Answer requests that have waited too long for a home."""
         parts = self._parts
-        if away := parts.routes.away():
-            parts.feeds.give_up(away, NO_HOME)
-            parts.claims.give_up(away)
-        parts.queries.give_up(away)
-        parts.forward.give_up(away)
+        if away := parts.member.routes.away():
+            parts.member.feeds.give_up(away, NO_HOME)
+            parts.member.claims.give_up(away)
+        parts.member.queries.give_up(away)
+        parts.member.forward.give_up(away)
 
     def _share_clients(self, now: float) -> None:
         if self._stop.requested.is_set():
             return
-        began, own = self._balance.began, self._parts.budgets.admission.authenticated
+        began, own = self._balance.began, self._parts.services.budgets.admission.authenticated
         if count := self._balance.due(own, self._status.logged_in(), now):
             if not began:
                 log.info("rebalancing", extra={"logged_in": own})

@@ -7,7 +7,7 @@ port. No answer arrives inside the caller.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from relay.bus.messages import TAG_STEP
 from relay.server.worker.home.submissions import Waiting
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.bus.messages import Batch, Event, Message
     from relay.chat.entries import Submission
-    from relay.server.worker.home.home import Home
+    from relay.server.worker.home.parts import HomeParts
+    from relay.server.worker.member.presence import PresenceReports
     from relay.server.worker.wakeup import Wakeup
 
     Handlers = Mapping[type, Callable[[Port, Any], None]]
+
+HOME_SLICE_S: Final = 0.002
+"""How long requests to the own home that need no commit may follow one another in one turn."""
 
 
 class LocalPort:
@@ -75,21 +79,68 @@ class OwnHome:
         """From the home here to this worker."""
         self.to_home.answers, self.to_member.answers = self.to_member, self.to_home
 
-    def deliver_to_home(self, home: Home, handlers: Handlers) -> None:
-        """Pass queued messages to the home. Its answers wait for ``deliver_to_member``."""
-        queue, answers = self.to_home.queue, self.to_member
+
+class OwnHomeStep:
+    """Step 2 of the turn: everything that this worker and its own home have for each other."""
+
+    def __init__(
+        self,
+        own_home: OwnHome,
+        handlers: Handlers,
+        home: HomeParts,
+        presence: PresenceReports,
+        clock: Callable[[], float],
+    ) -> None:
+        self.to_home = own_home.to_home
+        self._to_member = own_home.to_member
+        self._handlers = handlers
+        self._queues = home.queues
+        self._writer = home.writer
+        self._permissions = home.permissions
+        self._interest = home.interest
+        self._rosters = home.rosters
+        self._presence = presence
+        self._clock = clock
+
+    def run(self, now: float, heavy_paused: bool) -> None:
+        """Handle requests, commit, answer, publish; again while that caused quick requests."""
+        to_home, to_member = self.to_home, self._to_member
+        rosters, presence = self._rosters, self._presence
+        permissions = self._permissions
+        deadline = now + HOME_SLICE_S
+        while True:
+            if to_home.queue:
+                self._deliver_to_home()
+            if permissions.waiting:
+                permissions.ask_light(heavy_paused=heavy_paused)
+            permissions.decided = False
+            self._writer.commit(heavy_paused=heavy_paused)
+            if presence.to_report:
+                presence.send()
+            if rosters.changed or now >= rosters.due_at:
+                for event in rosters.changes():
+                    self._interest.publish(event)
+            if to_member.queue:
+                self._deliver_to_member()
+            more = bool(to_home.queue) or permissions.decided
+            if not more or to_home.submits or self._clock() >= deadline:
+                return
+
+    def _deliver_to_home(self) -> None:
+        """Pass queued messages to the home. Its answers wait for ``_deliver_to_member``."""
+        queue, answers = self.to_home.queue, self._to_member
         while queue:
             message = queue.popleft()
             if type(message) is list:
                 self.to_home.submits -= 1
-                home.submit(message)
+                self._queues.submit(message)
             else:
-                handlers[type(message)](answers, message)
+                self._handlers[type(message)](answers, message)
 
-    def deliver_to_member(self, handlers: Handlers) -> None:
+    def _deliver_to_member(self) -> None:
         """Pass the messages of its own home to this worker."""
-        queue, answers = self.to_member.queue, self.to_home
+        queue, answers = self._to_member.queue, self.to_home
         while queue:
             message = queue.popleft()
             assert type(message) is not list, "a home submits nothing to members"
-            handlers[type(message)](answers, message)
+            self._handlers[type(message)](answers, message)

@@ -49,7 +49,7 @@ class Ownership:
         Raises:
             StoreError: one cannot be opened.
         """
-        partitions = self._parts.partitions
+        partitions = self._parts.home.partitions
         deadline = time.monotonic() + BOOT_LOCK_S
         await self._stores.open_ahead(list(filter(partitions.owns, range(PARTITIONS))))
         while True:
@@ -71,18 +71,21 @@ class Ownership:
 
     def _changed(self, first: bool) -> None:
         parts = self._parts
-        own = {partition for partition in range(PARTITIONS) if parts.partitions.owns(partition)}
+        own = {
+            partition for partition in range(PARTITIONS) if parts.home.partitions.owns(partition)
+        }
         if own - self.own and not first:
-            parts.names.unsettle()
+            parts.home.names.unsettle()
         for partition in self.own - own:
-            parts.followers.forget_partition(partition)
-            parts.names.forget_partition(partition)
-            parts.rosters.forget_partition(partition)
+            parts.home.followers.forget_partition(partition)
+            parts.home.names.forget_partition(partition)
+            parts.home.rosters.forget_partition(partition)
         self.own = own
         before, owners = self._owners, list(map(self._scoreboard.owner, range(PARTITIONS)))
         self._owners = owners
-        parts.home.revoked.doubt({p for p in range(PARTITIONS) if owners[p] != before[p]})
-        parts.followers.refuse_others()
-        parts.home.give_up_others()
-        parts.accounts.forget()
-        parts.attachment.refresh()
+        moved = {index for index in range(PARTITIONS) if owners[index] != before[index]}
+        parts.home.queues.revoked.mark_unconfirmed(moved)
+        parts.home.followers.refuse_others()
+        parts.home.writer.give_up_others()
+        parts.home.accounts.forget()
+        parts.member.attachment.refresh()

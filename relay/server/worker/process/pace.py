@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Final, final
 
 from relay.server.worker.connection.schedule import SLICE_S
+from relay.server.worker.wakeup import TIMER_S
 
 SHORT_SLICE_S: Final = 0.0005
 """For heavy users' operations and commits in one turn while the CPU is contended: a turn that the
@@ -38,8 +39,6 @@ SEEN_S: Final = 0.006
 WAITED_MAX: Final = 0.35
 """Tolerated waiting time for the CPU, as a fraction of the time used: no process is ever alone on a
 machine."""
-TIMER_S: Final = 0.001
-"""Resolution of the loop's timers. Shorter pauses are added up."""
 PAUSE_S_MAX: Final = 0.06
 """The longest pause. A longer one is due when something other than heavy users has made the turn
 long, and at the minimal share: a turn that serves them costs two to four ms of CPU time, with what
@@ -68,7 +67,7 @@ class Pace:
         self._took_s = 0.0
         self._cpu_s = 0.0
         self._owed_s = 0.0
-        """Accumulated pauses that were too short for a timer."""
+        """Accumulated pauses that were too short for one of the loop's timers."""
 
     @property
     def slice_s(self) -> float:
@@ -124,12 +123,3 @@ class Pace:
             if self._owed_s >= TIMER_S:
                 self.until = now + min(self._owed_s, PAUSE_S_MAX)
                 self._owed_s = 0.0
-
-
-def timer_s(left_s: float) -> float:
-    """Return the delay of a timer for something that is due in this many seconds.
-
-    The loop rounds to whole ms. Rounded down to zero, the timer would fire again and again until it
-    is due, and a pause would consume the whole CPU.
-    """
-    return max(left_s + TIMER_S / 2, TIMER_S)

@@ -20,10 +20,10 @@ async def reconfigure(parts: WorkerParts, disk_reserve: DiskReserve, settings: S
     """Apply the settings that may change; to connections in slices, yielding to the loop."""
     logs.set_level(settings.log)
     parts.stalled.timeout_s = settings.server.slow_reader_timeout_s
-    parts.rules.anyone_creates = settings.rooms.create == "anyone"
-    limits, budgets = settings.limits, parts.budgets
+    parts.home.rules.anyone_creates = settings.rooms.create == "anyone"
+    limits, budgets = settings.limits, parts.services.budgets
     disk_reserve.keep(limits.disk_reserve_mib << 20)
-    parts.accounts.logs.inbox_entries_max = limits.inbox_messages
+    parts.home.accounts.logs.inbox_entries_max = limits.inbox_messages
     if limits == budgets.limits:
         return
     budgets.rebound(limits)

@@ -28,45 +28,28 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, final
 
 from relay.server.worker.member import repair as repairing
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
-from relay.server.worker.process.pace import Pace, timer_s
+from relay.server.worker.process.pace import Pace
+from relay.server.worker.wakeup import FAR
 
 if TYPE_CHECKING:
     from relay.server.worker.connection.schedule import Schedule
     from relay.server.worker.delivery.outbox import Flusher
-    from relay.server.worker.home.home import Home
-    from relay.server.worker.home.permissions import Permissions
-    from relay.server.worker.home.publishing import Interest
-    from relay.server.worker.home.rosters import Rosters
-    from relay.server.worker.member.catchup import Catchup
-    from relay.server.worker.member.fanout import Fanout
-    from relay.server.worker.member.feed import Feeds
-    from relay.server.worker.member.forward import Forward
-    from relay.server.worker.member.presence import PresenceReports
-    from relay.server.worker.member.repair import Repair
-    from relay.server.worker.process.own_home import Handlers, OwnHome
-    from relay.server.worker.wakeup import Wakeup
+    from relay.server.worker.home.parts import HomeParts
+    from relay.server.worker.member.parts import MemberParts
+    from relay.server.worker.process.own_home import OwnHomeStep
+    from relay.server.worker.wakeup import Alarm, Wakeup
 
-HOME_SLICE_S: Final = 0.002
-"""How long requests to the own home that need no commit may follow one another in one turn."""
 BLOCKED_RETRY_S: Final = 0.001
 """When to check again a partition whose commits a checkpoint blocks."""
 FAILED_RETRY_S: Final = 0.1
-FAR: Final = float("inf")
 LONG_TURN_S: Final = 0.05
 """A turn longer than this is logged if it is the longest so far, with its CPU time: an overloaded
 machine makes turns long as well."""
 log = logging.getLogger("relay.worker")
-
-
-class Loop(Protocol):
-    """The part of an event loop that the turn uses."""
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> object:
-        """Call after a number of seconds."""
 
 
 class Turn:
@@ -74,45 +57,44 @@ class Turn:
 
     def __init__(
         self,
-        *,
-        loop: Loop,
         clock: Callable[[], float],
         cpu_clock: Callable[[], float],
         wakeup: Wakeup,
-        own_home: OwnHome,
-        handlers: Handlers,
+        alarm: Alarm,
         schedule: Schedule,
-        home: Home,
-        permissions: Permissions,
-        interest: Interest,
-        rosters: Rosters,
-        feeds: Feeds,
-        forward: Forward,
-        presence: PresenceReports,
-        repair: Repair,
-        fanout: Fanout,
+        own_home: OwnHomeStep,
+        home: HomeParts,
+        member: MemberParts,
         flusher: Flusher,
-        catchup: Catchup,
     ) -> None:
-        self._loop = loop
+        """Create the turn of these parts.
+
+        Args:
+            clock: seconds.
+            cpu_clock: CPU time of this thread in seconds.
+            wakeup: requests a turn; from now on it runs this one.
+            alarm: requests a turn at a later time.
+            schedule: of the connections.
+            own_home: step 2.
+            home: of this worker.
+            member: of this worker.
+            flusher: writes to the connections.
+        """
         self._clock = clock
         self._cpu_clock = cpu_clock
         self._wakeup = wakeup
-        self._own_home = own_home
-        self._handlers = handlers
+        self._alarm = alarm
         self._schedule = schedule
-        self._home = home
-        self._permissions = permissions
-        self._interest = interest
-        self._rosters = rosters
-        self._feeds = feeds
-        self._forward = forward
-        self._presence = presence
-        self._repair = repair
-        self._fanout = fanout
+        self._own_home = own_home
+        self._writer = home.writer
+        self._permissions = home.permissions
+        self._rosters = home.rosters
+        self._feeds = member.feeds
+        self._forward = member.forward
+        self._repair = member.repair
+        self._fanout = member.fanout
+        self._catchup = member.catchup
         self._flusher = flusher
-        self._catchup = catchup
-        self._wakes_at = FAR
         self.pace = Pace()
         """Decides when heavy users are served."""
         self._served = False
@@ -123,10 +105,7 @@ class Turn:
         """CPU time at the end of the last turn that served heavy users."""
         self._heavy_waited = False
         """True if heavy users waited in any turn since the last ``heavy_waited``."""
-        self.longest_s = 0.0
-        self.longest_cpu_s = 0.0
-        """CPU time of the longest turn: without the time that the CPU worked for other processes.
-        """
+        self._longest = _LongestTurn()
         self.flush_links: Callable[[], None] = _nothing
         """Writes what the bus has queued; set when there is a mesh, like the next one."""
         self.waiting_links: Collection[object] = ()
@@ -144,40 +123,16 @@ class Turn:
             # does what this one left.
             log.exception("turn_failed")
             self._wakeup.begun()
-            self._wake_at(self._clock() + FAILED_RETRY_S)
+            self._alarm.set(self._clock() + FAILED_RETRY_S)
         self._schedule.until = 0.0  # what arrives before the next turn has its own slice
         ended = self._clock()
         took_s = ended - began
         if self._served:
             self._served = False
-            cpu_ended = self._cpu_clock()
-            used_s, self._used_until_s = cpu_ended - self._used_until_s, cpu_ended
-            self.pace.served(
-                ended,
-                took_s,
-                cpu_ended - cpu_began,
-                used_s,
-                self._heavy_count,
-                self._schedule.logging_in(),
-            )
-            if self.pace.until > ended:
-                self._wake_at(self.pace.until)
-            else:
-                self._wakeup.request()
-        if took_s <= self.longest_cpu_s:
-            return  # the longest in neither respect: reading the CPU clock is a system call
-        cpu_s = self._cpu_clock() - cpu_began
-        if took_s > self.longest_s or cpu_s > self.longest_cpu_s:
-            self.longest_s = max(took_s, self.longest_s)
-            self.longest_cpu_s = max(cpu_s, self.longest_cpu_s)
-            if took_s > LONG_TURN_S:
-                log.warning(
-                    "long_turn",
-                    extra={
-                        "turn_ms_max": round(self.longest_s * 1000, 1),
-                        "turn_cpu_ms_max": round(self.longest_cpu_s * 1000, 1),
-                    },
-                )
+            self._set_pace(ended, took_s, cpu_began)
+        # If it is the longest in neither respect: reading the CPU clock is a system call.
+        if took_s > self._longest.cpu_s:
+            self._longest.note(took_s, self._cpu_clock() - cpu_began)
 
     def heavy_waited(self) -> bool:
         """Return whether heavy users waited (step 8) in any turn since the last call."""
@@ -186,37 +141,56 @@ class Turn:
 
     def _run(self, now: float) -> None:
         schedule = self._schedule
-        waiting = schedule.queue
         heavy_paused = now < self.pace.until
-        if waiting.waiting:
+        if schedule.queue.waiting:
             schedule.run_light(now, self.pace.slice_s, heavy_paused=heavy_paused)
         schedule.until = 0.0
-        self._run_home(now, heavy_paused)
+        self._own_home.run(now, heavy_paused)
         # The following steps handle what has requested a turn so far. Another turn is only needed
         # for what arrives from here on, and for what the own home was sent meanwhile.
         self._wakeup.begun()
-        home = self._home
-        catchup = self._catchup
-        asked = bool(catchup.heavy) and not catchup.near_limit
-        permissions = self._permissions
-        heavy = waiting.waiting > 0 or home.remaining or asked
-        if permissions.waiting and permissions.has_room:
-            heavy = True
-        self._heavy_waited = self._heavy_waited or heavy
-        if heavy and heavy_paused:
-            heavy = False
-            self._wake_at(self.pace.until)
-        light = waiting.waiting > 0 and (waiting.has_light if heavy_paused else waiting.light_first)
-        if light or self._own_home.to_home.queue or home.more or permissions.decided:
+        if self._light_waits(heavy_paused):
             self._wakeup.request()
+        heavy = self._heavy_waits()
+        if heavy:
+            self._heavy_waited = True
+            if heavy_paused:
+                heavy = False
+                self._alarm.set(self.pace.until)
         if self._forward.waiting:
             self._forward.release()
         if self.waiting_links:
             self.flush_links()
-        repairing_on = bool(self._feeds.to_repair) and self._repair.run()
-        flusher = self._flusher
-        fanout = self._fanout
-        if self._feeds.to_distribute or fanout.late:
+        unfinished = self._deliver(now)
+        if unfinished:
+            self._wakeup.request()
+        if heavy:
+            self._serve_heavy()
+        if not unfinished:
+            self._wake_later(now)
+
+    def _light_waits(self, heavy_paused: bool) -> bool:
+        """Return whether light users still wait after step 2."""
+        waiting = self._schedule.queue
+        if waiting.waiting and (waiting.has_light if heavy_paused else waiting.light_first):
+            return True
+        return bool(self._own_home.to_home.queue) or self._writer.more or self._permissions.decided
+
+    def _heavy_waits(self) -> bool:
+        """Return whether there is anything to do for heavy users."""
+        catchup, permissions = self._catchup, self._permissions
+        return (
+            self._schedule.queue.waiting > 0
+            or self._writer.remaining
+            or (bool(catchup.heavy) and not catchup.near_limit)
+            or (permissions.waiting > 0 and permissions.has_room)
+        )
+
+    def _deliver(self, now: float) -> bool:
+        """Steps 4 to 7. Return whether anything is left for the next turn."""
+        feeds, fanout, flusher, catchup = self._feeds, self._fanout, self._flusher, self._catchup
+        repairing_on = bool(feeds.to_repair) and self._repair.run()
+        if feeds.to_distribute or fanout.late:
             fanout.distribute(now)
         if flusher.answering:
             flusher.flush_answers(now)
@@ -227,36 +201,22 @@ class Turn:
             catchup.run()
             reading = bool(catchup.queue) and not catchup.near_limit
         aside = bool(flusher.aside) and not flusher.flushing and flusher.flush_aside()
-        on = flusher.flushing or reading or flusher.answering or repairing_on or aside
-        if on:
-            self._wakeup.request()
-        if heavy:
-            self._served = True
-            senders = home.senders if home.remaining else 0
-            self._heavy_count = max(schedule.busy, senders, permissions.waiting)
-            self._serve_heavy()
-        if on:
-            return
-        if (
-            self._rosters.due_at < FAR
-            or self._feeds.to_distribute
-            or fanout.late
-            or flusher.aside
-            or self._home.blocked
-            or self._feeds.to_repair
-        ):
-            self._wake_later(now)
+        return bool(flusher.flushing) or reading or bool(flusher.answering) or repairing_on or aside
 
     def _serve_heavy(self) -> None:
-        """Continue with heavy users' requests, for a slice of time."""
-        schedule, home, slice_s = self._schedule, self._home, self.pace.slice_s
+        """Step 8: continue with heavy users' requests, for a slice of time."""
+        schedule, writer, permissions = self._schedule, self._writer, self._permissions
+        slice_s = self.pace.slice_s
+        self._served = True
+        senders = writer.senders if writer.remaining else 0
+        self._heavy_count = max(schedule.busy, senders, permissions.waiting)
         if schedule.waiting:
             schedule.run(self._clock(), slice_s)
             schedule.until = 0.0
-        if home.remaining:
-            home.commit_remaining(slice_s)
-        if self._permissions.waiting:
-            self._permissions.ask_heavy()
+        if writer.remaining:
+            writer.commit_remaining(slice_s)
+        if permissions.waiting:
+            permissions.ask_heavy()
         if self._catchup.heavy:
             self._catchup.run_heavy(slice_s)
         if self._forward.waiting:
@@ -264,51 +224,65 @@ class Turn:
         if self.waiting_links:
             self.flush_links()
 
-    def _run_home(self, now: float, heavy_paused: bool) -> None:
-        own, handlers = self._own_home, self._handlers
-        to_home, to_member = own.to_home, own.to_member
-        rosters, presence = self._rosters, self._presence
-        permissions = self._permissions
-        deadline = now + HOME_SLICE_S
-        while True:
-            if to_home.queue:
-                own.deliver_to_home(self._home, handlers)
-            if permissions.waiting:
-                permissions.ask_light(heavy_paused=heavy_paused)
-            permissions.decided = False
-            self._home.commit(heavy_paused=heavy_paused)
-            if presence.to_report:
-                presence.send()
-            if rosters.changed or now >= rosters.due_at:
-                for event in rosters.changes():
-                    self._interest.publish(event)
-            if to_member.queue:
-                own.deliver_to_member(handlers)
-            more = bool(to_home.queue) or permissions.decided
-            if not more or to_home.submits or self._clock() >= deadline:
-                return
+    def _set_pace(self, ended: float, took_s: float, cpu_began: float) -> None:
+        """After a turn that served heavy users: request the next one, perhaps after a pause."""
+        cpu_ended = self._cpu_clock()
+        used_s, self._used_until_s = cpu_ended - self._used_until_s, cpu_ended
+        self.pace.served(
+            ended,
+            took_s,
+            cpu_ended - cpu_began,
+            used_s,
+            self._heavy_count,
+            self._schedule.logging_in(),
+        )
+        if self.pace.until > ended:
+            self._alarm.set(self.pace.until)
+        else:
+            self._wakeup.request()
 
     def _wake_later(self, now: float) -> None:
+        """Set the alarm for the first of the things that are due at a later time."""
+        feeds, late = self._feeds, self._fanout.late
         wakes_at = self._rosters.due_at
-        for feed in (*self._feeds.to_distribute, *self._fanout.late):
-            wakes_at = min(wakes_at, feed.paused_until)
+        if feeds.to_distribute or late:
+            for feed in (*feeds.to_distribute, *late):
+                wakes_at = min(wakes_at, feed.paused_until)
         if self._flusher.aside:
             wakes_at = min(wakes_at, self._flusher.aside_at)
-        if self._home.blocked:
+        if self._writer.blocked:
             wakes_at = min(wakes_at, now + BLOCKED_RETRY_S)
-        if self._feeds.to_repair:
+        if feeds.to_repair:
             wakes_at = min(wakes_at, now + repairing.RETRY_S)
         if wakes_at < FAR:
-            self._wake_at(wakes_at)
+            self._alarm.set(wakes_at)
 
-    def _wake_at(self, when: float) -> None:
-        if when < self._wakes_at:
-            self._wakes_at = when
-            self._loop.call_later(timer_s(when - self._clock()), self._woken)
 
-    def _woken(self) -> None:
-        self._wakes_at = FAR
-        self._wakeup.request()
+@final
+class _LongestTurn:
+    """The duration of the longest turn so far, and its CPU time."""
+
+    __slots__ = ("cpu_s", "s")
+
+    def __init__(self) -> None:
+        self.s = 0.0
+        self.cpu_s = 0.0
+        """Without the time that the CPU worked for other processes."""
+
+    def note(self, took_s: float, cpu_s: float) -> None:
+        """Keep what is longer than before, and log it if it is long."""
+        if took_s <= self.s and cpu_s <= self.cpu_s:
+            return
+        self.s = max(took_s, self.s)
+        self.cpu_s = max(cpu_s, self.cpu_s)
+        if took_s > LONG_TURN_S:
+            log.warning(
+                "long_turn",
+                extra={
+                    "turn_ms_max": round(self.s * 1000, 1),
+                    "turn_cpu_ms_max": round(self.cpu_s * 1000, 1),
+                },
+            )
 
 
 def _nothing() -> None:

@@ -1,5 +1,7 @@
 """The home of logs. In every turn it numbers, commits, acknowledges and publishes, in that order.
 
+What is committed waits in ``submission_queues``.
+
 Everything that arrived for a partition in one loop iteration forms one group commit. A message is
 accepted once it is committed, and only then acknowledged or shown to anybody (invariant "Accepted
 means committed"). Before each commit the home checks that it still owns the partition (invariant
@@ -11,19 +13,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from relay.chat.entries import UNDECIDED, Submission
-from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.metrics import Budget
 from relay.server.worker.error_codes import code_of, unavailable_text
-from relay.server.worker.home.commits import COMMITS_S, Commit, Commits, RunningCommits
-from relay.server.worker.home.revocations import RevokedDevices
+from relay.server.worker.home.commits import COMMITS_S, Commit, Commits
 from relay.server.worker.home.submissions import (
     GROUP_MAX,
     GROUP_MIN,
-    QUEUED_BYTES_MAX,
     SHARE,
     SLOW_PER_GROUP,
-    Submissions,
     Waiting,
     refuse,
 )
@@ -31,17 +28,16 @@ from relay.store.errors import NotTheWriter, StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
-    from relay.bus.link import Port
-    from relay.server.worker.home.direct import Direct
     from relay.server.worker.home.followers import Followers
     from relay.server.worker.home.notes import CommitNotes
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.home.publishing import Publishing
+    from relay.server.worker.home.submission_queues import SubmissionQueues
     from relay.server.worker.refusals import Refusals
     from relay.store.log import Partition
 
 
-class Home:
+class Writer:
     """The writer of the partitions that this worker owns."""
 
     def __init__(
@@ -49,6 +45,7 @@ class Home:
         partitions: OwnPartitions,
         followers: Followers,
         notes: CommitNotes,
+        queues: SubmissionQueues,
         *,
         wake: Callable[[], None],
         cpu_clock: Callable[[], float],
@@ -62,6 +59,7 @@ class Home:
             partitions: of this worker.
             followers: the workers that may submit.
             notes: what commits store in addition.
+            queues: what waits to be committed.
             wake: requests a turn.
             cpu_clock: CPU time of this thread in seconds.
             publishing: publishes what was committed.
@@ -81,94 +79,27 @@ class Home:
         self._commits = commits
         self._cpu_clock = cpu_clock
         self._refusals = refusals
-        self.queued_bytes_max = QUEUED_BYTES_MAX
         self.short_of_disk: frozenset[int] = frozenset()
         """Partitions whose disk has only the reserve left: they store nothing."""
-        self._submissions = [Submissions() for _ in range(PARTITIONS)]
-        self._waiting: dict[int, None] = {}
-        """Partitions with submissions; the first is the next to commit."""
+        self._queues = queues
+        self._running = queues.running
+        self._submissions = queues.by_partition
+        self._waiting = queues.waiting
         self.blocked: set[int] = set()
         """Those whose commit waits for a checkpoint or the end of ``paused``: check again soon."""
         self.more = False
         """True when ``commit_remaining`` has left something for the next turn."""
         self.remaining = False
         """True when ``commit`` has left something for ``commit_remaining``."""
-        self.revoked = RevokedDevices()
-        """The devices from which nothing more is stored."""
-        self.running = RunningCommits()
-        """Wait for these after ``revoke``: they may still store revoked submissions."""
-        self.direct: Direct | None = None
-        """The parts that handle direct messages; set before anything is submitted."""
 
-    # --- requests of workers --------------------------------------------------------------------
-    def forget(self, port: Port, partition: int) -> None:
-        """A worker is about to resend its submissions for a partition: drop them."""
-        if self.direct is not None:
-            self.direct.forget(port, partition)
-        self.running.forget(partition, port)
-        submissions = self._submissions[partition]
-        if submissions.flows:
-            submissions.remove(lambda waiting: waiting.port is port)
-            if not submissions.flows:
-                self._waiting.pop(partition, None)
-
-    def submit(self, run: list[Waiting]) -> None:
-        """Queue one sender's submissions to one log. A submission with an ``extra`` comes alone."""
-        first = run[0]
-        submission = first.submission
-        index = partition_of(submission.log)
-        if (first.port, index) not in self._attached:
-            return
-        extra, revoked = submission.extra, self.revoked
-        assert extra is None or len(run) == 1
-        if extra is not None and extra.origin_seq:
-            pass  # accepted before; the sender may have left since
-        elif revoked.devices and revoked.has(submission.sender, submission.key_id):
-            refuse(run, ErrorCode.KEY_REFUSED, "")
-            return
-        elif extra is not None and extra.to and extra.verdict == UNDECIDED:
-            assert self.direct is not None
-            self.direct.permissions.take(first)
-            return
-        submissions, size = self._submissions[index], len(submission.body)
-        if len(run) > 1:
-            size = sum([len(one.submission.body) for one in run])
-        if submissions.bytes + size > self.queued_bytes_max:
-            refuse(run, ErrorCode.BUSY, "the log's home cannot keep up")
-            return
-        submissions.put(run, size)
-        self._waiting[index] = None
-
-    def submit_own(self, port: Port, tag: int, submission: Submission) -> None:
-        """Queue an entry that this worker itself has decided on, for a log of its own."""
-        index, run = partition_of(submission.log), [Waiting(port, tag, submission)]
-        if self.revoked.kept(run):  # otherwise its requester was revoked meanwhile
-            self._submissions[index].put(run, len(submission.body))
-            self._waiting[index] = None
-            self._wake()
-
-    def revoke(self, handle: str, key_ids: list[bytes], *, lifted: bool) -> None:
-        """Store nothing from these devices, including what waits. ``lifted``: accept them again."""
-        if lifted:
-            self.revoked.lift(handle, key_ids)
-            return
-        self.revoked.add(handle, key_ids)
-        if self.direct is not None:
-            self.direct.permissions.forget(self.revoked.includes)
-        for index, submissions in enumerate(self._submissions):
-            if submissions.flows:
-                removed = submissions.remove(self.revoked.includes)
-                if not submissions.flows:
-                    self._waiting.pop(index, None)
-                # A waiting change of a room blocks its other changes until it is answered.
-                refuse(removed, ErrorCode.KEY_REFUSED, "")
-
+    # --- ownership ----------------------------------------------------------------------------
     def give_up_others(self) -> None:
         """Close the partitions that the table has given to others, and drop their submissions."""
         for index in self._partitions.close_others():
             self._notes.forget(index)
-        if self.direct is not None:
-            for port, index in self.direct.give_up_others(self._owns, self._opened):
+        direct = self._queues.direct
+        if direct is not None:
+            for port, index in direct.give_up_others(self._owns, self._opened):
                 self._followers.refuse(port, index)
 
     def settle(self) -> None:
@@ -358,12 +289,12 @@ class Home:
         if commit is not None:
             self._finish(commit)
         else:
-            self.running.began(index)
+            self._running.began(index)
 
     def _finish(self, commit: Commit) -> None:
         index, group, outcomes = commit.partition, commit.group, commit.outcomes
         self._committing.discard(index)
-        resending = self.running.ended(index)
+        resending = self._running.ended(index)
         if isinstance(outcomes, StoreError):
             self._notes.not_stored(index)
             self._failed(index, group, outcomes)
@@ -371,7 +302,7 @@ class Home:
             submissions = self._submissions[index]
             if len(outcomes) < len(group):
                 rest = [one for one in group[len(outcomes) :] if one.port not in resending]
-                if rest := self.revoked.kept(rest):
+                if rest := self._queues.revoked.kept(rest):
                     submissions.give_back(rest)
                     self._waiting[index] = None
                 del group[len(outcomes) :]
@@ -383,8 +314,8 @@ class Home:
             self.publishing.publish(group, outcomes)
         if self._followers.waiting:
             self._followers.committed(index)
-        if self.running.awaited:
-            self.running.answered(index)
+        if self._running.awaited:
+            self._running.answered(index)
 
     def _take_all(self, index: int) -> list[Waiting]:
         del self._waiting[index]
