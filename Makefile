@@ -93,7 +93,7 @@ bench: $(VENV)/.dev  ## Run all benchmarks, compared with the last saved run (AR
 	  $(if $(wildcard .benchmarks/*/*.json),--benchmark-compare)
 
 bench-quick: $(VENV)/.dev  ## Run every benchmark once, unmeasured, to see that it works
-	@$(VPY) -m pytest benchmarks --benchmark-disable -q -n 2 --dist loadfile $(ARGS)
+	@$(VPY) -m pytest benchmarks --benchmark-disable -q $(ARGS)
 
 bench-stalls: $(VENV)/.dev  ## Probe both workers under load, checkpoints, retention, search and export, for SECONDS (300): what blocks their event loops
 	@$(VPY) -m benchmarks.stalls --seconds $(or $(SECONDS),300) --collections $(ARGS)

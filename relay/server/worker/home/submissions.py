@@ -22,7 +22,7 @@ created.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final, final
 
 from relay import limits
@@ -103,7 +103,7 @@ class Flow:
 class Submissions:
     """The waiting submissions of one partition. The order of each producer is kept."""
 
-    __slots__ = ("_new", "_quick", "_slow", "_slow_flows", "bytes", "count", "flows", "units")
+    __slots__ = ("_new", "_quick", "_slow", "_slow_flows", "bytes", "count", "flows")
 
     def __init__(self) -> None:
         self.flows: dict[bytes, Flow] = {}
@@ -121,16 +121,12 @@ class Submissions:
         """Number of waiting submissions."""
         self.bytes = 0
         """Size of all waiting bodies."""
-        self.units = 0
-        """Their cost: see ``ALONE_UNITS``."""
 
     def put(self, run: list[Waiting], size: int) -> None:
         """Queue submissions of one producer. ``size``: the total size of their bodies."""
         self.bytes += size
         self.count += len(run)
-        first = run[0].submission
-        self.units += len(run) if first.extra is None else ALONE_UNITS * len(run)
-        producer = first.producer
+        producer = run[0].submission.producer
         flow = self.flows.get(producer)
         if flow is None:
             flow = self.flows[producer] = Flow(producer)
@@ -145,6 +141,16 @@ class Submissions:
         (flow,) = self.flows.values()
         waiting = flow.waiting[0]
         return None if waiting.heavy else waiting
+
+    def units(self) -> int:
+        """Return the cost of what waits (``ALONE_UNITS``), or any number above ``SHARE`` if it is
+        more: few are looked at.
+        """
+        if self.count > SHARE:
+            return self.count
+        flows = self.flows.values()
+        alone = sum([one.submission.extra is not None for flow in flows for one in flow.waiting])
+        return self.count + alone * (ALONE_UNITS - 1)
 
     def take(
         self, in_use: Callable[[str], bool], group_max: int, slow_max: int
@@ -251,7 +257,6 @@ class Submissions:
     def _taken(self, group: list[Waiting]) -> None:
         self.count -= len(group)
         self.bytes -= sum([len(waiting.submission.body) for waiting in group])
-        self.units -= _units_of(group)
         assert self.bytes >= 0, "what is taken was put"
 
     def _serve_slow(self, slow_max: int) -> list[Waiting]:
@@ -285,13 +290,12 @@ class Submissions:
             self._quick.clear()
         self._slow_flows.clear()
         self._slow.clear()
-        self.count = self.bytes = self.units = 0
+        self.count = self.bytes = 0
 
     def give_back(self, rest: list[Waiting]) -> None:
         """Put back what a commit did not process, before later submissions of its producers."""
         self.count += len(rest)
         self.bytes += sum([len(waiting.submission.body) for waiting in rest])
-        self.units += _units_of(rest)
         for waiting in reversed(rest):
             producer = waiting.submission.producer
             flow = self.flows.get(producer)
@@ -319,7 +323,7 @@ class Submissions:
         removed: list[Waiting] = []
         self._new.extend(self._slow_flows.values())  # they may no longer be slow
         self._slow_flows.clear()
-        self.count = self.bytes = self.units = 0
+        self.count = self.bytes = 0
         for producer, flow in list(self.flows.items()):
             kept: list[Waiting] = []
             for waiting in flow.waiting:
@@ -329,16 +333,9 @@ class Submissions:
             if kept:
                 self.count += len(kept)
                 self.bytes += sum([len(waiting.submission.body) for waiting in kept])
-                self.units += _units_of(kept)
             else:
                 del self.flows[producer]
         return removed
-
-
-def _units_of(some: Sequence[Waiting]) -> int:
-    """Return their cost: see ``ALONE_UNITS``."""
-    alone = sum([waiting.submission.extra is not None for waiting in some])
-    return len(some) + alone * (ALONE_UNITS - 1)
 
 
 def _is_quick(waiting: Waiting, in_use: Callable[[str], bool]) -> bool:

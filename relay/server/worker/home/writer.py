@@ -162,7 +162,7 @@ class Writer:
         """Return True if light users would wait for others in a common commit."""
         if self._commits.power:
             return False  # each commit waits for the disk: two take twice as long as one
-        return sum([self._submissions[index].units for index in self._waiting]) > SHARE
+        return sum([self._submissions[index].units() for index in self._waiting]) > SHARE
 
     def commit_remaining(self, slice_s: float = COMMITS_S) -> None:
         """Commit what ``commit`` has left, for so long; ``more``: not all. Raises nothing."""
