@@ -66,6 +66,11 @@ class Context(NamedTuple):
     """Only for SeenBy: when the user's last session began or ended; 0: unknown."""
 
 
+LOST: Final = b"\x01"
+"""Data of the refusal of ``Register`` if somebody else has the name, so that no account can ever be
+created with the invitation as it was bound."""
+
+
 class Decided(NamedTuple):
     """The decision about a request."""
 

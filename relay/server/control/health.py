@@ -55,7 +55,9 @@ class Readiness:
         slept_ns = now_ns - self._looked_ns
         if slept_ns > FRESH_NS:
             # This process did not run either, so it does not know for how long others did not.
-            self._seen_ns = {key: seen + slept_ns for key, seen in self._seen_ns.items()}
+            # "now" itself stands for what is seen to run now.
+            moved = {key: seen + slept_ns for key, seen in self._seen_ns.items()}
+            self._seen_ns = {key: min(seen, now_ns - 1) for key, seen in moved.items()}
         self._looked_ns = now_ns
         homeless = set(self._view.homeless(now_ns))
         for partition in range(self._view.partitions):

@@ -109,7 +109,10 @@ def test_a_control_process_that_did_not_run_does_not_blame_the_others() -> None:
     server = Server()
     server.run(STEP_NS)
     server.sleep(10 * UNNOTICED_NS)
-    assert server.answer().ok
+    answer = server.answer()
+    assert answer.ok
+    everyone = BRIEF["worker"].replace("1, 3", "0, 1, 2, 3")
+    assert answer.document["warnings"] == [everyone, BRIEF["agent"]]
     assert server.run(STEP_NS) == {True}
     del server.running["worker"]
     server.sleep(10 * UNNOTICED_NS)

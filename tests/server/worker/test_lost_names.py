@@ -46,13 +46,17 @@ class Registering:
         self.token = token
         self.client: TestClient
 
-    async def asks(self, cluster: Cluster, name: str = "") -> None:
-        """Ask for the name, or for another one, on a new connection."""
+    async def asks(
+        self, cluster: Cluster, name: str = "", first_device: DeviceKey | None = None
+    ) -> None:
+        """Ask for the name, or for another one, on a new connection; for another key's account."""
         self.client = await TestClient.connect(cluster.workers[0])
         connection, spki = self.client.connection, self.client.spki
-        self.client.send_envelopes(
-            register(connection, spki, name or self.name, self.key, self.token)
-        )
+        asked = register(connection, spki, name or self.name, self.key, self.token)
+        if first_device is not None:
+            other = register(connection, spki, name or self.name, first_device, self.token)
+            asked = asked._replace(link=other.link)
+        self.client.send_envelopes(asked)
 
     async def is_refused(self, code: ErrorCode) -> None:
         await self.client.expect(Error, lambda error: error.code == code)
@@ -61,8 +65,10 @@ class Registering:
         await self.client.expect(Done)
 
 
-async def invited(cluster: Cluster, *names: str) -> list[Registering]:
-    operator = await an_operator(cluster)
+async def invited(
+    cluster: Cluster, *names: str, operator: TestClient | None = None
+) -> list[Registering]:
+    operator = operator or await an_operator(cluster)
     people = [Registering(name, new_token()) for name in names]
     for number, one in enumerate(people, 10):
         invite = requests.Invite(invitation.hash_of(one.token), 2**60, False)
@@ -134,3 +140,25 @@ async def test_nobody_releases_the_invitation_of_an_account(cluster: Cluster) ->
         await one.is_refused(ErrorCode.NAME_TAKEN)
         await one.asks(cluster, "dave")
         await one.is_refused(ErrorCode.INVITATION_NEEDED)
+
+
+@pytest.mark.parametrize("how", ["another first device", "removed"])
+async def test_an_account_that_has_lost_the_key_has_used_the_invitation(
+    cluster: Cluster, how: str
+) -> None:
+    """Otherwise one invitation would be enough for any number of accounts, one after the other."""
+    operator = await an_operator(cluster)
+    (one,) = await invited(cluster, NAME, operator=operator)
+    if how == "removed":
+        await one.asks(cluster)
+        await one.has_registered()
+        assert isinstance(await ask(operator, 20, requests.Remove(), NAME), Done)
+        for worker in cluster.workers.values():  # as after a restart
+            worker.parts.home.queues.revoke(NAME, [one.key.key_id], lifted=True)
+    else:
+        await one.asks(cluster, first_device=DeviceKey.generate())
+        await one.has_registered()
+    await one.asks(cluster)
+    await one.is_refused(ErrorCode.NAME_TAKEN)
+    await one.asks(cluster, "dave")
+    await one.is_refused(ErrorCode.INVITATION_NEEDED)

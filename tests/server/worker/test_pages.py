@@ -9,10 +9,16 @@ import pytest
 
 from relay import limits
 from relay.bus.link import Link
-from relay.chat.entries import NO_EPOCH, Kind
+from relay.chat.entries import NO_EPOCH, Kind, Submission
+from relay.chat.partition import partition_of
 from relay.server.worker.damaged_logs import DamagedLogs
+from relay.server.worker.home.publishing import Interest, Publishing
+from relay.server.worker.home.submissions import Waiting
 from relay.server.worker.member.feed import Feed
 from relay.server.worker.member.pages import BYTES_MAX, COUNT_MAX, Page, Pages
+from relay.server.worker.process.own_home import LocalPort
+from relay.server.worker.wakeup import Wakeup
+from relay.store.log import Repeated
 from relay.wire.envelopes import Join, Live, Send
 from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
@@ -159,3 +165,15 @@ def test_pages_are_bounded() -> None:
     for feed in (used, unused, large):
         pages.drop(feed)
     assert (pages.count, pages.bytes) == (0, 0)
+
+
+def test_an_erasure_that_is_acknowledged_as_a_repeat_is_counted() -> None:
+    """The commit of the first one may have failed, for all that its home knew, and was stored."""
+    erased: list[int] = []
+    publishing = Publishing(Interest(), erased.append)
+    for kind in (Kind.MESSAGE, Kind.REDACTION):
+        submission = Submission(LOG, "ann", b"", b"p" * 16, 2, int(kind), "", b"")
+        waiting = Waiting(LocalPort(0, 1, Wakeup(lambda _: None)), 0, submission)
+        publishing.publish([waiting], [Repeated(b"epoch...", 3)])
+    assert erased == [partition_of(LOG)]
+    assert publishing.repeated == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from relay.chat import names
-from relay.chat.accounts import invitation, requests
+from relay.chat.accounts import decide_request, invitation, requests
 from relay.chat.accounts.links import key_id
 from relay.chat.rooms.rights import Actor
 from relay.server.worker.connection.charges import CHANGE_UNITS
@@ -16,12 +16,11 @@ from relay.wire.login import Operation
 from relay.wire.packing import pack
 
 if TYPE_CHECKING:
+    from relay.bus.messages import Answered
     from relay.server.worker.connection.session import Session
     from relay.server.worker.connection.spending import Refusal
     from relay.wire.envelopes import Enrol, Register
 
-_FOR_GOOD: Final = frozenset({ErrorCode.NAME_TAKEN, ErrorCode.LOOKS_ALIKE})
-"""Why an account is not created, and never will be."""
 ATTEMPTS_MAX: Final = 8
 """Requests per connection before its login: each costs two signatures or a commit."""
 
@@ -47,7 +46,7 @@ async def register(session: Session, register: Register) -> None:
     answer = await asked(session, log, Actor(name), key_id(key), requests.pack(probe))
     if answer.code:
         # Perhaps this is the repetition of a request that was bound, and then came too late.
-        await _release(session, name, key, token_hash, answer.code)
+        await _release(session, name, key, token_hash, answer)
         refuse(session, number, answer)
         return
     bind = requests.Bind(token_hash, name, key)
@@ -87,19 +86,21 @@ async def _create(
     answer = await asked(session, log, Actor(name), key_id(key), requests.pack(request))
     if answer.code:
         if invited:
-            await _release(session, name, key, token_hash, answer.code)
+            await _release(session, name, key, token_hash, answer)
         refuse(session, number, answer)
     else:
         session.answer(pack(Done(number, b"")))
 
 
-async def _release(session: Session, name: str, key: bytes, token_hash: bytes, code: int) -> None:
+async def _release(
+    session: Session, name: str, key: bytes, token_hash: bytes, refusal: Answered
+) -> None:
     """Release the invitation of somebody whose name went to somebody else first.
 
     The name is never given out again, so no account can be created as the invitation was bound. It
     is released before the client is told, and may use it for another name.
     """
-    if code in _FOR_GOOD:
+    if refusal.content == decide_request.LOST:
         request = requests.pack(requests.Release(token_hash, name, key))
         await asked(session, invitation.log_of(token_hash), Actor(name), key_id(key), request)
 

@@ -15,10 +15,12 @@ from relay.chat.accounts import account as accounts
 from relay.chat.accounts import events, invitation, snapshot
 from relay.chat.accounts.account import Account
 from relay.chat.accounts.links import LinkError
+from relay.chat.accounts.refusal import Reason, Refused
+from relay.chat.accounts.requests import Register, Request
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
 from relay.server.worker.grouped import Grouped
-from relay.store.errors import LogDamaged
+from relay.store.errors import LogDamaged, StoreError
 
 if TYPE_CHECKING:
     from relay.chat.accounts.events import AccountEvent, InvitationEvent
@@ -149,6 +151,25 @@ class AccountLogs:
                 existing = name[len(names.INBOX_PREFIX) :]
                 handles.add(_skeleton(existing), existing)
         return any(other != handle for other in handles.values(names.skeleton(handle)))
+
+    def is_lost(self, account: Account | None, request: Request, refusal: Refused) -> bool:
+        """Return True if a refusal means ``decide_request.LOST``.
+
+        The account that has the name may have been created with the same invitation, and have other
+        keys since. Of a removed account nothing is kept that would show it.
+        """
+        if account is None or not isinstance(request, Register) or not request.token_hash:
+            return False
+        if refusal.reason is Reason.LOOKS_ALIKE:  # there was never an account of this name
+            return True
+        if refusal.reason is not Reason.NAME_TAKEN or account.removed:
+            return False
+        with contextlib.suppress(StoreError, EnvelopeError):
+            happened, _ = self._events(names.INBOX_PREFIX + account.handle, 0)
+            # The later ones, after a reset, were not created with invitations.
+            first = next(event for event in happened if isinstance(event, events.Created))
+            return first.token_hash != request.token_hash
+        return False
 
     def has_written(self, handle: str, to: str) -> bool:
         """Return True if an account has written to another one.

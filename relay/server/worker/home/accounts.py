@@ -175,7 +175,8 @@ class AccountsHome(LogChanges[_Decided]):
                 version = state.version
                 decided = decide_request.about_invitation(state, request, self._context(ask, False))
         except AccountRefused as refusal:
-            asked.refuse(CODES[refusal.reason], refusal.text)
+            lost = self.logs.is_lost(before, request, refusal)
+            asked.refuse(CODES[refusal.reason], refusal.text, decide_request.LOST if lost else b"")
             return
         except EnvelopeError as error:
             asked.refuse(ErrorCode.BAD_REQUEST, str(error))

@@ -41,10 +41,10 @@ class PendingRequest:
         self._note(0)
         self.port.send(Answered(self.ask.tag, 0, "", data))
 
-    def refuse(self, code: ErrorCode, text: str) -> None:
+    def refuse(self, code: ErrorCode, text: str, data: bytes = b"") -> None:
         """Answer why it is not done."""
         self._note(int(code))
-        self.port.send(Answered(self.ask.tag, int(code), text, b""))
+        self.port.send(Answered(self.ask.tag, int(code), text, data))
 
     def _note(self, code: int) -> None:
         fields = {"connection": self.ask.connection, "log": self.ask.log, "code": code}

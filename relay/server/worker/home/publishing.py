@@ -162,6 +162,9 @@ class Publishing:
                     by_log.setdefault(log, []).append(outcome)
             elif type(outcome) is Repeated:
                 self.repeated += 1
+                if waiting.submission.kind == REDACTION:
+                    # Its first commit may have been stored although the disk reported an error.
+                    self._on_erased(partition_of(waiting.submission.log))
             elif type(outcome) is Began:
                 self.accepted += 1
                 log = waiting.submission.log
