@@ -10,7 +10,9 @@ Several rooms take turns, as in the benchmark of small rooms; then the sender is
 
 Clients that return are those of the storms (``benchmarks.load.crowd``), in a process of their own
 that valgrind does not see, over real sockets: handshake by ticket, login, and a room that they
-resume. All come at once, and the loop and its reads and writes are counted as well.
+resume. All come at once, and the loop and its reads and writes are counted as well. With
+``--logins-per-message`` the room talks meanwhile, by the number of those who are back, not by a
+clock: what a return costs then tells how that grows with their number.
 
 In a checkout without ``relay/`` (``make compiled-checkout``) it counts the compiled build.
 """
@@ -44,6 +46,8 @@ from tests.support.workers import Cluster, TestClient, Worker
 
 WARMING: Final = 100
 """Messages before counting begins: what is made once is made by then."""
+TALK_S: Final = 0.002
+"""How often to look how many have logged in."""
 OUT: Final = "RELAY_CALLGRIND_OUT"
 """Set in the process that valgrind runs."""
 
@@ -57,6 +61,9 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=100, help="that are counted (100)")
     parser.add_argument("--returns", type=int, help="count so many returning clients instead")
     parser.add_argument("--missed", type=int, default=0, help="messages that they missed (0)")
+    parser.add_argument(
+        "--logins-per-message", type=int, default=0, help="a message for so many who return (none)"
+    )
     parser.add_argument("--functions", type=int, default=30, help="to name (30)")
     options = parser.parse_args()
     if OUT in os.environ:
@@ -162,10 +169,24 @@ async def _count_returns(options: argparse.Namespace) -> None:
                 task.cancel()  # nothing but returns from here on
             gc.collect()
             gc.freeze()
+            talking = asyncio.create_task(_talk(worker, members[0], log, options))
             _instrument("on")
             resumed = await obey(Arrive()) - resumed
             _instrument("off")
+            talking.cancel()
         assert resumed == options.returns
+
+
+async def _talk(worker: Worker, sender: TestClient, log: str, options: argparse.Namespace) -> None:
+    """Send a message to all whenever some more clients have logged in."""
+    admission, each = worker.parts.services.budgets.admission, options.logins_per_message
+    due, counter = admission.authenticated + each, options.missed + 1
+    while each:
+        await asyncio.sleep(TALK_S)
+        while admission.authenticated >= due:
+            due, counter = due + each, counter + 1
+            body = payload.make(counter, time.monotonic_ns())
+            sender.send_envelopes(Send(log, counter, 0, "", body))
 
 
 def _instrument(state: str) -> None:

@@ -90,6 +90,7 @@ MODULES: Final = (
     # A delivery.
     "relay.server.worker.delivery.batch",
     "relay.server.worker.delivery.outbox",
+    "relay.server.worker.delivery.rush",
     "relay.server.worker.delivery.stream",
     "relay.server.worker.member.fanout",
     "relay.server.worker.member.feed",

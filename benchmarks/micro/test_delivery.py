@@ -32,6 +32,7 @@ from relay.chat.rooms.rights import Actor
 from relay.server.scoreboard import Owner
 from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.delivery.outbox import Flusher, Outbox
+from relay.server.worker.delivery.rush import Rush
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
 from relay.server.worker.member.catchup import Catchup
@@ -68,7 +69,7 @@ class Hall:
         wakeup = Wakeup(lambda _: None)
         port = self.port = LocalPort(0, 1, wakeup)
         self.stalled = StalledConnections(time.monotonic, 60.0)
-        self.flusher = Flusher(time.monotonic, wakeup)
+        self.flusher = Flusher(time.monotonic, wakeup, Rush())
         routes = Routes(port, lambda _: Owner(0, 1), {})
         damaged = DamagedLogs(time.monotonic)
         pages = Pages()

@@ -38,6 +38,7 @@ from relay.server.worker.connection.spending import Refusal, Spending, spending
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.connection.token_bucket import TokenBucket
 from relay.server.worker.connection.users import BEGUN_MAX, BEGUN_S, LOOKS, RoomsBegun, User, Users
+from relay.server.worker.delivery.rush import Rush
 from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
 from relay.server.worker.refusals import LOG_EVERY_S, Refusals
 from relay.wire import envelopes as wire
@@ -113,7 +114,7 @@ def enter_all(admission: Admission, *entering: FakeConnection) -> None:
 
 
 def test_the_oldest_silent_one_makes_room() -> None:
-    admission = Admission(100, limits(unauthenticated=16))
+    admission = Admission(100, limits(unauthenticated=16), Rush())
     busy = FakeConnection(source_named("a"), silent=False)
     old, *others = [FakeConnection(source_named(f"b{n}")) for n in range(15)]
     enter_all(admission, busy, old, *others)
@@ -127,7 +128,7 @@ def test_the_oldest_silent_one_makes_room() -> None:
 
 
 def test_who_waits_for_the_server_keeps_the_slot() -> None:
-    admission = Admission(100, limits(unauthenticated=16))
+    admission = Admission(100, limits(unauthenticated=16), Rush())
     enter_all(admission, *(FakeConnection(source_named(f"a{n}"), silent=False) for n in range(16)))
     assert admission.closed()
     assert admission.admit(source_named("b")) == Verdict(False, Budget.UNAUTHENTICATED)
@@ -138,7 +139,7 @@ def test_who_comes_with_thousands_waits_for_those_before(
     takes_s: float, logins_per_s: float
 ) -> None:
     """Otherwise each new one would close a connection that had no time to answer."""
-    admission = Admission(10_000, limits(unauthenticated=1024))
+    admission = Admission(10_000, limits(unauthenticated=1024), Rush())
     inside: deque[FakeConnection] = deque()
     now = logged_in = credit = 0.0
     while logged_in < 2000:
@@ -158,7 +159,7 @@ def test_who_comes_with_thousands_waits_for_those_before(
 
 def test_idle_connections_are_not_taken_for_logins() -> None:
     """They cost nothing, so nobody gets the CPU time of those who log in because of them."""
-    admission = Admission(100, limits(unauthenticated=1024))
+    admission = Admission(100, limits(unauthenticated=1024), Rush())
     idle = [FakeConnection(source_named(f"a{n}")) for n in range(2 * NEWEST)]
     enter_all(admission, *idle[: LOGINS_MANY - 1])
     assert admission.logging_in(60.0) == LOGINS_MANY - 1, "few are not looked at"
@@ -175,7 +176,7 @@ def test_idle_connections_are_not_taken_for_logins() -> None:
 
 def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
     """A few may be a port scan and do not delay others; of many, the oldest are closed."""
-    admission = Admission(10_000, limits(unauthenticated=1024))
+    admission = Admission(10_000, limits(unauthenticated=1024), Rush())
     enter_all(admission, *(FakeConnection(source_named(f"a{n}")) for n in range(DEFER_FROM)))
     assert not admission.defers(0.0)
     enter_all(admission, FakeConnection(source_named("b")))
@@ -197,7 +198,7 @@ def test_those_who_never_log_in_hold_nobody_back_for_long() -> None:
 
 def test_few_enter_while_another_worker_is_about_to_accept() -> None:
     """Those who never log in do not count for that either."""
-    admission = Admission(10_000, limits(unauthenticated=1024))
+    admission = Admission(10_000, limits(unauthenticated=1024), Rush())
     enter_all(admission, *(FakeConnection(source_named(f"a{n}")) for n in range(FEW + 1)))
     assert not admission.defers(0.0)
     assert admission.defers(0.0, few=True)
@@ -205,7 +206,7 @@ def test_few_enter_while_another_worker_is_about_to_accept() -> None:
 
 
 def test_a_source_pays_with_its_own() -> None:
-    admission = Admission(100, limits(unauthenticated=16, unauthenticated_per_source=2))
+    admission = Admission(100, limits(unauthenticated=16, unauthenticated_per_source=2), Rush())
     oldest, source = FakeConnection(source_named("a")), source_named("b")
     first, second = FakeConnection(source, silent=False), FakeConnection(source)
     enter_all(admission, oldest, first, second)
@@ -217,7 +218,7 @@ def test_a_source_pays_with_its_own() -> None:
 
 
 def test_members_have_slots_of_their_own() -> None:
-    admission = Admission(2, limits(unauthenticated=16, connections_per_source=1))
+    admission = Admission(2, limits(unauthenticated=16, connections_per_source=1), Rush())
     source, exempt = source_named("a"), source_named("127.0.0.1", exempt=True)
     one, two = FakeConnection(source), FakeConnection(exempt)
     enter_all(admission, one, two)

@@ -15,6 +15,7 @@ import pytest
 from relay import limits
 from relay.server.worker.delivery.batch import Batch
 from relay.server.worker.delivery.outbox import FLUSHES_PER_CLOCK, SHORT_BYTES, Flusher, Outbox
+from relay.server.worker.delivery.rush import Rush
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.delivery.stream import Stream
 from relay.server.worker.wakeup import Wakeup
@@ -64,7 +65,8 @@ async def _outbox(pair: Pair, sock: socket.socket) -> tuple[Outbox, Owner, Strea
     loop = asyncio.get_running_loop()
     owner = Owner()
     stream = Stream("test", StalledConnections(loop.time, 60.0))
-    outbox = Flusher(loop.time, Wakeup(loop.call_soon)).outbox(pair.server.connection, stream)
+    flusher = Flusher(loop.time, Wakeup(loop.call_soon), Rush())
+    outbox = flusher.outbox(pair.server.connection, stream)
     stream.attach(owner, outbox)
     await loop.create_connection(lambda: stream, sock=sock)
     return outbox, owner, stream
@@ -205,7 +207,7 @@ def _batch(content: bytes) -> Batch:
 
 async def test_each_member_gets_its_own_in_a_sweep() -> None:
     """Content that consecutive members share is encoded once, and only for those."""
-    flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None))
+    flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None), Rush())
     first, second, equal = _batch(b"first"), _batch(b"second"), _batch(b"first")
     large = _batch(bytes(limits.RECORD_CONTENT_BYTES_MAX))
     owed: list[tuple[list[Batch | bytes], list[bytes]]] = [
@@ -233,7 +235,7 @@ async def test_each_member_gets_its_own_in_a_sweep() -> None:
 
 
 async def test_a_sweep_passes_by_who_takes_nothing_or_is_gone() -> None:
-    flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None))
+    flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None), Rush())
     batch = _batch(b"x")
     async with _members(flusher, 4) as (one, paused, ended, last):
         for member in (one, paused, ended, last):
@@ -253,7 +255,7 @@ async def test_a_sweep_passes_by_who_takes_nothing_or_is_gone() -> None:
 
 async def test_a_record_of_a_sweep_comes_after_what_its_connection_owes_the_peer() -> None:
     """A ping, a key update: the keys of one member change in the middle of the others."""
-    flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None))
+    flusher = Flusher(lambda: 0.0, Wakeup(lambda _: None), Rush())
     batch = _batch(b"x")
     async with _members(flusher, 3) as members:
         _, pinging, old = members
@@ -279,7 +281,7 @@ async def test_short_answers_do_not_wait_for_all_long_ones() -> None:
     short ones.
     """
     ticks = itertools.count()
-    flusher = Flusher(lambda: float(next(ticks)), Wakeup(lambda _: None))
+    flusher = Flusher(lambda: float(next(ticks)), Wakeup(lambda _: None), Rush())
     pair, loop = established(), asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0)))

@@ -21,6 +21,7 @@ from relay.server.metrics import Budget
 if TYPE_CHECKING:
     from relay.limit_settings import Limits
     from relay.server.worker.connection.source_usage import Source
+    from relay.server.worker.delivery.rush import Rush
 
 
 DEFER_FROM: Final = 256
@@ -75,13 +76,15 @@ class Verdict(NamedTuple):
 class Admission:
     """The connections of one worker, by whether they are logged in."""
 
-    def __init__(self, authenticated_max: int, limits: Limits) -> None:
+    def __init__(self, authenticated_max: int, limits: Limits, rush: Rush) -> None:
         """Create without connections.
 
         Args:
             authenticated_max: slots for connections that are logged in.
             limits: the ``limits`` section of the settings.
+            rush: told of each login.
         """
+        self._rush = rush
         self._authenticated_max = authenticated_max
         self._limits = limits
         self._unauthenticated: dict[Connection, None] = {}
@@ -187,13 +190,14 @@ class Admission:
             return Budget.CONNECTIONS_PER_SOURCE
         return None
 
-    def log_in(self, connection: Connection, now: float) -> None:
-        """Move a connection to the authenticated ones."""
+    def log_in(self, connection: Connection, now: float) -> int:
+        """Move a connection to the authenticated ones. Return its rush (``Rush.logged_in``)."""
         self.leave(connection)
         took_s = min(now - connection.since_us / 1e6, PATIENCE_MAX_S)
         self._login_s += (took_s - self._login_s) / SMOOTHING
         self.authenticated += 1
         connection.source.authenticated += 1
+        return self._rush.logged_in(now, len(self._unauthenticated))
 
     def log_out(self, connection: Connection) -> None:
         """Move a connection whose login ended to the unauthenticated ones until it is closed."""

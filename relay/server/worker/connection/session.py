@@ -299,7 +299,7 @@ class Session(Owner):
         self.reading.logged_in()
         self.actor = self.subscriptions.actor = actor
         self.key_id = key_id
-        self.services.budgets.admission.log_in(self, self.services.clock())
+        self.outbox.rush = self.services.budgets.admission.log_in(self, self.services.clock())
         if actor.root:
             self.user = self.services.budgets.users.open(actor.handle)
             self.rebound()

@@ -7,7 +7,9 @@ accept, the outbox at most ``OUTBOX_BYTES_MAX`` of references, and the kernel at
 ``KERNEL_NOTSENT_LOWAT_BYTES`` of unsent bytes.
 
 A worker's ``Flusher`` writes all outboxes in a turn: answers first, then fan-out, in slices of
-time.
+time. During a rush of logins (``rush``) it *sets aside* the outboxes of the clients that logged in
+since it began, and writes them together, with pauses in between. Otherwise each login would make
+the next one slower: a message to a room would be one more record for everyone who is back.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from relay.server.worker.delivery.stream import Sink, write_past
 from relay.wire.cipher import Padded
 
 if TYPE_CHECKING:
+    from relay.server.worker.delivery.rush import Rush
     from relay.server.worker.delivery.stream import Stream
     from relay.server.worker.wakeup import Wakeup
     from relay.wire.connection import Connection
@@ -30,6 +33,12 @@ if TYPE_CHECKING:
 Item = bytes | Batch
 SLICE_S: Final = 0.005
 """Time for writes per loop iteration before yielding (docs/architecture.md, "Slices")."""
+ASIDE_SLICE_S: Final = 0.002
+"""The same for outboxes that are set aside."""
+ASIDE_REST: Final = 4.0
+"""Pause after all of them were written, as a multiple of the time that this took: a fifth of the
+time at most."""
+ASIDE_REST_S_MAX: Final = 0.5
 FLUSHES_PER_CLOCK: Final = 32
 SHORT_BYTES: Final = 1024
 """Limit for the answers of a light user."""
@@ -41,7 +50,7 @@ class Outbox(Sink):
 
     __slots__ = (
         "_answering", "_closed", "_queued", "_wakeup", "answers", "connection", "items",
-        "on_answers_read", "size", "stream",
+        "on_answers_read", "rush", "size", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +79,8 @@ class Outbox(Sink):
         """Bytes of the connection's own items."""
         self.on_answers_read: Callable[[], None] | None = None
         """Called once, when the answers are down to ``ANSWERS_BYTES_MAX`` again."""
+        self.rush = 0
+        """Number of the rush in which the client logged in; 0: in none."""
 
     def put(self, content: bytes) -> None:
         """Queue whole envelopes for this connection alone. They are never dropped."""
@@ -158,9 +169,10 @@ class Outbox(Sink):
 class Flusher:
     """The outboxes of a worker that have something to write."""
 
-    def __init__(self, clock: Callable[[], float], wakeup: Wakeup) -> None:
+    def __init__(self, clock: Callable[[], float], wakeup: Wakeup, rush: Rush) -> None:
         self._clock = clock
         self._wakeup = wakeup
+        self._rush = rush
         self.answering: deque[Outbox] = deque()
         """Outboxes with answers; written before all others."""
         self.flushing: deque[Outbox] = deque()
@@ -169,6 +181,13 @@ class Flusher:
         self._started = 0.0
         self.dirty: list[Outbox] = []
         """Outboxes for the next sweep; empty before a distribution. ``fanout`` appends to it."""
+        self.aside: deque[Outbox] = deque()
+        """Outboxes that are set aside until ``aside_at``."""
+        self.aside_at = 0.0
+        self._aside_left = 0
+        """Number of them that are being written now; the others were added since."""
+        self._aside_s = 0.0
+        """Time used for them."""
 
     def outbox(self, connection: Connection, stream: Stream) -> Outbox:
         """Return the outbox of a new connection."""
@@ -202,7 +221,16 @@ class Flusher:
 
     def begin(self, now: float) -> None:
         """Begin a sweep over the outboxes that batches were distributed to."""
-        self.flushing.extend(self.dirty)
+        if now < self._rush.until:
+            rush = self._rush.number
+            for outbox in self.dirty:
+                (self.aside if outbox.rush == rush else self.flushing).append(outbox)
+        else:
+            if self.aside:  # the rush has ended
+                self.flushing.extend(self.aside)
+                self.aside.clear()
+                self._aside_left = 0
+            self.flushing.extend(self.dirty)
         self.dirty.clear()
         self._started = now
 
@@ -213,18 +241,47 @@ class Flusher:
             None while some of it is left; then (the current time, the duration of the sweep), in
             seconds.
         """
-        clock = self._clock
-        now = clock()
-        deadline = now + SLICE_S
-        flushing = self.flushing
+        now = self._clock()
+        now = self._write(self.flushing, len(self.flushing), now, now + SLICE_S)
+        return None if self.flushing else (now, now - self._started)
+
+    def flush_aside(self) -> bool:
+        """Write one slice of the outboxes that are set aside, if their pause has ended.
+
+        Returns True if there is more to write now.
+        """
+        began = self._clock()
+        if not self._aside_left:
+            if began < self.aside_at:
+                return False
+            self._aside_left = len(self.aside)
+        left = len(self.aside)
+        now = self._write(self.aside, self._aside_left, began, began + ASIDE_SLICE_S)
+        self._aside_left -= left - len(self.aside)
+        self._aside_s += now - began
+        if self._aside_left:
+            return True
+        self.aside_at = now + min(ASIDE_REST * self._aside_s, ASIDE_REST_S_MAX)
+        self._aside_s = 0.0
+        return False
+
+    def relieve(self, outbox: Outbox) -> None:
+        """Write an outbox that is full because it was set aside: its client is not slow."""
+        if outbox.rush and not outbox.paused:
+            outbox.flush(self._clock())
+
+    def _write(self, queue: deque[Outbox], count: int, now: float, deadline: float) -> float:
+        """Write up to ``count`` outboxes, at least a few, until ``deadline``. Return the time."""
         # Most outboxes contain the same batches as the previous one, so work that is the same for
         # all is done once. This is the hot loop of a delivery: every avoidable call and object
         # counts a thousand times.
         same: list[Item] = []
         padded = EMPTY
-        while flushing:
-            for _ in range(min(FLUSHES_PER_CLOCK, len(flushing))):
-                outbox = flushing.popleft()
+        while count:
+            few = min(FLUSHES_PER_CLOCK, count)
+            count -= few
+            for _ in range(few):
+                outbox = queue.popleft()
                 items = outbox.items
                 if not items or outbox.paused:
                     continue
@@ -240,10 +297,10 @@ class Flusher:
                 sent = write_past(outbox.fd, record)
                 if sent < len(record):
                     outbox.stream.write_rest(record[sent:])
-            now = clock()
-            if now >= deadline and flushing:
-                return None
-        return now, now - self._started
+            now = self._clock()
+            if now >= deadline:
+                break
+        return now
 
 
 def _long(outbox: Outbox) -> bool:

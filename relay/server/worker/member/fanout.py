@@ -143,6 +143,8 @@ class Fanout:
         if over:
             for subscription, outbox in list(feed.live.items()):
                 if outbox.size > outbox_bytes_max:
+                    self._flusher.relieve(outbox)
+                if outbox.size > outbox_bytes_max:
                     subscription.subscriber.fall_behind()
 
     def _pause(self, now: float, took_s: float) -> None:

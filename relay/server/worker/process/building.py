@@ -25,6 +25,7 @@ from relay.server.worker.connection.users import Users
 from relay.server.worker.connection.waste import Waste
 from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.delivery.outbox import Flusher
+from relay.server.worker.delivery.rush import Rush
 from relay.server.worker.delivery.stalled import StalledConnections
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.home.accounts import AccountsHome
@@ -90,14 +91,15 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     damaged = DamagedLogs(clock)
     refusals = Refusals()
     counts = Counts()
-    flusher = Flusher(clock, wakeup)
+    rush = Rush()
+    flusher = Flusher(clock, wakeup, rush)
     stalled = StalledConnections(clock, needs.slow_reader_timeout_s)
     own_home = OwnHome(needs.index, needs.generation, wakeup)
     routes = Routes(own_home.to_home, needs.owner_of, links)
     member = _build_member(needs, wakeup, routes, flusher, stalled, damaged, counts)
     revocations = Revocations(lambda: [own_home.to_member, *links.values()])
     home = _build_home(needs, wakeup, member, revocations, damaged, refusals)
-    budgets = _build_budgets(needs, refusals)
+    budgets = _build_budgets(needs, refusals, rush)
     schedule = Schedule(clock, needs.cpu_clock, wakeup, budgets.admission)
     services = _build_services(needs, wakeup, schedule, flusher, stalled, member, budgets, counts)
     dispatcher = BusDispatcher(home, member, wakeup)
@@ -286,13 +288,13 @@ def _build_direct(
     return Direct(permissions, copies)
 
 
-def _build_budgets(needs: WorkerDependencies, refusals: Refusals) -> ConnectionBudgets:
+def _build_budgets(needs: WorkerDependencies, refusals: Refusals, rush: Rush) -> ConnectionBudgets:
     limits, clock = needs.limits, needs.clock
     return ConnectionBudgets(
         limits=limits,
         sources=Sources(limits, clock),
         users=Users(limits, clock),
-        admission=Admission(needs.connections_max, limits),
+        admission=Admission(needs.connections_max, limits, rush),
         received=ReceivedBytes(limits.received_mib << 20),
         refusals=refusals,
         waste=Waste(clock, needs.loop.call_later, limits, refusals),

@@ -12,7 +12,8 @@ One turn, at the end of a loop iteration in which anything arrived:
 4. ``repair``        missed entries of a log, from the store
 5. ``distribute``    running batches into the outboxes of live subscriptions
 6. ``flush``         one record and one write per connection; answers first; in slices
-7. ``catchup``       pages for readers that are behind, in the remaining time
+7. ``catchup``       pages for readers that are behind, in the remaining time; then, in a rush of
+                     logins, what was set aside for those who came in it
 8. heavy users       waiting connections of heavy users, in turn, for a slice of time; for another
                      slice, what the own home has left in step 2 because it was much, and
                      permissions for direct messages of heavy senders; for a third, pages for heavy
@@ -199,7 +200,8 @@ class Turn:
         if reading and not flusher.flushing:
             catchup.run()
             reading = bool(catchup.queue) and not catchup.near_limit
-        return bool(flusher.flushing) or reading or bool(flusher.answering) or repairing_on
+        aside = bool(flusher.aside) and not flusher.flushing and flusher.flush_aside()
+        return bool(flusher.flushing) or reading or bool(flusher.answering) or repairing_on or aside
 
     def _serve_heavy(self) -> None:
         """Step 8: continue with heavy users' requests, for a slice of time."""
@@ -246,6 +248,8 @@ class Turn:
         if feeds.to_distribute or late:
             for feed in (*feeds.to_distribute, *late):
                 wakes_at = min(wakes_at, feed.paused_until)
+        if self._flusher.aside:
+            wakes_at = min(wakes_at, self._flusher.aside_at)
         if self._writer.blocked:
             wakes_at = min(wakes_at, now + BLOCKED_RETRY_S)
         if feeds.to_repair:
