@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.support.burners import BURNER
-from tests.support.cluster import wait_until
+from tests.support.cluster import COMMAND_S, wait_until
 from tests.support.programs import run_pytest
 
 TEST = f"""
@@ -35,3 +37,10 @@ def test_they_run_beside_the_tests(tmp_path: Path, flags: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     pids = [int(pid) for pid in (tmp_path / "burners").read_text().split()]
     wait_until(lambda: not any(map(psutil.pid_exists, pids)), "their end")
+
+
+def test_one_whose_parent_ends_while_it_starts_ends_too() -> None:
+    parent = subprocess.Popen([sys.executable, "-c", ""])
+    parent.wait()
+    burner = [sys.executable, "-c", BURNER, str(parent.pid)]
+    subprocess.run(burner, check=True, timeout=COMMAND_S)

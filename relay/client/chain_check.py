@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from relay.chat.accounts.chain import Chain, Reading
+from relay.chat.accounts.chain import Chain, Pin, Reading
 from relay.chat.accounts.links import LinkError
 from relay.client.errors import DeviceChainError
 from relay.client.refusals import refused
@@ -27,6 +27,8 @@ class ChainCheck(NamedTuple):
     """Of it; or, if the server has lost links of this account, of all that are known here."""
     gives_back: bool
     """True in the latter case."""
+    pinned: Pin | None
+    """What was pinned of it when this check began."""
 
 
 class ChainReading:

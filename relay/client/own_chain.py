@@ -48,10 +48,13 @@ class OwnChain:
         if link.complete and self.links and links.hash_of(self.links[-1]) == link.body.previous:
             self.seen([*self.links, packed])
 
+    def has(self, packed: list[bytes]) -> bool:
+        """Return True if all of these links are known here."""
+        return self.links[: len(packed)] == packed
+
     def lost(self, packed: list[bytes]) -> bool:
         """Return True if the server has only the beginning of what is known here."""
-        known = self.links
-        return 0 < len(packed) < len(known) and known[: len(packed)] == packed
+        return 0 < len(packed) < len(self.links) and self.has(packed)
 
     def pins(self, pinned: Pin | None, chains: list[Chain]) -> Iterator[Pin]:
         """Yield what this account's chain must extend: what was seen of it, and the kept links.

@@ -245,7 +245,8 @@ class Senders:
     # --- checking -------------------------------------------------------------------------------
     def _begin_check(self, name: str, packed: list[bytes], *, gives_back: bool) -> None:
         reading = chain.Reading(list(self.own.links) if gives_back else packed)
-        self._check = ChainCheck(name, packed, reading, gives_back)
+        pinned = self.pins.known.get(name)
+        self._check = ChainCheck(name, packed, reading, gives_back, pinned)
 
     def _verify_more(self, now: float) -> None:
         """Verify as many links as one turn may."""
@@ -276,7 +277,9 @@ class Senders:
     def _verified(self, check: ChainCheck, now: float) -> None:
         """A chain is valid: compare it with what was seen."""
         name, chains = check.name, check.reading.chains
-        if check.gives_back:
+        if self.pins.known.get(name) != check.pinned:
+            self._ask(name)  # a call has seen a later one meanwhile, or a person accepted another
+        elif check.gives_back:
             for link in self.own.links[len(check.packed) :]:
                 self._queries.add(wire.Account(NUMBER, "", requests.pack(requests.Extend(link))))
             self._settle(chains[-1], now)
@@ -288,7 +291,8 @@ class Senders:
             self._disbelieve(name, wrong, now)
         else:
             self._settle(chains[-1], now)
-            if name == self._own_name and check.packed != self.own.links:
+            # This client may have created a link meanwhile.
+            if name == self._own_name and not self.own.has(check.packed):
                 self.own.seen(check.packed)
 
     def _disbelieve(self, name: str, detail: str, now: float) -> None:

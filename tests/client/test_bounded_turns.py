@@ -158,6 +158,42 @@ def test_a_lost_connection_ends_a_verification(verified: Counter) -> None:
     assert reader.senders.deadline != 0.0
 
 
+def test_a_link_created_during_a_verification_is_kept() -> None:
+    packed = whole(40, "reader")
+    root_hash = links.hash_of(packed[0])
+    reader = Reader()
+    reader.senders.begin(bytes(range(32)), "reader", root_hash, {}, packed[:-1], [])
+    assert reader.asked() == ["reader"]
+    reader.senders.received(wire.Chain(NUMBER, "reader", packed[:-1], True), 0.0)
+    assert reader.senders.deadline == 0.0
+    reader.senders.own.extended(packed[-1])
+    while reader.senders.deadline == 0.0:
+        reader.senders.overdue(0.0)
+    assert reader.senders.own.links == packed
+    assert reader.senders.own.unsaved == packed
+
+
+def test_a_chain_that_is_out_of_date_once_it_is_verified_is_no_contradiction() -> None:
+    """A call has seen a later one meanwhile: the server has hidden nothing."""
+    packed = whole(40)
+    reader = Reader()
+    reader.senders.look("lobby", "alice", links.key_id(A.public), now=0.0)
+    assert reader.asked() == ["alice"]
+    reader.senders.received(wire.Chain(NUMBER, "alice", packed[:-1], True), 0.0)
+    assert reader.senders.deadline == 0.0
+    chains = chain.read(packed, verify)
+    reader.senders.hold(packed, chains)
+    while reader.senders.deadline == 0.0:
+        reader.senders.overdue(0.0)
+    assert not reader.senders.warnings
+    assert reader.asked() == ["alice"], "again"
+    reader.senders.received(wire.Chain(NUMBER, "alice", packed, True), 0.0)
+    while reader.senders.deadline == 0.0:
+        reader.senders.overdue(0.0)
+    assert not reader.senders.warnings
+    assert reader.pins["alice"] == chains[-1].pin
+
+
 def test_answers_to_nothing_look_at_no_held_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """A page waits for the proof of its authors; whatever else comes does not have it searched."""
     looked = 0

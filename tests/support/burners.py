@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from typing import Final
 
 BURNER: Final = """
-import os
-parent = os.getppid()
+import os, sys
+parent = int(sys.argv[1])
 while os.getppid() == parent:
     for _ in range(1_000_000):
         pass
 """
-"""It ends with its parent, however that ends."""
+"""It ends with its parent (its argument), however and whenever that ends: also while it starts."""
 
 
 @contextlib.contextmanager
@@ -26,7 +27,7 @@ def burners(count: int) -> Iterator[list[int]]:
     between sessions first (sched_autogroup), they would otherwise have less.
     """
     processes = [
-        subprocess.Popen([sys.executable, "-c", BURNER], start_new_session=True)
+        subprocess.Popen([sys.executable, "-c", BURNER, str(os.getpid())], start_new_session=True)
         for _ in range(count)
     ]
     try:

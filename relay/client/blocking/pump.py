@@ -179,10 +179,6 @@ class Pump:
         state, opened = self.state, self._socket
         assert opened is not None
         now, deadline = self.clock(), state.next_deadline()
-        if deadline is not None and deadline <= now:
-            # Before reading: a server that sends without a pause must not prevent it.
-            self._feed.deadline()
-            return
         due = [at for at in (until, deadline) if at is not None]
         timeout = max(min(due) - now, SHORTEST_WAIT_S) if due else LONGEST_WAIT_S
         if state.reading_paused:
@@ -200,6 +196,10 @@ class Pump:
                 self._feed.data(data)
             else:
                 self._feed.eof()
+            if deadline is not None and deadline <= now:
+                # After reading: between two calls the program may take long, and what is awaited
+                # has arrived. But a server that sends without a pause must not prevent it.
+                self._feed.deadline()
 
     def _rest(self, opened: socket.socket, timeout_s: float) -> None:
         """Wait without reading, because events are not taken; detect the end of the connection."""

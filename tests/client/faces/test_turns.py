@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from pathlib import Path
 
 import pytest
 
+from relay.chat.accounts import links
 from relay.client.aio import Client, transport
 from relay.client.aio.transport import PIECE_BYTES
+from relay.client.blocking import BlockingClient
 from relay.client.chain_check import LINKS_PER_TURN
 from relay.client.closes import ServerFailed
 from relay.client.errors import ClientError
-from relay.client.events import Message
+from relay.client.events import DeviceWarning, Event, Message
 from relay.client.feed import Feed
 from relay.wire import device_keys
 from relay.wire import envelopes as wire
@@ -180,6 +183,36 @@ def test_a_server_that_sends_without_a_pause_stops_no_clock(
         one = face(server.address, "alice", reconnect=False)
         with pytest.raises(ClientError, match="did not answer the login"):
             one.connect(WAIT_S)
+
+
+def test_an_answer_that_came_between_two_calls_is_not_overdue(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A blocking client reads only in its calls: its program may have slept for a minute."""
+    monkeypatch.setattr("relay.client.device_queries.ANSWER_S", 0.0)
+    answered = threading.Event()
+
+    def script(connection: FakeConnection) -> None:
+        join(connection)
+        device = links.key_id(PHONE.public)
+        connection.send_envelopes(entry(1, b"0001")._replace(sender="alice", key_id=device))
+        asked = connection.wait_for(wire.Devices)
+        connection.send_envelopes(
+            wire.Chain(asked.request, "alice", begun(PHONE), True), entry(2, b"0002")
+        )
+        answered.set()
+        connection.read_to_end()
+
+    with FakeServer(script) as server, BlockingClient(server.address, name="reader") as one:
+        one.join("lobby")
+        seen: list[Event] = []
+        for count in (1, 2):
+            while len([event for event in seen if isinstance(event, Message)]) < count:
+                event = one.next_event(WAIT_S)
+                assert event is not None
+                seen.append(event)
+            assert answered.wait(WAIT_S)
+    assert [event for event in seen if isinstance(event, DeviceWarning)] == []
 
 
 def test_an_error_of_the_client_is_its_end(
