@@ -217,9 +217,9 @@ class Follower:
                 return
             self._index = files.open_writer(self.path)
         index, partition = self._index, self._partition
-        if self._touched or self._again or self._scanned is not None:
+        if self._touched or self._again or self._unfinished or self._scanned is not None:
+            self._unfinished = more = True  # until it is committed
             index.execute("BEGIN IMMEDIATE")
-            more = True
             while more and time.monotonic() < until:
                 more = self._step(index, partition)
             index.execute("COMMIT")
