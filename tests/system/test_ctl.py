@@ -268,11 +268,14 @@ def test_a_worker_that_hangs_is_named(relay: Relay) -> None:
     """The other workers answer."""
     stopped = relay.worker_pids()[1]
     os.kill(stopped, signal.SIGSTOP)
-    ended = ctl(relay, "connections")
-    assert (ended.returncode, ended.stderr) == (1, "relay: worker 1: it does not answer\n")
-    wait_until(lambda: "hangs" in ctl(relay, "status").stdout, "its state")
-    assert ctl(relay, "status").returncode == 1
-    os.kill(stopped, signal.SIGCONT)
+    try:  # other tests use this relay as well
+        ended = ctl(relay, "connections")
+        assert (ended.returncode, ended.stderr) == (1, "relay: worker 1: it does not answer\n")
+        wait_until(lambda: "hangs" in ctl(relay, "status").stdout, "its state")
+        # Not at once: readiness gives it three seconds.
+        wait_until(lambda: ctl(relay, "status").returncode == 1, "the relay not to be ready")
+    finally:
+        os.kill(stopped, signal.SIGCONT)
     wait_until(lambda: ctl(relay, "status").returncode == 0, "it to go on")
 
 
