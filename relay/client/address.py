@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 import socket
@@ -107,10 +108,8 @@ def canonical_host(host: str) -> str:
         mapped = address.ipv4_mapped  # its own text depends on the version of Python
         return str(address if mapped is None else mapped)
     if _NUMBERS.fullmatch(host):
-        try:
+        with contextlib.suppress(OSError):
             return socket.inet_ntoa(socket.inet_aton(host))
-        except OSError:
-            return host
     return host.lower()
 
 

@@ -30,6 +30,7 @@ KEY = "a" * 51 + "q"
         ("relay://127.1:80", Address("127.0.0.1", 80, None)),
         ("relay://0x7f000001", Address("127.0.0.1", 7475, None)),
         ("relay://2130706433", Address("127.0.0.1", 7475, None)),
+        ("relay://0X1FF.0.0.1", Address("0x1ff.0.0.1", 7475, None)),
         ("relay://256.0.0.1", Address("256.0.0.1", 7475, None)),
         ("relay://1.2.3.4.5", Address("1.2.3.4.5", 7475, None)),
     ],
