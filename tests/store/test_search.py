@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import apsw
 import pytest
@@ -328,6 +329,24 @@ def test_a_step_is_bounded_by_bytes(indexed: Indexed, sizes: list[int], read: li
         assert indexed.follower.entries - before == count
     index.close(True)
     partition.close()
+
+
+def test_a_slice_whose_time_ends_with_its_last_step(
+    indexed: Indexed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does not know that nothing is left: the next one finds out."""
+    indexed.append("tea")
+    indexed.follow()
+    indexed.append("more tea")
+    times = iter([0.0, 0.0, 2.0])  # its begin, and before each step
+    with monkeypatch.context() as patched:
+        patched.setattr(follower, "time", SimpleNamespace(monotonic=lambda: next(times)))
+        indexed.follower.run(1.0)
+    assert list(times) == [], "one step"
+    assert indexed.follower.behind
+    indexed.follower.run(1.0)
+    assert not indexed.follower.behind
+    assert indexed.found("tea") == [2, 1]
 
 
 def test_two_homes_at_once_do_no_harm(indexed: Indexed) -> None:
