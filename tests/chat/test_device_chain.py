@@ -10,7 +10,6 @@ from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import LINKS_MAX, Chain, Pin
 from relay.chat.accounts.links import Body, Kind, LinkError
 from relay.wire.device_keys import PrivateDeviceKey, verify
-from tests.support.chains import read
 from tests.vectors.accounts import key, signed
 
 SERVER = bytes(range(32))
@@ -174,14 +173,14 @@ def packed_chain() -> list[bytes]:
 
 def test_a_reader_accepts_extensions_alone() -> None:
     whole = packed_chain()
-    chains = read(whole)
+    chains = chain.read(whole, verify)
     for held in chains:
         assert chain.extends(chains, held.pin), "the known chain, and an extension"
-    short = read(whole[:2])
+    short = chain.read(whole[:2], verify)
     assert not chain.extends(short, chains[2].pin), "the server rolled back"
     fork = [root(), add(begun(), D, A)]
-    assert not chain.extends(read(fork), chains[1].pin), "two histories"
-    other = read([root(B)])
+    assert not chain.extends(chain.read(fork, verify), chains[1].pin), "two histories"
+    other = chain.read([root(B)], verify)
     assert not chain.extends(other, chains[0].pin), "another root"
     assert not chain.extends(chains, Pin(chains[0].root, 7, chains[2].head))
 
@@ -195,4 +194,4 @@ def test_a_forged_chain_is_no_chain() -> None:
         [whole[0], whole[1], b"x"],
     ):
         with pytest.raises(LinkError):
-            read(wrong)
+            chain.read(wrong, verify)

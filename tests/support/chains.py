@@ -5,20 +5,12 @@ from __future__ import annotations
 import itertools
 
 from relay.chat.accounts import chain, links
-from relay.chat.accounts.chain import Chain, Reading
 from relay.chat.accounts.links import Kind
-from relay.wire.device_keys import PrivateDeviceKey, verify
+from relay.wire.device_keys import PrivateDeviceKey
 from tests.vectors.accounts import key, signed
 
 LONGEST = chain.LINKS_MAX - 1
 """The last link can only remove a device, and here that is an even one."""
-
-
-def read(packed: list[bytes]) -> list[Chain]:
-    """Return the chain after each of its links, at once. Raises LinkError."""
-    reading = Reading(packed)
-    reading.go_on(len(packed), verify)
-    return reading.chains
 
 
 def grown(packed: list[bytes], owner: PrivateDeviceKey, count: int) -> list[bytes]:

@@ -175,6 +175,17 @@ class Reading:
             chains.append(chains[-1].extended(link, verify) if chains else begun(link, verify))
 
 
+def read(packed: Sequence[bytes], verify: Verify) -> list[Chain]:
+    """Return the chain after each of its links, from the root on.
+
+    Raises:
+        LinkError: they do not form a chain.
+    """
+    reading = Reading(packed)
+    reading.go_on(len(packed), verify)
+    return reading.chains
+
+
 def extends(chains: list[Chain], pin: Pin) -> bool:
     """Return True if a chain that was read is the pinned one, or an extension of it."""
     return len(chains) > pin.number and chains[pin.number].pin == pin
