@@ -75,6 +75,28 @@ def pytest_benchmark_update_machine_info(
     machine_info["relay"] = machine.describe()
 
 
+def pytest_benchmark_compare_machine_info(
+    benchmarksession: Any,  # noqa: ANN401
+    machine_info: dict[str, Any],
+    compared_benchmark: dict[str, Any],
+) -> None:
+    """Name what else than the commit differs between this run and the one that it is compared with.
+
+    pytest-benchmark warns of any difference, and every commit is one; that warning is switched
+    off in pyproject.toml, because a warning ends a run here.
+    """
+    now, then = machine_info["relay"], compared_benchmark["machine_info"].get("relay", {})
+    differences = [
+        f"{fact} {then.get(fact, 'not recorded')}, now {now.get(fact, 'not recorded')}"
+        for fact in sorted(now.keys() | then.keys())
+        if fact != "commit" and now.get(fact) != then.get(fact)
+    ]
+    line = f"compared with a run of commit {then.get('commit', 'not recorded')}"
+    if differences:
+        line += ", which is not comparable: " + "; ".join(differences)
+    benchmarksession.logger.info(line)
+
+
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401
     """Print the figures that are not in the table of times."""
     session = getattr(config, "_benchmarksession", None)
