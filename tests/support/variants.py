@@ -246,7 +246,7 @@ def tickets_twice(_: WorkerContext) -> None:
 
 def hides_devices(_: WorkerContext) -> None:
     """A list of devices is read from a copy that is not always the latest."""
-    from relay.server.worker.connection import devices
+    from relay.server.worker.connection.requests import devices
 
     chain_of = devices.chain_of
 
@@ -272,7 +272,7 @@ def nobody_is_put_out(_: WorkerContext) -> None:
 
 def lets_anybody_join(_: WorkerContext) -> None:
     """Read rights are checked when they change, but not at a join."""
-    from relay.server.worker.connection import join
+    from relay.server.worker.connection.requests import join
 
     def none(*_: object) -> None:
         return None
@@ -307,7 +307,7 @@ def forgets_tickets_at_a_kill(context: WorkerContext) -> None:
 
 def devices_go_back_at_a_kill(context: WorkerContext) -> None:
     """A worker that replaces a killed one shows device lists as it first read them."""
-    from relay.server.worker.connection import devices
+    from relay.server.worker.connection.requests import devices
 
     if _is_of_the_start(context):
         return

@@ -15,7 +15,7 @@ from relay.client.events import DeviceWarning
 from relay.client.key_files import KeyFiles
 from relay.client.known_servers import KnownServers
 from relay.client.trust import KeyPolicy
-from relay.server.worker.connection import devices
+from relay.server.worker.connection.requests import devices
 from relay.wire.identity import fingerprint
 from tests.support.pair import server_key
 from tests.support.workers import Cluster

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from relay.limit_settings import Limits
 from relay.server.worker.connection.announcement import ProvesNextKey
-from relay.server.worker.connection.commands import OPERATIONS
+from relay.server.worker.connection.requests.commands import OPERATIONS
 from relay.server.worker.connection.services import (
     LOGIN_S,
     OVERLOADED_RETRY_S,

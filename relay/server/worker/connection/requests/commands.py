@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Final
 
 from relay.chat import names
 from relay.codec import Unknown
-from relay.server.worker.connection.charges import charged
-from relay.server.worker.connection.devices import account, devices
-from relay.server.worker.connection.history import history, who
-from relay.server.worker.connection.join import join, leave
-from relay.server.worker.connection.login import hello
-from relay.server.worker.connection.next_key import prove
-from relay.server.worker.connection.registration import enrol, register
-from relay.server.worker.connection.rooms import room
-from relay.server.worker.connection.search import search
-from relay.server.worker.connection.special_sends import send_about, send_direct
+from relay.server.worker.connection.requests.charges import charged
+from relay.server.worker.connection.requests.devices import account, devices
+from relay.server.worker.connection.requests.history import history, who
+from relay.server.worker.connection.requests.join import join, leave
+from relay.server.worker.connection.requests.login import hello
+from relay.server.worker.connection.requests.next_key import prove
+from relay.server.worker.connection.requests.registration import enrol, register
+from relay.server.worker.connection.requests.rooms import room
+from relay.server.worker.connection.requests.search import search
+from relay.server.worker.connection.requests.special_sends import send_about, send_direct
 from relay.server.worker.connection.stages import Stage
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import (

@@ -15,10 +15,10 @@ from relay.chat import names
 from relay.chat.entries import Kind
 from relay.chat.partition import partition_of
 from relay.server.metrics import Searched
-from relay.server.worker.connection.charges import FOUND_PER_UNIT
-from relay.server.worker.connection.history import log_and_peer
-from relay.server.worker.connection.home_requests import turn_of
-from relay.server.worker.connection.unreadable import refuse_unreadable
+from relay.server.worker.connection.requests.charges import FOUND_PER_UNIT
+from relay.server.worker.connection.requests.history import log_and_peer
+from relay.server.worker.connection.requests.home_requests import turn_of
+from relay.server.worker.connection.requests.unreadable import refuse_unreadable
 from relay.server.worker.stored import stored_entry
 from relay.store.errors import LogDamaged, StoreError
 from relay.store.search.words import match_of

@@ -20,7 +20,7 @@ from relay.server.metrics import Budget
 
 if TYPE_CHECKING:
     from relay.limit_settings import Limits
-    from relay.server.worker.connection.source_usage import Source
+    from relay.server.worker.connection.budgets.source_usage import Source
     from relay.server.worker.delivery.rush import Rush
 
 

@@ -17,10 +17,10 @@ from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import shown
 from relay.chat.rooms.events import Kind as RoomKind
 from relay.chat.rooms.events import Role
-from relay.server.worker.connection.charges import ROOM_UNITS
-from relay.server.worker.connection.home_requests import turn_of
 from relay.server.worker.connection.listings import Listings
-from relay.server.worker.connection.unreadable import refuse_unreadable
+from relay.server.worker.connection.requests.charges import ROOM_UNITS
+from relay.server.worker.connection.requests.home_requests import turn_of
+from relay.server.worker.connection.requests.unreadable import refuse_unreadable
 from relay.server.worker.error_codes import unavailable_text
 from relay.server.worker.stored import readable, stored_room
 from relay.store.errors import LogDamaged, StoreCorrupt, StoreError

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from math import ceil
 from typing import Final, Generic, TypeVar
 
-from relay.server.worker.connection.token_bucket import TokenBucket
+from relay.server.worker.connection.budgets.token_bucket import TokenBucket
 from relay.server.worker.due_times import DueTimes
 
 IDLE_MAX: Final = 65_536

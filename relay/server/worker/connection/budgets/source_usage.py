@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from relay.server.sources import is_loopback, source_of
-from relay.server.worker.connection.ledger import Ledger, Payer
-from relay.server.worker.connection.token_bucket import (
+from relay.server.worker.connection.budgets.ledger import Ledger, Payer
+from relay.server.worker.connection.budgets.token_bucket import (
     TokenBucket,
     of_accounts,
     of_bytes,

@@ -8,8 +8,8 @@ from relay.chat import names
 from relay.chat.accounts import decide_request, invitation, requests
 from relay.chat.accounts.links import key_id
 from relay.chat.rooms.rights import Actor
-from relay.server.worker.connection.charges import CHANGE_UNITS
-from relay.server.worker.connection.home_requests import asked, pass_on, refuse
+from relay.server.worker.connection.requests.charges import CHANGE_UNITS
+from relay.server.worker.connection.requests.home_requests import asked, pass_on, refuse
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Done
 from relay.wire.login import Operation
@@ -17,8 +17,8 @@ from relay.wire.packing import pack
 
 if TYPE_CHECKING:
     from relay.bus.messages import Answered
+    from relay.server.worker.connection.budgets.spending import Refusal
     from relay.server.worker.connection.session import Session
-    from relay.server.worker.connection.spending import Refusal
     from relay.wire.envelopes import Enrol, Register
 
 ATTEMPTS_MAX: Final = 8

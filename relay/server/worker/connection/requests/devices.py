@@ -9,10 +9,10 @@ from relay.chat import names
 from relay.chat.accounts import answers, events, invitation, links, requests, snapshot
 from relay.chat.partition import partition_of
 from relay.errors import EnvelopeError
-from relay.server.worker.connection.charges import BYTES_PER_UNIT, CHANGE_UNITS, pays
-from relay.server.worker.connection.home_requests import asked, done, pass_on, turn_of
-from relay.server.worker.connection.last_operator import ends_operator, refused_as_last
-from relay.server.worker.connection.unreadable import refuse_unreadable
+from relay.server.worker.connection.requests.charges import BYTES_PER_UNIT, CHANGE_UNITS, pays
+from relay.server.worker.connection.requests.home_requests import asked, done, pass_on, turn_of
+from relay.server.worker.connection.requests.last_operator import ends_operator, refused_as_last
+from relay.server.worker.connection.requests.unreadable import refuse_unreadable
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.stored import stored_entry

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
+    from relay.server.worker.connection.budgets.spending import Refusal
     from relay.server.worker.connection.session import Operation, Session
-    from relay.server.worker.connection.spending import Refusal
     from relay.server.worker.member.reply import Request as Awaited
 
 CHANGE_UNITS: Final = 20

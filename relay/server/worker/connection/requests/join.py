@@ -10,7 +10,7 @@ from relay.chat.entries import Cursor, GapInfo, GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Right, refusal
 from relay.server.metrics import Budget, Resume
-from relay.server.worker.connection.unreadable import refuse_unreadable
+from relay.server.worker.connection.requests.unreadable import refuse_unreadable
 from relay.server.worker.error_codes import ROOM_CODES
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode

@@ -8,7 +8,7 @@ from relay import limits
 from relay.chat import names
 from relay.chat.entries import UNDECIDED, Extra, GapReason, Kind, submission
 from relay.chat.relations import FORMER, OWN, is_offered, is_reaction
-from relay.server.worker.connection.former import former_author
+from relay.server.worker.connection.requests.former import former_author
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from relay import limits
 from relay.bus.messages import Answered
-from relay.server.worker.connection.charges import BYTES_PER_UNIT
+from relay.server.worker.connection.requests.charges import BYTES_PER_UNIT
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done
 from relay.wire.packing import pack

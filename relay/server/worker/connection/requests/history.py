@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from relay import limits
 from relay.chat import names
 from relay.chat.partition import partition_of
-from relay.server.worker.connection.charges import NAMES_PER_UNIT, ROWS_PER_UNIT
-from relay.server.worker.connection.home_requests import turn_of
-from relay.server.worker.connection.unreadable import refuse_unreadable
+from relay.server.worker.connection.requests.charges import NAMES_PER_UNIT, ROWS_PER_UNIT
+from relay.server.worker.connection.requests.home_requests import turn_of
+from relay.server.worker.connection.requests.unreadable import refuse_unreadable
 from relay.server.worker.member.routes import NO_HOME
 from relay.server.worker.stored import damage_of, unreadable
 from relay.store.errors import StoreError

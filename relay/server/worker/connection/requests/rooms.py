@@ -9,12 +9,12 @@ from relay.chat import names
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.errors import EnvelopeError
-from relay.server.worker.connection.charges import CHANGE_UNITS, accepted, pays
-from relay.server.worker.connection.devices import root_of
-from relay.server.worker.connection.former import former_author
-from relay.server.worker.connection.home_requests import asked, pass_on
-from relay.server.worker.connection.room_lists import list_own, list_rooms
-from relay.server.worker.connection.unreadable import refuse_unreadable
+from relay.server.worker.connection.requests.charges import CHANGE_UNITS, accepted, pays
+from relay.server.worker.connection.requests.devices import root_of
+from relay.server.worker.connection.requests.former import former_author
+from relay.server.worker.connection.requests.home_requests import asked, pass_on
+from relay.server.worker.connection.requests.room_lists import list_own, list_rooms
+from relay.server.worker.connection.requests.unreadable import refuse_unreadable
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 

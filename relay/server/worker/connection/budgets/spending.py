@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from relay import limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.token_bucket import TokenBucket, of_bytes, of_rooms
+from relay.server.worker.connection.budgets.token_bucket import TokenBucket, of_bytes, of_rooms
 
 if TYPE_CHECKING:
     from relay.chat.rooms.rights import Actor
     from relay.limit_settings import Limits
-    from relay.server.worker.connection.source_usage import Source
-    from relay.server.worker.connection.users import User
+    from relay.server.worker.connection.budgets.source_usage import Source
+    from relay.server.worker.connection.budgets.users import User
 
 MESSAGE_BYTES: Final = 200
 """Cost of a message in addition to its body."""

@@ -18,13 +18,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from relay.server.metrics import Budget
-from relay.server.worker.connection.token_bucket import of_waste
+from relay.server.worker.connection.budgets.token_bucket import of_waste
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.limit_settings import Limits
-    from relay.server.worker.connection.source_usage import Source
-    from relay.server.worker.connection.token_bucket import TokenBucket
+    from relay.server.worker.connection.budgets.source_usage import Source
+    from relay.server.worker.connection.budgets.token_bucket import TokenBucket
     from relay.server.worker.refusals import Refusals
 
 REQUEST_UNITS: Final = 16
