@@ -256,7 +256,11 @@ class Retention:
                 await asyncio.sleep(BUSY_S)
                 continue
             step: Callable[[], Removed] = partial(partition.remove, *wanted)
-            removed = await self._in_thread(step, lambda: self._partitions.end_removal(index))
+            try:
+                removed = await self._in_thread(step, lambda: self._partitions.end_removal(index))
+            except StoreError:
+                self._on_erased(index)  # it may have been stored although the disk failed
+                raise
             if not removed.entries:
                 return True
             self.entries += removed.entries
