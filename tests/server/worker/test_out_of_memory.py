@@ -13,8 +13,8 @@ import pytest
 from relay.server.worker.out_of_memory import EXIT_CODE, exit_if_out_of_memory, unhandled
 from relay.server.worker.process.periodic import attempt
 from relay.store.errors import StoreUnavailable
-from relay.store.integrity import _readable
-from relay.store.schema import translated
+from relay.store.file.integrity import _readable
+from relay.store.file.schema import translated
 
 
 def exit_code(work: Callable[[], object]) -> int:

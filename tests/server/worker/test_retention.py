@@ -17,11 +17,11 @@ from relay.chat.rooms import requests
 from relay.chat.rooms.events import Kind
 from relay.server.repair import check, stopped
 from relay.settings import Retention as Settings
-from relay.store.checkpoint import Checkpointer
 from relay.store.errors import StoreUnavailable
-from relay.store.message_counter import MessageCounter
-from relay.store.removal_reader import RemovalReader
-from relay.store.retention import Excess, RetentionLimits
+from relay.store.file.checkpoint import Checkpointer
+from relay.store.retention.limits import Excess, RetentionLimits
+from relay.store.retention.message_counter import MessageCounter
+from relay.store.retention.removal_reader import RemovalReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Gap, History, Join, Live, Page

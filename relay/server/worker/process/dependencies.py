@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from relay.server.agent.protocol import Identity
     from relay.server.scoreboard import Erasures
     from relay.server.worker.connection.session import Operations
-    from relay.store.generation import Durability
+    from relay.store.file.generation import Durability
     from relay.store.log import Partition, Reader
     from relay.wire.tickets import TicketKeys
 
