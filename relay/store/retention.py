@@ -38,8 +38,8 @@ class Excess(NamedTuple):
     counted: bool = True
     """False if its messages are not all counted yet: ask again."""
     undated: bool = False
-    """True if the age of entries up to ``upto`` is not known, because the clock was set back: remove
-    them when the grace period has passed since this was determined."""
+    """True if the age of entries up to ``upto`` is unknown because the clock was set back: remove
+    them once the grace period has passed since this was determined."""
 
 
 class Measured(NamedTuple):

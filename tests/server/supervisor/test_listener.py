@@ -115,7 +115,9 @@ def test_a_unix_socket_where_none_can_be(tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff"])
 def test_an_illegal_host_name(host: str) -> None:
     """``getaddrinfo`` raises none of its own errors for these."""
-    with pytest.raises(StartError, match=r"^cannot listen on .*: not a legal host name; choose another"):
+    with pytest.raises(
+        StartError, match=r"^cannot listen on .*: not a legal host name; choose another"
+    ):
         bind_all((f"{host}:0",))
 
 
