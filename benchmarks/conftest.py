@@ -17,6 +17,8 @@ from tests.support.cluster import Relay
 from tests.support.processes import Processes
 
 TIMEOUT_S: Final = 900
+LONG: Final = frozenset({"paired", "growth", "stalls", "storm", "search"})
+"""Programs that are run as a whole: one that was begun late would run alone at the end."""
 SHOWN: Final = (
     "cpu_us_per_delivery",
     "deliveries_per_s",
@@ -62,7 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A benchmark may take longer than a test."""
+    """A benchmark may take longer than a test; what takes longest is begun first."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
     for item in items:
         if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -48,15 +49,21 @@ def test_figures_of_another_machine_are_compared_and_called_not_comparable(tmp_p
 
 def _bench(saved: Path, *more: str) -> str:
     """Run some benchmarks of ours, saved in a directory; return what is printed."""
-    command = [sys.executable, "-m", "pytest", "benchmarks/micro/test_wire.py", "-q", *more]
-    command += [
-        f"--benchmark-storage=file://{saved}",
-        "--benchmark-max-time=0.01",
-        "-p",
-        "no:randomly",
-    ]
+    command = [
+        sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"),
+        str(ROOT / "benchmarks/micro/test_wire.py"), "-q", f"--benchmark-storage=file://{saved}",
+        "--benchmark-max-time=0.01", "-p", "no:randomly", *more,
+    ]  # fmt: skip
+    # It measures: it must not think that it is one of the processes of this run.
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        cwd=saved,  # pytest-benchmark names what it compares with as a path from here
+        env=others,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stdout
     return done.stdout
