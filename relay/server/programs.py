@@ -129,6 +129,7 @@ def _worker(resources: Resources) -> Role:
         waits=Step.GAVE_AWAY,
         count_max=WORKERS_MAX,
         prepare=partial(_prepare_worker, resources),
+        load=_load_worker,
         metrics=WORKER_METRICS,
     )
 
@@ -183,6 +184,16 @@ def _prepare_worker(resources: Resources) -> None:
     resources.passphrase.close()
     resources.ticket_keys.close()
     _confine(resources, [resources.data / name for name in KEY_FILES])
+
+
+def _load_worker() -> None:
+    """In a spare process: the CPU is first for those that serve."""
+    from relay.server.threads import run_at_low_priority
+
+    run_at_low_priority(_import_worker)
+
+
+def _import_worker() -> None:
     import relay.server.worker.process.main  # noqa: F401
 
     # Here, not in ``Collector.start``: a spare has time now, and is in a hurry then.

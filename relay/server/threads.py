@@ -1,14 +1,18 @@
-"""Pools of threads that all run from the beginning."""
+"""Threads: pools whose threads all run from the beginning, and work of low priority."""
 
 from __future__ import annotations
 
+import os
 import resource
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from relay.errors import StartError
 
+NICENESS: Final = 10
+"""Of work of low priority: it gets a tenth of what a process that wants the same CPU gets."""
 _MEMORY: Final = ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d"))
 """Limits that a thread's stack counts for. -1: there is none."""
 
@@ -37,6 +41,32 @@ def started_pool(count: int, name: str) -> ThreadPoolExecutor:
         raise StartError(f"cannot start a thread ({error}): {_advice()}") from error
     all_started.set()
     return pool
+
+
+def run_at_low_priority(work: Callable[[], None]) -> None:
+    """Run something while other processes need the CPU more. Raises what it raises.
+
+    In a thread, because on Linux a priority belongs to a thread, and only a privileged process may
+    raise it again. The caller waits. If no thread can be started, it runs at the usual priority.
+    """
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            os.nice(NICENESS)
+            work()
+        except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
+            failures.append(error)
+
+    thread = threading.Thread(target=run, name="relay-low-priority")
+    try:
+        thread.start()
+    except RuntimeError:
+        work()
+        return
+    thread.join()
+    if failures:
+        raise failures[0]
 
 
 def _advice() -> str:

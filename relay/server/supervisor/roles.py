@@ -94,9 +94,12 @@ class Role:
     given, and cannot recreate, was missing and has been recreated, so they are replaced."""
     count_max: int = 0
     """Maximum number later; 0: ``count``."""
-    prepare: Callable[[], None] | None = None
-    """Drops what ``run`` does not need, and loads what it does. It is called in each process before
-    ``run``; in a spare process, before it waits. None: there is no spare process."""
+    prepare: Callable[[], None] = lambda: None
+    """Drops what ``run`` does not need. Called in each process before ``run``; in a spare process,
+    before it waits."""
+    load: Callable[[], None] | None = None
+    """Loads what ``run`` needs. Called only in a spare process, before it waits. None: there is no
+    spare process."""
     metrics: Sequence[Metric] = PROCESS
     """The content of its rows of the scoreboard."""
 

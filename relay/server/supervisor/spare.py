@@ -44,7 +44,7 @@ class Spare:
         """Fork it.
 
         Args:
-            prepare: loads the program, and drops what it does not need.
+            prepare: drops what the program does not need, and loads it.
             run: the program, given (index, generation) and where to report.
             reset: closes what only the supervisor uses.
 
@@ -97,7 +97,7 @@ class Spare:
 
 
 class SpareKeeper:
-    """Keeps one spare for the role with a ``prepare``, if there is such a role."""
+    """Keeps one spare for the role with a ``load``, if there is such a role."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class SpareKeeper:
         self._state = state
         self._run = run
         self._reset = reset
-        self._role = next((role for role in roles if role.prepare is not None), None)
+        self._role = next((role for role in roles if role.load is not None), None)
         self._spare: Spare | None = None
         state.spare_wanted = self._role is not None
 
@@ -126,10 +126,16 @@ class SpareKeeper:
         """Fork it; if that fails, retry later."""
         role = self._role
         assert role is not None
-        assert role.prepare is not None
+        load = role.load
+        assert load is not None
+
+        def prepare() -> None:
+            role.prepare()
+            load()
+
         try:
             self._spare = Spare.fork(
-                role.prepare,
+                prepare,
                 lambda place, ready_fd: self._in_place(role, *place, ready_fd),
                 self._reset,
             )
