@@ -188,9 +188,9 @@ def _prepare_worker(resources: Resources) -> None:
 
 def _load_worker() -> None:
     """In a spare process: the CPU is first for those that serve."""
-    from relay.server.threads import run_at_low_priority
+    from relay.server.threads import import_at_low_priority
 
-    run_at_low_priority(_import_worker)
+    import_at_low_priority(_import_worker)
 
 
 def _import_worker() -> None:

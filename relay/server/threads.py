@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -13,6 +15,9 @@ from relay.errors import StartError
 
 NICENESS: Final = 10
 """Of work of low priority: it gets a tenth of what a process that wants the same CPU gets."""
+PAUSE_S: Final = 0.005
+"""Between two modules that are imported at low priority, each of which takes about a millisecond:
+the kernel lets even such a process finish its slice of some milliseconds while others wait."""
 _MEMORY: Final = ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d"))
 """Limits that a thread's stack counts for. -1: there is none."""
 
@@ -43,18 +48,31 @@ def started_pool(count: int, name: str) -> ThreadPoolExecutor:
     return pool
 
 
-def run_at_low_priority(work: Callable[[], None]) -> None:
-    """Run something while other processes need the CPU more. Raises what it raises.
+class _Pauses:
+    """Pauses before each module that is imported: a finder of modules that finds none."""
 
-    In a thread, because on Linux a priority belongs to a thread, and only a privileged process may
-    raise it again. The caller waits. If no thread can be started, it runs at the usual priority.
+    def find_spec(self, *_: object) -> None:
+        time.sleep(PAUSE_S)
+
+
+def import_at_low_priority(work: Callable[[], None]) -> None:
+    """Run something that imports modules while other processes need the CPU more.
+
+    Raises what it raises. In a thread, because on Linux a priority belongs to a thread, and only a
+    privileged process may raise it again. The caller waits. If no thread can be started, it runs at
+    the usual priority.
     """
     failures: list[BaseException] = []
+    pauses = _Pauses()
 
     def run() -> None:
         try:
             os.nice(NICENESS)
-            work()
+            sys.meta_path.insert(0, pauses)
+            try:
+                work()
+            finally:
+                sys.meta_path.remove(pauses)
         except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
             failures.append(error)
 

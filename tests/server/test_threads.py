@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StartError
-from relay.server.threads import NICENESS, run_at_low_priority, started_pool
+from relay.server.threads import NICENESS, import_at_low_priority, started_pool
 from tests.server.worker.test_stores import stores_of
 from tests.support.programs import run_program
 
@@ -93,7 +93,7 @@ def _niceness() -> int:
 def test_work_of_low_priority_leaves_the_caller_as_it_was() -> None:
     """A priority that was lowered could not be raised again."""
     before, seen = _niceness(), list[int]()
-    run_at_low_priority(lambda: seen.append(_niceness()))
+    import_at_low_priority(lambda: seen.append(_niceness()))
     assert seen == [min(19, before + NICENESS)]
     assert _niceness() == before
 
@@ -103,14 +103,14 @@ def test_work_of_low_priority_fails_in_its_caller() -> None:
         raise LookupError("as it was raised")
 
     with pytest.raises(LookupError, match="as it was raised"):
-        run_at_low_priority(fail)
+        import_at_low_priority(fail)
 
 
 def test_work_of_low_priority_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where none can be started, it runs all the same."""
     monkeypatch.setattr(threading.Thread, "start", _none)
     ran: list[int] = []
-    run_at_low_priority(lambda: ran.append(_niceness()))
+    import_at_low_priority(lambda: ran.append(_niceness()))
     assert ran == [_niceness()]
 
 
@@ -119,7 +119,7 @@ def test_a_spare_process_loads_its_program_at_low_priority() -> None:
     may become a worker, with the priority of the others.
     """
     ended = run_program("""
-import os, sys
+import os, sys, time
 from relay.server import programs
 from relay.server.threads import NICENESS
 
@@ -128,14 +128,19 @@ def niceness():
 
 class Seen:
     def find_spec(self, name, path=None, target=None):
-        if name.startswith("relay.server.worker."):
-            seen.add(niceness())
+        seen.add(niceness())
+        steps.append("module")
 
-seen = set()
+def sleep(_):
+    steps.append("pause")
+
+seen, steps, time.sleep = set(), [], sleep
+finders = list(sys.meta_path)
 sys.meta_path.insert(0, Seen())
 before = niceness()
 programs._load_worker()
 print("relay.server.worker.process.main" in sys.modules)
 print(seen == {min(19, before + NICENESS)}, niceness() == before)
+print(set(steps[::2]) == {"pause"}, set(steps[1::2]) == {"module"}, sys.meta_path[1:] == finders)
 """)
-    assert ended.stdout.split() == ["True"] * 3, (ended.stdout, ended.stderr)
+    assert ended.stdout.split() == ["True"] * 6, (ended.stdout, ended.stderr)
