@@ -128,14 +128,20 @@ def _worker(resources: Resources) -> Role:
         owns_partitions=True,
         waits=Step.GAVE_AWAY,
         count_max=WORKERS_MAX,
-        prepare=partial(_prepare_worker, resources),
         load=_load_worker,
+        prepare=partial(_prepare_worker, resources),
+        load_ahead=_load_worker_ahead,
         metrics=WORKER_METRICS,
     )
 
 
+def _load_worker() -> None:
+    import relay.server.worker.process.before_fork  # noqa: F401
+
+
 # --- in the children --------------------------------------------------------------------------
-# The programs are imported here: the supervisor must not load their dependencies.
+# The programs are imported here: the supervisor must not load their dependencies. What it may load,
+# ``Role.load`` imports before the fork.
 def _run_control(resources: Resources, launch: Launch) -> int:
     resources.tickets.close()
     resources.ticket_keys.close()
@@ -186,7 +192,7 @@ def _prepare_worker(resources: Resources) -> None:
     _confine(resources, [resources.data / name for name in KEY_FILES])
 
 
-def _load_worker() -> None:
+def _load_worker_ahead() -> None:
     """In a spare process: the CPU is first for those that serve."""
     from relay.server.threads import import_at_low_priority
 

@@ -138,7 +138,7 @@ seen, steps, time.sleep = set(), [], sleep
 finders = list(sys.meta_path)
 sys.meta_path.insert(0, Seen())
 before = niceness()
-programs._load_worker()
+programs._load_worker_ahead()
 print("relay.server.worker.process.main" in sys.modules)
 print(seen == {min(19, before + NICENESS)}, niceness() == before)
 print(set(steps[::2]) == {"pause"}, set(steps[1::2]) == {"module"}, sys.meta_path[1:] == finders)

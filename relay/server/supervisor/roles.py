@@ -94,12 +94,16 @@ class Role:
     given, and cannot recreate, was missing and has been recreated, so they are replaced."""
     count_max: int = 0
     """Maximum number later; 0: ``count``."""
+    load: Callable[[], None] = lambda: None
+    """Imports what its processes can share. It is called once, in the supervisor, when the first
+    processes of the server were started. What it cannot import, each process imports and reports.
+    """
     prepare: Callable[[], None] = lambda: None
     """Drops what ``run`` does not need. Called in each process before ``run``; in a spare process,
-    before it waits."""
-    load: Callable[[], None] | None = None
-    """Loads what ``run`` needs. Called only in a spare process, before it waits. None: there is no
-    spare process."""
+    before it loads."""
+    load_ahead: Callable[[], None] | None = None
+    """Imports all that ``run`` needs. Called only in a spare process, before it waits. None: there
+    is no spare process."""
     metrics: Sequence[Metric] = PROCESS
     """The content of its rows of the scoreboard."""
 

@@ -107,7 +107,7 @@ class Spare:
 
 
 class SpareKeeper:
-    """Keeps one spare for the role with a ``load``, if there is such a role."""
+    """Keeps one spare for the role with a ``load_ahead``, if there is such a role."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class SpareKeeper:
         self._state = state
         self._run = run
         self._reset = reset
-        self._role = next((role for role in roles if role.load is not None), None)
+        self._role = next((role for role in roles if role.load_ahead is not None), None)
         self._spare: Spare | None = None
         state.spare_wanted = self._role is not None
 
@@ -136,7 +136,7 @@ class SpareKeeper:
         """Fork it; if that fails, retry later."""
         role = self._role
         assert role is not None
-        load = role.load
+        load = role.load_ahead
         assert load is not None
 
         def prepare() -> None:
