@@ -245,7 +245,7 @@ class Supervisor:
                     listener.close()
         if not role.asks:
             self._line.close_far_end()
-        if role.prepare is not None and not prepared:
+        if not prepared:
             role.prepare()
         return role.run(
             Launch(
