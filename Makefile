@@ -92,8 +92,9 @@ bench: $(VENV)/.dev  ## Run all benchmarks, compared with the last saved run (AR
 	  --benchmark-save-data --benchmark-columns=min,median,max,rounds --benchmark-sort=name \
 	  $(if $(wildcard .benchmarks/*/*.json),--benchmark-compare)
 
+# Nothing is measured, so several run at the same time.
 bench-quick: $(VENV)/.dev  ## Run every benchmark once, unmeasured, to see that it works
-	@$(VPY) -m pytest benchmarks --benchmark-disable -q $(ARGS)
+	@$(VPY) -m pytest benchmarks --benchmark-disable -q -n 3 $(ARGS)
 
 bench-stalls: $(VENV)/.dev  ## Probe both workers under load, checkpoints, retention, search and export, for SECONDS (300): what blocks their event loops
 	@$(VPY) -m benchmarks.stalls --seconds $(or $(SECONDS),300) --collections $(ARGS)

@@ -17,6 +17,8 @@ from tests.support.cluster import Relay
 from tests.support.processes import Processes
 
 TIMEOUT_S: Final = 900
+LONG: Final = frozenset({"paired", "growth", "stalls", "storm", "search"})
+"""Programs that are run as a whole: one that was begun late would run alone at the end."""
 SHOWN: Final = (
     "cpu_us_per_delivery",
     "deliveries_per_s",
@@ -62,7 +64,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A benchmark may take longer than a test."""
+    """A benchmark may take longer than a test; what takes longest is begun first."""
+    items.sort(key=lambda item: item.path.parent.name not in LONG)
     for item in items:
         if Path(__file__).parent in item.path.parents and not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(TIMEOUT_S))
@@ -73,6 +76,28 @@ def pytest_benchmark_update_machine_info(
 ) -> None:
     """Record what the figures depend on."""
     machine_info["relay"] = machine.describe()
+
+
+def pytest_benchmark_compare_machine_info(
+    benchmarksession: Any,  # noqa: ANN401
+    machine_info: dict[str, Any],
+    compared_benchmark: dict[str, Any],
+) -> None:
+    """Name what else than the commit differs between this run and the one that it is compared with.
+
+    pytest-benchmark warns of any difference, and every commit is one; that warning is switched
+    off in pyproject.toml, because a warning ends a run here.
+    """
+    now, then = machine_info["relay"], compared_benchmark["machine_info"].get("relay", {})
+    differences = [
+        f"{fact} {then.get(fact, 'not recorded')}, now {now.get(fact, 'not recorded')}"
+        for fact in sorted(now.keys() | then.keys())
+        if fact != "commit" and now.get(fact) != then.get(fact)
+    ]
+    line = f"compared with a run of commit {then.get('commit', 'not recorded')}"
+    if differences:
+        line += ", which is not comparable: " + "; ".join(differences)
+    benchmarksession.logger.info(line)
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:  # noqa: ANN401

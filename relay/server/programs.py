@@ -128,13 +128,19 @@ def _worker(resources: Resources) -> Role:
         owns_partitions=True,
         waits=Step.GAVE_AWAY,
         count_max=WORKERS_MAX,
+        load=_load_worker,
         prepare=partial(_prepare_worker, resources),
         metrics=WORKER_METRICS,
     )
 
 
+def _load_worker() -> None:
+    import relay.server.worker.process.before_fork  # noqa: F401
+
+
 # --- in the children --------------------------------------------------------------------------
-# The programs are imported here: the supervisor must not load their dependencies.
+# The programs are imported here: the supervisor must not load their dependencies. What it may load,
+# ``Role.load`` imports before the fork.
 def _run_control(resources: Resources, launch: Launch) -> int:
     resources.tickets.close()
     resources.ticket_keys.close()

@@ -267,10 +267,11 @@ def test_input_from_a_nonblocking_pipe(relay: Relay, room: str, command: str) ->
     ) as process:
         os.close(reading)
         with Tail(relay.address, room, "--since", "0") as tail:
-            for number in range(3):  # each comes when the previous one was read and stored
-                os.write(writing, f"line {number}\n".encode())
-                tail.has(number + 1)
-            os.close(writing)
+            # Its end is the end of the command's input, also of one that has not read all.
+            with os.fdopen(writing, "wb", buffering=0) as lines:
+                for number in range(3):  # each comes when the previous one was read and stored
+                    lines.write(f"line {number}\n".encode())
+                    tail.has(number + 1)
             assert process.stderr is not None
             assert b"Resource temporarily" not in process.stderr.read()
             assert process.wait(DEADLINE_S) == 0

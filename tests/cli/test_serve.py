@@ -118,25 +118,38 @@ def test_check_and_print(tmp_path: Path) -> None:
 def test_nothing_is_loaded_before_the_fork(tmp_path: Path) -> None:
     """A fork copies the state of a loop, a thread, OpenSSL or SQLite: none may exist."""
     script = (
-        "import sys, threading, relay.cli.main, relay.cli.serve\n"
-        "from relay.server import start\n"
-        "from relay.server.supervisor.supervisor import Supervisor\n"
-        "def run(self):\n"
-        "    print(*sorted(sys.modules)); print(threading.active_count()); return 0\n"
-        "Supervisor.run = run\n"
-        "sys.exit(relay.cli.main.main(sys.argv[1:]))\n"
+        "import os, sys, threading\n"
+        "from relay.cli.main import main\n"
+        "fork, supervisor = os.fork, os.getpid()\n"
+        "def show():\n"
+        "    if os.getpid() == supervisor:\n"
+        "        print(threading.active_count(), *sorted(sys.modules), flush=True)\n"
+        "    return fork()\n"
+        "os.fork = show\n"
+        "sys.exit(main(sys.argv[1:]))\n"
     )
-    ended = subprocess.run(
+    with subprocess.Popen(
         [sys.executable, "-c", script, "serve", "--bind", "127.0.0.1:0", "--data", tmp_path],
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
-        check=True,
-    )
-    modules, threads = ended.stdout.splitlines()
-    loaded = {name.split(".")[0] for name in modules.split()}
-    assert not loaded & {"asyncio", "uvloop", "apsw", "cryptography", "ssl", "_ssl", "sqlite3"}
-    assert "relay.server.supervisor.supervisor" in modules.split()
-    assert threads == "1"
+    ) as process:
+        assert process.stdout is not None
+        forks = []
+        for line in process.stdout:
+            words = line.split()
+            if "relay.server.supervisor.supervisor" in words:
+                forks.append((words[0], set(words[1:])))
+            if len(forks) == 4:  # control, key agent, worker and spare worker
+                break
+        process.terminate()
+        process.stdout.read()
+    assert process.returncode == 0
+    assert len(forks) == 4
+    forbidden = {"asyncio", "uvloop", "apsw", "cryptography", "ssl", "_ssl", "sqlite3"}
+    for threads, modules in forks:
+        assert threads == "1"
+        assert not {name.split(".")[0] for name in modules} & forbidden
+    assert "relay.server.worker.process.before_fork" in forks[2][1]
 
 
 def test_a_closed_stdout_does_not_end_it(tmp_path: Path) -> None:

@@ -94,6 +94,10 @@ class Role:
     given, and cannot recreate, was missing and has been recreated, so they are replaced."""
     count_max: int = 0
     """Maximum number later; 0: ``count``."""
+    load: Callable[[], None] = lambda: None
+    """Imports what its processes can share. It is called once, in the supervisor, when the first
+    processes of the server were started. What it cannot import, each process imports and reports.
+    """
     prepare: Callable[[], None] | None = None
     """Drops what ``run`` does not need, and loads what it does. It is called in each process before
     ``run``; in a spare process, before it waits. None: there is no spare process."""

@@ -33,6 +33,7 @@ from relay.server.supervisor.plan import (
 from relay.server.supervisor.renewal import Renewal
 from relay.server.supervisor.request_line import RequestLine
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
+from relay.server.supervisor.shared_code import SharedCode
 from relay.server.supervisor.signals import RESIZE, STOP, UPGRADE, WITHOUT_EFFECT, SignalQueue
 from relay.server.supervisor.spare import SpareKeeper
 from relay.server.supervisor.state import Child, Phase, State
@@ -65,6 +66,7 @@ class Supervisor:
             partial(self._run, prepared=True),
             self._reset_in_child,
         )
+        self._loading = SharedCode(config.roles)
         self._renewal = Renewal(config.roles, self._state, self._spares)
         self._succession = Succession(config, self._state, self._boards, self._owners, self._spares)
         self._generation = self._succession.first_generation
@@ -121,6 +123,7 @@ class Supervisor:
                         raise self._failure
                     return 0
                 self._do(action, now)
+            self._loading.look()
             self._lost_lines.report(now)
             self._renewal.look(now)
             alive_at_s = self._config.manager.alive(now)

@@ -1,0 +1,74 @@
+"""The part of a worker's program that is loaded once, before its processes are forked.
+
+Workers share it: it is imported once, and kept in memory once. It has no loop, thread, OpenSSL or
+SQLite, of which a fork would copy the state; modules that use these are imported by each worker.
+What the modules named here import is not named. A test names what is missing
+(tests/server/test_before_fork.py).
+"""
+
+# ruff: noqa: F401
+from __future__ import annotations
+
+import relay.bus.packing
+import relay.chat.accounts.decide_request
+import relay.server.worker.connection.announcement
+import relay.server.worker.connection.deadlines
+import relay.server.worker.connection.endings
+import relay.server.worker.connection.join
+import relay.server.worker.connection.owner
+import relay.server.worker.connection.received
+import relay.server.worker.connection.rooms
+import relay.server.worker.connection.sends
+import relay.server.worker.connection.services
+import relay.server.worker.connection.source_usage
+import relay.server.worker.connection.special_sends
+import relay.server.worker.connection.users
+import relay.server.worker.damaged_logs
+import relay.server.worker.delivery.rush
+import relay.server.worker.delivery.stalled
+import relay.server.worker.home.account_entries
+import relay.server.worker.home.copies
+import relay.server.worker.home.direct
+import relay.server.worker.home.followers
+import relay.server.worker.home.inboxes
+import relay.server.worker.home.notes
+import relay.server.worker.home.partitions
+import relay.server.worker.home.parts
+import relay.server.worker.home.permissions
+import relay.server.worker.home.receive
+import relay.server.worker.home.revocations
+import relay.server.worker.home.room_rules
+import relay.server.worker.home.rooms
+import relay.server.worker.home.steady_clock
+import relay.server.worker.member.attachment
+import relay.server.worker.member.checked_entries
+import relay.server.worker.member.damage
+import relay.server.worker.member.pages
+import relay.server.worker.member.parts
+import relay.server.worker.member.receive
+import relay.server.worker.member.subscriptions
+import relay.server.worker.member.window
+import relay.server.worker.process.balance
+import relay.server.worker.process.bus_dispatcher
+import relay.server.worker.process.collector
+import relay.server.worker.process.copy_sender
+import relay.server.worker.process.disk_reserve
+import relay.server.worker.process.lag
+import relay.server.worker.process.own_home
+import relay.server.worker.process.pace
+import relay.server.worker.process.parts
+import relay.server.worker.process.proxy_header
+import relay.server.worker.process.title
+import relay.server.worker.refusals
+import relay.store.decide
+import relay.store.message_counter
+import relay.store.notes
+import relay.store.resume
+import relay.store.retention
+import relay.store.search.words
+import relay.store.wal_index
+import relay.wire.fork
+import relay.wire.key_schedule
+import relay.wire.other_protocols
+import relay.wire.phases
+import relay.wire.timing
