@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import resource
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
 
 from relay.errors import StartError
-
-_MEMORY: Final = ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d"))
-"""Limits that a thread's stack counts for. -1: there is none."""
+from relay.server.resource_limits import MORE_PROCESSES, memory_limit
 
 
 def started_pool(count: int, name: str) -> ThreadPoolExecutor:
@@ -40,10 +36,6 @@ def started_pool(count: int, name: str) -> ThreadPoolExecutor:
 
 
 def _advice() -> str:
-    limited = [flag for number, flag in _MEMORY if resource.getrlimit(number)[0] >= 0]
-    if limited:
-        return f"raise the limit on its memory, of which a thread takes a stack ({limited[0]})"
-    return (
-        "allow the relay more processes and threads "
-        "(TasksMax of its systemd unit, --pids-limit of its container, ulimit -u)"
-    )
+    if limited := memory_limit():
+        return f"raise the limit on its memory, of which a thread takes a stack ({limited})"
+    return MORE_PROCESSES
