@@ -82,6 +82,7 @@ MODULES: Final = (
     "relay.store.notes",
     "relay.store.opened",
     "relay.store.partition_file",
+    "relay.store.plain",
     "relay.store.read_budget",
     "relay.store.sqlite",
     "relay.store.state",

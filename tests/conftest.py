@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import itertools
 import logging
@@ -83,7 +84,7 @@ def pytest_collection() -> Generator[None, object, object]:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with what takes long; otherwise the order stays as chance has it."""
-    items.sort(key=lambda item: _turn(item.path.relative_to(FOLDER.parent)))
+    items.sort(key=lambda item: _turn(item.path))
 
 
 def pytest_collection_finish() -> None:
@@ -91,7 +92,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def _turn(file: Path) -> int:
+@functools.cache
+def _turn(path: Path) -> int:
+    """Return the place of a file in the order of files; asked for each of its tests."""
+    file = path.relative_to(FOLDER.parent)
     with contextlib.suppress(ValueError):
         return LONGEST.index(file.as_posix())
     return len(LONGEST) + (file.parts[1] not in LONG)

@@ -130,6 +130,7 @@ def _worker(resources: Resources) -> Role:
         count_max=WORKERS_MAX,
         load=_load_worker,
         prepare=partial(_prepare_worker, resources),
+        load_ahead=_load_worker_ahead,
         metrics=WORKER_METRICS,
     )
 
@@ -189,6 +190,16 @@ def _prepare_worker(resources: Resources) -> None:
     resources.passphrase.close()
     resources.ticket_keys.close()
     _confine(resources, [resources.data / name for name in KEY_FILES])
+
+
+def _load_worker_ahead() -> None:
+    """In a spare process: the CPU is first for those that serve."""
+    from relay.server.threads import import_at_low_priority
+
+    import_at_low_priority(_import_worker)
+
+
+def _import_worker() -> None:
     import relay.server.worker.process.main  # noqa: F401
 
     # Here, not in ``Collector.start``: a spare has time now, and is in a hurry then.

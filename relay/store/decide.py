@@ -29,6 +29,7 @@ from relay.store.log import (
     Stored,
     UnknownOutcome,
 )
+from relay.store.plain import append_row
 from relay.store.rules import Rules
 from relay.store.state import (
     DAMAGED,
@@ -114,18 +115,21 @@ class Decision:
         """Return the outcomes of the first submissions: of as many as the view covers."""
         assert not self._batch
         self._batch, outcomes = batch, self._outcomes
-        append, ruled = self._append, self._rules is not None
-        for end, submission in zip(self._view.ends, batch, strict=False):
-            if (
-                submission.counter == end.counter + 1
-                and submission.extra is None
-                and not submission.kind
-                and not (ruled and end.log.guarded)
-            ):  # a new message in a room without rules: a shortcut for what ``offer`` does
-                outcomes.append(append(end, submission, False))
-            else:
-                self.special = True
-                outcomes.append(self.offer(end, submission))
+        ends, ruled = self._view.ends, self._rules is not None
+        index, count = 0, min(len(ends), len(batch))
+        while index < count:
+            log = ends[index].log
+            if log.generation == self._generation and not (ruled and log.guarded):
+                first = index
+                index = append_row(
+                    ends, batch, first, count, now_ms=self._now_ms, pack=self._pack,
+                    entries=self._entries, outcomes=outcomes,
+                )  # fmt: skip
+                if index > first:
+                    continue
+            self.special = True
+            outcomes.append(self.offer(ends[index], batch[index]))
+            index += 1
         return outcomes
 
     def offer(self, end: ProducerEnd, submission: Submission) -> Outcome:

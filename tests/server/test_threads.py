@@ -1,14 +1,18 @@
-"""Threads are started at the beginning, not when work needs one that the system may refuse."""
+"""Threads are started at the beginning, not when work needs one that the system may refuse.
+
+Work of low priority leaves the priority of its caller as it was.
+"""
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
 from relay.errors import StartError
-from relay.server.threads import started_pool
+from relay.server.threads import NICENESS, import_at_low_priority, started_pool
 from tests.server.worker.test_stores import stores_of
 from tests.support.programs import run_program
 
@@ -79,3 +83,64 @@ async def test_a_worker_that_may_have_no_threads_does_not_start(
     monkeypatch.setattr(threading.Thread, "start", _none)
     with pytest.raises(StartError, match="cannot start a thread"):
         stores_of(tmp_path)
+
+
+def _niceness() -> int:
+    """Return the calling thread's."""
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+
+def test_work_of_low_priority_leaves_the_caller_as_it_was() -> None:
+    """A priority that was lowered could not be raised again."""
+    before, seen = _niceness(), list[int]()
+    import_at_low_priority(lambda: seen.append(_niceness()))
+    assert seen == [min(19, before + NICENESS)]
+    assert _niceness() == before
+
+
+def test_work_of_low_priority_fails_in_its_caller() -> None:
+    def fail() -> None:
+        raise LookupError("as it was raised")
+
+    with pytest.raises(LookupError, match="as it was raised"):
+        import_at_low_priority(fail)
+
+
+def test_work_of_low_priority_needs_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none can be started, it runs all the same."""
+    monkeypatch.setattr(threading.Thread, "start", _none)
+    ran: list[int] = []
+    import_at_low_priority(lambda: ran.append(_niceness()))
+    assert ran == [_niceness()]
+
+
+def test_a_spare_process_loads_its_program_at_low_priority() -> None:
+    """While it loads, the workers have clients, who may just have lost one of them. Afterwards it
+    may become a worker, with the priority of the others.
+    """
+    ended = run_program("""
+import os, sys, time
+from relay.server import programs
+from relay.server.threads import NICENESS
+
+def niceness():
+    return os.getpriority(os.PRIO_PROCESS, 0)
+
+class Seen:
+    def find_spec(self, name, path=None, target=None):
+        seen.add(niceness())
+        steps.append("module")
+
+def sleep(_):
+    steps.append("pause")
+
+seen, steps, time.sleep = set(), [], sleep
+finders = list(sys.meta_path)
+sys.meta_path.insert(0, Seen())
+before = niceness()
+programs._load_worker_ahead()
+print("relay.server.worker.process.main" in sys.modules)
+print(seen == {min(19, before + NICENESS)}, niceness() == before)
+print(set(steps[::2]) == {"pause"}, set(steps[1::2]) == {"module"}, sys.meta_path[1:] == finders)
+""")
+    assert ended.stdout.split() == ["True"] * 6, (ended.stdout, ended.stderr)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import apsw
+from hypothesis import given
+from hypothesis import strategies as st
 
 from relay.chat.entries import Submission, committed, unpacked
 from relay.chat.repeats import Stack
@@ -30,7 +32,7 @@ from relay.store.log import (
 )
 from relay.store.rules import Rules
 from relay.store.sqlite import SqlitePartition
-from relay.store.state import NO_LOG, Changes, LogEnd, Original, ProducerEnd, View
+from relay.store.state import NO_LOG, SEQ_MASK, Changes, LogEnd, Original, ProducerEnd, View
 from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import ALICE, BOB, NOW_MS, append, message, messages, open_partition
 
@@ -62,6 +64,61 @@ def decide(
 
     decision = Decision(made, now_ms=NOW_MS, pack=pack, random_bytes=random_bytes, rules=rules)
     return decision.decide(batch), decision.changes
+
+
+UNPACKABLE = b"cannot be packed"
+
+
+def pack_most(entry: tuple[object, ...]) -> bytes:
+    if entry[-1] == UNPACKABLE:
+        raise ValueError("as the codec would")
+    return pack_entry(entry)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from((ALICE, BOB)),
+            st.sampled_from((1, 1, 1, 1, 1, 2)),
+            st.sampled_from((b"", b"", b"", b"", UNPACKABLE)),
+        ),
+        max_size=12,
+    ),
+    st.sampled_from((0, 7, SEQ_MASK - 3)),
+    st.sampled_from((1, 2)),
+    st.sampled_from((NOW_MS - 1, NOW_MS + 1)),
+)
+def test_a_row_is_appended_as_its_messages_one_by_one(
+    steps: list[tuple[bytes, int, bytes]], seq: int, generation: int, time_ms: int
+) -> None:
+    """However a batch is divided into rows: by producers, by counters that are not the next, by
+    what cannot be packed, by the first message of an epoch, or by the end of the log.
+    """
+    batch: list[Submission] = []
+    last = {ALICE: 1, BOB: 0}
+    for producer, step, body in steps:
+        batch.append(message(last[producer] + step, body, producer=producer))
+        if step == 1 and body != UNPACKABLE:
+            last[producer] += 1
+    known: dict[bytes, tuple[int, Stack]] = {ALICE: (1, (3,))}
+
+    def made() -> View:
+        return view(batch, LogEnd(3, EPOCH, 1, seq, time_ms, generation), known)
+
+    together, one_by_one = made(), made()
+    outcomes, changes = decide(together, batch, pack=pack_most)
+    decision = Decision(one_by_one, now_ms=NOW_MS, pack=pack_most, random_bytes=lambda _: NEW_EPOCH)
+    assert outcomes == [
+        decision.offer(end, submission)
+        for end, submission in zip(one_by_one.ends, batch, strict=True)
+    ]
+    assert changes.entries == decision.changes.entries
+    assert changes.new_epochs == decision.changes.new_epochs
+    ends = [
+        [(end.counter, end.stack, end.log.seq, end.log.time_ms, end.log.epoch) for end in one.ends]
+        for one in (together, one_by_one)
+    ]
+    assert ends[0] == ends[1]
 
 
 def test_a_first_message_makes_the_log_and_its_epoch() -> None:

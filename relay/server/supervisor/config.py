@@ -25,7 +25,7 @@ class SupervisorConfig:
     age_max_s: Callable[[], float]
     """A worker process older than this is replaced; 0: never."""
     spare: bool
-    """True: keep a spare process of the role with a ``prepare``, to replace one that dies."""
+    """True: keep a spare process of the role with a ``load_ahead``, to replace one that dies."""
     expedite_stop: Callable[[], None]
     """Called before a stop by INT: makes it faster."""
     reload: Callable[[], object]

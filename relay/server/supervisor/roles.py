@@ -98,9 +98,12 @@ class Role:
     """Imports what its processes can share. It is called once, in the supervisor, when the first
     processes of the server were started. What it cannot import, each process imports and reports.
     """
-    prepare: Callable[[], None] | None = None
-    """Drops what ``run`` does not need, and loads what it does. It is called in each process before
-    ``run``; in a spare process, before it waits. None: there is no spare process."""
+    prepare: Callable[[], None] = lambda: None
+    """Drops what ``run`` does not need. Called in each process before ``run``; in a spare process,
+    before it loads."""
+    load_ahead: Callable[[], None] | None = None
+    """Imports all that ``run`` needs. Called only in a spare process, before it waits. None: there
+    is no spare process."""
     metrics: Sequence[Metric] = PROCESS
     """The content of its rows of the scoreboard."""
 

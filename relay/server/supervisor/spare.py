@@ -10,6 +10,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from relay.server.supervisor.roles import Role
 from relay.server.supervisor.state import Child, State
 
 LOADING: Final = "relay: loading spare"
+LOADED: Final = b"L"
+"""Sent to the supervisor."""
 TITLE: Final = "relay: spare"
 """Once it has loaded everything."""
 _PLACE: Final = struct.Struct("=QQ")
@@ -31,8 +34,8 @@ class Spare:
     """A waiting spare process."""
 
     process: process.Process
-    place_fd: int
-    """The slot is written here."""
+    line: socket.socket
+    """The spare writes that it has loaded everything; then its slot is written here."""
 
     @classmethod
     def fork(
@@ -44,21 +47,24 @@ class Spare:
         """Fork it.
 
         Args:
-            prepare: loads the program, and drops what it does not need.
+            prepare: drops what the program does not need, and loads it.
             run: the program, given (index, generation) and where to report.
             reset: closes what only the supervisor uses.
 
         Raises:
             OSError: no process can be created.
         """
-        read_fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        ours, theirs = socket.socketpair()
 
         def main(ready_fd: int) -> int:
-            os.close(write_fd)
+            ours.close()
             prepare()
-            process.set_title(TITLE)
-            place = os.read(read_fd, _PLACE.size)
-            os.close(read_fd)
+            place = b""
+            with contextlib.suppress(OSError):  # what the supervisor had not read when it ended
+                theirs.send(LOADED)
+                process.set_title(TITLE)
+                place = theirs.recv(_PLACE.size)
+            theirs.close()
             if len(place) < _PLACE.size:
                 return 0  # the supervisor is gone
             index, generation = _PLACE.unpack(place)
@@ -67,22 +73,26 @@ class Spare:
         try:
             started = process.fork(LOADING, main, reset)
         except OSError:
-            os.close(write_fd)
+            ours.close()
             raise
         finally:
-            os.close(read_fd)
-        return cls(started, write_fd)
+            theirs.close()
+        return cls(started, ours)
 
     def give_place(self, index: int, generation: int) -> bool:
-        """Let it run in this slot. False: it has just died."""
+        """Let it run in this slot. False: it has just died, or was still loading and is killed.
+
+        It loads slowly; a new process is ready sooner.
+        """
         try:
-            os.write(self.place_fd, _PLACE.pack(index, generation))
+            if self.line.recv(1, socket.MSG_DONTWAIT) == LOADED:
+                self.line.send(_PLACE.pack(index, generation), socket.MSG_NOSIGNAL)
+                self.line.close()
+                return True
         except OSError:
-            self.process.close()
-            return False
-        finally:
-            os.close(self.place_fd)
-        return True
+            pass
+        self.kill()
+        return False
 
     def kill(self) -> None:
         """End it; the supervisor reaps it like any other."""
@@ -92,12 +102,12 @@ class Spare:
 
     def close(self) -> None:
         """Close its pipes in this process."""
-        os.close(self.place_fd)
+        self.line.close()
         self.process.close()
 
 
 class SpareKeeper:
-    """Keeps one spare for the role with a ``prepare``, if there is such a role."""
+    """Keeps one spare for the role with a ``load_ahead``, if there is such a role."""
 
     def __init__(
         self,
@@ -118,7 +128,7 @@ class SpareKeeper:
         self._state = state
         self._run = run
         self._reset = reset
-        self._role = next((role for role in roles if role.prepare is not None), None)
+        self._role = next((role for role in roles if role.load_ahead is not None), None)
         self._spare: Spare | None = None
         state.spare_wanted = self._role is not None
 
@@ -126,10 +136,16 @@ class SpareKeeper:
         """Fork it; if that fails, retry later."""
         role = self._role
         assert role is not None
-        assert role.prepare is not None
+        load = role.load_ahead
+        assert load is not None
+
+        def prepare() -> None:
+            role.prepare()
+            load()
+
         try:
             self._spare = Spare.fork(
-                role.prepare,
+                prepare,
                 lambda place, ready_fd: self._in_place(role, *place, ready_fd),
                 self._reset,
             )

@@ -27,7 +27,7 @@ class Watched:
         control = Role("control", "control", never, 5.0, 1, renewed=self._renewed)
         worker = Role(
             "worker", "worker {index}", never, 30.0, 3, owns_partitions=True,
-            renewed=self._listener_renewed, prepare=lambda: None,
+            renewed=self._listener_renewed, load_ahead=lambda: None,
         )  # fmt: skip
         self.state = State((control, worker), heartbeat_timeout_s=5.0)
         self.control, self.worker = self.state.children

@@ -354,6 +354,22 @@ async def test_bytes_are_sent_at_a_rate(tmp_path: Path) -> None:
         assert refused.code == ErrorCode.BUSY
 
 
+@pytest.mark.parametrize("per_record", [1, 7, 60])
+async def test_the_messages_of_a_record_pay_one_by_one(tmp_path: Path, per_record: int) -> None:
+    """Those that the tokens are enough for are stored, however many came at once."""
+    async with one_worker(tmp_path, send_bytes_per_s=5_000, needs=no_time_passes()) as worker:
+        client = await TestClient.login(worker, "flood")
+        sends = [Send("lobby", counter, 0, "", bytes(300)) for counter in range(1, 61)]
+        for start in range(0, 60, per_record):
+            client.send_envelopes(*sends[start : start + per_record])
+        await answered(client, 60)
+        # Each costs 500 of a burst of 10,000.
+        assert [one.counter for one in of(client, Ack)] == list(range(1, 21))
+        refused = {one.counter: one.code for one in of(client, Refused)}
+        assert sorted(refused) == list(range(21, 61))
+        assert refused[21] == ErrorCode.BUSY
+
+
 async def test_an_account_has_a_share_of_the_logins(tmp_path: Path) -> None:
     """Whatever addresses its devices and programs use."""
     async with one_worker(tmp_path, connections_per_user=2) as worker:

@@ -83,3 +83,25 @@ def test_nothing_is_walked_when_nobody_comes() -> None:
     ended = weakref.ref(_Node())
     policy.look(7)
     assert ended() is not None
+
+
+def test_no_collection_that_happens_by_itself_walks_much() -> None:
+    """Every turn waits for it: the objects are bounded, however many operations are waiting."""
+    policy = Collector()
+    policy.start()
+    walked: list[int] = []
+
+    def looks(phase: str, info: dict[str, int]) -> None:
+        if phase == "start":
+            walked.append(sum(len(gc.get_objects(n)) for n in range(info["generation"] + 1)))
+
+    gc.callbacks.append(looks)
+    gc.enable()
+    try:
+        waiting = [_Node() for _ in range(100_000)]
+    finally:
+        gc.disable()
+        gc.callbacks.remove(looks)
+    assert len(waiting) > 20 * collector.WALKED_MAX
+    assert len(walked) > 5
+    assert max(walked) <= collector.WALKED_MAX * 1.1  # the callback itself makes a few

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from pathlib import Path
 
@@ -15,8 +16,10 @@ from relay.server.worker.connection.connections import LOGINS_PAUSE_S
 from relay.server.worker.connection.schedule import SLICE_S
 from relay.server.worker.process.pace import (
     DECREASE,
+    DELIVERIES_FOR_LOGINS,
     HEAVY_MIN,
     INCREASE_FOR_LOGINS,
+    PART_FOR_LOGINS,
     PAUSE_S_MAX,
     SEEN_S,
     SHARE_FIRST,
@@ -24,6 +27,7 @@ from relay.server.worker.process.pace import (
     SHORT_SLICE_S,
     Pace,
 )
+from relay.server.worker.process.parts import WorkerParts
 from relay.server.worker.wakeup import TIMER_S, timer_s
 from relay.wire.envelopes import Ack, Error, History, Page, Welcome
 from tests.support.cluster import DEADLINE_S, until
@@ -116,16 +120,45 @@ def test_logins_start_with_a_share() -> None:
         parts.append(pace.share)
         pace.served(5.0, 0.0, SEEN_S / 2, SEEN_S / 2, 0, HEAVY_MIN)
     assert parts == [SHARE_FIRST, min(2 * SHARE_FIRST, 1.0), min(4 * SHARE_FIRST, 1.0)]
-    pace.served(5.0, SEEN_S * 5 / 4, SEEN_S * 5 / 8, SEEN_S, 0, HEAVY_MIN)
-    pace.served(5.0, SEEN_S * 3 / 4, SEEN_S * 5 / 8, SEEN_S, 0, HEAVY_MIN)
+    pace.served(5.0, SEEN_S * 2, SEEN_S, SEEN_S, 0, HEAVY_MIN)
     missed = pace.share
-    assert missed == 5 / 8, "what was available, and not half of it"
     pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, HEAVY_MIN)
-    assert pace.share == missed + INCREASE_FOR_LOGINS
-    pace.served(5.0, SEEN_S * 5, SEEN_S, SEEN_S, 0, HEAVY_MIN)
-    assert pace.share == SHARE_FIRST
+    assert pace.share == missed * (1 + INCREASE_FOR_LOGINS)
     pace.served(5.0, SEEN_S, SEEN_S, SEEN_S, 0, 0)
     assert pace.share == 1.0
+
+
+@pytest.mark.parametrize("times", [2, 3, 4, 6])
+def test_logins_get_a_part_of_what_is_available(times: int) -> None:
+    """However often they have waited for the CPU: the worker is idle at times, whatever it gets.
+
+    With a share that is fixed it would always wait for the CPU if it gets less than that.
+    """
+    pace = Pace()
+    for _ in range(20):
+        pace.served(5.0, SEEN_S * times, SEEN_S, SEEN_S, 0, HEAVY_MIN)
+        assert pace.share == PART_FOR_LOGINS / times
+        assert pace.until == 5.0 + min(SEEN_S * (1 / pace.share - 1), PAUSE_S_MAX)
+
+
+def test_deliveries_do_not_hold_up_logins() -> None:
+    """They are not what logins cause: they make the pauses no longer, but the slices."""
+    pace, beside = Pace(), Pace()
+    for delivered_s in (0.0, SEEN_S, 100 * SEEN_S):
+        pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S + delivered_s, 0, HEAVY_MIN, delivered_s)
+        beside.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S, 0, HEAVY_MIN)
+        assert pace.until == pytest.approx(beside.until)
+        least_s = min(delivered_s * DELIVERIES_FOR_LOGINS, SLICE_S)
+        assert pace.slice_s == max(SHORT_SLICE_S, least_s)
+        assert pace.light_slice_s == SHORT_SLICE_S
+
+
+def test_deliveries_count_for_heavy_users() -> None:
+    """Who comes and goes again and again causes them."""
+    pace, without = Pace(), Pace()
+    pace.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S * 2, HEAVY_MIN, 0, SEEN_S)
+    without.served(5.0, SEEN_S * 3, SEEN_S, SEEN_S * 2, HEAVY_MIN)
+    assert pace.until == without.until
 
 
 def test_pauses_are_at_least_as_long_as_a_timer() -> None:
@@ -163,6 +196,27 @@ class Dear:
         self._cpu += (now - self._at) * (0.2 if self.held else 1000.0)
         self._at = now
         return self._cpu
+
+
+async def test_the_cpu_time_of_deliveries_is_known_while_many_log_in(tmp_path: Path) -> None:
+    """With a clock that only advances when something is delivered."""
+    parts: list[WorkerParts] = []
+    needs: dict[str, object] = {
+        "cpu_clock": lambda: float(parts[0].member.fanout.deliveries) if parts else 0.0
+    }
+    async with Cluster(tmp_path, 1, needs=needs) as single:
+        worker = single.workers[0]
+        parts.append(worker.parts)
+        turn = worker.parts.turn
+        members = [await TestClient.login(worker, f"member{n}") for n in range(3)]
+        for member in members:
+            await member.join(LOG)
+        for counter, many in enumerate((False, True), 1):
+            turn.pace.logins_until = math.inf if many else 0.0
+            members[0].send(LOG, counter)
+            for member in members:
+                await member.has(LOG, counter)
+            assert turn.delivered_s == (len(members) if many else 0)
 
 
 async def test_light_users_do_not_wait_for_the_pauses(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from relay import limits
 from relay.chat.entries import Kind, Submission
 from relay.chat.names import is_room
+from relay.server.worker.connection.budgets.spending import MESSAGE_BYTES
+from relay.server.worker.connection.budgets.token_bucket import INFINITE
 from relay.server.worker.connection.budgets.waste import (
     BEHIND_UNITS,
     BUDGET_UNITS,
@@ -166,20 +168,48 @@ class Sends(Sender):
             key_id: of the device.
             producer: of the client instance.
         """
-        reading, spending, room = self._reading, self._spending, self.room
-        handle, root, operator = actor
+        reading = self._reading
         taken = 0
         while taken < most and waiting and not reading.pauses:
             send = waiting[-1]
             if type(send) is not Send or send.kind or send.about_seq:
                 break
             log = send.log
-            if log != room:
+            if log != self.room:
                 if not is_room(log):  # the canonical form only: an id belongs to one spelling
                     break
-                room = self.room = log
+                self.room = log
+            taken += self._take_row(waiting, most - taken, actor, key_id, producer)
+        return taken
+
+    def _take_row(
+        self,
+        waiting: list[ClientEnvelope],
+        most: int,
+        actor: Actor,
+        key_id: bytes,
+        producer: bytes,
+    ) -> int:
+        """Take plain messages to one room for one run; return how many. The first is plain."""
+        room, spending, now = self.room, self._spending, 0.0
+        credit = INFINITE
+        if spending is not None:
+            now = self._clock()
+            credit = 0.0 if room in self._gaps else spending.credit(room, now)
+        handle, root, operator = actor
+        run: list[Submission] = []
+        if credit >= 1:
+            run = self._run_to(room)
+        run_bytes, count, size = self._run_bytes, 0, 0
+        count_max = min(most, limits.SENDS_UNACKNOWLEDGED_MAX - self.count)
+        if self._reading.pauses:  # the home of the previous run cannot keep up
+            count_max = 1
+        bytes_max = limits.SENDS_UNACKNOWLEDGED_BYTES_MAX - self.bytes
+        while waiting:
+            send = waiting[-1]
+            if type(send) is not Send or send.log != room or send.kind or send.about_seq:
+                break
             waiting.pop()
-            taken += 1
             body = send.body
             submission = _new(
                 Submission,
@@ -188,10 +218,21 @@ class Sends(Sender):
                     root, operator, None,
                 ),
             )  # fmt: skip
-            size = len(body)
-            if spending is None or self._pay(submission, size):
-                self._put(submission, size)
-        return taken
+            if credit < 1:  # there are no tokens, or it is not known whether there is this room
+                self.submit(submission)
+                return 1
+            run.append(submission)
+            count += 1
+            size += len(body)
+            run_bytes += len(body) + OVERHEAD_BYTES
+            credit -= len(body) + MESSAGE_BYTES
+            if count >= count_max or size >= bytes_max or run_bytes >= RUN_BYTES or credit < 1:
+                break
+        self._run_bytes = run_bytes
+        if spending is not None:
+            spending.charge(size + count * MESSAGE_BYTES, now)
+        self._taken(count, size)
+        return count
 
     def submit(self, submission: Submission) -> None:
         """Take a message for the log's home, which receives it with the next ``offer``."""
@@ -201,7 +242,26 @@ class Sends(Sender):
 
     def _put(self, submission: Submission, size: int) -> None:
         """Add a message that was paid for to the window and to a run."""
-        self.count += 1
+        if submission.extra is not None:
+            self.offer()
+        self._run_to(submission.log).append(submission)
+        # A message with an ``extra`` is a run of its own.
+        self._run_bytes += RUN_BYTES if submission.extra is not None else size + OVERHEAD_BYTES
+        self._taken(1, size)
+
+    def _run_to(self, log: str) -> list[Submission]:
+        """Return the run for a plain message to a log; the caller adds it, and its size."""
+        run = self._run
+        if run is not None and self._run_bytes < RUN_BYTES and run[0].log == log:
+            return run
+        self.offer()
+        run = self._run = []
+        self._run_bytes = 0
+        return run
+
+    def _taken(self, count: int, size: int) -> None:
+        """Count messages that are in the window from now on."""
+        self.count += count
         self.bytes += size
         if (
             self.count >= limits.SENDS_UNACKNOWLEDGED_MAX
@@ -209,20 +269,6 @@ class Sends(Sender):
         ):
             self._window_full = True
             self._reading.pause(Pause.WINDOW)
-        run = self._run
-        if run is not None:
-            if (
-                self._run_bytes < RUN_BYTES
-                and submission.log == run[0].log
-                and submission.extra is None
-            ):
-                run.append(submission)
-                self._run_bytes += size + OVERHEAD_BYTES
-                return
-            self.offer()
-        self._run = [submission]
-        # A message with an ``extra`` is a run of its own.
-        self._run_bytes = RUN_BYTES if submission.extra is not None else size + OVERHEAD_BYTES
 
     def offer(self) -> None:
         """Offer the messages taken so far. Must be called before any later operation starts."""

@@ -103,6 +103,8 @@ class Turn:
         """How many connections waited then, for their turn or for an answer."""
         self._used_until_s = 0.0
         """CPU time at the end of the last turn that served heavy users."""
+        self.delivered_s = 0.0
+        """CPU time of deliveries since then, if many log in; otherwise it is not measured."""
         self._heavy_waited = False
         """True if heavy users waited in any turn since the last ``heavy_waited``."""
         self._longest = _LongestTurn()
@@ -143,7 +145,7 @@ class Turn:
         schedule = self._schedule
         heavy_paused = now < self.pace.until
         if schedule.queue.waiting:
-            schedule.run_light(now, self.pace.slice_s, heavy_paused=heavy_paused)
+            schedule.run_light(now, self.pace.light_slice_s, heavy_paused=heavy_paused)
         schedule.until = 0.0
         self._own_home.run(now, heavy_paused)
         # The following steps handle what has requested a turn so far. Another turn is only needed
@@ -161,7 +163,12 @@ class Turn:
             self._forward.release()
         if self.waiting_links:
             self.flush_links()
-        unfinished = self._deliver(now)
+        if now < self.pace.logins_until:
+            began_s = self._cpu_clock()
+            unfinished = self._deliver(now)
+            self.delivered_s += self._cpu_clock() - began_s
+        else:
+            unfinished = self._deliver(now)
         if unfinished:
             self._wakeup.request()
         if heavy:
@@ -235,7 +242,9 @@ class Turn:
             used_s,
             self._heavy_count,
             self._schedule.logging_in(),
+            self.delivered_s,
         )
+        self.delivered_s = 0.0
         if self.pace.until > ended:
             self._alarm.set(self.pace.until)
         else:

@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from relay import limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.budgets.token_bucket import TokenBucket, of_bytes, of_rooms
+from relay.server.worker.connection.budgets.token_bucket import (
+    INFINITE,
+    TokenBucket,
+    of_bytes,
+    of_rooms,
+)
 
 if TYPE_CHECKING:
     from relay.chat.rooms.rights import Actor
@@ -123,6 +128,21 @@ class Spending:
                 return refused
         _take(sent, body_bytes + MESSAGE_BYTES, now)
         return None
+
+    def credit(self, log: str, now: float) -> float:
+        """Return the tokens for messages to a log, for the caller to spend by ``charge``.
+
+        As long as one is left, any message may be sent. Less than 1: ask ``refusal``.
+        """
+        sent = self._sent
+        if sent is None or self._known is None or log not in self._known:
+            return 0.0
+        return min([rate.bucket.level(now) for rate in sent], default=INFINITE)
+
+    def charge(self, count: int, now: float) -> None:
+        """Take tokens for messages that ``credit`` allowed."""
+        assert self._sent is not None
+        _take(self._sent, count, now)
 
     def room(self, log: str, now: float) -> Refusal | None:
         """Pay for creating a room. Return the refusal, or None if it is paid for.

@@ -54,6 +54,11 @@ class TokenBucket:
         enough = max(1.0, min(enough_s * self._rate, self._burst))
         return max(0.0, (enough - self._level) / self._rate)
 
+    def level(self, now: float) -> float:
+        """Return the number of tokens; below 0: the debt."""
+        self._refill(now)
+        return self._level
+
     def take(self, count: float, now: float) -> None:
         """Take tokens, going into debt if there are too few."""
         self._refill(now)

@@ -1,0 +1,54 @@
+"""A spare process gets the slot of a worker that has died, once it has loaded the program."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+
+from relay.server.supervisor.spare import Spare
+from tests.support.cluster import DEADLINE_S
+
+PLACE = 3, 7
+RAN = 42
+
+
+def run(place: tuple[int, int], _: int) -> int:
+    return RAN if place == PLACE else 1
+
+
+def nothing() -> None:
+    pass
+
+
+def ended(spare: Spare) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(spare.process.pid, 0)[1])
+
+
+def test_a_loaded_spare_runs_in_the_slot_that_it_is_given() -> None:
+    spare = Spare.fork(nothing, run, nothing)
+    assert select.select([spare.line], [], [], DEADLINE_S)[0], "it tells when it has loaded"
+    assert spare.give_place(*PLACE)
+    assert ended(spare) == RAN
+    spare.process.close()
+
+
+def test_a_spare_that_is_still_loading_is_not_waited_for() -> None:
+    """It loads slowly, and nobody serves in that slot."""
+    spare = Spare.fork(lambda: time.sleep(600), run, nothing)
+    assert not spare.give_place(*PLACE)
+    assert ended(spare) == -signal.SIGKILL
+
+
+def test_a_spare_that_has_died_is_of_no_use() -> None:
+    spare = Spare.fork(lambda: os._exit(5), run, nothing)
+    assert select.select([spare.line], [], [], DEADLINE_S)[0], "its end closes the line"
+    assert not spare.give_place(*PLACE)
+    assert ended(spare) == 5
+
+
+def test_a_spare_ends_with_its_supervisor() -> None:
+    spare = Spare.fork(nothing, run, nothing)
+    spare.close()
+    assert ended(spare) == 0
