@@ -41,7 +41,7 @@ from loadtest.swarm import SWARM
 from relay.chat.entries import Cursor
 from relay.client.address import Address, parse_address
 from relay.client.blocking import BlockingClient
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
 from relay.client.errors import ClientError, ServerKeyError
 from relay.client.events import HistoryPage, Message, State, Stored
 from relay.client.identity import new_identity

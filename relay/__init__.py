@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from relay.client.closes import Replaced as Replaced
     from relay.client.closes import ServerFailed as ServerFailed
     from relay.client.closes import TooSlow as TooSlow
-    from relay.client.device_key import DeviceKey as DeviceKey
+    from relay.client.devices.device_key import DeviceKey as DeviceKey
+    from relay.client.devices.key_files import KeyFiles as KeyFiles
     from relay.client.errors import ClientClosed as ClientClosed
     from relay.client.errors import ClientError as ClientError
     from relay.client.errors import ClientForked as ClientForked
@@ -93,8 +94,6 @@ if TYPE_CHECKING:
     from relay.client.events import Stored as Stored
     from relay.client.events import Unfollowed as Unfollowed
     from relay.client.identity import Identity as Identity
-    from relay.client.key_files import KeyFiles as KeyFiles
-    from relay.client.known_servers import KnownServers as KnownServers
     from relay.client.own_data import Deleted as Deleted
     from relay.client.own_data import OwnData as OwnData
     from relay.client.own_data import ReadUpTo as ReadUpTo
@@ -137,7 +136,8 @@ if TYPE_CHECKING:
     from relay.client.room_calls import RoomKind as RoomKind
     from relay.client.room_calls import RoomPerson as RoomPerson
     from relay.client.room_calls import RoomRole as RoomRole
-    from relay.client.trust import KeyPolicy as KeyPolicy
+    from relay.client.trust.known_servers import KnownServers as KnownServers
+    from relay.client.trust.policy import KeyPolicy as KeyPolicy
     from relay.errors import RelayError as RelayError
     from relay.errors import UsageError as UsageError
 
@@ -157,7 +157,7 @@ _HOMES: Final = {
     "relay.client.blocking": ("BlockingClient",),
     "relay.client.blocking.posts": ("BlockingPost",),
     "relay.client.blocking.room": ("BlockingRoom",),
-    "relay.client.device_key": ("DeviceKey",),
+    "relay.client.devices.device_key": ("DeviceKey",),
     "relay.client.closes": (
         "ClosedByServer", "ClosedNormally", "DeviceRevoked", "GoingAway", "Idle", "Kicked",
         "LimitExceeded", "LoginTimeout", "LoginUnavailable", "NameRefused", "Overloaded",
@@ -185,13 +185,13 @@ _HOMES: Final = {
         "StateChanged", "Stored", "Unfollowed",
     ),
     "relay.client.identity": ("Identity",),
-    "relay.client.key_files": ("KeyFiles",),
-    "relay.client.known_servers": ("KnownServers",),
+    "relay.client.devices.key_files": ("KeyFiles",),
+    "relay.client.trust.known_servers": ("KnownServers",),
     "relay.client.own_data": ("Deleted", "OwnData", "ReadUpTo"),
     "relay.client.room_calls": (
         "ListedRoom", "RoomAction", "RoomInfo", "RoomKind", "RoomPerson", "RoomRole",
     ),
-    "relay.client.trust": ("KeyPolicy",),
+    "relay.client.trust.policy": ("KeyPolicy",),
     "relay.errors": ("RelayError", "UsageError"),
 }  # fmt: skip
 __all__ = sorted(name for names in _HOMES.values() for name in names)  # noqa: PLE0605

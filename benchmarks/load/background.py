@@ -23,7 +23,7 @@ from benchmarks.load.publishers import RelayPublisher
 from benchmarks.measure.machine import HOST
 from relay import limits
 from relay.client.blocking import BlockingClient
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
 from relay.wire.envelopes import Error, Found, Join, Live, Search, Send
 from tests.support.raw import RawClient
 

@@ -17,8 +17,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from relay.chat.entries import Kind, Submission
-from relay.store.checkpoint import WAL_PAGES_MAX, finish
-from relay.store.generation import Host
+from relay.store.file.checkpoint import WAL_PAGES_MAX, finish
+from relay.store.file.generation import Host
 from relay.store.log import Repeated
 from relay.store.read_budget import ReadBudget
 from relay.store.sqlite import SqlitePartition

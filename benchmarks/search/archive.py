@@ -16,8 +16,8 @@ from typing import Final, NamedTuple
 from relay.chat.entries import Kind, Submission
 from relay.chat.partition import partition_of
 from relay.server.boot_id import boot_id
-from relay.store.directory import DataDirectory
-from relay.store.generation import Host
+from relay.store.file.directory import DataDirectory
+from relay.store.file.generation import Host
 from relay.store.search.follower import Follower
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry

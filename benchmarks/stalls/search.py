@@ -36,7 +36,7 @@ from benchmarks.stalls.looks import summary
 from benchmarks.stalls.prober import STALL_S, Prober, Stall, probe
 from relay import limits
 from relay.chat.partition import PARTITIONS
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 from tests.support.processes import Processes
 
 WORKERS: Final = 2

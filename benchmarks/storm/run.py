@@ -27,7 +27,7 @@ from benchmarks.servers.relay import MeasuredRelay
 from benchmarks.storm import hostile
 from relay.chat.partition import PARTITIONS
 from relay.limit_settings import Limits
-from relay.server.worker.connection.token_bucket import BYTES_BURST_S
+from relay.server.worker.connection.budgets.token_bucket import BYTES_BURST_S
 
 ROOM: Final = "hall"
 SAMPLE: Final = 20

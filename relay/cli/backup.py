@@ -21,7 +21,7 @@ from relay.terminal.view import day_and_clock
 
 if TYPE_CHECKING:
     from relay.server.backups.manifest import Manifest
-    from relay.store.integrity import DamagedLog
+    from relay.store.file.integrity import DamagedLog
 
 _backup = click.argument("directory", metavar="BACKUP", callback=typed_path)
 
@@ -93,7 +93,7 @@ def make(data: Path, to: Path, running: Any, *, as_json: bool) -> int:  # noqa: 
         StartError, CommandError: it cannot be created.
     """
     from relay.server.backups.create import create as create_backup
-    from relay.store.directory import DataDirectory
+    from relay.store.file.directory import DataDirectory
 
     progress = _progress if sys.stderr.isatty() and not as_json else lambda *_: None
     directory = DataDirectory.existing(data)

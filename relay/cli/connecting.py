@@ -25,7 +25,8 @@ from relay.client.address import Address, fingerprint_mistake
 from relay.client.aio import Client
 from relay.client.backoff import Backoff
 from relay.client.closes import GoingAway, LoginUnavailable, Overloaded, ServerFailed
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
+from relay.client.devices.key_files import ENDED, KeyFiles
 from relay.client.errors import (
     ConnectFailed,
     ConnectionLost,
@@ -34,10 +35,9 @@ from relay.client.errors import (
     UnknownServerKey,
 )
 from relay.client.events import State
-from relay.client.key_files import ENDED, KeyFiles
-from relay.client.known_servers import KnownServers
 from relay.client.refusals import Refused
-from relay.client.trust import KeyPolicy
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
 from relay.errors import UsageError
 from relay.terminal.screens import stderr_notice
 

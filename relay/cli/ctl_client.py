@@ -15,7 +15,7 @@ from relay.cli.exits import CommandError
 from relay.server.context import CTL_SOCKET
 from relay.server.supervisor.runtime_directory import find
 from relay.settings import Settings
-from relay.store.directory import LOCK_FILE, is_data_directory, user_of
+from relay.store.file.directory import LOCK_FILE, is_data_directory, user_of
 
 ANSWER_S: Final = 30.0
 ANSWER_BYTES_MAX: Final = 16 * 1024 * 1024

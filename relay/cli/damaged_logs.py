@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from relay.store.integrity import DamagedLog
+    from relay.store.file.integrity import DamagedLog
 
 HELP_FOR_LOGS: Final = (
     "accounts, invitations or rooms are damaged: restore a backup, or run the newer Relay that "

@@ -53,7 +53,7 @@ def check(data: str | None, config: Path | None, as_json: bool) -> int:
     code 1 if a start would refuse a partition, or if one of these is damaged.
     """
     from relay.server import repair as repairing
-    from relay.store.directory import gone_text
+    from relay.store.file.directory import gone_text
 
     bad = wrong = 0
     with repairing.stopped(data_directory(data, config)) as directory:
@@ -156,7 +156,7 @@ def export(room: str | None, backup: Path | None, data: str | None, config: Path
     The relay may be running; messages written meanwhile may then be missing.
     """
     from relay.server.export import export as exported
-    from relay.store.directory import is_backup, is_data_directory
+    from relay.store.file.directory import is_backup, is_data_directory
 
     if room is not None and not is_handle(room):
         raise UsageError(f"invalid room name {room!r}")
@@ -171,7 +171,7 @@ def export(room: str | None, backup: Path | None, data: str | None, config: Path
 def _refuse_unclean(source: Path) -> None:
     """Refuse partitions left by a crash: reading them would destroy evidence that a start needs."""
     from relay.errors import StartError
-    from relay.store.directory import DataDirectory
+    from relay.store.file.directory import DataDirectory
 
     directory = DataDirectory(source)
     try:

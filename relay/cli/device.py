@@ -29,8 +29,8 @@ from relay.client.address import Address
 from relay.client.aio import Client
 from relay.client.aio.thread import in_thread
 from relay.client.closes import DeviceRevoked
-from relay.client.device_key import DeviceKey, contains, public_text
-from relay.client.key_files import KeyFiles
+from relay.client.devices.device_key import DeviceKey, contains, public_text
+from relay.client.devices.key_files import KeyFiles
 from relay.client.refusals import UNCLEAR, KeyRefused, NotRegistered, Refused
 from relay.errors import UsageError
 from relay.terminal.device_notices import change_lines, code_of

@@ -15,7 +15,7 @@ from relay.cli.options import Target, places, target_options
 from relay.cli.printing import dump
 from relay.client.account_calls import Devices, Preferences, User
 from relay.client.aio import Client
-from relay.client.device_key import public_text
+from relay.client.devices.device_key import public_text
 from relay.client.events import LogEntry
 from relay.client.own_data import OwnData, ReadUpTo
 from relay.client.room_calls import ListedRoom

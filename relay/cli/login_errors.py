@@ -8,7 +8,6 @@ from relay.chat.names import is_guest
 from relay.cli.exits import CommandError
 from relay.client.address import Address
 from relay.client.errors import NoDeviceKey
-from relay.client.lineage import FOLLOWED_TYPE
 from relay.client.refusals import (
     InvitationNeeded,
     KeyRefused,
@@ -18,7 +17,8 @@ from relay.client.refusals import (
     Refused,
     RegistrationClosed,
 )
-from relay.client.trust import KeyPolicy
+from relay.client.trust.lineage import FOLLOWED_TYPE
+from relay.client.trust.policy import KeyPolicy
 
 
 def perhaps_changed_key(policy: KeyPolicy, address: Address) -> str:

@@ -20,9 +20,9 @@ from relay.chat.names import is_guest
 from relay.cli.names import checked_person, name_to_claim, person_name, program_name
 from relay.cli.options import typed_path
 from relay.cli.passphrase import PASSPHRASE_VARIABLE, passphrase_for
-from relay.client.credentials import REGISTER_VARIABLE
-from relay.client.device_key import DeviceKey, PassphraseNeeded, contains
-from relay.client.key_files import KeyFiles
+from relay.client.devices.credentials import REGISTER_VARIABLE
+from relay.client.devices.device_key import DeviceKey, PassphraseNeeded, contains
+from relay.client.devices.key_files import KeyFiles
 from relay.errors import UsageError
 from relay.paths import from_variable
 from relay.terminal.screens import stderr_notice

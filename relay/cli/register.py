@@ -17,8 +17,8 @@ from relay.cli.options import STANDARD, Target, places, target_options, typed_pa
 from relay.cli.passphrase import PASSPHRASE_VARIABLE, passphrase_for_new_key
 from relay.cli.printing import print_line, print_whole
 from relay.client.aio import Client
-from relay.client.device_key import DeviceKey
-from relay.client.key_files import KeyFiles
+from relay.client.devices.device_key import DeviceKey
+from relay.client.devices.key_files import KeyFiles
 from relay.client.refusals import NOT_GRANTED
 from relay.errors import RelayError, UsageError
 

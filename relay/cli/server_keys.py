@@ -12,8 +12,8 @@ from relay.cli.exits import CommandError, Exit, report
 from relay.client.address import Address, is_fingerprint, parse_address
 from relay.client.aio.thread import in_thread
 from relay.client.errors import ServerKeyMismatch, UnknownServerKey
-from relay.client.known_servers import KnownServers
-from relay.client.lineage import FOLLOWED_TYPE
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.lineage import FOLLOWED_TYPE
 from relay.errors import UsageError
 
 CONSOLE_IN = "CONIN$" if sys.platform == "win32" else "/dev/tty"

@@ -14,9 +14,9 @@ from relay.chat.accounts import answers, invitation, links, preferences, request
 from relay.chat.accounts.chain import Chain, Pin
 from relay.chat.accounts.links import Kind, LinkError
 from relay.client import arguments
-from relay.client.device_key import DeviceKey, public_from_text, public_text
+from relay.client.devices.device_key import DeviceKey, public_from_text, public_text
+from relay.client.devices.proof import Key
 from relay.client.errors import DeviceChainError
-from relay.client.proof import Key
 from relay.client.refusals import refused
 from relay.wire.codes import ErrorCode
 

@@ -10,15 +10,15 @@ from relay.chat.rooms.requests import ANYTHING_SEEN
 from relay.client import arguments
 from relay.client.address import Address, parse_address
 from relay.client.chat_state import ChatState
+from relay.client.devices.proof import Key
 from relay.client.errors import ClientError, MessagesMissing, NotConnected, TimedOut
 from relay.client.events import Event, Gap, Message, State, Unfollowed
 from relay.client.identity import Identity
-from relay.client.lineage import Expected
 from relay.client.options import Options
-from relay.client.proof import Key
 from relay.client.refusals import refused
 from relay.client.state import ClientState
-from relay.client.trust import KeyPolicy
+from relay.client.trust.lineage import Expected
+from relay.client.trust.policy import KeyPolicy
 from relay.client.unreported import UnreportedFailures
 from relay.wire.codes import ErrorCode
 

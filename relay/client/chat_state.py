@@ -19,19 +19,19 @@ from relay.chat.entries import Cursor
 from relay.chat.rooms import requests as room_requests
 from relay.chat.rooms.requests import Request as RoomRequest
 from relay.client import arguments
+from relay.client.devices.senders import Senders
+from relay.client.devices.unverified import UnverifiedSenders
 from relay.client.errors import ClientError
 from relay.client.events import Event
 from relay.client.followed_rooms import FollowedRooms
-from relay.client.next_key import NextKeyProof
 from relay.client.options import Options
 from relay.client.pending_sends import Offer, Outcome
 from relay.client.receiver import Receiver
 from relay.client.refusals import refused
 from relay.client.requests import Request, Requests
-from relay.client.senders import Senders
 from relay.client.sends import Sends
 from relay.client.subscriptions import Start
-from relay.client.unverified import UnverifiedSenders
+from relay.client.trust.next_key import NextKeyProof
 from relay.wire import envelopes as wire
 from relay.wire import packing
 from relay.wire.codes import ErrorCode

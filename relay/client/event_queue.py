@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from relay.chat.entries import Cursor
+from relay.client.devices.unverified import UnverifiedSenders
 from relay.client.events import (
     DeviceWarning,
     Event,
@@ -27,7 +28,6 @@ from relay.client.events import (
     StateChanged,
     Unfollowed,
 )
-from relay.client.unverified import UnverifiedSenders
 
 EVENTS_MAX: Final = 8192
 EVENTS_BYTES_MAX: Final = 8 * 1024 * 1024

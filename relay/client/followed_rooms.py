@@ -9,10 +9,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from relay.client.devices.unverified import UnverifiedSenders
 from relay.client.event_queue import EventQueue
 from relay.client.requests import Request, Requests
 from relay.client.subscriptions import REJOINS_MAX, Subscription, Subscriptions
-from relay.client.unverified import UnverifiedSenders
 from relay.wire import envelopes as wire
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 from relay.chat import names
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.links import LinkError
+from relay.client.devices.proof import Credentials, Key, server_id_bytes
 from relay.client.errors import ClientError, DeviceChainError, ServerKeyMismatch, WrongAccount
-from relay.client.proof import Credentials, Key, server_id_bytes
 from relay.client.refusals import NOT_GRANTED, refused
 from relay.errors import RemoteProtocolError
 from relay.wire.codes import ErrorCode

@@ -9,9 +9,9 @@ from typing import Final
 from relay import limits
 from relay.chat.names import GUEST_PREFIX
 from relay.client import arguments
+from relay.client.devices.proof import KeySource
 from relay.client.identity import Identity, new_identity
-from relay.client.lineage import Expected
-from relay.client.proof import KeySource
+from relay.client.trust.lineage import Expected
 
 CONNECT_S: Final = 20.0
 """For ``connect``: name resolution, TCP, handshake and login, with retries if needed."""

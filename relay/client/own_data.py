@@ -17,7 +17,8 @@ from relay.chat.entries import Cursor
 from relay.client import account_calls, arguments, lists, offers
 from relay.client.account_calls import Devices, Preferences, User
 from relay.client.arguments import ME
-from relay.client.chain_check import ChainReading
+from relay.client.devices.chain_check import ChainReading
+from relay.client.devices.proof import server_id_bytes
 from relay.client.errors import ClientError
 from relay.client.events import (
     Edit,
@@ -30,7 +31,6 @@ from relay.client.events import (
 )
 from relay.client.lists import Question, Questions
 from relay.client.pending_sends import Offer
-from relay.client.proof import server_id_bytes
 from relay.client.refusals import (
     AlreadyJoined,
     Banned,

@@ -12,17 +12,17 @@ from typing import Any, Final, NamedTuple, cast
 
 from relay.chat.rooms.events import RELAY
 from relay.client import decoding
-from relay.client.device_queries import NUMBER as OWN_NUMBER
+from relay.client.devices.device_queries import NUMBER as OWN_NUMBER
+from relay.client.devices.senders import Senders
+from relay.client.devices.unverified import Pair, UnverifiedSenders
 from relay.client.errors import ClientError
 from relay.client.events import HistoryPage, Invited, Postponed, SearchPage, Unfollowed
 from relay.client.followed_rooms import FollowedRooms
-from relay.client.next_key import NextKeyProof
 from relay.client.refusals import describe_refusal, refused
 from relay.client.requests import AGAIN, Request, Requests
-from relay.client.senders import Senders
 from relay.client.sends import Sends
 from relay.client.subscriptions import Step
-from relay.client.unverified import Pair, UnverifiedSenders
+from relay.client.trust.next_key import NextKeyProof
 from relay.codec import Unknown
 from relay.wire import envelopes as wire
 

@@ -27,14 +27,14 @@ from relay.client.candidates import AddressHistory
 from relay.client.chat_state import ChatState
 from relay.client.closes import error_of_end
 from relay.client.connection_deadlines import ConnectionDeadlines, timing_of
+from relay.client.devices.proof import server_id_bytes
 from relay.client.errors import ClientClosed, ClientError, HandshakeFailed, ServerBrokeProtocol
 from relay.client.events import State, StateChanged
 from relay.client.login import Login
 from relay.client.options import Options
 from relay.client.packing import pack_records
-from relay.client.proof import server_id_bytes
-from relay.client.server_key import ServerKey
 from relay.client.tickets import Tickets
+from relay.client.trust.server_key import ServerKey
 from relay.errors import RemoteProtocolError
 from relay.wire.codes import CloseCode, may_reconnect
 from relay.wire.connection import Connection

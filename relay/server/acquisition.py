@@ -26,7 +26,7 @@ from relay.server.supervisor.runtime_directory import RuntimeDirectory
 from relay.server.supervisor.service_manager import given_sockets
 from relay.server.supervisor.sockets import Sockets
 from relay.settings import Settings
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Final
 
 from relay.errors import StartError
 from relay.server.privileges import Separation
-from relay.store.directory import DataDirectory, DirectoryLock
+from relay.store.file.directory import DataDirectory, DirectoryLock
 
 RETRY_S: Final = 0.02
 

@@ -17,10 +17,10 @@ from relay.errors import StartError
 from relay.server.backups import manifest
 from relay.server.boot_id import boot_id
 from relay.store.contents import packed_entries
-from relay.store.directory import DataDirectory, is_backup, is_data_directory
 from relay.store.errors import StoreError
-from relay.store.generation import Host
-from relay.store.lock import read_refusal
+from relay.store.file.directory import DataDirectory, is_backup, is_data_directory
+from relay.store.file.generation import Host
+from relay.store.file.lock import read_refusal
 from relay.store.log import IdConflict, Repeated, Stored
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry

@@ -21,10 +21,10 @@ from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.stored import stored_entry
-from relay.store.directory import DataDirectory
-from relay.store.generation import Host
+from relay.store.file.directory import DataDirectory
+from relay.store.file.generation import Host
 from relay.store.log import Repeated, Stored
-from relay.store.reader import SqliteReader
+from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.device_keys import verify
 from relay.wire.packing import pack_entry, unpack_entry

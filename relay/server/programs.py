@@ -37,8 +37,8 @@ from relay.server.supervisor.roles import Launch, Role, Step
 from relay.server.supervisor.sockets import Sockets
 from relay.server.ticket_register import TicketRegister
 from relay.settings import WORKERS_MAX
-from relay.store.companions import index_path, place_lock_path, wal_path
-from relay.store.directory import FORMAT_FILE, DataDirectory
+from relay.store.file.companions import index_path, place_lock_path, wal_path
+from relay.store.file.directory import FORMAT_FILE, DataDirectory
 
 AGENT_BOOT_TIMEOUT_S: Final = 120.0
 """The first start generates the key; 8192 bits take up to a minute."""

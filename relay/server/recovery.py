@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Final
 
 from relay.errors import StartError
 from relay.server.supervisor import process
-from relay.store.directory import DataDirectory
 from relay.store.errors import NotTheWriter, StoreError
-from relay.store.lock import lock_when_free
+from relay.store.file.directory import DataDirectory
+from relay.store.file.lock import lock_when_free
 
 if TYPE_CHECKING:
-    from relay.store.generation import Durability
+    from relay.store.file.generation import Durability
 
 REFUSED: Final = 3
 log = logging.getLogger("relay.supervisor")

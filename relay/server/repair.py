@@ -22,16 +22,16 @@ from relay.fsync import sync_directory
 from relay.paths import followed
 from relay.server.boot_id import boot_id
 from relay.server.meaning import meaningless
-from relay.store.companions import index_path, wal_path
-from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.examine import Examined, examine, examine_still
-from relay.store.generation import Host
-from relay.store.integrity import DamagedLog
-from relay.store.lock import PartitionLock, read_refusal
-from relay.store.salvage import salvage
-from relay.store.salvage_choice import is_better, missing
-from relay.store.salvaged_log import SalvagedLog
+from relay.store.file.companions import index_path, wal_path
+from relay.store.file.directory import DataDirectory
+from relay.store.file.generation import Host
+from relay.store.file.integrity import DamagedLog
+from relay.store.file.lock import PartitionLock, read_refusal
+from relay.store.salvage.choice import is_better, missing
+from relay.store.salvage.log import SalvagedLog
+from relay.store.salvage.partition import salvage
 from relay.wire.packing import pack_entry, unpack_entry
 
 ASIDE: Final = "damaged"

@@ -22,7 +22,7 @@ from relay.server.key_files import (
 from relay.server.lineage_file import read_lineage, write_lineage
 from relay.server.passphrase import PassphraseSource
 from relay.server.privileges import as_owner_of
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 from relay.wire.identity import fingerprint, generate_private_key
 
 

@@ -41,7 +41,7 @@ from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import Program, Upgrade
 from relay.server.ticket_register import TicketRegister
 from relay.settings import Accounts, Settings
-from relay.store.format import FORMAT_VERSION
+from relay.store.file.format import FORMAT_VERSION
 
 FIXED: Final = (
     "server.bind", "server.runtime", "server.user", "server.agent_user", "store.data",

@@ -6,7 +6,7 @@ from typing import Final
 
 import apsw
 
-from relay.store.schema import MEMBER
+from relay.store.file.schema import MEMBER
 from relay.store.state import Changes, Flush, More
 
 ENTRY: Final = "INSERT INTO entry VALUES (?, ?, ?, ?, ?)"

@@ -13,7 +13,7 @@ from typing import Any, Final
 import apsw
 
 from relay.chat.repeats import Stack, rebuilt
-from relay.store.schema import epoch_at, rows
+from relay.store.file.schema import epoch_at, rows
 from relay.store.state import SEQ_MASK, Changes, LogEnd, ProducerKey, row_id
 from relay.store.unflushed import Unflushed
 

@@ -15,9 +15,9 @@ from typing import Final, NamedTuple
 import apsw
 
 from relay.store.errors import StoreCorrupt, StoreUnavailable
-from relay.store.schema import check_format, connect_reader, rows, translated
+from relay.store.file.schema import check_format, connect_reader, rows, translated
+from relay.store.file.still import open_still
 from relay.store.state import SEQ_MASK, row_id
-from relay.store.still import open_still
 
 DIGEST_BYTES: Final = 16
 ROWS_PER_PAGE: Final = 256

@@ -11,14 +11,15 @@ import apsw
 from relay.chat.entries import Entry
 from relay.chat.names import is_room
 from relay.chat.rooms import state as rooms
-from relay.store import opening, recovery
+from relay.store import recovery
 from relay.store.contents import Contents, LogContents, connect_still, contents_of, logs_of
 from relay.store.errors import StoreCorrupt
-from relay.store.format import FORMAT_OF_MEMBERS
-from relay.store.generation import Host
-from relay.store.integrity import DamagedLog, check_file
-from relay.store.lock import PartitionLock
-from relay.store.schema import closed_on_error, connect_writer, pragma, rows, translated
+from relay.store.file import opening
+from relay.store.file.format import FORMAT_OF_MEMBERS
+from relay.store.file.generation import Host
+from relay.store.file.integrity import DamagedLog, check_file
+from relay.store.file.lock import PartitionLock
+from relay.store.file.schema import closed_on_error, connect_writer, pragma, rows, translated
 
 _LOGS: Final = (
     "SELECT id, name, coalesce(fold.seq, state.seq, 0), coalesce(fold.packed, state.packed, x'') "

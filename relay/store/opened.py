@@ -14,18 +14,19 @@ import apsw
 
 from relay.chat.entries import Entry, Kind, Submission
 from relay.chat.repeats import pushed
-from relay.store import apply, removal
+from relay.store import apply
 from relay.store.apply import ENTRY
 from relay.store.committed import Committed
 from relay.store.decide import Decision, Pack
 from relay.store.derived import note_controls
 from relay.store.errors import StoreUnavailable
-from relay.store.generation import Durability
+from relay.store.file.generation import Durability
+from relay.store.file.schema import is_full, pragma
 from relay.store.log import Outcome, Removed, Stored
 from relay.store.producers import ProducerExpiry
 from relay.store.read_budget import ReadBudget
+from relay.store.retention import removal
 from relay.store.rules import Rules
-from relay.store.schema import is_full, pragma
 from relay.store.state import SEQ_BITS, SEQ_MASK, Changes, Flush
 from relay.store.unflushed import Unflushed
 from relay.store.view import load

@@ -13,14 +13,14 @@ from pathlib import Path
 import apsw
 
 from relay.fsync import sync_directory
-from relay.store.closing import close_cleanly
-from relay.store.companions import wal_bytes
 from relay.store.errors import StoreError, StoreFull, StoreUnavailable
-from relay.store.generation import Durability, Host
-from relay.store.lock import PartitionLock
+from relay.store.file.closing import close_cleanly
+from relay.store.file.companions import wal_bytes
+from relay.store.file.generation import Durability, Host
+from relay.store.file.lock import PartitionLock
+from relay.store.file.opening import Check, open_again, open_first
+from relay.store.file.schema import check_sqlite, closed_on_error, is_full, translated
 from relay.store.opened import FileIdentity, Opened, Write
-from relay.store.opening import Check, open_again, open_first
-from relay.store.schema import check_sqlite, closed_on_error, is_full, translated
 from relay.store.view import UnpackEntry
 
 log = logging.getLogger("relay.store")

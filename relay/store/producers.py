@@ -12,8 +12,8 @@ from typing import Final, NamedTuple
 
 import apsw
 
-from relay.store.generation import number, read_meta, write_meta
-from relay.store.schema import rows
+from relay.store.file.generation import number, read_meta, write_meta
+from relay.store.file.schema import rows
 
 DAY_MS: Final = 86_400_000
 PRODUCER_DAYS: Final = 30

@@ -12,13 +12,13 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
-from relay.store.companions import index_path
 from relay.store.decide import Pack
-from relay.store.directory import DataDirectory
 from relay.store.errors import NotTheWriter, StoreCorrupt, StoreError, StoreOfAnotherVersion
-from relay.store.generation import Durability, Host
-from relay.store.lock import lock_when_free
-from relay.store.opening import needs_check
+from relay.store.file.companions import index_path
+from relay.store.file.directory import DataDirectory
+from relay.store.file.generation import Durability, Host
+from relay.store.file.lock import lock_when_free
+from relay.store.file.opening import needs_check
 from relay.store.sqlite import SqlitePartition
 from relay.store.view import UnpackEntry
 

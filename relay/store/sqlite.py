@@ -16,11 +16,11 @@ import apsw
 
 from relay.chat.entries import NO_EPOCH, Head, Submission
 from relay.store.decide import Pack
-from relay.store.generation import Durability, Host
+from relay.store.file.generation import Durability, Host
+from relay.store.file.opening import Check
 from relay.store.log import Outcome, Removed, Stored
 from relay.store.notes import Notes
 from relay.store.opened import CHECK_MS, Write, Written
-from relay.store.opening import Check
 from relay.store.partition_file import PartitionFile
 from relay.store.read_budget import ReadBudget
 from relay.store.rules import Rules

@@ -17,7 +17,7 @@ from typing import Final, final
 import apsw
 
 from relay.chat.entries import Entry
-from relay.store.schema import rows
+from relay.store.file.schema import rows
 from relay.store.state import (
     SEQ_BITS,
     SEQ_MASK,

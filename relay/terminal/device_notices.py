@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from relay.client.account_calls import DeviceChange, DeviceList
-from relay.client.device_key import public_text
+from relay.client.devices.device_key import public_text
 from relay.terminal.text import harmless_name
 
 CODE_CHARS: Final = 12

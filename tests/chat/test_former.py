@@ -9,7 +9,7 @@ from relay.chat.accounts.chain import begun, root_body
 from relay.chat.accounts.events import Created, Linked, Named, Reserved
 from relay.chat.accounts.former import former_keys
 from relay.chat.accounts.links import Kind, key_id, parse
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
 from tests.support.devices import device
 
 PHONE, LAPTOP, NEXT, LAST = map(device, ("phone", "laptop", "next", "last"))

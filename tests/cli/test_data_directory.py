@@ -16,13 +16,13 @@ from typing import Final
 import pytest
 
 from relay.chat.accounts.chain import Pin
-from relay.client.key_files import KeyFiles
+from relay.client.devices.key_files import KeyFiles
 from relay.errors import StartError
 from relay.server.key_files import create_key_file
 from relay.server.recovery import recover
 from relay.settings import Settings
-from relay.store.directory import DataDirectory
 from relay.store.errors import UsedElsewhere
+from relay.store.file.directory import DataDirectory
 from tests.cli.test_serve import refused
 from tests.support.cluster import Relay, wait_until
 from tests.support.logs import BOB, append, die, message, open_partition
@@ -74,7 +74,7 @@ OPEN = """
 import os, sys
 from pathlib import Path
 from relay.server.supervisor.runtime_directory import prepare
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 from relay.store.errors import UsedElsewhere
 os.setgroups([int(group) for group in sys.argv[2:]])
 os.setgid(54321)

@@ -11,7 +11,7 @@ import apsw
 
 from relay import BlockingClient, LogEntry
 from relay.chat.partition import partition_of
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 from tests.support.cluster import Relay, run_relay, wait_until
 
 """Each command is a process of its own."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.client.device_key import DeviceKey
-from relay.client.known_servers import KnownServers
+from relay.client.devices.device_key import DeviceKey
+from relay.client.trust.known_servers import KnownServers
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Done, Enrol, Error, Hello
 from relay.wire.identity import fingerprint

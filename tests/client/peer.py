@@ -9,10 +9,10 @@ from hashlib import sha256
 from typing import TypeVar
 
 from relay.chat.entries import Cursor
-from relay.client.credentials import KeyChoice
+from relay.client.devices.credentials import KeyChoice
+from relay.client.devices.key_files import KeyFiles
 from relay.client.events import Event, State
 from relay.client.identity import new_identity
-from relay.client.key_files import KeyFiles
 from relay.client.options import Options
 from relay.client.state import ClientState
 from relay.wire.connection import Connection

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from relay.chat.accounts import chain, links
-from relay.client import chain_check, senders
-from relay.client.chain_check import LINKS_PER_TURN
-from relay.client.device_queries import NUMBER
-from relay.client.unverified import UnverifiedSenders
+from relay.client.devices import chain_check, senders
+from relay.client.devices.chain_check import LINKS_PER_TURN
+from relay.client.devices.device_queries import NUMBER
+from relay.client.devices.unverified import UnverifiedSenders
 from relay.wire import envelopes as wire
 from relay.wire.device_keys import PrivateDeviceKey, verify
 from tests.client.test_hostile_server import EPOCH, joined

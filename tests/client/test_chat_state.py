@@ -9,7 +9,7 @@ import pytest
 from relay.chat.accounts.chain import Pin
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason
 from relay.client import event_queue
-from relay.client.device_queries import NUMBER
+from relay.client.devices.device_queries import NUMBER
 from relay.client.errors import MessageTooLong
 from relay.client.events import (
     Behind,

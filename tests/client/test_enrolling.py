@@ -8,10 +8,10 @@ import pytest
 
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.links import Kind
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
 from relay.client.errors import DeviceChainError
 from relay.client.events import State
-from relay.client.lineage import Expected
+from relay.client.trust.lineage import Expected
 from relay.wire.device_keys import verify
 from relay.wire.envelopes import Done, Enrol, Hello
 from relay.wire.identity import fingerprint

@@ -14,12 +14,17 @@ from pathlib import Path
 import pytest
 
 from relay.chat.accounts.chain import Pin
-from relay.client.credentials import KeyChoice
-from relay.client.device_key import DeviceKey, PassphraseNeeded, public_from_text, public_text
+from relay.client.devices.credentials import KeyChoice
+from relay.client.devices.device_key import (
+    DeviceKey,
+    PassphraseNeeded,
+    public_from_text,
+    public_text,
+)
+from relay.client.devices.key_files import KeyFiles
 from relay.client.errors import NoDeviceKey
 from relay.client.file_lock import locked
-from relay.client.key_files import KeyFiles
-from relay.client.known_servers import KnownServers
+from relay.client.trust.known_servers import KnownServers
 from relay.errors import UsageError
 from tests.support.programs import run_program
 
@@ -192,7 +197,7 @@ def test_a_pin_that_does_not_fit_is_taken_back(files: KeyFiles) -> None:
         "import resource, signal, sys\n"
         "from pathlib import Path\n"
         "from relay.chat.accounts.chain import Pin\n"
-        "from relay.client.key_files import KeyFiles\n"
+        "from relay.client.devices.key_files import KeyFiles\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({size + 40}, {size + 40}))\n"
         f"KeyFiles(Path(sys.argv[1])).pin('{SERVER}', 'bob', Pin(b'r' * 32, 1, b'h' * 32))\n"
@@ -232,7 +237,7 @@ def test_half_a_line_of_pins_takes_no_other_with_it(files: KeyFiles, cut: int) -
 def test_pins_never_become_more_than_can_be_read(
     files: KeyFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.client.key_files.PINS_BYTES_MAX", 1000)
+    monkeypatch.setattr("relay.client.devices.key_files.PINS_BYTES_MAX", 1000)
     names = [f"name-{n}" for n in range(7)]
     for name in names:
         files.pin(SERVER, name, PIN)
@@ -246,7 +251,7 @@ def test_pins_that_do_not_count_any_more_are_removed(
     files: KeyFiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At half of the bound; lines that this version does not understand are kept."""
-    monkeypatch.setattr("relay.client.key_files.PINS_BYTES_MAX", 2000)
+    monkeypatch.setattr("relay.client.devices.key_files.PINS_BYTES_MAX", 2000)
     path = files.directory / SERVER / "pins"
     later = PIN._replace(root=b"r" * 48, head=b"h" * 48)
     for pin in (later, PIN, PIN._replace(number=4)):
@@ -279,7 +284,7 @@ def test_no_pin_is_lost_to_a_file_that_was_replaced(
             path.write_bytes(replaced[0].read_bytes())
         return locked(descriptor, shared=shared, timeout_s=timeout_s)
 
-    monkeypatch.setattr("relay.client.key_files.locked", replace_first)
+    monkeypatch.setattr("relay.client.devices.key_files.locked", replace_first)
     files.pin(SERVER, "bob", PIN)
     assert files.pins(SERVER) == {"alice": PIN, "bob": PIN}
 
@@ -392,7 +397,7 @@ def test_a_key_is_taken_while_its_maker_waits_for_the_lock(
         found.append(key.public)
         return locked(descriptor, shared=shared, timeout_s=timeout_s)
 
-    monkeypatch.setattr("relay.client.credentials.locked", second_first)
+    monkeypatch.setattr("relay.client.devices.credentials.locked", second_first)
     first.unused()
     assert [files.load(path).public] == found
 

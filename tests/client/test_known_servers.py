@@ -1,4 +1,4 @@
-"""relay.client.known_servers."""
+"""relay.client.trust.known_servers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from relay.client.address import parse_address
-from relay.client.known_servers import (
+from relay.client.trust.known_servers import (
     PATH_VARIABLE,
     KnownServers,
     Pin,
@@ -24,8 +24,8 @@ from relay.client.known_servers import (
     match,
     parse,
 )
-from relay.client.lineage import KeyChange
-from relay.client.trust import KeyPolicy
+from relay.client.trust.lineage import KeyChange
+from relay.client.trust.policy import KeyPolicy
 from relay.errors import UsageError
 from tests.support.cluster import COMMAND_S, DEADLINE_S, ROOT
 from tests.support.programs import run_program
@@ -154,7 +154,7 @@ def test_the_variable_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyP
 PROGRAM = """
 import sys
 from pathlib import Path
-from relay.client.known_servers import KnownServers
+from relay.client.trust.known_servers import KnownServers
 known = KnownServers(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -327,7 +327,7 @@ def test_a_file_that_is_full_can_still_be_read(
     tmp_path: Path, null: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever one server proves about its keys: the file has the pins of all others, too."""
-    monkeypatch.setattr("relay.client.known_servers.FILE_BYTES_MAX", 1000)
+    monkeypatch.setattr("relay.client.trust.known_servers.FILE_BYTES_MAX", 1000)
     known = KnownServers(Path(os.devnull) if null else tmp_path / "pins")
     known.pin("other.example", 7475, KEY)
     keys = [51 * character + "q" for character in "cdefghijklmnop"]

@@ -20,8 +20,8 @@ from relay.client.answer_check import ANSWERS
 from relay.client.chat_state import ChatState
 from relay.client.errors import ServerBrokeProtocol
 from relay.client.events import State
-from relay.client.lineage import Expected
 from relay.client.pending_sends import Offer
+from relay.client.trust.lineage import Expected
 from relay.wire.codes import CloseCode
 from relay.wire.envelopes import (
     Account,

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from relay.client.address import Address
+from relay.client.devices.key_files import KeyFiles
 from relay.client.errors import ServerIdentityError, ServerKeyMismatch
 from relay.client.events import State
-from relay.client.key_files import KeyFiles
-from relay.client.known_servers import KnownServers
-from relay.client.lineage import ClaimedId, Expected, KeyChange, Lineage
-from relay.client.trust import KeyPolicy
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.lineage import ClaimedId, Expected, KeyChange, Lineage
+from relay.client.trust.policy import KeyPolicy
 from relay.errors import UsageError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Error, NextKey, Prove

@@ -7,12 +7,12 @@ import pytest
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import Pin
 from relay.chat.accounts.links import Kind
-from relay.client.device_queries import AGAIN_S, ANSWER_S, NUMBER
+from relay.client.devices.device_queries import AGAIN_S, ANSWER_S, NUMBER
+from relay.client.devices.pending_senders import VERIFY_S_MAX
+from relay.client.devices.senders import Senders
+from relay.client.devices.unverified import UnverifiedSenders
 from relay.client.errors import DeviceChainError
 from relay.client.events import Message
-from relay.client.pending_senders import VERIFY_S_MAX
-from relay.client.senders import Senders
-from relay.client.unverified import UnverifiedSenders
 from relay.limits import RETRY_MS_MAX
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import PrivateDeviceKey, verify
@@ -292,7 +292,7 @@ def test_names_that_a_server_invents_are_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And known names stay known."""
-    monkeypatch.setattr("relay.client.pins.PINS_MAX", 6)
+    monkeypatch.setattr("relay.client.devices.pins.PINS_MAX", 6)
     reader = Reader({"alice": pin_of(ONE)})
     names = list(map("name-{}".format, range(9)))
     for name in names:
@@ -308,7 +308,7 @@ def test_what_a_server_changes_again_and_again_is_bounded(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """In the file; each change counts while the program runs."""
-    monkeypatch.setattr("relay.client.pins.CHANGES_MAX", 3)
+    monkeypatch.setattr("relay.client.devices.pins.CHANGES_MAX", 3)
     reader, packed = Reader({"alice": pin_of(ONE)}), ONE
     for _ in range(2):
         reader.senders.begin(SERVER, "reader", bytes(32), reader.pins, None, [])
@@ -498,7 +498,7 @@ def test_a_message_without_a_key_is_doubtful_once_its_sender_had_one() -> None:
 
 def test_senders_that_a_server_invents_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Senders that cannot be verified any more are doubtful."""
-    monkeypatch.setattr("relay.client.senders.SENDERS_MAX", 3)
+    monkeypatch.setattr("relay.client.devices.senders.SENDERS_MAX", 3)
     names = list(map("name-{}".format, range(5)))
     reader = Reader({name: pin_of(TWO) for name in names})
     for name in names:
@@ -509,7 +509,7 @@ def test_senders_that_a_server_invents_are_bounded(monkeypatch: pytest.MonkeyPat
 
 def test_invented_senders_hide_no_forged_list(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sender with a proved chain is marked doubtful, although there is no place to record why."""
-    monkeypatch.setattr("relay.client.senders.SENDERS_MAX", 3)
+    monkeypatch.setattr("relay.client.devices.senders.SENDERS_MAX", 3)
     reader = Reader()
     assert reader.sees(A, TWO) == []
     for number in range(3):

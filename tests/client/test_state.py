@@ -24,9 +24,9 @@ from relay.client.errors import (
 )
 from relay.client.events import State, StateChanged, Stored
 from relay.client.identity import new_identity
-from relay.client.lineage import Expected
 from relay.client.pending_sends import Offer
 from relay.client.refusals import NameTaken
+from relay.client.trust.lineage import Expected
 from relay.errors import LocalProtocolError
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Ack, Error, Hello, Send, Welcome

@@ -9,7 +9,7 @@ import pytest
 
 from relay.store.errors import NotTheWriter
 from relay.store.log import Partition
-from relay.store.reader import SqliteReader
+from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from tests.conformance.log_contract import LogContract
 from tests.support.logs import die, open_partition

@@ -11,8 +11,8 @@ from relay.chat.entries import Cursor
 from relay.client.errors import ClientError, ServerBrokeProtocol
 from relay.client.event_queue import EVENTS_MAX
 from relay.client.events import State, StateChanged
-from relay.client.lineage import Expected
 from relay.client.pending_sends import Offer
+from relay.client.trust.lineage import Expected
 from relay.errors import EnvelopeError
 from relay.limits import HISTORY_ON_JOIN_MAX, RECORD_CONTENT_BYTES_MAX
 from relay.wire import envelopes as wire

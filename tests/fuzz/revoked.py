@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.client.aio import Client
-from relay.client.device_key import DeviceKey, public_text
+from relay.client.devices.device_key import DeviceKey, public_text
 from relay.client.errors import ClientError
 from tests.support.cluster import Relay, run_relay
 

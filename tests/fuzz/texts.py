@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from relay import configuration
 from relay.chat import names
-from relay.client import known_servers
 from relay.client.address import parse_address
+from relay.client.trust import known_servers
 from relay.declarations import as_toml, declarations
 from relay.errors import UsageError
 from relay.settings import WORKERS_MAX

@@ -30,11 +30,11 @@ from relay.server import repair as repairing
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.stored import readable, stored_entry
-from relay.store.directory import DataDirectory
 from relay.store.errors import LogDamaged, StoreError
-from relay.store.generation import Host
+from relay.store.file.directory import DataDirectory
+from relay.store.file.generation import Host
 from relay.store.log import Stored
-from relay.store.reader import SqliteReader
+from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import SEQ_BITS, SEQ_MASK
 from relay.store.stub import LOST

@@ -17,8 +17,8 @@ from relay.server import repair as repairing
 from relay.server.backups.create import create
 from relay.server.backups.restore import restore, verify
 from relay.server.export import Line, export, import_lines
-from relay.store.checkpoint import copy_pages
-from relay.store.directory import DataDirectory, lock_directory
+from relay.store.file.checkpoint import copy_pages
+from relay.store.file.directory import DataDirectory, lock_directory
 from relay.wire.packing import unpack_entry
 from tests.support.killed_at import killed_at
 from tests.support.logs import NOW_MS, append, die, messages, open_partition

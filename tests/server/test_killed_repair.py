@@ -6,7 +6,7 @@ from pathlib import Path
 
 from relay.chat.partition import partition_of
 from relay.server import repair as repairing
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 from tests.support.logs import append, messages, open_partition
 
 PAGE = 4096

@@ -21,10 +21,10 @@ from relay.server import repair as repairing
 from relay.server.repair import Repaired
 from relay.server.worker.home.room_entries import entry_of as room_entry
 from relay.server.worker.home.room_rules import RoomRules
-from relay.store.checkpoint import copy_pages
-from relay.store.companions import wal_bytes, wal_path
-from relay.store.directory import DataDirectory
-from relay.store.generation import Host
+from relay.store.file.checkpoint import copy_pages
+from relay.store.file.companions import wal_bytes, wal_path
+from relay.store.file.directory import DataDirectory
+from relay.store.file.generation import Host
 from relay.store.log import IdConflict, Repeated
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import SEQ_BITS, SEQ_MASK

@@ -14,7 +14,7 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.errors import StartError
 from relay.server import export
 from relay.server.offline import OfflineAccounts
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 from tests.support.cluster import run_relay
 
 LOG = "@alice"

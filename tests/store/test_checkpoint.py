@@ -13,11 +13,11 @@ from typing import TypeVar
 import apsw
 import pytest
 
-from relay.store import checkpoint
-from relay.store.checkpoint import FORGET_S, Checkpointer
 from relay.store.errors import StoreError
-from relay.store.reader import SqliteReader
-from relay.store.schema import translated
+from relay.store.file import checkpoint
+from relay.store.file.checkpoint import FORGET_S, Checkpointer
+from relay.store.file.schema import translated
+from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from tests.support.logs import PAGE_BYTES, append, die, messages, open_partition
 
@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from typing import TypeVar
 from relay.store.errors import StoreError
-from relay.store.reader import SqliteReader
+from relay.store.reading.reader import SqliteReader
 reader = SqliteReader(Path(sys.argv[1]))
 print("reading", flush=True)
 after = pages = 0

@@ -12,8 +12,8 @@ import pytest
 from relay.chat.rooms import events
 from relay.chat.rooms.events import Kind, Role
 from relay.server.worker.home.room_rules import RoomRules
-from relay.store.integrity import check_file
-from relay.store.reader import SqliteReader
+from relay.store.file.integrity import check_file
+from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import unpack_entry
 from tests.store.test_direct import control

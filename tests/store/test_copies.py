@@ -17,15 +17,15 @@ import pytest
 
 from relay.chat.partition import PARTITIONS
 from relay.server.worker.stored import readable
-from relay.store.checkpoint import copy_pages, finish
-from relay.store.created import note_created
-from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt, StoreUnavailable
-from relay.store.integrity import CheckUnfinished, check_file
-from relay.store.lock import PartitionLock, read_refusal
-from relay.store.reader import SqliteReader
+from relay.store.file.checkpoint import copy_pages, finish
+from relay.store.file.created import note_created
+from relay.store.file.directory import DataDirectory
+from relay.store.file.integrity import CheckUnfinished, check_file
+from relay.store.file.lock import PartitionLock, read_refusal
+from relay.store.reading.reader import SqliteReader
 from relay.store.recovery import recover
-from relay.store.salvaged_log import SalvagedLog
+from relay.store.salvage.log import SalvagedLog
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry
 from tests.support.logs import (

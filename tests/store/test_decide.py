@@ -19,6 +19,7 @@ from relay.server.worker.home.room_entries import entry_of
 from relay.server.worker.home.room_rules import RoomRules
 from relay.store import apply
 from relay.store.decide import Decision, Pack
+from relay.store.file.schema import rows
 from relay.store.log import (
     Began,
     Denied,
@@ -30,7 +31,6 @@ from relay.store.log import (
     Stored,
 )
 from relay.store.rules import Rules
-from relay.store.schema import rows
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import NO_LOG, SEQ_MASK, Changes, LogEnd, Original, ProducerEnd, View
 from relay.wire.packing import pack_entry, unpack_entry

@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from relay.store.checkpoint import finish
+from relay.store.file.checkpoint import finish
 from relay.store.log import (
     Began,
     Denied,
@@ -27,7 +27,7 @@ from relay.store.log import (
     UnknownOutcome,
 )
 from relay.store.read_budget import ReadBudget
-from relay.store.reader import SqliteReader
+from relay.store.reading.reader import SqliteReader
 from tests.support.logs import NOW_MS, append_as_home, die, entries, message, open_partition
 
 LOGS = ("lobby", "other")

@@ -10,9 +10,9 @@ import pytest
 
 from relay.chat.entries import Entry, Extra, Kind, Submission
 from relay.chat.ids import copy_producer
+from relay.store.file.schema import ADDED_BY_2, CONTROLS_BEFORE_3, TABLES_OF_3, TABLES_OF_4
 from relay.store.log import Expected, Forbidden, Outcome, Repeated, Stored
-from relay.store.reader import SqliteReader
-from relay.store.schema import ADDED_BY_2, CONTROLS_BEFORE_3, TABLES_OF_3, TABLES_OF_4
+from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import unpack_entry
 from tests.support.logs import (

@@ -11,12 +11,12 @@ import pytest
 
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 
 HOLD = """
 import os, sys
 from pathlib import Path
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 lock = DataDirectory(Path(sys.argv[1])).lock()
 if len(sys.argv) > 2 and os.fork() == 0:
     os.close(1)
@@ -111,5 +111,5 @@ def test_the_lock_dies_with_the_supervisor_though_a_worker_lives_on(tmp_path: Pa
 
 
 def test_needs_no_sqlite(tmp_path: Path) -> None:
-    code = "import sys, relay.store.directory; sys.exit('apsw' in sys.modules)"
+    code = "import sys, relay.store.file.directory; sys.exit('apsw' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

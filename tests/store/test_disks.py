@@ -15,12 +15,12 @@ import apsw
 import pytest
 
 from relay.chat.entries import Cursor, Kind, Submission
-from relay.store import generation, opening, scrub
-from relay.store.checkpoint import REST_PAGES_MAX, Checkpointer, copy_pages, finish
 from relay.store.errors import StoreError, StoreFull, StoreUnavailable
-from relay.store.generation import Durability
+from relay.store.file import generation, opening, scrub
+from relay.store.file.checkpoint import REST_PAGES_MAX, Checkpointer, copy_pages, finish
+from relay.store.file.generation import Durability
 from relay.store.log import Repeated, Stored
-from relay.store.reader import SqliteReader
+from relay.store.reading.reader import SqliteReader
 from relay.wire.packing import unpack_entry
 from tests.support.disks import Disk, Fails, Operation, broken, full
 from tests.support.logs import (

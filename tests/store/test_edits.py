@@ -11,7 +11,7 @@ from relay import limits
 from relay.chat.entries import Extra, Kind, Submission
 from relay.store.log import Forbidden, LogRefused, Stored
 from relay.store.read_budget import ReadBudget
-from relay.store.reader import SqliteReader
+from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import unpack_entry
 from tests.store.test_direct import EPOCH, ROOM, copy, offer, one, read

@@ -9,9 +9,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from relay.store import generation
-from relay.store.checkpoint import copy_pages
-from relay.store.generation import Durability
+from relay.store.file import generation
+from relay.store.file.checkpoint import copy_pages
+from relay.store.file.generation import Durability
 from tests.support.logs import append, die, message, open_partition
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from relay.store.log import Repeated, Stored
-from relay.store.reader import SqliteReader
+from relay.store.reading.reader import SqliteReader
 from tests.support.cluster import COMMAND_S
 from tests.support.loaded import loader
 from tests.support.logs import (

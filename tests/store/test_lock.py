@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from relay.store.errors import NotTheWriter, StoreUnavailable
-from relay.store.generation import Host
-from relay.store.lock import CLOCK_NS_MAX, PartitionLock
-from relay.store.opening import Check, open_first
+from relay.store.file.generation import Host
+from relay.store.file.lock import CLOCK_NS_MAX, PartitionLock
+from relay.store.file.opening import Check, open_first
 from relay.wire.packing import unpack_entry
 from tests.support.logs import NOW_MS, append, message, open_partition
 
 HOLD = """
 import sys
 from pathlib import Path
-from relay.store.lock import PartitionLock
+from relay.store.file.lock import PartitionLock
 lock = PartitionLock(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from relay.store import lock as locks
 from relay.store.errors import NotTheWriter, UsedElsewhere
-from relay.store.lock import PartitionLock, lock_when_free
+from relay.store.file import lock as locks
+from relay.store.file.lock import PartitionLock, lock_when_free
 
 MAIN, LOCK = "00.sqlite", "00.lock"
 

@@ -11,7 +11,7 @@ import pytest
 from relay.chat.entries import Extra, Kind, Submission
 from relay.store import apply
 from relay.store.errors import StoreFull
-from relay.store.generation import Host
+from relay.store.file.generation import Host
 from relay.store.opened import Opened
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import Changes, LogEnd

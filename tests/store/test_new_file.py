@@ -11,9 +11,9 @@ import apsw
 import pytest
 
 from relay.store.errors import StoreFull, StoreUnavailable
-from relay.store.format import FORMAT_VERSION
-from relay.store.new_file import create_file
-from relay.store.schema import create_tables, pragma, rows
+from relay.store.file.format import FORMAT_VERSION
+from relay.store.file.new_file import create_file
+from relay.store.file.schema import create_tables, pragma, rows
 from relay.wire.packing import unpack_entry
 from tests.support.disks import Disk
 from tests.support.killed_at import killed_at

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from relay.store.checkpoint import Checkpointer
-from relay.store.companions import index_path
-from relay.store.generation import Host
-from relay.store.lock import PartitionLock
-from relay.store.opening import needs_check
-from relay.store.reader import SqliteReader
-from relay.store.snapshot import Snapshot
+from relay.store.file.checkpoint import Checkpointer
+from relay.store.file.companions import index_path
+from relay.store.file.generation import Host
+from relay.store.file.lock import PartitionLock
+from relay.store.file.opening import needs_check
+from relay.store.file.snapshot import Snapshot
+from relay.store.reading.reader import SqliteReader
 from tests.support.logs import PAGE_BYTES, append, die, messages, open_partition
 
 SHARED_OF_FILE = 0x4000_0002

@@ -10,8 +10,8 @@ import pytest
 
 from relay.chat.entries import NO_EPOCH, Cursor, GapInfo, GapReason, Head
 from relay.store.errors import StoreError, StoreUnavailable
-from relay.store.reader import SqliteReader
-from relay.store.resume import LogView, Segment, resume_point
+from relay.store.reading.reader import SqliteReader
+from relay.store.reading.resume import LogView, Segment, resume_point
 from relay.store.sqlite import SqlitePartition
 from tests.support.logs import (
     PAGE_BYTES,
@@ -137,7 +137,7 @@ def test_an_unreadable_path_says_so(tmp_path: Path) -> None:
 def test_more_logs_than_are_remembered(
     partition: SqlitePartition, reader: SqliteReader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("relay.store.reader_file.IDS_REMEMBERED_MAX", 3)
+    monkeypatch.setattr("relay.store.reading.reader_file.IDS_REMEMBERED_MAX", 3)
     append(partition, *[message(1, log=f"room-{n}") for n in range(10)])
     for _ in range(2):
         for n in range(10):

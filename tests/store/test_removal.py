@@ -12,18 +12,19 @@ import apsw
 import pytest
 
 from relay.chat.entries import NO_EPOCH, Cursor, GapReason, Kind
-from relay.store import contents, message_counter
-from relay.store.checkpoint import Checkpointer, finish
+from relay.store import contents
 from relay.store.examine import examine
-from relay.store.generation import Host
+from relay.store.file.checkpoint import Checkpointer, finish
+from relay.store.file.generation import Host
+from relay.store.file.schema import pragma
 from relay.store.log import Forbidden, IdConflict, Repeated
-from relay.store.message_counter import MessageCounter
-from relay.store.removal import ROWS_PER_STEP
-from relay.store.removal_reader import RemovalReader
-from relay.store.retention import AT_ONCE, Excess, Measured, RetentionLimits, stricter, upto
-from relay.store.salvage import salvage
-from relay.store.salvaged_log import SalvagedLog
-from relay.store.schema import pragma
+from relay.store.retention import message_counter
+from relay.store.retention.limits import AT_ONCE, Excess, Measured, RetentionLimits, stricter, upto
+from relay.store.retention.message_counter import MessageCounter
+from relay.store.retention.removal import ROWS_PER_STEP
+from relay.store.retention.removal_reader import RemovalReader
+from relay.store.salvage.log import SalvagedLog
+from relay.store.salvage.partition import salvage
 from relay.store.sqlite import SqlitePartition
 from relay.store.stub import STUB_OF_ERASED
 from relay.wire.packing import pack_entry, unpack_entry
@@ -258,7 +259,7 @@ def test_a_file_is_checked_compared_and_made_anew(tmp_path: Path) -> None:
         new = tmp_path / f"new-{number}"
         new.mkdir()
         monkey = pytest.MonkeyPatch()
-        monkey.setattr("relay.store.row_versions.partition_of", lambda _: 3)
+        monkey.setattr("relay.store.salvage.row_versions.partition_of", lambda _: 3)
         found = salvage(
             path, new / "00.sqlite", partition=3, unpack=unpack_entry, pack=pack_entry,
             with_wal=False,

@@ -10,8 +10,8 @@ import pytest
 
 from relay.chat.entries import Entry, Kind, packable
 from relay.chat.partition import partition_of
-from relay.store.carving import Row
-from relay.store.row_versions import RowVersions, entry_of
+from relay.store.salvage.carving import Row
+from relay.store.salvage.row_versions import RowVersions, entry_of
 from relay.store.state import row_id
 from relay.store.stub import stub_of
 from relay.wire.packing import pack_entry, unpack_entry

@@ -14,13 +14,13 @@ from relay.chat.entries import Extra, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import events
 from relay.server.worker.home.room_rules import RoomRules
-from relay.store.carving import PAGE_BYTES, ROW_BYTES_MAX, carved
-from relay.store.checkpoint import copy_pages
-from relay.store.companions import wal_bytes, wal_path
 from relay.store.contents import connect_still
-from relay.store.integrity import DamagedLog, check_file
+from relay.store.file.checkpoint import copy_pages
+from relay.store.file.companions import wal_bytes, wal_path
+from relay.store.file.integrity import DamagedLog, check_file
 from relay.store.log import LogRefused
-from relay.store.salvaged_log import SalvagedLog
+from relay.store.salvage.carving import PAGE_BYTES, ROW_BYTES_MAX, carved
+from relay.store.salvage.log import SalvagedLog
 from relay.wire.packing import unpack_entry
 from tests.support.logs import (
     ALICE,

@@ -17,7 +17,7 @@ from relay.chat.rooms.events import Kind
 from relay.chat.rooms.state import Room
 from relay.server.worker.home.room_entries import entry_of
 from relay.server.worker.home.room_rules import RoomRules
-from relay.store.salvaged_log import SalvagedLog
+from relay.store.salvage.log import SalvagedLog
 from relay.store.stub import LOST
 from tests.support import logs
 from tests.support.logs import append, message, open_partition

@@ -12,9 +12,9 @@ import apsw
 import pytest
 
 from relay.chat.entries import Extra, Kind, Submission
-from relay.store import checkpoint, scrub
-from relay.store.checkpoint import Checkpointer
-from relay.store.schema import translated
+from relay.store.file import checkpoint, scrub
+from relay.store.file.checkpoint import Checkpointer
+from relay.store.file.schema import translated
 from relay.store.sqlite import SqlitePartition
 from tests.support.logs import BOB, append, die, message, open_partition
 from tests.support.scanning import leftovers

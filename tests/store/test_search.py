@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.chat.entries import Extra, Kind
+from relay.store.file.schema import rows
 from relay.store.log import Stored
-from relay.store.schema import rows
 from relay.store.search import files, finder, follower
 from relay.store.search.finder import Finder, Found
 from relay.store.search.follower import Follower

@@ -23,9 +23,9 @@ from relay.store.errors import (
     StoreOfAnotherVersion,
     StoreUnavailable,
 )
+from relay.store.file.schema import check_sqlite, pragma, translated
 from relay.store.log import LogRefused, Repeated, Stored, UnknownOutcome
-from relay.store.reader import SqliteReader
-from relay.store.schema import check_sqlite, pragma, translated
+from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import LOGS_MAX, SEQ_MASK, Changes, More
 from tests.store.conftest import Hooks

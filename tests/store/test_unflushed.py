@@ -15,11 +15,11 @@ import apsw
 import pytest
 
 from relay.chat.entries import Kind
-from relay.store.checkpoint import Checkpointer, finish
-from relay.store.integrity import check_file
+from relay.store.file.checkpoint import Checkpointer, finish
+from relay.store.file.integrity import check_file
+from relay.store.file.schema import rows
 from relay.store.log import Expected, LogRefused, Repeated, Stored, UnknownOutcome
 from relay.store.producers import DAY_MS
-from relay.store.schema import rows
 from relay.store.sqlite import SqlitePartition
 from relay.store.unflushed import ENTRIES_MAX, TAIL_MAX, TAILS_MAX, Unflushed
 from relay.wire.packing import unpack_entry

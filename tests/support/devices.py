@@ -7,7 +7,7 @@ import secrets
 from functools import cache
 
 from relay.chat.names import is_guest
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
 from relay.client.login import root_link
 from relay.wire.connection import Connection
 from relay.wire.envelopes import ClientEnvelope, Hello, Register

@@ -10,13 +10,13 @@ from pathlib import Path
 from relay.chat.entries import Kind, Submission
 from relay.chat.partition import partition_of
 from relay.store.contents import LogContents, connect_still, logs_of
-from relay.store.generation import Durability, Host
-from relay.store.lock import PartitionLock, State
+from relay.store.file.generation import Durability, Host
+from relay.store.file.lock import PartitionLock, State
 from relay.store.log import Outcome, Page, Partition, Stored
 from relay.store.opened import Write
 from relay.store.read_budget import ReadBudget
-from relay.store.salvage import salvage
-from relay.store.salvaged_log import SalvagedLog
+from relay.store.salvage.log import SalvagedLog
+from relay.store.salvage.partition import salvage
 from relay.store.sqlite import CHECK_LIMIT_S, SqlitePartition
 from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import pack_entry, unpack_entry

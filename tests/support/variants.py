@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from relay.server.worker.member.repair import Repair
     from relay.server.worker.member.subscriptions import Subscriptions
     from relay.store.decide import Decision
-    from relay.store.generation import Begun
+    from relay.store.file.generation import Begun
     from relay.store.log import Denied, Outcome, ResumePoint, Stored
-    from relay.store.reader import SqliteReader
+    from relay.store.reading.reader import SqliteReader
     from relay.store.state import Changes, LogEnd, ProducerEnd
 
 FAILING_COMMITS = 0.1
@@ -144,7 +144,7 @@ def gap_on_resume(_: WorkerContext) -> None:
     """A client that resumes with a cursor is told of a gap, and continues at the head."""
     from relay.chat.entries import Cursor, GapInfo, GapReason
     from relay.store.log import ResumePoint
-    from relay.store.reader import SqliteReader
+    from relay.store.reading.reader import SqliteReader
 
     def resuming(self: SqliteReader, log: str, cursor: Cursor, head: Head) -> ResumePoint:
         return ResumePoint(head.seq, GapInfo(cursor, Cursor(*head), GapReason.RETENTION))
@@ -167,7 +167,8 @@ def silent_after_kill(context: WorkerContext) -> None:
 
 def seq_reused(_: WorkerContext) -> None:
     """A partition that was not closed cleanly comes back without the last entries of its rooms."""
-    from relay.store import generation, schema, state
+    from relay.store import state
+    from relay.store.file import generation, schema
 
     begin = generation.begin
 
@@ -246,7 +247,7 @@ def tickets_twice(_: WorkerContext) -> None:
 
 def hides_devices(_: WorkerContext) -> None:
     """A list of devices is read from a copy that is not always the latest."""
-    from relay.server.worker.connection import devices
+    from relay.server.worker.connection.requests import devices
 
     chain_of = devices.chain_of
 
@@ -272,7 +273,7 @@ def nobody_is_put_out(_: WorkerContext) -> None:
 
 def lets_anybody_join(_: WorkerContext) -> None:
     """Read rights are checked when they change, but not at a join."""
-    from relay.server.worker.connection import join
+    from relay.server.worker.connection.requests import join
 
     def none(*_: object) -> None:
         return None
@@ -307,7 +308,7 @@ def forgets_tickets_at_a_kill(context: WorkerContext) -> None:
 
 def devices_go_back_at_a_kill(context: WorkerContext) -> None:
     """A worker that replaces a killed one shows device lists as it first read them."""
-    from relay.server.worker.connection import devices
+    from relay.server.worker.connection.requests import devices
 
     if _is_of_the_start(context):
         return
@@ -379,7 +380,7 @@ def removes_untold(_: WorkerContext) -> None:
     """A reader whose cursor is before removed entries continues after them without a gap."""
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.pages import Page
-    from relay.store.reader import SqliteReader
+    from relay.store.reading.reader import SqliteReader
     from relay.wire.envelopes import EntryMessage
     from relay.wire.packing import pack, unpack_server
 
@@ -405,7 +406,7 @@ def tells_too_much(_: WorkerContext) -> None:
     """A reader whose cursor is before removed entries is told of a larger gap, and gets fewer
     entries.
     """
-    from relay.store.reader import SqliteReader
+    from relay.store.reading.reader import SqliteReader
 
     resume = SqliteReader.resume
 
@@ -421,8 +422,8 @@ def tells_too_much(_: WorkerContext) -> None:
 
 def removes_too_much(_: WorkerContext) -> None:
     """Retention keeps fewer messages than it should."""
-    from relay.store.removal_reader import RemovalReader
-    from relay.store.retention import Excess, RetentionLimits
+    from relay.store.retention.limits import Excess, RetentionLimits
+    from relay.store.retention.removal_reader import RemovalReader
 
     removable = RemovalReader.removable
 
@@ -449,7 +450,7 @@ def erases_for_members_alone(_: WorkerContext) -> None:
 
 def keeps_pages(_: WorkerContext) -> None:
     """Pages that a worker has read once are served again, erased or not."""
-    from relay.store.reader import SqliteReader
+    from relay.store.reading.reader import SqliteReader
 
     page = SqliteReader._page
     kept: dict[tuple[object, ...], object] = {}
@@ -497,7 +498,7 @@ def copies_places(_: WorkerContext) -> None:
 
 def does_not_wait_for_disk(_: WorkerContext) -> None:
     """A commit under durability "power" is acknowledged before the disk has it."""
-    from relay.store import opening
+    from relay.store.file import opening
 
     opening.SYNCHRONOUS["power"] = "NORMAL"
 
@@ -557,7 +558,7 @@ def takes_an_error_for_success(_: WorkerContext) -> None:
 
 def keeps_its_epoch() -> None:
     """After a power loss numbering continues as if nothing was lost."""
-    from relay.store import generation
+    from relay.store.file import generation
 
     begin = generation.begin
 

@@ -37,7 +37,7 @@ from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.dependencies import WorkerDependencies
 from relay.server.worker.process.parts import WorkerParts
 from relay.settings import Accounts, Retention, Server, Settings, Store
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
 from relay.wire.connection import Connection
 from relay.wire.envelopes import (

@@ -11,7 +11,7 @@ import pytest
 from relay import BlockingClient, StoreDamaged
 from relay.chat.partition import partition_of
 from relay.client.events import Gap, Message
-from relay.store.pairing import wal_salts
+from relay.store.file.pairing import wal_salts
 from tests.support.cluster import Relay, wait_until
 from tests.support.threads import beside
 

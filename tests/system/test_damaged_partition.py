@@ -13,7 +13,7 @@ from relay import BlockingClient, Client, StoreDamaged
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.client.events import LogEntry, Message, Unfollowed
-from relay.store.lock import read_refusal
+from relay.store.file.lock import read_refusal
 from tests.support.cluster import Relay, run_relay
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 from tests.system.test_ctl import status_of

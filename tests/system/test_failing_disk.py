@@ -13,8 +13,8 @@ import pytest
 
 from relay import Client, Message, Unavailable
 from relay.client.events import Postponed
-from relay.client.known_servers import KnownServers
-from relay.client.trust import KeyPolicy
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
 from tests.support.cluster import Relay, until
 from tests.support.faulty import bad_while
 from tests.support.watching import ON_A_FREE_PORT, Watcher

@@ -17,9 +17,9 @@ from relay.chat.partition import partition_of
 from relay.client.aio import Client
 from relay.client.aio.posts import Post
 from relay.client.events import Message, Postponed
-from relay.client.known_servers import KnownServers
 from relay.client.refusals import Unavailable
-from relay.client.trust import KeyPolicy
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
 from tests.support.cluster import Relay, run_relay, until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 from tests.system.test_ctl import status_of

@@ -11,11 +11,11 @@ import apsw
 import pytest
 
 from relay.client.aio import Client
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
 from relay.client.events import Edit, Erased, LogEntry, Message, Reaction, Redaction
 from relay.client.refusals import Refused
-from relay.store.format import FORMAT_VERSION, FORMATS_READ
-from relay.store.schema import connect_reader, pragma
+from relay.store.file.format import FORMAT_VERSION, FORMATS_READ
+from relay.store.file.schema import connect_reader, pragma
 from tests.support.cluster import DEADLINE_S, Relay, run_relay
 
 KEPT = Path(__file__).parent.parent / "data"

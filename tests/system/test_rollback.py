@@ -12,8 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from relay import BlockingClient
-from relay.client.device_key import DeviceKey
-from relay.store.format import FORMAT_VERSION
+from relay.client.devices.device_key import DeviceKey
+from relay.store.file.format import FORMAT_VERSION
 from tests.support.cluster import Relay, run_relay
 from tests.support.revisions import Revision
 from tests.system.test_old_data import LOBBY, formats, unpacked

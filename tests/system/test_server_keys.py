@@ -15,11 +15,11 @@ import pytest
 from relay import BlockingClient, Client
 from relay.client.account_calls import Devices
 from relay.client.aio.thread import in_thread
-from relay.client.device_key import DeviceKey, public_text
+from relay.client.devices.device_key import DeviceKey, public_text
+from relay.client.devices.key_files import KeyFiles
 from relay.client.errors import ServerKeyMismatch
-from relay.client.key_files import KeyFiles
-from relay.client.known_servers import KnownServers
-from relay.client.trust import KeyPolicy
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
 from relay.testing import RelayNotStarted
 from tests.support.cluster import ROOT, Relay, relay_command, run_relay, until, wait_until
 from tests.support.terminals import Terminal

@@ -19,7 +19,7 @@ import pytest
 
 import relay as package
 from relay import BlockingClient, Client, Message, State, StateChanged
-from relay.store.format import FORMAT_VERSION
+from relay.store.file.format import FORMAT_VERSION
 from relay.testing import RelayNotStarted
 from tests.support.cluster import DEADLINE_S, Relay, run_relay, wait_until
 from tests.support.traffic import Traffic
@@ -297,7 +297,7 @@ CANNOT_TAKE_OVER = (
     (("server/worker/process/main.py", "import uvloop\n", "import uvlop\n"), "worker"),
     (("server/control/main.py", "import gc\n", "import gcc\n"), "control cannot start"),
     (
-        ("store/format.py", PRESENT_FORMAT, "FORMAT_VERSION: Final = 99"),
+        ("store/file/format.py", PRESENT_FORMAT, "FORMAT_VERSION: Final = 99"),
         "an upgrade changes no data: make a backup, stop it, and start this one",
     ),
     (
@@ -477,9 +477,9 @@ def test_another_format_and_back_again(versions: Versions) -> None:
         '        pragma(connection, "user_version=99")\n        return\n'
     )
     other_format = (
-        ("store/format.py", PRESENT_FORMAT, "FORMAT_VERSION: Final = 99"),
-        ("store/format.py", ", FORMAT_VERSION)", f", {FORMAT_VERSION}, FORMAT_VERSION)"),
-        ("store/schema.py", begin, as_it_is + begin),
+        ("store/file/format.py", PRESENT_FORMAT, "FORMAT_VERSION: Final = 99"),
+        ("store/file/format.py", ", FORMAT_VERSION)", f", {FORMAT_VERSION}, FORMAT_VERSION)"),
+        ("store/file/schema.py", begin, as_it_is + begin),
     )
     relay = Relay(data, workers=2, source=versions.current)
     with relay:

@@ -28,8 +28,8 @@ from relay.client.events import (
     Stored,
 )
 from relay.client.refusals import NoSuchEntry, NotAllowed, Refused
-from relay.store.directory import DataDirectory
-from relay.store.reader import SqliteReader
+from relay.store.file.directory import DataDirectory
+from relay.store.reading.reader import SqliteReader
 from tests.support.cluster import Relay, until
 from tests.torture import amendments
 from tests.torture import stored as files

@@ -19,12 +19,12 @@ from relay.chat.accounts import events as account_events
 from relay.chat.partition import partition_of
 from relay.client.account_calls import Devices
 from relay.client.aio import Client
-from relay.client.device_key import DeviceKey, public_text
+from relay.client.devices.device_key import DeviceKey, public_text
 from relay.client.errors import DeviceChainError
 from relay.client.events import Message, RoomChanged, Unfollowed
 from relay.client.refusals import Banned, Changed, KeyRefused, MembersOnly, Refused
-from relay.store.directory import DataDirectory
-from relay.store.reader import SqliteReader
+from relay.store.file.directory import DataDirectory
+from relay.store.reading.reader import SqliteReader
 from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import unpack_entry
 from tests.support.cluster import Relay, until

@@ -10,9 +10,9 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.client.aio import Client
 from relay.client.events import Gap, Message, RoomChanged
 from relay.limits import U63_MAX
-from relay.store.directory import DataDirectory
-from relay.store.reader import SqliteReader
-from relay.store.schema import connect_reader, rows
+from relay.store.file.directory import DataDirectory
+from relay.store.file.schema import connect_reader, rows
+from relay.store.reading.reader import SqliteReader
 from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import unpack_entry
 from tests.torture.checker import Entry

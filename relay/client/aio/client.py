@@ -27,13 +27,13 @@ from relay.client.aio.own import AsyncOwn
 from relay.client.aio.pump import Pump
 from relay.client.aio.room import Room
 from relay.client.base import target
-from relay.client.credentials import KeyChoice
-from relay.client.device_key import DeviceKey
+from relay.client.devices.credentials import KeyChoice
+from relay.client.devices.device_key import DeviceKey
 from relay.client.errors import ClientClosed, ConnectFailed
 from relay.client.events import State
 from relay.client.identity import Identity
 from relay.client.options import CLOSE_S, CONNECT_S, make_options
-from relay.client.trust import KeyPolicy
+from relay.client.trust.policy import KeyPolicy
 
 
 class Client(AsyncOwn):

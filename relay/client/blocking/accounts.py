@@ -18,11 +18,11 @@ from relay.client.account_calls import (
     User,
 )
 from relay.client.blocking.calls import BlockingCalls
-from relay.client.chain_check import ChainReading
 from relay.client.chat_state import Read
-from relay.client.device_key import DeviceKey
+from relay.client.devices.chain_check import ChainReading
+from relay.client.devices.device_key import DeviceKey
+from relay.client.devices.proof import server_id_bytes
 from relay.client.lists import Question, Questions, Result
-from relay.client.proof import server_id_bytes
 from relay.client.refusals import Refused
 from relay.limits import INVITATION_DAYS
 

@@ -30,13 +30,13 @@ from relay.client.base import target
 from relay.client.blocking.own import BlockingOwn
 from relay.client.blocking.pump import Dial, Pump
 from relay.client.blocking.room import BlockingRoom
-from relay.client.credentials import KeyChoice
-from relay.client.device_key import DeviceKey
+from relay.client.devices.credentials import KeyChoice
+from relay.client.devices.device_key import DeviceKey
 from relay.client.errors import ClientClosed, ConnectFailed
 from relay.client.events import State
 from relay.client.identity import Identity
 from relay.client.options import CLOSE_S, CONNECT_S, LINGER_S, make_options
-from relay.client.trust import KeyPolicy
+from relay.client.trust.policy import KeyPolicy
 
 
 class BlockingClient(BlockingOwn):

@@ -21,10 +21,10 @@ from relay.client.dialling import dial_tcp, disable_nagle, has_ended
 from relay.client.errors import ClientError, KeyFileError
 from relay.client.events import State
 from relay.client.feed import Feed
-from relay.client.lineage import ClaimedId
 from relay.client.options import DIAL_S, READ_BYTES, REST_READS_MAX, WORK_ATTEMPTS
 from relay.client.state import ClientState
-from relay.client.trust import KeyPolicy
+from relay.client.trust.lineage import ClaimedId
+from relay.client.trust.policy import KeyPolicy
 from relay.client.unreachable import unreachable
 from relay.client.unreported import UnreportedFailures
 from relay.errors import UsageError

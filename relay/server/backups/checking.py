@@ -7,7 +7,7 @@ from pathlib import Path
 from relay.server.meaning import meaningless
 from relay.store.contents import LogContents
 from relay.store.examine import examine_still
-from relay.store.integrity import DamagedLog
+from relay.store.file.integrity import DamagedLog
 from relay.wire.packing import unpack_entry
 
 

@@ -26,13 +26,13 @@ from relay.server.backups.checking import checked
 from relay.server.backups.manifest import File, Manifest
 from relay.server.backups.nesting import refuse_backup_within
 from relay.store.contents import LogContents, total
-from relay.store.created import was_created
-from relay.store.directory import DataDirectory
 from relay.store.errors import StoreError
-from relay.store.integrity import DamagedLog
-from relay.store.lock import read_refusal
-from relay.store.schema import taken_away
-from relay.store.snapshot import Snapshot, sync_file
+from relay.store.file.created import was_created
+from relay.store.file.directory import DataDirectory
+from relay.store.file.integrity import DamagedLog
+from relay.store.file.lock import read_refusal
+from relay.store.file.schema import taken_away
+from relay.store.file.snapshot import Snapshot, sync_file
 
 MOMENT_S: Final = 30.0
 """How long to try to fix one moment."""

@@ -14,8 +14,8 @@ import msgspec
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.store.contents import Contents
-from relay.store.directory import BACKUP_FILE
-from relay.store.snapshot import sync_file
+from relay.store.file.directory import BACKUP_FILE
+from relay.store.file.snapshot import sync_file
 
 NAME: Final = BACKUP_FILE
 FORMAT: Final = 1

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from relay.errors import StartError
 from relay.paths import followed
-from relay.store.directory import is_backup
+from relay.store.file.directory import is_backup
 
 
 def refuse_backup_within(data: Path, to: Path) -> None:

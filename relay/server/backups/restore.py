@@ -14,10 +14,10 @@ from relay.server.backups.checking import checked
 from relay.server.backups.manifest import File, Manifest
 from relay.server.backups.nesting import refuse_data_within
 from relay.store.contents import total
-from relay.store.directory import FORMAT_FILE, LOCK_FILE, lock_directory
 from relay.store.errors import StoreError
-from relay.store.integrity import DamagedLog
-from relay.store.snapshot import sync_file
+from relay.store.file.directory import FORMAT_FILE, LOCK_FILE, lock_directory
+from relay.store.file.integrity import DamagedLog
+from relay.store.file.snapshot import sync_file
 
 
 class Verified(NamedTuple):

@@ -19,8 +19,8 @@ from relay.server.control.process_usage import age_s, usage_of
 from relay.server.control.supervisor_line import SupervisorLine
 from relay.server.control.worker_lines import Asked, WorkerLines
 from relay.server.line_server import Handler, NotAnswered, Question, number_of, text_of
-from relay.store.directory import DataDirectory
-from relay.store.lock import read_refusal
+from relay.store.file.directory import DataDirectory
+from relay.store.file.lock import read_refusal
 
 LIMIT: Final = 20
 LIMIT_MAX: Final = 1000

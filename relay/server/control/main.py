@@ -20,7 +20,7 @@ from relay.server.control.disk import DiskUse, measure
 from relay.server.control.health import Readiness
 from relay.server.control.supervisor_line import SupervisorLine
 from relay.server.line_server import BACKLOG, QUESTION_BYTES_MAX, LineServer
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 
 if TYPE_CHECKING:
     from relay.server.context import ControlContext

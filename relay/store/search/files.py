@@ -12,8 +12,8 @@ from typing import Final
 
 import apsw
 
-from relay.store.companions import index_path, wal_path
-from relay.store.schema import pragma, rows, without_temporary_files
+from relay.store.file.companions import index_path, wal_path
+from relay.store.file.schema import pragma, rows, without_temporary_files
 
 FORMAT: Final = 2
 """In format 1, texts without spaces were indexed as whole sentences."""

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from relay.store.errors import StoreUnavailable
-from relay.store.schema import rows
+from relay.store.file.schema import rows
 from relay.store.search import files
 from relay.store.state import row_id
 

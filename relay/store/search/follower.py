@@ -23,7 +23,7 @@ import apsw
 from relay import limits
 from relay.chat.entries import Entry, Kind
 from relay.store.errors import StoreError
-from relay.store.schema import connect_reader, epoch_at, has_logs, pragma, rows
+from relay.store.file.schema import connect_reader, epoch_at, has_logs, pragma, rows
 from relay.store.search import files
 from relay.store.search.words import text_of
 from relay.store.state import SEQ_BITS, SEQ_MASK, row_id

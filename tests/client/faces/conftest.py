@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.client.known_servers import KnownServers
-from relay.client.trust import KeyPolicy
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
 from tests.client.faces.adapters import FACES, Face
 from tests.support.cluster import Relay
 

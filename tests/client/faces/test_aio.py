@@ -15,8 +15,8 @@ from relay.client import event_queue
 from relay.client.aio import Client
 from relay.client.errors import ClientClosed, UnknownServerKey
 from relay.client.events import Message, State, StateChanged
-from relay.client.known_servers import KnownServers
-from relay.client.trust import KeyPolicy
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
 from relay.wire.envelopes import EntryMessage, Join, Joined
 from tests.client.faces.adapters import WAIT_S
 from tests.support.cluster import Relay, until

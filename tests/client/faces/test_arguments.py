@@ -13,12 +13,12 @@ from relay.client.account_calls import DeviceChange, DeviceList
 from relay.client.address import Address
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
-from relay.client.device_key import DeviceKey, public_text
+from relay.client.devices.device_key import DeviceKey, public_text
 from relay.client.errors import ConnectFailed, MessageTooLong, NotConnected
 from relay.client.events import Message, State
 from relay.client.identity import Identity
 from relay.client.refusals import NameInvalid
-from relay.client.trust import KeyPolicy
+from relay.client.trust.policy import KeyPolicy
 from relay.errors import UsageError
 from tests.client.faces.adapters import Face
 

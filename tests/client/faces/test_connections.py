@@ -14,7 +14,8 @@ import pytest
 from relay.client.address import Address, parse_address
 from relay.client.blocking import BlockingClient
 from relay.client.closes import Replaced
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
+from relay.client.devices.key_files import KeyFiles
 from relay.client.dialling import dial_tcp
 from relay.client.errors import (
     ClientClosed,
@@ -27,10 +28,9 @@ from relay.client.errors import (
     UnknownServerKey,
 )
 from relay.client.events import Message, State, StateChanged
-from relay.client.key_files import KeyFiles
-from relay.client.known_servers import KnownServers
 from relay.client.refusals import KeyRefused, LooksAlike, NameInvalid, NameTaken
-from relay.client.trust import KeyPolicy
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay
 from tests.support.threads import beside

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from relay.client.aio import Client
+from relay.client.devices.key_files import KeyFiles
 from relay.client.errors import (
     HandshakeFailed,
     ServerIdentityError,
@@ -16,9 +17,8 @@ from relay.client.errors import (
 )
 from relay.client.events import State, StateChanged
 from relay.client.file_lock import locked
-from relay.client.key_files import KeyFiles
-from relay.client.known_servers import KnownServers
-from relay.client.trust import KeyPolicy
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
 from relay.wire.envelopes import Ack, Done, NextKey, Prove, Send
 from relay.wire.identity import PrivateKey, fingerprint, parse_spki
 from tests.client.faces.adapters import WAIT_S, Face

@@ -13,8 +13,8 @@ from relay.chat.accounts import links
 from relay.client.aio import Client, transport
 from relay.client.aio.transport import PIECE_BYTES
 from relay.client.blocking import BlockingClient
-from relay.client.chain_check import LINKS_PER_TURN
 from relay.client.closes import ServerFailed
+from relay.client.devices.chain_check import LINKS_PER_TURN
 from relay.client.errors import ClientError
 from relay.client.events import DeviceWarning, Event, Message
 from relay.client.feed import Feed
@@ -149,7 +149,7 @@ async def test_the_loop_runs_while_a_list_of_devices_is_verified(
         verified.append(turn)
         return verify(*parts)
 
-    monkeypatch.setattr("relay.client.chain_check.verify", counted)
+    monkeypatch.setattr("relay.client.devices.chain_check.verify", counted)
 
     async def count() -> None:
         nonlocal turn
@@ -189,7 +189,7 @@ def test_an_answer_that_came_between_two_calls_is_not_overdue(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A blocking client reads only in its calls: its program may have slept for a minute."""
-    monkeypatch.setattr("relay.client.device_queries.ANSWER_S", 0.0)
+    monkeypatch.setattr("relay.client.devices.device_queries.ANSWER_S", 0.0)
     answered = threading.Event()
 
     def script(connection: FakeConnection) -> None:

@@ -20,7 +20,7 @@ from relay.chat.rooms.rights import Actor
 from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.admission import (
+from relay.server.worker.connection.budgets.admission import (
     DEFER_FROM,
     FEW,
     LOGINS_MANY,
@@ -30,14 +30,21 @@ from relay.server.worker.connection.admission import (
     Admission,
     Verdict,
 )
-from relay.server.worker.connection.commands import OPERATIONS
-from relay.server.worker.connection.ledger import IDLE_MAX
+from relay.server.worker.connection.budgets.ledger import IDLE_MAX
+from relay.server.worker.connection.budgets.source_usage import Source, Sources
+from relay.server.worker.connection.budgets.spending import Refusal, Spending, spending
+from relay.server.worker.connection.budgets.token_bucket import TokenBucket
+from relay.server.worker.connection.budgets.users import (
+    BEGUN_MAX,
+    BEGUN_S,
+    LOOKS,
+    RoomsBegun,
+    User,
+    Users,
+)
 from relay.server.worker.connection.received import ReceivedBytes
-from relay.server.worker.connection.source_usage import Source, Sources
-from relay.server.worker.connection.spending import Refusal, Spending, spending
+from relay.server.worker.connection.requests.commands import OPERATIONS
 from relay.server.worker.connection.stages import Stage
-from relay.server.worker.connection.token_bucket import TokenBucket
-from relay.server.worker.connection.users import BEGUN_MAX, BEGUN_S, LOOKS, RoomsBegun, User, Users
 from relay.server.worker.delivery.rush import Rush
 from relay.server.worker.process.disk_reserve import Disk, DiskReserve, is_short, measure
 from relay.server.worker.refusals import LOG_EVERY_S, Refusals

@@ -14,8 +14,8 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.chat.rooms.events import Role, RoleSet
 from relay.limit_settings import Limits
-from relay.server.worker.connection.charges import FOUND_PER_UNIT
-from relay.server.worker.connection.search import READ_PER_TURN
+from relay.server.worker.connection.requests.charges import FOUND_PER_UNIT
+from relay.server.worker.connection.requests.search import READ_PER_TURN
 from relay.server.worker.home.room_entries import entry_of
 from relay.wire.envelopes import (
     Chain,

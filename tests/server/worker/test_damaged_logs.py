@@ -21,7 +21,8 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import requests as of_rooms
 from relay.chat.rooms import shown
 from relay.chat.rooms.events import Kind
-from relay.server.worker.connection import listings, room_lists
+from relay.server.worker.connection import listings
+from relay.server.worker.connection.requests import room_lists
 from relay.server.worker.process.administration import DAMAGED, Administration
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import SEQ_BITS, SEQ_MASK

@@ -16,7 +16,7 @@ from relay.chat.rooms import requests
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Kind
 from relay.settings import Retention as Settings
-from relay.store.checkpoint import Checkpointer
+from relay.store.file.checkpoint import Checkpointer
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Account, Done, EntryMessage, Error, Refused

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import pytest
 
 from relay import Client
-from relay.client.key_files import KeyFiles
-from relay.client.known_servers import KnownServers
-from relay.client.trust import KeyPolicy
+from relay.client.devices.key_files import KeyFiles
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
 from relay.wire.connection import Connection
 from relay.wire.events import ConnectionClosed
 from relay.wire.frames import FrameType, frame

@@ -9,13 +9,13 @@ import pytest
 
 from relay import Client
 from relay.chat.accounts import links
-from relay.client.device_key import DeviceKey, public_text
+from relay.client.devices.device_key import DeviceKey, public_text
+from relay.client.devices.key_files import KeyFiles
 from relay.client.errors import DeviceChainError
 from relay.client.events import DeviceWarning
-from relay.client.key_files import KeyFiles
-from relay.client.known_servers import KnownServers
-from relay.client.trust import KeyPolicy
-from relay.server.worker.connection import devices
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
+from relay.server.worker.connection.requests import devices
 from relay.wire.identity import fingerprint
 from tests.support.pair import server_key
 from tests.support.workers import Cluster

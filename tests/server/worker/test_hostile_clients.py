@@ -14,8 +14,8 @@ import pytest
 
 from relay.codec import Unknown
 from relay.limit_settings import Limits
-from relay.server.worker.connection import commands
 from relay.server.worker.connection.pauses import Pause
+from relay.server.worker.connection.requests import commands
 from relay.server.worker.connection.schedule import UNITS, UNITS_PER_TURN
 from relay.server.worker.connection.session import Session
 from relay.server.worker.connection.stages import Stage

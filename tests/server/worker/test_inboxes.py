@@ -14,9 +14,9 @@ from relay.server.worker.home import account_logs
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.home.inboxes import Inbox, Inboxes
 from relay.server.worker.stored import stored_entry
-from relay.store.message_counter import MessageCounter
-from relay.store.reader import SqliteReader
-from relay.store.removal_reader import RemovalReader
+from relay.store.reading.reader import SqliteReader
+from relay.store.retention.message_counter import MessageCounter
+from relay.store.retention.removal_reader import RemovalReader
 from relay.wire.packing import unpack_entry
 from tests.support.logs import NOW_MS, append, message, open_partition
 

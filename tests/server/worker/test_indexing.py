@@ -13,7 +13,7 @@ import pytest
 
 from relay.server.worker.process.indexing import GATHER_S, KEPT_ENTRIES, Indexing
 from relay.server.worker.process.main import TICK_S
-from relay.store.directory import DataDirectory
+from relay.store.file.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
 from tests.support.cluster import DEADLINE_S
 from tests.support.logs import append, messages, open_partition

@@ -14,9 +14,9 @@ from relay.chat.accounts import chain, invitation, requests
 from relay.chat.accounts.links import Kind
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
 from relay.client.login import root_link
-from relay.server.worker.connection.last_operator import READ_AT_ONCE
+from relay.server.worker.connection.requests.last_operator import READ_AT_ONCE
 from relay.server.worker.member.reply import Reply
 from relay.store.errors import StoreUnavailable
 from relay.store.log import Reader

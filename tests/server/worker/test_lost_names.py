@@ -10,7 +10,7 @@ import pytest
 
 from relay.chat.accounts import invitation, requests
 from relay.chat.partition import PARTITIONS, partition_of
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Error
 from tests.server.worker.test_logins import an_operator, ask

@@ -17,10 +17,10 @@ import pytest
 
 from relay import Client
 from relay.client.closes import ProtocolViolation
+from relay.client.devices.key_files import KeyFiles
 from relay.client.errors import ServerBrokeProtocol
-from relay.client.key_files import KeyFiles
-from relay.client.known_servers import KnownServers
-from relay.client.trust import KeyPolicy
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.policy import KeyPolicy
 from relay.wire.identity import fingerprint
 from tests.support.devices import device
 from tests.support.middle import Frames, Meddling, Middle, exchanged

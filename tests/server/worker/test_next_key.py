@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.server.worker.connection.next_key import PROOFS_MAX
+from relay.server.worker.connection.requests.next_key import PROOFS_MAX
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Done, Error, NextKey, Prove
 from relay.wire.identity import parse_spki

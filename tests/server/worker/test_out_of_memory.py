@@ -14,8 +14,8 @@ from relay.server.resource_limits import OUT_OF_MEMORY
 from relay.server.worker.out_of_memory import exit_if_out_of_memory, unhandled
 from relay.server.worker.process.periodic import attempt
 from relay.store.errors import StoreUnavailable
-from relay.store.integrity import _readable
-from relay.store.schema import translated
+from relay.store.file.integrity import _readable
+from relay.store.file.schema import translated
 
 
 def exit_code(work: Callable[[], object]) -> int:

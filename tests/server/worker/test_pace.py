@@ -11,7 +11,7 @@ import msgpack
 import pytest
 
 from relay.limit_settings import Limits
-from relay.server.worker.connection.admission import LOGINS_MANY
+from relay.server.worker.connection.budgets.admission import LOGINS_MANY
 from relay.server.worker.connection.connections import LOGINS_PAUSE_S
 from relay.server.worker.connection.schedule import SLICE_S
 from relay.server.worker.process.pace import (

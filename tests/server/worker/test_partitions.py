@@ -15,7 +15,7 @@ from relay.server.worker.home.partitions import OwnPartitions
 from relay.store import apply
 from relay.store.errors import StoreUnavailable
 from relay.store.log import Partition
-from relay.store.reader import SqliteReader
+from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.store.state import Changes
 from tests.support.cluster import DEADLINE_S

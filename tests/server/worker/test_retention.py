@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 
@@ -17,10 +18,11 @@ from relay.chat.rooms import requests
 from relay.chat.rooms.events import Kind
 from relay.server.repair import check, stopped
 from relay.settings import Retention as Settings
-from relay.store.checkpoint import Checkpointer
-from relay.store.message_counter import MessageCounter
-from relay.store.removal_reader import RemovalReader
-from relay.store.retention import Excess, RetentionLimits
+from relay.store.errors import StoreUnavailable
+from relay.store.file.checkpoint import Checkpointer
+from relay.store.retention.limits import Excess, RetentionLimits
+from relay.store.retention.message_counter import MessageCounter
+from relay.store.retention.removal_reader import RemovalReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Gap, History, Join, Live, Page
@@ -282,6 +284,29 @@ async def test_it_ends_with_its_worker_though_a_thread_reads(
             task.cancel()
             read_on.set()
     assert "retention_failed" not in caplog.text
+
+
+async def test_a_removal_that_failed_after_it_was_stored_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program_errors: list[str]
+) -> None:
+    """The disk reports an error after the commit: pages from before it are not served any more."""
+    async with Cluster(tmp_path, 1, retention=Settings(messages=5)) as cluster:
+        home = cluster.workers[0]
+        alice = await TestClient.login(home, "alice")
+        alice.send(LOG, 1, 20)
+        await alice.acked(LOG, 20)
+        catchup = home.parts.member.catchup
+        before, remove = catchup.erasures(LOG), SqlitePartition.remove
+
+        def stored_and_failed(partition: SqlitePartition, *wanted: Any) -> NoReturn:  # noqa: ANN401
+            remove(partition, *wanted)
+            raise StoreUnavailable("the disk failed")
+
+        monkeypatch.setattr(SqlitePartition, "remove", stored_and_failed)
+        await look(home)
+        assert len(stored(home)) == 5
+        assert catchup.erasures(LOG) != before
+    program_errors.clear()
 
 
 async def test_a_log_that_cannot_be_handled_stands_in_no_others_way(

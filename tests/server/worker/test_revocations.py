@@ -16,7 +16,7 @@ from relay.chat.entries import Extra, Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.chat.rooms import state as rooms_state
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
 from relay.server.scoreboard import Owner
 from relay.server.worker.home.revocations import Revocations, RevokedDevices
 from relay.server.worker.home.submissions import Waiting

@@ -16,7 +16,7 @@ from relay import limits
 from relay.bus.messages import Batch, Event, Members, Message, Presence, Who
 from relay.chat.entries import Submission
 from relay.chat.partition import partition_of
-from relay.server.worker.connection.charges import NAMES_PER_UNIT
+from relay.server.worker.connection.requests.charges import NAMES_PER_UNIT
 from relay.server.worker.connection.schedule import UNITS_OF_WORK
 from relay.server.worker.home import rosters as rosters_module
 from relay.server.worker.home.rosters import GRACE_S, REST_S_MAX, REST_S_PER_NAME, Rosters

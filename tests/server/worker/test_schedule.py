@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.server.worker.connection.commands import OPERATIONS
+from relay.server.worker.connection.requests.commands import OPERATIONS
 from relay.server.worker.connection.schedule import (
     LIGHT_MAX,
     QUANTUM,

@@ -13,7 +13,7 @@ from relay.chat.entries import Kind
 from relay.chat.rooms import requests as rooms
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.search import READ_PER_TURN
+from relay.server.worker.connection.requests.search import READ_PER_TURN
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.process import indexing, searches
 from relay.server.worker.process.main import TICK_S

@@ -15,9 +15,9 @@ from relay.server.ticket_register import TicketRegister
 from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.process.stores import Stores
 from relay.settings import Settings, Store
-from relay.store.checkpoint import WAL_PAGES_MAX
 from relay.store.errors import NotTheWriter, StoreCorrupt
-from relay.store.lock import PartitionLock, read_refusal
+from relay.store.file.checkpoint import WAL_PAGES_MAX
+from relay.store.file.lock import PartitionLock, read_refusal
 from relay.store.log import Partition
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from relay.chat.accounts import requests
-from relay.client.device_key import DeviceKey
+from relay.client.devices.device_key import DeviceKey
 from relay.secret import Secret
 from relay.server.metrics import HandshakeKind
 from relay.wire.codes import CloseCode, ErrorCode

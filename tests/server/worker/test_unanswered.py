@@ -20,7 +20,7 @@ from relay.bus.messages import Answered
 from relay.chat.accounts import requests as of_accounts
 from relay.chat.rooms import requests as of_rooms
 from relay.codec import Unknown
-from relay.server.worker.connection.commands import OPERATIONS
+from relay.server.worker.connection.requests.commands import OPERATIONS
 from relay.server.worker.connection.stages import Stage
 from relay.server.worker.member.queries import PendingQueries
 from relay.server.worker.member.reply import ANSWER_S_MAX

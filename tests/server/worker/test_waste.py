@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from relay.client.aio import Client
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
-from relay.server.worker.connection.pauses import Pause
-from relay.server.worker.connection.source_usage import Source
-from relay.server.worker.connection.token_bucket import WASTE_BURST_S, WASTE_OWED_S
-from relay.server.worker.connection.waste import (
+from relay.server.worker.connection.budgets.source_usage import Source
+from relay.server.worker.connection.budgets.token_bucket import WASTE_BURST_S, WASTE_OWED_S
+from relay.server.worker.connection.budgets.waste import (
     CONTROL_UNITS,
     GAP_UNITS,
     REPEAT_UNITS,
@@ -30,6 +29,7 @@ from relay.server.worker.connection.waste import (
     of_request,
     of_send,
 )
+from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.refusals import Refusals
 from relay.wire.cipher import RecordType
 from relay.wire.codes import ErrorCode

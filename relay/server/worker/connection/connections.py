@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from relay.server.metrics import Budget
-from relay.server.worker.connection.admission import LOGINS_MANY
+from relay.server.worker.connection.budgets.admission import LOGINS_MANY
 from relay.server.worker.connection.deadlines import Deadlines
 from relay.server.worker.connection.session import Session
 from relay.server.worker.connection.stages import Stage

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from relay.server.worker.connection.budgets.waste import CONTROL_UNITS
 from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.schedule import (
     BULK,
@@ -22,18 +23,17 @@ from relay.server.worker.connection.schedule import (
     UNITS_PER_TURN,
     VALUES_PER_UNIT,
 )
-from relay.server.worker.connection.waste import CONTROL_UNITS
 from relay.wire.envelopes import Send
 from relay.wire.events import ApplicationData, PongReceived
 from relay.wire.packing import unpack_lone, unpacking
 
 if TYPE_CHECKING:
     from relay.codec import Unpacking
+    from relay.server.worker.connection.budgets.source_usage import Source
+    from relay.server.worker.connection.budgets.waste import Waste, WasteState
     from relay.server.worker.connection.owner import Owner
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
-    from relay.server.worker.connection.source_usage import Source
-    from relay.server.worker.connection.waste import Waste, WasteState
     from relay.server.worker.delivery.stream import Stream
     from relay.wire.connection import Connection
     from relay.wire.envelopes import ClientEnvelope

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.codec import Unknown
-from relay.server.worker.connection.admission import LOGINS_MANY
+from relay.server.worker.connection.budgets.admission import LOGINS_MANY
 from relay.server.worker.fair_queue import FairQueue
 from relay.wire.envelopes import (
     Account,

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from relay import limits
 from relay.chat.entries import Kind, Submission
 from relay.chat.names import is_room
-from relay.server.worker.connection.pauses import Pause
-from relay.server.worker.connection.schedule import UNITS_OF_WORK
-from relay.server.worker.connection.spending import MESSAGE_BYTES
-from relay.server.worker.connection.token_bucket import INFINITE
-from relay.server.worker.connection.waste import (
+from relay.server.worker.connection.budgets.spending import MESSAGE_BYTES
+from relay.server.worker.connection.budgets.token_bucket import INFINITE
+from relay.server.worker.connection.budgets.waste import (
     BEHIND_UNITS,
     BUDGET_UNITS,
     REPEAT_UNITS,
     of_send,
 )
+from relay.server.worker.connection.pauses import Pause
+from relay.server.worker.connection.schedule import UNITS_OF_WORK
 from relay.server.worker.member.sender import OVERHEAD_BYTES, Sender
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Refused, Send
@@ -30,9 +30,9 @@ from relay.wire.packing import pack, pack_ack, pack_acks
 
 if TYPE_CHECKING:
     from relay.chat.rooms.rights import Actor
+    from relay.server.worker.connection.budgets.spending import Refusal, Spending
     from relay.server.worker.connection.owner import Owner
     from relay.server.worker.connection.reading import Reading
-    from relay.server.worker.connection.spending import Refusal, Spending
     from relay.server.worker.member.forward import Forward
     from relay.server.worker.refusals import Refusals
     from relay.wire.envelopes import ClientEnvelope

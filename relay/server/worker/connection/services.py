@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms.events import Role
+from relay.server.worker.connection.budgets.spending import Spender, Spending, spending
 from relay.server.worker.connection.counts import Counts
-from relay.server.worker.connection.spending import Spender, Spending, spending
 from relay.server.worker.stored import stored_room
 from relay.store.errors import StoreError
 
 if TYPE_CHECKING:
     from relay.chat.rooms.rights import Actor
     from relay.limit_settings import Limits
-    from relay.server.worker.connection.admission import Admission
     from relay.server.worker.connection.announcement import Announcement
+    from relay.server.worker.connection.budgets.admission import Admission
+    from relay.server.worker.connection.budgets.source_usage import Source, Sources
+    from relay.server.worker.connection.budgets.users import User, Users
+    from relay.server.worker.connection.budgets.waste import Waste
     from relay.server.worker.connection.endings import Endings
     from relay.server.worker.connection.received import ReceivedBytes
     from relay.server.worker.connection.schedule import Schedule
-    from relay.server.worker.connection.source_usage import Source, Sources
-    from relay.server.worker.connection.users import User, Users
-    from relay.server.worker.connection.waste import Waste
     from relay.server.worker.delivery.outbox import Flusher
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.claims import Claims

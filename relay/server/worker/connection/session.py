@@ -16,6 +16,7 @@ from relay import limits
 from relay.chat.rooms.rights import Actor
 from relay.errors import RemoteProtocolError
 from relay.server.metrics import Budget, Closed
+from relay.server.worker.connection.budgets.waste import of_request
 from relay.server.worker.connection.channel import NO_KEY_AGENT, Channel
 from relay.server.worker.connection.counts import count_failed_handshake, count_handshake
 from relay.server.worker.connection.owner import Owner
@@ -23,7 +24,6 @@ from relay.server.worker.connection.pauses import Pause
 from relay.server.worker.connection.reading import Reading
 from relay.server.worker.connection.sends import Sends
 from relay.server.worker.connection.stages import ENDED, NEXT, Stage
-from relay.server.worker.connection.waste import of_request
 from relay.server.worker.member.reply import RequestRunner
 from relay.server.worker.member.routes import NO_ANSWER
 from relay.server.worker.member.subscriptions import NOBODY, Subscriptions
@@ -40,10 +40,10 @@ from relay.wire.events import (
 from relay.wire.packing import pack
 
 if TYPE_CHECKING:
+    from relay.server.worker.connection.budgets.source_usage import Source
+    from relay.server.worker.connection.budgets.users import User
     from relay.server.worker.connection.listings import Listings
     from relay.server.worker.connection.services import ConnectionServices
-    from relay.server.worker.connection.source_usage import Source
-    from relay.server.worker.connection.users import User
     from relay.server.worker.delivery.stream import Stream
     from relay.server.worker.member.claims import NameClaim
     from relay.server.worker.member.reply import Request

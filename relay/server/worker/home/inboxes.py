@@ -11,7 +11,7 @@ from relay.errors import EnvelopeError
 from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
-    from relay.store.removal_reader import RemovalReader
+    from relay.store.retention.removal_reader import RemovalReader
 
 REMEMBERED_MAX: Final = 65_536
 """About 200 bytes each. Reading an inbox that is not cached takes 20 µs."""

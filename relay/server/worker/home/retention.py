@@ -22,14 +22,14 @@ from relay.errors import EnvelopeError
 from relay.server.worker.home.inboxes import Inbox, Inboxes
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreCorrupt, StoreError
-from relay.store.retention import FOREVER, Excess, RetentionLimits, stricter
+from relay.store.retention.limits import FOREVER, Excess, RetentionLimits, stricter
 
 if TYPE_CHECKING:
     from relay.server.worker.home.departures import Departures
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.settings import Retention as Settings
     from relay.store.log import Removed
-    from relay.store.removal_reader import RemovalReader
+    from relay.store.retention.removal_reader import RemovalReader
 
 PASS_S: Final = 60.0
 """From the end of one pass over all logs to the beginning of the next."""
@@ -281,7 +281,11 @@ class Retention:
             step: Callable[[], Removed] = partial(
                 partition.remove, wanted.log, wanted.upto, wanted.controls_upto
             )
-            removed = await self._in_thread(step, lambda: self._partitions.end_removal(index))
+            try:
+                removed = await self._in_thread(step, lambda: self._partitions.end_removal(index))
+            except StoreError:
+                self._on_erased(index)  # it may have been stored although the disk failed
+                raise
             if not removed.entries:
                 return True
             self.entries += removed.entries

@@ -9,8 +9,11 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from relay.chat.accounts.decide import Policy
-from relay.server.worker.connection.admission import Admission
 from relay.server.worker.connection.announcement import Announcement
+from relay.server.worker.connection.budgets.admission import Admission
+from relay.server.worker.connection.budgets.source_usage import Sources
+from relay.server.worker.connection.budgets.users import Users
+from relay.server.worker.connection.budgets.waste import Waste
 from relay.server.worker.connection.connections import Connections
 from relay.server.worker.connection.counts import Counts
 from relay.server.worker.connection.endings import Endings
@@ -20,9 +23,6 @@ from relay.server.worker.connection.services import (
     ConnectionBudgets,
     ConnectionServices,
 )
-from relay.server.worker.connection.source_usage import Sources
-from relay.server.worker.connection.users import Users
-from relay.server.worker.connection.waste import Waste
 from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.delivery.outbox import Flusher
 from relay.server.worker.delivery.rush import Rush

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from relay.limit_settings import Limits
 from relay.server.worker.connection.announcement import ProvesNextKey
-from relay.server.worker.connection.commands import OPERATIONS
+from relay.server.worker.connection.requests.commands import OPERATIONS
 from relay.server.worker.connection.services import (
     LOGIN_S,
     OVERLOADED_RETRY_S,
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from relay.server.agent.protocol import Identity
     from relay.server.scoreboard import Erasures
     from relay.server.worker.connection.session import Operations
-    from relay.store.generation import Durability
+    from relay.store.file.generation import Durability
     from relay.store.log import Partition, Reader
     from relay.wire.tickets import TicketKeys
 

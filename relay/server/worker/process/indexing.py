@@ -17,7 +17,7 @@ from relay.store.search.follower import Follower
 from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
-    from relay.store.directory import DataDirectory
+    from relay.store.file.directory import DataDirectory
 
 SLICE_S: Final = 0.025
 """Of a tick, ten times a second: a quarter of a core at most."""

@@ -44,8 +44,8 @@ from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stop import Stop
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
-from relay.store.message_counter import MessageCounter
-from relay.store.removal_reader import RemovalReader
+from relay.store.retention.message_counter import MessageCounter
+from relay.store.retention.removal_reader import RemovalReader
 from relay.wire.packing import unpack_entry
 from relay.wire.tickets import TicketKeys
 from relay.wire.timing import Timing

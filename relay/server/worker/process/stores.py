@@ -16,14 +16,14 @@ from relay.server.threads import started_pool
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.process.indexing import Indexing
 from relay.server.worker.process.searches import Searches
-from relay.store.checkpoint import Checkpointer
-from relay.store.created import note_created
-from relay.store.directory import DataDirectory
 from relay.store.errors import StoreCorrupt, StoreError
-from relay.store.generation import Host
-from relay.store.lock import PartitionLock
+from relay.store.file.checkpoint import Checkpointer
+from relay.store.file.created import note_created
+from relay.store.file.directory import DataDirectory
+from relay.store.file.generation import Host
+from relay.store.file.lock import PartitionLock
 from relay.store.log import Partition, Reader
-from relay.store.reader import SqliteReader
+from relay.store.reading.reader import SqliteReader
 from relay.store.sqlite import SqlitePartition
 from relay.wire.packing import pack_entry, unpack_entry
 

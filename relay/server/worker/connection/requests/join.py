@@ -1,0 +1,128 @@
+"""JOIN and LEAVE: follow a log from its head, from some history, or from a cursor (resume)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from relay import limits
+from relay.chat import names
+from relay.chat.entries import Cursor, GapInfo, GapReason
+from relay.chat.partition import partition_of
+from relay.chat.rooms.rights import Right, refusal
+from relay.server.metrics import Budget, Resume
+from relay.server.worker.connection.requests.unreadable import refuse_unreadable
+from relay.server.worker.error_codes import ROOM_CODES
+from relay.store.errors import StoreError
+from relay.wire.codes import ErrorCode
+from relay.wire.envelopes import Gap, Joined, Left
+from relay.wire.packing import pack
+
+if TYPE_CHECKING:
+    from relay.server.worker.connection.session import Session
+    from relay.server.worker.member.feed import Feed
+    from relay.store.log import Reader
+    from relay.wire.envelopes import Join, Leave
+
+
+async def join(session: Session, join: Join) -> None:
+    """Follow a log. Catch-up makes it live (invariant "One seam")."""
+    log = names.normal(join.log)
+    subscriptions = session.subscriptions
+    if names.is_inbox(log):
+        if log[len(names.INBOX_PREFIX) :] != session.actor.handle or not session.key_id:
+            session.refuse(join.request, ErrorCode.NOT_ALLOWED, 0, "this inbox is not yours")
+            return
+    elif not names.is_room(log):
+        session.refuse(join.request, ErrorCode.NAME_INVALID, 0, "invalid room name")
+        return
+    if log in subscriptions.by_log:
+        session.refuse(join.request, ErrorCode.ALREADY_JOINED)
+        return
+    if len(subscriptions.by_log) >= limits.LOGS_PER_CONNECTION_MAX:
+        session.refuse(join.request, ErrorCode.LIMIT, limits.LOGS_PER_CONNECTION_MAX)
+        return
+    if _too_many(session):
+        text = "connections of this address follow too many rooms"
+        session.refuse(
+            join.request, ErrorCode.LIMIT, session.services.budgets.limits.joins_per_source, text
+        )
+        return
+    if join.last > limits.HISTORY_ON_JOIN_MAX:
+        session.refuse(join.request, ErrorCode.BAD_REQUEST, limits.HISTORY_ON_JOIN_MAX)
+        return
+
+    following = session.services.following
+    feed = following.feeds.open(log)
+    try:
+        await following.feeds.known(feed)  # wait for its head from the log's home
+        if feed.refused is not None:
+            code, text = feed.refused.code, feed.refused.text
+            retry_ms = limits.RETRY_MS if code == ErrorCode.UNAVAILABLE else 0
+            session.refuse(join.request, code, retry_ms, text)
+            return
+        refused = refusal(feed.room, session.actor, Right.READ)
+        if refused is not None:
+            session.refuse(join.request, ROOM_CODES[refused.reason], 0, refused.text)
+            return
+        counts = session.services.counts
+        try:
+            start, gap = _start(session.services.reader_of(log), feed, join)
+        except StoreError as error:
+            if join.epoch is not None:
+                counts.resumes[Resume.UNAVAILABLE] += 1
+            refuse_unreadable(session, join.request, partition_of(log), error)
+            return
+        session.answer(
+            pack(Joined(join.request, log, start.epoch, start.seq, feed.epoch, feed.seq))
+        )
+        after = start.seq
+        if join.epoch is not None:
+            counts.resumes[Resume.COMPLETE if gap is None else Resume.GAP] += 1
+        if gap is not None:
+            counts.gaps[GapReason(gap.reason).name.lower()] += 1
+            session.answer(pack(gap))
+            after = gap.to_seq
+        subscriptions.enter(feed, after)
+    finally:
+        if feed.idle:  # it was refused, or the connection ended meanwhile
+            following.presence.changed(feed)
+
+
+def _too_many(session: Session) -> bool:
+    budgets, source = session.services.budgets, session.source
+    most = budgets.limits.joins_per_source
+    if not most or source.exempt or source.joins < most:
+        return False
+    budgets.refusals.count(Budget.JOINS_PER_SOURCE, source.name, session.services.clock())
+    return True
+
+
+def _start(reader: Reader, feed: Feed, join: Join) -> tuple[Cursor, Gap | None]:
+    """Return where a join begins: the cursor, and the gap to report before the first entry."""
+    head = feed.head
+    floor = feed.room.floor
+    if join.epoch is None:
+        if join.last == 0 or head.seq == 0:
+            return Cursor(*head), None
+        seq = max(floor, reader.floor_of_last(feed.log, join.last, head.seq))
+        return Cursor(reader.epoch_at(feed.log, seq), seq), None
+    cursor = Cursor(join.epoch, join.seq)
+    gap = reader.resume(feed.log, cursor, head).gap
+    if gap is None and cursor.seq < floor:
+        gap = GapInfo(cursor, cursor, GapReason.EPOCH)  # earlier entries belong to another room
+    if gap is None:
+        return cursor, None
+    start, end, reason = gap
+    if end.seq < floor:
+        end = Cursor(reader.epoch_at(feed.log, floor), floor)
+    return cursor, Gap(feed.log, start.epoch, start.seq, end.epoch, end.seq, int(reason))
+
+
+def leave(session: Session, leave: Leave) -> None:
+    """Stop following a log."""
+    log = names.normal(leave.log)
+    if log not in session.subscriptions.by_log:
+        session.refuse(leave.request, ErrorCode.NOT_A_MEMBER)
+        return
+    session.subscriptions.leave(log)
+    session.answer(pack(Left(leave.request, log)))

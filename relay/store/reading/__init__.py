@@ -1,0 +1,1 @@
+"""Reading the logs of a partition, in any process, while its writer continues."""

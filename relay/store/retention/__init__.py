@@ -1,0 +1,1 @@
+"""Removing the oldest entries of a log: how many, and how."""
