@@ -79,15 +79,11 @@ def json_lines(lines: Iterable[str], room: str | None, now_ms: int) -> Iterator[
         if not line.strip():
             continue
         try:
-            found: dict[str, Any] = json.loads(line)
+            found = _object(json.loads(line))
             if "gap" in found or "kind" in found or "to" in found:
                 continue
             body = _text(found["body"])
-            raw = (
-                base64.b64decode(body, validate=True)
-                if found.get("encoding") == "base64"
-                else body.encode()
-            )
+            raw = _decoded(body, found.get("encoding"))
             read = Read(
                 room or _text(found["room"]),
                 _ms(datetime.fromisoformat(found["time"])),
@@ -159,6 +155,22 @@ def weechat(lines: Iterable[str], room: str, now_ms: int) -> Iterator[Read]:
         yield _checked(number, Read(room, time_ms, sender, TEXT, text.encode()), now_ms)
     if number and not seen:
         raise UsageError("not a weechat log: no line has a date, a name and a text between tabs")
+
+
+def _object(value: object) -> dict[str, Any]:
+    """Return a JSON object. Raises TypeError: it is something else, which is no message."""
+    if not isinstance(value, dict):
+        raise TypeError(f"expected an object, not {type(value).__name__}")
+    return value
+
+
+def _decoded(body: str, encoding: object) -> bytes:
+    """Return a body. Raises ValueError: its encoding is unknown, or it is not encoded so."""
+    if encoding == "base64":
+        return base64.b64decode(body, validate=True)
+    if encoding is not None:
+        raise ValueError(f"the encoding {encoding!r} is unknown")
+    return body.encode()
 
 
 def _text(value: object) -> str:

@@ -9,6 +9,7 @@ import os
 from typing import Final
 
 DEBUG_VARIABLE: Final = "RELAY_DEBUG"
+MORE_MEMORY: Final = "raise the limit (ulimit -v, ulimit -d, or that of the service or container)"
 _CHARS_MAX: Final = 500
 """Of the text of an exception: an error is one line."""
 _STDERR: Final = 2
@@ -21,7 +22,8 @@ def debugging() -> bool:
 
 def described(error: BaseException) -> str:
     """Return an unexpected exception as one line; its text may come from anywhere."""
-    what = " ".join(f"{type(error).__name__}: {error}".split())[:_CHARS_MAX]
+    text = MORE_MEMORY if isinstance(error, MemoryError) else str(error)
+    what = " ".join(f"{type(error).__name__}: {text}".split())[:_CHARS_MAX]
     hint = "" if debugging() else f"; set {DEBUG_VARIABLE}=1 to see where"
     return what.removesuffix(":") + hint
 

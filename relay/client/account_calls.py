@@ -234,8 +234,12 @@ def public_key(text: object) -> bytes:
     return public_from_text(text)
 
 
-def new_token(days: float) -> tuple[str, bytes, int]:
+def new_token(days: float, now_ms: int | None = None) -> tuple[str, bytes, int]:
     """Create an invitation that is valid for some days.
+
+    Args:
+        days: how many.
+        now_ms: the server's clock, by which it expires; None: it is that of this machine.
 
     Returns:
         Its text, to be passed on; its hash, for the server; when it expires, ms since 1970.
@@ -243,7 +247,9 @@ def new_token(days: float) -> tuple[str, bytes, int]:
     if not arguments.number("days", days, limits.INVITATION_DAYS_MAX):
         raise ValueError("days is 0; an invitation is valid for some time")
     token = secrets.token_bytes(limits.TOKEN_BYTES)
-    expires_ms = int((time.time() + days * 86_400) * 1000)
+    if now_ms is None:
+        now_ms = time.time_ns() // 1_000_000
+    expires_ms = min(now_ms + int(days * 86_400_000), limits.U63_MAX)
     return invitation.token_text(token), invitation.hash_of(token), expires_ms
 
 
@@ -272,8 +278,15 @@ def take_back(text: object) -> requests.Invite:
     return requests.Invite(invitation.hash_of(token), 1, False)
 
 
-def change(what: str, days: float) -> tuple[requests.Request, str | None]:
+def change(
+    what: str, days: float, now_ms: int | None = None
+) -> tuple[requests.Request, str | None]:
     """Return the request for a change, and the invitation that it creates, if any.
+
+    Args:
+        what: the change.
+        days: how long the invitation is valid.
+        now_ms: see ``new_token``.
 
     Raises:
         ValueError, TypeError: there is no such change; days is not a valid duration.
@@ -287,7 +300,7 @@ def change(what: str, days: float) -> tuple[requests.Request, str | None]:
     }
     if arguments.word("change", what, get_args(Change)) in simple:
         return simple[what], None
-    text, token_hash, expires_ms = new_token(days)
+    text, token_hash, expires_ms = new_token(days, now_ms)
     if what == "reset":
         return requests.Reset(token_hash, expires_ms), text
     return requests.Add(token_hash, expires_ms, what == "add-operator"), text

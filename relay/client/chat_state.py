@@ -69,16 +69,35 @@ class ChatState:
         """True: nothing arrives any more."""
         self._online = False
         self._body_bytes_max = limits.BODY_BYTES_MAX
+        self._server_began_ms: int | None = None
+        """The server's clock when the monotonic one was 0."""
 
     # --- connections -----------------------------------------------------------------------------
-    def online(self, welcome: wire.Welcome) -> None:
-        """Start on a new connection: joins from the cursors, open requests, then sends."""
+    def online(self, welcome: wire.Welcome, now: float) -> None:
+        """Start on a new connection: joins from the cursors, open requests, then sends.
+
+        Args:
+            welcome: of this connection.
+            now: monotonic seconds.
+        """
         self._online = True
+        self._server_began_ms = welcome.time_ms - int(now * 1000)
         self._receiver.refusal = None  # of an earlier connection
         self._body_bytes_max = min(welcome.body_bytes_max, limits.BODY_BYTES_MAX)
         # Joins first: WHO and HISTORY depend on them.
         self.requests.online(self.rooms.online())
         self.sends.online(welcome.sends_max)
+
+    def server_time_ms(self, now: float) -> int | None:
+        """Return the server's clock, in ms since 1970; None: it is not known yet.
+
+        The clock of this machine may differ by years.
+
+        Args:
+            now: monotonic seconds.
+        """
+        began_ms = self._server_began_ms
+        return None if began_ms is None else began_ms + int(now * 1000)
 
     @property
     def refusal(self) -> ClientError | None:

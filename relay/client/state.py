@@ -389,7 +389,7 @@ class ClientState:
                 self.addresses.succeeded()
                 self._backoff.online(now)
                 self.chat.next_key.begin(self.key.spki, self.key.following)
-                self.chat.online(envelope)
+                self.chat.online(envelope, now)
                 self._change(State.ONLINE)
                 return envelopes[index + 1 :]
             if self.login.ends:

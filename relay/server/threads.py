@@ -1,25 +1,12 @@
-"""Threads: pools whose threads all run from the beginning, and work of low priority."""
+"""Pools of threads that all run from the beginning."""
 
 from __future__ import annotations
 
-import os
-import resource
-import sys
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final
 
 from relay.errors import StartError
-
-NICENESS: Final = 10
-"""Of work of low priority: it gets a tenth of what a process that wants the same CPU gets."""
-PAUSE_S: Final = 0.005
-"""Between two modules that are imported at low priority, each of which takes about a millisecond:
-the kernel lets even such a process finish its slice of some milliseconds while others wait."""
-_MEMORY: Final = ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d"))
-"""Limits that a thread's stack counts for. -1: there is none."""
+from relay.server.resource_limits import MORE_PROCESSES, memory_limit
 
 
 def started_pool(count: int, name: str) -> ThreadPoolExecutor:
@@ -48,50 +35,7 @@ def started_pool(count: int, name: str) -> ThreadPoolExecutor:
     return pool
 
 
-class _Pauses:
-    """Pauses before each module that is imported: a finder of modules that finds none."""
-
-    def find_spec(self, *_: object) -> None:
-        time.sleep(PAUSE_S)
-
-
-def import_at_low_priority(work: Callable[[], None]) -> None:
-    """Run something that imports modules while other processes need the CPU more.
-
-    Raises what it raises. In a thread, because on Linux a priority belongs to a thread, and only a
-    privileged process may raise it again. The caller waits. If no thread can be started, it runs at
-    the usual priority.
-    """
-    failures: list[BaseException] = []
-    pauses = _Pauses()
-
-    def run() -> None:
-        try:
-            os.nice(NICENESS)
-            sys.meta_path.insert(0, pauses)
-            try:
-                work()
-            finally:
-                sys.meta_path.remove(pauses)
-        except BaseException as error:  # noqa: BLE001 - raised by the caller's thread
-            failures.append(error)
-
-    thread = threading.Thread(target=run, name="relay-low-priority")
-    try:
-        thread.start()
-    except RuntimeError:
-        work()
-        return
-    thread.join()
-    if failures:
-        raise failures[0]
-
-
 def _advice() -> str:
-    limited = [flag for number, flag in _MEMORY if resource.getrlimit(number)[0] >= 0]
-    if limited:
-        return f"raise the limit on its memory, of which a thread takes a stack ({limited[0]})"
-    return (
-        "allow the relay more processes and threads "
-        "(TasksMax of its systemd unit, --pids-limit of its container, ulimit -u)"
-    )
+    if limited := memory_limit():
+        return f"raise the limit on its memory, of which a thread takes a stack ({limited})"
+    return MORE_PROCESSES

@@ -37,6 +37,9 @@ class Excess(NamedTuple):
     """True if more is too old and is left for the next pass."""
     counted: bool = True
     """False if its messages are not all counted yet: ask again."""
+    undated: bool = False
+    """True if the age of entries up to ``upto`` is unknown because the clock was set back: remove
+    them once the grace period has passed since this was determined."""
 
 
 class Measured(NamedTuple):
@@ -80,13 +83,17 @@ def upto(
         keep: the limits.
         log: what it contains.
         now_ms: the time.
-        grace_ms: nothing younger than this is removed: it may still be on its way to readers.
+        grace_ms: nothing younger than this is removed: it may still be on its way to readers. The
+            times of a log that is ahead of the clock show no age (``Excess.undated``).
         time_of: see ``end_of_old``.
         older: returns the last entry before the newest given number of messages; False: they are
             not all counted yet.
         end_of_excess: returns the last entry to remove so that the rest fits a number of bytes.
     """
-    most = min(log.head - 1, end_of_old(time_of, log, now_ms - grace_ms))
+    undated = time_of(log.head) > now_ms + grace_ms
+    most = log.head - 1
+    if not undated:
+        most = min(most, end_of_old(time_of, log, now_ms - grace_ms))
     found = log.floor
     more = False
     if most <= found:
@@ -102,4 +109,4 @@ def upto(
         found = max(found, min(old, log.floor + at_once))
     if keep.bytes:
         found = max(found, end_of_excess(keep.bytes))
-    return Excess(min(found, most), more, counted)
+    return Excess(min(found, most), more, counted, undated)

@@ -203,6 +203,7 @@ def test_what_nobody_foresaw_is_one_line_too(
     assert told.count("\n") == 1
     assert len(told) < 700
     assert "\x1b" not in told
+    assert ("ulimit -v" in told) is isinstance(error, MemoryError)
     monkeypatch.setenv("RELAY_DEBUG", "1")
     assert guarded(fail) == 1
     told = capsys.readouterr().err

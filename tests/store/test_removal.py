@@ -310,19 +310,29 @@ def bound(keep: RetentionLimits, *, head: int = 1000, now_ms: int = 10**9) -> Ex
     ],
 )
 def test_how_much_is_kept(keep: RetentionLimits, expected: int) -> None:
-    assert bound(keep) == (expected, expected == AT_ONCE, True)
+    assert bound(keep) == Excess(expected, expected == AT_ONCE)
 
 
 def test_a_clock_that_jumps_removes_a_tenth_in_one_pass() -> None:
     year_ms = 365 * 86_400_000
-    assert bound(RetentionLimits(age_s=86_400), now_ms=10**9 + year_ms) == (AT_ONCE, True, True)
-    assert bound(RetentionLimits(age_s=86_400), head=100_000, now_ms=10**9 + year_ms) == (
-        10_000,
-        True,
-        True,
-    )
+    assert bound(RetentionLimits(age_s=86_400), now_ms=10**9 + year_ms) == Excess(AT_ONCE, True)
+    many = bound(RetentionLimits(age_s=86_400), head=100_000, now_ms=10**9 + year_ms)
+    assert many == Excess(10_000, True)
     last = bound(RetentionLimits(age_s=1), head=1, now_ms=10**9 + year_ms)
-    assert last == (0, False, True), "the last one stays"
+    assert last == Excess(0), "the last one stays"
+
+
+def test_a_clock_set_back_lifts_no_limit_by_count_or_size() -> None:
+    """Times of a log never go back, so those of all its later entries show no age."""
+    earlier_ms = 10**9 - 365 * 86_400_000
+    for limited in (RetentionLimits(messages=400), RetentionLimits(bytes=400)):
+        assert bound(limited, now_ms=earlier_ms) == Excess(600, undated=True)
+    one = bound(RetentionLimits(messages=1), now_ms=earlier_ms)
+    assert one == Excess(999, undated=True), "the last one stays"
+    assert bound(RetentionLimits(age_s=1), now_ms=earlier_ms).upto == 0
+    partly = bound(RetentionLimits(age_s=86_400), head=10**6, now_ms=10**9)  # the newest are ahead
+    assert partly.undated
+    assert partly.upto == 0
 
 
 def test_the_stricter_of_two() -> None:

@@ -85,11 +85,11 @@ class FakeConnection:
             if not self.read():
                 raise ConnectionError("the client is gone")
 
-    def log_in(self) -> None:
-        """Proceed to WELCOME."""
+    def log_in(self, time_ms: int = 0) -> None:
+        """Proceed to WELCOME, with this server's clock."""
         self.flush()
         hello = self.wait_for(Hello)
-        self.send_envelopes(Welcome(hello.name, 0, 32_768, 1024, "fake"))
+        self.send_envelopes(Welcome(hello.name, time_ms, 32_768, 1024, "fake"))
 
     def seal(self, content: bytes) -> bytes:
         return self.wire.seal(content, time.monotonic())

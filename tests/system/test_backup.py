@@ -293,13 +293,27 @@ def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Pa
         return str(error.value)
 
     whole, log = good["files"], f"logs/{partition_of(FIRST):02}.sqlite"
-    for name in ("../out", "/out", "a/b", "..", "", "a\0", "logs/00.sqlite-wal", "lock", "runtime"):
+    for name in (
+        "../out",
+        "/out",
+        "a/b",
+        "..",
+        "",
+        "a\0",
+        "logs/00.sqlite-wal",
+        "lock",
+        "runtime",
+        "a\nb",
+    ):
         outside = {**whole, name: whole["format"]}
         assert f"a file that no backup has: {name!r}" in restored_with(files=outside)
     for name in ("logs/99.sqlite", f"{log}.old"):  # a start would not check its messages
         shutil.copyfile(made / log, made / name)
         renamed = {name if one == log else one: file for one, file in whole.items()}
         assert "a file that no backup has" in restored_with(files=renamed)
+    manifest.write_text('{"more": ' + "[" * 100_000)
+    with pytest.raises(StartError, match="it is not a backup's description"):
+        restore(made, new)
     for wrong in (-1, 10**18, 10**30, "now"):
         assert "it is not a backup's description" in restored_with(made_ms=wrong)
     assert "format 2" in restored_with(format=2)

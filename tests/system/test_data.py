@@ -254,6 +254,9 @@ GOOD: Final = {"room": "lobby", "time": "2024-01-01T00:00:00Z", "sender": "a", "
             json.dumps(GOOD) + "\n" + json.dumps(GOOD | {"time": "9999-12-31T00:00:00Z"}),
             "line 2: a time in the future",
         ),
+        ('"the way to go"\n', "line 1: not a message as JSON"),
+        ('["gap"]\n', "line 1: not a message as JSON"),
+        (json.dumps(GOOD | {"encoding": "hex"}), "line 1: not a message as JSON"),
         (
             json.dumps(GOOD | {"content_type": "\ud800"}),
             "line 1: not a message as JSON",

@@ -199,7 +199,7 @@ class AsyncAccounts(AsyncCalls):
             TimedOut: no answer in time.
             ClientError: the client has ended.
         """
-        text, token_hash, expires_ms = account_calls.new_token(days)
+        text, token_hash, expires_ms = account_calls.new_token(days, self._server_time_ms())
         request = requests.Invite(token_hash, expires_ms, arguments.flag("operator", operator))
         await self._ask_account("", request, timeout)
         return text
@@ -296,11 +296,15 @@ class AsyncAccounts(AsyncCalls):
             ClientError: the client has ended.
         """
         who = account_calls.checked_name(name)
-        request, token = account_calls.change(change, days)
+        request, token = account_calls.change(change, days, self._server_time_ms())
         await self._ask_account(who, request, timeout)
         return token
 
     # --- inside ----------------------------------------------------------------------------------
+    def _server_time_ms(self) -> int | None:
+        """Return the server's clock: it decides what has expired, whatever this machine's is."""
+        return self._chat.server_time_ms(self._pump.clock())
+
     async def _extend(self, kind: Kind, subject: bytes, timeout_s: float | None) -> None:
         last = await self._device_chain(self.name, timeout_s)
         request = account_calls.link(last, kind, subject, self.device_key)

@@ -95,7 +95,7 @@ def read(directory: Path) -> Manifest:
         raise StartError(f"{path}: {error.strerror}") from None
     try:
         found = msgspec.json.decode(data, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise StartError(f"{path}: it is not a backup's description ({error})") from None
     if found.format != FORMAT or found.partitions != PARTITIONS:
         raise StartError(
@@ -110,7 +110,7 @@ def read(directory: Path) -> Manifest:
 
 def _is_plain(name: str) -> bool:
     """Return True if a name is valid for a file beside the logs."""
-    return name not in ("", ".", "..", *LEFT_OUT) and not {"/", "\0"} & set(name)
+    return name not in ("", ".", "..", *LEFT_OUT) and "/" not in name and name.isprintable()
 
 
 def _opened(path: Path) -> BinaryIO:

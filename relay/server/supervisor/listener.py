@@ -125,15 +125,17 @@ def bind_unix(path: Path) -> socket.socket:
         sock.listen(BACKLOG)
     except OSError as error:
         sock.close()
-        reason = error.strerror
+        reason = f"{error.strerror or error}; choose another path"
         if error.errno == errno.EADDRINUSE:
             reason = (
-                "another program listens there"
+                "another program listens there; stop it, or choose another path"
                 if path.is_socket()
                 else "there is a directory, or a file that is not a socket; remove it, or choose"
                 " another path"
             )
-        raise StartError(f"cannot listen on unix:{path}: {reason or error}") from None
+        elif error.errno == errno.ENOENT:
+            reason = "its directory does not exist; create it, or choose another path"
+        raise StartError(f"cannot listen on unix:{path}: {reason}") from None
     sock.setblocking(False)
     return sock
 
@@ -182,9 +184,11 @@ def _bind(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = _resolved(host, port)
     except socket.gaierror as error:
-        raise StartError(f"cannot listen on {where}: {error.strerror}") from None
+        reason = f"{error.strerror}; choose another with --bind"
+        raise StartError(f"cannot listen on {where}: {reason}") from None
     except UnicodeError:  # from the IDNA codec, for a label that is empty or too long
-        raise StartError(f"cannot listen on {where}: not a legal host name") from None
+        reason = "not a legal host name; choose another with --bind"
+        raise StartError(f"cannot listen on {where}: {reason}") from None
     try:
         sock = socket.socket(family, kind, protocol)
     except OSError as error:

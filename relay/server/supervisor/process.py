@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import select
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple, NoReturn
 import setproctitle
 
 from relay.server.prctl import die_with_parent
+from relay.server.resource_limits import OUT_OF_MEMORY, more_memory
 from relay.server.supervisor.signals import block_all, restore
 
 REPORT_BYTES_MAX: Final = 4096
@@ -35,6 +37,16 @@ class Exit(NamedTuple):
             return f"signal {signal.Signals(-self.code).name}"
         except ValueError:
             return f"signal {-self.code}"
+
+    @property
+    def before_ready(self) -> str:
+        """How a process ended that never was ready, and what to do if that is known."""
+        if self.code == OUT_OF_MEMORY:
+            return f"it was refused memory: {more_memory()}"
+        text = f"it ended with {self} before it was ready"
+        if self.code == -signal.SIGKILL:
+            text += f"; if the kernel has killed it because memory ran out, {more_memory()}"
+        return text
 
 
 @dataclass(slots=True)
@@ -111,6 +123,10 @@ def _run_child(
         die_with_parent(parent)
         set_title(title)
         code = main()
+    except MemoryError:
+        code = OUT_OF_MEMORY
+        with contextlib.suppress(Exception):  # logging needs memory, too
+            log.error("memory_exhausted")
     except BaseException:
         log.critical("process_failed", exc_info=True)
     finally:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from relay.errors import RelayError, StartError
 from relay.server import logs
+from relay.server.resource_limits import fork_refusal
 from relay.server.scoreboard import Row
 from relay.server.supervisor import process
 from relay.server.supervisor.boards import Boards
@@ -189,7 +190,7 @@ class Supervisor:
                 self._reset_in_child,
             )
         except OSError as error:
-            self._on_boot_failure(child, f"it cannot be forked: {error.strerror}", now)
+            self._on_boot_failure(child, fork_refusal(error), now)
             self._state.exited(child, now, _random())
             return
         self._processes[running.pid] = running
@@ -311,7 +312,7 @@ class Supervisor:
         self._read_report(child, now)
         self._processes.pop(pid).close()
         if child.phase is Phase.STARTING and not self._state.stopping:
-            self._on_boot_failure(child, f"it ended with {how} before it was ready", now)
+            self._on_boot_failure(child, how.before_ready, now)
         expected = child.sent or child.leave_by_s or self._state.stopping
         level = logging.INFO if expected else logging.WARNING
         log.log(level, "child_exited", extra={**child.fields, "how": str(how)})

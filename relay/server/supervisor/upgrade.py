@@ -22,6 +22,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from relay.errors import StartError
+from relay.server.resource_limits import fork_refusal
 from relay.server.supervisor import process
 from relay.server.supervisor.handover import (
     VARIABLE,
@@ -122,7 +123,7 @@ class Upgrade:
                 program, least, fingerprint, lambda h: replace(h, board=board, formats={**formats})
             )
         except OSError as error:
-            raise StartError(f"it cannot be forked: {error.strerror}") from None
+            raise StartError(fork_refusal(error)) from None
         self._ready_by_s, self._failed, self.version = now + READY_S, "", ""
         log.warning("upgrade_began", extra={"pid": self.pid, "command": list(program.command)})
 

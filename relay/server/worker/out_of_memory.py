@@ -11,9 +11,10 @@ import asyncio
 import contextlib
 import logging
 import os
-from typing import Any, Final
+from typing import Any
 
-EXIT_CODE: Final = 12
+from relay.server.resource_limits import OUT_OF_MEMORY
+
 log = logging.getLogger("relay.worker")
 
 
@@ -22,7 +23,7 @@ def exit_if_out_of_memory(error: BaseException | None) -> None:
     if isinstance(error, MemoryError):
         with contextlib.suppress(Exception):  # logging needs memory, too
             log.error("memory_exhausted")
-        os._exit(EXIT_CODE)
+        os._exit(OUT_OF_MEMORY)
 
 
 def unhandled(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -39,6 +39,10 @@ def worker_main(directory: Path, launch: Launch) -> int:
         return 3
     if (directory / "worker-dies-at-boot").exists():
         return 7
+    if (directory / "worker-gets-no-memory").exists():
+        raise MemoryError
+    if (directory / "worker-is-killed-at-boot").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
     stopped: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:

@@ -99,15 +99,25 @@ def test_a_path_that_is_no_socket(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("where", ["192.0.2.1:7475", "no-such-host.invalid:7475"])
 def test_cannot_listen(where: str) -> None:
-    with pytest.raises(StartError, match=f"cannot listen on {where}") as caught:
+    with pytest.raises(StartError, match=f"cannot listen on {where}: .+; choose another") as caught:
         bind_all((where,))
     assert caught.value.exit_code == 1
+
+
+def test_a_unix_socket_where_none_can_be(tmp_path: Path) -> None:
+    with pytest.raises(StartError, match="its directory does not exist; create it, or choose"):
+        bind_unix(tmp_path / "missing" / "s")
+    (tmp_path / "file").touch()
+    with pytest.raises(StartError, match="Not a directory; choose another path"):
+        bind_unix(tmp_path / "file" / "s")
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70, "\udcff"])
 def test_an_illegal_host_name(host: str) -> None:
     """``getaddrinfo`` raises none of its own errors for these."""
-    with pytest.raises(StartError, match=r"^cannot listen on .*: not a legal host name$"):
+    with pytest.raises(
+        StartError, match=r"^cannot listen on .*: not a legal host name; choose another"
+    ):
         bind_all((f"{host}:0",))
 
 

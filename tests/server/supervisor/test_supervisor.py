@@ -111,11 +111,13 @@ def test_a_crash_loop_is_slowed_down(run: Run, tmp_path: Path) -> None:
     [
         ("worker-refuses", 3, "worker 0 cannot start: no such luck"),
         ("worker-dies-at-boot", 3, "it ended with exit code 7 before it was ready"),
+        ("worker-gets-no-memory", 3, "worker 0 cannot start: it was refused memory: give it more"),
+        ("worker-is-killed-at-boot", 3, "signal SIGKILL before it was ready; if the kernel"),
         ("agent-refuses", 1, "no key for you"),
         (
             "no-fork",
             1,
-            "key agent cannot start: it cannot be forked: Resource temporarily unavailable",
+            "it cannot be forked: Resource temporarily unavailable: allow the relay more processes",
         ),
     ],
 )

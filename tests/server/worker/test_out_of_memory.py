@@ -10,7 +10,8 @@ from pathlib import Path
 import apsw
 import pytest
 
-from relay.server.worker.out_of_memory import EXIT_CODE, exit_if_out_of_memory, unhandled
+from relay.server.resource_limits import OUT_OF_MEMORY
+from relay.server.worker.out_of_memory import exit_if_out_of_memory, unhandled
 from relay.server.worker.process.periodic import attempt
 from relay.store.errors import StoreUnavailable
 from relay.store.integrity import _readable
@@ -46,7 +47,7 @@ def in_a_callback() -> None:
     ids=["it", "periodic", "callback"],
 )
 def test_it_ends_at_once(work: Callable[[], object]) -> None:
-    assert exit_code(work) == EXIT_CODE
+    assert exit_code(work) == OUT_OF_MEMORY
 
 
 def test_it_goes_on_after_anything_else() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,28 @@ async def test_a_reader_that_catches_up_while_its_place_is_removed(tmp_path: Pat
         assert got == [*range(1, gap.from_seq + 1), *range(gap.to_seq + 1, 302)]
         assert (gap.to_seq, gap.reason) == (201, GapReason.RETENTION)
         assert other.parts.services.counts.gaps["retention"] == 1
+
+
+async def test_a_clock_that_was_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Limits by count need no clock: what its times do not show, the grace period does."""
+    async with Cluster(tmp_path, 2, rights=True, retention=Settings(messages=20)) as cluster:
+        await written(cluster, 60)
+        home = cluster.home(LOG)
+        retention, sleep = home.retention, asyncio.sleep
+        retention._wall_clock_ns = lambda: time.time_ns() - 365 * 86_400 * 10**9
+        retention.grace_ms = 54_321_000
+        stored_then: list[int] = []
+
+        async def slept(seconds: float, result: None = None) -> None:
+            if seconds == retention.grace_ms / 1000:
+                stored_then.append(len(stored(home)))
+                seconds = 0
+            await sleep(seconds, result)
+
+        monkeypatch.setattr(asyncio, "sleep", slept)
+        await retention.once()
+        assert stored_then == [61]
+        assert [one.seq for one in stored(home)] == list(range(42, 62))
 
 
 async def test_an_owner_chooses_for_a_room(tmp_path: Path) -> None:

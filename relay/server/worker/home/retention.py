@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
@@ -38,6 +38,8 @@ STATES_BYTES_MAX: Final = 256 * 1024
 SLOWED_NS: Final = 3600 * 1_000_000_000
 """How long a log with many expired entries waits until more of it is removed (``Excess.more``)."""
 SLOWED_MAX: Final = 65_536
+DEFERRED_MAX: Final = 65_536
+"""Removals of one pass that wait for the grace period; others wait for the next pass."""
 STEP_S: Final = 0.005
 """Pause between two steps: commits run and clients are served meanwhile."""
 BUSY_S: Final = 0.01
@@ -62,6 +64,8 @@ class Removal(NamedTuple):
     log: str
     upto: int
     controls_upto: int
+    undated: bool = False
+    """See ``Excess``."""
 
 
 class Scan(NamedTuple):
@@ -141,33 +145,37 @@ class Retention:
 
     async def once(self) -> None:
         """Process all logs once and remove what must be removed."""
+        deferred: list[tuple[int, Removal]] = []
         for index in range(PARTITIONS):
-            if not self._partitions.owned(index):
-                continue
-            try:
-                await self._scan_partition(index)
-            except StoreError as error:
-                extra = {"partition": index, "reason": str(error)}
-                log.warning("retention_failed", extra=extra)
-            except Exception as bug:
-                exit_if_out_of_memory(bug)
-                log.exception("retention_failed")
+            if self._partitions.owned(index):
+                await self._attempt(index, self._scan_partition(index, deferred))
+        if deferred:
+            await asyncio.sleep(self.grace_ms / 1000)
+        for index, one in deferred:
+            await self._attempt(index, self._remove_from_log(index, one))
 
-    async def _scan_partition(self, index: int) -> None:
+    async def _attempt(self, index: int, work: Coroutine[object, object, object]) -> None:
+        """Run a part of a pass; log its failure."""
+        try:
+            await work
+        except StoreError as error:
+            log.warning("retention_failed", extra={"partition": index, "reason": str(error)})
+        except Exception as bug:
+            exit_if_out_of_memory(bug)
+            log.exception("retention_failed")
+
+    async def _scan_partition(self, index: int, deferred: list[tuple[int, Removal]]) -> None:
         for prefix in ("", INBOX_PREFIX):
             after: str | None = ""
             while after is not None:
                 scanned = await self._in_thread(self._scanner(index, prefix, after))
                 after = scanned.after
                 for one in scanned.wanted:
-                    try:
-                        if not await self._remove(index, one):
-                            return
-                    except StoreError:
-                        raise
-                    except Exception as error:  # noqa: BLE001 - of this log; logged there
-                        exit_if_out_of_memory(error)
-                        self._report_failure(one.log, error)
+                    if one.undated:
+                        if len(deferred) < DEFERRED_MAX:
+                            deferred.append((index, one))
+                    elif not await self._remove_from_log(index, one):
+                        return
                 for handle in scanned.removed:
                     await self._departures.end(handle)
                 if scanned.counting:
@@ -247,6 +255,21 @@ class Retention:
             self._failing.add(name)
             log.error("retention_failed", extra={"log": name}, exc_info=error)
 
+    async def _remove_from_log(self, index: int, wanted: Removal) -> bool:
+        """Do it as ``_remove``; a failure that concerns only this log is logged.
+
+        Raises:
+            StoreError: of the partition.
+        """
+        try:
+            return await self._remove(index, wanted)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 - of this log; logged there
+            exit_if_out_of_memory(error)
+            self._report_failure(wanted.log, error)
+            return True
+
     async def _remove(self, index: int, wanted: Removal) -> bool:
         """Remove it step by step. Return False if the partition belongs to another worker now."""
         while self._partitions.owned(index):
@@ -255,7 +278,9 @@ class Retention:
                 # a commit or a checkpoint, or the snapshots of a backup
                 await asyncio.sleep(BUSY_S)
                 continue
-            step: Callable[[], Removed] = partial(partition.remove, *wanted)
+            step: Callable[[], Removed] = partial(
+                partition.remove, wanted.log, wanted.upto, wanted.controls_upto
+            )
             removed = await self._in_thread(step, lambda: self._partitions.end_removal(index))
             if not removed.entries:
                 return True
@@ -300,7 +325,9 @@ def _wanted(
     if room.floor:
         upto, controls_upto = max(upto, room.floor - room.deleted), room.floor - room.deleted
     has_controls = controls_upto and reader.first_control(name) <= controls_upto
-    return (Removal(name, upto, controls_upto) if upto > floor or has_controls else None), excess
+    if upto <= floor and not has_controls:
+        return None, excess
+    return Removal(name, upto, controls_upto, excess.undated and excess.upto > floor), excess
 
 
 def _all_of(reader: RemovalReader, name: str, inbox: Inbox) -> list[Removal]:
