@@ -222,10 +222,11 @@ class Sends(Sender):
                 self.submit(submission)
                 return 1
             run.append(submission)
+            length = len(body)
             count += 1
-            size += len(body)
-            run_bytes += len(body) + OVERHEAD_BYTES
-            credit -= len(body) + MESSAGE_BYTES
+            size += length
+            run_bytes += length + OVERHEAD_BYTES
+            credit -= length + MESSAGE_BYTES
             if count >= count_max or size >= bytes_max or run_bytes >= RUN_BYTES or credit < 1:
                 break
         self._run_bytes = run_bytes
