@@ -381,8 +381,8 @@ def serve(kind: str, listener: socket.socket) -> int:
     # How it would be started again.
     name = request["module"].removesuffix(".__main__")
     sys.orig_argv[:] = [sys.executable, "-m", name, *request["arguments"]]
-    code: int = program.main()
-    return code
+    code: int | None = program.main()
+    return code or 0
 
 
 def _report(running: dict[int, int]) -> None:

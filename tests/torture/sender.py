@@ -142,6 +142,8 @@ class Sender:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(burst.rest_s):
                     await self._stopped.wait()
+        for log in self._role.logs:  # see ``Outbox``
+            await self._post(client, outbox, log, outbox.next(log))
 
     async def _post(self, client: Client, outbox: Outbox, log: str, number: int) -> None:
         future = await client.post(outbox.target(log, number), outbox.body(log, number))
@@ -195,6 +197,8 @@ class BlockingSender:
             while not self._stopped and (left := rested_at - time.monotonic()) > 0:
                 client.pump(min(left, LOOK_S))
                 self._collect(client, outbox)
+        for log in self._role.logs:  # see ``Outbox``
+            self._post(client, outbox, log, outbox.next(log))
 
     def _post(self, client: BlockingClient, outbox: Outbox, log: str, number: int) -> None:
         pending = client.post(outbox.target(log, number), outbox.body(log, number))
