@@ -15,6 +15,7 @@ import contextlib
 import os
 import struct
 import sys
+import threading
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -24,6 +25,9 @@ _HEADER: Final = struct.Struct("=IIIBBHII8s8s8s")
 _VERSION: Final = 3_007_000
 _kept: Final[dict[tuple[int, int], int]] = {}
 """Descriptors by device and inode."""
+_one_user: Final = threading.Lock()
+"""A worker opens its partitions in several threads at once, and any of them may close a descriptor.
+"""
 
 
 class WalIndex(NamedTuple):
@@ -40,7 +44,8 @@ def read_wal_index(path: Path) -> WalIndex | None:
     """Return the WAL index of a partition without a writer; None if there is no valid one."""
     size = _HEADER.size
     try:
-        data = os.pread(_descriptor(index_path(path)), 2 * size + 4, 0)
+        with _one_user:
+            data = os.pread(_descriptor(index_path(path)), 2 * size + 4, 0)
     except OSError:
         return None
     if len(data) < 2 * size + 4 or data[:size] != data[size : 2 * size]:
