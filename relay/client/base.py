@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 from relay import limits
@@ -26,6 +27,8 @@ from relay.wire.codes import ErrorCode
 class AnyPump(Protocol):
     """What the pumps of both clients provide."""
 
+    clock: Callable[[], float]
+    """Monotonic seconds."""
     failed_post: ClientError | None
     """The first failure of a send that was not reported yet."""
     unreported: UnreportedFailures
@@ -83,6 +86,10 @@ class ClientBase:
         if seen is not None:
             return arguments.integer("seen", seen, 0, limits.U63_MAX)
         return self._chat.queue.changes.get(room, ANYTHING_SEEN)
+
+    def _server_time_ms(self) -> int | None:
+        """Return the server's clock: it decides what has expired, whatever this machine's is."""
+        return self._chat.server_time_ms(self._pump.clock())
 
     @property
     def name(self) -> str:

@@ -301,10 +301,6 @@ class AsyncAccounts(AsyncCalls):
         return token
 
     # --- inside ----------------------------------------------------------------------------------
-    def _server_time_ms(self) -> int | None:
-        """Return the server's clock: it decides what has expired, whatever this machine's is."""
-        return self._chat.server_time_ms(self._pump.clock())
-
     async def _extend(self, kind: Kind, subject: bytes, timeout_s: float | None) -> None:
         last = await self._device_chain(self.name, timeout_s)
         request = account_calls.link(last, kind, subject, self.device_key)

@@ -300,10 +300,6 @@ class BlockingAccounts(BlockingCalls):
         return token
 
     # --- inside ----------------------------------------------------------------------------------
-    def _server_time_ms(self) -> int | None:
-        """Return the server's clock: it decides what has expired, whatever this machine's is."""
-        return self._chat.server_time_ms(self._pump.clock())
-
     def _extend(self, kind: Kind, subject: bytes, timeout_s: float | None) -> None:
         last = self._device_chain(self.name, timeout_s)
         request = account_calls.link(last, kind, subject, self.device_key)

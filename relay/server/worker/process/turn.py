@@ -163,12 +163,11 @@ class Turn:
             self._forward.release()
         if self.waiting_links:
             self.flush_links()
-        if now < self.pace.logins_until:
-            began_s = self._cpu_clock()
-            unfinished = self._deliver(now)
+        measured = now < self.pace.logins_until
+        began_s = self._cpu_clock() if measured else 0.0
+        unfinished = self._deliver(now)
+        if measured:
             self.delivered_s += self._cpu_clock() - began_s
-        else:
-            unfinished = self._deliver(now)
         if unfinished:
             self._wakeup.request()
         if heavy:
