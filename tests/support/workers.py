@@ -311,7 +311,11 @@ class Cluster:
             self.ticket_keys,
         )
         self._all.append(worker)
-        await worker.start()
+        try:
+            await worker.start()
+        except BaseException:
+            listener.close()
+            raise
         row.set("ready", 1)
         self.workers[index] = worker
         return worker

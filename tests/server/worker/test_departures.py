@@ -128,8 +128,9 @@ async def test_a_person_removes_their_account(cluster: Cluster, tmp_path: Path) 
     await look_everywhere(cluster)
     for log in (LOG, "bobs"):
         await until(lambda log=log: not role(cluster, "bob", log), "the end of the roles")  # type: ignore[misc]
-    while reader.seen(INBOX):  # each session's end is noted; a note may come after the check
-        await look_everywhere(cluster)
+    async with asyncio.timeout(60.0):
+        while reader.seen(INBOX):  # each session's end is noted; a note may come after the check
+            await look_everywhere(cluster)
     for worker in cluster.workers.values():
         await checkpointed(worker)
     index = f"{partition_of(INBOX):02}"
