@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 BLOCKED_RETRY_S: Final = 0.001
 """When to check again a partition whose commits a checkpoint blocks."""
 FAILED_RETRY_S: Final = 0.1
+LOOK_S: Final = 0.004
+"""How often to look, during a pause, whether anybody needs it."""
 LONG_TURN_S: Final = 0.05
 """A turn longer than this is logged if it is the longest so far, with its CPU time: an overloaded
 machine makes turns long as well."""
@@ -59,6 +61,7 @@ class Turn:
         self,
         clock: Callable[[], float],
         cpu_clock: Callable[[], float],
+        nobody_waits: Callable[[], bool],
         wakeup: Wakeup,
         alarm: Alarm,
         schedule: Schedule,
@@ -72,6 +75,7 @@ class Turn:
         Args:
             clock: seconds.
             cpu_clock: CPU time of this thread in seconds.
+            nobody_waits: returns True if no process waits for a CPU.
             wakeup: requests a turn; from now on it runs this one.
             alarm: requests a turn at a later time.
             schedule: of the connections.
@@ -82,6 +86,7 @@ class Turn:
         """
         self._clock = clock
         self._cpu_clock = cpu_clock
+        self._nobody_waits = nobody_waits
         self._wakeup = wakeup
         self._alarm = alarm
         self._schedule = schedule
@@ -156,9 +161,9 @@ class Turn:
         heavy = self._heavy_waits()
         if heavy:
             self._heavy_waited = True
-            if heavy_paused:
+            if heavy_paused and not self._pause_is_useless(now):
                 heavy = False
-                self._alarm.set(self.pace.until)
+                self._alarm.set(min(self.pace.until, now + LOOK_S))
         if self._forward.waiting:
             self._forward.release()
         if self.waiting_links:
@@ -244,10 +249,18 @@ class Turn:
             self.delivered_s,
         )
         self.delivered_s = 0.0
-        if self.pace.until > ended:
-            self._alarm.set(self.pace.until)
+        if self.pace.until > ended and not self._pause_is_useless(ended):
+            self._alarm.set(min(self.pace.until, ended + LOOK_S))
         else:
             self._wakeup.request()
+
+    def _pause_is_useless(self, now: float) -> bool:
+        """End the pause if many are logging in and no process waits for the CPU that they leave."""
+        pace = self.pace
+        if now < pace.logins_until and self._nobody_waits():
+            pace.end_pause()
+            return True
+        return False
 
     def _wake_later(self, now: float) -> None:
         """Set the alarm for the first of the things that are due at a later time."""
