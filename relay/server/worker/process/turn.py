@@ -211,6 +211,8 @@ class Turn:
         if reading and not flusher.flushing:
             catchup.run()
             reading = bool(catchup.queue) and not catchup.near_limit
+        if flusher.before_pages:
+            flusher.flush_before_pages(now)
         aside = bool(flusher.aside) and not flusher.flushing and flusher.flush_aside()
         return bool(flusher.flushing) or reading or bool(flusher.answering) or repairing_on or aside
 
