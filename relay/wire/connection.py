@@ -221,10 +221,10 @@ class Connection(Endpoint):
 
     def seal_padded(self, padded: Padded, now: float) -> bytes:
         """The same as ``seal``, for content that others seal as well."""
-        if not self._out and self.phase is Phase.OPEN:
+        if self.phase is Phase.OPEN:
             record = self._send.seal_padded(padded, now)
             if record:
-                return record
+                return self.data_to_send() + record if self._out else record
         return self.seal(padded.content, now)
 
     def ping(self, payload: bytes, now: float) -> None:

@@ -12,8 +12,9 @@ One turn, at the end of a loop iteration in which anything arrived:
 4. ``repair``        missed entries of a log, from the store
 5. ``distribute``    running batches into the outboxes of live subscriptions
 6. ``flush``         one record and one write per connection; answers first; in slices
-7. ``catchup``       pages for readers that are behind, in the remaining time; then, in a rush of
-                     logins, what was set aside for those who came in it
+7. ``catchup``       pages for readers that are behind, in the remaining time, in one record with
+                     their answers; then, in a rush of logins, what was set aside for those who
+                     came in it
 8. heavy users       waiting connections of heavy users, in turn, for a slice of time; for another
                      slice, what the own home has left in step 2 because it was much, and
                      permissions for direct messages of heavy senders; for a third, pages for heavy
