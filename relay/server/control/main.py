@@ -101,6 +101,7 @@ class _Control:
         self._readiness.look(now_ns)
         if (settings := context.live.changed()) is not None:
             logs.set_level(settings.log)
+        logs.report_left_out(time.monotonic())
         if self._listener.missing and (self._opening is None or self._opening.done()):
             self._opening = asyncio.ensure_future(self._open_ctl_again())
 
