@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from importlib import import_module
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import click
 
@@ -15,6 +15,7 @@ from relay.cli import exits
 from relay.cli.groups import CommandGroup
 from relay.cli.interrupts import let_signals_through
 from relay.cli.streams import prepare_streams
+from relay.named_tuples import NamedTuple
 
 
 class Entry(NamedTuple):

@@ -10,8 +10,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
+from relay.named_tuples import NamedTuple
 from relay.server.context import WORKER
 from relay.server.control.board_view import FRESH_NS, BoardView
 from relay.server.control.disk import DiskUse
