@@ -101,6 +101,7 @@ async def _serve(
             row.set("heartbeat_ns", time.monotonic_ns())
         if (settings := context.live.changed()) is not None:
             logs.set_level(settings.log)
+        logs.report_left_out(time.monotonic())
         service.rotate_ticket_keys()
         row.set("agent_queue", service.waiting)
         row.set("agent_unwraps", unwrapped + service.unwrapped)

@@ -90,6 +90,7 @@ class _Control:
             self._readiness.look(now_ns)
             if (settings := context.live.changed()) is not None:
                 logs.set_level(settings.log)
+            logs.report_left_out(time.monotonic())
             if self._listener.missing:
                 await self._open_ctl_again()
             try:

@@ -127,12 +127,10 @@ class Supervisor:
             self._loading.look()
             self._lost_lines.report(now)
             self._renewal.look(now)
-            alive_at_s = self._config.manager.alive(now)
-            others_s = min(
-                self._lost_lines.wake_at_s, alive_at_s, self._succession.wake_at_s,
-                self._renewal.wake_at_s,
+            until = min(
+                self._config.manager.alive(now), wake_at(state, now), self._lost_lines.wake_at_s,
+                self._succession.wake_at_s, self._renewal.wake_at_s,
             )  # fmt: skip
-            until = min(wake_at(state, now), others_s)
             self._wait(until)
             now = self._read_clock(max(now, until))
             for number in self._signals.take():

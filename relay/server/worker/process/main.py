@@ -16,7 +16,7 @@ import uvloop
 from relay import __version__
 from relay.bus.mesh import Mesh
 from relay.errors import RelayError
-from relay.server import gate, registration
+from relay.server import gate, logs, registration
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY, report
 from relay.server.sources import Proxies
@@ -353,6 +353,7 @@ class _Worker:
         parts = self._parts
         now = time.monotonic()
         for step in (
+            lambda: logs.report_left_out(now),
             lambda: parts.connections.check_deadlines(now),
             lambda: self._share_clients(now),
             parts.services.announcement.sweep,
