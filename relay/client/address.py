@@ -6,9 +6,10 @@ import contextlib
 import ipaddress
 import re
 import socket
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay.errors import UsageError
+from relay.named_tuples import NamedTuple
 
 SCHEME: Final = "relay://"
 PORT_DEFAULT: Final = 7475

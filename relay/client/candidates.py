@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
+
+from relay.named_tuples import NamedTuple
 
 
 class Candidate(NamedTuple):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay import limits
 from relay.chat.entries import Cursor
+from relay.named_tuples import NamedTuple
 from relay.wire.codes import Survives
 
 NOTHING: Final = Cursor(b"", 0)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay.monitoring.expressions import gauge, quantile, rate, total
+from relay.named_tuples import NamedTuple
 
 
 class Alert(NamedTuple):

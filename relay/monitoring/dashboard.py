@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from relay.monitoring.expressions import gauge, quantile, rate
+from relay.named_tuples import NamedTuple
 
 
 class Panel(NamedTuple):

@@ -6,7 +6,9 @@ it. Only ``Rules`` interprets these bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from relay.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from relay.chat.entries import Entry, Submission

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+from relay.named_tuples import NamedTuple
 from relay.wire.tickets import ClientTicket
 
 

@@ -6,8 +6,9 @@ class that customises the creation of its tuple.
 
 from __future__ import annotations
 
-from typing import NamedTuple, Self
+from typing import Self
 
+from relay.named_tuples import NamedTuple
 from relay.secret import Secret
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final
 
 from relay.chat.accounts.chain import Chain, Pin, Reading
 from relay.chat.accounts.links import LinkError
 from relay.client.errors import DeviceChainError
 from relay.client.refusals import refused
+from relay.named_tuples import NamedTuple
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
 

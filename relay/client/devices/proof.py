@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from relay.chat.accounts.chain import Pin
 from relay.client.errors import ClientError
+from relay.named_tuples import NamedTuple
 from relay.wire.identity import spki_hash_of
 
 

@@ -13,9 +13,10 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 from relay.local_sockets import credentials
+from relay.named_tuples import NamedTuple
 from relay.server.agent.protocol import (
     AgentProtocolError,
     FrameReader,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
+from relay.named_tuples import NamedTuple
 from relay.server.context import AGENT, WORKER
 from relay.server.scoreboard import Owner, Row, Scoreboard
 

@@ -6,7 +6,9 @@ import os
 import resource
 import time
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
+
+from relay.named_tuples import NamedTuple
 
 _PAGE_BYTES: Final = resource.getpagesize()
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")

@@ -15,11 +15,12 @@ import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 import apsw
 
 from relay.chat.entries import Entry
+from relay.named_tuples import NamedTuple
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.file import generation, pairing
 from relay.store.file.companions import wal_bytes

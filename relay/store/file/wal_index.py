@@ -17,8 +17,9 @@ import struct
 import sys
 import threading
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from relay.named_tuples import NamedTuple
 from relay.store.file.companions import index_path
 
 _HEADER: Final = struct.Struct("=IIIBBHII8s8s8s")

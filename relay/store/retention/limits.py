@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, NamedTuple
+from typing import Final
+
+from relay.named_tuples import NamedTuple
 
 TENTH: Final = 10
 AT_ONCE: Final = 100

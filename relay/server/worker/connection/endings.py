@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from relay.named_tuples import NamedTuple
 from relay.server.worker.connection.counts import count_end
 
 if TYPE_CHECKING:

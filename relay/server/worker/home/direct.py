@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from relay.chat.partition import partition_of
+from relay.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from relay.bus.link import Port

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
+from relay.named_tuples import NamedTuple
 from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:
