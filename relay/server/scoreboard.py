@@ -19,9 +19,8 @@ import mmap
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2s
-from typing import Final
+from typing import Final, NamedTuple
 
-from relay.named_tuples import NamedTuple
 from relay.server.metrics import SUM, WORKER, Kind, Metric
 
 PARTITIONS_MAX: Final = 256

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
-from relay.named_tuples import NamedTuple
 from relay.server.context import AGENT, WORKER
 from relay.server.scoreboard import Owner, Row, Scoreboard
 
