@@ -10,7 +10,7 @@ claimed lengths); all of that is refused here.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypeAlias, TypedDict, cast, final
+from typing import Any, Final, NamedTuple, TypeAlias, TypedDict, cast, final
 
 import msgpack
 
@@ -28,7 +28,6 @@ from relay.field_checks import (
     uint,
     unread_fault,
 )
-from relay.named_tuples import NamedTuple
 
 __all__ = [
     "Check", "binary", "boolean", "list_of", "message", "nil_or", "text", "tuple_of", "uint",

@@ -14,13 +14,12 @@ import tomllib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.bounded_files import read_bounded
 from relay.declarations import SHOWN_CHARS_MAX, Declaration, declarations, shown
 from relay.environment import near_miss
 from relay.errors import UsageError
-from relay.named_tuples import NamedTuple
 from relay.settings import Settings
 from relay.toml_lines import lines_of
 

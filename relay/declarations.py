@@ -7,14 +7,13 @@ import types
 import typing
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from relay.environment import variable_name
 from relay.errors import UsageError
 from relay.listen_address import AUTO, OFF, parse_listen_address
-from relay.named_tuples import NamedTuple
 from relay.paths import expanded
 from relay.settings import LIVE, Settings
 

@@ -16,11 +16,10 @@ import stat
 import struct
 import time
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from relay.bounded_files import make_directory
 from relay.file_access import open_to_others
-from relay.named_tuples import NamedTuple
 
 AGAIN_S: Final = 5.0
 _UCRED: Final = struct.Struct("3i")

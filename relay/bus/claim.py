@@ -6,9 +6,8 @@ that customises the creation of its tuple.
 
 from __future__ import annotations
 
-from typing import Self
+from typing import NamedTuple, Self
 
-from relay.named_tuples import NamedTuple
 from relay.secret import Secret
 
 

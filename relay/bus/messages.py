@@ -10,12 +10,11 @@ on a link keep their order.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from relay.bus.claim import Claim
 from relay.chat.entries import Submission
 from relay.chat.partition import PARTITIONS
-from relay.named_tuples import NamedTuple
 
 __all__ = ["Claim"]  # defined elsewhere, belongs to this module
 ITEMS_PER_MESSAGE: Final = 512

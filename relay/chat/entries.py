@@ -8,7 +8,7 @@ the number of the previous entry in the log: receivers check ``prev``, never ``s
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Annotated, Final, TypeAlias
+from typing import Annotated, Final, NamedTuple, TypeAlias
 
 from relay import codec, limits
 from relay.chat.fields import (
@@ -34,7 +34,6 @@ from relay.chat.fields import (
     TimeMs,
     checks_of,
 )
-from relay.named_tuples import NamedTuple
 
 NO_EPOCH: Final = bytes(limits.EPOCH_BYTES)
 """The epoch of a log that does not exist yet; in a cursor: "whatever the epoch, after seq"."""

@@ -8,12 +8,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from relay import limits
 from relay.chat.names import is_handle
 from relay.errors import UsageError
-from relay.named_tuples import NamedTuple
 
 TEXT: Final = "text/plain"
 _IRSSI_DAY: Final = re.compile(r"--- (?:Log opened|Day changed) (.*)")

@@ -12,7 +12,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import click
 
@@ -24,7 +24,6 @@ from relay.client.devices.credentials import REGISTER_VARIABLE
 from relay.client.devices.device_key import DeviceKey, PassphraseNeeded, contains
 from relay.client.devices.key_files import KeyFiles
 from relay.errors import UsageError
-from relay.named_tuples import NamedTuple
 from relay.paths import from_variable
 from relay.terminal.screens import stderr_notice
 

@@ -6,7 +6,7 @@ import gc
 import os
 import sys
 from importlib import import_module
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import click
 
@@ -16,7 +16,6 @@ from relay.cli.groups import CommandGroup
 from relay.cli.interrupts import let_signals_through
 from relay.cli.streams import prepare_streams
 from relay.loading import no_collections
-from relay.named_tuples import NamedTuple
 
 
 class Entry(NamedTuple):

@@ -6,7 +6,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from relay import limits
 from relay.chat import names
@@ -18,7 +18,6 @@ from relay.client.devices.device_key import DeviceKey, public_from_text, public_
 from relay.client.devices.proof import Key
 from relay.client.errors import DeviceChainError
 from relay.client.refusals import refused
-from relay.named_tuples import NamedTuple
 from relay.wire.codes import ErrorCode
 
 _ID: Final = re.compile(r"[0-9a-fA-F]{64}")

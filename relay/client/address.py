@@ -6,10 +6,9 @@ import contextlib
 import ipaddress
 import re
 import socket
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.errors import UsageError
-from relay.named_tuples import NamedTuple
 
 SCHEME: Final = "relay://"
 PORT_DEFAULT: Final = 7475

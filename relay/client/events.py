@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from relay.chat.entries import Cursor, GapReason
-from relay.named_tuples import NamedTuple
 
 
 class State(Enum):

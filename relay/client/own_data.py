@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Generator, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from relay import limits
 from relay.chat.accounts import answers, requests
@@ -46,7 +46,6 @@ from relay.client.refusals import (
     UnknownOutcome,
 )
 from relay.client.room_calls import ListedRoom, checked_room
-from relay.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from relay.client.chat_state import ChatState

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay import limits
 from relay.chat.entries import Cursor
-from relay.named_tuples import NamedTuple
 from relay.wire.codes import Survives
 
 NOTHING: Final = Cursor(b"", 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from relay.chat.rooms.events import RELAY
 from relay.client import decoding
@@ -24,7 +24,6 @@ from relay.client.sends import Sends
 from relay.client.subscriptions import Step
 from relay.client.trust.next_key import NextKeyProof
 from relay.codec import Unknown
-from relay.named_tuples import NamedTuple
 from relay.wire import envelopes as wire
 
 log: Final = logging.getLogger(__name__)

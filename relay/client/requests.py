@@ -8,12 +8,11 @@ call waits silently for a disk that must be repaired, or for a server that is al
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay import limits
 from relay.client.answer_check import Answer, check_answer
 from relay.client.pending_sends import Outcome
-from relay.named_tuples import NamedTuple
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import ClientEnvelope, Error
 

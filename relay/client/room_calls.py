@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Final, Literal, TypeAlias, get_args
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 from relay import limits
 from relay.chat import names
@@ -12,7 +12,6 @@ from relay.chat.rooms import state as states
 from relay.chat.rooms.events import Kind, Role
 from relay.client import arguments
 from relay.client.refusals import refused
-from relay.named_tuples import NamedTuple
 from relay.wire.codes import ErrorCode
 
 RoomKind: TypeAlias = Literal["public", "private", "announce"]

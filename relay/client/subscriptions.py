@@ -9,10 +9,9 @@ has *taken* is in ``event_queue``.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.chat.entries import NO_EPOCH, Cursor
-from relay.named_tuples import NamedTuple
 from relay.wire.envelopes import Behind, EntryMessage, Gap, Join, Live
 
 REJOINS_MAX: Final = 3

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.monitoring.expressions import gauge, quantile, rate, total
-from relay.named_tuples import NamedTuple
 
 
 class Alert(NamedTuple):

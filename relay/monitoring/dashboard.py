@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from relay.monitoring.expressions import gauge, quantile, rate
-from relay.named_tuples import NamedTuple
 
 
 class Panel(NamedTuple):

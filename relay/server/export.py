@@ -7,14 +7,13 @@ import time
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from relay import limits
 from relay.chat.entries import Kind, Submission
 from relay.chat.names import GUEST_PREFIX, is_handle
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.errors import StartError
-from relay.named_tuples import NamedTuple
 from relay.server.backups import manifest
 from relay.server.boot_id import boot_id
 from relay.store.contents import packed_entries

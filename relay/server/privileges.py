@@ -15,10 +15,9 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.errors import StartError, UsageError
-from relay.named_tuples import NamedTuple
 from relay.server import prctl
 from relay.server.key_files import KEY_FILES
 from relay.settings import SAME_USER

@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final, NamedTuple, TextIO
 
 from relay.chat.names import is_handle
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.fsync import sync_directory
-from relay.named_tuples import NamedTuple
 from relay.paths import followed
 from relay.server.boot_id import boot_id
 from relay.server.meaning import meaningless

@@ -7,10 +7,10 @@ import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from relay.errors import StartError
 from relay.fsync import sync_directory
-from relay.named_tuples import NamedTuple
 from relay.server.agent.keys import load_key
 from relay.server.key_files import (
     KEY_FILE,

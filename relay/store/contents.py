@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
-from relay.named_tuples import NamedTuple
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.file.schema import check_format, connect_reader, rows, translated
 from relay.store.file.still import open_still

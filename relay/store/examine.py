@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 import apsw
 
 from relay.chat.entries import Entry
 from relay.chat.names import is_room
 from relay.chat.rooms import state as rooms
-from relay.named_tuples import NamedTuple
 from relay.store import recovery
 from relay.store.contents import Contents, LogContents, connect_still, contents_of, logs_of
 from relay.store.errors import StoreCorrupt

@@ -9,11 +9,10 @@ partition") and holds many logs. A *reader* may be in any process and sees what 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.chat.entries import Cursor, GapInfo, Head, Submission
 from relay.chat.rooms.refusal import Refused
-from relay.named_tuples import NamedTuple
 from relay.store.read_budget import ReadBudget
 
 

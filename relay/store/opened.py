@@ -8,13 +8,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import apsw
 
 from relay.chat.entries import Entry, Kind, Submission
 from relay.chat.repeats import pushed
-from relay.named_tuples import NamedTuple
 from relay.store import apply
 from relay.store.apply import ENTRY
 from relay.store.committed import Committed

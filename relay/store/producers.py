@@ -8,11 +8,10 @@ expires nothing.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
-from relay.named_tuples import NamedTuple
 from relay.store.file.generation import number, read_meta, write_meta
 from relay.store.file.schema import rows
 

@@ -6,9 +6,7 @@ it. Only ``Rules`` interprets these bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from relay.named_tuples import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from relay.chat.entries import Entry, Submission

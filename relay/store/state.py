@@ -7,11 +7,10 @@ contain the chosen epochs and times, so applying them gives the same state anywh
 
 from __future__ import annotations
 
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from relay.chat.entries import NO_EPOCH, Entry, Submission
 from relay.chat.repeats import Stack
-from relay.named_tuples import NamedTuple
 
 SEQ_BITS: Final = 40
 """An entry's rowid is ``log_id << 40 | seq``: the primary key (log, seq) in one integer, which is

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from relay.chat import names
-from relay.named_tuples import NamedTuple
 
 
 class Choice(NamedTuple):

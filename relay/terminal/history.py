@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay import limits
 from relay.client.aio import Client
 from relay.client.events import LogEntry, Message, RoomChanged
 from relay.client.lists import EMPTY_PAGES_MAX, holes, is_last_page
-from relay.named_tuples import NamedTuple
 from relay.terminal.notices import left_out, looked_back_to, not_indexed, number_of_messages
 from relay.terminal.screens import Screen
 from relay.terminal.shown import Shown

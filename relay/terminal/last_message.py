@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 from relay.client.aio import Client
 from relay.client.events import LogEntry
-from relay.named_tuples import NamedTuple
 from relay.terminal.recent import Recent, snippet
 from relay.terminal.sending import Question, Sending
 

@@ -10,9 +10,8 @@ import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator
-from typing import Final
+from typing import Final, NamedTuple
 
-from relay.named_tuples import NamedTuple
 from relay.terminal.readiness import name_of, wait_until_readable
 
 READ_BYTES: Final = 65_536

@@ -11,9 +11,8 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from relay.named_tuples import NamedTuple
 from relay.terminal.text import (
     CUT,
     DISPLAY_LINES_MAX,

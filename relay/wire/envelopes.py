@@ -7,11 +7,10 @@ checks their bytes.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from relay.chat.entries import Entry as EntryMessage
 from relay.codec import Unknown
-from relay.named_tuples import NamedTuple
 from relay.wire.hello import Hello, Register
 
 # Defined elsewhere, belongs to this module: an entry is transmitted exactly as it is stored.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from relay.named_tuples import NamedTuple
+from typing import NamedTuple
+
 from relay.wire.tickets import ClientTicket
 
 

@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
 from relay import limits
 from relay.errors import LocalProtocolError, RemoteProtocolError
-from relay.named_tuples import NamedTuple
 from relay.secret import Secret
 from relay.wire.frames import FrameType, frame
 from relay.wire.identity import IdentityError, ServerPublicKey, fingerprint_of, parse_spki

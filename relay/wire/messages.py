@@ -6,10 +6,9 @@ Every field has a fixed length unless it contains a length; a missing or trailin
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.errors import IllegalFrame, RemoteProtocolError
-from relay.named_tuples import NamedTuple
 from relay.wire.frames import HEADER
 from relay.wire.transcript import MAC_BYTES, POW_LABEL
 

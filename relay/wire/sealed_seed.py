@@ -8,14 +8,13 @@ own, would be another passphrase. Nothing is prohibited: it never leaves this ma
 from __future__ import annotations
 
 import unicodedata
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
 from relay.errors import RelayError
-from relay.named_tuples import NamedTuple
 from relay.secret import Secret
 
 SALT_BYTES: Final = 16

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from cryptography.exceptions import InvalidTag
 
 from relay import limits
-from relay.named_tuples import NamedTuple
 from relay.secret import Secret
 from relay.wire.cipher import new_aead
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from relay.chat.accounts import chain, links
 from relay.chat.accounts.chain import Chain
@@ -24,7 +25,6 @@ from relay.chat.accounts.events import (
     Unblocked,
 )
 from relay.chat.accounts.refusal import Reason, Refused
-from relay.named_tuples import NamedTuple
 
 
 class Reservation(NamedTuple):

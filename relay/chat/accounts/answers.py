@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from relay import codec, limits
 from relay.chat.accounts import links, preferences
 from relay.chat.accounts.account import Account
 from relay.chat.fields import EPOCH_OR_NONE, LOG, NAME, U63
 from relay.errors import EnvelopeError
-from relay.named_tuples import NamedTuple
 
 _key: Final = codec.binary(links.KEY_BYTES, links.KEY_BYTES)
 

@@ -8,11 +8,10 @@ remembers a chain as a ``Pin`` and accepts only extensions of it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.chat.accounts import links
 from relay.chat.accounts.links import Body, Kind, Link, LinkError, Verify
-from relay.named_tuples import NamedTuple
 
 LINKS_MAX: Final = 256
 """Links of one chain. An ADD leaves room for the removal of all devices but one, so that a stolen

@@ -7,7 +7,7 @@ checked here, with the function passed in.
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from relay import limits
 from relay.chat import names
@@ -27,7 +27,6 @@ from relay.chat.accounts.events import (
 )
 from relay.chat.accounts.links import Kind, LinkError, Verify
 from relay.chat.accounts.refusal import Reason, Refused
-from relay.named_tuples import NamedTuple
 
 Registration: TypeAlias = Literal["open", "invite", "closed"]
 CLOSED: Final = "only operators add users to this server"

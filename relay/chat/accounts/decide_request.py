@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay import codec
 from relay.chat.accounts import answers, decide, invitation, links, preferences
@@ -38,7 +38,6 @@ from relay.chat.accounts.requests import (
     TellInvited,
     Unblock,
 )
-from relay.named_tuples import NamedTuple
 
 _BY_THE_PERSON: Final = (Block, Unblock, Prefer, SetKeep)
 TOLD: Final = b"\x01"

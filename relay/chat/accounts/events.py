@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
 from relay.chat.accounts import links
 from relay.chat.fields import NAME, U63
 from relay.codec import Shape
 from relay.errors import EnvelopeError
-from relay.named_tuples import NamedTuple
 
 CONTENT_TYPE: Final = "relay/account"
 

@@ -11,13 +11,12 @@ import base64
 import hashlib
 import hmac
 from collections.abc import Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay import limits
 from relay.chat.accounts.events import Bound, InvitationEvent, Invited, Released
 from relay.chat.accounts.refusal import Reason, Refused
 from relay.chat.accounts.requests import Invite
-from relay.named_tuples import NamedTuple
 
 PREFIX: Final = "!"
 _LABEL: Final = b"relay/1 invitation"

@@ -10,11 +10,10 @@ import functools
 import hashlib
 from collections.abc import Callable
 from enum import IntEnum
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from relay import limits
 from relay.chat import names
-from relay.named_tuples import NamedTuple
 
 LABEL: Final = b"relay/1 device link\0"
 VERSION: Final = 1

@@ -7,7 +7,7 @@ of a request from a connection checks who may make it; ``decide_request`` decide
 
 from __future__ import annotations
 
-from typing import Final, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
 from relay.chat.accounts import links
@@ -15,7 +15,6 @@ from relay.chat.fields import NAME, U63
 from relay.chat.partition import PARTITIONS
 from relay.codec import Shape
 from relay.errors import EnvelopeError
-from relay.named_tuples import NamedTuple
 
 
 class Register(NamedTuple):

@@ -7,7 +7,7 @@ same thing since the actor looked.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.chat import names
 from relay.chat.rooms import events
@@ -46,7 +46,6 @@ from relay.chat.rooms.rights import (
     role_of,
 )
 from relay.chat.rooms.state import MEMBERS_MAX, PEOPLE_MAX, Person, Room
-from relay.named_tuples import NamedTuple
 
 _NEEDS: Final[dict[type[Change], Right]] = {
     SetTopic: Right.TOPIC,

@@ -6,13 +6,12 @@ The sender of the entry is the actor; ``RELAY`` for what the server does by itse
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Final, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
 from relay.chat.fields import NAME, ROOT, U63
 from relay.codec import Shape
 from relay.errors import EnvelopeError
-from relay.named_tuples import NamedTuple
 
 CONTENT_TYPE: Final = "relay/room"
 RELAY: Final = "relay"

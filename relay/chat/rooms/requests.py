@@ -9,7 +9,7 @@ requester has seen: a change of something that somebody else has changed since i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias, cast
+from typing import Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
 from relay.chat.fields import NAME, POSITIVE, U63
@@ -17,7 +17,6 @@ from relay.chat.partition import PARTITIONS
 from relay.chat.rooms.events import KIND, REASON, ROLE, TITLE, TOPIC, Kind, Role
 from relay.codec import Check, Shape
 from relay.errors import EnvelopeError
-from relay.named_tuples import NamedTuple
 
 ANYTHING_SEEN: Final = limits.U63_MAX
 """As ``seen``: do it regardless of other changes."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 import functools
 from datetime import UTC, datetime
 from enum import Flag, auto
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.chat.rooms.events import Kind, Role
 from relay.chat.rooms.refusal import Reason, Refused
 from relay.chat.rooms.state import Person, Room
-from relay.named_tuples import NamedTuple
 
 _TIME_MS_MAX: Final = 253_402_214_400_000
 """One day before the year 10000, which datetime cannot express."""

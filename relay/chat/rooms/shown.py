@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, NamedTuple, TypeAlias, cast
 
 from relay import codec, limits
 from relay.chat.fields import EPOCH, NAME, U63
 from relay.chat.rooms.events import KIND, ROLE, TITLE, TOPIC, Kind, Role
 from relay.chat.rooms.rights import Actor, Right, rights, role_of
 from relay.chat.rooms.state import GIVEN_AT, KEEP, KEEP_AT, PERSON, Person, Room, made
-from relay.named_tuples import NamedTuple
 
 PEOPLE_PER_ANSWER: Final = 200
 """About 20 KB."""

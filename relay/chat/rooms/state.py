@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from relay import codec
 from relay.chat.fields import NAME, ROOT, U63
@@ -33,7 +33,6 @@ from relay.chat.rooms.events import (
     TopicSet,
 )
 from relay.errors import EnvelopeError
-from relay.named_tuples import NamedTuple
 
 MEMBERS_MAX: Final = 1000
 """Permanent members of one room, and invited users. Anybody else may follow a public one."""

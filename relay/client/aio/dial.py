@@ -6,7 +6,7 @@ import asyncio
 import socket
 import threading
 from collections import deque
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.client.address import Address
 from relay.client.aio.thread import in_thread
@@ -21,7 +21,6 @@ from relay.client.dialling import (
     resolve,
 )
 from relay.client.dialling import dial_tcp as dial_blocking
-from relay.named_tuples import NamedTuple
 
 _RESOLVER_S: Final = 1.0
 """How much longer a dial in a thread may take: nothing else ends a resolver that hangs."""

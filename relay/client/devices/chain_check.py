@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.chat.accounts.chain import Chain, Pin, Reading
 from relay.chat.accounts.links import LinkError
 from relay.client.errors import DeviceChainError
 from relay.client.refusals import refused
-from relay.named_tuples import NamedTuple
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from relay.chat.accounts.chain import Pin
 from relay.client.errors import ClientError
-from relay.named_tuples import NamedTuple
 from relay.wire.identity import spki_hash_of
 
 

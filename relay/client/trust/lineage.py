@@ -12,9 +12,7 @@ written, from the id to the key.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
-
-from relay.named_tuples import NamedTuple
+from typing import Final, NamedTuple
 
 NEXT_KEY_TYPE: Final = "relay-next-key-v1"
 FOLLOWED_TYPE: Final = "relay-followed-key-v1"

@@ -7,10 +7,9 @@ import os
 import secrets
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.errors import StartError
-from relay.named_tuples import NamedTuple
 from relay.server.key_files import (
     LINEAGE_FILE,
     NEXT_KEY_FILE,

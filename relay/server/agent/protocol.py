@@ -11,11 +11,10 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.errors import RelayError
 from relay.framing import FrameSplitter
-from relay.named_tuples import NamedTuple
 from relay.secret import Secret
 from relay.wire.tickets import KEY_ID_BYTES, TicketKey
 

@@ -13,10 +13,9 @@ import os
 import socket
 import time
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, NamedTuple, cast
 
 from relay.local_sockets import credentials
-from relay.named_tuples import NamedTuple
 from relay.server.agent.protocol import (
     AgentProtocolError,
     FrameReader,

@@ -14,14 +14,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from relay import __version__
 from relay.bounded_files import make_directory
 from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError, StartError
 from relay.fsync import sync_directory
-from relay.named_tuples import NamedTuple
 from relay.server.backups import manifest
 from relay.server.backups.checking import checked
 from relay.server.backups.manifest import File, Manifest

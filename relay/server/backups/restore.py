@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
+from typing import NamedTuple
 
 from relay.errors import StartError
 from relay.fsync import sync_directory
-from relay.named_tuples import NamedTuple
 from relay.server.backups import manifest
 from relay.server.backups.checking import checked
 from relay.server.backups.manifest import File, Manifest

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-
-from relay.named_tuples import NamedTuple
+from typing import NamedTuple
 
 
 class DiskUse(NamedTuple):

@@ -6,11 +6,9 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 import h11
-
-from relay.named_tuples import NamedTuple
 
 CONNECTIONS_MAX: Final = 64
 REQUEST_S: Final = 10.0

@@ -6,9 +6,7 @@ import os
 import resource
 import time
 from pathlib import Path
-from typing import Final
-
-from relay.named_tuples import NamedTuple
+from typing import Final, NamedTuple
 
 _PAGE_BYTES: Final = resource.getpagesize()
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")

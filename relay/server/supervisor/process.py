@@ -11,11 +11,10 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NoReturn
+from typing import Final, NamedTuple, NoReturn
 
 import setproctitle
 
-from relay.named_tuples import NamedTuple
 from relay.server import logs
 from relay.server.prctl import die_with_parent
 from relay.server.resource_limits import OUT_OF_MEMORY, more_memory

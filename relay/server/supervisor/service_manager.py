@@ -12,10 +12,9 @@ import socket
 import time
 from collections import deque
 from collections.abc import MutableMapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay.errors import StartError
-from relay.named_tuples import NamedTuple
 
 FIRST_FD: Final = 3
 PATIENCE_S: Final = 1.0

@@ -19,11 +19,10 @@ import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeVar
 
 import apsw
 
-from relay.named_tuples import NamedTuple
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.file import pairing
 from relay.store.file.schema import connect_writer, pragma, rows, translated

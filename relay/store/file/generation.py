@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import apsw
 
-from relay.named_tuples import NamedTuple
 from relay.store.file.schema import rows
 
 Durability = Literal["process", "power"]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
@@ -21,7 +21,6 @@ from relay.chat.names import is_room
 from relay.chat.partition import partition_of
 from relay.chat.rooms import state as rooms
 from relay.errors import EnvelopeError
-from relay.named_tuples import NamedTuple
 from relay.store.file.creations import is_creation
 from relay.store.file.format import FORMAT_OF_CONTROLS, FORMAT_OF_MEMBERS, FORMAT_OF_TAILS
 from relay.store.file.generation import number, read_meta

@@ -25,9 +25,8 @@ import os
 import stat
 import time
 from pathlib import Path
-from typing import Final, Literal, Self, get_args
+from typing import Final, Literal, NamedTuple, Self, get_args
 
-from relay.named_tuples import NamedTuple
 from relay.paths import followed
 from relay.store.errors import NotTheWriter, StoreUnavailable, UsedElsewhere
 from relay.store.file.companions import place_lock_path

@@ -15,12 +15,11 @@ import secrets
 import stat
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
 from relay.chat.entries import Entry
-from relay.named_tuples import NamedTuple
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.file import generation, pairing
 from relay.store.file.companions import wal_bytes

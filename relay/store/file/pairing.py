@@ -22,11 +22,10 @@ After the death of a process, SQLite's own index of the WAL still shows how long
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import apsw
 
-from relay.named_tuples import NamedTuple
 from relay.store.file.companions import wal_path
 from relay.store.file.generation import read_meta, write_meta
 from relay.store.file.still import open_still

@@ -13,11 +13,10 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
-from relay.named_tuples import NamedTuple
 from relay.paths import followed
 from relay.store.file.companions import wal_path
 from relay.store.file.pairing import wal_salts

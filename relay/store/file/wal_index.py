@@ -17,9 +17,8 @@ import struct
 import sys
 import threading
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
-from relay.named_tuples import NamedTuple
 from relay.store.file.companions import index_path
 
 _HEADER: Final = struct.Struct("=IIIBBHII8s8s8s")

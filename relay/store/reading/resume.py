@@ -5,8 +5,9 @@ Invariant "Epochs are segments".
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from relay.chat.entries import NO_EPOCH, Cursor, GapInfo, GapReason, Head
-from relay.named_tuples import NamedTuple
 from relay.store.log import ResumePoint
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
-
-from relay.named_tuples import NamedTuple
+from typing import Final, NamedTuple
 
 TENTH: Final = 10
 AT_ONCE: Final = 100

@@ -10,12 +10,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
 from relay.chat.entries import Entry, Kind
-from relay.named_tuples import NamedTuple
 from relay.store.file.schema import rows, translated
 from relay.store.file.still import open_still, still_uri
 from relay.store.state import SEQ_BITS, SEQ_MASK

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
 from relay import limits
 from relay.chat.entries import Entry, Kind, packable
 from relay.chat.names import INBOX_PREFIX
-from relay.named_tuples import NamedTuple
 from relay.store.apply import ENTRY, write_more
 from relay.store.decide import Pack
 from relay.store.derived import derive

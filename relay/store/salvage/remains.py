@@ -11,11 +11,10 @@ import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
-from relay.named_tuples import NamedTuple
 from relay.store.file.schema import pragma
 from relay.store.file.still import open_still
 from relay.store.reading.resume import Segment

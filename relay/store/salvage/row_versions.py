@@ -17,13 +17,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
 from relay.chat.entries import Entry, Kind
 from relay.chat.partition import partition_of
-from relay.named_tuples import NamedTuple
 from relay.store.file.schema import rows
 from relay.store.salvage.carving import Row
 from relay.store.state import SEQ_BITS, SEQ_MASK

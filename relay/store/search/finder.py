@@ -11,11 +11,10 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import apsw
 
-from relay.named_tuples import NamedTuple
 from relay.store.errors import StoreUnavailable
 from relay.store.file.schema import rows
 from relay.store.search import files

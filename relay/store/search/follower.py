@@ -1,7 +1,8 @@
 """Maintains the index of one partition: follows its commits at its own pace, in any thread.
 
-It reads like any reader, and commits its position with the index, so it continues after a crash. It
-indexes a log again if that is not what it has indexed: restored, repaired, or in a new epoch.
+It reads the partition like any reader, and records its position in each commit of the index. So
+after a crash it continues from there. It detects by itself when the partition is not the one it has
+indexed (restored, repaired, a new epoch), and then indexes that log again from the beginning.
 
 A thread of a busy worker waits for the interpreter each time it returns from SQLite. So many rows
 are passed at a time: many entries are read as one, and written by one statement.
@@ -15,13 +16,12 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import apsw
 
 from relay import limits
 from relay.chat.entries import Entry, Kind
-from relay.named_tuples import NamedTuple
 from relay.store.errors import StoreError
 from relay.store.file.schema import connect_reader, epoch_at, has_logs, pragma, rows
 from relay.store.search import files

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from relay.named_tuples import NamedTuple
 from relay.server.worker.connection.counts import count_end
 
 if TYPE_CHECKING:

@@ -6,9 +6,7 @@ may read several lists at once, and none may make another one begin again: they 
 
 from __future__ import annotations
 
-from typing import Final
-
-from relay.named_tuples import NamedTuple
+from typing import Final, NamedTuple
 
 LISTING_S: Final = 30.0
 """How long the position of an interrupted list is remembered. Skipped rooms may become visible: a

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
 from relay.chat import names
 from relay.chat.accounts import account as accounts
@@ -24,7 +24,6 @@ from relay.chat.accounts import (
 from relay.chat.accounts.refusal import Reason
 from relay.chat.accounts.refusal import Refused as AccountRefused
 from relay.errors import EnvelopeError
-from relay.named_tuples import NamedTuple
 from relay.server.worker.error_codes import code_of
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
@@ -60,7 +59,8 @@ CODES: Final = {
     Reason.LIMIT: ErrorCode.LIMIT,
     Reason.NOT_ACCEPTED: ErrorCode.NOT_ACCEPTED,
 }
-REGISTERING_MAX: Final = 1024  # beyond it, names whose registration has ended are forgotten
+REGISTERING_MAX: Final = 1024
+"""Beyond this number, names whose registration has ended are forgotten."""
 log = logging.getLogger("relay.worker")
 
 assert set(CODES) == set(Reason)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from relay.chat.partition import partition_of
-from relay.named_tuples import NamedTuple
 
 if TYPE_CHECKING:
     from relay.bus.link import Port

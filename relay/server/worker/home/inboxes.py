@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from relay.chat.accounts import events, snapshot
 from relay.chat.names import INBOX_PREFIX
 from relay.errors import EnvelopeError
-from relay.named_tuples import NamedTuple
 from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:

@@ -14,13 +14,12 @@ workers have reported their sessions.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 from relay.bus.link import Port
 from relay.bus.messages import Claim, Claimed, Evict, Release, Tell
 from relay.chat.names import INBOX_PREFIX, is_guest, shared
 from relay.chat.partition import partition_of
-from relay.named_tuples import NamedTuple
 from relay.server.worker.grouped import Grouped
 from relay.wire.codes import ErrorCode
 

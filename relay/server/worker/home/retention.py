@@ -12,14 +12,13 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.state import Room
 from relay.errors import EnvelopeError
-from relay.named_tuples import NamedTuple
 from relay.server.worker.home.inboxes import Inbox, Inboxes
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreCorrupt, StoreError

@@ -20,13 +20,12 @@ import heapq
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 from relay import limits
 from relay.bus.link import Port
 from relay.bus.messages import Event, Members, Presence, Who
 from relay.chat.partition import partition_of
-from relay.named_tuples import NamedTuple
 from relay.server.worker.grouped import Grouped
 from relay.wire.envelopes import Roster as RosterEnvelope
 from relay.wire.packing import pack

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from relay.bus.messages import Claim, Claimed, Evict, Release, Tell
 from relay.chat.accounts.links import key_id
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
-from relay.named_tuples import NamedTuple
 from relay.server.worker.grouped import Grouped
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.member.routes import NO_HOME

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from relay import limits
 from relay.chat.entries import GapReason
-from relay.named_tuples import NamedTuple
 from relay.server.scoreboard import Erasures
 
 COUNT_MAX: Final = 1024

@@ -9,9 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final
-
-from relay.named_tuples import NamedTuple
+from typing import Final, NamedTuple
 
 SHARE: Final = 20
 """The reserve is at most this fraction (1/n) of its file system, so that a small one is usable."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from relay.named_tuples import NamedTuple
 from relay.wire.codes import CloseCode
 
 if TYPE_CHECKING:

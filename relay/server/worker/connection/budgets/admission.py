@@ -14,9 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import islice
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from relay.named_tuples import NamedTuple
 from relay.server.metrics import Budget
 
 if TYPE_CHECKING:

@@ -7,10 +7,9 @@ message to a log that does not exist. Whether a log exists is looked up once per
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from relay import limits
-from relay.named_tuples import NamedTuple
 from relay.server.metrics import Budget
 from relay.server.worker.connection.budgets.token_bucket import (
     INFINITE,
