@@ -280,12 +280,13 @@ def test_loopback_is_exempt_if_so_set(peer: str) -> None:
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "::1", UNIX])
 def test_who_comes_through_a_proxy_of_this_machine_is_not_exempt(peer: str) -> None:
-    """Whatever came first: the setting of the proxies may have changed by a restart."""
+    """Not even while a program of this machine is connected, nor is that one limited for them."""
     sources = Sources(limits(loopback_exempt=True), lambda: 0.0)
-    for proxied in (True, False, True):
-        source = sources.open(peer, proxied=proxied)
-        assert source.exempt is not proxied
-        sources.close(source)
+    for order in ((True, False, True), (False, True, False)):
+        opened = [sources.open(peer, proxied=proxied) for proxied in order]
+        assert [source.exempt for source in opened] == [not proxied for proxied in order]
+        for source in opened:
+            sources.close(source)
 
 
 def test_sources_that_have_spent_are_bounded() -> None:

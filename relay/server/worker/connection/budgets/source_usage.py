@@ -115,10 +115,13 @@ class Sources:
         ``proxied``: the connection is a proxy's, so it does not show that its client is on this
         machine, although the proxy may be.
         """
-        source = self._ledger.open(source_of(peer))
-        loopback = is_loopback(peer) and not proxied
-        if source.connections == 1 and loopback is not source.loopback:
-            source.loopback = loopback
+        name, loopback = source_of(peer), is_loopback(peer)
+        if loopback and proxied:
+            # A source of its own: programs of this machine may be connected at the same time.
+            name, loopback = f"{name} (proxy)", False
+        source = self._ledger.open(name)
+        if source.connections == 1 and loopback and not source.loopback:
+            source.loopback = True
             source.bound(self._limits)
         return source
 
