@@ -237,6 +237,12 @@ def use_up_inodes(disk: Path) -> list[Path]:
     return files
 
 
+def kill_and_await_another(relay: Relay, title: str) -> None:
+    (before,) = relay.pids_titled(title)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: not {*relay.pids_titled(title)} <= {before}, f"another {title}")
+
+
 def test_no_inode_is_left(tmp_path: Path) -> None:
     """There is space for messages, but not for another file.
 
@@ -258,14 +264,7 @@ def test_no_inode_is_left(tmp_path: Path) -> None:
                     relay.kill_worker(index)
                 assert alice.send(ROOM, "after the workers").seq == 4 + number
             for title in ("relay: key agent", "relay: control"):
-                (before,) = relay.pids_titled(title)
-                os.kill(before, signal.SIGKILL)
-                wait_until(
-                    lambda title=title, before=before: (
-                        (now := relay.pids_titled(title)) and before not in now
-                    ),
-                    f"another {title}",
-                )
+                kill_and_await_another(relay, title)
         with BlockingClient(relay.address, name="bob") as bob:  # by a full handshake
             assert bob.send(ROOM, "after all").seq == 6
         assert status_of(relay)
