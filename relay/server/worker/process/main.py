@@ -251,9 +251,7 @@ class _Worker:
         )
         pause = CommitPause(parts.home.partitions, parts.wakeup.request, loop.call_later)
         self._admin = AdminSocket(
-            context.runtime,
-            context.index,
-            context.generation,
+            context,
             {
                 **inspection.handlers,
                 **administration.handlers,
