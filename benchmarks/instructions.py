@@ -102,8 +102,7 @@ async def _count_messages(options: argparse.Namespace) -> None:
         cluster = Cluster(Path(directory), 1)
         await cluster.__aenter__()
         worker = cluster.workers[0]
-        for task in worker._tasks:
-            task.cancel()  # nothing but messages from here on
+        worker.stop_periodic_work()  # nothing but messages from here on
         sender = await TestClient.login(worker, "sender")
         for log in logs:
             for number in range(options.members):
@@ -165,8 +164,7 @@ async def _count_returns(options: argparse.Namespace) -> None:
                 members[0].send_envelopes(Send(log, number, 0, "", body))
                 await members[0].acked(log, number)
             await obey(Prepare())
-            for task in worker._tasks:
-                task.cancel()  # nothing but returns from here on
+            worker.stop_periodic_work()  # nothing but returns from here on
             gc.collect()
             gc.freeze()
             talking = asyncio.create_task(_talk(worker, members[0], log, options))

@@ -13,8 +13,9 @@ class Limits(Struct, frozen=True, kw_only=True):
     loopback_exempt: Annotated[
         bool,
         Meta(
-            description="Connections from this machine (127.0.0.0/8, ::1) have no budget per "
-            "source or account, and none for bytes, rooms and requests."
+            description="Connections from this machine (127.0.0.0/8, ::1), unless a proxy "
+            "forwards them, have no budget per source or account, and none for bytes, rooms and "
+            "requests."
         ),
     ] = True
     connections_per_source: Annotated[

@@ -44,8 +44,7 @@ class OneWorker:
     async def _begin(self) -> None:
         await self._cluster.__aenter__()
         self._worker = self._cluster.workers[0]
-        for task in self._worker._tasks:
-            task.cancel()  # nothing but messages from here on
+        self._worker.stop_periodic_work()  # nothing but messages from here on
         self._guest = await TestClient.login(self._worker, "sender")
 
     @property

@@ -11,6 +11,7 @@ import sys
 
 from relay.cli.interrupts import end_as_process_1, end_at_interrupts
 from relay.cli.last_resort import report_failed_start
+from relay.loading import no_collections
 
 
 def main() -> int:
@@ -26,7 +27,8 @@ def _run() -> int:
     try:
         end_at_interrupts()
         end_as_process_1()
-        from relay.cli.main import main as run
+        with no_collections():
+            from relay.cli.main import main as run
 
         return run()
     except Exception as error:  # noqa: BLE001  # whatever the system refused

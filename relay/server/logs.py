@@ -7,6 +7,9 @@ whatever a peer put into it.
 Logging neither blocks its caller nor raises. A line that cannot be written at once (the pipe is
 full, its reader is gone, the disk is full) is lost and counted. Once a line can be written again,
 the supervisor logs the number of all processes' lost lines as ``log_lines_lost``.
+
+Of an event that is repeated too often, only some lines are written; ``log_lines_left_out`` then has
+the number of the others.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -35,6 +39,12 @@ REPEATS_MAX: Final = 20
 REPEAT_WINDOW_S: Final = 10.0
 EVENTS_MAX: Final = 1000
 """Number of names to count; there are far fewer, since the names of events are constants."""
+ALWAYS_WRITTEN: Final = frozenset(
+    {"account_changed", "room_changed", "child_exited", "child_killed", "boot_failed"}
+)
+"""Each line is about another subject, and is the only record of it on this machine that an operator
+reads. Others bound their number: an account or room is changed by a commit, which costs its user
+budget and more disk space than the line; and processes that die are restarted with a delay."""
 log = logging.getLogger("relay.log")
 _STANDARD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -86,28 +96,51 @@ class TextLines(logging.Formatter):
 
 
 class RepeatFilter(logging.Filter):
-    """Drops repeats of one event; the first line of the next window contains their number."""
+    """Drops repeats of one event at one level, and counts them."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._seen: dict[object, tuple[float, int]] = {}
-        """By event: when its window began, and how many lines came since then."""
+        self._seen: dict[tuple[int, object], tuple[float, int]] = {}
+        """By level and event: when its window began, and how many lines came since then."""
+        self._left_out: dict[tuple[int, object], int] = {}
+        """How many of them were dropped; only those with any."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line is to be written. Errors always are."""
-        if record.levelno >= logging.ERROR:
+        if record.levelno >= logging.ERROR or record.msg in ALWAYS_WRITTEN:
             return True
         now = time.monotonic()
-        key = record.msg
+        key = record.levelno, record.msg
         began, count = self._seen.get(key, (now, 0))
         if now - began >= REPEAT_WINDOW_S:
-            if count > REPEATS_MAX:
-                record.suppressed = count - REPEATS_MAX
             began, count = now, 0
         if len(self._seen) >= EVENTS_MAX:
             self._seen.clear()
         self._seen[key] = (began, count + 1)
-        return count < REPEATS_MAX
+        if count < REPEATS_MAX:
+            return True
+        self._left_out[key] = self._left_out.get(key, 0) + 1
+        return False
+
+    def due_s(self) -> float:
+        """Return when the first window ends of which lines were dropped; infinity: of none."""
+        return min(map(self._ends_s, self._left_out), default=math.inf)
+
+    def take(self, now: float) -> list[tuple[int, object, int]]:
+        """Return (level, event, number of dropped lines) for the windows that have ended."""
+        if not self._left_out:
+            return []
+        ended = [key for key in self._left_out if self._ends_s(key) <= now]
+        return [(*key, self._left_out.pop(key)) for key in ended]
+
+    def reset(self) -> None:
+        """Forget all."""
+        self._seen.clear()
+        self._left_out.clear()
+
+    def _ends_s(self, key: tuple[int, object]) -> float:
+        began, _ = self._seen.get(key, (-math.inf, 0))
+        return began + REPEAT_WINDOW_S
 
 
 class OutputHandler(logging.Handler):
@@ -116,6 +149,8 @@ class OutputHandler(logging.Handler):
     def __init__(self, output: Output) -> None:
         super().__init__()
         self.output = output
+        self.repeats = RepeatFilter()
+        self.addFilter(self.repeats)
         self.lost = 0
         """In this process."""
         self.on_lost: Callable[[], None] | None = None
@@ -180,7 +215,6 @@ def set_up(settings: Log, fd: int = 2) -> OutputHandler:
     as_text = settings.format == "text" or (settings.format == "auto" and os.isatty(fd))
     handler = OutputHandler(Output(fd))
     handler.setFormatter(TextLines() if as_text else JsonLines())
-    handler.addFilter(RepeatFilter())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     set_level(settings)
@@ -205,8 +239,9 @@ def stderr_to_log() -> Iterator[None]:
 
 
 def reset_in_child(on_lost: Callable[[], None]) -> None:
-    """After a fork: count lost lines from zero, and call a function for each."""
+    """After a fork: count lost lines and repeats from zero; call a function for each lost line."""
     for handler in _handlers():
+        handler.repeats.reset()
         handler.output.reset_in_child()
         handler.lost = 0
         handler.on_lost = on_lost
@@ -215,6 +250,22 @@ def reset_in_child(on_lost: Callable[[], None]) -> None:
 def lost() -> int:
     """Return how many lines this process has lost."""
     return sum(handler.lost for handler in _handlers())
+
+
+def left_out_due_s() -> float:
+    """Return when ``report_left_out`` will have something to report; infinity: nothing yet."""
+    return min((handler.repeats.due_s() for handler in _handlers()), default=math.inf)
+
+
+def report_left_out(now: float) -> None:
+    """Log how many repeats were dropped, for each event whose window has ended.
+
+    Every process calls it from time to time: otherwise nobody would know of those at the end of a
+    burst. ``now``: on the monotonic clock; infinity reports all, at the end of a process.
+    """
+    for handler in _handlers():
+        for level, event, count in handler.repeats.take(now):
+            log.log(level, "log_lines_left_out", extra={"of": event, "count": count})
 
 
 def report_lost(count: int) -> bool:

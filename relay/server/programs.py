@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.chat.partition import PARTITIONS
+from relay.loading import no_collections
 from relay.local_sockets import is_gone
 from relay.paths import followed
 from relay.server import landlock, logs
@@ -147,7 +148,8 @@ def _run_control(resources: Resources, launch: Launch) -> int:
     resources.ticket_keys.close()
     resources.passphrase.close()
     _confine(resources, [])
-    from relay.server.control.main import control_main
+    with no_collections():
+        from relay.server.control.main import control_main
 
     return control_main(
         ControlContext(
@@ -166,7 +168,8 @@ def _run_control(resources: Resources, launch: Launch) -> int:
 
 
 def _run_agent(resources: Resources, launch: Launch) -> int:
-    from relay.server.agent.main import agent_main
+    with no_collections():
+        from relay.server.agent.main import agent_main
 
     return agent_main(
         AgentContext(
@@ -234,7 +237,8 @@ def _run_worker(resources: Resources, launch: Launch) -> int:
 
 
 def _worker_main(context: WorkerContext) -> int:
-    from relay.server.worker.process.main import worker_main
+    with no_collections():
+        from relay.server.worker.process.main import worker_main
 
     return worker_main(context)
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import mmap
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2s
 from typing import Final, NamedTuple
 
@@ -202,6 +202,12 @@ class Scoreboard:
         packed: int = self._cells[_HEADER_CELLS + partition]
         worker, generation = packed >> _GENERATION_BITS, packed & (1 << _GENERATION_BITS) - 1
         return Owner(worker, generation)
+
+    def owned_by_none_of(self, owners: Iterable[Owner], partitions: int) -> list[int]:
+        """Return which of the first ``partitions`` partitions belong to none of these workers."""
+        known = {owner.worker << _GENERATION_BITS | owner.generation for owner in owners}
+        table = self._cells[_HEADER_CELLS : _HEADER_CELLS + partitions].tolist()
+        return [partition for partition, owner in enumerate(table) if owner not in known]
 
     def owned_by(self, worker: int, generation: int) -> Callable[[int], bool]:
         """Return a function that tells whether a worker is the home of a partition now.

@@ -62,6 +62,17 @@ def is_loopback(address: str) -> bool:
     return (parsed.ipv4_mapped or parsed).is_loopback
 
 
+def named_by(proxy: str, address: str | None) -> str:
+    """Return the address that a connection of a proxy counts as.
+
+    A loopback address, or that of no machine, names the proxy's own machine, and a header may have
+    no address: then it is the proxy's.
+    """
+    if address is None or is_loopback(address) or ipaddress.ip_address(address).is_unspecified:
+        return proxy
+    return address
+
+
 def _v4(address: str) -> bytes | None:
     """Return the bytes of an IPv4 address in its only spelling: the common case.
 

@@ -156,7 +156,7 @@ class _Direction:
 class SendCipher(_Direction):
     """Seals this side's records, only in the process that created it."""
 
-    __slots__ = ("_generation", "bytes_max", "records_max", "until")
+    __slots__ = ("_generation", "bytes_max", "direct", "records_max", "until")
 
     def __init__(self, secret: bytes, record_limits: RecordLimits, now: float) -> None:
         super().__init__(secret, record_limits, now)
@@ -165,6 +165,8 @@ class SendCipher(_Direction):
         self.bytes_max = record_limits.bytes_max
         self.until = now + record_limits.age_s_max
         """When this key is too old."""
+        self.direct = True
+        """False while the owner has something to send first, or sends no app data (any more)."""
 
     def update(self, now: float) -> None:
         """Switch to the next generation of keys; its sequence starts at 0."""
@@ -183,11 +185,14 @@ class SendCipher(_Direction):
         return self._sealed(*_padded(record_type, content))
 
     def seal_padded(self, padded: Padded, now: float) -> bytes:
-        """Return a whole Record frame of app data, like ``seal``; empty if ``update_due``.
+        """Return a whole Record frame of app data, like ``seal``. Empty if ``update_due``, or if
+        not ``direct``: then the owner must seal it.
 
-        That check is repeated here because this is the hot path of a delivery. For the same reason
+        The check is repeated here because this is the hot path of a delivery. For the same reason
         a fork of which Python is not told is not looked for: a server's worker has none.
         """
+        if not self.direct:
+            return b""
         if self.sequence >= self.records_max or self.bytes_used >= self.bytes_max:
             return b""
         if now >= self.until:

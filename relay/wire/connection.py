@@ -14,7 +14,6 @@ from relay.errors import ForkedConnection, IllegalFrame, LocalProtocolError, Rem
 from relay.wire import fork
 from relay.wire.cipher import (
     AuthenticationFailed,
-    Padded,
     ReceiveCipher,
     RecordLimits,
     RecordType,
@@ -219,13 +218,19 @@ class Connection(Endpoint):
             return self.data_to_send()
         return cipher.seal(APP, content)
 
-    def seal_padded(self, padded: Padded, now: float) -> bytes:
-        """The same as ``seal``, for content that others seal as well."""
-        if not self._out and self.phase is Phase.OPEN:
-            record = self._send.seal_padded(padded, now)
-            if record:
-                return record
-        return self.seal(padded.content, now)
+    def data_to_send(self) -> bytes:
+        """Return the bytes for the peer, and clear them."""
+        data = super().data_to_send()
+        if data and self.phase is Phase.OPEN:
+            self._send.direct = True
+        return data
+
+    @property
+    def send_cipher(self) -> SendCipher:
+        """Seals app records directly, while it is ``direct``: a delivery to a thousand connections
+        then needs none of their other objects. Only from the open phase on.
+        """
+        return self._send
 
     def ping(self, payload: bytes, now: float) -> None:
         """Ask the peer for a sign of life."""
@@ -312,6 +317,7 @@ class Connection(Endpoint):
         self._resumption = Resumption(established.resumption)
         self._handshake = None
         self._enter(Phase.OPEN)
+        self._send.direct = not self._out
         self._deadline = now + self._timing.ping_after_s
         self._events.append(HandshakeCompleted(established.mode, established.fell_back))
 
@@ -365,6 +371,12 @@ class Connection(Endpoint):
             self._out += cipher.seal(RecordType.KEY_UPDATE, b"")
             cipher.update(now)
         self._out += cipher.seal(record_type, content)
+        cipher.direct = False
+
+    def _enter(self, phase: Phase) -> None:
+        if self.phase is Phase.OPEN:
+            self._send.direct = False
+        super()._enter(phase)
 
     def _put_close(self, code: int, now: float, retry_after_s: int) -> None:
         content = code.to_bytes(2, "big") + min(retry_after_s, 0xFFFF).to_bytes(2, "big")

@@ -56,6 +56,23 @@ def test_help_is_quick_because_it_imports_little() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_no_collection_looks_at_what_a_command_has_imported() -> None:
+    """Not at the end of the process either; what the command itself leaves behind is collected."""
+    code = """
+import gc, sys
+import click
+from relay.cli.main import relay
+assert gc.get_freeze_count() == 0
+command = relay.get_command(click.Context(relay), "send")
+modules = [module for name, module in sys.modules.items() if name.startswith("relay.")]
+looked_at = {id(found) for found in gc.get_objects()}
+assert len(modules) > 100 and not any(id(vars(module)) in looked_at for module in modules)
+assert gc.isenabled()
+"""
+    done = run_program(code)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize("command", ["chat", "send", "tail"])
 def test_clients_need_nothing_of_linux(command: str) -> None:
     """They can be imported where uvloop, apsw, setproctitle and our server cannot."""

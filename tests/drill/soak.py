@@ -57,7 +57,7 @@ EXPECTED: Final = frozenset(
         "restart_delayed", "reloaded", "reload_refused", "stopping", "drained", "stopped",
         "server_key_generated", "recovery_began", "recovery_ended", "registration_chosen",
         "account_changed", "checkpoint_incomplete", "readers_fell_behind", "long_turn",
-        "budget_reached", "open_files_limit_low", "rebalancing",
+        "budget_reached", "open_files_limit_low", "rebalancing", "log_lines_left_out",
     }
 )  # fmt: skip
 """Log events that the load and the faults explain."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,7 @@ def test_a_traceback_is_in_the_line(capfd: Capture) -> None:
 
 
 def test_repeats_are_dropped_and_counted(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By event and level: the number follows though nothing else is logged."""
     now = 1000.0
     monkeypatch.setattr("relay.server.logs.time.monotonic", lambda: now)
     logs.set_up(Log(format="json"))
@@ -69,16 +72,61 @@ def test_repeats_are_dropped_and_counted(capfd: Capture, monkeypatch: pytest.Mon
     for _ in range(logs.REPEATS_MAX + 7):
         log.info("flood")
         log.error("trouble")
+    log.warning("flood")
     log.info("other")
+    assert logs.left_out_due_s() == now + logs.REPEAT_WINDOW_S
+    logs.report_left_out(now)
     now += logs.REPEAT_WINDOW_S
-    log.info("flood")
+    logs.report_left_out(now)
+    logs.report_left_out(now)
+    assert logs.left_out_due_s() == math.inf
     log.info("flood")
     events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
-    flood = [event for event in events if event["event"] == "flood"]
-    assert len(flood) == logs.REPEATS_MAX + 2
-    assert [event.get("suppressed") for event in flood[-2:]] == [7, None]
-    assert sum(event["event"] == "trouble" for event in events) == logs.REPEATS_MAX + 7
-    assert any(event["event"] == "other" for event in events)
+    written = Counter((event["event"], event["level"]) for event in events)
+    assert written == {
+        ("flood", "info"): logs.REPEATS_MAX + 1,
+        ("flood", "warning"): 1,
+        ("trouble", "error"): logs.REPEATS_MAX + 7,
+        ("other", "info"): 1,
+        ("log_lines_left_out", "info"): 1,
+    }
+    [left_out] = [event for event in events if event["event"] == "log_lines_left_out"]
+    assert (left_out["of"], left_out["count"]) == ("flood", 7)
+
+
+def test_a_window_that_ends_in_a_new_burst(capfd: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every dropped line is counted once, however late the report."""
+    now = 1000.0
+    monkeypatch.setattr("relay.server.logs.time.monotonic", lambda: now)
+    logs.set_up(Log(format="json"))
+    log = logging.getLogger("relay.x")
+    for _ in range(3):
+        for _ in range(logs.REPEATS_MAX + 5):
+            log.info("flood")
+        now += logs.REPEAT_WINDOW_S
+    logs.report_left_out(math.inf)
+    events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [event["count"] for event in events if "count" in event] == [15]
+
+
+@pytest.mark.parametrize("event", sorted(logs.ALWAYS_WRITTEN))
+def test_no_account_room_or_process_is_left_out(capfd: Capture, event: str) -> None:
+    logs.set_up(Log(format="json"))
+    for number in range(logs.REPEATS_MAX + 7):
+        logging.getLogger("relay.x").info(event, extra={"subject": number})
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    assert [line["subject"] for line in lines] == list(range(logs.REPEATS_MAX + 7))
+
+
+def test_a_child_reports_its_own(capfd: Capture) -> None:
+    logs.set_up(Log(format="json"))
+    for _ in range(logs.REPEATS_MAX + 7):
+        logging.getLogger("relay.x").info("flood")
+    logs.reset_in_child(lambda: None)
+    logs.report_left_out(math.inf)
+    logging.getLogger("relay.x").info("flood")
+    events = [json.loads(line)["event"] for line in capfd.readouterr().err.splitlines()]
+    assert events == ["flood"] * (logs.REPEATS_MAX + 1)
 
 
 def test_nothing_that_is_logged_can_fail(capfd: Capture) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from relay.server.sources import Proxies, is_loopback, source_of
+import pytest
+
+from relay.server.sources import Proxies, is_loopback, named_by, source_of
 
 
 def test_sources() -> None:
@@ -27,3 +29,14 @@ def test_whose_word_counts() -> None:
     assert not any(map(proxies.has, ("11.1.2.3", "::ffff:11.1.2.3", "2001:db9::1", "unix")))
     assert Proxies(("unix",)).has("unix")
     assert not Proxies(("none",)).has("10.1.2.3")
+
+
+@pytest.mark.parametrize(
+    "address",
+    [None, "127.0.0.1", "127.9.8.7", "0.0.0.0", "::", "::1", "::ffff:127.0.0.1"],  # noqa: S104
+)
+def test_a_header_that_names_the_machine_of_its_proxy(address: str | None) -> None:
+    for proxy in ("192.0.2.7", "unix"):
+        assert named_by(proxy, address) == proxy
+        assert named_by(proxy, "198.51.100.3") == "198.51.100.3"
+        assert named_by(proxy, "2001:db8::1") == "2001:db8::1"

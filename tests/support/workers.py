@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self, TypeVar, cast
 
@@ -28,14 +29,16 @@ from relay.server.agent.protocol import Identity
 from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.context import WorkerContext
 from relay.server.live_settings import LiveSettings
+from relay.server.periodic import Periodic
 from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
-from relay.server.worker.process import main, periodic
+from relay.server.worker.process import main
 from relay.server.worker.process.collector import Collector
 from relay.server.worker.process.dependencies import WorkerDependencies
 from relay.server.worker.process.parts import WorkerParts
+from relay.server.worker.process.periodic import attempt
 from relay.settings import Accounts, Retention, Server, Settings, Store
 from relay.store.file.directory import DataDirectory
 from relay.store.sqlite import SqlitePartition
@@ -150,7 +153,7 @@ class Worker(main._Worker):
         self._agent = LocalAgent(ticket_keys)  # type: ignore[assignment]
         # Each has a listener of its own, so there is nobody to leave a connection to.
         self._status.least_loaded = lambda: None  # type: ignore[method-assign]
-        self._tasks: list[asyncio.Task[None]] = []
+        self._periodic: list[Periodic] = []
         self.clients: list[TestClient] = []
         """Everybody who ever connected, to be sent away at the end."""
         self.index = context.index
@@ -182,16 +185,19 @@ class Worker(main._Worker):
     async def start(self) -> None:
         await self._build()
         self._acceptor.start()
-        self._tick()
-        self._tasks = [
-            asyncio.ensure_future(periodic.every(main.TICK_S, self._tick)),
-            asyncio.ensure_future(periodic.every(main.SWEEP_S, self._sweep)),
+        self._periodic = [
+            Periodic(main.TICK_S, partial(attempt, self._tick)),
+            Periodic(main.SWEEP_S, partial(attempt, self._sweep)),
         ]
+
+    def stop_periodic_work(self) -> None:
+        """Do nothing from now on but what clients and other workers cause."""
+        for periodic in self._periodic:
+            periodic.cancel()
 
     async def end(self) -> None:
         """End as a killed process does: no turn, no close, all files closed."""
-        for task in self._tasks:
-            task.cancel()
+        self.stop_periodic_work()
         parts = self._parts
         self._mortal_loop.dead = True
         self._mesh.close()

@@ -279,6 +279,19 @@ def test_a_worker_that_hangs_is_named(relay: Relay) -> None:
     wait_until(lambda: ctl(relay, "status").returncode == 0, "it to go on")
 
 
+def test_a_suspended_supervisor_does_nothing_that_was_given_up(relay: Relay) -> None:
+    """The request waits in its socket, longer than the operator."""
+    os.kill(relay.pid, signal.SIGSTOP)
+    try:
+        ended = ctl(relay, "workers", "3")
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert "the supervisor does not answer: it is not known whether it was done" in ended.stderr
+    finally:
+        os.kill(relay.pid, signal.SIGCONT)
+    wait_until(lambda: relay.events("request_refused"), "the request to be seen")
+    assert asked(relay, "workers", "2") == {"workers": 2, "before": 2}
+
+
 def test_a_worker_that_starts_is_missed_only_for_its_partitions(tmp_path: Path) -> None:
     """As during a restart or an upgrade. Its code on the disk ends in a sleep."""
     versions = Versions(tmp_path)

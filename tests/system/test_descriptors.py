@@ -73,5 +73,7 @@ def _looked_at(pid: int) -> Iterator[str]:
 
 
 def _pauses(relay: Relay) -> int:
-    lines = relay.events("accept_exhausted")
-    return len(lines) + sum(int(line.get("suppressed", 0)) for line in lines)
+    left_out = relay.events("log_lines_left_out")
+    return len(relay.events("accept_exhausted")) + sum(
+        int(line["count"]) for line in left_out if line["of"] == "accept_exhausted"
+    )

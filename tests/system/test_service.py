@@ -247,13 +247,20 @@ def test_behind_a_proxy_on_a_unix_socket(tmp_path: Path) -> None:
             finally:
                 proxy.close()
             wait_until(lambda: not asked(relay, "connections")["items"], "all to be gone")
-        for nobody in (header(address, command=0x20), SIGNATURE + b"\x21\x00\x00\x00"):
-            proxy = ProxyServer(path, nobody)  # LOCAL, UNSPEC: the proxy itself
+        # LOCAL, UNSPEC, or an address of the proxy's own machine: the proxy itself.
+        unspecified = SIGNATURE + b"\x21\x00\x00\x00"
+        for nobody in (header(address, command=0x20), unspecified, header("127.0.0.1")):
+            proxy = ProxyServer(path, nobody)
             try:
-                with BlockingClient(f"{fingerprint}@127.0.0.1:{proxy.port}", name="carol") as carol:
+                url = f"{fingerprint}@127.0.0.1:{proxy.port}"
+                with BlockingClient(url, name="carol") as carol:
                     carol.join("lobby")
                     (item,) = asked(relay, "connections")["items"]
                     assert item["peer"] == "unix"
+                    if nobody is not unspecified:  # nor is it exempt, though a Unix-domain socket
+                        second = BlockingClient(url, name="bob")
+                        with pytest.raises(ClientError, match="OVERLOADED"):
+                            second.connect(timeout=6.0)
             finally:
                 proxy.close()
             wait_until(lambda: not asked(relay, "connections")["items"], "carol to be gone")

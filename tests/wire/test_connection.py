@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import tracemalloc
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -280,6 +282,54 @@ def test_nothing_is_sent_before_the_handshake_is_complete(peer: Peer) -> None:
             call()
     assert peer.give() == b""
     assert waiting == b"" or waiting[0] == FrameType.SERVER_HELLO
+
+
+def _be_pinged(mine: Peer, theirs: Peer) -> None:
+    theirs.connection.ping(b"?", 0.0)
+    mine.connection.receive_data(theirs.give(), 0.0)
+
+
+def _be_closed(mine: Peer, theirs: Peer) -> None:
+    theirs.connection.close(CloseCode.NORMAL, 0.0)
+    mine.connection.receive_data(theirs.give(), 0.0)
+
+
+def _get_a_wrong_tag(mine: Peer, _: Peer) -> None:
+    mine.connection.receive_data(record(ends(Side.CLIENT)[1], 1, b"x"), 0.0)
+
+
+_MOVES: dict[str, Callable[[Peer, Peer], object]] = {
+    "send": lambda mine, _: mine.connection.send(b"mine", 0.0),
+    "seal": lambda mine, _: mine.connection.seal(b"mine", 0.0),
+    "give": lambda mine, theirs: theirs.take(mine.give()),
+    "ping": lambda mine, _: mine.connection.ping(b"?", 0.0),
+    "be pinged": _be_pinged,
+    "deadline": lambda mine, _: mine.connection.handle_deadline(1e9),
+    "close": lambda mine, _: mine.connection.close(CloseCode.NORMAL, 0.0),
+    "be closed": _be_closed,
+    "shed": lambda mine, _: mine.connection.shed(CloseCode.OVERLOADED, 0.0, 1, "full"),
+    "abort": lambda mine, _: mine.connection.abort("enough"),
+    "garbage": lambda mine, _: mine.connection.receive_data(b"\xff" * 100, 0.0),
+    "wrong tag": _get_a_wrong_tag,
+    "end": lambda mine, _: mine.connection.receive_eof(0.0),
+}
+
+
+@BOTH
+@given(moves=st.lists(st.sampled_from(sorted(_MOVES)), max_size=6))
+@settings(max_examples=60, deadline=None)
+def test_the_cipher_seals_directly_only_if_nothing_is_to_be_sent_before(
+    side: Side, moves: list[str]
+) -> None:
+    """Otherwise a record would overtake the one before it in the sequence, or follow a close."""
+    mine, theirs = ends(side, FEW)
+    for move in ["", *moves]:
+        if move:
+            with contextlib.suppress(LocalProtocolError):
+                _MOVES[move](mine, theirs)
+        connection = mine.connection
+        free = connection.phase is Phase.OPEN and not connection._out
+        assert connection.send_cipher.direct == free, move
 
 
 @BOTH

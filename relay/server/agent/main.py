@@ -21,13 +21,15 @@ from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service
 from relay.server.agent.ticket_keys import TicketKeyMaker, packed_keys, unpacked_keys
 from relay.server.context import report
+from relay.server.periodic import every_until
 from relay.server.prctl import forbid_inspection, no_new_privileges
 from relay.wire.identity import fingerprint, self_test
 
 if TYPE_CHECKING:
     from relay.server.context import AgentContext
 
-HEARTBEAT_S: Final = 0.2
+HEARTBEAT_S: Final = 0.4
+"""Less than half of the time after which it counts as away (``FRESH_NS``)."""
 BACKLOG: Final = 512
 BOOT_FAILED: Final = 3
 log = logging.getLogger("relay.agent")
@@ -96,23 +98,24 @@ async def _serve(
     unwrapped, turned_away = row.get("agent_unwraps"), row.get("agent_busy")
     row.set("heartbeat_ns", time.monotonic_ns())
     report(context.ready_fd, f"R {fingerprint(keys.key.spki)}")
-    while not stop.is_set():
+    opening: asyncio.Task[None] | None = None
+
+    def beat() -> None:
+        nonlocal opening
         if not service.stuck:
             row.set("heartbeat_ns", time.monotonic_ns())
         if (settings := context.live.changed()) is not None:
             logs.set_level(settings.log)
+        logs.report_left_out(time.monotonic())
         service.rotate_ticket_keys()
         row.set("agent_queue", service.waiting)
         row.set("agent_unwraps", unwrapped + service.unwrapped)
         row.set("agent_busy", turned_away + service.turned_away)
         # In another user's directory the agent cannot recreate it, and nothing deletes it there.
-        if separated is None and listener.missing:
-            await _listen_again(service, listener)
-        try:
-            async with asyncio.timeout(HEARTBEAT_S):
-                await stop.wait()
-        except TimeoutError:
-            continue
+        if separated is None and listener.missing and (opening is None or opening.done()):
+            opening = asyncio.ensure_future(_listen_again(service, listener))
+
+    await every_until(stop, HEARTBEAT_S, beat)
     loop.remove_reader(context.parent_fd)
     service.close()
     if separated is None:

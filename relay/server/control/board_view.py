@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from relay.server.context import AGENT, WORKER
-from relay.server.scoreboard import Row, Scoreboard
+from relay.server.scoreboard import Owner, Row, Scoreboard
 
 SUPERVISOR: Final = "supervisor"
 FRESH_NS: Final = 1_000_000_000
-"""A process with an older heartbeat does not run: loops beat five to ten times a second."""
+"""A process with an older heartbeat does not run: loops beat two to ten times a second."""
 
 
 class Seen(NamedTuple):
@@ -73,9 +73,9 @@ class BoardView:
     def homeless(self, now_ns: int) -> list[int]:
         """Return the partitions whose home is not available now."""
         board = self.boards[WORKER]
-        alive = {
-            (seen.number, seen.row.get("generation"))
+        alive = [
+            Owner(seen.number, seen.row.get("generation"))
             for seen in self.of(WORKER)
             if seen.lives(now_ns)
-        }
-        return [n for n in range(self.partitions) if tuple(board.owner(n)) not in alive]
+        ]
+        return board.owned_by_none_of(alive, self.partitions)

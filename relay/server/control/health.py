@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from relay.server.context import WORKER
@@ -46,6 +47,7 @@ class Readiness:
     def __init__(self, view: BoardView) -> None:
         """Create; nothing has been seen to run yet, so what is away counts at once."""
         self._view = view
+        self._partitions: Sequence[int] = range(view.partitions)
         self._seen_ns: dict[int, int] = {}
         """When each partition was last seen with a running worker, and AGENT_KEY the agent."""
         self._looked_ns = 0
@@ -59,10 +61,10 @@ class Readiness:
             moved = {key: seen + slept_ns for key, seen in self._seen_ns.items()}
             self._seen_ns = {key: min(seen, now_ns - 1) for key, seen in moved.items()}
         self._looked_ns = now_ns
-        homeless = set(self._view.homeless(now_ns))
-        for partition in range(self._view.partitions):
-            if partition not in homeless:
-                self._seen_ns[partition] = now_ns
+        served = self._partitions
+        if homeless := self._view.homeless(now_ns):
+            served = [partition for partition in served if partition not in homeless]
+        self._seen_ns.update(dict.fromkeys(served, now_ns))
         if self._view.agent.lives(now_ns):
             self._seen_ns[AGENT_KEY] = now_ns
 

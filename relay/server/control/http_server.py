@@ -101,7 +101,7 @@ class HttpServer:
     def _answer(self, request: h11.Request) -> Response:
         if request.method not in (b"GET", b"HEAD"):
             return _text(405, "GET and HEAD only")._replace(headers=(("Allow", "GET, HEAD"),))
-        path = request.target.decode("ascii", errors="replace").split("?")[0]
+        path = _path(request.target)
         handler = self._routes.get(path)
         if handler is None:
             return _text(404, f"there is {', '.join(self._routes)}")
@@ -113,6 +113,14 @@ class HttpServer:
             return _text(500, "internal error")
 
 
+def _path(target: bytes) -> str:
+    """Return the path of a request's target, which may be a whole URL (RFC 9112, 3.2.2)."""
+    text = target.decode("ascii", errors="replace").split("?")[0]
+    if text.lower().startswith(("http://", "https://")):
+        return "/" + text.split("/", 3)[3] if text.count("/") > 2 else "/"
+    return text
+
+
 def _text(status: int, text: str) -> Response:
     return Response(status, "text/plain; charset=utf-8", f"{text}\n".encode())
 
@@ -121,6 +129,8 @@ async def _next_request(
     connection: h11.Connection, reader: asyncio.StreamReader
 ) -> h11.Request | None:
     """Return the next request, read to its end; None: the peer has finished.
+
+    A body is read unless the peer waits until it is wanted (Expect: 100-continue).
 
     Raises:
         h11.RemoteProtocolError: invalid HTTP, or too long.
@@ -132,6 +142,8 @@ async def _next_request(
             connection.receive_data(await reader.read(READ_BYTES))
         elif isinstance(event, h11.Request):
             request = event
+            if connection.they_are_waiting_for_100_continue:
+                return request
         elif isinstance(event, h11.EndOfMessage):
             return request
         elif not isinstance(event, h11.Data):  # a body is not used, and is dropped
@@ -147,6 +159,8 @@ async def _send(
         ("Cache-Control", "no-store"),
         *response.headers,
     ]
+    if connection.their_state is h11.ERROR or connection.they_are_waiting_for_100_continue:
+        headers.append(("Connection", "close"))  # where the next request begins is not known
     status = h11.Response(
         status_code=response.status,
         reason=HTTPStatus(response.status).phrase.encode(),

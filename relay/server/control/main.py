@@ -20,13 +20,15 @@ from relay.server.control.disk import DiskUse, measure
 from relay.server.control.health import Readiness
 from relay.server.control.supervisor_line import SupervisorLine
 from relay.server.line_server import BACKLOG, QUESTION_BYTES_MAX, LineServer
+from relay.server.periodic import every_until
 from relay.store.file.directory import DataDirectory
 
 if TYPE_CHECKING:
     from relay.server.context import ControlContext
     from relay.server.control.http_server import HttpServer
 
-HEARTBEAT_S: Final = 0.2
+HEARTBEAT_S: Final = 0.4
+"""Less than half of the time after which it counts as away (``FRESH_NS``)."""
 BOOT_FAILED: Final = 1
 log = logging.getLogger("relay.control")
 
@@ -60,6 +62,8 @@ class _Control:
         self._listener = NamedListener(context.runtime / CTL_SOCKET, BACKLOG)
         self._ctl_server: asyncio.Server | None = None
         """None until it is open."""
+        self._opening: asyncio.Task[None] | None = None
+        """The task that opens it again; None if that was never needed."""
         self._lines: LineServer | None = None
         self._web: HttpServer | None = None
         """None until the first connection."""
@@ -82,25 +86,24 @@ class _Control:
             raise CtlSocketFailed(f"server.runtime: {self._listener.path}: {reason}") from None
         if context.listener is not None:
             servers.append(await asyncio.start_server(self._http, sock=context.listener))
-        row = context.scoreboard.row(0)
-        row.set("heartbeat_ns", time.monotonic_ns())
+        self._beat()
         report(context.ready_fd, "R")
-        while not stop.is_set():
-            row.set("heartbeat_ns", now_ns := time.monotonic_ns())
-            self._readiness.look(now_ns)
-            if (settings := context.live.changed()) is not None:
-                logs.set_level(settings.log)
-            if self._listener.missing:
-                await self._open_ctl_again()
-            try:
-                async with asyncio.timeout(HEARTBEAT_S):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+        await every_until(stop, HEARTBEAT_S, self._beat)
         loop.remove_reader(context.parent_fd)
         for server in servers:
             server.close()
         self._listener.remove()
+
+    def _beat(self) -> None:
+        """Show that the loop runs, and check what may have changed."""
+        context = self._context
+        context.scoreboard.row(0).set("heartbeat_ns", now_ns := time.monotonic_ns())
+        self._readiness.look(now_ns)
+        if (settings := context.live.changed()) is not None:
+            logs.set_level(settings.log)
+        logs.report_left_out(time.monotonic())
+        if self._listener.missing and (self._opening is None or self._opening.done()):
+            self._opening = asyncio.ensure_future(self._open_ctl_again())
 
     async def _open_ctl(self) -> None:
         """Begin to answer ``relay ctl``. Raises OSError."""

@@ -10,6 +10,7 @@ import asyncio
 import json
 import secrets
 import socket
+import time
 from typing import Any, Final
 
 from relay.server.context import SUPERVISOR_MESSAGE_BYTES_MAX
@@ -31,18 +32,23 @@ class SupervisorLine:
         """Ask, and return the answer. Raises NotAnswered: the supervisor refuses, or hangs."""
         loop = asyncio.get_running_loop()
         number = secrets.randbits(48)
-        question = json.dumps({"number": number, "do": do, **arguments}).encode()
         async with self._one_at_a_time:
+            # A supervisor that runs again after a suspension must not do what was given up.
+            before_s = time.monotonic() + ANSWER_S
+            question = {"number": number, "before_s": before_s, "do": do, **arguments}
             try:
                 async with asyncio.timeout(ANSWER_S):
-                    await loop.sock_sendall(self._sock, question)
+                    await loop.sock_sendall(self._sock, json.dumps(question).encode())
                     while True:
                         data = await loop.sock_recv(self._sock, SUPERVISOR_MESSAGE_BYTES_MAX)
                         answer = json.loads(data)
                         if answer["number"] == number:
                             break
             except (OSError, TimeoutError, ValueError):
-                raise NotAnswered("the supervisor does not answer") from None
+                raise NotAnswered(
+                    "the supervisor does not answer: it is not known whether it was done; the"
+                    " server's log shows it"
+                ) from None
         if "error" in answer:
             raise NotAnswered(answer["error"])
         found: dict[str, Any] = answer["ok"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import select
 import signal
@@ -14,6 +15,7 @@ from typing import Final, NamedTuple, NoReturn
 
 import setproctitle
 
+from relay.server import logs
 from relay.server.prctl import die_with_parent
 from relay.server.resource_limits import OUT_OF_MEMORY, more_memory
 from relay.server.supervisor.signals import block_all, restore
@@ -123,6 +125,7 @@ def _run_child(
         die_with_parent(parent)
         set_title(title)
         code = main()
+        logs.report_left_out(math.inf)
     except MemoryError:
         code = OUT_OF_MEMORY
         with contextlib.suppress(Exception):  # logging needs memory, too

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import socket
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeAlias
 
@@ -60,8 +62,12 @@ class RequestLine:
             try:
                 question = json.loads(message)
                 number, action = int(question["number"]), self._requests.get(question["do"])
+                late = time.monotonic() > float(question.get("before_s", math.inf))
             except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
                 log.warning("request_refused", extra={"reason": "not a question"})
+                continue
+            if late:  # this process was suspended, and the one who asked was told so
+                log.warning("request_refused", extra={"reason": "it came too late"})
                 continue
             answer = {"number": number, **_answer(action, question)}
             with contextlib.suppress(OSError):  # the answers are not read

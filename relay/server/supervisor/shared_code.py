@@ -10,6 +10,7 @@ import contextlib
 import gc
 from collections.abc import Iterable
 
+from relay.loading import no_collections
 from relay.server.supervisor.roles import Role
 
 
@@ -26,7 +27,7 @@ class SharedCode:
             return
         for load in self._to_load:
             # Each child imports what is missing. Where that fails, it reports why.
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Exception), no_collections():
                 load()
         self._to_load = []
         # As at the start: no collector writes to what the children share.

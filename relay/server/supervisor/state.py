@@ -173,6 +173,17 @@ class State:
         """The spare process has taken a slot, or has ended."""
         self.spare_pid, self.spare_at_s = 0, now + SPARE_AFTER_S
 
+    def interrupted(self, now: float, lost_s: float) -> None:
+        """The supervisor did not run for this long; perhaps its children did not run either.
+
+        Their silence until now proves nothing, and they still get the time that they were given.
+        """
+        self.awake_s = now
+        self.kill_at_s += lost_s
+        for child in self.children:
+            if child.leave_by_s:
+                child.leave_by_s += lost_s
+
     def leaves(self, child: Child, now: float, patience_s: float) -> None:
         """A process was asked to leave, within this time."""
         child.leave_by_s = now + patience_s + KILL_MARGIN_S

@@ -42,7 +42,7 @@ from relay.server.supervisor.succession import Succession
 from relay.server.supervisor.upgrade import Upgrade
 
 LATE_S: Final = 1.0
-"""If the supervisor wakes up this late, it was stopped itself, or the machine was."""
+"""If the supervisor notices the time this late, it was stopped itself, or the machine was."""
 SERVING: Final = "serving"
 STOP_MARGIN_S: Final = 10.0
 """For a service manager, beyond the time for clients: other processes end after the workers."""
@@ -103,9 +103,9 @@ class Supervisor:
             StartError: a child could not start; nothing is left running.
         """
         state = self._state
-        state.awake_s = time.monotonic()
+        now = state.awake_s = time.monotonic()
         while True:
-            now = time.monotonic()
+            now = self._read_clock(now)
             try:
                 self._succession.look(now, self._greatest_generation)
             except StartError as error:
@@ -127,13 +127,12 @@ class Supervisor:
             self._loading.look()
             self._lost_lines.report(now)
             self._renewal.look(now)
-            alive_at_s = self._config.manager.alive(now)
-            others_s = min(
-                self._lost_lines.wake_at_s, alive_at_s, self._succession.wake_at_s,
-                self._renewal.wake_at_s,
+            until = min(
+                self._config.manager.alive(now), wake_at(state, now), self._lost_lines.wake_at_s,
+                self._succession.wake_at_s, self._renewal.wake_at_s,
             )  # fmt: skip
-            self._wait(min(wake_at(state, now), others_s))
-            now = time.monotonic()
+            self._wait(until)
+            now = self._read_clock(max(now, until))
             for number in self._signals.take():
                 self._handle_signal(number, now)
             self._line.answer_all()
@@ -151,10 +150,17 @@ class Supervisor:
         fds = [self._signals.fd, self._line.fd, *self._succession.descriptors]
         fds += [one.ready_fd for one in self._processes.values() if one.ready_fd >= 0]
         process.wait_readable(fds, max(0.0, until - time.monotonic()))
+
+    def _read_clock(self, expected_s: float) -> float:
+        """Return the time, and note if it is much later than expected.
+
+        All decisions use a time that was read here. So an interruption is noticed wherever it
+        occurs: between two steps of the loop as well as in its wait.
+        """
         now = time.monotonic()
-        if now > until + LATE_S:
-            # The children may have been stopped, too: their silence proves nothing.
-            self._state.awake_s = now
+        if now > expected_s + LATE_S:
+            self._state.interrupted(now, now - expected_s)
+        return now
 
     def _do(self, action: Action, now: float) -> None:
         if isinstance(action, Start):

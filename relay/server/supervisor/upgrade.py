@@ -164,7 +164,7 @@ class Upgrade:
         with contextlib.suppress(EOFError):  # ``ended`` reports its end
             for message in receive_messages(self._line):
                 self._take(message, now)
-        if now >= max(self._ready_by_s, awake_s + LEADS_S if self.lent else 0.0):
+        if now >= max(self._ready_by_s, awake_s + (LEADS_S if self.lent else READY_S)):
             self._ready_by_s = math.inf
             self._failed = (
                 f"it did not report for {LEADS_S:.0f} s that it runs"

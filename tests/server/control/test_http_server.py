@@ -60,6 +60,9 @@ async def exchange(address: Address, request: bytes) -> bytes:
     [
         ("GET /hello HTTP/1.1", b"200 OK", b"Ann"),
         ("GET /hello?x=1 HTTP/1.1", b"200 OK", b"Ann"),
+        ("GET http://relay:7476/hello HTTP/1.1", b"200 OK", b"Ann"),
+        ("GET HTTPS://relay/hello?x=http://y/z HTTP/1.1", b"200 OK", b"Ann"),
+        ("GET http://relay HTTP/1.1", b"404 Not Found", b"there is /hello, /broken\n"),
         ("HEAD /hello HTTP/1.1", b"200 OK", b""),
         ("POST /hello HTTP/1.1", b"405 Method Not Allowed", b"GET and HEAD only\n"),
         ("GET /other HTTP/1.1", b"404 Not Found", b"there is /hello, /broken\n"),
@@ -77,6 +80,28 @@ async def test_answers(request_line: str, status: bytes, body: bytes) -> None:
     assert b"secret" not in answer
 
 
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", b"200 OK"), ("POST", b"405 Method Not Allowed")]
+)
+async def test_who_asks_before_sending_a_body_is_not_kept_waiting(
+    method: str, status: bytes
+) -> None:
+    """Nobody wants the body: the answer is final, and ends the connection."""
+    async with serving() as address:
+        reader, writer = await asyncio.open_connection(*address)
+        lines = (
+            f"{method} /hello HTTP/1.1",
+            "Host: relay",
+            "Content-Length: 9",
+            "Expect: 100-continue",
+        )
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        answer = await reader.read()
+        writer.close()
+    assert answer.startswith(b"HTTP/1.1 " + status + b"\r\n")
+    assert b"\r\nConnection: close\r\n" in answer
+
+
 async def test_one_connection_asks_often() -> None:
     async with serving() as address:
         question = b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n"
@@ -92,6 +117,7 @@ async def test_garbage(garbage: bytes) -> None:
     async with serving() as address:
         answer = await exchange(address, garbage)
         assert answer == b"" or answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 431"))
+        assert (answer == b"") is (b"\r\nConnection: close\r\n" not in answer)
         good = await exchange(address, b"GET /hello HTTP/1.1\r\nHost: relay\r\n\r\n")
     assert good.startswith(b"HTTP/1.1 200")
 

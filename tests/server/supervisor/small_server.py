@@ -104,6 +104,13 @@ def limit_forks(directory: Path) -> None:
     os.fork = limited
 
 
+def reload(directory: Path) -> None:
+    """Read no settings. The supervisor is busy with it for as long as somebody likes."""
+    if (directory / "reload-stops").exists():
+        os.kill(os.getpid(), signal.SIGSTOP)
+    logging.getLogger("relay.supervisor").warning("reloaded")
+
+
 def main() -> int:
     directory, workers = Path(sys.argv[1]), int(sys.argv[2])
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup makes the tests ignore it
@@ -140,7 +147,7 @@ def main() -> int:
         age_max_s=lambda: settings.max_worker_age_s,
         spare=False,
         expedite_stop=lambda: None,
-        reload=lambda: logging.getLogger("relay.supervisor").warning("reloaded"),
+        reload=lambda: reload(directory),
         manager=ServiceManager.of(os.environ),
         on_serving=lambda texts: print(texts["agent"], flush=True),
         close_in_child=lambda: None,

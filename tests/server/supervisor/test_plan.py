@@ -121,9 +121,29 @@ def test_a_booting_worker_gets_longer() -> None:
 
 def test_silence_while_the_supervisor_slept_proves_nothing() -> None:
     state = state_of(1, ready=True)
-    state.awake_s = 1000.0
+    state.interrupted(1000.0, 993.0)
     assert plan(state, 1000.1) == []
     assert len(plan(state, 1005.0)) == 2
+
+
+def test_those_that_leave_get_the_time_in_which_the_supervisor_slept() -> None:
+    """They may have been stopped as well, and their clients with them."""
+    state = state_of(2, ready=True)
+    leaving = state.workers[1]
+    leaving.surplus = True
+    state.leaves(leaving, 0.0, 9.0)
+    state.interrupted(1000.0, 995.0)
+    for child in state.children:
+        child.heartbeat_s = 1004.9
+    assert plan(state, 1004.9) == []
+    assert plan(state, 1005.0) == [Send(leaving, signal.SIGKILL, "not left in time")]
+    state.stop(1005.0, 9.0)
+    state.interrupted(3000.0, 1990.0)
+    workers = state.workers
+    assert plan(state, 3004.9) == [Send(child, signal.SIGTERM, "stop") for child in workers]
+    assert plan(state, 3005.0) == [
+        Send(child, signal.SIGKILL, "not stopped in time") for child in workers
+    ]
 
 
 def test_workers_wait_for_the_agent() -> None:

@@ -58,22 +58,34 @@ def test_a_silent_worker_is_killed_and_replaced(run: Run, number: signal.Signals
     assert server.pid(1) == other
 
 
-def test_the_supervisors_own_sleep_is_not_blamed_on_workers(run: Run) -> None:
-    """All processes were stopped (a suspended machine, a frozen container): none is killed for
-    that.
+@pytest.mark.parametrize("busy", [False, True], ids=["waiting", "busy"])
+def test_the_supervisors_own_sleep_is_not_blamed_on_workers(
+    run: Run, tmp_path: Path, busy: bool
+) -> None:
+    """All processes were stopped (a suspended machine, a frozen container), wherever the
+    supervisor was in its loop: none is killed for that.
     """
     server = run(2, worker_timeout_s=SILENCE_S)
     server.wait_ready()
-    pids = [server.process.pid, *(child.pid for child in server.children())]
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
+    workers = [worker["pid"] for worker in server.table()]
+    supervisor = psutil.Process(server.process.pid)
+    if busy:
+        (tmp_path / "reload-stops").touch()
+        supervisor.send_signal(signal.SIGHUP)
+    else:
+        supervisor.suspend()
+    wait_until(lambda: supervisor.status() == psutil.STATUS_STOPPED, "the supervisor's stop")
+    children = server.children()
+    for process in children:
+        process.suspend()
     # The passing of time is the event: more than twice what a worker may be silent.
     time.sleep(2.5 * SILENCE_S)
-    for pid in pids:
-        os.kill(pid, signal.SIGCONT)
-    os.kill(server.pid(0), signal.SIGKILL)  # shows that supervision works again
+    for process in [supervisor, *children]:
+        process.resume()
+    os.kill(workers[0], signal.SIGKILL)  # shows that supervision works again
     server.wait_events("workers", 2)
     assert server.events("child_killed") == []
+    assert len(server.events("reloaded")) == busy
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "stopped"])

@@ -40,7 +40,7 @@ class _Nobody:
     def pause_s(self) -> float:
         return 0.0
 
-    def admit(self, peer: str, *, exhausted: bool = False) -> None:
+    def admit(self, peer: str, *, proxied: bool = False, exhausted: bool = False) -> None:
         return None
 
 
@@ -102,7 +102,7 @@ async def test_a_worker_that_yields_leaves_connections_to_others_until_it_is_tol
     met = asyncio.Event()
 
     class Meets(_Nobody):
-        def admit(self, peer: str, *, exhausted: bool = False) -> None:
+        def admit(self, peer: str, *, proxied: bool = False, exhausted: bool = False) -> None:
             met.set()
 
     loop = asyncio.get_running_loop()
@@ -140,7 +140,7 @@ async def test_few_connections_are_accepted_between_two_pauses() -> None:
             seen.append("rest")
             return 0.001
 
-        def admit(self, peer: str, *, exhausted: bool = False) -> None:
+        def admit(self, peer: str, *, proxied: bool = False, exhausted: bool = False) -> None:
             seen.append("admitted")
             if seen.count("admitted") == count:
                 done.set()
@@ -168,7 +168,7 @@ async def test_new_connections_wait_in_the_backlog_while_they_are_deferred() -> 
             looks += 1
             return looks < 4
 
-        def admit(self, peer: str, *, exhausted: bool = False) -> None:
+        def admit(self, peer: str, *, proxied: bool = False, exhausted: bool = False) -> None:
             assert looks >= 4
             met.set()
 
@@ -193,7 +193,7 @@ async def test_few_are_accepted_while_another_worker_starts() -> None:
             said.append(few)
             return few
 
-        def admit(self, peer: str, *, exhausted: bool = False) -> None:
+        def admit(self, peer: str, *, proxied: bool = False, exhausted: bool = False) -> None:
             met.set()
 
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
@@ -217,7 +217,7 @@ async def test_proxies_that_are_silent_make_room(monkeypatch: pytest.MonkeyPatch
     met = asyncio.Event()
 
     class Meets(_Nobody):
-        def admit(self, peer: str, *, exhausted: bool = False) -> None:
+        def admit(self, peer: str, *, proxied: bool = False, exhausted: bool = False) -> None:
             met.set()
 
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:

@@ -20,6 +20,7 @@ from relay.chat.rooms.rights import Actor
 from relay.codec import Unknown
 from relay.limit_settings import Limits
 from relay.server.metrics import Budget
+from relay.server.sources import UNIX
 from relay.server.worker.connection.budgets.admission import (
     DEFER_FROM,
     FEW,
@@ -275,6 +276,17 @@ def test_addresses_of_one_network_are_one_source() -> None:
 def test_loopback_is_exempt_if_so_set(peer: str) -> None:
     assert Sources(limits(loopback_exempt=True), lambda: 0.0).open(peer).exempt
     assert not Sources(limits(), lambda: 0.0).open(peer).exempt
+
+
+@pytest.mark.parametrize("peer", ["127.0.0.1", "::1", UNIX])
+def test_who_comes_through_a_proxy_of_this_machine_is_not_exempt(peer: str) -> None:
+    """Not even while a program of this machine is connected, nor is that one limited for them."""
+    sources = Sources(limits(loopback_exempt=True), lambda: 0.0)
+    for order in ((True, False, True), (False, True, False)):
+        opened = [sources.open(peer, proxied=proxied) for proxied in order]
+        assert [source.exempt for source in opened] == [not proxied for proxied in order]
+        for source in opened:
+            sources.close(source)
 
 
 def test_sources_that_have_spent_are_bounded() -> None:

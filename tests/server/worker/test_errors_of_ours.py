@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import cast
 
 from relay.bus.messages import Batch
 from relay.chat.entries import NO_EPOCH, Kind
 from relay.chat.rooms import events as room_events
-from relay.server.worker.process import periodic
+from relay.server.periodic import Periodic
+from relay.server.worker.process.periodic import attempt
 from relay.store.log import Page, Reader
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Join, Removed
@@ -97,10 +99,10 @@ async def test_each_step_of_a_periodic_task_is_tried(program_errors: list[str]) 
         done.append(len(done))
         raise ValueError(len(done))
 
-    task = asyncio.ensure_future(periodic.every(0.0, step))
+    periodic = Periodic(0.0, partial(attempt, step))
     async with asyncio.timeout(30):
         while len(done) < 3:
             await asyncio.sleep(0)
-    task.cancel()
+    periodic.cancel()
     assert all("periodic_task_failed" in error for error in program_errors)
     program_errors.clear()

@@ -58,14 +58,14 @@ class Connections:
             return max(pause_s, LOGINS_PAUSE_S)
         return pause_s
 
-    def admit(self, peer: str, *, exhausted: bool = False) -> Stream | None:
+    def admit(self, peer: str, *, proxied: bool = False, exhausted: bool = False) -> Stream | None:
         """Return the protocol for a connection that was accepted from this address.
 
-        None: the caller closes it without a message. ``exhausted``: no descriptors are left; the
-        client is told so as soon as that is possible.
+        None: the caller closes it without a message. ``proxied``: a proxy has accepted it.
+        ``exhausted``: no descriptors are left; the client is told so as soon as that is possible.
         """
         budgets = self._services.budgets
-        source = budgets.sources.open(peer)
+        source = budgets.sources.open(peer, proxied=proxied)
         if peer == source.name:
             peer = source.name  # one shared string per source
         verdict = budgets.admission.admit(source)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from relay.server.worker.delivery.rush import Rush
     from relay.server.worker.delivery.stream import Stream
     from relay.server.worker.wakeup import Wakeup
+    from relay.wire.cipher import SendCipher
     from relay.wire.connection import Connection
 
 Item = bytes | Batch
@@ -49,8 +50,8 @@ class Outbox(Sink):
     """Pending output of one connection: one record and one write per loop iteration, if it fits."""
 
     __slots__ = (
-        "_answering", "_closed", "_queued", "_wakeup", "answers", "connection", "items",
-        "on_answers_read", "rush", "size", "stream",
+        "_answering", "_closed", "_connection", "_queued", "_wakeup", "answers", "cipher",
+        "items", "on_answers_read", "rush", "size", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -65,7 +66,9 @@ class Outbox(Sink):
             wakeup: requests the turn that flushes.
         """
         super().__init__()
-        self.connection = connection
+        self._connection = connection
+        self.cipher: SendCipher | None = None
+        """Seals records directly; None before the first one."""
         self.stream = stream
         self._answering = answering
         self._wakeup = wakeup
@@ -117,17 +120,26 @@ class Outbox(Sink):
             content = _joined(items)
             items.clear()
             self.size = self.answers = 0
-            self._write(self.connection.seal_padded(Padded(content), now))
+            self._write(self.seal(Padded(content), now))
             return
         start = 0
         while start < len(items) and not self.paused:
             start, content = self._next_record(start)
-            self._write(self.connection.seal_padded(Padded(content), now))
+            self._write(self.seal(Padded(content), now))
         self._keep(items[start:])
         # Answers above the limit never fit one record, so this path always sees them.
         if self.on_answers_read is not None and self.answers <= limits.ANSWERS_BYTES_MAX:
             called, self.on_answers_read = self.on_answers_read, None
             called()
+
+    def seal(self, padded: Padded, now: float) -> bytes:
+        """Return a record, after whatever the connection has to send first."""
+        cipher = self.cipher
+        record = cipher.seal_padded(padded, now) if cipher is not None else b""
+        if not record:
+            record = self._connection.seal(padded.content, now)
+            self.cipher = self._connection.send_cipher
+        return record
 
     def _write(self, record: bytes) -> None:
         sent = write_past(self.fd, record)
@@ -293,7 +305,10 @@ class Flusher:
                     padded = Padded(_joined(items))
                 items.clear()
                 outbox.size = outbox.answers = 0
-                record = outbox.connection.seal_padded(padded, now)
+                cipher = outbox.cipher
+                record = cipher.seal_padded(padded, now) if cipher is not None else b""
+                if not record:
+                    record = outbox.seal(padded, now)
                 sent = write_past(outbox.fd, record)
                 if sent < len(record):
                     outbox.stream.write_rest(record[sent:])

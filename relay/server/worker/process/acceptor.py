@@ -20,7 +20,7 @@ import socket
 from collections.abc import Callable, Coroutine
 from typing import Final, Protocol
 
-from relay.server.sources import UNIX, Proxies
+from relay.server.sources import UNIX, Proxies, named_by
 from relay.server.worker.process import proxy_header
 
 ACCEPTS_PER_TURN: Final = 16
@@ -61,10 +61,13 @@ class Gate(Protocol):
     def pause_s(self) -> float:
         """Return how long to pause accepting, for the sake of the existing connections."""
 
-    def admit(self, peer: str, *, exhausted: bool = False) -> asyncio.Protocol | None:
+    def admit(
+        self, peer: str, *, proxied: bool = False, exhausted: bool = False
+    ) -> asyncio.Protocol | None:
         """Return the protocol for a peer's address; None: close the connection without a message.
 
-        ``exhausted``: there are no descriptors left, and the client is to be told so.
+        ``proxied``: a proxy has accepted the connection. ``exhausted``: there are no descriptors
+        left, and the client is to be told so.
         """
 
 
@@ -323,14 +326,16 @@ class Acceptor:
             async with asyncio.timeout(PROXY_HEADER_S):
                 fixed = await self._read(sock, proxy_header.FIXED_BYTES)
                 rest = await self._read(sock, proxy_header.rest_of(fixed))
-            peer = proxy_header.source(fixed, rest) or proxy
+            peer = named_by(proxy, proxy_header.source(fixed, rest))
         except (proxy_header.BadHeader, OSError, TimeoutError) as error:
             reason = str(error) or "it came too late"
             if not isinstance(error, _ClosedSilently) and self._may_log("refused"):
                 log.warning("proxy_header_refused", extra={"proxy": proxy, "reason": reason})
             protocol = None
         else:
-            protocol = None if self._stopped else self._gate.admit(peer, exhausted=exhausted)
+            protocol = None
+            if not self._stopped:
+                protocol = self._gate.admit(peer, proxied=True, exhausted=exhausted)
         finally:
             self._unannounced.pop(sock, None)
         if protocol is None:

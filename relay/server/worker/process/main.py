@@ -16,9 +16,10 @@ import uvloop
 from relay import __version__
 from relay.bus.mesh import Mesh
 from relay.errors import RelayError
-from relay.server import gate, registration
+from relay.server import gate, logs, registration
 from relay.server.agent.client import AgentClient
 from relay.server.context import BUS_DIRECTORY, report
+from relay.server.periodic import Periodic
 from relay.server.sources import Proxies
 from relay.server.worker.home.departures import Departures
 from relay.server.worker.home.retention import Retention
@@ -38,7 +39,7 @@ from relay.server.worker.process.inspection import Inspection
 from relay.server.worker.process.lag import Lag
 from relay.server.worker.process.ownership import Ownership
 from relay.server.worker.process.parts import WorkerParts
-from relay.server.worker.process.periodic import attempt, every
+from relay.server.worker.process.periodic import attempt
 from relay.server.worker.process.reconfigure import reconfigure
 from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stop import Stop
@@ -117,22 +118,18 @@ class _Worker:
             report(context.ready_fd, f"E {error}")
             return BOOT_FAILED
         self._acceptor.start()
-        tasks = [
-            asyncio.ensure_future(
-                every(TICK_S, self._tick, late_ns=self._status.observer("loop_delay_ns"))
-            ),
-            asyncio.ensure_future(every(SWEEP_S, self._sweep)),
-            asyncio.ensure_future(self.retention.run()),
-        ]
-        self._tick()
+        late_ns = self._status.observer("loop_delay_ns")
+        tick = Periodic(TICK_S, partial(attempt, self._tick), late_ns)
+        sweep = Periodic(SWEEP_S, partial(attempt, self._sweep))
+        removing = asyncio.ensure_future(self.retention.run())
         report(context.ready_fd, "R")
         await self._stop.requested.wait()
         parts = self._parts
         pace = self._stop.pace
         if pace() != AT_ONCE:
             await drain(parts.connections, self._acceptor, parts.turn, time.monotonic, pace)
-        for task in tasks:
-            task.cancel()
+        for running in (tick, sweep, removing):
+            running.cancel()
         self._status.beat()  # publish what the shutdown has counted
         if not self._status.fenced:
             await self._finish_commits()
@@ -353,6 +350,7 @@ class _Worker:
         parts = self._parts
         now = time.monotonic()
         for step in (
+            lambda: logs.report_left_out(now),
             lambda: parts.connections.check_deadlines(now),
             lambda: self._share_clients(now),
             parts.services.announcement.sweep,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections.abc import Callable
 
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
@@ -19,14 +17,3 @@ def attempt(action: Callable[[], object]) -> None:
     except Exception as error:
         exit_if_out_of_memory(error)
         log.exception("periodic_task_failed")
-
-
-async def every(
-    seconds: float, action: Callable[[], None], late_ns: Callable[[int], None] = lambda _: None
-) -> None:
-    """Call a function periodically. ``late_ns`` is called with the delay of each run."""
-    while True:
-        attempt(action)
-        due_ns = time.monotonic_ns() + int(seconds * 1e9)
-        await asyncio.sleep(seconds)
-        late_ns(max(0, time.monotonic_ns() - due_ns))

@@ -39,7 +39,7 @@ class Source(Payer):
         """Create without usage."""
         super().__init__(name)
         self.loopback = False
-        """True for addresses of this machine."""
+        """True for connections that this machine itself has opened."""
         self.authenticated = 0
         """Connections that are logged in."""
         self.unauthenticated = 0
@@ -109,10 +109,18 @@ class Sources:
         self.joins = 0
         """Followed logs of all sources."""
 
-    def open(self, peer: str) -> Source:
-        """Return the source for a new connection's address. The caller must ``close`` it."""
-        source = self._ledger.open(source_of(peer))
-        if source.connections == 1 and is_loopback(peer) and not source.loopback:
+    def open(self, peer: str, *, proxied: bool = False) -> Source:
+        """Return the source for a new connection's address. The caller must ``close`` it.
+
+        ``proxied``: the connection is a proxy's, so it does not show that its client is on this
+        machine, although the proxy may be.
+        """
+        name, loopback = source_of(peer), is_loopback(peer)
+        if loopback and proxied:
+            # A source of its own: programs of this machine may be connected at the same time.
+            name, loopback = f"{name} (proxy)", False
+        source = self._ledger.open(name)
+        if source.connections == 1 and loopback and not source.loopback:
             source.loopback = True
             source.bound(self._limits)
         return source
