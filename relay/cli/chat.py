@@ -12,6 +12,7 @@ from relay.cli.connecting import run_connected
 from relay.cli.exits import CommandError, Exit
 from relay.cli.login_options import Who, who_options
 from relay.cli.names import checked_room
+from relay.cli.one_shot import ANSWER_S
 from relay.cli.options import Target, places, target_options
 from relay.client.aio import Client
 from relay.client.refusals import MembersOnly
@@ -62,7 +63,7 @@ def chat(target: Target, who: Who, room: str | None, last: int) -> int:
         return Exit.OK if well else Exit.FAILED
 
     try:
-        return run_connected(target, who, use)
+        return run_connected(target, who, use, one_shot=False)
     except Interrupted:
         return Exit.INTERRUPTED
 
@@ -73,7 +74,7 @@ async def _at_terminal(client: Client, room: str, last: int) -> bool:
     chat = Chat(client, room, screen)
     chat.reads = True
     with screen.shown():
-        await chat.run(_typed_lines(chat, screen), last)
+        await chat.run(_typed_lines(chat, screen), last, ANSWER_S)
     return not chat.sending.failures
 
 
@@ -100,7 +101,7 @@ async def _typed_lines(chat: Chat, screen: PromptScreen) -> AsyncIterator[str]:
 async def _through_pipes(client: Client, room: str, last: int) -> bool:
     """Return True if every line was a command or is stored."""
     chat = Chat(client, room, PlainScreen(Output.stdout()))
-    await chat.run(_input_lines(chat), last)
+    await chat.run(_input_lines(chat), last, ANSWER_S)
     return not chat.sending.failures and not chat.mistakes
 
 

@@ -18,6 +18,7 @@ from relay.cli.exits import CommandError, Exit
 from relay.cli.last_resort import debugging
 from relay.cli.login_errors import explained, perhaps_changed_key
 from relay.cli.login_options import Who, person_at
+from relay.cli.one_shot import OneShotClient, used
 from relay.cli.options import Target
 from relay.cli.progress_timeout import ProgressTimeout
 from relay.cli.server_keys import accept_unknown, changed_key, is_new, remember
@@ -54,6 +55,7 @@ def run_connected(
     use: Callable[[Client], Awaitable[int]],
     *,
     on_term: int = Exit.TERMINATED,
+    one_shot: bool = True,
     progress: ProgressTimeout | None = None,
     client_options: Mapping[str, Any] = _NO_OPTIONS,
 ) -> int:
@@ -67,6 +69,8 @@ def run_connected(
         who: the user.
         use: what to do.
         on_term: the exit code after SIGTERM.
+        one_shot: see ``one_shot``; False: ``use`` takes the events, tells why it waits, and may
+            wait as long as it takes.
         progress: limits the waits of one attempt, including the first connection; None: if the
             server cannot be reached at first, that is an error at once.
         client_options: further arguments for the client.
@@ -74,7 +78,7 @@ def run_connected(
     Raises:
         RelayError: for ``exits.guarded``.
     """
-    run = _Run(target, who, client_options)
+    run = _Run(target, who, client_options, one_shot=one_shot)
 
     def attempt() -> int:
         with event_loop.runner() as runner:  # if there can be no loop, no coroutine was made for it
@@ -104,13 +108,16 @@ def run_connected(
 class _Run:
     """Who uses which relay, across the attempts of ``run_connected``."""
 
-    def __init__(self, target: Target, who: Who, client_options: Mapping[str, Any]) -> None:
+    def __init__(
+        self, target: Target, who: Who, client_options: Mapping[str, Any], *, one_shot: bool
+    ) -> None:
         self.address = target_address(target)
         self.known = KnownServers(target.known_servers)
         self._policy = KeyPolicy(self.known, keys=KeyFiles())
         self._new = is_new(self.address, self.known)
         self._who = who
         self._client_options = client_options
+        self._one_shot = one_shot
         self._given_key: DeviceKey | None = client_options.get("key")
         self._answer: Refused | None = None
         """A request was refused and the session continues, so the refusal is not about the login.
@@ -127,7 +134,7 @@ class _Run:
         """Return a client that is not connected yet."""
         person = self._person
         given = {"register": person.register, **self._client_options, "key": person.key}
-        return Client(
+        return (OneShotClient if self._one_shot else Client)(
             self.address,
             name=person.name,
             key_policy=self._policy,
@@ -143,7 +150,7 @@ class _Run:
         if person.new and person.register and "register" not in self._client_options:
             tell_registered(self._policy.keys, client)
         try:
-            return await use(client)
+            return await (used(client, use) if self._one_shot else use(client))
         except Refused as error:
             self._answer = None if client.state is State.CLOSED else error
             raise

@@ -80,7 +80,7 @@ def send(target: Target, room: str, text: str | None, who: Who, timeout_s: float
             await asyncio.gather(tell, return_exceptions=True)
         return Exit.OK
 
-    return run_connected(target, who, use, progress=progress)
+    return run_connected(target, who, use, one_shot=False, progress=progress)
 
 
 async def send_lines(

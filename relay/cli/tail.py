@@ -16,6 +16,7 @@ from relay.cli.exits import CommandError, Exit
 from relay.cli.json_lines import change_object, gap_object, message_object
 from relay.cli.login_options import Who, who_options
 from relay.cli.names import checked_log
+from relay.cli.one_shot import ANSWER_S
 from relay.cli.options import NUMBERS, Target, places, target_options
 from relay.cli.printing import dump
 from relay.client.aio import Client
@@ -102,13 +103,13 @@ def tail(
 
     async def use(client: Client) -> int:
         if since is None:
-            await client.join(room, last=last or 0)
+            await client.join(room, last=last or 0, timeout=ANSWER_S)
         else:
-            await client.join(room, cursor=since)
+            await client.join(room, cursor=since, timeout=ANSWER_S)
         await _until_reader_leaves(output, asyncio.create_task(show(client, output, changes)))
         return Exit.OK
 
-    return run_connected(target, who, use, on_term=Exit.OK)
+    return run_connected(target, who, use, one_shot=False, on_term=Exit.OK)
 
 
 async def _show_json(client: Client, output: Output, changes: bool) -> None:

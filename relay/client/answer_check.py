@@ -45,7 +45,10 @@ def check_answer(asked: ClientEnvelope, answer: Answer) -> None:
         case wire.Search(log=about), wire.Found(log=found):
             _same(about, found)
             _check_entries(about, asked.count, answer.entries)
-        case wire.Join() | wire.Leave() | wire.Who(), wire.Joined() | wire.Left() | wire.Members():
+        case wire.Join(log=about), wire.Joined(log=found):
+            _same(about, found)
+            _check_start(asked, answer)
+        case wire.Leave() | wire.Who(), wire.Left() | wire.Members():
             _same(asked.log, answer.log)
         case _:
             pass
@@ -54,6 +57,37 @@ def check_answer(asked: ClientEnvelope, answer: Answer) -> None:
 def _same(about: str, found: str) -> None:
     if found != about:
         raise EnvelopeError("an answer about another room or person")
+
+
+def check_entry(entry: wire.EntryMessage, inbox: str) -> None:
+    """Check that the fields of an entry do not contradict each other.
+
+    Otherwise a message of a room could pass for a direct one, and the reply to it would go
+    elsewhere.
+
+    Args:
+        entry: from the server.
+        inbox: of this account.
+
+    Raises:
+        EnvelopeError: they do.
+    """
+    if entry.prev >= entry.seq:
+        raise EnvelopeError("an entry that follows itself, or a later one")
+    if not names.is_inbox(entry.log):
+        if entry.to:
+            raise EnvelopeError("a direct message in a room")
+    elif entry.log != inbox or (entry.to and entry.log[1:] not in (entry.sender, entry.to)):
+        raise EnvelopeError("a direct message between others")
+
+
+def _check_start(asked: wire.Join, joined: wire.Joined) -> None:
+    """Check that nothing after the requested cursor is skipped."""
+    if asked.epoch is not None:
+        if joined.start_seq != asked.seq:
+            raise EnvelopeError("a join that starts elsewhere than asked for")
+    elif joined.start_seq > joined.head_seq:
+        raise EnvelopeError("a join that starts after the end of the room")
 
 
 def _check_page(asked: wire.History, page: wire.Page) -> None:
@@ -69,10 +103,12 @@ def _check_page(asked: wire.History, page: wire.Page) -> None:
 
 
 def _check_entries(log: str, most: int, entries: list[wire.EntryMessage]) -> None:
-    """Check that entries belong to the log; those of ``@bob`` are in this account's inbox."""
+    """Check that entries belong to the log, or are among those exchanged with ``@bob``."""
     if len(entries) > most:
         raise EnvelopeError("more entries than were asked for")
-    inbox = names.is_inbox(log)
+    peer = log[1:] if names.is_inbox(log) else None
     for entry in entries:
-        if not names.is_inbox(entry.log) if inbox else entry.log != log:
+        if entry.log != log and (peer is None or not names.is_inbox(entry.log)):
             raise EnvelopeError("an entry of another room in an answer")
+        if entry.log != log and peer not in (entry.sender, entry.to):
+            raise EnvelopeError("an entry of another conversation in an answer")

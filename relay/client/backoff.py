@@ -9,6 +9,8 @@ FIRST_S: Final = 0.1
 """Short: usually one of several workers has died, and the others serve."""
 MAX_S: Final = 20.0
 LEAST_S: Final = 0.02
+RETRY_AFTER_S_MAX: Final = 600.0
+"""Limit for what a server requests: it could send a client away for 18 hours."""
 STABLE_S: Final = 5.0
 """A connection that was online for this long resets the back-off; a shorter one does not."""
 
@@ -30,7 +32,8 @@ class Backoff:
         self._online_at = now
 
     def next_delay(self, now: float, retry_after_s: float = 0.0) -> float:
-        """Return the seconds to wait, never less than the server requested."""
+        """Return the seconds to wait, never less than the server requested within the limit."""
+        retry_after_s = min(retry_after_s, RETRY_AFTER_S_MAX)
         if self._online_at is not None and now - self._online_at >= STABLE_S:
             self.attempts = 0
         self._online_at = None

@@ -61,7 +61,13 @@ class ChatState:
         )
         self.senders = Senders(unverified)
         self._receiver = Receiver(
-            self.rooms, self.requests, self.sends, self.senders, unverified, self.next_key
+            self._inbox,
+            self.rooms,
+            self.requests,
+            self.sends,
+            self.senders,
+            unverified,
+            self.next_key,
         )
         self.ending: ClientError | None = None
         """Why this side is ending the client; None: it is not."""

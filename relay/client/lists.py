@@ -8,11 +8,12 @@ that cannot be decoded: otherwise a malicious server could make its client send 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
+from relay.chat import names
 from relay.chat.accounts import answers
 from relay.chat.accounts import requests as account_requests
 from relay.chat.accounts.chain import LINKS_MAX
@@ -95,6 +96,7 @@ def account_names() -> Questions[list[str]]:
 
 def _names(after: str, data: bytes) -> list[str]:
     some = names_of(data)
+    _check_names(some, names.is_handle)
     _check_ahead(after, some[-1] if some else None)
     return some
 
@@ -201,12 +203,14 @@ def _own_rooms() -> Questions[dict[str, ListedRoom]]:
 
 def _own(after: str, data: bytes) -> tuple[list[shown.Own], str, bool]:
     some, last, end = shown.unpack_own(data)
+    _check_names((one.room.name for one in some), names.is_room)
     _check_ahead(after, None if end else last)
     return some, last, end
 
 
 def _rooms(after: str, data: bytes) -> tuple[list[shown.Listed], str, bool]:
     some, last, end = shown.unpack_list(data)
+    _check_names((one.name for one in some), names.is_room)
     _check_ahead(after, None if end else last)
     return some, last, end
 
@@ -228,6 +232,16 @@ def _people(after: str, data: bytes) -> shown.Shown:
     part = shown.unpack(data)
     _check_ahead(after, None if part.end else max(part.room.people, default=""))
     return part
+
+
+def _check_names(listed: Iterable[str], is_legal: Callable[[str], bool]) -> None:
+    """Check the names in a list: the next request about one would be refused as the caller's fault.
+
+    Raises:
+        EnvelopeError: one is invalid.
+    """
+    if not all(map(is_legal, listed)):
+        raise EnvelopeError("a list with an invalid name")
 
 
 def _check_ahead(after: str, last: str | None) -> None:

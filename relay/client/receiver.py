@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from relay.chat.rooms.events import RELAY
 from relay.client import decoding
+from relay.client.answer_check import check_entry
 from relay.client.devices.device_queries import NUMBER as OWN_NUMBER
 from relay.client.devices.senders import Senders
 from relay.client.devices.unverified import Pair, UnverifiedSenders
@@ -43,6 +44,7 @@ class Receiver:
 
     def __init__(
         self,
+        inbox: str,
         rooms: FollowedRooms,
         requests: Requests,
         sends: Sends,
@@ -50,6 +52,8 @@ class Receiver:
         unverified: UnverifiedSenders,
         next_key: NextKeyProof,
     ) -> None:
+        self._inbox = inbox
+        """Of this account."""
         self._rooms = rooms
         self._queue = rooms.queue
         self._subscriptions = rooms.subscriptions
@@ -77,10 +81,13 @@ class Receiver:
                 entry = cast(wire.EntryMessage, envelope)
                 step = self._subscriptions.entry(entry)
                 if step is Step.DELIVER:
+                    if entry.to:  # the check of the cursor has checked the numbers
+                        check_entry(entry, self._inbox)
                     if (entry.sender, entry.key_id) not in self._senders.known:
                         self._look(entry, now)  # first: another thread may take the entry at once
                     self._queue.put(decoding.as_entry(entry))
                 elif step is Step.REJOIN:
+                    check_entry(entry, self._inbox)
                     self._rooms.rejoin(entry.log)
             elif kind is wire.Ack:
                 self._sends.acknowledged(cast(wire.Ack, envelope), now)
@@ -241,9 +248,12 @@ class Receiver:
             self._requests.answer(request.token, decoding.as_members(request.room, members))
 
     def _page(self, page: wire.Page | wire.Found, now: float) -> None:
-        request = self._requests.answered(page)
-        if request is None:
+        if self._requests.asked(page) is None:
             return
+        for entry in page.entries:  # if one is illegal, the end of the client is the answer
+            check_entry(entry, self._inbox)
+        request = self._requests.forget(page.request)
+        assert request is not None
         for entry in page.entries:
             if (entry.sender, entry.key_id) not in self._senders.known:
                 self._look(entry, now)

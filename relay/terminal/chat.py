@@ -96,15 +96,16 @@ class Chat:
         self._away = asyncio.Event()
         """Set while there is no connection."""
 
-    async def run(self, lines: AsyncIterator[str], last: int) -> None:
+    async def run(self, lines: AsyncIterator[str], last: int, join_s: float | None = None) -> None:
         """Join, show the ``last`` messages, and chat until the lines end or /quit.
 
         When it returns, everything that was sent is stored, except for ``sending.failures``.
 
         Raises:
-            ClientError: the server ended the connection for good, or refused the room.
+            ClientError: the server ended the connection for good, refused the room, or has not
+                answered the join within ``join_s`` seconds.
         """
-        joined = await self.client.join(self.room, last=last)
+        joined = await self.client.join(self.room, last=last, timeout=join_s)
         self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
         self.sending.begin(watched=self.reads, begun=bool(joined.head.seq))
         if not joined.head.seq:

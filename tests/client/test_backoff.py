@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from relay.client.backoff import FIRST_S, LEAST_S, MAX_S, STABLE_S, Backoff
+from relay.client.backoff import FIRST_S, LEAST_S, MAX_S, RETRY_AFTER_S_MAX, STABLE_S, Backoff
 
 
 def test_the_ceiling_doubles_up_to_its_bound() -> None:
@@ -18,6 +18,11 @@ def test_the_servers_wish_is_the_least() -> None:
     """The delay is at least retry_after, with clients spread after it."""
     assert Backoff(lambda: 0.0).next_delay(0.0, 10.0) >= 10.0
     assert Backoff(lambda: 1.0).next_delay(0.0, 10.0) == 12.5
+
+
+def test_a_server_sends_nobody_away_for_hours() -> None:
+    """However it asks: 65,535 s is the greatest that a close can hold."""
+    assert Backoff(lambda: 1.0).next_delay(0.0, 65_535.0) == 1.25 * RETRY_AFTER_S_MAX
 
 
 def test_only_a_stable_connection_ends_it() -> None:

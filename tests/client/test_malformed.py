@@ -219,20 +219,109 @@ def test_an_answer_about_something_else(question: type, answer: list[object]) ->
     broken(link, f"{question} {answer}", told=True)
 
 
-def test_a_page_of_ones_own_inbox() -> None:
-    """It is a page of ``@bo``, so its entries are of another log than requested."""
+def with_inbox() -> Link:
+    """A client that follows its own inbox."""
     link = Link(expected_key=KEY)
     link.log_in()
     link.state.chat.join("@me", Cursor(EPOCH, 0), 0, "join")
     link.run()
     link.send_envelopes(Joined(link.heard(Join).request, "@alice", EPOCH, 0, EPOCH, 0))
-    for inbox, legal in ("@alice", True), ("room", False):
-        link.state.chat.history("@bo", False, 0, 1, "asked")
-        link.run()
-        number = link.heard(History).request
-        entry = [int(Op.ENTRY), inbox, *ENTRY[1:]]
-        link.send_raw(codec.pack([int(Op.PAGE), number, "@bo", 0, True, [entry]]))
-        assert (link.condition() is State.ONLINE) is legal
+    assert link.results()
+    return link
+
+
+def entry(log: str, sender: str, to: str, seq: int = 1, prev: int = 0) -> list[object]:
+    return [int(Op.ENTRY), log, EPOCH, seq, prev, 0, sender, *ENTRY[6:12], to, EPOCH, 7]
+
+
+@pytest.mark.parametrize(
+    ("log", "sender", "to", "legal"),
+    [
+        ("@alice", "bo", "alice", True),
+        ("@alice", "alice", "bo", True),
+        ("@alice", "al", "alice", False),
+        ("@alice", "bo", "al", False),
+        ("@bo", "bo", "alice", False),
+        ("@bo", "alice", "bo", False),
+        ("room", "bo", "", False),
+        ("room", "bo", "alice", False),
+    ],
+)
+def test_a_page_of_ones_own_inbox(log: str, sender: str, to: str, legal: bool) -> None:
+    """One of ``@bo``: its entries are of another log than requested, and of one conversation."""
+    link = with_inbox()
+    link.state.chat.history("@bo", False, 0, 1, "asked")
+    link.run()
+    number = link.heard(History).request
+    link.send_raw(codec.pack([int(Op.PAGE), number, "@bo", 0, True, [entry(log, sender, to)]]))
+    assert (link.condition() is State.ONLINE) is legal
+    if not legal:
+        broken(link, f"{log} {sender} {to}", told=True)
+
+
+@pytest.mark.parametrize("question", [History, Search])
+@pytest.mark.parametrize(("to", "prev"), [("alice", 0), ("", 1), ("", 7)])
+def test_an_entry_of_a_page_that_contradicts_itself(question: type, to: str, prev: int) -> None:
+    """A message of a room with a recipient, or one that follows itself or a later one."""
+    link, number = asked(question)
+    head = ["room", 0, True] if question is History else ["room", 0, True, 1]
+    content = [QUESTIONS[question][1], number, *head, [entry("room", "al", to, prev=prev)]]
+    link.send_raw(codec.pack(content))
+    broken(link, f"{question} {to} {prev}", told=True)
+
+
+@pytest.mark.parametrize(
+    ("log", "sender", "to", "seq", "prev", "legal"),
+    [
+        ("room", "bo", "", 1, 0, True),
+        ("room", "bo", "alice", 1, 0, False),
+        ("room", "bo", "carol", 1, 0, False),
+        ("room", "bo", "", 3, 3, False),
+        ("room", "bo", "", 3, 7, False),
+        ("@alice", "bo", "alice", 1, 0, True),
+        ("@alice", "alice", "bo", 1, 0, True),
+        ("@alice", "bo", "", 1, 0, True),
+        ("@alice", "bo", "carol", 1, 0, False),
+    ],
+)
+def test_a_delivered_entry_that_contradicts_itself(
+    log: str, sender: str, to: str, seq: int, prev: int, legal: bool
+) -> None:
+    """Its reply would go to a person instead of the room, or the room be joined for ever."""
+    link = with_inbox()
+    link.state.chat.join("room", Cursor(EPOCH, 0), 0, "join")
+    link.run()
+    link.send_envelopes(Joined(link.heard(Join).request, "room", EPOCH, 0, EPOCH, 0))
+    link.results()
+    link.send_raw(codec.pack(entry(log, sender, to, seq, prev)))
+    if legal:
+        assert link.condition() is State.ONLINE
+    else:
+        broken(link, f"{log} {sender} {to} {seq} {prev}", told=True)
+
+
+@pytest.mark.parametrize(
+    ("cursor", "start", "head", "legal"),
+    [
+        (None, 3, 3, True),
+        (None, 4, 3, False),
+        (Cursor(EPOCH, 2), 2, 3, True),
+        (Cursor(EPOCH, 9), 9, 3, True),
+        (Cursor(EPOCH, 2), 3, 3, False),
+        (Cursor(EPOCH, 2), 1, 3, False),
+    ],
+)
+def test_where_a_join_starts(cursor: Cursor | None, start: int, head: int, legal: bool) -> None:
+    """At the program's cursor: otherwise messages would be skipped without a gap."""
+    link = Link(expected_key=KEY)
+    link.log_in()
+    link.state.chat.join("room", cursor, 0, "join")
+    link.run()
+    link.send_envelopes(Joined(link.heard(Join).request, "room", EPOCH, start, EPOCH, head))
+    if legal:
+        assert link.condition() is State.ONLINE
+    else:
+        broken(link, f"{cursor} {start} {head}", told=True)
 
 
 def test_each_request_has_an_answer() -> None:

@@ -100,8 +100,10 @@ def shows(
                 for asked in heard:
                     if isinstance(asked, wire.Join):
                         connection.send_envelopes(
-                            wire.Joined(asked.request, "lobby", EPOCH, 0, EPOCH, len(entries)),
-                            *entries,
+                            wire.Joined(
+                                asked.request, "lobby", EPOCH, asked.seq, EPOCH, len(entries)
+                            ),
+                            *entries[asked.seq :],
                         )
                     elif isinstance(asked, wire.Devices) and answers:
                         connection.send_envelopes(wire.Chain(asked.request, "alice", packed, True))

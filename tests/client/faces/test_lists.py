@@ -19,9 +19,11 @@ from tests.support.fake_server import FakeConnection, FakeServer
 
 Connect = Callable[..., Face]
 LISTED = shown.Listed("room", Kind.PUBLIC, "", "", False, Role.NONE, 0, 1, 1)
+NAMELESS = shown.Own(LISTED._replace(name="@room"), bytes(8), 0, 0)
 STATE = (0, 0, 0, True, "", "", False, False, 0, 0, 0, 0, 0)
-NOBODY = codec.pack((*STATE, [], False))
-SOMEBODY = codec.pack((*STATE, [["anna", b"", 1, False, False, 0, 0]], False))
+KEEP = (0, (0, 0, 0))
+NOBODY = codec.pack((*STATE, [], False, *KEEP))
+SOMEBODY = codec.pack((*STATE, [["anna", b"", 1, False, False, 0, 0]], False, *KEEP))
 GARBAGE = b"\xc1"
 
 
@@ -30,13 +32,16 @@ GARBAGE = b"\xc1"
     [
         ("rooms", (), shown.pack_list([], "", False)),
         ("rooms", (), shown.pack_list([LISTED], "room", False)),
+        ("rooms", (), shown.pack_list([LISTED._replace(name="\x1b[2J")], "", True)),
         ("rooms", (), GARBAGE),
         ("rooms_of_mine", (), shown.pack_own([], "", False)),
+        ("rooms_of_mine", (), shown.pack_own([NAMELESS], "", True)),
         ("rooms_of_mine", (), GARBAGE),
         ("room_info", ("room",), NOBODY),
         ("room_info", ("room",), SOMEBODY),
         ("room_info", ("room",), GARBAGE),
         ("users", (), codec.pack(["anna"])),
+        ("users", (), codec.pack(["anna and bob"])),
         ("users", (), GARBAGE),
         ("read_marks", (), codec.pack(([["room", b"e" * 8, 1]], False))),
         ("read_marks", (), GARBAGE),
