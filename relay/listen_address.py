@@ -39,10 +39,10 @@ def parse_listen_address(
             raise UsageError(f"expected a path of at most {UNIX_PATH_BYTES_MAX} bytes after unix:")
         return path
     host, colon, port = text.rpartition(":")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise UsageError("write an IPv6 address in brackets, as in [::1]:7475")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed is not (":" in host):
+        raise UsageError("write an IPv6 address, and no other, in brackets, as in [::1]:7475")
+    host = host[1:-1] if bracketed else host
     digits = port.isascii() and port.isdigit() and len(port) <= _PORT_DIGITS_MAX
     if not colon or not digits or int(port) > 65535:
         also = ", unix:PATH, auto or off" if words else " or unix:PATH" if unix else ""

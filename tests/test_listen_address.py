@@ -39,6 +39,8 @@ def test_parse(text: str, parsed: tuple[str, int]) -> None:
         "a:٣",
         "::1:7475",
         "[::1]7",
+        "[]:0",
+        "[localhost]:7475",
         "unix:relative",
         "unix:",
         "unix:/" + "x" * 107,
