@@ -20,9 +20,18 @@ from typing import Final, NamedTuple, Protocol
 
 from relay.bounded_files import make_directory
 from relay.file_access import open_to_others
+from relay.refused_files import refused
 
 AGAIN_S: Final = 5.0
+"""Minimum time between two attempts to create a name."""
 _UCRED: Final = struct.Struct("3i")
+
+
+class NotOpened(OSError):
+    """A socket's name cannot be created. ``strerror`` is the reason, the text also has the path."""
+
+    def __str__(self) -> str:
+        return f"server.runtime: {refused(Path(self.filename), self)}"
 
 
 class NamedListener:
@@ -39,6 +48,8 @@ class NamedListener:
         self._backlog = backlog
         self._inode: tuple[int, int] | None = None
         """None until it is open."""
+        self._wanted = False
+        """True once it was to be opened."""
         self._again_s = -math.inf
         """When to retry opening it after a failure."""
 
@@ -46,9 +57,19 @@ class NamedListener:
         """Return a new listening socket, which takes over the name. The caller closes it.
 
         Raises:
-            OSError: the directory is not ours, or the name cannot be created.
+            NotOpened: the directory is not ours, or the name cannot be created.
         """
+        self._wanted = True
         self._again_s = time.monotonic() + AGAIN_S
+        try:
+            listener = self._opened()
+        except OSError as error:
+            where = error.filename or os.fspath(self.path)
+            raise NotOpened(error.errno, error.strerror or str(error), where) from error
+        self._again_s = -math.inf
+        return listener
+
+    def _opened(self) -> socket.socket:
         make_private_directory(self.path.parent)
         self.path.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -61,25 +82,41 @@ class NamedListener:
         except OSError:
             listener.close()
             raise
-        self._again_s = -math.inf
         return listener
 
     @property
     def missing(self) -> bool:
-        """True if the name is gone or belongs to another socket: ``open`` recreates it.
+        """True if the name is gone, was never created, or belongs to another socket: ``open``
+        creates it.
 
         After a recent failure, False for ``AGAIN_S``: otherwise each check would log it.
         """
         return self._is_gone() and time.monotonic() >= self._again_s
 
     def _is_gone(self) -> bool:
-        return self._inode is not None and inode_of(self.path) != self._inode
+        return self._wanted and (self._inode is None or inode_of(self.path) != self._inode)
 
     def remove(self) -> None:
         """Remove the name, if it still is this socket's."""
         if self._inode is not None and not self._is_gone():
             with contextlib.suppress(OSError):
                 self.path.unlink()
+
+
+def remove_earlier(directory: Path, index: int, first_generation: int) -> None:
+    """Remove the sockets of earlier workers with this index, INDEX.GENERATION.sock.
+
+    Those of killed workers remain, and the file system may have no inode left for another one.
+
+    Args:
+        directory: where they are.
+        index: of the worker.
+        first_generation: lower ones belong to another server, which may still run.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        for stale in directory.glob(f"{index}.*.sock"):
+            if int(stale.name.split(".")[1]) >= first_generation:
+                stale.unlink()
 
 
 def make_private_directory(path: Path) -> None:

@@ -39,9 +39,9 @@ class Server(Struct, frozen=True, kw_only=True):
         Meta(
             min_length=1,
             description="Addresses to listen on: HOST:PORT, [IPV6]:PORT, or unix:PATH for a "
-            "proxy of the same user. Port 0 selects any free port. The default is loopback, so "
-            "that no network is served by accident. Sockets that systemd passes (relay.socket) "
-            "replace these addresses.",
+            "proxy of the same user. Port 0 selects any free port. Of a name with several "
+            "addresses the first is used. The default is loopback, so that no network is served "
+            "by accident. Sockets that systemd passes (relay.socket) replace these addresses.",
             extra={"address": "or unix"},
         ),
     ] = ("127.0.0.1:7475",)

@@ -9,7 +9,6 @@ replaced.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from typing import Final
 
 from relay.bus.link import Link, LinkOwner
 from relay.bus.messages import Introduction, Message
-from relay.local_sockets import NamedListener
+from relay.local_sockets import NamedListener, remove_earlier
 
 BACKLOG: Final = 256
 """All other workers may dial at the same time."""
@@ -92,10 +91,7 @@ class Mesh:
         Raises:
             OSError: the socket cannot be created.
         """
-        with contextlib.suppress(OSError, ValueError):
-            for stale in self._directory.glob(f"{self._index}.*.sock"):
-                if int(stale.name.split(".")[1]) >= self._first_generation:
-                    stale.unlink()  # of earlier workers in this slot
+        remove_earlier(self._directory, self._index, self._first_generation)
         await self._listen()
 
     async def _listen(self) -> None:

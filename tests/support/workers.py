@@ -162,7 +162,9 @@ class Worker(main._Worker):
     def _dependencies(self, loop: asyncio.AbstractEventLoop) -> WorkerDependencies:
         self._mortal_loop = MortalLoop(loop)
         self._stores.judges = self._rules
-        given = replace(super()._dependencies(loop), loop=self._mortal_loop)
+        given = super()._dependencies(loop)
+        # A pause that a test has begun must not depend on what else the machine does.
+        given = replace(given, loop=self._mortal_loop, nobody_waits=lambda: False)
         return replace(given, **self._needs)  # type: ignore[arg-type]
 
     def _sweep(self) -> None:

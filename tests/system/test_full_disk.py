@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ from relay.client.events import Message, Postponed
 from relay.client.refusals import Unavailable
 from relay.client.trust.known_servers import KnownServers
 from relay.client.trust.policy import KeyPolicy
-from tests.support.cluster import Relay, run_relay, until
+from tests.support.cluster import Relay, run_relay, until, wait_until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 from tests.system.test_ctl import status_of
 
@@ -29,16 +30,23 @@ BODY_BYTES = 30_000
 MIB = 1024 * 1024
 
 
+@contextlib.contextmanager
+def mounted(path: Path, options: str) -> Iterator[Path]:
+    path.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"{options},mode=700", "none", str(path)]
+    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    try:
+        yield path
+    finally:
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MiB."""
-    path = tmp_path / "disk"
-    path.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=24m,mode=700", "none", str(path)]
-    if os.geteuid() != 0 or subprocess.run(command, capture_output=True, check=False).returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield path
-    subprocess.run(["umount", "--lazy", str(path)], check=True)
+    with mounted(tmp_path / "disk", "size=24m") as path:
+        yield path
 
 
 def resize(disk: Path, size: str) -> None:
@@ -216,3 +224,83 @@ def test_nothing_that_can_be_written_is_not_ready(small_disk: Path) -> None:
         assert run_relay("ctl", "--data", relay.data, "status").returncode == 1
         (small_disk / "filler").unlink()
         watcher.sees("/readyz", 200)
+
+
+def use_up_inodes(disk: Path) -> list[Path]:
+    """Create empty files until there is no inode left; return them."""
+    files: list[Path] = []
+    with contextlib.suppress(OSError):
+        while True:
+            (disk / f"empty-{len(files)}").touch()
+            files.append(disk / f"empty-{len(files)}")
+    assert os.statvfs(disk).f_favail == 0
+    return files
+
+
+def kill_and_await_another(relay: Relay, title: str) -> None:
+    (before,) = relay.pids_titled(title)
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: not {*relay.pids_titled(title)} <= {before}, f"another {title}")
+
+
+def test_no_inode_is_left(tmp_path: Path) -> None:
+    """There is space for messages, but not for another file.
+
+    Each process that dies is replaced all the same, with the inodes of its predecessor's sockets.
+    """
+    # The indexes of searches are created when they are needed, and wait until they can be.
+    settings = {"store.search": False}
+    with (
+        mounted(tmp_path / "disk", "nr_inodes=400") as disk,
+        Relay(disk / "data", workers=2, settings=settings) as relay,
+    ):
+        with BlockingClient(relay.address, name="alice") as alice:
+            assert alice.send(ROOM, "before").seq == 2
+            files = use_up_inodes(disk)
+            assert alice.send(ROOM, "meanwhile").seq == 3
+            assert alice.send("new-room", "meanwhile").seq == 2
+            for number in range(2):
+                for index in range(2):
+                    relay.kill_worker(index)
+                assert alice.send(ROOM, "after the workers").seq == 4 + number
+            for title in ("relay: key agent", "relay: control"):
+                kill_and_await_another(relay, title)
+        with BlockingClient(relay.address, name="bob") as bob:  # by a full handshake
+            assert bob.send(ROOM, "after all").seq == 6
+        assert status_of(relay)
+        # A worker that this test killed before it was ready is there, too.
+        reasons = [str(line["reason"]) for line in relay.events("boot_failed")]
+        assert not [reason for reason in reasons if "inode" in reason], reasons
+        files.pop().unlink()
+        assert relay.stop() == 0
+
+
+def test_a_start_with_few_inodes(tmp_path: Path) -> None:
+    """What can be served is; the reason of the rest is not that it is not permitted.
+
+    The sockets, without which nothing can be served, are on another disk.
+    """
+    settings = {"server.runtime": str(tmp_path / "run")}
+    with (
+        mounted(tmp_path / "disk", "nr_inodes=50") as disk,
+        Relay(disk / "data", settings=settings) as relay,
+    ):
+        wait_until(lambda: relay.events("partition_unavailable"), "a partition without a file")
+        for line in relay.events("partition_unavailable"):
+            assert "no inode left for " in str(line["reason"]), line
+        subprocess.run(["mount", "-o", "remount,nr_inodes=1000", str(disk)], check=True)
+        failed = {line["partition"] for line in relay.events("partition_unavailable")}
+        wait_until(
+            lambda: {line["partition"] for line in relay.events("partition_available")} >= failed,
+            "all partitions",
+        )
+        with BlockingClient(relay.address, name="alice") as alice:
+            assert alice.send(ROOM, "hello").seq == 2
+        assert relay.stop() == 0
+
+
+def test_a_start_without_inodes(tmp_path: Path) -> None:
+    with mounted(tmp_path / "disk", "nr_inodes=8") as disk:
+        ended = run_relay("serve", "--control", "off", "--data", disk / "data")
+        assert ended.returncode == 1
+        assert "No space left on device" in ended.stderr

@@ -48,12 +48,8 @@ def agent_main(context: AgentContext) -> int:
             sock = listener.open()
         separation.become_agent()
         forbid_inspection()  # another user's process memory became readable again
-    except RelayError as error:
+    except (RelayError, OSError) as error:
         report(context.ready_fd, f"E {error}")
-        return BOOT_FAILED
-    except OSError as error:
-        reason = error.strerror or error
-        report(context.ready_fd, f"E server.runtime: {context.socket_path}: {reason}")
         return BOOT_FAILED
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:

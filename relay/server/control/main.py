@@ -82,8 +82,7 @@ class _Control:
         try:
             await self._open_ctl()
         except OSError as error:
-            reason = error.strerror or error
-            raise CtlSocketFailed(f"server.runtime: {self._listener.path}: {reason}") from None
+            raise CtlSocketFailed(str(error)) from None
         if context.listener is not None:
             servers.append(await asyncio.start_server(self._http, sock=context.listener))
         self._beat()

@@ -222,5 +222,8 @@ def _advice(error: OSError) -> str:
     if error.errno == errno.EADDRNOTAVAIL:
         return "this machine has no such address; choose another with --bind"
     if error.errno == errno.EINVAL:
-        return "not an address for this; a link-local one needs its interface: [fe80::1%eth0]:PORT"
+        return (
+            "not an address for this; a link-local one needs its interface: [fe80::1%eth0]:PORT, "
+            "and an IPv4 address has no ::ffff: before it"
+        )
     return os.strerror(error.errno or 0)

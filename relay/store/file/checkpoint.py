@@ -23,6 +23,7 @@ from typing import Final, NamedTuple, Protocol, TypeVar
 
 import apsw
 
+from relay.refused_files import refused
 from relay.store.errors import StoreError, StoreUnavailable
 from relay.store.file import pairing
 from relay.store.file.schema import connect_writer, pragma, rows, translated
@@ -339,7 +340,7 @@ def _connected(path: Path) -> Iterator[apsw.Connection]:
     except apsw.Error as error:
         raise translated(error, path) from error
     except OSError as error:
-        raise StoreUnavailable(f"{path}: {error.strerror or error}") from error
+        raise StoreUnavailable(refused(path, error)) from error
     finally:
         connection.close(True)
 

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, Self, get_args
 
 from relay.paths import followed
+from relay.refused_files import refused
 from relay.store.errors import NotTheWriter, StoreUnavailable, UsedElsewhere
 from relay.store.file.companions import place_lock_path
 
@@ -168,7 +169,7 @@ class PartitionLock:
             if durable:
                 os.fdatasync(self._fd)
         except OSError as error:
-            raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
+            raise StoreUnavailable(refused(self._path, error)) from error
 
     def refuse(self, reason: str) -> None:
         """Record that the file was found damaged. The next start checks all of it.
@@ -197,7 +198,7 @@ class PartitionLock:
             os.ftruncate(self._fd, NOTE_BYTES + len(why))
             os.fdatasync(self._fd)
         except OSError as error:
-            raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
+            raise StoreUnavailable(refused(self._path, error)) from error
 
     def refusal(self) -> str | None:
         """Return why the file is refused; None: it is not.
@@ -223,7 +224,7 @@ class PartitionLock:
         try:
             return os.pread(self._fd, size, at)
         except OSError as error:
-            raise StoreUnavailable(f"{self._path}: {error.strerror}") from error
+            raise StoreUnavailable(refused(self._path, error)) from error
 
     def doubt(self, file: Path) -> str | None:
         """Return why ``file`` may not be what its last writer left; None: it is.
@@ -303,7 +304,7 @@ def _locked_place(file: Path) -> int:
             "its own"
         ) from None
     except OSError as error:
-        raise StoreUnavailable(f"{file}: {error.strerror}") from error
+        raise StoreUnavailable(refused(file, error)) from error
 
 
 def _locked(path: Path) -> int:
@@ -334,7 +335,5 @@ def _locked(path: Path) -> int:
             raise StoreUnavailable(f"{path} is a symbolic link: remove it") from error
         if error.errno == errno.EISDIR:
             raise StoreUnavailable(f"{path} is not a regular file: remove it") from error
-        raise StoreUnavailable(
-            f"{path}: {error.strerror}: the data directory must be writable, and its file system "
-            "must have locks (flock)"
-        ) from error
+        advice = "the data directory must be writable, and its file system must have locks (flock)"
+        raise StoreUnavailable(refused(path, error, advice)) from error

@@ -19,9 +19,10 @@ import apsw
 
 from relay.fsync import sync_directory
 from relay.paths import followed
+from relay.refused_files import NO_SPACE, no_space, refused
 from relay.store.errors import StoreFull, StoreUnavailable
 from relay.store.file.creations import note_creations
-from relay.store.file.schema import NO_SPACE, create_tables, no_space
+from relay.store.file.schema import create_tables
 
 FILE_MODE: Final = 0o600
 _VERSIONS: Final = slice(18, 20)
@@ -61,7 +62,7 @@ def create_file(path: Path) -> None:
 def _raise(path: Path, error: OSError) -> NoReturn:
     if error.errno in NO_SPACE:
         raise StoreFull(no_space(path)) from error
-    raise StoreUnavailable(f"{path}: {error.strerror}") from error
+    raise StoreUnavailable(refused(path, error)) from error
 
 
 @cache

@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 import apsw
 
 from relay.chat.entries import Entry
+from relay.refused_files import refused
 from relay.store.errors import StoreCorrupt, StoreUnavailable
 from relay.store.file import generation, pairing
 from relay.store.file.companions import wal_bytes
@@ -203,7 +204,7 @@ def _missing(path: Path) -> str | None:
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
-        raise StoreUnavailable(f"{path}: {error.strerror}") from error
+        raise StoreUnavailable(refused(path, error)) from error
     return "is empty" if stat.S_ISREG(status.st_mode) and not status.st_size else None
 
 

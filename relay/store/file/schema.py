@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from relay.chat.entries import NO_EPOCH, Entry, Kind
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.errors import EnvelopeError
+from relay.refused_files import NO_SPACE, inodes_used_up, no_space, refused
 from relay.store.errors import (
     StoreCorrupt,
     StoreError,
@@ -178,7 +178,7 @@ def closed_on_error(connection: apsw.Connection, path: Path) -> Iterator[None]:
         raise translated(error, path) from error
     except OSError as error:
         connection.close(True)
-        raise StoreUnavailable(f"{path}: {error.strerror or error}") from error
+        raise StoreUnavailable(refused(path, error)) from error
     except BaseException:
         connection.close(True)
         raise
@@ -333,11 +333,6 @@ def advice(path: Path) -> str:
     )
 
 
-NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""No space; a quota; a limit for file sizes. SQLite only knows the first, and treats the others as
-a bad disk."""
-
-
 def is_full(error: apsw.Error, connection: apsw.Connection | None = None) -> bool:
     """Return True if there was no space: then nothing was written.
 
@@ -354,11 +349,6 @@ def is_full(error: apsw.Error, connection: apsw.Connection | None = None) -> boo
     return full and code == apsw.SQLITE_IOERR_WRITE
 
 
-def no_space(path: Path) -> str:
-    """Return the error text for a disk that is full."""
-    return f"no space left for {path}: free some; what is stored can still be read"
-
-
 def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreError:
     """Convert an SQLite error to a store error. ``full``: lack of space is the known cause.
 
@@ -367,7 +357,8 @@ def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreErr
     """
     if isinstance(error, apsw.NoMemError):
         raise MemoryError(f"{path}: SQLite has no memory left")
-    if full or is_full(error):
+    no_file = isinstance(error, apsw.CantOpenError) and inodes_used_up(path)
+    if full or no_file or is_full(error):
         return StoreFull(no_space(path))
     if isinstance(error, (apsw.CorruptError, apsw.NotADBError)):
         return StoreCorrupt(f"{path} is damaged ({error}): {advice(path)}")

@@ -13,6 +13,7 @@ from typing import Final
 import apsw
 
 from relay.fsync import sync_directory
+from relay.refused_files import refused
 from relay.store.errors import StoreUnavailable
 from relay.store.file.schema import connect_reader, pragma, rows, translated
 
@@ -80,7 +81,7 @@ class Snapshot:
         except apsw.Error as error:
             raise translated(error, to) from error
         except OSError as error:
-            raise StoreUnavailable(f"{to}: {error.strerror}") from error
+            raise StoreUnavailable(refused(to, error)) from error
         finally:
             self.drop()
 

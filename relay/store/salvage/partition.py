@@ -20,6 +20,7 @@ from typing import Any
 import apsw
 
 from relay.chat.entries import Kind
+from relay.refused_files import refused
 from relay.store.decide import Pack
 from relay.store.errors import StoreUnavailable
 from relay.store.file.new_file import create_file
@@ -80,7 +81,7 @@ def salvage(
     try:
         sync_file(new)
     except OSError as error:
-        raise StoreUnavailable(f"{new}: {error.strerror}") from error
+        raise StoreUnavailable(refused(new, error)) from error
     return found
 
 

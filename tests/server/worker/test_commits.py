@@ -15,8 +15,14 @@ from relay.bus.messages import TAG_STEP, Acks, Refused
 from relay.chat.entries import Kind, Submission
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
-from relay.server.worker.home.commits import THROTTLE_AHEAD_NS, THROTTLE_FACTOR, Commit, Commits
-from relay.server.worker.home.submissions import Waiting
+from relay.server.worker.home.commits import (
+    COMMITS_S,
+    THROTTLE_AHEAD_NS,
+    THROTTLE_FACTOR,
+    Commit,
+    Commits,
+)
+from relay.server.worker.home.submissions import GROUP_MIN, Waiting
 from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 from relay.store.errors import StoreCorrupt
@@ -27,6 +33,7 @@ from tests.support.cluster import until
 from tests.support.workers import Cluster, TestClient, Worker
 
 ROOM = "lobby"
+SENDERS = 16
 MS = 1_000_000
 LONG_NS = THROTTLE_AHEAD_NS // THROTTLE_FACTOR + 10 * MS
 """A commit after which a partition has the maximal debt of rest, and more."""
@@ -323,3 +330,32 @@ class Watched(Damaged):
         """Store one group."""
         self.appends += 1
         return self.partition.append(*arguments)
+
+
+async def test_a_short_slice_has_small_commits(single: Cluster) -> None:
+    """A commit is not interrupted, so one that is as large as ever would make the turn long."""
+    worker = single.workers[0]
+    client = await TestClient.login(worker, "alice")
+    client.send(ROOM, 1)
+    await client.acked(ROOM, 1)
+    writer, queues = worker.parts.home.writer, worker.parts.home.queues
+    port = LocalPort(0, 1, Wakeup(lambda _: None))
+
+    def wait(producer: int) -> None:
+        for counter in range(1, GROUP_MIN // SENDERS + 1):
+            submission = Submission(
+                ROOM, "alice", b"", bytes([producer]) * 16, counter, Kind.MESSAGE, "", b"x"
+            )
+            queues.submit_own(port, 0, submission)
+
+    def committed(slice_s: float) -> int:
+        before = writer.publishing.accepted
+        writer.commit_remaining(slice_s)
+        return writer.publishing.accepted - before
+
+    for producer in range(SENDERS):
+        wait(producer)
+    assert committed(COMMITS_S / 4) == GROUP_MIN // 4
+    assert writer.more
+    assert committed(COMMITS_S) == GROUP_MIN - GROUP_MIN // 4
+    assert not writer.more

@@ -293,6 +293,42 @@ async def test_chatting_clients_do_not_wait_for_logins(tmp_path: Path) -> None:
             await newcomer.expect(Welcome)
 
 
+async def test_logins_do_not_pause_while_nobody_waits(tmp_path: Path) -> None:
+    """Their pause ends when no process waits for a CPU; that of other heavy users does not."""
+    waiting = True
+    needs: dict[str, object] = {"nobody_waits": lambda: not waiting}
+    async with Cluster(tmp_path, 1, needs=needs) as single:
+        worker = single.workers[0]
+        turn, schedule = worker.parts.turn, worker.parts.services.schedule
+        worker.parts.services.budgets.admission.patience_s = DEADLINE_S
+        newcomers = [await TestClient.connect(worker) for _ in range(LOGINS_MANY)]
+        turn.pace.until = time.monotonic() + 600.0
+        turn.pace.logins_until = math.inf
+        for number, newcomer in enumerate(newcomers):
+            newcomer.hello(f"new{number}")
+        await until(lambda: schedule.waiting == LOGINS_MANY, "all to wait")
+        waiting = False  # nothing else happens: the worker looks again by itself
+        for newcomer in newcomers:
+            await newcomer.expect(Welcome)
+
+
+async def test_heavy_users_pause_even_if_nobody_waits(tmp_path: Path) -> None:
+    """What was seen at one moment ends pauses of logins only: each of them happens once."""
+    needs: dict[str, object] = {"nobody_waits": lambda: True}
+    async with Cluster(tmp_path, 1, needs=needs) as single:
+        worker = single.workers[0]
+        turn = worker.parts.turn
+        greedy = await TestClient.login(worker, "greedy")
+        turn.pace.until = ends = time.monotonic() + 600.0
+        greedy.send_envelopes(*[History(n, LOG, False, 0, 10) for n in range(1, 41)])
+        await until(lambda: worker.parts.services.schedule.waiting, "it to wait")
+        turn.run()
+        assert turn.pace.until == ends
+        turn.pace.logins_until = math.inf
+        turn.run()
+        assert turn.pace.until == 0.0
+
+
 async def test_idle_connections_do_not_hold_up_logins(tmp_path: Path) -> None:
     """However many: nobody waits with heavy users because of clients that do nothing."""
     async with Cluster(tmp_path, 1) as single:

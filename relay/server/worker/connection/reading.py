@@ -48,9 +48,9 @@ class Reading:
     """Reads one connection. A ``schedule.Scheduled`` and a ``received.Unprocessed``."""
 
     __slots__ = (
-        "_busy", "_clock", "_connection", "_finish", "_owed", "_owner", "_paid_s", "_paused",
-        "_pending", "_received", "_record_bytes", "_running", "_schedule", "_stream", "_unpacking",
-        "_waste", "pauses", "source", "unprocessed", "wasted",
+        "_busy", "_clock", "_connection", "_finish", "_new", "_owed", "_owner", "_paid_s",
+        "_paused", "_pending", "_received", "_record_bytes", "_running", "_schedule", "_stream",
+        "_unpacking", "_waste", "pauses", "source", "unprocessed", "wasted",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +109,9 @@ class Reading:
         """Time up to which the allowance (``LIGHT_PER_S``) covers what ``work`` has used."""
         self._owed = 0
         """Units charged for requests after the fact, since then: see ``owe``."""
+        self._new = False
+        """True from the login until what came with it is processed: in the same turn, if possible.
+        """
 
     def received(self, data: bytes) -> None:
         """Receive bytes from the peer; process them now if there is time, otherwise in turn."""
@@ -147,7 +150,7 @@ class Reading:
         owner = self._owner
         if self._running or owner is None:
             return
-        self._running = True
+        self._running, self._new = True, False
         share = self._schedule.share
         left = self._left(now)
         saved = 0
@@ -242,6 +245,7 @@ class Reading:
     def logged_in(self) -> None:
         """Expect little of the next request: the login is no indication."""
         self._paid_s = self._clock()
+        self._new = True
 
     @property
     def is_heavy(self) -> bool:
@@ -253,19 +257,14 @@ class Reading:
     def _is_bulk(self) -> bool:
         """True if one record has brought more than an allowance is meant for."""
         unpacking = self._unpacking
-        if unpacking is not None:
-            return len(unpacking.messages) > BULK
-        return len(self._pending) > BULK
+        return len(self._pending if unpacking is None else unpacking.messages) > BULK
 
     def owe(self, units: int) -> None:
         """Charge the actual cost of a request afterwards, which delays later requests."""
         self._owed += units
 
     def _expected(self) -> int:
-        """Return the expected use: what is not covered by the allowance.
-
-        That is what was used, and a bulk load.
-        """
+        """Return the expected use: what the allowance does not cover, and a bulk load."""
         if self._is_bulk:
             return UNITS_PER_TURN
         return max(self._owed - self._left(self._clock()), 1)
@@ -331,14 +330,17 @@ class Reading:
         owner, schedule = self._owner, self._schedule
         if owner is not None and owner.before_login and not schedule.has_time_for_logins():
             return False
-        return schedule.has_time(now)
+        return schedule.has_time(now, first=self._new)
 
     def _wait_for_turn(self) -> None:
         """Stop reading until this connection's turn."""
-        self.pause(Pause.TURN)
         owner = self._owner
-        units = 0 if owner is not None and owner.before_login else self._expected()
-        self._schedule.add(self, self._finish, units)
+        if owner is not None and owner.before_login:  # its client waits: stop only if bytes arrive
+            self._set_pauses(self.pauses | Pause.TURN)
+            self._schedule.add(self, self._finish, 0)
+        else:
+            self.pause(Pause.TURN)
+            self._schedule.add(self, self._finish, self._expected())
 
     # --- useless requests -----------------------------------------------------------------------
     def waste(self, units: float) -> None:

@@ -158,9 +158,12 @@ class Schedule:
         """Return True if any light user waits."""
         return self.queue.has_light
 
-    def has_time(self, now: float) -> bool:
-        """Return True if bytes that have just arrived may be processed at once."""
-        if self.queue.waiting:
+    def has_time(self, now: float, *, first: bool = False) -> bool:
+        """Return True if bytes that have just arrived may be processed at once.
+
+        ``first``: even if others wait for their turn.
+        """
+        if self.queue.waiting and not first:
             return False
         if now < self.until:
             return True

@@ -36,10 +36,10 @@ SLICE_S: Final = 0.005
 """Time for writes per loop iteration before yielding (docs/architecture.md, "Slices")."""
 ASIDE_SLICE_S: Final = 0.002
 """The same for outboxes that are set aside."""
-ASIDE_REST: Final = 4.0
-"""Pause after all of them were written, as a multiple of the time that this took: a fifth of the
+ASIDE_REST: Final = 9.0
+"""Pause after all of them were written, as a multiple of the time that this took: a tenth of the
 time at most."""
-ASIDE_REST_S_MAX: Final = 0.5
+ASIDE_REST_S_MAX: Final = 1.0
 FLUSHES_PER_CLOCK: Final = 32
 SHORT_BYTES: Final = 1024
 """Limit for the answers of a light user."""
@@ -51,7 +51,7 @@ class Outbox(Sink):
 
     __slots__ = (
         "_answering", "_closed", "_connection", "_queued", "_wakeup", "answers", "cipher",
-        "items", "on_answers_read", "rush", "size", "stream",
+        "items", "on_answers_read", "page_due", "rush", "size", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +84,8 @@ class Outbox(Sink):
         """Called once, when the answers are down to ``ANSWERS_BYTES_MAX`` again."""
         self.rush = 0
         """Number of the rush in which the client logged in; 0: in none."""
+        self.page_due = False
+        """True while a page for this connection is queued (``catchup``)."""
 
     def put(self, content: bytes) -> None:
         """Queue whole envelopes for this connection alone. They are never dropped."""
@@ -189,6 +191,9 @@ class Flusher:
         """Outboxes with answers; written before all others."""
         self.flushing: deque[Outbox] = deque()
         """Outboxes of the current sweep that are not written yet. Only one sweep runs at a time."""
+        self.before_pages: list[Outbox] = []
+        """Those of ``answering`` for which a page is due: it goes into the same record if it is
+        read in this turn."""
         self._short_first = False
         self._started = 0.0
         self.dirty: list[Outbox] = []
@@ -222,7 +227,11 @@ class Flusher:
         left = len(answering)
         while left:
             for _ in range(min(FLUSHES_PER_CLOCK, left)):
-                answering.popleft().flush_answers(now)
+                outbox = answering.popleft()
+                if outbox.page_due:
+                    self.before_pages.append(outbox)
+                else:
+                    outbox.flush_answers(now)
                 left -= 1
             if left:
                 now = self._clock()
@@ -230,6 +239,12 @@ class Flusher:
                     deadline = now + SLICE_S
                 elif now >= deadline:
                     return
+
+    def flush_before_pages(self, now: float) -> None:
+        """Write the answers that had to wait for pages, with or without these."""
+        outboxes, self.before_pages = self.before_pages, []
+        for outbox in outboxes:
+            outbox.flush_answers(now)
 
     def begin(self, now: float) -> None:
         """Begin a sweep over the outboxes that batches were distributed to."""

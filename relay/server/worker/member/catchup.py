@@ -87,6 +87,7 @@ class Catchup:
         """Queue a subscription that is not live. If its socket blocks, the socket adds it later."""
         if not subscription.queued:
             subscription.queued = True
+            subscription.outbox.page_due = True
             self.queue.append((feed, subscription))
             self._wakeup.request()
 
@@ -131,7 +132,7 @@ class Catchup:
                 return
 
     def _serve_subscription(self, feed: Feed, subscription: Subscription) -> None:
-        subscription.queued = False
+        subscription.queued = subscription.outbox.page_due = False
         try:
             self._serve(feed, subscription)
         except StoreCorrupt as error:

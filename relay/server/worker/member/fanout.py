@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from relay.server.worker.member.catchup import Catchup
     from relay.server.worker.member.feed import Feed, Feeds
 
-PAUSE_LEAST: Final = 0.65
+PAUSE_LEAST: Final = 0.72
 PAUSE_PER_MESSAGE: Final = 0.08
 PAUSE_MOST: Final = 1.0
 """Pause of a log after a sweep, as multiples of the sweep's duration: the basic pause, the increase

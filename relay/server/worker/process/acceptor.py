@@ -234,6 +234,7 @@ class Acceptor:
 
     def _accept(self, listener: socket.socket) -> None:
         short = self._gate.pause_s() > 0.0
+        few, least = self._awaits_another(), self._least_loaded()
         for _ in range(ACCEPTS_PER_PAUSE if short else ACCEPTS_PER_TURN):
             if self.count >= self._connections_max or self._gate.closed():
                 self._make_room()
@@ -241,10 +242,9 @@ class Acceptor:
                 self._accepting(False)
                 self._pause(CLOSED_PAUSE_S, self.start)
                 return
-            if self._gate.defers(few=self._awaits_another()):
+            if self._gate.defers(few=few):
                 self._defer()
                 return
-            least = self._least_loaded()
             if least is not None and (self._full or surplus(self.count, least)):
                 self._pause(YIELD_S, self._resume)
                 return

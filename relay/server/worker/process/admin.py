@@ -1,15 +1,21 @@
-"""A worker's socket for the control process, in the runtime directory; replaced if removed."""
+"""A worker's socket for the control process, in the runtime directory; replaced if removed.
+
+A worker serves its clients without it, too.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Mapping
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from relay.local_sockets import NamedListener
+from relay.local_sockets import NamedListener, remove_earlier
 from relay.server.context import worker_socket
 from relay.server.line_server import BACKLOG, QUESTION_BYTES_MAX, Handler, LineServer
+
+if TYPE_CHECKING:
+    from relay.server.context import WorkerContext
 
 log = logging.getLogger("relay.worker")
 
@@ -17,10 +23,10 @@ log = logging.getLogger("relay.worker")
 class AdminSocket:
     """The socket on which the control process queries this worker."""
 
-    def __init__(
-        self, runtime: Path, index: int, generation: int, handlers: Mapping[str, Handler]
-    ) -> None:
-        self._listener = NamedListener(worker_socket(runtime, index, generation), BACKLOG)
+    def __init__(self, context: WorkerContext, handlers: Mapping[str, Handler]) -> None:
+        self._context = context
+        path = worker_socket(context.runtime, context.index, context.generation)
+        self._listener = NamedListener(path, BACKLOG)
         self._lines = LineServer(handlers)
         self._server: asyncio.Server | None = None
         """None until it is open."""
@@ -28,7 +34,12 @@ class AdminSocket:
         """The task that opens it again; None until that was first needed."""
 
     async def open(self) -> None:
-        """Begin to answer. Raises OSError."""
+        """Begin to answer, now or as soon as the name can be created."""
+        context = self._context
+        remove_earlier(self._listener.path.parent, context.index, context.first_generation)
+        await self._open_if_possible()
+
+    async def _open(self) -> None:
         sock = self._listener.open()
         before, self._server = (
             self._server,
@@ -38,15 +49,15 @@ class AdminSocket:
             before.close()
 
     def check(self) -> None:
-        """Open it again if its name has been removed. Called about once a second."""
+        """Open it if its name is missing. Called about once a second."""
         if self._listener.missing and (self._opening is None or self._opening.done()):
-            self._opening = asyncio.ensure_future(self._open_again())
+            self._opening = asyncio.ensure_future(self._open_if_possible())
 
-    async def _open_again(self) -> None:
+    async def _open_if_possible(self) -> None:
         try:
-            await self.open()
+            await self._open()
         except OSError as error:
-            log.warning("admin_socket_failed", extra={"reason": error.strerror})
+            log.warning("admin_socket_failed", extra={"reason": str(error)})
 
     def close(self) -> None:
         """Stop, and remove the name."""

@@ -59,6 +59,7 @@ import relay.server.worker.process.pace
 import relay.server.worker.process.parts
 import relay.server.worker.process.proxy_header
 import relay.server.worker.process.title
+import relay.server.worker.process.waiting_processes
 import relay.server.worker.refusals
 import relay.store.decide
 import relay.store.file.wal_index

@@ -106,6 +106,7 @@ def build(needs: WorkerDependencies) -> WorkerParts:
     turn = Turn(
         clock,
         needs.cpu_clock,
+        needs.nobody_waits,
         wakeup,
         Alarm(needs.loop, clock, wakeup),
         schedule,

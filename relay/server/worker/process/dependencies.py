@@ -85,6 +85,8 @@ class WorkerDependencies:
     """
     cpu_clock: Callable[[], float] = time.thread_time
     """CPU time of the worker's loop in seconds."""
+    nobody_waits: Callable[[], bool] = lambda: False
+    """Returns True if no process waits for a CPU now; False as well if that is unknown."""
     timing: Timing = DEFAULT_TIMING
     slow_reader_timeout_s: float = 60.0
     connections_max: int = 1000

@@ -45,6 +45,7 @@ from relay.server.worker.process.status import WorkerStatus
 from relay.server.worker.process.stop import Stop
 from relay.server.worker.process.stores import Stores
 from relay.server.worker.process.title import set_title
+from relay.server.worker.process.waiting_processes import WaitingProcesses
 from relay.store.retention.message_counter import MessageCounter
 from relay.store.retention.removal_reader import RemovalReader
 from relay.wire.packing import unpack_entry
@@ -250,9 +251,7 @@ class _Worker:
         )
         pause = CommitPause(parts.home.partitions, parts.wakeup.request, loop.call_later)
         self._admin = AdminSocket(
-            context.runtime,
-            context.index,
-            context.generation,
+            context,
             {
                 **inspection.handlers,
                 **administration.handlers,
@@ -284,6 +283,7 @@ class _Worker:
             generation=context.generation,
             loop=loop,
             clock=time.monotonic,
+            nobody_waits=WaitingProcesses().none,
             agent=self._agent,
             identity=self._agent.identity,
             agent_name=f"relay/{__version__}",

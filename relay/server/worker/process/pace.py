@@ -144,6 +144,10 @@ class Pace:
                 self.until = now + min(self._owed_s, PAUSE_S_MAX)
                 self._owed_s = 0.0
 
+    def end_pause(self) -> None:
+        """End the pause: nobody needs it now. The share stays, for when somebody does."""
+        self.until = 0.0
+
     def _decide(self, *, logins: bool) -> None:
         """Change the share, by the turns since the last decision."""
         if self._took_s > self._cpu_s * (1.0 + WAITED_MAX):

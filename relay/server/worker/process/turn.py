@@ -12,8 +12,9 @@ One turn, at the end of a loop iteration in which anything arrived:
 4. ``repair``        missed entries of a log, from the store
 5. ``distribute``    running batches into the outboxes of live subscriptions
 6. ``flush``         one record and one write per connection; answers first; in slices
-7. ``catchup``       pages for readers that are behind, in the remaining time; then, in a rush of
-                     logins, what was set aside for those who came in it
+7. ``catchup``       pages for readers that are behind, in the remaining time, in one record with
+                     their answers; then, in a rush of logins, what was set aside for those who
+                     came in it
 8. heavy users       waiting connections of heavy users, in turn, for a slice of time; for another
                      slice, what the own home has left in step 2 because it was much, and
                      permissions for direct messages of heavy senders; for a third, pages for heavy
@@ -46,6 +47,8 @@ if TYPE_CHECKING:
 BLOCKED_RETRY_S: Final = 0.001
 """When to check again a partition whose commits a checkpoint blocks."""
 FAILED_RETRY_S: Final = 0.1
+LOOK_S: Final = 0.004
+"""How often to look, during a pause, whether anybody needs it."""
 LONG_TURN_S: Final = 0.05
 """A turn longer than this is logged if it is the longest so far, with its CPU time: an overloaded
 machine makes turns long as well."""
@@ -59,6 +62,7 @@ class Turn:
         self,
         clock: Callable[[], float],
         cpu_clock: Callable[[], float],
+        nobody_waits: Callable[[], bool],
         wakeup: Wakeup,
         alarm: Alarm,
         schedule: Schedule,
@@ -72,6 +76,7 @@ class Turn:
         Args:
             clock: seconds.
             cpu_clock: CPU time of this thread in seconds.
+            nobody_waits: returns True if no process waits for a CPU.
             wakeup: requests a turn; from now on it runs this one.
             alarm: requests a turn at a later time.
             schedule: of the connections.
@@ -82,6 +87,7 @@ class Turn:
         """
         self._clock = clock
         self._cpu_clock = cpu_clock
+        self._nobody_waits = nobody_waits
         self._wakeup = wakeup
         self._alarm = alarm
         self._schedule = schedule
@@ -156,9 +162,9 @@ class Turn:
         heavy = self._heavy_waits()
         if heavy:
             self._heavy_waited = True
-            if heavy_paused:
+            if heavy_paused and not self._pause_is_useless(now):
                 heavy = False
-                self._alarm.set(self.pace.until)
+                self._alarm.set(min(self.pace.until, now + LOOK_S))
         if self._forward.waiting:
             self._forward.release()
         if self.waiting_links:
@@ -206,6 +212,8 @@ class Turn:
         if reading and not flusher.flushing:
             catchup.run()
             reading = bool(catchup.queue) and not catchup.near_limit
+        if flusher.before_pages:
+            flusher.flush_before_pages(now)
         aside = bool(flusher.aside) and not flusher.flushing and flusher.flush_aside()
         return bool(flusher.flushing) or reading or bool(flusher.answering) or repairing_on or aside
 
@@ -244,10 +252,18 @@ class Turn:
             self.delivered_s,
         )
         self.delivered_s = 0.0
-        if self.pace.until > ended:
-            self._alarm.set(self.pace.until)
+        if self.pace.until > ended and not self._pause_is_useless(ended):
+            self._alarm.set(min(self.pace.until, ended + LOOK_S))
         else:
             self._wakeup.request()
+
+    def _pause_is_useless(self, now: float) -> bool:
+        """End the pause if many are logging in and no process waits for the CPU that they leave."""
+        pace = self.pace
+        if now < pace.logins_until and self._nobody_waits():
+            pace.end_pause()
+            return True
+        return False
 
     def _wake_later(self, now: float) -> None:
         """Set the alarm for the first of the things that are due at a later time."""
