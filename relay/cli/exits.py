@@ -13,7 +13,7 @@ from typing import Final, TextIO
 
 import click
 
-from relay.cli.interrupts import interrupts_raised
+from relay.cli.interrupts import InterruptsRaised
 from relay.cli.last_resort import debugging, described
 from relay.errors import RelayError, StartError, UsageError
 from relay.terminal.text import harmless
@@ -58,7 +58,7 @@ def guarded(command: Callable[[], object]) -> int:
     Any failure is one line on stderr. With ``RELAY_DEBUG=1`` the traceback precedes it.
     """
     try:
-        with interrupts_raised():
+        with InterruptsRaised():
             result = command()
             sys.stdout.flush()
     except SystemExit:
