@@ -16,6 +16,7 @@ import sys
 
 TYPE_CHECKING = False  # that of ``typing``, which takes longer to load than all else here
 if TYPE_CHECKING:
+    from types import FrameType
     from typing import Any
 
 
@@ -53,6 +54,38 @@ class InterruptsRaised:
     def __exit__(self, *_: object) -> None:
         if self._replaced:
             end_at_interrupts()
+
+
+class EndedBySignal(BaseException):
+    """A signal ends the command; see ``EndsRaised``."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class EndsRaised:
+    """Within the context, TERM and HUP raise ``EndedBySignal``, so that the command cleans up.
+
+    Their default would end the process at once, and leave what it has begun to write. A second one
+    still does, and an ignored one stays ignored.
+    """
+
+    def __enter__(self) -> None:
+        self._numbers = [] if sys.platform == "win32" else [signal.SIGTERM, signal.SIGHUP]
+        for number in tuple(self._numbers):
+            if signal.getsignal(number) is signal.SIG_DFL:
+                signal.signal(number, self._end)
+            else:
+                self._numbers.remove(number)
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._numbers:
+            signal.signal(number, signal.SIG_DFL)
+
+    def _end(self, number: int, frame: FrameType | None) -> None:
+        self.__exit__()
+        raise EndedBySignal(number)
 
 
 def _replace(old: object, new: Any) -> bool:  # noqa: ANN401  # as signal.signal takes it
