@@ -84,7 +84,7 @@ def check_entry(entry: wire.EntryMessage, inbox: str) -> None:
 def _check_start(asked: wire.Join, joined: wire.Joined) -> None:
     """Check that nothing after the requested cursor is skipped."""
     if asked.epoch is not None:
-        if joined.start_seq != asked.seq:
+        if (joined.start_epoch, joined.start_seq) != (asked.epoch, asked.seq):
             raise EnvelopeError("a join that starts elsewhere than asked for")
     elif joined.start_seq > joined.head_seq:
         raise EnvelopeError("a join that starts after the end of the room")

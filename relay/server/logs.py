@@ -102,8 +102,9 @@ class RepeatFilter(logging.Filter):
         super().__init__()
         self._seen: dict[tuple[int, object], tuple[float, int]] = {}
         """By level and event: when its window began, and how many lines came since then."""
-        self._left_out: dict[tuple[int, object], int] = {}
-        """How many of them were dropped; only those with any."""
+        self._left_out: dict[tuple[int, object], tuple[float, int]] = {}
+        """How many of them were dropped, and when that is due to be reported: at the end of the
+        first such window, however many follow without a pause. Only those with any."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether the line is to be written. Errors always are."""
@@ -119,28 +120,26 @@ class RepeatFilter(logging.Filter):
         self._seen[key] = (began, count + 1)
         if count < REPEATS_MAX:
             return True
-        self._left_out[key] = self._left_out.get(key, 0) + 1
+        due_s, left_out = self._left_out.get(key, (began + REPEAT_WINDOW_S, 0))
+        self._left_out[key] = due_s, left_out + 1
         return False
 
     def due_s(self) -> float:
-        """Return when the first window ends of which lines were dropped; infinity: of none."""
-        return min(map(self._ends_s, self._left_out), default=math.inf)
+        """Return when the first report of dropped lines is due; infinity: there are none."""
+        return min((due_s for due_s, _ in tuple(self._left_out.values())), default=math.inf)
 
     def take(self, now: float) -> list[tuple[int, object, int]]:
-        """Return (level, event, number of dropped lines) for the windows that have ended."""
+        """Return (level, event, number of dropped lines) for the reports that are due."""
         if not self._left_out:
             return []
-        ended = [key for key in self._left_out if self._ends_s(key) <= now]
-        return [(*key, self._left_out.pop(key)) for key in ended]
+        # Of a copy: a thread may log meanwhile.
+        due = [key for key, (due_s, _) in tuple(self._left_out.items()) if due_s <= now]
+        return [(*key, self._left_out.pop(key)[1]) for key in due]
 
     def reset(self) -> None:
         """Forget all."""
         self._seen.clear()
         self._left_out.clear()
-
-    def _ends_s(self, key: tuple[int, object]) -> float:
-        began, _ = self._seen.get(key, (-math.inf, 0))
-        return began + REPEAT_WINDOW_S
 
 
 class OutputHandler(logging.Handler):
@@ -258,7 +257,7 @@ def left_out_due_s() -> float:
 
 
 def report_left_out(now: float) -> None:
-    """Log how many repeats were dropped, for each event whose window has ended.
+    """Log how many repeats were dropped, for each event of which a window has ended.
 
     Every process calls it from time to time: otherwise nobody would know of those at the end of a
     burst. ``now``: on the monotonic clock; infinity reports all, at the end of a process.

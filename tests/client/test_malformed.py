@@ -47,6 +47,7 @@ from tests.client.peer import Link
 from tests.support.pair import server_key
 
 EPOCH = b"e" * 8
+OTHER_EPOCH = b"f" * 8
 KEY = Expected(fingerprint(server_key().spki))
 ENTRY = ["room", EPOCH, 1, 0, 0, "al", b"", b"p" * 8, 1, 0, "", b"", "", EPOCH, 7]
 RIGHT: dict[int, list[object]] = {
@@ -303,21 +304,23 @@ def test_a_delivered_entry_that_contradicts_itself(
 @pytest.mark.parametrize(
     ("cursor", "start", "head", "legal"),
     [
-        (None, 3, 3, True),
-        (None, 4, 3, False),
-        (Cursor(EPOCH, 2), 2, 3, True),
-        (Cursor(EPOCH, 9), 9, 3, True),
-        (Cursor(EPOCH, 2), 3, 3, False),
-        (Cursor(EPOCH, 2), 1, 3, False),
+        (None, Cursor(EPOCH, 3), 3, True),
+        (None, Cursor(EPOCH, 4), 3, False),
+        (Cursor(EPOCH, 2), Cursor(EPOCH, 2), 3, True),
+        (Cursor(EPOCH, 9), Cursor(EPOCH, 9), 3, True),
+        (Cursor(OTHER_EPOCH, 2), Cursor(OTHER_EPOCH, 2), 3, True),
+        (Cursor(EPOCH, 2), Cursor(EPOCH, 3), 3, False),
+        (Cursor(EPOCH, 2), Cursor(EPOCH, 1), 3, False),
+        (Cursor(OTHER_EPOCH, 2), Cursor(EPOCH, 2), 3, False),
     ],
 )
-def test_where_a_join_starts(cursor: Cursor | None, start: int, head: int, legal: bool) -> None:
+def test_where_a_join_starts(cursor: Cursor | None, start: Cursor, head: int, legal: bool) -> None:
     """At the program's cursor: otherwise messages would be skipped without a gap."""
     link = Link(expected_key=KEY)
     link.log_in()
     link.state.chat.join("room", cursor, 0, "join")
     link.run()
-    link.send_envelopes(Joined(link.heard(Join).request, "room", EPOCH, start, EPOCH, head))
+    link.send_envelopes(Joined(link.heard(Join).request, "room", *start, EPOCH, head))
     if legal:
         assert link.condition() is State.ONLINE
     else:

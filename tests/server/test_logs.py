@@ -109,6 +109,30 @@ def test_a_window_that_ends_in_a_new_burst(capfd: Capture, monkeypatch: pytest.M
     assert [event["count"] for event in events if "count" in event] == [15]
 
 
+def test_a_flood_without_a_pause_is_reported(
+    capfd: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the first window that ends, not when the flood does."""
+    now = 1000.0
+    monkeypatch.setattr("relay.server.logs.time.monotonic", lambda: now)
+    logs.set_up(Log(format="json"))
+    log = logging.getLogger("relay.x")
+    logged, windows = 0, 3
+    while now < 1000.0 + windows * logs.REPEAT_WINDOW_S + 1:
+        for _ in range(10):
+            log.info("flood")
+            logged += 1
+        logs.report_left_out(now)
+        now += 0.25
+    events = [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    counts = [event["count"] for event in events if event["event"] == "log_lines_left_out"]
+    assert len(counts) == windows
+    logs.report_left_out(math.inf)
+    events += [json.loads(line) for line in capfd.readouterr().err.splitlines()]
+    written = sum(event["event"] == "flood" for event in events)
+    assert written + sum(event.get("count", 0) for event in events) == logged
+
+
 @pytest.mark.parametrize("event", sorted(logs.ALWAYS_WRITTEN))
 def test_no_account_room_or_process_is_left_out(capfd: Capture, event: str) -> None:
     logs.set_up(Log(format="json"))

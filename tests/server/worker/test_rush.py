@@ -13,7 +13,7 @@ from relay.server.worker.delivery.outbox import ASIDE_REST_S_MAX
 from relay.server.worker.delivery.rush import CALM_S, LOGINS_MIN, Rush
 from relay.server.worker.wakeup import FAR
 from relay.wire.envelopes import EntryMessage, Send
-from tests.support.cluster import until
+from tests.support.cluster import DEADLINE_S, until
 from tests.support.workers import Cluster, TestClient, Worker
 
 LOG = "lobby"
@@ -33,6 +33,20 @@ def test_only_logins_beside_many_others_are_a_rush() -> None:
     assert rush.logged_in(1.0 + CALM_S, 0) == 0
     second = rush.logged_in(9.0, LOGINS_MIN)
     assert second not in {0, first}, "who came in the first one is not set aside in the second"
+
+
+async def test_idle_connections_are_no_rush(single: Cluster) -> None:
+    """Otherwise a few of them, which cost nothing, would delay messages to all who log in."""
+    worker = single.workers[0]
+    admission, rush = worker.parts.services.budgets.admission, worker.parts.flusher._rush
+    for _ in range(LOGINS_MIN):
+        await TestClient.connect(worker)
+    admission.patience_s = 0.0  # they have been silent for longer than the next login takes
+    await TestClient.login(worker, "alice")
+    assert (single.session("alice").outbox.rush, rush.number) == (0, 0)
+    admission.patience_s = DEADLINE_S
+    await TestClient.login(worker, "bob")
+    assert single.session("bob").outbox.rush == rush.number == 1
 
 
 class Watch:

@@ -12,7 +12,8 @@ import pytest
 
 from relay.bus.messages import Batch
 from relay.server.worker.connection.budgets.admission import LOGINS_MANY
-from relay.wire.codes import CloseCode
+from relay.server.worker.delivery import outbox
+from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import (
     Behind,
     Error,
@@ -26,6 +27,7 @@ from relay.wire.envelopes import (
     Welcome,
     Who,
 )
+from relay.wire.packing import pack
 from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import hello
 from tests.support.workers import Cluster, TestClient, drop_publishes
@@ -109,6 +111,36 @@ async def test_a_return_is_answered_with_one_record(cluster: Cluster) -> None:
         await client.expect(Live)
         assert [type(one) for one in client.received] == [Welcome, Joined, Live]
         assert client.records == 1
+
+
+async def test_answers_do_not_wait_for_pages_that_cannot_be_read(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, program_errors: list[str]
+) -> None:
+    """Those of many clients are written in slices, like all other answers, and an error in the
+    middle holds up no others.
+    """
+    worker = cluster.workers[0]
+    flusher = worker.parts.services.flusher
+    names = [f"reader{number}" for number in range(8)]
+    clients = [await TestClient.login(worker, name) for name in names]
+    answering = [cluster.session(name).outbox for name in names]
+    for one in answering:
+        one.page_due = True  # as of a client that joins: there is no page in this turn or the next
+        one.answer(pack(Error(7, ErrorCode.BUSY, 0, "")))
+    flusher.flush_answers(0.0)
+    assert not flusher.answering, "they wait for pages"
+    monkeypatch.setattr(outbox, "FLUSHES_PER_CLOCK", 1)
+    monkeypatch.setattr(outbox, "SLICE_S", 0.0)
+    monkeypatch.setattr(answering[0], "items", [None])  # they cannot be joined
+    worker.parts.turn.run()
+    [error] = program_errors
+    assert error.startswith("turn_failed")
+    program_errors.clear()
+    worker.parts.turn.run()
+    assert flusher.before_pages, "all in one turn"
+    assert worker.parts.wakeup.scheduled
+    for client in clients[1:]:
+        assert (await client.expect(Error)).request == 7
 
 
 async def test_leave_and_join_again_and_again_during_traffic(cluster: Cluster) -> None:

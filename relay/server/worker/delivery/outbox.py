@@ -191,7 +191,7 @@ class Flusher:
         """Outboxes with answers; written before all others."""
         self.flushing: deque[Outbox] = deque()
         """Outboxes of the current sweep that are not written yet. Only one sweep runs at a time."""
-        self.before_pages: list[Outbox] = []
+        self.before_pages: deque[Outbox] = deque()
         """Those of ``answering`` for which a page is due: it goes into the same record if it is
         read in this turn."""
         self._short_first = False
@@ -241,10 +241,20 @@ class Flusher:
                     return
 
     def flush_before_pages(self, now: float) -> None:
-        """Write the answers that had to wait for pages, with or without these."""
-        outboxes, self.before_pages = self.before_pages, []
-        for outbox in outboxes:
-            outbox.flush_answers(now)
+        """Write a slice of the answers that had to wait for pages, with or without these.
+
+        When the head of a large room becomes known, all who wait for it are answered in one turn.
+        """
+        waiting = self.before_pages
+        deadline = 0.0
+        while waiting:
+            for _ in range(min(FLUSHES_PER_CLOCK, len(waiting))):
+                waiting.popleft().flush_answers(now)
+            now = self._clock()
+            if deadline == 0.0:
+                deadline = now + SLICE_S
+            elif now >= deadline:
+                return
 
     def begin(self, now: float) -> None:
         """Begin a sweep over the outboxes that batches were distributed to."""

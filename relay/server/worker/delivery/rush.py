@@ -2,7 +2,7 @@
 
 In a rush the worker's time is better used for those who are not back yet than for bringing each
 message at once to each of those who are: see ``outbox.Flusher``. Only logins that succeed begin and
-continue a rush. Connections that never log in, however many, do not.
+continue a rush. Connections that never log in, however many, do not: idle ones are not counted.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Final
 
 LOGINS_MIN: Final = 24
-"""A login is part of a rush if at least so many more connections are not logged in."""
+"""A login is part of a rush if at least so many more connections may be logging in."""
 CALM_S: Final = 2.0
 """A rush ends this long after the last such login. Logins come in bursts, above all where CPU time
 is short; if each burst were a rush of its own, those of the one before would be set aside no more.
@@ -29,7 +29,7 @@ class Rush:
     def logged_in(self, now: float, others: int) -> int:
         """Return the number of the rush that a login belongs to; 0 if it belongs to none.
 
-        ``others``: how many connections are not logged in.
+        ``others``: how many connections may be logging in (``Admission.logging_in``).
         """
         if others >= LOGINS_MIN:
             if now >= self.until:

@@ -215,7 +215,8 @@ class Turn:
         if flusher.before_pages:
             flusher.flush_before_pages(now)
         aside = bool(flusher.aside) and not flusher.flushing and flusher.flush_aside()
-        return bool(flusher.flushing) or reading or bool(flusher.answering) or repairing_on or aside
+        answering = bool(flusher.answering) or bool(flusher.before_pages)
+        return bool(flusher.flushing) or reading or answering or repairing_on or aside
 
     def _serve_heavy(self) -> None:
         """Step 8: continue with heavy users' requests, for a slice of time."""

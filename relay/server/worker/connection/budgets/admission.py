@@ -197,7 +197,7 @@ class Admission:
         self._login_s += (took_s - self._login_s) / SMOOTHING
         self.authenticated += 1
         connection.source.authenticated += 1
-        return self._rush.logged_in(now, len(self._unauthenticated))
+        return self._rush.logged_in(now, self.logging_in(now))
 
     def log_out(self, connection: Connection) -> None:
         """Move a connection whose login ended to the unauthenticated ones until it is closed."""
