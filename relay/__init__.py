@@ -6,10 +6,10 @@ This module contains the public names of the client library. They are loaded at 
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Final
-
+TYPE_CHECKING = False  # that of ``typing``, which takes longer to load than this module
 if TYPE_CHECKING:
+    from typing import Final
+
     from relay.chat.accounts.answers import Seen as Seen
     from relay.chat.entries import Cursor as Cursor
     from relay.chat.entries import GapReason as GapReason
@@ -203,6 +203,8 @@ if not TYPE_CHECKING:  # a type checker would accept any name otherwise
     def __getattr__(name: str) -> object:
         if name not in _HOME_OF:
             raise AttributeError(f"module 'relay' has no attribute {name!r}")
+        import importlib
+
         value = getattr(importlib.import_module(_HOME_OF[name]), name)
         globals()[name] = value
         return value

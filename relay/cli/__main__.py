@@ -9,9 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from relay.cli.interrupts import end_as_process_1, end_at_interrupts
-from relay.cli.last_resort import report_failed_start
-from relay.loading import no_collections
+from relay.cli.interrupts import end_as_process_1, end_at_interrupts, let_signals_through
 
 
 def main() -> int:
@@ -25,15 +23,32 @@ def main() -> int:
 
 def _run() -> int:
     try:
-        end_at_interrupts()
-        end_as_process_1()
+        _prepare_signals()
+        # Now: when something has failed, there may be no memory or descriptor left to load it.
+        from relay.cli import last_resort
+        from relay.loading import no_collections
+
         with no_collections():
             from relay.cli.main import main as run
 
         return run()
     except Exception as error:  # noqa: BLE001  # whatever the system refused
-        report_failed_start(error)
+        from relay.cli import last_resort
+
+        last_resort.report_failed_start(error)
         return 1
+
+
+def _prepare_signals() -> None:
+    """Do what must be done about signals before anything that takes long is loaded."""
+    end_at_interrupts()
+    if sys.platform == "linux" and sys.argv[1:2] == ["serve"]:
+        from relay.server import start_signals
+
+        start_signals.reset()
+    else:
+        let_signals_through()
+    end_as_process_1()
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from relay.cli.ctl_client import Server, data_directory, locate
 from relay.cli.damaged_logs import HELP_FOR_LOGS, reasons_by_log
 from relay.cli.exits import CommandError, Exit, report
 from relay.cli.groups import CommandGroup
+from relay.cli.interrupts import EndsRaised
 from relay.cli.options import config_option, data_option, document_option, typed_path
 from relay.cli.printing import print_error_line, print_json, print_whole
 from relay.errors import StartError
@@ -27,11 +28,13 @@ _backup = click.argument("directory", metavar="BACKUP", callback=typed_path)
 
 
 @click.group(cls=CommandGroup)
-def backup() -> None:
+@click.pass_context
+def backup(ctx: click.Context) -> None:
     """Backups of a relay's data: all rooms and accounts as of one moment, its key, its settings.
 
     A backup is a directory. Anybody who has it can read every message and impersonate the relay.
     """
+    ctx.with_resource(EndsRaised())
 
 
 @backup.command()

@@ -17,6 +17,7 @@ from relay.cli.ctl_client import Server, Which
 from relay.cli.ctl_upgrade import upgrade
 from relay.cli.exits import Exit, report
 from relay.cli.groups import CommandGroup
+from relay.cli.interrupts import EndsRaised
 from relay.cli.options import (
     NumberRange,
     config_option,
@@ -232,8 +233,9 @@ def backup(found: _Found, as_json: bool, directory: Path) -> int:
     from relay.cli.backup import make
 
     server = found()
-    make(Path(server.ask("status")["data"]), directory, lambda: server, as_json=as_json)
-    return Exit.OK
+    data = Path(server.ask("status")["data"])
+    with EndsRaised():
+        return make(data, directory, lambda: server, as_json=as_json)
 
 
 @ctl.command()

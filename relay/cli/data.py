@@ -20,6 +20,7 @@ from relay.cli.ctl_client import data_directory
 from relay.cli.damaged_logs import HELP_FOR_LOGS, reasons_by_log
 from relay.cli.exits import CommandError, Exit, report
 from relay.cli.groups import CommandGroup
+from relay.cli.interrupts import EndsRaised
 from relay.cli.json_lines import message_object
 from relay.cli.options import LINES, STANDARD, config_option, data_option, typed_path
 from relay.cli.printing import dump, print_json, print_line, print_whole
@@ -34,11 +35,13 @@ FORMATS: Final = ("json", "irssi", "weechat")
 
 
 @click.group(cls=CommandGroup)
-def data() -> None:
+@click.pass_context
+def data(ctx: click.Context) -> None:
     """The messages on the disk.
 
     All commands except export require that the relay is not running.
     """
+    ctx.with_resource(EndsRaised())
 
 
 @data.command()

@@ -13,7 +13,7 @@ from typing import Final, TextIO
 
 import click
 
-from relay.cli.interrupts import interrupts_raised
+from relay.cli.interrupts import EndedBySignal, InterruptsRaised
 from relay.cli.last_resort import debugging, described
 from relay.errors import RelayError, StartError, UsageError
 from relay.terminal.text import harmless
@@ -31,6 +31,7 @@ class Exit(IntEnum):
     USAGE = 2
     """Also: the server's key is unknown, and there was nobody to ask."""
     SERVER_KEY_CHANGED = 3
+    HUNG_UP = 129
     INTERRUPTED = 130
     PIPE_CLOSED = 141
     """The reader of our output has closed it."""
@@ -38,6 +39,7 @@ class Exit(IntEnum):
 
 
 _SIGNALS: Final[dict[int, str]] = {
+    Exit.HUNG_UP: "SIGHUP",
     Exit.INTERRUPTED: "SIGINT",
     Exit.PIPE_CLOSED: "SIGPIPE",
     Exit.TERMINATED: "SIGTERM",
@@ -58,7 +60,7 @@ def guarded(command: Callable[[], object]) -> int:
     Any failure is one line on stderr. With ``RELAY_DEBUG=1`` the traceback precedes it.
     """
     try:
-        with interrupts_raised():
+        with InterruptsRaised():
             result = command()
             sys.stdout.flush()
     except SystemExit:
@@ -100,6 +102,8 @@ def _told(error: BaseException) -> int:
         return Exit.FAILED
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return Exit.INTERRUPTED
+    if isinstance(error, EndedBySignal):
+        return 128 + error.number
     if isinstance(error, BrokenPipeError):
         return Exit.PIPE_CLOSED
     if isinstance(error, RelayError):

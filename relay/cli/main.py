@@ -13,7 +13,6 @@ import click
 from relay import __version__, compiled
 from relay.cli import exits
 from relay.cli.groups import CommandGroup
-from relay.cli.interrupts import let_signals_through
 from relay.cli.streams import prepare_streams
 from relay.loading import no_collections
 
@@ -114,7 +113,6 @@ def keep_access_to_own_files() -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run ``relay`` and return its exit code, or end by the signal that ended it."""
-    let_signals_through()
     keep_access_to_own_files()
     prepare_streams()
     code = exits.guarded(lambda: relay.main(argv, prog_name="relay", standalone_mode=False))

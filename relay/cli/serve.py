@@ -21,9 +21,7 @@ log = logging.getLogger("relay.supervisor")
 
 
 def reset_what_is_inherited() -> None:
-    """Do it before anything that takes long: a signal, such as that of a timer which the parent
-    left running, would end the start.
-    """
+    """Do it before any file is opened or created."""
     if sys.platform == "linux":
         from relay.server import inherited
 

@@ -1,7 +1,7 @@
-"""Sets what a process inherits from its parent (limits, signals, files) to known values.
+"""Sets what a process inherits from its parent (limits, files) to known values.
 
-A shell, nohup, cron or a container may pass on blocked or ignored signals, closed standard streams,
-an open umask and low limits.
+A shell, nohup, cron or a container may pass on closed standard streams, an open umask and low
+limits. Signals were reset before: see ``start_signals``.
 """
 
 from __future__ import annotations
@@ -9,32 +9,12 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import signal
 import sys
 from collections.abc import Mapping
 from typing import Final
 
-from relay.server.supervisor.signals import held
-
-IGNORED: Final = (
-    signal.SIGPIPE,  # a closed reader is reported as a write error
-    signal.SIGXFSZ,  # and so is the limit on a file's size
-    signal.SIGTTOU,  # a log line must not stop a server in the background
-    signal.SIGALRM,
-    signal.SIGVTALRM,
-    signal.SIGPROF,
-    signal.SIGIO,
-    signal.SIGPWR,
-    signal.SIGSTKFLT,
-    signal.SIGWINCH,
-    signal.SIGURG,
-    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
-)
-"""Signals that mean nothing to a server; most of them would end it."""
 OPEN_FILES_MAX: Final = 1 << 20
 """Used if there is no limit: Linux's default of fs.nr_open."""
-
-
 OPEN_FILES_USUAL: Final = 1024
 """Used if the limit is unknown: Linux's default."""
 PYTHON_VARIABLES: Final = (
@@ -47,7 +27,6 @@ PYTHON_VARIABLES: Final = (
 def reset() -> None:
     """Do all of it. Before anything is opened: a file must not get the number of a stream."""
     open_missing_streams()
-    reset_signals()
     os.umask(0o077)  # SQLite's files contain messages: an old directory may be open to others
     # A core file contains keys and messages. Where this is refused, ``prctl`` forbids it.
     with contextlib.suppress(OSError, ValueError):
@@ -66,22 +45,6 @@ def open_missing_streams() -> None:
                 os.close(opened)
             else:
                 os.set_inheritable(fd, True)
-
-
-def reset_signals() -> None:
-    """Unblock all signals that may end a start, and ignore those that mean nothing here.
-
-    Signals that are handled get their handlers later, and some are held until then. The default of
-    a signal that the parent ignored is restored, except for HUP: nohup ignores it on purpose.
-    """
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
-    for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.SIG_DFL)
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.pthread_sigmask(signal.SIG_SETMASK, held())
 
 
 def python_variables(environ: Mapping[str, str]) -> list[str]:

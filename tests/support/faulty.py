@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
-from relay.cli.main import main as relay
+from relay.cli.__main__ import main as relay
 from relay.server import boot_id, programs, recovery
 from tests.support import variants
 from tests.support.taken_over import attack

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from relay.store.contents import LogContents
 from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.logs import read_logs
 from tests.support.namespaces import NAMESPACES
+from tests.support.programs import run_program
 from tests.support.threads import beside
 
 FIRST, SECOND = "lobby", "kitchen"
@@ -251,6 +253,38 @@ def test_nothing_is_overwritten(secret: Path) -> None:
     assert logs_of(data) == logs_of(made)
     assert "not the data directory" in refused("create", secret / "b", "--data", secret)
     assert sorted(path.name for path in secret.iterdir()) == ["backup", "data"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("command", ["create", "restore"])
+def test_a_signal_that_ends_it_leaves_nothing(
+    secret: Path, tmp_path: Path, command: str, number: signal.Signals
+) -> None:
+    """What it has written contains the key; a timer's time limit, a shutdown or a lost terminal
+    ends a command like Ctrl-C.
+    """
+    to = tmp_path / "to" / "made"
+    to.parent.mkdir()
+    if command == "create":
+        arguments = ["create", str(to), "--data", str(secret / "data")]
+    else:
+        arguments = ["restore", str(secret / "backup"), "--data", str(to)]
+    ended = run_program(
+        "import os, signal, sys\n"
+        "from relay.cli.__main__ import main\n"
+        "def look(event, arguments):\n"
+        "    path = str(arguments[0]) if event == 'os.mkdir' else ''\n"
+        f"    if path.startswith({str(to.parent)!r}) and path.endswith('/logs'):\n"
+        "        print(*os.listdir(os.path.dirname(path)), flush=True)\n"
+        f"        os.kill(os.getpid(), {int(number)})\n"
+        "sys.addaudithook(look)\n"
+        f"sys.argv = ['relay', 'backup', *{arguments!r}]\n"
+        "sys.exit(main())\n"
+    )
+    # A line feed follows the ^C of a terminal.
+    assert (ended.returncode, ended.stderr.strip()) == (-number, "")
+    assert ended.stdout, "it was writing"
+    assert list(to.parent.iterdir()) == []
 
 
 class Busy:

@@ -377,16 +377,19 @@ def test_a_backup_of_damaged_logs_is_made_and_names_them(data: Path, tmp_path: P
         "WHERE name='kitchen')"
     )
     connection.close()
-    with Relay(data):
-        pass  # a start serves what it has
     to, restored = tmp_path / "backup", tmp_path / "restored"
-    for args in (
-        ("create", to, "--data", data), ("verify", to), ("restore", to, "--data", restored)
-    ):  # fmt: skip
-        ended = run_relay("backup", *args)
-        assert ended.returncode == 1, ended.stderr
-        assert "relay: @alice is damaged: entry 1: a link with a wrong signature\n" in ended.stderr
-        assert "relay: kitchen is damaged: entry 2 cannot be read\n" in ended.stderr
+    with Relay(data):  # a start serves what it has
+        ended = [run_relay("ctl", "backup", tmp_path / "online", "--data", data)]
+    ended += [
+        run_relay("backup", *args)
+        for args in (
+            ("create", to, "--data", data), ("verify", to), ("restore", to, "--data", restored)
+        )
+    ]  # fmt: skip
+    for one in ended:
+        assert one.returncode == 1, one.stderr
+        assert "relay: @alice is damaged: entry 1: a link with a wrong signature\n" in one.stderr
+        assert "relay: kitchen is damaged: entry 2 cannot be read\n" in one.stderr
     document = json.loads(run_relay("backup", "verify", to, "--json").stdout)
     assert set(document["damaged"]) == {"@alice", "kitchen"}
     assert {entry.name for entry in restored.iterdir()} >= {"logs", "server.key"}

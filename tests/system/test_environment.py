@@ -20,7 +20,7 @@ import pytest
 from relay import Client, Message
 from relay.cli.exits import Exit
 from relay.compiled import build
-from relay.server.inherited import IGNORED
+from relay.server.start_signals import IGNORED
 from relay.wire.identity import fingerprint, load_private_key
 from tests.support.cluster import (
     COMMAND_S,
@@ -72,33 +72,40 @@ def test_it_does_not_matter_how_it_is_started(tmp_path: Path, signals: str) -> N
 
 
 def test_signals_for_a_running_server_wait_until_it_runs(tmp_path: Path) -> None:
-    """The start has begun when it opens its settings file, which is a pipe first.
+    """They arrive while it loads the first module that is not its own, which waits at a pipe, and
+    while it reads its settings from a pipe.
 
     Signals that mean nothing, such as that of a timer which the parent left running, are lost.
     """
-    config, log = tmp_path / "relay.toml", tmp_path / "log"
-    os.mkfifo(config)
+    config, log, modules = tmp_path / "relay.toml", tmp_path / "log", tmp_path / "modules"
+    modules.mkdir()
+    loading = modules / "pipe"
+    for path in (config, loading):
+        os.mkfifo(path)
+    (modules / "click.py").write_text(
+        "import sys\n"
+        f"open({str(loading)!r}).close()\n"
+        f"sys.path.remove({str(modules)!r})\n"
+        "del sys.modules['click']\n"
+        "import click\n"
+    )
     command = relay_command("serve", "--bind", "127.0.0.1:0", "--data", tmp_path / "data")
     command += ["--workers", "1", "--control", "off", "--config", str(config)]
     with log.open("wb") as errors:
         process = subprocess.Popen(
             command,
             cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(modules)},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=errors,
             start_new_session=True,
         )
     try:
-        with config.open("w") as pipe:
-            held = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN)
-            for number in (*held, *IGNORED):
-                if number != signal.SIGTTOU:  # it means one worker less, but there is one
-                    process.send_signal(number)
-            new = tmp_path / "new"
-            new.write_text("[limits]\nrooms_per_minute = 61\n")
-            new.replace(config)
-            pipe.write("[limits]\nrooms_per_minute = 62\n")
+        _signals_while_it_opens(loading, process, b"")
+        new = tmp_path / "new"
+        new.write_text("[limits]\nrooms_per_minute = 61\n")
+        _signals_while_it_opens(config, process, b"[limits]\nrooms_per_minute = 62\n", new)
         wait_until(
             lambda: process.poll() is not None or serving_workers(psutil.Process(process.pid)),
             "the start",
@@ -113,6 +120,36 @@ def test_signals_for_a_running_server_wait_until_it_runs(tmp_path: Path) -> None
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _signals_while_it_opens(
+    pipe: Path, process: subprocess.Popen[bytes], text: bytes, new: Path | None = None
+) -> None:
+    """Send all signals that end no start while a process waits at a pipe; then write to it.
+
+    Args:
+        pipe: the process reads it to its end.
+        process: it.
+        text: what to write.
+        new: replaces the pipe before that.
+    """
+    found: list[int] = []
+
+    def reads() -> bool:
+        with contextlib.suppress(OSError):  # ENXIO: nobody has opened it yet
+            found.append(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))
+        return bool(found) or process.poll() is not None
+
+    wait_until(reads, "the pipe opened")
+    assert process.poll() is None
+    with os.fdopen(found[0], "wb") as opened:
+        held = (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGTTIN)
+        for number in (*held, *IGNORED):
+            if number != signal.SIGTTOU:  # it means one worker less, but there is one
+                process.send_signal(number)
+        if new is not None:
+            new.replace(pipe)
+        opened.write(text)
 
 
 def test_variables_of_python(tmp_path: Path) -> None:

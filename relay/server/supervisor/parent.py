@@ -14,9 +14,10 @@ import socket
 from typing import Final
 
 from relay.server.prctl import adopt_orphans
+from relay.server.start_signals import RESIZE
 from relay.server.supervisor import process
 from relay.server.supervisor.handover import receive_messages
-from relay.server.supervisor.signals import HANDLED, RESIZE
+from relay.server.supervisor.signals import HANDLED
 
 TITLE: Final = "relay: parent"
 PASSED_ON: Final = frozenset({*HANDLED, *RESIZE}) - {signal.SIGCHLD}

@@ -8,25 +8,12 @@ from collections import deque
 from types import FrameType
 from typing import Final
 
+from relay.server.start_signals import RESIZE, UPGRADE, WITHOUT_EFFECT, has_terminal, held
+
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
-UPGRADE: Final = signal.SIGUSR2
-WITHOUT_EFFECT: Final = (signal.SIGUSR1,)
-"""Logged without any effect. Log rotation programs send it to programs that write logs."""
-RESIZE: Final = {signal.SIGTTIN: 1, signal.SIGTTOU: -1}
-"""One more or one less. Only without a terminal: the kernel sends these signals to a background
-program that reads from or writes to its terminal."""
 HANDLED: Final = (
     *STOP, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, UPGRADE, *WITHOUT_EFFECT,
 )  # fmt: skip
-
-
-def held() -> tuple[signal.Signals, ...]:
-    """Return the signals that a server which is starting receives later, in its ``SignalQueue``.
-
-    Their default is to end or stop the process. A start that checks large files takes minutes, and
-    programs that rotate logs or change settings do not wait for it.
-    """
-    return signal.SIGHUP, UPGRADE, *WITHOUT_EFFECT, *(() if _has_terminal() else RESIZE)
 
 
 class SignalQueue:
@@ -35,7 +22,7 @@ class SignalQueue:
     def __init__(self) -> None:
         self.fd, self._write_fd = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._numbers: deque[int] = deque()
-        for number in (*HANDLED, *(() if _has_terminal() else RESIZE)):
+        for number in (*HANDLED, *(() if has_terminal() else RESIZE)):
             # A program started by nohup continues to ignore HUP.
             if number != signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._note)
@@ -66,14 +53,6 @@ class SignalQueue:
             signal.signal(number, signal.SIG_IGN)
         os.close(self.fd)
         os.close(self._write_fd)
-
-
-def _has_terminal() -> bool:
-    try:
-        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
-    except OSError:
-        return False
-    return True
 
 
 def ignore() -> None:

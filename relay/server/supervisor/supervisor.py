@@ -16,6 +16,7 @@ from relay.errors import RelayError, StartError
 from relay.server import logs
 from relay.server.resource_limits import fork_refusal
 from relay.server.scoreboard import Row
+from relay.server.start_signals import RESIZE, UPGRADE, WITHOUT_EFFECT
 from relay.server.supervisor import process
 from relay.server.supervisor.boards import Boards
 from relay.server.supervisor.config import SupervisorConfig
@@ -35,7 +36,7 @@ from relay.server.supervisor.renewal import Renewal
 from relay.server.supervisor.request_line import RequestLine
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
 from relay.server.supervisor.shared_code import SharedCode
-from relay.server.supervisor.signals import RESIZE, STOP, UPGRADE, WITHOUT_EFFECT, SignalQueue
+from relay.server.supervisor.signals import STOP, SignalQueue
 from relay.server.supervisor.spare import SpareKeeper
 from relay.server.supervisor.state import Child, Phase, State
 from relay.server.supervisor.succession import Succession
