@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -107,3 +109,27 @@ async def test_who_has_wasted_something_is_watched_until_it_is_forgotten(worker:
     connections.check_deadlines(time.monotonic() + 1000)
     assert session.reading.wasted is None
     assert not watched
+
+
+@pytest.mark.parametrize("how", ["deadline", "stop", "eviction"])
+async def test_what_ends_before_the_loop_has_connected_it(worker: Worker, how: str) -> None:
+    """On a busy machine some seconds pass between the acceptance and the connection."""
+    connections = worker.parts.connections
+    stream = connections.admit("127.0.0.1")
+    assert stream is not None
+    (session,) = connections.sessions
+    if how == "deadline":
+        for seconds in (100, 200):
+            connections.check_deadlines(time.monotonic() + seconds)
+    elif how == "stop":
+        session.close(CloseCode.GOING_AWAY, 1)
+    else:
+        session.make_room()
+    assert session.stream.closing
+    near, far = socket.socketpair()
+    far.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.connect_accepted_socket(lambda: stream, near)
+    with far:
+        assert await loop.sock_recv(far, 100) == b""
+    await until(lambda: not connections.sessions, "the end")

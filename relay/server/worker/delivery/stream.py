@@ -83,10 +83,9 @@ def write_past(fd: int, record: bytes) -> int:
 class Stream(asyncio.Protocol):
     """The protocol of one accepted connection."""
 
-    __slots__ = ("_receiver", "_sink", "_stalled", "_transport", "peer")
+    __slots__ = ("_receiver", "_sink", "_stalled", "_transport", "_unwanted", "peer")
     __deletable__ = ("_receiver",)  # required by mypyc: see ``connection_lost``
 
-    _transport: asyncio.Transport
     _receiver: Receiver
     _sink: Sink
 
@@ -99,6 +98,10 @@ class Stream(asyncio.Protocol):
         """
         self.peer = peer
         self._stalled = stalled
+        self._transport: asyncio.Transport | None = None
+        """None until the loop has connected it, which takes long on a busy machine."""
+        self._unwanted = False
+        """True if it was ended before that."""
 
     def attach(self, receiver: Receiver, sink: Sink) -> None:
         """Set the receiver of all events and the sink to update."""
@@ -116,6 +119,9 @@ class Stream(asyncio.Protocol):
         # uvloop does not register its class as a subclass
         transport = cast("asyncio.Transport", transport)
         self._transport = transport
+        if self._unwanted:
+            transport.close()
+            return
         # Paused while the transport holds anything at all. So ``StalledConnections`` sees
         # everything that readers leave pending, a reader that is behind gets no page on top of the
         # previous one, and writes may bypass the transport whenever it is not paused.
@@ -168,7 +174,7 @@ class Stream(asyncio.Protocol):
         sink = self._sink
         if sink.paused:
             if sink.fd >= 0:
-                self._transport.write(data)
+                self.write_rest(data)
             return
         sent = write_past(sink.fd, data)
         if sent < len(data):
@@ -176,6 +182,7 @@ class Stream(asyncio.Protocol):
 
     def write_rest(self, data: bytes) -> None:
         """Let the transport write what ``write_past`` has left."""
+        assert self._transport is not None, "a sink with a socket is connected"
         self._transport.write(data)
 
     @property
@@ -186,24 +193,29 @@ class Stream(asyncio.Protocol):
     @property
     def buffered(self) -> int:
         """Sealed bytes that wait in the transport."""
-        return self._transport.get_write_buffer_size()
+        transport = self._transport
+        return 0 if transport is None else transport.get_write_buffer_size()
 
     # --- reading ------------------------------------------------------------------------------
     def pause_reading(self) -> None:
         """Stop reading from the socket: the peer's bytes wait in the kernel."""
-        if not self._transport.is_closing():
-            self._transport.pause_reading()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.pause_reading()
 
     def resume_reading(self) -> None:
         """Read again."""
-        if not self._transport.is_closing():
-            self._transport.resume_reading()
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            transport.resume_reading()
 
     def peer_is_gone(self) -> bool:
         """Return True if the peer has closed or reset the connection.
 
         Works while reading is paused.
         """
+        if self._transport is None:
+            return False
         sock = self._transport.get_extra_info("socket")
         if sock.family == socket.AF_UNIX:
             poll = select.poll()
@@ -216,12 +228,19 @@ class Stream(asyncio.Protocol):
     @property
     def closing(self) -> bool:
         """True once ``close``, ``abort`` or the peer has ended it."""
-        return self._transport.is_closing()
+        transport = self._transport
+        return self._unwanted if transport is None else transport.is_closing()
 
     def close(self) -> None:
-        """Close after the buffered bytes are sent."""
-        self._transport.close()
+        """Close after the buffered bytes are sent; if it is not connected yet, as soon as it is."""
+        if self._transport is None:
+            self._unwanted = True
+        else:
+            self._transport.close()
 
     def abort(self) -> None:
-        """Drop the connection at once."""
-        self._transport.abort()
+        """Drop the connection at once; if it is not connected yet, as soon as it is."""
+        if self._transport is None:
+            self._unwanted = True
+        else:
+            self._transport.abort()
