@@ -5,6 +5,7 @@ order.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import secrets
 import time
 
@@ -129,9 +130,12 @@ async def test_answers_do_not_wait_for_pages_that_cannot_be_read(
         one.answer(pack(Error(7, ErrorCode.BUSY, 0, "")))
     flusher.flush_answers(0.0)
     assert not flusher.answering, "they wait for pages"
-    monkeypatch.setattr(outbox, "FLUSHES_PER_CLOCK", 1)
-    monkeypatch.setattr(outbox, "SLICE_S", 0.0)
-    monkeypatch.setattr(answering[0], "items", [None])  # they cannot be joined
+    # More than are written before the clock is read twice, of which each reading is a slice later.
+    flusher.before_pages.extend(answering[-1:] * 2 * outbox.FLUSHES_PER_CLOCK)
+    seconds = itertools.count()
+    monkeypatch.setattr(flusher, "_clock", lambda: float(next(seconds)))
+    connection = cluster.session(names[0]).channel.connection
+    connection.close(CloseCode.INTERNAL, 0.0, 0)  # nothing can be sealed any more
     worker.parts.turn.run()
     [error] = program_errors
     assert error.startswith("turn_failed")
