@@ -98,6 +98,7 @@ class Hall:
 
     def connected(self, stream: Stream) -> None:
         """Note a connection's transport and socket, for the steps that go past the stream."""
+        assert stream._transport is not None
         self.transports.append(stream._transport)
         self.sockets.append(stream._sink.fd)
 
