@@ -62,6 +62,8 @@ def test_the_kernel_is_understood() -> None:
         (f"2:cpu,cpuacct:{OWN}\n0::/", f"cpu,cpuacct{OWN}/cpu.cfs_quota_us 50000", False),
         (f"2:cpu,cpuacct:{OWN}", "cpu,cpuacct/cpu.cfs_quota_us 50000", False),
         ("3:cpuset:/\n4:memory:/", "cpuset/cpu.cfs_quota_us 50000", True),
+        ("\nno cgroup\n1:", "", True),
+        (f"\n0::{OWN}", f"{OWN[1:]}/cpu.max 50000 100000", False),
     ],
 )
 def test_with_a_limit_it_is_unknown(tmp_path: Path, cgroups: str, limits: str, known: bool) -> None:

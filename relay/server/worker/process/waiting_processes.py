@@ -55,7 +55,10 @@ def _files(cgroups: Path, root: Path) -> Iterator[Path]:
     except OSError:
         return
     for line in lines:
-        _, controllers, path = line.split(":", 2)
+        _, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if not colon:
+            continue
         if not controllers:
             base, name = root, "cpu.max"
         elif "cpu" in controllers.split(","):
@@ -74,5 +77,5 @@ def _limits(file: Path) -> bool:
     """Return True if the file contains a limit."""
     try:
         return file.read_text().split()[0] not in ("max", "-1")
-    except (OSError, IndexError):
+    except (OSError, ValueError, IndexError):
         return False  # no such cgroup, or one that limits nothing
