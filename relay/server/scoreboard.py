@@ -205,7 +205,7 @@ class Scoreboard:
 
     def owned_by_none_of(self, owners: Iterable[Owner], partitions: int) -> list[int]:
         """Return which of the first ``partitions`` partitions belong to none of these workers."""
-        known = {owner.worker << _GENERATION_BITS | owner.generation for owner in owners}
+        known = {_packed(owner.worker, owner.generation) for owner in owners}
         table = self._cells[_HEADER_CELLS : _HEADER_CELLS + partitions].tolist()
         return [partition for partition, owner in enumerate(table) if owner not in known]
 
@@ -214,7 +214,7 @@ class Scoreboard:
 
         It is called before each commit.
         """
-        cells, owner = self._cells, worker << _GENERATION_BITS | generation
+        cells, owner = self._cells, _packed(worker, generation)
 
         def owns(partition: int) -> bool:
             if not 0 <= partition < PARTITIONS_MAX:
@@ -228,7 +228,7 @@ class Scoreboard:
         """Make a worker's generation the home of a partition. Only the supervisor may."""
         if not 0 < generation < 1 << _GENERATION_BITS or not 0 <= worker < self.workers_max:
             raise ValueError("no such worker or generation")
-        self._cells[self._partition(partition)] = worker << _GENERATION_BITS | generation
+        self._cells[self._partition(partition)] = _packed(worker, generation)
         self._cells[_TABLE_VERSION] += 1
 
     def erased(self, partition: int) -> None:
@@ -249,3 +249,8 @@ class Scoreboard:
         if not 0 <= number < PARTITIONS_MAX:
             raise IndexError("no such partition")
         return _HEADER_CELLS + number
+
+
+def _packed(worker: int, generation: int) -> int:
+    """Return the cell of a partition whose home this is."""
+    return worker << _GENERATION_BITS | generation
