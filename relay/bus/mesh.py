@@ -20,6 +20,7 @@ from typing import Final
 from relay.bus.link import Link, LinkOwner
 from relay.bus.messages import Introduction, Message
 from relay.local_sockets import NamedListener, remove_earlier
+from relay.reopening import Reopening
 
 BACKLOG: Final = 256
 """All other workers may dial at the same time."""
@@ -72,8 +73,7 @@ class Mesh:
         self._listener = NamedListener(self.path(directory, index, generation), BACKLOG)
         self._server: asyncio.Server | None = None
         """None until it listens."""
-        self._listening: asyncio.Task[None] | None = None
-        """The task that listens again; None if that was never needed."""
+        self._reopening = Reopening(self._listener, self._listen_again)
         self._dials: dict[int, asyncio.Task[None]] = {}
         self._unknown: set[Link] = set()
         self.waiting: dict[Link, None] = {}
@@ -102,8 +102,7 @@ class Mesh:
 
     def check(self) -> None:
         """Listen again if others can no longer dial this worker. Called about once a second."""
-        if self._listener.missing and (self._listening is None or self._listening.done()):
-            self._listening = asyncio.ensure_future(self._listen_again())
+        self._reopening.check()
 
     async def _listen_again(self) -> None:
         path = str(self._listener.path)
@@ -118,8 +117,7 @@ class Mesh:
         """Stop listening and drop all links."""
         for task in self._dials.values():
             task.cancel()
-        if self._listening is not None:
-            self._listening.cancel()
+        self._reopening.cancel()
         if self._server is not None:
             self._server.close()
         self._listener.remove()

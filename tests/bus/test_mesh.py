@@ -228,8 +228,8 @@ async def test_a_name_that_was_removed_is_made_again(tmp_path: Path, gone: str) 
         if gone in ("taken", "link"):
             for _ in range(3):
                 old.mesh.check()
-                assert old.mesh._listening is not None
-                await old.mesh._listening
+                assert old.mesh._reopening.task is not None
+                await old.mesh._reopening.task
             assert not any((tmp_path / "elsewhere").glob("*"))
             directory.unlink()
 

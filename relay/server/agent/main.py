@@ -15,6 +15,7 @@ import uvloop
 
 from relay.errors import RelayError, StartError
 from relay.local_sockets import NamedListener
+from relay.reopening import Reopening
 from relay.server import logs
 from relay.server.agent.keys import Keys, load_keys
 from relay.server.agent.protocol import Identity
@@ -94,10 +95,9 @@ async def _serve(
     unwrapped, turned_away = row.get("agent_unwraps"), row.get("agent_busy")
     row.set("heartbeat_ns", time.monotonic_ns())
     report(context.ready_fd, f"R {fingerprint(keys.key.spki)}")
-    opening: asyncio.Task[None] | None = None
+    reopening = Reopening(listener, partial(_listen_again, service, listener))
 
     def beat() -> None:
-        nonlocal opening
         if not service.stuck:
             row.set("heartbeat_ns", time.monotonic_ns())
         if (settings := context.live.changed()) is not None:
@@ -108,8 +108,8 @@ async def _serve(
         row.set("agent_unwraps", unwrapped + service.unwrapped)
         row.set("agent_busy", turned_away + service.turned_away)
         # In another user's directory the agent cannot recreate it, and nothing deletes it there.
-        if separated is None and listener.missing and (opening is None or opening.done()):
-            opening = asyncio.ensure_future(_listen_again(service, listener))
+        if separated is None:
+            reopening.check()
 
     await every_until(stop, HEARTBEAT_S, beat)
     loop.remove_reader(context.parent_fd)

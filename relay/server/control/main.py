@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from relay.chat.partition import PARTITIONS
 from relay.errors import RelayError
 from relay.local_sockets import NamedListener
+from relay.reopening import Reopening
 from relay.server import gate, logs
 from relay.server.context import CTL_SOCKET, report
 from relay.server.control.board_view import BoardView
@@ -62,8 +63,7 @@ class _Control:
         self._listener = NamedListener(context.runtime / CTL_SOCKET, BACKLOG)
         self._ctl_server: asyncio.Server | None = None
         """None until it is open."""
-        self._opening: asyncio.Task[None] | None = None
-        """The task that opens it again; None if that was never needed."""
+        self._reopening = Reopening(self._listener, self._open_ctl_again)
         self._lines: LineServer | None = None
         self._web: HttpServer | None = None
         """None until the first connection."""
@@ -101,8 +101,7 @@ class _Control:
         if (settings := context.live.changed()) is not None:
             logs.set_level(settings.log)
         logs.report_left_out(time.monotonic())
-        if self._listener.missing and (self._opening is None or self._opening.done()):
-            self._opening = asyncio.ensure_future(self._open_ctl_again())
+        self._reopening.check()
 
     async def _open_ctl(self) -> None:
         """Begin to answer ``relay ctl``. Raises OSError."""

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from relay.local_sockets import NamedListener, remove_earlier
+from relay.reopening import Reopening
 from relay.server.context import worker_socket
 from relay.server.line_server import BACKLOG, QUESTION_BYTES_MAX, Handler, LineServer
 
@@ -30,8 +31,7 @@ class AdminSocket:
         self._lines = LineServer(handlers)
         self._server: asyncio.Server | None = None
         """None until it is open."""
-        self._opening: asyncio.Task[None] | None = None
-        """The task that opens it again; None until that was first needed."""
+        self._reopening = Reopening(self._listener, self._open_if_possible)
 
     async def open(self) -> None:
         """Begin to answer, now or as soon as the name can be created."""
@@ -50,8 +50,7 @@ class AdminSocket:
 
     def check(self) -> None:
         """Open it if its name is missing. Called about once a second."""
-        if self._listener.missing and (self._opening is None or self._opening.done()):
-            self._opening = asyncio.ensure_future(self._open_if_possible())
+        self._reopening.check()
 
     async def _open_if_possible(self) -> None:
         try:
