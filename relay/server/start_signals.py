@@ -1,8 +1,8 @@
 """Signals while a server starts: before its modules are loaded, and until it handles them.
 
 A parent may have blocked or ignored them; and a service manager, or a program that rotates logs or
-changes settings, does not wait for the end of a start. Like ``relay.cli.interrupts``, this is
-loaded first, so it imports nothing that takes long.
+changes settings, does not wait for the end of a start. Like ``relay.cli.process.interrupts``, this
+is loaded first, so it imports nothing that takes long.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import psutil
 import pytest
 
 from relay import Client, Message
-from relay.cli.exits import Exit
+from relay.cli.process.exits import Exit
 from relay.compiled import build
 from relay.server.start_signals import IGNORED
 from relay.wire.identity import fingerprint, load_private_key
