@@ -43,7 +43,7 @@ def _prepare_signals() -> None:
     """Do what must be done about signals before anything that takes long is loaded."""
     end_at_interrupts()
     if sys.platform == "linux" and sys.argv[1:2] == ["serve"]:
-        from relay.server import start_signals
+        from relay.server.system import start_signals
 
         start_signals.reset()
     else:

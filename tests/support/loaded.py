@@ -68,7 +68,7 @@ LOADED: Final[Mapping[str, Sequence[str]]] = {
         "encodings.ascii",
         "encodings.idna",
         "relay.cli.server_commands.serve",
-        "relay.server.start",
+        "relay.server.startup.start",
         "relay.server.worker.process.main",
         "relay.server.agent.main",
         "relay.server.control.main",

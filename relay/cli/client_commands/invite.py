@@ -31,7 +31,7 @@ from relay.client.account_calls import (
 from relay.client.aio import Client
 
 if TYPE_CHECKING:
-    from relay.server.offline import OfflineAccounts
+    from relay.server.offline.accounts import OfflineAccounts
 
 DATA = click.option(
     "--data",
@@ -44,7 +44,7 @@ DAYS = days_option("How long the invitation is valid.")
 
 def offline(data: Path) -> OfflineAccounts:
     """Return the accounts of a stopped relay. Imported here because it requires Linux."""
-    from relay.server.offline import OfflineAccounts
+    from relay.server.offline.accounts import OfflineAccounts
 
     return OfflineAccounts(data)
 

@@ -28,7 +28,7 @@ from relay.terminal.text import harmless_name
 from relay.terminal.view import day_and_minute
 
 if TYPE_CHECKING:
-    from relay.server.offline import OfflineAccounts
+    from relay.server.offline.accounts import OfflineAccounts
 
 
 LOST: Final = {

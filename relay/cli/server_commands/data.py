@@ -29,7 +29,7 @@ from relay.errors import UsageError
 from relay.wire.packing import unpack_entry
 
 if TYPE_CHECKING:
-    from relay.server.repair import Found
+    from relay.server.offline.repair import Found
 
 FORMATS: Final = ("json", "irssi", "weechat")
 
@@ -55,7 +55,7 @@ def check(data: str | None, config: Path | None, as_json: bool) -> int:
     whether their states, with every signature of a device chain, follow from their entries. Exit
     code 1 if a start would refuse a partition, or if one of these is damaged.
     """
-    from relay.server import repair as repairing
+    from relay.server.offline import repair as repairing
     from relay.store.file.directory import gone_text
 
     bad = wrong = 0
@@ -109,7 +109,7 @@ def repair(data: str | None, config: Path | None) -> int:
     follow from the rest. The old files are kept in the directory "damaged". Other partitions are
     not changed. A backup is better, if there is one.
     """
-    from relay.server import repair as repairing
+    from relay.server.offline import repair as repairing
 
     done = wrong = 0
     with repairing.stopped(data_directory(data, config)) as directory:
@@ -158,7 +158,7 @@ def export(room: str | None, backup: Path | None, data: str | None, config: Path
 
     The relay may be running; messages written meanwhile may then be missing.
     """
-    from relay.server.export import export as exported
+    from relay.server.offline.export import export as exported
     from relay.store.file.directory import is_backup, is_data_directory
 
     if room is not None and not is_handle(room):
@@ -210,8 +210,8 @@ def import_(file: Path, form: str, room: str | None, data: str | None, config: P
     Their senders become guests (~alice), because their authorship is not proved here. The same file
     is imported only once, however often it is given.
     """
-    from relay.server import export as exporting
-    from relay.server import repair as repairing
+    from relay.server.offline import export as exporting
+    from relay.server.offline import repair as repairing
 
     if room is not None and not is_handle(room):
         raise UsageError(f"invalid room name {room!r}")

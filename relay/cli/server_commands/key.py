@@ -17,7 +17,7 @@ from relay.cli.process.exits import CommandError, Exit
 from relay.cli.server_commands.ctl_client import Server, directory_of, server_of, settings
 
 if TYPE_CHECKING:
-    from relay.server.server_keys import ServerKeys
+    from relay.server.offline.server_keys import ServerKeys
 
 DAY_S: Final = 86_400.0
 
@@ -122,7 +122,7 @@ def rotate(data: str | None, config: Path | None, yes: bool) -> int:
 
 def _found(data: str | None, config: Path | None) -> tuple[ServerKeys, Server]:
     """Return the keys in the data directory, and the relay that may be running on it."""
-    from relay.server.server_keys import ServerKeys
+    from relay.server.offline.server_keys import ServerKeys
 
     found = settings(data, config)
     server = found.server

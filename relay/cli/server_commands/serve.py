@@ -23,7 +23,7 @@ log = logging.getLogger("relay.supervisor")
 def reset_what_is_inherited() -> None:
     """Do it before any file is opened or created."""
     if sys.platform == "linux":
-        from relay.server import inherited
+        from relay.server.system import inherited
 
         inherited.reset()
 
@@ -117,7 +117,7 @@ def serve(
         print_line(VALID)
         return 0
     # After the flags are checked: --help and a typo do not need the server.
-    from relay.server.start import start
+    from relay.server.startup.start import start
 
     if config is not None:
         config = config.absolute()  # it is read again at a reload
@@ -131,7 +131,7 @@ def serve(
 
 def _announce(addresses: list[str], first_invitation: Path | None, registration: str) -> None:
     """Print the relay's address, how to chat there, and how to register."""
-    from relay.server.output import Output
+    from relay.server.system.output import Output
 
     program = _own_program()
     lines = ["Relay is ready at"]

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.errors import StartError
-from relay.server.key_files import (
+from relay.server.keys.key_files import (
     LINEAGE_FILE,
     NEXT_KEY_FILE,
     create_key_file,
     read_key_file,
 )
-from relay.server.lineage_file import read_lineage, write_lineage
+from relay.server.keys.lineage_file import read_lineage, write_lineage
 from relay.wire.identity import (
     IdentityError,
     PrivateKey,

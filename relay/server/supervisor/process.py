@@ -16,9 +16,9 @@ from typing import Final, NamedTuple, NoReturn
 import setproctitle
 
 from relay.server import logs
-from relay.server.prctl import die_with_parent
-from relay.server.resource_limits import OUT_OF_MEMORY, more_memory
 from relay.server.supervisor.signals import block_all, restore
+from relay.server.system.prctl import die_with_parent
+from relay.server.system.resource_limits import OUT_OF_MEMORY, more_memory
 
 REPORT_BYTES_MAX: Final = 4096
 """For a child's report: one line."""

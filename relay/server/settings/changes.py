@@ -11,7 +11,7 @@ import msgspec
 from relay.declarations import as_toml, declarations
 from relay.errors import RelayError, UsageError
 from relay.server import logs
-from relay.server.live_settings import LiveSettings
+from relay.server.settings.live import LiveSettings
 from relay.settings import Log, Settings
 
 log = logging.getLogger("relay.supervisor")

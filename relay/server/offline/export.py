@@ -15,7 +15,7 @@ from relay.chat.names import GUEST_PREFIX, is_handle
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.errors import StartError
 from relay.server.backups import manifest
-from relay.server.boot_id import boot_id
+from relay.server.system.boot_id import boot_id
 from relay.store.contents import packed_entries
 from relay.store.errors import StoreError
 from relay.store.file.directory import DataDirectory, is_backup, is_data_directory

@@ -12,19 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.errors import StartError
-from relay.server import privileges, recovery, registration
-from relay.server.boot_id import boot_id as current_boot_id
-from relay.server.data_lock import DataLock
-from relay.server.effective_settings import absolute
-from relay.server.key_files import KEY_FILE
-from relay.server.passphrase import PassphraseSource
+from relay.server import privileges, registration
+from relay.server.keys.key_files import KEY_FILE
+from relay.server.keys.passphrase import PassphraseSource
 from relay.server.privileges import Separation
 from relay.server.registration import RegistrationRecord
+from relay.server.settings.effective import absolute
+from relay.server.startup import recovery
+from relay.server.startup.data_lock import DataLock
 from relay.server.supervisor import runtime_directory
 from relay.server.supervisor.handover import Handover
 from relay.server.supervisor.runtime_directory import RuntimeDirectory
 from relay.server.supervisor.service_manager import given_sockets
 from relay.server.supervisor.sockets import Sockets
+from relay.server.system.boot_id import boot_id as current_boot_id
 from relay.settings import Settings
 from relay.store.file.directory import DataDirectory
 

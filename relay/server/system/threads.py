@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 from relay.errors import StartError
-from relay.server.resource_limits import MORE_PROCESSES, memory_limit
+from relay.server.system.resource_limits import MORE_PROCESSES, memory_limit
 
 NICENESS: Final = 10
 """Of work of low priority: it gets a tenth of what a process that wants the same CPU gets."""

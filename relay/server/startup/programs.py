@@ -15,7 +15,7 @@ from relay.chat.partition import PARTITIONS
 from relay.loading import no_collections
 from relay.local_sockets import is_gone
 from relay.paths import followed
-from relay.server import landlock, logs
+from relay.server import logs
 from relay.server.context import (
     AGENT,
     CONTROL,
@@ -25,17 +25,18 @@ from relay.server.context import (
     WorkerContext,
     agent_socket,
 )
-from relay.server.inherited_secret import InheritedSecret
-from relay.server.key_files import KEY_FILE, KEY_FILES, NEXT_KEY_FILE
-from relay.server.live_settings import LiveSettings
+from relay.server.keys.key_files import KEY_FILE, KEY_FILES, NEXT_KEY_FILE
+from relay.server.keys.passphrase import PassphraseSource
 from relay.server.metrics import AGENT as AGENT_METRICS
 from relay.server.metrics import WORKER as WORKER_METRICS
-from relay.server.passphrase import PassphraseSource
-from relay.server.prctl import forbid_inspection, no_new_privileges
 from relay.server.privileges import Separation
 from relay.server.registration import RegistrationRecord
+from relay.server.settings.live import LiveSettings
 from relay.server.supervisor.roles import Launch, Role, Step
 from relay.server.supervisor.sockets import Sockets
+from relay.server.system import landlock
+from relay.server.system.inherited_secret import InheritedSecret
+from relay.server.system.prctl import forbid_inspection, no_new_privileges
 from relay.server.ticket_register import TicketRegister
 from relay.settings import WORKERS_MAX
 from relay.store.file.companions import index_path, place_lock_path, wal_path
@@ -197,7 +198,7 @@ def _prepare_worker(resources: Resources) -> None:
 
 def _load_worker_ahead() -> None:
     """In a spare process: the CPU is first for those that serve."""
-    from relay.server.threads import import_at_low_priority
+    from relay.server.system.threads import import_at_low_priority
 
     import_at_low_priority(_import_worker)
 

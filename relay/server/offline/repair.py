@@ -20,8 +20,8 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.fsync import sync_directory
 from relay.paths import followed
-from relay.server.boot_id import boot_id
 from relay.server.meaning import meaningless
+from relay.server.system.boot_id import boot_id
 from relay.store.errors import StoreCorrupt, StoreError
 from relay.store.examine import Examined, examine, examine_still
 from relay.store.file.companions import index_path, wal_path

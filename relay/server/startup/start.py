@@ -18,15 +18,13 @@ from relay.bus.format import BUS_FORMAT
 from relay.chat.partition import PARTITIONS
 from relay.declarations import as_toml
 from relay.errors import StartError
-from relay.server import inherited, logs, registration
-from relay.server.acquisition import Acquired, acquire
+from relay.server import logs, registration
 from relay.server.context import AGENT
-from relay.server.effective_settings import effective
-from relay.server.inherited_secret import InheritedSecret
-from relay.server.live_settings import LiveSettings
-from relay.server.prctl import forbid_inspection
-from relay.server.programs import Resources, roles
-from relay.server.runtime_changes import RuntimeChanges
+from relay.server.settings.changes import RuntimeChanges
+from relay.server.settings.effective import effective
+from relay.server.settings.live import LiveSettings
+from relay.server.startup.acquisition import Acquired, acquire
+from relay.server.startup.programs import Resources, roles
 from relay.server.supervisor import listener, parent, signals
 from relay.server.supervisor.config import SupervisorConfig
 from relay.server.supervisor.handover import FORMAT as HANDOVER_FORMAT
@@ -39,6 +37,9 @@ from relay.server.supervisor.sockets import Sockets
 from relay.server.supervisor.supervisor import Supervisor
 from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import Program, Upgrade
+from relay.server.system import inherited
+from relay.server.system.inherited_secret import InheritedSecret
+from relay.server.system.prctl import forbid_inspection
 from relay.server.ticket_register import TicketRegister
 from relay.settings import Accounts, Settings
 from relay.store.file.format import FORMAT_VERSION

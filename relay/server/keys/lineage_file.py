@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError
-from relay.server.key_files import create_key_file, read_key_file
+from relay.server.keys.key_files import create_key_file, read_key_file
 
 _FINGERPRINT: Final = re.compile(r"[a-z2-7]{51}[aq]")
 _HEAD: Final = (

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from relay.errors import StartError, UsageError
-from relay.server.anonymous_file import anonymous_file
-from relay.server.key_files import read_key_file
+from relay.server.keys.key_files import read_key_file
+from relay.server.system.anonymous_file import anonymous_file
 
 BYTES_MAX: Final = 4096
 SETTING: Final = "server.key_passphrase"

@@ -12,15 +12,15 @@ from typing import NamedTuple
 from relay.errors import StartError
 from relay.fsync import sync_directory
 from relay.server.agent.keys import load_key
-from relay.server.key_files import (
+from relay.server.keys.key_files import (
     KEY_FILE,
     LINEAGE_FILE,
     NEXT_KEY_FILE,
     OLD_KEY_FILE,
     create_key_file,
 )
-from relay.server.lineage_file import read_lineage, write_lineage
-from relay.server.passphrase import PassphraseSource
+from relay.server.keys.lineage_file import read_lineage, write_lineage
+from relay.server.keys.passphrase import PassphraseSource
 from relay.server.privileges import as_owner_of
 from relay.store.file.directory import DataDirectory
 from relay.wire.identity import fingerprint, generate_private_key

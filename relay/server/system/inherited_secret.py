@@ -12,7 +12,7 @@ import os
 from hashlib import sha256
 from typing import Final
 
-from relay.server.anonymous_file import anonymous_file
+from relay.server.system.anonymous_file import anonymous_file
 
 BYTES_MAX: Final = 4096
 _DIGEST_BYTES: Final = sha256().digest_size

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from relay.errors import StartError
-from relay.server import inherited
+from relay.server.system import inherited
 from relay.settings import WORKERS_MAX, Settings
 
 FILES_RESERVED: Final = 296

@@ -15,7 +15,7 @@ from relay.chat.accounts.refusal import Refused
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.errors import StartError
 from relay.server import registration
-from relay.server.boot_id import boot_id
+from relay.server.system.boot_id import boot_id
 from relay.server.worker.damaged_logs import DamagedLogs
 from relay.server.worker.home import open_invitations
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
