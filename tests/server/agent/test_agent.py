@@ -511,7 +511,7 @@ async def test_an_agent_of_another_user_is_no_agent(tmp_path: Path) -> None:
 def test_its_memory_is_closed() -> None:
     """No core file, and no ptrace by processes of the same user."""
     script = (
-        "import ctypes\nfrom relay.server.system.prctl import forbid_inspection\nforbid_inspection()\n"
+        "import ctypes\nfrom relay.server.system import prctl\nprctl.forbid_inspection()\n"
         "raise SystemExit(10 + ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 10
