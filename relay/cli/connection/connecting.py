@@ -16,7 +16,7 @@ from relay.cli.arguments.destination import perhaps_no_address
 from relay.cli.arguments.options import Target
 from relay.cli.connection.login_errors import explained, perhaps_changed_key
 from relay.cli.connection.login_options import Who, person_at
-from relay.cli.connection.one_shot import OneShotClient, used
+from relay.cli.connection.one_shot import ANSWER_S, used
 from relay.cli.connection.progress_timeout import ProgressTimeout
 from relay.cli.connection.server_keys import accept_unknown, changed_key, is_new, remember
 from relay.cli.process import event_loop
@@ -134,11 +134,12 @@ class _Run:
         """Return a client that is not connected yet."""
         person = self._person
         given = {"register": person.register, **self._client_options, "key": person.key}
-        return (OneShotClient if self._one_shot else Client)(
+        return Client(
             self.address,
             name=person.name,
             key_policy=self._policy,
             agent=f"relay {__version__}",
+            answer_timeout_s=ANSWER_S if self._one_shot else None,
             **given,
         )
 

@@ -1,4 +1,4 @@
-"""The client of a command that asks something and ends.
+"""The waiting of a command that asks something and ends.
 
 Such a command tells why it waits, and does not wait for ever: not for a server that never answers,
 nor for one that closes each connection instead.
@@ -8,31 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from relay.client.aio import Client
 from relay.client.events import Postponed, StateChanged
 from relay.terminal.notices import Narrator
 from relay.terminal.screens import stderr_notice
 
-if TYPE_CHECKING:
-    from relay.client.aio.calls import Answer
-    from relay.client.events import Stored
-    from relay.client.pending_sends import Offer
-
 ANSWER_S: Final = 150.0
 """For each answer, also across lost connections: longer than a request is repeated after BUSY."""
-
-
-class OneShotClient(Client):
-    """A client whose calls end with TimedOut after ``ANSWER_S``."""
-
-    async def _answered(self, answer: Answer, timeout_s: float | None, what: str) -> object:
-        limit_s = ANSWER_S if timeout_s is None else timeout_s
-        return await super()._answered(answer, limit_s, what)
-
-    async def _append(self, offer: Offer, timeout_s: float | None) -> Stored:
-        return await super()._append(offer, ANSWER_S if timeout_s is None else timeout_s)
 
 
 async def used(client: Client, use: Callable[[Client], Awaitable[int]]) -> int:
