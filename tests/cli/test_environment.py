@@ -194,7 +194,8 @@ sys.exit(main())
 def test_too_few_descriptors_for_an_event_loop_are_one_line() -> None:
     """Neither an incomplete loop nor a coroutine that never ran is told of."""
     code = (
-        "import resource, sys\nfrom relay.cli import send\nfrom relay.cli.main import main\n"
+        "import resource, sys\nfrom relay.cli.main import main\n"
+        "from relay.cli.client_commands import send\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))\n"
         f"address = 'relay://{'a' * 52}@127.0.0.1:1'\n"
         "sys.exit(main(['send', address, 'lobby', 'x', '--name', '~anna']))"

@@ -110,7 +110,7 @@ def test_a_client_may_have_a_time_limit_for_all_answers(
     face: Connect, relay: Relay, room: str
 ) -> None:
     """It is too short for any answer. A call with a longer one of its own gets its answer."""
-    one = face(relay.address, "waiter", answer_timeout_s=0.0)
+    one = face(relay.address, f"waiter-{room[-8:]}", answer_timeout_s=0.0)
     one.connect()
     call(one, "join", room, timeout=60)
     assert call(one, "send", room, "text", timeout=60).seq == 2
