@@ -163,8 +163,15 @@ class Worker(main._Worker):
         self._mortal_loop = MortalLoop(loop)
         self._stores.judges = self._rules
         given = super()._dependencies(loop)
-        # A pause that a test has begun must not depend on what else the machine does.
-        given = replace(given, loop=self._mortal_loop, nobody_waits=lambda: False)
+        # A pause that a test has begun must not depend on what else the machine does; and many
+        # clients that log in at once in one process, the server's, may need long on a busy one.
+        given = replace(
+            given,
+            loop=self._mortal_loop,
+            nobody_waits=lambda: False,
+            timing=replace(given.timing, client_key_s=DEADLINE_S, handshake_s=2 * DEADLINE_S),
+            login_s=DEADLINE_S,
+        )
         return replace(given, **self._needs)  # type: ignore[arg-type]
 
     def _sweep(self) -> None:
@@ -260,7 +267,8 @@ class Cluster:
         self._needs = (needs or {}) | {"rules_of_rooms": rights}
         self._generation = 0
         self._settings = Settings(
-            server=Server(max_connections=max_connections, workers=workers),
+            # A test chooses each client's worker: none is sent away to another one.
+            server=Server(max_connections=max_connections, workers=workers, rebalance_s=0.0),
             limits=limits or Limits(),
             retention=retention or Retention(),
             accounts=Accounts(guests=True),

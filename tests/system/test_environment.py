@@ -201,7 +201,7 @@ def unheard_relay(data: Path, launcher: str, output: int) -> Iterator[tuple[psut
         key = load_private_key((data / "server.key").read_bytes(), os.urandom)
         yield server, f"relay://{fingerprint(key.spki)}@127.0.0.1:{port}"
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(DEADLINE_S) == 0
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -311,24 +311,24 @@ class Supervisor:
     def _on_exit(self, pid: int, how: process.Exit, now: float) -> None:
         own = (child for child in self._state.children if child.pid == pid and not child.before)
         child = next(own, None)
-        if self._spares.ended(pid, how, now) or self._succession.ended(pid, how, now):
+        another = self._spares.ended(pid, how, now) or self._succession.ended(pid, how, now)
+        if another or child is None:  # process 1 of a container also reaps orphans
             return
-        if child is None:
-            return  # process 1 of a container also reaps orphans
         self._succession.exited(child, now)
         self._read_report(child, now)
         self._processes.pop(pid).close()
         if child.phase is Phase.STARTING and not self._state.stopping:
             self._on_boot_failure(child, how.before_ready, now)
         expected = child.sent or child.leave_by_s or self._state.stopping
-        level = logging.INFO if expected else logging.WARNING
-        log.log(level, "child_exited", extra={**child.fields, "how": str(how)})
+        fields = {**child.fields, "how": str(how)}  # logged when the tables have it no longer
         # otherwise the next version may have it
         if not (self._state.lent and child.role.owns_partitions):
             self._row(child).clear_gauges()
-        self._state.exited(child, now, _random())
         if child.surplus:
             self._row(child).set("retired", 1)
+        self._state.exited(child, now, _random())
+        log.log(logging.INFO if expected else logging.WARNING, "child_exited", extra=fields)
+        if child.surplus:
             self._owners.rebalance()  # if its partitions could not all be given away
             self._owners.log_table()
         elif not self._state.stopping and child.start_at_s > now:

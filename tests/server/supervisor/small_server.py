@@ -152,8 +152,19 @@ def main() -> int:
         on_serving=lambda texts: print(texts["agent"], flush=True),
         close_in_child=lambda: None,
     )
+    supervisor = Supervisor(config)
+
+    def look(record: logging.LogRecord) -> bool:
+        """Add whether the process of a line is still in the tables when it is logged."""
+        if record.msg == "child_exited":
+            boards = [supervisor._boards[role.name] for role in config.roles]
+            pids = {board.row(n).get("pid") for board in boards for n in range(board.workers)}
+            record.tabled = vars(record)["pid"] in pids
+        return True
+
+    logging.getLogger("relay.supervisor").addFilter(look)
     try:
-        return Supervisor(config).run()
+        return supervisor.run()
     except StartError as error:
         print(error, file=sys.stderr)
         return error.exit_code

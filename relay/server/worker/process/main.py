@@ -389,7 +389,7 @@ class _Worker:
         if self._stop.requested.is_set():
             return
         began, own = self._balance.began, self._parts.services.budgets.admission.authenticated
-        if count := self._balance.due(own, self._status.logged_in(), now):
+        if count := self._balance.due(own, self._status.connections_of_others(), now):
             if not began:
                 log.info("rebalancing", extra={"logged_in": own})
             self._parts.connections.send_away(count)
