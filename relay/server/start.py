@@ -21,11 +21,12 @@ from relay.errors import StartError
 from relay.server import inherited, logs, registration
 from relay.server.acquisition import Acquired, acquire
 from relay.server.context import AGENT
-from relay.server.effective_settings import effective
+from relay.server.effective_settings import check_open_files, effective
 from relay.server.inherited_secret import InheritedSecret
 from relay.server.live_settings import LiveSettings
 from relay.server.prctl import forbid_inspection
 from relay.server.programs import Resources, roles
+from relay.server.resource_limits import refusal
 from relay.server.runtime_changes import RuntimeChanges
 from relay.server.supervisor import listener, parent, signals
 from relay.server.supervisor.config import SupervisorConfig
@@ -81,6 +82,8 @@ def start(
     try:
         with logs.stderr_to_log():
             return _start(settings, announce, load, new_identity, environ, takeover)
+    except OSError as error:
+        raise StartError(f"the supervisor: {refusal(error)}") from error
     finally:
         if takeover is not None:
             takeover.failed()
@@ -105,6 +108,7 @@ def _start(
     before = None if takeover is None else takeover.handover
     if takeover is not None:
         takeover.check(FORMAT_VERSION, fixed)
+    check_open_files(wanted)
     acquired = acquire(wanted, os.environ, before, new_identity=new_identity)
     supervisor: Supervisor | None = None
     try:
@@ -140,6 +144,7 @@ def _start(
                 program=program,
                 formats={"bus": str(BUS_FORMAT), "partitions": str(PARTITIONS)},
                 takeover=takeover,
+                check_count=partial(check_open_files, wanted),
                 on_alone=partial(_begin_alone, acquired, wanted.accounts),
             )
         )
