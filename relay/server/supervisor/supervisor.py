@@ -37,7 +37,7 @@ from relay.server.supervisor.renewal import Renewal
 from relay.server.supervisor.request_line import RequestLine
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
 from relay.server.supervisor.shared_code import SharedCode
-from relay.server.supervisor.signals import STOP, SignalQueue, name_of
+from relay.server.supervisor.signals import STOP, STOPS, SignalQueue, name_of
 from relay.server.supervisor.spare import SpareKeeper
 from relay.server.supervisor.state import Child, Phase, State
 from relay.server.supervisor.succession import Succession
@@ -135,6 +135,8 @@ class Supervisor:
             now = self._read_clock(max(now, until))
             for number in self._signals.take():
                 self._handle_signal(number, now)
+            for number in self._succession.take_stops():
+                self._handle_signal(number, now, told=True)
             self._line.answer_all()
             state.heartbeat_timeout_s = self._config.heartbeat_timeout_s()
             state.age_max_s = self._config.age_max_s()
@@ -335,11 +337,16 @@ class Supervisor:
             delay = {"child": child.name, "wait_s": round(child.start_at_s - now, 3)}
             log.warning("restart_delayed", extra=delay)
 
-    def _handle_signal(self, number: int, now: float) -> None:
+    def _handle_signal(self, number: int, now: float, *, told: bool = False) -> None:
+        """Do what a signal asks for. ``told``: the previous version has passed it on."""
         passed = self._succession.passed_on(number)
         if passed and not self._state.lent:
             return
-        if number in STOP or number == signal.SIGQUIT:
+        if number in STOPS and self._succession.may_give_up and not told:
+            self._failure = StartError(f"it was told to stop ({name_of(number)})")
+            self._succession.give_up(now)
+            return
+        if number in STOPS:
             log.info("stopping", extra={"signal": name_of(number)})
             self._own_row.set("stopping", 1)
             self._spares.end(now)
@@ -368,11 +375,10 @@ class Supervisor:
 
     def _reload(self, _: Mapping[str, Any]) -> object:
         """Read the settings again. Raises RelayError: they are refused."""
-        self._succession.refuse_reload()
         manager = self._config.manager
         manager.reloading()
         try:
-            applied = self._config.reload()
+            applied = self._succession.reload()
         except RelayError:
             self._own_row.add("reloads", label="refused")
             manager.ready("serving; a reload was refused, see the log")
