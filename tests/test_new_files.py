@@ -12,7 +12,7 @@ import pytest
 
 from relay.client.devices.device_key import write_private
 from relay.new_files import remove_unfinished, unfinished
-from relay.server.key_files import create_key_file
+from relay.server.keys.key_files import create_key_file
 from tests.support.cluster import ROOT
 
 WRITES = """

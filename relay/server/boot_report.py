@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from relay.errors import RelayError
-from relay.server.resource_limits import refusal
+from relay.server.system.resource_limits import refusal
 
 BYTES_MAX: Final = 4096
 """For a report: what a pipe takes at once (PIPE_BUF)."""

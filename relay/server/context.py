@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from relay.server.boot import Boot
-from relay.server.inherited_secret import InheritedSecret
-from relay.server.live_settings import LiveSettings
-from relay.server.passphrase import PassphraseSource
+from relay.server.keys.passphrase import PassphraseSource
 from relay.server.privileges import Separation
 from relay.server.scoreboard import Scoreboard
+from relay.server.settings.live import LiveSettings
+from relay.server.system.inherited_secret import InheritedSecret
 from relay.server.ticket_register import TicketRegister
 
 CONTROL = "control"

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.exits import guarded
 from relay.cli.main import relay as relay_group
+from relay.cli.process.exits import guarded
 from tests.support.cluster import (
     COMMAND_S,
     DEADLINE_S,

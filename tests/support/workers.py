@@ -29,9 +29,9 @@ from relay.server.agent.protocol import Identity
 from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.boot_report import BootReport
 from relay.server.context import WorkerContext
-from relay.server.live_settings import LiveSettings
 from relay.server.periodic import Periodic
 from relay.server.scoreboard import Scoreboard
+from relay.server.settings.live import LiveSettings
 from relay.server.ticket_register import TicketRegister
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from relay import BlockingClient, RelayError
-from relay.cli.ctl_client import Server
-from relay.cli.exits import CommandError
+from relay.cli.process.exits import CommandError
+from relay.cli.server_commands.ctl_client import Server
 from relay.server.supervisor.runtime_directory import find
 from tests.support.cluster import DEADLINE_S, ROOT, Relay, run_relay, wait_until
 from tests.support.terminals import Terminal

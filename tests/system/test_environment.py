@@ -19,9 +19,9 @@ import psutil
 import pytest
 
 from relay import Client, Message
-from relay.cli.exits import Exit
+from relay.cli.process.exits import Exit
 from relay.compiled import build
-from relay.server.start_signals import IGNORED
+from relay.server.system.start_signals import IGNORED
 from relay.wire.identity import fingerprint, load_private_key
 from tests.support.cluster import (
     COMMAND_S,

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from relay.errors import UsageError
-from relay.server import landlock, privileges
+from relay.server import privileges
+from relay.server.system import landlock
 from relay.settings import SAME_USER
 from relay.testing import RelayNotStarted
 from tests.support.cluster import Relay, run_relay, wait_until
@@ -393,8 +394,8 @@ def test_landlock_forbids_files_and_nothing_beside_them(tmp_path: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from relay.server.landlock import forbid
-from relay.server.prctl import no_new_privileges
+from relay.server.system.landlock import forbid
+from relay.server.system.prctl import no_new_privileges
 base = Path({str(tmp_path)!r})
 no_new_privileges()
 assert forbid([base / "way/data/key", base / "deep/data/later"], [base / "way/data/other"])

@@ -326,7 +326,7 @@ def _lines(relay: Relay) -> list[dict[str, object]]:
 
 
 CANNOT_TAKE_OVER = (
-    (("server/start.py", "import gc\n", "import gcc\n"), "No module named 'gcc'"),
+    (("server/startup/start.py", "import gc\n", "import gcc\n"), "No module named 'gcc'"),
     (("server/worker/process/main.py", "import uvloop\n", "import uvlop\n"), "worker"),
     (("server/control/main.py", "import gc\n", "import gcc\n"), "control cannot start"),
     (

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from relay.errors import StartError
 from relay.new_files import remove_unfinished
-from relay.server.key_files import (
+from relay.server.keys.key_files import (
     KEY_FILES,
     LINEAGE_FILE,
     NEXT_KEY_FILE,
     create_key_file,
     read_key_file,
 )
-from relay.server.lineage_file import read_lineage, write_lineage
+from relay.server.keys.lineage_file import read_lineage, write_lineage
 from relay.wire.identity import (
     IdentityError,
     PrivateKey,

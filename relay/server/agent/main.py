@@ -22,7 +22,7 @@ from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service
 from relay.server.agent.ticket_keys import TicketKeyMaker, packed_keys, unpacked_keys
 from relay.server.periodic import every_until
-from relay.server.prctl import forbid_inspection, no_new_privileges
+from relay.server.system.prctl import forbid_inspection, no_new_privileges
 from relay.wire.identity import fingerprint, self_test
 
 if TYPE_CHECKING:

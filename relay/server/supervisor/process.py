@@ -17,9 +17,9 @@ import setproctitle
 
 from relay.server import boot_report, logs
 from relay.server.boot_report import BootReport
-from relay.server.prctl import die_with_parent
-from relay.server.resource_limits import OUT_OF_MEMORY, more_memory
 from relay.server.supervisor.signals import block_all, restore
+from relay.server.system.prctl import die_with_parent
+from relay.server.system.resource_limits import OUT_OF_MEMORY, more_memory
 
 BLIND_S: Final = 0.1
 """Polling interval where the kernel refuses to wait for this many descriptors."""

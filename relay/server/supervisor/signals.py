@@ -8,7 +8,7 @@ from collections import deque
 from types import FrameType
 from typing import Final
 
-from relay.server.start_signals import RESIZE, UPGRADE, WITHOUT_EFFECT, has_terminal, held
+from relay.server.system.start_signals import RESIZE, UPGRADE, WITHOUT_EFFECT, has_terminal, held
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
 STOPS: Final = (*STOP, signal.SIGQUIT)

@@ -15,9 +15,7 @@ from typing import Any, Final
 from relay.errors import RelayError, StartError
 from relay.server import logs
 from relay.server.boot_report import BootReport
-from relay.server.resource_limits import fork_refusal
 from relay.server.scoreboard import Row
-from relay.server.start_signals import RESIZE, UPGRADE, WITHOUT_EFFECT
 from relay.server.supervisor import process
 from relay.server.supervisor.boards import Boards
 from relay.server.supervisor.config import SupervisorConfig
@@ -42,6 +40,8 @@ from relay.server.supervisor.spare import SpareKeeper
 from relay.server.supervisor.state import Child, Phase, State
 from relay.server.supervisor.succession import Succession
 from relay.server.supervisor.upgrade import Upgrade
+from relay.server.system.resource_limits import fork_refusal
+from relay.server.system.start_signals import RESIZE, UPGRADE, WITHOUT_EFFECT
 
 LATE_S: Final = 1.0
 """If the supervisor notices the time this late, it was stopped itself, or the machine was."""

@@ -14,7 +14,6 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Self
 
 from relay.errors import StartError
-from relay.server.prctl import live_without_parent
 from relay.server.supervisor.handover import (
     VARIABLE,
     Handover,
@@ -23,6 +22,7 @@ from relay.server.supervisor.handover import (
     take_over,
 )
 from relay.server.supervisor.roles import Step
+from relay.server.system.prctl import live_without_parent
 
 FIRST_MESSAGE_S: Final = 10.0
 STDERR: Final = 2

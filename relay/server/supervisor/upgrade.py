@@ -22,7 +22,6 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from relay.errors import StartError
-from relay.server.resource_limits import fork_refusal
 from relay.server.supervisor import process
 from relay.server.supervisor.handover import (
     VARIABLE,
@@ -32,6 +31,7 @@ from relay.server.supervisor.handover import (
     send_message,
 )
 from relay.server.supervisor.roles import Step
+from relay.server.system.resource_limits import fork_refusal
 
 READY_S: Final = 150.0
 """The next server must be ready by then. Its processes have shorter limits of their own."""

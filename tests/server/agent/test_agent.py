@@ -312,9 +312,9 @@ from relay.server.agent.main import agent_main
 from relay.server.boot_report import BootReport, booted
 from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
-from relay.server.inherited_secret import InheritedSecret
-from relay.server.live_settings import LiveSettings
-from relay.server.passphrase import PassphraseSource
+from relay.server.system.inherited_secret import InheritedSecret
+from relay.server.settings.live import LiveSettings
+from relay.server.keys.passphrase import PassphraseSource
 from relay.server.privileges import Separation
 from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
@@ -513,7 +513,7 @@ async def test_an_agent_of_another_user_is_no_agent(tmp_path: Path) -> None:
 def test_its_memory_is_closed() -> None:
     """No core file, and no ptrace by processes of the same user."""
     script = (
-        "import ctypes; from relay.server.prctl import forbid_inspection; forbid_inspection();"
+        "import ctypes\nfrom relay.server.system import prctl\nprctl.forbid_inspection()\n"
         "raise SystemExit(10 + ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 10

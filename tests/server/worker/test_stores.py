@@ -10,8 +10,8 @@ import pytest
 
 from relay.server.boot_report import BootReport
 from relay.server.context import WorkerContext
-from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
+from relay.server.settings.live import LiveSettings
 from relay.server.ticket_register import TicketRegister
 from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.process.stores import Stores
