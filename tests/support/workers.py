@@ -27,6 +27,7 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.limit_settings import Limits
 from relay.server.agent.protocol import Identity
 from relay.server.agent.ticket_keys import TicketKeyMaker
+from relay.server.boot_report import BootReport
 from relay.server.context import WorkerContext
 from relay.server.periodic import Periodic
 from relay.server.scoreboard import Scoreboard
@@ -321,7 +322,7 @@ class Cluster:
                 invitation_path=self._directory / "no-invitation",
                 boot_id="boot",
                 parent_fd=-1,
-                ready_fd=-1,
+                boot=BootReport(-1),
             ),
             self._needs,
             self.ticket_keys,

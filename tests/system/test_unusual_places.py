@@ -23,7 +23,7 @@ from tests.support.cluster import (
 from tests.support.namespaces import NAMESPACES
 from tests.support.refused_calls import CAN_BE_REFUSED, NOT_NEEDED, refusing
 from tests.system.test_ctl import asked, status_of
-from tests.system.test_environment import limit, refuse
+from tests.system.test_environment import limit, refuse, start_refused
 
 AS_NOBODY = """
 import os, sys
@@ -219,10 +219,34 @@ def test_system_calls_that_a_container_refuses(tmp_path: Path) -> None:
         assert relay.stop() == 0
 
 
-def test_64_descriptors(tmp_path: Path) -> None:
-    line = refuse(limit(64), "--data", tmp_path / "data", "--workers", "2", "--control", "off")
-    assert "relay: the limit on open files is 64: a worker needs 3" in line
+@pytest.mark.parametrize("count", [8, 20, 64])
+def test_few_descriptors(tmp_path: Path, count: int) -> None:
+    """Nothing is opened before the limit is checked."""
+    line = refuse(limit(count), "--data", tmp_path / "data", "--workers", "2", "--control", "off")
+    assert line.startswith(f"relay: the limit on open files is {count}: a worker needs 3")
     assert "raise it (ulimit -Hn, LimitNOFILE)" in line
+
+
+@CAN_BE_REFUSED
+@pytest.mark.parametrize("call", ["epoll_create1", "eventfd2", "socketpair", "pipe2", "clone"])
+def test_a_system_call_without_which_there_is_no_relay(tmp_path: Path, call: str) -> None:
+    """Whichever process needs it first: one line, without a traceback."""
+    launcher = refusing(errno.EPERM, call)
+    line, events = start_refused(launcher, "--data", tmp_path / "data", "--control", "off")
+    assert line.startswith("relay: ")
+    assert len(line.splitlines()) == 1
+    assert "Operation not permitted: a filter of system calls refuses" in line
+    assert not [event for event in events if event["level"] in ("error", "critical")]
+
+
+@CAN_BE_REFUSED
+def test_a_file_system_that_makes_nothing_durable(tmp_path: Path) -> None:
+    """As some network and FUSE ones: the first file that must be durable tells it."""
+    launcher = refusing(errno.EINVAL, "fsync", "fdatasync")
+    line = refuse(launcher, "--data", tmp_path / "data", "--control", "off")
+    assert line.startswith("relay: data directory: ")
+    assert "its file system cannot make files durable (Invalid argument): use another one" in line
+    assert len(line.splitlines()) == 1
 
 
 def test_files_of_200_kb(tmp_path: Path) -> None:

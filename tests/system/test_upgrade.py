@@ -31,7 +31,7 @@ SLOW = {
     "start": ("server/control/main.py", "import gc\n", "import time; time.sleep(600)\n"),
     "worker": NEVER_STARTS,
 }
-LEAVES = "        self._state.leaves(child, now, self._patience_s())\n"
+LEAVES = "        self._state.leaves(child, now, self._config.graceful_timeout_s())\n"
 VERSION = ("__init__.py", f'__version__ = "{package.__version__}"', '__version__ = "99.0"')
 
 
@@ -216,12 +216,22 @@ def test_each_client_is_sent_away_once(versions: Versions, workers: int) -> None
         assert relay.stop() == 0
 
 
-def test_its_end_in_the_middle(versions: Versions) -> None:
-    """One of two workers has left when the new version dies: the running one goes on with two."""
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        ("__import__('os')._exit(9)", "it ended with exit code 9"),
+        ("__import__('signal').raise_signal(15)", "it was told to stop (SIGTERM)"),
+    ],
+    ids=["dies", "told"],
+)
+def test_its_end_in_the_middle(versions: Versions, action: str, reason: str) -> None:
+    """One of two workers has left when the new version dies, or somebody ends it: the running one
+    goes on with two.
+    """
     with running(versions) as relay:
         with Traffic(relay) as traffic, Prober(relay.port):
-            versions.install("dies", VERSION, at_the_second_leave("__import__('os')._exit(9)"))
-            assert refusal(relay) == "it ended with exit code 9"
+            versions.install("dies", VERSION, at_the_second_leave(action))
+            assert refusal(relay) == reason
             wait_until(lambda: len(relay.worker_pids()) == 2, "another worker")
             traffic.goes_on("with workers of the version that stayed")
             wait_until(lambda: all_is_well(relay), "that all is well")
@@ -286,6 +296,29 @@ def test_what_has_to_wait_until_it_is_over(versions: Versions) -> None:
         assert (again.returncode, again.stderr) == (1, "relay: an upgrade is under way\n")
         os.kill(stopped, signal.SIGCONT)
         wait_until(lambda: relay.events("upgraded"), "the upgrade")
+        assert relay.stop() == 0
+
+
+def test_a_reload_while_it_gets_ready(versions: Versions) -> None:
+    """It has read the settings already, and reads them again."""
+    config = versions.current.with_name("relay.toml")
+    go_on = versions.current.with_name("go-on")
+    config.write_text("[limits]\nrooms_per_minute = 61\n")
+    waits = (
+        f"import gc, os, time\nwhile not os.path.exists({str(go_on)!r}):\n    time.sleep(0.05)\n"
+    )
+    with running(versions, "--config", str(config)) as relay:
+        versions.install("waits", ("server/control/main.py", "import gc\n", waits))
+        os.kill(relay.pid, signal.SIGUSR2)
+        wait_until(lambda: len(relay.events("agent_ready")) == 2, "its key agent")
+        config.write_text("[limits]\nrooms_per_minute = 62\n")
+        changed = {"limits.rooms_per_minute": "61 -> 62"}
+        assert asked(relay, "reload") == {"changed": changed}
+        wait_until(lambda: len(relay.events("reloaded")) == 2, "that both have read them")
+        go_on.touch()
+        wait_until(lambda: relay.events("upgraded"), "the upgrade")
+        assert [event["changed"] for event in relay.events("reloaded")] == [changed, changed]
+        assert asked(relay, "reload") == {"changed": {}}
         assert relay.stop() == 0
 
 

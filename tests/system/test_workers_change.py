@@ -41,7 +41,7 @@ def test_more_and_fewer_workers(tmp_path: Path) -> None:
         assert len(relay.worker_pids()) == 1
         os.kill(relay.pid, signal.SIGTTOU)
         wait_until(lambda: relay.events("resize_refused"), "that there is always one")
-        assert relay.events("resize_refused")[0]["reason"] == "from 1 to 256"
+        assert relay.events("resize_refused")[0]["reason"] == "workers: from 1 to 256, not 0"
         traffic.goes_on("with one worker")
         os.kill(relay.pid, signal.SIGTTIN)
         wait_until(lambda: [len(p) for p in owners(relay).values()] == [8, 8], "two homes again")

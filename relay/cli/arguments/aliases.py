@@ -18,6 +18,7 @@ from relay.bounded_files import make_directory, open_regular
 from relay.client.address import parse_address
 from relay.client.file_lock import locked
 from relay.errors import UsageError
+from relay.fsync import sync_file
 from relay.paths import user_directory
 
 FILE_BYTES_MAX: Final = 1024 * 1024
@@ -142,7 +143,7 @@ class Aliases:
             try:
                 if file.write(data) != len(data):
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                os.fsync(file.fileno())
+                sync_file(file.fileno(), self.path)
             except OSError:
                 with contextlib.suppress(OSError):
                     file.truncate(len(text))
@@ -160,4 +161,4 @@ class Aliases:
             file.seek(0)
             file.write(left.ljust(len(text), b"\n"))
             file.truncate(len(left))
-            os.fsync(file.fileno())
+            sync_file(file.fileno(), self.path)

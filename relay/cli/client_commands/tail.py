@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import click
 
@@ -22,10 +23,11 @@ from relay.cli.process.exits import CommandError, Exit
 from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.events import Control, Event, Gap, LogEntry, Message, RoomChanged, Unfollowed
+from relay.terminal.entering import Entering
 from relay.terminal.notices import Narrator
 from relay.terminal.output import Output
 from relay.terminal.recent import Recent, numbered
-from relay.terminal.screens import PlainScreen
+from relay.terminal.screens import PlainScreen, stderr_notice
 from relay.terminal.view import day_and_clock
 
 _PLACE: Final = re.compile(r"((?P<epoch>[0-9a-fA-F]{16}):)?(?P<seq>[0-9]{1,19})", re.ASCII)
@@ -102,19 +104,26 @@ def tail(
     show = _show_json if as_json else partial(_show_text, numbers=numbers)
 
     async def use(client: Client) -> int:
+        entering = Entering(stderr_notice)
+        showing = asyncio.create_task(show(client.name, entering.events(client), output, changes))
         if since is None:
-            await client.join(room, last=last or 0, timeout=ANSWER_S)
+            join = client.join(room, last=last or 0, timeout=ANSWER_S)
         else:
-            await client.join(room, cursor=since, timeout=ANSWER_S)
-        await _until_reader_leaves(output, asyncio.create_task(show(client, output, changes)))
+            join = client.join(room, cursor=since, timeout=ANSWER_S)
+        try:
+            await _until_reader_leaves(output, asyncio.create_task(entering.join(join)))
+            await _until_reader_leaves(output, showing)
+        finally:
+            showing.cancel()
+            await asyncio.gather(showing, return_exceptions=True)
         return Exit.OK
 
     return run_connected(target, who, use, one_shot=False, on_term=Exit.OK)
 
 
-async def _show_json(client: Client, output: Output, changes: bool) -> None:
+async def _show_json(_: str, events: AsyncIterator[Event], output: Output, changes: bool) -> None:
     screen, narrator = PlainScreen(output), Narrator()
-    async for event in client:
+    async for event in events:
         if isinstance(event, Control):
             continue  # an event of the account: not a message
         if isinstance(event, LogEntry):
@@ -128,10 +137,12 @@ async def _show_json(client: Client, output: Output, changes: bool) -> None:
             _tell(screen, event, notice)
 
 
-async def _show_text(client: Client, output: Output, changes: bool, *, numbers: bool) -> None:
+async def _show_text(
+    me: str, events: AsyncIterator[Event], output: Output, changes: bool, *, numbers: bool
+) -> None:
     screen, narrator = PlainScreen(output, day_and_clock), Narrator()
-    recent = Recent(client.name)
-    async for event in client:
+    recent = Recent(me)
+    async for event in events:
         if isinstance(event, Message):
             label = recent.label(event)
             await screen.message(event, numbered(event, label) if numbers else label)
@@ -157,20 +168,20 @@ def _tell(screen: PlainScreen, event: Event, notice: str) -> None:
     screen.notice(notice)
 
 
-async def _until_reader_leaves(output: Output, show: asyncio.Task[None]) -> None:
-    """Wait for a task to fail, or for the reader of an idle output to go away.
+async def _until_reader_leaves(output: Output, task: asyncio.Task[Any]) -> None:
+    """Wait for a task to end, or for the reader of an idle output to go away.
 
     Raises:
         BrokenPipeError: the reader has gone.
     """
     reader = asyncio.create_task(output.closed_by_reader())
     try:
-        await asyncio.wait({show, reader}, return_when=asyncio.FIRST_COMPLETED)
-        if show.done():
-            show.result()
+        await asyncio.wait({task, reader}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
         else:
             raise BrokenPipeError
     finally:
-        show.cancel()
+        task.cancel()
         reader.cancel()
-        await asyncio.gather(show, reader, return_exceptions=True)
+        await asyncio.gather(task, reader, return_exceptions=True)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, Final
 
-from relay import __version__
+from relay import __version__, event_loops
 from relay.cli.arguments.destination import perhaps_no_address
 from relay.cli.arguments.options import Target
 from relay.cli.connection.login_errors import explained, perhaps_changed_key
@@ -81,7 +81,9 @@ def run_connected(
     run = _Run(target, who, client_options, one_shot=one_shot)
 
     def attempt() -> int:
-        with event_loop.runner() as runner:  # if there can be no loop, no coroutine was made for it
+        with (
+            event_loops.runner() as runner
+        ):  # if there can be no loop, no coroutine was made for it
             return runner.run(_session(run.make_client, partial(run.use, use), on_term, progress))
 
     try:

@@ -18,7 +18,8 @@ from typing import Final
 
 from relay.errors import StartError
 from relay.file_access import open_to_others
-from relay.fsync import sync_directory
+from relay.fsync import sync_directory, sync_file
+from relay.new_files import unfinished
 
 KEY_FILE: Final = "server.key"
 NEXT_KEY_FILE: Final = "server.key.next"
@@ -97,27 +98,21 @@ def create_key_file(
     Raises:
         StartError: it cannot be written, or exists by now.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.new")
     step = "create"
     try:
-        partial.unlink(missing_ok=True)  # of a dead run with our process id
-        fd = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                step = "write"
-                file.write(data)
-                if owner is not None:
-                    os.fchown(fd, owner.st_uid, owner.st_gid)
-                file.flush()
-                step = "fsync"
-                os.fsync(fd)
+        with unfinished(path) as (partial, file):
+            step = "write"
+            file.write(data)
+            if owner is not None:
+                os.fchown(file.fileno(), owner.st_uid, owner.st_gid)
+            file.flush()
+            step = "fsync"
+            sync_file(file.fileno(), path)
             step = "rename" if replace else "link"
             if replace:
                 partial.replace(path)
             else:
                 _publish(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
         step = "fsync of its directory"
         sync_directory(path.parent)
     except OSError as error:

@@ -42,11 +42,8 @@ def effective(settings: Settings, data: Path, runtime: Path) -> Settings:
     Raises:
         StartError: the limit on open files leaves no connections.
     """
-    server = settings.server
-    workers = server.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX)
-    files = inherited.raise_open_files_limit()
-    # In an upgrade there are twice as many workers, each with a link to every other one.
-    reserved = FILES_RESERVED + 2 * workers + len(server.bind)
+    server, workers = settings.server, _workers(settings)
+    files, reserved = inherited.raise_open_files_limit(), _reserved(settings, workers)
     guests = min(settings.limits.unauthenticated, max(GUESTS_MIN, (files - reserved) // 8))
     connections = _connections_max(server.max_connections, files, reserved + guests)
     return msgspec.structs.replace(
@@ -61,19 +58,51 @@ def effective(settings: Settings, data: Path, runtime: Path) -> Settings:
     )
 
 
+def check_open_files(settings: Settings, workers: int = 0) -> None:
+    """Check it before anything is opened, which would fail for another reason.
+
+    ``workers``: 0: as in the settings.
+
+    Raises:
+        StartError: the limit on open files leaves no connections.
+    """
+    guests = min(settings.limits.unauthenticated, GUESTS_MIN)
+    reserved = _reserved(settings, workers or _workers(settings))
+    _connections_possible(inherited.raise_open_files_limit(), reserved + guests)
+
+
+def _workers(settings: Settings) -> int:
+    return settings.server.workers or min(len(os.sched_getaffinity(0)), WORKERS_MAX)
+
+
+def _reserved(settings: Settings, workers: int) -> int:
+    """Return how many descriptors of each of so many workers are not for connections."""
+    # In an upgrade there are twice as many workers, each with a link to every other one.
+    return FILES_RESERVED + 2 * workers + len(settings.server.bind)
+
+
+def _connections_possible(limit: int, reserved: int) -> int:
+    """Return how many connections a limit on open files leaves. Raises StartError: none."""
+    if limit <= reserved:
+        raise StartError(
+            f"the limit on open files is {limit}: {_needs(reserved)}; "
+            "raise it (ulimit -Hn, LimitNOFILE)"
+        )
+    return limit - reserved
+
+
+def _needs(reserved: int) -> str:
+    return f"a worker needs {reserved} open files and one for each connection"
+
+
 def _connections_max(wanted: int, limit: int, reserved: int) -> int:
     """Return the maximum number of connections of a worker: as configured, or 0: as limits allow.
 
     Raises:
         StartError: the limit on open files leaves none.
     """
-    possible = limit - reserved
+    possible = _connections_possible(limit, reserved)
     least = wanted or CONNECTIONS_EXPECTED
-    advice = f"a worker needs {reserved} open files and one for each connection"
-    if possible < 1:
-        raise StartError(
-            f"the limit on open files is {limit}: {advice}; raise it (ulimit -Hn, LimitNOFILE)"
-        )
     if possible < least:
         log.warning(
             "open_files_limit_low",
@@ -83,7 +112,7 @@ def _connections_max(wanted: int, limit: int, reserved: int) -> int:
                 "reserved": reserved,
                 "connections_wanted": least,
                 "connections_possible": possible,
-                "reason": f"{advice}; raise it (ulimit -Hn, LimitNOFILE)",
+                "reason": f"{_needs(reserved)}; raise it (ulimit -Hn, LimitNOFILE)",
             },
         )
     return min(wanted or CONNECTIONS_DERIVED_MAX, possible)

@@ -47,7 +47,7 @@ AGENT_BOOT_TIMEOUT_S: Final = 120.0
 CONTROL_BOOT_TIMEOUT_S: Final = 30.0
 WORKER_BOOT_TIMEOUT_S: Final = 30.0
 WORKER_FAILED: Final = 3
-"""Exit code of a worker that cannot boot (gunicorn's)."""
+"""Exit code of a server whose workers cannot boot (gunicorn's)."""
 log = logging.getLogger("relay.supervisor")
 
 
@@ -162,7 +162,7 @@ def _run_control(resources: Resources, launch: Launch) -> int:
             data=resources.data,
             runtime=resources.runtime,
             parent_fd=launch.parent_fd,
-            ready_fd=launch.ready_fd,
+            boot=launch.boot,
             gate_fd=launch.gate_fd,
         )
     )
@@ -185,7 +185,7 @@ def _run_agent(resources: Resources, launch: Launch) -> int:
             new_identity=resources.new_identity,
             expected_fingerprint=launch.text,
             parent_fd=launch.parent_fd,
-            ready_fd=launch.ready_fd,
+            boot=launch.boot,
         )
     )
 
@@ -229,7 +229,7 @@ def _run_worker(resources: Resources, launch: Launch) -> int:
             invitation_path=resources.record.invitation_path,
             boot_id=resources.boot_id,
             parent_fd=launch.parent_fd,
-            ready_fd=launch.ready_fd,
+            boot=launch.boot,
             agent_uid=None if agent is None else agent.uid,
             first_generation=resources.first_generation,
             gate_fd=launch.gate_fd,

@@ -10,10 +10,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from relay.errors import StartError
+from relay.server.boot_report import BOOT_FAILED, BootReport
 from relay.server.supervisor import process
+from relay.server.system.resource_limits import fork_refusal
 from relay.store.errors import NotTheWriter, StoreError
 from relay.store.file.directory import DataDirectory
 from relay.store.file.lock import lock_when_free
@@ -21,7 +23,6 @@ from relay.store.file.lock import lock_when_free
 if TYPE_CHECKING:
     from relay.store.file.generation import Durability
 
-REFUSED: Final = 3
 log = logging.getLogger("relay.supervisor")
 
 
@@ -47,20 +48,20 @@ def recover(
     try:
         child = process.fork(
             "relay: recovery",
-            lambda ready_fd: _main(directory, boot_id, durability, ready_fd),
+            lambda boot: _main(directory, boot_id, durability, boot),
             close_in_child,
         )
     except OSError as error:
-        raise StartError(f"no process can be forked: {error.strerror}") from error
+        raise StartError(f"the process that checks files: {fork_refusal(error)}") from error
     os.set_blocking(child.ready_fd, True)
     with os.fdopen(child.ready_fd, "rb") as pipe:
         lines = pipe.read().decode(errors="replace").splitlines()
     _, status = os.waitpid(child.pid, 0)
     how = process.Exit(os.waitstatus_to_exitcode(status))
-    if how.code == REFUSED and lines:
-        raise StartError(lines[0])
+    if how.code == BOOT_FAILED and lines:
+        raise StartError(lines[0].removeprefix("E "))
     if how.code != 0:
-        raise StartError(f"the check of the messages ended with {how}; try again")
+        raise StartError(f"the check of the messages has failed: {how.before_ready}")
     refused = [line.partition(" ") for line in lines]
     if refused and len(refused) == directory.partitions_there:
         more = f" (and so are all {len(refused)} partitions)" if len(refused) > 1 else ""
@@ -81,7 +82,8 @@ def _refuse_shared(directory: DataDirectory) -> None:
             continue  # reported by the worker that opens it
 
 
-def _main(directory: DataDirectory, boot_id: str, durability: Durability, report_fd: int) -> int:
+def _main(directory: DataDirectory, boot_id: str, durability: Durability, boot: BootReport) -> int:
+    """Write a line for each refused partition. Raises StoreError: the server cannot start."""
     # Imported in the child: the supervisor must not load SQLite.
     from relay.store import recovery
     from relay.wire.packing import pack_entry, unpack_entry
@@ -94,13 +96,10 @@ def _main(directory: DataDirectory, boot_id: str, durability: Durability, report
             pack=pack_entry,
             unpack_entry=unpack_entry,
         )
-    except StoreError as error:
-        lines, code = [str(error)], REFUSED
     except KeyboardInterrupt:
-        return REFUSED
-    else:
-        lines, code = [f"{index} {reason}" for index, reason in refused.items()], 0
-    with os.fdopen(report_fd, "wb") as pipe:
+        return BOOT_FAILED
+    lines = [f"{index} {reason}" for index, reason in refused.items()]
+    with os.fdopen(boot.fd, "wb", closefd=False) as pipe:
         text = "".join(f"{line.replace(chr(10), ' ')}\n" for line in lines)
         pipe.write(text.encode(errors="backslashreplace"))
-    return code
+    return 0

@@ -21,7 +21,7 @@ from relay.errors import StartError
 from relay.server import logs, registration
 from relay.server.context import AGENT
 from relay.server.settings.changes import RuntimeChanges
-from relay.server.settings.effective import effective
+from relay.server.settings.effective import check_open_files, effective
 from relay.server.settings.live import LiveSettings
 from relay.server.startup.acquisition import Acquired, acquire
 from relay.server.startup.programs import Resources, roles
@@ -40,6 +40,7 @@ from relay.server.supervisor.upgrade import Program, Upgrade
 from relay.server.system import inherited
 from relay.server.system.inherited_secret import InheritedSecret
 from relay.server.system.prctl import forbid_inspection
+from relay.server.system.resource_limits import refusal
 from relay.server.ticket_register import TicketRegister
 from relay.settings import Accounts, Settings
 from relay.store.file.format import FORMAT_VERSION
@@ -82,6 +83,8 @@ def start(
     try:
         with logs.stderr_to_log():
             return _start(settings, announce, load, new_identity, environ, takeover)
+    except OSError as error:
+        raise StartError(f"the supervisor: {refusal(error)}") from error
     finally:
         if takeover is not None:
             takeover.failed()
@@ -106,6 +109,7 @@ def _start(
     before = None if takeover is None else takeover.handover
     if takeover is not None:
         takeover.check(FORMAT_VERSION, fixed)
+    check_open_files(wanted)
     acquired = acquire(wanted, os.environ, before, new_identity=new_identity)
     supervisor: Supervisor | None = None
     try:
@@ -141,6 +145,7 @@ def _start(
                 program=program,
                 formats={"bus": str(BUS_FORMAT), "partitions": str(PARTITIONS)},
                 takeover=takeover,
+                check_count=partial(check_open_files, wanted),
                 on_alone=partial(_begin_alone, acquired, wanted.accounts),
             )
         )

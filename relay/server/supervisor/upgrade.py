@@ -190,6 +190,19 @@ class Upgrade:
         kills, self._kills = self._kills, []
         return kills
 
+    def tell_reload(self) -> None:
+        """The settings were read again: the next server may have read the previous ones."""
+        if self._line is not None and not self.given_away:
+            send_message(self._line, reload=True)
+
+    def tell_stop(self, number: int) -> None:
+        """All workers are to stop, as after this signal.
+
+        A message: a signal to the next server alone would end the upgrade, not both servers.
+        """
+        assert self._line is not None
+        send_message(self._line, stop=number)
+
     def lend(self, workers: Sequence[tuple[int, int, int]], now: float) -> None:
         """Give it control of this server's workers: (slot, pid, generation) of each."""
         assert self._line is not None

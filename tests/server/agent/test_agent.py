@@ -309,6 +309,7 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 from relay.server.agent.main import agent_main
+from relay.server.boot_report import BootReport, booted
 from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
 from relay.server.system.inherited_secret import InheritedSecret
@@ -319,14 +320,15 @@ from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
 from relay.settings import Server, Settings
 directory = Path(sys.argv[1])
-sys.exit(agent_main(AgentContext(
+boot = BootReport(1)
+sys.exit(booted(boot, lambda: agent_main(AgentContext(
     live=LiveSettings(Settings(server=Server(key_bits=2048))),
     socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
     expected_fingerprint=sys.argv[2], tickets=TicketRegister(), passphrase=PassphraseSource(""),
     ticket_keys=InheritedSecret("keys"), new_identity=False, separation=Separation(),
-    parent_fd=0, ready_fd=1,
-)))
+    parent_fd=0, boot=boot,
+))))
 """
 
 
