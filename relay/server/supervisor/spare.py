@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from relay.server.scheduling import others_first
 from relay.server.supervisor import process
 from relay.server.supervisor.roles import Role
 from relay.server.supervisor.state import Child, State
@@ -58,7 +59,8 @@ class Spare:
 
         def main(ready_fd: int) -> int:
             ours.close()
-            prepare()
+            with others_first():  # they have clients
+                prepare()
             place = b""
             with contextlib.suppress(OSError):  # what the supervisor had not read when it ended
                 theirs.send(LOADED)
