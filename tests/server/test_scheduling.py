@@ -10,8 +10,8 @@ from typing import Final
 
 import pytest
 
-from relay.server import scheduling
-from relay.server.scheduling import LONGEST_SLICE_NS, others_first
+from relay.server.system import scheduling
+from relay.server.system.scheduling import LONGEST_SLICE_NS, others_first
 
 GET_ATTRIBUTES: Final = {"x86_64": 315, "aarch64": 275, "riscv64": 275}
 DEADLINE_S: Final = 60.0
