@@ -17,6 +17,7 @@ from relay.server.metrics import HandshakeKind
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Account, Done, Error, Hello, Send, Welcome
 from relay.wire.tickets import ClientTicket
+from tests.server.worker.test_rooms import operator
 from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import device, hello, register
 from tests.support.workers import Cluster, TestClient, Worker
@@ -124,15 +125,6 @@ async def test_a_login_signature_of_a_resumed_connection_is_good_for_it_alone(
     await second.expect(Error, lambda e: e.code == ErrorCode.KEY_REFUSED)
     first.send_envelopes(hello(first.connection, first.spki, "alice", bytes(16)))
     await first.expect(Welcome)
-
-
-async def operator(cluster: Cluster) -> TestClient:
-    """A user who may disable others."""
-    worker = cluster.workers[0]
-    client = await TestClient.login(worker, "boss")
-    session = cluster.session("boss")
-    session.actor = session.actor._replace(operator=True)
-    return client
 
 
 async def ask(client: TestClient, number: int, name: str, request: requests.Request) -> None:
