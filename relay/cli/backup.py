@@ -15,7 +15,7 @@ from relay.cli.damaged_logs import HELP_FOR_LOGS, reasons_by_log
 from relay.cli.exits import CommandError, Exit, report
 from relay.cli.groups import CommandGroup
 from relay.cli.interrupts import EndsRaised
-from relay.cli.options import config_option, data_option, document_option, typed_path
+from relay.cli.options import config_option, data_option, document_option, typed_directory
 from relay.cli.printing import print_error_line, print_json, print_whole
 from relay.errors import StartError
 from relay.terminal.view import day_and_clock
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from relay.server.backups.manifest import Manifest
     from relay.store.file.integrity import DamagedLog
 
-_backup = click.argument("directory", metavar="BACKUP", callback=typed_path)
+_backup = click.argument("directory", metavar="BACKUP", callback=typed_directory)
 
 
 @click.group(cls=CommandGroup)

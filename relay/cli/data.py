@@ -22,7 +22,14 @@ from relay.cli.exits import CommandError, Exit, report
 from relay.cli.groups import CommandGroup
 from relay.cli.interrupts import EndsRaised
 from relay.cli.json_lines import message_object
-from relay.cli.options import LINES, STANDARD, config_option, data_option, typed_path
+from relay.cli.options import (
+    LINES,
+    STANDARD,
+    config_option,
+    data_option,
+    typed_directory,
+    typed_path,
+)
 from relay.cli.printing import dump, print_json, print_line, print_whole
 from relay.client.events import Message
 from relay.errors import UsageError
@@ -150,7 +157,7 @@ def repair(data: str | None, config: Path | None) -> int:
 
 @data.command()
 @click.option("--room", metavar="ROOM", help="Only this one.  [default: all]")
-@click.option("--backup", callback=typed_path, metavar="BACKUP", help="From a backup instead.")
+@click.option("--backup", callback=typed_directory, metavar="BACKUP", help="From a backup instead.")
 @data_option
 @config_option
 def export(room: str | None, backup: Path | None, data: str | None, config: Path | None) -> int:
