@@ -95,6 +95,7 @@ MODULES: Final = (
     "relay.server.worker.delivery.stream",
     "relay.server.worker.member.fanout",
     "relay.server.worker.member.feed",
+    "relay.server.worker.member.subscription",
     "relay.server.worker.member.subscriptions",
     # A handshake and a login, in addition.
     "relay.chat.ids",

@@ -13,7 +13,7 @@ from tests.support.cluster import ROOT
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical", "log", "makeRecord"}
 MADE_BY_ROLE = {"control_ready", "agent_ready", "workers"}
 """Their names have a role's name in them (``supervisor/supervisor.py``)."""
-SERVER = ("relay/server", "relay/bus", "relay/store", "relay/cli/serve.py")
+SERVER = ("relay/server", "relay/bus", "relay/store", "relay/cli/server_commands/serve.py")
 
 
 def logged(tree: ast.AST) -> Iterator[str]:

@@ -155,9 +155,9 @@ def test_the_client_imports_nothing_of_linux_alone() -> None:
         "relay.client.aio",
         "relay.client.blocking",
         "relay.cli.main",
-        "relay.cli.chat",
-        "relay.cli.send",
-        "relay.cli.tail",
+        "relay.cli.client_commands.chat",
+        "relay.cli.client_commands.send",
+        "relay.cli.client_commands.tail",
     )
     assert {"relay", "cryptography", "msgpack"} <= loaded
     assert loaded.isdisjoint({"uvloop", "apsw", "setproctitle", "pythonjsonlogger"})

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.serve import serve
+from relay.cli.server_commands.serve import serve
 from relay.configuration import ConfigurationError, load
 from relay.declarations import SHOWN_CHARS_MAX, Declaration, as_toml, declarations
 from relay.errors import UsageError

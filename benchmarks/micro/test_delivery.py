@@ -38,9 +38,10 @@ from relay.server.worker.delivery.stream import Stream
 from relay.server.worker.member.catchup import Catchup
 from relay.server.worker.member.damage import DamageReports
 from relay.server.worker.member.fanout import Fanout
-from relay.server.worker.member.feed import Feeds, Subscription
+from relay.server.worker.member.feed import Feeds
 from relay.server.worker.member.pages import Pages
 from relay.server.worker.member.routes import Routes
+from relay.server.worker.member.subscription import Subscription
 from relay.server.worker.process.own_home import LocalPort
 from relay.server.worker.wakeup import Wakeup
 from relay.store.log import Reader

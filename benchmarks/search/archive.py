@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from relay.chat.entries import Kind, Submission
 from relay.chat.partition import partition_of
-from relay.server.boot_id import boot_id
+from relay.server.system.boot_id import boot_id
 from relay.store.file.directory import DataDirectory
 from relay.store.file.generation import Host
 from relay.store.search.follower import Follower

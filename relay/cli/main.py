@@ -11,41 +11,44 @@ from typing import Any, Final, NamedTuple
 import click
 
 from relay import __version__, compiled
-from relay.cli import exits
-from relay.cli.groups import CommandGroup
-from relay.cli.streams import prepare_streams
+from relay.cli.arguments.groups import CommandGroup
+from relay.cli.process import exits
+from relay.cli.process.streams import prepare_streams
 from relay.loading import no_collections
 
 
 class Entry(NamedTuple):
-    """Where a command is defined, so that ``relay --help`` need not import it."""
+    """Where a command is, so that ``relay --help`` need not import it."""
 
-    module: str
-    attribute: str
+    package: str
     summary: str
 
+    def command(self, name: str) -> Any:  # noqa: ANN401
+        """Import it. Raises ModuleNotFoundError where a library is missing."""
+        return getattr(import_module(f"relay.cli.{self.package}.{name}"), name)
 
+
+USERS: Final = "client_commands"
+OWN_MACHINE: Final = "server_commands"
 COMMANDS: Final = {
-    "chat": Entry("relay.cli.chat", "chat", "Chat in a room."),
-    "send": Entry("relay.cli.send", "send", "Send a text or each line of the input to a room."),
-    "tail": Entry("relay.cli.tail", "tail", "Follow a room and print its messages."),
-    "history": Entry("relay.cli.history", "history", "Print or search the history of a room."),
-    "register": Entry("relay.cli.register", "register", "Claim a name, with a key of this device."),
-    "device": Entry("relay.cli.device", "device", "Add, list and remove devices of your account."),
-    "account": Entry(
-        "relay.cli.account", "account", "Choose who may write to you; delete your account."
-    ),
-    "export": Entry("relay.cli.export", "export", "Export all your data, as JSON lines."),
-    "invite": Entry("relay.cli.invite", "invite", "Make an invitation (operators)."),
-    "user": Entry("relay.cli.user", "user", "Manage accounts (operators)."),
-    "room": Entry("relay.cli.room", "room", "List rooms, and manage rights in them."),
-    "alias": Entry("relay.cli.alias", "alias", "Give addresses short names."),
-    "serve": Entry("relay.cli.serve", "serve", "Run a relay server (Linux)."),
-    "key": Entry("relay.cli.key", "key", "Show and change a server's key (Linux)."),
-    "ctl": Entry("relay.cli.ctl", "ctl", "Inspect and control a running server (Linux)."),
-    "backup": Entry("relay.cli.backup", "backup", "Create, verify and restore backups (Linux)."),
-    "data": Entry("relay.cli.data", "data", "Check, repair, export and import messages (Linux)."),
-    "config": Entry("relay.cli.config", "config", "Write, check and show a server's settings."),
+    "chat": Entry(USERS, "Chat in a room."),
+    "send": Entry(USERS, "Send a text or each line of the input to a room."),
+    "tail": Entry(USERS, "Follow a room and print its messages."),
+    "history": Entry(USERS, "Print or search the history of a room."),
+    "register": Entry(USERS, "Claim a name, with a key of this device."),
+    "device": Entry(USERS, "Add, list and remove devices of your account."),
+    "account": Entry(USERS, "Choose who may write to you; delete your account."),
+    "export": Entry(USERS, "Export all your data, as JSON lines."),
+    "invite": Entry(USERS, "Make an invitation (operators)."),
+    "user": Entry(USERS, "Manage accounts (operators)."),
+    "room": Entry(USERS, "List rooms, and manage rights in them."),
+    "alias": Entry(USERS, "Give addresses short names."),
+    "serve": Entry(OWN_MACHINE, "Run a relay server (Linux)."),
+    "key": Entry(OWN_MACHINE, "Show and change a server's key (Linux)."),
+    "ctl": Entry(OWN_MACHINE, "Inspect and control a running server (Linux)."),
+    "backup": Entry(OWN_MACHINE, "Create, verify and restore backups (Linux)."),
+    "data": Entry(OWN_MACHINE, "Check, repair, export and import messages (Linux)."),
+    "config": Entry(OWN_MACHINE, "Write, check and show a server's settings."),
 }
 
 
@@ -73,7 +76,7 @@ class LazyGroup(CommandGroup):
             return None
         try:
             with no_collections():
-                command = getattr(import_module(entry.module), entry.attribute)
+                command = entry.command(cmd_name)
         except ModuleNotFoundError as error:
             raise click.ClickException(
                 f"'relay {cmd_name}' cannot run here: the module {error.name!r} is missing"

@@ -49,6 +49,7 @@ class ClientBase:
 
     def __init__(self, options: Options) -> None:
         self._given = options.identity
+        self._answer_timeout_s = options.answer_timeout_s
         self._state = ClientState(options)
         self._chat: ChatState = self._state.chat
 
@@ -61,6 +62,12 @@ class ClientBase:
     def _check_started(self) -> None:
         if not self._started:
             raise NotConnected("not connected: call connect() first, or use the client in a 'with'")
+
+    def _time_limit(self, timeout: float | None) -> float | None:
+        """Return how many seconds a call waits for its answer; None: for ever."""
+        if timeout is None:
+            return self._answer_timeout_s
+        return arguments.seconds("timeout", timeout)
 
     def _take(self, room: str | None) -> Event | None:
         """Return the next event, if any; raise the reason if the client has ended."""

@@ -13,6 +13,8 @@ import time
 from collections.abc import Iterator
 from typing import Final
 
+from relay.fsync import sync_file
+
 try:
     import fcntl
 except ModuleNotFoundError:  # Windows
@@ -70,7 +72,7 @@ def append_whole(file: io.FileIO, line: bytes, *, synced: bool) -> None:
         if file.write(line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if synced:
-            os.fsync(file.fileno())
+            sync_file(file.fileno())
     except OSError:
         with contextlib.suppress(OSError):
             os.ftruncate(file.fileno(), size)

@@ -47,6 +47,8 @@ class Options:
     """Maximum number of unacknowledged sends."""
     retry_timeout_s: float | None = None
     """How long a send that is refused with BUSY or UNAVAILABLE is retried; None: for ever."""
+    answer_timeout_s: float | None = None
+    """How long a call without ``timeout`` waits for its answer; None: for ever."""
     random_bytes: Callable[[int], bytes] = field(repr=False)
     jitter: Callable[[], float] = field(repr=False)
     """Numbers evenly distributed over [0, 1)."""
@@ -64,6 +66,7 @@ def make_options(
     reconnect: bool,
     window: int,
     retry_timeout_s: float | None,
+    answer_timeout_s: float | None,
     random_bytes: Callable[[int], bytes],
     jitter: Callable[[], float],
 ) -> Options:
@@ -92,6 +95,7 @@ def make_options(
         reconnect=arguments.flag("reconnect", reconnect),
         window=arguments.integer("window", window, 1, limits.U32_MAX),
         retry_timeout_s=arguments.seconds_or_none("retry_timeout_s", retry_timeout_s),
+        answer_timeout_s=arguments.seconds_or_none("answer_timeout_s", answer_timeout_s),
         random_bytes=random_bytes,
         jitter=jitter,
     )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import socket
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from relay.server.inherited_secret import InheritedSecret
-from relay.server.live_settings import LiveSettings
-from relay.server.passphrase import PassphraseSource
+from relay.server.boot import Boot
+from relay.server.keys.passphrase import PassphraseSource
 from relay.server.privileges import Separation
 from relay.server.scoreboard import Scoreboard
+from relay.server.settings.live import LiveSettings
+from relay.server.system.inherited_secret import InheritedSecret
 from relay.server.ticket_register import TicketRegister
 
 CONTROL = "control"
@@ -38,25 +37,11 @@ def agent_socket(runtime: Path, first_generation: int) -> Path:
     return runtime / f"agent.{first_generation}.sock"
 
 
-def report(ready_fd: int, line: str) -> None:
-    """Write a child's one-line report, without the line end, to the supervisor.
-
-    A path in it may contain bytes that are not valid text: they are escaped.
-    """
-    try:
-        os.write(ready_fd, f"{line}\n".encode(errors="backslashreplace"))
-    except OSError:
-        # The supervisor is gone, which is handled elsewhere; the failure is still reported.
-        if line.startswith("E "):
-            sys.stderr.write(f"{line}\n")
-
-
 @dataclass(frozen=True, slots=True)
 class WorkerContext:
-    r"""Parameters of a worker: passed to ``worker_main(context) -> int`` in the child.
+    """Parameters of a worker: passed to ``worker_main(context) -> int`` in the child.
 
-    The worker writes ``R\n`` to ``ready_fd`` when it serves, or ``E message\n`` and returns 3 when
-    it cannot. It does not use the descriptor after that. TERM: drain. QUIT: stop at once.
+    TERM: drain. QUIT: stop at once.
     """
 
     index: int
@@ -82,7 +67,7 @@ class WorkerContext:
     """Read end of a pipe: end of file when the supervisor is gone.
 
     Invariant "Nobody outlives the supervisor"."""
-    ready_fd: int
+    boot: Boot
     agent_uid: int | None = None
     """The user that the key agent runs as; None: the same as this process."""
     first_generation: int = 0
@@ -98,10 +83,9 @@ class WorkerContext:
 
 @dataclass(frozen=True, slots=True)
 class AgentContext:
-    r"""Parameters of the key agent: passed to ``agent_main(context) -> int`` in the child.
+    """Parameters of the key agent: passed to ``agent_main(context) -> int`` in the child.
 
-    The agent writes ``R FINGERPRINT\n`` to ``ready_fd`` when it serves, or ``E message\n`` and
-    returns 3.
+    It reports its key's fingerprint when it serves.
     """
 
     live: LiveSettings
@@ -121,15 +105,12 @@ class AgentContext:
     expected_fingerprint: str
     """Of the key that this server started with; empty at the first start of the agent."""
     parent_fd: int
-    ready_fd: int
+    boot: Boot
 
 
 @dataclass(frozen=True, slots=True)
 class ControlContext:
-    r"""Parameters of the control process: passed to ``control_main(context) -> int``.
-
-    It writes ``R\n`` to ``ready_fd`` when it serves, or ``E message\n`` and returns 3.
-    """
+    """Parameters of the control process: passed to ``control_main(context) -> int``."""
 
     live: LiveSettings
     boards: Mapping[str, Scoreboard]
@@ -143,6 +124,6 @@ class ControlContext:
     data: Path
     runtime: Path
     parent_fd: int
-    ready_fd: int
+    boot: Boot
     gate_fd: int = -1
     """Readable once this process may listen; -1: it may."""

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
-from relay.server.context import report
+from relay.server.boot import Boot
 
 
-async def passed(gate_fd: int, ready_fd: int, stop: asyncio.Event) -> bool:
+async def passed(gate_fd: int, boot: Boot, stop: asyncio.Event) -> bool:
     """Report that all is prepared, and wait. False: the process is to stop instead.
 
     Args:
         gate_fd: readable when it may continue; -1: it may at once.
-        ready_fd: where the process reports.
+        boot: where the process reports.
         stop: set when it is to stop.
     """
     if gate_fd < 0:
@@ -20,7 +20,7 @@ async def passed(gate_fd: int, ready_fd: int, stop: asyncio.Event) -> bool:
     loop = asyncio.get_running_loop()
     came = asyncio.Event()
     loop.add_reader(gate_fd, came.set)
-    report(ready_fd, "P")
+    boot.prepared()
     waiting = [asyncio.ensure_future(event.wait()) for event in (came, stop)]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)

@@ -27,7 +27,7 @@ from typing import Final
 
 from pythonjsonlogger.json import JsonFormatter
 
-from relay.server.output import Output
+from relay.server.system.output import Output
 from relay.settings import Log
 
 VALUE_CHARS_MAX: Final = 256

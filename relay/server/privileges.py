@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from relay.errors import StartError, UsageError
-from relay.server import prctl
-from relay.server.key_files import KEY_FILES
+from relay.server.keys.key_files import KEY_FILES
+from relay.server.system import prctl
 from relay.settings import SAME_USER
 
 _CAPABILITIES: Final = {"CAP_KILL": 5, "CAP_SETGID": 6, "CAP_SETUID": 7}

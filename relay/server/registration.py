@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final, Literal, cast, get_args
 from relay.chat.accounts import invitation
 from relay.chat.accounts.decide import Registration
 from relay.errors import StartError
-from relay.server.key_files import create_key_file, read_key_file
+from relay.server.keys.key_files import create_key_file, read_key_file
 
 if TYPE_CHECKING:
     from relay.settings import Accounts

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from relay.limits import TICKET_KEYS_MAX as KEYS_MAX
-from relay.server.anonymous_file import anonymous_file, set_size
+from relay.server.system.anonymous_file import anonymous_file, set_size
 
 BITMAP_BYTES: Final = 1 << 20
 """For each key: 8.4 million tickets, or 388 logins per second for the six hours of a key. When they

@@ -7,7 +7,6 @@ everything.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, NoReturn
@@ -17,6 +16,7 @@ from relay.client.aio import Client
 from relay.client.arguments import ME
 from relay.client.errors import ClientError, DeviceChainError, MessageTooLong
 from relay.client.events import (
+    Event,
     Gap,
     Invited,
     Live,
@@ -32,12 +32,12 @@ from relay.client.refusals import AlreadyJoined, NoSuchRoom, NotAMember, Refused
 from relay.terminal import commands, room_commands
 from relay.terminal.accepting import accept
 from relay.terminal.choices import AIM
+from relay.terminal.entering import Entering
 from relay.terminal.history import HistoryCommands
 from relay.terminal.invitations import Invitations
 from relay.terminal.last_message import LastMessageCommands
 from relay.terminal.notices import Narrator, choices, members_notice
 from relay.terminal.pending import Pending
-from relay.terminal.room_commands import Change
 from relay.terminal.room_list import listed_rooms
 from relay.terminal.room_notices import (
     info_lines,
@@ -76,9 +76,8 @@ class Chat:
         self.reads = False
         """True if a person sees what is shown: their other devices are told what was read."""
         self._shown = Shown(screen, client.name, room)
-        self._last_message = LastMessageCommands(
-            client, self.sending, self._shown.recent, self._ask
-        )
+        recent = self._shown.recent
+        self._last_message = LastMessageCommands(client, self.sending, recent, self._ask)
         self._history = HistoryCommands(client, room, screen, self._shown)
         self._typed = ""
         """The command being executed."""
@@ -105,15 +104,16 @@ class Chat:
             ClientError: the server ended the connection for good, refused the room, or has not
                 answered the join within ``join_s`` seconds.
         """
-        joined = await self.client.join(self.room, last=last, timeout=join_s)
-        self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
-        self.sending.begin(watched=self.reads, begun=bool(joined.head.seq))
-        if not joined.head.seq:
-            self.screen.notice(self._not_begun)
-        self._who_is_here.ask()
-        show = asyncio.create_task(self._show_events())
+        entering = Entering(self.screen.notice)
+        show = asyncio.create_task(self._show_events(entering.events(self.client)))
         tasks: set[asyncio.Task[Any]] = {show}
         try:
+            joined = await entering.join(self.client.join(self.room, last=last, timeout=join_s))
+            self.screen.notice(f"in {self.room} as {self.client.name}; /help lists the commands")
+            self.sending.begin(watched=self.reads, begun=bool(joined.head.seq))
+            if not joined.head.seq:
+                self.screen.notice(self._not_begun)
+            self._who_is_here.ask()
             if self.client.device_key is not None:  # a guest has no inbox
                 self._ask(self._open_inbox)
                 await self._all_answered()
@@ -131,9 +131,9 @@ class Chat:
             self.sending.tell_unstored()
 
     # --- received -----------------------------------------------------------------------------
-    async def _show_events(self) -> NoReturn:
+    async def _show_events(self, events: AsyncIterator[Event]) -> NoReturn:
         narrator = Narrator(self.client.name)
-        async for event in self.client:
+        async for event in events:
             if isinstance(event, LogEntry | RoomChanged):
                 if event.room == self.room:
                     self.sending.room_begun()
@@ -207,7 +207,7 @@ class Chat:
         if not self.reads:
             return
         if here is not None and self._member:
-            now = time.monotonic()
+            now = asyncio.get_running_loop().time()
             if leaving or now - self._marked_s >= _MARK_S:
                 self._marked_s = now
                 unread[self.room] = here
@@ -279,7 +279,7 @@ class Chat:
                 self._ask(self._join_again)
             case commands.Rooms():
                 self._ask(self._rooms)
-            case Change():
+            case room_commands.Change():
                 make = partial(self._change, command)
                 says = self._typed if command.says else ""
                 narrows, chooses = command.narrows, command.chooses
@@ -377,7 +377,7 @@ class Chat:
         elif not rooms:
             self.screen.notice("there are no rooms yet")
 
-    async def _change(self, change: Change) -> None:
+    async def _change(self, change: room_commands.Change) -> None:
         """Change the room; everybody sees the change as an entry of the room.
 
         Its kind may be chosen before there is a room: its first message would make it public.

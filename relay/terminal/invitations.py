@@ -25,10 +25,13 @@ class Invitations:
         """True if the user was removed from it, and sees no entries of it."""
         self._known: set[str] = set()
         self._away = False
+        self._listed = False
+        """True once the user was told of rooms."""
 
     def known(self, rooms: Iterable[ListedRoom]) -> None:
         """The user was told of these rooms."""
         self._known = _inviting(rooms)
+        self._listed = True
 
     def notice_of(self, event: Invited) -> str | None:
         """Return the notice for an invitation that has just arrived."""
@@ -42,7 +45,7 @@ class Invitations:
 
     def are_due(self, event: StateChanged) -> bool:
         """Return True if the rooms must be checked again: the connection is back."""
-        due = self._away and event.state is State.ONLINE
+        due = self._listed and self._away and event.state is State.ONLINE
         self._away = event.state is State.WAITING or (self._away and not due)
         return due
 

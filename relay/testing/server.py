@@ -21,7 +21,7 @@ from typing import IO, Final, Self
 
 from relay import forks
 from relay.client.address import Address, parse_address
-from relay.testing import watcher
+from relay.testing import processes, watcher
 
 START_TIMEOUT_S: Final = 60.0
 """A start takes about half a second; a busy machine may be a hundred times slower."""
@@ -327,23 +327,19 @@ class RelayServer:
         return self._process.pid
 
     def worker_pids(self) -> list[int]:
-        """Return the process ids of the running workers: for tests that kill one."""
-        return self.pids_titled("relay: worker")
+        """Return the process ids of the workers, by their numbers: for tests that kill one.
+
+        One that has ended is among them until the relay has noticed it.
+        """
+        return [] if self._process is None else processes.workers(self._process.pid)
 
     def pids_titled(self, text: str = "") -> list[int]:
-        """Return the process ids of its processes whose title contains this text."""
-        if self._process is None:
-            return []
-        found = []
-        # No Path for each process of the machine: tests poll this.
-        for pid in map(int, filter(str.isdecimal, os.listdir("/proc"))):  # noqa: PTH208
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                # start() created its session, which none of its processes leaves.
-                if os.getsid(pid) == self._process.pid:
-                    title = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ")
-                    if text in title.decode(errors="replace"):
-                        found.append(pid)
-        return sorted(found)
+        """Return the process ids of its processes whose title contains this text.
+
+        One that has ended is among them until the process that has started it has noticed it.
+        """
+        # ``start`` has created its session, which none of its processes leaves.
+        return [] if self._process is None else processes.titled(self._process.pid, text)
 
     def _with_log(self, what: str) -> str:
         lines = self.log[-LOG_LINES_SHOWN:]

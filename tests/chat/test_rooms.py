@@ -308,6 +308,19 @@ def test_two_moderators_cannot_undo_each_other_unseen() -> None:
     assert refused(gone, requests.Ban("eve"), ANN, EVE, seen=11) is Reason.CHANGED
 
 
+def test_ones_own_change_is_no_conflict() -> None:
+    """A request that is repeated, because its answer was lost, finds its own effect."""
+    one = states.applied(room(), events.Banned("cat", CAT.root, 5000, ""), "ann", 10)
+    again = requests.Ban("cat", 60)
+    context = Context(ANN, 9, 1000, 100, CAT.root)
+    with pytest.raises(Refused) as caught:
+        decide(one, again, context)
+    assert caught.value.reason is Reason.CHANGED
+    assert decide(one, again, context._replace(is_own=lambda seq: seq == 10)) is not None
+    gone = states.applied(one, events.Deleted(""), "ann", 11)
+    assert decide(gone, requests.Delete(), context) is None
+
+
 def test_rights_come_before_whether_it_is_so_already() -> None:
     """The answer reveals nothing to a user without the permission."""
     assert refused(room(), requests.Ban("dan"), EVE, DAN) is Reason.NOT_ALLOWED
@@ -323,6 +336,12 @@ def test_bounds() -> None:
     assert refused(full, requests.Enter(), EVE) is Reason.LIMIT
     assert refused(full, requests.Invite("eve"), ANN) is Reason.LIMIT
     assert decided(full, requests.Ban("eve"), ANN) is not None
+    barred = {f"b{number}": Person(b"b" * 32, banned=True) for number in range(500)}
+    most = full._replace(people={**full.people, **barred})
+    assert refused(most, requests.Ban("eve"), ANN) is Reason.LIMIT
+    assert refused(most, requests.Mute("eve"), ANN) is Reason.LIMIT
+    for request in (requests.Ban("u7"), requests.Mute("u7"), requests.Ban("b7", 60)):
+        assert decided(most, request, ANN) is not None, "there is a record of them already"
     longest = {
         "h" * 28 + f"{n:04}": Person(b"r" * 32, Role.OWNER, True, True, 2**62, 2**62)
         for n in range(states.PEOPLE_MAX + states.REMEMBERED_MAX)

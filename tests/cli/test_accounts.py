@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.device import removed_if_refused
+from relay.cli.client_commands.device import removed_if_refused
 from relay.client.errors import ConnectFailed
 from relay.client.refusals import NotAMember, Unavailable
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay, wait_until

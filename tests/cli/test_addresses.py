@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from relay import BlockingClient, Message, UsageError
-from relay.cli.aliases import Aliases
-from relay.cli.destination import split
+from relay.cli.arguments.aliases import Aliases
+from relay.cli.arguments.destination import split
 from tests.support.cluster import Relay, run_relay
 from tests.support.threads import beside
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Relay, run_relay
+from tests.support.cluster import DEADLINE_S, Relay, run_relay
 from tests.support.people import Person
 from tests.support.terminals import COLUMNS, Terminal
 
@@ -200,5 +200,5 @@ def test_interrupted_in_a_pipe(relay: Relay, room: str, tmp_path: Path) -> None:
     with Person(relay.address, "pia", room, tmp_path) as pia:
         pia.is_told(f"in {room}")
         pia.process.send_signal(signal.SIGINT)
-        assert pia.process.wait(30) == -signal.SIGINT
+        assert pia.process.wait(DEADLINE_S) == -signal.SIGINT
     assert [line for line in pia.notices if not line.startswith("-!- ")] == []

@@ -13,8 +13,8 @@ from typing import Final
 import click
 import pytest
 
-from relay.cli.ctl_accounts import ROOM_ACTIONS
 from relay.cli.main import relay as program
+from relay.cli.server_commands.ctl_accounts import ROOM_ACTIONS
 from tests.support.cluster import Relay, run_relay
 from tests.support.terminals import Terminal
 

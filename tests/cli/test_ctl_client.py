@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.ctl_client import Server
-from relay.cli.exits import CommandError
+from relay.cli.process.exits import CommandError
+from relay.cli.server_commands.ctl_client import Server
 
 Answering = Callable[[bytes], Server]
 

@@ -18,8 +18,8 @@ import pytest
 from relay.chat.accounts.chain import Pin
 from relay.client.devices.key_files import KeyFiles
 from relay.errors import StartError
-from relay.server.key_files import create_key_file
-from relay.server.recovery import recover
+from relay.server.keys.key_files import create_key_file
+from relay.server.startup.recovery import recover
 from relay.settings import Settings
 from relay.store.errors import UsedElsewhere
 from relay.store.file.directory import DataDirectory
@@ -326,7 +326,7 @@ WITHOUT = """
 import errno, os, sys
 from pathlib import Path
 from relay.cli.main import main
-from relay.server import boot_id
+from relay.server.system import boot_id
 
 def link(*_):
     raise OSError(errno.EPERM, os.strerror(errno.EPERM))

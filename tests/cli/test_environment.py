@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from relay import bounded_files
-from relay.cli import streams
+from relay.cli.process import streams
 from tests.support import refused_calls
 from tests.support.cluster import COMMAND_S, DEADLINE_S, ROOT, Relay, relay_command, run_relay
 from tests.support.programs import run_program
@@ -160,7 +160,7 @@ def test_a_refused_call_while_it_starts_is_one_line() -> None:
 @pytest.mark.parametrize(
     "error", ["OSError(24, 'x')", "ImportError('a\\nb\\x1b[2J')", "MemoryError()", "RuntimeError()"]
 )
-@pytest.mark.parametrize("where", ["click", "relay.cli.exits", "os.open"])
+@pytest.mark.parametrize("where", ["click", "relay.cli.process.exits", "os.open"])
 def test_whatever_prevents_a_start_is_one_line(
     error: str, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,7 +194,8 @@ sys.exit(main())
 def test_too_few_descriptors_for_an_event_loop_are_one_line() -> None:
     """Neither an incomplete loop nor a coroutine that never ran is told of."""
     code = (
-        "import resource, sys\nfrom relay.cli import send\nfrom relay.cli.main import main\n"
+        "import resource, sys\nfrom relay.cli.main import main\n"
+        "from relay.cli.client_commands import send\n"
         "resource.setrlimit(resource.RLIMIT_NOFILE, (4, 4))\n"
         f"address = 'relay://{'a' * 52}@127.0.0.1:1'\n"
         "sys.exit(main(['send', address, 'lobby', 'x', '--name', '~anna']))"
@@ -413,7 +414,7 @@ def test_a_reader_that_has_gone_away(relay: Relay, room: str, arguments: str) ->
 def test_what_is_printed_is_out_at_the_end_of_the_line(unbuffered: str) -> None:
     """With PYTHONUNBUFFERED, too, which container images set; and with any encoding."""
     code = (
-        "import os, sys; from relay.cli.streams import prepare_streams; prepare_streams();"
+        "import os, sys; from relay.cli.process.streams import prepare_streams; prepare_streams();"
         "print('\\u00e9', file=sys.stderr); os.write(2, b'after')"
     )
     done = subprocess.run(

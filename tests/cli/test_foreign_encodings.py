@@ -8,7 +8,7 @@ import json
 
 import pytest
 
-from relay.cli.foreign_lines import decoded, irssi, json_lines
+from relay.cli.server_commands.foreign_lines import decoded, irssi, json_lines
 from relay.errors import UsageError
 
 NOW_MS = 1_790_000_000_000

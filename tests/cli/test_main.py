@@ -11,8 +11,8 @@ import click
 import pytest
 
 from relay import __version__, codec
-from relay.cli.exits import CommandError, Exit, guarded
 from relay.cli.main import COMMANDS
+from relay.cli.process.exits import CommandError, Exit, guarded
 from relay.client.errors import ConnectFailed, ServerKeyMismatch, UnknownServerKey
 from relay.errors import StartError, UsageError
 from tests.support.cluster import run_relay
@@ -110,7 +110,7 @@ def test_an_interrupt_while_it(when: str) -> None:
 def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
     """A missing module of the server is a one-line error; help still lists everything."""
     code = (
-        "import sys; sys.modules['relay.cli.serve'] = None\n"
+        "import sys; sys.modules['relay.cli.server_commands.serve'] = None\n"
         "from relay.cli.main import main\n"
         "assert main(['--help']) == 0\n"
         "sys.exit(main(['serve']))"

@@ -9,7 +9,7 @@ import click
 import pytest
 
 from relay.chat.names import is_handle, is_reserved
-from relay.cli import names
+from relay.cli.arguments import names
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 from relay.chat.accounts import invitation, requests
 from relay.chat.accounts.answers import INVITATIONS_MAX
 from relay.chat.partition import partition_of
-from relay.server.offline import OfflineAccounts
+from relay.server.offline.accounts import OfflineAccounts
 from tests.support.cluster import Relay, run_relay
 
 DAY_MS = 86_400_000

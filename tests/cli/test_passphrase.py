@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli import passphrase
-from relay.cli.passphrase import BYTES_MAX, PASSPHRASE_VARIABLE, passphrase_for
+from relay.cli.connection import passphrase
+from relay.cli.connection.passphrase import BYTES_MAX, PASSPHRASE_VARIABLE, passphrase_for
 from relay.errors import UsageError
 from tests.support.cluster import Relay
 from tests.support.terminals import Terminal

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli import account, device, printing, user
+from relay.cli.client_commands import account, device, user
+from relay.cli.console import printing
 from relay.client.account_calls import Device, Devices, Preferences, User
 from relay.terminal.text import is_unseen
 
 EVIL = "\x1b]0;owned\x07\x1b[2J\u202ex\nrelay: all is well"
 DOORS = {
-    "cli/printing.py", "cli/exits.py", "cli/streams.py", "terminal/output.py",
-    "terminal/screens.py",
+    "cli/console/printing.py", "cli/process/exits.py", "cli/process/streams.py",
+    "terminal/output.py", "terminal/screens.py",
 }  # fmt: skip
 """The modules that write to the standard streams: each escapes what it writes."""
 

@@ -17,7 +17,7 @@ from tests.support.terminals import LINES, Terminal
 
 KNOWN_INSTANCE = """
 import asyncio, sys
-from relay.cli.exits import guarded
+from relay.cli.process.exits import guarded
 from relay.client.aio import Client
 from relay.client.identity import Identity
 from relay.terminal.chat import Chat
@@ -34,7 +34,7 @@ sys.exit(guarded(lambda: asyncio.run(main(*sys.argv[1:]))))
 
 BETWEEN_PROMPTS = """
 import asyncio, sys
-from relay.cli.exits import guarded
+from relay.cli.process.exits import guarded
 from relay.terminal.prompt import PromptScreen
 
 async def main():

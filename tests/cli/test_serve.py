@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.cluster import Relay, relay_command, run_relay
+from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_a_closed_stdout_does_not_end_it(tmp_path: Path) -> None:
             if event["event"] == "announcement_unread":
                 with socket.create_connection(_address(process.pid), timeout=60):
                     process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(DEADLINE_S) == 0
         assert event["event"] == "stopped"
 
 

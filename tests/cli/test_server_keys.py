@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import COMMAND_S, Relay, relay_command
+from tests.support.cluster import COMMAND_S, DEADLINE_S, Relay, relay_command
 from tests.support.terminals import Terminal
 
 OTHER = "a" * 52
@@ -141,7 +141,7 @@ def listening(relay: Relay) -> Iterator[tuple[int, list[bytes]]]:
         thread = threading.Thread(target=serve, args=(listener,), daemon=True)
         thread.start()
         yield listener.getsockname()[1], sent
-        thread.join(30)
+        thread.join(DEADLINE_S)
         assert not thread.is_alive()
 
 

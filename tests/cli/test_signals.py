@@ -53,6 +53,12 @@ def _connections(relay: Relay) -> int:
     return sum(map(len, relay.peers_by_worker().values()))
 
 
+@pytest.fixture(autouse=True)
+def _nobody_connected(relay: Relay) -> None:
+    """A connection that another test has left would be taken for the one of this test."""
+    wait_until(lambda: _connections(relay) == 0, "no connection")
+
+
 @pytest.mark.parametrize(
     ("command", "number"),
     [

@@ -9,8 +9,8 @@ import subprocess
 
 import pytest
 
-from relay.cli.exits import guarded
 from relay.cli.main import relay as relay_group
+from relay.cli.process.exits import guarded
 from relay.client.aio import Client
 from tests.support.cluster import DEADLINE_S, Relay, relay_command, run_relay
 from tests.support.tails import Tail

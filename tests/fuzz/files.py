@@ -18,8 +18,8 @@ from relay import limits
 from relay.chat.accounts.chain import Pin
 from relay.chat.names import is_handle
 from relay.chat.partition import PARTITIONS
-from relay.cli import foreign_lines
-from relay.cli.aliases import Aliases
+from relay.cli.arguments.aliases import Aliases
+from relay.cli.server_commands import foreign_lines
 from relay.client.devices.device_key import FORMAT, DeviceKey, contains, public_text
 from relay.client.devices.key_files import KeyFiles
 from relay.client.trust.known_servers import KnownServers

@@ -179,15 +179,27 @@ def test_the_web_page_shows_deliveries_and_violations(tmp_path: Path) -> None:
             lambda: (found := figures())["violations"] and found["points"][-1]["deliveries"],
             "deliveries and violations in the panel",
         )
-        shown = json.loads(fetch(port, "/stats/requests"))
-        rows = {(row["method"], row["name"]): row for row in shown["stats"]}
-        delivered = rows["DELIVERY", "publish→delivered"]
-        assert delivered["num_requests"] > rows["REQUEST", "publish→stored"]["num_requests"]
-        assert delivered["current_rps"] > 0
-        assert rows["VIOLATION", "Missing"]["num_failures"] > 0
-        (promises,) = shown["extended_stats"]
-        broken = {row["name"]: row["broken"] for row in promises["data"]}
-        assert broken["Missing"] > 0
+        broken: dict[str, int] = {}
+
+        def has_rows() -> bool:
+            shown = json.loads(fetch(port, "/stats/requests"))
+            rows = {(row["method"], row["name"]): row for row in shown["stats"]}
+            (promises,) = shown["extended_stats"]
+            broken.update({row["name"]: row["broken"] for row in promises["data"]})
+            stored = rows.get(("REQUEST", "publish→stored"))
+            delivered = rows.get(("DELIVERY", "publish→delivered"))
+            missing = rows.get(("VIOLATION", "Missing"))
+            return bool(
+                stored
+                and delivered
+                and delivered["num_requests"] > stored["num_requests"]
+                and delivered["current_rps"] > 0
+                and missing
+                and missing["num_failures"] > 0
+                and broken["Missing"] > 0
+            )
+
+        wait_until(has_rows, "rows of deliveries and violations")
         assert {"Doubled", "Damaged", "GapReported", "Contradiction", "Lost"} < broken.keys()
         running.process.terminate()
         run = running.end()

@@ -9,7 +9,7 @@ import sys
 SCRIPT = """
 import contextlib, importlib, json, os, sys
 from importlib.abc import MetaPathFinder
-import relay.cli.serve, relay.server.start
+import relay.cli.server_commands.serve, relay.server.startup.start
 import relay.server.worker.process.before_fork
 loaded = set(sys.modules)
 read_fd, write_fd = os.pipe()

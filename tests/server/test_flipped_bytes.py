@@ -26,7 +26,7 @@ from relay.chat.partition import PARTITIONS
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Kind
 from relay.errors import EnvelopeError
-from relay.server import repair as repairing
+from relay.server.offline import repair as repairing
 from relay.server.worker.home.account_logs import AccountLogs
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.stored import readable, stored_entry

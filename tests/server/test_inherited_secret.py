@@ -9,7 +9,7 @@ import stat
 import pytest
 
 from relay.server.agent.ticket_keys import packed_keys, unpacked_keys
-from relay.server.inherited_secret import BYTES_MAX, InheritedSecret
+from relay.server.system.inherited_secret import BYTES_MAX, InheritedSecret
 from relay.wire.tickets import TicketKey
 from tests.support.tickets import Desk
 

@@ -17,8 +17,8 @@ import pytest
 
 from relay.errors import StartError
 from relay.file_access import open_to_others
-from relay.server.key_files import KEY_FILE_BYTES_MAX, create_key_file, read_key_file
-from relay.server.lineage_file import read_lineage, write_lineage
+from relay.server.keys.key_files import KEY_FILE_BYTES_MAX, create_key_file, read_key_file
+from relay.server.keys.lineage_file import read_lineage, write_lineage
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ READ = """
 import os, sys
 from pathlib import Path
 from relay.errors import StartError
-from relay.server.key_files import read_key_file
+from relay.server.keys.key_files import read_key_file
 os.setgroups([int(group) for group in sys.argv[4:]])
 os.setgid(int(sys.argv[3]))
 os.setuid(int(sys.argv[2]))

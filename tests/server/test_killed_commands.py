@@ -13,10 +13,10 @@ import pytest
 
 from relay.chat.partition import partition_of
 from relay.errors import StartError
-from relay.server import repair as repairing
 from relay.server.backups.create import create
 from relay.server.backups.restore import restore, verify
-from relay.server.export import Line, export, import_lines
+from relay.server.offline import repair as repairing
+from relay.server.offline.export import Line, export, import_lines
 from relay.store.file.checkpoint import copy_pages
 from relay.store.file.directory import DataDirectory, lock_directory
 from relay.wire.packing import unpack_entry

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from relay.chat.partition import partition_of
-from relay.server import repair as repairing
+from relay.server.offline import repair as repairing
 from relay.store.file.directory import DataDirectory
 from tests.support.logs import append, messages, open_partition
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from relay.cli.ctl_client import Server
-from relay.cli.exits import CommandError
+from relay.cli.process.exits import CommandError
+from relay.cli.server_commands.ctl_client import Server
 from relay.server.line_server import CONNECTIONS_MAX, LineServer, Question
 from tests.support.threads import beside
 

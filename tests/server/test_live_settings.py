@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from relay.errors import UsageError
-from relay.server.live_settings import LiveSettings
+from relay.server.settings.live import LiveSettings
 from relay.settings import Log, Server, Settings, Store
 
 BEFORE = Settings(store=Store(data="/data"))

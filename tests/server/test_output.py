@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.server.output import Output
+from relay.server.system.output import Output
 from tests.support.refused_calls import CAN_BE_REFUSED, refusing
 
 LINE = b"x" * 99 + b"\n"
@@ -120,7 +120,7 @@ def test_a_kernel_that_refuses_to_write_without_waiting(error: int) -> None:
     """As a container's filter does with system calls that it does not know."""
     ours, theirs = socket.socketpair()
     program = (
-        f"{refusing(error, 'pwritev2')}from relay.server.output import Output\n"
+        f"{refusing(error, 'pwritev2')}from relay.server.system.output import Output\n"
         "output = Output(1)\n"
         "assert output.write(b'one\\n')\n"
         "while output.write(bytes(4096)):\n"

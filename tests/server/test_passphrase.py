@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from relay.errors import StartError, UsageError
-from relay.server.passphrase import PassphraseSource
+from relay.server.keys.passphrase import PassphraseSource
 
 
 @pytest.mark.parametrize("setting", ["fd:", "fd:x", "fd:-1", "fd:2", "fd:3.0"])

@@ -9,11 +9,28 @@ import pytest
 from relay.server.periodic import Periodic, every_until
 
 RUNS = 3
+PAUSE_S = 0.001
 DEADLINE_S = 30
 
 
 class Failed(Exception):
     """Raised by an action."""
+
+
+async def time_passes() -> None:
+    """Wait until another one, begun now, has run some times: one with the same pauses that goes on
+    would have run before that.
+    """
+    stop = asyncio.Event()
+    runs = 0
+
+    def action() -> None:
+        nonlocal runs
+        runs += 1
+        if runs > RUNS:
+            stop.set()
+
+    await every_until(stop, PAUSE_S, action)
 
 
 async def test_repeats_until_the_event_is_set() -> None:
@@ -28,9 +45,9 @@ async def test_repeats_until_the_event_is_set() -> None:
             stop.set()
 
     async with asyncio.timeout(DEADLINE_S):
-        await every_until(stop, 0.001, action)
-    ended_at = runs
-    await asyncio.sleep(0.02)
+        await every_until(stop, PAUSE_S, action)
+        ended_at = runs
+        await time_passes()
     assert runs == ended_at >= RUNS
 
 
@@ -46,14 +63,14 @@ async def test_raises_what_the_action_raises() -> None:
 
     with pytest.raises(Failed):
         async with asyncio.timeout(DEADLINE_S):
-            await every_until(asyncio.Event(), 0.001, action)
+            await every_until(asyncio.Event(), PAUSE_S, action)
     assert runs == RUNS
 
 
 @pytest.mark.parametrize("by_itself", [True, False])
 async def test_cancelled_it_runs_no_more(by_itself: bool) -> None:
     """Neither when it is cancelled between two calls nor when its own function does it."""
-    runs, later = 0, 0
+    runs = 0
     stop = asyncio.Event()
 
     def action() -> None:
@@ -63,21 +80,14 @@ async def test_cancelled_it_runs_no_more(by_itself: bool) -> None:
             periodic.cancel()
             stop.set()
 
-    def go_on() -> None:
-        nonlocal later
-        later += 1
-        if later > RUNS:
-            stop.set()
-
-    periodic = Periodic(0.001, action)
+    periodic = Periodic(PAUSE_S, action)
     async with asyncio.timeout(DEADLINE_S):
         if by_itself:
             await stop.wait()
-            stop.clear()
         else:
             periodic.cancel()
         ended_at = runs
-        await every_until(stop, 0.001, go_on)
+        await time_passes()
     assert runs == ended_at
 
 
@@ -93,7 +103,7 @@ async def test_reports_the_delay_of_each_call_but_the_first() -> None:
         if runs == RUNS:
             stop.set()
 
-    periodic = Periodic(0.001, action, delays.append)
+    periodic = Periodic(PAUSE_S, action, delays.append)
     async with asyncio.timeout(DEADLINE_S):
         await stop.wait()
     periodic.cancel()

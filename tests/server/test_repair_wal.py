@@ -17,8 +17,8 @@ from relay.chat.partition import partition_of
 from relay.chat.rooms import events
 from relay.chat.rooms import state as rooms
 from relay.chat.rooms.events import Kind as RoomKind
-from relay.server import repair as repairing
-from relay.server.repair import Repaired
+from relay.server.offline import repair as repairing
+from relay.server.offline.repair import Repaired
 from relay.server.worker.home.room_entries import entry_of as room_entry
 from relay.server.worker.home.room_rules import RoomRules
 from relay.store.file.checkpoint import copy_pages

@@ -7,8 +7,8 @@ import pytest
 
 from relay.declarations import declarations
 from relay.errors import UsageError
-from relay.server.live_settings import LiveSettings
-from relay.server.runtime_changes import RuntimeChanges
+from relay.server.settings.changes import RuntimeChanges
+from relay.server.settings.live import LiveSettings
 from relay.settings import Log, Settings, Store
 
 BEFORE = Settings(store=Store(data="/data"))

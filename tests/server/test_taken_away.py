@@ -12,8 +12,8 @@ import pytest
 from relay.chat.accounts import requests
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.errors import StartError
-from relay.server import export
-from relay.server.offline import OfflineAccounts
+from relay.server.offline import export
+from relay.server.offline.accounts import OfflineAccounts
 from relay.store.file.directory import DataDirectory
 from tests.support.cluster import run_relay
 

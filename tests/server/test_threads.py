@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from relay.errors import StartError
-from relay.server.threads import NICENESS, import_at_low_priority, started_pool
+from relay.server.system.threads import NICENESS, import_at_low_priority, started_pool
 from tests.server.worker.test_stores import stores_of
 from tests.support.programs import run_program
 
@@ -54,7 +54,7 @@ def test_too_little_memory_is_not_too_few_threads(limit: str, flag: str) -> None
     """A thread's stack counts for the limits on memory, and no other number helps then."""
     ended = run_program(f"""
 import resource
-from relay.server.threads import started_pool
+from relay.server.system.threads import started_pool
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 most = used + (2 << 20) if "{limit}" == "AS" else 1
 resource.setrlimit(resource.RLIMIT_{limit}, (most, most))
@@ -120,8 +120,8 @@ def test_a_spare_process_loads_its_program_at_low_priority() -> None:
     """
     ended = run_program("""
 import os, sys, time
-from relay.server import programs
-from relay.server.threads import NICENESS
+from relay.server.startup import programs
+from relay.server.system.threads import NICENESS
 
 def niceness():
     return os.getpriority(os.PRIO_PROCESS, 0)

@@ -129,6 +129,32 @@ def test_a_file_of_format_2_is_brought_up_to_date(
     assert look(path) is None
 
 
+def test_a_reader_knows_the_format_that_its_file_has_now(
+    partition: SqlitePartition, tmp_path: Path
+) -> None:
+    """Upgraded while it is open, and replaced by one of the older format."""
+    older = [f"DROP TABLE {name}" for name in ("control", "direct", "pending", "edit", "mark")]
+    path = changed(
+        partition, *older, *(f"DROP TABLE {name}" for name in ("member", "fold", "unflushed")),
+        "PRAGMA user_version=2",
+    )  # fmt: skip
+    before = path.read_bytes()
+
+    def seqs() -> list[int]:
+        return [unpack_entry(one).seq for one in reader.controls("lobby")]
+
+    reader = SqliteReader(path)
+    assert (seqs(), reader.fold("lobby")) == ([1, 2, 3, 4, 5], (0, b""))
+    open_partition(tmp_path).close()
+    for _ in range(2):  # the second time it is known
+        assert (seqs(), reader.fold("lobby")) == ([1, 2, 4], (0, b""))
+    again = path.with_suffix(".again")
+    again.write_bytes(before)
+    again.rename(path)
+    assert (seqs(), reader.fold("lobby")) == ([1, 2, 3, 4, 5], (0, b""))
+    reader.close()
+
+
 def begun_again(partition: SqlitePartition, *statements: str) -> Path:
     """Delete the lobby, create it again, and close and change its file."""
     append(partition, change(4, events.Deleted("over")))

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from relay.server import landlock
+from relay.server.system import landlock
 from tests.support.cluster import COMMAND_S
 
 FOLLOWS = """
 import logging, os, sys
 from pathlib import Path
-from relay.server import landlock, prctl
+from relay.server.system import landlock, prctl
 from tests.store.test_search import Indexed
 logging.basicConfig()
 data = Path(sys.argv[1])

@@ -233,7 +233,9 @@ class Relay(RelayServer):
         return cast("subprocess.Popen[bytes]", started)
 
     def children(self) -> Iterator[psutil.Process]:
-        """The server's own processes below the supervisor."""
+        """The server's own processes below the supervisor; one that has ended until it has noticed
+        that.
+        """
         if self.running:
             with contextlib.suppress(psutil.NoSuchProcess):
                 yield from psutil.Process(self.pid).children(recursive=True)
@@ -268,14 +270,31 @@ class Relay(RelayServer):
                 found[path] = path.stat().st_mode & 0o777
         return found
 
+    def live_workers(self) -> list[int]:
+        """Process ids of the workers without those that have ended, noticed or not."""
+        return [pid for pid in self.worker_pids() if not _has_ended(pid)]
+
     def agent(self) -> int | None:
         """Process id of the key agent, or None while it is being restarted."""
         return next(iter(self.pids_titled("relay: key agent")), None)
 
+    def only(self, title: str) -> int:
+        """Process id of the only process with this title. (A fork has the title of its parent at
+        first.)
+        """
+        found: list[int] = []
+
+        def one() -> bool:
+            found[:] = self.pids_titled(title)
+            return len(found) == 1
+
+        wait_until(one, f"one process with the title {title}")
+        return found[0]
+
     def peers_by_worker(self) -> dict[int, set[int]]:
         """Which client ports each worker serves, by the worker's process id."""
         served: dict[int, set[int]] = {}
-        for pid in self.worker_pids():
+        for pid in self.live_workers():
             with contextlib.suppress(psutil.NoSuchProcess):
                 served[pid] = {
                     connection.raddr.port
@@ -284,11 +303,33 @@ class Relay(RelayServer):
                 }
         return served
 
-    def kill_worker(self, index: int = 0) -> None:
-        """``kill -9`` of a worker, and wait until another one has taken its place."""
+    def kill_worker(self, *numbers: int) -> None:
+        """``kill -9`` of workers, by default of the first one, and wait until others have taken
+        their places. (To wait for as many as before would be no wait: the killed ones count.)
+        """
         before = self.worker_pids()
-        os.kill(before[index], signal.SIGKILL)
+        killed = {before[number] for number in numbers or (0,)}
+        for pid in killed:
+            os.kill(pid, signal.SIGKILL)
         wait_until(
-            lambda: len(now := self.worker_pids()) == len(before) and before[index] not in now,
-            "a new worker in its place",
+            lambda: len(now := self.worker_pids()) == len(before) and not killed & set(now),
+            "new workers in their places",
         )
+
+    def kill_workers(self) -> None:
+        """``kill -9`` of all workers at once; otherwise as ``kill_worker``."""
+        self.kill_worker(*range(len(self.worker_pids())))
+
+    def kill_agent(self) -> None:
+        """``kill -9`` of the key agent, and wait until another one serves."""
+        killed, served = self.agent(), len(self.events("agent_ready"))
+        assert killed is not None
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: len(self.events("agent_ready")) > served, "another key agent")
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
 
 from relay.cli.__main__ import main as relay
-from relay.server import boot_id, programs, recovery
+from relay.server.startup import programs, recovery
+from relay.server.system import boot_id
 from tests.support import variants
 from tests.support.taken_over import attack
 

@@ -19,9 +19,11 @@ from relay.chat.rooms import requests as room_requests
 from relay.chat.rooms import shown
 from relay.chat.rooms.events import Kind, Role
 from relay.wire import envelopes as wire
+from relay.wire.cipher import RecordType
 from relay.wire.device_keys import PrivateDeviceKey
 from relay.wire.envelopes import ClientEnvelope, ServerEnvelope
 from relay.wire.packing import SERVER_SHAPES, pack
+from relay.wire.tickets import TICKET_NONCE_BYTES
 from tests.support.fake_server import FakeConnection
 from tests.support.pair import server_key
 from tests.vectors.accounts import key, signed
@@ -174,6 +176,43 @@ def closes(code: int, retry_after_s: int = 0) -> Lie:
 def hangs_up(connection: FakeConnection, asked: ClientEnvelope) -> None:
     """Instead of the answer, the end of the stream."""
     raise ConnectionError("as this test wants it")
+
+
+def then(*lies: Lie) -> Lie:
+    """One lie after the other, for one request after the other; the last one again and again."""
+    left = list(lies)
+
+    def lie(connection: FakeConnection, asked: ClientEnvelope) -> None:
+        (left.pop(0) if len(left) > 1 else left[0])(connection, asked)
+
+    return lie
+
+
+def announces(*hashes: bytes) -> Lie:
+    """The honest answer, and announcements of next keys."""
+
+    def lie(connection: FakeConnection, asked: ClientEnvelope) -> None:
+        connection.send_envelopes(*honest(asked), *map(wire.NextKey, hashes))
+
+    return lie
+
+
+def ticket(size: int, lifetime_s: int = 3600, length: int | None = None) -> bytes:
+    """Return the content of a TICKET record; ``length``: what it claims its ticket to have."""
+    head = bytes(TICKET_NONCE_BYTES) + lifetime_s.to_bytes(4, "big")
+    return head + (size if length is None else length).to_bytes(2, "big") + b"t" * size
+
+
+def gives(*tickets: bytes) -> Lie:
+    """The honest answer, and records with these tickets."""
+
+    def lie(connection: FakeConnection, asked: ClientEnvelope) -> None:
+        connection.send_envelopes(*honest(asked))
+        for content in tickets:
+            connection.wire._put(RecordType.TICKET, content, time.monotonic())
+        connection.flush()
+
+    return lie
 
 
 def says_nothing(connection: FakeConnection, asked: ClientEnvelope) -> None:

@@ -19,7 +19,10 @@ _OPTIONAL: Final = {
 }  # fmt: skip
 NOT_NEEDED: Final = tuple(_OPTIONAL)
 """System calls for which a relay has another way."""
-_X86_64: Final = {**_OPTIONAL, "flock": 73, "uname": 63}
+_X86_64: Final = {
+    **_OPTIONAL, "clone": 56, "epoll_create1": 291, "eventfd2": 290, "fdatasync": 75, "flock": 73,
+    "fsync": 74, "pipe2": 293, "socketpair": 53, "uname": 63,
+}  # fmt: skip
 CAN_BE_REFUSED: Final = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the numbers of system calls are of x86-64"
 )

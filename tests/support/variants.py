@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from relay.server.worker.connection.session import Session
     from relay.server.worker.home.submissions import Waiting
     from relay.server.worker.member.fanout import Fanout
-    from relay.server.worker.member.feed import Feed, Subscription
+    from relay.server.worker.member.feed import Feed
     from relay.server.worker.member.repair import Repair
+    from relay.server.worker.member.subscription import Subscription
     from relay.server.worker.member.subscriptions import Subscriptions
     from relay.store.decide import Decision
     from relay.store.file.generation import Begun
@@ -269,6 +270,69 @@ def nobody_is_put_out(_: WorkerContext) -> None:
         return []
 
     Feed.control = controlling  # type: ignore[method-assign, assignment]
+
+
+def rights_for_messages_alone(_: WorkerContext) -> None:
+    """The right to write is checked for messages, not for what is about them."""
+    from relay.chat.entries import Kind
+    from relay.server.worker.home.room_rules import RoomRules
+
+    before = RoomRules.before
+
+    def judging(
+        self: RoomRules, log: LogEnd, submission: Submission, target: Entry | None
+    ) -> Denied | Submission | None:
+        if log.id and submission.kind in (Kind.EDIT, Kind.REACTION):
+            return None
+        return before(self, log, submission, target)
+
+    RoomRules.before = judging  # type: ignore[method-assign]
+
+
+def erases_as_before(_: WorkerContext) -> None:
+    """Who might erase messages of others once may go on doing so."""
+    from relay.chat.entries import Kind
+    from relay.server.worker.home.room_rules import RoomRules
+
+    before = RoomRules.before
+    moderators: set[tuple[str, str]] = set()
+
+    def judging(
+        self: RoomRules, log: LogEnd, submission: Submission, target: Entry | None
+    ) -> Denied | Submission | None:
+        found = before(self, log, submission, target)
+        if submission.kind == Kind.REDACTION and target and target.sender != submission.sender:
+            who = submission.log, submission.sender
+            if found is None:
+                moderators.add(who)
+            return None if who in moderators else found
+        return found
+
+    RoomRules.before = judging  # type: ignore[method-assign]
+
+
+def changes_as_before(_: WorkerContext) -> None:
+    """Who might change a room once may go on doing so."""
+    from relay.chat.rooms import decide
+    from relay.chat.rooms.rights import Actor, Right, refusal
+    from relay.chat.rooms.state import Room
+
+    allowed: set[tuple[str, Right]] = set()
+
+    def refusing(room: Room, actor: Actor, right: Right) -> object:
+        found, what = refusal(room, actor, right), (actor.handle, right)
+        if found is None:
+            allowed.add(what)
+        return None if what in allowed else found
+
+    decide.refusal = refusing  # type: ignore[attr-defined, assignment]
+
+
+def shows_former_rooms(_: WorkerContext) -> None:
+    """What was deleted is read until it is removed, by followers of the next room of the name."""
+    from relay.chat.rooms.state import Room
+
+    Room.floor = property(lambda _: 0)  # type: ignore[assignment, method-assign]
 
 
 def lets_anybody_join(_: WorkerContext) -> None:
@@ -586,6 +650,10 @@ VARIANTS: dict[str, Callable[[WorkerContext], None]] = {
     "tickets-twice": tickets_twice,
     "hides-devices": hides_devices,
     "nobody-is-put-out": nobody_is_put_out,
+    "rights-for-messages-alone": rights_for_messages_alone,
+    "erases-as-before": erases_as_before,
+    "changes-as-before": changes_as_before,
+    "shows-former-rooms": shows_former_rooms,
     "lets-anybody-join": lets_anybody_join,
     "forgets-rights-at-a-kill": forgets_rights_at_a_kill,
     "forgets-tickets-at-a-kill": forgets_tickets_at_a_kill,

@@ -20,8 +20,7 @@ class Watcher:
     """Asks over HTTP, each time anew."""
 
     def __init__(self, relay: Relay) -> None:
-        starts = [event for line in relay.log if (event := json.loads(line))["event"] == "starting"]
-        self.address: str = starts[-1]["control"]
+        self.address: str = relay.events("starting")[-1]["control"]
 
     def get(self, path: str, **headers: str) -> tuple[int, str]:
         """Return the status and the body."""
@@ -68,6 +67,10 @@ class Watcher:
         ]
         assert found, name
         return sum(found)
+
+    def counts(self, count: float, name: str, *labels: str) -> None:
+        """Wait until a metric's ``total`` is this."""
+        wait_until(lambda: self.total(name, *labels) == count, f"{name} {labels} to be {count}")
 
     def _connection(self) -> http.client.HTTPConnection:
         if not self.address.startswith("unix:"):

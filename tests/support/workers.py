@@ -27,10 +27,11 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.limit_settings import Limits
 from relay.server.agent.protocol import Identity
 from relay.server.agent.ticket_keys import TicketKeyMaker
+from relay.server.boot_report import BootReport
 from relay.server.context import WorkerContext
-from relay.server.live_settings import LiveSettings
 from relay.server.periodic import Periodic
 from relay.server.scoreboard import Scoreboard
+from relay.server.settings.live import LiveSettings
 from relay.server.ticket_register import TicketRegister
 from relay.server.worker.connection.session import Session
 from relay.server.worker.member.feed import Feed
@@ -163,8 +164,15 @@ class Worker(main._Worker):
         self._mortal_loop = MortalLoop(loop)
         self._stores.judges = self._rules
         given = super()._dependencies(loop)
-        # A pause that a test has begun must not depend on what else the machine does.
-        given = replace(given, loop=self._mortal_loop, nobody_waits=lambda: False)
+        # A pause that a test has begun must not depend on what else the machine does; and many
+        # clients that log in at once in one process, the server's, may need long on a busy one.
+        given = replace(
+            given,
+            loop=self._mortal_loop,
+            nobody_waits=lambda: False,
+            timing=replace(given.timing, client_key_s=DEADLINE_S, handshake_s=2 * DEADLINE_S),
+            login_s=DEADLINE_S,
+        )
         return replace(given, **self._needs)  # type: ignore[arg-type]
 
     def _sweep(self) -> None:
@@ -260,7 +268,8 @@ class Cluster:
         self._needs = (needs or {}) | {"rules_of_rooms": rights}
         self._generation = 0
         self._settings = Settings(
-            server=Server(max_connections=max_connections, workers=workers),
+            # A test chooses each client's worker: none is sent away to another one.
+            server=Server(max_connections=max_connections, workers=workers, rebalance_s=0.0),
             limits=limits or Limits(),
             retention=retention or Retention(),
             accounts=Accounts(guests=True),
@@ -313,7 +322,7 @@ class Cluster:
                 invitation_path=self._directory / "no-invitation",
                 boot_id="boot",
                 parent_fd=-1,
-                ready_fd=-1,
+                boot=BootReport(-1),
             ),
             self._needs,
             self.ticket_keys,

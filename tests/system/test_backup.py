@@ -19,9 +19,9 @@ import pytest
 
 from relay import BlockingClient
 from relay.chat.partition import partition_of
-from relay.cli.backup import RunningRelay
-from relay.cli.ctl_client import Server, locate
-from relay.cli.exits import CommandError
+from relay.cli.process.exits import CommandError
+from relay.cli.server_commands.backup import RunningRelay
+from relay.cli.server_commands.ctl_client import Server, locate
 from relay.client.events import Gap, Message
 from relay.errors import StartError
 from relay.server.backups.create import FILE_BYTES_MAX, create

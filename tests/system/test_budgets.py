@@ -49,16 +49,24 @@ async def test_silent_sockets_hold_nobody_up(tmp_path: Path) -> None:
     with Relay(tmp_path / "data", workers=2, settings=SETTINGS) as relay:
         silent = [socket.create_connection(("127.0.0.1", relay.port)) for _ in range(10 * SLOTS)]
         for sock in silent[::2]:
-            sock.send(b"\x02\x00\x06")
+            with contextlib.suppress(ConnectionError):  # it has been closed already
+                sock.send(b"\x02\x00\x06")
+
+        def held() -> int:
+            return sum(map(open_, silent))
+
+        # At once: those that stay have some seconds for their handshakes.
+        await until(lambda: held() <= 2 * SLOTS, "no more than there are slots")
+        assert held() >= 2 * SLOTS - 2
         async with (
             Client(relay.address, name="alice") as alice,
             Client(relay.address, name="bob") as bob,
         ):
-            held = sum(map(open_, silent))
             await bob.join("lobby")
             await alice.send("lobby", "hello")
-        assert 2 * SLOTS - 2 <= held <= 2 * SLOTS
-        assert len(events(relay, "unauthenticated")) in (1, 2), "once for each worker"
+        assert held() <= 2 * SLOTS
+        # Once for each worker, and again after ten seconds; not for each connection.
+        assert 1 <= len(events(relay, "unauthenticated")) <= SLOTS
         for sock in silent:
             sock.close()
 

@@ -65,7 +65,7 @@ def test_accounts(relay: Relay, tmp_path: Path) -> None:
     assert ctl(relay, "user", "disable", "Bob").stdout == "bob is disabled\n"
     with pytest.raises(RelayError, match="disabled"):
         bob.send("lobby", "I am out")
-    assert users(relay)["bob"] == ("disabled", False, 1, 0)
+    wait_until(lambda: users(relay)["bob"] == ("disabled", False, 1, 0), "the end of his session")
     assert asked(relay, "user", "show", "bob")["state"] == "disabled"
     ctl(relay, "user", "enable", "bob")
     assert users(relay)["bob"][0] == "active"

@@ -153,10 +153,8 @@ def test_the_others_go_on_and_repair_brings_it_back(tmp_path: Path) -> None:
         watcher.sees("/lagz", 503)
         assert "5 of 16 partitions refused" in str(watcher.ask("/lagz"))
         assert watcher.total("relay_partitions_refused") == len(DAMAGE)
-        status = status_of(relay)
-        for partition in DAMAGE:
-            assert f"partition {partition}: {file_of(data, partition)}" in status
-        assert f"relay data repair --data {data}" in status
+        lines = [f"partition {partition}: {file_of(data, partition)}" for partition in DAMAGE]
+        status_of(relay, *lines, f"relay data repair --data {data}")
         backup = run_relay("backup", "create", tmp_path / "backup", "--data", data)
         assert backup.returncode == 1
         assert "partition 02 is refused, so no backup can be whole" in backup.stderr
@@ -227,8 +225,7 @@ async def test_damage_is_found_while_it_runs(tmp_path: Path) -> None:
         assert relay.worker_pids() == workers
         (refused,) = relay.events("partition_refused")
         assert refused["partition"] == 2
-        relay.kill_worker(0)
-        relay.kill_worker(1)
+        relay.kill_workers()
         async with Client(relay.address, name="~bob") as bob:
             with pytest.raises(StoreDamaged):
                 await bob.join(bad)

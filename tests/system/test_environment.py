@@ -13,14 +13,15 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from relay import Client, Message
-from relay.cli.exits import Exit
+from relay.cli.process.exits import Exit
 from relay.compiled import build
-from relay.server.start_signals import IGNORED
+from relay.server.system.start_signals import IGNORED
 from relay.wire.identity import fingerprint, load_private_key
 from tests.support.cluster import (
     COMMAND_S,
@@ -201,7 +202,7 @@ def unheard_relay(data: Path, launcher: str, output: int) -> Iterator[tuple[psut
         key = load_private_key((data / "server.key").read_bytes(), os.urandom)
         yield server, f"relay://{fingerprint(key.spki)}@127.0.0.1:{port}"
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(DEADLINE_S) == 0
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -307,6 +308,10 @@ def test_a_low_limit_on_open_files_is_reported_as_a_sum(tmp_path: Path) -> None:
         [starting] = relay.events("starting")
         assert starting["max_connections"] == possible
         assert starting["build"] == build()
+        more = run_relay("ctl", "--data", relay.data, "workers", "100")
+        assert more.returncode == 1
+        assert more.stderr.startswith("relay: the limit on open files is 400: a worker needs 5")
+        assert len(relay.worker_pids()) == 1
     refused = refuse(limit(193), "--data", tmp_path / "data")
     assert "relay: the limit on open files is 193: a worker needs 3" in refused
 
@@ -317,8 +322,8 @@ def test_a_relative_path_in_a_directory_that_was_removed() -> None:
     assert line == f"relay: store.data here: {reason}\n"
 
 
-def refuse(launcher: str, *args: str | Path) -> str:
-    """Run a relay that cannot start; return its stderr without the log."""
+def start_refused(launcher: str, *args: str | Path) -> tuple[str, list[dict[str, Any]]]:
+    """Run a relay that cannot start; return its stderr without the log, and the log."""
     become = f"{launcher}\nimport os, sys\nos.execv(sys.argv[1], sys.argv[1:])"
     ended = subprocess.run(
         [sys.executable, "-c", become, *relay_command("serve", "--bind", "127.0.0.1:0", *args)],
@@ -329,7 +334,14 @@ def refuse(launcher: str, *args: str | Path) -> str:
         timeout=COMMAND_S,
     )
     assert ended.returncode == 1, ended.stderr
-    return "".join(f"{line}\n" for line in ended.stderr.splitlines() if line[:1] != "{")
+    lines = ended.stderr.splitlines()
+    events = [json.loads(line) for line in lines if line[:1] == "{"]
+    return "".join(f"{line}\n" for line in lines if line[:1] != "{"), events
+
+
+def refuse(launcher: str, *args: str | Path) -> str:
+    """Run a relay that cannot start; return its stderr without the log."""
+    return start_refused(launcher, *args)[0]
 
 
 def test_development_mode_finds_nothing(tmp_path: Path) -> None:

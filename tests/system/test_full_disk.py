@@ -128,7 +128,7 @@ async def test_nothing_is_lost_and_nobody_restarts(small_disk: Path, tmp_path: P
             assert all(one.body == body(n) for n, one in enumerate(got, 1))
             assert len({one.epoch for one in got}) == 1
             assert relay.events("partition_unavailable")
-            assert relay.events("partition_available")
+            await until(lambda: relay.events("partition_available"), "it in the log")
 
 
 async def test_it_is_found_out_that_there_is_room_again(small_disk: Path, tmp_path: Path) -> None:
@@ -151,7 +151,10 @@ async def test_it_is_found_out_that_there_is_room_again(small_disk: Path, tmp_pa
                         await ann.send(ROOM, body(number))
 
             posting = asyncio.create_task(post())
-            await until(lambda: watcher.ask("/readyz")[1]["warnings"], "it to be told of")
+            # Not any warning: on a busy machine, a heartbeat may be late before the disk is full.
+            await until(
+                lambda: "cannot be opened or written" in str(watcher.ask("/readyz")), "a warning"
+            )
             posting.cancel()
         resize(small_disk, "256m")
         await until(lambda: relay.events("partition_available"), "somebody to have tried")
@@ -170,7 +173,8 @@ async def test_an_upgrade_with_a_full_disk(small_disk: Path, tmp_path: Path) -> 
                 while True:
                     filler.write(bytes(4096))
                     filler.flush()
-            await until(lambda: relay.events("disk_reserve_reached"), "a full disk")
+            # Each worker looks for itself, and one of them is the room's home.
+            await until(lambda: len(relay.events("disk_reserve_reached")) >= 2, "a full disk")
             posts.append(await ann.post(ROOM, "while it was full"))
             ended = await asyncio.to_thread(run_relay, "ctl", "--data", relay.data, "upgrade")
             assert ended.returncode == 0, ended.stderr
@@ -205,7 +209,7 @@ def test_one_partition_that_cannot_be_written_takes_no_machine_away(
         told = "1 of 16 partitions are on a disk that is nearly full"
         watcher.sees("/readyz", 200, ready=True, reasons=[], warnings=[told])
         watcher.sees("/lagz", 503, lagging=["disk: no more than the reserve is free"])
-        assert told in status_of(relay)
+        status_of(relay, told)
         other = next(
             f"room{n}" for n in range(99) if partition_of(f"room{n}") != partition_of(ROOM)
         )
@@ -267,7 +271,7 @@ def test_no_inode_is_left(tmp_path: Path) -> None:
                 kill_and_await_another(relay, title)
         with BlockingClient(relay.address, name="bob") as bob:  # by a full handshake
             assert bob.send(ROOM, "after all").seq == 6
-        assert status_of(relay)
+        status_of(relay)
         # A worker that this test killed before it was ready is there, too.
         reasons = [str(line["reason"]) for line in relay.events("boot_failed")]
         assert not [reason for reason in reasons if "inode" in reason], reasons

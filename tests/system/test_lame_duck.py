@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ from typing import Any
 from relay import BlockingClient
 from tests.support.cluster import Relay, run_relay, wait_until
 from tests.support.watching import ON_A_FREE_PORT, Watcher
+from tests.system.test_ctl import asked
 
 FOR_EVER_S = 3600
 """Longer than any test waits: a second signal is meant to cut it short."""
@@ -26,12 +26,11 @@ def ended(relay: Relay) -> bool:
     """Return whether its last log line was written, even if its exit status was not collected
     yet.
     """
-    return any(json.loads(line)["event"] == "stopped" for line in relay.log)
+    return bool(relay.events("stopped"))
 
 
 def connections(relay: Relay) -> list[dict[str, Any]]:
-    found = run_relay("ctl", "--data", relay.data, "connections", "--json")
-    items: list[dict[str, Any]] = json.loads(found.stdout)["items"]
+    items: list[dict[str, Any]] = asked(relay, "connections")["items"]
     return items
 
 
@@ -69,8 +68,7 @@ def test_int_is_quicker(tmp_path: Path) -> None:
     with lame(tmp_path, gentle) as relay:
         os.kill(relay.pid, signal.SIGINT)
         wait_until(lambda: ended(relay), "the end")
-        exits = [json.loads(line) for line in relay.log if '"child_exited"' in line]
-        assert {exit_["how"] for exit_ in exits} == {"exit code 0"}
+        assert {exit_["how"] for exit_ in relay.events("child_exited")} == {"exit code 0"}
 
 
 def test_a_reload_makes_a_stop_quicker(tmp_path: Path) -> None:

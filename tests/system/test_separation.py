@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from relay.errors import UsageError
-from relay.server import landlock, privileges
+from relay.server import privileges
+from relay.server.system import landlock
 from relay.settings import SAME_USER
 from relay.testing import RelayNotStarted
 from tests.support.cluster import Relay, run_relay, wait_until
@@ -79,10 +80,9 @@ def settings_with(home: Path, **more: object) -> dict[str, object]:
 
 def tried(relay: Relay, home: Path) -> dict[str, str]:
     """Return what the last worker to start has tried: all other processes exist by then."""
-    victim = relay.worker_pids()[0]
-    before = len(relay.events("taken_over"))
-    os.kill(victim, 9)
-    wait_until(lambda: len(relay.events("taken_over")) > before, "another worker")
+    wait_until(lambda: len(relay.events("taken_over")) >= 2, "both workers to have tried it")
+    relay.kill_worker()
+    wait_until(lambda: len(relay.events("taken_over")) >= 3, "another worker")
     found: dict[str, str] = relay.events("taken_over")[-1]["tried"]
     assert found
     return found
@@ -183,10 +183,7 @@ def test_users_of_their_own(home: Path, sandbox: bool) -> None:
         all_refused(found, "root")
         sent = run_relay("send", relay.address, "lobby", "it serves")
         assert sent.returncode == 0, sent.stderr
-        agent = relay.agent()
-        assert agent is not None
-        os.kill(agent, 9)
-        wait_until(lambda: len(relay.events("agent_ready")) >= 2, "another key agent")
+        relay.kill_agent()
         sent = run_relay("send", relay.address, "lobby", "by the next agent")
         assert sent.returncode == 0, sent.stderr
         # Its socket is in a directory of the relay's user: the agent cannot create it again
@@ -393,8 +390,8 @@ def test_landlock_forbids_files_and_nothing_beside_them(tmp_path: Path) -> None:
     script = f"""
 import os
 from pathlib import Path
-from relay.server.landlock import forbid
-from relay.server.prctl import no_new_privileges
+from relay.server.system.landlock import forbid
+from relay.server.system.prctl import no_new_privileges
 base = Path({str(tmp_path)!r})
 no_new_privileges()
 assert forbid([base / "way/data/key", base / "deep/data/later"], [base / "way/data/other"])

@@ -64,7 +64,7 @@ async def test_an_announced_change_is_followed_by_everybody(tmp_path: Path) -> N
     assert fingerprint_in(shown, "server id") == first
     with Relay(data, workers=2, bind=bind) as relay:
         assert relay.address == f"relay://{second}@{bind}"
-        await until(lambda: alice.statistics["logins"] == 2, "alice is back by herself")
+        await until(lambda: alice.statistics["logins"] >= 2, "alice is back by herself")
         assert alice.server_fingerprint == second
         assert alice.server_id == first
         await alice.send("lobby", "after")
@@ -170,7 +170,7 @@ async def test_of_two_announcements_the_last_one_counts(tmp_path: Path) -> None:
         assert relay.stop() == 0
     key_command("rotate", data, "--yes")
     with Relay(data, workers=2, bind=bind) as relay:
-        await until(lambda: alice.statistics["logins"] == 2, "alice is back by herself")
+        await until(lambda: alice.statistics["logins"] >= 2, "alice is back by herself")
         assert alice.server_fingerprint == third
         await in_thread(partial(visit, "late"))
         told = run_relay(  # a script with the new address that the operator has published
@@ -308,10 +308,8 @@ def test_an_encrypted_key(tmp_path: Path) -> None:
     secret.chmod(0o600)
     settings: dict[str, object] = {"server.key_passphrase": str(secret)}
     with Relay(data, settings=settings) as relay:
-        address, agent = relay.address, relay.agent()
-        assert agent is not None
-        os.kill(agent, 9)
-        wait_until(lambda: relay.agent() not in (None, agent), "another key agent")
+        address = relay.address
+        relay.kill_agent()
         sent = run_relay("send", address, "lobby", "by the next agent")
         assert sent.returncode == 0, sent.stderr
     assert b"ENCRYPTED" in (data / "server.key").read_bytes()
@@ -329,10 +327,7 @@ def test_an_encrypted_key(tmp_path: Path) -> None:
     settings = {"server.key_passphrase": "fd:9"}
     with Relay(data, settings=settings, launcher=launcher) as relay:
         assert relay.address.partition("@")[0] == address.partition("@")[0]
-        agent = relay.agent()
-        assert agent is not None
-        os.kill(agent, 9)
-        wait_until(lambda: relay.agent() not in (None, agent), "another key agent")
+        relay.kill_agent()
         for pid in relay.worker_pids():
             held = []
             for fd in Path(f"/proc/{pid}/fd").iterdir():

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import signal
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from relay import BlockingClient, Client
-from tests.support.cluster import Relay, until, wait_until
+from tests.support.cluster import Relay, until
 from tests.support.raw import RawClient
 from tests.support.watching import ON_A_FREE_PORT, Watcher
 
@@ -20,11 +19,6 @@ def relay(tmp_path: Path) -> Iterator[Relay]:
     """A relay of two workers."""
     with Relay(tmp_path / "data", workers=2, settings=ON_A_FREE_PORT) as running:
         yield running
-
-
-def kill_workers(relay: Relay) -> None:
-    for pid in relay.worker_pids():
-        os.kill(pid, signal.SIGKILL)
 
 
 def kinds(watcher: Watcher) -> list[float]:
@@ -39,7 +33,7 @@ async def test_asyncio_clients_of_a_killed_worker(relay: Relay) -> None:
         for times in (1, 2):
             counted = [1, times - 1, 0]
             await until(lambda n=counted: kinds(watcher) == n, "the handshake to be counted")  # type: ignore[misc]
-            kill_workers(relay)
+            await asyncio.to_thread(relay.kill_workers)
             await until(lambda n=times: client.statistics["logins"] == n + 1, "alice is back")  # type: ignore[misc]
             assert client.statistics["resumptions"] == times
             await client.send("lobby", f"back {times}")
@@ -48,7 +42,7 @@ async def test_asyncio_clients_of_a_killed_worker(relay: Relay) -> None:
 def test_blocking_clients_of_a_killed_worker(relay: Relay) -> None:
     with BlockingClient(relay.address, name="alice", register=True) as client:
         for times in (1, 2):
-            kill_workers(relay)
+            relay.kill_workers()
             client.send("lobby", f"back {times}")
             assert client.statistics["logins"] == times + 1
             assert client.statistics["resumptions"] == times
@@ -59,13 +53,10 @@ def test_tickets_through_the_death_of_the_key_agent(relay: Relay) -> None:
     watcher = Watcher(relay)
     clients = [RawClient("127.0.0.1", relay.port, f"visitor{n}") for n in range(2)]
     tickets = [client.ticket for client in clients]
-    victim = relay.agent()
-    assert victim is not None
-    os.kill(victim, signal.SIGKILL)
-    wait_until(lambda: relay.agent() not in (None, victim), "a new key agent")
+    relay.kill_agent()
     back = RawClient("127.0.0.1", relay.port, "visitor0", registered=True, ticket=tickets[0])
     assert back.resumed, "the workers kept the key"
-    kill_workers(relay)
+    relay.kill_workers()
     watcher.sees("/readyz", 200, warnings=[])
     late = RawClient("127.0.0.1", relay.port, "visitor1", registered=True, ticket=tickets[1])
     assert late.resumed, "the key was lost with the agent and the workers"

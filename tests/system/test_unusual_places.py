@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import signal
 import subprocess
@@ -19,13 +18,12 @@ from tests.support.cluster import (
     DEADLINE_S,
     Relay,
     relay_command,
-    run_relay,
     wait_until,
 )
 from tests.support.namespaces import NAMESPACES
 from tests.support.refused_calls import CAN_BE_REFUSED, NOT_NEEDED, refusing
-from tests.system.test_ctl import status_of
-from tests.system.test_environment import limit, refuse
+from tests.system.test_ctl import asked, status_of
+from tests.system.test_environment import limit, refuse, start_refused
 
 AS_NOBODY = """
 import os, sys
@@ -66,7 +64,7 @@ def goes_on(relay: Relay) -> None:
         assert alice.send("lobby", "hello").seq == 2
         relay.kill_worker()
         assert alice.send("lobby", "again").seq == 3
-    assert status_of(relay)
+    status_of(relay)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +97,7 @@ def is_zombie(process: psutil.Process) -> bool:
 def test_as_process_1(tmp_path: Path) -> None:
     """As in a container: it reaps orphans, ends on TERM, and stays process 1 after an upgrade."""
     with Relay(tmp_path / "data", workers=2, launcher=AS_PROCESS_1) as relay:
-        (first,) = relay.pids_titled("relay: supervisor")
+        first = relay.only("relay: supervisor")
         namespace = Path(f"/proc/{first}/status").read_text()
         assert namespace.partition("NSpid:")[2].split("\n")[0].split()[-1] == "1"
         goes_on(relay)
@@ -156,18 +154,17 @@ def test_a_clock_that_jumps(tmp_path: Path) -> None:
             new.write_text(seconds)
             new.rename(shift)
             assert alice.send("lobby", str(number)).seq == number + 2
-            while not isinstance(event := bob.next_event(30), Message):
+            while not isinstance(event := bob.next_event(DEADLINE_S), Message):
                 pass
             assert (event.seq, event.body) == (number + 2, str(number).encode())
-            status = run_relay("ctl", "--data", relay.data, "status", "--json")
-            assert 0 <= json.loads(status.stdout)["uptime_s"] < 100_000
+            assert 0 <= asked(relay, "status")["uptime_s"] < 100_000
         relay.kill_worker()
         assert alice.send("lobby", "with another worker").seq == 6
         with BlockingClient(relay.address, name="carol") as carol:
             carol.join("lobby", since=0)
             times: list[int] = []
             while len(times) < 5:
-                event = carol.next_event(30)
+                event = carol.next_event(DEADLINE_S)
                 times += [event.time_ms] if isinstance(event, Message) else []
             assert times == sorted(times), "displayed times go backwards"
         assert [e["reason"] for e in relay.events("child_killed")] == []
@@ -222,10 +219,34 @@ def test_system_calls_that_a_container_refuses(tmp_path: Path) -> None:
         assert relay.stop() == 0
 
 
-def test_64_descriptors(tmp_path: Path) -> None:
-    line = refuse(limit(64), "--data", tmp_path / "data", "--workers", "2", "--control", "off")
-    assert "relay: the limit on open files is 64: a worker needs 3" in line
+@pytest.mark.parametrize("count", [8, 20, 64])
+def test_few_descriptors(tmp_path: Path, count: int) -> None:
+    """Nothing is opened before the limit is checked."""
+    line = refuse(limit(count), "--data", tmp_path / "data", "--workers", "2", "--control", "off")
+    assert line.startswith(f"relay: the limit on open files is {count}: a worker needs 3")
     assert "raise it (ulimit -Hn, LimitNOFILE)" in line
+
+
+@CAN_BE_REFUSED
+@pytest.mark.parametrize("call", ["epoll_create1", "eventfd2", "socketpair", "pipe2", "clone"])
+def test_a_system_call_without_which_there_is_no_relay(tmp_path: Path, call: str) -> None:
+    """Whichever process needs it first: one line, without a traceback."""
+    launcher = refusing(errno.EPERM, call)
+    line, events = start_refused(launcher, "--data", tmp_path / "data", "--control", "off")
+    assert line.startswith("relay: ")
+    assert len(line.splitlines()) == 1
+    assert "Operation not permitted: a filter of system calls refuses" in line
+    assert not [event for event in events if event["level"] in ("error", "critical")]
+
+
+@CAN_BE_REFUSED
+def test_a_file_system_that_makes_nothing_durable(tmp_path: Path) -> None:
+    """As some network and FUSE ones: the first file that must be durable tells it."""
+    launcher = refusing(errno.EINVAL, "fsync", "fdatasync")
+    line = refuse(launcher, "--data", tmp_path / "data", "--control", "off")
+    assert line.startswith("relay: data directory: ")
+    assert "its file system cannot make files durable (Invalid argument): use another one" in line
+    assert len(line.splitlines()) == 1
 
 
 def test_files_of_200_kb(tmp_path: Path) -> None:

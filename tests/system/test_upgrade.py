@@ -31,7 +31,7 @@ SLOW = {
     "start": ("server/control/main.py", "import gc\n", "import time; time.sleep(600)\n"),
     "worker": NEVER_STARTS,
 }
-LEAVES = "        self._state.leaves(child, now, self._patience_s())\n"
+LEAVES = "        self._state.leaves(child, now, self._config.graceful_timeout_s())\n"
 VERSION = ("__init__.py", f'__version__ = "{package.__version__}"', '__version__ = "99.0"')
 
 
@@ -79,11 +79,12 @@ def running(versions: Versions, *flags: str, count: int = 2, **settings: object)
 
 
 def upgrade(relay: Relay) -> None:
-    """Send the signal, and wait until the next version serves."""
-    before = _ends(relay)
+    """Send the signal, and wait until the next version serves, and nothing else does."""
+    before, ends = set(processes(relay)), _ends(relay)
     os.kill(relay.pid, signal.SIGUSR2)
-    wait_until(lambda: _ends(relay) != before, "the upgrade")
-    assert _ends(relay) == (before[0] + 1, before[1])
+    wait_until(lambda: _ends(relay) != ends, "the upgrade")
+    assert _ends(relay) == (ends[0] + 1, ends[1])
+    wait_until(lambda: not before & set(processes(relay)), "nothing left of the one before")
 
 
 def _ends(relay: Relay) -> tuple[int, int]:
@@ -102,6 +103,11 @@ def all_is_well(relay: Relay) -> bool:
     """Return True if the relay is ready, and no process is away even briefly."""
     status = asked(relay, "status")
     return bool(status["ready"]) and not status["warnings"]
+
+
+def nothing_is_left(relay: Relay) -> None:
+    """Wait until no process of a relay exists that has been told to end."""
+    wait_until(lambda: not relay.running and not relay.pids_titled("relay:"), "the end of all")
 
 
 def processes(relay: Relay) -> list[int]:
@@ -134,7 +140,6 @@ def at_the_second_leave(action: str) -> tuple[str, str, str]:
 @pytest.mark.parametrize("rolls", [True, False], ids=["workers", "switch"])
 def test_forth_and_back_while_people_write(versions: Versions, *, rolls: bool) -> None:
     with running(versions) as relay:
-        first = set(processes(relay))
         with Traffic(relay) as traffic, Prober(relay.port):
             versions.install("next", VERSION, *(() if rolls else (OTHER_FORMAT,)))
             upgrade(relay)
@@ -147,7 +152,6 @@ def test_forth_and_back_while_people_write(versions: Versions, *, rolls: bool) -
             status = asked(relay, "status")
             assert (status["version"], status["ready"]) == ("99.0", True)
             assert len(relay.worker_pids()) == 2
-            assert not first & set(processes(relay))
             versions.install("present")
             back = run_relay("ctl", "--data", relay.data, "upgrade")
             assert back.returncode == 0, back.stderr
@@ -156,8 +160,7 @@ def test_forth_and_back_while_people_write(versions: Versions, *, rolls: bool) -
             traffic.goes_on("with the version from before")
             assert asked(relay, "status")["version"] == package.__version__
             wait_until(lambda: len(processes(relay)) == 5, "nothing left of the others")
-            os.kill(relay.worker_pids()[0], signal.SIGKILL)
-            wait_until(lambda: len(relay.worker_pids()) == 2, "another worker")
+            relay.kill_worker()
             traffic.goes_on("with another worker")
         # The process started by the operator is the parent of the serving one: signals are passed
         # on.
@@ -205,7 +208,7 @@ def test_each_client_is_sent_away_once(versions: Versions, workers: int) -> None
         assert resumed, "tickets of the previous version are accepted"
         return online
 
-    with running(versions, count=workers, server__worker_timeout_s=60) as relay:
+    with running(versions, count=workers, server__worker_timeout_s=600) as relay:
         versions.install("next", VERSION)
         online = asyncio.run(people(relay))
         assert online == [2] * len(online), "at the first login, and once more"
@@ -213,12 +216,22 @@ def test_each_client_is_sent_away_once(versions: Versions, workers: int) -> None
         assert relay.stop() == 0
 
 
-def test_its_end_in_the_middle(versions: Versions) -> None:
-    """One of two workers has left when the new version dies: the running one goes on with two."""
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [
+        ("__import__('os')._exit(9)", "it ended with exit code 9"),
+        ("__import__('signal').raise_signal(15)", "it was told to stop (SIGTERM)"),
+    ],
+    ids=["dies", "told"],
+)
+def test_its_end_in_the_middle(versions: Versions, action: str, reason: str) -> None:
+    """One of two workers has left when the new version dies, or somebody ends it: the running one
+    goes on with two.
+    """
     with running(versions) as relay:
         with Traffic(relay) as traffic, Prober(relay.port):
-            versions.install("dies", VERSION, at_the_second_leave("__import__('os')._exit(9)"))
-            assert refusal(relay) == "it ended with exit code 9"
+            versions.install("dies", VERSION, at_the_second_leave(action))
+            assert refusal(relay) == reason
             wait_until(lambda: len(relay.worker_pids()) == 2, "another worker")
             traffic.goes_on("with workers of the version that stayed")
             wait_until(lambda: all_is_well(relay), "that all is well")
@@ -249,7 +262,7 @@ def test_the_end_of_the_one_before_in_the_middle(versions: Versions) -> None:
         wait_until(lambda: not before & set(processes(relay)), "the end of those before")
         assert asked(relay, "status")["version"] == "99.0"
         os.kill(int(relay.events("upgraded")[0]["pid"]), signal.SIGTERM)
-        wait_until(lambda: not relay.pids_titled("relay:"), "the end of all")
+        nothing_is_left(relay)
         assert relay.events("stopped")
 
 
@@ -260,16 +273,15 @@ def test_a_stop_in_the_middle(versions: Versions) -> None:
         stops = "__import__('os').kill(__import__('os').getppid(), 15)"
         versions.install("stops", VERSION, at_the_second_leave(stops))
         os.kill(relay.pid, signal.SIGUSR2)
-        wait_until(lambda: not relay.running, "the end")
+        nothing_is_left(relay)
         assert relay.stop() == 0
-        assert not relay.pids_titled("relay:")
         assert not relay.events("child_killed")
         assert not relay.events("upgrade_failed")
 
 
 def test_what_has_to_wait_until_it_is_over(versions: Versions) -> None:
     """A stopped worker does not leave: until it does, no other operation changes the workers."""
-    with running(versions, server__worker_timeout_s=60) as relay:
+    with running(versions, server__worker_timeout_s=600) as relay:
         versions.install("next", VERSION)
         stopped = relay.worker_pids()[0]
         os.kill(stopped, signal.SIGSTOP)
@@ -287,13 +299,36 @@ def test_what_has_to_wait_until_it_is_over(versions: Versions) -> None:
         assert relay.stop() == 0
 
 
+def test_a_reload_while_it_gets_ready(versions: Versions) -> None:
+    """It has read the settings already, and reads them again."""
+    config = versions.current.with_name("relay.toml")
+    go_on = versions.current.with_name("go-on")
+    config.write_text("[limits]\nrooms_per_minute = 61\n")
+    waits = (
+        f"import gc, os, time\nwhile not os.path.exists({str(go_on)!r}):\n    time.sleep(0.05)\n"
+    )
+    with running(versions, "--config", str(config)) as relay:
+        versions.install("waits", ("server/control/main.py", "import gc\n", waits))
+        os.kill(relay.pid, signal.SIGUSR2)
+        wait_until(lambda: len(relay.events("agent_ready")) == 2, "its key agent")
+        config.write_text("[limits]\nrooms_per_minute = 62\n")
+        changed = {"limits.rooms_per_minute": "61 -> 62"}
+        assert asked(relay, "reload") == {"changed": changed}
+        wait_until(lambda: len(relay.events("reloaded")) == 2, "that both have read them")
+        go_on.touch()
+        wait_until(lambda: relay.events("upgraded"), "the upgrade")
+        assert [event["changed"] for event in relay.events("reloaded")] == [changed, changed]
+        assert asked(relay, "reload") == {"changed": {}}
+        assert relay.stop() == 0
+
+
 def _lines(relay: Relay) -> list[dict[str, object]]:
     names = ("boot_failed", "process_failed", "upgrade_lost", "bus_socket_replaced")
     return [line for name in names for line in relay.events(name)]
 
 
 CANNOT_TAKE_OVER = (
-    (("server/start.py", "import gc\n", "import gcc\n"), "No module named 'gcc'"),
+    (("server/startup/start.py", "import gc\n", "import gcc\n"), "No module named 'gcc'"),
     (("server/worker/process/main.py", "import uvloop\n", "import uvlop\n"), "worker"),
     (("server/control/main.py", "import gc\n", "import gcc\n"), "control cannot start"),
     (
@@ -340,7 +375,6 @@ def test_settings_that_it_refuses(versions: Versions) -> None:
         stay(relay, before)
         config.write_text("[limits]\nrooms_per_minute = 77\n")
         upgrade(relay)
-        assert not set(before) & set(processes(relay))
 
 
 def test_who_may_register_changes_with_the_upgrade_alone(versions: Versions) -> None:
@@ -378,7 +412,7 @@ def test_its_end_before_it_was_ready(versions: Versions) -> None:
                 wait_until(lambda: relay.events("upgrade_failed"), "that it failed")
                 # Its children end with it, perhaps a moment later.
                 wait_until(lambda: processes(relay) == before, "the end of what it had started")
-        wait_until(lambda: not relay.pids_titled("relay:"), "the end of all")
+        nothing_is_left(relay)
         versions.install("present")
         relay.kill()
         relay.start()
@@ -392,15 +426,16 @@ def test_a_stop_while_it_gets_ready(versions: Versions, slow: str) -> None:
         versions.install("slow", SLOW[slow])
         os.kill(relay.pid, signal.SIGUSR2)
         wait_until(lambda: len(relay.events("agent_ready")) == 2, "its key agent")
+        os.kill(relay.pid, signal.SIGTERM)
+        nothing_is_left(relay)
         assert relay.stop() == 0
-        assert not relay.pids_titled("relay:")
 
 
 def test_its_end_after_it_got_everything(versions: Versions) -> None:
     """No process serves any more: the old one logs that, and can still be told to hurry."""
     told = "        if takeover.step is Step.GONE:\n"
     dies = ("server/supervisor/succession.py", told, "        os._exit(9)\n" + told)
-    with running(versions, server__worker_timeout_s=60) as relay:
+    with running(versions, server__worker_timeout_s=600) as relay:
         versions.install("dies", dies, OTHER_FORMAT)
         stopped = relay.worker_pids()[0]
         os.kill(stopped, signal.SIGSTOP)  # so that this one does not end by itself
@@ -432,12 +467,11 @@ def test_the_service_manager_is_told_who_serves(versions: Versions, tmp_path: Pa
             main = int(told.removeprefix("MAINPID="))
             assert manager.recv(4096).decode() == "READY=1\nSTATUS=serving"
             wait_until(lambda: not relay.running, "the end of the one from before")
-            status = run_relay("ctl", "--data", data, "status", "--json")
-            assert f'"pid": {main}' in status.stdout
+            assert asked(relay, "status")["pid"] == main
             with BlockingClient(relay.address, name="alice") as alice:
                 assert alice.send("lobby", "hello").seq == 2
             os.kill(main, signal.SIGTERM)
-            wait_until(lambda: not relay.pids_titled("relay:"), "the end of all")
+            nothing_is_left(relay)
             assert relay.events("stopped")
 
 
@@ -458,8 +492,7 @@ def test_a_unix_socket_and_a_passphrase_from_a_descriptor(versions: Versions) ->
     ) as relay:
         upgrade(relay)
         upgrade(relay)
-        os.kill(relay.pids_titled("relay: key agent")[0], signal.SIGKILL)
-        wait_until(lambda: len(relay.events("agent_ready")) == 4, "another key agent")
+        relay.kill_agent()
         assert path.is_socket()
         with BlockingClient(relay.address, name="alice") as alice:
             assert alice.send("lobby", "hello").seq == 2

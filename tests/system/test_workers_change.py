@@ -35,14 +35,13 @@ def test_more_and_fewer_workers(tmp_path: Path) -> None:
         traffic.goes_on("with four workers")
         os.kill(relay.pid, signal.SIGTTOU)
         wait_until(lambda: [len(p) for p in owners(relay).values()] == [6, 5, 5], "three homes")
-        wait_until(lambda: len(relay.worker_pids()) == 3, "three processes")
         traffic.goes_on("with three workers")
         ctl(relay, "workers", "1")
-        wait_until(lambda: len(relay.worker_pids()) == 1, "one process")
-        assert owners(relay) == {0: list(range(16))}
+        wait_until(lambda: owners(relay) == {0: list(range(16))}, "one home")
+        assert len(relay.worker_pids()) == 1
         os.kill(relay.pid, signal.SIGTTOU)
         wait_until(lambda: relay.events("resize_refused"), "that there is always one")
-        assert relay.events("resize_refused")[0]["reason"] == "from 1 to 256"
+        assert relay.events("resize_refused")[0]["reason"] == "workers: from 1 to 256, not 0"
         traffic.goes_on("with one worker")
         os.kill(relay.pid, signal.SIGTTIN)
         wait_until(lambda: [len(p) for p in owners(relay).values()] == [8, 8], "two homes again")
@@ -71,6 +70,7 @@ def test_all_workers_are_replaced(tmp_path: Path, workers: int) -> None:
         wait_until(lambda: [len(p) for p in owners(relay).values()] == shares, "even shares")
         traffic.goes_on("with other workers")
         assert not relay.events("partition_new_epochs")
+        wait_until(lambda: len(relay.events("child_exited")) == workers, "the end of the others")
         assert {event["how"] for event in relay.events("child_exited")} == {"exit code 0"}
 
 
@@ -102,24 +102,20 @@ def test_presence_and_names_go_with_their_home(tmp_path: Path) -> None:
 
                 wait_until(both, f"both in {room}")
         ctl(relay, "workers", "1")
-        wait_until(lambda: len(relay.worker_pids()) == 1, "one process")
+        wait_until(lambda: owners(relay) == {0: list(range(16))}, "one home")
         with BlockingClient(relay.address, name="~ann") as ann:
             assert ann.send("lobby", "the name is free again").seq == 2
 
 
 def test_a_spare_takes_the_place_of_a_killed_worker(tmp_path: Path) -> None:
     with Relay(tmp_path / "data", workers=2) as relay, Traffic(relay) as traffic:
-        wait_until(lambda: relay.pids_titled("relay: spare"), "a spare process")
-        (spare,) = relay.pids_titled("relay: spare")
-        victim = relay.worker_pids()[0]
-        os.kill(victim, signal.SIGKILL)
-        wait_until(lambda: spare in relay.worker_pids(), "the spare in its place")
+        spare = relay.only("relay: spare")
+        relay.kill_worker()
+        assert spare in relay.worker_pids(), "it is in the place"
         traffic.goes_on("with the spare")
-        wait_until(lambda: relay.pids_titled("relay: spare"), "the next spare")
-        os.kill(relay.pids_titled("relay: spare")[0], signal.SIGKILL)
+        os.kill(relay.only("relay: spare"), signal.SIGKILL)
         wait_until(lambda: relay.events("spare_exited"), "its end")
-        os.kill(relay.worker_pids()[0], signal.SIGKILL)
-        wait_until(lambda: len(relay.worker_pids()) == 2, "two workers")
+        relay.kill_worker()
         traffic.goes_on("without a spare")
         wait_until(lambda: relay.pids_titled("relay: spare"), "another spare")
 

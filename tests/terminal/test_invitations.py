@@ -28,6 +28,15 @@ def test_those_that_come_and_those_that_came_meanwhile() -> None:
     assert invitations.missed(listed(den="invited")) is not None
 
 
+def test_nothing_is_asked_again_before_it_was_asked_once() -> None:
+    """The connection is lost while the first join waits: the list is requested after that."""
+    invitations = Invitations("here")
+    states = [State.WAITING, State.ONLINE]
+    assert not any(invitations.are_due(StateChanged(state)) for state in states)
+    invitations.known(listed())
+    assert [invitations.are_due(StateChanged(state)) for state in states] == [False, True]
+
+
 def test_an_invitation_to_the_room_one_is_in_is_an_entry_there() -> None:
     invitations = Invitations("here")
     assert invitations.notice_of(Invited("here", "ann")) is None

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from relay.cli.ctl_tables import invitation_lines
+from relay.cli.console.tables import invitation_lines
 from relay.terminal.text import CUT, DISPLAY_LINES_MAX, columns, quoted
 from relay.terminal.view import (
     NOTICE,

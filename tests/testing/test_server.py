@@ -200,6 +200,31 @@ def test_a_kill_of_the_program_leaves_nothing(number: signal.Signals) -> None:
                     one.kill()
 
 
+def test_a_process_counts_until_the_relay_has_noticed_its_end() -> None:
+    """Only then is it gone for whoever asks the relay; and workers have their numbers' order."""
+    with RelayServer(workers=2, settings=NO_SPARE) as server:
+        first, second = server.worker_pids()
+        (agent,) = server.pids_titled("relay: key agent")
+        os.kill(server.pid, signal.SIGSTOP)
+        try:
+            for pid in (first, agent):
+                process = psutil.Process(pid)
+                process.kill()
+                wait_until(
+                    lambda ended=process: ended.status() == psutil.STATUS_ZOMBIE,  # type: ignore[misc]
+                    "its end",
+                )
+            assert server.worker_pids() == [first, second]
+            assert server.pids_titled("relay: key agent") == [agent]
+        finally:
+            os.kill(server.pid, signal.SIGCONT)
+        wait_until(
+            lambda: len(now := server.worker_pids()) == 2 and first not in now, "another worker"
+        )
+        assert server.worker_pids()[1] == second
+        wait_until(lambda: agent not in server.pids_titled("relay: key agent"), "its end noticed")
+
+
 def test_a_package_named_relay_where_the_tests_run_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,8 +103,8 @@ class Server:
 
     # --- its processes ----------------------------------------------------------------------------
     def workers(self) -> list[int]:
-        """Process ids of the current workers."""
-        return [] if self._relay is None else self._relay.worker_pids()
+        """Process ids of the workers that run."""
+        return [] if self._relay is None else self._relay.live_workers()
 
     def agent(self) -> int | None:
         """The key agent's process id."""

@@ -41,6 +41,12 @@ STRANGER = "eve"
 """Never invited."""
 
 
+def about(log: list[EntryMessage], kind: Kind, who: str, seq: int) -> list[EntryMessage]:
+    """Return the log with another entry, about an earlier one."""
+    last = log_of(*[(who, None)] * (len(log) + 1))[-1]
+    return [*log, last._replace(kind=int(kind), about_seq=seq, about_epoch=last.epoch)]
+
+
 def test_what_the_checker_finds() -> None:
     log = log_of(PRIVATE, MESSAGE, INVITED, ("bob", None), BANNED, ("bob", None), MESSAGE)
     assert list(rights.check(log, {"alice": range(1, 8)})) == [Finding("wrote", "bob", 6)]
@@ -52,6 +58,82 @@ def test_what_the_checker_finds() -> None:
     assert list(rights.check(again, {"bob": range(1, 7)})) == []
 
 
+@pytest.mark.parametrize("kind", [Kind.EDIT, Kind.REACTION, Kind.ERASED])
+def test_all_that_is_written_needs_the_right(kind: Kind) -> None:
+    muted = ("alice", events.Muted("bob", BOB, 0, ""))
+    log = log_of(PRIVATE, INVITED, ("bob", None))
+    assert list(rights.check(about(log, kind, "bob", 3), {})) == []
+    log = log_of(PRIVATE, INVITED, ("bob", None), muted)
+    assert list(rights.check(about(log, kind, "bob", 3), {})) == [Finding("wrote", "bob", 5)]
+
+
+def test_who_may_erase_is_judged_at_each_place() -> None:
+    """Of others while one is a moderator, and of those below; one's own while one may write."""
+    moderator = ("alice", events.RoleSet("bob", BOB, events.Role.MODERATOR))
+    member = ("alice", events.RoleSet("bob", BOB, events.Role.MEMBER))
+    carol = ("alice", events.Invited("carol", b"c" * 32))
+    log = log_of(PRIVATE, MESSAGE, INVITED, ("bob", None), carol, ("carol", None), moderator)
+    for who, target, found in (
+        ("bob", 2, [Finding("erased", "bob", 8)]),  # alice is above him
+        ("bob", 4, []),
+        ("bob", 6, []),
+        ("alice", 4, []),
+        ("carol", 6, []),
+        ("carol", 4, [Finding("erased", "carol", 8)]),
+    ):
+        assert list(rights.check(about(log, Kind.REDACTION, who, target), {})) == found
+    log += log_of(*[MESSAGE] * 7, member)[7:]
+    of_bob = rights.check(about(log, Kind.REDACTION, "bob", 6), {})
+    assert list(of_bob) == [Finding("erased", "bob", 9)]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        events.TopicSet("tea"), events.Invited("carol", b"c" * 32), events.Kicked("carol", ""),
+        events.Closed(True), events.Deleted(""), events.RoleSet("bob", BOB, events.Role.OWNER),
+    ],
+)  # fmt: skip
+def test_a_change_needs_its_right(event: events.Event) -> None:
+    log = log_of(PRIVATE, INVITED, ("bob", event))
+    assert list(rights.check(log, {})) == [Finding("changed", "bob", 3)]
+    assert list(rights.check(log_of(PRIVATE, INVITED, ("alice", event)), {})) == []
+
+
+def test_power_ends_at_ones_own_rank() -> None:
+    moderator = events.RoleSet("bob", BOB, events.Role.MODERATOR)
+    log = log_of(PRIVATE, ("alice", moderator), ("bob", events.Kicked("alice", "")))
+    assert list(rights.check(log, {})) == [Finding("changed", "bob", 3)]
+
+
+def test_nothing_follows_a_deletion_but_a_creation() -> None:
+    deleted = ("alice", events.Deleted(""))
+    log = log_of(PRIVATE, deleted, MESSAGE, ("alice", events.TopicSet("tea")))
+    faults = [(one.fault, one.seq) for one in rights.check(log, {})]
+    assert faults == [("wrote", 3), ("changed", 4)]
+    again = log_of(PRIVATE, MESSAGE, deleted, PRIVATE, MESSAGE)
+    assert list(rights.check(again, {})) == []
+    assert list(rights.check(rights.with_holes([*again[:1], *again[2:]]), {})) == []
+    twice = log_of(PRIVATE, PRIVATE)
+    assert list(rights.check(twice, {})) == [Finding("changed", "alice", 2)]
+
+
+def test_what_comes_live_is_judged_at_its_place() -> None:
+    """A reader who is let in again later may read it then, not at once."""
+    log = log_of(PRIVATE, INVITED, BANNED, MESSAGE, ("alice", events.Freed("bob")), INVITED)
+    assert list(rights.check(log, {"bob": rights.Seen([3, 4], live=[3])})) == []
+    found = list(rights.check(log, {"bob": rights.Seen([3, 4], live=[3, 4])}))
+    assert found == [Finding("read", "bob", 4)]
+
+
+def test_an_answer_is_of_one_room() -> None:
+    log = log_of(PRIVATE, MESSAGE, ("alice", events.Deleted("")), PRIVATE, MESSAGE)
+    apart = rights.Seen(range(1, 6), answers=[[1, 2, 3], [4, 5]])
+    assert list(rights.check(log, {"alice": apart})) == []
+    together = rights.Seen(range(1, 6), answers=[[3, 4, 5]])
+    assert list(rights.check(log, {"alice": together})) == [Finding("former", "alice", 3)]
+
+
 # --- a whole relay -------------------------------------------------------------------------------
 async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
     """No message after a ban, no entry for a user who may not read."""
@@ -60,6 +142,8 @@ async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
     assert outcome.kills
     assert outcome.links > moderated.ROUNDS
     assert outcome.resumed, "a client that reconnects resumes by ticket"
+    done = {Kind.MESSAGE, Kind.EDIT, Kind.REACTION, Kind.REDACTION, Kind.ERASED, Kind.SYSTEM}
+    assert set(outcome.kinds) == done
 
 
 @pytest.mark.parametrize(
@@ -67,6 +151,10 @@ async def test_bans_invitations_and_kills(tmp_path: Path) -> None:
     [
         ("rights-of-a-moment-ago", "wrote"),
         ("nobody-is-put-out", "read"),
+        ("rights-for-messages-alone", "wrote"),
+        ("erases-as-before", "erased"),
+        ("changes-as-before", "changed"),
+        ("shows-former-rooms", "former"),
         ("tickets-twice", "ticket"),
         ("hides-devices", "chain"),
     ],

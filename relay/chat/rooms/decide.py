@@ -2,11 +2,13 @@
 
 None: the effect exists already, and repeating the request succeeds. The order of checks: whether
 the actor may do it, whether the effect exists already, and whether somebody else has changed the
-same thing since the actor looked.
+same thing since the actor looked. A change by the same device is no reason to refuse: a request
+that is repeated because its answer was lost finds its own effect.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from relay.chat import names
@@ -82,6 +84,8 @@ class Context(NamedTuple):
     """The root of the account that the request names; empty: a guest."""
     anyone_creates: bool = True
     """False: only operators create rooms."""
+    is_own: Callable[[int], bool] = lambda _: False
+    """Whether the device that requests this has made a control entry."""
 
 
 def decide(room: Room, request: Change, context: Context) -> Event | None:
@@ -92,6 +96,8 @@ def decide(room: Room, request: Change, context: Context) -> Event | None:
     """
     if isinstance(request, Create):
         return _create(room, request, context)
+    if room.deleted and isinstance(request, Delete):
+        return None
     if room.deleted or not context.head:
         raise Refused(Reason.NO_SUCH_ROOM, "there is no such room")
     needed = _NEEDS.get(type(request))
@@ -104,7 +110,7 @@ def decide(room: Room, request: Change, context: Context) -> Event | None:
         return _about_person(room, request, handle, context)
     event, subject_seq = _about_room(room, request, context)
     if event is not None:
-        _check_seen(subject_seq, context.seen)
+        _check_seen(subject_seq, context)
     return event
 
 
@@ -175,7 +181,7 @@ def _about_room(room: Room, request: Change, context: Context) -> tuple[Event | 
             if role >= Role.MEMBER and room.people[actor.handle].lasting:
                 return None, 0
             if role is Role.NONE:
-                _check_space(room, member=True)
+                _check_space(room, room.people.get(actor.handle, Person(b"")), member=True)
             return events.Entered(actor.root), 0
         case Leave():
             role = role_of(room, actor)
@@ -207,7 +213,7 @@ def _about_person(room: Room, request: Change, handle: str, context: Context) ->
         raise Refused(Reason.NOT_ALLOWED, same)
     event = _person_event(room, request, person, role, context)
     if event is not None:
-        _check_seen(room.seq_of(handle), context.seen)
+        _check_seen(room.seq_of(handle), context)
     return event
 
 
@@ -227,7 +233,7 @@ def _person_event(
             if last and (own or not context.actor.operator):
                 raise Refused(Reason.BAD_REQUEST, _LAST_OWNER)
             if role is Role.NONE:
-                _check_space(room, member=True)
+                _check_space(room, person, member=True)
             return events.RoleSet(handle, subject, wanted)
         case Invite(handle=handle):
             if role is not Role.NONE:
@@ -235,7 +241,7 @@ def _person_event(
             if not subject:
                 raise Refused(Reason.BAD_REQUEST, "a guest cannot be a member")
             _check_not_banned(person)
-            _check_space(room, member=True)
+            _check_space(room, person, member=True)
             return events.Invited(handle, subject)
         case Kick(handle=handle, reason=reason):
             _check_text(reason)
@@ -245,7 +251,7 @@ def _person_event(
             until_ms = _until_ms(context.now_ms, seconds)
             if person.banned and not person.until_ms and not seconds:
                 return None
-            _check_space(room, member=False)
+            _check_space(room, person, member=False)
             return events.Banned(handle, subject, until_ms, reason)
         case Unban(handle=handle):
             return events.Freed(handle) if person.banned else None
@@ -255,7 +261,7 @@ def _person_event(
             until_ms = _until_ms(context.now_ms, seconds)
             if person.muted and not person.until_ms and not seconds:
                 return None
-            _check_space(room, member=False)
+            _check_space(room, person, member=False)
             return events.Muted(handle, subject, until_ms, reason)
         case Unmute(handle=handle):
             return events.Freed(handle) if person.muted else None
@@ -280,8 +286,8 @@ def _until_ms(now_ms: int, seconds: int) -> int:
     return now_ms + seconds * 1000 if seconds else 0
 
 
-def _check_seen(subject_seq: int, seen: int) -> None:
-    if subject_seq > seen:
+def _check_seen(subject_seq: int, context: Context) -> None:
+    if subject_seq > context.seen and not context.is_own(subject_seq):
         raise Refused(Reason.CHANGED, "somebody else has changed that meanwhile: look again")
 
 
@@ -290,9 +296,12 @@ def _check_not_banned(person: Person) -> None:
         raise Refused(Reason.BAD_REQUEST, "this person is banned: unban first")
 
 
-def _check_space(room: Room, *, member: bool) -> None:
+def _check_space(room: Room, person: Person, *, member: bool) -> None:
+    """Check that there is space for another member, and for a record of this person."""
     if member and sum(one.role is not Role.NONE for one in room.people.values()) >= MEMBERS_MAX:
         raise Refused(Reason.LIMIT, f"the room has {MEMBERS_MAX} members, which is the limit")
+    if person.matters:
+        return  # there is a record: a full one must not protect those who are in it
     if sum(one.matters for one in room.people.values()) >= PEOPLE_MAX:
         raise Refused(
             Reason.LIMIT, f"the room has a record of {PEOPLE_MAX} people, which is the limit"

@@ -37,7 +37,7 @@ class AsyncAccounts(AsyncCalls):
 
         Args:
             name: of the account; None: this client's own, with labels.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError: the server sent an invalid list, or an outdated one of this account.
@@ -61,7 +61,7 @@ class AsyncAccounts(AsyncCalls):
 
         Args:
             name: of the account.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError: the server sent an invalid list, which cannot be accepted.
@@ -80,7 +80,7 @@ class AsyncAccounts(AsyncCalls):
 
         Args:
             change: from ``device_change``.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError: they are this account's own, and the account was not begun anew.
@@ -89,7 +89,7 @@ class AsyncAccounts(AsyncCalls):
             ClientError: the client has ended.
         """
         self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
+        timeout = self._time_limit(timeout)
         who, pin = account_calls.accepted(change)
         self._chat.senders.accept(who, pin)
         await self._device_chain(who, timeout)
@@ -99,7 +99,7 @@ class AsyncAccounts(AsyncCalls):
 
         Args:
             key: its public key, exactly as displayed by the new device.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError: the list of devices is invalid, older than what was seen of it, full,
@@ -116,7 +116,7 @@ class AsyncAccounts(AsyncCalls):
 
         Args:
             key: its public key.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError: it is not a device, or the last one.
@@ -132,7 +132,7 @@ class AsyncAccounts(AsyncCalls):
         Args:
             key: its public key.
             label: at most 64 bytes.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: KeyRefused, BadRequest, ...
@@ -147,7 +147,7 @@ class AsyncAccounts(AsyncCalls):
         """Create a recovery key: a device that only exists on paper, in case all others are lost.
 
         Args:
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Returns:
             Its secret: 52 characters, to be written down and kept away from the devices.
@@ -166,7 +166,7 @@ class AsyncAccounts(AsyncCalls):
 
         Args:
             key: of the new device.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
@@ -189,7 +189,7 @@ class AsyncAccounts(AsyncCalls):
         Args:
             days: how long it is valid.
             operator: whether the new account becomes an operator, too.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Returns:
             52 characters, to be passed on in private. The server knows only their hash.
@@ -210,7 +210,7 @@ class AsyncAccounts(AsyncCalls):
         Invitations for reserved names are not included: see ``user``.
 
         Args:
-            timeout: seconds, for each of several requests; None: no limit.
+            timeout: seconds, for each of several requests; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, ...
@@ -228,7 +228,7 @@ class AsyncAccounts(AsyncCalls):
 
         Args:
             invitation: its 52 characters, or its ``id`` from ``invitations``.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed; InvitationNeeded: it does not exist, or was used, with the name of
@@ -243,7 +243,7 @@ class AsyncAccounts(AsyncCalls):
 
         Args:
             name: of the account.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, ...
@@ -258,7 +258,7 @@ class AsyncAccounts(AsyncCalls):
         """Return the names of all existing and former accounts. For operators.
 
         Args:
-            timeout: seconds, for each of several requests; None: no limit.
+            timeout: seconds, for each of several requests; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, ...
@@ -284,7 +284,7 @@ class AsyncAccounts(AsyncCalls):
                 "reset": remove all devices, and let the invitation begin new ones; "disable",
                 "enable"; "remove": permanently; "promote" to an operator, "demote".
             days: how long the invitation is valid.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Returns:
             The invitation, after "add", "add-operator" and "reset".
@@ -344,7 +344,7 @@ class AsyncAccounts(AsyncCalls):
 
     async def _ask(self, question: Question, timeout_s: float | None) -> Any:  # noqa: ANN401
         self._check_started()
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        timeout_s = self._time_limit(timeout_s)
         answer = self._awaited()
         question(self._chat, answer)
         return await self._asked(answer, timeout_s, "the request")

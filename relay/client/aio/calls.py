@@ -76,7 +76,7 @@ class AsyncCalls(ClientBase):
         including acknowledgements: take events while you send to a room that you have joined.
 
         Args:
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             ClientError: the client has ended, other than by ``close``.
@@ -124,7 +124,7 @@ class AsyncCalls(ClientBase):
             last: how many of the last messages to deliver first.
             since: start after the message with this number; 0: with the first one.
             cursor: start after a saved cursor.
-            timeout: seconds; None: no limit. After a timeout the join is undone.
+            timeout: seconds; None: ``answer_timeout_s``. After a timeout the join is undone.
 
         Raises:
             Refused: NameInvalid, AlreadyJoined, LimitReached, ...
@@ -145,7 +145,7 @@ class AsyncCalls(ClientBase):
         own_queue: bool,
     ) -> Joined:
         self._check_started()
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        timeout_s = self._time_limit(timeout_s)
         answer = self._awaited()
         self._chat.join(room, start, last, answer, own_queue=own_queue)
         try:
@@ -160,7 +160,8 @@ class AsyncCalls(ClientBase):
 
         Args:
             room: its name.
-            timeout: seconds; None: no limit. The room is left whether or not the answer arrives.
+            timeout: seconds; None: ``answer_timeout_s``. The room is left whether or not the
+                answer arrives.
 
         Returns:
             Where the program stood, to ``join(cursor=...)`` later.
@@ -171,7 +172,7 @@ class AsyncCalls(ClientBase):
             ClientError: the client has ended.
         """
         self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
+        timeout = self._time_limit(timeout)
         answer = self._awaited()
         cursor = self._chat.leave(room, answer)
         self._pump.settle()  # without a connection it is done
@@ -183,7 +184,7 @@ class AsyncCalls(ClientBase):
 
         Args:
             room: its name.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAMember, ...
@@ -191,7 +192,7 @@ class AsyncCalls(ClientBase):
             ClientError: the client has ended.
         """
         self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
+        timeout = self._time_limit(timeout)
         answer = self._awaited()
         self._chat.who(room, answer)
         return cast(Members, await self._asked(answer, timeout, "who"))
@@ -212,7 +213,7 @@ class AsyncCalls(ClientBase):
             before: the page ends below the message with this number.
             after: the page begins above the message with this number.
             count: maximum number of messages, 1 to 1,000.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAMember, ...
@@ -221,7 +222,7 @@ class AsyncCalls(ClientBase):
             ClientError: the client has ended.
         """
         self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
+        timeout = self._time_limit(timeout)
         forward, seq, count = arguments.page_start(before, after, count)
         answer = self._awaited()
         self._chat.history(room, forward, seq, count, answer)
@@ -247,7 +248,7 @@ class AsyncCalls(ClientBase):
             text: the words, at most 256 bytes.
             before: only messages with a number below this.
             count: maximum number of messages, 1 to 100.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAMember; NotSupported, if the server has no search; BadRequest, if the text
@@ -257,7 +258,7 @@ class AsyncCalls(ClientBase):
             ClientError: the client has ended.
         """
         self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
+        timeout = self._time_limit(timeout)
         words, seq, count = arguments.search(text, before, count)
         answer = self._awaited()
         self._chat.search(room, words, seq, count, answer)
@@ -284,7 +285,7 @@ class AsyncCalls(ClientBase):
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
             reply_to: the message of the same room that this one answers, or its cursor.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: IdConflict, UnknownOutcome, Busy (only with ``retry_timeout_s``), ...
@@ -357,7 +358,7 @@ class AsyncCalls(ClientBase):
     async def _append(self, offer: Offer, timeout_s: float | None) -> Stored:
         """Append something and wait until it is stored."""
         self._check_started()
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        timeout_s = self._time_limit(timeout_s)
         answer: Sending | None = None
         size = len(offer.body)
         try:

@@ -54,6 +54,7 @@ class Client(AsyncOwn):
         reconnect: bool = True,
         window: int = 256,
         retry_timeout_s: float | None = None,
+        answer_timeout_s: float | None = None,
         agent: str = "",
     ) -> None:
         """Create; ``async with`` or ``connect`` connects.
@@ -79,6 +80,9 @@ class Client(AsyncOwn):
                 UNAVAILABLE is retried before that is its outcome; None: for ever. Other requests
                 are retried for two minutes after BUSY and for 10 seconds after UNAVAILABLE, or for
                 this time if it is longer.
+            answer_timeout_s: how many seconds a call that is given no ``timeout`` waits for its
+                answer, through lost connections as well, before it raises TimedOut; None: no limit.
+                It does not concern ``post`` and ``flush``.
             agent: the name of this program.
 
         Raises:
@@ -98,6 +102,7 @@ class Client(AsyncOwn):
             reconnect=reconnect,
             window=window,
             retry_timeout_s=retry_timeout_s,
+            answer_timeout_s=answer_timeout_s,
             random_bytes=secrets.token_bytes,
             jitter=random.random,
         )

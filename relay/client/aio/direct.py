@@ -32,7 +32,7 @@ class AsyncDirect(AsyncAccounts):
             message: from an event, or from a page of history.
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, for a message of another account; NoSuchEntry, ...
@@ -58,7 +58,7 @@ class AsyncDirect(AsyncAccounts):
         Args:
             message: from an event, or from a page of history.
             reason: text that everybody can see.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, if this account may not erase it; NoSuchEntry, ...
@@ -79,7 +79,7 @@ class AsyncDirect(AsyncAccounts):
         Args:
             message: from an event, or from a page of history.
             text: at most 32 bytes.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NoSuchEntry, ...
@@ -96,7 +96,7 @@ class AsyncDirect(AsyncAccounts):
 
         Args:
             message: of a room, or a direct one: then the mark is for the messages with that person.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, for a guest; ...
@@ -109,7 +109,7 @@ class AsyncDirect(AsyncAccounts):
         """Return this account's read marks, by room, and by ``@name`` for direct messages.
 
         Args:
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, for a guest; ...
@@ -124,7 +124,7 @@ class AsyncDirect(AsyncAccounts):
 
         Args:
             name: of the account. A later account with this name is a different one.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotRegistered, LimitReached, ...
@@ -141,7 +141,7 @@ class AsyncDirect(AsyncAccounts):
 
         Args:
             name: of the account.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: ...
@@ -156,7 +156,7 @@ class AsyncDirect(AsyncAccounts):
 
         Args:
             name: of the account.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotRegistered, NotAllowed for a guest; ...
@@ -171,7 +171,7 @@ class AsyncDirect(AsyncAccounts):
         """Return this account's settings: who may write, who is blocked, and the inbox's retention.
 
         Args:
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, for a guest; ...
@@ -197,7 +197,7 @@ class AsyncDirect(AsyncAccounts):
             seen_by: the same, for who may see when it was last connected.
             keep: how long the inbox keeps messages: seconds, messages, bytes; 0: as in the server's
                 settings, which may limit the choice.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             ValueError, TypeError: another word, or invalid limits.

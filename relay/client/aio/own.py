@@ -34,7 +34,7 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
 
         Args:
             rooms: further rooms: public ones that are in no list.
-            timeout: seconds, for each of many requests; None: no limit.
+            timeout: seconds, for each of many requests; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, for a guest; ...
@@ -67,7 +67,7 @@ class AsyncOwn(AsyncDirect, AsyncRooms):
             erase_messages: first erase this account's messages: in the rooms that ``export`` reads,
                 and in the inboxes of others. It takes a moment for each message.
             rooms: as for ``export``.
-            timeout: seconds, for each of many requests; None: no limit.
+            timeout: seconds, for each of many requests; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, for a guest, and, at the end, for the only operator; ...

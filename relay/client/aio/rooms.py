@@ -25,7 +25,7 @@ class AsyncRooms(AsyncAccounts):
                 number of requests does not depend on how many rooms the server has.
             whole: raise StoreDamaged if some may be missing because stored data is damaged.
                 Otherwise they are left out.
-            timeout: seconds, for each of several requests; None: no limit.
+            timeout: seconds, for each of several requests; None: ``answer_timeout_s``.
 
         Raises:
             Refused: StoreDamaged, ...
@@ -42,7 +42,7 @@ class AsyncRooms(AsyncAccounts):
 
         Args:
             room: its name; it need not be joined.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NoSuchRoom, MembersOnly, Banned, ...
@@ -66,7 +66,7 @@ class AsyncRooms(AsyncAccounts):
             room: its name.
             kind: who may read and write.
             listed: whether lists show it to users who are not members.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: RoomExists, NotAllowed, ...
@@ -116,7 +116,7 @@ class AsyncRooms(AsyncAccounts):
             seen: the number of the last change of the room that the decision is based on. None: the
                 last one taken from this client, if it has joined the room; otherwise the room's
                 current state.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed; Changed, if somebody else has changed the same thing after

@@ -38,7 +38,7 @@ class BlockingAccounts(BlockingCalls):
 
         Args:
             name: of the account; None: this client's own, with labels.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError: the server sent an invalid list, or an outdated one of this account.
@@ -60,7 +60,7 @@ class BlockingAccounts(BlockingCalls):
 
         Args:
             name: of the account.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError: the server sent an invalid list, which cannot be accepted.
@@ -79,7 +79,7 @@ class BlockingAccounts(BlockingCalls):
 
         Args:
             change: from ``device_change``.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError: they are this account's own, and the account was not begun anew.
@@ -88,7 +88,7 @@ class BlockingAccounts(BlockingCalls):
             ClientError: the client has ended.
         """
         self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
+        timeout = self._time_limit(timeout)
         who, pin = account_calls.accepted(change)
         self._chat.senders.accept(who, pin)
         self._device_chain(who, timeout)
@@ -98,7 +98,7 @@ class BlockingAccounts(BlockingCalls):
 
         Args:
             key: its public key, exactly as displayed by the new device.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError: the list of devices is invalid, older than what was seen of it, full,
@@ -115,7 +115,7 @@ class BlockingAccounts(BlockingCalls):
 
         Args:
             key: its public key.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError: it is not a device, or the last one.
@@ -131,7 +131,7 @@ class BlockingAccounts(BlockingCalls):
         Args:
             key: its public key.
             label: at most 64 bytes.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: KeyRefused, BadRequest, ...
@@ -146,7 +146,7 @@ class BlockingAccounts(BlockingCalls):
         """Create a recovery key: a device that only exists on paper, in case all others are lost.
 
         Args:
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Returns:
             Its secret: 52 characters, to be written down and kept away from the devices.
@@ -165,7 +165,7 @@ class BlockingAccounts(BlockingCalls):
 
         Args:
             key: of the new device.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             DeviceChainError, Refused, TimedOut, ClientError: as ``approve_device``.
@@ -188,7 +188,7 @@ class BlockingAccounts(BlockingCalls):
         Args:
             days: how long it is valid.
             operator: whether the new account becomes an operator, too.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Returns:
             52 characters, to be passed on in private. The server knows only their hash.
@@ -209,7 +209,7 @@ class BlockingAccounts(BlockingCalls):
         Invitations for reserved names are not included: see ``user``.
 
         Args:
-            timeout: seconds, for each of several requests; None: no limit.
+            timeout: seconds, for each of several requests; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, ...
@@ -227,7 +227,7 @@ class BlockingAccounts(BlockingCalls):
 
         Args:
             invitation: its 52 characters, or its ``id`` from ``invitations``.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed; InvitationNeeded: it does not exist, or was used, with the name of
@@ -242,7 +242,7 @@ class BlockingAccounts(BlockingCalls):
 
         Args:
             name: of the account.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, ...
@@ -257,7 +257,7 @@ class BlockingAccounts(BlockingCalls):
         """Return the names of all existing and former accounts. For operators.
 
         Args:
-            timeout: seconds, for each of several requests; None: no limit.
+            timeout: seconds, for each of several requests; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, ...
@@ -283,7 +283,7 @@ class BlockingAccounts(BlockingCalls):
                 "reset": remove all devices, and let the invitation begin new ones; "disable",
                 "enable"; "remove": permanently; "promote" to an operator, "demote".
             days: how long the invitation is valid.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Returns:
             The invitation, after "add", "add-operator" and "reset".
@@ -343,7 +343,7 @@ class BlockingAccounts(BlockingCalls):
 
     def _ask(self, question: Question, timeout_s: float | None) -> Any:  # noqa: ANN401
         self._check_started()
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        timeout_s = self._time_limit(timeout_s)
         answer = self._awaited()
         question(self._chat, answer)
         return self._asked(answer, timeout_s, "the request")

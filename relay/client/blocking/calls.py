@@ -71,7 +71,7 @@ class BlockingCalls(ClientBase):
         including acknowledgements: take events while you send to a room that you have joined.
 
         Args:
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             ClientError: the client has ended, other than by ``close``.
@@ -112,7 +112,7 @@ class BlockingCalls(ClientBase):
             last: how many of the last messages to deliver first.
             since: start after the message with this number; 0: with the first one.
             cursor: start after a saved cursor.
-            timeout: seconds; None: no limit. After a timeout the join is undone.
+            timeout: seconds; None: ``answer_timeout_s``. After a timeout the join is undone.
 
         Raises:
             Refused: NameInvalid, AlreadyJoined, LimitReached, ...
@@ -133,7 +133,7 @@ class BlockingCalls(ClientBase):
         own_queue: bool,
     ) -> Joined:
         self._check_started()
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        timeout_s = self._time_limit(timeout_s)
         answer = Pending[Joined](self._pump)
         self._chat.join(room, start, last, answer, own_queue=own_queue)
         try:
@@ -148,7 +148,8 @@ class BlockingCalls(ClientBase):
 
         Args:
             room: its name.
-            timeout: seconds; None: no limit. The room is left whether or not the answer arrives.
+            timeout: seconds; None: ``answer_timeout_s``. The room is left whether or not the
+                answer arrives.
 
         Returns:
             Where the program stood, to ``join(cursor=...)`` later.
@@ -159,7 +160,7 @@ class BlockingCalls(ClientBase):
             ClientError: the client has ended.
         """
         self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
+        timeout = self._time_limit(timeout)
         answer = Pending[None](self._pump)
         cursor = self._chat.leave(room, answer)
         self._answered(answer, timeout, "leave")
@@ -170,7 +171,7 @@ class BlockingCalls(ClientBase):
 
         Args:
             room: its name.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAMember, ...
@@ -178,7 +179,7 @@ class BlockingCalls(ClientBase):
             ClientError: the client has ended.
         """
         self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
+        timeout = self._time_limit(timeout)
         answer = Pending[Members](self._pump)
         self._chat.who(room, answer)
         return self._asked(answer, timeout, "who")
@@ -199,7 +200,7 @@ class BlockingCalls(ClientBase):
             before: the page ends below the message with this number.
             after: the page begins above the message with this number.
             count: maximum number of messages, 1 to 1,000.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAMember, ...
@@ -208,7 +209,7 @@ class BlockingCalls(ClientBase):
             ClientError: the client has ended.
         """
         self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
+        timeout = self._time_limit(timeout)
         forward, seq, count = arguments.page_start(before, after, count)
         answer = Pending[HistoryPage](self._pump)
         self._chat.history(room, forward, seq, count, answer)
@@ -234,7 +235,7 @@ class BlockingCalls(ClientBase):
             text: the words, at most 256 bytes.
             before: only messages with a number below this.
             count: maximum number of messages, 1 to 100.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAMember; NotSupported, if the server has no search; BadRequest, if the text
@@ -244,7 +245,7 @@ class BlockingCalls(ClientBase):
             ClientError: the client has ended.
         """
         self._check_started()
-        timeout = arguments.seconds_or_none("timeout", timeout)
+        timeout = self._time_limit(timeout)
         words, seq, count = arguments.search(text, before, count)
         answer = Pending[SearchPage](self._pump)
         self._chat.search(room, words, seq, count, answer)
@@ -271,7 +272,7 @@ class BlockingCalls(ClientBase):
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
             reply_to: the message of the same room that this one answers, or its cursor.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: IdConflict, UnknownOutcome, Busy (only with ``retry_timeout_s``), ...
@@ -336,7 +337,7 @@ class BlockingCalls(ClientBase):
 
     def _append(self, offer: Offer, timeout_s: float | None) -> Stored:
         """Append something and wait until it is stored."""
-        timeout_s = arguments.seconds_or_none("timeout", timeout_s)
+        timeout_s = self._time_limit(timeout_s)
         until = None if timeout_s is None else self._pump.clock() + timeout_s
         answer = Pending[Stored](self._pump)
         self._submit(offer, answer, timeout_s)

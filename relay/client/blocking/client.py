@@ -57,6 +57,7 @@ class BlockingClient(BlockingOwn):
         reconnect: bool = True,
         window: int = 256,
         retry_timeout_s: float | None = None,
+        answer_timeout_s: float | None = None,
         agent: str = "",
         dial: Dial | None = None,
     ) -> None:
@@ -83,6 +84,9 @@ class BlockingClient(BlockingOwn):
                 UNAVAILABLE is retried before that is its outcome; None: for ever. Other requests
                 are retried for two minutes after BUSY and for 10 seconds after UNAVAILABLE, or for
                 this time if it is longer.
+            answer_timeout_s: how many seconds a call that is given no ``timeout`` waits for its
+                answer, through lost connections as well, before it raises TimedOut; None: no limit.
+                It does not concern ``post`` and ``flush``.
             agent: the name of this program.
             dial: opens each TCP connection, within a number of seconds, or raises OSError: for
                 another source address, or for a proxy.
@@ -104,6 +108,7 @@ class BlockingClient(BlockingOwn):
             reconnect=reconnect,
             window=window,
             retry_timeout_s=retry_timeout_s,
+            answer_timeout_s=answer_timeout_s,
             random_bytes=secrets.token_bytes,
             jitter=random.random,
         )

@@ -33,7 +33,7 @@ class BlockingDirect(BlockingAccounts):
             message: from an event, or from a page of history.
             body: text, or bytes.
             content_type: of the body, at most 64 bytes.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, for a message of another account; NoSuchEntry, ...
@@ -59,7 +59,7 @@ class BlockingDirect(BlockingAccounts):
         Args:
             message: from an event, or from a page of history.
             reason: text that everybody can see.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, if this account may not erase it; NoSuchEntry, ...
@@ -80,7 +80,7 @@ class BlockingDirect(BlockingAccounts):
         Args:
             message: from an event, or from a page of history.
             text: at most 32 bytes.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NoSuchEntry, ...
@@ -97,7 +97,7 @@ class BlockingDirect(BlockingAccounts):
 
         Args:
             message: of a room, or a direct one: then the mark is for the messages with that person.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, for a guest; ...
@@ -110,7 +110,7 @@ class BlockingDirect(BlockingAccounts):
         """Return this account's read marks, by room, and by ``@name`` for direct messages.
 
         Args:
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, for a guest; ...
@@ -125,7 +125,7 @@ class BlockingDirect(BlockingAccounts):
 
         Args:
             name: of the account. A later account with this name is a different one.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotRegistered, LimitReached, ...
@@ -142,7 +142,7 @@ class BlockingDirect(BlockingAccounts):
 
         Args:
             name: of the account.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: ...
@@ -157,7 +157,7 @@ class BlockingDirect(BlockingAccounts):
 
         Args:
             name: of the account.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotRegistered, NotAllowed for a guest; ...
@@ -172,7 +172,7 @@ class BlockingDirect(BlockingAccounts):
         """Return this account's settings: who may write, who is blocked, and the inbox's retention.
 
         Args:
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             Refused: NotAllowed, for a guest; ...
@@ -198,7 +198,7 @@ class BlockingDirect(BlockingAccounts):
             seen_by: the same, for who may see when it was last connected.
             keep: how long the inbox keeps messages: seconds, messages, bytes; 0: as in the server's
                 settings, which may limit the choice.
-            timeout: seconds; None: no limit.
+            timeout: seconds; None: ``answer_timeout_s``.
 
         Raises:
             ValueError, TypeError: another word, or invalid limits.

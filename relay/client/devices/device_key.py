@@ -17,6 +17,8 @@ from relay.chat.names import is_handle
 from relay.client import arguments
 from relay.errors import UsageError
 from relay.file_access import open_to_others
+from relay.fsync import sync_file
+from relay.new_files import unfinished
 from relay.paths import given
 from relay.wire.device_keys import DeviceKeyError, PrivateDeviceKey, check_public_key
 from relay.wire.sealed_seed import (
@@ -190,23 +192,18 @@ def write_private(path: Path, data: bytes, *, replace: bool = False) -> None:
         path = path.resolve() if replace else path
     if replace and path.exists() and not path.is_file():
         raise UsageError(f"{path} is a device, a pipe, a socket or a directory: not replaced")
-    # No with_name: "/" and "." have none.
-    partial = path.parent / f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.new"
     try:
         make_directory(path.parent)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        descriptor = os.open(partial, flags, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
+        with unfinished(path) as (partial, file):
+            file.write(data)
+            file.flush()
+            sync_file(file.fileno(), path)
+            if os.name == "nt":
+                file.close()
             if replace:
                 partial.replace(path)
             else:
                 publish(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
         if os.name == "posix":
             directory = os.open(path.parent, os.O_RDONLY)
             try:

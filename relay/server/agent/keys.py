@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from relay.errors import StartError
-from relay.server.key_files import (
+from relay.new_files import remove_unfinished
+from relay.server.keys.key_files import (
+    KEY_FILES,
     LINEAGE_FILE,
     NEXT_KEY_FILE,
     create_key_file,
     read_key_file,
 )
-from relay.server.lineage_file import read_lineage, write_lineage
+from relay.server.keys.lineage_file import read_lineage, write_lineage
 from relay.wire.identity import (
     IdentityError,
     PrivateKey,
@@ -48,6 +50,8 @@ def load_keys(context: AgentContext) -> Keys:
         StartError: a file cannot or must not be used, or is missing.
         IdentityError: a key, or this OpenSSL with it, computes wrong results.
     """
+    for name in KEY_FILES:
+        remove_unfinished(context.key_path.with_name(name))
     passphrase = context.passphrase.read()
     first = not context.expected_fingerprint
     bits = context.live.current.server.key_bits

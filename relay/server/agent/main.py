@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from relay.errors import RelayError, StartError
+from relay import event_loops
 from relay.local_sockets import NamedListener
 from relay.reopening import Reopening
 from relay.server import logs
@@ -21,9 +21,8 @@ from relay.server.agent.keys import Keys, load_keys
 from relay.server.agent.protocol import Identity
 from relay.server.agent.service import Service
 from relay.server.agent.ticket_keys import TicketKeyMaker, packed_keys, unpacked_keys
-from relay.server.context import report
 from relay.server.periodic import every_until
-from relay.server.prctl import forbid_inspection, no_new_privileges
+from relay.server.system.prctl import forbid_inspection, no_new_privileges
 from relay.wire.identity import fingerprint, self_test
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 HEARTBEAT_S: Final = 0.4
 """Less than half of the time after which it counts as away (``FRESH_NS``)."""
 BACKLOG: Final = 512
-BOOT_FAILED: Final = 3
 log = logging.getLogger("relay.agent")
 
 
@@ -41,23 +39,15 @@ def agent_main(context: AgentContext) -> int:
     forbid_inspection()
     no_new_privileges()
     separation = context.separation
-    try:
-        self_test()
-        keys = load_keys(context)
-        listener = NamedListener(context.socket_path, BACKLOG)
-        with separation.lowered():
-            sock = listener.open()
-        separation.become_agent()
-        forbid_inspection()  # another user's process memory became readable again
-    except (RelayError, OSError) as error:
-        report(context.ready_fd, f"E {error}")
-        return BOOT_FAILED
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            runner.run(_serve(context, keys, listener, sock))
-        except StartError as error:
-            report(context.ready_fd, f"E {error}")
-            return BOOT_FAILED
+    self_test()
+    keys = load_keys(context)
+    listener = NamedListener(context.socket_path, BACKLOG)
+    with separation.lowered():
+        sock = listener.open()
+    separation.become_agent()
+    forbid_inspection()  # another user's process memory became readable again
+    with event_loops.runner(uvloop.new_event_loop) as runner:
+        runner.run(_serve(context, keys, listener, sock))
     return 0
 
 
@@ -94,7 +84,7 @@ async def _serve(
     await service.listen(sock)
     unwrapped, turned_away = row.get("agent_unwraps"), row.get("agent_busy")
     row.set("heartbeat_ns", time.monotonic_ns())
-    report(context.ready_fd, f"R {fingerprint(keys.key.spki)}")
+    context.boot.ready(fingerprint(keys.key.spki))
     reopening = Reopening(listener, partial(_listen_again, service, listener))
 
     def beat() -> None:

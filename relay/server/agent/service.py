@@ -29,7 +29,7 @@ from relay.server.agent.protocol import (
 from relay.server.agent.queue import LIMIT_MAX, LIMIT_MIN, FairQueue
 from relay.server.agent.ticket_keys import TicketKeyMaker
 from relay.server.sources import source_of
-from relay.server.threads import started_pool
+from relay.server.system.threads import started_pool
 
 THREADS: Final = 2
 WAIT_MAX_S: Final = 1.0

@@ -32,7 +32,7 @@ from relay.store.file.directory import DataDirectory
 from relay.store.file.integrity import DamagedLog
 from relay.store.file.lock import read_refusal
 from relay.store.file.schema import taken_away
-from relay.store.file.snapshot import Snapshot, sync_file
+from relay.store.file.snapshot import Snapshot, sync_with_name
 
 MOMENT_S: Final = 30.0
 """How long to try to fix one moment."""
@@ -228,6 +228,6 @@ def _copy_others(data: Path, part: Path) -> dict[str, File]:
         new = os.open(copy, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(new, "wb") as file:
             file.write(content)
-        sync_file(copy)
+        sync_with_name(copy)
         files[path.name] = manifest.file_of(copy)
     return files

@@ -15,7 +15,7 @@ from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.store.contents import Contents
 from relay.store.file.directory import BACKUP_FILE
-from relay.store.file.snapshot import sync_file
+from relay.store.file.snapshot import sync_with_name
 
 NAME: Final = BACKUP_FILE
 FORMAT: Final = 1
@@ -76,7 +76,7 @@ def write(directory: Path, manifest: Manifest) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "w", encoding="utf-8") as file:
         file.write(f"{text}\n")
-    sync_file(path)
+    sync_with_name(path)
 
 
 def read(directory: Path) -> Manifest:

@@ -17,7 +17,7 @@ from relay.store.contents import total
 from relay.store.errors import StoreError
 from relay.store.file.directory import FORMAT_FILE, LOCK_FILE, lock_directory
 from relay.store.file.integrity import DamagedLog
-from relay.store.file.snapshot import sync_file
+from relay.store.file.snapshot import sync_with_name
 
 
 class Verified(NamedTuple):
@@ -124,6 +124,6 @@ def _install(source: Path, to: Path, expected: File, made: list[Path]) -> None:
     made.append(to)
     with os.fdopen(fd, "wb") as file, source.open("rb") as original:
         shutil.copyfileobj(original, file)
-    sync_file(to)
+    sync_with_name(to)
     if manifest.file_of(to) != expected:
         raise StartError(f"{source} was changed while it was restored: try again")

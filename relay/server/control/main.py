@@ -10,12 +10,12 @@ import signal
 import time
 from typing import TYPE_CHECKING, Final
 
+from relay import event_loops
 from relay.chat.partition import PARTITIONS
-from relay.errors import RelayError
 from relay.local_sockets import NamedListener
 from relay.reopening import Reopening
 from relay.server import gate, logs
-from relay.server.context import CTL_SOCKET, report
+from relay.server.context import CTL_SOCKET
 from relay.server.control.board_view import BoardView
 from relay.server.control.disk import DiskUse, measure
 from relay.server.control.health import Readiness
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 HEARTBEAT_S: Final = 0.4
 """Less than half of the time after which it counts as away (``FRESH_NS``)."""
-BOOT_FAILED: Final = 1
 log = logging.getLogger("relay.control")
 
 
@@ -38,16 +37,9 @@ def control_main(context: ControlContext) -> int:
     """Run the control process until it is asked to stop. Returns its exit code."""
     gc.collect()
     gc.freeze()
-    try:
-        asyncio.run(_Control(context).run())
-    except CtlSocketFailed as error:
-        report(context.ready_fd, f"E {error}")
-        return BOOT_FAILED
+    with event_loops.runner() as runner:
+        runner.run(_Control(context).run())
     return 0
-
-
-class CtlSocketFailed(RelayError):
-    """There is no socket for ``relay ctl``."""
 
 
 class _Control:
@@ -77,16 +69,13 @@ class _Control:
             loop.add_signal_handler(number, stop.set)
         loop.add_reader(context.parent_fd, stop.set)
         servers: list[asyncio.Server] = []
-        if not await gate.passed(context.gate_fd, context.ready_fd, stop):
+        if not await gate.passed(context.gate_fd, context.boot, stop):
             return
-        try:
-            await self._open_ctl()
-        except OSError as error:
-            raise CtlSocketFailed(str(error)) from None
+        await self._open_ctl()
         if context.listener is not None:
             servers.append(await asyncio.start_server(self._http, sock=context.listener))
         self._beat()
-        report(context.ready_fd, "R")
+        context.boot.ready()
         await every_until(stop, HEARTBEAT_S, self._beat)
         loop.remove_reader(context.parent_fd)
         for server in servers:

@@ -6,12 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 
 from relay.errors import StartError
-from relay.server.anonymous_file import anonymous_file, set_size
 from relay.server.metrics import SUPERVISOR
 from relay.server.scoreboard import Scoreboard
 from relay.server.supervisor.handover import ROLLING_FORMAT
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Role
 from relay.server.supervisor.takeover import Takeover
+from relay.server.system.anonymous_file import anonymous_file, set_size
 
 
 class Boards(dict[str, Scoreboard]):

@@ -48,5 +48,7 @@ class SupervisorConfig:
     replace them one by one."""
     takeover: Takeover | None = None
     """From the previous server. None: there was none."""
+    check_count: Callable[[int], None] = lambda _: None
+    """Raises StartError if the number of processes that own partitions cannot become this."""
     on_alone: Callable[[], None] = lambda: None
     """Called when nothing is left of the previous server. It may raise StartError."""

@@ -4,12 +4,13 @@ The next supervisor is a child of the present one. They communicate over a socke
 JSON object per message. The first message is a ``Handover``; the descriptors in it are inherited,
 or come with it: those of a field that an earlier version may not know (``SHARED``). A version that
 does not know them does not take them, and none of its processes has them by accident. Then the next
-one reports that it is ready, and is told of each ``Step``.
+one reports that it is ready, and is told of each ``Step``; before that also that the settings were
+read again (``reload``).
 
 In a rolling upgrade the next one is first told to ``lead``: its own workers start beside the
 running ones, which then leave one after the other. It shows that it is alive (``leads``), is told
-which workers have ``exited``, may have one killed (``kill``), and reports when all workers are its
-own (``finished``). Then the steps follow.
+which workers have ``exited`` and that all are to ``stop``, may have one killed (``kill``), and
+reports when all workers are its own (``finished``). Then the steps follow.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from typing import Any
 
 from relay.errors import StartError
 from relay.server.scoreboard import Scoreboard
+from relay.server.supervisor.config import SupervisorConfig
 from relay.server.supervisor.shares import rebalanced
 from relay.server.supervisor.state import Child, Phase, State
 
@@ -18,26 +19,21 @@ class Owners:
     """Assigns partitions to the processes of the one role that owns them."""
 
     def __init__(
-        self,
-        state: State,
-        boards: Mapping[str, Scoreboard],
-        partitions: int,
-        patience_s: Callable[[], float],
+        self, state: State, boards: Mapping[str, Scoreboard], config: SupervisorConfig
     ) -> None:
         """Create with partition p assigned to process p mod count.
 
         Args:
             state: of the children.
             boards: of all roles; the table is written to the board of the owning role.
-            partitions: number of partitions.
-            patience_s: returns how long a process may take to leave.
+            config: of the supervisor.
         """
         self._state = state
         self._boards = boards
-        self._partitions = partitions
-        self._patience_s = patience_s
+        self._config = config
+        self._partitions = config.partitions
         count = len(state.owners)
-        self._owner_of = [number % count for number in range(partitions)] if count else []
+        self._owner_of = [number % count for number in range(config.partitions)] if count else []
         """The number of the owning process, by partition."""
 
     @property
@@ -63,7 +59,7 @@ class Owners:
 
         Others get its partitions first, so that none is without an owner.
         """
-        self._state.leaves(child, now, self._patience_s())
+        self._state.leaves(child, now, self._config.graceful_timeout_s())
         log.info("child_leaving", extra=child.fields)
         self.rebalance()
         self._boards[child.role.name].row(child.index).set("leaving", 1)
@@ -166,16 +162,16 @@ class Owners:
         return {"workers": self._count, "before": before}
 
     def _resize(self, count: int) -> None:
+        before, role = self._count, self._state.owners[0].role
+        most = max(role.count, role.count_max)
         try:
             self.refuse_now()
+            if not 1 <= count <= most:
+                raise StartError(f"workers: from 1 to {most}, not {count}")
+            self._config.check_count(count)
         except StartError as error:
             log.warning("resize_refused", extra={"to": count, "reason": str(error)})
             raise
-        before, role = self._count, self._state.owners[0].role
-        most = max(role.count, role.count_max)
-        if not 1 <= count <= most:
-            log.warning("resize_refused", extra={"to": count, "reason": f"from 1 to {most}"})
-            raise StartError(f"workers: from 1 to {most}, not {count}")
         self._state.resize(count)
         log.info("resized", extra={"to": count, "was": before})
 

@@ -13,11 +13,11 @@ import signal
 import socket
 from typing import Final
 
-from relay.server.prctl import adopt_orphans
-from relay.server.start_signals import RESIZE
 from relay.server.supervisor import process
 from relay.server.supervisor.handover import receive_messages
 from relay.server.supervisor.signals import HANDLED
+from relay.server.system.prctl import adopt_orphans
+from relay.server.system.start_signals import RESIZE
 
 TITLE: Final = "relay: parent"
 PASSED_ON: Final = frozenset({*HANDLED, *RESIZE}) - {signal.SIGCHLD}

@@ -15,13 +15,12 @@ from typing import Final, NamedTuple, NoReturn
 
 import setproctitle
 
-from relay.server import logs
-from relay.server.prctl import die_with_parent
-from relay.server.resource_limits import OUT_OF_MEMORY, more_memory
+from relay.server import boot_report, logs
+from relay.server.boot_report import BootReport
 from relay.server.supervisor.signals import block_all, restore
+from relay.server.system.prctl import die_with_parent
+from relay.server.system.resource_limits import OUT_OF_MEMORY, more_memory
 
-REPORT_BYTES_MAX: Final = 4096
-"""For a child's report: one line."""
 BLIND_S: Final = 0.1
 """Polling interval where the kernel refuses to wait for this many descriptors."""
 log = logging.getLogger("relay.supervisor")
@@ -64,11 +63,11 @@ class Process:
         """Read the pipe. Returns the child's line once it is complete, else None."""
         while self.ready_fd >= 0:
             try:
-                data = os.read(self.ready_fd, REPORT_BYTES_MAX)
+                data = os.read(self.ready_fd, boot_report.BYTES_MAX)
             except BlockingIOError:
                 break
             self.buffered += data
-            if not data or len(self.buffered) > REPORT_BYTES_MAX:
+            if not data or len(self.buffered) > boot_report.BYTES_MAX:
                 self.close()
         line, newline, self.buffered = self.buffered.partition(b"\n")
         if newline:
@@ -83,8 +82,8 @@ class Process:
             self.ready_fd = -1
 
 
-def fork(title: str, main: Callable[[int], int], reset: Callable[[], None]) -> Process:
-    """Fork a child that runs ``main(ready_fd)`` and exits with the code that it returns.
+def fork(title: str, main: Callable[[BootReport], int], reset: Callable[[], None]) -> Process:
+    """Fork a child that runs ``main(boot)`` and exits with the code that it returns.
 
     ``reset`` is called first in the child: it closes what only the supervisor uses.
 
@@ -99,7 +98,7 @@ def fork(title: str, main: Callable[[int], int], reset: Callable[[], None]) -> P
     try:
         pid = os.fork()
         if pid == 0:
-            _run_child(title, lambda: main(write_fd), read_fd, reset, parent, mask)
+            _run_child(title, main, BootReport(write_fd), read_fd, reset, parent, mask)
     except OSError:
         os.close(read_fd)
         raise
@@ -111,7 +110,8 @@ def fork(title: str, main: Callable[[int], int], reset: Callable[[], None]) -> P
 
 def _run_child(
     title: str,
-    main: Callable[[], int],
+    main: Callable[[BootReport], int],
+    boot: BootReport,
     read_fd: int,
     reset: Callable[[], None],
     parent: int,
@@ -124,7 +124,7 @@ def _run_child(
         restore(mask)
         die_with_parent(parent)
         set_title(title)
-        code = main()
+        code = boot_report.booted(boot, lambda: main(boot))
         logs.report_left_out(math.inf)
     except MemoryError:
         code = OUT_OF_MEMORY

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol
 
+from relay.server.boot import Boot
 from relay.server.metrics import PROCESS, Metric
 from relay.server.scoreboard import Scoreboard
 
@@ -46,9 +47,7 @@ class Launch:
     """The far end of a socket pair to the supervisor, in a role that ``asks``; else -1."""
     parent_fd: int
     r"""Read end of a pipe: end of file when the supervisor is gone."""
-    ready_fd: int
-    r"""The process writes ``R TEXT\n`` when it serves, or ``E message\n`` when it cannot. A process
-    with a gate first writes ``P\n``, when it has prepared all that it can before the gate."""
+    boot: Boot
     text: str
     """The TEXT of the first process of the role that became ready; empty before."""
     gate_fd: int = -1

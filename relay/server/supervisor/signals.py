@@ -8,11 +8,12 @@ from collections import deque
 from types import FrameType
 from typing import Final
 
-from relay.server.start_signals import RESIZE, UPGRADE, WITHOUT_EFFECT, has_terminal, held
+from relay.server.system.start_signals import RESIZE, UPGRADE, WITHOUT_EFFECT, has_terminal, held
 
 STOP: Final = (signal.SIGTERM, signal.SIGINT)
+STOPS: Final = (*STOP, signal.SIGQUIT)
 HANDLED: Final = (
-    *STOP, signal.SIGQUIT, signal.SIGHUP, signal.SIGCHLD, UPGRADE, *WITHOUT_EFFECT,
+    *STOPS, signal.SIGHUP, signal.SIGCHLD, UPGRADE, *WITHOUT_EFFECT,
 )  # fmt: skip
 
 
@@ -53,6 +54,11 @@ class SignalQueue:
             signal.signal(number, signal.SIG_IGN)
         os.close(self.fd)
         os.close(self._write_fd)
+
+
+def name_of(number: int) -> str:
+    """Return the name of a signal, for people."""
+    return signal.Signals(number).name
 
 
 def ignore() -> None:

@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
+from relay.server.boot_report import BootReport
 from relay.server.supervisor import process
 from relay.server.supervisor.roles import Role
 from relay.server.supervisor.state import Child, State
+from relay.server.system.scheduling import others_first
 
 LOADING: Final = "relay: loading spare"
 LOADED: Final = b"L"
@@ -41,7 +43,7 @@ class Spare:
     def fork(
         cls,
         prepare: Callable[[], None],
-        run: Callable[[tuple[int, int], int], int],
+        run: Callable[[tuple[int, int], BootReport], int],
         reset: Callable[[], None],
     ) -> Self:
         """Fork it.
@@ -56,9 +58,10 @@ class Spare:
         """
         ours, theirs = socket.socketpair()
 
-        def main(ready_fd: int) -> int:
+        def main(boot: BootReport) -> int:
             ours.close()
-            prepare()
+            with others_first():  # they have clients
+                prepare()
             place = b""
             with contextlib.suppress(OSError):  # what the supervisor had not read when it ended
                 theirs.send(LOADED)
@@ -68,7 +71,7 @@ class Spare:
             if len(place) < _PLACE.size:
                 return 0  # the supervisor is gone
             index, generation = _PLACE.unpack(place)
-            return run((index, generation), ready_fd)
+            return run((index, generation), boot)
 
         try:
             started = process.fork(LOADING, main, reset)
@@ -113,7 +116,7 @@ class SpareKeeper:
         self,
         state: State,
         roles: Sequence[Role],
-        run: Callable[[Role, int, int, int], int],
+        run: Callable[[Role, int, int, BootReport], int],
         reset: Callable[[], None],
     ) -> None:
         """Create without a spare.
@@ -146,7 +149,7 @@ class SpareKeeper:
         try:
             self._spare = Spare.fork(
                 prepare,
-                lambda place, ready_fd: self._in_place(role, *place, ready_fd),
+                lambda place, boot: self._in_place(role, *place, boot),
                 self._reset,
             )
         except OSError as error:
@@ -167,10 +170,11 @@ class SpareKeeper:
         """Return True if a process that has ended was the spare."""
         if self._spare is None or self._spare.process.pid != pid:
             return False
+        _, _, reason = (self._spare.process.read() or "").partition(" ")
         self._spare.close()
         self._spare = None
         self._state.spare_used(now)
-        log.warning("spare_exited", extra={"pid": pid, "how": str(how)})
+        log.warning("spare_exited", extra={"pid": pid, "how": str(how), "reason": reason})
         return True
 
     def end(self, now: float) -> None:
@@ -185,6 +189,6 @@ class SpareKeeper:
         if self._spare is not None:
             self._spare.close()
 
-    def _in_place(self, role: Role, index: int, generation: int, ready_fd: int) -> int:
+    def _in_place(self, role: Role, index: int, generation: int, boot: BootReport) -> int:
         process.set_title(f"relay: {role.title_of(index)}")
-        return self._run(role, index, generation, ready_fd)
+        return self._run(role, index, generation, boot)

@@ -65,6 +65,8 @@ class Child:
     """Consecutive ones."""
     sent: int = 0
     """The strongest signal sent to it: 0, TERM, QUIT or KILL."""
+    refused: bool = False
+    """True if it has reported why it cannot start, and is about to end."""
     at_gate: bool = False
     """True if it has prepared everything, and waits for the previous server."""
     leave_by_s: float = 0.0
@@ -82,6 +84,12 @@ class Child:
     def name(self) -> str:
         """For people."""
         return self.role.title_of(self.index)
+
+    @property
+    def too_slow(self) -> str:
+        """Why its start failed if it was killed because it took too long; empty: it was not."""
+        limit_s = self.role.boot_timeout_s
+        return f"it was not ready within {limit_s:.0f} s" if self.sent == signal.SIGKILL else ""
 
     @property
     def fields(self) -> dict[str, object]:
@@ -130,7 +138,7 @@ class State:
         """A process was forked."""
         child.phase, child.pid, child.generation = Phase.STARTING, pid, generation
         child.since_s, child.heartbeat_s, child.sent = now, 0.0, 0
-        child.leave_by_s, child.replace, child.at_gate = 0.0, False, False
+        child.leave_by_s, child.replace, child.at_gate, child.refused = 0.0, False, False, False
 
     def prepared(self, child: Child) -> None:
         """A child is prepared and waits: however long that takes, it does not count as hanging."""

@@ -11,14 +11,14 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from relay.errors import StartError
+from relay.errors import RelayError, StartError
 from relay.server.supervisor import process
 from relay.server.supervisor.boards import Boards
 from relay.server.supervisor.config import SupervisorConfig
 from relay.server.supervisor.owners import Owners
 from relay.server.supervisor.roles import Role, Step
 from relay.server.supervisor.rolling import Leading, Lending
-from relay.server.supervisor.signals import STOP, SignalQueue, block_all
+from relay.server.supervisor.signals import STOPS, SignalQueue, block_all
 from relay.server.supervisor.spare import SpareKeeper
 from relay.server.supervisor.state import Child, State
 from relay.server.supervisor.upgrade import Upgrade
@@ -81,6 +81,15 @@ class Succession:
     def begun(self) -> bool:
         """True if the previous server can no longer take over again."""
         return self._takeover is not None and self._takeover.step is not Step.STARTED
+
+    @property
+    def may_give_up(self) -> bool:
+        """True if the previous server continues if this one ends."""
+        return self._takeover is not None and not self.begun
+
+    def take_stops(self) -> list[int]:
+        """Return the stop signals that the previous server has passed on since the last call."""
+        return [] if self._takeover is None else self._takeover.take_stops()
 
     @property
     def successor(self) -> Upgrade | None:
@@ -158,10 +167,12 @@ class Succession:
         upgrade = self._upgrade
         if not (upgrade.given_away or upgrade.lent) or upgrade.lost or number == signal.SIGCHLD:
             return False
-        if upgrade.lent and (number in STOP or number == signal.SIGQUIT):
+        if upgrade.lent and number in STOPS:
             self._stops = True
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(upgrade.pid, number)
+            upgrade.tell_stop(number)
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(upgrade.pid, number)
         return True
 
     def pass_on_rest(self, signals: SignalQueue) -> None:
@@ -173,10 +184,17 @@ class Succession:
         for number in signals.take():
             self.passed_on(number)
 
-    def refuse_reload(self) -> None:
-        """Raise StartError while the next server is in control: it has its own settings."""
+    def reload(self) -> object:
+        """Read the settings again, also in a next version that is getting ready.
+
+        Raises:
+            RelayError: they are refused, or the next version is in control: it has its own.
+        """
         if self._state.lent:
             raise StartError("an upgrade is under way; try again when it is over")
+        applied = self._config.reload()
+        self._upgrade.tell_reload()
+        return applied
 
     def end(self) -> None:
         """The server is stopping: there will be no next one."""
@@ -254,7 +272,11 @@ class Succession:
         if self._state.all_prepared and not self._state.stopping:
             takeover.ready(self._config.version)
         before = takeover.step
-        if takeover.look() is before:
+        now_at = takeover.look()
+        if takeover.take_reload():
+            with contextlib.suppress(RelayError):  # it has been logged
+                self._config.reload()
+        if now_at is before:
             return
         if takeover.step is Step.GONE:
             self._config.on_alone()

@@ -14,9 +14,8 @@ from typing import Any, Final
 
 from relay.errors import RelayError, StartError
 from relay.server import logs
-from relay.server.resource_limits import fork_refusal
+from relay.server.boot_report import BootReport
 from relay.server.scoreboard import Row
-from relay.server.start_signals import RESIZE, UPGRADE, WITHOUT_EFFECT
 from relay.server.supervisor import process
 from relay.server.supervisor.boards import Boards
 from relay.server.supervisor.config import SupervisorConfig
@@ -36,11 +35,13 @@ from relay.server.supervisor.renewal import Renewal
 from relay.server.supervisor.request_line import RequestLine
 from relay.server.supervisor.roles import SUPERVISOR_BOARD, Launch, Role
 from relay.server.supervisor.shared_code import SharedCode
-from relay.server.supervisor.signals import STOP, SignalQueue
+from relay.server.supervisor.signals import STOP, STOPS, SignalQueue, name_of
 from relay.server.supervisor.spare import SpareKeeper
 from relay.server.supervisor.state import Child, Phase, State
 from relay.server.supervisor.succession import Succession
 from relay.server.supervisor.upgrade import Upgrade
+from relay.server.system.resource_limits import fork_refusal
+from relay.server.system.start_signals import RESIZE, UPGRADE, WITHOUT_EFFECT
 
 LATE_S: Final = 1.0
 """If the supervisor notices the time this late, it was stopped itself, or the machine was."""
@@ -59,9 +60,7 @@ class Supervisor:
         self._own_row = self._boards[SUPERVISOR_BOARD].row(0)
         self._own_row.set("start_time_ns", time.time_ns())
         self._state = State(config.roles, config.heartbeat_timeout_s(), config.age_max_s())
-        self._owners = Owners(
-            self._state, self._boards, config.partitions, config.graceful_timeout_s
-        )
+        self._owners = Owners(self._state, self._boards, config)
         self._spares = SpareKeeper(
             self._state,
             config.roles if config.spare else (),
@@ -136,6 +135,8 @@ class Supervisor:
             now = self._read_clock(max(now, until))
             for number in self._signals.take():
                 self._handle_signal(number, now)
+            for number in self._succession.take_stops():
+                self._handle_signal(number, now, told=True)
             self._line.answer_all()
             state.heartbeat_timeout_s = self._config.heartbeat_timeout_s()
             state.age_max_s = self._config.age_max_s()
@@ -188,12 +189,10 @@ class Supervisor:
     def _start(self, child: Child, now: float) -> None:
         generation = self._generation = self._greatest_generation + 1
         self._prepare_row(child, generation)
-        role, index = child.role, child.index
-        running = self._spares.use(child, generation, now)
         try:
-            running = running or process.fork(
+            running = self._spares.use(child, generation, now) or process.fork(
                 f"relay: {child.name}",
-                lambda ready_fd: self._run(role, index, generation, ready_fd),
+                lambda boot: self._run(child.role, child.index, generation, boot),
                 self._reset_in_child,
             )
         except OSError as error:
@@ -240,7 +239,7 @@ class Supervisor:
         logs.reset_in_child(lambda: None)
 
     def _run(
-        self, role: Role, index: int, generation: int, ready_fd: int, *, prepared: bool = False
+        self, role: Role, index: int, generation: int, boot: BootReport, *, prepared: bool = False
     ) -> int:
         """In a child: run its program."""
         row = self._boards[role.name].row(index)
@@ -262,7 +261,7 @@ class Supervisor:
                 scoreboard=self._boards[role.name],
                 line_fd=self._line.far_fd if role.asks else -1,
                 parent_fd=self._parent_read_fd,
-                ready_fd=ready_fd,
+                boot=boot,
                 text=self._texts.get(role.name, ""),
                 gate_fd=self._succession.gate(role),
             )
@@ -277,6 +276,7 @@ class Supervisor:
             self._state.prepared(child)
             return
         if word != "R":
+            child.refused = True
             self._on_boot_failure(child, text, now)
             if self._failure is not None and not child.role.indexed:
                 # It is the only process of its role, so its name would not help a person.
@@ -300,6 +300,8 @@ class Supervisor:
 
     def _on_boot_failure(self, child: Child, reason: str, now: float) -> None:
         """A child cannot boot: at the start the server ends, later it is retried."""
+        if self._failure is not None:
+            return  # this server ends for another reason
         if self._state.serving or self._state.stopping or self._succession.begun:
             log.error("boot_failed", extra={**child.fields, "reason": reason})
             return
@@ -311,35 +313,41 @@ class Supervisor:
     def _on_exit(self, pid: int, how: process.Exit, now: float) -> None:
         own = (child for child in self._state.children if child.pid == pid and not child.before)
         child = next(own, None)
-        if self._spares.ended(pid, how, now) or self._succession.ended(pid, how, now):
+        another = self._spares.ended(pid, how, now) or self._succession.ended(pid, how, now)
+        if another or child is None:  # process 1 of a container also reaps orphans
             return
-        if child is None:
-            return  # process 1 of a container also reaps orphans
         self._succession.exited(child, now)
         self._read_report(child, now)
         self._processes.pop(pid).close()
-        if child.phase is Phase.STARTING and not self._state.stopping:
-            self._on_boot_failure(child, how.before_ready, now)
+        if child.phase is Phase.STARTING and not (self._state.stopping or child.refused):
+            self._on_boot_failure(child, child.too_slow or how.before_ready, now)
         expected = child.sent or child.leave_by_s or self._state.stopping
-        level = logging.INFO if expected else logging.WARNING
-        log.log(level, "child_exited", extra={**child.fields, "how": str(how)})
+        fields = {**child.fields, "how": str(how)}  # logged when the tables have it no longer
         # otherwise the next version may have it
         if not (self._state.lent and child.role.owns_partitions):
             self._row(child).clear_gauges()
-        self._state.exited(child, now, _random())
         if child.surplus:
             self._row(child).set("retired", 1)
+        self._state.exited(child, now, _random())
+        log.log(logging.INFO if expected else logging.WARNING, "child_exited", extra=fields)
+        if child.surplus:
             self._owners.rebalance()  # if its partitions could not all be given away
             self._owners.log_table()
         elif not self._state.stopping and child.start_at_s > now:
-            wait_s = round(child.start_at_s - now, 3)
-            log.warning("restart_delayed", extra={"child": child.name, "wait_s": wait_s})
+            delay = {"child": child.name, "wait_s": round(child.start_at_s - now, 3)}
+            log.warning("restart_delayed", extra=delay)
 
-    def _handle_signal(self, number: int, now: float) -> None:
+    def _handle_signal(self, number: int, now: float, *, told: bool = False) -> None:
+        """Do what a signal asks for. ``told``: the previous version has passed it on."""
         passed = self._succession.passed_on(number)
         if passed and not self._state.lent:
             return
-        if number in STOP or number == signal.SIGQUIT:
+        if number in STOPS and self._succession.may_give_up and not told:
+            self._failure = StartError(f"it was told to stop ({name_of(number)})")
+            self._succession.give_up(now)
+            return
+        if number in STOPS:
+            log.info("stopping", extra={"signal": name_of(number)})
             self._own_row.set("stopping", 1)
             self._spares.end(now)
             self._succession.end()
@@ -349,12 +357,9 @@ class Supervisor:
         if passed:
             return
         if number in STOP:
-            timeout_s = self._config.graceful_timeout_s()
-            self._state.stop(now, timeout_s)
-            log.info("stopping", extra={"signal": _name(number)})
+            self._state.stop(now, self._config.graceful_timeout_s())
         elif number == signal.SIGQUIT:
             self._state.stop_quickly(now)
-            log.info("stopping", extra={"signal": "SIGQUIT"})
         elif number == signal.SIGHUP:
             with contextlib.suppress(RelayError):  # it has been logged; the server continues
                 self._reload({})
@@ -366,15 +371,14 @@ class Supervisor:
                 self._owners.step(RESIZE[signal.Signals(number)])
         elif number in WITHOUT_EFFECT:
             reason = "the log is stderr, there is no file to open again"
-            log.warning("signal_ignored", extra={"signal": _name(number), "reason": reason})
+            log.warning("signal_ignored", extra={"signal": name_of(number), "reason": reason})
 
     def _reload(self, _: Mapping[str, Any]) -> object:
         """Read the settings again. Raises RelayError: they are refused."""
-        self._succession.refuse_reload()
         manager = self._config.manager
         manager.reloading()
         try:
-            applied = self._config.reload()
+            applied = self._succession.reload()
         except RelayError:
             self._own_row.add("reloads", label="refused")
             manager.ready("serving; a reload was refused, see the log")
@@ -390,10 +394,6 @@ class Supervisor:
             child.heartbeat_s = row.get("heartbeat_ns") / 1e9
             if child.before:
                 child.yielded = bool(row.get("not_accepting"))
-
-
-def _name(number: int) -> str:
-    return signal.Signals(number).name
 
 
 def _random() -> float:

@@ -14,7 +14,6 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any, Final, Self
 
 from relay.errors import StartError
-from relay.server.prctl import live_without_parent
 from relay.server.supervisor.handover import (
     VARIABLE,
     Handover,
@@ -23,6 +22,7 @@ from relay.server.supervisor.handover import (
     take_over,
 )
 from relay.server.supervisor.roles import Step
+from relay.server.system.prctl import live_without_parent
 
 FIRST_MESSAGE_S: Final = 10.0
 STDERR: Final = 2
@@ -40,6 +40,8 @@ class Takeover:
         """The previous server's workers as (slot, pid, generation), once this server is to control
         them."""
         self._exited: set[int] = set()
+        self._reload = False
+        self._stops: list[int] = []
         self.stays = True
         """True if the process that was started first has stayed, as the parent of the serving one.
         """
@@ -146,6 +148,16 @@ class Takeover:
         exited, self._exited = self._exited, set()
         return exited
 
+    def take_reload(self) -> bool:
+        """Return True if the previous server has read its settings again since the last call."""
+        told, self._reload = self._reload, False
+        return told
+
+    def take_stops(self) -> list[int]:
+        """Return the stop signals that the previous server has passed on since the last call."""
+        stops, self._stops = self._stops, []
+        return stops
+
     def look(self) -> Step:
         """Return its progress.
 
@@ -168,6 +180,10 @@ class Takeover:
         if "lead" in message:
             self.before = [(index, pid, number) for index, pid, number in message["lead"]]
             live_without_parent()
+        elif "stop" in message:
+            self._stops.append(message["stop"])
+        elif "reload" in message:
+            self._reload = True
         elif "exited" in message:
             self._exited.add(message["exited"])
         elif "step" in message:

@@ -22,7 +22,6 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from relay.errors import StartError
-from relay.server.resource_limits import fork_refusal
 from relay.server.supervisor import process
 from relay.server.supervisor.handover import (
     VARIABLE,
@@ -32,6 +31,7 @@ from relay.server.supervisor.handover import (
     send_message,
 )
 from relay.server.supervisor.roles import Step
+from relay.server.system.resource_limits import fork_refusal
 
 READY_S: Final = 150.0
 """The next server must be ready by then. Its processes have shorter limits of their own."""
@@ -189,6 +189,19 @@ class Upgrade:
         """Return (pid, signal) of the signals that it wants sent, since the last call."""
         kills, self._kills = self._kills, []
         return kills
+
+    def tell_reload(self) -> None:
+        """The settings were read again: the next server may have read the previous ones."""
+        if self._line is not None and not self.given_away:
+            send_message(self._line, reload=True)
+
+    def tell_stop(self, number: int) -> None:
+        """All workers are to stop, as after this signal.
+
+        A message: a signal to the next server alone would end the upgrade, not both servers.
+        """
+        assert self._line is not None
+        send_message(self._line, stop=number)
 
     def lend(self, workers: Sequence[tuple[int, int, int]], now: float) -> None:
         """Give it control of this server's workers: (slot, pid, generation) of each."""

@@ -13,7 +13,7 @@ import logging
 import os
 from typing import Any
 
-from relay.server.resource_limits import OUT_OF_MEMORY
+from relay.server.system.resource_limits import OUT_OF_MEMORY
 
 log = logging.getLogger("relay.worker")
 

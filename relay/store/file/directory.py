@@ -5,7 +5,6 @@ Nothing here needs SQLite: the supervisor, which must not load it, uses this mod
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
@@ -19,7 +18,8 @@ from typing import Final, Self
 from relay.chat.partition import PARTITIONS
 from relay.errors import StartError
 from relay.file_access import open_to_others
-from relay.fsync import sync_directory
+from relay.fsync import sync_directory, sync_file
+from relay.new_files import unfinished
 from relay.store.file import created
 from relay.store.file.companions import wal_bytes
 from relay.store.file.lock import closed_cleanly, read_note
@@ -278,18 +278,11 @@ class DataDirectory:
 
     def _write_format(self, path: Path) -> None:
         """Write it atomically."""
-        new = path.with_suffix(f".{os.getpid()}.new")
-        fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
-        try:
-            os.write(fd, FORMAT.encode())
-            os.fsync(fd)
-        except OSError:
-            with contextlib.suppress(OSError):
-                new.unlink()
-            raise
-        finally:
-            os.close(fd)
-        new.rename(path)  # nothing is there: checked before, and only we may write here
+        with unfinished(path) as (new, file):
+            file.write(FORMAT.encode())
+            file.flush()
+            sync_file(file.fileno(), path)
+            new.rename(path)  # nothing is there: checked before, and only we may write here
         sync_directory(self.path)
 
 

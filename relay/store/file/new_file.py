@@ -17,7 +17,7 @@ from typing import Final, NoReturn
 
 import apsw
 
-from relay.fsync import sync_directory
+from relay.fsync import sync_directory, sync_file
 from relay.paths import followed
 from relay.refused_files import NO_SPACE, no_space, refused
 from relay.store.errors import StoreFull, StoreUnavailable
@@ -50,7 +50,7 @@ def create_file(path: Path) -> None:
             rest = memoryview(_image())
             while rest:
                 rest = rest[file.write(rest) :]
-            os.fdatasync(fd)
+            sync_file(fd, target, os.fdatasync)
         partial.rename(target)
         sync_directory(target.parent)
     except OSError as error:

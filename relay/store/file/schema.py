@@ -369,10 +369,12 @@ def translated(error: apsw.Error, path: Path, *, full: bool = False) -> StoreErr
         )
     if isinstance(error, (apsw.BusyError, apsw.LockedError)):
         return StoreUnavailable(f"{path} is locked by another program ({error}): end that program")
-    why = str(error)
+    why, code = str(error), getattr(error, "extendedresult", 0)
+    name = str(apsw.mapping_extended_result_codes.get(code, type(error).__name__))
     if why.endswith("not an error"):  # a backup's steps fail without a message
-        code = getattr(error, "extendedresult", 0)
-        why = str(apsw.mapping_extended_result_codes.get(code, type(error).__name__))
+        why = name
+    elif isinstance(error, apsw.IOError):  # which of its operations
+        why = f"{why} ({name})"
     return StoreUnavailable(f"{path}: {why}")
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import apsw
 
-from relay.fsync import sync_directory
+from relay.fsync import sync_directory, sync_file
 from relay.refused_files import refused
 from relay.store.errors import StoreUnavailable
 from relay.store.file.schema import connect_reader, pragma, rows, translated
@@ -77,7 +77,7 @@ class Snapshot:
                         copying.step(PAGES_PER_STEP)
             finally:
                 target.close(True)
-            sync_file(to)
+            sync_with_name(to)
         except apsw.Error as error:
             raise translated(error, to) from error
         except OSError as error:
@@ -90,11 +90,11 @@ class Snapshot:
         self._connection.close(True)
 
 
-def sync_file(path: Path) -> None:
+def sync_with_name(path: Path) -> None:
     """Wait until a file and its name are on the disk. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync_file(fd, path)
     finally:
         os.close(fd)
     sync_directory(path.parent)

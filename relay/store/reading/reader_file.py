@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import apsw
 
@@ -25,6 +26,8 @@ class ReaderFile:
         self._path = path
         self._connection: apsw.Connection | None = None
         self._inode = 0
+        self._newest = False
+        """True: the file has the newest format, which nothing lowers."""
         self._ids: dict[str, int] = {}
 
     def close(self) -> None:
@@ -33,6 +36,7 @@ class ReaderFile:
         if connection is not None:
             connection.close(True)
         self._ids.clear()
+        self._newest = False
 
     def _rows_of(self, log: str, query: str, *bindings: int | str) -> list[Any]:
         try:
@@ -46,9 +50,15 @@ class ReaderFile:
             raise translated(error, self._path) from error
 
     def _format(self, log: str) -> int:
-        """Return the format of the file. Not cached: its writer may just have upgraded it."""
+        """Return the format of the file. An older one is not cached: its writer may upgrade it."""
+        with contextlib.suppress(apsw.Error):  # the query reports it
+            if self._opened() is not None and self._newest:
+                return FORMAT_VERSION
         found = self._rows_of(log, "SELECT user_version FROM pragma_user_version WHERE ? > 0")
-        return found[0][0] if found else FORMAT_VERSION
+        if not found:
+            return FORMAT_VERSION
+        self._newest = found[0][0] == FORMAT_VERSION
+        return cast("int", found[0][0])
 
     def _opened(self) -> apsw.Connection | None:
         """Return the connection to the current file; None if the partition was never created.

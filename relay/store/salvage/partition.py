@@ -25,7 +25,7 @@ from relay.store.decide import Pack
 from relay.store.errors import StoreUnavailable
 from relay.store.file.new_file import create_file
 from relay.store.file.schema import connect_writer, pragma, translated
-from relay.store.file.snapshot import sync_file
+from relay.store.file.snapshot import sync_with_name
 from relay.store.salvage.carving import Row
 from relay.store.salvage.log import LogSalvage, Making, SalvagedLog
 from relay.store.salvage.remains import Floor, Remains, named, remains
@@ -79,7 +79,7 @@ def salvage(
     finally:
         target.close(True)
     try:
-        sync_file(new)
+        sync_with_name(new)
     except OSError as error:
         raise StoreUnavailable(refused(new, error)) from error
     return found

@@ -234,6 +234,8 @@ def test_after_a_connect_that_failed(face: Connect) -> None:
         ({"window": "8"}, TypeError),
         ({"retry_timeout_s": -1}, ValueError),
         ({"retry_timeout_s": "1"}, TypeError),
+        ({"answer_timeout_s": -1}, ValueError),
+        ({"answer_timeout_s": "1"}, TypeError),
         ({"identity": "me"}, TypeError),
         ({"key_policy": "none"}, TypeError),
         ({"reconnect": "no"}, TypeError),

@@ -24,8 +24,8 @@ from tests.client.faces.calls import CALLS
 from tests.support.cluster import DEADLINE_S, ROOT, Relay
 from tests.support.silent import SilentHost
 
-TURNS_MAX = 5_000
-"""Far more loop iterations than a connect takes."""
+TURNS_USUAL = 5_000
+"""More loop iterations than a connect takes, unless the machine is busy with something else."""
 AT_ONCE_S = 8.0
 """For calls that must not wait for anything; shorter than every timeout of the client."""
 
@@ -57,7 +57,8 @@ async def cancelled_after(count: int, what: Awaitable[object]) -> bool:
 
 async def test_connect_at_every_turn(relay: Relay) -> None:
     """From before it has begun until after it is done."""
-    for count in itertools.chain(range(60), range(60, TURNS_MAX, 97)):
+    more = (TURNS_USUAL << number for number in itertools.count())
+    for count in itertools.chain(range(60), range(60, TURNS_USUAL, 97), more):
         client = Client(relay.address)
         done = await cancelled_after(count, client.connect())
         if done:
@@ -67,8 +68,6 @@ async def test_connect_at_every_turn(relay: Relay) -> None:
             await client.send("lobby", "x")
         await turns(3)
         assert left() == []
-    else:
-        pytest.fail("never connected")
 
 
 async def test_connect_beside_a_task_that_fails_at_once(relay: Relay) -> None:

@@ -14,13 +14,18 @@ from typing import Any
 import msgpack
 import pytest
 
+from relay.chat.accounts.invitation import token_text
 from relay.client.closes import ClosedByServer, Kicked, ProtocolViolation
 from relay.client.devices.device_key import DeviceKey, public_text
 from relay.client.errors import ClientError, ServerBrokeProtocol, TimedOut
 from relay.client.events import State
 from relay.client.refusals import Refused, Unavailable
+from relay.client.trust.known_servers import KnownServers
+from relay.client.trust.next_key import PROOFS_MAX
+from relay.client.trust.policy import KeyPolicy
 from relay.wire import envelopes as wire
 from relay.wire.codes import CloseCode, ErrorCode
+from relay.wire.identity import fingerprint_of
 from tests.client.faces.adapters import WAIT_S, Face
 from tests.client.faces.test_arguments import call
 from tests.support.fake_server import FakeServer
@@ -30,13 +35,18 @@ from tests.support.lying_server import (
     OWNER,
     Lie,
     Lies,
+    announces,
     answers_another,
+    answers_honestly,
     closes,
     exaggerates,
+    gives,
     hangs_up,
     lying,
     says_nothing,
     sends,
+    then,
+    ticket,
 )
 
 Connect = Callable[..., Face]
@@ -227,3 +237,113 @@ def test_a_send_that_is_refused_again_and_again(
         assert str(caught.value).isprintable()
         assert one.client.state is State.ONLINE
         assert len(tried) <= 64
+
+
+# --- what a server sends unasked ------------------------------------------------------------------
+PROOFS: dict[str, Lie] = {
+    "nothing": sends(lambda asked: wire.Done(asked.request, b"")),
+    "of the right size": sends(lambda asked: wire.Done(asked.request, b"p" * 32)),
+    "too long": sends(lambda asked: wire.Done(asked.request, b"p" * 32_768)),
+    "refused": error(ErrorCode.NOT_ALLOWED),
+    "busy for ever": error(ErrorCode.BUSY),
+    "never": says_nothing,
+}
+
+
+@pytest.mark.parametrize("lie", PROOFS)
+def test_next_keys_that_are_not_proved(face: Connect, tmp_path: Path, lie: str) -> None:
+    """However many are announced: few proofs are requested, none is believed, and all else goes
+    on.
+    """
+    asked = []
+
+    def prove(connection: Any, request: wire.Prove) -> None:  # noqa: ANN401
+        asked.append(request)
+        PROOFS[lie](connection, request)
+
+    hashes = [number.to_bytes(32, "big") for number in range(100)]
+    known = tmp_path / "known"
+    lies = {wire.Hello: announces(*hashes), wire.Prove: prove}
+    with FakeServer(lying(lies)) as server:
+        policy = KeyPolicy(KnownServers(known))
+        one = face(server.address, "alice", key=DeviceKey(OWNER.seed), key_policy=policy)
+        one.connect()
+        for _ in range(3):
+            call(one, "last_seen", "bob", timeout=WAIT_S)
+        assert one.client.state is State.ONLINE
+        assert 1 <= len(asked) <= PROOFS_MAX
+        assert server.accepted == 1
+        call(one, "close", 0)
+    kept = known.read_text() if known.exists() else ""
+    assert not any(fingerprint_of(one) in kept for one in hashes)
+
+
+@pytest.mark.parametrize(
+    "tickets",
+    [
+        [ticket(1)], [ticket(256)], [ticket(256, 0)], [ticket(256, 2**32 - 1)],
+        [ticket(1), ticket(256)],
+    ],
+    ids=["short", "long", "over at once", "for ever", "two"],
+)  # fmt: skip
+def test_tickets_that_nobody_can_open(face: Connect, tickets: list[bytes]) -> None:
+    """The client offers one, and gets a full handshake."""
+    lies: Lies = {
+        wire.Hello: then(gives(*tickets), answers_honestly),
+        wire.Account: then(hangs_up, answers_honestly),
+    }
+    with asking(face, "last_seen", lies) as (server, one, ask):
+        ask()
+        assert one.client.state is State.ONLINE
+        assert one.client.statistics["resumptions"] == 0
+        assert server.accepted == 2
+
+
+def is_read(one: Face) -> None:
+    """Connect, and read another answer: then all that was sent before it is read as well."""
+    one.connect()
+    call(one, "last_seen", "bob", timeout=WAIT_S)
+
+
+@pytest.mark.parametrize(
+    "tickets",
+    [
+        [b""], [ticket(1)[:13]], [ticket(0)], [ticket(257)], [ticket(5, length=4)],
+        [ticket(5, length=6)], [ticket(9)] * 3,
+    ],
+    ids=["empty", "cut", "none", "too long", "longer", "shorter", "too many"],
+)  # fmt: skip
+def test_no_tickets(face: Connect, tickets: list[bytes]) -> None:
+    with FakeServer(lying({wire.Hello: gives(*tickets)})) as server:
+        one = face(server.address, "alice", key=DeviceKey(OWNER.seed))
+        with pytest.raises(ServerBrokeProtocol):
+            is_read(one)
+        assert one.client.state is State.CLOSED
+        assert server.accepted == 1
+
+
+def test_a_registration_is_repeated_as_it_was(face: Connect) -> None:
+    """A server that cannot decide now ends the connection: the invitation may be used by then, for
+    this name and key alone.
+    """
+    asked: list[wire.Register] = []
+
+    def note(connection: Any, request: wire.Register) -> None:  # noqa: ANN401
+        asked.append(request)
+        if len(asked) == 1:
+            closes(CloseCode.LOGIN_UNAVAILABLE)(connection, request)
+            hangs_up(connection, request)  # what follows in the record is not answered
+        connection.send_envelopes(wire.Done(request.request, b""))
+
+    with FakeServer(lying({wire.Register: note})) as server:
+        one = face(
+            server.address, "alice", key=DeviceKey(OWNER.seed), register=True,
+            invitation=token_text(b"t" * 32),
+        )  # fmt: skip
+        one.connect()
+        assert one.client.state is State.ONLINE
+        call(one, "close", 0)
+    first, again = [request._replace(signature=b"") for request in asked]
+    assert first == again
+    assert first.token == b"t" * 32
+    assert server.accepted == 2

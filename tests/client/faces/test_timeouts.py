@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,12 +14,14 @@ from relay import (
     BlockingClient,
     Client,
     ClientError,
+    DeviceKey,
     Message,
     NotAMember,
     RelayError,
     Stored,
     TimedOut,
 )
+from relay.client.devices.device_key import public_text
 from tests.client.faces.adapters import Face
 from tests.support.cluster import Relay
 
@@ -71,6 +74,57 @@ def test_each_call_ends_while_the_relay_is_away(face: Connect, stopped: Relay, r
     with pytest.raises(NotAMember):  # the join that timed out was undone
         call(one, "leave", "another", timeout=60)
     assert one.join("another")
+
+
+KEY = DeviceKey.generate()
+TEXT = public_text(KEY.public)
+
+
+def arguments(room: str, message: Message) -> dict[str, tuple[tuple[object, ...], dict[str, Any]]]:
+    """Return the arguments of each call that waits for an answer."""
+    plain: dict[str, tuple[object, ...]] = {
+        "who": (room,), "history": (room,), "search": (room, "word"), "send": (room, "text"),
+        "edit": (message, "text"), "react": (message, "+1"), "mark_read": (message,),
+        "redact": (message,), "read_marks": (), "block": ("bob",), "unblock": ("bob",),
+        "last_seen": ("bob",), "preferences": (), "devices": ("bob",), "device_change": ("bob",),
+        "approve_device": (TEXT,), "remove_device": (TEXT,),
+        "rename_device": (TEXT, "laptop"), "add_device": (KEY,), "add_recovery_key": (),
+        "invite": (), "invitations": (), "revoke_invitation": ("0" * 64,), "user": ("bob",),
+        "users": (), "change_user": ("bob", "disable"), "rooms": (), "room_info": (room,),
+        "create_room": (f"{room}-2",), "join": (f"{room}-3",), "leave": (room,),
+        "delete_account": (),
+    }  # fmt: skip
+    return {name: (args, {}) for name, args in plain.items()} | {
+        "set_preferences": ((), {"writers": "all"}),
+        "change_room": ((room, "topic"), {"text": "topic"}),
+    }
+
+
+OTHERS = {"connect", "close", "post", "flush", "pump", "next_event", "events", "export"}
+"""Those with a time limit of another kind; what ``export`` returns asks by the other calls."""
+UNSEEN = {"accept_devices"}
+"""It needs a change of devices, and asks as ``devices`` does."""
+
+
+def test_a_client_may_have_a_time_limit_for_all_answers(
+    face: Connect, relay: Relay, room: str
+) -> None:
+    """It is too short for any answer. A call with a longer one of its own gets its answer."""
+    one = face(relay.address, f"waiter-{room[-8:]}", answer_timeout_s=0.0)
+    one.connect()
+    call(one, "join", room, timeout=60)
+    assert call(one, "send", room, "text", timeout=60).seq == 2
+    while not isinstance(message := one.next(), Message):
+        assert message is not None
+    calls = arguments(room, message)
+    assert calls.keys() | OTHERS | UNSEEN == {
+        name
+        for name, method in inspect.getmembers(Client, callable)
+        if not name.startswith("_") and "timeout" in inspect.signature(method).parameters
+    }
+    for method, (args, options) in calls.items():
+        with pytest.raises(TimedOut):
+            call(one, method, *args, **options)
 
 
 def test_a_join_that_is_given_up_after_its_answer(relay: Relay, room: str) -> None:

@@ -114,7 +114,7 @@ async def test_a_storm_is_shed_and_a_guest_is_served(agent: Agent, client: Agent
     gate = threading.Event()
 
     def slow(ciphertext: bytes) -> bytes:
-        gate.wait(30)
+        gate.wait(DEADLINE_S)
         return ciphertext.ljust(32)
 
     agent.unwrap = slow
@@ -145,7 +145,7 @@ async def test_a_hung_agent_is_unavailable_within_the_deadline(
 ) -> None:
     monkeypatch.setattr(agent_client, "REQUEST_DEADLINE_S", REQUEST_DEADLINE_S)
     gate = threading.Event()
-    agent.unwrap = lambda ciphertext: bytes(gate.wait(30)) or bytes(32)
+    agent.unwrap = lambda ciphertext: bytes(gate.wait(DEADLINE_S)) or bytes(32)
     # Two at a time: a single request is computed in the loop, and the supervisor sees it hang.
     for outcome in await asyncio.gather(
         client.unwrap(b"x", ""), client.unwrap(b"y", ""), return_exceptions=True
@@ -166,7 +166,7 @@ async def test_a_question_is_asked_again_over_the_next_connection(
 ) -> None:
     monkeypatch.setattr(agent_client, "REQUEST_DEADLINE_S", 5.0)  # until it is forgotten
     gate = threading.Event()
-    agent.unwrap = lambda ciphertext: bytes(gate.wait(30)) or bytes(32)
+    agent.unwrap = lambda ciphertext: bytes(gate.wait(DEADLINE_S)) or bytes(32)
     asked = [client.unwrap(PUBLIC.wrap(b"s" * 32), "") for _ in range(3)]
     given_up = asked.pop()
     given_up.cancel()
@@ -309,24 +309,26 @@ PROGRAM = """
 import os, sys
 from pathlib import Path
 from relay.server.agent.main import agent_main
+from relay.server.boot_report import BootReport, booted
 from relay.server.context import AgentContext
 from relay.server.metrics import AGENT
-from relay.server.inherited_secret import InheritedSecret
-from relay.server.live_settings import LiveSettings
-from relay.server.passphrase import PassphraseSource
+from relay.server.system.inherited_secret import InheritedSecret
+from relay.server.settings.live import LiveSettings
+from relay.server.keys.passphrase import PassphraseSource
 from relay.server.privileges import Separation
 from relay.server.scoreboard import Scoreboard
 from relay.server.ticket_register import TicketRegister
 from relay.settings import Server, Settings
 directory = Path(sys.argv[1])
-sys.exit(agent_main(AgentContext(
+boot = BootReport(1)
+sys.exit(booted(boot, lambda: agent_main(AgentContext(
     live=LiveSettings(Settings(server=Server(key_bits=2048))),
     socket_path=directory / "agent.sock",
     key_path=directory / "server.key", scoreboard=Scoreboard(1, AGENT),
     expected_fingerprint=sys.argv[2], tickets=TicketRegister(), passphrase=PassphraseSource(""),
     ticket_keys=InheritedSecret("keys"), new_identity=False, separation=Separation(),
-    parent_fd=0, ready_fd=1,
-)))
+    parent_fd=0, boot=boot,
+))))
 """
 
 
@@ -364,7 +366,7 @@ async def test_kill_the_agent_under_a_client(tmp_path: Path) -> None:
         assert await client.unwrap(public.wrap(secret), "") == secret
         client.close()
         second.terminate()
-        assert second.wait(30) == 0
+        assert second.wait(DEADLINE_S) == 0
 
 
 async def test_a_socket_that_was_removed_is_made_again(tmp_path: Path) -> None:
@@ -382,7 +384,7 @@ async def test_a_socket_that_was_removed_is_made_again(tmp_path: Path) -> None:
             lambda: psutil.Process(process.pid).num_fds() == open_files, "the old one to be closed"
         )
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(DEADLINE_S) == 0
     assert not path.exists()
 
 
@@ -405,7 +407,7 @@ async def test_a_socket_that_cannot_be_made_again_ends_nothing(tmp_path: Path) -
         assert await client.unwrap(public.wrap(secret), "") == secret
         client.close()
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(DEADLINE_S) == 0
     assert path.is_dir()
 
 
@@ -419,7 +421,7 @@ def test_a_key_that_was_removed_is_not_made_anew(tmp_path: Path) -> None:
     key.unlink()
     with agent_process(tmp_path, fingerprint) as process:
         assert first_line(process).startswith(f"E key file {key} has been removed")
-        assert process.wait(30) == 3
+        assert process.wait(DEADLINE_S) == 3
     assert not key.exists()
     key.touch(0o600)
     key.write_bytes(kept)
@@ -433,7 +435,7 @@ def test_the_agent_leaves_with_the_supervisor(tmp_path: Path) -> None:
         first_line(process)
         assert process.stdin is not None
         process.stdin.close()  # as when the supervisor dies
-        assert process.wait(30) == 0
+        assert process.wait(DEADLINE_S) == 0
 
 
 def test_the_agent_says_why_it_cannot(tmp_path: Path) -> None:
@@ -442,18 +444,18 @@ def test_the_agent_says_why_it_cannot(tmp_path: Path) -> None:
         process.terminate()
     with agent_process(tmp_path, "another") as process:
         assert "is not the key that this server started with" in first_line(process)
-        assert process.wait(30) == 3
+        assert process.wait(DEADLINE_S) == 3
     key = tmp_path / "server.key"
     key.chmod(0o644)
     with agent_process(tmp_path) as process:
         assert first_line(process).startswith(f"E key file {key} is open to others (mode 0644)")
-        assert process.wait(30) == 3
+        assert process.wait(DEADLINE_S) == 3
     key.unlink()
     key.touch(0o600)
     key.write_text("-----BEGIN NONSENSE-----\n")
     with agent_process(tmp_path) as process:
         assert first_line(process) == f"E key file {key}: the file is not a PEM private key"
-        assert process.wait(30) == 3
+        assert process.wait(DEADLINE_S) == 3
 
 
 def test_nothing_that_it_runs_has_more_rights_than_it(tmp_path: Path) -> None:
@@ -470,7 +472,7 @@ def test_a_reason_that_names_a_path_that_is_no_text(tmp_path: Path) -> None:
     key.touch(0o644)
     with agent_process(directory) as process:
         assert first_line(process).startswith(f"E key file {tmp_path}/\\udcff/server.key is open")
-        assert process.wait(30) == 3
+        assert process.wait(DEADLINE_S) == 3
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
@@ -511,7 +513,7 @@ async def test_an_agent_of_another_user_is_no_agent(tmp_path: Path) -> None:
 def test_its_memory_is_closed() -> None:
     """No core file, and no ptrace by processes of the same user."""
     script = (
-        "import ctypes; from relay.server.prctl import forbid_inspection; forbid_inspection();"
+        "import ctypes\nfrom relay.server.system import prctl\nprctl.forbid_inspection()\n"
         "raise SystemExit(10 + ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))"  # PR_GET_DUMPABLE
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 10

@@ -16,7 +16,7 @@ from typing import IO, Any
 import psutil
 import pytest
 
-from tests.support.cluster import ROOT, wait_until
+from tests.support.cluster import DEADLINE_S, ROOT, wait_until
 
 
 class Running:
@@ -87,9 +87,9 @@ class Running:
         return psutil.Process(self.process.pid).children()
 
     def wait_end(self) -> int:
-        code = self.process.wait(30)
+        code = self.process.wait(DEADLINE_S)
         for thread in self._threads:
-            thread.join(30)
+            thread.join(DEADLINE_S)
         return code
 
     def kill(self) -> None:

@@ -35,14 +35,17 @@ HEARTBEAT_S = 0.05
 
 def worker_main(directory: Path, launch: Launch) -> int:
     if (directory / "worker-refuses").exists():
-        os.write(launch.ready_fd, b"E no such luck\n")
-        return 3
+        raise StartError("no such luck")
+    if (directory / "worker-is-refused-a-call").exists():
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
     if (directory / "worker-dies-at-boot").exists():
         return 7
     if (directory / "worker-gets-no-memory").exists():
         raise MemoryError
     if (directory / "worker-is-killed-at-boot").exists():
         os.kill(os.getpid(), signal.SIGKILL)
+    if (directory / "worker-hangs-at-boot").exists():
+        time.sleep(3600)
     stopped: list[int] = []
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -58,7 +61,7 @@ def worker_main(directory: Path, launch: Launch) -> int:
     row = launch.scoreboard.row(launch.index)
     row.set("heartbeat_ns", time.monotonic_ns())
     row.add("messages_accepted")
-    os.write(launch.ready_fd, b"R\n")
+    launch.boot.ready()
     if (directory / "worker-crashes").exists():
         return 9
     while not stopped:
@@ -79,12 +82,11 @@ def worker_main(directory: Path, launch: Launch) -> int:
 
 def agent_main(directory: Path, launch: Launch) -> int:
     if (directory / "agent-refuses").exists():
-        os.write(launch.ready_fd, b"E no key for you\n")
-        return 3
+        raise StartError("no key for you")
     stopped: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: stopped.append(number))
     row = launch.scoreboard.row(0)
-    os.write(launch.ready_fd, b"R fingerprint\n")
+    launch.boot.ready("fingerprint")
     while not stopped:
         row.set("heartbeat_ns", time.monotonic_ns())
         if select.select([launch.parent_fd], [], [], HEARTBEAT_S)[0]:
@@ -116,6 +118,7 @@ def main() -> int:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup makes the tests ignore it
     limit_forks(directory)
     server = msgspec.json.decode(sys.argv[3], type=dict[str, float])
+    boot_timeout_s = server.pop("boot_timeout_s", 30.0)
     logs.set_up(Log(format="json"))
     settings = msgspec.structs.replace(Server(workers=workers), **server)
     config = SupervisorConfig(
@@ -131,7 +134,7 @@ def main() -> int:
                 name="worker",
                 title="worker {index}",
                 run=lambda launch: worker_main(directory, launch),
-                boot_timeout_s=30,
+                boot_timeout_s=boot_timeout_s,
                 boot_failure_code=3,
                 count=workers,
                 indexed=True,
@@ -152,8 +155,19 @@ def main() -> int:
         on_serving=lambda texts: print(texts["agent"], flush=True),
         close_in_child=lambda: None,
     )
+    supervisor = Supervisor(config)
+
+    def look(record: logging.LogRecord) -> bool:
+        """Add whether the process of a line is still in the tables when it is logged."""
+        if record.msg == "child_exited":
+            boards = [supervisor._boards[role.name] for role in config.roles]
+            pids = {board.row(n).get("pid") for board in boards for n in range(board.workers)}
+            record.tabled = vars(record)["pid"] in pids
+        return True
+
+    logging.getLogger("relay.supervisor").addFilter(look)
     try:
-        return Supervisor(config).run()
+        return supervisor.run()
     except StartError as error:
         print(error, file=sys.stderr)
         return error.exit_code

@@ -19,7 +19,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.cluster import ROOT, wait_until
+from tests.support.cluster import DEADLINE_S, ROOT, wait_until
 
 F_SETPIPE_SZ = 1031
 PIPE_BYTES = 4096
@@ -156,7 +156,7 @@ def test_the_log_cannot_stop_supervision(
             lambda: server.supervisor.num_fds() <= descriptors, "no descriptor more than before"
         )
         server.process.terminate()
-        assert server.process.wait(30) == 0
+        assert server.process.wait(DEADLINE_S) == 0
 
 
 def test_lost_lines_are_counted_and_reported(start: Callable[[int], Server]) -> None:
@@ -179,7 +179,7 @@ def test_lost_lines_are_counted_and_reported(start: Callable[[int], Server]) -> 
     while chunk := os.read(read_fd, 65536):
         data += chunk
     os.close(read_fd)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(DEADLINE_S) == 0
     events = [json.loads(line) for line in data.splitlines() if line]
     lost = sum(event["count"] for event in events if event["event"] == "log_lines_lost")
     assert lost >= 5  # agent_ready, workers, and the exits of three children
@@ -206,7 +206,7 @@ def test_a_disk_that_has_space_again(start: Callable[[int], Server]) -> None:
             ballast.unlink()
             wait_until(lambda: b"log_lines_lost" in path.read_bytes(), "the report")
             server.process.terminate()
-            assert server.process.wait(30) == 0
+            assert server.process.wait(DEADLINE_S) == 0
             events = [json.loads(line) for line in path.read_bytes().splitlines()]
             assert events[-1]["event"] == "stopped"
         finally:

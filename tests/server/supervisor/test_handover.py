@@ -36,6 +36,7 @@ from relay.server.supervisor.state import State
 from relay.server.supervisor.takeover import Takeover
 from relay.server.supervisor.upgrade import LEADS_S, Program, Upgrade
 from tests.server.supervisor.test_plan import state_of
+from tests.support.cluster import DEADLINE_S
 
 DESCRIPTORS = 5
 """Descriptors that a next version takes from the supervisor: two pairs, and a copy of stderr."""
@@ -201,7 +202,7 @@ def test_the_next_version_has_signals_sent_to_workers_that_still_run_alone() -> 
         upgrade = Upgrade(Program([], {}, _hand_over))
         upgrade._kills = [(other.pid, signal.SIGKILL), (worker.pid, signal.SIGTERM)]
         Lending(state, cast("Any", None), {}, upgrade).look()
-        assert worker.wait(30) == -signal.SIGTERM
+        assert worker.wait(DEADLINE_S) == -signal.SIGTERM
         assert other.poll() is None
         assert state.children[0].sent == signal.SIGTERM
     finally:

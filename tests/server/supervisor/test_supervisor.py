@@ -14,6 +14,7 @@ import pytest
 from tests.server.supervisor.conftest import Run
 from tests.support.cluster import wait_until
 
+BOOT_S = 5.0
 SILENCE_S = 3.0
 """How long a worker may be silent: longer than a busy machine delays a heartbeat."""
 
@@ -31,6 +32,8 @@ def test_a_killed_worker_is_replaced(run: Run) -> None:
     assert after[1]["generation"] > max(worker["generation"] for worker in before)
     assert after[1]["partitions"] == before[1]["partitions"] == [1, 4, 7, 10, 13]
     assert server.printed == ["fingerprint"]
+    [exited] = server.events("child_exited")
+    assert not exited["tabled"], "who reads the line asks who is there, and must not find it"
 
 
 def test_the_table_holds_and_counters_survive(run: Run, tmp_path: Path) -> None:
@@ -113,9 +116,10 @@ def test_a_crash_loop_is_slowed_down(run: Run, tmp_path: Path) -> None:
     for wait, most in zip(waits, [0.1, 0.2, 1.0, 2.0], strict=False):
         assert most / 2 <= wait <= most
     (tmp_path / "worker-crashes").unlink()
+    # Another one may have begun, and end, meanwhile.
     known = len(server.events("workers"))
     server.wait_events("workers", known + 1)
-    assert psutil.pid_exists(server.pid(0))
+    wait_until(lambda: psutil.pid_exists(server.pid(0)), "a worker that stays")
 
 
 @pytest.mark.parametrize(
@@ -123,6 +127,11 @@ def test_a_crash_loop_is_slowed_down(run: Run, tmp_path: Path) -> None:
     [
         ("worker-refuses", 3, "worker 0 cannot start: no such luck"),
         ("worker-dies-at-boot", 3, "it ended with exit code 7 before it was ready"),
+        (
+            "worker-is-refused-a-call",
+            3,
+            "worker 0 cannot start: Operation not permitted: a filter of system calls refuses",
+        ),
         ("worker-gets-no-memory", 3, "worker 0 cannot start: it was refused memory: give it more"),
         ("worker-is-killed-at-boot", 3, "signal SIGKILL before it was ready; if the kernel"),
         ("agent-refuses", 1, "no key for you"),
@@ -148,16 +157,31 @@ def test_a_child_that_cannot_boot_ends_everything(
     assert server.printed == []
 
 
-def test_later_a_boot_that_fails_is_tried_again(run: Run, tmp_path: Path) -> None:
-    server = run(2)
+@pytest.mark.parametrize(
+    ("mistake", "reason"),
+    [
+        ("worker-refuses", "no such luck"),
+        ("worker-dies-at-boot", "it ended with exit code 7 before it was ready"),
+        ("worker-hangs-at-boot", "it was not ready within 5 s"),
+    ],
+)
+def test_later_a_boot_that_fails_is_tried_again(
+    run: Run, tmp_path: Path, mistake: str, reason: str
+) -> None:
+    """Each attempt is logged once, with its reason."""
+    server = run(2, boot_timeout_s=BOOT_S)
     server.wait_ready()
-    (tmp_path / "worker-refuses").touch()
-    os.kill(server.pid(1), signal.SIGKILL)
-    failures = server.wait_events("boot_failed", 2)
-    assert failures[0]["reason"] == "no such luck"
-    (tmp_path / "worker-refuses").unlink()
+    victim = server.pid(1)
+    (tmp_path / mistake).touch()
+    os.kill(victim, signal.SIGKILL)
+    server.wait_events("child_exited", 2)
+    (tmp_path / mistake).unlink()
     server.wait_events("workers", 2)
     assert psutil.pid_exists(server.pid(1))
+    failures = server.events("boot_failed")
+    attempts = [event["pid"] for event in server.events("child_exited") if event["pid"] != victim]
+    assert [failure["pid"] for failure in failures] == attempts
+    assert {failure["reason"] for failure in failures} == {reason}
 
 
 def test_a_fork_that_fails_is_tried_again(run: Run, tmp_path: Path) -> None:

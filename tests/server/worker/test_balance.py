@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relay.server.worker.process.balance import SETTLE_S, SLACK, Balance
+from tests.support.cluster import until
+from tests.support.workers import Cluster, TestClient
 
 
 def play(loads: list[int], over_s: float, seconds: int) -> list[list[int]]:
@@ -52,6 +54,29 @@ def test_few_more_are_left_alone() -> None:
 
 def test_zero_is_never() -> None:
     assert play([1000, 0], 0.0, 60)[-1] == [1000, 0]
+
+
+async def test_who_is_logging_in_counts(cluster: Cluster) -> None:
+    """A worker that is ahead while many log in sends nobody away, who would log in once more."""
+    worker, other = cluster.workers[0], cluster.workers[1]
+    worker._balance = Balance(lambda: 30.0)
+    clients = [await TestClient.login(worker, f"~client{n}") for n in range(3 * SLACK)]
+    coming = [await TestClient.connect(other) for _ in clients]
+    admission = worker.parts.services.budgets.admission
+
+    def sent_away() -> int:
+        """Return how many, over some seconds more than an imbalance has to last."""
+        before = admission.authenticated
+        for second in range(int(SETTLE_S) + 3):
+            other._status.beat()  # it runs, however busy this machine is
+            worker._share_clients(float(second))
+        return before - admission.authenticated
+
+    assert sent_away() == 0
+    for client in coming:
+        client.disconnect()
+    await until(lambda: not other.parts.connections.sessions, "the end of the others")
+    assert sent_away() > 0
 
 
 @given(st.lists(st.integers(0, 5000), min_size=1, max_size=8))

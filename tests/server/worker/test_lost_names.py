@@ -12,7 +12,7 @@ from relay.chat.accounts import invitation, requests
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.client.devices.device_key import DeviceKey
 from relay.wire.codes import ErrorCode
-from relay.wire.envelopes import Done, Error
+from relay.wire.envelopes import Done, Error, Register
 from tests.server.worker.test_logins import an_operator, ask
 from tests.support.cluster import until
 from tests.support.devices import register
@@ -51,12 +51,17 @@ class Registering:
     ) -> None:
         """Ask for the name, or for another one, on a new connection; for another key's account."""
         self.client = await TestClient.connect(cluster.workers[0])
-        connection, spki = self.client.connection, self.client.spki
-        asked = register(connection, spki, name or self.name, self.key, self.token)
+        asked = self.envelope(name)
         if first_device is not None:
+            connection, spki = self.client.connection, self.client.spki
             other = register(connection, spki, name or self.name, first_device, self.token)
             asked = asked._replace(link=other.link)
         self.client.send_envelopes(asked)
+
+    def envelope(self, name: str = "") -> Register:
+        """Return the request for the name, or for another one, on the present connection."""
+        connection, spki = self.client.connection, self.client.spki
+        return register(connection, spki, name or self.name, self.key, self.token)
 
     async def is_refused(self, code: ErrorCode) -> None:
         await self.client.expect(Error, lambda error: error.code == code)

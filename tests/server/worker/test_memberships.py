@@ -10,10 +10,12 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from relay.chat.accounts import requests as account_requests
 from relay.chat.accounts.preferences import Writers
+from relay.chat.entries import NO_EPOCH
 from relay.chat.entries import Kind as EntryKind
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests, shown
@@ -105,6 +107,34 @@ async def test_a_mark_of_what_was_lost_is_replaced_by_the_next(cluster: Cluster,
     assert await mine(bob) == {LOG: (Role.MEMBER, 1)}
     await mark(bob, 3, LOG, first.epoch, first.seq)
     assert await mine(bob) == {LOG: (Role.MEMBER, 1)}
+
+
+@pytest.mark.parametrize("banned", [False, True], ids=["a stranger", "a banned member"])
+async def test_marks_tell_nothing_of_a_room_that_one_may_not_read(
+    cluster: Cluster, banned: bool
+) -> None:
+    """Otherwise a mark behind the end would be replaced, and one before it would not: whoever tries
+    would learn how many entries there are.
+    """
+    kind = Kind.PUBLIC if banned else Kind.PRIVATE
+    alice = await TestClient.login(cluster.home(LOG), "alice")
+    await done(alice, requests.Create(kind))
+    eve = await TestClient.login(cluster.other(LOG), "eve")
+    if banned:
+        await done(alice, requests.Ban("eve"))
+    alice.send(LOG, 1, 5)
+    head = (await alice.acked(LOG, 5)).seq
+    marked: list[int] = []
+    for number, later in enumerate((head - 1, head + 10)):
+        for counter, seq in enumerate((later, 1), 2 * number + 1):
+            await mark(eve, counter, LOG, NO_EPOCH, seq)
+        marks = account_requests.pack(account_requests.Marks(""))
+        eve.send_envelopes(Account(90 + number, "", marks))
+        answer = await eve.expect(Done, lambda e, n=90 + number: e.request == n)  # type: ignore[misc]
+        (((log, _, seq),), _) = msgpack.unpackb(answer.content)
+        assert log == LOG
+        marked.append(seq)
+    assert marked == [head - 1, head + 10], "the later one stays, wherever the room ends"
 
 
 async def test_what_one_has_sent_oneself_is_never_unread(cluster: Cluster) -> None:

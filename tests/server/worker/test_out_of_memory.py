@@ -10,7 +10,7 @@ from pathlib import Path
 import apsw
 import pytest
 
-from relay.server.resource_limits import OUT_OF_MEMORY
+from relay.server.system.resource_limits import OUT_OF_MEMORY
 from relay.server.worker.out_of_memory import exit_if_out_of_memory, unhandled
 from relay.server.worker.process.periodic import attempt
 from relay.store.errors import StoreUnavailable

@@ -16,7 +16,7 @@ from relay.chat.entries import Kind as EntryKind
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
 from relay.chat.rooms.events import Kind
-from relay.server.repair import check, stopped
+from relay.server.offline.repair import check, stopped
 from relay.settings import Retention as Settings
 from relay.store.errors import StoreUnavailable
 from relay.store.file.checkpoint import Checkpointer

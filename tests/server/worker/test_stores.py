@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from relay.server.boot_report import BootReport
 from relay.server.context import WorkerContext
-from relay.server.live_settings import LiveSettings
 from relay.server.scoreboard import Scoreboard
+from relay.server.settings.live import LiveSettings
 from relay.server.ticket_register import TicketRegister
 from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.process.stores import Stores
@@ -36,7 +37,7 @@ def stores_of(tmp_path: Path) -> Stores:
         invitation_path=tmp_path / "none",
         boot_id="test boot",
         parent_fd=-1,
-        ready_fd=-1,
+        boot=BootReport(-1),
     )
     return Stores(context, asyncio.get_running_loop())
 

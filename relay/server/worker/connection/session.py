@@ -248,7 +248,7 @@ class Session(Owner):
 
     def unanswered(self, number: int) -> None:
         """reply.Requester: report that a request got no answer and may be repeated."""
-        if number:
+        if number and self.stage is Stage.READY:
             self.refuse(number, ErrorCode.UNAVAILABLE, limits.RETRY_MS, NO_ANSWER)
         else:
             self.close(CloseCode.LOGIN_UNAVAILABLE, self.services.overloaded_retry_s, NO_ANSWER)

@@ -28,6 +28,7 @@ from relay.server.worker.error_codes import code_of
 from relay.server.worker.home.account_entries import OPERATOR, entry_of
 from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
 from relay.server.worker.home.names import Verdict
+from relay.server.worker.home.requesters import may_still_ask
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.device_keys import verify
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from relay.chat.entries import Submission
     from relay.server.worker.damaged_logs import DamagedLogs
     from relay.server.worker.home.account_logs import AccountLogs
+    from relay.server.worker.home.operators import Operators
     from relay.server.worker.home.revocations import Revocations
 
 CODES: Final = {
@@ -84,6 +86,7 @@ class AccountsHome(LogChanges[_Decided]):
         policy: Policy,
         submit: Callable[[Port, int, Submission], None],
         revocations: Revocations,
+        operators: Operators,
         damaged: DamagedLogs,
         wall_clock_ns: Callable[[], int],
     ) -> None:
@@ -94,6 +97,7 @@ class AccountsHome(LogChanges[_Decided]):
             policy: of the server.
             submit: passes a submission to the home of this worker.
             revocations: notifies the workers.
+            operators: confirms who is an operator.
             damaged: reports logs that cannot be read.
             wall_clock_ns: nanoseconds since 1970.
         """
@@ -101,6 +105,7 @@ class AccountsHome(LogChanges[_Decided]):
         self.logs = logs
         self._policy = policy
         self._revocations = revocations
+        self._operators = operators
         self._damaged = damaged
         self._wall_clock_ns = wall_clock_ns
         self._registering: dict[str, str] = {}
@@ -193,8 +198,8 @@ class AccountsHome(LogChanges[_Decided]):
         if decided.event is None:
             self._repeated(asked, request, before, decided.data)
             return
-        if before is not None and not _may_still_ask(before, request, ask):
-            asked.refuse(ErrorCode.KEY_REFUSED, "this key is not a device of the account any more")
+        if not may_still_ask(before, request, ask, self._operators):
+            asked.refuse(ErrorCode.KEY_REFUSED, "the rights of the requester have ended")
             return
         entry = entry_of(name, version, decided.event, ask.by or OPERATOR, ask.key_id)
         if isinstance(request, requests.Register):
@@ -370,20 +375,6 @@ def _keys(account: Account | None, ended: list[bytes] | None) -> list[bytes]:
     if account is None or account.chain is None:
         return []
     return list(account.chain.devices)
-
-
-def _may_still_ask(account: Account, request: Request, ask: Ask) -> bool:
-    """Return True if a device that requested a change to its own account may still do so.
-
-    It was allowed when it asked, but a decision in between may have removed the device or revoked
-    operator rights. A request that was waiting behind such a decision must not restore them.
-    """
-    # signed by a key that is about to become a device
-    new = isinstance(request, requests.Register | requests.Enrol)
-    if new or not ask.key_id or ask.by != account.handle:
-        return True
-    allowed = account.operator or type(request) in requests.OF_DEVICES
-    return allowed and account.may_ask(ask.key_id)
 
 
 def _nobody(_: str) -> bool:

@@ -13,6 +13,7 @@ from relay.chat.rooms.events import Event
 
 if TYPE_CHECKING:
     from relay.bus.messages import Ask
+    from relay.chat.rooms.rights import Actor
 
 
 def place(log: str, version: int) -> bytes:
@@ -24,7 +25,7 @@ def place(log: str, version: int) -> bytes:
     return found[: limits.PRODUCER_BYTES]
 
 
-def redaction_of(ask: Ask, target: Cursor, reason: str) -> Submission:
+def redaction_of(ask: Ask, by: Actor, target: Cursor, reason: str) -> Submission:
     """Return the submission for a redaction that was requested by a seq.
 
     All redactions of one entry have the same id, so a request repeated after a lost answer is
@@ -33,15 +34,15 @@ def redaction_of(ask: Ask, target: Cursor, reason: str) -> Submission:
     named = f"relay/1 redaction {ask.log} {target.seq} {ask.by} {reason}".encode()
     return Submission(
         log=ask.log,
-        sender=ask.by,
+        sender=by.handle,
         key_id=ask.key_id,
         producer=hashlib.sha256(target.epoch + named).digest()[: limits.PRODUCER_BYTES],
         counter=1,
         kind=int(Kind.REDACTION),
         content_type="text/plain",
         body=reason.encode(),
-        root=ask.root,
-        operator=ask.operator,
+        root=by.root,
+        operator=by.operator,
         extra=Extra(
             about_epoch=target.epoch,
             about_seq=target.seq,

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from relay import limits
 from relay.bus.messages import Answered
 from relay.chat import names
 from relay.chat.accounts.requests import TellInvited, pack
@@ -20,22 +22,25 @@ from relay.chat.rooms import decide, events, requests, shown
 from relay.chat.rooms.decide import Context
 from relay.chat.rooms.refusal import Reason
 from relay.chat.rooms.refusal import Refused as RoomRefused
-from relay.chat.rooms.rights import Actor, Right, refusal
+from relay.chat.rooms.rights import Right, refusal
 from relay.errors import EnvelopeError
 from relay.server.worker.error_codes import ROOM_CODES, code_of
 from relay.server.worker.home.log_changes import Change, LogChanges, PendingRequest
 from relay.server.worker.home.room_entries import entry_of, redaction_of
-from relay.server.worker.stored import stored_room
+from relay.server.worker.stored import stored_entry, stored_room
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 
 if TYPE_CHECKING:
     from relay.bus.link import Port
+    from relay.bus.messages import Ask as Asked
     from relay.bus.messages import Refused
     from relay.chat.entries import Submission
     from relay.chat.rooms.events import Event
+    from relay.chat.rooms.rights import Actor
     from relay.chat.rooms.state import Room
     from relay.server.worker.damaged_logs import DamagedLogs
+    from relay.server.worker.home.operators import Operators
     from relay.server.worker.home.partitions import OwnPartitions
     from relay.server.worker.home.permissions import Ask
     from relay.server.worker.home.room_rules import RoomRules
@@ -55,6 +60,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         partitions: OwnPartitions,
         submit: Callable[[Port, int, Submission], None],
         rules: RoomRules,
+        operators: Operators,
         damaged: DamagedLogs,
         steady_ms: Callable[[], int],
     ) -> None:
@@ -64,6 +70,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             partitions: of this worker.
             submit: queues an entry for the next commit.
             rules: of the server.
+            operators: confirms who is an operator.
             damaged: reports logs that cannot be read.
             steady_ms: milliseconds since 1970, from a clock that is not adjusted while the process
                 runs.
@@ -71,6 +78,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         super().__init__(submit, "too many requests about this room")
         self._partitions = partitions
         self._rules = rules
+        self._operators = operators
         self._damaged = damaged
         self._steady_ms = steady_ms
         self.ask_account: Ask = _nobody
@@ -80,7 +88,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
     def _decide(self, asked: PendingRequest) -> None:
         ask = asked.ask
         name = ask.log
-        actor = Actor(ask.by, ask.root, ask.operator)
+        actor = self._operators.actor(ask)
         try:
             request, seen = requests.unpack(ask.content)
             room, head = self._room(name)
@@ -92,10 +100,12 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
             if isinstance(request, requests.Redact):
                 decide.check_redact(room, actor, request, head)
                 target = Cursor(self._partitions.epoch_at(name, request.seq), request.seq)
-                self._commit(name, asked, request, redaction_of(ask, target, request.reason))
+                redaction = redaction_of(ask, actor, target, request.reason)
+                self._commit(name, asked, request, redaction)
                 return
             anyone = self._rules.anyone_creates
-            context = Context(actor, seen, self._steady_ms(), head, ask.subject, anyone)
+            own = partial(self._has_made, ask)
+            context = Context(actor, seen, self._steady_ms(), head, ask.subject, anyone, own)
             event = decide.decide(room, request, context)
         except RoomRefused as refused:
             asked.refuse(ROOM_CODES[refused.reason], refused.text)
@@ -121,6 +131,12 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         """Return a room, and the seq of its last entry. Raises StoreError."""
         packed, head = self._partitions.state(name), self._partitions.head(name).seq
         return stored_room(name, packed), head
+
+    def _has_made(self, ask: Asked, seq: int) -> bool:
+        """Return True if an entry of a room was made by the device that asks."""
+        page = self._partitions.reader(ask.log).read(ask.log, seq - 1, seq, limits.PAGE_BYTES_MAX)
+        entries = [stored_entry(ask.log, packed) for _, packed in page.rows]
+        return [(ask.by, ask.key_id)] == [(entry.sender, entry.key_id) for entry in entries]
 
     def _show(
         self, asked: PendingRequest, room: Room | None, actor: Actor, request: requests.Show

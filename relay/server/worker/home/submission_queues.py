@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from relay.chat.entries import UNDECIDED, Submission
 from relay.chat.partition import PARTITIONS, partition_of
 from relay.server.worker.home.commits import RunningCommits
+from relay.server.worker.home.operators import Operators
 from relay.server.worker.home.revocations import RevokedDevices
 from relay.server.worker.home.submissions import QUEUED_BYTES_MAX, Submissions, Waiting, refuse
 from relay.wire.codes import ErrorCode
@@ -20,12 +21,18 @@ if TYPE_CHECKING:
 class SubmissionQueues:
     """A queue for each partition."""
 
-    def __init__(self, attached: Container[tuple[Port, int]], wake: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        attached: Container[tuple[Port, int]],
+        wake: Callable[[], None],
+        operators: Operators,
+    ) -> None:
         """Create without submissions.
 
         Args:
             attached: which workers may submit to which partitions.
             wake: requests a turn.
+            operators: confirms who is an operator.
         """
         self._attached = attached
         self._wake = wake
@@ -36,6 +43,7 @@ class SubmissionQueues:
         """Partitions with submissions; the first is the next to commit."""
         self.revoked = RevokedDevices()
         """The devices from which nothing more is stored."""
+        self.operators = operators
         self.running = RunningCommits()
         """Wait for these after ``revoke``: they may still store revoked submissions."""
         self.direct: Direct | None = None
@@ -61,6 +69,9 @@ class SubmissionQueues:
             return
         extra, revoked = submission.extra, self.revoked
         assert extra is None or len(run) == 1
+        if submission.operator and not self.operators.confirms(submission.sender, submission.root):
+            for waiting in run:
+                waiting.submission = waiting.submission._replace(operator=False)
         if extra is not None and extra.origin_seq:
             pass  # accepted before; the sender may have left since
         elif revoked.devices and revoked.has(submission.sender, submission.key_id):
@@ -89,6 +100,7 @@ class SubmissionQueues:
 
     def revoke(self, handle: str, key_ids: list[bytes], *, lifted: bool) -> None:
         """Store nothing from these devices, including what waits. ``lifted``: accept them again."""
+        self.operators.forget(handle)
         if lifted:
             self.revoked.lift(handle, key_ids)
             return

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from relay.server.scoreboard import Erasures
     from relay.server.worker.delivery.stalled import StalledConnections
     from relay.server.worker.member.damage import DamageReports
-    from relay.server.worker.member.feed import Feed, Subscription
+    from relay.server.worker.member.feed import Feed
     from relay.server.worker.member.pages import Pages
+    from relay.server.worker.member.subscription import Subscription
     from relay.server.worker.wakeup import Wakeup
     from relay.store.log import Reader
 

@@ -42,6 +42,8 @@ meanwhile, which is not their readers' fault, so this is far below ``OUTBOX_BYTE
 this size gain nothing from further messages."""
 RUNNING_BYTES_MAX: Final = 4 * 1024 * 1024
 """Received and not yet distributed bytes; beyond it the log does not pause."""
+EVENTS_HELD_MAX: Final = 16
+"""Events that wait while entries of their log are missing; newer ones replace older ones."""
 log = logging.getLogger("relay.worker")
 
 
@@ -99,10 +101,6 @@ class Fanout:
             self._flusher.begin(now)
 
     def _distribute(self, feed: Feed) -> None:
-        if feed.events:
-            content = _whole(feed.events)
-            feed.events.clear()
-            self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, 0, content))
         if feed.running.size:
             # H moves before the batches are offered: a subscription that falls behind meanwhile has
             # the batch in its outbox, and its cursor is the batch's prev.
@@ -114,10 +112,20 @@ class Fanout:
                     # In the same turn: nothing that follows reaches members that it excludes.
                     for subscriber, refused in feed.control(batch.content):
                         subscriber.remove(feed.log, refused)
+        if feed.events:
+            # After the entries, which may exclude members: presence is as of now, not as of H.
+            if feed.repair_to:
+                del feed.events[:-EVENTS_HELD_MAX]
+            else:
+                content = _whole(feed.events)
+                feed.events.clear()
+                self._offer(feed, Batch(feed.log, NO_EPOCH, EVENT, EVENT, 0, content))
         if feed.ahead:
             ahead, feed.ahead = feed.ahead, []
             for subscription in ahead:
                 self._catchup.add(feed, subscription)
+        if feed.awaiting:
+            feed.reached(feed.seq)
 
     def flush(self) -> None:
         """Write a slice of a sweep; when the sweep is complete, its feeds pause."""

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
+from relay import limits
 from relay.bus.messages import Batch as BusBatch
 from relay.bus.messages import NotFollowed, Subscribe
 from relay.chat.entries import NO_EPOCH, Head
@@ -37,11 +38,11 @@ from relay.wire.packing import is_control, unpack_entry
 if TYPE_CHECKING:
     from relay.bus.link import Port
     from relay.bus.messages import Event
-    from relay.chat.rooms.rights import Actor
     from relay.server.worker.damaged_logs import DamagedLogs
     from relay.server.worker.delivery.outbox import Outbox
     from relay.server.worker.member.pages import Pages
     from relay.server.worker.member.routes import Routes
+    from relay.server.worker.member.subscription import Subscriber, Subscription
     from relay.store.log import Reader
 
 UNREADABLE: Final = Room(kind=Kind.PRIVATE)
@@ -51,54 +52,13 @@ _new: Final = tuple.__new__
 log = logging.getLogger("relay.worker")
 
 
-class Subscriber(Protocol):
-    """The connection that a subscription belongs to, as used by feeds and catch-up."""
-
-    @property
-    def outbox(self) -> Outbox:
-        """Its pending output."""
-
-    @property
-    def actor(self) -> Actor:
-        """Its user."""
-
-    def remove(self, log: str, refused: Refused) -> None:
-        """Stop following a log, and tell the client why: it may no longer be read."""
-
-    def fall_behind(self) -> None:
-        """Leave the live set of all its logs: the client reads less than they deliver.
-
-        Invariant "Falling behind".
-        """
-
-    def close(self, code: int, detail: str = "") -> None:
-        """End the connection; the client resumes from its cursors."""
-
-
-class Subscription:
-    """The position of a connection in a log that it follows."""
-
-    __slots__ = ("live", "outbox", "queued", "seq", "subscriber")
-
-    def __init__(self, subscriber: Subscriber, seq: int) -> None:
-        self.subscriber = subscriber
-        self.outbox = subscriber.outbox
-        self.seq = seq
-        """The cursor, kept only while not live (invariant "Falling behind": cursors cost nothing
-        while live).
-        """
-        self.live = False
-        self.queued = False
-        """True while it is in the catch-up queue."""
-
-
 class Feed:
     """One log as it is followed on this worker."""
 
     __slots__ = (
-        "ahead", "changed", "damaged", "epoch", "events", "here", "joining", "known", "live", "log",
-        "paused_until", "received", "refused", "repair_to", "room", "running", "seq",
-        "subscriptions", "swept", "swept_bytes", "torn",
+        "ahead", "awaiting", "changed", "damaged", "epoch", "events", "here", "joining", "known",
+        "live", "log", "paused_until", "received", "refused", "repair_to", "room", "running",
+        "seq", "subscriptions", "swept", "swept_bytes", "torn",
     )  # fmt: skip
 
     def __init__(self, log: str, damaged: DamagedLogs) -> None:
@@ -122,6 +82,8 @@ class Feed:
         """Subscriptions with a cursor beyond H: they come from a worker that was further ahead."""
         self.joining: deque[Reply[None]] = deque()
         """Joins that wait for the head, or for their turn after that."""
+        self.awaiting: list[tuple[int, Reply[None]]] = []
+        """Joins that wait until H is at this entry, which allows them."""
         self.here: dict[str, tuple[str, int]] = {}
         """Name to (display name, connections here)."""
         self.changed: set[str] = set()
@@ -144,7 +106,9 @@ class Feed:
     @property
     def idle(self) -> bool:
         """True when the feed is not needed by any connection here."""
-        return not self.subscriptions and all(reply.abandoned for reply in self.joining)
+        if self.subscriptions or not all(reply.abandoned for reply in self.joining):
+            return False
+        return all(reply.abandoned for _, reply in self.awaiting)
 
     # --- from the home ------------------------------------------------------------------------
     def on_head(self, epoch: bytes, seq: int, state: bytes = b"") -> bool:
@@ -219,6 +183,22 @@ class Feed:
         """Disconnect all members because entries for them are lost; they reconnect and resume."""
         for subscriber in list(self.subscriptions):
             subscriber.close(CloseCode.INTERNAL, detail)
+        self.reached(limits.U63_MAX)
+
+    def until(self, seq: int) -> Reply[None]:
+        """Return an awaitable for a join: H is at this entry, or will not be."""
+        reply: Reply[None] = Reply()
+        self.awaiting.append((seq, reply))
+        return reply
+
+    def reached(self, upto: int) -> None:
+        """Continue the joins that wait for entries up to this one."""
+        for _ in range(len(self.awaiting)):  # those still waiting keep the feed
+            seq, reply = self.awaiting.pop(0)
+            if seq <= upto:
+                reply.resolve(None)
+            else:
+                self.awaiting.append((seq, reply))
 
     # --- who may read it ------------------------------------------------------------------------
     def control(self, packed: bytes) -> list[tuple[Subscriber, Refused]]:

@@ -85,4 +85,6 @@ class Repair:
                 feeds.to_repair[feed] = None
             else:
                 self.repaired += 1
+                if feed.events:  # they have waited for this
+                    feeds.to_distribute[feed] = None
         return bool(feeds.to_repair)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from relay.chat.names import is_inbox
 from relay.chat.rooms.rights import Actor
 from relay.server.worker.error_codes import ROOM_CODES
-from relay.server.worker.member.feed import Subscription
+from relay.server.worker.member.subscription import Subscription
 from relay.wire.envelopes import Behind, Removed
 from relay.wire.packing import pack
 

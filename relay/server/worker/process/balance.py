@@ -42,7 +42,8 @@ class Balance:
 
         Args:
             own: connections of this worker that are logged in; no others can be sent elsewhere.
-            others: the same for each other worker that accepts.
+            others: connections of each other worker that accepts. Those that are logging in count:
+                when thousands come back at once, a worker may be seconds ahead of the others.
             now: monotonic seconds.
         """
         over_s = self._over_s()

@@ -35,6 +35,7 @@ from relay.server.worker.home.direct import Direct
 from relay.server.worker.home.followers import Followers
 from relay.server.worker.home.names import NameRegistry
 from relay.server.worker.home.notes import CommitNotes
+from relay.server.worker.home.operators import Operators
 from relay.server.worker.home.partitions import OwnPartitions
 from relay.server.worker.home.parts import HomeParts
 from relay.server.worker.home.permissions import Permissions
@@ -183,7 +184,8 @@ def _build_home(
     )
     followers = Followers(partitions, interest)
     notes = CommitNotes(time.time_ns)
-    queues = SubmissionQueues(followers.attached, wakeup.request)
+    operators = Operators(needs.reader_of)
+    queues = SubmissionQueues(followers.attached, wakeup.request, operators)
     writer = Writer(
         partitions,
         followers,
@@ -210,7 +212,7 @@ def _build_home(
     accounts.online, accounts.block_claims = names.online, names.block_claims
     accounts.tell = names.tell
     steady_ms = SteadyClock(time.time_ns, time.monotonic_ns).now_ms
-    rooms = RoomsHome(partitions, queues.submit_own, needs.rules, damaged, steady_ms)
+    rooms = RoomsHome(partitions, queues.submit_own, needs.rules, operators, damaged, steady_ms)
     rooms.ask_account = member.queries.ask_then
     queues.direct = _build_direct(needs, member, queues, accounts, notes, damaged)
     writer.publishing.on_direct = queues.direct.copies.accepted
@@ -256,6 +258,7 @@ def _build_accounts(
         Policy(needs.registration, needs.identity.server_id),
         queues.submit_own,
         revocations,
+        queues.operators,
         damaged,
         time.time_ns,
     )

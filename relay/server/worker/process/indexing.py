@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from relay.server.threads import started_pool
+from relay.server.system.threads import started_pool
 from relay.store.search import files
 from relay.store.search.follower import Follower
 from relay.wire.packing import unpack_entry

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 import uvloop
 
-from relay import __version__
+from relay import __version__, event_loops
 from relay.bus.mesh import Mesh
-from relay.errors import RelayError
 from relay.server import gate, logs, registration
 from relay.server.agent.client import AgentClient
-from relay.server.context import BUS_DIRECTORY, report
+from relay.server.context import BUS_DIRECTORY
 from relay.server.periodic import Periodic
 from relay.server.sources import Proxies
 from relay.server.worker.home.departures import Departures
@@ -69,7 +68,6 @@ THREAD_SWITCH_S: Final = 0.0005
 """How long a thread may block the loop, or wait for a busy one, each time it needs the interpreter.
 A COMMIT that waits for the disk blocks its partition meanwhile, and checkpoints and the search
 index need it often. Python's default of 5 ms is longer than a turn."""
-BOOT_FAILED: Final = 3
 log = logging.getLogger("relay.worker")
 
 
@@ -79,7 +77,7 @@ def worker_main(context: WorkerContext) -> int:
     collector = Collector()
     collector.start()
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with event_loops.runner(uvloop.new_event_loop) as runner:
             return runner.run(_Worker(context, collector).run())
     except KeyboardInterrupt:
         return 0
@@ -112,18 +110,14 @@ class _Worker:
         context = self._context
         self._stop.listen()
         asyncio.get_running_loop().set_exception_handler(unhandled)
-        try:
-            if not await self._build():
-                return 0
-        except (RelayError, OSError) as error:
-            report(context.ready_fd, f"E {error}")
-            return BOOT_FAILED
+        if not await self._build():
+            return 0
         self._acceptor.start()
         late_ns = self._status.observer("loop_delay_ns")
         tick = Periodic(TICK_S, partial(attempt, self._tick), late_ns)
         sweep = Periodic(SWEEP_S, partial(attempt, self._sweep))
         removing = asyncio.ensure_future(self.retention.run())
-        report(context.ready_fd, "R")
+        context.boot.ready()
         await self._stop.requested.wait()
         parts = self._parts
         pace = self._stop.pace
@@ -157,7 +151,7 @@ class _Worker:
         """Build all parts. False: this worker was told to stop before it could open anything."""
         await self._prepare()
         context = self._context
-        if not await gate.passed(context.gate_fd, context.ready_fd, self._stop.requested):
+        if not await gate.passed(context.gate_fd, context.boot, self._stop.requested):
             self._stores.close()
             self._agent.close()
             return False
@@ -389,7 +383,7 @@ class _Worker:
         if self._stop.requested.is_set():
             return
         began, own = self._balance.began, self._parts.services.budgets.admission.authenticated
-        if count := self._balance.due(own, self._status.logged_in(), now):
+        if count := self._balance.due(own, self._status.connections_of_others(), now):
             if not began:
                 log.info("rebalancing", extra={"logged_in": own})
             self._parts.connections.send_away(count)

@@ -85,6 +85,7 @@ class Ownership:
         self._owners = owners
         moved = {index for index in range(PARTITIONS) if owners[index] != before[index]}
         parts.home.queues.revoked.mark_unconfirmed(moved)
+        parts.home.queues.operators.forget_all()
         parts.home.followers.refuse_others()
         parts.home.writer.give_up_others()
         parts.home.accounts.forget()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from relay.chat.partition import partition_of
-from relay.server.threads import started_pool
+from relay.server.system.threads import started_pool
 from relay.server.worker.member.reply import Reply
 from relay.server.worker.out_of_memory import exit_if_out_of_memory
 from relay.store.errors import StoreError

@@ -123,17 +123,14 @@ class WorkerStatus:
                 found.append(Peer(index, row.get("generation"), pid))
         return found
 
-    def logged_in(self) -> list[int]:
-        """Return the logged-in connections of each other worker that accepts."""
-        return self._of_accepting("connections_logged_in")
+    def connections_of_others(self) -> list[int]:
+        """Return the number of connections of each other worker that accepts."""
+        rows = map(self._scoreboard.row, self._running())
+        return [row.get("connections") for row in rows if not row.get("not_accepting")]
 
     def least_loaded(self) -> int | None:
         """Return the fewest connections of any other worker that accepts; None: there is none."""
-        return min(self._of_accepting("connections"), default=None)
-
-    def _of_accepting(self, metric: str) -> list[int]:
-        rows = map(self._scoreboard.row, self._running())
-        return [row.get(metric) for row in rows if not row.get("not_accepting")]
+        return min(self.connections_of_others(), default=None)
 
     def starting(self) -> int:
         """Return the generation of the newest other worker that does not serve yet; 0: none."""

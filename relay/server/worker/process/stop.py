@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from relay.server.worker.process.drain import AT_ONCE, DrainPace
 
 if TYPE_CHECKING:
-    from relay.server.live_settings import LiveSettings
+    from relay.server.settings.live import LiveSettings
 
 ORPHAN_EXIT_S: Final = 1.5
 """Invariant "Nobody outlives the supervisor": stopped within 2 s."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from relay.chat.partition import partition_of
-from relay.server.threads import started_pool
+from relay.server.system.threads import started_pool
 from relay.server.worker.home.room_rules import RoomRules
 from relay.server.worker.process.indexing import Indexing
 from relay.server.worker.process.searches import Searches

@@ -12,6 +12,7 @@ from relay.chat.rooms.rights import Right, refusal
 from relay.server.metrics import Budget, Resume
 from relay.server.worker.connection.requests.unreadable import refuse_unreadable
 from relay.server.worker.error_codes import ROOM_CODES
+from relay.server.worker.stored import stored_room
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Gap, Joined, Left
@@ -61,6 +62,9 @@ async def join(session: Session, join: Join) -> None:
             session.refuse(join.request, code, retry_ms, text)
             return
         refused = refusal(feed.room, session.actor, Right.READ)
+        if refused is not None and (seq := _allowed_later(session, feed)):
+            await feed.until(seq)
+            refused = refusal(feed.room, session.actor, Right.READ)
         if refused is not None:
             session.refuse(join.request, ROOM_CODES[refused.reason], 0, refused.text)
             return
@@ -86,6 +90,19 @@ async def join(session: Session, join: Join) -> None:
     finally:
         if feed.idle:  # it was refused, or the connection ended meanwhile
             following.presence.changed(feed)
+
+
+def _allowed_later(session: Session, feed: Feed) -> int:
+    """Return the entry, not distributed here yet, after which the user may read; 0: none.
+
+    Who was just invited, or whose ban was lifted, has heard of it before this worker is there.
+    """
+    try:
+        room = stored_room(feed.log, session.services.reader_of(feed.log).state(feed.log))
+    except StoreError:
+        return 0
+    may = room.version > feed.seq and refusal(room, session.actor, Right.READ) is None
+    return room.version if may else 0
 
 
 def _too_many(session: Session) -> bool:

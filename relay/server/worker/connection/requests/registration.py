@@ -9,7 +9,7 @@ from relay.chat.accounts import decide_request, invitation, requests
 from relay.chat.accounts.links import key_id
 from relay.chat.rooms.rights import Actor
 from relay.server.worker.connection.requests.charges import CHANGE_UNITS
-from relay.server.worker.connection.requests.home_requests import asked, pass_on, refuse
+from relay.server.worker.connection.requests.home_requests import asked, done, refuse
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Done
 from relay.wire.login import Operation
@@ -47,7 +47,7 @@ async def register(session: Session, register: Register) -> None:
     if answer.code:
         # Perhaps this is the repetition of a request that was bound, and then came too late.
         await _release(session, name, key, token_hash, answer)
-        refuse(session, number, answer)
+        _refuse(session, number, answer)
         return
     bind = requests.Bind(token_hash, name, key)
     answer = await asked(
@@ -55,7 +55,7 @@ async def register(session: Session, register: Register) -> None:
     )
     bound = not answer.code
     if answer.code not in (0, ErrorCode.INVITATION_NEEDED):
-        refuse(session, number, answer)
+        _refuse(session, number, answer)
         return
     # Not bound: it may be the token of a reserved name, which that name's home checks.
     await _create(
@@ -87,7 +87,7 @@ async def _create(
     if answer.code:
         if invited:
             await _release(session, name, key, token_hash, answer)
-        refuse(session, number, answer)
+        _refuse(session, number, answer)
     else:
         session.answer(pack(Done(number, b"")))
 
@@ -116,7 +116,23 @@ async def enrol(session: Session, enrol: Enrol) -> None:
     request = requests.Enrol(key, enrol.countersignature)
     log = names.INBOX_PREFIX + name
     answer = await asked(session, log, Actor(name), key_id(key), requests.pack(request))
-    pass_on(session, number, answer)
+    if answer.code:
+        _refuse(session, number, answer)
+    else:
+        done(session, number, answer.content)
+
+
+def _refuse(session: Session, number: int, answer: Answered) -> None:
+    """Refuse a request; one that has to be repeated ends the connection, as a login does.
+
+    The client then repeats it by itself, with the same key. It finds what was done: an invitation
+    may be bound to the name and this key.
+    """
+    if answer.code in (ErrorCode.BUSY, ErrorCode.UNAVAILABLE):
+        retry_s = session.services.overloaded_retry_s
+        session.close(CloseCode.LOGIN_UNAVAILABLE, retry_s, detail=answer.text)
+    else:
+        refuse(session, number, answer)
 
 
 def _may_try(session: Session) -> bool:

@@ -8,7 +8,9 @@ from relay import limits
 from relay.chat import names
 from relay.chat.entries import UNDECIDED, Extra, GapReason, Kind, submission
 from relay.chat.relations import FORMER, OWN, is_offered, is_reaction
+from relay.chat.rooms.rights import Right, refusal
 from relay.server.worker.connection.requests.former import former_author
+from relay.server.worker.stored import stored_room
 from relay.store.errors import StoreError
 from relay.wire.codes import ErrorCode
 
@@ -101,13 +103,22 @@ def _lost_mark(session: Session, own: str, send: Send) -> int:
         if before.seq < send.about_seq:
             return 0  # mostly
         reader = session.services.reader_of(log)
-        gap = reader.resume(log, before, reader.head(log)).gap
+        head = reader.head(log)  # first, so that rights are newer
+        if log != own and not _may_read(session, log):
+            return 0  # otherwise marks would reveal how many entries the room has
+        gap = reader.resume(log, before, head).gap
     except StoreError:
         return 0  # the next mark
     if gap is None or gap.reason == GapReason.RETENTION:
         return 0
     later = gap.reason == GapReason.AHEAD or send.about_seq >= gap.end.seq
     return before.seq if later else 0
+
+
+def _may_read(session: Session, room: str) -> bool:
+    """Return True if the user may read a room, as stored. Raises StoreError."""
+    state = stored_room(room, session.services.reader_of(room).state(room))
+    return refusal(state, session.actor, Right.READ) is None
 
 
 def _submit(session: Session, log: str, send: Send, extra: Extra) -> None:

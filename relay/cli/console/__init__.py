@@ -1,0 +1,1 @@
+"""What a command prints and asks: harmless text, JSON lines, tables, questions, hidden input."""

@@ -1,0 +1,1 @@
+"""Settings in effect, which processes poll, and their changes at run time."""

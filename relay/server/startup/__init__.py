@@ -1,0 +1,1 @@
+"""From the command to the first fork: what is held, recovered and given to the processes."""

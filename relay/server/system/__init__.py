@@ -1,0 +1,1 @@
+"""What a server asks of Linux: files in memory, inherited state, limits, threads, protection."""

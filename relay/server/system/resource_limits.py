@@ -1,0 +1,64 @@
+"""What to do when the system refuses a process, a thread, memory or a descriptor."""
+
+from __future__ import annotations
+
+import errno
+import resource
+from typing import Final
+
+from relay.local_sockets import NotOpened
+
+OUT_OF_MEMORY: Final = 12
+"""Exit code of a process that was refused memory."""
+MORE_PROCESSES: Final = (
+    "allow the relay more processes and threads "
+    "(TasksMax of its systemd unit, --pids-limit of its container, ulimit -u)"
+)
+_MEMORY: Final = ((resource.RLIMIT_AS, "ulimit -v"), (resource.RLIMIT_DATA, "ulimit -d"))
+
+
+def memory_limit() -> str:
+    """Return the flag of a limit on this process's own memory; empty: it has none."""
+    limited = [flag for number, flag in _MEMORY if resource.getrlimit(number)[0] >= 0]
+    return limited[0] if limited else ""
+
+
+def more_memory() -> str:
+    """Return what gives the relay more memory."""
+    if limited := memory_limit():
+        return f"raise the limit on its memory ({limited})"
+    return (
+        "give it more memory, or run fewer workers "
+        "(MemoryMax of its systemd unit, --memory of its container)"
+    )
+
+
+def refusal(error: OSError) -> str:
+    """Describe what the system has refused, and what to do about it if that is known."""
+    where = "" if error.filename is None else f"{error.filename}: "
+    own = isinstance(error, NotOpened)
+    text = str(error) if own else f"{where}{error.strerror or error}"
+    advice = _advice(error)
+    return f"{text}: {advice}" if advice else text
+
+
+def fork_refusal(error: OSError) -> str:
+    """Describe why a process cannot be forked, and what to do."""
+    return f"it cannot be forked: {refusal(error)}"
+
+
+def _advice(error: OSError) -> str:
+    if error.errno == errno.EMFILE:
+        return "raise the limit on open files (ulimit -Hn, LimitNOFILE)"
+    if error.errno == errno.ENFILE:
+        return "the whole machine has too many open files (sysctl fs.file-max)"
+    if error.errno == errno.ENOMEM:
+        return more_memory()
+    if error.errno == errno.EAGAIN:
+        return MORE_PROCESSES
+    if error.filename is None and error.errno in (errno.EPERM, errno.ENOSYS):
+        return (
+            "a filter of system calls refuses something that a relay needs "
+            "(SystemCallFilter of its systemd unit, seccomp of its container)"
+        )
+    return ""
