@@ -6,11 +6,17 @@ shows that no byte of the child reached the stream: the next record would not ha
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
+import sys
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
+from relay.client.aio import Client
+from relay.client.blocking import BlockingClient
 from tests.support.cluster import Relay
 from tests.support.programs import run_program
 
@@ -192,3 +198,40 @@ def test_a_client_in_a_child(relay: Relay, face: str, leave: str) -> None:
     done = run_program(program, relay.address)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+IN_C = """
+import ctypes
+os.fork = lambda: int(ctypes.PyDLL(None).fork())  # without Python's fork handlers
+client = relay.BlockingClient(sys.argv[1], name="fork-in-c")
+client.connect()
+client.join("forks")
+client.send("forks", "first")
+
+def use():
+    refused(lambda: client.send("forks", "child"))
+    refused(lambda: client.who("forks"))
+
+in_child(use)
+assert client.send("forks", "parent").seq
+assert client.statistics["logins"] == 1
+client.close()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this kernel empties no pages")
+def test_a_client_in_a_child_of_a_library_in_c(relay: Relay) -> None:
+    """Python does not tell of such a fork."""
+    done = run_program("EXIT = 'os._exit'\n" + BEGIN + IN_C, relay.address)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", [Client, BlockingClient])
+@pytest.mark.parametrize("do", [ForkingPickler.dumps, copy.copy, copy.deepcopy])
+def test_a_client_is_neither_copied_nor_sent_to_another_process(
+    kind: type[Client] | type[BlockingClient], do: Callable[[object], object]
+) -> None:
+    """Of ``multiprocessing``, for one."""
+    with pytest.raises(TypeError, match="make one in each process"):
+        do(kind("relay://127.0.0.1:1"))
