@@ -20,6 +20,7 @@ from relay.server.boot_report import BootReport
 from relay.server.supervisor import process
 from relay.server.supervisor.roles import Role
 from relay.server.supervisor.state import Child, State
+from relay.server.system.scheduling import others_first
 
 LOADING: Final = "relay: loading spare"
 LOADED: Final = b"L"
@@ -59,7 +60,8 @@ class Spare:
 
         def main(boot: BootReport) -> int:
             ours.close()
-            prepare()
+            with others_first():  # they have clients
+                prepare()
             place = b""
             with contextlib.suppress(OSError):  # what the supervisor had not read when it ended
                 theirs.send(LOADED)

@@ -17,7 +17,8 @@ NICENESS: Final = 10
 """Of work of low priority: it gets a tenth of what a process that wants the same CPU gets."""
 PAUSE_S: Final = 0.005
 """Between two modules that are imported at low priority, each of which takes about a millisecond:
-the kernel lets even such a process finish its slice of some milliseconds while others wait."""
+before Linux 6.12 (``scheduling``) the kernel lets even such a process finish its slice of some
+milliseconds while others wait."""
 
 
 def started_pool(count: int, name: str) -> ThreadPoolExecutor:

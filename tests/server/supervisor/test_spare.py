@@ -36,6 +36,28 @@ def test_a_loaded_spare_runs_in_the_slot_that_it_is_given() -> None:
     spare.process.close()
 
 
+def test_a_spare_gives_way_to_others_only_while_it_loads() -> None:
+    """Then it may have to replace a worker at once, on a busy machine."""
+    reads, writes = os.pipe()
+
+    def note_policy() -> None:
+        os.write(writes, b"%d" % os.sched_getscheduler(0))
+
+    def run_there(_: tuple[int, int], __: BootReport) -> int:
+        note_policy()
+        return RAN
+
+    spare = Spare.fork(note_policy, run_there, nothing)
+    assert select.select([spare.line], [], [], DEADLINE_S)[0], "it tells when it has loaded"
+    assert os.read(reads, 16) == b"%d" % os.SCHED_BATCH
+    assert spare.give_place(*PLACE)
+    assert ended(spare) == RAN
+    assert os.read(reads, 16) == b"%d" % os.SCHED_OTHER
+    spare.process.close()
+    os.close(reads)
+    os.close(writes)
+
+
 def test_a_spare_that_is_still_loading_is_not_waited_for() -> None:
     """It loads slowly, and nobody serves in that slot."""
     spare = Spare.fork(lambda: time.sleep(600), run, nothing)
