@@ -318,7 +318,18 @@ def test_ones_own_change_is_no_conflict() -> None:
     assert caught.value.reason is Reason.CHANGED
     assert decide(one, again, context._replace(is_own=lambda seq: seq == 10)) is not None
     gone = states.applied(one, events.Deleted(""), "ann", 11)
-    assert decide(gone, requests.Delete(), context) is None
+    assert decide(gone, requests.Delete(), context._replace(is_own=lambda seq: seq == 11)) is None
+
+
+def test_a_room_is_deleted_once() -> None:
+    """Nobody is told that they have deleted what somebody else has, and a repeated request does not
+    delete a later room of the name.
+    """
+    gone = states.applied(room(), events.Deleted(""), "ann", 10)
+    assert refused(gone, requests.Delete(), EVE) is Reason.NO_SUCH_ROOM
+    anew = states.applied(gone, events.Created(Kind.PUBLIC, True, ANN.root), "ann", 11)
+    assert refused(anew, requests.Delete(), ANN, seen=9) is Reason.CHANGED
+    assert decided(anew, requests.Delete(), ANN, seen=11) == events.Deleted("")
 
 
 def test_rights_come_before_whether_it_is_so_already() -> None:

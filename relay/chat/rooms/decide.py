@@ -96,7 +96,7 @@ def decide(room: Room, request: Change, context: Context) -> Event | None:
     """
     if isinstance(request, Create):
         return _create(room, request, context)
-    if room.deleted and isinstance(request, Delete):
+    if room.deleted and isinstance(request, Delete) and context.is_own(room.version):
         return None
     if room.deleted or not context.head:
         raise Refused(Reason.NO_SUCH_ROOM, "there is no such room")
@@ -194,7 +194,7 @@ def _about_room(room: Room, request: Change, context: Context) -> tuple[Event | 
             return None if role_of(room, actor) is Role.NONE else events.Left(), 0
         case Delete(reason=reason):
             _check_text(reason)
-            return events.Deleted(reason), 0
+            return events.Deleted(reason), room.created
         case _:
             raise AssertionError(request)
 

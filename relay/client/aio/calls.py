@@ -76,7 +76,7 @@ class AsyncCalls(ClientBase):
         including acknowledgements: take events while you send to a room that you have joined.
 
         Args:
-            timeout: seconds; None: ``answer_timeout_s``.
+            timeout: seconds; None: no limit.
 
         Raises:
             ClientError: the client has ended, other than by ``close``.

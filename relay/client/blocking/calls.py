@@ -71,7 +71,7 @@ class BlockingCalls(ClientBase):
         including acknowledgements: take events while you send to a room that you have joined.
 
         Args:
-            timeout: seconds; None: ``answer_timeout_s``.
+            timeout: seconds; None: no limit.
 
         Raises:
             ClientError: the client has ended, other than by ``close``.

@@ -12,12 +12,15 @@ from relay.chat.entries import Kind, Submission
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
 from relay.chat.rooms import requests
+from relay.chat.rooms import state as states
+from relay.chat.rooms.events import Kind as RoomKind
 from relay.chat.rooms.events import Role, RoleSet
 from relay.limit_settings import Limits
 from relay.server.worker.connection.requests.charges import FOUND_PER_UNIT
 from relay.server.worker.connection.requests.search import READ_PER_TURN
 from relay.server.worker.home.room_entries import entry_of
 from relay.wire.envelopes import (
+    Ack,
     Chain,
     ClientEnvelope,
     Devices,
@@ -25,11 +28,13 @@ from relay.wire.envelopes import (
     Error,
     Found,
     History,
+    Join,
     Page,
     Room,
     Search,
     Send,
 )
+from tests.server.worker.test_rooms import done
 from tests.support.cluster import until
 from tests.support.logs import NOW_MS, stored
 from tests.support.logs import messages as messages_of
@@ -39,7 +44,7 @@ from tests.support.workers import Cluster, TestClient
 ROOM = "lobby"
 PER_S = 10_000
 MANY = 300
-ANSWERS = Page | Found | Chain | Done | Error
+ANSWERS = Page | Found | Chain | Done | Error | Ack
 
 
 @pytest.fixture
@@ -59,10 +64,7 @@ async def charged(cluster: Cluster, client: TestClient, envelope: ClientEnvelope
     client.received.clear()
     client.send_envelopes(envelope)
     await client.until(
-        lambda: any(
-            isinstance(one, Page | Found | Chain | Done | Error) for one in client.received
-        ),
-        "the answer",
+        lambda: any(isinstance(one, ANSWERS) for one in client.received), "the answer"
     )
     return before - bucket._level
 
@@ -145,3 +147,40 @@ async def test_the_state_of_a_room(cluster: Cluster) -> None:
         version = append(cluster, [entry_of(ROOM, version, event, "ann", b"")])
     many = await charged(cluster, ann, show)
     assert many > few
+
+
+def give_roles(cluster: Cluster) -> None:
+    """Let many people have a role in the room, of which nobody is told."""
+    partitions = cluster.home(ROOM).parts.home.partitions
+    version = states.unpack(partitions.state(ROOM)).version
+    for n in range(MANY):
+        event = RoleSet(f"user{n}", bytes(32), Role.MEMBER)
+        version = append(cluster, [entry_of(ROOM, version, event, "ann", b"")])
+
+
+async def test_a_join_that_may_have_been_allowed_just_now(cluster: Cluster) -> None:
+    """A stranger pays for the state that is read; nothing, if nothing has changed."""
+    ann = await TestClient.login(cluster.workers[0], "ann")
+    eve = await TestClient.login(cluster.workers[0], "eve")
+    await done(ann, requests.Create(RoomKind.PRIVATE), log=ROOM)
+    await ann.join(ROOM)
+    plain = await charged(cluster, eve, Join(7, ROOM, None, 0, 0))
+    give_roles(cluster)
+    assert await charged(cluster, eve, Join(7, ROOM, None, 0, 0)) > plain + MANY * 40 // 4096
+
+
+async def test_a_mark_that_goes_back(cluster: Cluster) -> None:
+    """By the state of its room, which decides whether there is an end of it to compare with."""
+    ann = await TestClient.login(cluster.workers[0], "ann")
+    eve = await TestClient.login(cluster.workers[0], "eve")
+    ann.send(ROOM, 1)
+    await ann.acked(ROOM, 1)
+
+    def mark(counter: int, seq: int) -> Send:
+        return Send("@eve", counter, int(Kind.MARK), "", ROOM.encode(), bytes(8), seq)
+
+    await charged(cluster, eve, mark(1, 2**50))
+    few = await charged(cluster, eve, mark(2, 1))
+    give_roles(cluster)
+    await charged(cluster, eve, mark(3, 2**51))
+    assert await charged(cluster, eve, mark(4, 1)) > few + MANY * 40 // 4096

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from relay.bus.link import Link
+from relay.bus.messages import NotFollowed
 from relay.chat.accounts import invitation
 from relay.chat.accounts import requests as accounts
 from relay.chat.entries import Kind as EntryKind
@@ -347,6 +348,29 @@ async def test_a_join_that_waits_ends_with_its_feed(cluster: Cluster) -> None:
     assert (await bob.expect(Error)).code == ErrorCode.MEMBERS_ONLY
     await carol.ended()
     await bob.join(LOG)  # at the next one
+
+
+@pytest.mark.parametrize("code", [ErrorCode.UNAVAILABLE, ErrorCode.DAMAGED])
+async def test_a_join_that_waits_ends_with_what_the_home_reports(
+    cluster: Cluster, code: ErrorCode
+) -> None:
+    """The home has been away for long, or the log is damaged: no entry will come from there."""
+    alice = await TestClient.login(cluster.home(LOG), "alice")
+    there = others(cluster)[0]
+    carol, bob = [await TestClient.login(there, name) for name in ("carol", "bob")]
+    await done(alice, requests.Create(Kind.PRIVATE))
+    await done(alice, requests.Invite("carol"))
+    await carol.join(LOG)
+    feed, feeds = there.feed(LOG), there.parts.member.feeds
+    feed.paused_until = float("inf")
+    await done(alice, requests.Invite("bob"))
+    bob.send_envelopes(Join(1, LOG, None, 0, 0))
+    await until(lambda: feed.awaiting, "a join that waits")
+    if code == ErrorCode.UNAVAILABLE:
+        feeds.give_up(frozenset({partition_of(LOG)}), "away")
+    else:
+        feeds.on_not_followed(NotFollowed(LOG, int(code), "damaged"))
+    assert (await bob.expect(Error)).code == code
 
 
 async def test_who_is_banned_sees_nobody_come_afterwards(cluster: Cluster) -> None:

@@ -354,11 +354,13 @@ class Feeds:
                 subscriber.remove(feed.log, Refused(Reason.DAMAGED, message.text))
         while feed.joining:
             feed.joining.popleft().resolve(None)
+        feed.reached(limits.U63_MAX)
 
     def give_up(self, partitions: frozenset[int], text: str) -> None:
         """Refuse joins that wait for the heads of logs whose homes have been away for long."""
         for feed in list(self.by_log.values()):
-            if feed.joining and partition_of(feed.log) in partitions:
+            waited_for = feed.joining or feed.awaiting
+            if waited_for and partition_of(feed.log) in partitions:
                 self.on_not_followed(NotFollowed(feed.log, int(ErrorCode.UNAVAILABLE), text))
 
     def on_batch(self, _: Port, batch: BusBatch) -> None:

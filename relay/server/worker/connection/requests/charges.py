@@ -5,7 +5,7 @@ owed when that is known, and delays the next request.
 
 | request | price | owed |
 |---|---|---|
-| JOIN, LEAVE | 1 | pages of catching up wait their turn, as all do |
+| JOIN, LEAVE | 1 | by the bytes of the state of a room that may just have been changed |
 | WHO | 2 | by the names, 1 at most |
 | HISTORY | 4 | by the rows, and as much again for checking them: 62 at most |
 | DEVICES | 4 | by the bytes of the chain and of later control entries: by 256 links about 50 |

@@ -10,6 +10,7 @@ from relay.chat.entries import Cursor, GapInfo, GapReason
 from relay.chat.partition import partition_of
 from relay.chat.rooms.rights import Right, refusal
 from relay.server.metrics import Budget, Resume
+from relay.server.worker.connection.requests.charges import BYTES_PER_UNIT
 from relay.server.worker.connection.requests.unreadable import refuse_unreadable
 from relay.server.worker.error_codes import ROOM_CODES
 from relay.server.worker.stored import stored_room
@@ -56,15 +57,14 @@ async def join(session: Session, join: Join) -> None:
     feed = following.feeds.open(log)
     try:
         await following.feeds.known(feed)  # wait for its head from the log's home
+        if feed.refused is None and (seq := _allowed_later(session, feed)):
+            await feed.until(seq)
         if feed.refused is not None:
             code, text = feed.refused.code, feed.refused.text
             retry_ms = limits.RETRY_MS if code == ErrorCode.UNAVAILABLE else 0
             session.refuse(join.request, code, retry_ms, text)
             return
         refused = refusal(feed.room, session.actor, Right.READ)
-        if refused is not None and (seq := _allowed_later(session, feed)):
-            await feed.until(seq)
-            refused = refusal(feed.room, session.actor, Right.READ)
         if refused is not None:
             session.refuse(join.request, ROOM_CODES[refused.reason], 0, refused.text)
             return
@@ -93,12 +93,20 @@ async def join(session: Session, join: Join) -> None:
 
 
 def _allowed_later(session: Session, feed: Feed) -> int:
-    """Return the entry, not distributed here yet, after which the user may read; 0: none.
+    """Return the entry, not distributed here yet, after which the user may read.
 
     Who was just invited, or whose ban was lifted, has heard of it before this worker is there.
+    0: there is none, or the user may read as of now.
     """
+    if refusal(feed.room, session.actor, Right.READ) is None:
+        return 0
+    reader = session.services.reader_of(feed.log)
     try:
-        room = stored_room(feed.log, session.services.reader_of(feed.log).state(feed.log))
+        if reader.head(feed.log).seq <= feed.seq:
+            return 0  # without the state: anybody may ask, and that of a large room takes a while
+        packed = reader.state(feed.log)
+        session.sends.owe_work(len(packed) // BYTES_PER_UNIT)
+        room = stored_room(feed.log, packed)
     except StoreError:
         return 0
     may = room.version > feed.seq and refusal(room, session.actor, Right.READ) is None

@@ -9,6 +9,7 @@ from relay.chat import names
 from relay.chat.entries import UNDECIDED, Extra, GapReason, Kind, submission
 from relay.chat.relations import FORMER, OWN, is_offered, is_reaction
 from relay.chat.rooms.rights import Right, refusal
+from relay.server.worker.connection.requests.charges import BYTES_PER_UNIT
 from relay.server.worker.connection.requests.former import former_author
 from relay.server.worker.stored import stored_room
 from relay.store.errors import StoreError
@@ -117,7 +118,9 @@ def _lost_mark(session: Session, own: str, send: Send) -> int:
 
 def _may_read(session: Session, room: str) -> bool:
     """Return True if the user may read a room, as stored. Raises StoreError."""
-    state = stored_room(room, session.services.reader_of(room).state(room))
+    packed = session.services.reader_of(room).state(room)
+    session.sends.owe_work(len(packed) // BYTES_PER_UNIT)
+    state = stored_room(room, packed)
     return refusal(state, session.actor, Right.READ) is None
 
 
