@@ -11,6 +11,8 @@ from typing import Final, TypeAlias
 from relay import limits
 
 Check: TypeAlias = Callable[[object], bool]
+_SMALL: Final = 128
+"""Lower limits are described by their digits, not as powers of two."""
 
 
 def _described(check: Check, wire_type: str) -> Check:
@@ -24,6 +26,8 @@ def uint(maximum: int, minimum: int = 0) -> Check:
     def check(value: object) -> bool:
         return type(value) is int and minimum <= value <= maximum
 
+    if maximum & (maximum + 1) or maximum < _SMALL:
+        return _described(check, f"int {minimum}..{maximum}")
     bits = f"2^{maximum.bit_length()}-1"
     return _described(check, f"int {minimum}..{bits}" if minimum else f"int ≤ {bits}")
 

@@ -86,13 +86,18 @@ def _split_port(text: str, place: str) -> tuple[str, int]:
         if ":" in port:
             raise _wrong(text, "an IPv6 host must be in brackets")
         labels = host.removesuffix(".").split(".")
-        if not _HOST.fullmatch(host) or not all(0 < len(one) <= LABEL_CHARS_MAX for one in labels):
+        if not _HOST.fullmatch(host) or not all(map(_is_label, labels)):
             raise _wrong(text, "the host is missing or not a name or an address")
         if not colon:
             port = str(PORT_DEFAULT)
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 1 <= int(port) <= 65_535):
         raise _wrong(text, "the port is not a number from 1 to 65535")
     return canonical_host(host), int(port)
+
+
+def _is_label(text: str) -> bool:
+    """Return True for a part of a host's name; with a ``-`` at its beginning it is an option."""
+    return 0 < len(text) <= LABEL_CHARS_MAX and not text.startswith("-")
 
 
 def canonical_host(host: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NoReturn, Protocol, TypeVar
 
 from relay import limits
 from relay.chat.entries import Cursor
@@ -52,6 +52,10 @@ class ClientBase:
         self._answer_timeout_s = options.answer_timeout_s
         self._state = ClientState(options)
         self._chat: ChatState = self._state.chat
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied, or sent to another process."""
+        raise TypeError("a client cannot be copied or pickled: make one in each process")
 
     @property
     def device_key(self) -> Key | None:

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from typing import Final
 
 from relay.client.errors import ClientError
+from relay.client.fork import forked_error
 from relay.client.state import ClientState
+from relay.errors import ForkedConnection
 
 log: Final = logging.getLogger(__name__)
 
@@ -57,6 +59,9 @@ class Feed:
             return b""
 
     def _failed(self, error: Exception) -> None:
+        if isinstance(error, ForkedConnection):  # by a library in C: see ``wire.fork``
+            self._state.fail(forked_error())
+            return
         log.error("an error in the client library ends the client", exc_info=error)
         ended = ClientError(f"an error in the client library: {type(error).__name__}: {error}")
         ended.__cause__ = error

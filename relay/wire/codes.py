@@ -21,7 +21,7 @@ class CloseCode(IntEnum):
         member.explanation = explanation
         return member
 
-    GOING_AWAY = 1000, "the server or its worker stops or restarts; connect again"
+    GOING_AWAY = 1000, "the server or its worker is shutting down or restarting; connect again"
     INTERNAL = 1001, "the server failed on this connection; nothing acknowledged is lost"
     IDLE = 1002, "two pings went unanswered"
     TOO_SLOW = 1003, "nothing was read for too long; connect again and resume"

@@ -182,6 +182,16 @@ def test_a_damaged_file_is_named() -> None:
         assert str(aliases.path) in done.stderr
 
 
+@pytest.mark.parametrize("char", ["\u2028", "\x85", "\x0b", "\x1c", "\r"])
+def test_only_a_newline_ends_a_line(tmp_path: Path, char: str) -> None:
+    """Otherwise an alias would be listed that cannot be removed."""
+    path = tmp_path / "aliases"
+    path.write_text(f"work host{char}home other\n", newline="")
+    for use in (Aliases(path).all, lambda: Aliases(path).remove("home")):
+        with pytest.raises(UsageError, match="line 1: not of the form"):
+            use()
+
+
 def test_many_at_once_lose_nothing(tmp_path: Path) -> None:
     """Under a lock: each reads what the previous one has written."""
     path = tmp_path / "aliases"

@@ -144,6 +144,10 @@ def test_a_server_that_cannot_run_here_breaks_nothing_else() -> None:
         ["ctl", "user", "add", "bob", "--days", "nan"],
         ["invite", "127.0.0.1", "--days", "0"],
         ["ctl", "user", "add", "bob", "--days", "0"],
+        ["send", "-", "lobby", "x"],
+        ["backup", "create", "-"],
+        ["ctl", "backup", "-"],
+        ["data", "export", "--backup", "-"],
     ],
 )
 def test_wrong_use(arguments: list[str]) -> None:

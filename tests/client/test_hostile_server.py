@@ -6,12 +6,23 @@ import contextlib
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from typing import get_args
 
 import pytest
 
 from relay import limits
+from relay.chat.accounts import answers
+from relay.chat.accounts import requests as account_requests
+from relay.chat.accounts.account import Account
 from relay.chat.entries import Cursor, GapReason
+from relay.chat.entries import Kind as EntryKind
+from relay.chat.rooms import events as room_events
+from relay.chat.rooms import requests as room_requests
+from relay.chat.rooms import shown
+from relay.chat.rooms.events import Kind, Role
+from relay.chat.rooms.state import Room
 from relay.client import events
+from relay.client.decoding import as_entry
 from relay.client.errors import ClientError
 from relay.client.event_queue import EVENTS_BYTES_MAX, OVER, EventQueue, _size
 from relay.client.events import State
@@ -24,6 +35,9 @@ from tests.client.peer import Link
 from tests.support.held import held_bytes
 
 EPOCH = b"e" * 8
+WIDE = "\U0001f600"
+ROOM = shown.pack(Room(), "")
+ACCOUNT = answers.packed_shown(Account("alice"))
 RECORDS = 30
 """Of 60 KB: such rosters take 100 MB in a client that bounds events by their number."""
 HELD_MAX = OVER * EVENTS_BYTES_MAX + 4 * 1024 * 1024
@@ -51,6 +65,16 @@ def entries(body: bytes, count: int) -> Iterator[bytes]:
     while True:
         yield b"".join(packing.pack(entry(seq + n, body)) for n in range(count))
         seq += count
+
+
+def changes() -> Iterator[bytes]:
+    """Each entry sets the longest topic of a room, in characters that take most memory."""
+    body = room_events.pack(room_events.TopicSet(WIDE * (limits.ROOM_TOPIC_BYTES_MAX // 4)))
+    for first in itertools.count(1, 100):
+        yield b"".join(
+            packing.pack(entry(seq, body)._replace(kind=3, content_type=room_events.CONTENT_TYPE))
+            for seq in range(first, first + 100)
+        )
 
 
 def strangers() -> Iterator[bytes]:
@@ -82,7 +106,7 @@ FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
         packed(wire.Roster("room", 1, 1, 9, [[n, ""] for n in names(1000, 2)], []))
     ),
     "rosters of wide display names": lambda: repeated(
-        packed(wire.Roster("room", 1, 1, 9, [[n, "\U0001f600" * 64] for n in names(200, 32)], []))
+        packed(wire.Roster("room", 1, 1, 9, [[n, WIDE * 64] for n in names(200, 32)], []))
     ),
     "rosters of nobody": lambda: repeated(packed(wire.Roster("room", 1, 1, 9, [], []))),
     "live": lambda: repeated(packed(wire.Live("room", EPOCH, 0))),
@@ -95,6 +119,7 @@ FLOODS: dict[str, Callable[[], Iterator[bytes]]] = {
         packed(wire.Refused("room", 1, int(ErrorCode.UNAVAILABLE), 0, "x" * 500))
     ),
     "unknown": lambda: repeated(b"\x91\x63" * 3_000),
+    "changes of the room": changes,
     "entries of strangers": strangers,
     "invitations": lambda: repeated(packed(wire.Invited("other", "bob"))),
     # Each drops another one: with a search from the beginning, a record of them took minutes.
@@ -162,24 +187,49 @@ def test_what_is_held_is_bounded(prepare: Callable[[Link], None], flood: str) ->
     assert held_bytes(link.state) < HELD_MAX
 
 
+CHANGES: list[room_events.Event] = [
+    room_events.TopicSet(WIDE * (limits.ROOM_TOPIC_BYTES_MAX // 4)),
+    room_events.TitleSet("t" * limits.ROOM_TITLE_BYTES_MAX),
+    room_events.Banned("p" * 32, b"r" * 32, 2**63 - 3, WIDE * (limits.ROOM_REASON_BYTES_MAX // 4)),
+    room_events.RoleSet("p" * 32, b"r" * 32, Role.MODERATOR),
+    room_events.KindSet(Kind.ANNOUNCE, False),
+    room_events.KeepSet(2**63 - 4, 2**63 - 5, 2**63 - 6),
+]
+
+
+def changed(change: room_events.Event) -> events.Event:
+    """Return the event for an entry that changes a room, as it arrives."""
+    sent = wire.EntryMessage(
+        "r" * 33, EPOCH, 2**63 - 1, 2**63 - 2, 2**63 - 1, "s" * 32, b"k" * 32, b"p" * 16, 1,
+        int(EntryKind.SYSTEM), room_events.CONTENT_TYPE, room_events.pack(change),
+    )  # fmt: skip
+    return as_entry(packing.unpack_entry(packing.pack(sent)))
+
+
 def test_a_size_is_never_less_than_what_is_held() -> None:
     """For the largest event of each type."""
-    wide = "\U0001f600"
     big: list[events.Event] = [
         events.Message("r" * 33, EPOCH, 2**63 - 1, 2**63 - 2, 2**63 - 1, "s" * 32, b"k" * 32,
-                       b"p" * 8, 2**63 - 1, 255, wide * 16, bytes(32_768)),
+                       b"p" * 8, 2**63 - 1, 255, WIDE * 16, bytes(32_768)),
+        *map(changed, CHANGES),
         events.Gap("r" * 33, Cursor(EPOCH, 2**62), Cursor(bytes(8), 2**63 - 1), GapReason.EPOCH),
         events.Live("r" * 33, 2**63 - 1),
         events.Behind("r" * 33, 2**63 - 1),
         events.RosterChanged(
             "r" * 33, 2**32 - 1,
-            tuple(events.Member(name, f"{name}{wide * 32}") for name in names(1000, 32)),
+            tuple(events.Member(name, f"{name}{WIDE * 32}") for name in names(1000, 32)),
             tuple(f"left{name}" for name in names(1000, 28)), 2**63 - 1, 2**63 - 1),
-        events.StateChanged(State.WAITING, wide * 512, 1.5),
-        events.Unfollowed("r" * 33, wide * 512),
+        events.StateChanged(State.WAITING, WIDE * 512, 1.5),
+        events.Unfollowed("r" * 33, WIDE * 512),
         events.Invited("r" * 33, "s" * 32),
-        events.Postponed("r" * 33, wide * 512),
+        events.Postponed("r" * 33, WIDE * 512),
+        events.DeviceWarning("r" * 33, "s" * 32, WIDE * 512),
     ]  # fmt: skip
+    assert {*map(type, big)} == {
+        kind
+        for kind in get_args(events.Event)
+        if kind is events.Message or not issubclass(kind, events.LogEntry)
+    }
     for event in big:
         shared = held_bytes(State.WAITING) + held_bytes(GapReason.EPOCH)
         held = held_bytes(event) - (
@@ -200,6 +250,10 @@ def ask_everything(state: ClientState) -> None:
         ("who", ("room", "who")),
         ("history", ("room", True, 0, 9, "history")),
         ("leave", ("other", "leave")),
+        ("search", ("room", "word", 0, 9, "search")),
+        ("ask_account", ("", account_requests.Show(), "show", answers.unpack_shown)),
+        ("ask_room", ("room", room_requests.Show(""), 0, "state", shown.unpack)),
+        ("ask_devices", ("bob", 0, "devices")),
     ):
         with contextlib.suppress(ClientError):
             getattr(state.chat, method)(*args)
@@ -229,7 +283,14 @@ def test_legal_envelopes_in_any_order_end_in_no_other_error() -> None:
             wire.Live(log, epoch, seq),
             wire.Behind(log, epoch, seq),
             wire.Gap(log, epoch, seq, epoch, other, dice.randrange(256)),
+            wire.Done(request, dice.choice([b"", b"\x90", ROOM, ACCOUNT])),
+            wire.Chain(request, "bob", [], dice.choice([True, False])),
+            wire.NextKey(dice.randbytes(32)),
+            wire.Removed(log, code, "why"),
+            wire.Found(request, log, seq, True, other, [row]),
+            wire.Invited(log, "bob"),
         ]
+        assert {*map(type, envelopes)} == {one.type for one in packing.SERVER_SHAPES.values()}
         return dice.choice(envelopes)
 
     for _ in range(60):

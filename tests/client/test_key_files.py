@@ -220,6 +220,17 @@ def test_pins(files: KeyFiles) -> None:
         files.pins(SERVER)
 
 
+@pytest.mark.parametrize("char", ["\x0b", "\x0c", "\x1c", "\x1d", "\x1e", "\r"])
+def test_only_a_newline_ends_a_line_of_pins(files: KeyFiles, char: str) -> None:
+    """A damaged line is an error: it is neither two lines nor the end of what is read."""
+    files.pin(SERVER, "alice", PIN)
+    files.pin(SERVER, "bobby", PIN)
+    path = files.directory / SERVER / "pins"
+    path.write_text(path.read_text().replace(" ", char, 1))
+    with pytest.raises(UsageError, match="line 1: not of the form"):
+        files.pins(SERVER)
+
+
 @pytest.mark.parametrize("cut", [1, 2, 30, 100, 135])
 def test_half_a_line_of_pins_takes_no_other_with_it(files: KeyFiles, cut: int) -> None:
     """A program killed while writing leaves half a line; a login reads the complete ones."""

@@ -13,13 +13,14 @@ import time
 from collections import Counter
 from typing import Final
 
-from tests.fuzz import client, requests, server, texts, wire
+from tests.fuzz import client, connections, files, requests, server, texts, wire
 from tests.fuzz.target import Finding, Target, run_slice
 from tests.support.throwaway import throwaway_keys
 
 TARGETS: Final = {
     target.name: target
-    for target in (*wire.TARGETS, *requests.TARGETS, *texts.TARGETS, *client.TARGETS)
+    for module in (wire, connections, requests, texts, files, client)
+    for target in module.TARGETS
 }
 SERVER: Final = "server"
 SERVER_SHARE: Final = 1 / 3

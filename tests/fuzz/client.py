@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple, cast
 
 from hypothesis import strategies as st
 
-from relay.chat.entries import Cursor
+from relay.chat.accounts import answers
+from relay.chat.accounts import requests as account_requests
+from relay.chat.entries import Cursor, Kind
+from relay.chat.partition import PARTITIONS
+from relay.chat.rooms import requests as room_requests
+from relay.chat.rooms import shown
 from relay.client.errors import ClientError, ServerBrokeProtocol
 from relay.client.event_queue import EVENTS_MAX
 from relay.client.events import State, StateChanged
@@ -22,6 +28,7 @@ from relay.wire.identity import fingerprint
 from relay.wire.packing import unpack_server
 from relay.wire.phases import Phase
 from tests.client.peer import Link
+from tests.fuzz import requests
 from tests.fuzz.inputs import contents
 from tests.fuzz.target import Target
 from tests.support.pair import server_key
@@ -54,8 +61,30 @@ class End(NamedTuple):
     code: int | None
 
 
-SAMPLES: Final = [packing.pack(one) for one in TO_CLIENT]
-calls: Final = ("send", "join", "resume", "leave", "who", "history", "take", "close", "dial")
+REQUESTS: Final = range(1, 5)
+"""The numbers of a client's first requests."""
+CONTENTS: Final = [b"", *requests.ANSWERS]
+SAMPLES: Final = [
+    *map(packing.pack, TO_CLIENT),
+    *(
+        packing.pack(cast("Any", one)._replace(request=number))
+        for one in TO_CLIENT
+        if hasattr(one, "request")
+        for number in REQUESTS
+    ),
+    *(packing.pack(wire.Done(number, content)) for content in CONTENTS for number in REQUESTS),
+]
+ANSWERS: Final[dict[str, Callable[[bytes], object]]] = {
+    "account": answers.unpack_shown,
+    "invitations": answers.unpack_invitations,
+    "room": shown.unpack,
+    "rooms": shown.unpack_own,
+}
+"""Requests whose answer is DONE, and how its content is read."""
+calls: Final = (
+    "send", "edit", "join", "resume", "own queue", "leave", "who", "history", "search", "devices",
+    *ANSWERS, "take", "close", "dial",
+)  # fmt: skip
 steps: Final = st.lists(
     st.builds(
         Say,
@@ -139,6 +168,22 @@ def _call(link: Link, call: Call, token: int) -> None:
         state.chat.who(log, token)
     elif call.name == "history":
         state.chat.history(log, number % 2 == 0, number, 10, token)
+    elif call.name == "edit":
+        if state.chat.sends.has_space(1):
+            state.chat.send(Offer(log, "", b"x", int(Kind.EDIT), Cursor(bytes(8), number)), token)
+    elif call.name == "own queue":
+        state.chat.join(log, None, 0, token, own_queue=True)
+    elif call.name == "search":
+        state.chat.search(log, "word", number, 10, token)
+    elif call.name == "devices":
+        state.chat.ask_devices(log, number % 2**16, token)
+    elif call.name in ("account", "invitations"):
+        about = account_requests.ListInvitations(number % PARTITIONS, "")
+        asked = account_requests.Show() if call.name == "account" else about
+        state.chat.ask_account("", asked, token, ANSWERS[call.name])
+    elif call.name in ("room", "rooms"):
+        request = room_requests.Show("") if call.name == "room" else room_requests.Mine("")
+        state.chat.ask_room(log, request, number, token, ANSWERS[call.name])
     elif call.name == "take":
         link.taken()
     elif call.name == "dial":

@@ -182,7 +182,10 @@ def contents(samples: Sequence[bytes], target: str) -> SearchStrategy[bytes]:
     )
     joined = st.lists(message, max_size=4).map(b"".join)
     repeated = st.builds(
-        lambda one, times: (one * times)[:65_536], message, st.sampled_from(EDGES[:30])
+        # no more than fits: 32 KiB times 65,536 would take seconds, and 2 GiB
+        lambda one, times: (one * min(times, 65_536 // max(1, len(one)) + 1))[:65_536],
+        message,
+        st.sampled_from(EDGES[:30]),
     )
     nested = st.builds(
         lambda head, depth, end: (head * depth)[:65_000] + end,

@@ -10,6 +10,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -188,6 +189,32 @@ def test_one_that_takes_the_place_of_another(path: Path, monkeypatch: pytest.Mon
         create_key_file(path, b"third", replace=True)
     assert read_key_file(path) == b"second"
     assert list(path.parent.iterdir()) == [path]
+
+
+def link(path: Path) -> None:
+    path.symlink_to("elsewhere")
+    path.with_name("elsewhere").write_bytes(b"first")
+
+
+def dangling(path: Path) -> None:
+    path.symlink_to("elsewhere")
+
+
+def pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+@pytest.mark.parametrize("put", [link, dangling, pipe, Path.mkdir])
+def test_what_somebody_has_put_in_its_place_stays(path: Path, put: Callable[[Path], None]) -> None:
+    """A link is not followed: root would follow what the server's user has put there."""
+    put(path)
+    before = path.lstat()
+    for replace in (False, True):
+        with pytest.raises(StartError, match=r"File exists|it is not replaced"):
+            create_key_file(path, b"second", replace=replace)
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert put is not link or path.read_bytes() == b"first"
+    assert {*path.parent.iterdir()} <= {path, path.with_name("elsewhere")}
 
 
 @pytest.mark.parametrize("step", ["fsync", "link"])

@@ -164,6 +164,31 @@ def test_a_file_is_added_to(tmp_path: Path) -> None:
     assert path.read_bytes() == b"one\ntheirs\ntwo\n"
 
 
+FILLS_UP = """
+import os, resource, signal, sys
+from pathlib import Path
+from relay.server.system.output import Output
+path, flags = Path(sys.argv[1]), os.O_WRONLY | os.O_CREAT | int(sys.argv[2])
+_, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (250, most))
+ours, theirs = (Output(os.dup(fd)) for fd in [os.open(path, flags)] * 2)
+line = b"x" * 99 + b"\\n"
+assert ours.write(line) and theirs.write(line)
+assert not ours.write(line)
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+assert theirs.write(b"theirs\\n") and ours.write(b"ours\\n")
+assert path.read_bytes() == 2 * line + b"theirs\\nours\\n"
+"""
+
+
+@pytest.mark.parametrize("flags", [os.O_APPEND, 0], ids=["appended", "at its place"])
+def test_a_disk_that_becomes_full_within_a_line(tmp_path: Path, flags: int) -> None:
+    """Nothing of it stays: another process writes there next."""
+    command = [sys.executable, "-c", FILLS_UP, str(tmp_path / "log"), str(flags)]
+    subprocess.run(command, check=True)
+
+
 def test_a_full_disk() -> None:
     with closing(os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb", buffering=0)) as full:
         assert not Output(full.fileno()).write(LINE)

@@ -345,9 +345,10 @@ def test_a_hostile_backup_is_refused_with_what_is_wrong(made: Path, tmp_path: Pa
         shutil.copyfile(made / log, made / name)
         renamed = {name if one == log else one: file for one, file in whole.items()}
         assert "a file that no backup has" in restored_with(files=renamed)
-    manifest.write_text('{"more": ' + "[" * 100_000)
-    with pytest.raises(StartError, match="it is not a backup's description"):
-        restore(made, new)
+    for text in (b'{"more": ' + b"[" * 100_000, b'{"relay": "\xff"}', b""):
+        manifest.write_bytes(text)
+        with pytest.raises(StartError, match="it is not a backup's description"):
+            restore(made, new)
     for wrong in (-1, 10**18, 10**30, "now"):
         assert "it is not a backup's description" in restored_with(made_ms=wrong)
     assert "format 2" in restored_with(format=2)

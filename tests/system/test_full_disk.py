@@ -175,6 +175,8 @@ async def test_an_upgrade_with_a_full_disk(small_disk: Path, tmp_path: Path) -> 
                     filler.flush()
             # Each worker looks for itself, and one of them is the room's home.
             await until(lambda: len(relay.events("disk_reserve_reached")) >= 2, "a full disk")
+            reserve = {event["reserve_mib"] for event in relay.events("disk_reserve_reached")}
+            assert reserve == {1}, "a twentieth of it, not the setting"
             posts.append(await ann.post(ROOM, "while it was full"))
             ended = await asyncio.to_thread(run_relay, "ctl", "--data", relay.data, "upgrade")
             assert ended.returncode == 0, ended.stderr

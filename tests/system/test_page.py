@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TypeVar, cast
 
 import msgpack
 import pytest
 
+from relay.chat.accounts import requests as account_requests
 from relay.chat.entries import NO_EPOCH, GapReason
 from relay.chat.rooms import requests as room_requests
 from relay.wire import envelopes as wire
@@ -173,6 +175,35 @@ def test_inboxes_are_their_owners(raw: RawClient) -> None:
     raw.send_envelopes(wire.Send("@nobody-has-this", 1, 0, "", b""))
     refused = next_of(raw, wire.Refused)
     assert (refused.log, refused.code) == (f"@{raw.name}", ErrorCode.NOT_REGISTERED)
+
+
+@pytest.mark.parametrize(
+    ("requests", "numbers"),
+    [(account_requests, [0, *range(21, 34), 255]), (room_requests, [0, *range(19, 24), 27, 255])],
+    ids=["ACCOUNT", "ROOM"],
+)
+def test_a_request_that_is_not_in_the_table(
+    raw: RawClient, room: str, requests: ModuleType, numbers: list[int]
+) -> None:
+    """Those that only workers make of each other included."""
+    assert not set(numbers) & requests.OF_CLIENTS.keys()
+    assert requests.SHAPES.keys() <= {*numbers, *requests.OF_CLIENTS}
+    for count, number in enumerate(numbers, 1):
+        shape = requests.SHAPES.get(number)
+        seen = [0] if requests is room_requests else []
+        values = (b"l", b"k" * 32, b"", "bob", 0, True)
+        fields = [] if shape is None else [
+            next(one for one in values if check(one)) for check in shape.checks[len(seen) :]
+        ]  # fmt: skip
+        content = msgpack.packb([number, *seen, *fields])
+        if shape is not None:
+            requests.unpack(content)
+        raw.send_envelopes(
+            wire.Room(count, room, content)
+            if requests is room_requests
+            else wire.Account(count, "", content)
+        )
+        assert refusal(raw) == (count, ErrorCode.BAD_REQUEST, 0)
 
 
 # --- joins, gaps, history -------------------------------------------------------------------------

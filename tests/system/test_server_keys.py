@@ -288,14 +288,17 @@ def test_keys_are_changed_only_where_that_is_meant(tmp_path: Path) -> None:
     assert (data / "server.key.next").exists()
     for name in ("server.key", "server.key.next", "server.id"):
         assert (data / name).stat().st_mode & 0o777 == 0o600
-    key, mounted = data / "server.key", tmp_path / "mounted"
-    key.rename(mounted)
-    key.symlink_to(mounted)
-    linked = run_relay("key", "rotate", "--data", str(data), "--yes")
-    assert linked.returncode == 1
-    assert "symbolic link" in linked.stderr
-    assert key.is_symlink(), "the symbolic link of the user was replaced"
-    assert (data / "server.key.next").exists()
+    before = (data / "server.key").read_bytes()
+    for name in ("server.id", "server.key"):
+        path, mounted = data / name, tmp_path / f"mounted {name}"
+        path.rename(mounted)
+        path.symlink_to(mounted)
+        linked = run_relay("key", "rotate", "--data", str(data), "--yes")
+        assert linked.returncode == 1
+        assert f"{path} is a symbolic link" in linked.stderr
+        assert path.is_symlink(), "the symbolic link of the user was replaced"
+        assert (data / "server.key").read_bytes() == before, "half of it was done"
+        assert (data / "server.key.next").exists()
 
 
 def test_an_encrypted_key(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ from relay.store.file.directory import DataDirectory
 from relay.store.reading.reader import SqliteReader
 from relay.wire.envelopes import EntryMessage
 from relay.wire.packing import unpack_entry
-from tests.support.cluster import Relay, until
+from tests.support.cluster import COMMAND_S, Relay, until
 from tests.torture import rights
 from tests.torture.traveller import NAME as TRAVELLER
 from tests.torture.traveller import Traveller
@@ -305,7 +305,8 @@ async def run(
     data = directory / "data"
     outcome = Outcome(turns=turns)
     with Relay(data, workers=workers, fault=fault) as relay:
-        async with Client(relay.address, name=MODERATOR) as alice:
+        # Her requests race with kills, on a machine that may take long to replace a worker.
+        async with Client(relay.address, name=MODERATOR, retry_timeout_s=COMMAND_S) as alice:
             await alice.create_room(ROOM, "private")
             await alice.create_room(SQUARE)
             own = await alice.devices(MODERATOR)

@@ -80,7 +80,7 @@ class History(NamedTuple):
 def with_holes(entries: Iterable[EntryMessage]) -> list[EntryMessage | None]:
     """Return the log with these entries, and None where one was removed: the first is the number 1.
 
-    Control entries are never removed.
+    Of a deleted room all is removed, from the beginning of the log on.
     """
     log: list[EntryMessage | None] = []
     for entry in entries:
@@ -118,14 +118,27 @@ def check(
         seen: what each reader got, by name.
     """
     history = history_of(log)
+    begun = _begun(log)
     for index, entry in enumerate(log):
-        if entry is None:
+        if entry is None or index < begun:
             continue
-        fault = _fault(history, log, index, entry)
+        fault = _fault(history, log, index, entry) if index > begun else ""
         if fault:
             yield Finding(fault, entry.sender, entry.seq)
     for reader, what in seen.items():
         yield from _check_reader(history, reader, what if isinstance(what, Seen) else Seen([*what]))
+
+
+def _begun(log: Sequence[EntryMessage | None]) -> int:
+    """Return where the first room begins of which nothing was removed; -1: the first of all."""
+    if not log or log[0] is not None:
+        return -1
+    creations = (
+        index
+        for index, entry in enumerate(log)
+        if entry is not None and isinstance(_event(entry), events.Created)
+    )
+    return next(creations, len(log))
 
 
 def _fault(

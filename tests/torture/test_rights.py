@@ -113,7 +113,11 @@ def test_nothing_follows_a_deletion_but_a_creation() -> None:
     assert faults == [("wrote", 3), ("changed", 4)]
     again = log_of(PRIVATE, MESSAGE, deleted, PRIVATE, MESSAGE)
     assert list(rights.check(again, {})) == []
-    assert list(rights.check(rights.with_holes([*again[:1], *again[2:]]), {})) == []
+    for removed in (1, 2, 3):
+        left = rights.with_holes(again[removed:])
+        assert list(rights.check(left, {})) == []
+    wrong = rights.with_holes([*again[2:], log_of(*[("bob", None)] * 6)[5]])
+    assert list(rights.check(wrong, {})) == [Finding("wrote", "bob", 6)]
     twice = log_of(PRIVATE, PRIVATE)
     assert list(rights.check(twice, {})) == [Finding("changed", "alice", 2)]
 

@@ -12,13 +12,44 @@ import pytest
 
 from relay import limits
 from relay.chat import names
+from relay.chat.accounts import answers, preferences
+from relay.chat.accounts.chain import LINKS_MAX
+from relay.chat.accounts.links import LINK_BYTES_MAX
+from relay.chat.relations import REACTION_BYTES_MAX
+from relay.chat.rooms import shown
+from relay.chat.rooms.state import MEMBERS_MAX, PEOPLE_MAX
+from relay.client.backoff import RETRY_AFTER_S_MAX
 from relay.client.connection_deadlines import LOGIN_S
+from relay.client.requests import RETRY_S
+from relay.errors import EnvelopeError
+from relay.server.worker.connection.requests.devices import LINKS_PER_ANSWER, NAMES_PER_ANSWER
+from relay.server.worker.connection.requests.next_key import PROOFS_MAX
+from relay.server.worker.connection.requests.registration import ATTEMPTS_MAX
+from relay.server.worker.connection.services import LOGIN_S as SERVER_LOGIN_S
+from relay.server.worker.home.rosters import REST_S_MAX, REST_S_PER_NAME
+from relay.store.producers import PRODUCER_DAYS
+from relay.store.reading.reader import CONTROLS_PASSED_MAX
+from relay.store.search.words import WORDS_MAX
+from relay.wire.codes import ErrorCode
 from relay.wire.endpoint import CLOSE_DRAIN_BYTES_MAX
-from relay.wire.packing import CLIENT_SHAPES, LIST_ITEMS_MAX, SERVER_SHAPES
+from relay.wire.envelopes import Hello, Register
+from relay.wire.packing import (
+    CLIENT_SHAPES,
+    LIST_ITEMS_MAX,
+    SERVER_SHAPES,
+    pack,
+    unpack_client,
+)
 
 ROOT = Path(__file__).parent.parent
 WORDS = " ".join((ROOT.parent / "docs" / "protocol.md").read_text(encoding="utf-8").split())
 HEX = re.compile(r"([0-9a-f]{2})*")
+LOGIN_INNER_BYTES_MAX = limits.LOGIN_RECORD_BODY_BYTES_MAX - limits.TAG_BYTES
+NAME = "n" * limits.NAME_CHARS_MAX
+LONGEST_HELLO = Hello(NAME, bytes(16), "\U0001f600" * 64, "a" * 64, bytes(32), bytes(64))
+LONGEST_REGISTER = Register(
+    limits.U32_MAX, NAME, bytes(32), bytes(64), bytes(LINK_BYTES_MAX), bytes(32)
+)
 
 
 @pytest.mark.parametrize(
@@ -33,10 +64,60 @@ HEX = re.compile(r"([0-9a-f]{2})*")
         f"has at most {limits.DISPLAY_NAME_CHARS_MAX} code points",
         f"(and so at most {4 * limits.DISPLAY_NAME_CHARS_MAX} bytes)",
         f"at most {names.COMBINING_IN_A_ROW_MAX} of those in succession",
+        f"up to {CONTROLS_PASSED_MAX:,} of them",
+        f"a connection joins at most {limits.LOGS_PER_CONNECTION_MAX}",
+        (
+            "all arrays of a client's envelope together, itself included, have at most"
+            f" {limits.ENVELOPE_VALUES_MAX}"
+        ),
+        f"used more than {limits.REPEATS_BACK_MAX:,} messages of this producer ago",
+        f"({PRODUCER_DAYS} days after its last message)",
+        f"A server sends at most {limits.RETRY_MS_MAX:,}",
+        f"for {RETRY_S[ErrorCode.UNAVAILABLE]:.0f} s after `UNAVAILABLE`",
+        f"of which at most {RETRY_AFTER_S_MAX:.0f} count",
+        f"lists the first {limits.ROSTER_NAMES_MAX} of `total`",
+        f"room of more than {limits.ROSTER_NAMES_MAX} members",
+        f"collected for {1000 * REST_S_PER_NAME:.0f} ms per member, at most {REST_S_MAX:.0f} s",
+        f"would exceed {limits.PAGE_BYTES_MAX:,} bytes",
+        f"more than {limits.SEARCH_COUNT_MAX} counts as {limits.SEARCH_COUNT_MAX}",
+        f"at most {WORDS_MAX} words or phrases",
+        f"among its last {limits.EDITS_SHOWN_MAX},",
+        f"can be edited {limits.EDITS_MAX} times",
+        f"`LIMIT`, `arg` {limits.EDITS_MAX}",
+        f"server accepts at most {ATTEMPTS_MAX} requests before HELLO",
+        f"A connection may ask {PROOFS_MAX} times",
+        f"CHAIN has at most {LINKS_PER_ANSWER} links",
+        f"A chain has at most {LINKS_MAX} links",
+        f"index + number of devices before it < {LINKS_MAX}",
+        f"an array of names, at most {NAMES_PER_ANSWER} |",
+        f"`[[[log, epoch, seq], ...], end]`: at most {NAMES_PER_ANSWER},",
+        f"by], ...], after]`: at most {answers.INVITATIONS_MAX};",
+        f"At most {preferences.BLOCKED_MAX} people can be blocked",
+        f"at most {shown.PEOPLE_PER_ANSWER} people with names above",
+        f"version], ...], where to continue, end]`: at most {shown.ROOMS_PER_ANSWER} of the rooms",
+        f"unread], ...], where to continue, end]`: at most {shown.ROOMS_PER_ANSWER} of the rooms",
+        f"among the newest {shown.UNREAD_LOOKED_AT} entries",
+        f"`LIMIT` ({MEMBERS_MAX} members, {PEOPLE_MAX} people)",
+        f"| 1..{REACTION_BYTES_MAX} bytes of text without control characters |",
+        f"HELLO (section 6) {SERVER_LOGIN_S:.0f} s after the handshake",
+        f"inner part of a client's record has at most {LOGIN_INNER_BYTES_MAX} bytes",
+        f"HELLO has {len(pack(LONGEST_HELLO))} bytes and a REGISTER {len(pack(LONGEST_REGISTER))};",
     ],
 )
 def test_numbers(sentence: str) -> None:
     assert sentence in WORDS
+
+
+def test_the_longest_of_these_envelopes_are_legal() -> None:
+    for longest in (LONGEST_HELLO, LONGEST_REGISTER):
+        assert unpack_client(pack(longest)) == [longest]
+    for longer in (
+        LONGEST_HELLO._replace(agent="a" * 65),
+        LONGEST_HELLO._replace(display="d" * 257),
+        LONGEST_REGISTER._replace(link=bytes(LINK_BYTES_MAX + 1)),
+    ):
+        with pytest.raises(EnvelopeError):
+            unpack_client(pack(longer))
 
 
 def test_every_reserved_handle_is_listed() -> None:

@@ -245,7 +245,6 @@ SHAPES: Final[dict[int, Shape]] = {
     18: Shape(SetKeep, (U63, U63, U63)),
     19: Shape(Keep, ()),
     20: Shape(ListInvitations, (codec.uint(PARTITIONS - 1), codec.text(limits.NAME_CHARS_MAX + 1))),
-    # Only between workers; clients send separate envelopes, before the login.
     24: Shape(Register, (_link, _hash_or_none, codec.boolean, codec.boolean, codec.boolean)),
     25: Shape(Enrol, (_key, codec.binary(0, links.SIGNATURE_BYTES))),
     26: Shape(Bind, (_hash, NAME, _key)),
@@ -254,6 +253,9 @@ SHAPES: Final[dict[int, Shape]] = {
     29: Shape(TellInvited, (NAME, _hash, _hash_or_none)),
     30: Shape(Release, (_hash, NAME, _key)),
 }
+BETWEEN_WORKERS: Final = frozenset({Register, Enrol, Bind, MayWrite, SeenBy, TellInvited, Release})
+"""What only workers request; clients register and enrol by separate envelopes, before the login."""
+OF_CLIENTS: Final = {n: shape for n, shape in SHAPES.items() if shape.type not in BETWEEN_WORKERS}
 OF_DEVICES: Final = frozenset(
     {
         Extend, NameDevice, Show, Block, Unblock, Prefer, Preferences, Marks, SetKeep, Keep, Remove,

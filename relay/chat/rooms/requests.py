@@ -221,6 +221,9 @@ SHAPES: Final[dict[int, Shape]] = {
     25: _shape(List, codec.uint(PARTITIONS - 1), codec.text(limits.NAME_CHARS_MAX)),
     26: _shape(Mine, codec.text(limits.NAME_CHARS_MAX)),
 }
+BETWEEN_WORKERS: Final = frozenset({Depart})
+"""What only workers request."""
+OF_CLIENTS: Final = {n: shape for n, shape in SHAPES.items() if shape.type not in BETWEEN_WORKERS}
 _NUMBER_OF: Final = {shape.type: number for number, shape in SHAPES.items()}
 _SCHEMA: Final = codec.Schema(SHAPES, count_max=1, array_max=limits.ENVELOPE_FIELDS_MAX)
 REQUEST_BYTES_MAX: Final = 1024

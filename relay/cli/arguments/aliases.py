@@ -59,7 +59,7 @@ class Aliases:
             if self.path.exists() and self.path.samefile(os.devnull):
                 return {}
             with os.fdopen(open_regular(self.path, os.O_RDONLY), "rb") as file:
-                text = self._text(file).decode()
+                lines = self._text(file).decode().split("\n")
         except FileNotFoundError:
             return {}
         except UnicodeDecodeError:
@@ -67,7 +67,7 @@ class Aliases:
         except OSError as error:
             raise UsageError(f"cannot read the aliases: {self.path}: {error.strerror}") from None
         found = {}
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(lines, 1):
             words = line.split()
             if not words or words[0].startswith("#"):
                 continue
@@ -156,8 +156,8 @@ class Aliases:
         """
         with os.fdopen(open_regular(self.path, os.O_RDWR), "r+b", buffering=0) as file:
             text = self._text(file)
-            lines = text.splitlines(keepends=True)
-            left = b"".join(line for line in lines if line.split()[:1] != [name.encode()])
+            lines = text.decode().split("\n")  # as in ``all``
+            left = "\n".join(line for line in lines if line.split()[:1] != [name]).encode()
             file.seek(0)
             file.write(left.ljust(len(text), b"\n"))
             file.truncate(len(left))

@@ -62,6 +62,18 @@ def typed_path(ctx: click.Context, param: click.Parameter, value: str | None) ->
         raise click.BadParameter(str(error), ctx, param) from None
 
 
+def typed_directory(ctx: click.Context, param: click.Parameter, value: str | None) -> Path | None:
+    """Return the path of a directory, as ``typed_path`` does.
+
+    Raises:
+        click.BadParameter: also for ``-``, which is standard input or output to other commands.
+    """
+    path = typed_path(ctx, param, value)
+    if path == STANDARD:
+        raise click.BadParameter("it is a directory; one that is called - is ./-", ctx, param)
+    return path
+
+
 data_option = click.option(
     "--data", metavar="DIR", help="The relay's data directory.  [default: as for relay serve]"
 )

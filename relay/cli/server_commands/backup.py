@@ -11,7 +11,7 @@ import click
 
 from relay.chunking import chunks
 from relay.cli.arguments.groups import CommandGroup
-from relay.cli.arguments.options import config_option, data_option, document_option, typed_path
+from relay.cli.arguments.options import config_option, data_option, document_option, typed_directory
 from relay.cli.console.printing import print_error_line, print_json, print_whole
 from relay.cli.process.exits import CommandError, Exit, report
 from relay.cli.process.interrupts import EndsRaised
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from relay.server.backups.manifest import Manifest
     from relay.store.file.integrity import DamagedLog
 
-_backup = click.argument("directory", metavar="BACKUP", callback=typed_path)
+_backup = click.argument("directory", metavar="BACKUP", callback=typed_directory)
 
 
 @click.group(cls=CommandGroup)

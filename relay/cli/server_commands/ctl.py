@@ -18,6 +18,7 @@ from relay.cli.arguments.options import (
     config_option,
     data_option,
     document_option,
+    typed_directory,
     typed_path,
 )
 from relay.cli.console import tables
@@ -227,7 +228,7 @@ def reload(found: _Found, as_json: bool) -> int:
 
 @ctl.command()
 @document_option
-@click.argument("directory", metavar="BACKUP", callback=typed_path)
+@click.argument("directory", metavar="BACKUP", callback=typed_directory)
 @click.pass_obj
 def backup(found: _Found, as_json: bool, directory: Path) -> int:
     """Create a backup, as "relay backup create" does: BACKUP is a new directory."""

@@ -16,7 +16,14 @@ import click
 
 from relay.chat.names import is_handle
 from relay.cli.arguments.groups import CommandGroup
-from relay.cli.arguments.options import LINES, STANDARD, config_option, data_option, typed_path
+from relay.cli.arguments.options import (
+    LINES,
+    STANDARD,
+    config_option,
+    data_option,
+    typed_directory,
+    typed_path,
+)
 from relay.cli.console.json_lines import message_object
 from relay.cli.console.printing import dump, print_json, print_line, print_whole
 from relay.cli.process.exits import CommandError, Exit, report
@@ -150,7 +157,7 @@ def repair(data: str | None, config: Path | None) -> int:
 
 @data.command()
 @click.option("--room", metavar="ROOM", help="Only this one.  [default: all]")
-@click.option("--backup", callback=typed_path, metavar="BACKUP", help="From a backup instead.")
+@click.option("--backup", callback=typed_directory, metavar="BACKUP", help="From a backup instead.")
 @data_option
 @config_option
 def export(room: str | None, backup: Path | None, data: str | None, config: Path | None) -> int:

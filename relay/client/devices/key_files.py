@@ -317,16 +317,17 @@ def _read_pins(path: Path) -> list[tuple[str, Pin]]:
     if len(data) > PINS_BYTES_MAX:
         raise UsageError(f"{path} is too long for a file of pins")
     found = []
-    for number, line in enumerate(data.decode("ascii", "replace").splitlines(True), 1):
+    *lines, begun = data.decode("ascii", "replace").split("\n")
+    for number, line in enumerate(lines, 1):
         try:
             found.append(_pin(line))
         except ValueError:
-            if not line.endswith("\n"):
-                break
             raise UsageError(
                 f"{path}, line {number}: not of the form 'NAME ROOT NUMBER HEAD'; correct or "
                 "remove the line"
             ) from None
+    with contextlib.suppress(ValueError):  # an incomplete last line
+        found.append(_pin(begun))
     return found
 
 

@@ -95,7 +95,7 @@ def read(directory: Path) -> Manifest:
         raise StartError(f"{path}: {error.strerror}") from None
     try:
         found = msgspec.json.decode(data, type=Manifest)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise StartError(f"{path}: it is not a backup's description ({error})") from None
     if found.format != FORMAT or found.partitions != PARTITIONS:
         raise StartError(

@@ -96,8 +96,10 @@ def create_key_file(
         replace: may replace an existing file, which stays intact until then.
 
     Raises:
-        StartError: it cannot be written, or exists by now.
+        StartError: it cannot be written, or exists by now, or must not be replaced.
     """
+    if replace:
+        refuse_replacing(path)
     step = "create"
     try:
         with unfinished(path) as (partial, file):
@@ -117,6 +119,23 @@ def create_key_file(
         sync_directory(path.parent)
     except OSError as error:
         raise StartError(f"key file {path} cannot be written ({step}): {error.strerror}") from None
+
+
+def refuse_replacing(path: Path) -> None:
+    """Refuse to replace what somebody has put in the place of a key file, such as a link.
+
+    A link is not followed: this may run as root, in a directory that another user may write.
+
+    Raises:
+        StartError: there is something else than a regular file.
+    """
+    if path.is_symlink():
+        raise StartError(
+            f"key file {path} is a symbolic link to {path.readlink()}: it is not replaced; put a"
+            " copy of that file in its place"
+        )
+    if path.exists() and not path.is_file():
+        raise StartError(f"key file {path} is not a regular file: it is not replaced")
 
 
 def _publish(partial: Path, path: Path) -> None:

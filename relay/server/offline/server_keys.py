@@ -18,6 +18,7 @@ from relay.server.keys.key_files import (
     NEXT_KEY_FILE,
     OLD_KEY_FILE,
     create_key_file,
+    refuse_replacing,
 )
 from relay.server.keys.lineage_file import read_lineage, write_lineage
 from relay.server.keys.passphrase import PassphraseSource
@@ -124,6 +125,7 @@ class ServerKeys:
                 f"{NEXT_KEY_FILE} there yourself, remove {NEXT_KEY_FILE}, and add "
                 f"{expected} to {LINEAGE_FILE} as the last line"
             )
+        refuse_replacing(self._data / LINEAGE_FILE)
         owner = path.stat()
         lineage = read_lineage(self._data / LINEAGE_FILE) or [state.fingerprint]
         old = self._data / OLD_KEY_FILE

@@ -11,7 +11,7 @@ description. So each kind of file is treated differently:
   pipe and one byte for a terminal, because a terminal with less room would block.
 - Each write to a socket has the flag RWF_NOWAIT.
 - A regular file only blocks on its disk, which also holds the messages. Opened again, it would have
-  its own offset and overwrite what others wrote.
+  its own offset and overwrite what others wrote. What a full disk accepts of a line is removed.
 
 A writer process or thread would need none of this. But a thread cannot exist in a process that
 forks, and another process would have to be watched, restarted and drained itself.
@@ -53,6 +53,7 @@ class Output:
         self._polled_bytes = 0
         """How much may be written after poll(2); 0: it is not used."""
         mode = os.fstat(fd).st_mode
+        self._regular = stat.S_ISREG(mode)
         if stat.S_ISSOCK(mode):
             self._nowait = True
         elif stat.S_ISFIFO(mode) or os.isatty(fd):
@@ -71,7 +72,10 @@ class Output:
         if not self._flush():
             return False
         self._rest = line
-        if self._flush() or len(self._rest) < len(line):
+        if self._flush():
+            return True
+        begun = len(line) - len(self._rest)
+        if begun and not self._taken_back(begun):
             return True
         self._rest = b""
         return False
@@ -85,6 +89,24 @@ class Output:
         if self._own:
             os.close(self._fd)
             self._own = False
+
+    def _taken_back(self, count: int) -> bool:
+        """Remove the beginning of a line from a file whose disk is full; return False if it stays.
+
+        Until there is space for the rest others may write their lines there, and this process may
+        end.
+        """
+        if not self._regular:
+            return False
+        try:
+            end = os.lseek(self._fd, 0, os.SEEK_CUR)
+            if os.fstat(self._fd).st_size != end:
+                return False  # others have written since then
+            os.ftruncate(self._fd, end - count)
+            os.lseek(self._fd, end - count, os.SEEK_SET)
+        except OSError:
+            return False
+        return True
 
     def _flush(self) -> bool:
         while self._rest:

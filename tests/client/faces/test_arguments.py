@@ -9,18 +9,17 @@ from typing import Any
 import pytest
 
 from relay.chat.entries import Cursor
-from relay.client.account_calls import DeviceChange, DeviceList
 from relay.client.address import Address
 from relay.client.aio import Client
 from relay.client.blocking import BlockingClient
-from relay.client.devices.device_key import DeviceKey, public_text
 from relay.client.errors import ConnectFailed, MessageTooLong, NotConnected
-from relay.client.events import Message, State
+from relay.client.events import State
 from relay.client.identity import Identity
 from relay.client.refusals import NameInvalid
 from relay.client.trust.policy import KeyPolicy
 from relay.errors import UsageError
 from tests.client.faces.adapters import Face
+from tests.client.faces.calls import CALLS
 
 Connect = Callable[..., Face]
 SURROGATE = "\ud800"
@@ -165,30 +164,6 @@ def test_administration(connect: Connect) -> None:
     assert call(face, "send", "ok-room", "still there").seq
 
 
-MESSAGE = Message("lobby", b"epoch...", 1, 0, 0, "ann", b"", b"producer", 1, 0, "", b"")
-KEY = public_text(DeviceKey.generate().public)
-_LIST = DeviceList(b"r" * 32, 0, b"r" * 32)
-CHANGE = DeviceChange("somebody", "", _LIST, _LIST, ())
-TIMED: dict[str, tuple[Any, ...]] = {
-    "connect": (), "close": (), "join": ("lobby",), "leave": ("lobby",), "who": ("lobby",),
-    "history": ("lobby",), "send": ("lobby", "x"), "post": ("lobby", "x"), "flush": (),
-    "search": ("arguments", "word"),
-    "events": (), "next_event": (), "pump": (),
-    "devices": (), "approve_device": (KEY,), "remove_device": (KEY,), "rename_device": (KEY, "x"),
-    "add_device": (DeviceKey.generate(),), "add_recovery_key": (), "invite": (),
-    "revoke_invitation": ("a" * 52,),
-    "user": ("somebody",), "users": (), "invitations": (), "change_user": ("somebody", "disable"),
-    "rooms": (), "room_info": ("lobby",), "create_room": ("lobby",),
-    "change_room": ("lobby", "enter"),
-    "edit": (MESSAGE, "x"), "redact": (MESSAGE,), "react": (MESSAGE, "x"),
-    "mark_read": (MESSAGE,), "read_marks": (), "block": ("somebody",), "unblock": ("somebody",),
-    "preferences": (), "set_preferences": (), "last_seen": ("somebody",),
-    "export": (), "delete_account": (),
-    "device_change": ("somebody",), "accept_devices": (CHANGE,),
-}  # fmt: skip
-"""Every method that waits, with its other arguments."""
-
-
 def test_every_method_that_waits_takes_a_timeout(room: str) -> None:
     """The same name for all, in seconds, with both clients."""
     for kind in (Client, BlockingClient):
@@ -203,14 +178,14 @@ def test_every_method_that_waits_takes_a_timeout(room: str) -> None:
             if not name.startswith("_")
             and (inspect.iscoroutinefunction(method) or inspect.isasyncgenfunction(method))
         }
-        assert taken == waits == set(TIMED)
+        assert taken == waits == set(CALLS)
 
 
 @pytest.mark.parametrize("value", [-1, "1", float("nan"), True, [1]])
 def test_times(connect: Connect, value: object) -> None:
     """In every method that takes one."""
     face = connect("arguments-b")
-    for method, args in TIMED.items():
+    for method, args in CALLS.items():
         with pytest.raises((TypeError, ValueError), match="timeout"):
             call(face, method, *args, timeout=value)
     assert face.client.state is State.ONLINE
@@ -219,7 +194,7 @@ def test_times(connect: Connect, value: object) -> None:
 def test_before_connect(face: Connect) -> None:
     """An error at once, instead of waiting for ever."""
     one = face("relay://127.0.0.1:1", "arguments-c")
-    for method, args in TIMED.items():
+    for method, args in CALLS.items():
         if method in ("connect", "close"):
             continue
         with pytest.raises(NotConnected, match="not connected: call connect"):
@@ -232,7 +207,7 @@ def test_after_a_connect_that_failed(face: Connect) -> None:
     one = face("relay://127.0.0.1:1", "arguments-e")
     with pytest.raises(ConnectFailed):
         one.connect()
-    for method, args in TIMED.items():
+    for method, args in CALLS.items():
         if method in ("connect", "close", "pump", "flush"):
             continue
         with pytest.raises(ConnectFailed, match="cannot connect"):  # noqa: PT012

@@ -6,21 +6,29 @@ shows that no byte of the child reached the stream: the next record would not ha
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import os
+import sys
+from collections.abc import Callable
+from multiprocessing.reduction import ForkingPickler
 
 import pytest
 
+from relay.client.aio import Client
+from relay.client.blocking import BlockingClient
 from tests.support.cluster import Relay
 from tests.support.programs import run_program
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
 
 BEGIN = """
-import asyncio, gc, os, sys, traceback, warnings
+import asyncio, gc, inspect, os, sys, traceback, warnings
 import relay
 from relay.client.errors import ClientForked
+from tests.client.faces.calls import CALLS
 warnings.simplefilter("ignore")
+CALLS = {name: CALLS[name] for name in CALLS if name not in ("close", "pump")}  # they do nothing
 
 def in_child(check):
     pid = os.fork()
@@ -53,16 +61,26 @@ client = relay.BlockingClient(sys.argv[1], name="fork-blocking")
 client.connect()
 client.join("forks")
 client.send("forks", "first")
-client.post("forks", "gathered, not sent yet")
+events, exported = client.events(), client.export(["forks"])
+next(events), next(exported)
+room = client.room("fork-room").__enter__()
+room.send("first")
+messages = iter(room)
+next(messages)
+sent = client.post("forks", "gathered, not sent yet")
+
+def called(name):
+    result = getattr(client, name)(*CALLS[name])
+    return next(result) if inspect.isgenerator(result) else result
 
 def use():
-    for call in (
-        lambda: client.send("forks", "child"), lambda: client.post("forks", "child"),
-        lambda: client.join("other"), lambda: client.leave("forks"), lambda: client.who("forks"),
-        lambda: client.history("forks"), lambda: client.next_event(0), lambda: client.connect(),
-        lambda: next(client.events(0)),
-    ):
+    for name in CALLS:
+        refused(lambda: called(name))
+    for begun in (events, exported, messages):
+        refused(lambda: next(begun))
+    for call in (sent.result, lambda: room.send("child")):
         refused(call)
+    room.__exit__(None, None, None)
     client.pump(0)
 
 def close():
@@ -94,15 +112,24 @@ async def main():
     await client.connect()
     await client.join("forks")
     await client.send("forks", "first")
-    await client.post("forks", "not sent yet")
+    events, exported = client.events(), client.export(["forks"])
+    await anext(events), await anext(exported)
+    room = await client.room("fork-room").__aenter__()
+    await room.send("first")
+    messages = aiter(room)
+    await anext(messages)
+    sent = await client.post("forks", "not sent yet")
     loop = asyncio.get_running_loop()
+
+    async def called(name):
+        result = getattr(client, name)(*CALLS[name])
+        return await (anext(result) if inspect.isasyncgen(result) else result)
 
     def use():
         async def calls():
             for call in (
-                client.send("forks", "child"), client.post("forks", "child"), client.join("other"),
-                client.leave("forks"), client.who("forks"), client.history("forks"),
-                anext(client), client.connect(),
+                *map(called, CALLS), anext(events), anext(exported), anext(messages),
+                room.send("child"),
             ):
                 try:
                     await call
@@ -110,6 +137,9 @@ async def main():
                     pass
                 else:
                     raise AssertionError(call)
+            refused(sent.result)
+            await room.__aexit__(None, None, None)
+            await client.pump(0)
             await client.close()
         asyncio._set_running_loop(None)
         asyncio.run(calls())
@@ -168,3 +198,40 @@ def test_a_client_in_a_child(relay: Relay, face: str, leave: str) -> None:
     done = run_program(program, relay.address)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+IN_C = """
+import ctypes
+os.fork = lambda: int(ctypes.PyDLL(None).fork())  # without Python's fork handlers
+client = relay.BlockingClient(sys.argv[1], name="fork-in-c")
+client.connect()
+client.join("forks")
+client.send("forks", "first")
+
+def use():
+    refused(lambda: client.send("forks", "child"))
+    refused(lambda: client.who("forks"))
+
+in_child(use)
+assert client.send("forks", "parent").seq
+assert client.statistics["logins"] == 1
+client.close()
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="this kernel empties no pages")
+def test_a_client_in_a_child_of_a_library_in_c(relay: Relay) -> None:
+    """Python does not tell of such a fork."""
+    done = run_program("EXIT = 'os._exit'\n" + BEGIN + IN_C, relay.address)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("kind", [Client, BlockingClient])
+@pytest.mark.parametrize("do", [ForkingPickler.dumps, copy.copy, copy.deepcopy])
+def test_a_client_is_neither_copied_nor_sent_to_another_process(
+    kind: type[Client] | type[BlockingClient], do: Callable[[object], object]
+) -> None:
+    """Of ``multiprocessing``, for one."""
+    with pytest.raises(TypeError, match="make one in each process"):
+        do(kind("relay://127.0.0.1:1"))

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import termios
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,11 +54,24 @@ def unread_socket(stack: contextlib.ExitStack) -> int:
     return theirs.detach()
 
 
-def stopped_terminal(stack: contextlib.ExitStack) -> int:
+def unread_terminal(stack: contextlib.ExitStack) -> int:
     reader, writer = pty.openpty()
     stack.callback(os.close, reader)
     fill(writer)
     return writer
+
+
+def terminal_after_ctrl_s(stack: contextlib.ExitStack) -> int:
+    reader, writer = pty.openpty()
+    stack.callback(os.close, reader)
+    termios.tcflow(writer, termios.TCOOFF)
+    return writer
+
+
+def closed_socket(stack: contextlib.ExitStack) -> int:
+    ours, theirs = socket.socketpair()
+    ours.close()
+    return theirs.detach()
 
 
 def hung_up_terminal(stack: contextlib.ExitStack) -> int:
@@ -75,8 +89,8 @@ def read_only(stack: contextlib.ExitStack) -> int:
 
 
 LOGS: list[Callable[[contextlib.ExitStack], int]] = [
-    closed_pipe, unread_pipe, unread_socket, stopped_terminal, hung_up_terminal, full_disk,
-    read_only,
+    closed_pipe, unread_pipe, closed_socket, unread_socket, unread_terminal, terminal_after_ctrl_s,
+    hung_up_terminal, full_disk, read_only,
 ]  # fmt: skip
 
 

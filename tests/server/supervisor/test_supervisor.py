@@ -154,6 +154,7 @@ def test_a_child_that_cannot_boot_ends_everything(
     assert server.wait_end() == code
     assert len(server.messages) == 1
     assert message in server.messages[0].replace("worker 1", "worker 0")
+    assert not server.events("boot_failed"), "one reason is enough"
     assert server.printed == []
 
 

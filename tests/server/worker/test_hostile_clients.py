@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from relay.server.worker.connection.stages import Stage
 from relay.store.sqlite import SqlitePartition
 from relay.wire.cipher import RecordType
 from relay.wire.codes import CloseCode, ErrorCode
-from relay.wire.envelopes import Ack, Error, Refused, Send
+from relay.wire.envelopes import Ack, Error, Hello, Join, Refused, Send
+from relay.wire.frames import FrameType, header
+from relay.wire.packing import pack
 from tests.support.cluster import DEADLINE_S, until
 from tests.support.workers import Cluster, TestClient
 
@@ -246,9 +248,22 @@ async def test_one_message_that_cannot_be_stored_is_refused_alone(single: Cluste
     await client.expect(Ack, lambda e: e.counter == 3)
 
 
+VIOLATIONS: dict[str, Callable[[TestClient], bytes]] = {
+    "a frame": lambda _: header(FrameType.CLIENT_KEY, 100) + bytes(100),
+    "a type of record": lambda client: client.connection._send.seal(RecordType.TICKET, b""),
+    "no msgpack": lambda client: client.sealed(b"\xc1"),
+    "a field": lambda client: client.sealed(pack(Join(0, LOG, None, 0, 0))),
+    "an envelope too many": lambda client: client.sealed(b"\x91\x63" * 1025),
+    "a second login": lambda client: client.sealed(pack(Hello("client", bytes(16), "", ""))),
+}
+
+
 @pytest.mark.parametrize("held", [False, True])
-async def test_the_reason_arrives_though_the_peer_still_writes(single: Cluster, held: bool) -> None:
-    """A violation in a record (attack A18): what follows is read, so that no reset overtakes the
+@pytest.mark.parametrize("violation", VIOLATIONS)
+async def test_the_reason_arrives_though_the_peer_still_writes(
+    single: Cluster, violation: str, held: bool
+) -> None:
+    """A violation of any kind (attack A18): what follows is read, so that no reset overtakes the
     close.
     """
     worker = single.workers[0]
@@ -257,7 +272,7 @@ async def test_the_reason_arrives_though_the_peer_still_writes(single: Cluster, 
     if held:  # the server does not read it when the violation is found
         for n in range(1, 200):
             client.send_envelopes(Send(LOG, n, 0, "", bytes(4096)))
-    client.transport.write(client.connection._send.seal(RecordType.TICKET, b""))
+    client.transport.write(VIOLATIONS[violation](client))
     for _ in range(40):
         client.transport.write(client.sealed(bytes(60_000)))
     await until(lambda: not client.transport.get_write_buffer_size(), "everything to be taken")

@@ -385,11 +385,18 @@ async def test_only_operators_change_others(cluster: Cluster) -> None:
         requests.Show(),
         requests.Invite(bytes(32), 2**60, True),
         requests.Add(bytes(32), 2**60, True),
+        requests.Extend(b"x"),
+    )
+    of_workers: tuple[requests.Request, ...] = (
         requests.Register(b"x", b"", True, True, False),
         requests.Bind(bytes(32), "alice", bytes(32)),
         requests.Release(bytes(32), "alice", bytes(32)),
-        requests.Extend(b"x"),
     )
+    for number, request in enumerate(of_workers, start=10):
+        for client in (alice, operator):
+            answer = await ask(client, number, request, "bob")
+            assert isinstance(answer, Error), request
+            assert answer.code == ErrorCode.BAD_REQUEST
     for number, request in enumerate(forbidden, start=20):
         answer = await ask(alice, number, request, "bob")
         assert isinstance(answer, Error), request

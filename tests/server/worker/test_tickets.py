@@ -17,7 +17,7 @@ from relay.server.metrics import HandshakeKind
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Account, Done, Error, Hello, Send, Welcome
 from relay.wire.tickets import ClientTicket
-from tests.server.worker.test_rooms import operator
+from tests.server.worker.test_logins import an_operator
 from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import device, hello, register
 from tests.support.workers import Cluster, TestClient, Worker
@@ -135,7 +135,7 @@ async def ask(client: TestClient, number: int, name: str, request: requests.Requ
 async def test_a_disabled_user_with_a_ticket(cluster: Cluster) -> None:
     """The ticket resumes keys; the login is refused as it is without a ticket."""
     one, two = cluster.workers.values()
-    boss = await operator(cluster)
+    boss = await an_operator(cluster)
     ticket = await ticket_of(one, "alice")
     await ask(boss, 101, "alice", requests.Disable())
     back = await TestClient.connect(two, ticket=ticket)
@@ -149,7 +149,7 @@ async def test_a_disabled_user_with_a_ticket(cluster: Cluster) -> None:
 async def test_a_removed_device_with_a_ticket(cluster: Cluster) -> None:
     """Reset ends every device of the account: the ticket only gets it as far as the refusal."""
     one, two = cluster.workers.values()
-    boss = await operator(cluster)
+    boss = await an_operator(cluster)
     ticket = await ticket_of(one, "alice")
     await ask(boss, 101, "alice", requests.Reset(secrets.token_bytes(32), 2**50))
     back = await TestClient.connect(two, ticket=ticket)

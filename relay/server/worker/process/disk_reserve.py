@@ -32,9 +32,14 @@ def measure(path: Path | str) -> Disk:
     return Disk(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
+def reserve_of(disk: Disk, reserve_bytes: int) -> int:
+    """Return how much of a file system is kept free."""
+    return min(reserve_bytes, disk.total_bytes // SHARE)
+
+
 def is_short(disk: Disk, reserve_bytes: int, *, was_short: bool) -> bool:
     """Return True if a file system has too little free space."""
-    reserve = min(reserve_bytes, disk.total_bytes // SHARE)
+    reserve = reserve_of(disk, reserve_bytes)
     return disk.free_bytes < (reserve * RECOVERED if was_short else reserve)
 
 
@@ -64,7 +69,7 @@ class DiskReserve:
             self._short = frozenset()
             return self._short
         before = self._short
-        least: int | None = None
+        least: Disk | None = None
         found = set()
         for index in partitions:
             path = self._paths.get(index)
@@ -76,15 +81,15 @@ class DiskReserve:
                 continue  # reported when the file is opened
             if is_short(disk, self._reserve_bytes, was_short=index in before):
                 found.add(index)
-                least = disk.free_bytes if least is None else min(least, disk.free_bytes)
+                least = disk if least is None else min(least, disk)
         self._short = frozenset(found)
         if least is not None and not before:
             log.error(
                 "disk_reserve_reached",
                 extra={
                     "partitions": sorted(found),
-                    "free_mib": least >> 20,
-                    "reserve_mib": self._reserve_bytes >> 20,
+                    "free_mib": least.free_bytes >> 20,
+                    "reserve_mib": reserve_of(least, self._reserve_bytes) >> 20,
                 },
             )
         elif before and not found:

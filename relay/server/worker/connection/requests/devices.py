@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 from relay import codec
@@ -102,9 +103,10 @@ def root_of(session: Session, name: str) -> bytes:
 async def account(session: Session, account: Account) -> None:
     """Forward a request about an account to its home, if the client may make it."""
     number = account.request
-    try:
+    request: requests.Request | None = None
+    with contextlib.suppress(EnvelopeError):
         request = requests.unpack(account.content)
-    except EnvelopeError:
+    if request is None or type(request) in requests.BETWEEN_WORKERS:
         session.refuse(number, ErrorCode.BAD_REQUEST, 0, "an unknown request about an account")
         return
     name = names.normal(account.name) or session.actor.handle

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 from relay import limits
@@ -26,13 +27,11 @@ if TYPE_CHECKING:
 async def room(session: Session, room: Room) -> None:
     """Forward a request about a room to its home."""
     number = room.request
-    try:
-        request, _ = requests.unpack(room.content)
-    except EnvelopeError:
+    request: requests.Request | None = None
+    with contextlib.suppress(EnvelopeError):
+        request = requests.unpack(room.content).request
+    if request is None or type(request) in requests.BETWEEN_WORKERS:
         session.refuse(number, ErrorCode.BAD_REQUEST, 0, "an unknown request about a room")
-        return
-    if isinstance(request, requests.Depart):
-        session.refuse(number, ErrorCode.BAD_REQUEST, 0, "only the server may request that")
         return
     if isinstance(request, requests.List):
         await list_rooms(session, number, request)
