@@ -706,7 +706,9 @@ async def test_a_reserve_of_disk_is_kept(
         await again.expect(Welcome)
         newcomer = await TestClient.connect(worker)
         newcomer.hello("newcomer")
-        await newcomer.expect(Error, lambda e: e.code == ErrorCode.UNAVAILABLE)
+        await newcomer.ended()
+        assert newcomer.closed is not None
+        assert newcomer.closed.code == CloseCode.LOGIN_UNAVAILABLE
         await reader.join("lobby", last=10)
         assert reader.seqs("lobby") == [1]
         reader.send_envelopes(Who(9, "lobby"))
