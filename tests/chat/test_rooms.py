@@ -308,17 +308,29 @@ def test_two_moderators_cannot_undo_each_other_unseen() -> None:
     assert refused(gone, requests.Ban("eve"), ANN, EVE, seen=11) is Reason.CHANGED
 
 
-def test_ones_own_change_is_no_conflict() -> None:
-    """A request that is repeated, because its answer was lost, finds its own effect."""
-    one = states.applied(room(), events.Banned("cat", CAT.root, 5000, ""), "ann", 10)
+def test_a_request_that_is_repeated_is_no_conflict() -> None:
+    """Because its answer was lost: it finds its own effect. Another change of one's own is one."""
+    ban = events.Banned("cat", CAT.root, 5000, "")
+    one = states.applied(room(), ban, "ann", 10)
     again = requests.Ban("cat", 60)
     context = Context(ANN, 9, 1000, 100, CAT.root)
     with pytest.raises(Refused) as caught:
         decide(one, again, context)
     assert caught.value.reason is Reason.CHANGED
-    assert decide(one, again, context._replace(is_own=lambda seq: seq == 10)) is not None
+    own = context._replace(own_event={10: ban}.get)
+    assert decide(one, again, own) == ban._replace(until_ms=61_000)
+    for other in (requests.Ban("cat"), requests.Ban("cat", 60, "spam"), requests.Unban("cat")):
+        with pytest.raises(Refused) as caught:
+            decide(one, other, own)
+        assert caught.value.reason is Reason.CHANGED
+    named = states.applied(one, events.TopicSet("tea"), "ann", 11)
+    own = context._replace(own_event={11: events.TopicSet("tea")}.get)
+    with pytest.raises(Refused) as caught:
+        decide(named, requests.SetTopic("cocoa"), own)
+    assert caught.value.reason is Reason.CHANGED
     gone = states.applied(one, events.Deleted(""), "ann", 11)
-    assert decide(gone, requests.Delete(), context._replace(is_own=lambda seq: seq == 11)) is None
+    own = context._replace(own_event={11: events.Deleted("")}.get)
+    assert decide(gone, requests.Delete(), own) is None
 
 
 def test_a_room_is_deleted_once() -> None:

@@ -2,8 +2,8 @@
 
 None: the effect exists already, and repeating the request succeeds. The order of checks: whether
 the actor may do it, whether the effect exists already, and whether somebody else has changed the
-same thing since the actor looked. A change by the same device is no reason to refuse: a request
-that is repeated because its answer was lost finds its own effect.
+same thing since the actor looked. The same change by the same device is no reason to refuse: a
+request that is repeated because its answer was lost finds its own effect.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Context(NamedTuple):
     """The root of the account that the request names; empty: a guest."""
     anyone_creates: bool = True
     """False: only operators create rooms."""
-    is_own: Callable[[int], bool] = lambda _: False
-    """Whether the device that requests this has made a control entry."""
+    own_event: Callable[[int], Event | None] = lambda _: None
+    """Returns the event of a control entry if the device that requests this has made it."""
 
 
 def decide(room: Room, request: Change, context: Context) -> Event | None:
@@ -96,7 +96,8 @@ def decide(room: Room, request: Change, context: Context) -> Event | None:
     """
     if isinstance(request, Create):
         return _create(room, request, context)
-    if room.deleted and isinstance(request, Delete) and context.is_own(room.version):
+    own_deletion = room.deleted and isinstance(request, Delete)
+    if own_deletion and isinstance(context.own_event(room.version), events.Deleted):
         return None
     if room.deleted or not context.head:
         raise Refused(Reason.NO_SUCH_ROOM, "there is no such room")
@@ -109,9 +110,7 @@ def decide(room: Room, request: Change, context: Context) -> Event | None:
     if handle:
         return _about_person(room, request, handle, context)
     event, subject_seq = _about_room(room, request, context)
-    if event is not None:
-        _check_seen(subject_seq, context)
-    return event
+    return None if event is None else _as_seen(event, subject_seq, context)
 
 
 def check_redact(room: Room, actor: Actor, request: Redact, head: int) -> None:
@@ -212,9 +211,7 @@ def _about_person(room: Room, request: Change, handle: str, context: Context) ->
         same = "you cannot do that to yourself" if own else "this person's role is not below yours"
         raise Refused(Reason.NOT_ALLOWED, same)
     event = _person_event(room, request, person, role, context)
-    if event is not None:
-        _check_seen(room.seq_of(handle), context)
-    return event
+    return None if event is None else _as_seen(event, room.seq_of(handle), context)
 
 
 def _person_event(
@@ -286,9 +283,27 @@ def _until_ms(now_ms: int, seconds: int) -> int:
     return now_ms + seconds * 1000 if seconds else 0
 
 
-def _check_seen(subject_seq: int, context: Context) -> None:
-    if subject_seq > context.seen and not context.is_own(subject_seq):
-        raise Refused(Reason.CHANGED, "somebody else has changed that meanwhile: look again")
+def _as_seen(event: Event, subject_seq: int, context: Context) -> Event | None:
+    """Return the event, or None if it is there by the first of two equal requests.
+
+    Raises:
+        Refused: another one has changed the same thing since the actor looked.
+    """
+    if subject_seq <= context.seen:
+        return event
+    last = context.own_event(subject_seq)
+    if last == event:
+        return None
+    if _without_end(last) == _without_end(event):
+        return event  # its time begins anew
+    raise Refused(Reason.CHANGED, "somebody else has changed that meanwhile: look again")
+
+
+def _without_end(event: Event | None) -> Event | None:
+    """Return an event without the time at which it ends, which differs if it is requested again."""
+    if isinstance(event, events.Banned | events.Muted) and event.until_ms:
+        return event._replace(until_ms=1)
+    return event
 
 
 def _check_not_banned(person: Person) -> None:

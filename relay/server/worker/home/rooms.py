@@ -104,7 +104,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
                 self._commit(name, asked, request, redaction)
                 return
             anyone = self._rules.anyone_creates
-            own = partial(self._has_made, ask)
+            own = partial(self._own_event, ask)
             context = Context(actor, seen, self._steady_ms(), head, ask.subject, anyone, own)
             event = decide.decide(room, request, context)
         except RoomRefused as refused:
@@ -132,11 +132,14 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
         packed, head = self._partitions.state(name), self._partitions.head(name).seq
         return stored_room(name, packed), head
 
-    def _has_made(self, ask: Asked, seq: int) -> bool:
-        """Return True if an entry of a room was made by the device that asks."""
+    def _own_event(self, ask: Asked, seq: int) -> Event | None:
+        """Return the event of an entry of a room if the device that asks has made it."""
         page = self._partitions.reader(ask.log).read(ask.log, seq - 1, seq, limits.PAGE_BYTES_MAX)
-        entries = [stored_entry(ask.log, packed) for _, packed in page.rows]
-        return [(ask.by, ask.key_id)] == [(entry.sender, entry.key_id) for entry in entries]
+        for _, packed in page.rows:
+            entry = stored_entry(ask.log, packed)
+            if (entry.sender, entry.key_id) == (ask.by, ask.key_id):
+                return events.unpack(entry.body)
+        return None
 
     def _show(
         self, asked: PendingRequest, room: Room | None, actor: Actor, request: requests.Show
