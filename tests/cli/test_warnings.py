@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from relay import BlockingClient
 from tests.support.cluster import COMMAND_S, DEADLINE_S, Relay, relay_command
 from tests.support.terminals import Terminal
 
@@ -43,6 +44,8 @@ def strict(*args: str | Path) -> list[str]:
     ],
 )
 def test_to_its_end(relay: Relay, tmp_path: Path, arguments: str, text: str, code: int) -> None:
+    with BlockingClient(relay.address, name="~first") as first:
+        first.send("strict", "for its history")
     places = {
         "ADDRESS": relay.address,
         "PLACE": f"127.0.0.1:{relay.port}",

@@ -92,11 +92,11 @@ def arguments(room: str, message: Message) -> dict[str, tuple[tuple[object, ...]
         "invite": (), "invitations": (), "revoke_invitation": ("0" * 64,), "user": ("bob",),
         "users": (), "change_user": ("bob", "disable"), "rooms": (), "room_info": (room,),
         "create_room": (f"{room}-2",), "join": (f"{room}-3",), "leave": (room,),
-        "delete_account": (),
     }  # fmt: skip
     return {name: (args, {}) for name, args in plain.items()} | {
         "set_preferences": ((), {"writers": "all"}),
         "change_room": ((room, "topic"), {"text": "topic"}),
+        "delete_account": ((), {}),  # the last one: the server does it, and ends the connection
     }
 
 

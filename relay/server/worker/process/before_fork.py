@@ -32,10 +32,12 @@ import relay.server.worker.home.direct
 import relay.server.worker.home.followers
 import relay.server.worker.home.inboxes
 import relay.server.worker.home.notes
+import relay.server.worker.home.operators
 import relay.server.worker.home.partitions
 import relay.server.worker.home.parts
 import relay.server.worker.home.permissions
 import relay.server.worker.home.receive
+import relay.server.worker.home.requesters
 import relay.server.worker.home.revocations
 import relay.server.worker.home.room_rules
 import relay.server.worker.home.rooms
@@ -43,6 +45,7 @@ import relay.server.worker.home.steady_clock
 import relay.server.worker.member.attachment
 import relay.server.worker.member.checked_entries
 import relay.server.worker.member.damage
+import relay.server.worker.member.feed
 import relay.server.worker.member.pages
 import relay.server.worker.member.parts
 import relay.server.worker.member.receive
