@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -28,7 +29,8 @@ def shell() -> Iterator[Terminal]:
         terminal.shows("sh$ ")
         yield terminal
         for child in psutil.Process(terminal.process.pid).children(recursive=True):
-            child.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended by itself
+                child.kill()
 
 
 def chat(shell: Terminal, relay: Relay, room: str) -> int:
