@@ -81,9 +81,8 @@ def run_connected(
     run = _Run(target, who, client_options, one_shot=one_shot)
 
     def attempt() -> int:
-        with (
-            event_loops.runner() as runner
-        ):  # if there can be no loop, no coroutine was made for it
+        # Made first: if there can be no loop, there is no coroutine that was never awaited.
+        with event_loops.runner() as runner:
             return runner.run(_session(run.make_client, partial(run.use, use), on_term, progress))
 
     try:
