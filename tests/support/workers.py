@@ -391,6 +391,10 @@ def drop_publishes(patch: pytest.MonkeyPatch, lost: Callable[[Batch | Event], bo
     patch.setattr(Link, "publish", dropping)
 
 
+PATIENCE_S = 10 * DEADLINE_S
+"""For something that depends on what still comes."""
+
+
 class TestClient(asyncio.Protocol):
     __test__ = False  # not a class of tests, whatever its name
     """A client: the sans-I/O core on an asyncio transport. Keeps all that it is told."""
@@ -503,8 +507,14 @@ class TestClient(asyncio.Protocol):
         return self.connection.data_to_send()
 
     async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for something that depends on what is received, as long as something comes."""
+        """Wait for something that depends on what is received, as long as something comes.
+
+        Pings come as well, so there is an end to that: a missing answer must fail a test.
+        """
+        end = time.monotonic() + PATIENCE_S
         while not condition():
+            if time.monotonic() > end:
+                raise AssertionError(f"much came in {PATIENCE_S} s, but no {what}")
             if self.lost and not condition():
                 raise AssertionError(f"the connection was lost, no {what}: {self.closed}")
             self._changed.clear()
