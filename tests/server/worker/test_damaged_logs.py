@@ -44,8 +44,9 @@ from relay.wire.envelopes import (
     Send,
 )
 from relay.wire.packing import pack_entry, unpack_entry
-from tests.server.worker.test_logins import an_operator, ask
+from tests.server.worker.test_logins import ask
 from tests.support.cluster import until
+from tests.support.operators import an_operator
 from tests.support.workers import Cluster, TestClient, Worker
 
 NUMBERS = itertools.count(1000)

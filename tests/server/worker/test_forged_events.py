@@ -17,9 +17,10 @@ from relay.chat.rooms import events, requests, shown
 from relay.chat.rooms.events import Kind, Role
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Ack, Done, Error, Removed, Send
-from tests.server.worker.test_logins import an_operator, ask
+from tests.server.worker.test_logins import ask
 from tests.server.worker.test_rooms import LOG, begun, done
 from tests.support.devices import register
+from tests.support.operators import an_operator
 from tests.support.workers import Cluster, TestClient
 
 FORGED: list[events.Event] = [

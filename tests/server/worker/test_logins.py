@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from relay.chat.accounts import chain, invitation, requests
+from relay.chat.accounts import chain, requests
 from relay.chat.accounts.links import Kind
 from relay.chat.names import INBOX_PREFIX
 from relay.chat.partition import partition_of
@@ -38,6 +38,7 @@ from relay.wire.envelopes import (
 from relay.wire.login import Operation
 from tests.support.cluster import until
 from tests.support.devices import device, hello, register, sign
+from tests.support.operators import an_operator
 from tests.support.workers import Cluster, TestClient, Worker
 from tests.vectors.accounts import REFUSED_KEYS
 
@@ -354,22 +355,6 @@ async def test_a_disabled_user_with_connections_on_all_workers(cluster: Cluster)
     bob = await TestClient.login(cluster.workers[1], "bob")
     bob.send(LOG, 1)
     await bob.acked(LOG, 1)
-
-
-async def an_operator(cluster: Cluster, name: str = "opera") -> TestClient:
-    """A user who becomes operator by an invitation in the data directory."""
-    token = secrets.token_bytes(32)
-    token_hash = invitation.hash_of(token)
-    for worker in cluster.workers.values():
-        worker.parts.home.accounts.logs._first = token_hash
-    client = await TestClient.connect(cluster.workers[0])
-    client.name, client.secret = name, secrets.token_bytes(16)
-    client.send_envelopes(
-        register(client.connection, client.spki, name, token=token),
-        hello(client.connection, client.spki, name, client.secret),
-    )
-    await client.expect(Welcome)
-    return client
 
 
 async def test_only_operators_change_others(cluster: Cluster) -> None:

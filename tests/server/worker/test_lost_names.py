@@ -13,9 +13,10 @@ from relay.chat.partition import PARTITIONS, partition_of
 from relay.client.devices.device_key import DeviceKey
 from relay.wire.codes import ErrorCode
 from relay.wire.envelopes import Done, Error, Register
-from tests.server.worker.test_logins import an_operator, ask
+from tests.server.worker.test_logins import ask
 from tests.support.cluster import until
 from tests.support.devices import register
+from tests.support.operators import an_operator
 from tests.support.workers import Cluster, TestClient
 
 NAME = "paul"

@@ -15,17 +15,10 @@ from relay.chat.accounts.links import Kind
 from relay.client.devices.device_key import DeviceKey
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Account, Done, Error, Welcome
-from tests.server.worker.test_logins import (
-    add_device,
-    an_operator,
-    answered,
-    ask,
-    chain_of,
-    ended,
-    login_as,
-)
+from tests.server.worker.test_logins import add_device, answered, ask, chain_of, ended, login_as
 from tests.support.cluster import until
 from tests.support.devices import device, hello
+from tests.support.operators import an_operator
 from tests.support.workers import Cluster, TestClient, Worker
 
 LOGINS = 4

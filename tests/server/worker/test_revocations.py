@@ -28,9 +28,10 @@ from relay.store.log import Outcome, Partition
 from relay.store.read_budget import ReadBudget
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Account, Done, Error, Refused, Room
-from tests.server.worker.test_logins import add_device, an_operator, ask, login_as, removal
+from tests.server.worker.test_logins import add_device, ask, login_as, removal
 from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import device
+from tests.support.operators import an_operator
 from tests.support.workers import Cluster, TestClient
 
 LOG = "lobby"

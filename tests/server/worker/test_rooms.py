@@ -57,6 +57,7 @@ from relay.wire.envelopes import (
 from relay.wire.packing import unpack_entry
 from tests.support.cluster import until
 from tests.support.devices import hello, register
+from tests.support.operators import an_operator
 from tests.support.variants import VARIANTS
 from tests.support.workers import Cluster, TestClient, Worker
 from tests.torture.rights import check
@@ -212,19 +213,9 @@ async def test_only_operators_begin_rooms(cluster: Cluster) -> None:
     await alice.acked(LOG, 1)
 
 
-async def operator(cluster: Cluster, name: str = "opera") -> TestClient:
-    """A user who becomes operator by an invitation in the data directory."""
-    token = secrets.token_bytes(32)
-    for worker in cluster.workers.values():
-        worker.parts.home.accounts.logs._first = invitation.hash_of(token)
-    client = await TestClient.connect(cluster.home(LOG))
-    client.name, client.secret = name, secrets.token_bytes(16)
-    client.send_envelopes(
-        register(client.connection, client.spki, name, token=token),
-        hello(client.connection, client.spki, name, client.secret),
-    )
-    await client.expect(Welcome)
-    return client
+async def operator(cluster: Cluster) -> TestClient:
+    """An operator who is connected to the home of the room."""
+    return await an_operator(cluster, worker=cluster.home(LOG))
 
 
 # --- a banned user on every path ------------------------------------------------------------------

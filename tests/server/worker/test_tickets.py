@@ -17,9 +17,9 @@ from relay.server.metrics import HandshakeKind
 from relay.wire.codes import CloseCode, ErrorCode
 from relay.wire.envelopes import Account, Done, Error, Hello, Send, Welcome
 from relay.wire.tickets import ClientTicket
-from tests.server.worker.test_logins import an_operator
 from tests.support.cluster import DEADLINE_S, until
 from tests.support.devices import device, hello, register
+from tests.support.operators import an_operator
 from tests.support.workers import Cluster, TestClient, Worker
 
 LOG = "lobby"
