@@ -244,6 +244,51 @@ def test_half_a_line_of_pins_takes_no_other_with_it(files: KeyFiles, cut: int) -
     assert files.pins(SERVER) == left | {"carol": PIN}
 
 
+_LINE = f"carol {'ab' * 32} 3 {'cd' * 32}"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        _LINE.encode().replace(b"carol", b"\xc7"),
+        _LINE.encode().replace(b"carol", b""),
+        _LINE.encode().replace(b"carol", b"c\tl"),
+        _LINE.replace(" 3 ", " 1_0 ").encode(),
+        _LINE.replace(" 3 ", " \u0663 ").encode(),
+        _LINE.replace(" 3 ", " -3 ").encode(),
+        _LINE.replace("abab", "ab\tb").encode(),
+        _LINE.encode()[:-1],
+    ],
+)
+def test_a_line_of_pins_is_valid_or_not_whether_it_is_read_or_added_to(
+    files: KeyFiles, line: bytes
+) -> None:
+    """Reading and adding judge the last line alike: what was read is there after adding."""
+    files.pin(SERVER, "alice", PIN)
+    path = files.directory / SERVER / "pins"
+    path.write_bytes(path.read_bytes() + line)
+    assert files.pins(SERVER) == {"alice": PIN}
+    files.pin(SERVER, "bobby", PIN)
+    assert files.pins(SERVER) == {"alice": PIN, "bobby": PIN}
+    path.write_bytes(path.read_bytes() + line + b"\n")
+    with pytest.raises(UsageError, match="line 3: not of the form"):
+        files.pins(SERVER)
+
+
+def test_a_last_line_that_is_longer_than_any_is_not_cut(files: KeyFiles) -> None:
+    """It is no incomplete line: cutting a part would damage the line that follows."""
+    files.pin(SERVER, "alice", PIN)
+    path = files.directory / SERVER / "pins"
+    path.write_bytes(path.read_bytes() + b"x" * 600)
+    for _ in range(2):
+        with pytest.raises(UsageError, match="line 2: not of the form"):
+            files.pins(SERVER)
+        files.pin(SERVER, "bobby", PIN)
+    text = path.read_text().splitlines()
+    path.write_text("\n".join([text[0], *text[2:], ""]))
+    assert files.pins(SERVER) == {"alice": PIN, "bobby": PIN}
+
+
 @pytest.mark.skipif(os.name != "posix", reason="links are of Unix")
 def test_pins_never_become_more_than_can_be_read(
     files: KeyFiles, monkeypatch: pytest.MonkeyPatch

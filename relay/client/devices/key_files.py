@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,10 @@ PINS_BYTES_MAX: Final = 64 * 1024 * 1024
 """A larger file is neither read nor created. At half of it, obsolete lines are removed."""
 LINE_BYTES_MAX: Final = 512
 """Longer than any line of ``pins``."""
+_PIN_LINE: Final = re.compile(
+    rb"(?P<name>[!-~]+) (?P<root>(?:[0-9a-fA-F]{2})+) (?P<number>[0-9]{1,18}) "
+    rb"(?P<head>(?:[0-9a-fA-F]{2})+)\s*"
+)
 CHAIN_CHARS_MAX: Final = LINKS_MAX * (2 * links.LINK_BYTES_MAX + 1)
 LOCK_S: Final = 10.0
 ENDED: Final = ".ended"
@@ -317,18 +322,23 @@ def _read_pins(path: Path) -> list[tuple[str, Pin]]:
     if len(data) > PINS_BYTES_MAX:
         raise UsageError(f"{path} is too long for a file of pins")
     found = []
-    *lines, begun = data.decode("ascii", "replace").split("\n")
+    *lines, last = data.split(b"\n")
     for number, line in enumerate(lines, 1):
-        try:
-            found.append(_pin(line))
-        except ValueError:
-            raise UsageError(
-                f"{path}, line {number}: not of the form 'NAME ROOT NUMBER HEAD'; correct or "
-                "remove the line"
-            ) from None
-    with contextlib.suppress(ValueError):  # an incomplete last line
-        found.append(_pin(begun))
+        if (pin := _pin(line)) is None:
+            raise _damaged(path, number)
+        found.append(pin)
+    if (pin := _pin(last)) is not None:
+        found.append(pin)
+    elif len(last) > LINE_BYTES_MAX:  # not an incomplete line: no line is that long
+        raise _damaged(path, len(lines) + 1)
     return found
+
+
+def _damaged(path: Path, number: int) -> UsageError:
+    return UsageError(
+        f"{path}, line {number}: not of the form 'NAME ROOT NUMBER HEAD'; correct or remove "
+        "the line"
+    )
 
 
 def _compact(path: Path) -> None:
@@ -348,10 +358,14 @@ def _line(name: str, pin: Pin) -> bytes:
     return f"{name} {pin.root.hex()} {pin.number} {pin.head.hex()}\n".encode()
 
 
-def _pin(line: str) -> tuple[str, Pin]:
-    """Parse a line of a file of pins. Raises ValueError."""
-    name, root, index, head = line.split(" ")
-    return name, Pin(bytes.fromhex(root), int(index), bytes.fromhex(head))
+def _pin(line: bytes) -> tuple[str, Pin] | None:
+    """Parse a line of a file of pins; None: it is not one."""
+    found = _PIN_LINE.fullmatch(line)
+    if found is None or len(line) > LINE_BYTES_MAX:
+        return None
+    name, root, number, head = found.group("name", "root", "number", "head")
+    pin = Pin(bytes.fromhex(root.decode()), int(number), bytes.fromhex(head.decode()))
+    return name.decode(), pin
 
 
 def _mended(file: io.FileIO, *, may_cut: bool) -> bytes:
@@ -360,14 +374,11 @@ def _mended(file: io.FileIO, *, may_cut: bool) -> bytes:
     ``may_cut``: no other program is writing, so an incomplete line is garbage.
     """
     size = os.fstat(file.fileno()).st_size
-    file.seek(max(0, size - LINE_BYTES_MAX))
-    begun = file.read(LINE_BYTES_MAX).rpartition(b"\n")[2]
-    if not begun:
+    file.seek(max(0, size - LINE_BYTES_MAX - 1))
+    last = file.read(LINE_BYTES_MAX + 1).rpartition(b"\n")[2]
+    if not last:
         return b""
-    try:
-        _pin(begun.decode("ascii"))
-    except ValueError:
-        if may_cut:
-            os.ftruncate(file.fileno(), size - len(begun))
-            return b""
+    if may_cut and _pin(last) is None and len(last) <= LINE_BYTES_MAX:
+        os.ftruncate(file.fileno(), size - len(last))
+        return b""
     return b"\n"
