@@ -53,7 +53,7 @@ class Operators:
     def actor(self, ask: Ask) -> Actor:
         """Return the user who makes a request, as an operator only if it is one now.
 
-        A request without a device is of this machine's operator (``process.administration``).
+        A request without a device is of this machine's operator (``process.admin``).
         """
         operator = ask.operator and (not ask.key_id or self.confirms(ask.by, ask.root))
         return Actor(ask.by, ask.root, operator)
