@@ -131,7 +131,7 @@ class RoomsHome(LogChanges["Event | requests.Redact"]):
     def _room(self, name: str) -> tuple[Room, int]:
         """Return a room, and the seq of its last entry. Raises StoreError."""
         packed, head = self._partitions.state(name), self._partitions.head(name).seq
-        return stored_room(name, packed), head
+        return stored_room(name, packed, self._rules.unpacked.of), head
 
     def _own_event(self, ask: Asked, seq: int) -> Event | None:
         """Return the event of an entry of a room if the device that asks has made it."""
